@@ -22,13 +22,14 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.context import ForkContext, ForkProcess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 from tests.fast_process import make_fast
@@ -122,13 +123,20 @@ class Forked(subprocess.Popen[str]):
     Args:
         function: Function of a module, called without arguments.
         arguments: Of the command line, as in `sys.argv[1:]`.
+        hold: Beginning of a line of its standard output after which it waits until a file exists.
+            A test that ends it there does not depend on how far it would get meanwhile.
         options: Those of `subprocess.Popen`: cwd, env, standard streams, start_new_session.
     """
 
     def __init__(
-        self, function: Callable[[], None], arguments: Sequence[object], **options: Any
+        self,
+        function: Callable[[], None],
+        arguments: Sequence[object],
+        *,
+        hold: tuple[str, Path] | None = None,
+        **options: Any,
     ) -> None:
-        self._function = function
+        self._function, self._hold = function, hold
         self._session = options.get("start_new_session", False)
         super().__init__([function.__name__, *map(str, arguments)], text=True, **options)
 
@@ -156,7 +164,8 @@ class Forked(subprocess.Popen[str]):
             own if own != -1 else of for own, of in ((p2cread, 0), (c2pwrite, 1), (errwrite, 2))
         ]
         environment = dict(os.environ if env is None else env)
-        request = (self._function, args, cwd or os.getcwd(), environment, self._session)  # noqa: PTH109
+        folder = cwd or os.getcwd()  # noqa: PTH109
+        request = (self._function, args, folder, environment, self._session, self._hold)
         try:
             self.pid = _server().fork(pickle.dumps(request), streams)
             self._child_created = True
@@ -307,6 +316,7 @@ def _become(
     folder: str,
     environment: dict[str, str],
     session: bool,
+    hold: tuple[str, Path] | None,
     streams: list[int],
 ) -> None:
     """Run a function as the main program of this process, and exit as Python does."""
@@ -317,6 +327,8 @@ def _become(
         os.close(stream)
     buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1
     sys.stdout = open(1, "w", buffering, closefd=False)  # noqa: SIM115
+    if hold is not None:
+        _wait_after(sys.stdout, *hold)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -338,3 +350,20 @@ def _become(
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os._exit(code or 0)
+
+
+def _wait_after(stream: IO[str], beginning: str, go: Path) -> None:
+    """Let whoever writes a line that begins so wait until a file exists."""
+    write, unfinished = stream.write, ""
+
+    def written(text: str) -> int:
+        nonlocal unfinished
+        count = write(text)
+        *lines, unfinished = (unfinished + text).split("\n")
+        if any(line.startswith(beginning) for line in lines):
+            stream.flush()
+            while not go.exists():
+                time.sleep(0.01)
+        return count
+
+    stream.write = written  # type: ignore[method-assign]

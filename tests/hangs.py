@@ -18,7 +18,10 @@ from tests.studies import study, walk
 
 @contextmanager
 def blocked_training(folder: Path) -> Iterator[tuple[Plan, Step]]:
-    """A training whose image nobody else can open: who tries waits in the kernel, without end."""
+    """A training whose image nobody else can open: who tries waits in the kernel.
+
+    It does so until the end of the context, or for the seconds of /proc/sys/fs/lease-break-time.
+    """
     config = study(squares(folder / "data"), seeds=1, controls=())
     uncached = config.training.model_copy(update={"cache": "none"})
     config = config.model_copy(update={"training": uncached})
@@ -47,6 +50,8 @@ def until_it_hangs(attempt: Callable[[float], list[Event]], log: Path) -> list[E
     Returns:
         What was heard of the last attempt.
     """
+    # The kernel lets a process that waits go on after this time, and it would not hang any more.
+    most = int(Path("/proc/sys/fs/lease-break-time").read_text()) - 5.0
     patience = 3.0
     while True:
         found = attempt(patience)
@@ -55,4 +60,4 @@ def until_it_hangs(attempt: Callable[[float], list[Event]], log: Path) -> list[E
             assert told.startswith("Timeout")
             return found
         assert found[-1].kind == "failed", "it did not hang at all"
-        patience *= 2
+        patience = min(2 * patience, most)

@@ -45,9 +45,16 @@ def run_of(manifest: Path, training: dict[str, Any], **values: Any) -> RunConfig
     return RunConfig.model_validate(base | values | {"training": SMALL | training})
 
 
-def start(config: RunConfig, store: Path, **environment: str) -> subprocess.Popen[str]:
-    """`python -m preceptor.training`; the config lies beside the store."""
-    return Forked(training, _written(config, store), env=os.environ | environment, **PIPES)
+def start(
+    config: RunConfig, store: Path, hold: tuple[str, Path] | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """`python -m preceptor.training`; the config lies beside the store.
+
+    Args:
+        hold: Line and file of `Forked`, for the first process of the run.
+    """
+    arguments = _written(config, store)
+    return Forked(training, arguments, hold=hold, env=os.environ | environment, **PIPES)
 
 
 def start_anew(config: RunConfig, store: Path, **environment: str) -> subprocess.Popen[str]:

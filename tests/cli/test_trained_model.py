@@ -232,6 +232,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     started = Forked(
         forked.command,
         ["train", file, "--out", tmp_path / "cut", *cache],
+        hold=("epoch 2/12", tmp_path / "never"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},

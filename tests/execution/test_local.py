@@ -9,18 +9,7 @@ from pathlib import Path
 
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.local import LocalExecutor
-from preceptor.study.config import StudyConfig
-from preceptor.study.plan import Plan
-from preceptor.study.steps import Step
-from tests.datasets import squares
 from tests.hangs import blocked_training, until_it_hangs
-from tests.studies import study, walk
-
-
-def first_training(folder: Path) -> tuple[StudyConfig, Plan, Step]:
-    config = study(squares(folder / "data"), seeds=1, controls=())
-    plan = walk(config, folder / "store", compute=False)
-    return config, plan, next(step for step in plan.steps.values() if step.kind == "train")
 
 
 def events(executor: LocalExecutor) -> list[str]:
@@ -38,14 +27,15 @@ def worker(executor: LocalExecutor) -> int:
 
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     """And the log of an earlier failure goes when the step is done."""
-    _, plan, step = first_training(tmp_path)
-    log = tmp_path / "store" / "failed" / f"{step.id}.log"
-    log.parent.mkdir()
-    log.write_text("it diverged")
-    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
-    try:
+    with blocked_training(tmp_path) as (plan, step):  # it does not end before it is killed
+        log = tmp_path / "store" / "failed" / f"{step.id}.log"
+        log.parent.mkdir()
+        log.write_text("it diverged")
+        work = WorkerContext(plan.protocol.workspaces, plan.protocol.store)
+        executor = LocalExecutor(work, jobs=1)
         executor.start(step)
-        os.kill(worker(executor), signal.SIGKILL)  # before it has opened the manifest
+        os.kill(worker(executor), signal.SIGKILL)
+    try:
         found = events(executor)
         assert multiprocessing.active_children(), "the fork server"
         assert worker(executor) not in [one.pid for one in multiprocessing.active_children()]
@@ -58,14 +48,15 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
 
 
 def test_without_its_fork_server_a_worker_imports_torch_itself(tmp_path: Path) -> None:
-    _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
-    try:
+    with blocked_training(tmp_path) as (plan, step):
+        work = WorkerContext(plan.protocol.workspaces, plan.protocol.store)
+        executor = LocalExecutor(work, jobs=1)
         executor.start(step)
         (server,) = multiprocessing.active_children()
         server.kill()
         server.join()
         os.kill(worker(executor), signal.SIGKILL)
+    try:
         assert events(executor)[-1] == "done"
         assert [one.pid for one in multiprocessing.active_children()] == executor.pids
     finally:

@@ -37,7 +37,7 @@ from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
 from tests.commands import flags
 from tests.datasets import squares
-from tests.forked import Forked, command, run
+from tests.forked import Forked, command, run, watched_command
 
 RISE = RiseSettings(max_masks=128, tolerance=0.2)
 
@@ -129,11 +129,28 @@ def test_a_few_images_are_marked_in_this_process(data: Path, model: Path, tmp_pa
     assert_same(made, direct)
 
 
+ONE_MORE = """\
+import time
+from pathlib import Path
+from preceptor.execution import perform
+make, begun = perform._make_maps, []
+def one_more(*arguments):
+    begun.append(1)
+    while len(begun) > 1 and not Path({go!r}).exists():
+        time.sleep(0.01)
+    return make(*arguments)
+perform._make_maps = one_more
+"""
+"""Lines with which a worker makes the maps of one shard, and of further ones when a file exists."""
+
+
 def test_what_was_killed_goes_on_from_its_shards(
     data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
-    out = tmp_path / "maps"
+    out, go, hook = tmp_path / "maps", tmp_path / "go", tmp_path / "hook.py"
+    hook.write_text(ONE_MORE.format(go=str(go)))
     arguments = [
+        hook,
         "annotate",
         model,
         data,
@@ -147,20 +164,23 @@ def test_what_was_killed_goes_on_from_its_shards(
                 found[file] = file.stat().st_mtime_ns
         return found
 
-    with Forked(command, arguments, stdout=subprocess.PIPE, start_new_session=True) as process:
+    pipe = subprocess.PIPE
+    with Forked(watched_command, arguments, stdout=pipe, start_new_session=True) as process:
         while not done():
             time.sleep(0.02)
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     before = done()
-    assert before
+    assert len(before) == 1
     assert not list(out.glob("maps-*.parquet"))
-    with Forked(command, arguments, stdout=subprocess.PIPE) as process:
+    with Forked(watched_command, arguments, stdout=pipe) as process:
         more = False
         while process.poll() is None:
             now = done()
             assert all(now[file] == before[file] for file in before if file in now)
-            more = more or len(now) > len(before)
+            if len(now) > len(before):
+                more = True
+                go.touch()
             time.sleep(0.02)
         assert process.returncode == 0
     assert more

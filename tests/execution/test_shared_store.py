@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -46,9 +47,10 @@ def in_store(file: Path, store: Path) -> Path:
     return target
 
 
-def started(file: Path, out: Path) -> Forked:
+def started(file: Path, out: Path, hold: tuple[str, Path] | None = None) -> Forked:
     """The study as a process, which does the steps itself."""
-    return Forked(serial_command, ["study", file, "--out", out], stdout=subprocess.PIPE)
+    arguments = ["study", file, "--out", out]
+    return Forked(serial_command, arguments, hold=hold, stdout=subprocess.PIPE)
 
 
 def computed(text: str) -> list[str]:
@@ -56,10 +58,43 @@ def computed(text: str) -> list[str]:
     return re.findall(r"^\[\d+/\d+\] (.*): \d+ s; ", text, re.MULTILINE)
 
 
+def up_to_a_step(process: Forked) -> str:
+    """What a study says until it has done a step."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("["):
+            break
+    return said
+
+
+def one_run(alone: Path) -> str:
+    """A run without which several steps can be done, but not the study."""
+    records = (json.loads(one.read_text()) for one in sorted(alone.glob("store/runs/*/run.json")))
+    return next(
+        str(one["id"])
+        for one in records
+        if "baseline2" not in one["id"]
+        and one["config"]["rows"] == "all"
+        and one["config"]["maps"]["kind"] == "none"
+    )
+
+
 def test_two_at_once_do_each_step_once(file: Path, alone: Path, tmp_path: Path) -> None:
-    shared = in_store(file, tmp_path / "store")
-    processes = [started(shared, tmp_path / name) for name in ("one", "two")]
-    lines = [computed(process.communicate()[0]) for process in processes]
+    """Each waits after its first step, until the other one has done one as well."""
+    shared, go, said = in_store(file, tmp_path / "store"), tmp_path / "go", []
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for name in ("one", "two"):
+            process = stack.enter_context(started(shared, tmp_path / name, ("[", go)))
+            said.append(up_to_a_step(process))
+            processes.append(process)
+        go.touch()
+        for at, process in enumerate(processes):
+            assert process.stdout is not None
+            said[at] += process.stdout.read()
+    lines = [computed(text) for text in said]
     assert [process.returncode for process in processes] == [0, 0]
     assert all(lines), "both took part"
     assert not set(lines[0]) & set(lines[1])
@@ -70,12 +105,13 @@ def test_two_at_once_do_each_step_once(file: Path, alone: Path, tmp_path: Path) 
 
 
 def test_the_other_takes_over_from_a_killed_one(file: Path, alone: Path, tmp_path: Path) -> None:
+    """The first one cannot end before it is killed, since this process holds one of its steps."""
     shared = in_store(file, tmp_path / "store")
-    with started(shared, tmp_path / "one") as first:
-        assert first.stdout is not None
-        for line in first.stdout:
-            if line.startswith("["):
-                break
+    with (
+        lease(tmp_path / "store" / "runs" / one_run(alone)),
+        started(shared, tmp_path / "one") as first,
+    ):
+        up_to_a_step(first)
         second = started(shared, tmp_path / "two")
         first.send_signal(signal.SIGKILL)
     text, _ = second.communicate()
@@ -89,17 +125,10 @@ def test_a_step_that_another_does_is_waited_for_while_others_go_on(
 ) -> None:
     """This process holds a step until the study has done what does not need it."""
     shared = in_store(file, tmp_path / "store")
-    record = next(
-        json.loads(one.read_text())
-        for one in alone.glob("store/runs/*/run.json")
-        if "baseline2" not in one.parent.name
-        and json.loads(one.read_text())["config"]["rows"] == "all"
-        and json.loads(one.read_text())["config"]["maps"]["kind"] == "none"
-    )
     with started(shared, tmp_path / "one") as process:
         assert process.stdout is not None
         lines: list[str] = []
-        with lease(tmp_path / "store" / "runs" / record["id"]):
+        with lease(tmp_path / "store" / "runs" / one_run(alone)):
             for line in process.stdout:
                 lines.append(line)
                 if "another process is computing it" in line:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.label.server import CSRF, WAYS
-from tests.label.serving import Running, blob, stroke_of
+from tests.label.serving import HANGS, Running, blob, stroke_of
 
 SIZE = (40, 30)
 CANARY = "the content of a file outside"
@@ -203,7 +203,7 @@ class Fuzz:
         """Whole answer to a request; empty if the connection is closed without one."""
         host, port = self.server.address.split(":")
         found = b""
-        with socket.create_connection((host, int(port)), timeout=30) as at:
+        with socket.create_connection((host, int(port)), timeout=HANGS) as at:
             with contextlib.suppress(OSError):
                 at.sendall(request)
                 if not whole:  # the server would wait for the rest

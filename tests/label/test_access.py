@@ -10,11 +10,12 @@ from urllib.parse import urlencode
 import pytest
 
 from preceptor.errors import InputError
+from preceptor.label import routes_people
 from preceptor.label.server import CSRF, WAYS
 from preceptor.label.sessions import read_password
 from preceptor.label.start import links_of
 from preceptor.web.hosts import Hosts
-from tests.label.serving import Client, Running, running
+from tests.label.serving import HANGS, Client, Running, running
 
 PATH = {"image": "1", "level": "0", "column": "0", "row": "0", "name:path": "index.html"}
 
@@ -139,7 +140,8 @@ def test_the_mark_of_an_editor_is_no_part_of_a_password(tmp_path: Path) -> None:
         read_password(file)
 
 
-def test_a_password_lets_people_in(manifest: Path) -> None:
+def test_a_password_lets_people_in(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes_people, "_WITHIN", HANGS)
     with running(manifest, access="password", password="open sesame") as server:
         bo = Client(server.address)
         assert b'type="password"' in bo.get("/").content

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from preceptor.label.bodies import LARGEST
-from tests.label.serving import Running, blob, stroke_of
+from tests.label.serving import HANGS, Running, blob, stroke_of
 
 SIZE = (40, 30)
 
@@ -106,7 +106,7 @@ def test_a_body_without_a_length_is_cut_off(lasting: Running) -> None:
     image = ann.queue()[0]
     import http.client
 
-    connection = http.client.HTTPConnection(lasting.address, timeout=60)
+    connection = http.client.HTTPConnection(lasting.address, timeout=HANGS)
     head = {"Origin": f"http://{lasting.address}", "Content-Type": "application/json"}
     parts = (b"x" * 2**20 for _ in range(64))
     try:

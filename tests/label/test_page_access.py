@@ -219,6 +219,20 @@ def broken_rules(page: Page) -> list[str]:
     return found
 
 
+STAY = """() => {
+  const { classList } = document.getElementById("toast");
+  const stay = () => classList.contains("on") || classList.add("on");
+  stay();
+  window.staying = new MutationObserver(stay);
+  window.staying.observe(document.getElementById("toast"), { attributes: true });
+}"""
+"""Leave what the page has said in passing, which else goes after a few seconds."""
+GO = """() => {
+  window.staying.disconnect();
+  document.getElementById("toast").classList.remove("on");
+}"""
+
+
 def test_no_rule_of_accessibility_is_broken(browser: Browser, server: Served) -> None:
     shown: dict[str, list[str]] = {}
     # A color that fades is no color to judge.
@@ -233,10 +247,12 @@ def test_no_rule_of_accessibility_is_broken(browser: Browser, server: Served) ->
         page.keyboard.press("l")
         page.keyboard.press("n")
         assert "Nothing is marked" in toast(page)
+        page.evaluate(STAY)
         page.wait_for_function(
             "() => getComputedStyle(document.getElementById('toast')).opacity === '1'"
         )
         shown["marking"] = broken_rules(page)
+        page.evaluate(GO)
         page.keyboard.press("?")
         shown["keys"] = broken_rules(page)
         page.keyboard.press("Escape")

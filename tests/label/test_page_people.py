@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
+from preceptor.label import claims
 from preceptor.label.database import connect
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
+from tests.commands import HANGS
 from tests.label.pages import (
     DRAWN,
     SHOWN,
@@ -163,11 +166,18 @@ def test_two_people_do_not_see_each_other(browser: Browser, tmp_path: Path) -> N
         assert canvas(ada) == empty
 
 
-def test_the_second_tab_is_told_and_may_take_over(browser: Browser, tmp_path: Path) -> None:
+def test_the_second_tab_is_told_and_may_take_over(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "ALIVE", HANGS)
     with (
         served(images(tmp_path, 1), tmp_path) as server,
-        opened(browser, server, may_say=CONFLICT) as first,
+        opened(browser, server, image=None, may_say=CONFLICT) as first,
     ):
+        # Its signs of life, every ten seconds, would tell it of the second tab before it saves.
+        first.add_init_script("window.setInterval = () => 0;")
+        first.goto(server.place())
+        first.wait_for_selector(SHOWN)
         drag(first, LINE)
         saved(first)
         expected = server.mask("image-0.png")

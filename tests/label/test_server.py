@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from preceptor.errors import InputError
+from preceptor.label import claims
 from preceptor.label.runs import decode_runs, from_text
 from preceptor.label.sources import find_source
 from preceptor.label.start import prepare
 from preceptor.label.table import table_rows
-from tests.label.serving import Running, blob, running, stroke_of
+from tests.label.serving import HANGS, Running, blob, running, stroke_of
 
 SIZE = (40, 30)
 
@@ -163,7 +164,8 @@ def test_two_people_are_handed_out_different_images(server: Running) -> None:
     assert sorted(mine + theirs) == list(range(1, 13))
 
 
-def test_a_second_tab_is_told(server: Running) -> None:
+def test_a_second_tab_is_told(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "ALIVE", HANGS)
     first, second = server.client("ann"), server.client("ann", tab="tab-2")
     image = first.queue()[0]
     place = f"/api/images/{image}/open"

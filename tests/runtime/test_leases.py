@@ -168,7 +168,7 @@ def test_who_renamed_a_living_lease_puts_it_back(tmp_path: Path) -> None:
         found = leases.read_holder(path)
         assert found is not None
         dead = leases.Holder("another", found.machine, found.host, found.pid, found.started)
-        leases.bury(path, dead)
+        leases.take_away(path, dead)
         held.check()
     assert left(folder) == []
 
@@ -187,8 +187,45 @@ def test_a_lease_file_without_content_is_taken_over_when_it_is_silent(tmp_path: 
 
 def test_a_lease_that_could_not_be_read_for_a_moment_is_put_back(tmp_path: Path) -> None:
     with lease(tmp_path / "run") as held:
-        leases.bury(tmp_path / ".run.lease", None)
+        leases.take_away(tmp_path / ".run.lease", None)
         held.check()
+
+
+def test_who_finds_a_holder_dead_too_late_does_not_touch_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment, in which a third one could take the lease."""
+    folder, path = tmp_path / "run", tmp_path / ".run.lease"
+    with holding(folder) as process:
+        dead = leases.read_holder(path)
+        process.kill()
+    looked = leases.read_holder
+
+    def look(file: Path) -> leases.Holder | None:
+        if file.name.startswith(f"{path.name}."):  # it is out of its place
+            with pytest.raises(HeldError), lease(folder, wait=0.0):
+                pass
+        return looked(file)
+
+    with lease(folder) as held:
+        monkeypatch.setattr(leases, "read_holder", look)
+        leases.bury(path, dead)
+        held.check()
+    assert left(folder) == []
+
+
+def test_one_process_at_a_time_removes_what_a_dead_one_left(tmp_path: Path) -> None:
+    """Another one waits as for a living holder, unless the first one has died as well."""
+    folder, path = tmp_path / "run", tmp_path / ".run.lease"
+    with holding(folder) as process:
+        process.kill()
+    with holding(path) as first:
+        with pytest.raises(HeldError), lease(folder, wait=0.0):
+            pass
+        first.kill()
+    with lease(folder, wait=0.0) as held:
+        held.check()
+    assert left(folder) == []
 
 
 RACE = """
@@ -241,8 +278,9 @@ def test_a_moment_without_an_answer_does_not_stop_the_heart(
         return found
 
     folder = tmp_path / "run"
+    others = set(threading.enumerate())
     with lease(folder) as held:
-        threads = threading.active_count()
+        (heart,) = set(threading.enumerate()) - others
         file = tmp_path / ".run.lease"
         away = tmp_path / "away"
         monkeypatch.setattr(leases, "read_holder", look)
@@ -251,7 +289,7 @@ def test_a_moment_without_an_answer_does_not_stop_the_heart(
         away.rename(file)
         before = file.stat().st_mtime_ns
         while file.stat().st_mtime_ns == before:
-            assert threading.active_count() == threads, "the heart has stopped"
+            assert heart.is_alive(), "the heart has stopped"
         held.check()
     assert not file.exists()
 

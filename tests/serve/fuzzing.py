@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from preceptor.serve.api import ErrorAnswer, PredictAnswer
-from tests.serve.serving import Running, multipart
+from tests.serve.serving import HANGS, Running, multipart
 
-SECONDS = 60.0
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 PATHS = (
     "/predict",
@@ -117,7 +116,7 @@ class Fuzz:
     def answer(self, request: bytes, *, whole: bool) -> bytes:
         """What the server answers; b"" if it closes the connection."""
         host, port = self._server.address.split(":")
-        with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
+        with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
             parts = []
             try:
                 connection.sendall(request)

@@ -41,7 +41,7 @@ class Process:
         """Start the server, and wait until it answers."""
         self.process = Forked(
             command,
-            ["serve", *self.arguments, "--port", self.port],
+            ["serve", *self.arguments, "--port", self.port, "--timeout", HANGS],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=os.environ | {"COLUMNS": "200"},

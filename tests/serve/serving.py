@@ -135,7 +135,8 @@ def running(
 ) -> Iterator[Running]:
     """Server in a thread."""
     figures = Figures()
-    given = ServeSettings(**{"device": "cpu", "batch_size": 8, "workers": 2, **settings})
+    usual = {"device": "cpu", "batch_size": 8, "workers": 2, "timeout": HANGS}
+    given = ServeSettings(**{**usual, **settings})  # type: ignore[arg-type]
     paths = [ModelPath(name, path) for name, path in models.items()]
     engine = LocalEngine(paths, given, figures.batch)
     at = listen("127.0.0.1", 0)

@@ -45,13 +45,16 @@ def test_the_command_serves_until_it_is_stopped(
     one.start()
     assert one.said == f"serving small, three on http://127.0.0.1:{one.port}/\n"
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        begun = [
-            pool.submit(send, one.address, "POST", "/predict", content, {"content-type": "image/x"})
-            for _ in range(2)
-        ]
-        line = "preceptor_images_in_flight 2"
-        while line not in send(one.address, "GET", "/metrics").content.decode():
-            pass
+        line, both = "preceptor_images_in_flight 2", False
+        while not both:  # on a busy machine the delay may end before the second request comes
+            begun = [
+                pool.submit(
+                    send, one.address, "POST", "/predict", content, {"content-type": "image/x"}
+                )
+                for _ in range(2)
+            ]
+            while not both and not all(told.done() for told in begun):
+                both = line in send(one.address, "GET", "/metrics").content.decode()
         code, out = one.stop(number)
         assert [told.result().status for told in begun] == [200, 200]
     assert (code, out) == (0, "stopped\n")

@@ -26,7 +26,7 @@ from tests.commands import here
 from tests.datasets import squares
 from tests.image_files import ImageFiles
 from tests.model_folders import model_folder
-from tests.serve.serving import Running, multipart, running, send
+from tests.serve.serving import HANGS, Running, multipart, running, send
 
 
 @pytest.fixture(scope="module")
@@ -229,11 +229,11 @@ def test_a_full_queue_refuses_and_a_slow_network_times_out(
     served_folders: dict[str, Path], pictures: ImageFiles
 ) -> None:
     content = pictures.good[0].read_bytes()
-    with running({"best": served_folders["best"]}, queue=3, timeout=60.0, reload=0.0) as server:
+    with running({"best": served_folders["best"]}, queue=3, reload=0.0) as server:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             with server.held("best") as begun:
                 first = pool.submit(server.post, content)
-                assert begun.wait(60)
+                assert begun.wait(HANGS)
                 told = server.post_files([("a", content)] * 3)
                 assert told.status == 429
                 assert told.error.startswith("the server is busy; try again in 1 second")
@@ -260,7 +260,7 @@ def test_a_client_that_goes_away_frees_its_place(
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             with server.held("best") as begun:
                 first = pool.submit(server.post, content)
-                assert begun.wait(60)
+                assert begun.wait(HANGS)
                 with socket.create_connection((host, int(port))) as connection:
                     head = f"POST /predict HTTP/1.1\r\nHost: {server.address}\r\n"
                     head += f"Content-Type: {headers['content-type']}\r\n"
@@ -279,7 +279,7 @@ def test_a_client_that_goes_away_frees_its_place(
 def test_images_of_concurrent_requests_share_a_batch(
     served_folders: dict[str, Path], pictures: ImageFiles, predictor: Predictor
 ) -> None:
-    with running({"best": served_folders["best"]}, delay=30.0, batch_size=6, reload=0.0) as server:
+    with running({"best": served_folders["best"]}, delay=HANGS, batch_size=6, reload=0.0) as server:
         paths = pictures.good[:6]
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
             told = list(pool.map(lambda path: server.post(path.read_bytes()), paths))
@@ -299,7 +299,7 @@ def test_a_stop_finishes_what_is_in_flight_and_takes_nothing_new(
     ):
         with server.held("best") as begun:
             first = pool.submit(server.post, content)
-            assert begun.wait(60)
+            assert begun.wait(HANGS)
             server.service.stop()
             told = server.post(content)
             assert (told.status, told.headers["connection"]) == (503, "close")

@@ -31,7 +31,7 @@ def test_whatever_dies_the_same_command_ends_with_the_same_bits(
     config = run_of(manifest, LONGER | {"devices": 3})
     undisturbed = finished(config, tmp_path / "undisturbed")
 
-    process = start(config, tmp_path / "killed")
+    process = start(config, tmp_path / "killed", ("epoch 1/", tmp_path / "never"))
     until(process, "epoch 1/")
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     outcome = ended(process)
@@ -41,7 +41,7 @@ def test_whatever_dies_the_same_command_ends_with_the_same_bits(
         "command goes on from the last epoch\n"
     )
 
-    process = start(config, tmp_path / "killed")
+    process = start(config, tmp_path / "killed", ("epoch", tmp_path / "never"))
     until(process, "resumed after epoch")
     until(process, "epoch")
     watched = select.poll()

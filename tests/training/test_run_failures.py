@@ -84,7 +84,8 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
         file = tmp_path / f"{optimizer}.yaml"
         file.write_text(dump_config(config))
         arguments = [file, tmp_path / "killed"]
-        with Forked(forked.training, arguments, stdout=subprocess.PIPE) as process:
+        hold = ("epoch 2/", tmp_path / "never")
+        with Forked(forked.training, arguments, hold=hold, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith("epoch 2/"):

@@ -129,8 +129,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
     pause = 0.02
     while not _take(path, holder):
         found = read_holder(path)
-        if (found is not None and found.died_here) or _silence(path) > DEAD_AFTER:
-            bury(path, found)
+        if _is_dead(path, found) and bury(path, found):
             continue
         if until is not None and time.monotonic() >= until:
             who = f"process {found.pid} on {found.host}" if found else "another process"
@@ -148,9 +147,7 @@ def holder_of(folder: Path) -> Holder | None:
     """Holder of the lease of a folder, unless it is known to be dead."""
     path = _lease_file(folder)
     found = read_holder(path)
-    if found is None or found.died_here or _silence(path) > DEAD_AFTER:
-        return None
-    return found
+    return None if found is None or _is_dead(path, found) else found
 
 
 def read_holder(path: Path) -> Holder | None:
@@ -178,15 +175,39 @@ def _take(path: Path, holder: Holder) -> bool:
     return True
 
 
-def bury(path: Path, dead: Holder | None) -> None:
-    """Remove the lease file of a dead holder.
+def bury(path: Path, dead: Holder | None) -> bool:
+    """Remove the lease file of a dead holder, unless another process is doing that.
 
-    If several processes find the holder dead, only one of them can rename the file. If the renamed
-    file turns out to be a newer lease, it is renamed back.
+    If several processes find the holder dead, the file may be that of a new holder before the last
+    of them removes it. Therefore only a process that holds the lease of the file itself removes it,
+    after it has read the file again.
 
     Args:
         path: Lease file.
         dead: Its holder; None if it cannot be read, as after a loss of power.
+
+    Returns:
+        Whether no other process is removing it.
+    """
+    try:
+        with lease(path, wait=0.0):
+            found = read_holder(path)
+            if found == dead and _is_dead(path, found):
+                take_away(path, dead)
+    except HeldError:
+        return False
+    return True
+
+
+def take_away(path: Path, dead: Holder | None) -> None:
+    """Remove the lease file of a dead holder; that of any other holder is put back.
+
+    It is that of another one only if this process was suspended for so long that it lost the lease
+    of the file.
+
+    Args:
+        path: Lease file.
+        dead: Its holder; None if it cannot be read.
     """
     grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
@@ -198,6 +219,11 @@ def bury(path: Path, dead: Holder | None) -> None:
         with contextlib.suppress(FileExistsError):
             os.link(grave, path)
     grave.unlink()
+
+
+def _is_dead(path: Path, holder: Holder | None) -> bool:
+    """Whether the holder of a lease file died here, or had no heartbeat for too long."""
+    return (holder is not None and holder.died_here) or _silence(path) > DEAD_AFTER
 
 
 def _silence(path: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import multiprocessing
 import os
 import subprocess
@@ -19,8 +20,10 @@ from PIL import Image
 
 from preceptor.data.file_index import FileIndex
 from preceptor.data.images import ImageError, decode_image, decode_map, image_size, read_file
+from preceptor.data.locations import retries
 from preceptor.data.locations.read import location_digest, read_content
 from preceptor.runtime.checksums import content_hash
+from tests.commands import HANGS
 from tests.fault_server import FaultServer, fault_server
 
 SECRET = "s3cr3t"
@@ -112,7 +115,10 @@ def test_a_silent_server_is_given_up(server: FaultServer, monkeypatch: pytest.Mo
     assert refused(server) == "the server did not answer in time (2 attempts)"
 
 
-def test_a_server_that_is_gone_is_not_asked_for_every_file(server: FaultServer) -> None:
+def test_a_server_that_is_gone_is_not_asked_for_every_file(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_REST", math.inf)
     server.gone = True
     for _ in range(100):
         refused(server)
@@ -253,7 +259,7 @@ def test_a_forked_process_reads_what_its_parent_reads(server: FaultServer) -> No
         target=assert_content, args=(server.url("b.png"), picture(1))
     )
     process.start()
-    process.join(60)
+    process.join(HANGS)
     assert process.exitcode == 0
     assert read_content(server.url("b.png")) == picture(1)
 

@@ -48,7 +48,7 @@ class LocalCopies:
     Args:
         folder: Folder; it is made.
         size: Largest size of all copies in bytes. It may be exceeded by a sixteenth for each
-            process that writes.
+            process that writes, and by the files that are being written.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
