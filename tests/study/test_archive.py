@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
+from safetensors.torch import save_file
 
 from preceptor.config.yaml_file import load_config, parse_config
 from preceptor.errors import InputError
@@ -27,8 +29,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished study of two seeds."""
     folder = tmp_path_factory.mktemp("archive")
     squares(folder / "data")
+    weights = folder / "weights.safetensors"
+    save_file(timm.create_model("test_byobnet").state_dict(), weights)
     values = SQUARES_STUDY | {
         "manifest": str(folder / "data" / "manifest.csv"),
+        "weights": str(weights),
         "seeds": [0, 1],
         "ceiling": False,
         "controls": ["shuffled"],
@@ -42,9 +47,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_archive_gives_the_same_tables(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATA", str(study.parent / "data"))
+    monkeypatch.setenv("FOLDER", str(study.parent))
     out = tmp_path / "archive"
-    steps = archive_study(study, out, manifest="${DATA}/manifest.csv")
+    steps = archive_study(
+        study,
+        out,
+        manifest="${FOLDER}/data/manifest.csv",
+        weights="${FOLDER}/weights.safetensors",
+    )
     records = list((out / "store").rglob("run.json"))
     assert steps == len(records) > 8
     names = {file.name for file in (out / "store").rglob("*") if file.is_file()}
@@ -117,4 +127,8 @@ def test_what_is_no_study_and_what_exists_are_refused(study: Path, tmp_path: Pat
     (shared / "study.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match="shared store"):
         archive_study(shared, tmp_path / "out")
+    values = yaml.safe_load((study / "study.yaml").read_text()) | {"weights": "none"}
+    (shared / "study.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match="no weights file"):
+        archive_study(shared, tmp_path / "out", weights="w.safetensors")
     assert not (tmp_path / "out").exists()

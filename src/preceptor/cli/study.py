@@ -213,14 +213,23 @@ def archive(
             show_default=False,
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Path of the file of initial weights in the archive, which may contain "
+            "${VARIABLES} (default: that of the study).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Copy records, scores and tables of a study, without weights, maps and images.
 
-    `preceptor report` makes the report from the copy, if the manifests are at their paths.
+    `preceptor report` makes the report from the copy, if the manifests and the file of initial
+    weights are at their paths.
     """
     from preceptor.study.archive import archive_study
 
-    print(f"{archive_study(folder, to, manifest=manifest)} steps in {to}")
+    print(f"{archive_study(folder, to, manifest=manifest, weights=weights)} steps in {to}")
 
 
 def finish(result: StudyResult) -> None:

@@ -27,7 +27,9 @@ KEPT = ("metrics.csv", SCORES)
 _TABLES = ("*.csv", "summary.md", "selection.json", "planned_runs.json")
 
 
-def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> int:
+def archive_study(
+    folder: Path, out: Path, *, manifest: str | None = None, weights: str | None = None
+) -> int:
     """Copy the records, scores and tables of a study to a new folder.
 
     The record of each step keeps its checksums, without those of the files that are left out, whose
@@ -41,13 +43,16 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
         manifest: Path of the manifest written to the archive, as in a study file: it may contain
             `${VARIABLES}` and `{seed}`; None = that of the study. Steps of other manifests, of
             seeds that the study had once, are then left out.
+        weights: Path of the weights file written to the archive, which may contain `${VARIABLES}`;
+            None = that of the study.
 
     Returns:
         Number of steps in the archive.
 
     Raises:
         InputError: The folder is not a study folder, its store is elsewhere, a record is damaged,
-            the output exists, or `manifest` is given for a study with domains.
+            the output exists, `manifest` is given for a study with domains, or `weights` for one
+            without a weights file for all of its backbones.
     """
     file = folder / "study.yaml"
     if not file.is_file():
@@ -60,17 +65,26 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
         )
     if manifest is not None and study.domains:
         raise InputError("--manifest: the study has domains, each with a manifest of its own")
+    if weights is not None and (
+        not isinstance(study.weights, str) or study.weights in ("hub", "none")
+    ):
+        raise InputError("--weights: the study has no weights file for all of its backbones")
     if out.exists():
         raise InputError(f"{out}: exists already; name a new folder")
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; create it first")
     with replacing(out) as partial:
         partial.mkdir()
-        return _copy(folder, partial, study, manifest)
+        return _copy(folder, partial, study, manifest, weights)
 
 
-def _copy(folder: Path, out: Path, study: StudyConfig, manifest: str | None) -> int:
+def _copy(
+    folder: Path, out: Path, study: StudyConfig, manifest: str | None, weights: str | None
+) -> int:
     values = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    files: dict[str, str] = {}  # weights file: here, and in the archive
+    if weights is not None:
+        files[str(study.weights)] = values["weights"] = weights
     names: dict[str, str] = {}  # manifests of the seeds: here, and in the archive
     if manifest is not None:
         values["manifest"] = manifest
@@ -87,7 +101,7 @@ def _copy(folder: Path, out: Path, study: StudyConfig, manifest: str | None) -> 
     for kind in sorted({name for name in STEP_FOLDERS.values() if name}):
         for step in sorted((folder / "store" / kind).glob("*")):
             if is_finished(step) and not _is_of_another(step, names):
-                _copy_step(step, out / "store" / kind / step.name, names)
+                _copy_step(step, out / "store" / kind / step.name, names | files)
                 count += 1
     return count
 
@@ -101,7 +115,7 @@ def _is_of_another(folder: Path, manifests: dict[str, str]) -> bool:
     return config["manifest"] not in {*manifests, *manifests.values()}
 
 
-def _copy_step(folder: Path, out: Path, manifests: dict[str, str]) -> None:
+def _copy_step(folder: Path, out: Path, names: dict[str, str]) -> None:
     record = read_record(folder)
     files = record.get("files", {})
     out.mkdir(parents=True)
@@ -112,14 +126,14 @@ def _copy_step(folder: Path, out: Path, manifests: dict[str, str]) -> None:
     record["left_out"] = sorted(set(files) - set(KEPT))
     if "config" in record:
         study = str(folder.parents[2].absolute())
-        record["config"] = _portable(record["config"], manifests, study)
+        record["config"] = _portable(record["config"], names, study)
     write_atomically(out / "run.json", strict_json(record) + "\n", flush=False)
 
 
-def _portable(value: Any, manifests: dict[str, str], study: str) -> Any:
-    """Config of a run with the manifest of the archive, and paths from the study folder."""
+def _portable(value: Any, names: dict[str, str], study: str) -> Any:
+    """Config of a run with the names of the archive, and paths from the study folder."""
     if isinstance(value, dict):
-        return {key: _portable(one, manifests, study) for key, one in value.items()}
+        return {key: _portable(one, names, study) for key, one in value.items()}
     if not isinstance(value, str):
         return value
-    return manifests.get(value, value.removeprefix(f"{study}/"))
+    return names.get(value, value.removeprefix(f"{study}/"))
