@@ -64,6 +64,10 @@ STUDIES = (
         "brain-mri", "brain_mri", "Brain MRI of other hospitals", "test-unseen", "seed",
         "12 %",
     ),
+    Shown(
+        "brain-mri-imagenet", "brain_mri_imagenet", "Brain MRI, ImageNet weights",
+        "test-unseen", "seed", "12 %",
+    ),
 )  # fmt: skip
 
 
