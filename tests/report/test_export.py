@@ -241,6 +241,20 @@ def test_a_legend_names_the_series_that_a_figure_draws() -> None:
     assert "".join(below.itertext()) == "the baseline1"
 
 
+@pytest.mark.parametrize(("letters", "rows"), [(17, 1), (18, 2), (60, 2)])
+def test_the_names_of_a_legend_lie_within_the_figure(letters: int, rows: int) -> None:
+    figure = svg(10, "one", [])
+    root = ElementTree.fromstring(
+        standalone(figure, [("student", "m" * letters), ("ceiling", "b")])
+    )
+    assert float(root.attrib["height"]) == 10 + 20 * rows
+    below = next(part for part in root if part.attrib.get("class") == "legend")
+    names = [part for part in below if part.text]
+    assert len(names) == 2
+    for one in names:
+        assert float(one.attrib["x"]) + 7 * len(one.text or "") <= float(root.attrib["width"])
+
+
 def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:
     assert list(LIGHT) == list(DARK)
     page = (two_domains.out / "report.html").read_text(encoding="utf-8")

@@ -13,8 +13,10 @@ from preceptor.report.blocks import Details, FigureBlock, Section, TableBlock
 from preceptor.report.cells import Cell, Table
 from preceptor.report.figure_style import file_styles, series_class
 from preceptor.report.palette import LIGHT
-from preceptor.report.svg import Element, Figure, label, line
+from preceptor.report.svg import LETTER, Element, Figure, label, line
 
+_MARGIN = 14.0  # around an entry of a legend
+_SAMPLE = 40.0  # of its line, with the space before its name
 _SYMBOLS = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -157,14 +159,25 @@ def standalone(drawing: Figure, legend: Sequence[tuple[str, str]] = (), marks: b
 
     Args:
         drawing: Figure.
-        legend: Color key and name of each line, shown below the figure.
+        legend: Color key and name of each line, shown below the figure: in two columns if the names
+            are short enough, else in one, for which the figure is made wider if need be.
         marks: Whether the legend shows means with intervals instead of curves.
     """
+    letters = max((len(name) for _, name in legend), default=0)
+    needed = _MARGIN + _SAMPLE + LETTER * letters if legend else 0.0
+    columns = 2 if needed <= drawing.width / 2 else 1
+    width = max(drawing.width, needed) if columns == 1 else drawing.width
     entries = [
-        _legend_entry(place, drawing.height, *one, marks) for place, one in enumerate(legend)
+        _legend_entry(
+            _MARGIN + (place % columns) * drawing.width / 2,
+            drawing.height + 8 + 20 * (place // columns),
+            *one,
+            marks,
+        )
+        for place, one in enumerate(legend)
     ]
     below = [Element(f'<g class="legend">{"".join(entries)}</g>')] if entries else []
-    width, height = drawing.width, drawing.height + 20 * math.ceil(len(legend) / 2)
+    height = drawing.height + 20 * math.ceil(len(legend) / columns)
     whole = Figure(width, height, drawing.title, (*drawing.body, *below))
     size = f'width="{width:g}" height="{height:g}"'
     return (
@@ -176,10 +189,9 @@ def standalone(drawing: Figure, legend: Sequence[tuple[str, str]] = (), marks: b
     )
 
 
-def _legend_entry(place: int, top: float, key: str, name: str, marks: bool) -> str:
-    """Entry of the legend; two entries per row."""
-    x, y = 14.0 + 180 * (place % 2), top + 8 + 20 * (place // 2)
+def _legend_entry(x: float, y: float, key: str, name: str, marks: bool) -> str:
+    """Entry of the legend: a sample of the line, and its name."""
     sample = line(x, y, x + 32, y, "mean" if marks else "curve", key).text
     if marks:
         sample += f'<circle cx="{x + 16:g}" cy="{y:g}" r="4.5" class="dot {series_class(key)}"/>'
-    return sample + label(x + 40, y + 4, name).text
+    return sample + label(x + _SAMPLE, y + 4, name).text
