@@ -126,7 +126,7 @@ def test_commands_check_the_keys_of_the_environment(
         ("export", model, "--to", "folder", "--out", out),
         ("calibrate", model, manifest, "--out", out),
         ("evaluate", model, manifest),
-        ("explain", model, image, "--out", out),
+        ("explain", model, image, "--out", out.with_suffix(".html")),
         ("annotate", model, manifest, "--out", out),
         ("serve", model, "--port", 0),
     ):
