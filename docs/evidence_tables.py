@@ -109,8 +109,10 @@ def row_of(study: Shown) -> Row:
     else:
         own = rungs[rungs["set"] == study.primary].set_index("rung")
         found: Any = own.loc["teacher"]
-        interval = (found["gain"], found["gain_low"], found["gain_high"])
-        place = Difference(*interval, found["p"], shown=found["gain_low"] > 0 and strongest.shown)
+        place = Difference(
+            found["gain"], found["gain_low"], found["gain_high"], found["p"],
+            shown=found["gain_low"] > 0 and strongest.shown,
+        )  # fmt: skip
         any_map = float(own.loc["any", "mean"])
     return Row(
         study=study,

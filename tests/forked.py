@@ -22,17 +22,17 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.context import ForkContext, ForkProcess
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from unittest import mock
 
 from tests.fast_process import make_fast
+from tests.held_output import wait_after
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings on one and on several devices.
@@ -328,7 +328,7 @@ def _become(
     buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1
     sys.stdout = open(1, "w", buffering, closefd=False)  # noqa: SIM115
     if hold is not None:
-        _wait_after(sys.stdout, *hold)
+        wait_after(sys.stdout, *hold)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -350,20 +350,3 @@ def _become(
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     os._exit(code or 0)
-
-
-def _wait_after(stream: IO[str], beginning: str, go: Path) -> None:
-    """Let whoever writes a line that begins so wait until a file exists."""
-    write, unfinished = stream.write, ""
-
-    def written(text: str) -> int:
-        nonlocal unfinished
-        count = write(text)
-        *lines, unfinished = (unfinished + text).split("\n")
-        if any(line.startswith(beginning) for line in lines):
-            stream.flush()
-            while not go.exists():
-                time.sleep(0.01)
-        return count
-
-    stream.write = written  # type: ignore[method-assign]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from preceptor.label.database import Connection, connect
 from tests.browsers import start_browser
 from tests.datasets import squares
+from tests.label.filled import fill
 from tests.label.serving import Running, running
 
 if TYPE_CHECKING:
@@ -19,6 +22,23 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     yield from start_browser()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The present time is the last one: a real clock cannot be set back here."""
+    times: list[str] = []
+    for module in ("answers", "events", "proposals"):
+        monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
+    return times
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    """Database of `fill`."""
+    with closing(connect(tmp_path / "a.sqlite", create=True)) as found:
+        fill(found)
+        yield found
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,33 +14,9 @@ from preceptor.label.events import newest_event
 from preceptor.label.figures import Remembered, figures
 from preceptor.label.proposals import add_teacher
 from preceptor.label.schema import STEPS
+from tests.label.filled import fill
 
 ONE, TWO, THREE = (f"2026-01-01T00:0{minute}:00.000Z" for minute in (1, 2, 3))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The present time is the last one: a real clock cannot be set back here."""
-    times: list[str] = []
-    for module in ("answers", "events", "proposals"):
-        monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
-    return times
-
-
-def fill(connection: Connection) -> None:
-    for number in range(1, 6):
-        connection.execute(
-            "INSERT INTO images (id, path, position) VALUES (?, ?, ?)",
-            (number, f"{number}.png", number),
-        )
-    connection.execute("INSERT INTO people (id, name, created) VALUES (1, 'ann', '')")
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    with closing(connect(tmp_path / "a.sqlite", create=True)) as found:
-        fill(found)
-        yield found
 
 
 def answer(connection: Connection, image: int) -> None:
@@ -92,5 +67,5 @@ def test_the_time_of_the_last_answer_is_that_of_the_latest_one(
     for image, time in ((1, ONE), (2, THREE), (3, TWO)):
         clock.append(time)
         answer(connection, image)
-    (person,) = figures(connection, Remembered())["people"]
-    assert person["last"] == TWO
+    ann, _ = figures(connection, Remembered())["people"]
+    assert ann["last"] == TWO

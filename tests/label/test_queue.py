@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,36 +10,7 @@ from preceptor.label.answers import Answer, save_answer
 from preceptor.label.database import Connection, connect
 from preceptor.label.queue import answered_before, skipped
 from preceptor.label.schema import STEPS
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The times of the next answers: a real clock cannot be set back here."""
-    times: list[str] = []
-    for module in ("answers", "events"):
-        monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
-    return times
-
-
-def fill(connection: Connection) -> None:
-    """Five images and two people."""
-    for number in range(1, 6):
-        connection.execute(
-            "INSERT INTO images (id, path, position) VALUES (?, ?, ?)",
-            (number, f"{number}.png", number),
-        )
-    for number, name in enumerate(("ann", "bo"), 1):
-        connection.execute(
-            "INSERT INTO people (id, name, created) VALUES (?, ?, '')", (number, name)
-        )
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    found = connect(tmp_path / "a.sqlite", create=True)
-    fill(found)
-    yield found
-    found.close()
+from tests.label.filled import fill
 
 
 def answer(

@@ -49,6 +49,7 @@ def test_the_most_similar_data_are_named() -> None:
         assert len(lines) == 1 + len(same)
         for line, other in zip(lines[1:], same, strict=True):
             assert f" {other.data} (" in line
+            assert ("), ImageNet weights; " in line) is other.pretrained
 
 
 def test_data_unlike_all_measured_ones_are_said_to_be() -> None:

@@ -166,7 +166,7 @@ def standalone(drawing: Figure, legend: Sequence[tuple[str, str]] = (), marks: b
     letters = max((len(name) for _, name in legend), default=0)
     needed = _MARGIN + _SAMPLE + LETTER * letters if legend else 0.0
     columns = 2 if needed <= drawing.width / 2 else 1
-    width = max(drawing.width, needed) if columns == 1 else drawing.width
+    width = max(drawing.width, needed)
     entries = [
         _legend_entry(
             _MARGIN + (place % columns) * drawing.width / 2,
