@@ -101,7 +101,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "controls": ["shuffled", "centre", "pca", "distilled", "mixed"],
         "ceiling": True,
         "budget": [4, 8],
-        "budget_gain": 0.01,
+        "relevant_difference": 0.01,
         "threshold": "fdr=0.05",
         "terms": "pad",
         "training": _TRAINING | {"input_size": 64},

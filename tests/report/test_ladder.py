@@ -30,17 +30,20 @@ RAISES = "the place that the Teacher's maps show increases the AUC"
     ("place", "half", "n", "words"),
     [
         (0.05, 0.02, 8, RAISES),
-        (0.05, 0.06, 8, "a gain from the place is not shown"),
-        (-0.05, 0.06, 8, "a gain from the place is not shown"),
+        (0.05, 0.07, 8, "a gain from the place is not shown"),
+        (-0.05, 0.07, 8, "a gain from the place is not shown"),
+        (0.02, 0.025, 8, "a gain from the place is not shown (a loss of 0.01 is excluded)"),
+        (-0.02, 0.025, 8, "a gain from the place is not shown (a gain of 0.01 is excluded)"),
+        (0.004, 0.005, 8, "a gain from the place is not shown (equivalent within ±0.01)"),
         (-0.05, 0.02, 8, "maps that do not show the place guide better"),
         (0.05, math.nan, 1, "one seed supports no conclusion"),
     ],
 )
 def test_the_place_of_one_backbone(place: float, half: float, n: int, words: str) -> None:
-    text = place_clause([ladder(place, half, n=n)], "own")
+    text = place_clause([ladder(place, half, n=n)], "own", 0.01)
     assert text.endswith(f": {words}")
     sign = "+" if place > 0 else "−"
-    assert f"with any map (Centred map, α 0.25), is {sign}0.050 (" in text
+    assert f"with any map (Centred map, α 0.25), is {sign}{abs(place):.3f} (" in text
     if n > 1:
         assert "(95 % interval " in text
         assert f"over {n} seeds)" in text
@@ -66,7 +69,7 @@ NOT_OVER_ALL = "a gain from the place over every control is not shown"
 def test_the_place_is_shown_over_every_control_or_not_at_all(
     shuffled: float, also: str, words: str
 ) -> None:
-    text = place_clause([ladder(0.05, 0.02, shuffled=shuffled)], "own")
+    text = place_clause([ladder(0.05, 0.02, shuffled=shuffled)], "own", 0.01)
     assert text.endswith(f"over 8 seeds){also}: {words}")
     drawn = ladder_plot([("a", ladder(0.05, 0.02, shuffled=shuffled))], "AUC on test")
     assert drawn is not None
@@ -75,22 +78,22 @@ def test_the_place_is_shown_over_every_control_or_not_at_all(
 
 def test_controls_at_the_students_alpha_support_no_conclusion() -> None:
     for found in ([ladder(0.05, 0.02)], [ladder(0.05, 0.02), ladder(-0.05, 0.02)]):
-        text = place_clause(found, "student")
+        text = place_clause(found, "student", 0.01)
         assert "at the Student's α instead of their own" in text
         assert RAISES not in text
 
 
 def test_several_backbones_are_counted() -> None:
     found = [ladder(0.05, 0.02), ladder(0.01, 0.02), ladder(-0.04, 0.01), ladder(0.03, 0.02)]
-    text = place_clause(found, "own")
+    text = place_clause(found, "own", 0.01)
     assert "is −0.040 to +0.050 in 4 comparisons" in text
     told = "over every control in 2, decreases it in 1, and makes no distinguishable difference in "
     assert f"{RAISES} {told}1" in text
     found.append(ladder(0.05, 0.02, shuffled=0.01))
-    assert f"{RAISES} {told}2" in place_clause(found, "own")
-    assert ", is +0.050 in 2 comp" in place_clause([ladder(0.05, 0.02)] * 2, "own")
+    assert f"{RAISES} {told}2" in place_clause(found, "own", 0.01)
+    assert ", is +0.050 in 2 comp" in place_clause([ladder(0.05, 0.02)] * 2, "own", 0.01)
     one_seed = [ladder(0.05, math.nan, n=1)] * 2
-    assert place_clause(one_seed, "own").endswith("one seed supports no conclusion")
+    assert place_clause(one_seed, "own", 0.01).endswith("one seed supports no conclusion")
 
 
 def test_without_any_map_there_is_nothing_to_say() -> None:
@@ -100,7 +103,7 @@ def test_without_any_map_there_is_nothing_to_say() -> None:
     assert teacher.gain is not None
     straight = replace(teacher, gain=replace(teacher.gain, below="none"))
     alone = replace(whole, rungs=(low, straight), any_map=None)
-    assert place_clause([alone], "own") == ""
+    assert place_clause([alone], "own", 0.01) == ""
     (text,) = rung_sentences([alone])
     assert text == (
         "test_byobnet: the AUC on test is 0.600 without maps and 0.750 with the Teacher's maps."

@@ -107,3 +107,26 @@ def test_every_comparison_has_a_sentence(manifest: Path) -> None:
         f"RISE or CAM: Students of R are above Students of C ({SPREAD}).",
         f"net: Variant: tta is above the study's own Student ({SPREAD}).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "margin", "words"),
+    [
+        (0.0, -0.02, 0.02, 0.01, ""),
+        (0.0, -0.02, 0.02, 0.05, "; equivalent within ±0.05"),
+        (-0.02, -0.045, 0.005, 0.01, "; a gain of 0.01 is excluded"),
+        (0.02, -0.005, 0.045, 0.01, "; a loss of 0.01 is excluded"),
+        (0.0, float("nan"), float("nan"), 0.01, ""),
+    ],
+)
+def test_an_interval_that_contains_0_says_what_it_excludes(
+    manifest: Path, mean: float, low: float, high: float, margin: float, words: str
+) -> None:
+    both = (
+        line("RQ2", "Baseline 2", "baseline2", mean=mean, low=low, high=high),
+        line("ceiling", "Ceiling", "ceiling", mean=mean, low=low, high=high),
+    )
+    _, baseline, ceiling = said(plan(manifest, relevant_difference=margin), *both)
+    assert baseline.endswith(f"over seeds and images 0.000 to +0.200{words}).")
+    assert ceiling.endswith(f"{words}).")
+    assert ("excluded" in ceiling or "equivalent" in ceiling) == bool(words)

@@ -86,6 +86,22 @@ def test_verdict(
     assert words in found.headline + " " + found.text
 
 
+@pytest.mark.parametrize(
+    ("half", "words"),
+    [
+        (0.1, "was found."),
+        (0.011, "was found; a gain of 0.01 is excluded."),
+        (0.007, "was found; equivalent within ±0.01."),
+        (0.001, "was found."),  # a loss, which needs no margin
+    ],
+)
+def test_a_gain_that_the_interval_excludes(half: float, words: str) -> None:
+    given_results = results({"a": (0.1, -0.002)}, n=8)
+    compared = given_results.comparisons
+    compared["low"], compared["high"] = compared["mean"] - half, compared["mean"] + half
+    assert words in verdict(given_results).text
+
+
 def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:
     pair = {"a": (0.1, 0.2), "b": (0.1, -0.2)}
     several = StudyResults({name: replace(results(pair), domain=name) for name in ("x", "y")})

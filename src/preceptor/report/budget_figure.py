@@ -130,8 +130,8 @@ def _curves(
             body.append(label(x(size), bottom + 17 + 15 * place, text, "tick", "middle"))
     if mark is not None:
         body.append(line(x(mark), top, x(mark), bottom, "chance"))
-        anchor = "start" if x(mark) + 170 < WIDTH else "end"  # the words are 165 wide
-        body.append(label(x(mark), top - 8, "enough, by budget_gain", "axis", anchor))
+        anchor = "start" if x(mark) + 60 < WIDTH else "end"  # the word is 53 wide
+        body.append(label(x(mark), top - 8, "enough", "axis", anchor))
     for key, value in across.items():
         body.append(line(left, y(value), right, y(value), "curve across", key))
     said = []

@@ -9,7 +9,7 @@ import numpy as np
 
 from preceptor.evaluation.paired_tests import PairedResult
 from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
-from preceptor.report.sentences import interval_words, names_of, seeds_of, signed
+from preceptor.report.sentences import interval_words, margin_words, names_of, seeds_of, signed
 from preceptor.results.domain import Results
 from preceptor.results.ladder import ControlGain, Ladder, Rung, RungName
 from preceptor.results.study import StudyResults
@@ -44,16 +44,17 @@ def place_sentence(found: Results | StudyResults) -> str:
     """Sentence on the gain of the Teacher's maps over any map; "" without it."""
     parts = [found] if isinstance(found, Results) else [*found.by_domain.values()]
     several = [ladder for one in parts for ladder in one.ladders_on(one.primary)]
-    clause = place_clause(several, parts[0].controls_alpha)
+    clause = place_clause(several, parts[0].controls_alpha, parts[0].relevant_difference)
     return f"{clause[:1].upper()}{clause[1:]}." if clause else ""
 
 
-def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
+def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha, margin: float) -> str:
     """Clause on the gain of the Teacher's maps over any map; "" without it.
 
     Args:
         found: Ladders on the primary set, of every backbone (and domain).
         controls_alpha: α of the controls, see `StudyConfig`.
+        margin: Smallest relevant difference in AUC.
     """
     known = [(ladder, place) for ladder in found if (place := _place(ladder)) is not None]
     if not known:
@@ -76,7 +77,7 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
         sure = f"95 % interval {interval_words(place.low, place.high)} over {seeds_of(place.n)}"
     return (
         f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} ({sure})"
-        f"{_smallest_words(ladder)}: {_one_words(ladder, place, controls_alpha)}"
+        f"{_smallest_words(ladder)}: {_one_words(ladder, place, controls_alpha, margin)}"
     )
 
 
@@ -209,7 +210,9 @@ def _place(ladder: Ladder) -> PairedResult | None:
     return place if place is not None and np.isfinite(place.mean) else None
 
 
-def _one_words(ladder: Ladder, place: PairedResult, controls_alpha: ControlsAlpha) -> str:
+def _one_words(
+    ladder: Ladder, place: PairedResult, controls_alpha: ControlsAlpha, margin: float
+) -> str:
     """Conclusion from one gain of the Teacher's maps over any map."""
     if controls_alpha == "student":
         return _NOT_ITS_OWN
@@ -221,7 +224,8 @@ def _one_words(ladder: Ladder, place: PairedResult, controls_alpha: ControlsAlph
         return "a gain from the place over every control is not shown"
     if place.high < 0:
         return "maps that do not show the place guide better"
-    return "a gain from the place is not shown"
+    words = margin_words(place.low, place.high, margin)
+    return f"a gain from the place is not shown{f' ({words})' if words else ''}"
 
 
 def _several_words(found: Sequence[Ladder], controls_alpha: ControlsAlpha) -> str:

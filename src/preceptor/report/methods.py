@@ -90,7 +90,10 @@ def methods(plan: Plan, results: Results) -> list[str]:
             else f"intervals, {sign_flip_words(seeds)}, Holm's correction over {family}, and a "
             "two-level bootstrap over seeds and images (or groups). "
         )
-        + "Standard deviations have the divisor n − 1. All other results are descriptive.",
+        + f"The smallest relevant difference in AUC is {study.relevant_difference:g}: two sides "
+        "are called equivalent if the 95 % interval of their difference lies within ± this value "
+        "(two one-sided tests). Standard deviations have the divisor n − 1. All other results are "
+        "descriptive.",
     ]
     if study.looks:
         paragraphs.append(looks_sentence(study, results))
@@ -99,8 +102,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
             f"Baseline 1, the selected Teacher and its Students were trained again with "
             f"{names_of(f'{size:,}' for size in study.budgets)} annotated images, with a new draw "
             "for every seed (smaller sets are subsets of larger ones), at the α selected with all "
-            "annotations of the study; the smallest relevant gain in AUC is "
-            f"{study.budget_gain:g}."
+            "annotations of the study."
         )
     records = _records(plan)
     if records:

@@ -17,6 +17,7 @@ from preceptor.report.sentences import (
     of_words,
     seeds_of,
     signed,
+    undecided_words,
 )
 from preceptor.results.budgets import Enough, enough
 from preceptor.results.domain import Results
@@ -97,7 +98,10 @@ def _which_teacher(plan: Plan, compared: pd.DataFrame) -> str:
     if len(pairs) == 1:
         line = pairs[0]
         support = _support(
-            line, "the human-guided Teacher is better", "the human-guided Teacher is worse"
+            line,
+            "the human-guided Teacher is better",
+            "the human-guided Teacher is worse",
+            plan.protocol.study.relevant_difference,
         )
         return (
             "The AUC of Students of the human-guided Teacher minus that of Students of the "
@@ -142,9 +146,12 @@ def _how_much(plan: Plan, results: Results) -> str:
     said = (
         f"The Student's AUC minus that of the stronger baseline ({line['b']}) is "
         f"{signed(line['mean'])} ({over}; 95 % interval "
-        f"{interval_words(line['low'], line['high'])} over {seeds_of(line['n'])})"
+        f"{interval_words(line['low'], line['high'])} over {seeds_of(line['n'])}"
+        f"{undecided_words(line['low'], line['high'], results.relevant_difference)})"
     )
-    place = place_clause(results.ladders_on(results.primary), results.controls_alpha)
+    place = place_clause(
+        results.ladders_on(results.primary), results.controls_alpha, results.relevant_difference
+    )
     said += f"; {place}" if place else ""
     known = (
         shares[(shares["key"] == "student") & shares["share"].notna()] if len(shares) else shares
@@ -162,12 +169,11 @@ def _how_much(plan: Plan, results: Results) -> str:
 def _enough(plan: Plan, results: Results) -> str:
     """Answer on the annotation budget for the Student of each backbone."""
     study, said = plan.protocol.study, []
+    gain = study.relevant_difference
     for backbone in study.students:
-        found = enough(results.budget_steps, backbone, "student", study.budget_gain)
+        found = enough(results.budget_steps, backbone, "student", gain)
         if found is not None:
-            said.append(
-                _enough_words(found, study.budgets, study.budget_gain, backbone, study.students)
-            )
+            said.append(_enough_words(found, study.budgets, gain, backbone, study.students))
     if said:
         words = " ".join(said)
         return words[:1].upper() + words[1:] if len(study.students) == 1 else words
@@ -203,7 +209,7 @@ def _enough_words(
     )
 
 
-def _support(line: dict[str, Any], better: str, worse: str) -> str:
+def _support(line: dict[str, Any], better: str, worse: str, margin: float) -> str:
     words = gain_words(line["mean"], line["low"], line["high"])
     if line["n"] < 2:
         return "one seed supports no conclusion"
@@ -211,4 +217,5 @@ def _support(line: dict[str, Any], better: str, worse: str) -> str:
         return f"this indicates that {better}"
     if words == "below":
         return f"this indicates that {worse}"
-    return "the numbers do not distinguish the two"
+    sure = undecided_words(line["low"], line["high"], margin)
+    return f"the numbers do not distinguish the two{sure}"

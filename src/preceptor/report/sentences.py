@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from preceptor.evaluation.equivalence import Excluded, excluded
 from preceptor.evaluation.paired_tests import floor_note
 from preceptor.results.rows import CONTROLS, records
 from preceptor.runtime.formatting import DASH, interval, number, percent
@@ -19,7 +20,7 @@ _OTHERS = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
 def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
     """Every comparison of a domain in a sentence."""
     said: list[str] = []
-    primary = plan.protocol.primary
+    primary, margin = plan.protocol.primary, plan.protocol.study.relevant_difference
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
     for backbone in plan.protocol.study.students:
@@ -32,6 +33,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             else:
                 images = interval_words(line["image_low"], line["image_high"])
                 over += f"; over seeds and images {images}"
+            over += undecided_words(line["low"], line["high"], margin)
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
                 f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
@@ -39,13 +41,13 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             )
         others = (mine[mine["question"] == one] for one in _OTHERS)
         for line in records(pd.concat(others)):
-            gain = _gain(line, f"“{line['b']}”", _alpha(plan, line))
+            gain = _gain(line, f"“{line['b']}”", margin, _alpha(plan, line))
             said.append(f"{backbone}: the Student's AUC is {gain}.")
         for line in records(mine[mine["question"] == "start"]):
-            gain = _gain(line, f"“{line['b']}”")
+            gain = _gain(line, f"“{line['b']}”", margin)
             said.append(f"{backbone}: “{line['a']}” is {gain}.")
     for line in records(compared[compared["question"] == "overall"]):
-        said.append(f"Mean over backbones: the Student's AUC is {_gain(line, line['b'])}.")
+        said.append(f"Mean over backbones: the Student's AUC is {_gain(line, line['b'], margin)}.")
     family = compared[compared["question"] == "RQ2"]
     if not family.empty:
         passed = family[family["p_holm"] <= 0.05]
@@ -60,15 +62,16 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
             f"RQ1: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
-            f"(95 % interval {interval_words(line['low'], line['high'])})."
+            f"(95 % interval {interval_words(line['low'], line['high'])}"
+            f"{undecided_words(line['low'], line['high'], margin)})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
-        said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'])}.")
+        said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'], margin)}.")
     choice = plan.teacher_choice
     if len(plan.protocol.study.saliency) > 1 and choice is not None:
         said.append(f"Teacher selected on validation: {choice.reason}")
     for line in records(compared[compared["question"] == "variant"]):
-        gain = _gain(line, "the study's own Student")
+        gain = _gain(line, "the study's own Student", margin)
         said.append(f"{line['backbone']}: {line['a']} is {gain}.")
     for line in records(shares):
         whose = "the Student" if line["key"] == "student" else line["title"]
@@ -86,11 +89,12 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     return said
 
 
-def _gain(line: dict[str, Any], other: str, note: str = "") -> str:
+def _gain(line: dict[str, Any], other: str, margin: float, note: str = "") -> str:
     """Relation to the other side of a comparison, with the difference and its interval."""
     better = gain_words(line["mean"], line["low"], line["high"])
     spread = interval_words(line["low"], line["high"])
-    return f"{better} {other} ({note}{signed(line['mean'])}, 95 % interval {spread})"
+    more = undecided_words(line["low"], line["high"], margin)
+    return f"{better} {other} ({note}{signed(line['mean'])}, 95 % interval {spread}{more})"
 
 
 def _alpha(plan: Plan, line: dict[str, Any]) -> str:
@@ -121,6 +125,33 @@ def gain_words(mean: float, low: float, high: float) -> str:
     if high < 0:
         return "below"
     return "not distinguishable from"
+
+
+def margin_words(low: float, high: float, margin: float) -> str:
+    """Relevant differences that an interval excludes, in words; "" if it excludes neither side.
+
+    Args:
+        low, high: Ends of the interval of a difference.
+        margin: Smallest relevant difference.
+
+    Example:
+        >>> margin_words(-0.004, 0.006, 0.01)
+        'equivalent within ±0.01'
+        >>> margin_words(-0.02, 0.006, 0.01)
+        'a gain of 0.01 is excluded'
+    """
+    return {
+        Excluded.BOTH: f"equivalent within ±{margin:g}",
+        Excluded.GAIN: f"a gain of {margin:g} is excluded",
+        Excluded.LOSS: f"a loss of {margin:g} is excluded",
+        Excluded.NEITHER: "",
+    }[excluded(low, high, margin)]
+
+
+def undecided_words(low: float, high: float, margin: float) -> str:
+    """The same of an interval that contains 0, as a further clause of a sentence; "" for others."""
+    words = margin_words(low, high, margin) if low <= 0 <= high else ""
+    return f"; {words}" if words else ""
 
 
 def interval_words(low: float, high: float) -> str:

@@ -9,7 +9,7 @@ from preceptor.evaluation.sequential import sequential_floor
 from preceptor.evaluation.split_names import kind_of
 from preceptor.report.ladder_words import place_sentence
 from preceptor.report.questions import LEVEL
-from preceptor.report.sentences import names_of
+from preceptor.report.sentences import names_of, undecided_words
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
@@ -91,8 +91,12 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
         names = names_of([str(name) for name in worst.index[worst > 0]])
         text = f"It is above both baselines for {names} only.{limit}"
         return Verdict("mixed", f"The Student is ahead for {where}", text)
-    text = f"No gain over the stronger baseline was found{f' for any {what}' if count > 1 else ''}."
-    return Verdict("lost", "The Student is not better than both baselines", text + limit)
+    text = f"No gain over the stronger baseline was found{f' for any {what}' if count > 1 else ''}"
+    if count == 1:
+        stronger = records(family.sort_values("mean", kind="stable"))[0]
+        margin = results.relevant_difference
+        text += undecided_words(stronger["low"], stronger["high"], margin)
+    return Verdict("lost", "The Student is not better than both baselines", f"{text}.{limit}")
 
 
 def _unit(row: dict[str, Any], several: bool, backbones: int) -> str:

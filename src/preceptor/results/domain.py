@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import figure_rows, fixed_thresholds
@@ -69,6 +70,7 @@ class Results:
         unscored: Descriptions of finished trainings that the study scores on the test sets, and
             that have no such scores.
         controls_alpha: own or student, see `StudyConfig`.
+        relevant_difference: Smallest relevant difference in AUC, see `StudyConfig`.
         domain: Domain, or "".
         looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
         looked: Looks made so far, in order.
@@ -95,6 +97,7 @@ class Results:
     missing: list[str] = field(default_factory=list)
     unscored: list[str] = field(default_factory=list)
     controls_alpha: Literal["own", "student"] = "own"
+    relevant_difference: float = RELEVANT_DIFFERENCE
     domain: str = ""
     looks: tuple[int, ...] = ()
     looked: list[LookResult] = field(default_factory=list)
@@ -176,6 +179,7 @@ def gather(plan: Plan) -> Results:
         figures=FIGURES.table(pd.DataFrame(found), {"set": sets}),
         rates=RATES.table(pd.DataFrame(rates)),
         controls_alpha=protocol.study.controls_alpha,
+        relevant_difference=protocol.study.relevant_difference,
         best=chosen_student(plan, files),
         domain=plan.domain,
         looks=protocol.study.looks,

@@ -40,6 +40,11 @@ class StudyResults:
         return self.first.looks
 
     @property
+    def relevant_difference(self) -> float:
+        """Smallest relevant difference in AUC; the same in all domains."""
+        return self.first.relevant_difference
+
+    @property
     def family(self) -> pd.DataFrame:
         """Comparisons of the tested family, of all domains."""
         parts = [family for one in self.by_domain.values() if len(family := one.family)]

@@ -14,6 +14,7 @@ from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.settings import Amount, Few
 from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
+from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
 from preceptor.evaluation.operating_points import normal_rule
 from preceptor.evaluation.terms import Field as TermsField
 from preceptor.study.alphas import PAPER_ALPHA, Alpha, default_alphas
@@ -61,7 +62,7 @@ class StudyConfig(GuidanceConfig):
         students: Backbones of the Students, baselines and ceiling.
         weights: Initial weights for all backbones or by backbone: hub, none or a file.
         backbone_args: Further arguments by backbone.
-        backbones: Networks from outside timm, by the names that Teachers and Students give them.
+        backbones: Networks from outside timm, by the names of `teachers` and `students`.
         seeds: Number of seeds (0, 1, …), a list of seeds, or auto: as many as are needed for
             narrow intervals of the primary comparisons, see `SeedLooks`.
         annotated: Number or fraction of the annotated images that are used, see `RunConfig`.
@@ -78,9 +79,8 @@ class StudyConfig(GuidanceConfig):
         mapper: Also train Teachers on the maps alone; true = with the default settings.
         maps: Teachers without training: name → folder of maps or map store.
         saliency: Saliency methods of the Teachers: cam, rise, plugins' names, or several of these.
-        excluded_teachers: Teacher configurations that are no candidates, by their names in the
-            messages and tables of the study, such as "densenet121 data-driven, RISE": one that
-            cannot be trained or has maps of noise would otherwise block the choice.
+        excluded_teachers: Teachers that are no candidates, such as "densenet121 data-driven, RISE":
+            one that cannot be trained or has maps of noise would otherwise block the choice.
         rise: Settings of RISE.
         plan: staged (select the Teacher with one probe Student, then train all Students) or full
             (all combinations).
@@ -113,7 +113,7 @@ class StudyConfig(GuidanceConfig):
         ceiling: Train on all images with all available human maps.
         budget: Numbers of annotated images at which Baseline 1, the selected Teacher, its Student
             and a mapper, if any, are trained again, with a new draw for every seed.
-        budget_gain: Smallest gain in AUC between successive numbers that is considered relevant.
+        relevant_difference: Smallest relevant difference in AUC: of equivalence, and of budgets.
         threshold: Rule of the decision threshold of each model on its validation scores: eer or
             fdr=x, see `fixed_threshold`.
         terms: Names of the error rates: pad, medical or generic.
@@ -161,7 +161,7 @@ class StudyConfig(GuidanceConfig):
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True
     budget: Sizes | None = None
-    budget_gain: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    relevant_difference: Annotated[float, Field(gt=0, lt=1)] = RELEVANT_DIFFERENCE
     threshold: Annotated[str, AfterValidator(_rule)] = "eer"
     terms: TermsField = "generic"
     published: Publication | None = None
