@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 from preceptor.label.calls import Labeling
 from preceptor.label.runs import Bits, bounding_runs, to_text
 from preceptor.label.server import application
-from preceptor.label.sources import find_source, folder_rows
+from preceptor.label.sources import Row, Source, find_source, folder_rows
 from preceptor.label.start import labeling_of, prepare
 from preceptor.label.table import table_rows
 from preceptor.web.hosts import Hosts
@@ -200,7 +200,10 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
         options: Settings; arguments of `labeling_of`; honeypots, a manifest.
     """
     found = find_source(source)
-    rows = folder_rows if found.is_folder else table_rows
+
+    def rows(one: Source) -> Sequence[Row]:
+        return folder_rows(one) if one.is_folder else table_rows(one)
+
     way = {key: options.pop(key) for key in _WAY if key in options}
     pots = options.pop("honeypots", None)
     prepared = prepare(

@@ -131,6 +131,15 @@ def test_a_second_server_is_refused(path: Path) -> None:
         pass
 
 
+def test_a_folder_that_cannot_be_written_is_told_with_a_remedy() -> None:
+    path = Path("/proc/label.sqlite")  # where not even root makes a file
+    if not path.parent.is_dir():
+        pytest.skip("there is no /proc")
+    told = r"^/proc/label.sqlite: .* its folder cannot be written; .* --database$"
+    with pytest.raises(InputError, match=told), serving(path):
+        pass
+
+
 def test_a_newer_version_is_refused(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")

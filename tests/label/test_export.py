@@ -6,13 +6,14 @@ import errno
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from preceptor.cli.data_export import Format
 from preceptor.data.images import decode_map
 from preceptor.data.importers import ImportOptions, read_coco, write_import
 from preceptor.data.manifest import Manifest
@@ -163,6 +164,22 @@ def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -
     status = here("label", "status", marked["database"])
     assert status.code == 0, status
     assert "ann" in status.out
+
+
+@pytest.mark.parametrize("format_", get_args(Format))
+def test_every_format_of_data_export_is_written(
+    tmp_path: Path, marked: dict[str, Any], format_: str
+) -> None:
+    out = tmp_path / "out"
+    told = here("label", "export", marked["database"], "--to", out, "--format", format_)
+    assert told.code == 0, told
+    told = here("data", "export", format_, out / "manifest.csv", "--to", tmp_path / "again")
+    assert told.code == 0, told
+
+    def names(folder: Path) -> list[Path]:
+        return sorted(one.relative_to(folder) for one in folder.rglob("*") if one.is_file())
+
+    assert names(out / format_) == names(tmp_path / "again") != []
 
 
 def test_a_folder_of_images_becomes_a_manifest(tmp_path: Path) -> None:

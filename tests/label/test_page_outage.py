@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.label.pages import (
+    SHOWN,
     Fit,
     Mask,
     ServedApart,
@@ -26,7 +27,7 @@ from tests.label.pages import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 WIDTH, HEIGHT = 200, 160
 FIT = Fit(WIDTH, HEIGHT)
@@ -140,3 +141,39 @@ def test_strokes_wait_while_the_disk_is_full(browser: Browser, server: ServedApa
         np.testing.assert_array_equal(server.mask(image), line(page, 0) | line(page, 1))
         np.testing.assert_array_equal(server.mask(second), line(page, 2))
         assert server.ask("SELECT state FROM answers") == [("skipped",)]
+
+
+def test_an_image_that_was_not_loaded_in_time_is_not_damaged(
+    browser: Browser, server: ServedApart
+) -> None:
+    with opened(browser, server, image=None, may_say=EXPECTED) as page:
+        failed: list[str] = []
+
+        def fail_after_the_first(route: Route) -> None:
+            if page.locator("body[data-image]:not([data-image=''])").count():
+                failed.append(route.request.url)
+                route.abort()
+            else:
+                route.continue_()
+
+        page.route("**/whole", fail_after_the_first)
+        page.goto(server.place())
+        page.wait_for_selector(SHOWN)
+        first = page.locator("#name").inner_text()
+        while len(failed) < 3:  # the images that are loaded ahead
+            page.wait_for_timeout(20)
+        page.keyboard.press("s")
+        page.get_by_text("the server is not reached").wait_for()
+        page.unroute("**/whole")
+        page.get_by_role("button", name="Try again").click()
+        page.locator("#card").wait_for(state="hidden")
+        second = page.locator("#name").inner_text()
+        assert second != first
+        drag(page, LINES[0])
+        page.keyboard.press("n")
+        page.wait_for_function(
+            "(name) => document.getElementById('name').textContent !== name", arg=second
+        )
+        assert page.locator("#card").is_hidden()
+        saved(page)
+        assert server.ask("SELECT count(*) FROM answers") == [(2,)]

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from preceptor.label import claims
 from preceptor.label.database import connect
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
-from tests.commands import HANGS
+from tests.commands import HANGS, here
 from tests.label.pages import (
     DRAWN,
     SHOWN,
@@ -125,6 +127,24 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert events[0][1] == events[1][1] >= 5
 
 
+def test_an_answer_that_is_not_saved_yet_counts_at_the_end(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with served(images(tmp_path, 1), tmp_path) as server, opened(browser, server) as page:
+        page.keyboard.press("s")
+        page.get_by_role("button", name="Look at them again").click()
+        assert other_than(page, "") == "image-0.png"
+        held: list[Route] = []
+        page.route("**/answer", lambda route: held.append(route))
+        with page.expect_response("**/api/queue?*skipped=1"):
+            page.keyboard.press("0")
+        page.evaluate(DRAWN)
+        assert page.get_by_text("There is nothing left to mark for you now").is_visible()
+        held[0].continue_()
+        saved(page)
+        assert server.ask("SELECT state FROM answers") == [("nothing",)]
+
+
 def test_images_that_cannot_be_shown_are_told_at_the_end(browser: Browser, tmp_path: Path) -> None:
     folder = images(tmp_path, 3)
     for damaged in sorted(folder.iterdir())[:2]:
@@ -133,6 +153,8 @@ def test_images_that_cannot_be_shown_are_told_at_the_end(browser: Browser, tmp_p
         page.keyboard.press("0")
         told = "2 images cannot be shown: the file is missing or damaged."
         page.get_by_text(told).wait_for()
+        for damaged in sorted(folder.iterdir())[:2]:
+            assert f"{damaged.name}: " in page.locator("#card").inner_text()
         assert page.get_by_text("There is nothing left to mark for you now").count() == 0
 
 
@@ -204,6 +226,57 @@ def test_the_second_tab_is_told_and_may_take_over(
         saved(first)
         np.testing.assert_array_equal(server.mask("image-0.png"), expected)
         assert second.said == []  # type: ignore[attr-defined]
+
+
+def test_what_waits_is_saved_although_another_tab_has_the_image(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "ALIVE", HANGS)
+    may_say = "Failed to load resource"
+    with (
+        served(images(tmp_path, 3), tmp_path) as server,
+        opened(browser, server, image=None, may_say=may_say) as first,
+    ):
+        first.add_init_script("window.setInterval = () => 0;")
+        first.goto(server.place())
+        first.wait_for_selector(SHOWN)
+        image = name(first)
+        first.route("**/strokes", lambda route: route.abort())
+        drag(first, LINE)
+        first.get_by_text("Not saved: the server is not reached.").wait_for()
+        first.keyboard.press("s")
+        first.wait_for_function(
+            "(name) => document.getElementById('name').textContent !== name", arg=image
+        )
+        second = another_tab(first.context, server, "Ada", image, may_say)
+        second.get_by_role("button", name="Work on it here").click()
+        second.get_by_text("open in another tab").wait_for(state="hidden")
+        assert not server.mask(image).any()
+        first.unroute("**/strokes")
+        first.evaluate("window.dispatchEvent(new Event('online'))")
+        saved(first)
+        np.testing.assert_array_equal(server.mask(image), line(first))
+
+
+def test_marks_of_the_page_are_in_the_export(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 2), tmp_path) as server:
+        with opened(browser, server) as page:
+            image = name(page)
+            drag(page, LINE)
+            expected = line(page)
+            page.keyboard.press("n")
+            other_than(page, image)
+            page.keyboard.press("0")
+            page.locator("#card").wait_for()
+            saved(page)
+        out = tmp_path / "out"
+        told = here("label", "export", server.database, "--to", out)
+        assert told.code == 0, told
+    table = pd.read_csv(out / "manifest.csv", keep_default_na=False).set_index("label")
+    assert Path(table.loc["positive", "path"]).name == image
+    assert table.loc["negative", "saliency"] == ""
+    found = np.asarray(Image.open(out / table.loc["positive", "saliency"])) > 0
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_another_person_in_the_same_browser_takes_no_marks(

@@ -153,6 +153,15 @@ def test_everybody_marks_the_honeypots(tmp_path: Path, pots: Path) -> None:
         assert len(answer_all(server.client("cy"), None)) == 4
 
 
+def test_a_honeypot_among_images_without_labels_shows_none(tmp_path: Path, pots: Path) -> None:
+    images = squares(tmp_path / "data", splits={"train": 3}, size=SIZE).parent / "images"
+    with running(images, tmp_path / "label.sqlite", honeypots=pots) as server:
+        ann = server.client("ann")
+        shown = [ann.image(image) for image in ann.queue()]
+        assert {one["name"][:4] for one in shown} > {"pot-"}
+        assert {one["label"] for one in shown} == {""}
+
+
 def test_a_honeypot_with_a_wrong_map_is_refused(tmp_path: Path, pots: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
     Image.new("L", (7, 7), 255).save(pots.parent / "m0.png")

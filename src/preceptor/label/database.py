@@ -28,6 +28,7 @@ BUSY = 5000
 """Milliseconds to wait for another process that writes."""
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_FOLDER_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 _TOGETHER = 64  # changes of one commit at most
 
 
@@ -135,6 +136,11 @@ def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
             f"{path}: it is no SQLite database, or damaged ({error}); name the database of "
             "preceptor label"
         )
+    if code in _FOLDER_CODES:
+        return InputError(
+            f"{path}: it cannot be opened ({error}), perhaps since its folder cannot be written; "
+            "name a file in another folder with --database"
+        )
     if code in _DISK_CODES:  # also for reading alone, which needs a file beside it
         return RunFailedError(
             f"{path}: the disk is full or cannot be written ({error}); free some space, and repeat "
@@ -164,6 +170,8 @@ def serving(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if lock is not None:
             lock.close()
+        if _code(error) in _FOLDER_CODES:
+            raise _told(path, error) from error
         if _code(error) not in _BUSY_CODES:
             raise _told(beside, error) from error
         raise InputError(

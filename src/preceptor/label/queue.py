@@ -143,6 +143,16 @@ def count_not_shown(connection: Connection) -> int:
     return int(count)
 
 
+def not_shown(connection: Connection, most: int) -> list[tuple[str, str]]:
+    """Paths of such images, and why they cannot be shown, `most` of them."""
+    rows = connection.execute(
+        "SELECT path, problem FROM images WHERE places > 0 AND problem IS NOT NULL "
+        "AND (listed = 1 OR honeypot = 1) ORDER BY path LIMIT ?",
+        (most,),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def count_open(connection: Connection, person: int, claims: Claims) -> int:
     """Number of open images of a person."""
     total = connection.execute(

@@ -24,6 +24,7 @@ from preceptor.label.queue import (
     answered_before,
     count_not_shown,
     count_open,
+    not_shown,
     open_images,
     skipped,
 )
@@ -32,6 +33,7 @@ from preceptor.web.refusal import RefusedError, unknown
 from preceptor.web.replies import Reply, refused, told
 
 _MOST = 24
+_LISTED = 10  # images that cannot be shown, at the end
 _LARGEST = 2**53
 DAMAGED = 422
 """Status of a picture that cannot be shown."""
@@ -60,6 +62,10 @@ def queue(call: Call) -> Reply:
     told_of = {"images": images, "left": count_open(call.reading, person.id, labeling.claims)}
     if not images or "skipped" in call.query:
         told_of["not_shown"] = count_not_shown(call.reading)
+        told_of["problems"] = [
+            {"name": PurePath(path).name, "problem": problem}
+            for path, problem in not_shown(call.reading, _LISTED)
+        ]
     return told(told_of)
 
 
@@ -138,7 +144,7 @@ def image(call: Call) -> Reply:
         {
             "id": row["id"],
             "name": PurePath(row["path"]).name,
-            "label": row["label"],
+            "label": _label(call.reading, row),
             "split": row["split"],
             "width": row["width"],
             "height": row["height"],
@@ -152,6 +158,16 @@ def image(call: Call) -> Reply:
             ),
         }
     )
+
+
+def _label(connection: Connection, row: sqlite3.Row) -> str:
+    """Label that the page shows; of a honeypot none where the other images have none."""
+    if row["honeypot"] and not row["listed"]:
+        others = connection.execute(
+            "SELECT 1 FROM images WHERE listed = 1 AND label != '' LIMIT 1"
+        ).fetchone()
+        return "" if others is None else str(row["label"])
+    return str(row["label"])
 
 
 def whole(call: Call) -> Reply:

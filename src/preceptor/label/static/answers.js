@@ -14,12 +14,17 @@ export function answer(kind) {
     goOn();
     return;
   }
+  const judged = kind === "marked" || kind === "nothing";
+  if (judged && draw.points.length > 2) {
+    say("The polygon is open. Enter closes it, Esc cancels it.");
+    return;
+  }
   draw.cancel();
   const own = draft();
   const label = own.label ?? page.entry.answer?.label ?? null;
   const empty = page.entry.marks.isEmpty();
   if (kind === "marked" && empty) {
-    if (page.entry.answer) goOn();
+    if (page.entry.answer && page.entry.answer.state !== "marked") goOn();
     else say("Nothing is marked yet. Press 0 if there is nothing to mark, or S to skip.");
     return;
   }
@@ -27,7 +32,6 @@ export function answer(kind) {
     say("Something is marked. Undo or erase it first, or press N.");
     return;
   }
-  const judged = kind === "marked" || kind === "nothing";
   if (judged && page.state.labels.length > 0 && !page.entry.info.label && label === null) {
     say("Choose a label first: the keys 1 to 9.");
     return;

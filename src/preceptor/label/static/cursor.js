@@ -67,7 +67,8 @@ export class Cursor {
       return;
     }
     this.draw.press(...this.place, 1, this.erasing());
-    if (this.draw.busy && tool !== "wand") this.say(`Down at ${this.x}, ${this.y}`);
+    if (tool === "wand") this.draw.release(...this.place);
+    else if (this.draw.busy) this.say(`Down at ${this.x}, ${this.y}`);
   }
 
   lift() {

@@ -15,6 +15,7 @@ export class Draw {
     this.desk = desk;
     this.live = null; // {mask, erase, tool, ...} while something is being drawn
     this.points = []; // of a polygon
+    this.before = 0; // number of its points before the pointer went down
     this.corner = null; // of a box
     this.at = null; // the pointer, for previews
   }
@@ -37,7 +38,7 @@ export class Draw {
   }
 
   // The pointer goes down at a point of the image; pressure is 1 without a pen.
-  async press(x, y, pressure, erase) {
+  press(x, y, pressure, erase) {
     if (!this.desk.allowed()) return;
     const { tool } = this.desk.settings;
     if (tool === "polygon") {
@@ -46,13 +47,14 @@ export class Draw {
         this.close();
         return;
       }
+      this.before = this.points.length;
       this.points.push([x, y]);
     } else if (tool === "box") {
       this.start(erase);
       this.corner = [x, y];
     } else if (tool === "wand") {
       this.start(erase);
-      await this.cast(x, y);
+      this.live.spot = [x, y]; // of two fingers, the first one does not mean it
     } else {
       this.start(erase);
       this.brush(x, y, pressure);
@@ -84,7 +86,13 @@ export class Draw {
 
   // The pointer goes up.
   release(x, y) {
-    if (this.live === null || this.live.tool === "polygon" || this.live.tool === "wand") return;
+    if (this.live === null || this.live.tool === "polygon") return;
+    if (this.live.tool === "wand") {
+      const { spot } = this.live;
+      this.live.spot = null;
+      if (spot !== null) this.cast(...spot);
+      return;
+    }
     if (this.corner !== null) {
       box(this.live.mask, this.corner, [x, y]);
       this.corner = null;
@@ -155,6 +163,17 @@ export class Draw {
     if (stroke === null) return;
     const seconds = Math.round(performance.now() - clock) / 1000;
     this.desk.commit({ ...stroke, tool, erase, started, seconds });
+  }
+
+  // Takes back what the pointer that is down has begun: of a polygon, its last points.
+  retract() {
+    if (this.points.length === 0 || this.before === 0) {
+      this.cancel();
+      return;
+    }
+    this.points.length = this.before;
+    this.at = this.points.at(-1);
+    this.desk.guide();
   }
 
   cancel() {

@@ -30,8 +30,8 @@ function onKey(event) {
     return;
   }
   if (event.key === " ") {
-    // On a button, the space bar presses the button.
-    if (onStage) {
+    // On a button, the space bar presses the button; on a slider, it does nothing.
+    if (onStage || target.matches?.("input[type=range]")) {
       event.preventDefault();
       pointer.hold(true);
     }
@@ -56,14 +56,14 @@ function onKey(event) {
 }
 
 function onClick(event) {
-  const button = event.target.closest?.("button");
+  const button = event.target.closest?.("button, summary");
   if (!button || button.disabled) return;
   const { dataset } = button;
   if (dataset.do !== undefined) run(dataset.do);
   else if (dataset.class !== undefined) pickClass(Number(dataset.class));
   else if (dataset.label !== undefined) run("label", Number(dataset.label));
   else if (dataset.certainty !== undefined) run("certainty", Number(dataset.certainty));
-  else return;
+  else if (button.localName !== "summary") return;
   // After a click with the mouse, keys are for the image again.
   if (event.detail > 0) stage.focus({ preventScroll: true });
 }

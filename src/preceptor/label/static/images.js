@@ -56,13 +56,15 @@ async function showEnd() {
   const title = "That was the last image.";
   const back = ["Previous image", previous];
   card(title, ["There is nothing left to mark for you now. Thank you."], [back]);
-  const { skipped, hidden } = await page.work.rest().catch(() => ({ skipped: [], hidden: 0 }));
+  const nothing = { skipped: [], hidden: 0, problems: [] };
+  const { skipped, hidden, problems } = await page.work.rest().catch(() => nothing);
   if (page.entry !== null) return;
   const lines = [];
   if (hidden > 0) {
     const what = hidden === 1 ? "1 image" : `${hidden} images`;
-    const where = page.state.person?.lead ? ' "Progress" has the reasons.' : "";
-    lines.push(`${what} cannot be shown: the file is missing or damaged.${where}`);
+    lines.push(`${what} cannot be shown: the file is missing or damaged.`);
+    lines.push(...problems.map(({ name, problem }) => `${name}: ${problem}`));
+    if (hidden > problems.length) lines.push(`And ${hidden - problems.length} more.`);
   }
   if (skipped.length === 0) {
     if (hidden > 0) card("There is no further image.", lines, [back]);
@@ -79,7 +81,10 @@ async function showEnd() {
 
 function showDamaged() {
   view.show(null);
-  card("This image cannot be shown.", [`${page.entry.info.name}: ${page.entry.problem}`], [
+  const { id, info, problem, passing } = page.entry;
+  const again = ["Try again", () => show(id, { back: true })];
+  card(`This image cannot be shown${passing ? " now" : ""}.`, [`${info.name}: ${problem}`], [
+    ...(passing ? [again] : []),
     ["Next image", () => page.moving || goOn()],
   ]);
 }

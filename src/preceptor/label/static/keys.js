@@ -63,10 +63,12 @@ for (const [, rows] of GROUPS) {
 // What a key does: [action, value], or null.
 export function actionOf(event) {
   const { key, code } = event;
-  if (event.altKey && !event.getModifierState("AltGraph")) return null;
-  const command = (event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph");
+  // On many keyboards, [ and ] are typed with AltGr or Option, most often on keys of digits.
+  const typed = event.getModifierState("AltGraph") || (event.altKey && /^[[\]]$/.test(key));
+  if (event.altKey && !typed) return null;
+  const command = (event.ctrlKey || event.metaKey) && !typed;
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(code);
-  if (digit !== null && !command) {
+  if (digit !== null && !command && !typed) {
     const number = Number(digit[1]);
     if (event.shiftKey) return number >= 1 && number <= 3 ? ["certainty", number] : null;
     return number === 0 ? ["nothing"] : ["label", number - 1];

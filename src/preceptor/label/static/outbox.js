@@ -115,7 +115,9 @@ export class Outbox {
       if (done) {
         this.failures = 0;
         this.reason = null;
-        this.gone = this.entries.shift().at;
+        // Meanwhile another person may have signed in, whose list is another one.
+        this.entries = this.entries.filter((one) => one !== entry);
+        this.gone = entry.at;
         await entry.kept;
         await this.write((store) => store.delete(entry.key));
         this.report();

@@ -1,16 +1,26 @@
 // The image under the marks: one bitmap, or the tiles of a pyramid of which level 0 is the image.
 
+import { Failure } from "./api.js";
+
 const SIDE = 512;
 const KEPT = 160; // tiles of 1 MB each
 
-async function bitmap(url) {
-  const answer = await fetch(url, { credentials: "same-origin" });
-  if (!answer.ok) {
-    const { error } = await answer.json().catch(() => ({}));
-    throw new Error(error ?? `the server answers ${answer.status}`);
+// The file at an address of the server.
+async function file(url) {
+  let answer;
+  try {
+    answer = await fetch(url, { credentials: "same-origin" });
+    if (answer.ok) return await answer.blob();
+  } catch {
+    throw new Failure("the server is not reached", 0);
   }
+  const { error } = await answer.json().catch(() => ({}));
+  throw new Failure(error ?? `the server answers ${answer.status}`, answer.status);
+}
+
+async function bitmap(url) {
   // The server has applied the orientation; colors stay as training sees them.
-  return createImageBitmap(await answer.blob(), {
+  return createImageBitmap(await file(url), {
     imageOrientation: "none",
     colorSpaceConversion: "none",
   });

@@ -45,13 +45,16 @@ export class Pointer {
     } catch {
       // A pointer that is gone already needs no capture.
     }
-    if (event.pointerType === "pen") this.penSeen = true;
+    if (event.pointerType === "pen") {
+      this.penSeen = true;
+      if (this.fingers.has(this.drawing)) this.takeBack(); // it was the hand of the pen
+    }
     if (event.pointerType === "touch") {
+      if (this.drawing !== null && !this.fingers.has(this.drawing)) return; // the hand of a pen
       this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
       // The second finger says that the first one did not mean to draw.
       if (this.fingers.size > 1) {
-        if (this.drawing !== null) this.draw.cancel();
-        this.drawing = null;
+        this.takeBack();
         return;
       }
       if (this.penSeen) return;
@@ -69,7 +72,14 @@ export class Pointer {
     this.ring(event);
   }
 
+  // The pointer that draws did not mean to.
+  takeBack() {
+    if (this.drawing !== null) this.draw.retract();
+    this.drawing = null;
+  }
+
   move(event) {
+    if (event.pointerType === "touch" && !this.fingers.has(event.pointerId)) return;
     if (this.fingers.has(event.pointerId) && this.drawing !== event.pointerId) {
       this.finger(event);
       return;
@@ -96,7 +106,8 @@ export class Pointer {
     const before = [...this.fingers.values()];
     this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
     const after = [...this.fingers.values()];
-    if (after.length > 2) return;
+    // While a pen draws, the hand beside it moves nothing.
+    if (after.length > 2 || this.drawing !== null) return;
     const [x, y] = center(after);
     const [fromX, fromY] = center(before);
     this.view.pan(x - fromX, y - fromY);
@@ -113,7 +124,7 @@ export class Pointer {
     }
     if (this.drawing !== event.pointerId) return;
     this.drawing = null;
-    if (event.type === "pointercancel") this.draw.cancel();
+    if (event.type === "pointercancel") this.draw.retract();
     else this.draw.release(...this.view.toImage(event.clientX, event.clientY));
   }
 

@@ -53,6 +53,16 @@ export async function refused(sent, failure) {
         showPanel();
         return "wait";
       }
+      // Another tab has it since; what was drawn here before is saved nevertheless.
+      if (!sent.taken) {
+        sent.taken = true;
+        try {
+          await post(`/api/images/${sent.image}/open`, { tab: page.outbox.tab, take: true });
+          return "again";
+        } catch {
+          return "wait";
+        }
+      }
     }
   }
   if (sent.kind !== "seen") say(`One change could not be saved: ${failure.message}.`);

@@ -1,6 +1,6 @@
 // The images of a person: the one at hand, those before it, and the next ones, loaded ahead.
 
-import { get } from "./api.js";
+import { Failure, get } from "./api.js";
 import { Marks, forget } from "./marks.js";
 import { Picture } from "./picture.js";
 import { fromBase64 } from "./runs.js";
@@ -8,6 +8,7 @@ import { fromBase64 } from "./runs.js";
 const AHEAD = 3;
 const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
 const KEPT = 8; // images in memory
+const DAMAGED = 422; // status of a picture that cannot be shown
 
 // Adds what is not saved yet to what the server has: the strokes and the answer of an image.
 export function withPending(info, entries) {
@@ -45,7 +46,8 @@ export class Work {
     let found = this.images.get(id);
     if (found === undefined) {
       found = this.fetch(id);
-      found.catch(() => this.images.delete(id));
+      const forgotten = () => this.images.get(id) === found && this.images.delete(id);
+      found.then((entry) => entry.passing && forgotten(), forgotten);
     }
     this.images.delete(id);
     this.images.set(id, found);
@@ -75,12 +77,14 @@ export class Work {
   async fetch(id) {
     const asked = await this.read(id);
     const { info } = asked;
-    const entry = { id, info, picture: null, problem: info.problem, seconds: 0 };
+    const entry = { id, info, picture: null, problem: info.problem, passing: false, seconds: 0 };
     if (!info.problem) {
       try {
         entry.picture = await new Picture(info).load();
       } catch (error) {
         entry.problem = error.message;
+        // Without the server, or with a full disk: it is asked for again.
+        entry.passing = error instanceof Failure && error.status !== DAMAGED;
       }
     }
     this.fold(entry, asked);
@@ -125,10 +129,18 @@ export class Work {
     this.left = found.left;
   }
 
-  // Images that the person has skipped, and the number of those that cannot be shown.
+  // Images that the person has skipped, and those that cannot be shown: number, and the first ones.
   async rest() {
-    const { images, not_shown: hidden } = await get("/api/queue?count=24&skipped=1");
-    return { skipped: images, hidden };
+    const answers = () => this.outbox.entries.filter(({ kind }) => kind === "answer");
+    const before = answers();
+    const { images, not_shown: hidden, problems } = await get("/api/queue?count=24&skipped=1");
+    // What was not saved when the server was asked, or is not saved now, counts as well.
+    const skipped = new Map(images.map((one) => [one.id, one]));
+    for (const { image, body } of [...before, ...answers()]) {
+      if (body.state === "skipped") skipped.set(image, { id: image });
+      else skipped.delete(image);
+    }
+    return { skipped: [...skipped.values()], hidden, problems };
   }
 
   // Shows images again that were answered here.
