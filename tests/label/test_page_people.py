@@ -140,6 +140,8 @@ def test_an_answer_that_is_not_saved_yet_counts_at_the_end(
             page.keyboard.press("0")
         page.evaluate(DRAWN)
         assert page.get_by_text("There is nothing left to mark for you now").is_visible()
+        while not held:  # the answer waits for the record of how long the image was shown
+            page.evaluate(DRAWN)
         held[0].continue_()
         saved(page)
         assert server.ask("SELECT state FROM answers") == [("nothing",)]
