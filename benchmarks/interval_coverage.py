@@ -6,7 +6,7 @@ The simulations of tests/evaluation/test_simulations.py with more settings and r
 has the tested intervals over seeds, `one` those of a single AUC near 1 or with few positives (twice
 the replicates), `model` DeLong's (four times the replicates). Groups have five images. A line a
 setting: for each interval its coverage and the share of replicates in which it lies above the
-truth; an AUC of 1 has no interval and counts as a miss. About five minutes on one core.
+truth; an AUC of 1 has no interval and counts as a miss. Several minutes on one core.
 """
 
 from __future__ import annotations
