@@ -8,6 +8,7 @@ Processor seconds, both sides in turn, five times.
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -18,6 +19,7 @@ from preceptor.evaluation.resampled_values import ResampledValues
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     rng = np.random.default_rng(0)
     labels = np.arange(600) % 2 == 0
     models = [rng.normal(0.8 * labels, 1, (10, 600)) for _ in range(7)]

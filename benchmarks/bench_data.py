@@ -9,6 +9,7 @@ epoch     an epoch from the cache ÷ the same loop on tensors that lie in memory
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -136,6 +137,7 @@ def epoch_ratio(manifest: Path, folder: Path, turns: int = 7) -> tuple[float, fl
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:
         peaks = {}

@@ -8,7 +8,7 @@ map, validation, seen and unseen kinds. Reads a study folder, trains nothing.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from preceptor.study_folder import reopen
 
 
 def main() -> None:
-    plan = reopen(Path(sys.argv[1])).first
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("study", type=Path, help="folder of a finished study")
+    plan = reopen(parser.parse_args().study).first
     protocol, workspace = plan.protocol, plan.protocol.workspace
     table = workspace.manifest.table
     chosen = np.flatnonzero((table["saliency"] != "").to_numpy())

@@ -27,13 +27,14 @@ from preceptor.models.sync_batch_norm import of_the_batch
 
 def main() -> None:
     """Walk through timm's networks."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("norms.csv"))
+    arguments = parser.parse_args()
     rows = [
         _row(family, name) for family in list_modules() for name in timm.list_models(module=family)
     ]
     table = pd.DataFrame(rows)
-    table.to_csv(parser.parse_args().out, index=False)
+    table.to_csv(arguments.out, index=False)
     normed = table[(table["head"] != "") | (table["last block"] != "")]
     print(normed.sort_values("weights").groupby("family").first().to_string())
     print(table[table["failed"] != ""].to_string())

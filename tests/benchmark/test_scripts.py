@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/ import names that exist."""
+"""The scripts in benchmarks/ import names that exist, and answer --help before they run."""
 
 from __future__ import annotations
 
@@ -48,3 +48,30 @@ def test_a_script_that_imports_tests_finds_them_from_any_folder(script: Path) ->
         for node in ast.walk(ast.parse(source))
     ):
         assert "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))" in source
+
+
+def before_the_arguments(statement: ast.stmt) -> bool:
+    """Whether a statement only prepares the parser: its options, or a table of their choices."""
+    if isinstance(statement, ast.Assign):
+        return isinstance(statement.value, ast.Dict | ast.DictComp | ast.List) or (
+            "argparse" in ast.unparse(statement.value)
+        )
+    return isinstance(statement, ast.Expr) and (
+        isinstance(statement.value, ast.Constant) or ast.unparse(statement).startswith("parser.")
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_reads_its_arguments_before_anything_else(script: Path) -> None:
+    source = script.read_text(encoding="utf-8")
+    if "__main__" not in source:
+        return
+    (main,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    read = next((one for one in main.body if ".parse_args()" in ast.unparse(one)), None)
+    assert read is not None, "--help would run it"
+    ahead = main.body[: main.body.index(read)]
+    assert [ast.unparse(one) for one in ahead if not before_the_arguments(one)] == []

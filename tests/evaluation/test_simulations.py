@@ -1,8 +1,7 @@
 """What intervals and p-values promise, kept on data whose truth is known.
 
-Scores are normal: both sides share the difficulty of each image (and of its group), differ by their
-own noise, and each seed's strength varies. The true AUC of a seed drawn at random on images drawn
-at random is Φ(strength ÷ √(2 (σ_image² + σ_own² + σ_group²) + σ_seed²)).
+The scores are those of `tests/evaluation/simulated_scores.py`. `benchmarks/interval_coverage.py` is
+the long form of the simulations of intervals, with more settings and replicates.
 
 A measured coverage of n replicates is uncertain by ±2.6 √(0.05 · 0.95 / n) at 99 %: 0.9 % at 4,000,
 2.0 % at 800, 3.3 % at 300. A test asks that this interval touches 93 to 97 % and that the
@@ -11,9 +10,9 @@ with the same data that the formula one might have written instead fails. With 3
 procedure that covers 88 % is found out 98 times in 100, one that covers 90 % 87 times; the formulas
 that are shown to fail cover less.
 
-What lies at the edge, measured with 1,500 and more: one side's bootstrap over three seeds (97.4 %:
-t at two degrees of freedom is generous where images add their own spread), and one side's where few
-are positive and the AUC is near 1 (93.7 % at five seeds, 20 positives among 200 images and 0.96).
+What lies at the edge, by that script: one side's bootstrap over three seeds (96.9 %: t at two
+degrees of freedom is generous where images add their own spread), and one side's where few are
+positive and the AUC is near 1 (93.7 % at five seeds, 20 positives among 200 images and 0.96).
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 
 from preceptor.evaluation.auc import auc_weighted
@@ -30,9 +28,7 @@ from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.delong import auc_interval, delong
 from preceptor.evaluation.paired_tests import holm, p_floor, paired_difference
 from preceptor.evaluation.share_of_the_way import share_of_the_way
-
-Array = NDArray[np.float64]
-IMAGE, OWN = 0.9, 0.4  # standard deviations of what sides share, and of what they do not
+from tests.evaluation.simulated_scores import OWN, Array, Draw
 
 
 def covers(hits: float, replicates: int, low: float = 0.93, high: float = 0.97) -> bool:
@@ -41,40 +37,6 @@ def covers(hits: float, replicates: int, low: float = 0.93, high: float = 0.97) 
     if low < high:
         slack = min(slack, 0.01)
     return bool(low - slack <= hits <= high + slack)
-
-
-class Draw:
-    """One study: labels, groups and scores of two sides over seeds."""
-
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        seeds: int,
-        images: int,
-        *,
-        shifts: tuple[float, ...],
-        seed_sd: float = 0.1,
-        per_group: int = 1,
-        group_sd: float = 0.0,
-        both: bool = False,
-        own: float = OWN,
-        positives: int | None = None,
-    ) -> None:
-        self.groups = np.repeat(np.arange(images // per_group), per_group)
-        count = images // per_group
-        self.labels: NDArray[np.bool_] = (rng.random(count) < 0.4)[self.groups]
-        if both:  # pairs within a group are one in `count`, too few to move the true AUC
-            self.labels = rng.random(images) < 0.4
-        if positives is not None:
-            self.labels = np.arange(images) < positives
-        shared = IMAGE * rng.normal(size=images) + group_sd * rng.normal(size=count)[self.groups]
-        self.sides: list[Array] = []
-        for shift in shifts:
-            strength = shift + seed_sd * rng.normal(size=(seeds, 1))
-            noise = own * rng.normal(size=(seeds, images))
-            self.sides.append(shared + noise + self.labels * strength)
-        spread = np.sqrt(2 * (IMAGE**2 + own**2 + group_sd**2) + seed_sd**2)
-        self.truth = [float(stats.norm.cdf(shift / spread)) for shift in shifts]
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])

@@ -92,14 +92,15 @@ def two_level_bootstrap(
     with V_I = λ² · variance of m* · factor, V_S = variance of the m_s / S, t_S = t(0.975, S − 1);
     t_I and the factor depend on the number of units of each class (`class_units`).
 
-    Coverage in simulations (1,000 to 3,000 of each, ±1.8 % at most) with 3, 5 and 10 seeds:
-    differences, 94 to 96 % on 200 and 1,000 images and over 40 to 100 groups. One AUC, 95 to 97 %
-    on 200 images and over 40 to 100 groups at AUCs of 0.69 to 0.76, the most with three seeds, for
-    which t is conservative; 96.5 % with ten seeds and 20 groups; 93.7 % with five seeds and
-    20 positives among 200 images at an AUC of 0.96; and 96.3 % with three seeds and 40 positives
-    among 100 at 0.98 (percentile intervals: 91.4, 87.8 and 90.5 %). The coverage is too low, 92 %,
-    with ten seeds and 20 positives among 200 images at 0.96, and with five seeds and 30 among 300
-    at 0.99. With one seed only images are resampled, and the interval is conditional on this model.
+    Coverage in simulations (`benchmarks/interval_coverage.py`, 1,000 and 2,000 of each, ±1.8 % at
+    most) with 3, 5 and 10 seeds: differences, 94 to 96 % on 200 images and over 40 and 100 groups.
+    One AUC, 95 to 97 % on 200 images and over 40 and 100 groups at an AUC of 0.76, the most with
+    three seeds, for which t is conservative; 96.0 % with ten seeds and 20 groups; 93.7 % with five
+    seeds and 20 positives among 200 images at 0.96; and 96.4 % with three seeds and 40 positives
+    among 100 at 0.98 (percentile intervals: 90.8, 87.5 and 90.5 %). The coverage is too low, 93 %
+    with ten seeds and 20 positives among 200 images at 0.96, and 92 % with five seeds and 30 among
+    300 at 0.99. With one seed only images are resampled, and the interval is conditional on this
+    model.
 
     Args:
         labels: (n,) bool for scores (S, n), class indices for (S, n, C).

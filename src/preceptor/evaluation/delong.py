@@ -59,11 +59,12 @@ def auc_interval(
     The standard error is that of `delong`. The interval is AUC ± t · se on the logit scale
     (`logit_interval`), with the degrees of freedom of `class_units`.
 
-    Coverage in simulations (4,000 of each, ±0.9 %): 95 % on 300 images at an AUC of 0.76, and 95
-    to 97 % over 10, 20, 40 and 100 groups of five images at 0.72, for which AUC ± 1.96 · se covers
-    84 to 89 %, 90 to 93 %, 93 to 94 % and 94 to 95 %. The coverage is too low near 1 with few
-    positives: 94 % with 40 of 100 images positive at 0.98, 92 % with 20 of 200 at 0.96, 93 % with
-    10 of 200 at 0.90, 90 % with 30 of 300 at 0.99 (AUC ± 1.96 · se: 85, 84, 84 and 79 %).
+    Coverage in simulations (`benchmarks/interval_coverage.py`, 4,000 of each, ±0.9 %): 95.5 % on
+    300 images at an AUC of 0.76, and 94 to 97 % over 10, 20, 40 and 100 groups of five images at
+    0.72, for which AUC ± 1.96 · se covers 85 to 90 %, 90 to 92 %, 93 to 94 % and 93 to 94 %. The
+    coverage is too low near 1 with few positives: 94 % with 40 of 100 images positive at 0.98,
+    92 % with 20 of 200 at 0.96, 93 % with 10 of 200 at 0.90, 90 % with 30 of 300 at 0.99
+    (AUC ± 1.96 · se: 85, 84, 83 and 78 %).
 
     Args:
         labels: (n,) bool, true for the positive class.
@@ -109,8 +110,8 @@ def delong(
     image is its own group the last sum is 0, and this is DeLong's variance without a further
     factor. The difference's se takes the components' differences. z = difference / se is set
     against the normal distribution, which needs some tens of groups of each class: in simulations
-    with 40 % positive groups of five images, a difference's interval covered 93 % at 20 groups,
-    95 % at 40 and 94 % at 100. Each side's own interval is that of `auc_interval`.
+    with 40 % positive groups of five images, a difference's interval covered 93 to 94 % at 20
+    groups, 94 to 95 % at 40 and 95 % at 100. Each side's own interval is that of `auc_interval`.
 
     Args:
         labels: (n,) bool, true for the positive class.
