@@ -9,14 +9,17 @@ then make a manifest: a mapper learns their marks, marks all training images, an
 study's settings is trained on these maps. Teachers of the page, mapper and Student are of the
 study's first Student backbone. Until the first Teacher all orders are the same. A finished part is
 not repeated. `map_correlation` is that of the mapper's maps with human maps, over the training
-images that have one and were not marked.
+images that have one and were not marked; `map_correlation_common` over those that no order of the
+table has marked, which are the same images for all rows of a seed. `groups` is the number of groups
+(patients) of the images with a mark, `mark_area` the median share of the pixels of their human maps
+that are above half.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from multiprocessing import get_context
@@ -25,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
@@ -113,14 +117,14 @@ def first_images(manifest: Path, answers: pd.DataFrame, count: int) -> Path:
     return target
 
 
-def map_quality(study: StudyConfig, work: Path, store: Path, known: Path, seed: int) -> float:
-    """Mean correlation of a mapper's maps with the human maps of images that it was not taught."""
+def map_quality(
+    study: StudyConfig, work: Path, store: Path, marked_names: Collection[str], seed: int
+) -> float:
+    """Mean correlation of a mapper's maps with the human maps of training images, but for some."""
     source = Workspace.open(manifest_of(study, seed), work / "cache")
     table = source.manifest.table
-    examined = pd.read_csv(known, dtype=str, keep_default_na=False)
-    taught = {Path(path).name for path in examined.loc[examined["annotated"] == "1", "path"]}
     names = table["path"].map(lambda path: Path(path).name)
-    asked = source.manifest.train_mask & (table["saliency"] != "") & ~names.isin(taught)
+    asked = source.manifest.train_mask & (table["saliency"] != "") & ~names.isin(marked_names)
     positions = np.flatnonzero(asked)
     found = read_store(store)
     order = pd.Index([Path(path).name for path in found.paths]).get_indexer(
@@ -135,10 +139,21 @@ def map_quality(study: StudyConfig, work: Path, store: Path, known: Path, seed: 
     return float(values[valid].mean())
 
 
-def trained(
-    study: StudyConfig, work: Path, manifest: Path, alpha: float, seed: int
-) -> dict[str, float]:
-    """AUC of a Student on each evaluation set, and map correlation of its mapper, after marking."""
+def marks(manifest: Path, images: Collection[str]) -> dict[str, float]:
+    """Groups and median area of the human maps of images that have one."""
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    names = table["path"].map(lambda path: Path(path).name)
+    table = table[names.isin(images) & (table["saliency"] != "")]
+    areas = []
+    for path in table["saliency"]:
+        with Image.open(manifest.parent / path) as image:
+            areas.append(float((np.asarray(image.convert("L")) > 127).mean()))
+    groups = table["group"].nunique() if "group" in table else len(table)
+    return {"groups": groups, "mark_area": float(np.median(areas))}
+
+
+def mapper_maps(study: StudyConfig, work: Path, manifest: Path, seed: int) -> Path:
+    """Map store of a mapper that was taught the marks of a manifest."""
     workspace = Workspace.open(manifest, work / "cache")
     mapper = teacher_config(study, 1, seed).run(manifest)
     mapper = mapper.model_copy(update={"positive": study.positive})
@@ -147,6 +162,15 @@ def trained(
     if not store.is_dir():
         model = load_model(mapper_run.folder / "model")
         annotate(model, workspace.manifest, "cells", out=store, workspace=workspace)
+    return store
+
+
+def trained(
+    study: StudyConfig, work: Path, manifest: Path, alpha: float, seed: int
+) -> dict[str, float]:
+    """AUC of a Student on each evaluation set, and map correlation of its mapper, after marking."""
+    store = mapper_maps(study, work, manifest, seed)
+    workspace = Workspace.open(manifest, work / "cache")
     config = student_config(study, manifest, alpha, seed).model_copy(
         update={"maps": MapSource(kind="store", path=store)}
     )
@@ -154,7 +178,9 @@ def trained(
     table = evaluate(load_model(run.folder / "model"), workspace.manifest, workspace=workspace)
     whole = table[table["source"] == ""].set_index("set")["auc"]
     auc = {str(name): float(value) for name, value in whole.items()}
-    return auc | {"map_correlation": map_quality(study, work, store, manifest, seed)}
+    examined = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    taught = {Path(path).name for path in examined.loc[examined["annotated"] == "1", "path"]}
+    return auc | {"map_correlation": map_quality(study, work, store, taught, seed)}
 
 
 def curve(
@@ -167,16 +193,17 @@ def curve(
 ) -> list[dict[str, object]]:
     """Rows of the table for one seed."""
     rows: list[dict[str, object]] = []
+    work, parts, anywhere = to / str(seed), list[Path](), set[str]()
     for order in orders:
-        work = to / str(seed)
         manifest, answers = marked(study, work, order, counts, seed)
+        anywhere |= set(answers["image"])
         for count in counts:
             first = answers[:count]
             named = "random" if count <= counts[0] else order
             file = work / f"{named}-{count}.json"
+            parts.append(first_images(manifest, answers, count))
             if not file.is_file():
-                part = first_images(manifest, answers, count)
-                values = trained(study, work, part, alpha, seed)
+                values = trained(study, work, parts[-1], alpha, seed)
                 write_atomically(file, json.dumps(values))
                 print(f"seed {seed}, {order}, {count} images: {values}", flush=True)
             rows.append(
@@ -186,9 +213,13 @@ def curve(
                     "images": count,
                     "with_mark": int((first["strokes"] > 0).sum()),
                     "minutes": first["seconds"].sum() / 60,
+                    **marks(manifest_of(study, seed), set(first["image"])),
                     **json.loads(file.read_text(encoding="utf-8")),
                 }
             )
+    for row, part in zip(rows, parts, strict=True):
+        store = mapper_maps(study, work, part, seed)
+        row["map_correlation_common"] = map_quality(study, work, store, anywhere, seed)
     return rows
 
 
@@ -205,7 +236,7 @@ def images_for(counts: np.ndarray, aucs: np.ndarray, asked: float) -> float:
 
 def print_curves(table: pd.DataFrame, primary: str) -> None:
     """Means by order and images, differences to random order, images for its last AUC."""
-    for measure in (primary, "map_correlation"):
+    for measure in (primary, "map_correlation", "map_correlation_common"):
         means = table.pivot_table(index="order", columns="images", values=measure)
         print(f"{measure}\n{means.round(3).to_string()}")
         counts = means.columns.to_numpy(float)

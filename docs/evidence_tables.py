@@ -2,8 +2,8 @@
 
     python docs/evidence_tables.py
 
-Writes the blocks between `<!-- evidence: NAME -->` and `<!-- end -->` of all pages again, and the
-figures of docs/evidence.md. A test compares both with the archives.
+Writes the blocks between `<!-- evidence: NAME -->` and `<!-- end -->` of all pages again, and their
+figures. A test compares both with the archives.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pandas as pd
 from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
+from order_tables import FIGURES, ORDERS, order_figure, order_table
 
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.report.export import standalone
@@ -38,6 +39,7 @@ PAGES = (
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
     "docs/index.md",
+    "docs/label.md",
 )
 
 
@@ -323,12 +325,12 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    budgets = {one.folder: one for one in BUDGETS}
-
-    def block(name: str) -> str:
-        return budget_table(budgets[name]) if name in budgets else BLOCKS[name](rows)
-
-    return BLOCK.sub(lambda found: f"{found[1]}\n{block(found[2])}\n\n{found[3]}", page)
+    others = {one.folder: budget_table(one) for one in BUDGETS}
+    others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
+    return BLOCK.sub(
+        lambda found: f"{found[1]}\n{others.get(found[2]) or BLOCKS[found[2]](rows)}\n\n{found[3]}",
+        page,
+    )
 
 
 def main() -> None:
@@ -340,6 +342,8 @@ def main() -> None:
     FIGURE.write_text(figure(rows), encoding="utf-8")
     for budget in BUDGETS:
         (FIGURE.parent / budget.figure).write_text(budget_figure(budget), encoding="utf-8")
+    for file in FIGURES:
+        (FIGURE.parent / file).write_text(order_figure(file), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tests.documents import PAGES, ROOT, docs_module
 gallery = docs_module("gallery_pages")
 docs_module("difference")
 budgets = docs_module("budget_tables")
+orders = docs_module("order_tables")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
 
@@ -41,6 +42,12 @@ def test_the_figure_is_that_of_the_archives() -> None:
 def test_the_figure_of_a_budget_is_that_of_its_archive(one: Any) -> None:
     file = evidence.FIGURE.parent / one.figure
     assert file.read_text(encoding="utf-8") == budgets.budget_figure(one)
+
+
+@pytest.mark.parametrize("file", orders.FIGURES)
+def test_the_figure_of_an_order_is_that_of_its_archive(file: str) -> None:
+    text = (evidence.FIGURE.parent / file).read_text(encoding="utf-8")
+    assert text == orders.order_figure(file)
 
 
 @pytest.mark.parametrize("one", budgets.BUDGETS, ids=lambda one: one.folder)

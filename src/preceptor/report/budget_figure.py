@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import pandas as pd
 
-from preceptor.report.svg import (
-    LETTER,
-    WIDTH,
-    Element,
-    Figure,
-    area,
-    digits,
-    dot,
-    label,
-    line,
-    path,
-    sideways,
-    svg,
-    ticks,
-)
+from preceptor.report.size_curves import Curve, curves_by_size
+from preceptor.report.svg import Figure
 from preceptor.results.budgets import enough
 from preceptor.results.domain import Results
-from preceptor.results.rows import records
-from preceptor.runtime.formatting import number
 
-_NAMES = {
-    "baseline1": "Baseline 1",
-    "student": "Student",
-    "mapper": "Mapper",
-    "teacher_maps": "Teacher's maps",
+_AUC_CURVES = {
+    "baseline1": Curve("Baseline 1", "baseline1"),
+    "student": Curve("Student", "student"),
+    "mapper": Curve("Mapper", "mapper"),
 }
+_MAPS_CURVES = {"teacher_maps": Curve("Teacher's maps", "teacher")}
 _ALL_IMAGES = ("baseline2", "ceiling", "mapper_all")  # rows that use labels or maps of all images
 
 
@@ -79,7 +61,7 @@ def auc_curves(
         means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
         across = {key: float(means[key]) for key in _ALL_IMAGES if key in means}
     title = f"{backbone}: AUC on {primary} over the number of annotated images"
-    return _curves(curve, title, f"AUC on {primary}", across, mark)
+    return curves_by_size(curve, _AUC_CURVES, title, f"AUC on {primary}", across, mark)
 
 
 def maps_plot(results: Results, backbone: str) -> Figure | None:
@@ -89,77 +71,4 @@ def maps_plot(results: Results, backbone: str) -> Figure | None:
     curve = results.budget
     curve = curve[(curve["backbone"] == backbone) & (curve["line"] == "teacher_maps")]
     title = "The Teacher's maps over the number of annotated images"
-    return _curves(curve, title, "r with human maps (validation)", {}, None)
-
-
-def _curves(
-    curve: pd.DataFrame, title: str, axis: str, across: dict[str, float], mark: int | None
-) -> Figure | None:
-    curve = curve[curve["mean"].notna()]
-    if curve.empty:
-        return None
-    values = [*curve["mean"], *curve["low"].dropna(), *curve["high"].dropna(), *across.values()]
-    lowest, highest = max(min(values), -1.0), min(max(values), 1.0)  # of an AUC and of r
-    scale = ticks(lowest, highest)
-    sizes = sorted(int(size) for size in curve["size"].unique())
-    left, right, top, bottom = 58.0, WIDTH - 20.0, 24.0, 220.0
-    first, span = math.log(sizes[0]), math.log(sizes[-1] / sizes[0]) or 1.0
-
-    def x(size: float) -> float:
-        return left + 16 + (math.log(size) - first) / span * (right - left - 32)
-
-    def y(value: float) -> float:
-        share = (min(max(value, scale[0]), scale[-1]) - scale[0]) / (scale[-1] - scale[0])
-        return bottom - share * (bottom - top)
-
-    body: list[Element] = []
-    for value in scale:
-        body.append(line(left, y(value), right, y(value), "grid"))
-        body.append(label(left - 7, y(value) + 4, number(value, digits(scale)), "tick", "end"))
-    minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
-    free = 0.0  # smallest position at which a label does not touch the previous one
-    for size in sizes:
-        texts = [f"{size:,}"]
-        if math.isfinite(minutes[size]):
-            texts.append(f"{minutes[size]:,.0f} min")
-        half = LETTER * max(map(len, texts)) / 2
-        if x(size) - half < free:
-            continue
-        free = x(size) + half + 6
-        for place, text in enumerate(texts):
-            body.append(label(x(size), bottom + 17 + 15 * place, text, "tick", "middle"))
-    if mark is not None:
-        body.append(line(x(mark), top, x(mark), bottom, "chance"))
-        anchor = "start" if x(mark) + 60 < WIDTH else "end"  # the word is 53 wide
-        body.append(label(x(mark), top - 8, "enough", "axis", anchor))
-    for key, value in across.items():
-        body.append(line(left, y(value), right, y(value), "curve across", key))
-    said = []
-    for name in _NAMES:
-        mine = records(curve[curve["line"] == name].sort_values("size"))
-        if not mine:
-            continue
-        key = {"teacher_maps": "teacher"}.get(name, name)
-        known = [row for row in mine if math.isfinite(row["low"])]
-        upper, lower = (
-            [(x(row["size"]), y(row[side])) for row in known] for side in ("high", "low")
-        )
-        body += [area(upper, lower, key)] if len(known) > 1 else []
-        body.append(path([(x(row["size"]), y(row["mean"])) for row in mine], key))
-        for row in mine:
-            body.append(dot(x(row["size"]), y(row["mean"]), 4, key, _tip(name, row)))
-        said.append(
-            f"{_NAMES[name]} "
-            + ", ".join(f"{number(row['mean'])} at {row['size']:,}" for row in mine)
-        )
-    timed = minutes.notna().any()
-    under = "annotated images (log scale)" + (", minutes of annotation" if timed else "")
-    deep = bottom + (50 if timed else 36)
-    body.append(label((left + right) / 2, deep, under, "axis", "middle"))
-    body.append(sideways(11, (top + bottom) / 2, axis))
-    return svg(deep + 8, f"{title}: {'; '.join(said)}", body)
-
-
-def _tip(name: str, row: dict[str, Any]) -> str:
-    spread = f" ({number(row['low'])} to {number(row['high'])})" if row["n"] > 1 else ""
-    return f"{_NAMES[name]}, {row['size']:,} annotated: {number(row['mean'])}{spread}"
+    return curves_by_size(curve, _MAPS_CURVES, title, "r with human maps (validation)")
