@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -248,19 +249,23 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(*arguments: object, before: Callable[[], None] | None = None) -> Iterator[Command]:
+def command(
+    *arguments: object, before: Callable[[], None] | None = None, browser: Path | None = None
+) -> Iterator[Command]:
     """Start `preceptor label` with these arguments, and kill it at the end of the block.
 
     Args:
-        arguments: Of the command; --no-open is added.
+        arguments: Of the command; --no-open is added, unless there is a browser.
         before: Called in the process before the command starts.
+        browser: Program that opens the page.
     """
     process = subprocess.Popen(
-        [*APART, "label", *map(str, arguments), "--no-open"],
+        [*APART, "label", *map(str, arguments), "--no-open" if browser is None else "--open"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=before,
+        env=os.environ | ({} if browser is None else {"BROWSER": str(browser)}),
     )
     assert process.stdout is not None
     said = ""

@@ -44,6 +44,33 @@ def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
         assert one.process.wait(HANGS) == 0
 
 
+BROWSER = f"""#!{sys.executable}
+import sys, urllib.request
+from http.cookiejar import CookieJar
+cookies = urllib.request.HTTPCookieProcessor(CookieJar())
+page = urllib.request.build_opener(cookies).open(sys.argv[1], timeout={HANGS}).read()
+print("read:", b"<title>preceptor label" in page, flush=True)
+sys.stdin.read()
+"""
+"""Browser in a terminal: it waits for the page, and runs until it is closed."""
+
+
+def test_the_page_is_served_while_a_browser_runs_in_the_terminal(manifest: Path) -> None:
+    browser = manifest.with_name("browser")
+    browser.write_text(BROWSER)
+    browser.chmod(0o755)
+    terminal, kept_open = os.pipe()
+    try:
+        with command(manifest, browser=browser, before=lambda: os.dup2(terminal, 0)) as one:
+            assert one.process.stdout is not None
+            assert one.process.stdout.readline() == "read: True\n"
+            one.process.send_signal(signal.SIGINT)
+            assert one.process.wait(HANGS) == 0
+    finally:
+        os.close(kept_open)
+        os.close(terminal)
+
+
 def test_no_torch_is_imported(manifest: Path) -> None:
     code = (
         "import sys\n"

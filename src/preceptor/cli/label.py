@@ -235,9 +235,11 @@ def run(
                 print(f"with the password: {base}")
             print(f"open {link}", flush=True)
             if opens:
+                import threading
                 import webbrowser
 
-                webbrowser.open(link)
+                # A browser in the terminal runs until it is closed; the page is served meanwhile.
+                threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
             serve(application(labeling), at)
         finally:
             stop()

@@ -14,6 +14,7 @@ from preceptor.web.refusal import conflict
 STATES = ("marked", "nothing", "cannot_judge", "skipped")
 JUDGED = ("marked", "nothing")
 """States that say what is marked."""
+_OWN = "WHERE image = :image AND person = :person"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
         "SELECT state FROM answers WHERE image = ? AND person = ?", (image, person)
     ).fetchone()
     before = old is not None and old["state"] != "skipped"
+    connection.execute("DELETE FROM answers_aside WHERE image = ? AND person = ?", (image, person))
     detail = {"state": answer.state, "label": answer.label, "certainty": answer.certainty}
     event = note(connection, image, person, "answer", detail)
     connection.execute(
@@ -70,18 +72,47 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
             event,
         ),
     )
-    change = before - (answer.state != "skipped")
+    _add_places(connection, image, before - (answer.state != "skipped"))
+
+
+def _add_places(connection: Connection, image: int, change: int) -> None:
     if change:
         connection.execute(
             "UPDATE images SET places = places + ? WHERE id = ? AND honeypot = 0", (change, image)
         )
 
 
-def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any] | None:
-    """Answer of a person as JSON."""
+def settle_answer(connection: Connection, image: int, person: int) -> bool:
+    """Set an answer aside that does not fit the marks any more, or bring it back once it does.
+
+    Call it after each change of marks, within its transaction. While an answer is aside, the image
+    is open for the person.
+
+    Returns:
+        Whether the answer is aside now.
+    """
+    key = {"image": image, "person": person}
     row = connection.execute(
-        "SELECT state, label, certainty, at, seconds, proposal FROM answers "
-        "WHERE image = ? AND person = ?",
-        (image, person),
+        f"SELECT state, 1 AS counts FROM answers {_OWN} "
+        f"UNION ALL SELECT state, 0 FROM answers_aside {_OWN}",
+        key,
     ).fetchone()
-    return None if row is None else dict(row)
+    if row is None or row["state"] not in JUDGED:
+        return False
+    fits = has_marks(connection, image, person) == (row["state"] == "marked")
+    if fits != bool(row["counts"]):
+        old, new = ("answers_aside", "answers") if fits else ("answers", "answers_aside")
+        connection.execute(f"INSERT INTO {new} SELECT * FROM {old} {_OWN}", key)
+        connection.execute(f"DELETE FROM {old} {_OWN}", key)
+        _add_places(connection, image, -1 if fits else 1)
+    return not fits
+
+
+def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any] | None:
+    """Answer of a person as JSON, also if it is aside: the page finds out whether it fits."""
+    row = connection.execute(
+        f"SELECT * FROM answers {_OWN} UNION ALL SELECT * FROM answers_aside {_OWN}",
+        {"image": image, "person": person},
+    ).fetchone()
+    names = ("state", "label", "certainty", "at", "seconds", "proposal")
+    return None if row is None else {name: row[name] for name in names}

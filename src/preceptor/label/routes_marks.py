@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from typing import TypeVar
 
 from preceptor.label import bodies
-from preceptor.label.answers import JUDGED, save_answer
+from preceptor.label.answers import JUDGED, save_answer, settle_answer
 from preceptor.label.calls import Call
 from preceptor.label.database import Connection
 from preceptor.label.events import note, note_proposal_shown
@@ -14,6 +15,8 @@ from preceptor.label.routes_images import hand_out, sized
 from preceptor.label.strokes import redo, save_stroke, undo
 from preceptor.web.refusal import conflict, malformed
 from preceptor.web.replies import Reply, told
+
+T = TypeVar("T")
 
 ELSEWHERE = "this image is open in another tab; continue there, or take it over"
 
@@ -48,10 +51,23 @@ def strokes(call: Call) -> Reply:
     if stroke.proposal is not None:
         _check_proposal(call.reading, row, stroke.proposal)
     _own_tab(call, row["id"], body)
-    number, saved = call.labeling.database.write(
-        lambda connection: save_stroke(connection, row["id"], person.id, stroke)
+    number, saved = _change_marks(
+        call, row["id"], lambda connection: save_stroke(connection, row["id"], person.id, stroke)
     )
     return told({"number": number, "saved_at": saved})
+
+
+def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> T:
+    """Change marks in a transaction; an image whose answer does not fit them is kept for one."""
+    person = call.someone.id
+
+    def changed(connection: Connection) -> tuple[T, bool]:
+        return change(connection), settle_answer(connection, image, person)
+
+    value, is_aside = call.labeling.database.write(changed)
+    if is_aside:
+        call.labeling.claims.take([image], person)
+    return value
 
 
 def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int) -> None:
@@ -66,7 +82,7 @@ def _turn(call: Call, change: Callable[[Connection, int, int, str], None]) -> Re
     person, row, body = call.someone, call.image(), call.body
     name = bodies.uuid(body)
     _own_tab(call, row["id"], body)
-    call.labeling.database.write(lambda writing: change(writing, row["id"], person.id, name))
+    _change_marks(call, row["id"], lambda writing: change(writing, row["id"], person.id, name))
     return told({"ok": True})
 
 

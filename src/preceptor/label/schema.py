@@ -127,5 +127,22 @@ ALTER TABLE teachers ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
 UPDATE teachers SET event = coalesce((SELECT max(id) FROM events WHERE events.at <= made), 0);
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _ORDER_OF_ANSWERS, _ORDER_OF_TEACHERS)
+# Answers that do not fit the marks; the columns are those of `answers`, in the same order.
+_ANSWERS_ASIDE = """
+CREATE TABLE answers_aside (
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing')),
+    label TEXT,
+    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
+    at TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    proposal INTEGER REFERENCES proposals,
+    proposals_mode TEXT NOT NULL,
+    event INTEGER NOT NULL,
+    PRIMARY KEY (image, person)
+) WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _ORDER_OF_ANSWERS, _ORDER_OF_TEACHERS, _ANSWERS_ASIDE)
 """SQL that leads from each version to the next; an empty file has version 0."""

@@ -1,6 +1,7 @@
 // Answers about the image at hand.
 
 import { draw } from "./canvas.js";
+import { isDone } from "./fit.js";
 import { goOn } from "./images.js";
 import { draft, page } from "./page.js";
 import { say } from "./panel.js";
@@ -37,7 +38,7 @@ export function answer(kind) {
     return;
   }
   keepTime();
-  const first = !page.entry.answer || page.entry.answer.state === "skipped";
+  const before = isDone(page.entry);
   const body = {
     state: kind,
     label,
@@ -48,7 +49,7 @@ export function answer(kind) {
   save("answer", body);
   page.entry.answer = body;
   page.work.answered.add(page.entry.id);
-  if (first && kind !== "skipped") page.state.totals.mine_done += 1;
+  page.state.totals.mine_done += isDone(page.entry) - before;
   showTotals();
   goOn();
 }

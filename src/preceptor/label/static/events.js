@@ -8,7 +8,7 @@ import { showLead } from "./lead.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
-import { keepTime, look, lookAway } from "./seen.js";
+import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
 
 // Actions that need no image.
@@ -70,16 +70,13 @@ function onClick(event) {
 
 // Starts to listen; `signIn` is called by the button with the name of the person.
 export function listen({ signIn }) {
+  keepClock();
   document.addEventListener("keydown", onKey);
   document.addEventListener("keyup", (event) => {
     if (event.key === " ") pointer.hold(false);
   });
   window.addEventListener("blur", () => pointer.hold(false));
   document.addEventListener("click", onClick);
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") look();
-    else lookAway();
-  });
   window.addEventListener("pagehide", () => {
     if (page.entry === null || page.entry.problem || page.wrong.elsewhere) return;
     const body = { tab: page.outbox.tab, close: true };
@@ -113,7 +110,9 @@ export function listen({ signIn }) {
     if ($("light").open !== settings.light) change({ light: $("light").open });
   });
   $("to-help").addEventListener("click", () => run("help"));
-  $("to-lead").addEventListener("click", () => showLead($("lead"), () => stage.focus()));
+  $("to-lead").addEventListener("click", () => {
+    if ($("lead").hidden) showLead($("lead"), () => stage.focus());
+  });
   $("who").addEventListener("click", () => signIn());
   stage.addEventListener("dblclick", (event) => event.preventDefault());
 }

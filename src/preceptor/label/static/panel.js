@@ -100,8 +100,9 @@ function slider(id, value, words) {
   $(`${id}-value`).textContent = words;
 }
 
-// Shows the image at hand: its name, answer, label and certainty, and what can be undone.
-export function showImage(entry, draft, state, allowed) {
+// Shows the image at hand: its name, answer, label and certainty, and what can be undone; `isFit` is
+// whether the answer fits the marks.
+export function showImage(entry, draft, state, { allowed, isFit }) {
   document.body.classList.toggle("empty", entry === null);
   $("name").textContent = entry === null ? "" : entry.info.name;
   $("name").title = $("name").textContent;
@@ -111,7 +112,7 @@ export function showImage(entry, draft, state, allowed) {
   $("given").textContent = given ?? "";
   const answer = entry?.answer;
   $("answered").hidden = !answer;
-  $("answered").textContent = answer ? STATES[answer.state] : "";
+  $("answered").textContent = answer ? (isFit ? STATES[answer.state] : "Answer again") : "";
   const label = draft.label;
   press("[data-label]", ({ dataset }) => state.labels[Number(dataset.label)] === label);
   press("[data-certainty]", ({ dataset }) => Number(dataset.certainty) === draft.certainty);

@@ -1,6 +1,7 @@
 // The panels as the state of the page has them.
 
 import { cursor, stage } from "./canvas.js";
+import { fits } from "./fit.js";
 import { allowed, draft, page } from "./page.js";
 import { showImage, showProgress, showSettings } from "./panel.js";
 import { showOffer } from "./proposal.js";
@@ -14,7 +15,9 @@ export function showPanel() {
     label: own.label ?? given?.label,
     certainty: own.certainty ?? given?.certainty,
   };
-  showImage(page.entry, said, page.state ?? { labels: [] }, allowed());
+  showImage(page.entry, said, page.state ?? { labels: [] }, {
+    allowed: allowed(), isFit: page.entry !== null && fits(page.entry),
+  });
   showOffer();
   stage.classList.toggle("locked", page.entry !== null && !allowed());
 }

@@ -1,32 +1,72 @@
-// The time for which the image at hand is looked at.
+// The time for which the image at hand is looked at: while its tab is visible and neither the help
+// nor the progress is open; of a time without input, at most PAUSE.
 
 import { draft, page } from "./page.js";
+import { $ } from "./panel.js";
 import { save } from "./saving.js";
+
+const PAUSE = 60_000; // milliseconds
+const INPUTS = ["pointerdown", "pointermove", "wheel", "keydown", "click"];
 
 // Seconds for which the image at hand was looked at, added to its draft; the clock is monotonic.
 export function keepTime() {
   if (page.entry === null || page.clock === null) return;
-  const now = performance.now();
+  const now = Math.min(performance.now(), page.clock.input + PAUSE);
   const own = draft();
   const seconds = own.seconds + (now - page.clock.counted) / 1000;
   page.drafts.set(page.entry.id, { ...own, seconds });
   page.clock.counted = now;
 }
 
+function isSeen() {
+  return document.visibilityState === "visible" && !$("help").open && $("lead").hidden;
+}
+
+// Starts the clock, which is an input: somebody has come to see the image.
 export function look() {
-  if (page.clock === null && page.entry !== null && document.visibilityState === "visible") {
-    page.clock = { from: Date.now(), counted: performance.now() };
-  }
+  if (page.clock !== null || page.entry === null || !isSeen()) return;
+  const now = performance.now();
+  const from = Date.now();
+  page.clock = { from, began: now, counted: now, input: now, inputAt: from };
 }
 
 export function lookAway() {
   if (page.entry === null || page.clock === null) return;
   keepTime();
+  const { from, began, counted } = page.clock;
   const body = {
-    from: new Date(page.clock.from).toISOString(),
-    until: new Date().toISOString(),
+    from: new Date(from).toISOString(),
+    until: new Date(from + counted - began).toISOString(),
     proposal: page.entry.seen ?? null,
   };
   page.clock = null;
   save("seen", body);
+}
+
+// After a long time without input, the image is looked at anew.
+function noteInput() {
+  if (page.clock === null) return;
+  const now = performance.now();
+  // The monotonic clock may stand while the machine sleeps.
+  const pause = Math.max(now - page.clock.input, Date.now() - page.clock.inputAt);
+  if (pause > PAUSE) {
+    lookAway();
+    look();
+  } else {
+    page.clock.input = now;
+    page.clock.inputAt = Date.now();
+  }
+}
+
+// Lets the clock stop and go on by itself.
+export function keepClock() {
+  const changed = () => (isSeen() ? look() : lookAway());
+  document.addEventListener("visibilitychange", changed);
+  const observer = new MutationObserver(changed);
+  observer.observe($("help"), { attributeFilter: ["open"] });
+  observer.observe($("lead"), { attributeFilter: ["hidden"] });
+  // Before those who listen on the page, as the input may be an answer.
+  for (const kind of INPUTS) {
+    window.addEventListener(kind, noteInput, { capture: true, passive: true });
+  }
 }

@@ -2,15 +2,34 @@
 
 import { identifier } from "./api.js";
 import { draw, view } from "./canvas.js";
+import { isDone } from "./fit.js";
 import { Mask } from "./mask.js";
 import { allowed, page } from "./page.js";
 import { say } from "./panel.js";
 import { noProposal, proposalNow } from "./proposal.js";
-import { showPanel } from "./refresh.js";
+import { showPanel, showTotals } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
 import { settings } from "./settings.js";
+
+// Changes the marks of the image at hand, and says what becomes of its answer.
+function changeMarks(change) {
+  const { entry, work, state } = page;
+  const before = isDone(entry);
+  const stroke = change(entry.marks);
+  const after = isDone(entry);
+  if (before === after) return stroke;
+  if (after) {
+    work.answered.add(entry.id);
+  } else {
+    work.answered.delete(entry.id);
+    say("The answer does not fit the marks any more, and does not count. Answer again.");
+  }
+  state.totals.mine_done += after - before;
+  showTotals();
+  return stroke;
+}
 
 export function addStroke(stroke) {
   const name = page.state.classes[settings.class] ?? page.state.classes[0];
@@ -23,7 +42,7 @@ export function addStroke(stroke) {
     ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
     proposal: stroke.proposal ?? null,
   };
-  page.entry.marks.add({ ...body, bytes, undone: false, redoable: false });
+  changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
   save("stroke", body);
   keepTime();
   view.redrawMarks(stroke);
@@ -42,7 +61,7 @@ function touches(mask, stroke) {
 
 export function history(kind) {
   if (!allowed() || draw.cancel()) return;
-  const stroke = page.entry.marks[kind]();
+  const stroke = changeMarks((marks) => marks[kind]());
   if (stroke === null) {
     say(kind === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
     return;
