@@ -10,7 +10,7 @@ import pytest
 from preceptor.label.answers import Answer, save_answer
 from preceptor.label.auto_teacher import answers_before_newest, count_answers
 from preceptor.label.database import Connection, connect
-from preceptor.label.events import newest_event
+from preceptor.label.events import newest_event, note
 from preceptor.label.figures import Remembered, figures
 from preceptor.label.proposals import add_teacher
 from preceptor.label.schema import STEPS
@@ -45,7 +45,7 @@ def test_the_next_teacher_counts_the_answers_since_the_newest_one(
 
 
 def test_a_teacher_of_an_older_database_knows_the_answers_of_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "old.sqlite"
     with monkeypatch.context() as older:
@@ -53,8 +53,11 @@ def test_a_teacher_of_an_older_database_knows_the_answers_of_its_time(
         old = connect(path, create=True)
     fill(old)
     for image, time in ((1, ONE), (2, TWO), (3, THREE)):
-        clock.append(time)
-        answer(old, image)
+        event = note(old, image, 1, "answer", at=time)
+        old.execute(
+            "INSERT INTO answers VALUES (?, 1, 'nothing', NULL, NULL, ?, 1, NULL, 'never', ?)",
+            (image, time, event),
+        )
     old.execute(f"INSERT INTO teachers (folder, made, images) VALUES ('teacher', '{TWO}', 2)")
     old.close()
     with closing(connect(path)) as connection:
