@@ -102,4 +102,6 @@ def order_figure(file: str) -> str:
     title = f"{axis} over the number of marked images"
     drawn = curves_by_size(pd.DataFrame(points), CURVES, title, axis)
     assert drawn is not None
-    return standalone(drawn, [(curve.key, curve.name) for curve in CURVES.values()])
+    seeds = DRAWN.rows.groupby("order")["seed"].nunique()
+    names = {order: f"{curve.name}, {seeds[order]} seeds" for order, curve in CURVES.items()}
+    return standalone(drawn, [(CURVES[order].key, name) for order, name in names.items()])
