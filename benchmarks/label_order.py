@@ -139,7 +139,7 @@ def map_quality(
     return float(values[valid].mean())
 
 
-def marks(manifest: Path, images: Collection[str]) -> dict[str, float]:
+def groups_and_area(manifest: Path, images: Collection[str]) -> dict[str, float]:
     """Groups and median area of the human maps of images that have one."""
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     names = table["path"].map(lambda path: Path(path).name)
@@ -213,7 +213,7 @@ def curve(
                     "images": count,
                     "with_mark": int((first["strokes"] > 0).sum()),
                     "minutes": first["seconds"].sum() / 60,
-                    **marks(manifest_of(study, seed), set(first["image"])),
+                    **groups_and_area(manifest_of(study, seed), set(first["image"])),
                     **json.loads(file.read_text(encoding="utf-8")),
                 }
             )
