@@ -17,7 +17,8 @@ import pandas as pd
 
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.label.simulated_annotator import Costs, Error, intended_mark, mark
+from preceptor.label.annotator_config import Costs, Error
+from preceptor.label.simulated_annotator import intended_mark, mark
 from preceptor.label.teacher import overlap
 
 DEVIATIONS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -44,7 +45,7 @@ def main() -> None:
         ):
             plain = mark(intended, None, costs)
             for deviation in DEVIATIONS:
-                proposal = intended_mark(truth, Error(deviation, deviation), rng)
+                proposal = intended_mark(truth, Error(shift=deviation, scale=deviation), rng)
                 found = mark(intended, proposal, costs)
                 rows.append(
                     (name, overlap(proposal, intended), plain.seconds, found.seconds, found.adopted)

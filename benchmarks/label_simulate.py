@@ -7,7 +7,7 @@ With `{seed}` in MANIFEST, every seed has its own. Every seed is marked without 
 each mode; order and deviations of the people are the same. Finished simulations are not repeated.
 Compared are the images after the first Teacher, which are the same in all modes: seconds an image,
 their ratio to those without proposals, and overlap with the known marks. The costs are assumptions,
-see `preceptor.label.simulated_annotator.Costs`.
+see `preceptor.label.annotator_config.Costs`.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def fuzz(server: Running, canary: Path, count: int, seed: int = 0) -> Counter[in
     assert len(told["strokes"]) == 5
     assert attack.victim.stroke(attack.image, blob(*SIZE, 9)).status == 200
     allowed = [
-        server.labeling.root,
+        server.labeling.source.root,
         server.labeling.pictures.cache,
         *server.labeling.static.values(),
     ]

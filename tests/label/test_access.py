@@ -117,7 +117,7 @@ def test_every_answer_has_the_headers_of_security(lasting: Running) -> None:
 def test_no_path_of_a_request_is_a_file(lasting: Running, path: str) -> None:
     told = lasting.client("ann").get(path)
     assert told.status == 404
-    assert str(lasting.labeling.root) not in told.error
+    assert str(lasting.labeling.source.root) not in told.error
 
 
 def test_a_session_outlives_the_server(manifest: Path) -> None:

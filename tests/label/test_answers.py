@@ -72,7 +72,7 @@ def test_other_answers_do_not_depend_on_marks(server: Running, state: str) -> No
 
 def test_marks_that_are_gone_are_no_judgement_of_the_export(server: Running) -> None:
     """Nor of the agreement of two people."""
-    manifest = server.labeling.root / "manifest.csv"
+    manifest = server.labeling.source.root / "manifest.csv"
     ann = server.client("ann")
     bo = server.client("bo", tab="other")
     first, second = ann.queue()[:2]

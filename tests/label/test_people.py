@@ -200,7 +200,7 @@ def test_the_lead_sees_agreement_and_times(tmp_path: Path) -> None:
 
 def _shows_in_the_terminal(server: Running) -> None:
     console = Console(record=True, width=100)
-    print_status(server.labeling.database.reading, server.labeling.root, console)
+    print_status(server.labeling.database.reading, server.labeling.source.root, console)
     text = console.export_text()
     assert "2 of 4 images done, 3 strokes" in text
     assert "0.80" in text

@@ -17,9 +17,9 @@ import pytest
 
 from preceptor.config.yaml_file import dump_config
 from preceptor.errors import InputError, RunFailedError
+from preceptor.label.annotator_config import AnnotatorConfig, Error
 from preceptor.label.database import connect
 from preceptor.label.simulate import Simulation, simulate, summary
-from preceptor.label.simulated_annotator import Error
 from tests import forked
 from tests.commands import assert_refused, flags, here, in_fork
 from tests.datasets import squares
@@ -27,7 +27,8 @@ from tests.forked import Forked
 from tests.label.teachers import CONFIG
 from tests.small_files import files_up_to
 
-PLAIN = Simulation(images=32, people=("ada", "bo"), error=Error(shift=0.05, scale=0.05))
+ROUGH = AnnotatorConfig(error=Error(shift=0.05, scale=0.05))
+PLAIN = Simulation(images=32, people=("ada", "bo"), annotator=ROUGH)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,29 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(manifest: Path, tmp_pat
     assert str(refused.value).startswith(f"{folder}: the simulation has stopped: ")
     assert "the disk is full" in str(refused.value)
     assert not folder.exists()
+
+
+def test_costs_and_errors_are_those_of_the_file(manifest: Path, tmp_path: Path) -> None:
+    """Without time for strokes, only looking and keys remain; without errors, the exact marks."""
+    file = tmp_path / "annotator.yaml"
+    file.write_text(
+        "costs: {open: 3, answer: 1, stroke: 0, steer: 0}\nerror: {shift: 0, scale: 0}\n"
+    )
+    arguments = flags(images=6, to=tmp_path / "new", annotator=file)
+    found = here("label", "simulate", manifest, *arguments, "--no-teacher")
+    assert found.code == 0, found
+    rows = pd.read_csv(tmp_path / "new" / "simulation.csv")
+    assert (rows["seconds"] == 4).all()
+    assert (rows["overlap"] == 1).all()
+
+
+def test_costs_that_are_no_costs_are_refused(manifest: Path, tmp_path: Path) -> None:
+    file = tmp_path / "annotator.yaml"
+    file.write_text("costs: {open: -1, strike: 2}\nerror: {tolerance: 0}\n")
+    arguments = flags(to=tmp_path / "new", annotator=file)
+    named = ["annotator.yaml", "costs.open", "costs.strike", "error.tolerance"]
+    assert_refused(here("label", "simulate", manifest, *arguments), named, problems=3)
+    assert not (tmp_path / "new").exists()
 
 
 def test_settings_of_teachers_without_teachers_are_refused(manifest: Path, tmp_path: Path) -> None:

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preceptor.label.simulated_annotator import (
-    Costs,
-    Error,
-    Marking,
-    Mask,
-    intended_mark,
-    mark,
-)
+from preceptor.label.annotator_config import Costs, Error
+from preceptor.label.simulated_annotator import Marking, Mask, intended_mark, mark
 
 
 def disk(shape: tuple[int, int], y: float, x: float, radius: float) -> Mask:

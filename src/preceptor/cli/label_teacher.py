@@ -10,6 +10,7 @@ import typer
 from preceptor.cli.options import LabelOrder, Proposals, finite
 
 if TYPE_CHECKING:
+    from preceptor.label.annotator_config import AnnotatorConfig
     from preceptor.label.teacher_config import TeacherConfig
 
 TeacherOption = Annotated[
@@ -66,12 +67,19 @@ def simulate(
         bool, typer.Option("--teacher/--no-teacher", help="Whether Teachers are trained.")
     ] = True,
     config: TeacherOption = None,
+    annotator: Annotated[
+        Path | None,
+        typer.Option(
+            help="Costs and errors of the people (YAML with `costs` and `error`).",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
     """Simulate people who mark images, to estimate the time that a Teacher saves.
 
     They mark the human maps of the manifest, with small errors; their time is computed from assumed
-    costs. Server, database and Teachers are the same as in real use.
+    costs; --annotator sets both. Server, database and Teachers are the same as in real use.
     """
     from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import
@@ -94,6 +102,7 @@ def simulate(
             _teacher(config) if teacher else None,
             seed=seed,
             least_overlap=least_overlap,
+            annotator=_annotator(annotator),
         ),
     )
     print(summary(found))
@@ -104,3 +113,10 @@ def _teacher(config: Path | None) -> TeacherConfig:
     from preceptor.label.teacher_config import TeacherConfig
 
     return TeacherConfig() if config is None else load_config(config, TeacherConfig)
+
+
+def _annotator(config: Path | None) -> AnnotatorConfig:
+    from preceptor.config.yaml_file import load_config
+    from preceptor.label.annotator_config import AnnotatorConfig
+
+    return AnnotatorConfig() if config is None else load_config(config, AnnotatorConfig)

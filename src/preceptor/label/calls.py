@@ -16,6 +16,8 @@ from preceptor.label.people import Person
 from preceptor.label.pictures import Pictures
 from preceptor.label.sessions import Keys, Session
 from preceptor.label.settings import LabelSettings
+from preceptor.label.source_watch import SourceWatch
+from preceptor.label.sources import Source
 from preceptor.web.hosts import Hosts
 from preceptor.web.json_body import parse
 from preceptor.web.refusal import forbidden, malformed, unknown
@@ -30,7 +32,7 @@ class Labeling:
 
     Args:
         database: Its connections.
-        root: Folder that the paths of images start from.
+        source: Manifest or folder of the images.
         settings: Settings of the database.
         keys: Keys of sessions.
         hosts: Hosts that requests may name.
@@ -38,12 +40,11 @@ class Labeling:
         static: Files of the page by name.
         access: How people come in.
         password: Password, with access by password.
-        title: Name of the manifest or folder.
         lead: Number of the person whom the link of the terminal is for; 0 = a name is chosen.
     """
 
     database: Database
-    root: Path
+    source: Source
     settings: LabelSettings
     keys: Keys
     hosts: Hosts
@@ -51,13 +52,16 @@ class Labeling:
     static: Mapping[str, Path]
     access: Access = "local"
     password: str = ""
-    title: str = ""
     lead: int = 0
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
     builder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     memory: dict[str, Any] = field(default_factory=dict)
+    watch: SourceWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = SourceWatch(self.source)
 
     @property
     def cookie_name(self) -> str:

@@ -59,7 +59,11 @@ def queue(call: Call) -> Reply:
     for row in rows:
         if _view(row)["view"] == "tiles" and not row["problem"]:
             labeling.builder.submit(_build, labeling, row)
-    told_of = {"images": images, "left": count_open(call.reading, person.id, labeling.claims)}
+    told_of = {
+        "images": images,
+        "left": count_open(call.reading, person.id, labeling.claims),
+        "source_changed": labeling.watch.has_changed,
+    }
     if not images or "skipped" in call.query:
         told_of["not_shown"] = count_not_shown(call.reading)
         told_of["problems"] = [
@@ -116,7 +120,7 @@ def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
 
 def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
     """File of an image; its path is from the manifest, never from a request."""
-    return labeling.root / str(row["path"])
+    return labeling.source.root / str(row["path"])
 
 
 def _view(row: sqlite3.Row) -> dict[str, Any]:

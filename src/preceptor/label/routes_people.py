@@ -164,7 +164,7 @@ def state(call: Call) -> Reply:
             "person": shown,
             "people": others,
             "fixed": session.role == "linked",
-            "title": labeling.title,
+            "title": labeling.source.place.name,
             "classes": list(settings.classes),
             "labels": list(settings.labels),
             "proposals": settings.proposals,

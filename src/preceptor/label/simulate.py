@@ -25,13 +25,12 @@ from preceptor.data.images import decode_map, image_size
 from preceptor.data.locations.location import is_local
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
+from preceptor.label.annotator_config import AnnotatorConfig
 from preceptor.label.client import ClientError, LabelClient
 from preceptor.label.database import connect
 from preceptor.label.runs import decode_runs, from_text
 from preceptor.label.settings import Order, ProposalsMode
 from preceptor.label.simulated_annotator import (
-    Costs,
-    Error,
     Stroke,
     intended_mark,
     mark,
@@ -85,8 +84,7 @@ class Simulation:
         proposals: When a proposal is shown.
         teacher: Settings of the Teachers; None = no Teacher is trained.
         least_overlap: Overlap with people's marks from which a Teacher's proposals are shown.
-        costs: Seconds of each action.
-        error: Deviation of marks from the known ones.
+        annotator: Costs of the work, and deviation of the marks from the known ones.
         seed: Random seed of the order and of the deviations. The deviation of an image does not
             depend on the order, so that two simulations can be compared image by image.
     """
@@ -97,8 +95,7 @@ class Simulation:
     proposals: ProposalsMode = "never"
     teacher: TeacherConfig | None = None
     least_overlap: float = 0.6
-    costs: Costs = field(default_factory=Costs)
-    error: Error = field(default_factory=Error)
+    annotator: AnnotatorConfig = field(default_factory=AnnotatorConfig)
     seed: int = 0
 
 
@@ -234,8 +231,8 @@ def _mark_image(
     # The deviation of a person on an image is the same in every simulation with this seed.
     digest = hashlib.blake2b(f"{settings.seed} {name} {path.name}".encode(), digest_size=8)
     rng = np.random.default_rng(int.from_bytes(digest.digest(), "big"))
-    intended = intended_mark(truth, settings.error, rng)
-    costs, error = settings.costs, settings.error
+    intended = intended_mark(truth, settings.annotator.error, rng)
+    costs, error = settings.annotator.costs, settings.annotator.error
     shown = client.image(image)["proposal"]
     own: list[Stroke] = []
     if settings.proposals == "after":

@@ -12,49 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from preceptor.label.annotator_config import Costs, Error
+
 Mask = NDArray[np.bool_]
 _EIGHT = np.ones((3, 3), bool)  # components are connected over corners
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds that an annotator needs.
-
-    Args:
-        open: Time to look at a new image and decide.
-        answer: Time of a key press: an answer, or adopting a proposal.
-        judge: Additional time to judge a proposal.
-        stroke: Time of a stroke of no length: aim, press, release.
-        steer: Time for each unit of length ÷ width, where width is how far the pointer may deviate.
-
-    Reference:
-        steer: J. Accot, S. Zhai, "Beyond Fitts' Law: Models for Trajectory-Based HCI Tasks", CHI
-        1997. The default is of the order of what is reported for mice, and is an assumption.
-    """
-
-    open: float = 2.0
-    answer: float = 0.5
-    judge: float = 0.7
-    stroke: float = 0.8
-    steer: float = 0.1
-
-
-@dataclass(frozen=True)
-class Error:
-    """Deviation of an annotator's marks from the known ones.
-
-    Args:
-        shift: Standard deviation of the displacement of a mark, as a share of the square root of
-            its area.
-        scale: Standard deviation of the growth of a mark's radius, as the same share.
-        tolerance: Deviation of a border that is accepted, as a share of the longer side of the
-            image: borders are traced within twice this width, and thinner deviations of a proposal
-            are left.
-    """
-
-    shift: float = 0.03
-    scale: float = 0.03
-    tolerance: float = 0.01
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def labeling_of(
     lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
     labeling = Labeling(
         database,
-        prepared.source.root,
+        prepared.source,
         prepared.settings,
         Keys(stored.secret(reading), password),
         hosts,
@@ -177,10 +177,9 @@ def labeling_of(
         page_files(PAGE),
         access,
         password,
-        prepared.source.place.name,
         0 if lead is None else lead.id,
     )
-    database.write(lambda writing: look_again(writing, labeling.root))
+    database.write(lambda writing: look_again(writing, labeling.source.root))
     claim_begun(reading, labeling.claims)
     return labeling
 

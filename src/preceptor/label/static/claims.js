@@ -29,6 +29,17 @@ export function showTrouble() {
       action: () => page.outbox.wake(),
     });
   }
+  if (page.work?.sourceChanged && !page.knowsOfChange) {
+    const { title } = page.state;
+    reasons.push({
+      text: `${title} has changed. The change takes effect when preceptor label is started again.`,
+      words: "Hide",
+      action: () => {
+        page.knowsOfChange = true;
+        showTrouble();
+      },
+    });
+  }
   trouble(reasons);
 }
 

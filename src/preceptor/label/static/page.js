@@ -10,6 +10,7 @@ export const page = {
   clock: null, // since when the image is looked at, or null while it is not
   moving: false, // whether another image is being fetched
   wrong: { elsewhere: false, session: null, unreached: null },
+  knowsOfChange: false, // whether the person has read that the manifest has changed
 };
 
 // Whether the image at hand may be marked.

@@ -36,6 +36,7 @@ export class Work {
     this.outbox = outbox;
     this.line = []; // the next images, as the queue lists them
     this.left = 0;
+    this.sourceChanged = false; // since the server was started
     this.past = []; // ids of images shown before the one at hand
     this.answered = new Set(); // answered here, whatever of that is saved
     this.images = new Map(); // id: promise of an entry
@@ -127,6 +128,7 @@ export class Work {
     if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
     this.line = found.images;
     this.left = found.left;
+    this.sourceChanged = found.source_changed;
   }
 
   // Images that the person has skipped, and those that cannot be shown: number, and the first ones.

@@ -1,0 +1,39 @@
+"""Watch of a manifest or folder for changes after its images were read."""
+
+from __future__ import annotations
+
+import threading
+
+from preceptor.errors import InputError
+from preceptor.label.sources import Source, find_source
+
+
+class SourceWatch:
+    """Whether a manifest or folder differs from what a server has read of it.
+
+    Its time of change and its size are compared first, and its contents only if these differ. Of a
+    folder, files that are added to or removed from its subfolders are not noticed.
+
+    Args:
+        source: Manifest or folder, as it was read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._checking = threading.Lock()
+        self._stamp: tuple[int, int] | None = None  # of the last comparison of contents
+        self._differs = False
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it has changed; a source that is gone or cannot be read has not."""
+        with self._checking:
+            try:
+                stat = self._source.place.stat()
+                stamp = stat.st_mtime_ns, stat.st_size
+                if stamp != self._stamp:
+                    found = find_source(self._source.place)
+                    self._stamp, self._differs = stamp, found.digest != self._source.digest
+            except (OSError, InputError):
+                return False
+            return self._differs
