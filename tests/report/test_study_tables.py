@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from preceptor.report.study_tables import domain_table
+from preceptor.report.study_tables import budget_table, domain_table
+from preceptor.results.budgets import LINES
+from preceptor.results.domain import gather
 from preceptor.runtime.formatting import DASH
+from tests.report.conftest import Written
 
 
 def row(domain: str, place: int, auc: float) -> dict[str, Any]:
@@ -48,3 +52,20 @@ def test_a_baseline_that_is_missing_leaves_its_column_empty() -> None:
     assert (part[first], part[second]) == (DASH, "0.600 ± 0.020")
     assert part["Student"] == "0.800 ± 0.010"
     assert part["Student − stronger baseline"] == DASH
+
+
+def test_a_budget_has_a_column_for_each_curve_of_the_study(two_domains: Written) -> None:
+    """The study of the fixture has no mapper."""
+    plan = next(iter(two_domains.study.plans.values()))
+    results = gather(plan)
+    study = plan.protocol.study
+    table = budget_table(study, results, "test_byobnet")
+    assert table is not None
+    without = [name for line, name in LINES.items() if line != "mapper"]
+    assert table.columns[-len(without) - 1 : -1] == without
+    assert all(cell.text != DASH for cell in table.lines[0].cells)
+    mapper = results.budget[results.budget["line"] == "student"].assign(line="mapper")
+    more = replace(results, budget=pd.concat([results.budget, mapper]))
+    table = budget_table(study, more, "test_byobnet")
+    assert table is not None
+    assert table.columns[-len(LINES) - 1 : -1] == list(LINES.values())

@@ -69,13 +69,14 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
     if curve.empty:
         return None
     timed = curve["minutes"].notna().all()
+    shown = {line: name for line, name in LINES.items() if line in set(curve["line"])}
     lines = []
     for size in study.budgets:
         here = {row["line"]: row for row in records(curve[curve["size"] == size])}
         if not here:
             continue
         cells = [Cell(number(next(iter(here.values()))["minutes"], 1))] if timed else []
-        cells += [_curve_cell(here.get(line)) for line in LINES]
+        cells += [_curve_cell(here.get(line)) for line in shown]
         step = _step(results, backbone, "student", size)
         cells.append(
             Cell(number(step["mean"], sign=True), interval(step["low"], step["high"]))
@@ -84,7 +85,7 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
         )
         lines.append(Line(f"{size:,}", cells))
     columns = ["Minutes"] if timed else []
-    columns += [*LINES.values(), "Student's gain by the next step"]
+    columns += [*shown.values(), "Student's gain by the next step"]
     caption = (
         f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
         "interval over seeds; the images are a new draw for every seed."
