@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +127,26 @@ def test_pictures_that_cannot_be_shown_say_why(tmp_path: Path) -> None:
         assert str(tmp_path) not in str(caught.value)
     with pytest.raises(PictureError, match="no such file"):
         version_of(tmp_path / "gone.png")
+
+
+def test_pyramids_are_removed_after_some_time_without_use(tmp_path: Path) -> None:
+    names = ["used.png", "unused.png", "new.png"]
+    for at, name in enumerate(names):
+        noise(600 + at, 30).save(tmp_path / name)
+    pictures = Pictures(tmp_path / "cache")
+    used, unused, new = (pictures.pyramid(tmp_path / name) for name in names)
+    left = pictures.cache / ".killed.tmp"  # of a server that was killed
+    left.mkdir()
+    week = 7 * 86_400
+    for folder in (used, unused, left):
+        os.utime(folder, (0, time.time() - week))
+    assert pictures.pyramid(tmp_path / "used.png") == used
+    assert pictures.remove_unused(8 * week) == 0
+    assert pictures.remove_unused(week / 2) == 2
+    assert set(pictures.cache.iterdir()) == {used, new}
+    assert pictures.tile(tmp_path / "unused.png", 0, 1, 0) is not None  # made again
+    assert pictures.remove_unused(week / 2) == 0
+
+
+def test_a_cache_that_is_not_there_has_nothing_to_remove(tmp_path: Path) -> None:
+    assert Pictures(tmp_path / "cache").remove_unused() == 0

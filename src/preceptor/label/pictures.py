@@ -2,16 +2,20 @@
 
 An image is decoded as for training. A pyramid has level 0 in full resolution; each further level
 halves it, up to one of at most one tile. It is made at first use in the cache folder, from which it
-may be removed at any time.
+may be removed at any time, and is after some weeks without use.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
 import os
+import shutil
 import threading
+import time
+import uuid
 from collections import OrderedDict
 from pathlib import Path
 
@@ -27,6 +31,9 @@ WHOLE = 4_000_000
 TILE = 512
 _QUALITY = 95
 _KEPT = 64 * 2**20  # bytes of JPEG files in memory
+_NOTED = 3600.0  # seconds: the use of a pyramid is recorded as precisely as this
+UNUSED = 30 * 86_400.0
+"""Seconds without use after which a pyramid is removed."""
 
 
 class PictureError(Exception):
@@ -156,7 +163,7 @@ class Pictures:
         """Folder of the pyramid of an image, which is made if necessary."""
         version = version_of(path)
         folder = self.cache / version
-        if folder.is_dir():
+        if _is_there(folder):
             return folder
         with self._lock:
             lock = self._building.setdefault(version, threading.Lock())
@@ -167,6 +174,39 @@ class Pictures:
         with self._lock:
             self._building.pop(version, None)
         return folder
+
+    def remove_unused(self, seconds: float = UNUSED) -> int:
+        """Remove pyramids that no server has used for some time, and what killed ones left of them.
+
+        Args:
+            seconds: Time without use; much more than the hour by which uses are recorded.
+
+        Returns:
+            Number of removed folders.
+        """
+        removed = 0
+        before = time.time() - seconds
+        for folder in self.cache.glob("*"):
+            with contextlib.suppress(OSError):  # removed or used by another server, or not ours
+                if folder.stat().st_mtime >= before:
+                    continue
+                hidden = folder.with_name(f".{uuid.uuid4().hex}.tmp")
+                folder.rename(hidden)  # so that no pyramid is seen in part
+                shutil.rmtree(hidden)
+                removed += 1
+        return removed
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a pyramid exists; records its use."""
+    try:
+        last = folder.stat().st_mtime
+    except OSError:
+        return False
+    if time.time() - last > _NOTED:
+        with contextlib.suppress(OSError):  # a cache that cannot be written, or removed just now
+            os.utime(folder)
+    return True
 
 
 def _write_pyramid(image: Image.Image, folder: Path) -> None:

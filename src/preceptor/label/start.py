@@ -181,6 +181,7 @@ def labeling_of(
     )
     database.write(lambda writing: look_again(writing, labeling.source.root))
     claim_begun(reading, labeling.claims)
+    labeling.builder.submit(labeling.pictures.remove_unused)
     return labeling
 
 
