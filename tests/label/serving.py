@@ -61,10 +61,12 @@ class Client:
     Args:
         address: Host and port.
         tab: Name of the tab.
+        source: Address of its machine; "" = the usual one.
     """
 
     address: str
     tab: str = "tab-1"
+    source: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     _connection: http.client.HTTPConnection | None = None
 
@@ -78,7 +80,11 @@ class Client:
         """Send a request as it is."""
         connection = self._connection
         if connection is None:
-            connection = http.client.HTTPConnection(self.address, timeout=HANGS)
+            connection = http.client.HTTPConnection(
+                self.address,
+                timeout=HANGS,
+                source_address=(self.source, 0) if self.source else None,
+            )
             connection.connect()
             # The head and the body of a request leave at once, as those of a browser do.
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

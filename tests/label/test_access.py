@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.label import routes_people
+from preceptor.label import password_tries
 from preceptor.label.server import CSRF, WAYS
 from preceptor.label.sessions import read_password
 from preceptor.label.start import links_of
@@ -141,7 +141,7 @@ def test_the_mark_of_an_editor_is_no_part_of_a_password(tmp_path: Path) -> None:
 
 
 def test_a_password_lets_people_in(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes_people, "_WITHIN", HANGS)
+    monkeypatch.setattr(password_tries, "WITHIN", HANGS)
     with running(manifest, access="password", password="open sesame") as server:
         bo = Client(server.address)
         assert b'type="password"' in bo.get("/").content
@@ -167,6 +167,8 @@ def test_a_password_lets_people_in(manifest: Path, monkeypatch: pytest.MonkeyPat
             last = enter(name="bo", password="guess")
         assert last.status == 429
         assert enter(name="bo", password="open sesame").status == 429
+        bo = Client(server.address, source="127.0.0.2")  # another machine
+        assert enter(name="bo", password="open sesame").status == 303
 
 
 def test_a_link_is_of_one_person(manifest: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from preceptor.label.claims import Claims, Tabs
 from preceptor.label.database import Connection, Database
+from preceptor.label.password_tries import PasswordTries
 from preceptor.label.people import Person
 from preceptor.label.pictures import Pictures
 from preceptor.label.sessions import Keys, Session
@@ -55,6 +56,7 @@ class Labeling:
     lead: int = 0
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
+    tries: PasswordTries = field(default_factory=PasswordTries)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
     builder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     memory: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class Call:
         query: Parameters of the query.
         content: Body.
         headers: Headers, with small letters.
+        address: Address of the client.
     """
 
     labeling: Labeling
@@ -95,6 +98,7 @@ class Call:
     query: Mapping[str, str]
     content: bytes
     headers: Mapping[str, str]
+    address: str = ""
 
     @property
     def reading(self) -> Connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import time
 from urllib.parse import parse_qs
 
 from preceptor.label.bodies import text
@@ -23,8 +22,6 @@ from preceptor.version import __version__
 from preceptor.web.refusal import RefusedError, forbidden, malformed
 from preceptor.web.replies import Reply, told
 
-_TRIES, _WITHIN = 10, 60.0
-"""Wrong passwords that are possible within so many seconds."""
 _HTML = "text/html; charset=utf-8"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>preceptor label</title>
@@ -109,12 +106,10 @@ def enter(call: Call) -> Reply:
         name, password = (form[key][0] for key in ("name", "password"))
     except (ValueError, KeyError) as error:
         raise malformed("a name and a password are needed") from error
-    failures: list[float] = labeling.memory.setdefault("failures", [])
-    failures[:] = [at for at in failures if at > time.monotonic() - _WITHIN]
-    if len(failures) >= _TRIES:
+    if not labeling.tries.are_left(call.address):
         return _entry(call, "<p>Too many wrong passwords; wait a minute.</p>", 429)
     if not same(password, labeling.password):
-        failures.append(time.monotonic())
+        labeling.tries.add_wrong(call.address)
         return _entry(call, "<p>The password is wrong.</p>")
     try:
         name = check_name(name)

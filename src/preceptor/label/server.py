@@ -161,6 +161,7 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
             dict(request.query_params),
             content,
             headers,
+            "" if request.client is None else request.client.host,
         )
         return way.handler(call)
 
