@@ -97,3 +97,29 @@ def test_the_time_in_which_a_dialog_is_open_does_not_count(
     answer(page, "0")
     assert seconds(server) == [15]
     assert seen(server) == [("12:00:00.000", "12:00:10.000"), ("12:00:50.000", "12:00:55.000")]
+
+
+COUNT_CLAIMS = """() => {
+  const { fetch } = window;
+  window.claims = 0;
+  window.fetch = (place, ...others) => {
+    if (place.endsWith("/open")) window.claims += 1;
+    return fetch(place, ...others);
+  };
+}"""
+
+
+def test_the_claim_on_an_image_is_renewed_for_ten_minutes_without_input(page: Page) -> None:
+    def claims(seconds: int) -> int:
+        """Number of claims within some seconds."""
+        before = page.evaluate("claims")
+        page.clock.run_for(seconds * 1000)
+        return int(page.evaluate("claims")) - before
+
+    page.evaluate(COUNT_CLAIMS)
+    page.keyboard.press("m")
+    assert claims(590) in (58, 59)
+    assert claims(20) <= 1
+    assert claims(1200) == 0
+    page.keyboard.press("m")
+    assert claims(100) == 10

@@ -14,12 +14,14 @@ import { $, card, fill, say, showSettings } from "./panel.js";
 import { askName } from "./people.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { refused, saved, send } from "./saving.js";
+import { idleTime } from "./seen.js";
 import { change, settings } from "./settings.js";
 import { addStroke } from "./strokes.js";
 import { meetTabs } from "./tabs.js";
 import { Work } from "./work.js";
 
-const RENEW = 10_000; // milliseconds between two signs of life to the server
+const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
+const IDLE = 600_000; // milliseconds without input after which it is not renewed
 
 async function signIn() {
   if (page.outbox.entries.some(({ kind }) => kind !== "seen")) {
@@ -77,7 +79,7 @@ async function start() {
     card("This page cannot begin.", [`${failure.message}.`], [["Try again", () => location.reload()]]);
   }
   setInterval(() => {
-    if (document.visibilityState === "visible") claim();
+    if (document.visibilityState === "visible" && idleTime() < IDLE) claim();
   }, RENEW);
 }
 

@@ -6,6 +6,7 @@ import { $ } from "./panel.js";
 import { save } from "./saving.js";
 
 const PAUSE = 60_000; // milliseconds
+let latest = performance.now(); // time of the last input, also while nothing is looked at
 const INPUTS = ["pointerdown", "pointermove", "wheel", "keydown", "click"];
 
 // Seconds for which the image at hand was looked at, added to its draft; the clock is monotonic.
@@ -43,8 +44,14 @@ export function lookAway() {
   save("seen", body);
 }
 
+// Milliseconds since the last input on the page.
+export function idleTime() {
+  return performance.now() - latest;
+}
+
 // After a long time without input, the image is looked at anew.
 function noteInput() {
+  latest = performance.now();
   if (page.clock === null) return;
   const now = performance.now();
   // The monotonic clock may stand while the machine sleeps.
