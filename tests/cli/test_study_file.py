@@ -76,6 +76,24 @@ def test_study_init_has_a_mapper_where_there_can_be_one(
     assert yaml.safe_load(target.read_text())["mapper"] is possible
 
 
+def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer, the same maps would guide the ceiling and Baseline 1."""
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    manifest = squares(tmp_path / "data", splits=dict.fromkeys(("train", "val", "test"), 6))
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    part = table.assign(annotated=["1"] * 3 + ["0"] * (len(table) - 3))
+    part.loc[3:, "saliency"] = ""
+    part.to_csv(manifest.with_name("part.csv"), index=False)
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--positive", "marked"]
+    for name, expected in ((manifest.name, True), ("part.csv", False)):
+        target = tmp_path / f"{name}.yaml"
+        done = here("study", "init", manifest.with_name(name), "--to", target, *options)
+        assert done.code == 0, done
+        assert yaml.safe_load(target.read_text())["ceiling"] is expected
+
+
 def test_the_positive_class_of_study_init_is_the_one_with_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,11 +49,12 @@ mapper: {mapper}               # needs two classes, and maps of the positive one
 # alphas: [0.9, 0.5, 0.1]
 # teacher_alphas: [0.5, 0.1]
 # annotated: 200           # use only this number (or fraction) of the annotated images
+ceiling: {ceiling}              # false, unless all training images are annotated
 saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
 # guide_classes: [{positive}]   # classes with guidance
 selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
 search: grid               # racing or halving: drop weak candidates after a few seeds
-# budget: [25, 50, 100]    # annotation budget: three more trainings per number and seed
+# budget: [25, 50, 100]    # annotation budget: three or four more trainings per number and seed
 threshold: eer             # rule of the decision threshold on validation: eer, or fdr=0.01
 terms: generic             # names of the error rates: pad (attacks), medical, generic
 
@@ -122,6 +123,7 @@ def write_study_file(
         "out": "study" if target.stem == "study" else f"{target.stem}-study",
         "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
         "positive": _quoted(positive),
+        "ceiling": "true" if _ceiling_is_possible(manifest) else "false",
         "mapper": "true" if _mapper_is_possible(manifest, positive) else "false",
         "others": ", ".join(name for name in manifest.classes if name != positive),
         "primary": _quoted(manifest.eval_splits("test")[0]),
@@ -172,6 +174,11 @@ def _classes_with_maps(manifest: Manifest) -> set[str]:
 def _mapper_is_possible(manifest: Manifest, positive: str) -> bool:
     """Whether there are two classes, and annotated images of the positive one with maps."""
     return len(manifest.classes) == 2 and positive in _classes_with_maps(manifest)
+
+
+def _ceiling_is_possible(manifest: Manifest) -> bool:
+    """Whether all training images are annotated."""
+    return bool(manifest.annotated_mask[manifest.train_mask].all())
 
 
 def _quoted(word: str) -> str:

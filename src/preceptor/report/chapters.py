@@ -139,7 +139,7 @@ def _every_backbone(results: Results, shared: DomainTables) -> list[Block | None
         blocks += [
             Text(
                 "▲ marks the highest mean of a column, except for the ceiling, which uses all "
-                "available human maps and is an upper bound for more annotations."
+                "available human maps and estimates what more annotations can gain."
             ),
             TableBlock("main", main),
         ]
