@@ -40,7 +40,10 @@ class Budget:
     figure: str
 
 
-BUDGETS = (Budget("brain_mri_budget", "test-unseen", "budget-brain-mri.svg"),)
+BUDGETS = (
+    Budget("brain_mri_budget", "test-unseen", "budget-brain-mri.svg"),
+    Budget("spots_budget", "test-seen", "budget-spots.svg"),
+)
 
 
 def budget_table(budget: Budget) -> str:
