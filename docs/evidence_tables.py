@@ -20,6 +20,7 @@ from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 from order_tables import FIGURES, ORDERS, order_figure, order_table
+from record_table import record_table
 
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.report.export import standalone
@@ -267,7 +268,6 @@ def readme(rows: Sequence[Row]) -> str:
                 one.strongest.text,
             ]
             for one in rows
-            if one.repeats >= 3
         ],
     )  # fmt: skip
 
@@ -325,7 +325,7 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    others = {one.folder: budget_table(one) for one in BUDGETS}
+    others = {one.folder: budget_table(one) for one in BUDGETS} | {"records": record_table()}
     others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(
         lambda found: f"{found[1]}\n{others.get(found[2]) or BLOCKS[found[2]](rows)}\n\n{found[3]}",

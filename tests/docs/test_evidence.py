@@ -14,6 +14,7 @@ gallery = docs_module("gallery_pages")
 docs_module("difference")
 budgets = docs_module("budget_tables")
 orders = docs_module("order_tables")
+docs_module("record_table")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
 

@@ -41,22 +41,39 @@ def test_the_marks_are_those_that_the_benchmark_found(one: MeasuredGain) -> None
     )
 
 
-def test_the_most_similar_data_are_named() -> None:
+def test_all_comparable_data_are_named_the_nearest_first() -> None:
     for one in MEASURED:
         lines = describe_marks(replace(one.marks, count=7))
         assert lines[0].startswith("marks of 7 training images: median area ")
+        assert lines[1].endswith("on data with comparable marks:")
+        assert "do not predict a gain" in lines[-1]
         same = [other for other in MEASURED if other.marks == one.marks]
-        assert len(lines) == 1 + len(same)
-        for line, other in zip(lines[1:], same, strict=True):
-            assert f" {other.data} (" in line
-            assert ("), ImageNet weights; " in line) is other.pretrained
+        for line, other in zip(lines[2:], same, strict=False):
+            assert f": {other.data} (" in line
+            assert line.endswith(f"; {other.condition})")
+
+
+def test_nulls_are_named_beside_gains() -> None:
+    """Marks of 3 % that overlap by 9 %: boards are nearest, but not alone."""
+    lines = describe_marks(MarkPlaces(0.03, 0.09, 30))
+    assert [line.partition(": ")[2].partition(" (")[0] for line in lines[2:-1]] == [
+        "circuit boards",
+        "brain MRI with a planted stamp",
+        "brain MRI",
+        "brain MRI",
+        "small forged regions",
+    ]
+    assert "random weights" in lines[4]
+    assert "ImageNet weights" in lines[5]
 
 
 def test_data_unlike_all_measured_ones_are_said_to_be() -> None:
     lines = describe_marks(MarkPlaces(1e-4, 0.0, 30))
-    assert lines[-1] == (
-        "these marks differ from all measured ones in area or overlap by a factor of 1017"
+    assert lines[1] == (
+        "Student minus the strongest control on data with the nearest marks, which differ in area "
+        "or overlap by a factor of 1017:"
     )
+    assert len(lines) == 4
 
 
 def test_data_that_differ_by_less_in_area_and_in_overlap_are_not_said_to_be_unlike() -> None:

@@ -10,16 +10,30 @@ import typer
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Study folder.")],
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Replace the tables also if trainings of them are lost or changed."
+        ),
+    ] = False,
 ) -> None:
     """Write the report of a study again.
 
     The report is written from the steps that have finished so far.
     """
+    from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
         from preceptor.report.write import write_results
+        from preceptor.results.lost_runs import lost_runs
         from preceptor.study_folder import reopen
 
-    write_results(reopen(folder), folder)
+    study = reopen(folder)
+    if not partial and (lost := lost_runs(study, folder)) is not None:
+        raise InputError(
+            f"{folder}: its tables have trainings that new tables would not have: {lost}; restore "
+            "runs and data, repeat the study, or replace the tables with --partial"
+        )
+    write_results(study, folder)
     print(f"report {folder / 'report.html'}")

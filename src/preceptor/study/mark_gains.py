@@ -34,6 +34,7 @@ class MeasuredGain:
         low: Lower end of its 95 % interval.
         high: Upper end of it.
         repeats: Number of seeds or draws.
+        shortcut: What is known of a shortcut in the training data.
         pretrained: Whether the networks had ImageNet weights at first.
     """
 
@@ -44,7 +45,13 @@ class MeasuredGain:
     low: float
     high: float
     repeats: int
+    shortcut: str
     pretrained: bool = False
+
+    @property
+    def condition(self) -> str:
+        """Shortcut and initial weights of the study."""
+        return f"{self.shortcut}, {'ImageNet' if self.pretrained else 'random'} weights"
 
 
 # The marks are those of benchmarks/evidence/mark_places, the gains those of the archives. Magnetic
@@ -58,6 +65,7 @@ MEASURED = (
         -0.0121,
         0.0687,
         10,
+        "planted shortcut",
     ),
     MeasuredGain(
         "small forged regions",
@@ -67,6 +75,7 @@ MEASURED = (
         0.0467,
         0.1303,
         10,
+        "planted shortcut",
     ),
     MeasuredGain(
         "brain MRI with a planted stamp",
@@ -76,14 +85,38 @@ MEASURED = (
         0.0220,
         0.0988,
         8,
+        "planted shortcut",
     ),
     MeasuredGain(
-        "circuit boards", "circuit_boards", MarkPlaces(0.0537, 0.0621), 0.2915, 0.2735, 0.3095, 7
+        "circuit boards",
+        "circuit_boards",
+        MarkPlaces(0.0537, 0.0621),
+        0.2915,
+        0.2735,
+        0.3095,
+        7,
+        "no known shortcut",
     ),
     MeasuredGain(
-        "road cracks", "road_cracks", MarkPlaces(0.1303, 0.1726), -0.0030, -0.0364, 0.0304, 5
+        "road cracks",
+        "road_cracks",
+        MarkPlaces(0.1303, 0.1726),
+        -0.0030,
+        -0.0364,
+        0.0304,
+        5,
+        "no known shortcut",
     ),
-    MeasuredGain("brain MRI", "brain_mri", MarkPlaces(0.0234, 0.1776), 0.0193, -0.0041, 0.0428, 8),
+    MeasuredGain(
+        "brain MRI",
+        "brain_mri",
+        MarkPlaces(0.0234, 0.1776),
+        0.0193,
+        -0.0041,
+        0.0428,
+        8,
+        "shortcut without a place",
+    ),
     MeasuredGain(
         "brain MRI",
         "brain_mri_imagenet",
@@ -92,6 +125,7 @@ MEASURED = (
         -0.0368,
         0.0267,
         5,
+        "shortcut without a place",
         pretrained=True,
     ),
 )
@@ -117,31 +151,45 @@ def marks_of_training(manifest: Manifest) -> MarkPlaces | None:
 
 
 def describe_marks(marks: MarkPlaces) -> list[str]:
-    """Lines on the size and places of marks, and on the measured gain of the most similar data.
+    """Lines on the size and places of marks, and on the measured gains of comparable data.
 
     Args:
         marks: Size and places of the marks.
     """
-    least = min(hypot(*_logs(marks, one.marks)) for one in MEASURED)
     lines = [
         f"marks of {marks.count} training images: median area {_percent(marks.area)} of the image; "
         f"the mark of another image covers {_percent(marks.overlap)} of a mark"
     ]
+    nearest = min(_distance(marks, one) for one in MEASURED)
+    similar = [one for one in MEASURED if _factor(marks, one) <= COMPARABLE]
+    if similar:
+        which = "comparable marks"
+    else:
+        similar = [one for one in MEASURED if _distance(marks, one) == nearest]
+        factor = min(_factor(marks, one) for one in MEASURED)
+        which = f"the nearest marks, which differ in area or overlap by a factor of {factor:.0f}"
+    lines.append(f"Student minus the strongest control on data with {which}:")
     lines += [
-        f"most similar data with a measured gain: {one.data} ({_percent(one.marks.area)}, "
-        f"{_percent(one.marks.overlap)}){', ImageNet weights' if one.pretrained else ''}; "
-        "Student minus the strongest control: "
-        f"{number(one.gain, sign=True)} ({interval(one.low, one.high)}) AUC, {one.repeats} repeats"
-        for one in MEASURED
-        if hypot(*_logs(marks, one.marks)) == least  # data with and without a planted shortcut
+        f"  {number(one.gain, sign=True)} ({interval(one.low, one.high)}) AUC, {one.repeats} "
+        f"repeats: {one.data} ({_percent(one.marks.area)}, {_percent(one.marks.overlap)}; "
+        f"{one.condition})"
+        for one in sorted(similar, key=lambda one: _distance(marks, one))
     ]
-    factor = min(exp(max(map(abs, _logs(marks, one.marks)))) for one in MEASURED)
-    if factor > COMPARABLE:
-        lines.append(
-            "these marks differ from all measured ones in area or overlap by a factor of "
-            f"{factor:.0f}"
-        )
+    lines.append(
+        "  Size and places of marks alone do not predict a gain: it was found with a shortcut, or "
+        "with a task that the network did not learn without maps."
+    )
     return lines
+
+
+def _distance(marks: MarkPlaces, one: MeasuredGain) -> float:
+    """Distance of marks from those of measured data, on logarithmic scales."""
+    return hypot(*_logs(marks, one.marks))
+
+
+def _factor(marks: MarkPlaces, one: MeasuredGain) -> float:
+    """Factor by which marks differ from those of measured data, in area or in overlap."""
+    return exp(max(map(abs, _logs(marks, one.marks))))
 
 
 def _logs(a: MarkPlaces, b: MarkPlaces) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Recommended settings of the method, which a study has for all settings that are not given."""
+"""Recommended settings of the method, for the settings that `recipe: recommended` leaves open."""
 
 from __future__ import annotations
 
