@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
+from further_tables import further_tables
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 from order_tables import FIGURES, ORDERS, order_figure, order_table
-from record_table import record_table
 
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.report.export import standalone
@@ -288,7 +288,7 @@ def agreement(rows: Sequence[Row]) -> str:
 
 
 def figure(rows: Sequence[Row]) -> str:
-    """Figure of the differences of the studies with at least three repeats, as an SVG file."""
+    """Figure of the differences of the studies as an SVG file."""
     drawn = differences(
         [
             (
@@ -299,7 +299,6 @@ def figure(rows: Sequence[Row]) -> str:
                 ],
             )
             for one in rows
-            if one.repeats >= 3
         ],
         "AUC of the Student over the better baseline, and over the strongest control",
         "AUC difference",
@@ -325,7 +324,7 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    others = {one.folder: budget_table(one) for one in BUDGETS} | {"records": record_table()}
+    others = further_tables() | {one.folder: budget_table(one) for one in BUDGETS}
     others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(
         lambda found: f"{found[1]}\n{others.get(found[2]) or BLOCKS[found[2]](rows)}\n\n{found[3]}",

@@ -15,6 +15,8 @@ docs_module("difference")
 budgets = docs_module("budget_tables")
 orders = docs_module("order_tables")
 docs_module("record_table")
+docs_module("predictor_table")
+docs_module("further_tables")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
 

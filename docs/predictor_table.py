@@ -1,0 +1,62 @@
+"""Table of what could predict the gain of the place, from the archives in benchmarks/evidence."""
+
+from __future__ import annotations
+
+import pandas as pd
+from difference import Difference
+from gallery_pages import EVIDENCE, STUDIES, Shown, table
+
+from preceptor.evaluation.split_names import kind_or_none
+from preceptor.results import StudyTables, read
+from preceptor.results.map_agreement import map_agreement
+from preceptor.runtime.formatting import DASH, number
+from preceptor.study.mark_gains import MEASURED
+
+
+def predictor_table() -> str:
+    """A row for each study with a ladder, the largest loss of AUC without maps first."""
+    header = [
+        "data", "no maps: AUC on `val`", "lost on the primary set", "no maps: r", "mapper: r",
+        "covered ÷ area", "annotated", "Student minus any map",
+    ]  # fmt: skip
+    found = [(study, read(EVIDENCE / study.folder)) for study in STUDIES]
+    rows = [(study, tables) for study, tables in found if not tables.ladder.empty]
+    rows.sort(key=lambda row: _lost(*row), reverse=True)
+    return table(header, [_line(study, tables) for study, tables in rows])
+
+
+def _line(study: Shown, tables: StudyTables) -> list[str]:
+    places = {one.archive: one.marks for one in MEASURED}
+    marks = places.get(study.folder)
+    ladder = tables.ladder
+    (rung,) = ladder[(ladder["set"] == study.primary) & (ladder["rung"] == "teacher")].to_dict(
+        "records"
+    )
+    gain = Difference(rung["gain"], rung["gain_low"], rung["gain_high"], rung["p"], shown=False)
+    return [
+        study.title,
+        number(_without(tables, "val")),
+        number(_lost(study, tables)),
+        number(_agreement(tables, "baseline2"), 2),
+        number(_agreement(tables, "mapper"), 2),
+        DASH if marks is None else number(marks.overlap / marks.area, 1),
+        study.marks,
+        gain.text,
+    ]
+
+
+def _without(tables: StudyTables, name: str) -> float:
+    """AUC of Baseline 2 on a set, mean over the repeats."""
+    whole: pd.DataFrame = tables.table
+    own = whole[(whole["key"] == "baseline2") & (whole["set"] == name) & (whole["source"] == "")]
+    return float(own["mean"].iloc[0])
+
+
+def _lost(study: Shown, tables: StudyTables) -> float:
+    return _without(tables, "val") - _without(tables, study.primary)
+
+
+def _agreement(tables: StudyTables, role: str) -> float:
+    """Mean correlation of a role's maps with human maps of validation images."""
+    sets = [name for name in tables.results["set"].unique() if kind_or_none(name) == "val"]
+    return float(map_agreement(tables.runs[tables.runs["role"] == role], sets).mean())
