@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from agreement import mean_agreement
 from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
-from further_tables import further_tables
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 from order_tables import FIGURES, ORDERS, order_figure, order_table
+from predictor_table import predictor_table
+from record_table import record_table
 
-from preceptor.evaluation.split_names import kind_or_none
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
 from preceptor.results import StudyTables, read
 from preceptor.results.any_map import ANY_MAP
-from preceptor.results.map_agreement import map_agreement
 from preceptor.runtime.formatting import DASH, number
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,19 +132,9 @@ def row_of(study: Shown) -> Row:
         centre=float(means.loc["centre", "mean"]),
         mapper=float(means["mean"].get("mapper", math.nan)),
         mapper_all=float(means["mean"].get("mapper_all", math.nan)),
-        unguided=_agreement(tables, "baseline2", means.loc["baseline2", "alpha"]),
-        guided=_agreement(tables, "ceiling", means.loc["ceiling", "alpha"]),
+        unguided=mean_agreement(tables, "baseline2", float(means.loc["baseline2", "alpha"])),
+        guided=mean_agreement(tables, "ceiling", float(means.loc["ceiling", "alpha"])),
     )
-
-
-def _agreement(tables: StudyTables, role: str, alpha: Any) -> float:
-    """Mean correlation of the maps of a role with human maps, over validation sets and seeds."""
-    runs, sets = tables.runs, tables.results["set"].unique()
-    if runs.empty:
-        return math.nan
-    own = runs[(runs["role"] == role) & (runs["alpha"] == float(alpha))]
-    sets = [name for name in sets if kind_or_none(name) == "val"]
-    return float(map_agreement(own, sets).mean())
 
 
 def _strongest(tables: StudyTables) -> Difference:
@@ -324,7 +314,8 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    others = further_tables() | {one.folder: budget_table(one) for one in BUDGETS}
+    others = {"records": record_table(), "predictors": predictor_table()}
+    others |= {one.folder: budget_table(one) for one in BUDGETS}
     others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(
         lambda found: f"{found[1]}\n{others.get(found[2]) or BLOCKS[found[2]](rows)}\n\n{found[3]}",

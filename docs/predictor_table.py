@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pandas as pd
+from agreement import mean_agreement
 from difference import Difference
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 
-from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results import StudyTables, read
-from preceptor.results.map_agreement import map_agreement
 from preceptor.runtime.formatting import DASH, number
 from preceptor.study.mark_gains import MEASURED
 
@@ -37,8 +36,8 @@ def _line(study: Shown, tables: StudyTables) -> list[str]:
         study.title,
         number(_without(tables, "val")),
         number(_lost(study, tables)),
-        number(_agreement(tables, "baseline2"), 2),
-        number(_agreement(tables, "mapper"), 2),
+        number(mean_agreement(tables, "baseline2"), 2),
+        number(mean_agreement(tables, "mapper"), 2),
         DASH if marks is None else number(marks.overlap / marks.area, 1),
         study.marks,
         gain.text,
@@ -54,9 +53,3 @@ def _without(tables: StudyTables, name: str) -> float:
 
 def _lost(study: Shown, tables: StudyTables) -> float:
     return _without(tables, "val") - _without(tables, study.primary)
-
-
-def _agreement(tables: StudyTables, role: str) -> float:
-    """Mean correlation of a role's maps with human maps of validation images."""
-    sets = [name for name in tables.results["set"].unique() if kind_or_none(name) == "val"]
-    return float(map_agreement(tables.runs[tables.runs["role"] == role], sets).mean())

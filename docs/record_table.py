@@ -49,9 +49,6 @@ def _share(tables: StudyTables) -> str:
     found = tables.comparisons
     baseline = found[found["question"] == "RQ2"].nsmallest(1, "mean")
     ceiling = found[found["question"] == "ceiling"]
-    if "difference_by_seed" not in found:  # of an early study
-        mean, more = float(baseline["mean"].iloc[0]), -float(ceiling["mean"].iloc[0])
-        return f"{_percent(mean / (mean + more))} % (no interval)"
     ahead, short = (
         np.array(one["difference_by_seed"].iloc[0], dtype=np.float64) for one in (baseline, ceiling)
     )

@@ -12,11 +12,11 @@ from tests.documents import PAGES, ROOT, docs_module
 
 gallery = docs_module("gallery_pages")
 docs_module("difference")
+docs_module("agreement")
 budgets = docs_module("budget_tables")
 orders = docs_module("order_tables")
 docs_module("record_table")
 docs_module("predictor_table")
-docs_module("further_tables")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
 

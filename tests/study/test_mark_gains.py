@@ -48,7 +48,7 @@ def test_all_comparable_data_are_named_the_nearest_first() -> None:
         assert lines[1].endswith("on data with comparable marks:")
         assert "do not predict a gain" in lines[-1]
         same = [other for other in MEASURED if other.marks == one.marks]
-        for line, other in zip(lines[2:], same, strict=False):
+        for line, other in zip(lines[2 : 2 + len(same)], same, strict=True):
             assert f": {other.data} (" in line
             assert line.endswith(f"; {other.condition})")
 

@@ -173,10 +173,10 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
     ]
     if study.ceiling:
         ceiling = (manifest.train_mask & mapped).sum()
-        is_more = manifest.annotated_mask[manifest.train_mask].all()
+        all_annotated = manifest.annotated_mask[manifest.train_mask].all()
         remark = (
             "all that are available"
-            if is_more
+            if all_annotated
             else "all that are available; not all training images are annotated, so that more "
             "annotations may gain more than the ceiling shows"
         )
