@@ -25,7 +25,7 @@ from preceptor.evaluation.operating_points import (
     rule_rate,
     threshold_rates,
 )
-from preceptor.evaluation.scores import fixed_thresholds
+from preceptor.evaluation.scores import deployed_scores, fixed_thresholds
 from preceptor.evaluation.terms import TERMS, Terms
 
 
@@ -371,7 +371,7 @@ def test_fixed_thresholds_take_the_validation_rows_of_all_validation_sets():
     )
     found = fixed_thresholds(frame, "fake")
     own = frame[:60]
-    truth, scores = (own["label"] == "fake").to_numpy(), own["score_fake"].to_numpy()
+    truth, scores = (own["label"] == "fake").to_numpy(), deployed_scores(own, "fake")
     assert found == {
         rule: fixed_threshold(rule, truth, scores) for rule in ("eer", "fdr=0.05")
     }  # 30 negatives fix 5 %, neither 1 nor 0.1 %

@@ -71,8 +71,8 @@ def evaluate(
         write_scores(scores, out)
     print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
     if spec.positive is not None:
-        print_rates(scores, spec.positive, rule, fixed, terms)
+        print_rates(scores, spec.classes, spec.positive, rule, fixed, terms)
         if other is not None:
             theirs = score_sets(other, workspace, cache)
-            compared = compare_sets(scores, theirs, spec.positive)
+            compared = compare_sets(scores, theirs, spec.classes, spec.positive)
             print_comparison(compared, (str(model), str(against)))

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
-from preceptor.evaluation.scores import class_auc
+from preceptor.evaluation.scores import class_auc, deployed_scores, ranks
 from preceptor.evaluation.terms import TERMS, Field, Terms
 from preceptor.runtime.printed_table import print_table
 
@@ -43,12 +43,18 @@ def print_figures(table: pd.DataFrame, classes: Sequence[str]) -> None:
 
 
 def print_rates(
-    frame: pd.DataFrame, positive: str, rule: str, threshold: float | None, field: Field
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str,
+    rule: str,
+    threshold: float | None,
+    field: Field,
 ) -> None:
     """Print error rates at a fixed threshold, and operating points on the ROC curve of each set.
 
     Args:
         frame: Score table.
+        classes: Class names.
         positive: Positive class.
         rule: Rule that fixed the threshold.
         threshold: Fixed threshold; None = the model has none, so that only operating points are
@@ -56,13 +62,14 @@ def print_rates(
         field: Field whose names of the error rates are used.
     """
     terms = TERMS[field]
-    fixed, points = [], []
+    fixed, points, place = [], [], list(classes).index(positive)
     for name, part in frame.groupby("split", sort=False):
-        own = (part["label"] == positive).to_numpy(), part[f"score_{positive}"].to_numpy(float)
-        sources = part["source"].to_numpy(object)
+        truth, sources = (part["label"] == positive).to_numpy(), part["source"].to_numpy(object)
         if threshold is not None:
-            fixed += _lines(str(name), threshold_rates(*own, sources, threshold), terms)
-        points += _lines(str(name), roc_rates(*own, sources), terms)
+            found = threshold_rates(truth, deployed_scores(part, positive), sources, threshold)
+            fixed += _lines(str(name), found, terms)
+        found = roc_rates(truth, ranks(part, classes)[:, place], sources)
+        points += _lines(str(name), found, terms)
     if threshold is not None:
         _show(
             ["set", f"at the fixed threshold {threshold:.4g}", "source", "value"],

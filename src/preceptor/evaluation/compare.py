@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from preceptor.errors import InputError
 from preceptor.evaluation.delong import delong
+from preceptor.evaluation.scores import ranks
 
 
-def compare_sets(ours: pd.DataFrame, theirs: pd.DataFrame, positive: str) -> pd.DataFrame:
+def compare_sets(
+    ours: pd.DataFrame, theirs: pd.DataFrame, classes: Sequence[str], positive: str
+) -> pd.DataFrame:
     """DeLong's test of two models on the same images, for each evaluation set.
 
     Args:
         ours: Score table of model a.
         theirs: Score table of model b, with the same rows in the same order.
+        classes: Class names of both models, in any order.
         positive: Positive class.
 
     Returns:
@@ -25,14 +31,14 @@ def compare_sets(ours: pd.DataFrame, theirs: pd.DataFrame, positive: str) -> pd.
     """
     if list(ours["path"]) != list(theirs["path"]):
         raise InputError("the two score tables differ in their images or in the order of images")
-    found = []
+    found, place = [], list(classes).index(positive)
     for name, own in ours.groupby("split", sort=False):
         other = theirs.loc[own.index]
         grouped = bool((own["group"] != "").any())
         result = delong(
             own["label"] == positive,
-            own[f"score_{positive}"],
-            other[f"score_{positive}"],
+            ranks(own, classes)[:, place],
+            ranks(other, classes)[:, place],
             own["group"] if grouped else None,
         )
         found.append(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from preceptor.errors import InputError
 from preceptor.evaluation.auc import auc, macro_auc
+from preceptor.evaluation.log_odds import log_odds
 from preceptor.evaluation.operating_points import RULES, fixed_threshold
 from preceptor.evaluation.probabilities import accuracy, brier
 from preceptor.evaluation.roc_curve import average_precision, equal_error_rate
@@ -57,6 +58,16 @@ def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.flo
     return frame[[f"score_{name}" for name in classes]].to_numpy(np.float64)
 
 
+def ranks(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+    """(n, C) log-odds of a score table, by which its images are ranked, in class order."""
+    return log_odds(probabilities(frame, classes))
+
+
+def deployed_scores(frame: pd.DataFrame, positive: str) -> NDArray[np.float64]:
+    """(n,) scores of a score table as a model in use gives them, which are float32."""
+    return frame[f"score_{positive}"].to_numpy(np.float32).astype(np.float64)
+
+
 def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
     """(n,) class indices of a score table."""
     index = {name: number for number, name in enumerate(classes)}
@@ -68,8 +79,9 @@ def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
 def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
     """AUC of the positive class, or macro-averaged one-vs-rest AUC if there is none."""
     if positive is not None:
-        return float(auc((frame["label"] == positive).to_numpy(), frame[f"score_{positive}"]))
-    return float(macro_auc(labels_of(frame, classes), probabilities(frame, classes)))
+        own = ranks(frame, classes)[:, list(classes).index(positive)]
+        return float(auc((frame["label"] == positive).to_numpy(), own))
+    return float(macro_auc(labels_of(frame, classes), ranks(frame, classes)))
 
 
 def validation_rows(
@@ -93,7 +105,7 @@ def validation_rows(
 def fixed_thresholds(
     frame: pd.DataFrame, positive: str | None, rules: Sequence[str] = RULES
 ) -> dict[str, float]:
-    """Thresholds of rules on the scores of all validation sets together.
+    """Thresholds of rules on the scores of all validation sets together, for a model in use.
 
     Args:
         frame: Score table; its validation rows are used.
@@ -106,9 +118,25 @@ def fixed_thresholds(
     if positive is None:
         return {}
     own = frame[kind_of(frame["split"]) == "val"]
-    truth, scores = (own["label"] == positive).to_numpy(), own[f"score_{positive}"].to_numpy(float)
+    truth, scores = (own["label"] == positive).to_numpy(), deployed_scores(own, positive)
     found = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
     return {rule: value for rule, value in found.items() if value is not None}
+
+
+def rank_threshold(
+    frame: pd.DataFrame, classes: Sequence[str], positive: str, rule: str
+) -> float | None:
+    """Threshold of a rule on the log-odds of all validation sets together.
+
+    Args:
+        frame: Score table; its validation rows are used.
+        classes: Class names.
+        positive: Positive class.
+        rule: Rule, see `fixed_threshold`.
+    """
+    own = frame[kind_of(frame["split"]) == "val"]
+    scores = ranks(own, classes)[:, list(classes).index(positive)]
+    return fixed_threshold(rule, (own["label"] == positive).to_numpy(), scores)
 
 
 def class_auc(name: str) -> str:
@@ -126,7 +154,8 @@ def figures(
 
     A source with positives only (an attack type) is evaluated with all negatives of its set, a
     source with both classes by itself, and a source with negatives only has accuracy and Brier
-    score. Without a positive class, AUC and average precision are macro-averaged one-vs-rest. The
+    score. Without a positive class, AUC and average precision are macro-averaged one-vs-rest. AUC,
+    EER and average precision rank the images by their log-odds, see `log_odds`. The
     Brier score is in [0, 1] for two classes and in [0, 2] for more; it is NaN if scores are not
     probabilities.
 
@@ -183,17 +212,20 @@ class _ScoreArrays:
         positive: Position of the positive class, or None.
         labels: (n,) class indices.
         scores: (n, C) scores.
+        ranks: (n, C) log-odds.
     """
 
     classes: Sequence[str]
     positive: int | None
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
+    ranks: NDArray[np.float64]
 
     @classmethod
     def of(cls, frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> _ScoreArrays:
         place = None if positive is None else list(classes).index(positive)
-        return cls(classes, place, labels_of(frame, classes), probabilities(frame, classes))
+        scores = probabilities(frame, classes)
+        return cls(classes, place, labels_of(frame, classes), scores, log_odds(scores))
 
     def metrics(
         self, name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
@@ -210,7 +242,7 @@ class _ScoreArrays:
         eer, positives = float("nan"), 0
         if self.positive is not None:
             truth = self.labels[against] == self.positive
-            eer = float(equal_error_rate(truth, self.scores[against, self.positive])[0])
+            eer = float(equal_error_rate(truth, self.ranks[against, self.positive])[0])
             positives = int((labels == self.positive).sum())
         found: dict[str, object] = {
             "set": name,
@@ -231,17 +263,15 @@ class _ScoreArrays:
 
     def _auc(self, rows: NDArray[np.intp], positive: int | None) -> float:
         if positive is not None:
-            return float(auc(self.labels[rows] == positive, self.scores[rows, positive]))
-        return float(macro_auc(self.labels[rows], self.scores[rows]))
+            return float(auc(self.labels[rows] == positive, self.ranks[rows, positive]))
+        return float(macro_auc(self.labels[rows], self.ranks[rows]))
 
     def _precision(self, rows: NDArray[np.intp]) -> float:
         """Average precision of the positive class, or macro average over the classes present."""
         wanted = range(len(self.classes)) if self.positive is None else [self.positive]
-        labels, scores = self.labels[rows], self.scores[rows]
+        labels, own = self.labels[rows], self.ranks[rows]
         found = [
-            average_precision(labels == one, scores[:, one])
-            for one in wanted
-            if (labels == one).any()
+            average_precision(labels == one, own[:, one]) for one in wanted if (labels == one).any()
         ]
         return float(np.mean(found)) if found else float("nan")
 
@@ -261,19 +291,28 @@ def stack(
     positive: str | None,
     negatives: str | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
-    """Labels, scores (S, n) or (S, n, C), and groups of one evaluation set over seeds."""
+    """Labels, log-odds (S, n) or (S, n, C), and groups of one evaluation set over seeds.
+
+    Args:
+        frames: Score table of each seed, of the same images in the same order.
+        name: Evaluation set.
+        classes: Class names.
+        positive: Positive class, or None: log-odds of all classes.
+        negatives: See `validation_rows`.
+
+    Raises:
+        InputError: The tables are of different images.
+    """
     parts = [validation_rows(frame, name, classes, negatives) for frame in frames]
     first = parts[0]
+    if not all(np.array_equal(part["path"], first["path"]) for part in parts[1:]):
+        raise InputError(f"the score tables of {name} are of different images")
     groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
     if positive is not None:
-        labels = (first["label"] == positive).to_numpy()
+        place = list(classes).index(positive)
         return (
-            labels,
-            np.stack([part[f"score_{positive}"].to_numpy(float) for part in parts]),
+            (first["label"] == positive).to_numpy(),
+            np.stack([ranks(part, classes)[:, place] for part in parts]),
             groups,
         )
-    return (
-        labels_of(first, classes),
-        np.stack([probabilities(part, classes) for part in parts]),
-        groups,
-    )
+    return labels_of(first, classes), np.stack([ranks(part, classes) for part in parts]), groups

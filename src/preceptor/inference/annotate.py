@@ -143,6 +143,7 @@ def compute_maps(
         marked = rise_rows(model, rows, classes, rise, precision, progress)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
+    probabilities = found.probabilities.astype(np.float32)
     return MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
@@ -155,8 +156,8 @@ def compute_maps(
         workspace.manifest.table["name"].to_numpy(object)[chosen],
         (maps if method == "cells" else normalise(maps)).numpy().astype(np.float16),
         classes.astype(np.int32),
-        found.probabilities[np.arange(len(chosen)), classes],
-        found.probabilities,
+        probabilities[np.arange(len(chosen)), classes],
+        probabilities,
         error=error,
     )
 

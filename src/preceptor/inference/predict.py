@@ -32,13 +32,14 @@ class Predictions:
     """Predictions of a model for each row.
 
     Args:
-        probabilities: (n, C) float32.
+        probabilities: (n, C) float64 softmax of the logits; the smallest ones keep the order of
+            images with large log-odds.
         cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `tta` means of
             normalized maps; or None.
         cam_classes: (n,) int64 class of each map, or None.
     """
 
-    probabilities: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
     cams: Tensor | None = None
     cam_classes: NDArray[np.int64] | None = None
 
@@ -96,12 +97,12 @@ def _predict(
         for _, batch in in_order(rows, batch_size):
             images = to_device(batch.images, device, channels_last)
             found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)
-            probabilities.append(found.cpu())
+            probabilities.append(found)
             watchdog.beat()
             if cam is not None:
                 maps.append(cam.cpu())
                 classes.append(wanted.cpu())
-    empty = np.zeros((0, len(model.spec.classes)), np.float32)
+    empty = np.zeros((0, len(model.spec.classes)))
     return Predictions(
         torch.cat(probabilities).numpy() if probabilities else empty,
         torch.cat(maps) if maps else None,
@@ -116,18 +117,18 @@ def _look(
     labels: Tensor,
     cams: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(B, C) probabilities, (B, h, w) raw maps or None, and (B,) classes of the maps."""
+    """(B, C) float64 probabilities on the CPU, (B, h, w) raw maps or None, (B,) their classes."""
     prepared = model.preprocess(images)
     if cams is None:
         logits, _ = call(prepared)
-        return logits.float().softmax(1), None, labels
+        return _softmax(logits), None, labels
     if cams == "cells":
         positive = torch.full_like(labels, model.spec.positive_index)
         out = call(prepared, positive, decision=True)
-        return out.logits.float().softmax(1), out.evidence.float().sigmoid(), positive
+        return _softmax(out.logits), out.evidence.float().sigmoid(), positive
     decision = {"decision": True} if cams == "decision" else {}
     out = call(prepared, "predicted" if cams == "predicted" else labels, **decision)
-    return out.logits.float().softmax(1), out.saliency.float(), out.classes
+    return _softmax(out.logits), out.saliency.float(), out.classes
 
 
 def _looks(
@@ -146,7 +147,7 @@ def _looks(
         # Maps of all classes, since the predicted class is known only after the last turn.
         decision = {"decision": True} if cams in ("decision", "cells") else {}
         out = call(model.preprocess(turned), *(() if cams is None else ("every",)), **decision)
-        probabilities.append(out.logits.float().softmax(1))
+        probabilities.append(_softmax(out.logits))
         if cams == "cells":  # probabilities, which are comparable between the turns
             maps.append(turn_all(out.evidence.float().sigmoid(), turn.back))
         elif cams is not None:
@@ -154,13 +155,18 @@ def _looks(
             normalised = normalise(every.flatten(0, 1)).view_as(every)
             maps.append(turn_all(normalised, turn.back))
     mean = torch.stack(probabilities).mean(0)
-    wanted = mean.argmax(1) if cams == "predicted" else labels
+    wanted = mean.argmax(1).to(labels.device) if cams == "predicted" else labels
     if cams == "cells":
         wanted = torch.full_like(labels, model.spec.positive_index)
     cam = None
     if cams is not None:
         cam = torch.stack(maps).mean(0)[torch.arange(len(images), device=images.device), wanted]
     return mean, cam, wanted
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax in float64, on the CPU: some devices have no float64."""
+    return logits.float().cpu().double().softmax(1)
 
 
 def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from preceptor.evaluation.reliability import (
     Bins,
@@ -10,7 +14,7 @@ from preceptor.evaluation.reliability import (
     calibration_error,
     reliability_bins,
 )
-from preceptor.evaluation.scores import stack
+from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.evaluation.units import unit_codes
 from preceptor.report.blocks import Block, FigureBlock, TableBlock, Text, slug
 from preceptor.report.cells import Cell, Line, Table, color, short
@@ -71,21 +75,28 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
 def _reliability(plan: Plan, results: Results, arm: Arm) -> tuple[CalibrationError, Bins] | None:
     """ECE and bins of an arm; images are resampled with the scores of all seeds."""
     frames = results.files.tests_of(plan, arm)
-    if not frames:
+    parts = [frames[seed][frames[seed]["split"] == results.primary] for seed in sorted(frames)]
+    if not any(map(len, parts)):
         return None
-    labels, scores, groups = stack(
-        [frames[seed] for seed in sorted(frames)],
-        results.primary,
-        results.classes,
-        results.positive,
-    )
-    if not len(labels):
-        return None
-    if results.positive is None:
-        hits = (scores.argmax(2) == labels).ravel()
-        scores = scores.max(2)
-    else:
-        hits = np.tile(np.asarray(labels, bool), len(scores))
-    values = scores.ravel().clip(0, 1)
-    units = np.tile(unit_codes(groups, len(labels)), len(scores))
+    scored = [_scored(part, results) for part in parts]
+    hits, values = (np.concatenate(side) for side in zip(*scored, strict=True))
+    units = _units(parts, draws=plan.protocol.study.draws)
     return calibration_error(hits, values, units), reliability_bins(hits, values)
+
+
+def _scored(part: pd.DataFrame, results: Results) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Hits and scores of one seed: of the positive class, or of the most probable one."""
+    labels, chances = labels_of(part, results.classes), probabilities(part, results.classes)
+    if results.positive is None:
+        return chances.argmax(1) == labels, chances.max(1).clip(0, 1)
+    place = results.classes.index(results.positive)
+    return labels == place, chances[:, place].clip(0, 1)
+
+
+def _units(parts: Sequence[pd.DataFrame], *, draws: bool) -> NDArray[np.int64]:
+    """Codes of the images or groups of all seeds; with draws, each seed has its own images."""
+    codes = [unit_codes(part["group"].to_numpy(object), len(part)) for part in parts]
+    if draws:
+        starts = np.cumsum([0, *(int(own.max(initial=-1)) + 1 for own in codes[:-1])])
+        codes = [own + start for own, start in zip(codes, starts, strict=True)]
+    return np.concatenate(codes)

@@ -15,7 +15,7 @@ import pandas as pd
 from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import figure_rows, fixed_thresholds
+from preceptor.evaluation.scores import figure_rows, rank_threshold, ranks
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare
@@ -168,9 +168,8 @@ def gather(plan: Plan) -> Results:
             for row in figure_rows(scores, classes, positive, negatives)
         ]
         if validated is not None and tested is not None and positive is not None:
-            rule = protocol.study.threshold
-            fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
-            rates += [row | identity for row in _rates(tested, positive, fixed)]
+            fixed = rank_threshold(validated, classes, positive, protocol.study.threshold)
+            rates += [row | identity for row in _rates(tested, classes, positive, fixed)]
     results = Results(
         primary=protocol.primary,
         positive=positive,
@@ -229,13 +228,15 @@ def _recorded(folder: Path | None) -> dict[str, float | None]:
     return kept | {key: value for key, value in metrics.items() if key != "epoch"}
 
 
-def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> list[dict[str, Any]]:
-    """Error rates of one run on each test set, as rows."""
+def _rates(
+    tested: pd.DataFrame, classes: list[str], positive: str, threshold: float | None
+) -> list[dict[str, Any]]:
+    """Error rates of one run on each test set, as rows; the threshold is one of the log-odds."""
     lines: list[dict[str, Any]] = []
     splits, labels, sources = (
         tested[name].to_numpy(object) for name in ("split", "label", "source")
     )
-    scores = tested[f"score_{positive}"].to_numpy(float)
+    scores = ranks(tested, classes)[:, classes.index(positive)]
     for name in dict.fromkeys(splits):
         own_rows = splits == name
         given = labels[own_rows] == positive, scores[own_rows], list(sources[own_rows])

@@ -29,7 +29,7 @@ from preceptor.runtime.strict_json import with_nan
 from preceptor.study.setting import Setting
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
-_RULES = 3
+_RULES = 4
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
 Rule = Literal["highest", "guided", "val_auc"]

@@ -13,6 +13,7 @@ from preceptor.data.rows import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
 from preceptor.evaluation.auc import macro_auc
+from preceptor.evaluation.log_odds import log_odds
 from preceptor.evaluation.probabilities import accuracy
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
@@ -92,7 +93,7 @@ def validate(
             probabilities = np.concatenate([probabilities, scored[negatives][others]])
         metrics[name] = SetMetrics(
             float(accuracy(rows.labels, scored[name])),
-            float(macro_auc(labels, probabilities)),
+            float(macro_auc(labels, log_odds(probabilities))),
             correlations.get(name),
         )
     return metrics
