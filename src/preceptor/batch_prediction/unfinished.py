@@ -80,7 +80,7 @@ class Unfinished:
     def __init__(self, out: Path, settings: str, batch_size: Callable[[], int]) -> None:
         self.folder = partial_folder(out)
         self.folder.mkdir(exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        self._lock = (self.folder / "lock").open("wb")
         self._rows: BinaryIO | None = None
         self._maps: BinaryIO | None = None
         try:

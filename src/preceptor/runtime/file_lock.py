@@ -29,7 +29,7 @@ def locked(path: Path) -> Iterator[bool]:
     Raises:
         OSError: The file cannot be written.
     """
-    with path.open("w") as file:
+    with path.open("wb") as file:
         yield _lock(file.fileno(), shared=False)
 
 
