@@ -19,7 +19,8 @@ from preceptor.models import build_model
 from preceptor.models.model_folder import load_model, save_model
 assert locale.getpreferredencoding(False).upper() in ("ANSI_X3.4-1968", "US-ASCII", "646")
 folder = Path(sys.argv[1])
-model = build_model("test_byobnet", classes=["gr\\u00fcn", "\\u8d64"], weights="none", input_size=32)
+classes = ["gr\\u00fcn", "\\u8d64"]
+model = build_model("test_byobnet", classes=classes, weights="none", input_size=32)
 save_model(model, folder)
 assert load_model(folder).spec.classes == model.spec.classes
 """
