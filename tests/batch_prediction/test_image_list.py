@@ -81,6 +81,21 @@ def test_manifests(folder: Path, suffix: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_names_of_a_manifest_are_those_of_the_output(folder: Path, suffix: str) -> None:
+    table = pd.DataFrame({"path": ["deep/er/c.tif", "a.JPG"], "name": ["one", "7"]})
+    file = folder / f"list{suffix}"
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    assert list(ImageList([f"scans/list{suffix}"])) == [
+        ListedImage("one", str(folder / "deep/er/c.tif")),
+        ListedImage("7", str(folder / "a.JPG")),
+    ]
+    for wrong, message in ((["one", "one"], "'one' occurs again"), (["one", ""], "name is empty")):
+        table.assign(name=wrong).to_csv(folder / "wrong.csv", index=False)
+        with pytest.raises(InputError, match=message):
+            ImageList(["scans/wrong.csv"])
+
+
 def test_the_mark_of_an_editor_is_no_part_of_the_first_path(folder: Path) -> None:
     assert names("-", lines=("\ufeffa.png\r\n", "b.png\r\n")) == ["a.png", "b.png"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -218,6 +219,25 @@ def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], fold
     assert (
         done.err == f"error: {folder / 'a.csv'}: another process writes it; choose another name\n"
     )
+
+
+def test_an_output_on_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="a system without locks")
+    number = errno.ENOSYS
+
+    def refused(handle: int, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)  # no such file system here
+    out = tmp_path / "a.csv"
+    with Unfinished(out, "settings", lambda: 4) as unfinished:
+        unfinished.remove()
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        Unfinished(out, "settings", lambda: 4)
+    assert caught.value.filename == str(tmp_path / ".a.csv.partial")
 
 
 def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:

@@ -69,4 +69,6 @@ def test_int8_prints_the_auc_before_and_after(tmp_path: Path) -> None:
     assert (shown.code, shown.err) == (0, "")
     assert "before quantization, largest difference of a probability" in shown.out
     assert "AUC on val: 1.0000 of the model, " in shown.out
+    assert shown.out.count(", the decision at the threshold on ") == 2  # before and after
+    assert shown.out.count("errors on val at the threshold: false positives ") == 1
     assert "fixed height and width\n" in shown.out

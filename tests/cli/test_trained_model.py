@@ -102,6 +102,33 @@ def test_a_model_is_trained_marks_and_is_scored(data: Path, model: Path, tmp_pat
     assert "guide" in done.out
 
 
+def test_predicted_maps_belong_to_the_names_of_the_manifest(model: Path, tmp_path: Path) -> None:
+    data = squares(tmp_path / "data").parent
+    table = pd.read_csv(data / "manifest.csv", keep_default_na=False)
+    table.assign(name=[f"image {row}" for row in table.index]).to_csv(
+        data / "manifest.csv", index=False
+    )
+    table = pd.read_csv(data / "manifest.csv", keep_default_na=False)
+    training = table[table["split"] == "train"]
+    training[5:].to_csv(data / "some.csv", index=False)
+    out = tmp_path / "found.csv"
+    command = ("predict", model, data / "some.csv", "--out", out, "--maps", "store")
+    assert here(*command, "--device", "cpu").code == 0
+    names = training["name"].tolist()[5:]
+    assert pd.read_csv(out)["path"].tolist() == names
+    store = tmp_path / "found-maps"
+    assert read_store(store).paths.tolist() == names
+    done = here(
+        "data", "export", "masks", store, "--manifest", data / "manifest.csv",
+        "--to", tmp_path / "masks",
+    )  # fmt: skip
+    assert done.code == 0, done
+    source = {"kind": "store", "path": str(store)}
+    done = here("train", write_run(data, maps=source, alpha=0.1), "--out", tmp_path / "runs")
+    assert done.code == 0, done
+    assert f"{store} has no map of 5 of {len(training)} training images; no map guides" in done.out
+
+
 def test_a_model_marks_by_rise(data: Path, model: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     command = ["annotate", model, data / "manifest.csv", "--out", maps]

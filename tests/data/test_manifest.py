@@ -176,3 +176,17 @@ def test_writing_and_reading_keeps_everything(folder: Path, name: str) -> None:
         again[column] = [os.path.normpath(path) if path else "" for path in again[column]]
     pd.testing.assert_frame_equal(again, manifest.table)
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_manifest_that_is_written_behind_a_link_finds_its_files(folder: Path) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    (folder / "far" / "away" / "big").mkdir(parents=True)
+    (folder / "scratch").symlink_to(folder / "far" / "away" / "big")
+    for place in (folder / "scratch", folder / "scratch" / "deeper"):
+        place.mkdir(exist_ok=True)
+        manifest.write(place / "n.csv")
+        again = Manifest.read(place / "n.csv").table
+        for column in ("path", "saliency"):
+            for old, new in zip(manifest.table[column], again[column], strict=True):
+                assert (old == new == "") or Path(old).samefile(new)
+        assert again["name"].tolist() == manifest.table["name"].tolist()

@@ -95,6 +95,27 @@ def test_human_maps_are_kept_or_replaced(tmp_path: Path) -> None:
     assert centre.index.tolist() == [-1, -1, -1, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("human", ["keep", "replace"])
+def test_a_source_with_maps_of_other_images_is_refused(tmp_path: Path, human: Any) -> None:
+    """With human maps as well, which would guide alone."""
+    write_maps(tmp_path / "store", [0, 4])  # none of these is trained on
+    with pytest.raises(InputError, match=r"none of the 8 .* image is 'd0/0.png', .* 'd1/1.png'"):
+        guides(MapSource(kind="store", path=tmp_path / "store", human=human))
+    write_image(tmp_path / "folder" / "other.png", 2)
+    with pytest.raises(InputError, match="none of the 8 training images: no map has the name"):
+        guides(MapSource(kind="store", path=tmp_path / "folder", human=human))
+
+
+def test_images_that_a_store_lacks_are_counted(tmp_path: Path) -> None:
+    write_maps(tmp_path, [1, 3, 6, 9])  # 1, 2 and 3 have human maps
+    store = MapSource(kind="store", path=tmp_path)
+    assert must(guides(store)).unmatched == 4
+    assert must(guides(store.model_copy(update={"human": "keep"}))).unmatched == 3
+    assert must(guides(store, guide_classes=("b",))).unmatched == 2
+    write_maps(tmp_path, range(COUNT))
+    assert must(guides(store)).unmatched == 0
+
+
 def test_the_centre_is_one_gaussian_for_all() -> None:
     found = must(guides(MapSource(kind="centre")))
     assert found.array is not None
@@ -201,7 +222,7 @@ def test_a_damaged_map_image_is_named(tmp_path: Path) -> None:
 
 
 def test_no_map_at_all_is_refused(tmp_path: Path) -> None:
-    none = "none of the 8 training images has a map"
+    none = "none of the 8 training images"
     with pytest.raises(InputError, match=none):
         guides(MapSource(kind="human"), annotated=np.zeros(COUNT, bool))
     with pytest.raises(InputError, match=none):

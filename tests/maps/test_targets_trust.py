@@ -188,7 +188,7 @@ def test_what_no_map_is_worth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="trust: entropy is 0 for all 8 maps"):
         trusted(tmp_path, "entropy")
     write_maps(tmp_path, [])
-    with pytest.raises(InputError, match="none of the 8 training images has a map"):
+    with pytest.raises(InputError, match="none of the 8 training images: it has no map"):
         trusted(tmp_path, "entropy")
 
 

@@ -72,3 +72,11 @@ def test_the_largest_loss_of_auc_over_the_sets_counts() -> None:
     assert found.aucs == {"val-a": (1.0, 0.75), "val-b": (1.0, 1.0)}  # val-c has one class
     assert found.largest_loss == 0.25
     assert (found.maps, found.most_probable, found.images) == (None, 1, 7)
+    assert (found.decisions, found.errors) == (None, {})
+
+    low = measure(scored(before), scored(after), images, 1, 0.15)  # type: ignore[arg-type]
+    assert low.decisions == 0
+    high = measure(scored(before), scored(after), images, 1, 0.8000000001)  # type: ignore[arg-type]
+    assert (high.decisions, high.most_probable) == (1, 1)
+    # 0.8 in float32 lies above the threshold.
+    assert high.errors == {"val-a": ((0.0, 0.0), (0.5, 0.0)), "val-b": ((0.0, 1.0), (0.0, 1.0))}

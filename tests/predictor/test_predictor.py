@@ -237,6 +237,8 @@ def test_thresholds(
         ("plain", "", "no such threshold"),
         ("plain", "nan", "not a finite number"),
         ("plain", float("inf"), "not a finite number"),
+        ("plain", "50", "a score is a probability; give a number from 0 to 1, or the name"),
+        ("plain", -0.1, "threshold -0.1: a score is a probability"),
         ("three", 0.5, "no positive class"),
     ],
 )
@@ -335,6 +337,29 @@ def test_predictions_do_not_depend_on_the_batch_size(
     part = found[3:5]
     np.testing.assert_array_equal(part.probabilities, found.probabilities[3:5])
     assert part.decision == found.decision[3:5]
+
+
+def test_an_opened_image_can_be_given_several_times(
+    models: dict[str, Path], image_files: ImageFiles
+) -> None:
+    """It is decoded when it is used first, which threads must not do at once."""
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=8, workers=8)
+    for file in image_files.good:
+        one = predictor(file)
+        for _ in range(5):
+            with Image.open(file) as image:
+                found = predictor([image] * 16)
+            np.testing.assert_array_equal(found.sizes, [one.size] * 16)
+            np.testing.assert_allclose(found.score, one.score, atol=1e-6)
+
+
+def test_a_map_has_one_of_two_sizes(models: dict[str, Path], image_files: ImageFiles) -> None:
+    predictor: Any = preceptor.load(models["plain"], device="cpu")
+    message = "at 'pixels' is no size of a map; give grid or image"
+    with pytest.raises(InputError, match=message):
+        predictor(image_files.good[0], at="pixels")
+    with pytest.raises(InputError, match=message):
+        next(predictor.stream(image_files.good, at="pixels"))
 
 
 def test_thresholds_are_compared_in_float64() -> None:

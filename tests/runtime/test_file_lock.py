@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.runtime.file_lock import locked, locked_if_free, shared_lock
+from preceptor.runtime.file_lock import lock_for_good, locked, locked_if_free, shared_lock
 
 fcntl = pytest.importorskip("fcntl", reason="a system without locks")
 
@@ -20,6 +20,15 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
             assert not other
     with locked_if_free(path) as free:
         assert free
+
+
+def test_the_lock_of_an_open_file_lasts_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with path.open("w") as file, path.open("w") as other:
+        assert lock_for_good(file.fileno())
+        assert not lock_for_good(other.fileno())
+        file.close()
+        assert lock_for_good(other.fileno())
 
 
 def test_a_shared_lock_has_many_holders_and_excludes_the_other_kind(tmp_path: Path) -> None:
@@ -52,6 +61,8 @@ def test_without_locks_the_block_runs_and_is_told(
         assert not own
     with locked_if_free(tmp_path / "a.lock") as free:
         assert not free
+    with (tmp_path / "a.lock").open("w") as file:
+        assert lock_for_good(file.fileno())
 
 
 def test_other_errors_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +75,5 @@ def test_other_errors_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fcntl, "flock", failed)
     with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / "a.lock"):
         pass
+    with (tmp_path / "a.lock").open("w") as file, pytest.raises(OSError, match="Input/output"):
+        lock_for_good(file.fileno())

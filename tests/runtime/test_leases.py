@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.errors import HeldError, LeaseLostError
+from preceptor.errors import HeldError, InputError, LeaseLostError
 from preceptor.runtime import leases
 from preceptor.runtime.leases import holder_of, lease
 
@@ -79,6 +80,23 @@ def test_it_is_given_back_whatever_happens_inside(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert holder_of(tmp_path / "run") is None
     assert left(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refused)  # no such file system here
+    with pytest.raises(InputError) as caught, lease(tmp_path / "study"):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path}: its file system has no hard links, which the leases of a study and its runs "
+        "need; choose another --out or store"
+    )
+    assert left(tmp_path / "study") == []
 
 
 def test_another_process_is_waited_for(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.serve.serving import send
 pytest.importorskip("ray.serve", reason="the extra ray is not installed")
 import ray
 
+from preceptor.errors import InputError
 from preceptor.serve.ray import APPLICATION, application_of, serving_on_ray
 from preceptor.serve.served_model import ModelPath
 from preceptor.serve.settings import ServeSettings
@@ -37,16 +38,54 @@ def nodes() -> Iterator[Nodes]:
             ray.shutdown()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 @pytest.fixture
 def address(nodes: Nodes, served_folders: dict[str, Path]) -> Iterator[str]:
     """Address of a proxy in front of two models."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     models = [ModelPath(name, path) for name, path in served_folders.items()]
     settings = ServeSettings(device="cpu", batch_size=8, workers=1, reload=0.0)
     application = application_of(models, settings, None, None, replicas=2, cores=0.2)
     with serving_on_ray(application, "127.0.0.1", port):
         yield f"127.0.0.1:{port}"
+
+
+def test_applications_of_others_stay(nodes: Nodes) -> None:
+    """A second server is refused, and the first one ends nothing but what it has started."""
+    from ray import serve
+
+    @serve.deployment(ray_actor_options={"num_cpus": 0})
+    class Greeting:
+        async def __call__(self, request: object) -> str:
+            return "hello"
+
+    try:
+        with serving_on_ray(Greeting.bind(), "127.0.0.1", port := free_port()):
+            serve.run(Greeting.bind(), name="other", route_prefix="/other")
+            with (
+                pytest.raises(InputError, match=r"already \(applications: preceptor, other\)"),
+                serving_on_ray(Greeting.bind(), "127.0.0.1", free_port()),
+            ):
+                pass
+            assert set(serve.status().applications) == {APPLICATION, "other"}
+        assert set(serve.status().applications) == {"other"}
+        assert send(f"127.0.0.1:{port}", "GET", "/other").status == 200
+        serve.delete("other")
+        with (
+            pytest.raises(InputError, match=r"\(applications: none\); name another cluster"),
+            serving_on_ray(Greeting.bind(), "127.0.0.1", free_port()),
+        ):
+            pass
+    finally:
+        serve.shutdown()
+    with serving_on_ray(Greeting.bind(), "127.0.0.1", free_port()):
+        assert set(serve.status().applications) == {APPLICATION}
+    assert not serve.status().proxies
 
 
 def test_a_killed_node_gives_no_wrong_answer(

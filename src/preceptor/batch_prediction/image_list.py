@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from preceptor.data.images import SUFFIXES
 from preceptor.data.locations.location import Member, is_url, parse
-from preceptor.data.manifest_cells import absolute
+from preceptor.data.manifest_cells import absolute, check_names, text
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
@@ -47,7 +47,8 @@ class ImageList:
         without: Folder whose images are left out, such as that of the maps to be written; or None.
 
     Raises:
-        InputError: An input does not exist or has no images, or a manifest has no column path.
+        InputError: An input does not exist or has no images, or a manifest has no column path or
+            names that are not unique.
     """
 
     def __init__(
@@ -111,19 +112,24 @@ def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
 
 
 def _rows(file: Path) -> list[ListedImage]:
-    """Images of a manifest; other columns than the path are not read."""
+    """Images of a manifest; other columns than `path` and `name` are not read."""
     findings = Findings(str(file))
     raw = read_table(file, findings)
     findings.raise_if_any()
     if "path" not in raw.frame:
         raise InputError(f"{file}: it has no column path; name the column of the images so")
-    names = raw.frame["path"].fillna("").astype(str)
-    if (names == "").any():
-        row = raw.rows[int((names == "").argmax())]
+    written = text(raw.frame["path"])
+    if (written == "").any():
+        row = raw.rows[int((written == "").argmax())]
         raise InputError(f"{file}: {findings.name(row)}: the path is empty; fill it in")
-    if names.empty:
+    if written.empty:
         raise InputError(f"{file}: it has no rows; add a row per image")
-    paths = absolute(names, file.absolute().parent)
+    names = written
+    if "name" in raw.frame:
+        names = text(raw.frame["name"])
+        check_names(names, raw.rows, findings)
+        findings.raise_if_any()
+    paths = absolute(written, file.absolute().parent)
     return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
 
 

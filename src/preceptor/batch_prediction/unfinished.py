@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from preceptor.errors import HeldError, InputError
+from preceptor.runtime.file_lock import lock_for_good
 from preceptor.runtime.result_folder import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # on Windows, two processes with the same output are not told apart
-    fcntl = None  # type: ignore[assignment]
 
 ROWS, MAPS, STATE = "rows.jsonl", "maps.f16", "state.json"
 
@@ -84,11 +80,15 @@ class Unfinished:
     def __init__(self, out: Path, settings: str, batch_size: Callable[[], int]) -> None:
         self.folder = partial_folder(out)
         self.folder.mkdir(exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        self._lock = (self.folder / "lock").open("wb")
         self._rows: BinaryIO | None = None
         self._maps: BinaryIO | None = None
         try:
-            self._hold(out)
+            # Where there are no locks, two processes with the same output are not told apart.
+            with self._named_errors():
+                is_own = lock_for_good(self._lock.fileno())  # released if the process dies
+            if not is_own:
+                raise HeldError(f"{out}: another process writes it; choose another name")
             self.state = self._read(settings) or State(settings, batch_size())
             self._rows = self._open(ROWS, self.state.rows)
             self._maps = self._open(MAPS, self.state.maps)
@@ -148,14 +148,6 @@ class Unfinished:
         except OSError as error:
             error.filename = str(self.folder)
             raise
-
-    def _hold(self, out: Path) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released if the process dies
-        except OSError as error:
-            raise HeldError(f"{out}: another process writes it; choose another name") from error
 
     def _read(self, settings: str) -> State | None:
         """State of an earlier process; None if there is none."""

@@ -123,6 +123,13 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
     for name, (before, after) in exported.parity.aucs.items():
         print(f"AUC on {name}: {before:.4f} of the model, {after:.4f} of the export, "
               f"difference {after - before:+.4f}")  # fmt: skip
+    if exported.float_parity is not None:  # in float32, decisions are the same but for rounding
+        for name, rates in exported.parity.errors.items():
+            model, export = rates
+            print(f"errors on {name} at the threshold: false positives "
+                  f"{model.false_positive:.2%} of the model, {export.false_positive:.2%} of the "
+                  f"export; false negatives {model.false_negative:.2%} of the model, "
+                  f"{export.false_negative:.2%} of the export")  # fmt: skip
     if not validation:
         print("note: without a manifest, the check used synthetic images and has no AUC")
 
@@ -132,8 +139,11 @@ def _differences(parity: Parity, kind: str) -> str:
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
     gap = parity.distances
     distances = "" if gap is None else f", of a distance from training {gap:.1e} of its value"
+    decisions = ""
+    if parity.decisions is not None:
+        decisions = f", the decision at the threshold on {parity.decisions:,}"
     return (
         f"largest difference of a probability {parity.probabilities:.1e}{maps}{distances} on "
         f"{parity.images:,} {kind} images; the most probable class differs on "
-        f"{parity.most_probable:,}"
+        f"{parity.most_probable:,}{decisions}"
     )

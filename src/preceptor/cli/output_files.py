@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def check_target(
         raise InputError(f"{option} {path} exists already; choose another name")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"{option} {path}: folder {path.parent} cannot be written; choose another one"
+        )
     if copied is not None and copied.resolve() in path.resolve().parents:
         raise InputError(
             f"{option} {path} is inside {copied}, which is copied; choose a place outside"

@@ -26,6 +26,7 @@ from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_t
 from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.html_table import rows_table
 from preceptor.runtime.progress import Progress
+from preceptor.runtime.relative_paths import RelativePaths
 from preceptor.runtime.replace_file import replacing
 
 
@@ -299,9 +300,11 @@ def _relative(paths: pd.Series, folder: Path) -> pd.Series:
     if (paths.str.startswith(prefix) | (paths == "")).all():
         return paths.str.removeprefix(prefix)
 
-    def from_folder(path: str) -> str:
+    from_folder = RelativePaths(folder)
+
+    def near(path: str) -> str:
         file, name = split_member(path)
-        near = os.path.relpath(file, folder) if file else ""
+        near = from_folder.of(file) if file else ""
         return f"{near}::{name}" if name else near
 
-    return paths.map(from_folder).astype("str")
+    return paths.map(near).astype("str")

@@ -104,7 +104,7 @@ def check_cells(
     for column in ("label", "split", "source", "group"):
         _check_printable(table[column], column, rows, findings)
     if "name" in frame:
-        _check_names(table["name"], rows, findings)
+        check_names(table["name"], rows, findings)
     _check_labels(table, rows, findings, need, classes)
     _check_splits(table, rows, findings, need)
     _check_groups(table, rows, findings)
@@ -265,7 +265,8 @@ def _times(frame: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> 
     return values
 
 
-def _check_names(names: pd.Series, rows: NDArray[np.int64], findings: Findings) -> None:
+def check_names(names: pd.Series, rows: NDArray[np.int64], findings: Findings) -> None:
+    """Note names of images that are empty or occur again."""
     fix = "write a unique name (it identifies the image in outputs), or rename the column"
     note(findings, rows, names == "", "name is empty", fix)
     again = names.duplicated() & (names != "")

@@ -69,6 +69,7 @@ class MapTargets:
         human_post: Post-processing of human maps.
         human_rows: (n,) manifest row whose human map guides each row; None = the row itself.
         masks: Treatment of the maps as masks; None = maps of any scale.
+        unmatched: Number of rows without guidance because a store or folder lacks their maps.
     """
 
     weight: NDArray[np.float32]
@@ -78,6 +79,7 @@ class MapTargets:
     human_post: Callable[[Tensor], Tensor] | None = None
     human_rows: NDArray[np.int64] | None = None
     masks: Masks | None = None
+    unmatched: int = 0
 
     @classmethod
     def human(cls, weight: NDArray[np.float32] | NDArray[np.bool_]) -> MapTargets:

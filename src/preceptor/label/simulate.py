@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -43,6 +42,7 @@ from preceptor.label.teacher import Mask, overlap
 from preceptor.label.teacher_config import TeacherConfig
 from preceptor.runtime.failed_writes import named_errors
 from preceptor.runtime.new_folder import clear, new_folder
+from preceptor.runtime.relative_paths import RelativePaths
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.tied_command import start_tied
 from preceptor.version import __version__
@@ -159,8 +159,7 @@ def _simulate(
 ) -> None:
     """Add the answers that are left, for the images of a manifest that are known or not asked."""
     # The export of a simulation names the images as its manifest does: relative to the folder.
-    relative = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
-    table = table.assign(path=relative)
+    table = table.assign(path=table["path"].map(RelativePaths(folder).of))
     known = {
         path: _Known(label, saliency)
         for path, label, saliency in zip(*(table[c] for c in _KNOWN), strict=True)

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from preceptor.config.image_format import Fit
 from preceptor.config.maps import KIND_NAMES, MapSource, Trust
 from preceptor.data.cache import ImageSource
-from preceptor.data.canvas_format import MAP_SIDE
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
 from preceptor.data.rows import MapArray
 from preceptor.data.stored_map import on_unit_square
-from preceptor.errors import InputError
+from preceptor.errors import InputError, without_secrets
 from preceptor.maps.map_folder import map_files
 from preceptor.maps.plugin_maps import plugin_maps
 from preceptor.maps.principal_components import (
@@ -165,6 +164,9 @@ def _from_store(
     store = read_store(path, columns=("map", "error", *extra))
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
+    if not (found >= 0).any():
+        known = f"its first image is {_shown(store.paths)}" if place else "it has no map"
+        raise _no_match(path, names, known)
     # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
     excluded = np.append(~store.settled, False)[found]
     found[excluded] = -1
@@ -180,6 +182,20 @@ def _from_store(
     return PlacedMaps(maps, index, regions, weights, excluded)
 
 
+def _no_match(path: Path, names: NDArray[np.object_], known: str) -> InputError:
+    """Error of maps of which none is that of an image of the run."""
+    return InputError(
+        f"maps: {path} contains none of the {len(names):,} training images: {known}, and that of "
+        f"the manifest is {_shown(names)}; make maps for this manifest, or name its images as the "
+        "maps do, in a column name"
+    )
+
+
+def _shown(names: NDArray[np.object_]) -> str:
+    """First one of the names of images."""
+    return repr(without_secrets(str(names[0])))
+
+
 def _from_folder(
     path: Path, names: NDArray[np.object_], *, scaled: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -191,8 +207,9 @@ def _from_folder(
             index[position] = len(maps)
             found = on_unit_square(decode_map(file))
             maps.append(found / max(float(found.max()), 1e-12) if scaled else found)
-    stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
-    return stacked, index
+    if not maps:
+        raise _no_match(path, names, "no map has the name of one")
+    return np.stack(maps), index
 
 
 def trust_weights(

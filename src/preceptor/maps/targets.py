@@ -84,13 +84,19 @@ def build_map_targets(
     if config.guide_classes is not None:
         guided = np.isin(labels, config.guide_classes)
         usable, excluded = usable & guided, excluded & guided
+    unmatched = 0
+    if placed is not None and source.kind == "store":
+        expected = np.isin(labels, config.guide_classes or np.unique(labels))
+        if source.marks:
+            expected &= marked
+        unmatched = int((expected & ~usable & (placed.index < 0) & ~placed.excluded).sum())
     if not usable.any():
         raise _no_map(source, len(rows), int(excluded.sum()))
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
     if trust is not None:
         weight *= _mean_one(trust, (weight > 0) & (index >= 0), source)
     post, human_post = _applied(config.post), _applied(config.human_post)
-    return MapTargets(weight, array, index, post, human_post, human_rows, masks)
+    return MapTargets(weight, array, index, post, human_post, human_rows, masks, unmatched)
 
 
 def marked_classes(manifest: Manifest, annotated: NDArray[np.bool_]) -> list[str]:

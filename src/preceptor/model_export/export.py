@@ -193,7 +193,8 @@ class _Export:
 
     def parity_of(self, compute: Computation) -> Parity:
         """Differences of a computation from the model on the images of the check."""
-        return measure(self.itself, compute, self.images, self.deployed.positive)
+        own = self.deployed
+        return measure(self.itself, compute, self.images, own.positive, own.threshold)
 
     def settled(self, make: Callable[[ExportedProgram], tuple[Made, Computation]]) -> Settled[Made]:
         """What `make` returns for a graph with dynamic sizes, or where that fails with fixed ones.

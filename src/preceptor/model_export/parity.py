@@ -16,6 +16,7 @@ from preceptor.evaluation.auc import auc, macro_auc
 from preceptor.model_export.check_images import CheckImages
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.outputs import GuidedOutput, ModelOutput
+from preceptor.predictor.prediction import decide
 from preceptor.predictor.reference import Reference
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.normalise import normalise
@@ -55,6 +56,18 @@ class Outputs(NamedTuple):
         )
 
 
+class ErrorRates(NamedTuple):
+    """Errors of decisions at a threshold.
+
+    Args:
+        false_positive: Share of the negatives that are at or above it.
+        false_negative: Share of the positives that are below it.
+    """
+
+    false_positive: float
+    false_negative: float
+
+
 Computation = Callable[[NDArray[np.uint8]], Outputs]
 
 
@@ -71,6 +84,10 @@ class Parity:
             only) are left out.
         distances: Largest relative difference of a distance from the training images; None without
             a reference.
+        decisions: Number of images whose decision at the threshold differs; None without a
+            threshold.
+        errors: Error rates of the model and of the export at the threshold, by validation set;
+            sets with one class only are left out.
     """
 
     images: int
@@ -79,6 +96,8 @@ class Parity:
     most_probable: int
     aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     distances: float | None = None
+    decisions: int | None = None
+    errors: Mapping[str, tuple[ErrorRates, ErrorRates]] = field(default_factory=dict)
 
     @property
     def within_tolerance(self) -> bool:
@@ -93,7 +112,11 @@ class Parity:
 
 
 def measure(
-    model: Computation, export: Computation, images: CheckImages, positive: int | None
+    model: Computation,
+    export: Computation,
+    images: CheckImages,
+    positive: int | None,
+    threshold: float | None = None,
 ) -> Parity:
     """Compare two computations on the same batches.
 
@@ -102,6 +125,7 @@ def measure(
         export: Outputs of the export.
         images: Images of the check.
         positive: Index of the positive class, for the AUC; None = macro-averaged AUC.
+        threshold: Threshold of the decision; None = decisions are not compared.
     """
     first, second = [], []
     map_gap: float | None = None
@@ -116,6 +140,11 @@ def measure(
             gaps = np.abs(one.distance - two.distance) / np.maximum(np.abs(one.distance), 1)
             distance_gap = _larger(distance_gap, float(gaps.max()))
     before, after = np.concatenate(first), np.concatenate(second)
+    decisions, errors = None, {}
+    if positive is not None and threshold is not None:
+        one_way, other = (decide(found, positive, threshold) for found in (before, after))
+        decisions = int((one_way != other).sum())
+        errors = _errors(one_way == positive, other == positive, images, positive)
     return Parity(
         images=len(images),
         probabilities=float(np.abs(before - after).max()),
@@ -123,6 +152,8 @@ def measure(
         distances=distance_gap,
         most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
         aucs=_aucs(before, after, images, positive),
+        decisions=decisions,
+        errors=errors,
     )
 
 
@@ -211,4 +242,24 @@ def _aucs(
         ]
         if all(map(math.isfinite, pair)):
             found[str(name)] = (float(pair[0]), float(pair[1]))
+    return found
+
+
+def _errors(
+    before: NDArray[np.bool_], after: NDArray[np.bool_], images: CheckImages, positive: int
+) -> dict[str, tuple[ErrorRates, ErrorRates]]:
+    """Error rates of decisions for the positive class, before and after, by validation set."""
+    found: dict[str, tuple[ErrorRates, ErrorRates]] = {}
+    if images.labels is None or images.sets is None:
+        return found
+    for name in dict.fromkeys(images.sets.tolist()):
+        own = images.sets == name
+        is_positive = own & (images.labels == positive)
+        negative = own & ~is_positive
+        if is_positive.any() and negative.any():
+            first, second = (
+                ErrorRates(float(one[negative].mean()), float((~one[is_positive]).mean()))
+                for one in (before, after)
+            )
+            found[str(name)] = (first, second)
     return found

@@ -44,7 +44,7 @@ def save_model(
     with tensors_to(folder / "model.safetensors"):
         save_file(separate(model.backbone.state_dict()), folder / "model.safetensors")
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
-    (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
+    (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n", encoding="utf-8")
     write_checksums(folder, MODEL_FILES)
 
 
@@ -113,7 +113,7 @@ def load_own_model(
     check_model_folder(folder)
     check_model_files(folder)
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
         for key in ("classes", "mean", "std"):
             values[key] = tuple(values[key])
         values["pool"] = Pool(**values["pool"])

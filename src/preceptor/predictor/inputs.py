@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ from preceptor.errors import InputError, one_line
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """Path or URL, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or
 RGBA."""
+
+# An opened image of Pillow is decoded when it is used first, which two threads cannot do at once.
+# Images share a lock by chance, which is harmless.
+_LOCKS = [Lock() for _ in range(64)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(Path("bytes"), channels, bytes(image))
     if isinstance(image, Image.Image):
-        return pixels_of(image, channels, source_of(image))
+        with _LOCKS[(id(image) >> 4) % len(_LOCKS)]:
+            return pixels_of(image, channels, source_of(image))
     if isinstance(image, np.ndarray):
         return pixels_of(_from_array(image), channels, "array")
     if isinstance(image, str | os.PathLike):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 
@@ -154,7 +154,7 @@ class Predictor:
 
         Raises:
             ImageError: An image cannot be decoded.
-            InputError: An input is of another type, or there is no class `map_of`.
+            InputError: An input is of another type, or there is no class `map_of` or size `at`.
         """
         several = isinstance(images, np.ndarray) and images.ndim == 4
         one = not (several or isinstance(images, list | tuple))
@@ -201,6 +201,7 @@ class Predictor:
         do not depend on where an iteration starts. Other arguments as in `__call__`.
         """
         wanted = self._map_index(map_of)
+        _check_at(at)
         size = batch_size or self.batch_size
         for decoded in self._decoded(images, size):
             good = [one for one in decoded if isinstance(one, Canvases)]
@@ -221,8 +222,9 @@ class Predictor:
         Other arguments as in `__call__`.
 
         Raises:
-            InputError: There is no class `map_of`.
+            InputError: There is no class `map_of` or size `at`.
         """
+        _check_at(at)
         return self._predict(decoded, at, self._map_index(map_of), maps)
 
     def _predict(
@@ -294,3 +296,8 @@ class Predictor:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 network.shutdown(cancel_futures=True)
+
+
+def _check_at(at: At) -> None:
+    if at not in get_args(At):
+        raise InputError(f"at {at!r} is no size of a map; give {' or '.join(get_args(At))}")

@@ -20,15 +20,15 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
 
     Args:
         threshold: Name of a rule, as in `model.json` (eer, fdr=0.05) or with a percentage (fdr5%,
-            bpcer5%); a number; or None, which is eer for models that have it.
+            bpcer5%); a number from 0 to 1; or None, which is eer for models that have it.
         info: Description of the model.
 
     Returns:
         Threshold; None = the decision is the most probable class.
 
     Raises:
-        InputError: The model has no such threshold or no positive class, or the number is not
-            finite.
+        InputError: The model has no such threshold or no positive class, or the number is not from
+            0 to 1.
 
     Example:
         >>> from preceptor.config.image_format import ImageFormat
@@ -48,6 +48,11 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
     if number is not None:
         if not math.isfinite(number):
             raise InputError(f"threshold {threshold!r} is not a finite number")
+        if not 0 <= number <= 1:
+            raise InputError(
+                f"threshold {threshold!r}: a score is a probability; give a number from 0 to 1, or "
+                "the name of a rule, such as fdr5%"
+            )
         return number
     name = rule_name(str(threshold))
     if name not in info.thresholds:

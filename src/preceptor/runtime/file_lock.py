@@ -13,6 +13,8 @@ try:
 except ImportError:  # on Windows writers do not wait, and the last rename is harmless
     fcntl = None  # type: ignore[assignment]
 
+# Errors of a lock that another holder has; EACCES on some network file systems.
+_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
 # Errors of file systems without locks, such as Lustre that is mounted without `flock`.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -27,7 +29,7 @@ def locked(path: Path) -> Iterator[bool]:
     Raises:
         OSError: The file cannot be written.
     """
-    with path.open("w") as file:
+    with path.open("wb") as file:
         yield _lock(file.fileno(), shared=False)
 
 
@@ -71,6 +73,29 @@ def locked_if_free(path: Path) -> Iterator[bool]:
         yield _lock_at_once(handle)
     finally:
         os.close(handle)
+
+
+def lock_for_good(handle: int) -> bool:
+    """Lock an open file until it is closed, unless another holder has the lock.
+
+    Args:
+        handle: File descriptor.
+
+    Returns:
+        False if another holder has it; True as well if the system or its file system has no locks.
+
+    Raises:
+        OSError: Another error of the file system.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _HELD | _NO_LOCKS:
+            raise
+        return error.errno in _NO_LOCKS
+    return True
 
 
 def _lock(handle: int, *, shared: bool) -> bool:

@@ -14,6 +14,7 @@ This is harmless: finished folders have checksums, and mismatching files are com
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -25,7 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from preceptor.errors import HeldError, LeaseLostError
+from preceptor.errors import HeldError, InputError, LeaseLostError
 
 BEAT = 5.0
 """Seconds between two heartbeats."""
@@ -33,6 +34,8 @@ PAUSES = (0.05, 0.2, 0.5)
 """Seconds between looks at a lease that cannot be read, before it counts as lost."""
 DEAD_AFTER = 60.0
 """Seconds without a heartbeat after which a holder on another machine is taken for dead."""
+# Errors of file systems without hard links, such as exFAT and mounted buckets.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
 
     Raises:
         HeldError: Another process holds the lease.
+        InputError: The file system has no hard links.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = _lease_file(folder)
@@ -170,6 +174,13 @@ def _take(path: Path, holder: Holder) -> bool:
         os.link(own, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno in _NO_LINKS and error.filename2 is not None:  # of the link
+            raise InputError(
+                f"{path.parent}: its file system has no hard links, which the leases of a study "
+                "and its runs need; choose another --out or store"
+            ) from error
+        raise
     finally:
         own.unlink(missing_ok=True)
     return True

@@ -247,12 +247,15 @@ def _library() -> Any:
 def serving_on_ray(application: Any, host: str, port: int) -> Iterator[None]:
     """Context in which an application runs on the cluster to which this process is connected.
 
+    At its end Ray Serve is shut down, unless other applications have been added to it.
+
     Args:
         application: Application.
         host: Address of the proxy, on the head of the cluster.
         port: Port of the proxy.
 
     Raises:
+        InputError: Ray Serve runs on the cluster already.
         RunFailedError: It cannot be started.
     """
     serve = _library()
@@ -260,15 +263,36 @@ def serving_on_ray(application: Any, host: str, port: int) -> Iterator[None]:
     from ray.serve.config import HTTPOptions
     from ray.serve.exceptions import RayServeException
 
+    running = serve.status()
+    if running.proxies or running.applications:  # it would keep its own address
+        names = ", ".join(running.applications) or "none"
+        raise InputError(
+            f"--engine ray: Ray Serve runs on this cluster already (applications: {names}); name "
+            "another cluster, or end it with `serve shutdown`"
+        )
     try:
         serve.start(http_options=HTTPOptions(host=host, port=port, location="HeadOnly"))
         serve.run(application, name=APPLICATION, route_prefix="/")
     except (RuntimeError, RayServeException, RayTaskError) as error:
-        serve.shutdown()
+        _end(serve)
         raise RunFailedError(f"--engine ray: the models do not start: {reason(error)}") from error
     try:
         yield
     finally:
+        _end(serve)
+
+
+def _end(serve: Any) -> None:
+    """End the application, and Ray Serve if there is no other one."""
+    from ray.exceptions import RayError
+
+    try:
+        others = set(serve.status().applications) - {APPLICATION}
+    except RayError:  # nothing answers
+        others = set()
+    if others:
+        serve.delete(APPLICATION)
+    else:
         serve.shutdown()
 
 
@@ -296,7 +320,7 @@ def serve_on_ray(
         replicas: Largest number of replicas per model.
 
     Raises:
-        InputError: There is no cluster at the address.
+        InputError: There is no cluster at the address, or Ray Serve runs on it already.
         RunFailedError: The models cannot be started.
     """
     _library()

@@ -287,6 +287,11 @@ def _prepare(
     if ranks.world > 1:
         synchronise(model, device, config.backbone)
     rows = guided_rows(workspace, config, model)
+    if rows.targets is not None and rows.targets.unmatched:
+        run.tell(
+            f"maps: {config.maps.path} has no map of {rows.targets.unmatched:,} of {len(rows):,} "
+            "training images; no map guides these"
+        )
     if len(rows) < ranks.world:
         raise InputError(
             f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "

@@ -47,7 +47,8 @@ class RunTables:
     @classmethod
     def read(cls, folder: Path) -> RunTables:
         """Texts in the folder of a finished run."""
-        metrics, log = ((folder / name).read_text() for name in ("metrics.csv", "log.txt"))
+        names = ("metrics.csv", "log.txt")
+        metrics, log = ((folder / name).read_text(encoding="utf-8") for name in names)
         return cls(metrics, log)
 
 

@@ -13,9 +13,7 @@ from preceptor.data.importers.coco_rle import encode_string
 from preceptor.runtime.strict_json import strict_json
 
 
-def write_coco(
-    images: Iterable[ExportedImage], folder: Path, place: Path, options: ExportOptions
-) -> None:
+def write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `annotations.json`, one annotation for each connected region.
 
     Polygons of COCO have no holes: a hole is joined to its ring by a cut without width.
@@ -23,7 +21,6 @@ def write_coco(
     Args:
         images: Images with their maps.
         folder: Folder that is written.
-        place: Its final place.
         options: Options.
     """
     classes: dict[str, int] = {}

@@ -15,9 +15,7 @@ from preceptor.data.importers.coco_rle import encode_counts
 _NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "_")
 
 
-def write_cvat(
-    images: Iterable[ExportedImage], folder: Path, place: Path, options: ExportOptions
-) -> None:
+def write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `annotations.xml`; the class of an image is a tag.
 
     Shapes of a model have `source="auto"`, others `source="manual"`.
@@ -25,7 +23,6 @@ def write_cvat(
     Args:
         images: Images with their maps.
         folder: Folder that is written.
-        place: Its final place.
         options: Options.
     """
     source = "auto" if options.predictions else "manual"

@@ -88,8 +88,8 @@ class Region:
     mask: NDArray[np.bool_]
 
 
-Writer = Callable[[Iterable[ExportedImage], Path, Path, ExportOptions], None]
-"""Function of images, the folder that is written, its final place, and options."""
+Writer = Callable[[Iterable[ExportedImage], Path, ExportOptions], None]
+"""Function of images, the folder that is written, and options."""
 
 
 def mask_of(image: ExportedImage, options: ExportOptions) -> NDArray[np.bool_]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,19 @@ from preceptor.data.exporters.images import ExportedImage, ExportOptions, Region
 from preceptor.data.exporters.names import FileNames
 from preceptor.data.locations.location import is_local
 from preceptor.errors import InputError
+from preceptor.runtime.relative_paths import RelativePaths
 from preceptor.runtime.strict_json import strict_json
 
 # Version of LabelMe whose format this is.
 _VERSION = "5.5.0"
 
 
-def write_labelme(
-    images: Iterable[ExportedImage], folder: Path, place: Path, options: ExportOptions
-) -> None:
+def write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `NAME.json` for each image; the class of the image is a flag that is set.
 
     Args:
         images: Images with their maps.
         folder: Folder that is written.
-        place: Its final place, from which the paths of the images are written.
         options: Options.
 
     Raises:
@@ -38,7 +35,8 @@ def write_labelme(
     """
     names = FileNames(".json")
     for image in images:
-        name = names.of(image.name)
+        path = folder / names.of(image.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         width, height = image.size
         content = {
             "version": _VERSION,
@@ -46,13 +44,11 @@ def write_labelme(
             "shapes": [
                 _shape(one, image.shape_label, options) for one in regions_of(image, options)
             ],
-            "imagePath": _from(image.path, (place / name).parent),
+            "imagePath": _from(image.path, path.parent),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
         }
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(strict_json(content) + "\n", encoding="utf-8")
 
 
@@ -68,7 +64,7 @@ def _from(image: Path | str, folder: Path) -> str:
             "another format"
         )
     try:
-        return Path(os.path.relpath(image, folder)).as_posix()
+        return Path(RelativePaths(folder).of(str(image))).as_posix()
     except ValueError:
         return Path(image).as_posix()
 

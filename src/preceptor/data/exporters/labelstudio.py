@@ -16,7 +16,7 @@ from preceptor.runtime.strict_json import strict_json
 
 
 def write_labelstudio(
-    images: Iterable[ExportedImage], folder: Path, place: Path, options: ExportOptions
+    images: Iterable[ExportedImage], folder: Path, options: ExportOptions
 ) -> None:
     """Write `tasks.json` and `labeling_config.xml`, the labeling interface of the project.
 
@@ -25,7 +25,6 @@ def write_labelstudio(
     Args:
         images: Images with their maps.
         folder: Folder that is written.
-        place: Its final place.
         options: Options.
     """
     key = "predictions" if options.predictions else "annotations"

@@ -12,15 +12,12 @@ from preceptor.data.exporters.images import ExportedImage, ExportOptions, mask_o
 from preceptor.data.exporters.names import FileNames
 
 
-def write_masks(
-    images: Iterable[ExportedImage], folder: Path, place: Path, options: ExportOptions
-) -> None:
+def write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `masks/NAME.png`: 255 inside and 0 outside, or gray levels without a threshold.
 
     Args:
         images: Images with their maps.
         folder: Folder that is written.
-        place: Its final place.
         options: Options.
     """
     names = FileNames(".png")

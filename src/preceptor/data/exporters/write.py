@@ -93,7 +93,7 @@ def write_export(
 
     with replacing(to) as partial:
         partial.mkdir()
-        FORMATS[name](noted(), partial, to, options)
+        FORMATS[name](noted(), partial, options)
         if not rows:
             raise InputError("there is no image to export; annotate some, or add --all")
         frame = pd.DataFrame(rows)
