@@ -59,18 +59,90 @@ def test_gray_maps_are_kept(tmp_path: Path, images: Path) -> None:
 def test_masks_of_16_bits_keep_marks_of_small_values(
     tmp_path: Path, images: Path, suffix: str
 ) -> None:
-    """As programs write that number the regions of an image."""
+    """As sensors and programs write that use a part of the 16 bits."""
     numbers = np.where(INSIDE, 1, 0).astype(np.uint16)
     (tmp_path / "m").mkdir()
     Image.fromarray(numbers).save(tmp_path / "m" / f"a.{suffix}")
-    numbers[20:, :5] = 3
+    numbers *= 300
+    numbers[20:, :5] = 900
     Image.fromarray(numbers).save(tmp_path / "m" / f"b.{suffix}")
     Image.fromarray(np.zeros_like(numbers)).save(tmp_path / "m" / f"c.{suffix}")
     imported = read_masks(tmp_path / "m")
     _, maps = imported_maps(imported, images, tmp_path / "out")
     assert sorted(maps) == ["a.jpg", "b.jpg"]
     assert (maps["a.jpg"] == INSIDE * 255).all()
-    assert (maps["b.jpg"] == numbers * 85).all()
+    assert (maps["b.jpg"] == numbers // 300 * 85).all()
+
+
+CLASSES = [
+    ("classes", {"a": (0, 1, 2), "b": (0, 2)}, np.uint8),
+    ("border", {"a": (0, 1, 255)}, np.uint8),
+    ("one class a file", {"a": (0, 1), "b": (0, 2), "c": (0, 0)}, np.uint8),
+    ("16 bits", {"a": (0, 1, 3)}, np.uint16),
+    ("labelIds", {"a": (0, 7, 33), "b": (1, 26, 255)}, np.uint8),
+]
+
+
+def save_levels(folder: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]) -> None:
+    """Masks of background, an object and perhaps its border, with these values."""
+    folder.mkdir()
+    for name, values in files.items():
+        pixels = np.full((30, 40), values[0], type_)
+        pixels[INSIDE] = values[1]
+        pixels[20:, :5] = values[-1]
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("files", "type_"), [one[1:] for one in CLASSES], ids=[c[0] for c in CLASSES]
+)
+def test_numbers_of_classes_are_no_strengths(
+    tmp_path: Path, images: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]
+) -> None:
+    save_levels(tmp_path / "m", files, type_)
+    with pytest.raises(PreceptorError, match="taken for numbers of classes") as caught:
+        imported_maps(read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown")
+    assert "labelmap.txt" in str(caught.value)
+    assert "masks of 0 and 255" in str(caught.value)
+    levels = sorted({level for values in files.values() for level in values} - {0, 255})
+    lines = [f"class{level}:{level},{level},{level}::" for level in levels]
+    lines += ["background:0,0,0::", "background:255,255,255::"]
+    (tmp_path / "m" / "labelmap.txt").write_text("\n".join(lines) + "\n")
+    wanted = f"class{files['a'][1]}"
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown", positive=(wanted,)
+    )
+    expected = INSIDE.copy()
+    if files["a"][1] == files["a"][-1]:
+        expected[20:, :5] = True
+    assert (maps["a.jpg"] == expected * 255).all()
+
+
+@pytest.mark.parametrize("values", [(0, 128, 255), (0, 85, 170), (0, 100, 200)])
+def test_few_strengths_are_kept(tmp_path: Path, images: Path, values: tuple[int, ...]) -> None:
+    save_levels(tmp_path / "m", {"a": values}, np.uint8)
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
+    )
+    assert np.unique(maps["a.jpg"]).tolist() == list(values)
+
+
+def test_faint_maps_of_many_levels_are_kept(tmp_path: Path, images: Path) -> None:
+    save_levels(tmp_path / "m", {"b": (0, 1, 2)}, np.uint8)
+    faint = np.arange(1200).reshape(30, 40).astype(np.uint8) % 60
+    save(tmp_path / "m" / "a.png", faint)
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
+    )
+    assert (maps["a.jpg"] == faint).all()
+
+
+def test_numbers_of_classes_in_the_masks_of_class_folders(tmp_path: Path) -> None:
+    save_image(tmp_path / "data" / "fake" / "a.png")
+    (tmp_path / "marks").mkdir()
+    save_levels(tmp_path / "marks" / "fake", {"a": (0, 1, 2)}, np.uint8)
+    with pytest.raises(PreceptorError, match="taken for numbers of classes"):
+        list(read_folders(tmp_path / "data", tmp_path / "marks"))
 
 
 @pytest.mark.parametrize("palette", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from preceptor.data.importers.gray_levels import GrayLevels
 from preceptor.data.importers.image_files import ImageFiles
 from preceptor.data.importers.masks import mask_record
 from preceptor.data.importers.shapes import AnnotatedImage, ImportedAnnotations, Log
@@ -38,6 +39,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             if place in by_place:
                 log.problem(mask, f"{by_place[place]} has the same place", "keep one of them")
             by_place[place] = mask
+        levels = GrayLevels()
         # Where the masks lie within the folder of images, they are no images.
         inside = (
             found.folder.resolve().relative_to(root.resolve()).as_posix() + "/"
@@ -58,11 +60,12 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 yield AnnotatedImage(name, None, (), label, split, of=name)
                 continue
             mask = by_place.pop(place)
-            record = mask_record(found.folder / mask, mask, label, {}, log)
+            record = mask_record(found.folder / mask, mask, label, {}, levels, log)
             if record is not None:
                 yield AnnotatedImage(
                     name, record.size, record.annotations, label, split, True, of=name
                 )
+        levels.check(log, "save masks of 0 and 255")
         for mask in by_place.values():
             log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
 
