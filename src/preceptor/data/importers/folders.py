@@ -57,13 +57,13 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 continue
             place = PurePosixPath(name).with_suffix("").as_posix()
             if place not in by_place or found is None:
-                yield AnnotatedImage(name, None, (), label, split, of=name)
+                yield AnnotatedImage(name, None, (), (label,), split, of=name)
                 continue
             mask = by_place.pop(place)
             record = mask_record(found.folder / mask, mask, label, {}, levels, log)
             if record is not None:
                 yield AnnotatedImage(
-                    name, record.size, record.annotations, label, split, True, of=name
+                    name, record.size, record.annotations, (label,), split, True, of=name
                 )
         levels.check(log, "save masks of 0 and 255")
         for mask in by_place.values():

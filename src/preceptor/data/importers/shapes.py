@@ -147,7 +147,8 @@ class AnnotatedImage:
         name: Name as the file states it; `a.*` if it does not state the suffix.
         size: (width, height) as the file states it, or None.
         annotations: Shapes of all annotators.
-        label: Class of the whole image, or "".
+        labels: Classes of the whole image as the file states them; more than one are a problem
+            unless a table of labels decides.
         split: Split as the file states it, or "".
         examined: Whether a person looked at the image; None = the file does not say. It matters
             where there is no shape.
@@ -161,7 +162,7 @@ class AnnotatedImage:
     name: str
     size: tuple[int, int] | None
     annotations: tuple[Annotation, ...]
-    label: str = ""
+    labels: tuple[str, ...] = ()
     split: str = ""
     examined: bool | None = None
     annotators: tuple[str, ...] = ()

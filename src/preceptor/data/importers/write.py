@@ -161,7 +161,7 @@ class _Reading:
         classes = {one.label for one in drawn if self.alone in (None, one.annotator)}
         row = ImageRow(
             place,
-            record.label,
+            record.labels,
             tuple(sorted(classes)),
             record.split,
             self._examined(record),
@@ -233,7 +233,7 @@ class _Reading:
             names = self.files.names
         for name in names:
             if name not in self.rows:
-                self.rows[name] = ImageRow(name, "", (), "", None, self.root)
+                self.rows[name] = ImageRow(name, (), (), "", None, self.root)
 
     def check_positive(self) -> None:
         """Note the classes of `--positive` that do not occur."""
