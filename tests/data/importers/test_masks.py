@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.data.importers import read_folders, read_masks
+from preceptor.data.importers import read_folders, read_masks, read_yolo
 from preceptor.data.importers.color_names import read_labelmap
 from preceptor.data.importers.shapes import Pixels
 from preceptor.errors import PreceptorError
@@ -242,3 +242,48 @@ def test_a_mask_without_an_image_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "marks" / "real" / "b.png", np.zeros((30, 40), np.uint8))
     with pytest.raises(PreceptorError, match="no image at its place"):
         list(read_folders(tmp_path / "data", tmp_path / "marks"))
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("ending", ["", "_mask"])
+def test_masks_below_the_folder_of_images_are_no_images(
+    tmp_path: Path, linked: bool, ending: str
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        save_image(tmp_path / "all" / name)
+    for name in "ab":
+        pixels = np.where(INSIDE, 255, 0).astype(np.uint8)
+        save(tmp_path / "all" / "masks" / f"{name}{ending}.png", pixels)
+    source = tmp_path / "all" / "masks"
+    if linked:
+        source = tmp_path / "link"
+        source.symlink_to(tmp_path / "all" / "masks")
+    summary, maps = imported_maps(
+        read_masks(source), tmp_path / "all", tmp_path / "out", unmarked="examined"
+    )
+    assert (summary.images, sorted(maps)) == (3, ["a.png", "b.png"])
+
+
+def test_images_beside_their_labels_stay_images(tmp_path: Path) -> None:
+    """The source of another format has its images in it."""
+    for name in "ab":
+        save_image(tmp_path / "all" / "set" / f"{name}.png")
+    (tmp_path / "all" / "set" / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
+    summary, _ = imported_maps(
+        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="unknown"
+    )
+    assert summary.images == 2
+
+
+@pytest.mark.parametrize("ending", ["_map", "_label", "_gt", "_seg", ".mask"])
+def test_an_image_whose_name_ends_as_that_of_a_mask(tmp_path: Path, ending: str) -> None:
+    """Its mask has the whole name, or the name with an ending behind; others are shortened."""
+    for name in (f"a{ending}.jpg", f"b{ending}.jpg", "b.jpg", f"c{ending}.jpg", "d.jpg"):
+        save_image(tmp_path / "images" / name)
+    pixels = np.where(INSIDE, 255, 0).astype(np.uint8)
+    for name in (f"a{ending}", f"b{ending}", f"c{ending}_mask", f"d{ending}"):
+        save(tmp_path / "m" / f"{name}.png", pixels)
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), tmp_path / "images", tmp_path / "out", unmarked="unknown"
+    )
+    assert sorted(maps) == [f"a{ending}.jpg", f"b{ending}.jpg", f"c{ending}.jpg", "d.jpg"]

@@ -27,7 +27,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
         InputError: Something is not a folder, or has no image.
     """
     root = Path(source)
-    files = ImageFiles(root)
+    files = ImageFiles(root, None if masks is None else Path(masks))
     if not files.names:
         raise InputError(f"{root}: there is no image in it; name the folder of the class folders")
     found = ImageFiles(Path(masks)) if masks is not None else None
@@ -40,15 +40,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 log.problem(mask, f"{by_place[place]} has the same place", "keep one of them")
             by_place[place] = mask
         levels = GrayLevels()
-        # Where the masks lie within the folder of images, they are no images.
-        inside = (
-            found.folder.resolve().relative_to(root.resolve()).as_posix() + "/"
-            if found is not None and found.folder.resolve().is_relative_to(root.resolve())
-            else None
-        )
         for name in files.names:
-            if inside is not None and name.startswith(inside):
-                continue
             parts = PurePosixPath(name).parts[:-1]
             label = next((part for part in reversed(parts) if not split_of(part)), "")
             split = next((split for part in reversed(parts) if (split := split_of(part))), "")
@@ -69,4 +61,11 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
         for mask in by_place.values():
             log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
 
-    return ImportedAnnotations("folders", root, read, annotators=(), count=len(files.names))
+    return ImportedAnnotations(
+        "folders",
+        root,
+        read,
+        annotators=(),
+        count=len(files.names),
+        masks=None if found is None else found.folder,
+    )

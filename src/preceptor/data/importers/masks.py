@@ -33,7 +33,7 @@ _NAME_CLASSES = (
 
 
 def read_masks(source: Path | str, *, label: str = "positive") -> ImportedAnnotations:
-    """A folder of mask images, each named as its image (or with `_mask` and the like behind).
+    """A folder of mask images, each named as its image, else with `_mask` and the like behind.
 
     Gray images with two values are masks: the larger value is inside. Gray images with more values
     are maps, kept as they are; those of more than 8 bits are divided by their largest value. If
@@ -72,6 +72,7 @@ def read_masks(source: Path | str, *, label: str = "positive") -> ImportedAnnota
         annotators=(),
         count=len(files.names),
         whole_folder=True,
+        masks=root,
     )
 
 
@@ -102,10 +103,16 @@ def mask_record(
         log.error(of, error, "save it as PNG", path)
         return None
     stem = PurePosixPath(of).with_suffix("")
-    name = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
+    short = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
     splits = [split for part in stem.parts[:-1] if (split := split_of(part))]
     return AnnotatedImage(
-        f"{name}.*", opened.size, shapes, split=splits[-1] if splits else "", examined=True, of=of
+        f"{stem}.*",
+        opened.size,
+        shapes,
+        split=splits[-1] if splits else "",
+        examined=True,
+        of=of,
+        other_name="" if short == stem else f"{short}.*",
     )
 
 

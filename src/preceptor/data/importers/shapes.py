@@ -157,6 +157,7 @@ class AnnotatedImage:
         embedded: Content of an image file that the annotation file contains, or None.
         where: Place in the file, for messages ("images[3]").
         of: File, if there are several.
+        other_name: Name that is looked for if there is no image of this name, or "".
     """
 
     name: str
@@ -170,6 +171,7 @@ class AnnotatedImage:
     embedded: bytes | None = field(default=None, repr=False)
     where: str = ""
     of: str = ""
+    other_name: str = ""
 
 
 class Log:
@@ -219,6 +221,8 @@ class ImportedAnnotations:
             tool that wrote the file.
         count: Number of images, if it is known without a pass.
         whole_folder: Whether images that the source does not mention belong to it, without shapes.
+        masks: Folder whose image files are masks and no images, wherever it lies; None = there is
+            none.
 
     Raises:
         ProblemsError: At the end of an iteration, if anything in the source is wrong.
@@ -232,6 +236,7 @@ class ImportedAnnotations:
     frame: Frame = "upright"
     count: int | None = None
     whole_folder: bool = False
+    masks: Path | None = None
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         log = Log()
