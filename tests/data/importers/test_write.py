@@ -219,6 +219,16 @@ def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
             files.find(name)
 
 
+def test_files_that_have_no_pixels_are_no_images(tmp_path: Path, images: Path) -> None:
+    for suffix in ("pdf", "eps", "h5", "mpg"):
+        (images / f"p0_0.{suffix}").touch()
+    save_image(images / "p9_9.jfif.png").rename(images / "p9_9.JFIF")
+    found = ImageFiles(images).names
+    assert len(found) == 13
+    assert "p9_9.JFIF" in found
+    assert ImageFiles(images).find_stem("p0_0") == "p0_0.png"
+
+
 def test_the_command(tmp_path: Path, images: Path) -> None:
     source(tmp_path)
     command = ["data", "import", "coco", tmp_path / "a.json", "--images", images, "--to"]

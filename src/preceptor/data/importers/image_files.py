@@ -12,8 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from PIL import Image
-
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
 
@@ -42,7 +41,7 @@ class ImageFiles:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder}: it is not a folder; name the folder of the images")
-        suffixes = Image.registered_extensions()
+        suffixes = image_suffixes()
         self._paths: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
         left_out = None if without is None else os.path.realpath(without)
