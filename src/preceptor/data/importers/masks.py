@@ -95,10 +95,10 @@ def mask_record(
         return None
     try:
         if is_gray(opened) and not colors:
-            shape = gray_mask(opened, path, of, levels)
-            shapes = () if shape is None else (Annotation(shape, label),)
+            mask = gray_mask(opened, path, of, levels)
+            shapes = [] if mask is None else [Annotation(mask, label)]
         else:
-            shapes = tuple(_classes(opened, colors))
+            shapes = list(_classes(opened, colors))
     except (ValueError, ImageError) as error:
         log.error(of, error, "save it as PNG", path)
         return None
@@ -108,7 +108,7 @@ def mask_record(
     return AnnotatedImage(
         f"{stem}.*",
         opened.size,
-        shapes,
+        tuple(shapes),
         split=splits[-1] if splits else "",
         examined=True,
         of=of,
