@@ -44,7 +44,8 @@ from sklearn.datasets import load_sample_images
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.images import SUFFIXES, decode_image, load_image
+from preceptor.data.images import decode_image, load_image
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.cores import core_count
 
@@ -109,7 +110,7 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
 
 
 def images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in image_suffixes())
 
 
 def compare_decoders(title: str, files: Sequence[bytes], turns: int) -> None:

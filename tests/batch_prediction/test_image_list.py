@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import features
 
 from preceptor.batch_prediction.image_list import ImageList, ListedImage
 from preceptor.errors import InputError
@@ -38,6 +39,33 @@ def test_folders_and_files_in_their_order(folder: Path) -> None:
     images = ImageList(["scans", "scans"])
     assert images.count() == 8
     assert [image.path for image in images] == 2 * below
+    assert images.left_out() == {".txt": 2, ".csv": 2}
+    assert not ImageList(["scans/a.JPG", "-"]).left_out()
+
+
+def test_suffixes_of_all_formats_of_pixels(folder: Path) -> None:
+    for suffix in ("jfif", "jpe", "jp2", "tga", "avif", "pdf", "eps", "h5", "mpg"):
+        (folder / "deep" / "er" / f"d.{suffix}").touch()
+    known = ["avif"] if features.check("avif") else []
+    expected = ["c.tif", *(f"d.{suffix}" for suffix in [*known, "jfif", "jp2", "jpe", "tga"])]
+    found = names("scans/deep")
+    assert [Path(name).name for name in found] == expected
+    assert [row.path for row in folder_rows(find_source(folder / "deep"))] == [
+        f"er/{name}" for name in expected
+    ]
+
+
+def test_the_folder_of_the_maps_is_left_out_also_behind_a_link(folder: Path) -> None:
+    maps = folder.parent / "maps"
+    maps.mkdir()
+    (maps / "m.png").touch()
+    (folder / "linked").symlink_to(maps)
+    assert "scans/linked/m.png" in names("scans")
+    assert "scans/linked/m.png" in names("scans/**/*.png")
+    for name in ("scans", "scans/**/*.png"):
+        found = [image.name for image in ImageList([name], without=maps)]
+        assert "scans/b.png" in found
+        assert "scans/linked/m.png" not in found
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(
@@ -113,7 +141,7 @@ def test_a_list_of_lines(folder: Path) -> None:
     ("name", "content", "expected"),
     [
         ("missing.png", None, "there is no such file"),
-        ("empty", "", r"the folder has no images \(.bmp .gif"),
+        ("empty", "", r"the folder has no images \(\..* .bmp .bw"),
         ("a.csv", "label\nx\n", "no column path"),
         ("a.csv", "path,label\na.png,x\n,y\n", "row 3: the path is empty"),
         ("a.csv", "path\n", "no rows"),

@@ -89,6 +89,21 @@ def test_without_an_output_the_table_is_printed(models: dict[str, Path], folder:
     assert done.out == (folder / "a.csv").read_text()
 
 
+def test_other_files_of_a_folder_are_counted(models: dict[str, Path], folder: Path) -> None:
+    (folder / "some").mkdir()
+    for name in ("a.TXT", "b.txt", "README", ".hidden"):
+        (folder / "some" / name).touch()
+    (folder / "some" / "linked").symlink_to(folder / "scans")
+    told = "other files left out: 3 (.txt 2, no suffix 1)"
+    done = here("predict", models["plain"], "some", "--out", folder / "some" / "a.csv", *DEVICE)
+    assert told in done.out
+    assert len(read(folder / "some" / "a.csv")) == len(list(ImageList(["scans"])))
+    (folder / "some" / "a.csv").unlink()
+    done = here("predict", models["plain"], "some", *DEVICE)
+    assert told in done.err
+    assert told not in done.out
+
+
 def test_the_name_of_a_map_fits() -> None:
     name = map_file_name(7, ListedImage("scans/" + "𠮷" * 60 + ".png", ""))
     assert name == f"00000/00000007-{'𠮷' * 20}.png"

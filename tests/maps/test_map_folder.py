@@ -74,3 +74,10 @@ def test_messages_have_no_secrets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="matches both") as error:
         found(tmp_path, *images)
     assert str(error.value).endswith("name their maps 3.png.png and 3.jpg.png")
+
+
+def test_maps_below_a_linked_folder_and_files_that_are_no_images(tmp_path: Path) -> None:
+    touched(tmp_path / "other", "a.png", "a.pdf", ".old/b.png")
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "linked").symlink_to(tmp_path / "other")
+    assert found(tmp_path / "maps", "linked/a.jpg", "linked/b.jpg") == ["linked/a.png", None]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preceptor.config.image_format import ImageFormat
+from preceptor.data.pixel_formats import pixel_formats
 from preceptor.errors import InputError
 from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.serve.batcher import Batcher
@@ -30,7 +31,7 @@ from preceptor.serve.served_model import (
     predict_batch,
 )
 from preceptor.serve.settings import ServeSettings
-from preceptor.serve.uploads import Upload, decode_upload, image_formats
+from preceptor.serve.uploads import Upload, decode_upload
 from preceptor.web.refusal import RefusedError
 from tests.image_files import ImageFiles
 from tests.serve.serving import multipart
@@ -159,8 +160,8 @@ def test_names_of_models(tmp_path: Path) -> None:
 
 
 def test_formats_that_run_programs_are_not_decoded() -> None:
-    assert {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"} <= set(image_formats())
-    assert not {"EPS", "PDF", "WMF", "FITS", "HDF5"} & set(image_formats())
+    assert {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"} <= set(pixel_formats())
+    assert not {"EPS", "PDF", "WMF", "FITS", "HDF5"} & set(pixel_formats())
 
 
 def test_a_file_of_two_formats_is_decoded_in_the_one_that_was_measured() -> None:

@@ -1,20 +1,21 @@
 """Images that are named by files, folders, patterns, manifests and lists of paths."""
 
 # os.path and not Path: a million files are listed.
-# ruff: noqa: PTH100, PTH118, PTH122, PTH207
+# ruff: noqa: PTH118, PTH120, PTH122, PTH207
 
 from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preceptor.data.images import SUFFIXES
 from preceptor.data.locations.location import Member, is_url, parse
 from preceptor.data.manifest_cells import absolute, check_names, text
 from preceptor.data.manifest_io import Findings, read_table
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
 
@@ -55,7 +56,7 @@ class ImageList:
         self, inputs: Sequence[str], lines: Iterable[str] = (), without: Path | None = None
     ) -> None:
         self._lines = lines
-        self._without = "" if without is None else os.path.abspath(without)
+        self._without = "" if without is None else os.path.realpath(without)
         self._parts: list[str | list[str] | list[ListedImage]] = []
         for name in inputs:
             self._parts.append(_part(name, self._without))
@@ -81,6 +82,12 @@ class ImageList:
             return None
         return sum(1 for _ in self)
 
+    def left_out(self) -> Counter[str]:
+        """Numbers of files in the folders that are no images, by suffix, without hidden ones."""
+        folders = [one for one in self._parts if isinstance(one, str) and one != LIST]
+        names = (name for one in folders for name in _files_below(one, self._without))
+        return Counter(_suffix(name) for name in names if not _is_image(name))
+
 
 def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
     """A folder or `-`, paths, or images of a manifest."""
@@ -90,17 +97,19 @@ def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
         return [name]
     if os.path.isdir(name):  # noqa: PTH112
         if next(_images_below(name, without), None) is None:
-            known = " ".join(sorted(SUFFIXES))
+            known = " ".join(sorted(image_suffixes()))
             raise InputError(f"{name}: the folder has no images ({known})")
         return name
     if not os.path.lexists(name) and isinstance(parse(name), Member):
         return [name]
     if not os.path.lexists(name):
         found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
+        folders = {os.path.dirname(path) for path in found}
+        left_out = {one for one in folders if _is_below(one, without)}
         paths = [
             path
             for path in found
-            if not os.path.isdir(path) and not _is_below(path, without)  # noqa: PTH112
+            if not os.path.isdir(path) and os.path.dirname(path) not in left_out  # noqa: PTH112
         ]
         if not paths:
             what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
@@ -134,16 +143,30 @@ def _rows(file: Path) -> list[ListedImage]:
 
 
 def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
-    """Images of a folder and the folders below it; hidden ones and those of one folder left out."""
+    """Images of a folder and the folders below it."""
+    for path in _files_below(folder, without):
+        if _is_image(path):
+            yield ListedImage(path, path)
+
+
+def _files_below(folder: str, without: str) -> Iterator[str]:
+    """Files of a folder and the folders below it; hidden ones and those of one folder left out."""
     for base, folders, names in walk(folder):
         folders[:] = [one for one in folders if not _is_below(os.path.join(base, one), without)]
         for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                path = os.path.join(base, name)
-                yield ListedImage(path, path)
+            if not name.startswith("."):
+                yield os.path.join(base, name)
+
+
+def _is_image(path: str) -> bool:
+    return _suffix(path) in image_suffixes()
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def _is_below(path: str, folder: str) -> bool:
-    """Whether a path is a folder, given as an absolute path, or lies below it; False for ""."""
-    whole = os.path.abspath(path)
+    """Whether a folder is another one, given without links, or lies below it; False for ""."""
+    whole = os.path.realpath(path) if folder else ""
     return bool(folder) and (whole == folder or whole.startswith(folder + os.sep))

@@ -139,6 +139,7 @@ def predict(
             models, threshold=threshold, tta=tta, device=device, precision=precision,
             batch_size=batch_size, workers=workers,
         )  # fmt: skip
+    left_out = images.left_out()  # before files are written, perhaps into a folder of the images
     numbers = count(1)
 
     def report_bad(name: str, reason: str) -> None:
@@ -161,6 +162,13 @@ def predict(
         print(f"wrote {out}: {found.decisions.total() + found.bad:,} images ({decisions})")
         if output is not None:
             print(f"maps {output.folder}")
+    if left_out:
+        kinds = ", ".join(f"{kind or 'no suffix'} {n:,}" for kind, n in left_out.most_common(5))
+        more = ", …" if len(left_out) > 5 else ""
+        print(
+            f"other files left out: {left_out.total():,} ({kinds}{more})",
+            file=sys.stderr if out is None else sys.stdout,
+        )
     if found.bad:
         total = found.decisions.total() + found.bad
         where = "" if out is None else f"; the column error of {out} has the reasons"

@@ -22,11 +22,6 @@ from preceptor.data.locations.read import read_content
 from preceptor.data.pixels import as_map, as_opaque, as_pixels
 from preceptor.errors import InputError
 
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""Suffixes of image files in a folder."""
-
 _ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from preceptor.data.images import SUFFIXES
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.errors import InputError, is_control
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.walk import walk
@@ -76,7 +76,7 @@ def find_source(path: Path) -> Source:
         return Source(place, place, True, digest.hexdigest())
     if not place.is_file():
         raise InputError(f"{path}: there is no such manifest or folder; correct the path")
-    if place.suffix.lower() in SUFFIXES:
+    if place.suffix.lower() in image_suffixes():
         raise InputError(f"{path}: it is one image; name its folder")
     return Source(place, place.parent, False, file_digest(place))
 
@@ -96,10 +96,11 @@ def folder_rows(source: Source) -> list[Row]:
 def _files(folder: Path) -> list[str]:
     """Image files below a folder, as paths from it, sorted; hidden ones are left out."""
     found = []
+    suffixes = image_suffixes()
     for base, _, names in walk(str(folder)):
         inside = os.path.relpath(base, folder)
         for name in names:
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
                 continue
             path = name if inside == "." else os.path.join(inside, name)
             if not any(map(is_control, path)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.errors import InputError, without_secrets
+from preceptor.runtime.walk import walk
 
 
 def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
@@ -17,7 +17,7 @@ def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
     one more (`a.jpg.png` for `a.jpg`, where there is an `a.png` as well).
 
     Args:
-        folder: Folder of the maps; other files and hidden files are ignored.
+        folder: Folder of the maps; other files, hidden files and hidden folders are ignored.
         names: (n,) names of the images.
 
     Returns:
@@ -41,10 +41,11 @@ class _Folder:
     """Map images of a folder by their relative paths, with and without the last suffix."""
 
     def __init__(self, folder: Path) -> None:
-        suffixes = Image.registered_extensions()
+        suffixes = image_suffixes()
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, list[Path]] = {}
-        for file in sorted(folder.rglob("*.*")):
+        files = (Path(base, name) for base, _, names in walk(str(folder)) for name in names)
+        for file in sorted(files):
             if file.suffix.lower() in suffixes and not file.name.startswith("."):
                 path = file.relative_to(folder)
                 self._by_name[path.as_posix()] = file

@@ -7,35 +7,18 @@ import binascii
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from preceptor.config.image_format import ImageFormat
+from preceptor.data.pixel_formats import pixel_formats
 from preceptor.errors import is_control
 from preceptor.predictor.inputs import BadImage, Canvases, canvases_of
 from preceptor.serve.multipart import parts_of
 from preceptor.web.json_body import parse
 from preceptor.web.refusal import RefusedError, malformed
 
-# Formats of pixels. Others of Pillow run programs (EPS), or are no images.
-_FORMATS = (
-    "AVIF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
-)
 _RAW = ("application/octet-stream", "binary/octet-stream")
 _FIELDS = 8
 """Parts of a multipart body beside the images."""
@@ -147,17 +130,10 @@ def decode_upload(upload: Upload, formats: Sequence[ImageFormat], pixels: int) -
     return found
 
 
-@cache
-def image_formats() -> list[str]:
-    """Formats of images that are decoded, as far as this installation of Pillow knows them."""
-    Image.init()
-    return [one for one in _FORMATS if one in Image.OPEN]
-
-
 def _opened(upload: Upload) -> Image.Image:
     """Image of which the header was read; nothing is decoded."""
     try:
-        return Image.open(io.BytesIO(upload.content), formats=image_formats())
+        return Image.open(io.BytesIO(upload.content), formats=pixel_formats())
     except UnidentifiedImageError:
         reason = "not an image in a known format, or its header is damaged"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -56,8 +56,8 @@ def test_tags_and_subsets(tmp_path: Path) -> None:
         + image("", "b.png")
     )
     one, other = read(tmp_path, text)
-    assert (one.label, one.split, one.examined) == ("fake", "val", True)
-    assert (other.label, other.split, other.examined) == ("", "", None)
+    assert (one.labels, one.split, one.examined) == (("fake",), "val", True)
+    assert (other.labels, other.split, other.examined) == ((), "", None)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -92,7 +92,7 @@ BAD = [
     ("counts", xml(image('<mask rle="1,2" left="0" top="0" width="2" height="2"/>')), "add up to"),
     ("large", xml(image('<mask rle="9" left="0" top="0" width="99" height="2"/>')), "does not fit"),
     ("traversal", xml(image("", "../../a.png")), "leads out of the folder"),
-    ("tags", xml(image('<tag label="a"/><tag label="b"/>')), "it has the tags"),
+    ("tags", xml(image('<tag label="a"/><tag label="b"/>')), "gives it 2 classes ('a', 'b')"),
 ]
 
 

@@ -67,7 +67,7 @@ def test_images_without_a_file_have_to_be_decided(tmp_path: Path) -> None:
 
 def test_a_flag_is_the_class_of_the_image(tmp_path: Path) -> None:
     path = save_json(tmp_path / "a.json", file(flags={"fake": True, "real": False}))
-    assert [one.label for one in read_labelme(path)] == ["fake"]
+    assert [one.labels for one in read_labelme(path)] == [("fake",)]
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -116,7 +116,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("bomb", file(shape("mask", [[0, 0], [59_999, 59_999]], mask=bomb())), "pixels) exceeds limit"),
     ("data", file(imageData="%%%"), "imageData is not base64"),
     ("embedded bomb", file(imagePath="b.png", imageData=bomb()), "too large to decode safely"),
-    ("flags", file(flags={"a": True, "b": True}), "are set"),
+    ("flags", file(flags={"a": True, "b": True}), "gives it 2 classes ('a', 'b')"),
 ]
 
 

@@ -25,6 +25,10 @@ def result(kind: str, label: str = "crack", **value: Any) -> dict[str, Any]:
     }
 
 
+def choice(*chosen: object) -> dict[str, Any]:
+    return {"type": "choices", "to_name": "image", "value": {"choices": list(chosen)}}
+
+
 def by(person: object, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"completed_by": person, "result": list(results)} | more
 
@@ -142,9 +146,23 @@ def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:
 
 
 def test_a_choice_is_the_class_of_the_image(tmp_path: Path) -> None:
-    chosen = {"type": "choices", "to_name": "image", "value": {"choices": ["fake"]}}
-    path = save_json(tmp_path / "a.json", [task(by(1, BOX, chosen))])
-    assert [one.label for one in read_labelstudio(path)] == ["fake"]
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX, choice("fake")))])
+    assert [one.labels for one in read_labelstudio(path)] == [("fake",)]
+
+
+@pytest.mark.parametrize("stated", ["id", "geometry", "both"])
+def test_a_choice_on_a_shape_is_not_the_class_of_the_image(tmp_path: Path, stated: str) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    chosen = choice("deep")
+    if stated != "geometry":
+        chosen["id"] = "r1"
+    if stated != "id":
+        chosen["value"] |= {key: BOX["value"][key] for key in ("x", "y", "width", "height")}
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX | {"id": "r1"}, chosen))])
+    imported = read_labelstudio(path)
+    assert imported.notes() == {"choices that belong to a single shape are not read": 1}
+    imported_maps(imported, tmp_path / "images", tmp_path / "out")
+    assert ",crack," in (tmp_path / "out" / "manifest.csv").read_text()
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -180,6 +198,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("bytes", [task(by(1, result("brush", rle=[300])))], "whole numbers from 0 to 255"),
     ("no rle", [task(by(1, result("brush", format="image")))], "the brush has no RLE"),
     ("turned", [task(by(1, BOX | {"image_rotation": 90}))], "was turned by 90°"),
+    ("choices", [task(by(1, choice("a"), choice("b")))], "gives it 2 classes ('a', 'b')"),
+    ("several choices", [task(by(1, choice("a", "b")))], "gives it 2 classes ('a', 'b')"),
+    ("no choice", [task(by(1, choice(3)))], "choices are [3]"),
     ("traversal", [task(by(1, BOX), image="../../a.png")], "leads out of the folder"),
     ("twice", [task(by(1, BOX)), task(by(1, BOX))], "is listed already in tasks[0]"),
 ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.data.importers import read_folders, read_masks
+from preceptor.data.importers import read_folders, read_masks, read_yolo
 from preceptor.data.importers.color_names import read_labelmap
 from preceptor.data.importers.shapes import Pixels
 from preceptor.errors import PreceptorError
@@ -59,18 +59,90 @@ def test_gray_maps_are_kept(tmp_path: Path, images: Path) -> None:
 def test_masks_of_16_bits_keep_marks_of_small_values(
     tmp_path: Path, images: Path, suffix: str
 ) -> None:
-    """As programs write that number the regions of an image."""
+    """As sensors and programs write that use a part of the 16 bits."""
     numbers = np.where(INSIDE, 1, 0).astype(np.uint16)
     (tmp_path / "m").mkdir()
     Image.fromarray(numbers).save(tmp_path / "m" / f"a.{suffix}")
-    numbers[20:, :5] = 3
+    numbers *= 300
+    numbers[20:, :5] = 900
     Image.fromarray(numbers).save(tmp_path / "m" / f"b.{suffix}")
     Image.fromarray(np.zeros_like(numbers)).save(tmp_path / "m" / f"c.{suffix}")
     imported = read_masks(tmp_path / "m")
     _, maps = imported_maps(imported, images, tmp_path / "out")
     assert sorted(maps) == ["a.jpg", "b.jpg"]
     assert (maps["a.jpg"] == INSIDE * 255).all()
-    assert (maps["b.jpg"] == numbers * 85).all()
+    assert (maps["b.jpg"] == numbers // 300 * 85).all()
+
+
+CLASSES = [
+    ("classes", {"a": (0, 1, 2), "b": (0, 2)}, np.uint8),
+    ("border", {"a": (0, 1, 255)}, np.uint8),
+    ("one class a file", {"a": (0, 1), "b": (0, 2), "c": (0, 0)}, np.uint8),
+    ("16 bits", {"a": (0, 1, 3)}, np.uint16),
+    ("labelIds", {"a": (0, 7, 33), "b": (1, 26, 255)}, np.uint8),
+]
+
+
+def save_levels(folder: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]) -> None:
+    """Masks of background, an object and perhaps its border, with these values."""
+    folder.mkdir()
+    for name, values in files.items():
+        pixels = np.full((30, 40), values[0], type_)
+        pixels[INSIDE] = values[1]
+        pixels[20:, :5] = values[-1]
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("files", "type_"), [one[1:] for one in CLASSES], ids=[c[0] for c in CLASSES]
+)
+def test_numbers_of_classes_are_no_strengths(
+    tmp_path: Path, images: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]
+) -> None:
+    save_levels(tmp_path / "m", files, type_)
+    with pytest.raises(PreceptorError, match="taken for numbers of classes") as caught:
+        imported_maps(read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown")
+    assert "labelmap.txt" in str(caught.value)
+    assert "masks of 0 and 255" in str(caught.value)
+    levels = sorted({level for values in files.values() for level in values} - {0, 255})
+    lines = [f"class{level}:{level},{level},{level}::" for level in levels]
+    lines += ["background:0,0,0::", "background:255,255,255::"]
+    (tmp_path / "m" / "labelmap.txt").write_text("\n".join(lines) + "\n")
+    wanted = f"class{files['a'][1]}"
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown", positive=(wanted,)
+    )
+    expected = INSIDE.copy()
+    if files["a"][1] == files["a"][-1]:
+        expected[20:, :5] = True
+    assert (maps["a.jpg"] == expected * 255).all()
+
+
+@pytest.mark.parametrize("values", [(0, 128, 255), (0, 85, 170), (0, 100, 200)])
+def test_few_strengths_are_kept(tmp_path: Path, images: Path, values: tuple[int, ...]) -> None:
+    save_levels(tmp_path / "m", {"a": values}, np.uint8)
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
+    )
+    assert np.unique(maps["a.jpg"]).tolist() == list(values)
+
+
+def test_faint_maps_of_many_levels_are_kept(tmp_path: Path, images: Path) -> None:
+    save_levels(tmp_path / "m", {"b": (0, 1, 2)}, np.uint8)
+    faint = np.arange(1200).reshape(30, 40).astype(np.uint8) % 60
+    save(tmp_path / "m" / "a.png", faint)
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
+    )
+    assert (maps["a.jpg"] == faint).all()
+
+
+def test_numbers_of_classes_in_the_masks_of_class_folders(tmp_path: Path) -> None:
+    save_image(tmp_path / "data" / "fake" / "a.png")
+    (tmp_path / "marks").mkdir()
+    save_levels(tmp_path / "marks" / "fake", {"a": (0, 1, 2)}, np.uint8)
+    with pytest.raises(PreceptorError, match="taken for numbers of classes"):
+        list(read_folders(tmp_path / "data", tmp_path / "marks"))
 
 
 @pytest.mark.parametrize("palette", [False, True])
@@ -170,3 +242,48 @@ def test_a_mask_without_an_image_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "marks" / "real" / "b.png", np.zeros((30, 40), np.uint8))
     with pytest.raises(PreceptorError, match="no image at its place"):
         list(read_folders(tmp_path / "data", tmp_path / "marks"))
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("ending", ["", "_mask"])
+def test_masks_below_the_folder_of_images_are_no_images(
+    tmp_path: Path, linked: bool, ending: str
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        save_image(tmp_path / "all" / name)
+    for name in "ab":
+        pixels = np.where(INSIDE, 255, 0).astype(np.uint8)
+        save(tmp_path / "all" / "masks" / f"{name}{ending}.png", pixels)
+    source = tmp_path / "all" / "masks"
+    if linked:
+        source = tmp_path / "link"
+        source.symlink_to(tmp_path / "all" / "masks")
+    summary, maps = imported_maps(
+        read_masks(source), tmp_path / "all", tmp_path / "out", unmarked="examined"
+    )
+    assert (summary.images, sorted(maps)) == (3, ["a.png", "b.png"])
+
+
+def test_images_beside_their_labels_stay_images(tmp_path: Path) -> None:
+    """The source of another format has its images in it."""
+    for name in "ab":
+        save_image(tmp_path / "all" / "set" / f"{name}.png")
+    (tmp_path / "all" / "set" / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
+    summary, _ = imported_maps(
+        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="unknown"
+    )
+    assert summary.images == 2
+
+
+@pytest.mark.parametrize("ending", ["_map", "_label", "_gt", "_seg", ".mask"])
+def test_an_image_whose_name_ends_as_that_of_a_mask(tmp_path: Path, ending: str) -> None:
+    """Its mask has the whole name, or the name with an ending behind; others are shortened."""
+    for name in (f"a{ending}.jpg", f"b{ending}.jpg", "b.jpg", f"c{ending}.jpg", "d.jpg"):
+        save_image(tmp_path / "images" / name)
+    pixels = np.where(INSIDE, 255, 0).astype(np.uint8)
+    for name in (f"a{ending}", f"b{ending}", f"c{ending}_mask", f"d{ending}"):
+        save(tmp_path / "m" / f"{name}.png", pixels)
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), tmp_path / "images", tmp_path / "out", unmarked="unknown"
+    )
+    assert sorted(maps) == [f"a{ending}.jpg", f"b{ending}.jpg", f"c{ending}.jpg", "d.jpg"]

@@ -51,6 +51,17 @@ def problems(release: Path, *tests: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+def test_heat_maps_below_a_linked_folder(release: Path) -> None:
+    before = read(release).table["saliency"].map(lambda path: Path(path).name).tolist()
+    (release / "heat").rename(release / "elsewhere")
+    (release / "elsewhere" / "a.pdf").touch()
+    (release / "heat").mkdir()
+    (release / "heat" / "linked").symlink_to(release / "elsewhere")
+    after = read(release).table["saliency"].map(lambda path: Path(path).name).tolist()
+    assert after == before
+    assert "a.jpg" in after
+
+
 def test_the_release_reads_as_it_is(release: Path) -> None:
     table = read(release).table
     assert table["name"].tolist() == [

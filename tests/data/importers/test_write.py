@@ -93,6 +93,52 @@ def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
         assert expected in str(caught.value)
 
 
+SEVERAL = {
+    "cvat": '<annotations><image id="0" name="a.png" width="40" height="30">'
+    '<tag label="fake"/><tag label="blurred"/></image></annotations>',
+    "labelme": {
+        "shapes": [],
+        "imagePath": "a.png",
+        "imageWidth": 40,
+        "imageHeight": 30,
+        "flags": {"fake": True, "blurred": True},
+    },
+    "labelstudio": [
+        {
+            "data": {"image": "a.png"},
+            "annotations": [
+                {
+                    "result": [
+                        {"type": "choices", "value": {"choices": [name]}}
+                        for name in ("fake", "blurred")
+                    ]
+                }
+            ],
+        }
+    ],
+    "fixations": "image,x,y,label\na.png,1,1,fake\na.png,2,2,blurred\n",
+}
+
+
+@pytest.mark.parametrize("format_", SEVERAL)
+def test_a_table_decides_on_several_classes_of_an_image(tmp_path: Path, format_: str) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    suffix = {"cvat": "xml", "fixations": "csv"}.get(format_, "json")
+    content = SEVERAL[format_]
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / f"a.{suffix}"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    command = ["data", "import", format_, path, "--images", tmp_path / "images"]
+    command += ["--sigma", "3", "--sigma-unit", "pixels"] if format_ == "fixations" else []
+    refused = here(*command, "--to", tmp_path / "x")
+    assert_refused(refused, ["gives it 2 classes ('blurred', 'fake')", "--labels"], problems=1)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\na.png,attack\n")
+    outcome = here(*command, "--to", tmp_path / "out", "--labels", labels)
+    assert outcome.code == 0, outcome
+    assert table(tmp_path / "out")["label"].tolist() == ["attack"]
+
+
 def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
     shares = {"train": 0.5, "val": 0.25, "test": 0.25}
     summary, _ = imported_maps(
@@ -171,6 +217,16 @@ def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
     for name in ("../a.png", "x/../../a.png", "..%2Fx/a.png", "..\\x\\a.png"):
         with pytest.raises(LookupError, match="leads out of the folder"):
             files.find(name)
+
+
+def test_files_that_have_no_pixels_are_no_images(tmp_path: Path, images: Path) -> None:
+    for suffix in ("pdf", "eps", "h5", "mpg"):
+        (images / f"p0_0.{suffix}").touch()
+    save_image(images / "p9_9.jfif.png").rename(images / "p9_9.JFIF")
+    found = ImageFiles(images).names
+    assert len(found) == 13
+    assert "p9_9.JFIF" in found
+    assert ImageFiles(images).find_stem("p0_0") == "p0_0.png"
 
 
 def test_the_command(tmp_path: Path, images: Path) -> None:

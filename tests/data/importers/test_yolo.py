@@ -67,6 +67,45 @@ def test_names_of_a_dict_and_of_a_file(data: Path) -> None:
     assert read_yolo(data).classes == ["a", "b"]
 
 
+@pytest.mark.parametrize("folder", ["train2017", "train_2017", "Train-1", "training"])
+def test_a_folder_of_a_split_with_a_number(tmp_path: Path, folder: str) -> None:
+    """As in COCO, from which many sets are made."""
+    save_image(tmp_path / "images" / folder / "a.png")
+    labels = tmp_path / "labels" / folder
+    labels.mkdir(parents=True)
+    (labels / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
+    (found,) = read_yolo(tmp_path)
+    assert found.split == "train"
+
+
+@pytest.mark.parametrize("place", ["labels", "labels/train"])
+def test_names_beside_the_labels(tmp_path: Path, place: str) -> None:
+    """labelImg writes classes.txt into the folder of the text files."""
+    save_image(tmp_path / "images" / "train" / "a.png")
+    labels = tmp_path / "labels" / "train"
+    labels.mkdir(parents=True)
+    (labels / "a.txt").write_text("1 0.5 0.5 0.25 0.2\n")
+    imported = read_yolo(tmp_path)
+    assert [one.label for image in imported for one in image.annotations] == ["1"]
+    (note,) = imported.notes()
+    assert "classes.txt" in note
+    (tmp_path / place / "classes.txt").write_text("crack\nrust\n")
+    imported = read_yolo(tmp_path)
+    assert imported.classes == ["crack", "rust"]
+    assert [one.label for image in imported for one in image.annotations] == ["rust"]
+    assert not imported.notes()
+
+
+def test_names_that_differ_between_folders_are_refused(data: Path) -> None:
+    (data / "data.yaml").unlink()
+    (data / "train/labels/classes.txt").write_text("crack\nrust\n")
+    (data / "valid/labels/classes.txt").write_text("crack\nrust\n")
+    assert read_yolo(data).classes == ["crack", "rust"]
+    (data / "valid/labels/classes.txt").write_text("rust\ncrack\n")
+    with pytest.raises(PreceptorError, match=r"classes.txt: .*other names"):
+        read_yolo(data)
+
+
 def test_keypoints_are_left_out(data: Path) -> None:
     (data / "data.yaml").write_text("names: {0: crack}\ntrain: x\nkpt_shape: [2, 3]\n")
     (data / "train/labels/a.txt").write_text("0 0.5 0.5 0.25 0.2 0.1 0.1 2 0.3 0.3 1\n")

@@ -99,13 +99,11 @@ def _image(element: Element, row: int, log: Log) -> AnnotatedImage | None:
             continue
         made = child.get("source") == "auto"
         found.append(Annotation(shape, child.get("label") or "", prediction=made, where=place))
-    tags = sorted(set(tags) - {""})
-    if len(tags) > 1:
-        log.problem(f"{where} {name}", f"it has the tags {tags}", "keep one, or give --labels")
+    labels = tuple(sorted(set(tags) - {""}))
     split = split_of(element.get("subset") or "")
-    label = tags[0] if len(tags) == 1 else ""
+    examined = True if labels else None
     return AnnotatedImage(
-        name, (size[0], size[1]), tuple(found), label, split, True if tags else None, where=where
+        name, (size[0], size[1]), tuple(found), labels, split, examined, where=where
     )
 
 

@@ -109,9 +109,6 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
     def read(log: Log) -> Iterator[AnnotatedImage]:
         for name, rows in table.groupby("image", sort=False):
             where = f"row {rows['row'].iloc[0]}"
-            labels = sorted(set(rows["label"]) - {""})
-            if len(labels) > 1:
-                log.problem(f"{where} {name}", f"it has the labels {labels}", "keep one")
             try:
                 size = image_size(files.folder / files.find(str(name)))
             except (LookupError, ImageError) as error:
@@ -127,7 +124,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
                 str(name),
                 size,
                 tuple(shapes),
-                labels[0] if labels else "",
+                tuple(sorted(set(rows["label"]) - {""})),
                 examined=True,
                 annotators=seen,
                 where=where,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from preceptor.data.importers.gray_levels import GrayLevels
 from preceptor.data.importers.image_files import ImageFiles
 from preceptor.data.importers.masks import mask_record
 from preceptor.data.importers.shapes import AnnotatedImage, ImportedAnnotations, Log
@@ -26,7 +27,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
         InputError: Something is not a folder, or has no image.
     """
     root = Path(source)
-    files = ImageFiles(root)
+    files = ImageFiles(root, None if masks is None else Path(masks))
     if not files.names:
         raise InputError(f"{root}: there is no image in it; name the folder of the class folders")
     found = ImageFiles(Path(masks)) if masks is not None else None
@@ -38,15 +39,8 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             if place in by_place:
                 log.problem(mask, f"{by_place[place]} has the same place", "keep one of them")
             by_place[place] = mask
-        # Where the masks lie within the folder of images, they are no images.
-        inside = (
-            found.folder.resolve().relative_to(root.resolve()).as_posix() + "/"
-            if found is not None and found.folder.resolve().is_relative_to(root.resolve())
-            else None
-        )
+        levels = GrayLevels()
         for name in files.names:
-            if inside is not None and name.startswith(inside):
-                continue
             parts = PurePosixPath(name).parts[:-1]
             label = next((part for part in reversed(parts) if not split_of(part)), "")
             split = next((split for part in reversed(parts) if (split := split_of(part))), "")
@@ -55,15 +49,23 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 continue
             place = PurePosixPath(name).with_suffix("").as_posix()
             if place not in by_place or found is None:
-                yield AnnotatedImage(name, None, (), label, split, of=name)
+                yield AnnotatedImage(name, None, (), (label,), split, of=name)
                 continue
             mask = by_place.pop(place)
-            record = mask_record(found.folder / mask, mask, label, {}, log)
+            record = mask_record(found.folder / mask, mask, label, {}, levels, log)
             if record is not None:
                 yield AnnotatedImage(
-                    name, record.size, record.annotations, label, split, True, of=name
+                    name, record.size, record.annotations, (label,), split, True, of=name
                 )
+        levels.check(log, "save masks of 0 and 255")
         for mask in by_place.values():
             log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
 
-    return ImportedAnnotations("folders", root, read, annotators=(), count=len(files.names))
+    return ImportedAnnotations(
+        "folders",
+        root,
+        read,
+        annotators=(),
+        count=len(files.names),
+        masks=None if found is None else found.folder,
+    )

@@ -1,5 +1,8 @@
 """Image files of names in annotation files, looked for in one folder and nowhere else."""
 
+# os.path and not Path: a million files are listed.
+# ruff: noqa: PTH118, PTH122
+
 from __future__ import annotations
 
 import os
@@ -9,8 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from PIL import Image
-
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
 
@@ -27,23 +29,30 @@ class ImageFiles:
 
     Args:
         folder: Folder of the images.
+        without: Folder below it whose files are no images, such as that of the masks; None = there
+            is none.
 
     Raises:
         InputError: It is not a folder.
         OSError: A folder below it cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, without: Path | None = None) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder}: it is not a folder; name the folder of the images")
-        suffixes = Image.registered_extensions()
+        suffixes = image_suffixes()
         self._paths: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
-        for base, _, names in walk(str(self.folder)):
+        left_out = None if without is None else os.path.realpath(without)
+        for base, folders, names in walk(str(self.folder)):
+            if left_out is not None:
+                folders[:] = [
+                    one for one in folders if os.path.realpath(os.path.join(base, one)) != left_out
+                ]
             inside = os.path.relpath(base, self.folder)
             for name in sorted(names):
-                if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:  # noqa: PTH122
+                if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
                     continue
                 path = name if inside == "." else f"{inside}/{name}".replace(os.sep, "/")
                 self._paths[path] = path
@@ -53,6 +62,16 @@ class ImageFiles:
     def names(self) -> list[str]:
         """Paths of all images from the folder, sorted."""
         return sorted(self._paths)
+
+    def has(self, name: str) -> bool:
+        """Whether there are images of a name.
+
+        Args:
+            name: Same as in `find`.
+        """
+        if name.endswith(".*"):
+            return bool(self._ending(name.removesuffix(".*"), stems=True))
+        return name in self._paths or any(self._ending(form) for form in name_forms(name))
 
     def find(self, name: str) -> str:
         """Path of an image from the folder.

@@ -62,23 +62,30 @@ def read_labels(path: Path, images: ImageFiles) -> LabelTable:
     return LabelTable(rows, tuple(c for c in cells.columns if c != "path"))
 
 
-def label_of(stated: str, classes: Sequence[str], options: ImportOptions) -> str:
+def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptions) -> str:
     """Label of an image that is in no table.
 
     Args:
-        stated: Class of the whole image in the source, or "".
+        stated: Classes of the whole image in the source.
         classes: Classes of its drawn shapes, in any order.
         options: `positive` and `negative`.
 
     Raises:
-        LookupError: The shapes are of several classes, so that there is no one label.
+        LookupError: The source states several classes, or it states none and the shapes are of
+            several, so that there is no one label.
 
     Example:
-        >>> label_of("", [], ImportOptions()), label_of("", ["crack"], ImportOptions())
+        >>> label_of([], [], ImportOptions()), label_of([], ["crack"], ImportOptions())
         ('negative', 'crack')
     """
-    if stated:
-        return stated
+    different = sorted(set(stated) - {""})
+    if len(different) > 1:
+        raise LookupError(
+            f"the source gives it {len(different)} classes ({_shown(different)}); keep one there, "
+            "or give --labels"
+        )
+    if different:
+        return different[0]
     different = sorted(set(classes))
     if not different:
         return options.negative
@@ -86,8 +93,12 @@ def label_of(stated: str, classes: Sequence[str], options: ImportOptions) -> str
         return different[0] if len(options.positive) < 2 else "positive"
     if options.positive:
         return "positive"
-    named = ", ".join(map(repr, different[:5]))
     raise LookupError(
-        f"it has shapes of {len(different)} classes ({named}), so that it has no one label; "
-        "choose --positive CLASS (repeatable), or give --labels"
+        f"it has shapes of {len(different)} classes ({_shown(different)}), so that it has no one "
+        "label; choose --positive CLASS (repeatable), or give --labels"
     )
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > 5 else ""
+    return ", ".join(map(repr, names[:5])) + more

@@ -20,7 +20,7 @@ class ImageRow:
 
     Args:
         where: Place in the source, for messages.
-        label: Class of the whole image in the source, or "".
+        labels: Classes of the whole image in the source.
         classes: Classes of its drawn shapes.
         split: Split in the source, or "".
         examined: Whether a person looked at it; None = unknown.
@@ -30,7 +30,7 @@ class ImageRow:
     """
 
     where: str
-    label: str
+    labels: tuple[str, ...]
     classes: tuple[str, ...]
     split: str
     examined: bool | None
@@ -58,7 +58,7 @@ def manifest_table(
             log.problem(row.where, f"image {image!r} is not in {options.labels}", "add its label")
             continue
         try:
-            label = cells.pop("label", "") or label_of(row.label, row.classes, options)
+            label = cells.pop("label", "") or label_of(row.labels, row.classes, options)
         except LookupError as error:
             log.error(row.where, error, "give --labels")
             continue

@@ -108,14 +108,11 @@ def _image(
             log.problem(of, "imageData is not base64 text", "save it again, or set it to null")
     flags = value.get("flags")
     chosen = [key for key, on in flags.items() if on is True] if isinstance(flags, dict) else []
-    if len(chosen) > 1:
-        log.problem(of, f"the flags {shown(chosen)} are set", "set one, or give --labels")
-    label = chosen[0] if len(chosen) == 1 else ""
     return AnnotatedImage(
         _from_root(folder, name),
         size,
         tuple(found),
-        label,
+        tuple(chosen),
         split_in(path),
         True,
         embedded=embedded,

@@ -41,6 +41,8 @@ _SHAPES = {
     "keypointlabels",
     "keypoint",
 }
+# Keys of a value that is of a region; a choice that has one belongs to the region alone.
+_GEOMETRY = {"x", "y", "points", "rle", "vertices", "sequence", "start", "end"}
 
 
 def read_labelstudio(
@@ -51,7 +53,8 @@ def read_labelstudio(
     Coordinates are percent of the image; they become pixels of `original_width` and
     `original_height`. A rectangle is turned about its upper left corner. Results of one annotation
     belong to its annotator; predictions are kept apart. A task with an annotation that was not
-    cancelled was examined. `Choices` on the whole image give its class.
+    cancelled was examined. `Choices` on the whole image give its class; those on a single
+    shape (`perRegion`) do not.
 
     Args:
         source: One or more JSON files, or a folder with them.
@@ -102,7 +105,7 @@ class _Task:
             of,
         )
         self.size: _Size | None = None
-        self.label = ""
+        self.labels: list[str] = []
         self.keys: set[str] = set()
         self.shapes: list[Annotation] = []
 
@@ -150,7 +153,7 @@ class _Task:
             name,
             self.size,
             tuple(self.shapes),
-            self.label,
+            tuple(self.labels),
             examined=examined,
             annotators=tuple(dict.fromkeys(filter(None, persons))),
             seconds=seconds,
@@ -178,6 +181,11 @@ class _Task:
         if not isinstance(results, list):
             self.problem(where, f"result is {shown(results)}, not a list")
             return
+        shapes = {
+            text_of(one.get("id"))
+            for one in results
+            if isinstance(one, dict) and text_of(one.get("type")).lower() in _SHAPES
+        } - {""}
         for index, result in enumerate(results):
             place = f"{where}.result[{index}]"
             if not isinstance(result, dict) or not isinstance(result.get("type"), str):
@@ -185,7 +193,10 @@ class _Task:
                 continue
             kind, value = result["type"].lower(), result.get("value")
             if kind == "choices" and isinstance(value, dict) and not prediction:
-                self._choice(value, place)
+                if text_of(result.get("id")) in shapes or _GEOMETRY & set(value):
+                    self.log.note("choices that belong to a single shape are not read")
+                else:
+                    self._choice(value, place)
                 continue
             if kind not in _SHAPES or not isinstance(value, dict):
                 self.log.note(f"results of the type {result['type']!r} are not read")
@@ -217,13 +228,10 @@ class _Task:
 
     def _choice(self, value: dict[str, Any], place: str) -> None:
         chosen = value.get("choices")
-        if not isinstance(chosen, list) or len(chosen) != 1 or not isinstance(chosen[0], str):
-            self.problem(place, f"choices are {shown(chosen)}", "one choice is a class")
-        elif self.label and chosen[0] != self.label:
-            what = f"the image is {chosen[0]!r} and {self.label!r}"
-            self.problem(place, what, "decide, or give --labels")
+        if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
+            self.problem(place, f"choices are {shown(chosen)}", "export it again")
         else:
-            self.label = chosen[0]
+            self.labels += chosen
 
 
 def _person(value: Any) -> str:

@@ -147,7 +147,8 @@ class AnnotatedImage:
         name: Name as the file states it; `a.*` if it does not state the suffix.
         size: (width, height) as the file states it, or None.
         annotations: Shapes of all annotators.
-        label: Class of the whole image, or "".
+        labels: Classes of the whole image as the file states them; more than one are a problem
+            unless a table of labels decides.
         split: Split as the file states it, or "".
         examined: Whether a person looked at the image; None = the file does not say. It matters
             where there is no shape.
@@ -156,12 +157,13 @@ class AnnotatedImage:
         embedded: Content of an image file that the annotation file contains, or None.
         where: Place in the file, for messages ("images[3]").
         of: File, if there are several.
+        other_name: Name that is looked for if there is no image of this name, or "".
     """
 
     name: str
     size: tuple[int, int] | None
     annotations: tuple[Annotation, ...]
-    label: str = ""
+    labels: tuple[str, ...] = ()
     split: str = ""
     examined: bool | None = None
     annotators: tuple[str, ...] = ()
@@ -169,6 +171,7 @@ class AnnotatedImage:
     embedded: bytes | None = field(default=None, repr=False)
     where: str = ""
     of: str = ""
+    other_name: str = ""
 
 
 class Log:
@@ -218,6 +221,8 @@ class ImportedAnnotations:
             tool that wrote the file.
         count: Number of images, if it is known without a pass.
         whole_folder: Whether images that the source does not mention belong to it, without shapes.
+        masks: Folder whose image files are masks and no images, wherever it lies; None = there is
+            none.
 
     Raises:
         ProblemsError: At the end of an iteration, if anything in the source is wrong.
@@ -231,6 +236,7 @@ class ImportedAnnotations:
     frame: Frame = "upright"
     count: int | None = None
     whole_folder: bool = False
+    masks: Path | None = None
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         log = Log()

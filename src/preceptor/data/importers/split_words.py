@@ -24,13 +24,13 @@ def split_in(path: PurePath) -> str:
 
 
 def split_of(word: str) -> str:
-    """Split that a word names, or "".
+    """Split that a word names, with a number behind it or without, or "".
 
     Example:
-        >>> split_of("Validation"), split_of("images")
-        ('val', '')
+        >>> split_of("Validation"), split_of("train2017"), split_of("images")
+        ('val', 'train', '')
     """
-    match = _WORD.fullmatch(word.strip().lower())
+    match = _WORD.fullmatch(word.strip().lower().rstrip("0123456789"))
     if match is None:
         return ""
     return "train" if match[1] else "val" if match[2] else "test"

@@ -10,12 +10,13 @@ from typing import Unpack
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from preceptor.data.manifest import Checks, Manifest, check_raw
 from preceptor.data.manifest_io import Findings, RawTable, read_table
+from preceptor.data.pixel_formats import image_suffixes
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
+from preceptor.runtime.walk import walk
 
 _HEADER = ["split", "label", "path"]
 # The authors select their model on the rows named "test".
@@ -128,10 +129,11 @@ def _find_maps(frame: pd.DataFrame, heatmaps: Path | None, findings: Findings) -
     if not folder.is_dir():
         findings.add(None, f"{heatmaps} is not a folder", "correct the path", where="heat maps")
         return found
-    suffixes = Image.registered_extensions()
+    suffixes = image_suffixes()
     by_place: dict[str, list[str]] = {}
     by_name: dict[str, list[str]] = {}
-    for file in sorted(folder.rglob("*")):
+    files = (Path(base, name) for base, _, names in walk(str(folder)) for name in names)
+    for file in sorted(files):
         if file.suffix.lower() in suffixes and not file.name.startswith("."):
             place = file.relative_to(folder).with_suffix("").as_posix()
             by_place.setdefault(place, []).append(str(file))

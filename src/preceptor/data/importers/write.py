@@ -95,7 +95,7 @@ def write_import(
         raise InputError(f"{to} exists already; name a new folder with --to")
     if not target.parent.is_dir():
         raise InputError(f"{to.parent}: there is no such folder; create it first")
-    files = ImageFiles(Path(images))
+    files = ImageFiles(Path(images), imported.masks)
     labels = read_labels(options.labels, files) if options.labels else None
     names = find_annotators(imported)
     check_merge(options.merge, names)
@@ -161,7 +161,7 @@ class _Reading:
         classes = {one.label for one in drawn if self.alone in (None, one.annotator)}
         row = ImageRow(
             place,
-            record.label,
+            record.labels,
             tuple(sorted(classes)),
             record.split,
             self._examined(record),
@@ -201,7 +201,9 @@ class _Reading:
     def _image(self, record: AnnotatedImage) -> tuple[str, bytes | None]:
         """Path of the image from the folder, or a safe name and the content of an embedded one."""
         try:
-            return self.files.find(record.name), None
+            other = record.other_name
+            use_other = other and not self.files.has(record.name)
+            return self.files.find(other if use_other else record.name), None
         except LookupError:
             if record.embedded is None:
                 raise
@@ -233,7 +235,7 @@ class _Reading:
             names = self.files.names
         for name in names:
             if name not in self.rows:
-                self.rows[name] = ImageRow(name, "", (), "", None, self.root)
+                self.rows[name] = ImageRow(name, (), (), "", None, self.root)
 
     def check_positive(self) -> None:
         """Note the classes of `--positive` that do not occur."""

@@ -28,6 +28,10 @@ from preceptor.errors import InputError
 
 _NAMES = ("classes.txt", "obj.names")
 _NOT_LABELS = {*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
+_NO_NAMES = (
+    "shapes have the numbers of their classes as names, as neither data.yaml nor "
+    f"{' nor '.join(_NAMES)} has them"
+)
 # Shares beyond 0 to 1 by rounding.
 _SLACK = 0.01
 
@@ -37,7 +41,8 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
 
     Numbers are shares of the upright image. Four corners (oriented boxes) are polygons. An empty
     file says that the image was examined; an image without a file says nothing. Class names are
-    those of `data.yaml`, `classes.txt` or `obj.names`. The split is that of the folder.
+    those of `data.yaml`, `classes.txt` or `obj.names`, in the folder of the source or beside the
+    text files; without names, the number of a class is its name. The split is that of the folder.
 
     Args:
         source: `data.yaml`, or the folder of the data set or of the text files.
@@ -51,12 +56,12 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
         raise InputError(f"{path}: there is no such file; correct the path")
     root = path if path.is_dir() else path.parent
     settings = _settings(path)
-    names = _names(settings, root)
     keypoints = bool(settings.get("kpt_shape"))
     files = ImageFiles(Path(images) if images is not None else root)
     texts = [one for one in files_below(root, ".txt") if one.name.lower() not in _NOT_LABELS]
     inside = [one for one in texts if "labels" in one.relative_to(root).parts[:-1]]
     texts = inside or texts
+    names = _names(settings, root, texts)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
         if not texts:
@@ -105,7 +110,8 @@ def _settings(path: Path) -> dict[str, Any]:
     return value
 
 
-def _names(settings: dict[str, Any], root: Path) -> dict[int, str]:
+def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int, str]:
+    """Names of the classes by number; empty = they are not known."""
     names = settings.get("names")
     if isinstance(names, list):
         return {number: text_of(name) for number, name in enumerate(names)}
@@ -116,12 +122,26 @@ def _names(settings: dict[str, Any], root: Path) -> dict[int, str]:
             raise InputError(f"names of data.yaml are {shown(names)}; number them") from None
     for name in _NAMES:
         if (root / name).is_file():
-            try:
-                lines = (root / name).read_text(encoding="utf-8").splitlines()
-            except ValueError:
-                raise InputError(f"{root / name}: it is not UTF-8 text; save it so") from None
-            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
-    return {}
+            return _lines(root / name)
+    # labelImg writes them beside the text files; a folder above them holds for all of its folders.
+    folders = {folder for text in texts for folder in text.relative_to(root).parents}
+    files = [root / folder / name for folder in sorted(folders) for name in _NAMES]
+    files = [file for file in files if file.is_file()]
+    for file in files[1:]:
+        if _lines(file) != _lines(files[0]):
+            raise InputError(
+                f"{file}: it has other names than {files[0]}; import one folder at a time"
+            )
+    return _lines(files[0]) if files else {}
+
+
+def _lines(file: Path) -> dict[int, str]:
+    """Names of the classes in a file, one a line."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except ValueError:
+        raise InputError(f"{file}: it is not UTF-8 text; save it so") from None
+    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
 
 
 def _shapes(
@@ -145,6 +165,8 @@ def _shapes(
         if names and known not in names:
             log.problem(f"{of}, {where}", f"there is no class {known}", "add it to the names")
             continue
+        if not names:
+            log.note(_NO_NAMES)
         yield Annotation(shape, names.get(known) or str(known), where=where)
 
 
