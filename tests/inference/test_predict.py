@@ -105,7 +105,7 @@ def test_eight_looks_are_the_loop(cams: str, channels_last: bool) -> None:
     assert found.cam_classes is not None
     np.testing.assert_allclose(found.cams.numpy(), maps, atol=1e-4)
     assert found.cam_classes.tolist() == classes
-    assert found.probabilities.dtype == np.float32
+    assert found.probabilities.dtype == np.float64
 
 
 def test_looks_matter_to_a_network_that_does_not_turn() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from preceptor.errors import PreceptorError
 from preceptor.evaluation.auc import auc, macro_auc
+from preceptor.evaluation.log_odds import log_odds
 from preceptor.model_export.check_images import CheckImages
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.outputs import GuidedOutput, ModelOutput
@@ -238,7 +239,7 @@ def _aucs(
             macro_auc(labels, values[own])
             if positive is None
             else auc(labels == positive, values[own, positive])
-            for values in (before, after)
+            for values in (log_odds(before), log_odds(after))
         ]
         if all(map(math.isfinite, pair)):
             found[str(name)] = (float(pair[0]), float(pair[1]))

@@ -73,30 +73,41 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
 
 
 def _reliability(plan: Plan, results: Results, arm: Arm) -> tuple[CalibrationError, Bins] | None:
-    """ECE and bins of an arm; images are resampled with the scores of all seeds."""
     frames = results.files.tests_of(plan, arm)
     parts = [frames[seed][frames[seed]["split"] == results.primary] for seed in sorted(frames)]
     if not any(map(len, parts)):
         return None
-    scored = [_scored(part, results) for part in parts]
+    draws = plan.protocol.study.draws
+    return reliability_of_seeds(parts, results.classes, results.positive, draws=draws)
+
+
+def reliability_of_seeds(
+    parts: Sequence[pd.DataFrame], classes: Sequence[str], positive: str | None, *, draws: bool
+) -> tuple[CalibrationError, Bins]:
+    """ECE and bins of the scores of all seeds; images are resampled with the scores of all seeds.
+
+    Args:
+        parts: Score table of each seed on one evaluation set.
+        classes: Class names.
+        positive: Positive class; None = the most probable class of each image.
+        draws: Whether every seed has its own images; else all have the same, in the same order.
+    """
+    scored = [_scored(part, list(classes), positive) for part in parts]
     hits, values = (np.concatenate(side) for side in zip(*scored, strict=True))
-    units = _units(parts, draws=plan.protocol.study.draws)
-    return calibration_error(hits, values, units), reliability_bins(hits, values)
-
-
-def _scored(part: pd.DataFrame, results: Results) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Hits and scores of one seed: of the positive class, or of the most probable one."""
-    labels, chances = labels_of(part, results.classes), probabilities(part, results.classes)
-    if results.positive is None:
-        return chances.argmax(1) == labels, chances.max(1).clip(0, 1)
-    place = results.classes.index(results.positive)
-    return labels == place, chances[:, place].clip(0, 1)
-
-
-def _units(parts: Sequence[pd.DataFrame], *, draws: bool) -> NDArray[np.int64]:
-    """Codes of the images or groups of all seeds; with draws, each seed has its own images."""
     codes = [unit_codes(part["group"].to_numpy(object), len(part)) for part in parts]
     if draws:
         starts = np.cumsum([0, *(int(own.max(initial=-1)) + 1 for own in codes[:-1])])
         codes = [own + start for own, start in zip(codes, starts, strict=True)]
-    return np.concatenate(codes)
+    found = calibration_error(hits, values, np.concatenate(codes))
+    return found, reliability_bins(hits, values)
+
+
+def _scored(
+    part: pd.DataFrame, classes: list[str], positive: str | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Hits and scores of one seed: of the positive class, or of the most probable one."""
+    labels, chances = labels_of(part, classes), probabilities(part, classes)
+    if positive is None:
+        return chances.argmax(1) == labels, chances.max(1).clip(0, 1)
+    place = classes.index(positive)
+    return labels == place, chances[:, place].clip(0, 1)
