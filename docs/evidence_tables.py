@@ -23,6 +23,7 @@ from gallery_pages import EVIDENCE, STUDIES, Shown, table
 from order_tables import FIGURES, ORDERS, order_figure, order_table
 from predictor_table import predictor_table
 from record_table import record_table
+from steps_table import steps_table
 
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference as Mark
@@ -314,7 +315,7 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    others = {"records": record_table(), "predictors": predictor_table()}
+    others = {"records": record_table(), "predictors": predictor_table(), "steps": steps_table()}
     others |= {one.folder: budget_table(one) for one in BUDGETS}
     others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(

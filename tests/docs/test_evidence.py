@@ -17,6 +17,7 @@ budgets = docs_module("budget_tables")
 orders = docs_module("order_tables")
 docs_module("record_table")
 docs_module("predictor_table")
+docs_module("steps_table")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
 
