@@ -9,7 +9,7 @@ from preceptor.evaluation.operating_points import APCERS, FDRS, TOO_SMALL, rule_
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.evaluation.terms import TERMS, Terms
-from preceptor.report.cells import Cell, Line, Table, mean_std_text
+from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
 from preceptor.results.domain import Results
 from preceptor.results.rows import select_arm
 from preceptor.study.config import StudyConfig
@@ -63,6 +63,11 @@ def fixed_rate_table(
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
         f"{terms.acer} is the mean of the previous two."
     )
+    if results.dfr_set is not None:
+        caption += (
+            f" “{short('dfr')}” has no such threshold, since it is trained on {results.dfr_set}, "
+            "which is one of the sets that fix thresholds."
+        )
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
 

@@ -53,10 +53,8 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     order = dict.fromkeys([*study.students, *study.teachers, OVERALL])
     columns = [name for name in order if name in shown]
     seeds = len(plan.seeds)
-    best = {
-        column: table[(table["backbone"] == column) & (table["key"] != "ceiling")]["mean"].max()
-        for column in columns
-    }
+    compared = table[[results.may_be_best(key, evaluation) for key in table["key"]]]
+    best = {column: compared[compared["backbone"] == column]["mean"].max() for column in columns}
     lines = []
     for row in results.rows:
         mine = {one["backbone"]: one for one in records(table[table["key"] == row.key])}
@@ -73,11 +71,13 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
                 notes.append(note)
             if one["n"] != seeds:
                 notes.append(f"{one['n']} of {seeds} seeds")
+            if results.is_trained_on(row.key, evaluation):
+                notes.append("trained on this set")
             cells.append(
                 Cell(
                     mean_std_text(one["mean"], one["std"]),
                     ", ".join(notes),
-                    bool(row.key != "ceiling" and one["mean"] == best[column]),
+                    results.may_be_best(row.key, evaluation) and one["mean"] == best[column],
                 )
             )
         lines.append(Line(row.title, cells, row.key == "student"))
@@ -128,12 +128,12 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
         here = table[table["source"] == source]
         if not here["mean"].notna().any():
             continue  # a source with negatives only has no AUC
-        best = here[here["key"] != "ceiling"]["mean"].max()
+        best = here[[results.may_be_best(key, evaluation) for key in here["key"]]]["mean"].max()
         mine = {one["key"]: one for one in records(here)}
         cells = [
             Cell(
                 mean_std_text(mine[key]["mean"], mine[key]["std"]),
-                best=bool(key != "ceiling" and mine[key]["mean"] == best),
+                best=results.may_be_best(key, evaluation) and mine[key]["mean"] == best,
             )
             if key in mine
             else Cell()
