@@ -22,7 +22,7 @@ def roc_rate_table(
     terms = TERMS[study.terms]
     columns: list[tuple[str, str, float]] = [(terms.eer, "eer", math.nan)]
     columns += [(f"{terms.tdr} at {terms.fdr} {_share(rate)}", "tdr", rate) for rate in FDRS]
-    columns += [(_bpcer_at(study, terms, rate), "bpcer", rate) for rate in APCERS]
+    columns += [(_bpcer_at(terms, rate), "bpcer", rate) for rate in APCERS]
     lines = []
     for key, title, mine in _by_row(results, evaluation, backbone, "roc"):
         cells = [_rate_cell(mine, measure, at) for _, measure, at in columns]
@@ -82,11 +82,9 @@ def rule_words(rule: str, terms: Terms) -> str:
     return terms.eer if rate is None else f"{terms.fdr} {_share(rate)}"
 
 
-def _bpcer_at(study: StudyConfig, terms: Terms, rate: float) -> str:
-    if study.terms == "medical":
-        return f"{terms.bpcer} at sensitivity {_share(1 - rate)}"
-    short_name = {"pad": "APCER", "generic": "FNR"}[study.terms]
-    return f"{terms.bpcer} at {short_name} {_share(rate)}"
+def _bpcer_at(terms: Terms, rate: float) -> str:
+    """Share of the negatives at a share of missed positives, which is that of the worst source."""
+    return f"{terms.bpcer} at {terms.worst_apcer} ≤ {_share(rate)}"
 
 
 def _share(rate: float) -> str:

@@ -13,7 +13,7 @@ from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, shor
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
-from preceptor.runtime.formatting import DASH, interval, number, percent
+from preceptor.runtime.formatting import DASH, interval, number, p_value, percent
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
@@ -170,9 +170,9 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
             cells = [
                 Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
                 Cell(interval(row["low"], row["high"])),
-                Cell(number(row["p"]), f"floor {number(row['p_floor'])}"),
+                Cell(p_value(row["p"]), f"floor {p_value(row['p_floor'])}"),
             ]
-            cells += [Cell(number(row["p_holm"]))] if family else []
+            cells += [Cell(p_value(row["p_holm"]))] if family else []
             cells += [
                 Cell(interval(row["image_low"], row["image_high"])),
                 seeds_cell(row["seeds_needed"], row["seeds_cautious"]),
