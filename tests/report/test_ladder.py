@@ -51,6 +51,14 @@ def test_the_place_of_one_backbone(place: float, half: float, n: int, words: str
         assert "(one seed has no interval)" in text
 
 
+def test_the_place_is_not_equivalent_by_few_test_images() -> None:
+    words = "a gain from the place is not shown"
+    alone = ladder(0.004, 0.005)
+    few, many = (replace(alone, place_images=ends) for ends in ((-0.03, 0.04), (-0.003, 0.009)))
+    assert place_clause([few], "own", 0.01).endswith(f": {words}")
+    assert place_clause([many], "own", 0.01).endswith(f": {words} (equivalent within ±0.01)")
+
+
 NOT_OVER_ALL = "a gain from the place over every control is not shown"
 
 

@@ -54,6 +54,8 @@ def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[s
         "mean": mean,
         "low": mean - half,
         "high": mean + half,
+        "image_low": mean - half,
+        "image_high": mean + half,
         "p_floor": 2 / 2**8,
         "p_holm": 0.5,
     }

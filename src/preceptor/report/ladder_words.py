@@ -224,7 +224,7 @@ def _one_words(
         return "a gain from the place over every control is not shown"
     if place.high < 0:
         return "maps that do not show the place guide better"
-    words = margin_words(place.low, place.high, margin)
+    words = margin_words(place.low, place.high, margin, ladder.place_images)
     return f"a gain from the place is not shown{f' ({words})' if words else ''}"
 
 

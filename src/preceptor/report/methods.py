@@ -92,9 +92,9 @@ def methods(plan: Plan, results: Results) -> list[str]:
             "two-level bootstrap over seeds and images (or groups). "
         )
         + f"The smallest relevant difference in AUC is {study.relevant_difference:g}: two sides "
-        "are called equivalent if the 95 % interval of their difference lies within ± this value "
-        "(two one-sided tests). Standard deviations have the divisor n − 1. All other results are "
-        "descriptive.",
+        "are called equivalent if the 95 % intervals of their difference, over seeds and, where it "
+        "is known, over seeds and images, lie within ± this value (two one-sided tests). Standard "
+        "deviations have the divisor n − 1. All other results are descriptive.",
     ]
     if study.looks:
         paragraphs.append(looks_sentence(study, results))

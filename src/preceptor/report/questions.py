@@ -147,7 +147,7 @@ def _how_much(plan: Plan, results: Results) -> str:
         f"The Student's AUC minus that of the stronger baseline ({line['b']}) is "
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {seeds_of(line['n'])}"
-        f"{undecided_words(line['low'], line['high'], results.relevant_difference)})"
+        f"{undecided_words(line, results.relevant_difference)})"
     )
     place = place_clause(
         results.ladders_on(results.primary), results.controls_alpha, results.relevant_difference
@@ -217,5 +217,5 @@ def _support(line: dict[str, Any], better: str, worse: str, margin: float) -> st
         return f"this indicates that {better}"
     if words == "below":
         return f"this indicates that {worse}"
-    sure = undecided_words(line["low"], line["high"], margin)
+    sure = undecided_words(line, margin)
     return f"the numbers do not distinguish the two{sure}"

@@ -111,10 +111,7 @@ class Results:
         return [ladder for ladder in self.ladders if ladder.set == evaluation]
 
     def may_be_best(self, key: str, evaluation: str) -> bool:
-        """Whether a row of the main table is compared with the others on a set.
-
-        The ceiling has more annotations, and the control dfr is trained on its own set.
-        """
+        """Whether a row is ranked on a set: not the ceiling, nor models that are trained on it."""
         return key != "ceiling" and not self.is_trained_on(key, evaluation)
 
     def is_trained_on(self, key: str, evaluation: str) -> bool:
@@ -218,10 +215,10 @@ def gather(plan: Plan) -> Results:
             "backbone": [*protocol.study.students, *protocol.study.teachers, OVERALL],
         }
         results.table = TABLE.table(_table(results), levels)
-        compared = compare(plan, results.rows, results.figures, files)
-        results.comparisons = COMPARISONS.table(compared)
-        results.shares = shares(plan, results.rows, results.figures, files)
-        results.ladders = ladders(plan, results.rows, results.figures, files, results.runs)
+        shown = plan, results.rows, results.figures, files
+        results.comparisons = COMPARISONS.table(compare(*shown))
+        results.shares = shares(*shown)
+        results.ladders = ladders(*shown, results.runs, results.comparisons)
     choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
