@@ -57,6 +57,7 @@ def line(question: str, b: str, key_b: str, **more: Any) -> dict[str, Any]:
         "image_high": 0.2,
         "p_floor": 2 / 2**8,
         "p_holm": 0.5,
+        "stopped": False,
     }
     return plain | more
 

@@ -62,11 +62,16 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
             f"RQ1: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
-            f"(95 % interval {interval_words(line['low'], line['high'])}"
-            f"{undecided_words(line, margin)})."
+            f"({spread_words(line)}{undecided_words(line, margin)})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
-        said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'], margin)}.")
+        if line["stopped"]:
+            said.append(
+                f"RISE or CAM: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
+                f"({spread_words(line)})."
+            )
+        else:
+            said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'], margin)}.")
     choice = plan.teacher_choice
     if len(plan.protocol.study.saliency) > 1 and choice is not None:
         said.append(f"Teacher selected on validation: {choice.reason}")
@@ -87,6 +92,13 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
                 f"{line['reason']}."
             )
     return said
+
+
+def spread_words(line: Mapping[str, Any]) -> str:
+    """Interval of a comparison of Teachers, or why it has none."""
+    if line["stopped"]:
+        return f"stopped early by validation, after {seeds_of(line['n'])}; no interval"
+    return f"95 % interval {interval_words(line['low'], line['high'])}"
 
 
 def _gain(line: dict[str, Any], other: str, margin: float, note: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -168,9 +169,11 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
             else:
                 heading = f"{row['teacher_a']} − {row['teacher_b']}"
             cells = [
-                Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
+                Cell(number(row["mean"], sign=True), _seeds_note(row)),
                 Cell(interval(row["low"], row["high"])),
-                Cell(p_value(row["p"]), f"floor {p_value(row['p_floor'])}"),
+                Cell(
+                    p_value(row["p"]), "" if row["stopped"] else f"floor {p_value(row['p_floor'])}"
+                ),
             ]
             cells += [Cell(p_value(row["p_holm"]))] if family else []
             cells += [
@@ -193,6 +196,13 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
         caption = f"{whose} on {results.primary}{title} ({kind})."
         tables.append((question, Table(caption, corner, columns, lines)))
     return tables
+
+
+def _seeds_note(row: dict[str, Any]) -> str:
+    """Note on a comparison of few seeds."""
+    if row["stopped"]:
+        return "stopped early by validation; no interval"
+    return "" if row["n"] > 1 else "one seed"
 
 
 def seeds_cell(expected: float, cautious: float) -> Cell:

@@ -198,7 +198,7 @@ COMPARISONS = Schema(
         "alpha_b": "number",
         **_PAIRED,
     },
-    inner=("teacher_a", "teacher_b"),
+    inner=("teacher_a", "teacher_b", "stopped"),
 )
 DOMAINS = Schema(
     {
