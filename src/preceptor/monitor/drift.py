@@ -4,8 +4,8 @@ The measure is an AUC, P(value of a log image > value of a validation image): 0.
 distributions are equal, with the intervals of the library's own bootstrap. A shift of the values
 moves their AUC away from 0.5, a change of their spread that of their distances from the median of
 their own side. Images of the log are taken as independent, since a log has no groups. Features are
-compared by the AUC of a linear classifier that was trained on other images of both sides (D. Lopez-
-Paz, M. Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
+compared by the AUC of a linear classifier that was trained on other images of both sides
+(D. Lopez-Paz, M. Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
 """
 
 from __future__ import annotations
