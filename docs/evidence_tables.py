@@ -30,7 +30,7 @@ from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
 from preceptor.results import StudyTables, read
 from preceptor.results.any_map import ANY_MAP
-from preceptor.runtime.formatting import DASH, number
+from preceptor.runtime.formatting import DASH, number, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -178,9 +178,9 @@ def summary(rows: Sequence[Row]) -> str:
         [
             [
                 one.data,
-                f"{one.gain.text}, p\u00a0{number(one.gain.p)}",
-                f"{one.place.text}, p\u00a0{number(one.place.p)}",
-                f"{one.strongest.text}, p\u00a0{number(one.strongest.p)}",
+                f"{one.gain.text}, p\u00a0{p_value(one.gain.p)}",
+                f"{one.place.text}, p\u00a0{p_value(one.place.p)}",
+                f"{one.strongest.text}, p\u00a0{p_value(one.strongest.p)}",
             ]
             for one in rows
         ],

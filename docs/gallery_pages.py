@@ -12,7 +12,7 @@ from preceptor.report.cells import short
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference, differences
 from preceptor.results import StudyTables, read
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.formatting import DASH, interval, number, p_value
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "gallery" / "generated"
@@ -154,7 +154,7 @@ def _differences(comparisons: pd.DataFrame) -> str:
             number(row["mean"], sign=True),
             interval(row["low"], row["high"]),
             _above(row["difference_by_seed"]),
-            number(row["p"]),
+            p_value(row["p"]),
         ]
         for row in _compared(comparisons).to_dict("records")
     ]

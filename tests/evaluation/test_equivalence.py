@@ -65,3 +65,17 @@ def test_a_margin_is_above_0(margin: float) -> None:
 def test_an_interval_has_its_ends_in_order() -> None:
     with pytest.raises(InputError, match="is above the upper end"):
         excluded(0.1, -0.1, 0.01)
+
+
+def test_an_interval_over_images_has_to_exclude_the_same() -> None:
+    assert excluded(-0.004, 0.006, 0.01, (-0.009, 0.009)) is Excluded.BOTH
+    assert excluded(-0.004, 0.006, 0.01, (-0.02, 0.009)) is Excluded.GAIN
+    assert excluded(-0.004, 0.006, 0.01, (-0.02, 0.02)) is Excluded.NEITHER
+    assert excluded(-0.02, 0.02, 0.01, (-0.004, 0.006)) is Excluded.NEITHER
+    assert excluded(math.nan, math.nan, 0.01, (-0.004, 0.006)) is Excluded.NEITHER
+
+
+def test_an_interval_without_width_excludes_nothing() -> None:
+    assert excluded(0.0, 0.0, 0.01) is Excluded.NEITHER
+    assert excluded(0.0, 0.0, 0.01, (0.0, 0.0)) is Excluded.NEITHER
+    assert excluded(0.0, 0.0, 0.01, (-0.002, 0.002)) is Excluded.BOTH

@@ -90,6 +90,23 @@ def test_equal_images_drift_as_seldom_as_stated() -> None:
     assert alarms <= 4  # of 20; at 5 %, P(more) = 0.3 %
 
 
+@pytest.mark.parametrize(("scale", "moved"), [(1.0, 3.0), (1.0, -3.0), (0.5, 8.0), (2.0, 3.0)])
+def test_spread_is_told_apart_from_shift(scale: float, moved: float) -> None:
+    """A shift alone is no change of spread, and values that are closer together are narrower."""
+    generator = np.random.default_rng(6)
+    reference, log = reference_of(generator), log_of(generator, 600)
+    assert log.distances is not None
+    middle = np.median(log.distances)
+    log.distances[:] = middle + scale * (log.distances - middle) + moved
+    by_change = {
+        one.change: one for one in compare(log, reference, 1).drifts if one.quantity == "distance"
+    }
+    assert by_change["shift"].is_drift
+    spread = by_change["spread"]
+    assert spread.is_drift == (scale != 1)
+    assert scale == 1 or (spread.auc > 0.5) == (scale > 1)
+
+
 def test_flagged_images_are_compared_with_the_rate() -> None:
     generator = np.random.default_rng(3)
     reference, log = reference_of(generator), log_of(generator)

@@ -51,6 +51,14 @@ def test_the_place_of_one_backbone(place: float, half: float, n: int, words: str
         assert "(one seed has no interval)" in text
 
 
+def test_the_place_is_not_equivalent_by_few_test_images() -> None:
+    words = "a gain from the place is not shown"
+    alone = ladder(0.004, 0.005)
+    few, many = (replace(alone, place_images=ends) for ends in ((-0.03, 0.04), (-0.003, 0.009)))
+    assert place_clause([few], "own", 0.01).endswith(f": {words}")
+    assert place_clause([many], "own", 0.01).endswith(f": {words} (equivalent within ±0.01)")
+
+
 NOT_OVER_ALL = "a gain from the place over every control is not shown"
 
 
@@ -90,7 +98,10 @@ def test_several_backbones_are_counted() -> None:
     told = "over every control in 2, decreases it in 1, and makes no distinguishable difference in "
     assert f"{RAISES} {told}1" in text
     found.append(ladder(0.05, 0.02, shuffled=0.01))
-    assert f"{RAISES} {told}2" in place_clause(found, "own", 0.01)
+    assert (
+        f"{RAISES} over every control in 2, over any map but not over every control in 1, "
+        "decreases it in 1, and makes no distinguishable difference in 1"
+    ) in place_clause(found, "own", 0.01)
     assert ", is +0.050 in 2 comp" in place_clause([ladder(0.05, 0.02)] * 2, "own", 0.01)
     one_seed = [ladder(0.05, math.nan, n=1)] * 2
     assert place_clause(one_seed, "own", 0.01).endswith("one seed supports no conclusion")
@@ -155,6 +166,15 @@ def test_the_table_has_a_row_a_rung() -> None:
         ["0.700 ± 0.030", "0.670 to 0.730", "+0.100", "+0.090 to +0.110", "0.500"],
         ["0.750 ± 0.030", "0.720 to 0.780", "+0.050", "+0.030 to +0.070", "0.500"],
     ]
+    whole = ladder(0.05, 0.02)
+    teacher = whole.rungs[2]
+    assert teacher.gain is not None
+    small = replace(teacher.gain.paired, p=0.0001, p_floor=2 / 2**14)
+    rungs = (*whole.rungs[:2], replace(teacher, gain=replace(teacher.gain, paired=small)))
+    certain = rung_table([replace(whole, rungs=rungs)])
+    assert certain is not None
+    last = certain.lines[-1].cells[-1]
+    assert (last.text, last.note) == ("<0.001", "floor <0.001")
     several = rung_table([ladder(0.05, 0.02), ladder(0.05, 0.02, backbone="other")])
     assert several is not None
     assert several.lines[5].heading == "other: any map: Centred map"

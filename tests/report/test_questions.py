@@ -54,8 +54,11 @@ def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[s
         "mean": mean,
         "low": mean - half,
         "high": mean + half,
+        "image_low": mean - half,
+        "image_high": mean + half,
         "p_floor": 2 / 2**8,
         "p_holm": 0.5,
+        "stopped": False,
     }
     return plain | more
 
@@ -103,6 +106,15 @@ def test_several_pairs_are_counted(plan: Plan) -> None:
     assert "In 4 comparisons" in found
     assert "better in 2, worse in 1, and not distinguishable in 1" in found
     assert "−0.040 to +0.050" in found
+
+
+def test_a_pair_that_was_stopped_early_supports_nothing(plan: Plan) -> None:
+    stopped = line("RQ1", "d", 0.05, float("nan"), n=2, stopped=True)
+    alone = said(plan, stopped)["RQ1"]
+    assert "(stopped early by validation, after 2 seeds; no interval)" in alone
+    assert "supports no conclusion" in alone
+    found = said(plan, stopped, line("RQ1", "d", 0.05, 0.02), line("RQ1", "d", 0.01, 0.02))["RQ1"]
+    assert "better in 1, worse in 0, and not distinguishable in 1; 1 were stopped early" in found
 
 
 def test_without_data_driven_teachers_the_kinds_are_not_compared(plan: Plan) -> None:

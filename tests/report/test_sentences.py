@@ -57,6 +57,7 @@ def line(question: str, b: str, key_b: str, **more: Any) -> dict[str, Any]:
         "image_high": 0.2,
         "p_floor": 2 / 2**8,
         "p_holm": 0.5,
+        "stopped": False,
     }
     return plain | more
 
@@ -122,11 +123,40 @@ def test_every_comparison_has_a_sentence(manifest: Path) -> None:
 def test_an_interval_that_contains_0_says_what_it_excludes(
     manifest: Path, mean: float, low: float, high: float, margin: float, words: str
 ) -> None:
+    shown = {"mean": mean, "low": low, "high": high, "image_low": low, "image_high": high}
     both = (
-        line("RQ2", "Baseline 2", "baseline2", mean=mean, low=low, high=high),
-        line("ceiling", "Ceiling", "ceiling", mean=mean, low=low, high=high),
+        line("RQ2", "Baseline 2", "baseline2", **shown),
+        line("ceiling", "Ceiling", "ceiling", **shown),
     )
     _, baseline, ceiling = said(plan(manifest, relevant_difference=margin), *both)
-    assert baseline.endswith(f"over seeds and images 0.000 to +0.200{words}).")
+    assert baseline.endswith(f"{words}).")
     assert ceiling.endswith(f"{words}).")
     assert ("excluded" in ceiling or "equivalent" in ceiling) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ((-0.009, 0.009), "; equivalent within ±0.01"),
+        ((-0.03, 0.009), "; a gain of 0.01 is excluded"),
+        ((-0.009, 0.03), "; a loss of 0.01 is excluded"),
+        ((-0.03, 0.03), ""),  # too few test images
+        ((float("nan"), float("nan")), "; equivalent within ±0.01"),  # a mean over backbones
+    ],
+)
+def test_the_interval_over_images_has_to_exclude_it_too(
+    manifest: Path, images: tuple[float, float], words: str
+) -> None:
+    shown = {"mean": 0.001, "low": -0.004, "high": 0.006, "image_low": images[0]}
+    (text,) = said(
+        plan(manifest), line("ceiling", "Ceiling", "ceiling", **shown, image_high=images[1])
+    )
+    assert text.endswith(f"95 % interval −0.004 to +0.006{words}).")
+
+
+def test_two_sides_with_an_auc_of_1_are_not_called_equivalent(manifest: Path) -> None:
+    """No seed and no resample differs, whatever another set of images would show."""
+    shown = dict.fromkeys(("mean", "low", "high", "image_low", "image_high"), 0.0)
+    (text,) = said(plan(manifest), line("ceiling", "Ceiling", "ceiling", **shown))
+    assert "equivalent" not in text
+    assert text.startswith("net: the Student's AUC is equal to that of “Ceiling” (0.000, ")

@@ -35,6 +35,8 @@ def results(
             "mean": mean,
             "low": mean - 0.1,
             "high": mean + 0.1,
+            "image_low": mean - 0.1,
+            "image_high": mean + 0.1,
             "p_holm": p,
         }
         for name, pair in means.items()
@@ -98,8 +100,11 @@ def test_verdict(
 def test_a_gain_that_the_interval_excludes(half: float, words: str) -> None:
     given_results = results({"a": (0.1, -0.002)}, n=8)
     compared = given_results.comparisons
-    compared["low"], compared["high"] = compared["mean"] - half, compared["mean"] + half
+    for seeds, images, sign in (("low", "image_low", -1), ("high", "image_high", 1)):
+        compared[seeds] = compared[images] = compared["mean"] + sign * half
     assert words in verdict(given_results).text
+    compared["image_low"], compared["image_high"] = compared["mean"] - 0.1, compared["mean"] + 0.1
+    assert "was found." in verdict(given_results).text
 
 
 def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:

@@ -21,7 +21,7 @@ from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather
-from preceptor.results.rows import CONTROLS, OVERALL
+from preceptor.results.rows import CONTROLS, OVERALL, select_arm
 from preceptor.results.study import gather_study
 from preceptor.runtime.formatting import DASH
 from preceptor.runtime.result_folder import read_scores
@@ -326,6 +326,25 @@ def test_overall_is_the_mean_over_backbones_seed_by_seed(whole: Results) -> None
         assert len(parts) == 2
         np.testing.assert_allclose(line["difference_by_seed"], np.mean(parts, axis=0), atol=2e-6)
         assert np.isnan([line["alpha_a"], line["alpha_b"], line["image_low"]]).all()
+
+
+def test_all_metrics_of_overall_are_of_the_same_seeds(parted: Callable[..., Results]) -> None:
+    """One backbone lacks the test scores of a seed, which count for none of the metrics."""
+    found = parted(
+        lambda one: (one.arm.role, one.arm.backbone, one.seed) == ("student", BACKBONES[1], 2)
+    )
+    table = found.table[(found.table["key"] == "student") & (found.table["source"] == "")]
+    (line,) = table[(table["set"] == PRIMARY) & (table["backbone"] == OVERALL)].to_dict("records")
+    assert line["n"] == 3
+    (student,) = (row for row in found.rows if row.key == "student")
+    here = found.figures[(found.figures["set"] == PRIMARY) & (found.figures["source"] == "")]
+    own = pd.concat([select_arm(here, arm) for arm in student.arms.values()])
+    assert len(own) == 7
+    own = own[own["seed"] != 2]
+    for name, mean in (("auc", "mean"), ("accuracy", "accuracy"), ("brier", "brier")):
+        assert line[mean] == pytest.approx(own[name].mean(), abs=1e-12)
+    (before,) = table[(table["set"] == "val") & (table["backbone"] == OVERALL)].to_dict("records")
+    assert before["n"] == 4
 
 
 def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> None:

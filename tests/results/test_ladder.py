@@ -250,7 +250,7 @@ def test_a_rung_without_runs_is_absent(
     plan: Plan, whole: Results, gone: tuple[str, ...], names: list[str]
 ) -> None:
     rows = [row for row in whole.rows if row.key not in gone]
-    ladder = ladders(plan, rows, whole.figures, whole.files, whole.runs)[0]
+    ladder = ladders(plan, rows, whole.figures, whole.files, whole.runs, whole.comparisons)[0]
     assert [rung.name for rung in ladder.rungs] == names
     assert (ladder.any_map is None) == ("any" not in names)
     assert (ladder.place is None) == ("any" not in names)
@@ -266,7 +266,9 @@ def test_a_number_of_seeds_that_is_auto_is_corrected_for(plan: Plan, whole: Resu
     study = plan.protocol.study.model_copy(update={"seeds": auto})
     looked = replace(plan, protocol=replace(plan.protocol, study=study))
     looked.members = {member: None for member in plan.members if member.seed < 2}
-    ladder = ladders(looked, whole.rows, whole.figures, whole.files, whole.runs)[0]
+    ladder = ladders(looked, whole.rows, whole.figures, whole.files, whole.runs, whole.comparisons)[
+        0
+    ]
     fixed = whole.ladders[0]
     assert ladder.any_map is not None
     assert ladder.any_map.among == ANY_MAP
@@ -286,7 +288,7 @@ def test_agreement_is_the_mean_over_validation_sets_and_seeds(plan: Plan, whole:
     place = np.arange(len(runs))
     runs["val_map_correlation"] = place / 100
     runs["val-other_map_correlation"] = np.where(place % 2, np.nan, -place / 50)
-    for ladder in ladders(plan, whole.rows, whole.figures, whole.files, runs):
+    for ladder in ladders(plan, whole.rows, whole.figures, whole.files, runs, whole.comparisons):
         for rung in ladder.rungs:
             own = (runs["role"] == rung.key) & (runs["alpha"] == rung.setting.alpha)
             of_seeds = [
@@ -331,3 +333,18 @@ def test_the_place_needs_any_map_and_the_teachers() -> None:
     assert Ladder("b", "test", (low,), None).place is None
     over = replace(high, gain=Gain("any", paired, (0.1,)))
     assert Ladder("b", "test", (low, over), None).place == paired
+
+
+def test_the_interval_over_images_is_that_of_the_comparison(plan: Plan, whole: Results) -> None:
+    """Of the control that stands for any map, on the primary set alone."""
+    for ladder in whole.ladders:
+        assert ladder.any_map is not None
+        own = whole.comparisons[
+            (whole.comparisons["key_b"] == ladder.any_map.control)
+            & (whole.comparisons["backbone"] == ladder.backbone)
+        ]
+        ends = float(own["image_low"].iloc[0]), float(own["image_high"].iloc[0])
+        known = ladder.set == plan.protocol.primary
+        assert (ladder.place_images == ends) == known
+        assert ladder.place is not None
+        assert not known or ends[0] < ladder.place.mean < ends[1]

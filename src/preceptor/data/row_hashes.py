@@ -39,6 +39,11 @@ class RowHashes:
         self._annotated = manifest.annotated_mask
         self._known: dict[str, str] = {}
 
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """(n, 16) content hash of the image of each row."""
+        return self._contents.images
+
     def of(
         self,
         rows: NDArray[np.int64],

@@ -2,9 +2,10 @@
 
 The measure is an AUC, P(value of a log image > value of a validation image): 0.5 if the
 distributions are equal, with the intervals of the library's own bootstrap. A shift of the values
-moves their AUC away from 0.5, a change of their spread that of their distances from the validation
-median. Features are compared by the AUC of a linear classifier that was trained on other images of
-both sides (D. Lopez-Paz, M. Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
+moves their AUC away from 0.5, a change of their spread that of their distances from the median of
+their own side. Images of the log are taken as independent, since a log has no groups. Features are
+compared by the AUC of a linear classifier that was trained on other images of both sides
+(D. Lopez-Paz, M. Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Drift:
 
     Args:
         quantity: Name of the quantity.
-        change: What is compared: the values, their distances from the validation median, or the
-            output of a classifier.
+        change: What is compared: the values, their distances from the median of their own side
+            (validation or log), or the output of a classifier.
         auc: P(log > validation).
         low, high: Interval, at a level that is corrected for the number of intervals; NaN where the
             AUC is 0 or 1.
@@ -165,9 +166,8 @@ def compare(
     level = 1 - (1 - LEVEL) / count
     drifts = []
     for one in quantities:
-        middle = float(np.median(one.known))
         drifts.append(_drift(one, "shift", one.known, one.new, level, least))
-        apart = abs(one.known - middle), abs(one.new - middle)
+        apart = _from_median(one.known), _from_median(one.new)
         drifts.append(_drift(one, "spread", *apart, level, least))
     if classified is not None:
         sides = classified.known, classified.new
@@ -257,6 +257,11 @@ def _drift(
         len(new),
         certain and (area - 0.5 if classifier else abs(area - 0.5)) >= least,
     )
+
+
+def _from_median(values: Floats) -> Floats:
+    """Distances of values from their median, which a shift does not change."""
+    return np.abs(values - np.median(values))
 
 
 def _alarms(log: PredictionLog, reference: Reference, level: float) -> Alarms | None:

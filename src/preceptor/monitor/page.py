@@ -157,11 +157,13 @@ def _method(log: PredictionLog, found: Drifts) -> list[str]:
     }
     missing = [name for name, values in logged.items() if values is None]
     texts = [
-        "Shift compares the values, spread their distances from the median of validation. "
+        "Shift compares the values, spread their distances from the median of their own side. "
         "Features are compared by a linear classifier (with a shrunk covariance) that is trained "
         "on one half of both sides and tested on the other; neighbors in the log stay together.",
-        f"Intervals are of the two-level bootstrap over images and groups, at the level "
-        f"{100 * found.level:.2f} % each, so that all of them together hold with 95 %. Drift is an "
+        f"Intervals are of the two-level bootstrap over validation images (or their groups) and "
+        f"images of the log, at the level {100 * found.level:.2f} % each, so that all of them "
+        "together hold with 95 %. They take the images of the log as independent: with several "
+        "images of a patient, a video or a part, they are too narrow. Drift is an "
         "interval without 0.5 and an AUC that is not close to it, or a share of flagged images "
         "that is certainly above the expected rate. A drift of the score may be one of the "
         "classes: it says that the images differ, not that the model is worse.",

@@ -139,7 +139,8 @@ def _every_backbone(results: Results, shared: DomainTables) -> list[Block | None
         blocks += [
             Text(
                 "▲ marks the highest mean of a column, except for the ceiling, which uses all "
-                "available human maps and estimates what more annotations can gain."
+                "available human maps and estimates what more annotations can gain, and for rows "
+                "that are trained on the set."
             ),
             TableBlock("main", main),
         ]
@@ -248,8 +249,8 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
     if any(blocks):
         text = (
             "The AUC of a source with positives only is computed with all negatives of its set. "
-            "▲ marks the highest mean of a row, except for the ceiling. Results of validation sets "
-            "by source are in table.csv."
+            "▲ marks the highest mean of a row, except for the ceiling and for columns that are "
+            "trained on the set. Results of validation sets by source are in table.csv."
         )
         blocks.insert(0, Text(text))
     others: list[Text | TableBlock] = []

@@ -13,7 +13,7 @@ from preceptor.report.sentences import interval_words, margin_words, names_of, s
 from preceptor.results.domain import Results
 from preceptor.results.ladder import ControlGain, Ladder, Rung, RungName
 from preceptor.results.study import StudyResults
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.formatting import DASH, interval, number, p_value
 
 ControlsAlpha = Literal["own", "student"]
 
@@ -180,7 +180,7 @@ def _cells(rung: Rung) -> list[Cell]:
         *own,
         Cell(number(gain.mean, sign=True), note),
         Cell(interval(gain.low, gain.high)),
-        Cell(number(gain.p), f"floor {number(gain.p_floor)}"),
+        Cell(p_value(gain.p), f"floor {p_value(gain.p_floor)}"),
     ]
 
 
@@ -224,7 +224,7 @@ def _one_words(
         return "a gain from the place over every control is not shown"
     if place.high < 0:
         return "maps that do not show the place guide better"
-    words = margin_words(place.low, place.high, margin)
+    words = margin_words(place.low, place.high, margin, ladder.place_images)
     return f"a gain from the place is not shown{f' ({words})' if words else ''}"
 
 
@@ -237,10 +237,13 @@ def _several_words(found: Sequence[Ladder], controls_alpha: ControlsAlpha) -> st
         return "one seed supports no conclusion"
     above = sum(ladder.above_all_controls for ladder in found)
     below = sum(place.high < 0 for place in places)
+    gains = [ladder for ladder in found if (place := _place(ladder)) is not None and place.low > 0]
+    some = sum(not ladder.above_all_controls for ladder in gains)
+    over_any = f"over any map but not over every control in {some}, " if some else ""
     return (
         "by uncorrected 95 % intervals, the place that the Teacher's maps show increases the AUC "
-        f"over every control in {above}, decreases it in {below}, and makes no distinguishable "
-        f"difference in {len(places) - above - below}"
+        f"over every control in {above}, {over_any}decreases it in {below}, and makes no "
+        f"distinguishable difference in {len(places) - above - below - some}"
     )
 
 

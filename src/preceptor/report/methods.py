@@ -23,6 +23,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.run_configs import training_of
 from preceptor.study.seeds import AutoSeeds
 from preceptor.study.selection import Rule
+from preceptor.study.shared_images import shared_images
 from preceptor.training.record import RunRecord
 
 _BREAKS_TIES: dict[Rule, str] = {
@@ -85,15 +86,15 @@ def methods(plan: Plan, results: Results) -> list[str]:
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
         + (
             f"intervals, {sign_flip_words(seeds)}, and Holm's correction over {family}. "
-            "Every seed is a new draw of the data, so that the intervals are over draws. "
+            f"{_draws(plan)} "
             if study.draws
             else f"intervals, {sign_flip_words(seeds)}, Holm's correction over {family}, and a "
             "two-level bootstrap over seeds and images (or groups). "
         )
         + f"The smallest relevant difference in AUC is {study.relevant_difference:g}: two sides "
-        "are called equivalent if the 95 % interval of their difference lies within ± this value "
-        "(two one-sided tests). Standard deviations have the divisor n − 1. All other results are "
-        "descriptive.",
+        "are called equivalent if the 95 % intervals of their difference, over seeds and, where it "
+        "is known, over seeds and images, lie within ± this value (two one-sided tests). Standard "
+        "deviations have the divisor n − 1. All other results are descriptive.",
     ]
     if study.looks:
         paragraphs.append(looks_sentence(study, results))
@@ -302,6 +303,17 @@ def _data(plan: Plan) -> str:
         f"{where}{len(table):,} images of the classes "
         f"{names_of(plan.protocol.workspace.manifest.classes)} ({sets}), of which {annotated:,} "
         "training images were used as annotated."
+    )
+
+
+def _draws(plan: Plan) -> str:
+    """What the intervals of a study with one manifest per seed are over."""
+    shared = shared_images(plan.protocol.workspaces)
+    if shared is None:
+        return "Every seed is a new draw of the data, so that the intervals are over draws."
+    return (
+        f"Every seed has its own manifest, but {shared.words} (Nadeau and Bengio 2003): they do "
+        "not describe other data of this kind."
     )
 
 

@@ -17,6 +17,7 @@ from preceptor.report.sentences import (
     of_words,
     seeds_of,
     signed,
+    spread_words,
     undecided_words,
 )
 from preceptor.results.budgets import Enough, enough
@@ -105,17 +106,19 @@ def _which_teacher(plan: Plan, compared: pd.DataFrame) -> str:
         )
         return (
             "The AUC of Students of the human-guided Teacher minus that of Students of the "
-            f"data-driven Teacher is {signed(line['mean'])} (95 % interval "
-            f"{interval_words(line['low'], line['high'])}): {support}.{choice}"
+            f"data-driven Teacher is {signed(line['mean'])} ({spread_words(line)}): "
+            f"{support}.{choice}"
         )
     above = sum(line["low"] > 0 for line in pairs)
     below = sum(line["high"] < 0 for line in pairs)
+    stopped = sum(line["stopped"] for line in pairs)
+    early = f"; {stopped} were stopped early by validation and have no interval" if stopped else ""
     means = [line["mean"] for line in pairs]
     return (
         f"In {len(pairs)} comparisons of a human-guided with a data-driven Teacher, the AUC of "
         f"their Students differs by {signed(min(means))} to {signed(max(means))}: by uncorrected "
         f"intervals, human guidance is better in {above}, worse in {below}, and not "
-        f"distinguishable in {len(pairs) - above - below}.{choice}"
+        f"distinguishable in {len(pairs) - above - below - stopped}{early}.{choice}"
     )
 
 
@@ -147,7 +150,7 @@ def _how_much(plan: Plan, results: Results) -> str:
         f"The Student's AUC minus that of the stronger baseline ({line['b']}) is "
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {seeds_of(line['n'])}"
-        f"{undecided_words(line['low'], line['high'], results.relevant_difference)})"
+        f"{undecided_words(line, results.relevant_difference)})"
     )
     place = place_clause(
         results.ladders_on(results.primary), results.controls_alpha, results.relevant_difference
@@ -211,11 +214,13 @@ def _enough_words(
 
 def _support(line: dict[str, Any], better: str, worse: str, margin: float) -> str:
     words = gain_words(line["mean"], line["low"], line["high"])
+    if line["stopped"]:
+        return "the number of seeds depended on the difference, which supports no conclusion"
     if line["n"] < 2:
         return "one seed supports no conclusion"
     if words == "above":
         return f"this indicates that {better}"
     if words == "below":
         return f"this indicates that {worse}"
-    sure = undecided_words(line["low"], line["high"], margin)
+    sure = undecided_words(line, margin)
     return f"the numbers do not distinguish the two{sure}"

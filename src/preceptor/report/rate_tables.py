@@ -9,7 +9,7 @@ from preceptor.evaluation.operating_points import APCERS, FDRS, TOO_SMALL, rule_
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.evaluation.terms import TERMS, Terms
-from preceptor.report.cells import Cell, Line, Table, mean_std_text
+from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
 from preceptor.results.domain import Results
 from preceptor.results.rows import select_arm
 from preceptor.study.config import StudyConfig
@@ -22,7 +22,7 @@ def roc_rate_table(
     terms = TERMS[study.terms]
     columns: list[tuple[str, str, float]] = [(terms.eer, "eer", math.nan)]
     columns += [(f"{terms.tdr} at {terms.fdr} {_share(rate)}", "tdr", rate) for rate in FDRS]
-    columns += [(_bpcer_at(study, terms, rate), "bpcer", rate) for rate in APCERS]
+    columns += [(_bpcer_at(terms, rate), "bpcer", rate) for rate in APCERS]
     lines = []
     for key, title, mine in _by_row(results, evaluation, backbone, "roc"):
         cells = [_rate_cell(mine, measure, at) for _, measure, at in columns]
@@ -63,6 +63,11 @@ def fixed_rate_table(
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
         f"{terms.acer} is the mean of the previous two."
     )
+    if results.dfr_set is not None:
+        caption += (
+            f" “{short('dfr')}” has no such threshold, since it is trained on {results.dfr_set}, "
+            "which is one of the sets that fix thresholds."
+        )
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
 
@@ -77,11 +82,9 @@ def rule_words(rule: str, terms: Terms) -> str:
     return terms.eer if rate is None else f"{terms.fdr} {_share(rate)}"
 
 
-def _bpcer_at(study: StudyConfig, terms: Terms, rate: float) -> str:
-    if study.terms == "medical":
-        return f"{terms.bpcer} at sensitivity {_share(1 - rate)}"
-    short_name = {"pad": "APCER", "generic": "FNR"}[study.terms]
-    return f"{terms.bpcer} at {short_name} {_share(rate)}"
+def _bpcer_at(terms: Terms, rate: float) -> str:
+    """Share of the negatives at a share of missed positives, which is that of the worst source."""
+    return f"{terms.bpcer} at {terms.worst_apcer} ≤ {_share(rate)}"
 
 
 def _share(rate: float) -> str:

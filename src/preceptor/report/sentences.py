@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.equivalence import Excluded, excluded
+from preceptor.evaluation.equivalence import UNDEFINED, Excluded, excluded
 from preceptor.evaluation.paired_tests import floor_note
 from preceptor.results.rows import CONTROLS, records
 from preceptor.runtime.formatting import DASH, interval, number, percent
@@ -33,7 +33,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             else:
                 images = interval_words(line["image_low"], line["image_high"])
                 over += f"; over seeds and images {images}"
-            over += undecided_words(line["low"], line["high"], margin)
+            over += undecided_words(line, margin)
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
                 f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
@@ -62,11 +62,16 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
             f"RQ1: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
-            f"(95 % interval {interval_words(line['low'], line['high'])}"
-            f"{undecided_words(line['low'], line['high'], margin)})."
+            f"({spread_words(line)}{undecided_words(line, margin)})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
-        said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'], margin)}.")
+        if line["stopped"]:
+            said.append(
+                f"RISE or CAM: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
+                f"({spread_words(line)})."
+            )
+        else:
+            said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'], margin)}.")
     choice = plan.teacher_choice
     if len(plan.protocol.study.saliency) > 1 and choice is not None:
         said.append(f"Teacher selected on validation: {choice.reason}")
@@ -89,11 +94,18 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     return said
 
 
+def spread_words(line: Mapping[str, Any]) -> str:
+    """Interval of a comparison of Teachers, or why it has none."""
+    if line["stopped"]:
+        return f"stopped early by validation, after {seeds_of(line['n'])}; no interval"
+    return f"95 % interval {interval_words(line['low'], line['high'])}"
+
+
 def _gain(line: dict[str, Any], other: str, margin: float, note: str = "") -> str:
     """Relation to the other side of a comparison, with the difference and its interval."""
     better = gain_words(line["mean"], line["low"], line["high"])
     spread = interval_words(line["low"], line["high"])
-    more = undecided_words(line["low"], line["high"], margin)
+    more = undecided_words(line, margin)
     return f"{better} {other} ({note}{signed(line['mean'])}, 95 % interval {spread}{more})"
 
 
@@ -127,12 +139,15 @@ def gain_words(mean: float, low: float, high: float) -> str:
     return "not distinguishable from"
 
 
-def margin_words(low: float, high: float, margin: float) -> str:
-    """Relevant differences that an interval excludes, in words; "" if it excludes neither side.
+def margin_words(
+    low: float, high: float, margin: float, images: tuple[float, float] = UNDEFINED
+) -> str:
+    """Relevant differences that intervals exclude, in words; "" if they exclude neither side.
 
     Args:
-        low, high: Ends of the interval of a difference.
+        low, high: Ends of the interval of a difference over seeds.
         margin: Smallest relevant difference.
+        images: Interval over seeds and images; NaN if there is none.
 
     Example:
         >>> margin_words(-0.004, 0.006, 0.01)
@@ -145,12 +160,23 @@ def margin_words(low: float, high: float, margin: float) -> str:
         Excluded.GAIN: f"a gain of {margin:g} is excluded",
         Excluded.LOSS: f"a loss of {margin:g} is excluded",
         Excluded.NEITHER: "",
-    }[excluded(low, high, margin)]
+    }[excluded(low, high, margin, images)]
 
 
-def undecided_words(low: float, high: float, margin: float) -> str:
-    """The same of an interval that contains 0, as a further clause of a sentence; "" for others."""
-    words = margin_words(low, high, margin) if low <= 0 <= high else ""
+def undecided_words(line: Mapping[str, Any], margin: float) -> str:
+    """The same of a comparison whose interval contains 0, as a further clause of a sentence.
+
+    Args:
+        line: Row of `Results.comparisons`.
+        margin: Smallest relevant difference.
+
+    Returns:
+        The clause; "" for other comparisons.
+    """
+    low, high = line["low"], line["high"]
+    if not low <= 0 <= high:
+        return ""
+    words = margin_words(low, high, margin, (line["image_low"], line["image_high"]))
     return f"; {words}" if words else ""
 
 

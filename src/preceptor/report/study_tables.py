@@ -12,7 +12,7 @@ from preceptor.report.graph_figure import Work
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
-from preceptor.runtime.formatting import DASH, duration, interval, number
+from preceptor.runtime.formatting import DASH, duration, interval, number, p_value
 from preceptor.study.config import StudyConfig
 
 _BASELINES = ("baseline1", "baseline2")
@@ -44,7 +44,7 @@ def domain_table(domains: pd.DataFrame) -> Table | None:
                 Cell(number(hardest["mean"], sign=True)),
                 Cell(interval(hardest["low"], hardest["high"])),
                 Cell(interval(hardest["image_low"], hardest["image_high"])),
-                Cell(number(larger), f"floor {number(hardest['p_floor'])}"),
+                Cell(p_value(larger), f"floor {p_value(hardest['p_floor'])}"),
             ]
         else:
             cells += [Cell()] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, shor
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
-from preceptor.runtime.formatting import DASH, interval, number, percent
+from preceptor.runtime.formatting import DASH, interval, number, p_value, percent
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
@@ -53,10 +54,8 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     order = dict.fromkeys([*study.students, *study.teachers, OVERALL])
     columns = [name for name in order if name in shown]
     seeds = len(plan.seeds)
-    best = {
-        column: table[(table["backbone"] == column) & (table["key"] != "ceiling")]["mean"].max()
-        for column in columns
-    }
+    compared = table[[results.may_be_best(key, evaluation) for key in table["key"]]]
+    best = {column: compared[compared["backbone"] == column]["mean"].max() for column in columns}
     lines = []
     for row in results.rows:
         mine = {one["backbone"]: one for one in records(table[table["key"] == row.key])}
@@ -73,11 +72,13 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
                 notes.append(note)
             if one["n"] != seeds:
                 notes.append(f"{one['n']} of {seeds} seeds")
+            if results.is_trained_on(row.key, evaluation):
+                notes.append("trained on this set")
             cells.append(
                 Cell(
                     mean_std_text(one["mean"], one["std"]),
                     ", ".join(notes),
-                    bool(row.key != "ceiling" and one["mean"] == best[column]),
+                    results.may_be_best(row.key, evaluation) and one["mean"] == best[column],
                 )
             )
         lines.append(Line(row.title, cells, row.key == "student"))
@@ -128,12 +129,12 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
         here = table[table["source"] == source]
         if not here["mean"].notna().any():
             continue  # a source with negatives only has no AUC
-        best = here[here["key"] != "ceiling"]["mean"].max()
+        best = here[[results.may_be_best(key, evaluation) for key in here["key"]]]["mean"].max()
         mine = {one["key"]: one for one in records(here)}
         cells = [
             Cell(
                 mean_std_text(mine[key]["mean"], mine[key]["std"]),
-                best=bool(key != "ceiling" and mine[key]["mean"] == best),
+                best=results.may_be_best(key, evaluation) and mine[key]["mean"] == best,
             )
             if key in mine
             else Cell()
@@ -168,11 +169,13 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
             else:
                 heading = f"{row['teacher_a']} − {row['teacher_b']}"
             cells = [
-                Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
+                Cell(number(row["mean"], sign=True), _seeds_note(row)),
                 Cell(interval(row["low"], row["high"])),
-                Cell(number(row["p"]), f"floor {number(row['p_floor'])}"),
+                Cell(
+                    p_value(row["p"]), "" if row["stopped"] else f"floor {p_value(row['p_floor'])}"
+                ),
             ]
-            cells += [Cell(number(row["p_holm"]))] if family else []
+            cells += [Cell(p_value(row["p_holm"]))] if family else []
             cells += [
                 Cell(interval(row["image_low"], row["image_high"])),
                 seeds_cell(row["seeds_needed"], row["seeds_cautious"]),
@@ -193,6 +196,13 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
         caption = f"{whose} on {results.primary}{title} ({kind})."
         tables.append((question, Table(caption, corner, columns, lines)))
     return tables
+
+
+def _seeds_note(row: dict[str, Any]) -> str:
+    """Note on a comparison of few seeds."""
+    if row["stopped"]:
+        return "stopped early by validation; no interval"
+    return "" if row["n"] > 1 else "one seed"
 
 
 def seeds_cell(expected: float, cautious: float) -> Cell:

@@ -94,8 +94,7 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
     text = f"No gain over the stronger baseline was found{f' for any {what}' if count > 1 else ''}"
     if count == 1:
         stronger = records(family.sort_values("mean", kind="stable"))[0]
-        margin = results.relevant_difference
-        text += undecided_words(stronger["low"], stronger["high"], margin)
+        text += undecided_words(stronger, results.relevant_difference)
     return Verdict("lost", "The Student is not better than both baselines", f"{text}.{limit}")
 
 

@@ -46,6 +46,7 @@ class Pair:
 
 BY_TEACHER = ("RQ1", "saliency")
 """Questions that compare probe Students by their Teachers."""
+_INFERRED = ("low", "high", "p", "image_low", "image_high")
 HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
 
 
@@ -57,14 +58,16 @@ def compare(
     Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, start,
     overall), backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; ""
     for probe Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b
-    (Teachers whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by
-    seed), p, p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level
+    (Teachers whose maps guide, see `Arm`; not in the CSV), stopped (whether validation has dropped
+    one of these Teachers after some of the seeds; not in the CSV), n, mean, std, low, high (paired
+    by seed), p, p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level
     bootstrap), seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
     difference_by_seed. If every seed has its own images, the variation over seeds includes that
     over images, and both intervals are the same. If the number of seeds is auto, intervals and
     p-values are corrected for the looks (`sequential_difference`), except for those of Teachers,
-    whose probe Students have the seeds of the first look. Rows with the backbone `OVERALL` are
-    means over backbones by seed.
+    whose probe Students have the seeds of the first look. A comparison that validation has stopped
+    early has no interval and no p-value, since its number of seeds depends on the size of the
+    difference. Rows with the backbone `OVERALL` are means over backbones by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[Pair] = []
@@ -125,7 +128,7 @@ def compare(
                     if name in rows[key].arms
                 ]
     pairs += _teacher_pairs(plan)
-    scored = primary_scores(plan)
+    scored, dropped = primary_scores(plan), plan.dropped_teachers
     lines: list[dict[str, Any]] = []
     for pair in pairs:
         a, b = pair.a, pair.b
@@ -143,6 +146,7 @@ def compare(
             _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
             images = two_level_bootstrap(labels, left, right, groups, level=sequential_level(looks))
             over_images = images.low, images.high
+        stopped = pair.question in BY_TEACHER and not dropped.isdisjoint((a.teacher, b.teacher))
         lines.append(
             {
                 "question": pair.question,
@@ -155,8 +159,10 @@ def compare(
                 "alpha_b": b.alpha,
                 "teacher_a": a.teacher,
                 "teacher_b": b.teacher,
+                "stopped": stopped,
             }
             | _paired_line(by_seed, paired, over_images)
+            | (dict.fromkeys(_INFERRED, np.nan) if stopped else {})
         )
     lines += _over_backbones(plan, rows, figures)
     return correct([pd.DataFrame(lines)])[0]
@@ -212,6 +218,7 @@ def _over_backbones(
                 "alpha_b": np.nan,
                 "teacher_a": "",
                 "teacher_b": "",
+                "stopped": False,
             }
             paired = sequential_difference(both[0], both[1], study.looks)
             lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))

@@ -76,6 +76,7 @@ class Results:
         looked: Looks made so far, in order.
         files: Score files from which the results were computed.
         students: Backbones of the Students of the study, also of those without results.
+        dfr_set: Validation set on which the control dfr trains its last layer, or None.
     """
 
     primary: str
@@ -103,10 +104,19 @@ class Results:
     looked: list[LookResult] = field(default_factory=list)
     files: ScoreFiles = field(default_factory=ScoreFiles)
     students: tuple[str, ...] = ()
+    dfr_set: str | None = None
 
     def ladders_on(self, evaluation: str) -> list[Ladder]:
         """Ladders on one evaluation set, one per backbone."""
         return [ladder for ladder in self.ladders if ladder.set == evaluation]
+
+    def may_be_best(self, key: str, evaluation: str) -> bool:
+        """Whether a row is ranked on a set: not the ceiling, nor models that are trained on it."""
+        return key != "ceiling" and not self.is_trained_on(key, evaluation)
+
+    def is_trained_on(self, key: str, evaluation: str) -> bool:
+        """Whether the models of a row are trained on an evaluation set."""
+        return key == "dfr" and evaluation == self.dfr_set
 
     @property
     def family(self) -> pd.DataFrame:
@@ -168,7 +178,11 @@ def gather(plan: Plan) -> Results:
             for row in figure_rows(scores, classes, positive, negatives)
         ]
         if validated is not None and tested is not None and positive is not None:
-            fixed = rank_threshold(validated, classes, positive, protocol.study.threshold)
+            # The control dfr has learned the labels of one of the sets that fix thresholds, and
+            # the other sets may have the shortcut that this one lacks.
+            rule, fixed = protocol.study.threshold, None
+            if arm.role != "dfr":
+                fixed = rank_threshold(validated, classes, positive, rule)
             rates += [row | identity for row in _rates(tested, classes, positive, fixed)]
     results = Results(
         primary=protocol.primary,
@@ -185,6 +199,7 @@ def gather(plan: Plan) -> Results:
         looked=list(plan.looks.values()),
         files=files,
         students=tuple(protocol.study.students),
+        dfr_set=protocol.study.dfr_set,
     )
     results.rows = table_rows(plan)
     for row in records(pd.DataFrame(runs).drop_duplicates("run")):
@@ -200,10 +215,10 @@ def gather(plan: Plan) -> Results:
             "backbone": [*protocol.study.students, *protocol.study.teachers, OVERALL],
         }
         results.table = TABLE.table(_table(results), levels)
-        compared = compare(plan, results.rows, results.figures, files)
-        results.comparisons = COMPARISONS.table(compared)
-        results.shares = shares(plan, results.rows, results.figures, files)
-        results.ladders = ladders(plan, results.rows, results.figures, files, results.runs)
+        shown = plan, results.rows, results.figures, files
+        results.comparisons = COMPARISONS.table(compare(*shown))
+        results.shares = shares(*shown)
+        results.ladders = ladders(*shown, results.runs, results.comparisons)
     choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
@@ -278,12 +293,17 @@ def _table(results: Results) -> pd.DataFrame:
                 )
             # The same backbones in each row; a mapper may have some that no Student has.
             if len(results.students) > 1 and by_backbone.keys() >= {*results.students}:
-                of_all = {name: by_backbone[name] for name in results.students}
-                mean = pd.DataFrame(of_all).dropna().mean(axis=1)
+                of_all = [by_backbone[name].rename(name) for name in results.students]
+                common = pd.concat(of_all, axis=1, join="inner")
+                mean = common.dropna().mean(axis=1)
                 every = pd.concat([parts[name] for name in results.students])
                 here = every[(every["set"] == evaluation) & (every["source"] == source)]
+                # The seeds of the mean; a source with negatives only has no AUC in any.
+                here = here[here["seed"].isin((mean if len(mean) else common).index)]
                 here = here.sort_values(["backbone", "seed"])  # fixed order of summation
-                lines.append(_line(row, OVERALL, None, str(evaluation), str(source), mean, here))
+                if len(here):
+                    place = str(evaluation), str(source)
+                    lines.append(_line(row, OVERALL, None, *place, mean, here))
     return pd.DataFrame(lines)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from preceptor.evaluation.equivalence import UNDEFINED
 from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
 from preceptor.evaluation.split_names import kind_or_none
@@ -104,6 +105,8 @@ class Ladder:
         rungs: Rungs from the lowest to the highest.
         any_map: Control that stands for any map; None if no such control has finished.
         over_controls: Gains of the Student over every control that any map was selected from.
+        place_images: Interval of the gain over any map over seeds and images, see `compare`; NaN on
+            other sets than the primary one.
     """
 
     backbone: str
@@ -111,6 +114,7 @@ class Ladder:
     rungs: tuple[Rung, ...]
     any_map: AnyMap | None
     over_controls: tuple[ControlGain, ...] = ()
+    place_images: tuple[float, float] = UNDEFINED
 
     def rung(self, name: RungName) -> Rung | None:
         """Rung of a name; None if it is absent."""
@@ -146,6 +150,7 @@ def ladders(
     figures: pd.DataFrame,
     files: ScoreFiles,
     runs: pd.DataFrame,
+    compared: pd.DataFrame,
 ) -> list[Ladder]:
     """Ladders of every backbone and evaluation set with a Student.
 
@@ -155,6 +160,7 @@ def ladders(
         figures: Metrics, see `Results.figures`.
         files: Score files of the study.
         runs: Trainings, see `Results.runs`.
+        compared: Comparisons on the primary set, see `Results.comparisons`.
     """
     rows = {row.key: row for row in rows_shown}
     found = []
@@ -175,7 +181,10 @@ def ladders(
             }
             rungs = _rungs(rows, aucs, backbone, chosen, looks, agreement)
             over = _over_controls(aucs, chosen, looks)
-            ladder = Ladder(backbone, name, rungs, chosen, over)
+            images = UNDEFINED
+            if name == plan.protocol.primary and chosen is not None:
+                images = _over_images(compared, backbone, chosen.control)
+            ladder = Ladder(backbone, name, rungs, chosen, over, images)
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
     return found
@@ -184,6 +193,17 @@ def ladders(
 def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
     """Ladders as a table with one row per rung; columns in `schema.LADDER`."""
     return pd.DataFrame([_line(ladder, rung) for ladder in found for rung in ladder.rungs])
+
+
+def _over_images(compared: pd.DataFrame, backbone: str, control: Control) -> tuple[float, float]:
+    """Interval of the Student minus a control over seeds and images; NaN if it is not known."""
+    if compared.empty:
+        return UNDEFINED
+    own = compared[(compared["key_a"] == "student") & (compared["key_b"] == control)]
+    own = own[own["backbone"] == backbone]
+    if own.empty:
+        return UNDEFINED
+    return float(own["image_low"].iloc[0]), float(own["image_high"].iloc[0])
 
 
 def _over_controls(

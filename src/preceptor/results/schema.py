@@ -198,7 +198,7 @@ COMPARISONS = Schema(
         "alpha_b": "number",
         **_PAIRED,
     },
-    inner=("teacher_a", "teacher_b"),
+    inner=("teacher_a", "teacher_b", "stopped"),
 )
 DOMAINS = Schema(
     {
@@ -213,7 +213,7 @@ DOMAINS = Schema(
         "baseline": "number",
         "baseline_std": "number",
     },
-    inner=("key_a", "key_b", "alpha_a", "alpha_b", "teacher_a", "teacher_b"),
+    inner=("key_a", "key_b", "alpha_a", "alpha_b", "teacher_a", "teacher_b", "stopped"),
 )
 LADDER = Schema(
     {

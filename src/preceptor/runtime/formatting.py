@@ -24,6 +24,17 @@ def number(value: Any, digits: int = 3, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def p_value(value: Any) -> str:
+    """p-value with three digits, which is never written as 0; a dash for NaN.
+
+    Example:
+        >>> p_value(0.0317), p_value(0.0004), p_value(float("nan"))
+        ('0.032', '<0.001', '–')
+    """
+    known = value is not None and math.isfinite(value)
+    return "<0.001" if known and value < 0.001 else number(value)
+
+
 def interval(low: Any, high: Any) -> str:
     """Interval of differences; a dash if it is undefined.
 

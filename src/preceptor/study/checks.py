@@ -17,6 +17,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.study.config import StudyConfig
 from preceptor.study.run_configs import annotated_seed_of, plain_run
+from preceptor.study.shared_images import shared_images
 from preceptor.study.teacher import all_teachers_of, teachers_of
 from preceptor.study.teacher_runs import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
@@ -48,7 +49,8 @@ def check_study(
             grids of the networks.
 
     Returns:
-        Notes on grids that are coarse compared with the human marks.
+        Notes on grids that are coarse compared with the human marks, and on images that the
+        manifests of several seeds share.
 
     Raises:
         InputError: The primary set or a class is unknown, annotations or maps are missing, or a
@@ -72,7 +74,8 @@ def check_study(
     if problems:
         lines = "\n  ".join(problems)
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
-    return notes
+    shared = shared_images(workspaces)
+    return notes if shared is None else [*notes, shared.note]
 
 
 def check_devices(training: Training) -> None:

@@ -53,7 +53,7 @@ class StudyConfig(GuidanceConfig):
         recipe: recommended (the settings of `preceptor.study.recommended` for all settings of the
             method that are not given), or None = the defaults, which follow the paper.
         manifest: Path of the manifest. With `{seed}` in the path, every seed has its own manifest,
-            so that seeds are independent draws of the data and intervals are over these draws.
+            so that seeds are draws of the data (without common images) and intervals are over them.
         domains: Several manifests instead of `manifest`: name → manifest and settings that differ.
             The protocol runs on each separately; the tested family includes all of them.
         positive: Class whose probability is the score; required for two classes.

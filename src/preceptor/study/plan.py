@@ -133,6 +133,20 @@ class Plan:
         return decision in (self.looks if isinstance(decision, Look) else self.choices)
 
     @property
+    def dropped_teachers(self) -> frozenset[str]:
+        """Teachers whose probe Students got no further seeds after a comparison on validation."""
+        study = self.protocol.study
+        if study.search == "grid":
+            return frozenset()
+        return frozenset(
+            str(row["name"])
+            for selection, choice in self.choices.items()
+            if selection.role == "teacher" and selection.seeds
+            for row in choice.table
+            if row["name"] not in survivors(choice, study.selection, study.search)
+        )
+
+    @property
     def teacher_selection(self) -> Selection:
         """Identifier of the selection among the Teachers."""
         return Selection(self.domain, "teacher")

@@ -24,7 +24,7 @@ class SetMetrics:
 
     Args:
         accuracy: Share of the images whose most probable class is their label.
-        auc: Macro AUC; NaN if the set lacks a class.
+        auc: Macro AUC over the classes present; NaN if the set has images of one class only.
         map_correlation: Mean correlation of the model's maps with human maps; None if the set has
             none.
     """

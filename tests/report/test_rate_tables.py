@@ -1,0 +1,51 @@
+"""Labels of operating points: whose missed positives they are at."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.evaluation.operating_points import APCERS, roc_rates
+from preceptor.evaluation.terms import Field
+from preceptor.report.rate_tables import roc_rate_table
+from preceptor.results.domain import Results
+from preceptor.results.rows import Row
+from preceptor.study.config import StudyConfig
+from preceptor.study.steps import Arm
+
+ARM = Arm("student", "net", 0.5)
+
+
+def results() -> Results:
+    """Rates of one Student on positives of two sources, one of which is missed."""
+    truth = [True] * 200 + [False] * 200
+    scores = [0.9] * 100 + [0.1] * 100 + [0.05] * 100 + [0.5] * 100
+    sources = ["easy"] * 100 + ["hard"] * 100 + [""] * 200
+    identity = {"role": "student", "backbone": "net", "guidance": "", "alpha": 0.5, "teacher": ""}
+    rates = pd.DataFrame(
+        {**identity, "seed": 0, "run": "a", "set": "test", "kind": "roc", **rate.__dict__}
+        for rate in roc_rates(truth, scores, sources)
+    )
+    rows = [Row("student", "Student", {"net": ARM})]
+    return Results(
+        "test", "fake", ["fake", "real"], pd.DataFrame(), pd.DataFrame(), rows, rates=rates
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "label"),
+    [
+        ("pad", "BPCER at APCER, worst source ≤ 5 %"),
+        ("medical", "False alarms (1 − specificity) at Missed, worst group ≤ 5 %"),
+        ("generic", "False positive rate at False negative rate, worst source ≤ 5 %"),
+    ],
+)
+def test_the_label_names_the_worst_source(terms: Field, label: str) -> None:
+    values = {"manifest": "m.csv", "teachers": ["net"], "students": ["net"], "terms": terms}
+    table = roc_rate_table(parse_config(values, StudyConfig), results(), "test", "net")
+    assert table is not None
+    assert 0.05 in APCERS
+    # Only one of the hard source may be missed, although all of the easy one are found.
+    cell = dict(zip(table.columns, table.lines[0].cells, strict=True))[label]
+    assert cell.text.startswith("0.500")
