@@ -34,13 +34,15 @@ def record_table() -> str:
 def _line(study: Shown) -> list[str]:
     tables = read(EVIDENCE / study.folder)
     runs = tables.runs.drop_duplicates("run")
-    commit = FROZEN[study.folder]
+    commit, share = FROZEN[study.folder], _share(tables)
+    if not (EVIDENCE / study.folder / "store").is_dir():  # tables alone, of float32 probabilities
+        share += ", not corrected"
     return [
         study.title,
         f"`{commit}`" if commit else DASH,
         str(len(runs)),
         f"{runs['seconds'].sum() / 3600:.1f}",
-        _share(tables),
+        share,
     ]
 
 

@@ -178,10 +178,8 @@ def gather(plan: Plan) -> Results:
             for row in figure_rows(scores, classes, positive, negatives)
         ]
         if validated is not None and tested is not None and positive is not None:
-            # The control dfr has learned the labels of one of the sets that fix thresholds, and
-            # the other sets may have the shortcut that this one lacks.
             rule, fixed = protocol.study.threshold, None
-            if arm.role != "dfr":
+            if arm.role != "dfr":  # which has learned the labels of a set that fixes thresholds
                 fixed = rank_threshold(validated, classes, positive, rule)
             rates += [row | identity for row in _rates(tested, classes, positive, fixed)]
     results = Results(
