@@ -22,6 +22,7 @@ from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
+from preceptor.models.backbones import head_in
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_own_model
 from preceptor.models.probes import check_trained
@@ -282,6 +283,10 @@ def _prepare(
     """Initial model, training rows and validation sets."""
     config, ranks = run.config, run.ranks
     model = build_untrained(workspace, config)
+    own = config.weights not in ("hub", "none") and config.weights_identity is None
+    if own and head_in(config.weights, model.backbone):
+        outputs = ", ".join(model.spec.classes)
+        run.tell(f"the head of {config.weights} is kept: its outputs count as {outputs}")
     if config.training.readout == "auto":
         check_readout(model)
     if ranks.world > 1:
