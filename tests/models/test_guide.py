@@ -409,6 +409,75 @@ def test_copies_and_several_models_of_a_module() -> None:
     torch.testing.assert_close(twin(images, labels).saliency, expected)
 
 
+class InPlaceAfter(Normed):
+    """A function in place after the last module with a grid, and batch norm before the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch = nn.BatchNorm1d(8)
+        self.last = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2))
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.trunk[1](self.trunk[0](images))
+        features = 2 * functional.leaky_relu(features, 0.1, inplace=True)
+        return self.last(self.batch(features.mean((2, 3))))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_function_in_place_after_the_features(*, frozen: bool) -> None:
+    torch.manual_seed(0)
+    module = spread(InPlaceAfter())
+    model = guided(module)
+    assert model.spec.module is not None
+    assert (model.spec.cam, model.spec.module.features) == ("gradcam", "trunk.1")
+    for value in module.trunk.parameters():
+        value.requires_grad_(not frozen)
+    images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
+    with torch.no_grad():
+        features = module.eval().trunk[1](module.trunk[0](images))
+    features.requires_grad_()
+    activated = 2 * functional.leaky_relu(features, 0.1)
+    logits = module.last(module.batch(activated.mean((2, 3))))
+    (slopes,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features)
+    expected = torch.einsum("bc,bchw->bhw", slopes.mean((2, 3)), features.detach())
+    found = model.eval()(images, labels)
+    torch.testing.assert_close(found.saliency.detach(), expected)
+    torch.testing.assert_close(found.features.detach(), features.detach())
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            torch.testing.assert_close(model(images, labels).saliency, expected)
+    model.train()
+    module.trunk[1].eval()  # batch statistics would change the features
+    found = model(images, labels)  # with the statistics of the batch norm as in evaluation
+    torch.testing.assert_close(found.saliency.detach(), expected)
+    loss = GuidedLoss(0.5)(found.logits, labels, found.saliency, torch.rand(2, 8, 8)[:, :7, :7])
+    loss.backward()
+    reached = [value.grad for value in module.last.parameters()]
+    assert all(value is not None and bool(value.isfinite().all()) for value in reached)
+
+
+def test_features_that_nothing_changes_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = guided(Normed()).eval()
+    images = torch.randn(2, 3, SIDE, SIDE)
+    model(images, "predicted")
+    monkeypatch.setattr(Tensor, "clone", None)
+    model(images, "predicted")
+
+
+def test_densenet_of_torchvision_with_another_classifier() -> None:
+    """Its features are activated in place, by a function."""
+    torch.manual_seed(0)
+    network = torchvision.models.DenseNet(8, (2, 2, 2, 2), 16)
+    inputs = network.classifier.in_features
+    network.classifier = nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = guided(network, input_size=64)
+    assert model.spec.cam == "gradcam"
+    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    with torch.no_grad():
+        still = model.eval()(images, labels).saliency
+    torch.testing.assert_close(model(images, labels).saliency.detach(), still)
+
+
 def test_features_of_a_module_that_is_replaced() -> None:
     torch.manual_seed(0)
     module = Net()

@@ -139,7 +139,7 @@ def build_model(
 
 
 def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
-    """The same network with another pooling of its CAMs to logits.
+    """The same network with another pooling of its CAMs to logits; the model if it has that one.
 
     Raises:
         InputError: The model has no exact CAM, or `pool.top` is larger than its grid.
@@ -156,6 +156,8 @@ def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
                 f"{model.spec.backbone}: pool_top is {pool.top}, and the feature grid has {height} "
                 f"× {width} = {height * width} cells; lower pool_top"
             )
+    if pool == model.spec.pool:  # a second model would add its own hooks to the network
+        return model
     return GuidedModel(model.backbone, replace(model.spec, pool=pool))
 
 

@@ -153,7 +153,10 @@ def check_grad_cam(model: GuidedModel) -> str | None:
             shape = tuple(model.mean_pooled(images).features.shape)
             if len(shape) != 4 or shape[0] != 2:
                 return f"its features are {shape}, of other things than images"
-            out = model(images, torch.tensor([0, 1], device=images.device))
+            classes = torch.tensor([0, 1], device=images.device)
+            with torch.no_grad():  # as in validation: the features are then a leaf
+                model(images.detach(), classes)
+            out = model(images, classes)
             (slope,) = torch.autograd.grad(out.logits[:, 1].sum(), out.features, retain_graph=True)
             if not bool((slope.abs().sum(1).flatten(1) > 0).all()):
                 return "the logits do not depend on all places of the features"
