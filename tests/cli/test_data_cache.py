@@ -48,7 +48,7 @@ def test_the_status_names_folders_numbers_sizes_and_days(caches: Path) -> None:
     assert shards == ["8", *binary_size(size).split(), before, before]
     assert rows["shards/24-squash-3-v3"][0] == "8"
     assert rows["shards/24-squash-3-v3"][3] >= before
-    assert rows["shards/maps-128-v3"][4] == rows["shards/maps-128-v3"][3] <= now
+    assert rows["shards/maps-128-v4"][4] == rows["shards/maps-128-v4"][3] <= now
     assert {"views", "index", "checked"} <= rows.keys()
 
 

@@ -47,7 +47,7 @@ def test_the_use_of_the_disk_is_that_of_its_files(tmp_path: Path, manifest: Mani
     for side in (16, 24):
         open_images(manifest, side=side, cache_dir=tmp_path / "c")
     use = cache_use(tmp_path / "c")
-    assert shards(use) == [("16-squash-3-v3", 8), ("24-squash-3-v3", 8), ("maps-128-v3", 4)]
+    assert shards(use) == [("16-squash-3-v3", 8), ("24-squash-3-v3", 8), ("maps-128-v4", 4)]
     files = [file for file in (tmp_path / "c" / SHARDS).rglob("*") if file.is_file()]
     assert sum(one.bytes for one in use.shards) == sum(file.stat().st_size for file in files)
     assert set(use.others) == {VIEWS, INDEX, TABLES}
@@ -67,7 +67,7 @@ def test_shards_are_removed_when_no_view_was_used_for_so_long(
     open_images(manifest, side=24, cache_dir=caches)  # it uses the maps, too
     (removed,) = remove_unused(caches, 30)
     assert (removed.form, removed.images) == ("16-squash-3-v3", 8)
-    assert shards(cache_use(caches)) == [("24-squash-3-v3", 8), ("maps-128-v3", 4)]
+    assert shards(cache_use(caches)) == [("24-squash-3-v3", 8), ("maps-128-v4", 4)]
     assert len(list(view_uses(caches))) == 1
     assert list((caches / SHARDS / "16-squash-3-v3").iterdir()) == []
     assert list(caches.rglob(".*")) == []

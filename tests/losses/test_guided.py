@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.config.guidance import Distance
+from preceptor.config.guidance import DISTANCE_NAMES, Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import (
@@ -326,7 +326,7 @@ def test_a_single_logit_is_the_logistic_loss() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
-@pytest.mark.parametrize("distance", list(DISTANCES))
+@pytest.mark.parametrize("distance", DISTANCE_NAMES.own)
 def test_masks_guide_as_maps_of_0_and_1(dtype: torch.dtype, distance: Distance) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(3, 2, generator=generator), torch.tensor([0, 1, 1])

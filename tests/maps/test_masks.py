@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
-from preceptor.data.rows import Rows
+from preceptor.data.rows import MapArray, MapTargets, Masks, Rows
 from preceptor.data.workspace import Workspace
+from preceptor.losses.guidance_term import usable_by
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model
 from preceptor.training.prepare import guided_rows, run_id_of
+from preceptor.training.run import train
 from tests.datasets import squares
 
 CELLS = {"input_size": 32, "distance": "cells", "cam_class": "decision"}
@@ -82,6 +87,93 @@ def test_examined_images_of_a_class_without_marks_are_whole(manifest: Path) -> N
     # Squares of half the side: a quarter of the cells at least is covered by a quarter or more.
     assert (maps[~plain].amax((1, 2)) == 1).all()
     assert (maps[~plain].amin((1, 2)) == 0).all()
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[Path, int]:
+    """A manifest of images that are not square, one of them marked as a whole; and its place."""
+    manifest = squares(tmp_path / "wide", size=(48, 32))
+    table = pd.read_csv(manifest)
+    row = table.index[(table["split"] == "train") & (table["label"] == "marked")][0]
+    white = Image.fromarray(np.full((32, 48), 200, np.uint8))
+    white.save(manifest.parent / table.loc[row, "saliency"])
+    return manifest, int((table.loc[:row, "split"] == "train").sum()) - 1
+
+
+def source_of(kind: str, manifest: Path) -> MapSource:
+    if kind == "human":
+        return MapSource(kind="human")
+    return MapSource(kind="store", path=manifest.parent / "maps")
+
+
+@pytest.mark.parametrize("kind", ["human", "folder"])
+def test_an_image_that_is_marked_as_a_whole(whole: tuple[Path, int], kind: str) -> None:
+    """Its mask is 1 everywhere, in any crop and on the margins of a letterbox; else it says
+    nothing, and is counted."""
+    manifest, place = whole
+    source, places = source_of(kind, manifest), np.arange(24)
+    settings = Augmentation(crop_area=0.5)
+    for values in ({}, {"cell_full": 0.5}, {"fit": "letterbox"}):
+        rows = rows_of(manifest, CELLS | values, maps=source)
+        assert (rows.maps_on_grid(places)[place] == 1).all()
+        batch = rows.batch(places, settings, draw(0, 0, places))
+        assert batch.maps is not None
+        assert (batch.maps[place] == 1).all()
+        assert usable_by("cells", batch.maps)[place]
+        assert not usable_by("energy", batch.maps)[place]
+        rows = rows_of(manifest, NORMALIZED | values, maps=source)
+        assert rows.targets is not None
+        assert rows.targets.weight[place] == 1
+        assert not rows.maps_on_grid(places)[place].any()
+    rows = rows_of(manifest, CELLS, maps=source, labels="marks") if kind == "human" else None
+    assert rows is None or (rows.maps_on_grid(places)[place] == 1).all()
+
+
+def test_a_training_with_images_that_are_marked_as_a_whole(
+    whole: tuple[Path, int], tmp_path: Path
+) -> None:
+    for training, uninformative in ((CELLS, 0), (NORMALIZED, 1)):
+        settings = training | {"epochs": 1, "batch_size": 8}
+        result = train(config_of(whole[0], settings), tmp_path / "runs")
+        guided = pd.read_csv(result.folder / "metrics.csv")["guided"].tolist()
+        assert result.record.uninformative_maps == uninformative
+        assert guided == [result.record.guided_images - uninformative]
+
+
+def test_maps_of_a_plugin_as_masks(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaled by the largest value of each, as those of a folder."""
+    code = "from typing import Any\nimport numpy as np\n" + inspect.getsource(ramps)
+    (tmp_path / "ramp_maps.py").write_text(code)
+    package = tmp_path / "ramp_maps-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ramp_maps\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[preceptor.map_sources]\nramps = ramp_maps:ramps\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    maps = rows_of(manifest, maps=MapSource(kind="ramps")).maps_on_grid(np.arange(24))
+    marked = (labels_of(manifest) == "marked").to_numpy(copy=True)
+    raw = torch.from_numpy(ramps(["a"], ["b"]))[0]
+    torch.testing.assert_close(maps[marked][0], raw / 255)
+    assert rows_of(manifest, NORMALIZED, maps=MapSource(kind="ramps")).maps_on_grid(
+        np.arange(1)
+    ).amax() == 255  # fmt: skip
+
+
+def ramps(paths: list[str], labels: list[str]) -> Any:
+    """Maps from 0 to 255."""
+    return np.tile(np.linspace(0, 255, 16, dtype=np.float32).reshape(1, 4, 4), (len(paths), 1, 1))
+
+
+def test_masks_are_in_the_unit_interval_before_they_are_inverted(manifest: Path) -> None:
+    rows = rows_of(manifest, maps=MapSource(kind="human"))
+    values = np.tile(np.linspace(0, 2, 16, dtype=np.float32).reshape(1, 4, 4), (24, 1, 1))
+    array = MapArray(values, np.tile((0.0, 0.0, 1.0, 1.0), (24, 1)))
+    masks = Masks(np.zeros(24, bool), np.arange(24) % 2 == 0)
+    targets = MapTargets(np.ones(24, np.float32), array, np.arange(24), masks=masks)
+    maps = replace(rows, targets=targets, grid=(4, 4)).maps_on_grid(np.arange(24))
+    torch.testing.assert_close(maps[1], torch.from_numpy(values[1]).clamp(0, 1))
+    torch.testing.assert_close(maps[0], 1 - maps[1])
 
 
 def test_distances_between_normalized_maps_leave_them_out(manifest: Path) -> None:

@@ -62,6 +62,46 @@ def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: 
     assert model.head.weight.shape[0] == 2
 
 
+def test_the_head_of_a_weights_file_is_kept_where_it_fits(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    first = small()
+    save_file(first.backbone.state_dict(), file)
+    again = small(weights=str(file))
+    assert torch.equal(again.head.weight, first.head.weight)
+    assert torch.equal(again.head.bias, first.head.bias)
+    for options in ({"new_head": True}, {"head": "sigmoid"}):
+        other = small(weights=str(file), **options)
+        assert not torch.equal(other.head.weight, first.head.weight[: len(other.head.weight)])
+        trunks = [next(model.backbone.parameters()) for model in (other, first)]
+        assert torch.equal(*trunks)
+    decoded = small(weights=str(file), backbone_args={"decoder": "fpn", "decoder_channels": 8})
+    assert decoded.head.weight.shape == (2, 8)
+
+
+def test_a_file_of_a_deeper_network_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    timm_weights(file, "resnet34")
+    with pytest.raises(InputError, match=r"fit resnet18: it has \d+ tensors .* 'layer1\.2\."):
+        small("resnet18", weights=str(file))
+    state = timm_weights(file)
+    unused = {"AuxLogits.fc.weight": torch.ones(2), "mask_token": torch.ones(2)}
+    save_file({key: value.contiguous() for key, value in (state | unused).items()}, file)
+    small(weights=str(file))
+
+
+def test_a_config_with_weights_of_another_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In timm 1.0.23, some networks read any file as npz."""
+    for name in ("test_vit", "test_vit.r160_in1k"):
+        known = timm.models._registry._model_pretrained_cfgs[name]
+        monkeypatch.setattr(known, "custom_load", True)
+    file = tmp_path / "w.safetensors"
+    state = timm_weights(file, "test_vit")
+    loaded = small("test_vit", weights=str(file), input_size=160).backbone.state_dict()
+    assert torch.equal(loaded["pos_embed"], state["pos_embed"])
+
+
 def test_weights_fit_a_transformer_made_for_another_size(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     state = timm_weights(file, "test_vit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import timm
 import torch
 
 from preceptor.errors import InputError
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
+from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.result_folder import finish
@@ -53,6 +55,20 @@ def test_input_size_mean_and_spread_are_timms() -> None:
         slow = (images[:, c].float() / 255 - config.mean[c]) / config.std[c]
         torch.testing.assert_close(out[:, c], slow)
     assert torch.equal(images, kept)
+    scaled = images / 255
+    with pytest.raises(ValueError, match=r"torch\.float32; give uint8 images, from 0 to 255"):
+        model.preprocess(scaled)
+    assert torch.equal(scaled, images / 255)
+
+
+def test_the_same_pooling_is_the_same_model() -> None:
+    """A second one would have its own hook on the last block, and keep tensors of its passes."""
+    model = build_model("test_vit", ["a", "b"], input_size=64, pool=Pool())
+    assert model.spec.tap == "last_block"
+    assert len(model.backbone.get_submodule("blocks")[-1]._forward_pre_hooks) == 1
+    assert with_pool(model, Pool()) is model
+    model(torch.randn(2, 3, 64, 64), torch.tensor([0, 1])).saliency.sum().backward()
+    copy.deepcopy(model)
 
 
 @pytest.mark.parametrize(

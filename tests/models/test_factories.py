@@ -124,6 +124,18 @@ def test_weights_of_a_factory(package: Path, tmp_path: Path) -> None:
     assert isinstance(own, torch.nn.Module)
     assert torch.equal(own[0][0].weight, module[0][0].weight)
     assert own[3].weight.shape == (2, 8)  # a head of another size is left as it is
+    same = {"classes": ["a", "b", "c"], "input_size": 32, "network": network, "weights": weights}
+    kept = build_model("mine", **same).backbone.module
+    new = build_model("mine", new_head=True, **same).backbone.module
+    assert isinstance(kept, torch.nn.Module)
+    assert isinstance(new, torch.nn.Module)
+    assert torch.equal(kept[3].weight, module[3].weight)
+    assert not torch.equal(new[3].weight, module[3].weight)
+    assert torch.equal(new[0][0].weight, module[0][0].weight)
+    deeper = tmp_path / "deeper.safetensors"
+    save_file(module.state_dict() | {"0.2.weight": torch.ones(2)}, deeper)
+    with pytest.raises(InputError, match=r"mine: it has 1 tensors .* first '0\.2\.weight'"):
+        build_model("mine", CLASSES, input_size=32, network=network, weights=str(deeper))
     other = built("own_networks.nets:small", width=4)
     with pytest.raises(InputError, match=r"does not fit mine: 2 tensors .* first '0\.0\.weight'"):
         build_model("mine", CLASSES, input_size=32, network=other, weights=weights)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
+from preceptor.models.find_parts import find_parts
 from preceptor.models.guide import guide
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
@@ -140,6 +141,53 @@ class WithAuxiliary(Net):
         return self.fc(features), self.second(features)
 
 
+class AttentionPooled(Net):
+    """Sum of the places, weighted by a softmax over them (M. Ilse et al., ICML 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def forward(self, images: Tensor) -> Any:
+        places = self.features(images).flatten(2).transpose(1, 2)
+        return self.fc((places * self.score(places).softmax(1)).sum(1))
+
+
+class Gated(Net):
+    """Places weighted by a sigmoid, as in CBAM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Conv2d(8, 1, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.features(images)
+        return self.fc((features * self.gate(features)).mean((2, 3)))
+
+
+class OneMap(Net):
+    """The map of a single logit, then pooling: one channel, which nothing bypasses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(8, 1, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.last(self.features(images)).mean((2, 3))
+
+
+class FlatPlaces(nn.Module):
+    """Places flattened by a module, with a square number of channels: (B, 16, 49) are no tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Conv2d(3, 16, 5, stride=4)
+        self.flat, self.norm, self.fc = nn.Flatten(2), nn.LayerNorm(16), nn.Linear(16, 2)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.fc(self.norm(self.flat(self.trunk(images)).mean(2)))
+
+
 def guided(module: nn.Module, **options: Any) -> GuidedModel:
     return guide(module, **{"classes": CLASSES, "input_size": SIDE} | options)
 
@@ -163,6 +211,9 @@ FOUND: list[tuple[Callable[[], nn.Module], str, str, str, int]] = [
     (Normed, "gradcam", "fc", "trunk", 0),
     (BatchNormedHead, "gradcam", "fc", "trunk", 0),
     (Flattened, "gradcam", "last", "trunk", 0),
+    (AttentionPooled, "gradcam", "fc", "trunk", 0),
+    (Gated, "gradcam", "fc", "trunk", 0),
+    (FlatPlaces, "gradcam", "fc", "trunk", 0),
     (Tokens, "gradcam", "head", "blocks.1", 1),
     (lambda: Tokens(4), "gradcam", "head", "blocks.1", 5),
     (lambda: Tokens(zero_head=True), "gradcam", "head", "blocks.1", 1),
@@ -227,6 +278,9 @@ def test_grad_cam_is_the_derivative_of_the_logit() -> None:
 def test_one_logit_and_functions_that_select() -> None:
     model = guided(Net(1))
     assert model.spec.head == "sigmoid"
+    one = guided(OneMap()).spec.module
+    assert one is not None
+    assert one.features == "last"
     assert model(torch.zeros(2, 3, SIDE, SIDE)).logits.shape == (2, 2)
     model = guided(WithAuxiliary(), logits=lambda output: output[0])
     assert model.spec.cam == "cam"
@@ -235,6 +289,28 @@ def test_one_logit_and_functions_that_select() -> None:
     )
     assert model.spec.module is not None
     assert (model.spec.module.head, model.spec.module.features) == ("fc", "trunk.0")
+
+
+def test_logits_from_the_probabilities_of_a_network() -> None:
+    images = torch.randn(2, 3, SIDE, SIDE)
+    for module, inverse in (
+        (nn.Sequential(Net(), nn.Softmax(1)), torch.log),
+        (nn.Sequential(Net(1), nn.Sigmoid()), torch.logit),
+    ):
+        model = guided(module, logits=inverse).eval()
+        found = model(images).logits.softmax(1)[:, -1:]
+        torch.testing.assert_close(found, module(images)[:, -1:])
+
+
+def test_the_order_of_features_of_a_network_that_needs_no_gradients() -> None:
+    class Frozen(Gated):
+        def features(self, images: Tensor) -> Tensor:
+            with torch.no_grad():
+                return super().features(images)
+
+    images = torch.randn(2, 3, SIDE, SIDE)
+    found = find_parts(Frozen(), images).others
+    assert [one.features for one in found][:3] == ["gate", "gate.1", "gate.0"]
 
 
 class Random(Net):
@@ -264,6 +340,13 @@ class Images(Net):
         return self.features(images)
 
 
+class Probability(Net):
+    """Sigmoid by a function."""
+
+    def forward(self, images: Tensor) -> Any:
+        return torch.sigmoid(super().forward(images))
+
+
 REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (Random, {}, "is not deterministic"),
     (TwoHeads, {}, "returns a dictionary with type, age; say which"),
@@ -281,6 +364,16 @@ REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (Net, {"mean": (0.5,)}, "mean has 1 values, and the input 3 channels"),
     (Normed, {"cam": "cam"}, "no exact class activation map: mean(CAM) + bias differs"),
     (Net, {"logits": lambda output: 3}, "logits: the function returned a int"),
+    (
+        AttentionPooled,
+        {"features": "score"},
+        "the slopes of the logits add up to 0 in every channel of the features",
+    ),
+    (FlatPlaces, {"features": "flat"}, "features: flat returns (2, 16, 49)"),
+    (lambda: nn.Sequential(Net(), nn.Softmax(1)), {}, "remove the softmax at the end"),
+    (lambda: nn.Sequential(Net(1), nn.Sigmoid()), {}, "remove the sigmoid at the end"),
+    (lambda: nn.Sequential(Net(), nn.Sigmoid()), {}, "remove the sigmoid at the end"),
+    (lambda: Probability(1), {}, "probabilities: logits=torch.logit"),
 ]
 
 
@@ -314,6 +407,75 @@ def test_copies_and_several_models_of_a_module() -> None:
         for value in module.parameters():
             value.zero_()
     torch.testing.assert_close(twin(images, labels).saliency, expected)
+
+
+class InPlaceAfter(Normed):
+    """A function in place after the last module with a grid, and batch norm before the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch = nn.BatchNorm1d(8)
+        self.last = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2))
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.trunk[1](self.trunk[0](images))
+        features = 2 * functional.leaky_relu(features, 0.1, inplace=True)
+        return self.last(self.batch(features.mean((2, 3))))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_function_in_place_after_the_features(*, frozen: bool) -> None:
+    torch.manual_seed(0)
+    module = spread(InPlaceAfter())
+    model = guided(module)
+    assert model.spec.module is not None
+    assert (model.spec.cam, model.spec.module.features) == ("gradcam", "trunk.1")
+    for value in module.trunk.parameters():
+        value.requires_grad_(not frozen)
+    images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
+    with torch.no_grad():
+        features = module.eval().trunk[1](module.trunk[0](images))
+    features.requires_grad_()
+    activated = 2 * functional.leaky_relu(features, 0.1)
+    logits = module.last(module.batch(activated.mean((2, 3))))
+    (slopes,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features)
+    expected = torch.einsum("bc,bchw->bhw", slopes.mean((2, 3)), features.detach())
+    found = model.eval()(images, labels)
+    torch.testing.assert_close(found.saliency.detach(), expected)
+    torch.testing.assert_close(found.features.detach(), features.detach())
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            torch.testing.assert_close(model(images, labels).saliency, expected)
+    model.train()
+    module.trunk[1].eval()  # batch statistics would change the features
+    found = model(images, labels)  # with the statistics of the batch norm as in evaluation
+    torch.testing.assert_close(found.saliency.detach(), expected)
+    loss = GuidedLoss(0.5)(found.logits, labels, found.saliency, torch.rand(2, 8, 8)[:, :7, :7])
+    loss.backward()
+    reached = [value.grad for value in module.last.parameters()]
+    assert all(value is not None and bool(value.isfinite().all()) for value in reached)
+
+
+def test_features_that_nothing_changes_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = guided(Normed()).eval()
+    images = torch.randn(2, 3, SIDE, SIDE)
+    model(images, "predicted")
+    monkeypatch.setattr(Tensor, "clone", None)
+    model(images, "predicted")
+
+
+def test_densenet_of_torchvision_with_another_classifier() -> None:
+    """Its features are activated in place, by a function."""
+    torch.manual_seed(0)
+    network = torchvision.models.DenseNet(8, (2, 2, 2, 2), 16)
+    inputs = network.classifier.in_features
+    network.classifier = nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = guided(network, input_size=64)
+    assert model.spec.cam == "gradcam"
+    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    with torch.no_grad():
+        still = model.eval()(images, labels).saliency
+    torch.testing.assert_close(model(images, labels).saliency.detach(), still)
 
 
 def test_features_of_a_module_that_is_replaced() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from preceptor.models.build import build_model
-from preceptor.saliency.cam import class_activation_map
+from preceptor.saliency.cam import class_activation_map, decision_map
 
 BACKBONES: list[tuple[str, int, dict[str, Any]]] = [
     ("test_byobnet", 64, {"output_stride": 8}),
@@ -40,6 +40,26 @@ def test_a_cam_is_the_weighted_sum_of_its_class() -> None:
 def test_one_class_an_image(classes: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"\(B,\)"):
         class_activation_map(torch.ones(2, 3, 2, 2), torch.ones(2, 3), classes)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("within", [False, True])
+def test_maps_are_float32_or_wider(layout: torch.memory_format, within: bool) -> None:
+    """Also of features or weights in half precision, and where autocast would compute in it."""
+    torch.manual_seed(0)
+    features, weight = torch.randn(2, 6, 3, 4), torch.randn(2, 6)
+    classes = torch.tensor([0, 1])
+    for kinds in ((torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16),
+                  (torch.bfloat16, torch.bfloat16), (torch.float64, torch.float32)):  # fmt: skip
+        f, w = features.to(kinds[0], memory_format=layout), weight.to(kinds[1])
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            found = class_activation_map(f, w, classes)
+            decision = decision_map(f, w, torch.zeros(2, 2), classes)
+        wide = torch.float64 if torch.float64 in kinds else torch.float32
+        expected = torch.einsum("bc,bchw->bhw", w.to(wide), f.to(wide))
+        torch.testing.assert_close(found, expected)
+        other = torch.einsum("bc,bchw->bhw", w.to(wide).flip(0), f.to(wide))
+        torch.testing.assert_close(decision, expected - other)
 
 
 def test_gradients_reach_features_and_weight() -> None:

@@ -26,6 +26,7 @@ from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
 from preceptor.models.pooling import Pool
 from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import read_record
 from preceptor.training.loop import derived_seed
 from preceptor.training.readout import POOLS
 from preceptor.training.run import train
@@ -235,6 +236,13 @@ def test_the_readout_is_the_best_on_validation_and_changes_no_weight(
         scores = pd.read_parquet(run / "scores.parquet")
         aucs.append(auc(scores["label"] == "marked", scores["score_marked"]))
         assert load_model(run / "model").spec.pool in POOLS
+        # Measured with the pooling of the saved model.
+        metrics = read_record(run)["metrics"]
+        assert metrics["val_auc"] == pytest.approx(aucs[-1], abs=1e-9)
+        right = (scores["score_marked"] > 0.5) == (scores["label"] == "marked")
+        assert metrics["val_accuracy"] == pytest.approx(right.mean(), abs=1e-9)
+        assert set(metrics) == set(pd.read_csv(run / "metrics.csv").columns)
+    assert load_model(read / "model").spec.pool != load_model(plain / "model").spec.pool
     assert aucs[1] >= aucs[0]
 
 

@@ -24,7 +24,7 @@ from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import damaged_files, read_record, read_scores
-from preceptor.training.run import RunResult, train
+from preceptor.training.run import RunResult, build_untrained, train
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 
@@ -51,6 +51,25 @@ def test_batches_of_one_image_are_refused_where_a_network_has_batch_norm(
     sized = one.model_copy(update={"input_size": 64})
     folder = train(small(manifest, training=sized, **without), tmp_path / "runs").folder
     assert read_record(folder)["images_seen"] == 24
+
+
+def test_the_head_of_initial_weights(manifest: Path, tmp_path: Path) -> None:
+    """Kept from a file where it fits, with a message; new from a mapper, whose id is known."""
+    folder = train(small(manifest), tmp_path / "runs").folder
+    weights = folder / "model" / "model.safetensors"
+    head = load_model(folder / "model").head.weight
+    workspace = Workspace.open(manifest)
+    started = small(manifest, weights=str(weights), seed=1)
+    assert torch.equal(build_untrained(workspace, started).head.weight, head)
+    mapper = started.model_copy(update={"weights_identity": folder.name})
+    model = build_untrained(workspace, mapper)
+    assert not torch.equal(model.head.weight, head)
+    assert torch.equal(next(model.parameters()), next(load_model(folder / "model").parameters()))
+    for config, kept in ((started, True), (mapper, False)):
+        lines: list[str] = []
+        train(config, tmp_path / "runs", tell=lines.append)
+        message = f"the head of {weights} is kept: its outputs count as marked, plain"
+        assert (message in lines) == kept
 
 
 def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> None:

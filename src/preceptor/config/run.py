@@ -35,9 +35,10 @@ class RunConfig(Settings):
         manifest: Path of the manifest.
         backbone: Name of a timm backbone; any other name with `network`.
         network: Factory of a network from outside timm; None = timm's.
-        weights: Initial weights: hub, none or a .safetensors file.
+        weights: Initial weights: hub, none or a .safetensors file. The head is new, except from a
+            file whose head has the same shape.
         weights_identity: Identity of the weights in the run's id instead of the content of their
-            file: the id of the run that trains them.
+            file: the id of the mapper that trains them. The head is then new.
         backbone_args: Further arguments of the backbone.
         positive: Class whose probability is the score; required for two classes.
         rows: Training images: all, or annotated.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from preceptor.config.image_format import Fit, ImageFormat
 
-# Increased if the decoded pixels of the same file change.
+# Increased if the decoded pixels of the same file change: of images, and of maps.
 CACHE_FORMAT = 3
+MAP_FORMAT = 4
 MAP_SIDE = 128
 """Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32)."""
 

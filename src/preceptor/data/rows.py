@@ -251,40 +251,50 @@ class Rows:
         human = np.flatnonzero(used & (index < 0))
         if len(human):
             whose = self.rows if targets.human_rows is None else targets.human_rows
-            stored = _without_constants(self.images.human_maps(whose[chosen[human]]))
+            stored, full = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             found = resample(stored, unit, torch.from_numpy(boxes[human]), grid)
             if masks is not None and targets.human_post is None:
                 found /= 255  # stored from 0 to 255
             found = found if targets.human_post is None else targets.human_post(found)
-            maps[human] = found if masks is None else (found / masks.full).clamp_max(1)
+            if masks is not None:
+                found = (found / masks.full).clamp_max(1)
+                found[full] = 1
+            maps[human] = found
         other = np.flatnonzero(used & (index >= 0))
         if len(other) and targets.array is not None:
             places = index[other]
-            stored = _without_constants(targets.array.maps[places])
+            stored, full = _without_constants(targets.array.maps[places])
             regions = torch.from_numpy(targets.array.regions[places])
             found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
             if masks is not None and targets.array.maps.dtype == np.uint8:
                 found /= 255  # stored from 0 to 255
-            maps[other] = found if targets.post is None else targets.post(found)
+            found = found if targets.post is None else targets.post(found)
+            if masks is not None:
+                found[full] = 1
+            maps[other] = found
         if masks is not None:
             inverted = torch.from_numpy(masks.inverted[chosen])
-            maps = torch.where(inverted[:, None, None], 1 - maps, maps.clamp(0, 1))
+            maps = maps.clamp(0, 1)
+            maps = torch.where(inverted[:, None, None], 1 - maps, maps)
             maps[torch.from_numpy(masks.whole[chosen])] = 1
         return maps
 
 
 def _without_constants(
     maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32],
-) -> Tensor:
-    """(B, H, W) as float32 with zeros for constant maps.
+) -> tuple[Tensor, Tensor]:
+    """(B, H, W) as float32 with zeros for constant maps, and (B,) whether a map was 1 everywhere.
 
-    A constant map says nothing, and on a letterboxed canvas, with zeros around it, it would say
-    "not the margins".
+    Among maps of any scale, a constant map says nothing, and on a letterboxed canvas, with zeros
+    around it, it would say "not the margins". As a mask, 1 everywhere says that the whole image is
+    marked.
     """
     stored = torch.from_numpy(maps)
-    constant = stored.amin((1, 2)) == stored.amax((1, 2))
-    return stored.float().masked_fill(constant[:, None, None], 0)
+    lowest, highest = stored.amin((1, 2)), stored.amax((1, 2))
+    constant = lowest == highest
+    full = constant & (highest == (255 if maps.dtype == np.uint8 else 1))
+    return stored.float().masked_fill(constant[:, None, None], 0), full
 
 
 def in_order(rows: Rows, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preceptor.data.canvas_format import CACHE_FORMAT, MAP_SIDE, CanvasFormat
+from preceptor.data.canvas_format import MAP_FORMAT, MAP_SIDE, CanvasFormat
 from preceptor.errors import RunFailedError
 from preceptor.runtime.checksums import DIGEST_BYTES
 
@@ -70,7 +70,7 @@ class ShardFolder:
     @classmethod
     def of_maps(cls, cache_dir: Path) -> ShardFolder:
         """Shards of the human maps in a cache folder."""
-        name = f"maps-{MAP_SIDE}-v{CACHE_FORMAT}"
+        name = f"maps-{MAP_SIDE}-v{MAP_FORMAT}"
         return cls(cache_dir / SHARDS / name, (MAP_SIDE, MAP_SIDE))
 
     @property

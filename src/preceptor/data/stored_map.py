@@ -17,8 +17,8 @@ _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Decoded map on the 128 × 128 grid of its unit square, minus its minimum.
 
-    Therefore a bright background does not stand out against the margins of a letterboxed canvas,
-    and a constant map is 0 everywhere.
+    Therefore a bright background does not stand out against the margins of a letterboxed canvas. A
+    constant map above 0 marks the whole image, and is 1 everywhere.
 
     Args:
         values: float32 of shape (H, W), see `decode_map`.
@@ -26,7 +26,10 @@ def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         float32 of shape (128, 128), from 0 up.
     """
-    values = values - values.min()  # before sums are taken: a constant map is then exactly 0
+    lowest = values.min()
+    if lowest > 0 and lowest == values.max():
+        return np.ones((MAP_SIDE, MAP_SIDE), np.float32)
+    values = values - lowest  # before sums are taken: a constant map is then exactly 0
     grid = resample(torch.from_numpy(values)[None], _UNIT, _UNIT, (MAP_SIDE, MAP_SIDE))[0]
     grid -= grid.min()
     if float(grid.max()) <= _ROUNDING * float(values.max()):

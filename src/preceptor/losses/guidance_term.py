@@ -81,6 +81,7 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
         raise ValueError(
             f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must both be (B, h, w)"
         )
+    maps = maps if maps.is_floating_point() else maps.to(cam.dtype)
     return MapPair(normalise(cam), normalise(maps), cam, maps)
 
 
@@ -104,6 +105,7 @@ def usable_by(name: Distance, maps: Tensor) -> Tensor:
     everywhere. Zeros cannot: a crop without the mark does not refute the label.
     """
     if name in WHOLE_MASKS:
+        maps = maps if maps.is_floating_point() else maps.float()
         highest = maps.amax((-2, -1))
         return (highest > 0) & torch.isfinite(highest - maps.amin((-2, -1)))
     return informative(maps)

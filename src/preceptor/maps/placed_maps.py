@@ -92,7 +92,7 @@ def place_maps(
         table: Rows of the manifest.
         images: Images, whose original sizes determine the position of a Teacher's grid.
         rows: (n,) rows in `images`.
-        scaled: Whether the largest value of each map of a folder becomes 1.
+        scaled: Whether the largest value of each map of a folder, or of a plugin, becomes 1.
 
     Raises:
         InputError: The maps cannot be read, or lack the values required by the trust.
@@ -105,6 +105,8 @@ def place_maps(
         return _principal(source.components, fit, images, rows)
     if source.kind not in KIND_NAMES.own:
         made = plugin_maps(source.kind, table["path"].tolist(), table["label"].tolist())
+        if scaled:
+            made = made / made.max((1, 2), keepdims=True).clip(1e-12)
         return _over_whole_images(made, np.arange(len(rows)))
     names, path = table["name"].to_numpy(), source.path
     assert path is not None

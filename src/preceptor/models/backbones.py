@@ -58,7 +58,8 @@ def create_network(
     overlay: dict[str, Any] | None = None
     if weights != "none":
         file = _hub_file(backbone) if weights == "hub" else _weights_file(weights)
-        overlay = {"file": str(file)}
+        # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
+        overlay = {"file": str(file), "custom_load": False}
     try:
         with _silent():
             network: nn.Module = timm.create_model(
@@ -95,7 +96,7 @@ def create_network(
             "choose another backbone"
         )
     if overlay is not None and weights != "hub":
-        _check_all_filled(network, Path(overlay["file"]), backbone)
+        _check_names(network, Path(overlay["file"]), backbone)
     _thin_before_points(network)
     return network
 
@@ -178,28 +179,89 @@ def _thin_before_points(network: nn.Module) -> None:
             setattr(network.get_submodule(parent), leaf, ThinnedConv2d(part))
 
 
-def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
-    """Check that a weights file contains all tensors of the network.
+def _check_names(network: nn.Module, file: Path, backbone: str) -> None:
+    """Check that a weights file contains all tensors of the network, and none of another one.
 
     timm loads without `strict` if the number of classes differs from that of the file, so that a
-    file with other key names would be ignored silently.
+    file with other key names would be ignored silently, and a deeper network of the same family
+    would be cut.
     """
     with safe_open(file, "pt") as tensors:
         given = set(tensors.keys())
-    head = {id(value) for part in classifiers(network) for value in part.parameters()}
+    head = _head_names(network)
     missing = [
         key
-        for key, value in network.state_dict(keep_vars=True).items()
-        if key not in given and id(value) not in head and not key.endswith("num_batches_tracked")
+        for key in network.state_dict()
+        if key not in given and key not in head and not key.endswith("num_batches_tracked")
     ]
     if missing:
         raise InputError(
             f"weights: {file} does not fit {backbone}: {len(missing)} of timm's tensor names are "
             f"missing, the first {missing[0]!r}"
         )
+    parents = {key.rpartition(".")[0] for key in head}
+    _check_none_left(
+        network, {key for key in given if key.rpartition(".")[0] not in parents}, file, backbone
+    )
 
 
-def load_weights(module: nn.Module, head: str, weights: str, name: str) -> None:
+def _head_names(network: nn.Module) -> list[str]:
+    """Names of the classifiers' tensors in the state dict of a timm network."""
+    head = {id(value) for part in classifiers(network) for value in part.parameters()}
+    return [key for key, value in network.state_dict(keep_vars=True).items() if id(value) in head]
+
+
+# Parts of a file that networks in evaluation, or with another head, do not have: classifiers for
+# training, and what timm itself leaves out of the files of vision transformers.
+_UNUSED = ("aux", "pre_logits", "mask_token")
+
+
+def _check_none_left(network: nn.Module, given: set[str], file: Path, name: str) -> None:
+    """Check that a network has all tensors of a file, except those of its head.
+
+    Args:
+        network: The network.
+        given: Names of the tensors outside the head.
+        file: The file.
+        name: Name of the network in messages.
+    """
+    own = {*network.state_dict(), *(key for key, _ in network.named_buffers())}
+    left = sorted(key for key in given - own if not key.lower().startswith(_UNUSED))
+    if left:
+        raise InputError(
+            f"weights: {file} does not fit {name}: it has {len(left)} tensors that the network "
+            f"lacks, the first {left[0]!r}; they are those of another network, or remove them"
+        )
+
+
+def head_in(weights: str, network: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a weights file for the classifier of a network, by their names in its state dict.
+
+    Args:
+        weights: A .safetensors file.
+        network: Network of timm, or of a factory in a `ModuleNetwork`.
+
+    Returns:
+        The tensors; none if one is missing or has another shape, or the network has a decoder.
+    """
+    if isinstance(network, PyramidNetwork):  # the file is that of the encoder
+        return {}
+    own, found = network.state_dict(), {}
+    with safe_open(weights, "pt") as tensors:
+        known = set(tensors.keys())
+        for key in _head_names(network):
+            inside = key.removeprefix("module.")  # of a `ModuleNetwork`
+            if inside not in known:
+                return {}
+            found[key] = tensors.get_tensor(inside)
+            if found[key].shape != own[key].shape:
+                return {}
+    return found
+
+
+def load_weights(
+    module: nn.Module, head: str, weights: str, name: str, *, new_head: bool = False
+) -> None:
     """Load the weights of a network from outside timm; those of a head of another size are left.
 
     Args:
@@ -207,6 +269,7 @@ def load_weights(module: nn.Module, head: str, weights: str, name: str) -> None:
         head: Dotted name of its classifier; "" = none.
         weights: A .safetensors file with the names of `module`'s state dict.
         name: Name of the network in messages.
+        new_head: Whether the head keeps its initial weights in any case.
 
     Raises:
         InputError: The weights are not a .safetensors file, or do not fit.
@@ -220,19 +283,23 @@ def load_weights(module: nn.Module, head: str, weights: str, name: str) -> None:
         raise InputError(f"weights: {file} cannot be read: {reason(error)}") from error
     own = module.state_dict()
     given = with_tied(given, own)
-    inside = f"{head}." if head else None
+
+    def of_head(key: str) -> bool:
+        return bool(head) and key.startswith(f"{head}.")
+
     wrong = [
         key
         for key, value in own.items()
         if not key.endswith("num_batches_tracked")
         and (key not in given or given[key].shape != value.shape)
     ]
-    left = {key for key in wrong if inside is not None and key.startswith(inside)}
+    left = {key for key in own if of_head(key) and (new_head or key in wrong)}
     if wrong := [key for key in wrong if key not in left]:
         raise InputError(
             f"weights: {file} does not fit {name}: {len(wrong)} tensors are missing or have "
             f"another shape, the first {wrong[0]!r}"
         )
+    _check_none_left(module, {key for key in given if not of_head(key)}, file, name)
     kept = {key: value for key, value in given.items() if key in own and key not in left}
     module.load_state_dict(kept, strict=False)
 

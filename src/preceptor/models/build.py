@@ -18,7 +18,7 @@ from torch import nn
 from preceptor.config.image_format import Fit
 from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError, reason
-from preceptor.models.backbones import classifiers, create_network, load_weights
+from preceptor.models.backbones import classifiers, create_network, head_in, load_weights
 from preceptor.models.factories import create_parts, resolved_network
 from preceptor.models.feature_layout import CamSource, last_block
 from preceptor.models.guide import check_classes, guide
@@ -39,6 +39,7 @@ def build_model(
     *,
     positive: str | None = None,
     weights: str = "none",
+    new_head: bool = False,
     in_chans: int = 3,
     input_size: int | None = None,
     fit: Fit = "squash",
@@ -57,7 +58,9 @@ def build_model(
         classes: Class names in logit order, at least two.
         positive: Class whose probability is the score.
         weights: "hub" (pretrained weights of timm's hub), "none" (random), or a .safetensors file
-            with timm's key names. Input channels and head are adapted by timm.
+            with timm's key names. Input channels are adapted by timm. The head is new, except from
+            a file whose head has the same shape: its outputs must be the classes, in their order.
+        new_head: Whether the head is new in any case.
         in_chans: Number of input channels, 1 or 3.
         input_size: Side of the input in pixels; None = the default of the backbone.
         fit: Method that makes images square, stored in the specification of the model.
@@ -97,8 +100,8 @@ def build_model(
             wrong = "cam_source: cyborg" if cam_source == "cyborg" else "backbone_args"
             raise InputError(f"{backbone}: {wrong} is for backbones of timm; remove it")
         model = _of_factory(
-            network, classes, positive=positive, weights=weights, in_chans=in_chans,
-            input_size=input_size, fit=fit, head=head, cam=cam, name=backbone,
+            network, classes, positive=positive, weights=weights, new_head=new_head,
+            in_chans=in_chans, input_size=input_size, fit=fit, head=head, cam=cam, name=backbone,
         )  # fmt: skip
         return model if pool is None else with_pool(model, pool)
     outputs = 1 if head == "sigmoid" else len(classes)
@@ -106,6 +109,8 @@ def build_model(
         backbone, outputs, in_chans, dict(backbone_args or {}), weights, input_size
     )
     _reset_head(created)
+    if weights not in ("hub", "none") and not new_head:
+        created.load_state_dict(head_in(weights, created), strict=False)
     mean, std, default_size = _input_of(created, in_chans)
     spec = ModelSpec(
         backbone=backbone,
@@ -134,7 +139,7 @@ def build_model(
 
 
 def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
-    """The same network with another pooling of its CAMs to logits.
+    """The same network with another pooling of its CAMs to logits; the model if it has that one.
 
     Raises:
         InputError: The model has no exact CAM, or `pool.top` is larger than its grid.
@@ -151,6 +156,8 @@ def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
                 f"{model.spec.backbone}: pool_top is {pool.top}, and the feature grid has {height} "
                 f"× {width} = {height * width} cells; lower pool_top"
             )
+    if pool == model.spec.pool:  # a second model would add its own hooks to the network
+        return model
     return GuidedModel(model.backbone, replace(model.spec, pool=pool))
 
 
@@ -160,6 +167,7 @@ def _of_factory(
     *,
     positive: str | None,
     weights: str,
+    new_head: bool,
     in_chans: int,
     input_size: int | None,
     fit: Fit,
@@ -182,7 +190,7 @@ def _of_factory(
         )
     if weights != "none":
         assert model.spec.module is not None
-        load_weights(parts.module, model.spec.module.head, weights, name)
+        load_weights(parts.module, model.spec.module.head, weights, name, new_head=new_head)
     spec = replace(model.spec, factory=network.factory, backbone_args=dict(network.args))
     return GuidedModel(model.backbone, spec)
 

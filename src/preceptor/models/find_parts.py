@@ -1,7 +1,8 @@
 """Search for the head and the features of a network from outside timm.
 
 Modules are observed during one forward pass. The head is the linear layer whose output is the
-logits; the features are the last output with a spatial grid before it.
+logits; the features are the last output with a spatial grid before it, unless it only weights an
+earlier output on the same grid, as the score of an attention pooling does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
+from preceptor.models.autograd_graph import depends_beside
 from preceptor.models.module_network import logits_in
+from preceptor.models.probability_outputs import check_logits
 from preceptor.models.spec import ModuleParts
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
@@ -37,7 +40,9 @@ class FoundParts:
     Args:
         outputs: Number of logits of an image.
         exact: Parts whose mean features and head give the logits; [] = none.
-        others: All parts, the last features first.
+        others: All parts in the order in which they are tried: the last features first; after them
+            those that are bypassed by an earlier output on the same grid, or have one channel and
+            are bypassed.
     """
 
     outputs: int
@@ -53,11 +58,13 @@ class _Call:
         name: Dotted name.
         module: The module.
         output: Its output.
+        node: Node of the output in the graph of autograd; None without a graph.
     """
 
     name: str
     module: nn.Module
     output: Tensor
+    node: Any
 
 
 def find_parts(
@@ -106,17 +113,19 @@ def find_parts(
             f"the logits have shape {tuple(result.shape)}, and one row per image is needed "
             f"({len(images)}, classes); select them: logits=lambda output: …"
         )
+    check_logits(result, ((call.module, call.output) for call in calls))
     counts = Counter(call.name for call in calls)
     found_head = wanted_head if wanted_head is not None else _head_in(calls, result)
     head_call = next((call for call in calls if call.name == found_head), None)
     if head_call is not None and wanted is None:
         calls = calls[: calls.index(head_call)]
     exact, others = [], []
+    flat = _flattened(calls)
     listed = {name for name, part in module.named_modules() if isinstance(part, _LISTS)}
     for call in reversed(calls):
         if wanted is not None and call.name != wanted:
             continue
-        parts = _parts_of(call, found_head, images)
+        parts = None if id(call) in flat else _parts_of(call, found_head, images)
         if counts[call.name] > 1 or (parts is None and wanted is None):
             continue
         if parts is None:
@@ -131,6 +140,8 @@ def find_parts(
             exact.append(parts)
     if not others:
         raise InputError(_nothing_found(wanted, counts, images))
+    if wanted is None:
+        others = _in_order(module, images, select, others, calls)
     return FoundParts(result.shape[1], exact, others)
 
 
@@ -158,7 +169,7 @@ def _observed(
         def hook(part: nn.Module, _: Any, output: Any) -> None:
             first = output[0] if type(output) is tuple and output else output
             if isinstance(first, Tensor) and first.ndim >= 2 and len(first) == len(images):
-                calls.append(_Call(name, part, first))
+                calls.append(_Call(name, part, first, first.grad_fn))
 
         return hook
 
@@ -201,6 +212,66 @@ def _head_in(calls: list[_Call], result: Tensor) -> str:
         and torch.equal(call.output, result)
     ]
     return found[0] if len(found) == 1 else ""
+
+
+def _flattened(calls: list[_Call]) -> set[int]:
+    """Ids of the calls that flatten the places of an earlier output: (B, Ch, h·w), not tokens."""
+    found, grids = set(), []
+    for call in calls:
+        if call.output.ndim == 4:
+            grids.append(call.output)
+        elif call.output.ndim == 3 and any(
+            grid.shape[:2] == call.output.shape[:2]
+            and grid.shape[2:].numel() == call.output.shape[2]
+            and torch.equal(grid.flatten(2), call.output)
+            for grid in grids
+        ):
+            found.add(id(call))
+    return found
+
+
+def _in_order(
+    module: nn.Module,
+    images: Tensor,
+    select: Callable[[Any], Tensor],
+    parts: list[ModuleParts],
+    calls: list[_Call],
+) -> list[ModuleParts]:
+    """Parts in the order in which they are tried, see `FoundParts`."""
+    shapes = {call.name: tuple(call.output.shape) for call in calls}
+    sizes = {one.features: _size(one, shapes[one.features]) for one in parts}
+    leaf = images.clone().requires_grad_()
+    try:
+        with evaluating(module), torch.enable_grad():
+            again, result, _ = _observed(module, leaf, select)
+    except InputError:  # it can be computed without gradients only
+        again, bypassed = [], dict.fromkeys(sizes, False)
+    else:
+        nodes = {call.name: call.node for call in again}
+        bypassed = {}
+        for name in sizes:
+            bypassed[name] = depends_beside(result, nodes[name], leaf)
+            if not any(bypassed.values()):  # the usual case: nothing is to be moved
+                break
+    whole = {sizes[name][1:] for name, beside in bypassed.items() if not beside}
+
+    def rank(one: ModuleParts) -> int:
+        channels, *grid = sizes[one.features]
+        if not bypassed.get(one.features, False):
+            return 0
+        return 2 if channels == 1 else int(tuple(grid) in whole)
+
+    return sorted(parts, key=rank)
+
+
+def _size(parts: ModuleParts, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of features of this shape."""
+    if parts.layout == "nchw":
+        return shape[1], shape[2], shape[3]
+    if parts.layout == "nhwc":
+        return shape[3], shape[1], shape[2]
+    side = math.isqrt(shape[1] - parts.prefix)
+    return shape[2], side, side
 
 
 def _parts_of(call: _Call, head: str, images: Tensor) -> ModuleParts | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from preceptor.errors import InputError
 from preceptor.models.backbones import classifiers
 from preceptor.models.cam_head import class_weight, linear_head, with_cam
+from preceptor.models.feature_copies import FeatureCopies
 from preceptor.models.feature_layout import (
     Layout,
     allow_second_derivatives,
@@ -42,20 +43,18 @@ class GuidedModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.spec = spec
-        shape = (1, spec.in_chans, 1, 1)
         # Where the network is already: `with_pool` and `guide` take networks of a GPU too.
         device = next((part.device for part in backbone.parameters()), None)
-        mean, std = (torch.tensor(part, device=device) for part in (spec.mean, spec.std))
-        self.register_buffer("mean", mean.view(shape), persistent=False)
-        self.register_buffer("std", std.view(shape), persistent=False)
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            value = torch.tensor(values, device=device).view(1, spec.in_chans, 1, 1)
+            self.register_buffer(name, value, persistent=False)
         self._trunk: Callable[[Tensor], Any] = backbone.forward_features  # type: ignore[assignment]
         self._compiled: Callable[[Tensor], Any] | None = None
         self._layout: Layout | None = None
         self._tapped: Tensor | None = None
-        self._differentiate = (
-            False  # whether the current forward pass needs a graph from the tap on
-        )
+        self._differentiate = False  # whether the current pass needs a graph from the tap on
         self._entered: Tensor | None = None  # what follows the features is a function of it
+        self._copies = FeatureCopies()
         self._after: list[str] | None = None  # see `norms_after_features`
         self._watched: list[str] = []
         self._taps = spec.cam_source == "cyborg" or spec.tap != "" or spec.module is not None
@@ -228,7 +227,10 @@ class GuidedModel(nn.Module):
         return [norm for norm in norms if norm.training]
 
     def _head(self, raw: Tensor) -> Tensor:
-        logits: Tensor = self.backbone.forward_head(raw)  # type: ignore[operator]
+        entered = self._copies.of(raw) if self._differentiate and not self._taps else raw
+        logits: Tensor = self.backbone.forward_head(entered)  # type: ignore[operator]
+        if not (self.training and self._compiled is not None):  # compiled code has no versions
+            self._copies.after_pass()
         return binary_logits(logits)
 
     def _as_features(self, raw: Tensor) -> Tensor:
@@ -256,25 +258,27 @@ class GuidedModel(nn.Module):
         """Keep the features inside the network, and return a function of them to go on with."""
         if self._entered is not None:
             torch.set_grad_enabled(True)
-            return self._entered
+            return self._copies.of(self._entered)
         self._tapped = self._as_features(raw)
         if self._differentiate:
             torch.set_grad_enabled(True)  # from here to the end of the forward
         entered = self._layout_of(raw).from_grid(self._tapped, raw)
         if self._differentiate:
             self._entered = entered
+            entered = self._copies.of(entered)
         return entered
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Normalize (B, in_chans, H, W) uint8 images to the backbone's mean and std."""
+        """Normalize (B, in_chans, H, W) uint8 images to mean and std; others are a ValueError."""
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images are {images.dtype}; give uint8 images, from 0 to 255")
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
     def compile_trunk(self) -> None:
         """Compile the trunk for training with torch.compile; head and saliency are not compiled.
 
-        The state dict does not change. Evaluation is not compiled: its batches have other sizes,
-        each of which would be compiled separately.
+        The state dict does not change. Evaluation is not compiled: its batches vary in size.
         """
         # A trunk with a tap must not use code compiled for one of the same class without a tap.
         torch._dynamo.config.skip_nnmodule_hook_guards = False

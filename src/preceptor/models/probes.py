@@ -18,6 +18,9 @@ from preceptor.saliency.cam import binary_logits
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4
+# Least |mean slope| of a channel ÷ mean |slope|: where all are below, as before a softmax over the
+# places, the weights of Grad-CAM are rounding (4e-8), and so is the sign of its map.
+LEAST_MEAN_SLOPE = 1e-4
 
 
 def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
@@ -137,8 +140,8 @@ def check_grad_cam(model: GuidedModel) -> str | None:
 
     Returns:
         None if it can, else the reason: the head couples images even in evaluation, does not depend
-        on the features at each position, or has no second derivative, or the gradient of a loss on
-        the map does not reach the trunk.
+        on the features at each position, depends on no channel in the mean over the positions, or
+        has no second derivative, or the gradient of a loss on the map does not reach the trunk.
     """
     generator = torch.Generator().manual_seed(0)
     try:
@@ -150,10 +153,16 @@ def check_grad_cam(model: GuidedModel) -> str | None:
             shape = tuple(model.mean_pooled(images).features.shape)
             if len(shape) != 4 or shape[0] != 2:
                 return f"its features are {shape}, of other things than images"
-            out = model(images, torch.tensor([0, 1], device=images.device))
+            classes = torch.tensor([0, 1], device=images.device)
+            with torch.no_grad():  # as in validation: the features are then a leaf
+                model(images.detach(), classes)
+            out = model(images, classes)
             (slope,) = torch.autograd.grad(out.logits[:, 1].sum(), out.features, retain_graph=True)
             if not bool((slope.abs().sum(1).flatten(1) > 0).all()):
                 return "the logits do not depend on all places of the features"
+            mean = slope.mean((2, 3)).abs().amax(1)
+            if not bool((mean > LEAST_MEAN_SLOPE * slope.abs().mean((1, 2, 3))).all()):
+                return "the slopes of the logits add up to 0 in every channel of the features"
             (reach,) = torch.autograd.grad(out.saliency.square().sum(), images)
             if bool(reach.isfinite().all()) and bool(reach.flatten(1).any(1).all()):
                 return None

@@ -18,7 +18,7 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
         classes: (B,) class of each map, int64 in [0, C).
 
     Returns:
-        (B, h, w), not normalized.
+        (B, h, w), not normalized, float32 or wider.
 
     Raises:
         ValueError: `classes` does not have one class per image.
@@ -55,7 +55,7 @@ def decision_map(features: Tensor, weight: Tensor, logits: Tensor, labels: Tenso
         labels: (B,) class y of each map, int64 in [0, C).
 
     Returns:
-        (B, h, w), not normalized.
+        (B, h, w), not normalized, float32 or wider.
 
     Raises:
         ValueError: `labels` does not have one class per image.
@@ -70,7 +70,9 @@ def decision_map(features: Tensor, weight: Tensor, logits: Tensor, labels: Tenso
         tensor([[[-1.,  2.]]])
     """
     slopes = log_odds_slopes(logits, labels)
-    return _weighted_sum(features, slopes.to(weight.dtype) @ binary_logits(weight.T).T)
+    with torch.autocast(features.device.type, enabled=False):
+        each = binary_logits(weight.to(torch.promote_types(weight.dtype, torch.float32)).T).T
+        return _weighted_sum(features, slopes.to(each.dtype) @ each)
 
 
 def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
@@ -99,16 +101,21 @@ def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _weighted_sum(features: Tensor, chosen: Tensor) -> Tensor:
-    """(B, h, w) sum of the channels (B, Ch, h, w) with the weights (B, Ch) of each image."""
+    """(B, h, w) sum of the channels (B, Ch, h, w) with the weights (B, Ch) of each image, in
+    float32 or wider.
+    """
+    wide = torch.promote_types(torch.promote_types(features.dtype, chosen.dtype), torch.float32)
+    features, chosen = features.to(wide), chosen.to(wide)
     batch, channels, height, width = features.shape
     # A batched product over a view keeps the channels in the layout of the features, so that
     # the gradient has the same layout. In the other layout, the backward pass of a DenseNet is
     # 15 % slower.
-    if features.is_contiguous(memory_format=torch.channels_last):
-        places = features.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        return (places @ chosen[:, :, None]).reshape(batch, height, width)
-    places = features.reshape(batch, channels, height * width)
-    return (chosen[:, None] @ places).reshape(batch, height, width)
+    with torch.autocast(features.device.type, enabled=False):
+        if features.is_contiguous(memory_format=torch.channels_last):
+            places = features.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+            return (places @ chosen[:, :, None]).reshape(batch, height, width)
+        places = features.reshape(batch, channels, height * width)
+        return (chosen[:, None] @ places).reshape(batch, height, width)
 
 
 def binary_logits(values: Tensor) -> Tensor:

@@ -167,6 +167,8 @@ def build_for(
         classes,
         positive=config.positive,
         weights=config.weights if load_weights else "none",
+        # Those of a run are a mapper's, whose head has other outputs.
+        new_head=config.weights_identity is not None,
         in_chans=training.in_chans,
         input_size=training.input_size,
         fit=training.fit,

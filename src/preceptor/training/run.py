@@ -22,6 +22,7 @@ from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
+from preceptor.models.backbones import head_in
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_own_model
 from preceptor.models.probes import check_trained
@@ -194,7 +195,10 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
         model.load_state_dict(progress.best_state)
         _check_maps(run, model)
         final = read_out(run, model, validation)
-        write_run(run, workspace, final, RunTables.of(progress), record)
+        found = record
+        if final is not model:  # the metrics of an epoch are those of the model's own pooling
+            found = replace(record, metrics=record.metrics | _metrics(run, final, validation))
+        write_run(run, workspace, final, RunTables.of(progress), found)
 
     ranks.broadcast_from_first(write)
 
@@ -221,23 +225,22 @@ def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, n
         model = load_own_model(base.folder / "model").to(fabric.device)
         validation = validation_sets(workspace, model, config.training.cache)
         model = read_out(run, with_last_layer_trained(model, rows), validation)
-        metrics = validate(
-            model,
-            validation,
-            model,
-            negatives=config.validation_negatives,
-            cams=config.guided_map,
-        )
         record = replace(
             base.record,
             id=run.id,
             config=config.model_dump(mode="json"),
-            metrics=base.record.metrics | flat_metrics(metrics),
+            metrics=base.record.metrics | _metrics(run, model, validation),
             seconds=round(time.perf_counter() - started, 3),
         )
         write_run(run, workspace, model, RunTables.read(base.folder), record)
 
     ranks.broadcast_from_first(write)
+
+
+def _metrics(run: RunContext, model: GuidedModel, sets: dict[str, Rows]) -> dict[str, float]:
+    """Metrics of a finished model on the validation sets."""
+    negatives, cams = run.config.validation_negatives, run.config.guided_map
+    return flat_metrics(validate(model, sets, model, negatives=negatives, cams=cams))
 
 
 def _rows_of_last_layer(run: RunContext, workspace: Workspace, name: str) -> Rows:
@@ -282,6 +285,10 @@ def _prepare(
     """Initial model, training rows and validation sets."""
     config, ranks = run.config, run.ranks
     model = build_untrained(workspace, config)
+    own = config.weights not in ("hub", "none") and config.weights_identity is None
+    if own and head_in(config.weights, model.backbone):
+        outputs = ", ".join(model.spec.classes)
+        run.tell(f"the head of {config.weights} is kept: its outputs count as {outputs}")
     if config.training.readout == "auto":
         check_readout(model)
     if ranks.world > 1:
