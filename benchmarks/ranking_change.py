@@ -86,7 +86,7 @@ def _both(file: Path, positive: str, primary: str) -> dict[str, float]:
     names = [name for name in scores if name.startswith("score_")]
     given = scores[names].to_numpy(np.float64)
     place = names.index(f"score_{positive}")
-    own = given[:, place]
+    own = given[:, place].astype(np.float32)
     ends = [own == 0, np.delete(given, place, 1).sum(1) == 0]
     return {
         "probability": auc(truth, own),

@@ -10,7 +10,7 @@ from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.results import StudyTables, read
 from preceptor.runtime.formatting import number
 
-USUAL, LONGER, PRIMARY = "brain_mri_planted", "brain_mri_steps", "test-unseen"
+USUAL, LONGER, PRIMARY = "brain_mri_planted_mapper", "brain_mri_steps", "test-unseen"
 ROWS = {
     "baseline1": "Baseline 1",
     "baseline2": "Baseline 2, no maps",
