@@ -8,8 +8,8 @@ from typing import Any
 from preceptor.config.training import Training
 
 # Frozen before the study of small forged regions was run (benchmarks/spots_evidence.yaml), in which
-# Students were above the network without maps and above any map. Optimizer, length and sizes depend on the
-# data and the network, and are not part of it.
+# Students were above the network without maps and above any map. Optimizer, length and sizes depend
+# on the data and the network, and are not part of it.
 RECOMMENDED: dict[str, Any] = {
     "alphas": (0.5, 0.1),
     "teacher_alphas": (0.1,),
