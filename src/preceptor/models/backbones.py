@@ -230,7 +230,7 @@ def _check_none_left(network: nn.Module, given: set[str], file: Path, name: str)
     if left:
         raise InputError(
             f"weights: {file} does not fit {name}: it has {len(left)} tensors that the network "
-            f"lacks, the first {left[0]!r}; they are those of another network, or remove them"
+            f"lacks, the first {left[0]!r}; use a file of this network, or remove them"
         )
 
 
