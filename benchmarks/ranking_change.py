@@ -11,6 +11,7 @@ a probability of 0 are tied, as if half of the pairs were in the wrong order).
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -31,6 +32,7 @@ ROWS = (
 
 def main() -> None:
     """Print one line for each row of each study."""
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     print("| study | row | by probability | by log-odds | largest change | scores of 1 | error |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for folder in sorted(path.parent for path in EVIDENCE.glob("*/store")):

@@ -8,6 +8,8 @@ test images of each split. The interval is that of a study with one manifest per
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,6 +62,7 @@ def coverage(rows: NDArray[np.float64], truth: float) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     generator = np.random.default_rng(0)
     print(f"{IMAGES} images, {SPLITS} splits, {REPLICATES} replicates; coverage of 95 % intervals")
     for name, tests, folds in (

@@ -83,14 +83,16 @@ def test_an_image_whose_answer_does_not_fit_is_asked_for_again(page: Page, serve
     assert states(server) == {first: "nothing"}
     # It comes again, with the label that was chosen.
     leave(page, "n")
+    total = 3  # without the images that are skipped until it comes
     while name(page) != second:
         leave(page, "s")
+        total -= 1
     page.reload()
     page.wait_for_selector(SHOWN)
-    assert told(page) == ("Answer again", "1 of 3")
+    assert told(page) == ("Answer again", f"1 of {total}")
     leave(page, "n")
     assert states(server)[second] == "marked"
-    assert page.locator("#count").inner_text() == "2 of 3"
+    assert page.locator("#count").inner_text() == f"2 of {total}"
     rows = server.ask("SELECT label FROM answers WHERE state = 'marked'")
     assert rows == [("fake",)]
 
