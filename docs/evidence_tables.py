@@ -52,8 +52,6 @@ class Row:
     Args:
         study: Study.
         repeats: Number of draws or seeds.
-        ranked: Whether images are ranked by log-odds. An archive of tables alone has AUCs of
-            float32 probabilities, by which no gain is shown.
         student, baseline1, baseline2, any_map, ceiling: Mean AUC on the primary set.
         gain: Student minus the better of the two baselines.
         place: Teacher's maps minus the best of any map, selected on validation; shown only if
@@ -70,7 +68,6 @@ class Row:
 
     study: Shown
     repeats: int
-    ranked: bool
     student: float
     baseline1: float
     baseline2: float
@@ -90,7 +87,7 @@ class Row:
     def data(self) -> str:
         """Name of the data with the number of repeats."""
         name = f"{self.study.title}, {self.repeats} {self.study.seed}s"
-        return name if self.ranked else f"{name}, not corrected"
+        return name if self.study.has_scores else f"{name}, not corrected"
 
     @property
     def strongest_auc(self) -> float:
@@ -109,9 +106,8 @@ def row_of(study: Shown) -> Row:
     whole = tables.table
     means = whole[(whole["set"] == study.primary) & (whole["source"] == "")].set_index("key")
     family = tables.comparisons[tables.comparisons["question"] == "RQ2"]
-    ranked = (EVIDENCE / study.folder / "store").is_dir()
     gain = _difference(family.nsmallest(1, "mean"), "p_holm")
-    gain = replace(gain, shown=ranked and gain.low > 0)
+    gain = replace(gain, shown=study.has_scores and gain.low > 0)
     rungs, strongest = tables.ladder, _strongest(tables)
     if rungs.empty:  # of a study before there was one
         place = replace(strongest, shown=None)
@@ -127,7 +123,6 @@ def row_of(study: Shown) -> Row:
     return Row(
         study=study,
         repeats=int(means["n"].max()),
-        ranked=ranked,
         student=float(means.loc["student", "mean"]),
         baseline1=float(means.loc["baseline1", "mean"]),
         baseline2=float(means.loc["baseline2", "mean"]),

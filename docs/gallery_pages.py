@@ -39,6 +39,11 @@ class Shown:
     seed: str
     marks: str
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether the archive has scores; tables alone are of float32 probabilities."""
+        return (EVIDENCE / self.folder / "store").is_dir()
+
 
 STUDIES = (
     Shown(

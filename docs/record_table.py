@@ -35,7 +35,7 @@ def _line(study: Shown) -> list[str]:
     tables = read(EVIDENCE / study.folder)
     runs = tables.runs.drop_duplicates("run")
     commit, share = FROZEN[study.folder], _share(tables)
-    if not (EVIDENCE / study.folder / "store").is_dir():  # tables alone, of float32 probabilities
+    if not study.has_scores:
         share += ", not corrected"
     return [
         study.title,

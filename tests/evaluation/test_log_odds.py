@@ -10,7 +10,7 @@ import torch
 from preceptor.evaluation.auc import auc, macro_auc
 from preceptor.evaluation.compare import compare_sets
 from preceptor.evaluation.log_odds import log_odds
-from preceptor.evaluation.scores import figures, rank_threshold, set_auc, stack
+from preceptor.evaluation.scores import figures, log_odds_threshold, set_auc, stack
 
 
 def _logits(seed: int = 0, shift: float = 40.0) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ def test_stacked_scores_and_delongs_test_rank_by_log_odds() -> None:
 
 def test_a_threshold_of_log_odds_excludes_as_many_negatives_as_the_rule_says() -> None:
     labels, logits = _logits()
-    found = rank_threshold(_frame(labels, logits), ["real", "fake"], "fake", "fdr=0.05")
+    found = log_odds_threshold(_frame(labels, logits), ["real", "fake"], "fake", "fdr=0.05")
     assert found is not None
     assert (logits[~labels] >= found).mean() == pytest.approx(0.05)
     assert (logits[labels] >= found).mean() > 0.1

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
-from preceptor.evaluation.scores import class_auc, deployed_scores, ranks
+from preceptor.evaluation.scores import class_auc, deployed_scores, positive_log_odds
 from preceptor.evaluation.terms import TERMS, Field, Terms
 from preceptor.runtime.printed_table import print_table
 
@@ -62,13 +62,13 @@ def print_rates(
         field: Field whose names of the error rates are used.
     """
     terms = TERMS[field]
-    fixed, points, place = [], [], list(classes).index(positive)
+    fixed, points = [], []
     for name, part in frame.groupby("split", sort=False):
         truth, sources = (part["label"] == positive).to_numpy(), part["source"].to_numpy(object)
         if threshold is not None:
             found = threshold_rates(truth, deployed_scores(part, positive), sources, threshold)
             fixed += _lines(str(name), found, terms)
-        found = roc_rates(truth, ranks(part, classes)[:, place], sources)
+        found = roc_rates(truth, positive_log_odds(part, classes, positive), sources)
         points += _lines(str(name), found, terms)
     if threshold is not None:
         _show(

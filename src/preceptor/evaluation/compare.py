@@ -8,7 +8,7 @@ import pandas as pd
 
 from preceptor.errors import InputError
 from preceptor.evaluation.delong import delong
-from preceptor.evaluation.scores import ranks
+from preceptor.evaluation.scores import positive_log_odds
 
 
 def compare_sets(
@@ -31,14 +31,14 @@ def compare_sets(
     """
     if list(ours["path"]) != list(theirs["path"]):
         raise InputError("the two score tables differ in their images or in the order of images")
-    found, place = [], list(classes).index(positive)
+    found = []
     for name, own in ours.groupby("split", sort=False):
         other = theirs.loc[own.index]
         grouped = bool((own["group"] != "").any())
         result = delong(
             own["label"] == positive,
-            ranks(own, classes)[:, place],
-            ranks(other, classes)[:, place],
+            positive_log_odds(own, classes, positive),
+            positive_log_odds(other, classes, positive),
             own["group"] if grouped else None,
         )
         found.append(

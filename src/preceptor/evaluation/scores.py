@@ -58,9 +58,16 @@ def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.flo
     return frame[[f"score_{name}" for name in classes]].to_numpy(np.float64)
 
 
-def ranks(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+def log_odds_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
     """(n, C) log-odds of a score table, by which its images are ranked, in class order."""
     return log_odds(probabilities(frame, classes))
+
+
+def positive_log_odds(
+    frame: pd.DataFrame, classes: Sequence[str], positive: str
+) -> NDArray[np.float64]:
+    """(n,) log-odds of the positive class."""
+    return log_odds_of(frame, classes)[:, list(classes).index(positive)]
 
 
 def deployed_scores(frame: pd.DataFrame, positive: str) -> NDArray[np.float64]:
@@ -79,9 +86,9 @@ def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
 def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
     """AUC of the positive class, or macro-averaged one-vs-rest AUC if there is none."""
     if positive is not None:
-        own = ranks(frame, classes)[:, list(classes).index(positive)]
-        return float(auc((frame["label"] == positive).to_numpy(), own))
-    return float(macro_auc(labels_of(frame, classes), ranks(frame, classes)))
+        truth = (frame["label"] == positive).to_numpy()
+        return float(auc(truth, positive_log_odds(frame, classes, positive)))
+    return float(macro_auc(labels_of(frame, classes), log_odds_of(frame, classes)))
 
 
 def validation_rows(
@@ -123,7 +130,7 @@ def fixed_thresholds(
     return {rule: value for rule, value in found.items() if value is not None}
 
 
-def rank_threshold(
+def log_odds_threshold(
     frame: pd.DataFrame, classes: Sequence[str], positive: str, rule: str
 ) -> float | None:
     """Threshold of a rule on the log-odds of all validation sets together.
@@ -135,8 +142,8 @@ def rank_threshold(
         rule: Rule, see `fixed_threshold`.
     """
     own = frame[kind_of(frame["split"]) == "val"]
-    scores = ranks(own, classes)[:, list(classes).index(positive)]
-    return fixed_threshold(rule, (own["label"] == positive).to_numpy(), scores)
+    truth = (own["label"] == positive).to_numpy()
+    return fixed_threshold(rule, truth, positive_log_odds(own, classes, positive))
 
 
 def class_auc(name: str) -> str:
@@ -212,14 +219,14 @@ class _ScoreArrays:
         positive: Position of the positive class, or None.
         labels: (n,) class indices.
         scores: (n, C) scores.
-        ranks: (n, C) log-odds.
+        log_odds: (n, C) log-odds.
     """
 
     classes: Sequence[str]
     positive: int | None
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
-    ranks: NDArray[np.float64]
+    log_odds: NDArray[np.float64]
 
     @classmethod
     def of(cls, frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> _ScoreArrays:
@@ -242,7 +249,7 @@ class _ScoreArrays:
         eer, positives = float("nan"), 0
         if self.positive is not None:
             truth = self.labels[against] == self.positive
-            eer = float(equal_error_rate(truth, self.ranks[against, self.positive])[0])
+            eer = float(equal_error_rate(truth, self.log_odds[against, self.positive])[0])
             positives = int((labels == self.positive).sum())
         found: dict[str, object] = {
             "set": name,
@@ -263,13 +270,13 @@ class _ScoreArrays:
 
     def _auc(self, rows: NDArray[np.intp], positive: int | None) -> float:
         if positive is not None:
-            return float(auc(self.labels[rows] == positive, self.ranks[rows, positive]))
-        return float(macro_auc(self.labels[rows], self.ranks[rows]))
+            return float(auc(self.labels[rows] == positive, self.log_odds[rows, positive]))
+        return float(macro_auc(self.labels[rows], self.log_odds[rows]))
 
     def _precision(self, rows: NDArray[np.intp]) -> float:
         """Average precision of the positive class, or macro average over the classes present."""
         wanted = range(len(self.classes)) if self.positive is None else [self.positive]
-        labels, own = self.labels[rows], self.ranks[rows]
+        labels, own = self.labels[rows], self.log_odds[rows]
         found = [
             average_precision(labels == one, own[:, one]) for one in wanted if (labels == one).any()
         ]
@@ -309,10 +316,10 @@ def stack(
         raise InputError(f"the score tables of {name} are of different images")
     groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
     if positive is not None:
-        place = list(classes).index(positive)
         return (
             (first["label"] == positive).to_numpy(),
-            np.stack([ranks(part, classes)[:, place] for part in parts]),
+            np.stack([positive_log_odds(part, classes, positive) for part in parts]),
             groups,
         )
-    return labels_of(first, classes), np.stack([ranks(part, classes) for part in parts]), groups
+    every = np.stack([log_odds_of(part, classes) for part in parts])
+    return labels_of(first, classes), every, groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -222,6 +222,17 @@ def _larger(one: float | None, two: float) -> float:
     return two if one is None or math.isnan(two) or two > one else one
 
 
+def _by_set(
+    images: CheckImages,
+) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.int64]]]:
+    """Name, rows and labels of each validation set; none for images without labels."""
+    if images.labels is None or images.sets is None:
+        return
+    for name in dict.fromkeys(images.sets.tolist()):
+        own = images.sets == name
+        yield str(name), own, images.labels[own]
+
+
 def _aucs(
     before: NDArray[np.float32],
     after: NDArray[np.float32],
@@ -230,19 +241,16 @@ def _aucs(
 ) -> dict[str, tuple[float, float]]:
     """AUC before and after the export by validation set."""
     found: dict[str, tuple[float, float]] = {}
-    if images.labels is None or images.sets is None:
-        return found
-    for name in dict.fromkeys(images.sets.tolist()):
-        own = images.sets == name
-        labels = images.labels[own]
+    sides = log_odds(before), log_odds(after)
+    for name, own, labels in _by_set(images):
         pair = [
             macro_auc(labels, values[own])
             if positive is None
             else auc(labels == positive, values[own, positive])
-            for values in (log_odds(before), log_odds(after))
+            for values in sides
         ]
         if all(map(math.isfinite, pair)):
-            found[str(name)] = (float(pair[0]), float(pair[1]))
+            found[name] = (float(pair[0]), float(pair[1]))
     return found
 
 
@@ -251,16 +259,12 @@ def _errors(
 ) -> dict[str, tuple[ErrorRates, ErrorRates]]:
     """Error rates of decisions for the positive class, before and after, by validation set."""
     found: dict[str, tuple[ErrorRates, ErrorRates]] = {}
-    if images.labels is None or images.sets is None:
-        return found
-    for name in dict.fromkeys(images.sets.tolist()):
-        own = images.sets == name
-        is_positive = own & (images.labels == positive)
-        negative = own & ~is_positive
-        if is_positive.any() and negative.any():
+    for name, own, labels in _by_set(images):
+        truth = labels == positive
+        if truth.any() and not truth.all():
             first, second = (
-                ErrorRates(float(one[negative].mean()), float((~one[is_positive]).mean()))
+                ErrorRates(float(one[own][~truth].mean()), float((~one[own][truth]).mean()))
                 for one in (before, after)
             )
-            found[str(name)] = (first, second)
+            found[name] = (first, second)
     return found

@@ -15,7 +15,7 @@ import pandas as pd
 from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import figure_rows, rank_threshold, ranks
+from preceptor.evaluation.scores import figure_rows, log_odds_threshold, positive_log_odds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare
@@ -180,7 +180,7 @@ def gather(plan: Plan) -> Results:
         if validated is not None and tested is not None and positive is not None:
             rule, fixed = protocol.study.threshold, None
             if arm.role != "dfr":  # which has learned the labels of a set that fixes thresholds
-                fixed = rank_threshold(validated, classes, positive, rule)
+                fixed = log_odds_threshold(validated, classes, positive, rule)
             rates += [row | identity for row in _rates(tested, classes, positive, fixed)]
     results = Results(
         primary=protocol.primary,
@@ -249,7 +249,7 @@ def _rates(
     splits, labels, sources = (
         tested[name].to_numpy(object) for name in ("split", "label", "source")
     )
-    scores = ranks(tested, classes)[:, classes.index(positive)]
+    scores = positive_log_odds(tested, classes, positive)
     for name in dict.fromkeys(splits):
         own_rows = splits == name
         given = labels[own_rows] == positive, scores[own_rows], list(sources[own_rows])
