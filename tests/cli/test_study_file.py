@@ -165,3 +165,47 @@ def test_study_init_refuses_a_size_at_which_nothing_can_be_guided(
     done = here("study", "init", data / "manifest.csv", "--to", tmp_path / "s.yaml", *options)
     assert_refused(done, ["1 × 1 feature grid", "output_stride: 8 in backbone_args"])
     assert not (tmp_path / "s.yaml").exists()
+
+
+def test_study_init_chooses_no_positive_class_of_three(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    splits = dict.fromkeys(("train", "val", "test"), 6)
+    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked", "other"))
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    target = tmp_path / "s.yaml"
+    done = here("study", "init", manifest, "--to", target, *options)
+    assert done.code == 0, done
+    assert "positive class: none, the AUC is the mean one-vs-rest AUC" in done.out
+    assert yaml.safe_load(target.read_text()).get("positive") is None
+    assert "one-vs-rest AUC of marked, other, plain" in target.read_text()
+    done = here("study", "plan", target, "--jobs", "1")
+    assert (done.code, done.err) == (0, "")
+
+    chosen = tmp_path / "chosen.yaml"
+    done = here("study", "init", manifest, "--to", chosen, *options, "--positive", "other")
+    assert "positive class" not in done.out
+    assert yaml.safe_load(chosen.read_text())["positive"] == "other"
+
+
+def test_study_init_names_the_positive_class_that_it_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    splits = dict.fromkeys(("train", "val", "test"), 6)
+    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
+    assert "positive class: marked (choose another with --positive)" in done.out
+
+
+def test_study_init_refuses_weights_in_a_format_that_a_study_refuses(tmp_path: Path) -> None:
+    splits = dict.fromkeys(("train", "val", "test"), 6)
+    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
+    checkpoint = tmp_path / "my.pth"
+    checkpoint.write_bytes(b"weights")
+    options = ["--backbone", "test_byobnet", "--weights", str(checkpoint)]
+    done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
+    assert_refused(done, ["is not a .safetensors file; convert it"])
+    assert not (tmp_path / "s.yaml").exists()

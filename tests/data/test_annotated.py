@@ -99,6 +99,18 @@ def test_a_class_without_annotated_images_is_refused(folder: Path) -> None:
         draw_annotated(manifest, None, 0)
 
 
+def test_training_images_without_any_annotation_are_refused(folder: Path) -> None:
+    lines = [
+        line.replace(",train,maps/a.png,,", ",train,,0,").replace(",train,,1,", ",train,,,")
+        for line in sound()
+    ]
+    write(folder, *lines)
+    manifest = Manifest.read(folder / "m.csv")
+    assert not (manifest.annotated_mask & manifest.train_mask).any()
+    with pytest.raises(InputError, match=r"no training image is annotated.*preceptor label"):
+        draw_annotated(manifest, None, 0)
+
+
 @pytest.mark.parametrize("amount", [0, -1, 1, 13, 0.0, -0.5, 1.5, float("nan"), True])
 def test_amounts_that_cannot_be_had_are_refused(amount: float) -> None:
     with pytest.raises(InputError, match="annotated"):

@@ -35,6 +35,20 @@ def test_many_files_in_a_folder_are_found_by_listing_it(tmp_path: Path) -> None:
     ]
 
 
+def test_a_missing_folder_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    lines = ["path,label,split"]
+    for i in range(8):
+        folder = "there" if i == 7 else "gone/deep"
+        split = ("train", "train", "val", "test")[i % 4]
+        lines.append(f"{folder}/{i}.png,{'real' if i < 4 else 'fake'},{split}")
+    told = problems(write(tmp_path, *lines), verify=False)
+    assert [problem.split(";")[0] for problem in told] == [
+        "row 2: image 'gone/deep/0.png' and 6 more: there is no folder 'gone/deep'",
+        "row 9: image 'there/7.png' does not exist",
+    ]
+
+
 # Files are looked into
 
 

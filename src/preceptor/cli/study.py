@@ -110,8 +110,8 @@ def init(
     positive: Annotated[
         str | None,
         typer.Option(
-            help="Positive class (default: the only class of the training images that has maps, "
-            "else the rarest one).",
+            help="Positive class (default: of two classes the only one of the training images that "
+            "has maps, else the rarer one; of more classes none).",
             show_default=False,
         ),
     ] = None,
@@ -130,10 +130,16 @@ def init(
     with bulk_import():
         from preceptor.cli.study_file import write_study_file
 
-    time = write_study_file(
+    written = write_study_file(
         manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
     )
-    print(f"wrote {to}; estimated time on this machine: {time}")
+    print(f"wrote {to}; estimated time on this machine: {written.time}")
+    if positive is None and written.positive is not None:
+        print(f"positive class: {written.positive} (choose another with --positive)")
+    elif positive is None:
+        print(
+            "positive class: none, the AUC is the mean one-vs-rest AUC (choose one with --positive)"
+        )
 
 
 @study.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.cli.output_files import CONFIG_FORMATS, check_target
@@ -12,6 +13,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
+from preceptor.models.backbones import weights_file
 from preceptor.runtime.cores import RUN_THREADS
 from preceptor.runtime.formatting import as_time
 from preceptor.runtime.result_folder import write_atomically
@@ -31,7 +33,7 @@ _TEMPLATE = """\
 # Run it with:  preceptor study {file} --out {out}
 
 manifest: {manifest}
-positive: {positive}            # class whose probability is the score; other classes: {others}
+{positive_line}
 primary: {primary}            # evaluation set of the hypothesis tests
 
 teachers: [{backbone}]     # backbones of the Teachers
@@ -51,7 +53,7 @@ mapper: {mapper}               # needs two classes, and maps of the positive one
 # annotated: 200           # use only this number (or fraction) of the annotated images
 ceiling: {ceiling}              # false, unless all training images are annotated
 saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
-# guide_classes: [{positive}]   # classes with guidance
+# guide_classes: [{marked}]   # classes with guidance
 selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
 search: grid               # racing or halving: drop weak candidates after a few seeds
 # budget: [25, 50, 100]    # annotation budget: three or four more trainings per number and seed
@@ -75,6 +77,19 @@ training:
 """
 
 
+@dataclass(frozen=True)
+class WrittenStudy:
+    """Study file that was written.
+
+    Args:
+        time: Time estimate as text.
+        positive: Positive class; None = none, with more than two classes.
+    """
+
+    time: str
+    positive: str | None
+
+
 def write_study_file(
     manifest_path: Path,
     target: Path,
@@ -83,7 +98,7 @@ def write_study_file(
     weights: str = "hub",
     size: int = 224,
     positive: str | None = None,
-) -> str:
+) -> WrittenStudy:
     """Write a commented study file with a measured time estimate.
 
     Args:
@@ -92,27 +107,24 @@ def write_study_file(
         backbone: Backbone of Teacher and Student.
         weights: Initial weights: hub, none or a .safetensors file.
         size: Side of the model's input in pixels.
-        positive: Positive class; None = the only class of the training images that has maps, else
-            the rarest one.
+        positive: Positive class; None = of two classes the only one of the training images that has
+            maps, else the rarer one; of more classes none.
 
     Returns:
-        Time estimate as text.
+        The time estimate and the positive class.
 
     Raises:
-        InputError: The manifest is invalid, the target exists, or the backbone cannot be guided at
-            this size.
+        InputError: The manifest or the weights are invalid, the target exists, or the backbone
+            cannot be guided at this size.
     """
     check_target("--to", target, formats=CONFIG_FORMATS)
     manifest = Manifest.read(manifest_path, verify=False)
     training = manifest.table[manifest.train_mask]
     positive = positive or _likely_positive(manifest)
-    if positive not in manifest.classes:
+    if positive is not None and positive not in manifest.classes:
         raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
     if weights not in ("hub", "none"):  # paths in a config are relative to its file
-        if not Path(weights).is_file():
-            raise InputError(
-                f"--weights {weights}: not a file; name a .safetensors file, hub or none"
-            )
+        weights_file(weights)  # raises if it is none
         weights = os.path.relpath(weights, target.parent)
     values = {
         "manifest_name": manifest_path.name,
@@ -122,10 +134,10 @@ def write_study_file(
         "file": target.name,
         "out": "study" if target.stem == "study" else f"{target.stem}-study",
         "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
-        "positive": _quoted(positive),
+        "positive_line": _positive_line(manifest, positive),
+        "marked": _quoted(positive or min(_classes_with_maps(manifest) or manifest.classes)),
         "ceiling": "true" if _ceiling_is_possible(manifest) else "false",
         "mapper": "true" if _mapper_is_possible(manifest, positive) else "false",
-        "others": ", ".join(name for name in manifest.classes if name != positive),
         "primary": _quoted(manifest.eval_splits("test")[0]),
         "backbone": _quoted(backbone),
         "weights": _quoted(weights),
@@ -153,16 +165,34 @@ def write_study_file(
     )
     values |= {"time": as_time(seconds), "jobs": jobs}
     write_atomically(target, _TEMPLATE.format(**values))
-    return as_time(seconds)
+    return WrittenStudy(as_time(seconds), positive)
 
 
-def _likely_positive(manifest: Manifest) -> str:
-    """The only class that has maps, else the rarest class, of the training images."""
+def _likely_positive(manifest: Manifest) -> str | None:
+    """Of two classes the only one that has maps, else the rarer one, of the training images."""
+    if len(manifest.classes) > 2:
+        return None
     marked = _classes_with_maps(manifest)
     if len(marked) == 1:
         return marked.pop()
     counts = manifest.table.loc[manifest.train_mask, "label"].value_counts()
     return str(counts.index[-1])
+
+
+def _positive_line(manifest: Manifest, positive: str | None) -> str:
+    """Line of the study file that has the positive class, or says what it would do."""
+    if positive is None:
+        among = ", ".join(manifest.classes)
+        return (
+            f"# positive: CLASS          # without it, the mean one-vs-rest AUC of {among};\n"
+            "                           # with it, the AUC of this class, and a threshold on its\n"
+            "                           # score"
+        )
+    others = ", ".join(name for name in manifest.classes if name != positive)
+    return (
+        f"positive: {_quoted(positive)}            # class whose probability is the score; "
+        f"other classes: {others}"
+    )
 
 
 def _classes_with_maps(manifest: Manifest) -> set[str]:
@@ -171,7 +201,7 @@ def _classes_with_maps(manifest: Manifest) -> set[str]:
     return set(manifest.table.loc[rows, "label"])
 
 
-def _mapper_is_possible(manifest: Manifest, positive: str) -> bool:
+def _mapper_is_possible(manifest: Manifest, positive: str | None) -> bool:
     """Whether there are two classes, and annotated images of the positive one with maps."""
     return len(manifest.classes) == 2 and positive in _classes_with_maps(manifest)
 

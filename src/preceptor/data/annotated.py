@@ -33,6 +33,11 @@ def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) ->
     labels = table["label"].to_numpy(object)
     classes = sorted(set(labels[manifest.train_mask]))
     counts = np.array([int((candidates & (labels == label)).sum()) for label in classes])
+    if not counts.any():
+        raise InputError(
+            "no training image is annotated; mark some with `preceptor label`, or import masks or "
+            "other annotations with `preceptor data import`"
+        )
     for label, count in zip(classes, counts, strict=True):
         if count == 0:
             raise InputError(

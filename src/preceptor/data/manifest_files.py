@@ -1,7 +1,7 @@
 """Validation of the files of a manifest: existence, duplicates, decoding, aspect of maps."""
 
 # os.path and not Path: a million files are looked up, and Path objects cost ten times as much.
-# ruff: noqa: PTH100, PTH113, PTH114, PTH118
+# ruff: noqa: PTH100, PTH113, PTH114, PTH112, PTH117, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def check_files(
     prefix = os.path.join(os.path.abspath(root), "")
     for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
         told = _note_unreadable(what, paths, there, rows, prefix, findings)
+        told |= _note_missing_folders(what, paths, there, rows, prefix, findings)
         for index in np.flatnonzero(~there).tolist():
             if (name := paths[index].removeprefix(prefix)) and index not in told:
                 fix = f"paths start from {prefix}: correct it"
@@ -71,6 +72,46 @@ def check_files(
         maps = [path if there else "" for path, there in zip(maps, map_there, strict=True)]
         found = decoding.decode(images, maps, complete=not findings, progress=progress)
         _check_contents(found, rows, prefix, findings)
+
+
+def _note_missing_folders(
+    what: str,
+    paths: list[str],
+    there: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    prefix: str,
+    findings: Findings,
+) -> set[int]:
+    """Note each folder that is missing with several files, once.
+
+    Args:
+        what: Kind of the files in messages.
+        paths: Absolute paths; "" = none.
+        there: (n,) whether they exist.
+        rows: Numbers of the rows in messages.
+        prefix: Beginning of paths that is left out in messages.
+        findings: Collects the problems.
+
+    Returns:
+        Positions of the files in these folders.
+    """
+    missing: dict[str, list[int]] = {}
+    plain = [at for at in np.flatnonzero(~there).tolist() if os.path.isabs(paths[at])]
+    for folder in {os.path.dirname(paths[at]) for at in plain}:
+        if not os.path.isdir(folder):
+            missing[folder] = []
+    for at in plain:
+        if (folder := os.path.dirname(paths[at])) in missing:
+            missing[folder].append(at)
+    told: set[int] = set()
+    for folder, files in missing.items():
+        name = folder.removeprefix(prefix)
+        if len(files) > 1 and "\\" not in name:
+            said = f"{what} {paths[files[0]].removeprefix(prefix)!r} and {len(files) - 1:,} more: "
+            fix = f"paths start from {prefix}: correct them, or move the table"
+            findings.add(rows[files[0]], f"{said}there is no folder {name!r}", fix)
+            told |= set(files)
+    return told
 
 
 def _note_unreadable(

@@ -57,7 +57,7 @@ def create_network(
         arguments["features_only"] = True
     overlay: dict[str, Any] | None = None
     if weights != "none":
-        file = _hub_file(backbone) if weights == "hub" else _weights_file(weights)
+        file = _hub_file(backbone) if weights == "hub" else weights_file(weights)
         # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
         overlay = {"file": str(file), "custom_load": False}
     try:
@@ -276,7 +276,7 @@ def load_weights(
     """
     if weights == "hub":
         raise InputError(f"weights: {name} is not on timm's hub; use a .safetensors file or none")
-    file = _weights_file(weights)
+    file = weights_file(weights)
     try:
         given = load_file(file)
     except Exception as error:  # a damaged file
@@ -304,14 +304,22 @@ def load_weights(
     module.load_state_dict(kept, strict=False)
 
 
-def _weights_file(weights: str) -> Path:
+def weights_file(weights: str) -> Path:
+    """Path of the initial weights of a network.
+
+    Args:
+        weights: Path of a .safetensors file.
+
+    Raises:
+        InputError: There is no such file, or it has another suffix.
+    """
     file = Path(weights)
     if not file.is_file():
         raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
     if file.suffix != ".safetensors":
         raise InputError(
-            f"weights: {file} is not a .safetensors file; convert it, since other formats are "
-            "never loaded"
+            f"weights: {file} is not a .safetensors file; convert it with "
+            "safetensors.torch.save_file, since other formats are never loaded"
         )
     return file
 
