@@ -3,8 +3,9 @@
     PLANTED=planted python benchmarks/same_bits.py benchmarks/evidence/brain_mri_planted \\
         --role baseline1 --alpha 0.1 --work bits
 
-The trainings of one role of an archive are repeated, and the scores of all validation and test
-images are compared with the archived ones. A training whose settings, images or maps are not those
+The trainings of one role of an archive are repeated. The loss of every epoch and the scores of all
+validation images, and of the test images if the archive has them, are compared with the archived
+ones. A training whose settings, images or maps are not those
 of the archive is refused, since its id would be another. Roles with the maps of a Teacher are not
 repeated, since an archive has no maps. The same command goes on where it was stopped.
 """
@@ -14,7 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,19 +28,18 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.auc import auc
 from preceptor.evaluation.log_odds import log_odds
-from preceptor.inference.score import score_sets
+from preceptor.inference.score import score_frame
 from preceptor.models.model_folder import load_model
 from preceptor.training.run import train
 
 
 def main() -> None:
-    """Print one line for each training, and the mean AUC of both sides."""
+    """Print one line for each training."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--role", default="baseline2")
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, nargs="*", help="default: all of the archive")
-    parser.add_argument("--set", default="test-unseen", help="set of the AUC that is printed")
     parser.add_argument("--work", type=Path, default=Path("same-bits"))
     options = parser.parse_args()
     runs = pd.read_csv(options.archive / "runs.csv", dtype={"run": str})
@@ -45,54 +48,53 @@ def main() -> None:
         runs = runs[runs["seed"].isin(options.seeds)]
     if runs.empty:
         parser.error(f"{options.archive}: no training of {options.role} with α {options.alpha}")
-    print(
-        "| seed | scores | of which the same bits | largest difference | archived AUC | AUC now |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |")
-    pairs = []
+    print("| seed | set | images | same bits | largest difference | archived AUC | AUC now |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for seed, run in zip(runs["seed"], runs["run"], strict=True):
-        pairs.append(repeated(options.archive, run, options.work, int(seed), options.set))
-    before, now = np.array(pairs).mean(axis=0)
-    print(f"mean AUC on {options.set}: archived {before!r}, now {now!r}")
+        for cells in compared(options.archive, run, options.work):
+            print("| " + " | ".join([str(seed), *cells]) + " |", flush=True)
 
 
-def repeated(archive: Path, run: str, work: Path, seed: int, name: str) -> tuple[float, float]:
-    """Print the line of one training; its archived AUC and the one of now."""
-    record = json.loads((archive / "store/runs" / run / "run.json").read_text(encoding="utf-8"))
-    values = record["config"]
-    values["manifest"] = os.path.expandvars(values["manifest"])
-    values["weights"] = os.path.expandvars(values["weights"])
+def compared(archive: Path, run: str, work: Path) -> Iterator[list[str]]:
+    """Cells of the lines of one training: its losses, and the scores of every set."""
+    before = archive / "store/runs" / run
+    values = json.loads((before / "run.json").read_text(encoding="utf-8"))["config"]
+    for key in ("manifest", "weights"):
+        values[key] = os.path.expandvars(values[key])
+    if values["maps"]["path"]:
+        sys.exit(f"{archive}: the maps of {run} are those of a Teacher, which are not archived")
     config = RunConfig.model_validate(values)
     workspace = Workspace(Manifest.read(config.manifest), work / "cache")
-    folder = train(config, work / "runs", workspace=workspace, expected_id=run).folder
-    scores = score_sets(load_model(folder / "model"), workspace)
-    archived = pd.concat([
-        pd.read_parquet(archive / "store/runs" / run / "scores.parquet"),
-        *(
-            pd.read_parquet(path.with_name("scores.parquet"))
-            for path in (archive / "store/evaluations").glob("*/run.json")
-            if json.loads(path.read_text(encoding="utf-8"))["run"] == run
-        ),
-    ]).drop_duplicates(["split", "path"])  # fmt: skip
-    both = archived.merge(scores, on=["split", "path"], suffixes=("_before", "_now"))
-    assert len(both) == len(archived)
-    columns = [column for column in map(str, archived) if column.startswith("score_")]
-    before, now = (both[[f"{c}_{side}" for c in columns]] for side in ("before", "now"))
-    same = (before.to_numpy() == now.to_numpy()).all(axis=1)
-    largest = np.abs(before.to_numpy() - now.to_numpy()).max()
-    inside = both["split"] == name
-    truth = (both.loc[inside, "label_before"] == config.positive).to_numpy()
-    at = [column.removeprefix("score_") for column in columns].index(config.positive or "")
-    found = [
-        auc(truth, log_odds(side.to_numpy()[inside.to_numpy()].astype(np.float64))[:, at])
+    now = train(config, work / "runs", workspace=workspace, expected_id=run).folder
+    losses = [pd.read_csv(one / "metrics.csv")["loss"] for one in (before, now)]
+    yield ["losses by epoch", str(len(losses[0])), *_sameness(*losses), "", ""]
+    pairs = [tuple(pd.read_parquet(one / "scores.parquet") for one in (before, now))]
+    for path in (archive / "store/evaluations").glob("*/run.json"):
+        if json.loads(path.read_text(encoding="utf-8"))["run"] == run:
+            rows = workspace.split_rows("test")
+            frame = score_frame(load_model(now / "model"), workspace, rows)
+            pairs.append((pd.read_parquet(path.with_name("scores.parquet")), frame))
+    for archived, repeated in pairs:
+        assert archived["path"].equals(repeated["path"])
+        columns = [column for column in map(str, archived) if column.startswith("score_")]
+        at = [column.removeprefix("score_") for column in columns].index(str(config.positive))
+        for name in archived["split"].unique():
+            inside = (archived["split"] == name).to_numpy()
+            truth = (archived["label"] == config.positive).to_numpy()[inside]
+            sides = [one.loc[inside, columns] for one in (archived, repeated)]
+            areas = [auc(truth, log_odds(one.to_numpy(np.float64))[:, at]) for one in sides]
+            yield [name, str(len(truth)), *_sameness(*sides), *map(repr, areas)]
+
+
+def _sameness(before: Any, now: Any) -> tuple[str, str]:
+    """Whether all values are the same, and the largest difference; of float32 if one side is."""
+    narrow = any((np.asarray(one).dtype == np.float32) for one in (before, now))
+    one, other = (
+        np.asarray(np.asarray(side, np.float32 if narrow else None), np.float64)
         for side in (before, now)
-    ]
-    print(
-        f"| {seed} | {len(both):,} | {int(same.sum()):,} | {largest:.2g} | {found[0]!r} | "
-        f"{found[1]!r} |",
-        flush=True,
     )
-    return found[0], found[1]
+    same = "yes" if np.array_equal(one, other) else "no"
+    return f"{same}, float32" if narrow else same, f"{np.abs(one - other).max():.2g}"
 
 
 if __name__ == "__main__":
