@@ -10,13 +10,16 @@ import pandas as pd
 
 from preceptor.report.ladder_words import place_clause
 from preceptor.report.sentences import (
+    LEVEL,
     ahead_of_both,
     floor_words,
     gain_words,
     interval_words,
+    names_of,
     of_words,
     seeds_of,
     signed,
+    significant,
     spread_words,
     undecided_words,
 )
@@ -33,8 +36,6 @@ QUESTIONS = {
     "RQ4": "Does it help in other domains?",
     "budget": "How many annotations are enough?",
 }
-LEVEL = 0.05
-"""Significance level of corrected p-values."""
 
 
 def answers(plan: Plan, results: Results) -> dict[str, str]:
@@ -64,7 +65,7 @@ def across_domains(found: pd.DataFrame, names: Sequence[str]) -> str:
     said = (
         f"The Student's mean AUC is above both baselines in {len(ahead)} of {len(names)} domains"
         f"{_some(ahead, names)}; significantly, after correction over all domains, in "
-        f"{len(sure) or 'none'}{_some(sure, names)}"
+        f"{len(sure) or 'none'}{_some(sure, names)}{_worse(found, 'domain')}"
     )
     floor = floor_words(found)
     limit = "The domains are not a random sample: the result does not extend to other domains."
@@ -78,6 +79,12 @@ def _proven(family: pd.DataFrame, by: str) -> list[str]:
         for name, part in family.groupby(by, sort=False)
         if name in ahead_of_both(family, by) and (part["p_holm"] <= LEVEL).all()
     ]
+
+
+def _worse(family: pd.DataFrame, by: str) -> str:
+    """Note on backbones or domains whose Student is significantly below a baseline."""
+    names = [str(name) for name in significant(family)[1][by].unique()]
+    return f", and significantly below a baseline for {names_of(names)}" if names else ""
 
 
 def _some(which: Sequence[str], of: Sequence[str]) -> str:
@@ -131,7 +138,8 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
     return (
         f"On {plan.protocol.primary} the Student's mean AUC is above both baselines for "
         f"{of_words(len(ahead_of_both(family, 'backbone')), count)}; after Holm's correction it is "
-        f"significant for {of_words(len(proven), count)} ({floor_words(family)}).{scope}"
+        f"significant for {of_words(len(proven), count)}{_worse(family, 'backbone')} "
+        f"({floor_words(family)}).{scope}"
     )
 
 
