@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from preceptor.report.ladder_words import place_clause
@@ -182,8 +181,8 @@ def _enough(plan: Plan, results: Results) -> str:
     study, said = plan.protocol.study, []
     gain = study.relevant_difference
     for backbone in study.students:
-        found = enough(results.budget_steps, backbone, "student", gain)
-        if found is not None:
+        found = enough(results.budget, backbone, "student", gain)
+        if found is not None and {*study.budgets} <= {*results.budget["size"]}:
             said.append(_enough_words(found, study.budgets, gain, backbone, study.students))
     if said:
         words = " ".join(said)
@@ -203,20 +202,25 @@ def _enough_words(
     found: Enough, sizes: tuple[int, ...], gain: float, backbone: str, students: tuple[str, ...]
 ) -> str:
     whose = f"{backbone}: " if len(students) > 1 else ""
-    step = f"{signed(found.gain)}, 95 % interval {interval_words(found.low, found.high)}"
-    if found.size is None:
+    step = (
+        f"from {found.start:,} to {found.then:,}: {signed(found.gain)}, 95 % interval "
+        f"{interval_words(found.low, found.high)}"
+    )
+    if found.size is not None:
+        return (
+            f"{whose}{found.size:,} annotated images are enough: for every larger number of the "
+            f"budget, a gain of {gain:g} in the Student's AUC is excluded (the interval that "
+            f"extends furthest, {step})."
+        )
+    if found.gain >= gain:
         sure = "" if found.low > 0 else "; chance is not excluded"
         return (
             f"{whose}up to {sizes[-1]:,} annotated images, the largest number in the budget, more "
-            f"annotations increase the AUC by at least {gain:g} (last step: {step}{sure})."
+            f"annotations increase the AUC by at least {gain:g} ({step}{sure})."
         )
-    if np.isfinite(found.high) and found.high < gain:
-        sure = "the interval excludes a larger gain"
-    else:
-        sure = f"the interval does not exclude a gain of {gain:g} or more"
     return (
-        f"{whose}{found.size:,} annotated images are enough: more of them increase the Student's "
-        f"AUC by less than {gain:g} (from {found.size:,} to {found.then:,}: {step}; {sure})."
+        f"{whose}how many annotated images are enough is not known: for no number of the budget, "
+        f"a gain of {gain:g} by more of them is excluded (the last step, {step})."
     )
 
 
