@@ -41,6 +41,21 @@ def test_the_temperature_of_the_labels_is_found(calibrated: Calibrated) -> None:
     assert (calibrated.folder / "reliability.svg").read_text().startswith("<svg")
 
 
+def test_the_card_says_what_does_not_change(
+    calibrated: Calibrated, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """A temperature changes the order of images by one of several classes."""
+    words = "The function is increasing: the AUC of the score and decisions at the thresholds"
+    assert words in (calibrated.folder / "README.md").read_text()
+    manifest = drawn_labels(tmp_path / "data", models["three"], 2.0)
+    out = tmp_path / "best"
+    where = ("--out", out, "--false-alarms", RATE, "--device", "cpu")
+    assert here("calibrate", models["three"], manifest, *where).code == 0
+    card = (out / "README.md").read_text()
+    assert "increasing" not in card
+    assert "The most probable class does not change; AUCs of a class against the others" in card
+
+
 def test_the_rate_that_a_message_names_is_possible() -> None:
     for images in range(2, 3000):
         rate = smallest_rate(images)

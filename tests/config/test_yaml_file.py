@@ -257,6 +257,18 @@ def test_annotated_one_is_an_image_and_one_point_zero_is_all() -> None:
         assert type(got) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("cam_class", "measured"),
+    [("label", "label"), ("predicted", "label"), ("decision", "decision")],
+)
+def test_runs_with_and_without_guidance_are_measured_by_the_same_map(
+    cam_class: str, measured: str
+) -> None:
+    base = {"manifest": "m.csv", "backbone": "b", "training": {"cam_class": cam_class}}
+    for own in ({}, {"alpha": 1}, {"maps": {"kind": "none"}}):
+        assert parse_config(base | own, RunConfig).guided_map == measured
+
+
 def test_guided() -> None:
     base = {"manifest": "m", "backbone": "b"}
     assert parse_config(base, RunConfig).guided

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import preceptor
 from preceptor.data.manifest import Manifest
 from preceptor.explain.explanation import Explained, explain
+from preceptor.explain.page import explain_page
 from preceptor.models.model_folder import load_model
+from preceptor.predictor.reference import Unfamiliar
 from tests.calibrated import Calibrated
 from tests.commands import assert_refused, here
 
@@ -45,8 +48,11 @@ def test_the_most_similar_training_image_is_the_image_itself(explained: Explaine
 def test_the_curves_start_at_the_score(calibrated: Calibrated, explained: Explained) -> None:
     predictor = preceptor.load(calibrated.model, device="cpu", batch_size=1)
     for one in explained.explanations:
-        assert one.prediction.map_class == "fake"
-        assert one.cam_curve.probabilities[0] == pytest.approx(one.prediction.score, abs=1e-5)
+        whole = one.prediction.probabilities[one.prediction.decision]
+        assert one.prediction.map_class == one.prediction.decision
+        assert one.cam_curve.probabilities[0] == pytest.approx(whole, abs=1e-5)
+        assert one.cam_curve.reversed_probabilities[0] == pytest.approx(whole, abs=1e-5)
+        assert one.cam_curve.reversed_probabilities[-1] == one.cam_curve.probabilities[-1]
         assert one.cam_curve.shares[[0, -1]].tolist() == [0, 1]
         assert 0 <= one.rise_curve.area <= 1
         assert -1 <= one.agreement <= 1
@@ -58,6 +64,51 @@ def test_the_scores_of_validation_are_those_of_the_reference(explained: Explaine
     assert explained.distribution is not None
     assert len(explained.distribution.scores) == 240
     assert set(explained.distribution.labels) == {"real", "fake"}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_the_decided_class_is_explained(calibrated: Calibrated, threshold: float) -> None:
+    """The same image, once decided as positive and once as negative."""
+    predictor = preceptor.load(calibrated.folder, device="cpu", threshold=threshold)
+    image = calibrated.manifest.parent / "test-0.png"
+    found = explain(predictor, load_model(calibrated.folder), [image], max_masks=384)
+    (one,) = found.explanations
+    decided = "fake" if threshold == 0 else "real"
+    assert one.prediction.decision == one.prediction.map_class == decided
+    raw = predictor(image, map_of=decided).raw_map
+    np.testing.assert_array_equal(one.prediction.raw_map, raw)
+    whole = one.prediction.probabilities[decided]
+    assert one.cam_curve.probabilities[0] == pytest.approx(whole, abs=1e-5)
+    page = explain_page(found, predictor.info, predictor.threshold, "model")
+    assert f"Deletion: probability of {decided}" in page
+    assert f"Maps of {decided}" in page
+    assert f"For the whole image it is {whole:.3f}" in page
+    areas = f"{one.cam_curve.area:.2f} ({one.cam_curve.reversed_area:.2f})"
+    assert f"decision map {areas}" in page
+    assert ("has not settled" in page) == (one.rise_error > 0.05)
+
+
+def test_numbers_of_a_page_can_be_told_apart(calibrated: Calibrated, explained: Explained) -> None:
+    """A score near 1 that is below a threshold near 1, and an image farther than all others."""
+    info = preceptor.load(calibrated.folder, device="cpu").info
+    one = explained.explanations[0]
+    sure = np.array([0.00001, 0.99999], np.float32)
+    sure = sure[[info.classes.index("real"), info.classes.index("fake")]]
+    changed = replace(
+        one,
+        as_far=(0, 99),
+        prediction=replace(
+            one.prediction, class_probabilities=sure, unfamiliar=Unfamiliar(0.01, 0.05, 1e9)
+        ),
+        rise_error=1.0,
+    )
+    page = explain_page(
+        replace(explained, explanations=[changed]), info, 0.99999997, calibrated.model.name
+    )
+    assert "The score, 0.999990, is the probability of fake" in page
+    assert "below the threshold 0.999999970." in page
+    assert "0 of 99 validation images are at least as far" in page
+    assert "has not settled" in page
 
 
 def test_a_page_with_everything(calibrated: Calibrated, tmp_path: Path) -> None:

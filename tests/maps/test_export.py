@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,33 @@ def test_a_store_becomes_predictions_of_label_studio(store: Path, tmp_path: Path
     assert '<Label value="crack"/>' in (tmp_path / "out" / "labeling_config.xml").read_text()
     read = {one.name: one for one in read_labelstudio(tmp_path / "out" / "tasks.json")}
     assert [one.prediction for one in read["/data/local-files/?d=0.png"].annotations] == [True]
+
+
+def test_maps_above_the_tolerance_are_left_out(tmp_path: Path) -> None:
+    """Four maps of RISE, of which one has settled."""
+    for number in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{number}.png")
+    rows = [(f"{number}.png", ("clean", "crack")[number % 2], "train") for number in range(4)]
+    frame = pd.DataFrame(rows, columns=["path", "label", "split"])
+    frame.to_csv(tmp_path / "manifest.csv", index=False)
+    noise = MapStore(
+        replace(info("squash", "rise"), settings={"tolerance": 0.05}),
+        np.array([f"{number}.png" for number in range(4)], object),
+        np.random.default_rng(0).random((4, 4, 4)).astype(np.float16),
+        np.array([0, 1, 0, 1], np.int32),
+        np.full(4, 0.5, np.float32),
+        error=np.array([0.01, 1, 1, 1], np.float32),
+    )
+    write_store(tmp_path / "store", noise)
+    images = list(store_images(noise, Manifest.read(tmp_path / "manifest.csv", need=())))
+    assert [one.pixels is not None for one in images] == [True, False, False, False]
+    run = ("data", "export", "masks", tmp_path / "store", "--manifest", tmp_path / "manifest.csv")
+    out = here(*run, "--to", tmp_path / "out").out
+    assert "4 images, 1 with marks" in out
+    assert "3 maps did not reach the tolerance and were left out" in out
+    classes = noise.info.classes
+    out = here(*run, "--to", tmp_path / "one", "--positive", classes[0]).out
+    assert "1 maps did not reach" in out
 
 
 def test_a_store_of_another_manifest_is_refused(store: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from preceptor.errors import InputError
 from preceptor.evaluation.auc import auc
 from preceptor.monitor.drift import Drifts, compare
+from preceptor.monitor.page import sentences_of
 from preceptor.monitor.prediction_log import PredictionLog
 from preceptor.predictor.reference import Reference
 
@@ -54,6 +55,45 @@ def log_of(
 
 def changes(found: Drifts) -> set[tuple[str, str]]:
     return {(one.quantity, one.change) for one in found.drifts if one.is_drift}
+
+
+def test_the_direction_of_a_shift_is_that_of_its_numbers() -> None:
+    """A tenth of the validation scores are near 1: their mean is above that of the log, but most
+    scores of the log are above most of validation."""
+    generator = np.random.default_rng(0)
+    reference, log = reference_of(generator), log_of(generator)
+    known = np.where(generator.random(300) < 0.1, 0.97, 0.02) + generator.random(300) * 0.02
+    new = 0.05 + generator.random(200) * 0.02
+    found = compare(
+        replace(log, probabilities=np.stack([1 - new, new], 1)),
+        replace(reference, probabilities=np.stack([1 - known, known], 1).astype(np.float32)),
+        1,
+    )
+    one = next(one for one in found.drifts if (one.quantity, one.change) == ("score", "shift"))
+    assert one.is_drift
+    assert new.mean() < known.mean()
+    assert one.new == pytest.approx(np.median(new))
+    assert one.new > one.known
+    text = next(text for text in sentences_of(found) if "score" in text)
+    assert text == (
+        f"Values of score are higher than on validation in {100 * one.auc:.3g} % of the pairs of "
+        f"images; their median is {one.new:.3f} instead of {one.known:.3f}."
+    )
+
+
+def test_medians_of_a_confident_model_can_be_told_apart() -> None:
+    generator = np.random.default_rng(0)
+    reference, log = reference_of(generator), log_of(generator)
+    known = 1 - 2e-5 + 1e-6 * generator.random(300)
+    new = 1 - 1e-5 + 1e-6 * generator.random(200)
+    found = compare(
+        replace(log, probabilities=np.stack([1 - new, new], 1)),
+        replace(reference, probabilities=np.stack([1 - known, known], 1)),
+        1,
+    )
+    text = next(text for text in sentences_of(found) if text.startswith("Values of score"))
+    assert "their median is 0.99999" in text
+    assert "instead of 0.99998" in text
 
 
 def test_every_kind_of_drift_is_found_and_no_other() -> None:

@@ -34,6 +34,17 @@ def test_the_command_names_the_shifted_hand(folder: Path) -> None:
     assert images["dice"].is_monotonic_increasing
 
 
+def test_names_of_remote_images_have_no_credentials(folder: Path, tmp_path: Path) -> None:
+    maps = read_annotators(folder)
+    maps.table["name"] = [f"https://me:secret@host/{name}?sig=1" for name in maps.table["name"]]
+    write_agreement(maps, *agreement_of(maps), tmp_path / "out", shown=4)
+    for file in ("agreement.html", "images.csv"):
+        text = (tmp_path / "out" / file).read_text()
+        assert "https://host/" in text
+        assert "secret" not in text
+        assert "sig=1" not in text
+
+
 def test_the_page_is_whole_in_itself(folder: Path, tmp_path: Path) -> None:
     maps = read_annotators(folder)
     write_agreement(maps, *agreement_of(maps), tmp_path / "out", shown=4)

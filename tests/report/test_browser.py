@@ -268,6 +268,15 @@ def test_a_table_by_source_sorts_by_any_column_and_rows_stay_whole(page: Page) -
     assert order()[place] == "ascending"
     assert order().count(None) == heads.count() - 1
 
+    table.locator("tbody").evaluate(
+        """(body, place) => ["13", "1,234", "1,234,567"].forEach((text, row) => {
+            body.rows[row].cells[place].textContent = text;
+        })""",
+        place,
+    )
+    button.click()
+    assert column(page, place) == ["1,234,567", "1,234", "13"]
+
     heads.nth(1).locator("button").click()
     values = [float(text.split()[0]) for text in column(page, 1)]
     assert values == sorted(values, reverse=True)

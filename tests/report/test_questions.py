@@ -129,6 +129,11 @@ def test_without_data_driven_teachers_the_kinds_are_not_compared(plan: Plan) -> 
         ((0.05, 0.04), 0.01, "for the backbone; after Holm's correction it is significant for the"),
         ((0.05, 0.04), 0.2, "for the backbone; after Holm's correction it is significant for no"),
         ((0.05, -0.04), 0.01, "above both baselines for no backbone"),
+        (
+            (0.05, -0.04),
+            0.01,
+            "significant for no backbone, and significantly below a baseline for",
+        ),
     ],
 )
 def test_every_backbone(plan: Plan, pair: tuple[float, float], p: float, words: str) -> None:

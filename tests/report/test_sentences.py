@@ -110,6 +110,28 @@ def test_every_comparison_has_a_sentence(manifest: Path) -> None:
     ]
 
 
+def test_a_significant_loss_is_not_counted_as_a_gain(manifest: Path) -> None:
+    lost = {"mean": -0.1, "low": -0.15, "high": -0.05, "p_holm": 0.02}
+    study = plan(manifest, students=["net"])
+    lines = [
+        line("RQ2", "Baseline 1", "baseline1", **lost),
+        line("RQ2", "Baseline 2", "baseline2", **lost),
+    ]
+    first = said(study, *lines)[0]
+    assert first.startswith(
+        "On test, the Student's mean AUC is above both baselines for no backbone; after Holm's "
+        "correction it is significantly above the baseline in 0 of 2 comparisons and significantly "
+        "below it in 2 ("
+    )
+    lines[1] |= {"mean": 0.1}
+    assert (
+        "above the baseline in 1 of 2 comparisons and significantly below it in 1 ("
+        in said(study, *lines)[0]
+    )
+    lines[0] |= {"p_holm": 0.5}
+    assert "above the baseline in 1 of 2 comparisons (" in said(study, *lines)[0]
+
+
 @pytest.mark.parametrize(
     ("mean", "low", "high", "margin", "words"),
     [

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from preceptor.report.page import headlines
 from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import gather
 from preceptor.runtime.formatting import DASH
 from tests.report.conftest import Written
+from tests.studies import scored_study
 
 
 def row(domain: str, place: int, auc: float) -> dict[str, Any]:
@@ -26,6 +29,7 @@ def row(domain: str, place: int, auc: float) -> dict[str, Any]:
         "student_std": 0.01,
         "baseline": auc,
         "baseline_std": 0.02,
+        "n": 3,
         "mean": 0.8 - auc,
         "low": 0.75 - auc,
         "high": 0.85 - auc,
@@ -52,6 +56,34 @@ def test_a_baseline_that_is_missing_leaves_its_column_empty() -> None:
     assert (part[first], part[second]) == (DASH, "0.600 ± 0.020")
     assert part["Student"] == "0.800 ± 0.010"
     assert part["Student − stronger baseline"] == DASH
+
+
+def test_a_difference_of_some_of_the_seeds_says_so(tmp_path: Path) -> None:
+    """Two of three seeds of Baseline 2 have finished; the third Student is much better."""
+    splits = {"train": 24, "val": 12, "test": 60}
+    plan = scored_study(
+        tmp_path,
+        lambda arm, seed: (
+            -1.0 if arm.role == "baseline1" else (arm.role == "student") * (0.5 + 2.0 * (seed == 2))
+        ),
+        splits,
+        primary="test",
+        seeds=3,
+    )
+    (whole,) = headlines(plan, gather(plan))
+    assert "common" not in whole["interval"]
+    protocol = plan.protocol
+    (lost,) = (one for one in plan.members if one.arm.role == "baseline2" and one.seed == 2)
+    (protocol.evaluation_folder(protocol.evaluation_id(lost)) / "run.json").unlink()
+    (part,) = headlines(plan, gather(plan))
+    gain = float(part["gain"].replace("−", "-"))
+    assert abs(gain - (float(part["student"]) - float(part["baseline"]))) > 0.02
+    assert part["interval"].endswith("; of 2 common seeds")
+    lines = [row("tiles", 1, 0.7), row("tiles", 2, 0.75) | {"mean": 0.01, "n": 2}]
+    table = domain_table(pd.DataFrame(lines))
+    assert table is not None
+    (cell,) = (one for one in table.lines[0].cells if one.text == "+0.010")
+    assert cell.note == "of 2 common seeds"
 
 
 def test_a_budget_has_a_column_for_each_curve_of_the_study(two_domains: Written) -> None:

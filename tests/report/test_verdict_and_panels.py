@@ -23,8 +23,9 @@ def results(
     *,
     n: int = 3,
     p: float = 0.5,
+    seeds: int | None = None,
 ) -> Results:
-    """Results with the differences to Baseline 1 and Baseline 2 of each backbone."""
+    """Results with the differences to Baseline 1 and Baseline 2 of each backbone, of `seeds`."""
     lines = [
         {
             "question": "RQ2",
@@ -50,6 +51,7 @@ def results(
         runs,
         pd.DataFrame(),
         comparisons=pd.DataFrame(lines),
+        seeds=seeds,
         students=tuple(means),
     )
 
@@ -86,6 +88,42 @@ def test_verdict(
     found = verdict(results(means, n=n, p=p))
     assert found.kind == kind
     assert words in found.headline + " " + found.text
+
+
+def test_an_unfinished_study_says_so() -> None:
+    """Half of the trainings are finished, and all seeds of the compared models."""
+    found = verdict(results({"a": (0.1, 0.2)}, n=8, p=0.01, seeds=8))
+    assert (found.kind, found.text) == (
+        "won",
+        "It is significantly above both baselines for every backbone. So far, 1 of 2 trainings are "
+        "finished.",
+    )
+    finished = results({"a": (0.1, 0.2)}, n=8, p=0.01, seeds=8)
+    finished.runs["finished"] = True
+    assert "So far" not in verdict(finished).text
+    finished.unscored.append("one")
+    assert "1 of them has no scores of the test sets" in verdict(finished).text
+
+
+def test_a_test_needs_all_of_its_seeds() -> None:
+    """Seven of ten seeds are finished; the number of seeds was fixed before."""
+    found = verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=10))
+    assert (found.kind, found.headline) == ("ahead", "The Student is ahead, but seeds are missing")
+    assert "after 7 of 10 seeds; the test needs all of them." in found.text
+    assert verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=None)).kind == "won"  # a look
+
+
+def test_a_significant_loss_is_a_result() -> None:
+    found = verdict(results({"a": (-0.2, -0.1)}, n=8, p=0.01))
+    assert found.kind == "lost"
+    assert "; it is significantly below both baselines." in found.text
+    one = results({"a": (-0.2, 0.1)}, n=8, p=0.01)
+    assert "; it is significantly below “Baseline 1”." in verdict(one).text
+    two = results({"a": (0.1, 0.2), "b": (-0.2, 0.1)}, n=8, p=0.01)
+    two.comparisons.index = two.comparisons.index + 7
+    found = verdict(two)
+    assert found.kind == "mixed"
+    assert "for a only; it is significantly below a baseline for b." in found.text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,21 +192,38 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("values", "size", "then"),
+    ("values", "size", "start", "then"),
     [
-        ({25: [0.6, 0.62], 50: [0.7, 0.72], 100: [0.7, 0.722]}, 50, 100),
-        ({25: [0.6, 0.62], 50: [0.6, 0.62], 100: [0.6, 0.62]}, 25, 50),
-        ({25: [0.7, 0.7], 50: [0.7, 0.7], 100: [0.8, 0.82]}, None, None),
-        ({25: [0.7, 0.7], 50: [0.6, 0.6], 100: [0.8, 0.82], 200: [0.8, 0.82]}, 100, 200),
-        ({25: [0.7, 0.7], 50: [0.9, 0.9], 100: [0.8, 0.8]}, 50, 100),
+        ({25: [0.6, 0.62], 50: [0.7, 0.72], 100: [0.7, 0.7201]}, 50, 50, 100),
+        ({25: [0.6, 0.62], 50: [0.6, 0.6201], 100: [0.6, 0.6202]}, 25, 25, 100),
+        ({25: [0.7, 0.7], 50: [0.7, 0.7], 100: [0.8, 0.82]}, None, 50, 100),
+        ({25: [0.7, 0.7], 50: [0.6, 0.6], 100: [0.8, 0.82], 200: [0.8, 0.8201]}, 100, 100, 200),
+        ({25: [0.7, 0.7], 50: [0.9, 0.9], 100: [0.8, 0.8001]}, 50, 50, 100),
+        ({25: [0.6, 0.62], 50: [0.6, 0.63]}, None, 25, 50),  # the interval is too wide
+        ({25: [0.6], 50: [0.6]}, None, 25, 50),  # and one seed has none
+        ({25: [1.0, 1.0], 50: [1.0, 1.0]}, None, 25, 50),  # one without width excludes nothing
     ],
 )
-def test_enough_is_where_every_further_step_bought_less(
-    values: dict[int, list[float]], size: int | None, then: int | None
+def test_enough_is_where_a_gain_of_every_larger_number_is_excluded(
+    values: dict[int, list[float]], size: int | None, start: int, then: int
 ) -> None:
-    found = enough(budget_steps(curve_of(values)), "b", "student", 0.01)
+    found = enough(curve_of(values), "b", "student", 0.01)
     assert found is not None
-    assert (found.size, found.then) == (size, then)
+    assert (found.size, found.start, found.then) == (size, start, then)
+
+
+def test_small_steps_may_add_up_to_a_relevant_gain() -> None:
+    """Each step gives 0.009, all four of them 0.036."""
+    noise = np.random.default_rng(0).normal(0, 0.0003, (5, 5))
+    sizes = (25, 50, 100, 200, 400)
+    curve = curve_of({size: list(0.7 + 0.009 * at + noise[at]) for at, size in enumerate(sizes)})
+    assert (budget_steps(curve)["mean"] < 0.01).all()
+    found = enough(curve, "b", "student", 0.01)
+    assert found is not None
+    assert (found.size, found.then) == (200, 400)
+    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", "student", 0.01)
+    assert flat is not None
+    assert flat.size is None  # equal numbers with every seed
 
 
 def test_steps_are_paired_by_seed() -> None:
@@ -215,16 +233,17 @@ def test_steps_are_paired_by_seed() -> None:
     # Seeds 0 and 2 are in both: 0.6 − 0.5 and 0.7 − 0.7.
     assert step["n"] == 2
     assert step["mean"] == pytest.approx(0.05)
-    assert enough(budget_steps(curve.iloc[:1]), "b", "student", 0.01) is None
+    assert enough(curve.iloc[:1], "b", "student", 0.01) is None
 
 
 @pytest.mark.parametrize(
     ("point", "words"),
     [
-        (Enough(50, 100, 0.002, -0.001, 0.005), "the interval excludes a larger gain"),
-        (Enough(50, 100, 0.002, -0.03, 0.03), "does not exclude a gain of 0.01 or more"),
-        (Enough(None, None, 0.05, 0.03, 0.07), "increase the AUC by at least 0.01"),
-        (Enough(None, None, 0.05, -0.03, 0.1), "chance is not excluded"),
+        (Enough(50, 50, 200, 0.002, -0.001, 0.005), "50 annotated images are enough: for every"),
+        (Enough(50, 50, 200, 0.002, -0.001, 0.005), "from 50 to 200: +0.002, 95 % interval −0.001"),
+        (Enough(None, 50, 100, 0.002, -0.03, 0.03), "are enough is not known: for no number"),
+        (Enough(None, 50, 100, 0.05, 0.03, 0.07), "increase the AUC by at least 0.01"),
+        (Enough(None, 50, 100, 0.05, -0.03, 0.1), "chance is not excluded"),
         (None, "have not been scored yet"),
     ],
 )
@@ -237,3 +256,5 @@ def test_what_is_said_of_it(
 ) -> None:
     monkeypatch.setattr("preceptor.report.questions.enough", lambda *given: point)
     assert words in answers(finished, results)["budget"]
+    part = replace(results, budget=results.budget[results.budget["size"] == 4])
+    assert "have not been scored yet" in answers(finished, part)["budget"]

@@ -143,6 +143,20 @@ def test_regions_need_a_marked_and_a_free_cell():
             assert values.isnan().all()
 
 
+@pytest.mark.parametrize("measure", PAIRED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_map_that_is_constant_up_to_rounding_is_not_valid(measure, dtype):
+    """As guidance takes it: its correlation would be that of its rounding errors."""
+    generator = torch.Generator().manual_seed(0)
+    rounded = 3 + 2e-7 * torch.randn(2, 7, 7, generator=generator)
+    other = torch.rand(2, 7, 7, generator=generator)
+    assert (rounded != rounded[:, :1, :1]).any()
+    for pair in ((rounded, other), (other, rounded)):
+        found = measure(*(one.to(dtype) for one in pair))
+        assert not found.valid.any()
+        assert found.values.isnan().all()
+
+
 def test_constant_entropy_is_not_valid():
     values, valid = agreement.entropy(torch.full((2, 3, 3), 0.5))
     assert not valid.any()

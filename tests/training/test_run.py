@@ -241,11 +241,14 @@ def test_maps_in_input_space_alone_change_what_is_learnt(manifest: Path, tmp_pat
     assert metrics["guidance"].isna().all()
     assert (metrics["guided"] == 0).all()
     assert masked.record.guided_images == 0
-    # A distance that takes masks makes none of maps that no guidance term compares.
-    cells = {"distance": "cells", "cam_class": "decision"}
-    same = trained("mean", "again", alpha=1.0, training=cells)
+    # No guidance term has a distance; the class of the maps is that of the measured agreement.
+    same = trained("mean", "again", alpha=1.0, training={"distance": "mse"})
     assert same.id == masked.id
     assert file_digest(same.folder / name) == file_digest(masked.folder / name)
+    # A distance that takes masks makes none of maps that no guidance term compares.
+    cells = trained("mean", alpha=1.0, training={"distance": "cells", "cam_class": "decision"})
+    assert cells.id != masked.id
+    assert file_digest(cells.folder / name) == file_digest(masked.folder / name)
     none = trained("mean", maps=MapSource(kind="none"))
     assert none.id == plain.id
     assert not none.trained

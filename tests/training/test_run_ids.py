@@ -49,6 +49,9 @@ def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
     plain = small(manifest, maps=MapSource(kind="none"))
     assert identity(plain) == identity(small(manifest, alpha=1.0))
     assert identity(plain, distance="mse") == identity(plain)
+    # The agreement of its maps is measured by decision maps, if they are those of the settings.
+    assert identity(plain, cam_class="predicted") == identity(plain)
+    assert identity(plain, cam_class="decision") != identity(plain)
     # All annotated images and all images differ, and so does the draw.
     few = small(manifest, rows="annotated", annotated=0.5)
     assert len({identity(few), same, identity(few.model_copy(update={"annotated_seed": 1}))}) == 3

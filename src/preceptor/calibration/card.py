@@ -75,11 +75,17 @@ def _calibration(made: MadeReference, info: ModelInfo) -> list[str]:
         f"![Reliability diagram]({RELIABILITY})",
     ]
     if made.reference.calibration is not None:
+        unchanged = (
+            "The function is increasing: the AUC of the score and decisions at the thresholds do "
+            "not change."
+            if info.positive is not None
+            else "The most probable class does not change; AUCs of a class against the others, and "
+            "their mean, may change."
+        )
         parts.append(
-            "The function is increasing: AUC and decisions at the thresholds do not change. "
-            "`preceptor predict` and `preceptor.load` apply it to probabilities and thresholds; "
-            "`model.json` has the thresholds of the network itself, which `preceptor evaluate` "
-            "uses."
+            f"{unchanged} `preceptor predict` and `preceptor.load` apply it to probabilities and "
+            "thresholds; `model.json` has the thresholds of the network itself, which `preceptor "
+            "evaluate` uses."
         )
     if info.thresholds:
         lines = [f"| `{name}` | {value:.6f} |" for name, value in info.thresholds.items()]

@@ -98,7 +98,7 @@ def data_export(
         from preceptor.data.exporters.write import manifest_images, write_export
         from preceptor.data.manifest import Manifest
         from preceptor.errors import InputError
-        from preceptor.maps.export import store_images
+        from preceptor.maps.export import store_images, unsettled
         from preceptor.maps.store import is_store, read_store
     from preceptor.runtime.progress import progress
 
@@ -128,9 +128,10 @@ def data_export(
         def told(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        model = ""
+        model, noise = "", 0
         if stored:
-            store = read_store(source, columns=("map", "class", "score"))
+            store = read_store(source, columns=("map", "class", "score", "error"))
+            noise = unsettled(store, positive or ())
             model = f"{store.info.teacher} {store.info.method}"
             images = store_images(
                 store, table, positive=positive or (), interpolation=interpolation, progress=told
@@ -140,3 +141,5 @@ def data_export(
         options = ExportOptions(shapes, threshold, tolerance, predictions, model, image_prefix)
         summary = write_export(format_, images, to, options)
     print(f"wrote {to}: {summary.images:,} images, {summary.marked:,} with marks")
+    if noise:
+        print(f"{noise:,} maps did not reach the tolerance and were left out")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from preceptor.errors import InputError, one_line, without_secrets
+from preceptor.runtime.formatting import fine_number
 from preceptor.runtime.model_paths import check_model_folder
 
 
@@ -42,8 +43,8 @@ def explain(
 ) -> None:
     """Explain decisions of a model on one page.
 
-    The page has the image with its map and its RISE map, its score among those of the validation
-    images, the deletion curves, and the most similar training images.
+    The page has the image with the map and the RISE map of the decided class, its score among
+    those of the validation images, the deletion curves, and the most similar training images.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
@@ -80,5 +81,5 @@ def explain(
     write_atomically(out, explain_page(found, predictor.info, predictor.threshold, name))
     for one in found.explanations:
         path = one_line(without_secrets(one.path))
-        print(f"{path}: {one.prediction.decision}, score {one.prediction.score:.3f}")
+        print(f"{path}: {one.prediction.decision}, score {fine_number(one.prediction.score)}")
     print(f"wrote {out}")

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-Use = Literal["maps", "guidance", "outside", "human maps", "other maps"]
-"""Uses of a run's settings: maps, in a guidance term or in input space; human maps, other maps."""
+Use = Literal["maps", "guidance", "cam class", "outside", "human maps", "other maps"]
+"""Uses of a run's settings: maps, in a guidance term or in input space; the class of the model's
+maps, in a guidance term or in the measured agreement; human maps, other maps."""
 
 
 @dataclass(frozen=True)

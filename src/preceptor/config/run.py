@@ -139,14 +139,14 @@ class RunConfig(Settings):
 
     @property
     def guided_map(self) -> Literal["label", "decision", "cells"]:
-        """Maps of the trained model that are comparable with those that guide it.
+        """Maps of the trained model whose agreement with human maps is measured.
 
-        The label's for a run without guidance, and for one that guides the predicted class.
+        They depend on the settings alone, not on whether the run is guided, so that runs with and
+        without guidance are comparable; the label's also where the predicted class is guided.
         """
         if self.labels == "marks":
             return "cells"
-        decision = self.guided and self.training.cam_class == "decision"
-        return "decision" if decision else "label"
+        return "decision" if self.training.cam_class == "decision" else "label"
 
     @property
     def guided_by_masks(self) -> bool:
@@ -172,9 +172,12 @@ class RunConfig(Settings):
     @property
     def uses(self) -> tuple[Use, ...]:
         """Uses of the settings in this run."""
+        found: list[Use] = []
+        if self.guided or self.guided_map == "decision":
+            found.append("cam class")
         if not self.uses_maps:
-            return ()
-        found: list[Use] = ["maps"]
+            return tuple(found)
+        found.append("maps")
         if self.guided:
             found.append("guidance")
         if self.changes_outside:

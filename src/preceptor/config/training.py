@@ -212,7 +212,7 @@ class Training(Settings):
     distance: Annotated[Distances, IdentityOf("guidance")] = "l2"
     mark_weight: Annotated[float, Field(ge=0), IdentityOf("guidance")] = 9.0
     cell_full: Annotated[float, Field(gt=0, le=1), IdentityOf("guidance")] = 0.25
-    cam_class: Annotated[CamClass, IdentityOf("guidance")] = "label"
+    cam_class: Annotated[CamClass, IdentityOf("cam class")] = "label"
     cam_source: Literal["head_input", "cyborg"] = "head_input"
     head: Literal["softmax", "sigmoid"] = "softmax"
     pool: PoolKind = "mean"

@@ -25,6 +25,9 @@ from preceptor.saliency.agreement import correlation
 from preceptor.saliency.deletion import deletion_curves
 from preceptor.saliency.rise import rise
 
+TOLERANCE = 0.05
+"""Error of a RISE map at which no further masks are added."""
+
 
 @dataclass(frozen=True)
 class DeletionCurve:
@@ -32,16 +35,28 @@ class DeletionCurve:
 
     Args:
         shares: (m,) share of the cells that are removed.
-        probabilities: (m,) probability of the class of the map; NaN for a constant map.
+        probabilities: (m,) probability of the class of the map, when the most salient cells are
+            removed first; NaN for a constant map.
+        reversed_probabilities: (m,) the same when the least salient cells are removed first.
     """
 
     shares: NDArray[np.float64]
     probabilities: NDArray[np.float64]
+    reversed_probabilities: NDArray[np.float64]
 
     @property
     def area(self) -> float:
-        """Area under the curve; a low one means that the map shows what the model uses."""
+        """Area under the curve.
+
+        An area far below `reversed_area` means that the map shows what the model uses. Alone it
+        depends on how fast the probability falls for any map.
+        """
         return float(np.trapezoid(self.probabilities, self.shares))
+
+    @property
+    def reversed_area(self) -> float:
+        """Area under the curve of the reversed map."""
+        return float(np.trapezoid(self.reversed_probabilities, self.shares))
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,9 @@ class Explanation:
 
     Args:
         path: File or location.
-        prediction: Prediction with its map.
+        prediction: Prediction with the map of the decided class.
+        as_far: Numbers of validation images that are at least as far from the training images, and
+            of all; None if the model has no reference.
         rise: (h, w) RISE map of the same class on the same grid.
         rise_error: Its estimated error, 1 − correlation with the limit.
         masks: Number of its masks.
@@ -78,6 +95,7 @@ class Explanation:
 
     path: str
     prediction: Prediction
+    as_far: tuple[int, int] | None
     rise: NDArray[np.float32]
     rise_error: float
     masks: int
@@ -85,6 +103,11 @@ class Explanation:
     cam_curve: DeletionCurve
     rise_curve: DeletionCurve
     neighbors: list[Neighbor]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the error of the RISE map is within the tolerance."""
+        return self.rise_error <= TOLERANCE
 
     @property
     def name(self) -> str:
@@ -136,7 +159,7 @@ def explain(
     sample: int = 5000,
     start_task: StartTask = lambda name, total: lambda count: None,
 ) -> Explained:
-    """Explain the decisions of a model for images.
+    """Explain the decisions of a model for images, by maps of the decided classes.
 
     Args:
         predictor: Predictor of the model.
@@ -151,7 +174,7 @@ def explain(
     Raises:
         ImageError: An image cannot be read.
     """
-    predictions = [predictor(path) for path in paths]
+    predictions = [_decided(predictor, path) for path in paths]
     near: list[list[Neighbor]] = [[] for _ in paths]
     measure, compared = "", 0
     if manifest is not None:
@@ -170,6 +193,14 @@ def explain(
     return Explained(found, distribution, compared, measure)
 
 
+def _decided(predictor: Predictor, path: Path | str) -> Prediction:
+    """Prediction with the map of the class that was decided."""
+    found = predictor(path)
+    if found.map_class == found.decision:
+        return found
+    return predictor(path, map_of=found.decision)
+
+
 def _explained(
     predictor: Predictor,
     model: GuidedModel,
@@ -185,7 +216,7 @@ def _explained(
     pixels = canvas.pixels[info.image_format]
     image = model.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous())
     wanted = torch.tensor([info.classes.index(prediction.map_class)])
-    found = rise(model, image, wanted, max_masks=max_masks)
+    found = rise(model, image, wanted, max_masks=max_masks, tolerance=TOLERANCE)
     maps = {"cam": torch.from_numpy(prediction.raw_map)[None], "rise": found.maps}
 
     def calibrated(batch: Tensor) -> Tensor:
@@ -199,13 +230,17 @@ def _explained(
     model.eval()
     curves = {}
     for name, one in maps.items():
-        shares, values = deletion_curves(calibrated, image, one, wanted)
+        both = torch.cat([one, -one])
+        shares, values = deletion_curves(
+            calibrated, image.expand(2, -1, -1, -1), both, wanted.expand(2)
+        )
         curves[name] = DeletionCurve(
-            shares.numpy().astype(np.float64), values[0].numpy().astype(np.float64)
+            shares.numpy().astype(np.float64), *values.numpy().astype(np.float64)
         )
     return Explanation(
         path=str(path),
         prediction=prediction,
+        as_far=_as_far(predictor, prediction),
         rise=found.maps[0].numpy(),
         rise_error=float(found.error[0]),
         masks=int(found.masks_used[0]),
@@ -214,6 +249,14 @@ def _explained(
         rise_curve=curves["rise"],
         neighbors=similar,
     )
+
+
+def _as_far(predictor: Predictor, prediction: Prediction) -> tuple[int, int] | None:
+    """Numbers of validation images at least as far from the training images, and of all."""
+    reference, unfamiliar = predictor.reference, prediction.unfamiliar
+    if reference is None or unfamiliar is None:
+        return None
+    return int((reference.distances >= unfamiliar.distance).sum()), len(reference.distances)
 
 
 def _neighbors(

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.data.images import decode_image
-from preceptor.explain.explanation import DeletionCurve, Distribution, Explained, Explanation
+from preceptor.explain.explanation import (
+    TOLERANCE,
+    DeletionCurve,
+    Distribution,
+    Explained,
+    Explanation,
+)
 from preceptor.predictor.map_values import normalised, over_image
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.overlay import laid_over
@@ -31,7 +37,7 @@ from preceptor.report.svg import (
     svg,
 )
 from preceptor.report.unit_axes import UnitAxes
-from preceptor.runtime.formatting import number
+from preceptor.runtime.formatting import fine_number, number, told_apart
 
 _LONGEST = 480  # pixels of a picture's longer side
 _SMALL = 200
@@ -78,27 +84,30 @@ def _counts(found: Explained) -> str:
 
 
 def _decision(one: Explanation) -> str:
-    return f"Decision: {one.prediction.decision}, score {number(one.prediction.score)}"
+    return f"Decision: {one.prediction.decision}, score {fine_number(one.prediction.score)}"
 
 
 def _sentences(one: Explanation, info: ModelInfo, threshold: float | None) -> list[str]:
     prediction = one.prediction
     if info.positive is not None and threshold is not None:
         side = "at or above" if prediction.score >= threshold else "below"
+        score, limit = told_apart(prediction.score, threshold)
         first = (
-            f"The score is the probability of {info.positive}; it is {side} the threshold "
-            f"{number(threshold)}."
+            f"The score, {score}, is the probability of {info.positive}; it is {side} the "
+            f"threshold {limit}."
         )
     else:
         first = "The decision is the most probable class."
     unfamiliar = prediction.unfamiliar
-    if unfamiliar is None:
+    if unfamiliar is None or one.as_far is None:
         return [first]
+    count, known = one.as_far
     flagged = "The image is unfamiliar: " if unfamiliar else "The image is not unfamiliar: "
     return [
         first,
-        f"{flagged}{100 * unfamiliar.share:.3g} % of the validation images are at least as far "
-        f"from the training images; {100 * unfamiliar.rate:.3g} % or less is flagged.",
+        f"{flagged}{count:,} of {known:,} validation images are at least as far from the training "
+        f"images. Its share, (k + 1) ÷ (n + 1) for k of n images, is "
+        f"{100 * unfamiliar.share:.3g} %; {100 * unfamiliar.rate:.3g} % or less is flagged.",
     ]
 
 
@@ -106,11 +115,11 @@ def _sections(
     one: Explanation, found: Explained, info: ModelInfo, threshold: float | None, place: int
 ) -> list[Section]:
     """Sections of an image; with a place among several, one section."""
-    prefix = f"image-{place}-" if place else ""
+    prefix, of = f"image-{place}-" if place else "", one.prediction.map_class
     parts = [
-        ("maps", "Maps", "Maps", _map_blocks(one, info)),
+        ("maps", "Maps", f"Maps of {of}", _map_blocks(one, info)),
         ("score", "Score", "Score", _score_blocks(one, found.distribution, info)),
-        ("deletion", "Deletion", "Deletion", _deletion_blocks(one)),
+        ("deletion", "Deletion", f"Deletion: probability of {of}", _deletion_blocks(one)),
         ("similar", "Similar images", "Similar training images", _similar_blocks(one, found)),
     ]
     if not place:
@@ -139,14 +148,16 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
         pictures.append(
             CaptionedPicture(_jpeg(picture), f"{name}: {title} of {of}", f"{title}: {note}")
         )
-    return [
-        PicturesBlock(pictures, large=True),
-        Text(
-            f"Correlation of both maps: {number(one.agreement, 2)}. RISE is computed from the "
-            "scores of masked images alone: where it agrees, the map shows what the score depends "
-            "on."
-        ),
-    ]
+    said = (
+        f"Correlation of both maps: {number(one.agreement, 2)}. RISE is computed from the scores "
+        "of masked images alone: where it agrees, the map shows what the score depends on."
+    )
+    if not one.is_settled:
+        said += (
+            f" The RISE map has not settled: its error is above {TOLERANCE:g}, so that it may be "
+            "noise. More masks (--masks) reduce the error if the score depends on the masks."
+        )
+    return [PicturesBlock(pictures, large=True), Text(said)]
 
 
 def _kind(info: ModelInfo) -> str:
@@ -178,7 +189,7 @@ def _score_blocks(
     )
     blocks: list[Block] = [
         Text(
-            f"Validation images with a score of {number(score)} or more: {', '.join(shares)} "
+            f"Validation images with a score of {fine_number(score)} or more: {', '.join(shares)} "
             f"({len(distribution.scores):,} images)."
         )
     ]
@@ -193,14 +204,17 @@ def _deletion_blocks(one: Explanation) -> list[Block]:
     curves = {"student": one.cam_curve, "baseline1": one.rise_curve}
     of = one.prediction.map_class
     areas = [
-        f"{name} {number(curves[key].area, 2)}"
+        f"{name} {number(curves[key].area, 2)} ({number(curves[key].reversed_area, 2)})"
         for key, name in _CURVES
         if np.isfinite(curves[key].area)
     ]
     text = (
         "The cells of a map are replaced by the mean color, the most salient first. The earlier "
-        f"the probability of {of} falls, the more of it is where the map is high. Area under the "
-        f"curve: {', '.join(areas) or 'none, since the maps are constant'}."
+        f"the probability of {of} falls, the more of it is where the map is high. For the whole "
+        f"image it is {fine_number(one.prediction.probabilities[of])}. Area under the curve, and "
+        "in brackets that of the reversed map, with the least salient cells first: "
+        f"{', '.join(areas) or 'none, since the maps are constant'}. A map whose areas are alike "
+        "does not show where the probability comes from."
     )
     return [Text(text), FigureBlock("deletion", [("", _deletion_plot(curves, of))], _CURVES)]
 

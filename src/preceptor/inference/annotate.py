@@ -215,6 +215,9 @@ def map_correlations(
 ) -> list[float]:
     """Correlations of the maps of rise or of a plugin with human maps.
 
+    Maps of rise above the tolerance are included: Teachers and methods are compared on the same
+    images, and a Teacher whose maps do not settle has a lower agreement.
+
     Args:
         model, workspace, method, rise, precision, cache, progress: As in `compute_maps`.
         chosen: (n,) manifest rows with human maps.

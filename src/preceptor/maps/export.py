@@ -35,8 +35,11 @@ def store_images(
 ) -> Iterator[ExportedImage]:
     """Images of a map store, in the order of the manifest.
 
+    Nothing is marked in images whose map has an error above the tolerance (`MapStore.settled`):
+    min-max normalization would make full-strength marks of its noise.
+
     Args:
-        store: Map store.
+        store: Map store, with its errors if it has some.
         manifest: Manifest of its images.
         positive: Classes whose maps are exported, by the class of the map; empty = all.
         interpolation: See `map_over_image`.
@@ -54,7 +57,7 @@ def store_images(
             f"--positive {unknown[0]!r}: the Teacher has no such class; known: {known}"
         )
     place = {str(path): row for row, path in enumerate(store.paths)}
-    names = manifest.table["name"]
+    names, settled = manifest.table["name"], store.settled
     if missing := sorted(set(place) - set(names)):
         raise InputError(
             f"{len(missing):,} images of the map store are not in the manifest ({missing[0]}, …); "
@@ -67,7 +70,7 @@ def store_images(
         size = image_size(path)
         pixels = None
         of = classes[int(store.classes[number])]
-        if not wanted or of in wanted:
+        if settled[number] and (not wanted or of in wanted):
             grid = np.asarray(store.maps[number], np.float32)
             pixels = map_over_image(grid, store.info, size, interpolation)
         return ExportedImage(
@@ -85,6 +88,13 @@ def store_images(
 
     table = manifest.table[names.isin(place)]
     yield from without_problems(table, read, str(manifest.source or manifest.root), progress)
+
+
+def unsettled(store: MapStore, positive: Iterable[str] = ()) -> int:
+    """Number of maps that `store_images` leaves out, since their error is above the tolerance."""
+    names = np.array(store.info.classes, object)[store.classes]
+    wanted = set(positive) or set(store.info.classes)
+    return sum(name in wanted for name in names[~store.settled])
 
 
 def map_over_image(

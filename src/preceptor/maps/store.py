@@ -34,6 +34,11 @@ HALF_NOISE = 1 - 0.5**0.5
 _KEY = b"preceptor"
 
 
+def largest_error(tolerance: float) -> float:
+    """Largest error of a map that guides; that of as much noise as signal for a tolerance of 0."""
+    return tolerance or HALF_NOISE
+
+
 @dataclass(frozen=True)
 class StoreInfo:
     """Metadata of a map store.
@@ -90,7 +95,7 @@ class MapStore:
         """
         if self.error is None:
             return np.ones(len(self.paths), bool)
-        return self.error <= (float(self.info.settings.get("tolerance", 0)) or HALF_NOISE)
+        return self.error <= largest_error(float(self.info.settings.get("tolerance", 0)))
 
     def _repr_html_(self) -> str:
         """Table of the metadata, for notebooks."""

@@ -75,7 +75,7 @@ class Drift:
         auc: P(log > validation).
         low, high: Interval, at a level that is corrected for the number of intervals; NaN where the
             AUC is 0 or 1.
-        known, new: Means of the quantity, NaN for classifiers.
+        known, new: Medians of the quantity, NaN for classifiers.
         images: Number of log images.
         is_drift: Whether the interval excludes 0.5 and the AUC is at least `LEAST` away from it.
     """
@@ -252,8 +252,8 @@ def _drift(
         area,
         found.low,
         found.high,
-        math.nan if classifier else float(one.known.mean()),
-        math.nan if classifier else float(one.new.mean()),
+        math.nan if classifier else float(np.median(one.known)),
+        math.nan if classifier else float(np.median(one.new)),
         len(new),
         certain and (area - 0.5 if classifier else abs(area - 0.5)) >= least,
     )

@@ -14,7 +14,7 @@ from preceptor.report.figures import Difference, differences
 from preceptor.report.histogram_figure import histogram
 from preceptor.report.plain_page import PlainPage, render_plain_page
 from preceptor.report.sentences import names_of
-from preceptor.runtime.formatting import DASH, number
+from preceptor.runtime.formatting import DASH, number, told_apart
 
 _KNOWN, _NEW = "baseline2", "student"
 _LEGEND = [(_KNOWN, "validation"), (_NEW, "log")]
@@ -89,9 +89,11 @@ def _sentence(one: Drift) -> str:
         word = "wider" if one.auc > 0.5 else "narrower"
         return f"Values of {one.quantity} are spread {word} than on validation."
     word = "higher" if one.auc > 0.5 else "lower"
+    new, known = told_apart(one.new, one.known)
     return (
-        f"Values of {one.quantity} are {word} than on validation: {number(one.new)} on average "
-        f"instead of {number(one.known)}."
+        f"Values of {one.quantity} are {word} than on validation in "
+        f"{_percent(max(one.auc, 1 - one.auc))} of the pairs of images; their median is {new} "
+        f"instead of {known}."
     )
 
 
@@ -100,8 +102,7 @@ def _table_blocks(found: Drifts) -> list[Block]:
         Line(
             f"{one.quantity}, {one.change}" if one.change != "classifier" else "features",
             [
-                Cell(number(one.known) if one.change == "shift" else DASH),
-                Cell(number(one.new) if one.change == "shift" else DASH),
+                *(Cell(text) for text in _medians(one)),
                 Cell(number(one.auc), _interval(one)),
                 Cell("drift" if one.is_drift else "none"),
             ],
@@ -113,7 +114,7 @@ def _table_blocks(found: Drifts) -> list[Block]:
         "AUC: the probability that an image of the log has a higher value than one of validation, "
         "0.5 without drift, and its interval.",
         "Quantity",
-        ["Mean, validation", "Mean, log", "AUC", "Result"],
+        ["Median, validation", "Median, log", "AUC", "Result"],
         lines,
     )
     rows = [
@@ -126,6 +127,10 @@ def _table_blocks(found: Drifts) -> list[Block]:
     drawing = differences(rows, "Drift by quantity", "AUC − 0.5")
     figure = [FigureBlock("drift", [("", drawing)], marks=True)] if drawing is not None else []
     return [TableBlock("drift", table), *figure]
+
+
+def _medians(one: Drift) -> tuple[str, str]:
+    return told_apart(one.known, one.new) if one.change == "shift" else (DASH, DASH)
 
 
 def _interval(one: Drift) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from preceptor.data.annotators import AnnotatorMaps
-from preceptor.errors import InputError
+from preceptor.errors import InputError, without_secrets
 from preceptor.evaluation.annotators import (
     GAIN,
     SHIFT,
@@ -160,7 +160,7 @@ def _page(
 def _picture(one: ImageAgreement, maps: AnnotatorMaps, strokes: dict[str, Stroke]) -> _Picture:
     row = maps.table.loc[one.name]
     masks = {person: map_ >= 128 for person, map_ in maps.maps(one.name).items()}
-    name = str(row["name"])
+    name = without_secrets(str(row["name"]))
     marked = [person for person, mask in masks.items() if mask.any()]
     empty = [person for person, mask in masks.items() if not mask.any()]
     about = f"Dice {number(one.dice, 2)} · r {number(one.correlation, 2)}"
@@ -282,7 +282,7 @@ def _frames(maps: AnnotatorMaps, agreement: Agreement, cell: int) -> dict[str, p
     ]
     images = [
         {
-            "name": maps.table.loc[one.name, "name"],
+            "name": without_secrets(str(maps.table.loc[one.name, "name"])),
             "annotators": " | ".join(one.annotators),
             "dice": one.dice,
             "iou": one.iou,

@@ -1,8 +1,10 @@
-"""Agreement among annotators on a Teacher's grid, an upper limit for the Teacher's maps."""
+"""Agreement among annotators on a Teacher's grid, beside the agreement of the Teacher's maps."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,22 @@ class Grid:
     side: int
 
 
+@dataclass(frozen=True)
+class GridAgreement:
+    """Agreement of annotators on a grid, as means over images.
+
+    Args:
+        with_others: Mean correlation of each annotator's map with the mean of the others'.
+        attainable: Correlation of a map of what all have in common with the mean of all maps, see
+            `attainable_correlation`.
+        images: Number of images where both are defined.
+    """
+
+    with_others: float
+    attainable: float
+    images: int
+
+
 def annotator_sentence(plan: Plan) -> str:
     """Agreement of the annotators of validation images in words; "" if there are not several.
 
@@ -53,16 +71,18 @@ def annotator_sentence(plan: Plan) -> str:
         grid = _grid(plan)
         if grid is None:
             return ""
-        value, images = agreement_on_grid(read_annotators(folder), manifest, grid)
+        found = agreement_on_grid(read_annotators(folder), manifest, grid)
     except PreceptorError:  # the report is of the study: other files may be gone
         return ""
-    if not images:
+    if not found.images:
         return ""
     return (
-        f"Agreement among people: on {images:,} validation images with several annotators, the map "
-        f"of a person has a mean correlation of {number(value, 2)} with the mean of the others' "
-        f"maps, on the grid of the selected Teacher ({grid.height} × {grid.width}). A Teacher's "
-        "agreement with human maps can hardly be higher."
+        f"Agreement among people: on {found.images:,} validation images with several annotators, "
+        f"the map of a person has a mean correlation of {number(found.with_others, 2)} with the "
+        f"mean of the others' maps, on the grid of the selected Teacher ({grid.height} × "
+        f"{grid.width}). With the mean of all maps, a map of what the people have in common would "
+        f"have a correlation of {number(found.attainable, 2)} (Spearman-Brown), if their errors "
+        "are independent."
     )
 
 
@@ -77,16 +97,37 @@ def folder_of(manifest: Manifest) -> Path | None:
     return None
 
 
-def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> tuple[float, int]:
-    """Mean correlation of each annotator's map with the mean of the others', on a grid.
+def attainable_correlation(pairwise: float, count: int) -> float:
+    """Correlation of the common part of several maps with their mean.
+
+        √(n r ÷ (1 + (n − 1) r)),
+
+    the square root of the reliability of the mean of n maps by the formula of Spearman and Brown,
+    where r is their mean correlation in pairs. It is the largest expected correlation of a map with
+    this mean if the errors of the n maps are independent of each other and of the map.
+
+    Args:
+        pairwise: Mean correlation r of two of the maps.
+        count: Number n of maps.
+
+    Returns:
+        The correlation; 0 if r is not positive.
+
+    Example:
+        >>> [round(attainable_correlation(0.5, count), 2) for count in (1, 2, 3, 5)]
+        [0.71, 0.82, 0.87, 0.91]
+    """
+    common = max(pairwise, 0.0)
+    return math.sqrt(count * common / (1 + (count - 1) * common))
+
+
+def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> GridAgreement:
+    """Agreement of the annotators of each image on a grid.
 
     Args:
         maps: Maps of the annotators.
         manifest: Manifest; only images of its validation sets are compared.
         grid: Grid.
-
-    Returns:
-        Mean over images of the mean over annotators, and the number of images where it is defined.
     """
     sets = manifest.table["split"].isin(manifest.eval_splits("val"))
     wanted = set(manifest.table.loc[sets, "path"])
@@ -95,7 +136,7 @@ def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> tu
         for file, people in maps.files.items()
         if len(people) > 1 and maps.table.loc[file, "path"] in wanted
     ]
-    found = []
+    others, attainable = [], []
     for file in shared[:_MOST]:
         width, height = image_size(str(maps.table.loc[file, "path"]))
         box = torch.tensor([fit_box(width, height, grid.fit, grid.side).as_tuple()])
@@ -109,9 +150,11 @@ def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> tu
         ).numpy()
         total = cells.sum(axis=0)
         value = mean_of([pearson(one, (total - one) / (count - 1)) for one in cells])
-        if np.isfinite(value):
-            found.append(value)
-    return mean_of(found), len(found)
+        pairs = mean_of([pearson(one, other) for one, other in combinations(cells, 2)])
+        if np.isfinite(value) and np.isfinite(pairs):
+            others.append(value)
+            attainable.append(attainable_correlation(pairs, count))
+    return GridAgreement(mean_of(others), mean_of(attainable), len(others))
 
 
 def _grid(plan: Plan) -> Grid | None:

@@ -21,10 +21,10 @@ _ALL_IMAGES = ("baseline2", "ceiling", "mapper_all")  # rows that use labels or 
 def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
     """AUC of Baseline 1, the Student and a mapper on the primary set by number of annotated images.
 
-    See `auc_curves`; the number after which more annotations increase the Student's AUC by less
-    than `gain` is marked.
+    See `auc_curves`; the number from which more annotations are known to increase the Student's AUC
+    by less than `gain` is marked.
     """
-    found = enough(results.budget_steps, backbone, "student", gain)
+    found = enough(results.budget, backbone, "student", gain)
     mark = found.size if found is not None else None
     return auc_curves(results.budget, results.table, results.primary, backbone, mark)
 

@@ -101,3 +101,23 @@ def mean_std_text(mean: Any, std: Any) -> str:
     if std is None or not math.isfinite(std):
         return number(mean)
     return f"{number(mean)} ± {number(std)}"
+
+
+def common_seeds_text(difference: float, student: float, other: float, seeds: int) -> str:
+    """Note on a paired difference that is not that of the two means; "" if it is.
+
+    In an unfinished study a mean may have seeds that the other side lacks, and the difference has
+    the common ones.
+
+    Args:
+        difference: Mean difference over the common seeds.
+        student, other: Mean of each side over its own seeds.
+        seeds: Number of common seeds.
+
+    Example:
+        >>> common_seeds_text(0.1, 0.8, 0.7, 3), common_seeds_text(0.05, 0.8, 0.7, 2)
+        ('', 'of 2 common seeds')
+    """
+    if not abs(student - other - difference) > 1e-9:
+        return ""
+    return f"of {seeds} common seed{'' if seeds == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.report import export
 from preceptor.report.blocks import Chapter, FigureBlock, Section
-from preceptor.report.cells import short
+from preceptor.report.cells import common_seeds_text, short
 from preceptor.report.findings import Findings
 from preceptor.report.html import html_environment
 from preceptor.report.sentences import names_of
@@ -107,7 +108,10 @@ def render_page(
 
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
-    """Student, better baseline, difference and interval for each backbone."""
+    """Student, better baseline, difference and interval for each backbone.
+
+    The difference is of the common seeds, which is noted if it is not that of the means.
+    """
     if results.table.empty or results.comparisons.empty:
         return []
     whole = results.table[
@@ -124,14 +128,17 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
         hardest = records(pairs)[0]
         key = hardest["key_b"]
         spread = interval(hardest["low"], hardest["high"])
+        mean, n = hardest["mean"], int(hardest["n"])
+        note = common_seeds_text(mean, means["student"], means.get(key, math.nan), n)
+        spread = "one seed: no interval" if spread == DASH else spread
         found.append(
             {
                 "backbone": backbone,
                 "student": number(means["student"]),
                 "baseline": number(means.get(key)),
                 "name": short(key),
-                "gain": number(hardest["mean"], sign=True),
-                "interval": "one seed: no interval" if spread == DASH else spread,
+                "gain": number(mean, sign=True),
+                "interval": f"{spread}; {note}" if note else spread,
             }
         )
     return found

@@ -3,8 +3,9 @@
 Each map is a small picture that is transparent where saliency is low, so that the page can show it
 over the image, side by side with others or one after the other.
 
-Images with correct and with wrong predictions are sampled by a hash of the name. All maps are of
-the label's class and min-max normalized, over the part of the image that is the model's input.
+Images with correct and with wrong predictions are sampled by a hash of the name. Maps are of the
+label's class, or decision maps of the label if the Student was trained with these, and min-max
+normalized, over the part of the image that is the model's input.
 """
 
 from __future__ import annotations
@@ -23,27 +24,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.image_format import Fit
-from preceptor.config.maps import METHOD_NAMES, Method
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.map_geometry import resample
-from preceptor.data.workspace import Workspace
+from preceptor.errors import without_secrets
 from preceptor.evaluation.scores import labels_of, probabilities
-from preceptor.inference.annotate import rise_rows
-from preceptor.inference.plugin_method import plugin_method_maps
-from preceptor.inference.predict import predict
-from preceptor.maps.store import is_store, read_store
-from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_own_model
 from preceptor.predictor.overlay import colored, opacities
+from preceptor.report.panel_maps import ModelMaps, Shown, model_maps, run_of, teacher_maps
 from preceptor.results.best import Best
 from preceptor.results.domain import Results
-from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
-from preceptor.study.setting import Setting
-from preceptor.study.steps import Role
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
@@ -51,8 +44,6 @@ FINE, COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10
 QUALITY = 80
 LAYERS = ("Human", "Teacher", "Student", "Baseline 2")
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-
-Maps = dict[int, NDArray[np.float32]]  # by manifest row
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,8 @@ class Panel:
     """Image with its maps.
 
     Args:
-        name, label, source: Name, label and source of the image as in the manifest.
+        name, label, source: Name, label and source of the image as in the manifest; the name
+            without credentials.
         scored: Class of the shown score: the positive class, or the label if there is none.
         score: The Student's score of that class.
         hit: Whether the Student's most probable class is the label.
@@ -112,12 +104,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class Panels:
-    """Panels with the names of their models."""
+    """Panels with the names of their models.
+
+    Args:
+        backbone, seed: Backbone and seed of the Student and of Baseline 2.
+        teacher: Teacher, or "".
+        panels: Panels.
+        maps: Maps of the models.
+    """
 
     backbone: str
     seed: int
     teacher: str
     panels: list[Panel]
+    maps: Shown = "label"
 
 
 def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
@@ -179,30 +179,33 @@ def _make(
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
 
     student = load_own_model(plan.protocol.run_folder(best.run) / "model")
-    looks: dict[str, tuple[Maps, Fit]] = {}
-    teacher_name, teacher = _teacher(plan, best.seed, rows)
+    # Those that the Student's guidance compares, for all models alike.
+    config = plan.protocol.config(best.arm.backbone, best.seed, best.arm.guidance)
+    shown: Shown = "decision" if config.guided_map == "decision" else "label"
+    looks: dict[str, ModelMaps] = {}
+    teacher_name, teacher = teacher_maps(plan, best.seed, rows, shown)
     if teacher is not None:
         looks["Teacher"] = teacher
-    looks["Student"] = _maps_of(plan, workspace, student, rows), student.spec.fit
+    looks["Student"] = model_maps(plan, workspace, student, rows, shown)
     plain = plan.setting_of("baseline2", best.arm.backbone)
     other = (
-        None if plain is None else _run_of(plan, "baseline2", best.arm.backbone, plain, best.seed)
+        None if plain is None else run_of(plan, "baseline2", best.arm.backbone, plain, best.seed)
     )
     if other is not None:
         model = load_own_model(plan.protocol.run_folder(other) / "model")
-        looks["Baseline 2"] = _maps_of(plan, workspace, model, rows), model.spec.fit
+        looks["Baseline 2"] = model_maps(plan, workspace, model, rows, shown)
     panels = []
     for position, manifest_row in zip(chosen, rows, strict=True):
         entry = table.loc[manifest_row]
-        shown = results.positive if results.positive is not None else str(entry["label"])
-        score = float(chances[position, results.classes.index(shown)])
+        scored = results.positive if results.positive is not None else str(entry["label"])
+        score = float(chances[position, results.classes.index(scored)])
         image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)
         panels.append(
             Panel(
-                str(entry["name"]),
+                without_secrets(str(entry["name"])),
                 str(entry["label"]),
                 str(entry["source"]),
-                shown,
+                scored,
                 score,
                 bool(hit[position]),
                 _agreement(entry, looks["Student"], int(manifest_row)),
@@ -211,75 +214,15 @@ def _make(
                 layers,
             )
         )
-    return Panels(best.arm.backbone, best.seed, teacher_name, panels)
+    return Panels(best.arm.backbone, best.seed, teacher_name, panels, shown)
 
 
-def _run_of(plan: Plan, role: Role, backbone: str, setting: Setting, seed: int) -> str | None:
-    """Finished run of a role and seed."""
-    for member in plan.members_of(role, backbone):
-        finished = is_finished(plan.protocol.run_folder(member.run))
-        if (member.arm.setting, member.seed) == (setting, seed) and finished:
-            return member.run
-    return None
-
-
-def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple[Maps, Fit] | None]:
-    """Maps of the selected Teacher for these rows, from its model or a given store."""
-    winner = plan.winner()
-    if winner is None:
-        return "", None
-    if winner.kind == "given":
-        folder = plan.protocol.study.maps[winner.name]
-        if not is_store(folder):
-            return str(winner), None
-        store = read_store(folder, columns=("map",))
-        workspace = plan.protocol.workspaces.of(seed)
-        place = {name: position for position, name in enumerate(store.paths)}
-        names = workspace.manifest.table["name"]
-        found = {
-            int(row): np.asarray(store.maps[place[names[row]]], np.float32)
-            for row in rows
-            if names[row] in place
-        }
-        return str(winner), (found, store.info.fit)
-    role: Role = "mapper" if winner.kind == "mapper" else "teacher"
-    run = _run_of(plan, role, winner.name, Setting(winner.alpha), seed)
-    if run is None:
-        return str(winner), None
-    workspace = plan.protocol.workspaces.of(seed)
-    model = load_own_model(plan.protocol.run_folder(run) / "model")
-    maps = _maps_of(plan, workspace, model, rows, winner.method)
-    return str(winner), (maps, model.spec.fit)
-
-
-def _maps_of(
-    plan: Plan,
-    workspace: Workspace,
-    model: GuidedModel,
-    rows: NDArray[np.int64],
-    method: Method = "cam",
-) -> Maps:
-    """Maps of the label's class, min-max normalised."""
-    study = plan.protocol.study
-    data = workspace.rows(rows, model.spec.image_format, cache=study.training.cache)
-    if method == "rise":
-        cams = rise_rows(model, data, data.labels, study.rise).maps
-    elif method not in METHOD_NAMES.own:
-        cams = plugin_method_maps(method, model, data, data.labels)
-    else:
-        found = predict(model, data, cams="cells" if method == "cells" else "label").cams
-        assert found is not None
-        cams = found
-    return {int(row): cam for row, cam in zip(rows, normalise(cams).numpy(), strict=True)}
-
-
-def _agreement(entry: pd.Series, look: tuple[Maps, Fit], row: int) -> float:
+def _agreement(entry: pd.Series, look: ModelMaps, row: int) -> float:
     """Correlation of a model's map with the human map, on the model's grid."""
-    maps, fit = look
-    if not entry["saliency"] or row not in maps:
+    if not entry["saliency"] or row not in look.maps:
         return math.nan
-    own = torch.from_numpy(maps[row])[None]
-    human = _human(entry, fit, own.shape[1:])
+    own = torch.from_numpy(look.maps[row])[None]
+    human = _human(entry, look.fit, own.shape[1:])
     value, valid = correlation(own, human)
     return float(value[0]) if bool(valid[0]) else math.nan
 
@@ -293,7 +236,7 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def _layers(
-    entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
+    entry: pd.Series, row: int, looks: dict[str, ModelMaps], fit: Fit
 ) -> tuple[Picture, float, list[Layer]]:
     """Image as in the model's input, its aspect ratio, and the maps over the same part of it."""
     image = decode_image(str(entry["path"]), 3)
@@ -310,11 +253,13 @@ def _layers(
         human = normalise(_human(entry, fit, _within(size, FINE)[::-1]))[0].numpy()
         layers = [Layer("Human", _overlay(human))]
     for heading in LAYERS[1:]:
-        maps, own_fit = looks.get(heading, ({}, fit))
-        if row in maps and own_fit == fit:
-            layers.append(Layer(heading, _overlay(_smooth(maps[row], _within(size, COARSE)))))
+        look = looks.get(heading, ModelMaps({}, fit))
+        if row in look.maps and look.fit == fit:
+            smooth = _smooth(look.maps[row], _within(size, COARSE))
+            layers.append(Layer(heading, _overlay(smooth)))
         else:
-            layers.append(Layer(heading, None, "not there"))
+            note = "not settled" if row in look.unsettled else "not there"
+            layers.append(Layer(heading, None, note))
     return _encoded(Image.fromarray(picture), "JPEG", quality=QUALITY), size[0] / size[1], layers
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from preceptor.report.ladder_words import place_clause
 from preceptor.report.sentences import (
+    LEVEL,
     ahead_of_both,
     floor_words,
     gain_words,
     interval_words,
+    names_of,
     of_words,
     seeds_of,
     signed,
+    significant,
     spread_words,
     undecided_words,
 )
@@ -33,8 +35,6 @@ QUESTIONS = {
     "RQ4": "Does it help in other domains?",
     "budget": "How many annotations are enough?",
 }
-LEVEL = 0.05
-"""Significance level of corrected p-values."""
 
 
 def answers(plan: Plan, results: Results) -> dict[str, str]:
@@ -64,7 +64,7 @@ def across_domains(found: pd.DataFrame, names: Sequence[str]) -> str:
     said = (
         f"The Student's mean AUC is above both baselines in {len(ahead)} of {len(names)} domains"
         f"{_some(ahead, names)}; significantly, after correction over all domains, in "
-        f"{len(sure) or 'none'}{_some(sure, names)}"
+        f"{len(sure) or 'none'}{_some(sure, names)}{_worse(found, 'domain')}"
     )
     floor = floor_words(found)
     limit = "The domains are not a random sample: the result does not extend to other domains."
@@ -78,6 +78,12 @@ def _proven(family: pd.DataFrame, by: str) -> list[str]:
         for name, part in family.groupby(by, sort=False)
         if name in ahead_of_both(family, by) and (part["p_holm"] <= LEVEL).all()
     ]
+
+
+def _worse(family: pd.DataFrame, by: str) -> str:
+    """Note on backbones or domains whose Student is significantly below a baseline."""
+    names = [str(name) for name in significant(family)[1][by].unique()]
+    return f", and significantly below a baseline for {names_of(names)}" if names else ""
 
 
 def _some(which: Sequence[str], of: Sequence[str]) -> str:
@@ -131,7 +137,8 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
     return (
         f"On {plan.protocol.primary} the Student's mean AUC is above both baselines for "
         f"{of_words(len(ahead_of_both(family, 'backbone')), count)}; after Holm's correction it is "
-        f"significant for {of_words(len(proven), count)} ({floor_words(family)}).{scope}"
+        f"significant for {of_words(len(proven), count)}{_worse(family, 'backbone')} "
+        f"({floor_words(family)}).{scope}"
     )
 
 
@@ -174,8 +181,8 @@ def _enough(plan: Plan, results: Results) -> str:
     study, said = plan.protocol.study, []
     gain = study.relevant_difference
     for backbone in study.students:
-        found = enough(results.budget_steps, backbone, "student", gain)
-        if found is not None:
+        found = enough(results.budget, backbone, "student", gain)
+        if found is not None and {*study.budgets} <= {*results.budget["size"]}:
             said.append(_enough_words(found, study.budgets, gain, backbone, study.students))
     if said:
         words = " ".join(said)
@@ -195,20 +202,25 @@ def _enough_words(
     found: Enough, sizes: tuple[int, ...], gain: float, backbone: str, students: tuple[str, ...]
 ) -> str:
     whose = f"{backbone}: " if len(students) > 1 else ""
-    step = f"{signed(found.gain)}, 95 % interval {interval_words(found.low, found.high)}"
-    if found.size is None:
+    step = (
+        f"from {found.start:,} to {found.then:,}: {signed(found.gain)}, 95 % interval "
+        f"{interval_words(found.low, found.high)}"
+    )
+    if found.size is not None:
+        return (
+            f"{whose}{found.size:,} annotated images are enough: for every larger number of the "
+            f"budget, a gain of {gain:g} in the Student's AUC is excluded (the interval that "
+            f"extends furthest, {step})."
+        )
+    if found.gain >= gain:
         sure = "" if found.low > 0 else "; chance is not excluded"
         return (
             f"{whose}up to {sizes[-1]:,} annotated images, the largest number in the budget, more "
-            f"annotations increase the AUC by at least {gain:g} (last step: {step}{sure})."
+            f"annotations increase the AUC by at least {gain:g} ({step}{sure})."
         )
-    if np.isfinite(found.high) and found.high < gain:
-        sure = "the interval excludes a larger gain"
-    else:
-        sure = f"the interval does not exclude a gain of {gain:g} or more"
     return (
-        f"{whose}{found.size:,} annotated images are enough: more of them increase the Student's "
-        f"AUC by less than {gain:g} (from {found.size:,} to {found.then:,}: {step}; {sure})."
+        f"{whose}how many annotated images are enough is not known: for no number of the budget, "
+        f"a gain of {gain:g} by more of them is excluded (the last step, {step})."
     )
 
 

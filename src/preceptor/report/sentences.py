@@ -14,6 +14,8 @@ from preceptor.results.rows import CONTROLS, records
 from preceptor.runtime.formatting import DASH, interval, number, percent
 from preceptor.study.plan import Plan
 
+LEVEL = 0.05
+"""Significance level of corrected p-values."""
 _OTHERS = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
 
 
@@ -50,14 +52,15 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         said.append(f"Mean over backbones: the Student's AUC is {_gain(line, line['b'], margin)}.")
     family = compared[compared["question"] == "RQ2"]
     if not family.empty:
-        passed = family[family["p_holm"] <= 0.05]
+        better, worse = significant(family)
         won = len(ahead_of_both(family, "backbone"))
+        below = f" and significantly below it in {len(worse)}" if len(worse) else ""
         said.insert(
             0,
             f"On {primary}, the Student's mean AUC is above both baselines for "
             f"{of_words(won, len(plan.protocol.study.students))}; "
-            f"{len(passed)} of {len(family)} comparisons are significant after Holm's correction "
-            f"({floor_words(family)}).",
+            f"after Holm's correction it is significantly above the baseline in {len(better)} of "
+            f"{len(family)} comparisons{below} ({floor_words(family)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
@@ -198,6 +201,16 @@ def ahead_of_both(family: pd.DataFrame, by: str) -> list[str]:
         for name, part in family.groupby(by, sort=False)
         if (part["mean"] > 0).all() and (part.groupby("backbone")["b"].nunique() == 2).all()
     ]
+
+
+def significant(family: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Comparisons in which the Student is significantly above the baseline, and those below it.
+
+    Args:
+        family: Comparisons of the tested family, with corrected p-values.
+    """
+    sure = family["p_holm"] <= LEVEL
+    return family[sure & (family["mean"] > 0)], family[sure & (family["mean"] < 0)]
 
 
 def of_words(won: int, backbones: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
+from preceptor.report.cells import Cell, Line, Table, common_seeds_text, mean_std_text, short
 from preceptor.report.graph_figure import Work
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import Results
@@ -40,8 +40,9 @@ def domain_table(domains: pd.DataFrame) -> Table | None:
         cells.append(Cell(mean_std_text(hardest["student"], hardest["student_std"])))
         if len(rows) == len(_BASELINES):
             larger = max(row["p_holm"] for row in rows.values())
+            own = (hardest[name] for name in ("mean", "student", "baseline", "n"))
             cells += [
-                Cell(number(hardest["mean"], sign=True)),
+                Cell(number(hardest["mean"], sign=True), common_seeds_text(*own)),
                 Cell(interval(hardest["low"], hardest["high"])),
                 Cell(interval(hardest["image_low"], hardest["image_high"])),
                 Cell(p_value(larger), f"floor {p_value(hardest['p_floor'])}"),

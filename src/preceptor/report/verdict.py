@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from preceptor.evaluation.sequential import sequential_floor
 from preceptor.evaluation.split_names import kind_of
 from preceptor.report.ladder_words import place_sentence
-from preceptor.report.questions import LEVEL
-from preceptor.report.sentences import names_of, undecided_words
+from preceptor.report.sentences import LEVEL, names_of, significant, undecided_words
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
@@ -40,18 +41,35 @@ class Verdict:
 
 
 def verdict(results: Results | StudyResults) -> Verdict:
-    """Conclusion on the primary sets of all domains, given the number of seeds."""
-    return replace(_against_baselines(results), place=place_sentence(results))
+    """Conclusion on the primary sets of all domains, given the number of seeds.
+
+    Of an unfinished study it is the conclusion so far, with the number of finished trainings. With
+    a fixed number of seeds the Student has not won before all seeds are compared: a test at an
+    earlier time, chosen by its result, would have a larger error than stated.
+    """
+    progress = _progress(results)
+    found = _before_any_answer(results, progress)
+    if found is None:
+        found = _against_baselines(results)
+        done, total = results.progress
+        if done < total or results.unscored:
+            found = replace(found, text=f"{found.text} So far, {progress}.")
+    return replace(found, place=place_sentence(results))
 
 
-def _against_baselines(results: Results | StudyResults) -> Verdict:
-    """Conclusion on the Student and both baselines."""
-    family = results.family
+def _progress(results: Results | StudyResults) -> str:
+    """Number of finished trainings in words."""
     done, total = results.progress
     progress = f"{done} of {total} trainings are finished"
     if unscored := len(results.unscored):
         have = "have" if unscored > 1 else "has"
         progress += f", and {unscored} of them {have} no scores of the test sets"
+    return progress
+
+
+def _before_any_answer(results: Results | StudyResults, progress: str) -> Verdict | None:
+    """Conclusion before every Student is compared with both baselines; None afterwards."""
+    family = results.family
     if family.empty or family["mean"].isna().any():
         return Verdict(
             "open",
@@ -64,6 +82,12 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
             f"baselines yet: {progress}."
         )
         return Verdict("open", "No answer yet", text)
+    return None
+
+
+def _against_baselines(results: Results | StudyResults) -> Verdict:
+    """Conclusion on the Student and both baselines, which are compared."""
+    family = results.family.reset_index(drop=True)
     several = family["domain"].nunique() > 1
     units = [_unit(row, several, family["backbone"].nunique()) for row in records(family)]
     worst = family.groupby(units, sort=False)["mean"].min()
@@ -80,22 +104,38 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
             f"With one seed the Student is {lead}; another seed may reverse this.",
         )
     limit = _limit(n, len(family), results.looks)
-    if ahead == count and ((family["p_holm"] <= LEVEL) & (family["mean"] > 0)).all():
-        text = f"It is significantly above both baselines for every {what}."
-        return Verdict("won", "The Student is better than both baselines", text)
+    better, worse = significant(family)
+    if len(better) == len(family):
+        text = f"It is significantly above both baselines for every {what}"
+        if results.seeds is not None and n < results.seeds:
+            text += f" after {n} of {results.seeds} seeds; the test needs all of them."
+            return Verdict("ahead", "The Student is ahead, but seeds are missing", text)
+        return Verdict("won", "The Student is better than both baselines", f"{text}.")
     if ahead == count:
         text = f"It is above both baselines for {f'every {what}' if count > 1 else where}, but "
         text += f"not every difference is significant.{limit}"
         return Verdict("ahead", "The Student is ahead, but not significantly", text)
     if ahead:
         names = names_of([str(name) for name in worst.index[worst > 0]])
-        text = f"It is above both baselines for {names} only.{limit}"
+        text = f"It is above both baselines for {names} only{_worse(worse, units, count)}.{limit}"
         return Verdict("mixed", f"The Student is ahead for {where}", text)
     text = f"No gain over the stronger baseline was found{f' for any {what}' if count > 1 else ''}"
     if count == 1:
         stronger = records(family.sort_values("mean", kind="stable"))[0]
         text += undecided_words(stronger, results.relevant_difference)
+    text += _worse(worse, units, count)
     return Verdict("lost", "The Student is not better than both baselines", f"{text}.{limit}")
+
+
+def _worse(worse: pd.DataFrame, units: list[str], count: int) -> str:
+    """Clause on the comparisons in which the Student is significantly below a baseline."""
+    if worse.empty:
+        return ""
+    names = dict.fromkeys(units[place] for place in worse.index)
+    if count > 1:
+        return f"; it is significantly below a baseline for {names_of(names)}"
+    which = "both baselines" if len(worse) > 1 else f"“{worse['b'].iloc[0]}”"
+    return f"; it is significantly below {which}"
 
 
 def _unit(row: dict[str, Any], several: bool, backbones: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.data.annotated import draw_annotated
+from preceptor.evaluation.equivalence import Excluded, excluded
 from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.map_agreement import map_agreement
@@ -30,17 +31,20 @@ LINES = {
 
 @dataclass(frozen=True)
 class Enough:
-    """Number of annotated images after which more of them give less than the relevant gain.
+    """Number of annotated images for which more of them are known to give less than the relevant
+    gain.
 
     Args:
-        size: Number of annotated images; None if the last step still gives the gain.
-        then: Next number of the budget; None after the last.
-        gain: Gain of the step from `size` to `then`, or of the last step if `size` is None.
+        size: Number of annotated images; None if there is no such number.
+        start, then: Numbers of annotated images that are compared: `size` with the larger one whose
+            interval extends furthest; or the last two if `size` is None.
+        gain: Gain from `start` to `then`.
         low, high: 95 % interval of the gain over seeds.
     """
 
     size: int | None
-    then: int | None
+    start: int
+    then: int
     gain: float
     low: float
     high: float
@@ -98,50 +102,58 @@ def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
     if curve.empty:
         return curve
     for (backbone, line), part in curve.groupby(["backbone", "line"], sort=False):
-        points = records(part.sort_values("size"))
-        for here, after in pairwise(points):
-            common = sorted(set(here["seeds"]) & set(after["seeds"]))
-            ours, theirs = (dict(zip(p["seeds"], p["by_seed"], strict=True)) for p in (after, here))
-            paired = paired_difference([ours[s] for s in common], [theirs[s] for s in common])
-            lines.append(
-                {
-                    "backbone": backbone,
-                    "line": line,
-                    "size": here["size"],
-                    "then": after["size"],
-                    "n": paired.n,
-                    "mean": paired.mean,
-                    "low": paired.low,
-                    "high": paired.high,
-                }
-            )
+        for here, after in pairwise(records(part.sort_values("size"))):
+            lines.append({"backbone": backbone, "line": line} | _gain(here, after))
     return pd.DataFrame(lines)
 
 
-def enough(steps: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough | None:
-    """First number of annotated images after which every step has a mean gain below `gain`.
+def _gain(here: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Gain from one point of a curve to a later one, over their common seeds."""
+    common = sorted(set(here["seeds"]) & set(after["seeds"]))
+    ours, theirs = (dict(zip(p["seeds"], p["by_seed"], strict=True)) for p in (after, here))
+    paired = paired_difference([ours[s] for s in common], [theirs[s] for s in common])
+    return {
+        "size": here["size"],
+        "then": after["size"],
+        "n": paired.n,
+        "mean": paired.mean,
+        "low": paired.low,
+        "high": paired.high,
+    }
+
+
+def enough(curve: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough | None:
+    """Smallest number of annotated images for which no larger number gives a gain of `gain`.
+
+    Each number is compared with every larger one, paired by seed; the gains of several steps may
+    add up to a relevant one. A gain is excluded if its 95 % interval lies below `gain`, see
+    `excluded`.
 
     Args:
-        steps: Gains of the steps, from `budget_steps`.
+        curve: Results by number of annotated images, from `budget_curve`.
         backbone, line: Curve.
         gain: Smallest relevant gain.
 
     Returns:
-        The number with the gain of the next step; None without any step.
+        The number with the gain whose interval extends furthest; None without two numbers that have
+        common seeds.
     """
-    if steps.empty:
+    if curve.empty:
         return None
-    mine = records(steps[(steps["backbone"] == backbone) & (steps["line"] == line)])
-    if not mine or any(np.isnan(step["mean"]) for step in mine):
+    mine = curve[(curve["backbone"] == backbone) & (curve["line"] == line)]
+    points = records(mine.sort_values("size"))
+    gains = [[_gain(here, after) for after in points[at + 1 :]] for at, here in enumerate(points)]
+    if len(points) < 2 or any(np.isnan(one["mean"]) for several in gains for one in several):
         return None
-    if mine[-1]["mean"] >= gain:
-        last = mine[-1]
-        return Enough(None, None, last["mean"], last["low"], last["high"])
-    first = len(mine) - 1
-    while first > 0 and mine[first - 1]["mean"] < gain:
-        first -= 1
-    step = mine[first]
-    return Enough(step["size"], step["then"], step["mean"], step["low"], step["high"])
+    for several in gains[:-1]:
+        found = [excluded(one["low"], one["high"], gain) for one in several]
+        if all(one in (Excluded.GAIN, Excluded.BOTH) for one in found):
+            return _enough(several[0]["size"], max(several, key=lambda one: one["high"]))
+    return _enough(None, gains[-2][0])
+
+
+def _enough(size: int | None, shown: dict[str, Any]) -> Enough:
+    return Enough(size, *(shown[name] for name in ("size", "then", "mean", "low", "high")))
 
 
 def annotation_minutes(plan: Plan, size: int) -> float:

@@ -52,9 +52,8 @@ class Results:
         rows: Rows of the main table, in order.
         table: Results by row, backbone (and "overall"), set and source: mean, std and n of the AUC
             over seeds, means of the other metrics; columns in `schema.TABLE`.
-        rates: Error rates by run and test set as in `operating_points.Rate`, of kind roc (on the
-            test ROC curve) or fixed (at the threshold fixed on validation); columns in
-            `schema.RATES`.
+        rates: Error rates by run and test set as in `operating_points.Rate`, of kind roc (test ROC
+            curve) or fixed (at the threshold fixed on validation); columns in `schema.RATES`.
         comparisons: Paired comparisons, see `comparisons.compare`; columns in `schema.COMPARISONS`.
         shares: Share of the way by backbone and row (Student, variants): key, title, share, low,
             high, reason.
@@ -62,16 +61,15 @@ class Results:
         teachers: Candidates of stage 1: name, value, low, high, tied, agreement, alpha.
         alphas: Candidates by role, backbone and α: values used by the selection (value, worst_set,
             low, high, tied, agreement), and whether the α was selected.
-        budget: Results by annotation budget, see `budgets.budget_curve`; columns in
-            `schema.BUDGET`.
+        budget: Results by annotated images, see `budgets.budget_curve`; columns in `schema.BUDGET`.
         budget_steps: Gains between budgets, see `budgets.budget_steps`.
         best: Selected Student; None if none has finished.
         missing: Descriptions of trainings that have not finished.
-        unscored: Descriptions of finished trainings that the study scores on the test sets, and
-            that have no such scores.
+        unscored: Descriptions of finished trainings without the scores of test sets that are due.
         controls_alpha: own or student, see `StudyConfig`.
         relevant_difference: Smallest relevant difference in AUC, see `StudyConfig`.
         domain: Domain, or "".
+        seeds: Number of seeds; None if it is found by looks.
         looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
         looked: Looks made so far, in order.
         files: Score files from which the results were computed.
@@ -100,6 +98,7 @@ class Results:
     controls_alpha: Literal["own", "student"] = "own"
     relevant_difference: float = RELEVANT_DIFFERENCE
     domain: str = ""
+    seeds: int | None = None
     looks: tuple[int, ...] = ()
     looked: list[LookResult] = field(default_factory=list)
     files: ScoreFiles = field(default_factory=ScoreFiles)
@@ -193,6 +192,7 @@ def gather(plan: Plan) -> Results:
         relevant_difference=protocol.study.relevant_difference,
         best=chosen_student(plan, files),
         domain=plan.domain,
+        seeds=None if protocol.study.looks else len(protocol.study.seed_list),
         looks=protocol.study.looks,
         looked=list(plan.looks.values()),
         files=files,

@@ -35,6 +35,11 @@ class StudyResults:
         return next(iter(self.by_domain.values()))
 
     @property
+    def seeds(self) -> int | None:
+        """Number of seeds, the same in all domains; None if it is found by looks."""
+        return self.first.seeds
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """Numbers of seeds after which the study may stop; the same in all domains."""
         return self.first.looks

@@ -24,6 +24,40 @@ def number(value: Any, digits: int = 3, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def fine_number(value: Any, digits: int = 2) -> str:
+    """Number with three decimals, and with more near 0 and 1, as of a confident model.
+
+    Args:
+        value: Number; NaN and None become a dash.
+        digits: Significant digits of a distance from 0 or 1 below 0.001.
+
+    Example:
+        >>> fine_number(0.12345), fine_number(0.00001), fine_number(0.99999), fine_number(1.0)
+        ('0.123', '0.000010', '0.999990', '1.000')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    rest = min(abs(value), abs(1 - value))
+    if rest == 0 or rest >= 0.001:
+        return number(value)
+    return number(value, min(17, digits - 1 - math.floor(math.log10(rest) + 1e-6)))
+
+
+def told_apart(first: float, second: float) -> tuple[str, str]:
+    """Two numbers with as many digits as show which one is larger.
+
+    Example:
+        >>> told_apart(0.5, 0.7), told_apart(0.999991, 0.9999914)
+        (('0.500', '0.700'), ('0.9999910', '0.9999914'))
+    """
+    texts = fine_number(first), fine_number(second)
+    for decimals in range(4, 18):
+        if first == second or texts[0] != texts[1]:
+            break
+        texts = number(first, decimals), number(second, decimals)
+    return texts
+
+
 def p_value(value: Any) -> str:
     """p-value with three digits, which is never written as 0; a dash for NaN.
 

@@ -1,8 +1,8 @@
 """Agreement measures of saliency maps, vectorized over a batch.
 
 All measures take maps (B, h, w) on one grid and return `Agreement(values, valid)`, each (B,). If a
-map of a pair is constant or not finite, the measure is undefined: `valid` is false and the value
-NaN. All other values are finite.
+map of a pair is constant (up to rounding, see `informative`) or not finite, the measure is
+undefined: `valid` is false and the value NaN. All other values are finite.
 
 If a measure needs a distribution, a map x becomes p = (x − min x) / Σ (x − min x), so that raw CAMs
 with negative values are allowed and the offset of a map has no effect.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import InputError
+from preceptor.saliency.normalise import informative
 
 _EPSILON = 1e-7  # added to probabilities: keeps the logarithm of an empty cell finite in float32
 
@@ -256,10 +257,10 @@ def _flat(*maps: Tensor, normalised: bool = False) -> tuple[list[Tensor], Tensor
     rows, valid = [], torch.ones(shapes[0][0], dtype=torch.bool, device=maps[0].device)
     for each in maps:
         wide = each.dtype if each.dtype == torch.float64 else torch.float32
-        row = each.detach().to(wide).flatten(1)
-        finite = row.isfinite().all(dim=1)
-        row = torch.where(finite[:, None], row, torch.zeros_like(row))
-        valid &= finite & (row.amax(dim=1) > row.amin(dim=1))
+        own = each.detach().to(wide)
+        known, row = informative(own), own.flatten(1)
+        row = torch.where(known[:, None], row, torch.zeros_like(row))
+        valid &= known
         rows.append(row if normalised else _unit(row))
     return rows, valid
 

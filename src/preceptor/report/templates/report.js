@@ -72,7 +72,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
       const text = (row) => row.cells[column].textContent.replace("▲", "").replace("−", "-").trim();
-      const number = (row) => Number.parseFloat(text(row));
+      const number = (row) => Number.parseFloat(text(row).replace(/(\d),(?=\d{3})/g, "$1"));
       const sign = falling ? -1 : 1;
       const byName = (a, b) => sign * text(a).localeCompare(text(b), "en", { numeric: true });
       const byNumber = (a, b) => {
