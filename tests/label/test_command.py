@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
         assert_refused(again, ["another preceptor label serves this database"])
         code, out = one.interrupt()
         assert code == 0, out
-        assert "stopped; all marks are in" in out
+        assert "stopped; all that was saved is in" in out
         assert "Traceback" not in out
     with command(manifest) as one:
         assert "images:" not in one.said
@@ -298,6 +299,23 @@ def test_a_port_that_is_taken(manifest: Path) -> None:
         other = manifest.with_name("other.sqlite")
         told = here("label", manifest, "--no-open", *flags(port=port, database=other))
     assert_refused(told, [f"--port {port}", "in use"])
+
+
+def test_the_port_is_that_of_the_last_start(manifest: Path) -> None:
+    with command(manifest) as one:
+        first = one.address
+    with command(manifest) as one:
+        assert one.address == first
+    with command(manifest, "--port", 0) as one:
+        second = one.address
+    assert second != first
+    host, _, port = second.rpartition(":")
+    with socket.create_server((host, int(port))), command(manifest) as one:
+        assert one.address != second
+        assert f"note: port {port} of the last start is taken" in one.said
+    with command(manifest) as one:
+        assert one.address == second
+        assert "note:" not in one.said
 
 
 def test_without_the_extra_it_is_named(manifest: Path) -> None:

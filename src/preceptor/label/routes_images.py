@@ -152,6 +152,7 @@ def image(call: Call) -> Reply:
             "split": row["split"],
             "width": row["width"],
             "height": row["height"],
+            "version": row["looked_at"],
             "problem": row["problem"],
             **_view(row),
             "strokes": strokes_of(call.reading, row["id"], person.id),

@@ -161,6 +161,7 @@ def state(call: Call) -> Reply:
             "person": shown,
             "people": others,
             "fixed": session.role == "linked",
+            "database": labeling.keys.database_id,
             "title": labeling.source.place.name,
             "classes": list(settings.classes),
             "labels": list(settings.labels),

@@ -40,6 +40,10 @@ async function signIn() {
 }
 
 async function begun(fresh) {
+  if (page.state !== null && page.state.database !== fresh.database) {
+    location.reload(); // another project is served here now
+    return;
+  }
   page.state = fresh;
   setCsrf(page.state.csrf);
   if (page.state.person === null) {
@@ -52,9 +56,10 @@ async function begun(fresh) {
   $("who").textContent = page.state.person.name;
   $("who").disabled = Boolean(page.state.fixed);
   $("to-lead").hidden = !page.state.person.lead;
-  page.drafts = new Drafts(page.state.person.id);
+  const { database, person } = page.state;
+  page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
-  await page.outbox.open(page.state.person.id, (await tabs).others);
+  await page.outbox.open(database, person.id, (await tabs).others);
   showTotals();
   card(null);
   const asked = Number(/^#(\d+)$/.exec(location.hash)?.[1] ?? 0);

@@ -3,8 +3,9 @@
 const KEPT = 50;
 
 export class Drafts {
-  constructor(person) {
-    this.key = `preceptor-label-drafts-${person}`;
+  // `database` is that of the server.
+  constructor(database, person) {
+    this.key = `preceptor-label-drafts-${database}-${person}`;
     try {
       this.all = new Map(JSON.parse(localStorage.getItem(this.key) ?? "[]"));
     } catch {

@@ -22,14 +22,17 @@ export async function refused(sent, failure) {
   if (failure.status === 403) {
     try {
       const fresh = await get("/api/state");
-      if (fresh.person?.id === page.state.person.id) {
+      const known = fresh.database === page.state.database;
+      if (known && fresh.person?.id === page.state.person.id) {
         setCsrf(fresh.csrf);
         page.wrong.session = null;
         showTrouble();
         return "again";
       }
       // The token stays the old one: with the new one, marks would be saved as another's.
-      page.wrong.session = "Somebody else has signed in in this browser.";
+      page.wrong.session = known
+        ? "Somebody else has signed in in this browser."
+        : "Another project is served at this address now.";
     } catch (error) {
       if (!(error instanceof Failure) || error.status !== 403) return "wait";
       page.wrong.session = "The session has ended: open the link of the server again.";
