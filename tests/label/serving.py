@@ -153,12 +153,15 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     found = bounding_runs(mask)
     assert found is not None
     x, y, w, h, runs = found
+    height, width = mask.shape
     return {
         "uuid": str(uuid.uuid4()),
         "tab": tab,
         "tool": "brush",
         "class": "evidence",
         "erase": False,
+        "width": width,
+        "height": height,
         "x": x,
         "y": y,
         "w": w,

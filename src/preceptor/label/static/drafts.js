@@ -1,4 +1,5 @@
-// Label, certainty and seconds of images that are not answered yet, kept over a reload.
+// What is chosen and counted for images and is part of no answer yet, kept over a reload: {label,
+// certainty, seconds}, each where there is one.
 
 const KEPT = 50;
 
@@ -14,10 +15,12 @@ export class Drafts {
   }
 
   get(image) {
-    return this.all.get(image) ?? { label: null, certainty: null, seconds: 0 };
+    return this.all.get(image) ?? {};
   }
 
-  set(image, draft) {
+  // Sets values; one that is undefined is removed.
+  change(image, values) {
+    const draft = { ...this.get(image), ...values };
     this.all.delete(image);
     this.all.set(image, draft);
     for (const old of this.all.keys()) {
