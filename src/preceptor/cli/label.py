@@ -271,6 +271,11 @@ def _access(invited: Sequence[str], password: str) -> Literal["local", "password
 def _tell(prepared: Prepared) -> None:
     """Say which database it is, and what a changed manifest did."""
     print(f"marks: {prepared.path}")
+    if left_out := prepared.source.left_out:
+        print(
+            f"note: images whose names are not UTF-8 or have control characters are left out, "
+            f"rename them ({left_out:,})"
+        )
     changes = prepared.changes
     if changes is None:
         return
