@@ -114,7 +114,7 @@ class Client:
 
     def enter(self, token: str, name: str = "") -> Client:
         """Come in by a link, and choose a name."""
-        assert self.get(f"/?token={token}").status == 303
+        assert self.get(f"/?token={token}").status == 200
         self.headers["x-preceptor-csrf"] = self.get("/api/state").json["csrf"]
         if name:
             told = self.post("/api/person", {"name": name})
@@ -153,12 +153,15 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     found = bounding_runs(mask)
     assert found is not None
     x, y, w, h, runs = found
+    height, width = mask.shape
     return {
         "uuid": str(uuid.uuid4()),
         "tab": tab,
         "tool": "brush",
         "class": "evidence",
         "erase": False,
+        "width": width,
+        "height": height,
         "x": x,
         "y": y,
         "w": w,
@@ -204,7 +207,8 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     Args:
         source: Manifest or folder.
         database: Database; None = beside it.
-        options: Settings; arguments of `labeling_of`; honeypots, a manifest.
+        options: Settings; arguments of `labeling_of`; honeypots, a manifest; port, 0 = a free one;
+            allow_host, further names of the host.
     """
     found = find_source(source)
 
@@ -213,12 +217,13 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
 
     way = {key: options.pop(key) for key in _WAY if key in options}
     pots = options.pop("honeypots", None)
+    port, more = options.pop("port", 0), options.pop("allow_host", ())
     prepared = prepare(
         database or found.database, found, rows, options, find_source(pots) if pots else None
     )
-    at = listen("127.0.0.1", 0)
+    at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
-    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port), **way)
+    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), **way)
     server = server_of(application(labeling))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([at])), daemon=True)
     thread.start()

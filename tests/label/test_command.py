@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
         assert_refused(again, ["another preceptor label serves this database"])
         code, out = one.interrupt()
         assert code == 0, out
-        assert "stopped; all marks are in" in out
+        assert "stopped; all that was saved is in" in out
         assert "Traceback" not in out
     with command(manifest) as one:
         assert "images:" not in one.said
@@ -298,6 +299,77 @@ def test_a_port_that_is_taken(manifest: Path) -> None:
         other = manifest.with_name("other.sqlite")
         told = here("label", manifest, "--no-open", *flags(port=port, database=other))
     assert_refused(told, [f"--port {port}", "in use"])
+
+
+def test_files_whose_names_cannot_be_stored_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", SIZE).save(folder / "a.png")
+    odd = os.path.join(os.fsencode(folder), b"caf\xe9.png")  # noqa: PTH118
+    try:
+        Path(os.fsdecode(odd)).write_bytes((folder / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("the file system has names in UTF-8 only")
+    with command(folder) as one:
+        assert "images: 1\n" in one.said
+        assert "left out, rename them (1)" in one.said
+    (folder / "a.png").unlink()
+    told = here("label", folder, "--no-open", "--database", tmp_path / "other.sqlite")
+    assert_refused(told, ["the names of its 1 images are not UTF-8"])
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting needs root")
+def test_a_database_in_a_folder_that_cannot_be_written(manifest: Path, tmp_path: Path) -> None:
+    """It is exported and told of; with changes beside it, what to do is said."""
+    database = manifest.with_name("manifest.label.sqlite")
+    with command(manifest) as one:
+        ann = one.client("ann")
+        image = ann.queue()[0]
+        assert ann.stroke(image, blob(*SIZE)).status == 200
+        assert ann.answer(image).status == 200
+        assert one.interrupt()[0] == 0
+    folder = manifest.parent
+
+    def tell() -> tuple[int, str]:
+        mounted = ["mount", "--bind", "-o", "ro", folder, folder]
+        if subprocess.run(mounted, check=False).returncode:
+            pytest.skip("a folder cannot be mounted read-only here")
+        try:
+            status = here("label", "status", database)
+            told = here("label", "export", database, "--to", tmp_path / "out")
+            assert status.code == told.code, (status, told)
+            return told.code, told.out + told.err
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+    code, said = tell()
+    assert code == 0, said
+    assert "annotated" in said
+    with command(manifest) as one:
+        assert one.client("ann").stroke(image, blob(*SIZE, 1)).status == 200
+        one.kill()
+    database.with_name(f"{database.name}-shm").unlink()  # as in a copy
+    code, said = tell()
+    assert code == 2, said
+    assert "manifest.label.sqlite-wal beside it has changes" in said
+    assert "copy both to another folder" in said
+
+
+def test_the_port_is_that_of_the_last_start(manifest: Path) -> None:
+    with command(manifest) as one:
+        first = one.address
+    with command(manifest) as one:
+        assert one.address == first
+    with command(manifest, "--port", 0) as one:
+        second = one.address
+    assert second != first
+    host, _, port = second.rpartition(":")
+    with socket.create_server((host, int(port))), command(manifest) as one:
+        assert one.address != second
+        assert f"note: port {port} of the last start is taken" in one.said
+    with command(manifest) as one:
+        assert one.address == second
+        assert "note:" not in one.said
 
 
 def test_without_the_extra_it_is_named(manifest: Path) -> None:

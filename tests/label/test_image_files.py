@@ -43,6 +43,21 @@ def file_of(manifest: Path, client: Client, image: int) -> Path:
     return manifest.parent / "images" / str(client.image(image)["name"])
 
 
+def test_a_stroke_on_an_image_of_another_size_is_refused(manifest: Path, server: Running) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    file = file_of(manifest, ann, image)
+    version = ann.image(image)["version"]
+    replaced(file)
+    told = ann.stroke(image, blob(*SIZE))
+    assert told.status == 409
+    assert told.error == (
+        "the image has 64 × 48 pixels, and this was drawn on 40 × 30: its file was replaced"
+    )
+    assert ann.image(image)["version"] != version
+    assert ann.stroke(image, blob(*OTHER)).status == 200
+
+
 def exported_map(folder: Path, file: Path) -> Path | None:
     """Map of an image that an export made."""
     table = Manifest.read(folder / "manifest.csv", need=()).table

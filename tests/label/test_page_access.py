@@ -116,8 +116,8 @@ def test_an_image_is_marked_and_answered_by_keyboard_alone(
         page.keyboard.press("Space")
         saved(page)
         xs, ys = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
-        x, y = place
-        expected &= ~((x <= xs) & (xs < x + 30) & (y <= ys) & (ys < y + 20))
+        x, y = place  # the pixels in both corners are within the box
+        expected &= ~((x <= xs) & (xs <= x + 30) & (y <= ys) & (ys <= y + 20))
         np.testing.assert_array_equal(server.mask(name), expected)
 
         page.keyboard.press("x")
@@ -136,6 +136,31 @@ def test_an_image_is_marked_and_answered_by_keyboard_alone(
         np.testing.assert_array_equal(server.mask(name), expected)
         assert server.ask("SELECT state, label, certainty FROM answers") == [("marked", "fake", 1)]
         assert page.locator("#guide path").count() == 0
+
+
+@pytest.mark.parametrize(("tool", "image"), [("r", "image-50.png"), ("p", "image-51.png")])
+def test_the_cursor_reaches_the_last_pixels(
+    browser: Browser, server: Served, tool: str, image: str
+) -> None:
+    corners = (
+        [(WIDTH, HEIGHT), (-30, -20)] if tool == "r" else [(WIDTH, HEIGHT), (0, -20), (-30, 0)]
+    )
+    with opened(browser, server, f"Ada {tool}", image) as page:
+        page.keyboard.press(tool)
+        page.keyboard.press("k")
+        for dx, dy in corners:
+            walk(page, dx, dy)
+            page.keyboard.press("Space")
+        if tool == "p":
+            walk(page, 0, HEIGHT)
+            page.keyboard.press("Space")
+            page.keyboard.press("Enter")
+        saved(page)
+        found = server.mask(image, f"Ada {tool}")
+    ys, xs = np.nonzero(found)
+    assert (xs.max(), ys.max()) == (WIDTH - 1, HEIGHT - 1)
+    assert (xs.min(), ys.min()) == (WIDTH - 31, HEIGHT - 21)
+    assert found.sum() == 31 * 21
 
 
 FOCUS = """() => {

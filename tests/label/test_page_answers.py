@@ -97,6 +97,32 @@ def test_an_image_whose_answer_does_not_fit_is_asked_for_again(page: Page, serve
     assert rows == [("fake",)]
 
 
+def test_a_corrected_label_and_certainty_are_saved_at_once(page: Page, server: Served) -> None:
+    def stored() -> list[object]:
+        saved(page)
+        return server.ask("SELECT state, label, certainty FROM answers")
+
+    page.keyboard.press("2")
+    page.keyboard.press("Shift+Digit3")
+    leave(page, "0")
+    leave(page, "ArrowLeft")
+    seconds = server.ask("SELECT seconds FROM answers")[0][0]
+    assert stored() == [("nothing", "fake", 3)]
+    page.keyboard.press("1")
+    assert stored() == [("nothing", "real", 3)]
+    page.keyboard.press("Shift+Digit3")
+    assert stored() == [("nothing", "real", None)]
+    page.keyboard.press("1")  # a label that the answer needs is not taken back
+    assert "needs a label" in toast(page)
+    assert stored() == [("nothing", "real", None)]
+    assert told(page) == ("Nothing to mark", "1 of 3")
+    assert page.locator("[data-label][aria-pressed=true]").inner_text().startswith("real")
+    assert page.locator("[data-certainty][aria-pressed=true]").count() == 0
+    assert server.ask("SELECT seconds FROM answers")[0][0] >= seconds
+    leave(page, "n")
+    assert stored() == [("nothing", "real", None)]
+
+
 def test_an_answer_counts_again_once_it_fits(page: Page, server: Served) -> None:
     first = name(page)
     drag(page, LINE)

@@ -191,6 +191,53 @@ def test_an_open_polygon_is_no_answer(page: Page, server: Served) -> None:
     assert not server.ask("SELECT 1 FROM answers")
 
 
+ACTIONS = """async (keys) => {
+  const { actionOf } = await import("/static/keys.js");
+  const action = ([key, code, modifiers = {}]) =>
+    actionOf(new KeyboardEvent("keydown", { key, code, ...modifiers }));
+  return keys.map((key) => action(key));
+}"""
+
+
+def test_keys_of_other_keyboards(page: Page, server: Served) -> None:
+    show(page, server, "a.png")
+    shift, ctrl = {"shiftKey": True}, {"ctrlKey": True}
+    keys = {
+        # A number pad without Num Lock.
+        ("Insert", "Numpad0"): None,
+        ("End", "Numpad1"): None,
+        ("ArrowLeft", "Numpad4"): ["previous"],
+        ("1", "Numpad1"): ["label", 0],
+        ("0", "Numpad0"): ["nothing"],
+        # Cyrillic and Greek letters.
+        ("т", "KeyN"): ["next"],
+        ("Т", "KeyN", "shift"): ["previous"],
+        ("я", "KeyZ", "ctrl"): ["undo"],
+        ("х", "BracketLeft"): ["smaller"],
+        ("β", "KeyB"): ["brush"],
+        # French: digits need Shift.
+        ("-", "Digit6"): ["farther"],
+        ("&", "Digit1"): ["label", 0],
+        ("à", "Digit0"): ["nothing"],
+        ("1", "Digit1", "shift"): ["certainty", 1],
+        ("q", "KeyA"): None,
+        # Bépo: a Latin letter has no other meaning.
+        ("é", "KeyW"): None,
+        ("n", "Semicolon"): ["next"],
+        # American.
+        ("1", "Digit1"): ["label", 0],
+        ("!", "Digit1", "shift"): ["certainty", 1],
+        ("N", "KeyN", "shift"): ["previous"],
+        ("?", "Slash", "shift"): ["help"],
+    }
+    given = [
+        [key, code, {"shift": shift, "ctrl": ctrl}[more[0]] if more else {}]
+        for key, code, *more in keys
+    ]
+    found = page.evaluate(ACTIONS, given)
+    assert dict(zip(keys, found, strict=True)) == keys
+
+
 def test_an_answer_with_marks_does_not_stay_without_them(page: Page, server: Served) -> None:
     show(page, server, "g.png")
     drag(page, LINE)
@@ -216,9 +263,9 @@ OTHER_PERSON = """async () => {
     send: ({ person }) => new Promise((done) => { sent.push(person); answer = done; }),
     changed: () => {}, refused: () => "drop", saved: () => {},
   });
-  await outbox.open("first", []);
+  await outbox.open("server", "first", []);
   outbox.add({ kind: "seen", image: 1 });
-  await outbox.open("second", []);
+  await outbox.open("server", "second", []);
   answer();
   outbox.add({ kind: "stroke", image: 1 });
   for (let n = 0; n < 500 && outbox.entries.length > 0; n += 1) {

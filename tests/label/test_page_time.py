@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from preceptor.label import claims
 from tests.label.pages import SHOWN, Served, opened, saved, served, write_images
 
 if TYPE_CHECKING:
@@ -97,6 +98,26 @@ def test_the_time_in_which_a_dialog_is_open_does_not_count(
     answer(page, "0")
     assert seconds(server) == [15]
     assert seen(server) == [("12:00:00.000", "12:00:10.000"), ("12:00:50.000", "12:00:55.000")]
+
+
+def test_the_seconds_of_another_browser_are_counted(
+    browser: Browser, page: Page, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "ALIVE", 0.0)
+    wait(page, 40)
+    name = page.locator("#name").inner_text()
+    answer(page, "0")
+    with opened(browser, server, image=None) as other:
+        other.clock.install(time=BEGIN)
+        other.goto(server.place(name))
+        other.wait_for_selector(SHOWN)
+        other.clock.pause_at(NOON)
+        assert other.locator("#name").inner_text() == name
+        other.keyboard.press("m")  # of the hour before noon, a minute counts
+        wait(other, 10)
+        other.keyboard.press("Shift+Digit2")
+        saved(other)
+        assert seconds(server) == [40 + 60 + 10]
 
 
 COUNT_CLAIMS = """() => {

@@ -96,6 +96,20 @@ def test_chosen_labels_stay_when_the_manifest_changes(tmp_path: Path) -> None:
         assert server.client("ann").get("/api/state").json["labels"] == ["other", "unsure"]
 
 
+def test_the_agreement_of_two_people_is_by_class(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
+    classes = ("iris", "pupil")
+    with running(manifest, overlap=2, overlap_share=1.0, classes=classes) as server:
+        ann, bo = server.client("ann"), server.client("bo", tab="other")
+        first, second = ann.queue()
+        for image, his in ((first, "pupil"), (second, "iris")):
+            for one, name in ((ann, "iris"), (bo, his)):
+                assert one.stroke(image, box(10, 5, 10, 10), **{"class": name}).status == 200
+                assert one.answer(image).status == 200
+        (pair,) = ann.get("/api/lead").json["pairs"]
+        assert (pair["images"], pair["dice"], pair["iou"]) == (2, 0.5, 0.5)  # of 0 and 1
+
+
 def test_a_skipped_image_is_left_to_others(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
     with running(manifest) as server:
@@ -151,6 +165,23 @@ def test_everybody_marks_the_honeypots(tmp_path: Path, pots: Path) -> None:
     # They stay, and are no images of the manifest.
     with running(manifest) as server:
         assert len(answer_all(server.client("cy"), None)) == 4
+
+
+def test_honeypots_that_are_gone_from_their_list_are_withdrawn(tmp_path: Path, pots: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
+    with running(manifest, honeypots=pots) as server:
+        ann = server.client("ann")
+        assert len(ann.queue()) == 3 + 4
+        for image in ann.queue():
+            assert ann.answer(image, "nothing").status == 200
+    table = pd.read_csv(pots, keep_default_na=False)
+    table.iloc[1:3].to_csv(pots, index=False)
+    with running(manifest, honeypots=pots) as server:
+        assert len(server.client("bo").queue()) == 2
+        people = {one["name"]: one for one in server.client("ann").get("/api/lead").json["people"]}
+        assert (people["ann"]["honeypots"], people["ann"]["done"]) == (2, 7)
+    with running(manifest) as server:  # without the option, they are those of the last start
+        assert len(server.client("bo").queue()) == 2
 
 
 def test_a_honeypot_among_images_without_labels_shows_none(tmp_path: Path, pots: Path) -> None:

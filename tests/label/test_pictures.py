@@ -85,6 +85,16 @@ def test_tiles_are_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert pictures.tile(tmp_path / "a.png", *place) is None
 
 
+def test_an_image_that_is_too_long_for_jpeg_is_sent_in_tiles(tmp_path: Path) -> None:
+    noise(70_000, 3).save(tmp_path / "strip.png")
+    view, levels = view_of(70_000, 3)
+    assert (view, levels) == ("tiles", 9)
+    pictures = Pictures(tmp_path / "cache")
+    assert pixels(pictures.tile(tmp_path / "strip.png", 0, 136, 0)).shape == (3, 368, 3)
+    last = pixels(pictures.tile(tmp_path / "strip.png", levels - 1, 0, 0))
+    assert last.shape[1::-1] == level_size(70_000, 3, levels - 1)
+
+
 def test_a_pyramid_is_made_once_and_again_of_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

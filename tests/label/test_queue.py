@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.label.answers import Answer, save_answer
+from preceptor.label.claims import Claims
 from preceptor.label.database import Connection, connect
-from preceptor.label.queue import answered_before, skipped
+from preceptor.label.queue import answered_before, skipped, still_open
 from preceptor.label.schema import STEPS
 from tests.label.filled import fill
 
@@ -47,6 +48,27 @@ def test_skipped_images_come_back_in_the_order_of_skipping(
         clock.append(at(minute))
         answer(connection, image, state="skipped")
     assert skipped(connection, 1, 9) == [3, 1, 4]
+
+
+def test_skipped_images_that_nobody_is_needed_for_do_not_come_back(
+    connection: Connection,
+) -> None:
+    for image in range(1, 6):
+        answer(connection, image, state="skipped")
+    answer(connection, 1, person=2)
+    connection.execute("UPDATE images SET listed = 0 WHERE id = 2")
+    connection.execute("UPDATE images SET problem = 'damaged' WHERE id = 3")
+    assert skipped(connection, 1, 9) == [4, 5]
+
+
+def test_images_that_may_still_be_answered(connection: Connection) -> None:
+    claims = Claims()
+    answer(connection, 1)
+    answer(connection, 2, state="skipped")
+    answer(connection, 3, person=2)
+    claims.take([4], 2)
+    claims.take([5], 1)
+    assert still_open(connection, 1, claims, range(7)) == [2, 5]
 
 
 def test_answers_of_an_older_database_keep_the_order_of_their_events(

@@ -59,7 +59,15 @@ def run(
         str,
         typer.Option(help="Address of the page; one for other machines needs a password or links."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port; 0 = any free one (default: that of the last start, at first any free one).",
+            show_default=False,
+        ),
+    ] = None,
     opens: Annotated[
         bool, typer.Option("--open/--no-open", help="Whether to open the page in the browser.")
     ] = True,
@@ -169,7 +177,7 @@ def run(
 
     try:
         from preceptor.label.server import application
-        from preceptor.web.server import listen, serve
+        from preceptor.web.server import serve
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
             raise
@@ -178,6 +186,7 @@ def run(
         ) from error
     from preceptor.label.auto_teacher import start_teacher
     from preceptor.label.database import serving
+    from preceptor.label.last_port import listen_as_before
     from preceptor.label.sessions import read_password
     from preceptor.label.sources import find_source
     from preceptor.label.start import labeling_of, links_of, prepare, reader_of
@@ -220,13 +229,19 @@ def run(
             {key: value for key, value in given.items() if value is not None},
             marked,
         )
-        at = listen(host, port)
+        at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access = _access(invited, password)
         labeling = labeling_of(prepared, hosts, access, password, own)
         stop = start_teacher(path, teacher, teacher_config, teacher_maps)
         try:
             _tell(prepared)
+            if taken is not None:
+                print(
+                    f"note: port {taken} of the last start is taken, and the page has another "
+                    "address; what a browser could not save then is saved after a start at that "
+                    "port"
+                )
             base = address_of(host, hosts.port)
             link = f"{base}?token={labeling.keys.lead_token}"
             for person, token in (links_of(labeling, invited) if invited else {}).items():
@@ -244,7 +259,7 @@ def run(
         finally:
             stop()
             labeling.close()
-    print(f"stopped; all marks are in {path}")
+    print(f"stopped; all that was saved is in {path}")
 
 
 def _access(invited: Sequence[str], password: str) -> Literal["local", "password", "links"]:
@@ -256,6 +271,11 @@ def _access(invited: Sequence[str], password: str) -> Literal["local", "password
 def _tell(prepared: Prepared) -> None:
     """Say which database it is, and what a changed manifest did."""
     print(f"marks: {prepared.path}")
+    if left_out := prepared.source.left_out:
+        print(
+            f"note: images whose names are not UTF-8 or have control characters are left out, "
+            f"rename them ({left_out:,})"
+        )
     changes = prepared.changes
     if changes is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,7 @@ def label_export(
                 images = manifest_images(manifest, progress=told)
                 write_export(format_, images, folder / format_, ExportOptions())
 
-        with told_errors(database):
+        with told_errors(database, readonly=True), closing(connection):
             found = export_marks(
                 connection,
                 database,
@@ -88,5 +89,5 @@ def label_status(
     from preceptor.label.intake import root_of
     from preceptor.label.status import print_status
 
-    connection = connect(database, readonly=True)
-    print_status(connection, root_of(connection, database), Console())
+    with closing(connect(database, readonly=True)) as connection:
+        print_status(connection, root_of(connection, database), Console())

@@ -14,10 +14,12 @@ from preceptor.label.clock import in_utc
 from preceptor.label.runs import LIMIT, check_tight, from_text
 from preceptor.label.settings import LabelSettings
 from preceptor.label.strokes import TOOLS, Stroke
-from preceptor.web.refusal import malformed
+from preceptor.web.refusal import conflict, malformed
 
 LARGEST = 8 * 2**20
 """Largest body in bytes."""
+MOST_IMAGES = 24
+"""Largest number of images that are handed out at a time."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TAB = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY = 86400.0
@@ -53,6 +55,17 @@ def whole(body: dict[str, Any], key: str, low: int, high: int) -> int:
 def optional_whole(body: dict[str, Any], key: str, low: int, high: int) -> int | None:
     """Whole number of a key, or None."""
     return None if body.get(key) is None else whole(body, key, low, high)
+
+
+def images(body: dict[str, Any], key: str) -> list[int]:
+    """Numbers of images of a key, at most `MOST_IMAGES` of them; none without the key."""
+    value = body.get(key, [])
+    if not isinstance(value, list) or len(value) > MOST_IMAGES:
+        raise malformed(f"{key}: a list of at most {MOST_IMAGES} numbers is needed")
+    for one in value:
+        if type(one) is not int or not 0 <= one <= _NUMBER:
+            raise malformed(f"{key}: whole numbers from 0 to {_NUMBER} are needed")
+    return value
 
 
 def yes_no(body: dict[str, Any], key: str, default: bool | None = None) -> bool:
@@ -109,8 +122,15 @@ def stroke(body: dict[str, Any], settings: LabelSettings, width: int, height: in
     """Stroke on an image of a size.
 
     Raises:
-        RefusedError: It is malformed, or lies beside the image (400).
+        RefusedError: It is malformed, or lies beside the image (400), or was drawn on one of
+            another size (409).
     """
+    drawn = whole(body, "width", 1, _NUMBER), whole(body, "height", 1, _NUMBER)
+    if drawn != (width, height):
+        raise conflict(
+            f"the image has {width} × {height} pixels, and this was drawn on {drawn[0]} × "
+            f"{drawn[1]}: its file was replaced"
+        )
     x, y = whole(body, "x", 0, width - 1), whole(body, "y", 0, height - 1)
     w, h = whole(body, "w", 1, width - x), whole(body, "h", 1, height - y)
     if w * h > LIMIT:

@@ -42,6 +42,8 @@ class Labeling:
         access: How people come in.
         password: Password, with access by password.
         lead: Number of the person whom the link of the terminal is for; 0 = a name is chosen.
+        calls, decoding, builder: Threads of changes and questions, of pictures that somebody waits
+            for, and of those that are made ahead.
     """
 
     database: Database
@@ -58,7 +60,9 @@ class Labeling:
     tabs: Tabs = field(default_factory=Tabs)
     tries: PasswordTries = field(default_factory=PasswordTries)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
-    builder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    calls: ThreadPoolExecutor = field(default_factory=lambda: _threads(16, "label-calls"))
+    decoding: ThreadPoolExecutor = field(default_factory=lambda: _threads(2, "label-pictures"))
+    builder: ThreadPoolExecutor = field(default_factory=lambda: _threads(1, "label-builder"))
     memory: dict[str, Any] = field(default_factory=dict)
     watch: SourceWatch = field(init=False)
 
@@ -71,9 +75,15 @@ class Labeling:
         return f"preceptor-label-{self.hosts.port}"
 
     def close(self) -> None:
-        """Write what waits, and end the threads."""
-        self.builder.shutdown(wait=False, cancel_futures=True)
+        """Write what waits, and end the threads; returns when they have ended."""
+        self.pictures.stop()
+        for pool in (self.calls, self.decoding, self.builder):
+            pool.shutdown(cancel_futures=True)
         self.database.close()
+
+
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix=name)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class LabelClient:
         if box is None:
             raise ValueError("a stroke changes at least one pixel")
         x, y, w, h, runs = box
+        height, width = pixels.shape
         tool = "proposal" if proposal is not None else "eraser" if erase else "brush"
         self.post(
             f"/api/images/{image}/strokes",
@@ -102,6 +103,8 @@ class LabelClient:
                 "tool": tool,
                 "class": class_,
                 "erase": erase,
+                "width": width,
+                "height": height,
                 "x": x,
                 "y": y,
                 "w": w,

@@ -52,11 +52,23 @@ def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Conn
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
     if create and not path.exists():
         path.touch(mode=0o600)  # it contains the key of the sessions
-    with told_errors(path):
-        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY / 1000)
+    with told_errors(path, readonly=readonly):
+        try:
+            return _opened(path, readonly)
+        except sqlite3.OperationalError as error:
+            log = path.with_name(f"{path.name}-wal")
+            if not readonly or _code(error) not in _FOLDER_CODES or log.exists():
+                raise
+        # In a folder that cannot be written, no file can be made beside it; without a log, none is
+        # needed to read it.
+        return _opened(path, readonly, "?immutable=1")
+
+
+def _opened(path: Path, readonly: bool, query: str = "") -> Connection:
+    place = path.absolute().as_uri() + query
+    connection = sqlite3.connect(place, uri=True, isolation_level=None, timeout=BUSY / 1000)
     try:
-        with told_errors(path):
-            _prepare(connection, path, readonly)
+        _prepare(connection, path, readonly)
     except BaseException:
         connection.close()
         raise
@@ -103,11 +115,12 @@ def _number(connection: Connection, pragma: str) -> int:
 
 
 @contextlib.contextmanager
-def told_errors(path: Path) -> Iterator[None]:
+def told_errors(path: Path, *, readonly: bool = False) -> Iterator[None]:
     """Context in which an error of the database is told in one line.
 
     Args:
         path: SQLite file.
+        readonly: Whether it is only read.
 
     Raises:
         InputError: It is held by another program, damaged, or no database.
@@ -116,7 +129,7 @@ def told_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise _told(path, error) from error
+        raise _told(path, error, readonly) from error
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -125,7 +138,7 @@ def _code(error: sqlite3.Error) -> int:
     return code & 0xFF if code >= 0 else code
 
 
-def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
+def _told(path: Path, error: sqlite3.Error, readonly: bool = False) -> PreceptorError:
     code = _code(error)
     if code in _BUSY_CODES:
         return InputError(
@@ -135,6 +148,11 @@ def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
         return InputError(
             f"{path}: it is no SQLite database, or damaged ({error}); name the database of "
             "preceptor label"
+        )
+    if code in _FOLDER_CODES and readonly:
+        return InputError(
+            f"{path}: it cannot be read ({error}): {path.name}-wal beside it has changes, and "
+            "its folder cannot be written; copy both to another folder"
         )
     if code in _FOLDER_CODES:
         return InputError(

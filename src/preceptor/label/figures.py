@@ -1,7 +1,9 @@
 """Figures of those who lead: progress, times, agreement, honeypots, damaged images.
 
 An image counts for a pair of people if both have answered it with marks or with nothing to mark.
-Dice and IoU are those of `evaluation.annotators`: undefined where both marked nothing.
+Dice and IoU are those of `evaluation.annotators`, with pixels counted by class: one that two people
+marked as different classes is in the marks of both and in common to none. They are undefined where
+both marked nothing. Known marks of honeypots have no class, and are compared with marks of any.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 from preceptor.label.database import Connection
 from preceptor.label.honeypots import FOUND, known_mark, overlap_of
-from preceptor.label.strokes import Patch, masks_of, union
+from preceptor.label.strokes import EMPTY, Patch, masks_of, union
 
 _PROBLEMS = 500
 
@@ -147,14 +149,14 @@ def _pairs(
     )
     values: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for image, people in judged.items():
-        masks: dict[int, Patch] = {}
+        masks: dict[int, dict[str, Patch]] = {}
         for (a, of_a), (b, of_b) in combinations(sorted(people), 2):
             old = remembered.pairs.get((image, a, b))
             if old is None or old[0] != (of_a, of_b):
                 for one in (a, b):
                     if one not in masks:
-                        masks[one] = _mask(connection, image, one)
-                old = ((of_a, of_b), _dice_and_iou(masks[a], masks[b]))
+                        masks[one] = masks_of(connection, image, one)
+                old = ((of_a, of_b), _agreement(masks[a], masks[b]))
                 remembered.pairs[image, a, b] = old
             values.setdefault((a, b), []).append(old[1])
     found = []
@@ -174,8 +176,12 @@ def _pairs(
     return sorted(found, key=lambda one: (one["a"], one["b"]))
 
 
-def _dice_and_iou(a: Patch, b: Patch) -> tuple[float, float]:
-    both, in_a, in_b = overlap_of(a, b)
+def _agreement(a: dict[str, Patch], b: dict[str, Patch]) -> tuple[float, float]:
+    """Dice and IoU of masks by class."""
+    both = in_a = in_b = 0
+    for name in a.keys() | b.keys():
+        counts = overlap_of(a.get(name, EMPTY), b.get(name, EMPTY))
+        both, in_a, in_b = both + counts[0], in_a + counts[1], in_b + counts[2]
     if not in_a + in_b:
         return math.nan, math.nan
     return 2 * both / (in_a + in_b), both / (in_a + in_b - both)
@@ -191,7 +197,7 @@ def _honeypots(connection: Connection, remembered: Remembered) -> dict[int, list
             old = remembered.honeypots.get((image, person))
             if old is None or old[0] != state:
                 known = known or known_mark(connection, image)
-                iou = _dice_and_iou(known, _mask(connection, image, person))[1]
+                iou = _agreement({"": known}, {"": _mask(connection, image, person)})[1]
                 old = (state, 1.0 if math.isnan(iou) else iou)
                 remembered.honeypots[image, person] = old
             found.setdefault(person, []).append(old[1])

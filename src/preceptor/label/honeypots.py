@@ -31,7 +31,7 @@ def take_in_honeypots(
 ) -> int:
     """Store the honeypots of a manifest, within a transaction: its rows with annotated images.
 
-    Honeypots of an earlier manifest stay.
+    They replace those of an earlier manifest, whose marks and answers are kept.
 
     Args:
         connection: Connection.
@@ -47,6 +47,7 @@ def take_in_honeypots(
     """
     problems: list[Problem] = []
     count = 0
+    connection.execute("UPDATE images SET honeypot = 0 WHERE honeypot = 1")
     for row in rows:
         if not row.annotated:
             continue

@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,12 @@ from PIL import Image
 from preceptor.data.images import ImageError, decode_image, image_size
 from preceptor.label.runs import LIMIT
 from preceptor.runtime.replace_file import replacing
+from preceptor.web.refusal import RefusedError
 
 WHOLE = 4_000_000
 """Largest number of pixels of an image that is sent as a whole."""
+LONGEST = 65_500
+"""Largest side of a JPEG file."""
 TILE = 512
 _QUALITY = 95
 _KEPT = 64 * 2**20  # bytes of JPEG files in memory
@@ -47,7 +51,7 @@ def view_of(width: int, height: int) -> tuple[str, int]:
         >>> view_of(640, 480), view_of(4096, 2048)
         (('whole', 1), ('tiles', 4))
     """
-    if width * height <= WHOLE:
+    if width * height <= WHOLE and max(width, height) <= LONGEST:
         return "whole", 1
     return "tiles", 1 + max(0, math.ceil(math.log2(max(width, height) / TILE)))
 
@@ -125,6 +129,15 @@ class Pictures:
         self._building: dict[str, threading.Lock] = {}
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End what is being made, which raises RefusedError (503), and make nothing further."""
+        self._stopping.set()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise RefusedError(503, "the server is stopping; try again when it runs again")
 
     def whole(self, path: Path) -> bytes:
         """JPEG file of an image.
@@ -137,6 +150,7 @@ class Pictures:
             if version in self._kept:
                 self._kept.move_to_end(version)
                 return self._kept[version]
+        self._check()
         content = _jpeg(_decoded(path))
         with self._lock:
             if version not in self._kept and len(content) < _KEPT:
@@ -170,7 +184,8 @@ class Pictures:
         with lock:
             if not folder.is_dir():
                 self.cache.mkdir(parents=True, exist_ok=True)
-                _write_pyramid(_decoded(path), folder)
+                self._check()
+                _write_pyramid(_decoded(path), folder, self._check)
         with self._lock:
             self._building.pop(version, None)
         return folder
@@ -187,6 +202,8 @@ class Pictures:
         removed = 0
         before = time.time() - seconds
         for folder in self.cache.glob("*"):
+            if self._stopping.is_set():
+                break
             with contextlib.suppress(OSError):  # removed or used by another server, or not ours
                 if folder.stat().st_mtime >= before:
                     continue
@@ -209,7 +226,8 @@ def _is_there(folder: Path) -> bool:
     return True
 
 
-def _write_pyramid(image: Image.Image, folder: Path) -> None:
+def _write_pyramid(image: Image.Image, folder: Path, check: Callable[[], None]) -> None:
+    """Write a pyramid; `check` is called before each tile, and may raise."""
     levels = view_of(*image.size)[1]
     with replacing(folder, flush=False) as partial:
         for level in range(levels):
@@ -218,6 +236,7 @@ def _write_pyramid(image: Image.Image, folder: Path) -> None:
             width, height = image.size
             for y in range(0, height, TILE):
                 for x in range(0, width, TILE):
+                    check()
                     box = (x, y, min(x + TILE, width), min(y + TILE, height))
                     name = f"{x // TILE}-{y // TILE}.jpg"
                     (place / name).write_bytes(_jpeg(image.crop(box)))

@@ -9,15 +9,17 @@ positions, and are mixed with the others so that the same share of both is answe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from preceptor.label.claims import Claims
 from preceptor.label.database import Connection
 from preceptor.label.settings import MODEL_ORDERS, LabelSettings
 
+_NEEDED = "places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1)"
+"""Whether people are needed for an image that can be shown."""
 _OPEN = (
-    "places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1) AND NOT EXISTS ("
+    f"{_NEEDED} AND NOT EXISTS ("
     "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
 )
 _EVALUATED = (
@@ -126,12 +128,37 @@ def answered_before(
 
 
 def skipped(connection: Connection, person: int, count: int) -> list[int]:
-    """Images that a person has skipped, the earliest first."""
+    """Images that a person has skipped and that people are needed for, the earliest first."""
     rows = connection.execute(
-        "SELECT image FROM answers WHERE person = ? AND state = 'skipped' ORDER BY event LIMIT ?",
+        "SELECT image FROM answers JOIN images ON images.id = image "
+        f"WHERE person = ? AND state = 'skipped' AND {_NEEDED} ORDER BY event LIMIT ?",
         (person, count),
     )
     return [row[0] for row in rows]
+
+
+def still_open(
+    connection: Connection, person: int, claims: Claims, images: Iterable[int]
+) -> list[int]:
+    """Those of some images that the person may still answer, also if they were skipped.
+
+    Args:
+        connection: Connection.
+        person: Number of the person.
+        claims: Images that are handed out.
+        images: Numbers of the images.
+    """
+    found = []
+    for image in images:
+        row = connection.execute(
+            f"SELECT places FROM images WHERE id = :image AND {_NEEDED} AND NOT EXISTS ("
+            "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person "
+            "AND state != 'skipped')",
+            {"image": image, "person": person},
+        ).fetchone()
+        if row is not None and row[0] - claims.others(image, person) > 0:
+            found.append(image)
+    return found
 
 
 def count_not_shown(connection: Connection) -> int:
@@ -155,14 +182,10 @@ def not_shown(connection: Connection, most: int) -> list[tuple[str, str]]:
 
 def count_open(connection: Connection, person: int, claims: Claims) -> int:
     """Number of open images of a person."""
-    total = connection.execute(
-        "SELECT count(*) FROM images WHERE places > 0 AND problem IS NULL "
-        "AND (listed = 1 OR honeypot = 1)"
-    ).fetchone()[0]
+    total = connection.execute(f"SELECT count(*) FROM images WHERE {_NEEDED}").fetchone()[0]
     own = connection.execute(
         "SELECT count(*) FROM answers JOIN images ON images.id = answers.image "
-        "WHERE answers.person = ? AND places > 0 AND problem IS NULL "
-        "AND (listed = 1 OR honeypot = 1)",
+        f"WHERE answers.person = ? AND {_NEEDED}",
         (person,),
     ).fetchone()[0]
     taken = 0

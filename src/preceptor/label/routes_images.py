@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from preceptor.label.answers import answer_of
+from preceptor.label.bodies import MOST_IMAGES
 from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import Connection
 from preceptor.label.image_files import (
@@ -32,7 +33,6 @@ from preceptor.label.strokes import strokes_of
 from preceptor.web.refusal import RefusedError, unknown
 from preceptor.web.replies import Reply, refused, told
 
-_MOST = 24
 _LISTED = 10  # images that cannot be shown, at the end
 _LARGEST = 2**53
 DAMAGED = 422
@@ -43,7 +43,7 @@ def queue(call: Call) -> Reply:
     """Next open images of the person, or earlier ones."""
     person = call.someone
     labeling = call.labeling
-    count = min(call.asked("count", _MOST) or 6, _MOST)
+    count = min(call.asked("count", MOST_IMAGES) or 6, MOST_IMAGES)
     before, after = call.asked("before", _LARGEST), call.asked("after", _LARGEST)
     if before is not None:
         found = answered_before(call.reading, person.id, before, count)
@@ -152,6 +152,7 @@ def image(call: Call) -> Reply:
             "split": row["split"],
             "width": row["width"],
             "height": row["height"],
+            "version": row["looked_at"],
             "problem": row["problem"],
             **_view(row),
             "strokes": strokes_of(call.reading, row["id"], person.id),

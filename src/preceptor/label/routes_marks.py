@@ -11,6 +11,7 @@ from preceptor.label.answers import JUDGED, save_answer, settle_answer
 from preceptor.label.calls import Call
 from preceptor.label.database import Connection
 from preceptor.label.events import note, note_proposal_shown
+from preceptor.label.queue import still_open
 from preceptor.label.routes_images import hand_out, sized
 from preceptor.label.strokes import redo, save_stroke, undo
 from preceptor.web.refusal import conflict, malformed
@@ -22,17 +23,20 @@ ELSEWHERE = "this image is open in another tab; continue there, or take it over"
 
 
 def open_image(call: Call) -> Reply:
-    """Open an image in a tab, renew it, take it over, or close it."""
+    """Open an image in a tab, renew it and the next ones, take it over, or close it."""
     person, row, body = call.someone, call.image(), call.body
-    tab = bodies.tab(body)
-    tabs = call.labeling.tabs
+    tab, line = bodies.tab(body), bodies.images(body, "line")
+    labeling = call.labeling
+    tabs = labeling.tabs
     if bodies.yes_no(body, "close", False):
         tabs.close(row["id"], person.id, tab)
         return told({"ok": True})
     if not tabs.open(row["id"], person.id, tab, take=bodies.yes_no(body, "take", False)):
         raise conflict(ELSEWHERE)
-    call.labeling.claims.take([row["id"]], person.id)
-    return told({"ok": True})
+    with labeling.handing_out:
+        kept = still_open(call.reading, person.id, labeling.claims, line)
+        labeling.claims.take([row["id"], *kept], person.id)
+    return told({"ok": True, "line": kept})
 
 
 def _own_tab(call: Call, image: int, body: dict[str, object]) -> None:

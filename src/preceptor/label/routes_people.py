@@ -50,9 +50,10 @@ def page(call: Call) -> Reply:
         if session is None:
             return _entry(call, "<p>This link is not valid (any more).</p>")
         headers = {"set-cookie": set_cookie(call, session)}
-        if call.headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        if call.headers.get("sec-fetch-site") in ("none", "same-origin"):
             return Reply(b"", _HTML, 303, {**headers, "location": "/", "cache-control": "no-store"})
-        # A strict cookie is not sent along a redirection that began on another site.
+        # A strict cookie is not sent along a redirection that began on another site, and without
+        # encryption browsers do not say where it began.
         head = '<meta http-equiv="refresh" content="0; url=/">'
         main = '<p><a href="/">Continue</a></p>'
         content = _PAGE.format(head=head, main=main).encode()
@@ -67,10 +68,11 @@ def page(call: Call) -> Reply:
 def _by_token(call: Call, token: str) -> Session | None:
     keys = call.labeling.keys
     if same(token, keys.lead_token):
-        if call.session is not None and call.session.role == "lead":
-            return call.session  # tabs that are open keep their tokens
-        person = call.labeling.lead if call.person is None else call.person.id
-        return keys.new_session("lead", person)
+        lead, session = call.labeling.lead, call.session
+        if session is not None and session.role == "lead" and lead in (0, session.person):
+            return session  # tabs that are open keep their tokens
+        own = 0 if call.person is None else call.person.id
+        return keys.new_session("lead", lead or own)
     number = number_of(token.partition("-")[0], 2**53)
     person_ = None if number is None else person_by_id(call.reading, number)
     if call.labeling.access != "links" or person_ is None:
@@ -159,6 +161,7 @@ def state(call: Call) -> Reply:
             "person": shown,
             "people": others,
             "fixed": session.role == "linked",
+            "database": labeling.keys.database_id,
             "title": labeling.source.place.name,
             "classes": list(settings.classes),
             "labels": list(settings.labels),

@@ -90,10 +90,7 @@ def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
         labeling: State of the server.
         ways: Routes; None = all.
     """
-    pools = {
-        "calls": ThreadPoolExecutor(16, thread_name_prefix="label-calls"),
-        "pictures": ThreadPoolExecutor(2, thread_name_prefix="label-pictures"),
-    }
+    pools = {"calls": labeling.calls, "pictures": labeling.decoding}
     routes = [
         Route(way.path, partial(_answer, labeling, pools[way.pool], way), methods=[way.method])
         for way in ways or WAYS

@@ -63,6 +63,11 @@ class Keys:
         """Token of the link in the terminal."""
         return self._sign("lead")[:43]
 
+    @property
+    def database_id(self) -> str:
+        """Identifier of the database, by which browsers keep what is not saved."""
+        return self._sign("database")[:32]
+
     def person_token(self, person: int, name: str) -> str:
         """Token of a person's link."""
         return f"{person}-{self._sign(f'person {person} {name}')[:43]}"

@@ -48,12 +48,15 @@ class Source:
         root: Folder that relative paths start from.
         is_folder: Whether it is a folder.
         digest: Hash of the table, or of the names of the files.
+        left_out: Number of image files of a folder that are left out, since their names are not
+            UTF-8 or have control characters.
     """
 
     place: Path
     root: Path
     is_folder: bool
     digest: str
+    left_out: int = 0
 
     @property
     def database(self) -> Path:
@@ -71,9 +74,10 @@ def find_source(path: Path) -> Source:
     place = Path(os.path.abspath(path))
     if place.is_dir():
         digest = hashlib.blake2b(digest_size=16)
-        for name in _files(place):
+        names, left_out = _files(place)
+        for name in names:
             digest.update(os.fsencode(name) + b"\0")
-        return Source(place, place, True, digest.hexdigest())
+        return Source(place, place, True, digest.hexdigest(), left_out)
     if not place.is_file():
         raise InputError(f"{path}: there is no such manifest or folder; correct the path")
     if place.suffix.lower() in image_suffixes():
@@ -87,15 +91,22 @@ def folder_rows(source: Source) -> list[Row]:
     Raises:
         InputError: The folder has no images.
     """
-    rows = [Row(name) for name in _files(source.place)]
+    rows = [Row(name) for name in _files(source.place)[0]]
+    if not rows and source.left_out:
+        raise InputError(
+            f"{source.place}: the names of its {source.left_out:,} images are not UTF-8, or have "
+            "control characters; rename them"
+        )
     if not rows:
         raise InputError(f"{source.place}: there is no image in it; name a folder of images")
     return rows
 
 
-def _files(folder: Path) -> list[str]:
-    """Image files below a folder, as paths from it, sorted; hidden ones are left out."""
-    found = []
+def _files(folder: Path) -> tuple[list[str], int]:
+    """Image files below a folder, as paths from it, sorted, and the number of those whose names
+    cannot be stored; hidden ones are left out.
+    """
+    found, left_out = [], 0
     suffixes = image_suffixes()
     for base, _, names in walk(str(folder)):
         inside = os.path.relpath(base, folder)
@@ -103,6 +114,8 @@ def _files(folder: Path) -> list[str]:
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
                 continue
             path = name if inside == "." else os.path.join(inside, name)
-            if not any(map(is_control, path)):
+            if any(map(is_control, path)):
+                left_out += 1
+            else:
                 found.append(path)
-    return sorted(found)
+    return sorted(found), left_out

@@ -1,6 +1,6 @@
 // What keys and buttons do.
 
-import { answer, mayAnswer } from "./answers.js";
+import { answer, choose } from "./answers.js";
 import { cursor, draw, guide, stage, view } from "./canvas.js";
 import { showRing } from "./guide.js";
 import { previous } from "./images.js";
@@ -9,6 +9,7 @@ import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { change, settings, stepped } from "./settings.js";
 import { adopt, history } from "./strokes.js";
+import { finish } from "./unfinished.js";
 
 const STEP = 1.25; // of a zoom by key
 
@@ -25,8 +26,8 @@ export function resize(direction) {
   showPanel();
 }
 
-function choose(tool, erase) {
-  draw.cancel();
+function take(tool, erase) {
+  if (!finish()) return;
   change({ tool, erase });
   showRing(view, settings, null);
   guide();
@@ -41,7 +42,7 @@ export function toggleMark() {
 }
 
 export function pickClass(number) {
-  draw.cancel();
+  if (!finish()) return;
   change({ class: number });
   view.redrawMarks();
   showPanel();
@@ -58,12 +59,12 @@ function zoom(factor) {
 }
 
 const ACTIONS = {
-  brush: () => choose("brush", false),
-  eraser: () => choose("brush", true),
-  polygon: () => choose("polygon", settings.erase && settings.tool !== "brush"),
-  box: () => choose("box", settings.erase && settings.tool !== "brush"),
-  wand: () => choose("wand", settings.erase && settings.tool !== "brush"),
-  invert: () => choose(settings.tool, !settings.erase),
+  brush: () => take("brush", false),
+  eraser: () => take("brush", true),
+  polygon: () => take("polygon", settings.erase && settings.tool !== "brush"),
+  box: () => take("box", settings.erase && settings.tool !== "brush"),
+  wand: () => take("wand", settings.erase && settings.tool !== "brush"),
+  invert: () => take(settings.tool, !settings.erase),
   smaller: () => resize(-1),
   larger: () => resize(1),
   undo: () => history("undo"),
@@ -83,9 +84,9 @@ const ACTIONS = {
   label: (number) => {
     const label = page.state.labels[number];
     if (label === undefined) return;
-    mayAnswer({ label: draft().label === label ? null : label });
+    choose({ label: draft().label === label ? null : label });
   },
-  certainty: (number) => mayAnswer({ certainty: draft().certainty === number ? null : number }),
+  certainty: (number) => choose({ certainty: draft().certainty === number ? null : number }),
   closer: () => zoom(STEP),
   farther: () => zoom(1 / STEP),
   fit: () => view.fit(),

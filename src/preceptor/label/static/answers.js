@@ -1,13 +1,20 @@
 // Answers about the image at hand.
 
-import { draw } from "./canvas.js";
 import { isDone } from "./fit.js";
 import { goOn } from "./images.js";
 import { draft, page } from "./page.js";
 import { say } from "./panel.js";
-import { showPanel, showTotals } from "./refresh.js";
+import { showPanel } from "./refresh.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
+import { count } from "./totals.js";
+import { finish } from "./unfinished.js";
+
+// Whether an answer to the image at hand needs a label.
+function needsLabel(state) {
+  const judged = state === "marked" || state === "nothing";
+  return judged && page.state.labels.length > 0 && !page.entry.info.label;
+}
 
 export function answer(kind) {
   if (page.entry === null || page.moving) return;
@@ -15,14 +22,7 @@ export function answer(kind) {
     goOn();
     return;
   }
-  const judged = kind === "marked" || kind === "nothing";
-  if (judged && draw.points.length > 2) {
-    say("The polygon is open. Enter closes it, Esc cancels it.");
-    return;
-  }
-  draw.cancel();
-  const own = draft();
-  const label = own.label ?? page.entry.answer?.label ?? null;
+  if (!finish()) return;
   const empty = page.entry.marks.isEmpty();
   if (kind === "marked" && empty) {
     if (page.entry.answer && page.entry.answer.state !== "marked") goOn();
@@ -33,29 +33,44 @@ export function answer(kind) {
     say("Something is marked. Undo or erase it first, or press N.");
     return;
   }
-  if (judged && page.state.labels.length > 0 && !page.entry.info.label && label === null) {
+  if (needsLabel(kind) && draft().label === null) {
     say("Choose a label first: the keys 1 to 9.");
     return;
   }
-  keepTime();
-  const before = isDone(page.entry);
-  const body = {
-    state: kind,
-    label,
-    certainty: own.certainty ?? page.entry.answer?.certainty ?? null,
-    seconds: Math.round(draft().seconds * 1000) / 1000,
-    proposal: page.entry.seen ?? null,
-  };
-  save("answer", body);
-  page.entry.answer = body;
+  store(kind);
   page.work.answered.add(page.entry.id);
-  page.state.totals.mine_done += isDone(page.entry) - before;
-  showTotals();
   goOn();
 }
 
-export function mayAnswer(values) {
-  if (page.entry === null || page.entry.problem) return;
-  page.drafts.set(page.entry.id, { ...draft(), ...values });
+// Saves the answer, which has what is chosen, in place of an earlier one.
+function store(state) {
+  keepTime();
+  const { entry } = page;
+  const before = isDone(entry);
+  const { label, certainty, seconds } = draft();
+  const body = {
+    state,
+    label,
+    certainty,
+    seconds: Math.round(seconds * 1000) / 1000,
+    proposal: entry.seen ?? entry.answer?.proposal ?? null,
+  };
+  save("answer", body);
+  entry.answer = body;
+  page.drafts.change(entry.id, { label: undefined, certainty: undefined });
+  count(entry.id, before, isDone(entry));
+}
+
+// Chooses a label or a certainty; an answer that counts already is saved with it at once.
+export function choose(values) {
+  const { entry } = page;
+  if (entry === null || page.moving || entry.problem || page.wrong.elsewhere) return;
+  const done = isDone(entry);
+  if (done && values.label === null && needsLabel(entry.answer.state)) {
+    say("This answer needs a label: choose another one.");
+    return;
+  }
+  page.drafts.change(entry.id, values);
+  if (done) store(entry.answer.state);
   showPanel();
 }

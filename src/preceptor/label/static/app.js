@@ -12,18 +12,21 @@ import { Outbox } from "./outbox.js";
 import { page } from "./page.js";
 import { $, card, fill, say, showSettings } from "./panel.js";
 import { askName } from "./people.js";
-import { showPanel, showTotals } from "./refresh.js";
+import { showPanel } from "./refresh.js";
 import { refused, saved, send } from "./saving.js";
 import { idleTime } from "./seen.js";
 import { change, settings } from "./settings.js";
 import { addStroke } from "./strokes.js";
 import { meetTabs } from "./tabs.js";
+import { showTotals } from "./totals.js";
+import { finish } from "./unfinished.js";
 import { Work } from "./work.js";
 
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
 const IDLE = 600_000; // milliseconds without input after which it is not renewed
 
 async function signIn() {
+  if (!finish()) return;
   if (page.outbox.entries.some(({ kind }) => kind !== "seen")) {
     say("Another person can begin when all is saved.");
     return;
@@ -31,6 +34,10 @@ async function signIn() {
   if (page.entry !== null) {
     leave(true);
     page.entry = null;
+    page.lost = [];
+    // The next person begins with an image of the queue.
+    window.history.replaceState(null, "", "#");
+    document.body.dataset.image = "";
     view.show(null);
     showPanel();
   }
@@ -40,6 +47,10 @@ async function signIn() {
 }
 
 async function begun(fresh) {
+  if (page.state !== null && page.state.database !== fresh.database) {
+    location.reload(); // another project is served here now
+    return;
+  }
   page.state = fresh;
   setCsrf(page.state.csrf);
   if (page.state.person === null) {
@@ -52,9 +63,10 @@ async function begun(fresh) {
   $("who").textContent = page.state.person.name;
   $("who").disabled = Boolean(page.state.fixed);
   $("to-lead").hidden = !page.state.person.lead;
-  page.drafts = new Drafts(page.state.person.id);
+  const { database, person } = page.state;
+  page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
-  await page.outbox.open(page.state.person.id, (await tabs).others);
+  await page.outbox.open(database, person.id, (await tabs).others);
   showTotals();
   card(null);
   const asked = Number(/^#(\d+)$/.exec(location.hash)?.[1] ?? 0);

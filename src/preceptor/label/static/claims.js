@@ -2,6 +2,7 @@
 
 import { post } from "./api.js";
 import { draw, view } from "./canvas.js";
+import { lostWords } from "./lost.js";
 import { page } from "./page.js";
 import { showSaved, trouble } from "./panel.js";
 import { showPanel } from "./refresh.js";
@@ -27,6 +28,17 @@ export function showTrouble() {
       text: page.wrong.unreached,
       words: "Try again",
       action: () => page.outbox.wake(),
+    });
+  }
+  const lost = lostWords();
+  if (lost !== null) {
+    reasons.push({
+      text: lost,
+      words: "Hide",
+      action: () => {
+        page.lost = [];
+        showTrouble();
+      },
     });
   }
   if (page.work?.sourceChanged && !page.knowsOfChange) {
@@ -61,7 +73,10 @@ export async function claim(take = false) {
   const own = page.entry;
   if (own === null) return;
   try {
-    await post(`/api/images/${own.id}/open`, { tab: page.outbox.tab, take });
+    const { work } = page;
+    const line = work.line.map(({ id }) => id);
+    const told = await post(`/api/images/${own.id}/open`, { tab: page.outbox.tab, take, line });
+    if (page.work === work) work.keep(line, told.line);
     if (page.entry !== own) return;
     const was = page.wrong.elsewhere;
     page.wrong.elsewhere = false;

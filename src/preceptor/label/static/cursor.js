@@ -14,11 +14,30 @@ export class Cursor {
     this.on = false;
     this.x = 0;
     this.y = 0;
+    this.box = null; // {live, x, y}: the box that it has begun, and its first pixel
   }
 
   // The middle of the pixel that it is on.
   get place() {
     return [this.x + 0.5, this.y + 0.5];
+  }
+
+  // The point that a tool gets. The last pixels of the image are within a polygon that reaches them.
+  get point() {
+    if (this.settings.tool !== "polygon") return this.place;
+    const { width, height } = this.view.picture;
+    return [
+      this.x === width - 1 ? width : this.x + 0.5,
+      this.y === height - 1 ? height : this.y + 0.5,
+    ];
+  }
+
+  // Goes on with a box so that the pixels in both of its corners are within it; the second corner.
+  stretch() {
+    const { draw, box } = this;
+    if (draw.corner === null || draw.live !== box?.live) return this.point;
+    draw.corner = [Math.min(box.x, this.x), Math.min(box.y, this.y)];
+    return [Math.max(box.x, this.x) + 1, Math.max(box.y, this.y) + 1];
   }
 
   toggle() {
@@ -55,8 +74,8 @@ export class Cursor {
     this.x = Math.min(width - 1, Math.max(0, this.x + dx * unit));
     this.y = Math.min(height - 1, Math.max(0, this.y + dy * unit));
     this.view.reveal(...this.place);
-    if (this.draw.busy && this.settings.tool !== "polygon") this.draw.drag(...this.place, 1);
-    else this.draw.hover(...this.place);
+    if (this.draw.busy && this.settings.tool !== "polygon") this.draw.drag(...this.stretch(), 1);
+    else this.draw.hover(...this.point);
     this.say(`${this.x}, ${this.y}`);
   }
 
@@ -66,14 +85,18 @@ export class Cursor {
       this.lift();
       return;
     }
-    this.draw.press(...this.place, 1, this.erasing());
+    this.draw.press(...this.point, 1, this.erasing());
+    if (this.draw.corner !== null) {
+      this.box = { live: this.draw.live, x: this.x, y: this.y };
+      this.draw.drag(...this.stretch(), 1);
+    }
     if (tool === "wand") this.draw.release(...this.place);
     else if (this.draw.busy) this.say(`Down at ${this.x}, ${this.y}`);
   }
 
   lift() {
     if (!this.draw.busy) return;
-    this.draw.release(...this.place);
+    this.draw.release(...this.stretch());
     this.say(`Up at ${this.x}, ${this.y}`);
   }
 }

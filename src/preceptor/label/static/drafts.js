@@ -1,10 +1,12 @@
-// Label, certainty and seconds of images that are not answered yet, kept over a reload.
+// What is chosen and counted for images and is part of no answer yet, kept over a reload: {label,
+// certainty, seconds}, each where there is one.
 
 const KEPT = 50;
 
 export class Drafts {
-  constructor(person) {
-    this.key = `preceptor-label-drafts-${person}`;
+  // `database` is that of the server.
+  constructor(database, person) {
+    this.key = `preceptor-label-drafts-${database}-${person}`;
     try {
       this.all = new Map(JSON.parse(localStorage.getItem(this.key) ?? "[]"));
     } catch {
@@ -13,10 +15,12 @@ export class Drafts {
   }
 
   get(image) {
-    return this.all.get(image) ?? { label: null, certainty: null, seconds: 0 };
+    return this.all.get(image) ?? {};
   }
 
-  set(image, draft) {
+  // Sets values; one that is undefined is removed.
+  change(image, values) {
+    const draft = { ...this.get(image), ...values };
     this.all.delete(image);
     this.all.set(image, draft);
     for (const old of this.all.keys()) {

@@ -100,6 +100,11 @@ export class Draw {
     this.finish();
   }
 
+  // Ends the stroke where the pointer is, as lifting it does; a polygon stays open.
+  settle() {
+    if (this.live !== null) this.release(...this.at);
+  }
+
   brush(x, y, pressure) {
     const point = { x, y, r: (this.desk.settings.size / 2) * pressure };
     const area = line(this.live.mask, this.live.last ?? point, point);

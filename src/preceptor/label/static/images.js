@@ -7,6 +7,7 @@ import { card, say } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 import { change, settings } from "./settings.js";
+import { finish } from "./unfinished.js";
 
 export async function show(id, { back = false } = {}) {
   if (page.moving) return;
@@ -99,6 +100,7 @@ export async function goOn() {
 
 // Shows the image before the one at hand.
 export async function previous() {
+  if (!finish()) return;
   try {
     const id = await page.work.previous(page.entry?.id ?? null);
     if (id === null) say("There is no image before this one.");

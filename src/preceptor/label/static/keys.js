@@ -60,6 +60,17 @@ for (const [, rows] of GROUPS) {
   }
 }
 
+const BRACKETS = { BracketLeft: "[", BracketRight: "]" };
+
+// The key of BY_KEY that a key is. On keyboards with other letters than Latin ones, it is the one
+// that has its place.
+function nameOf({ key, code }) {
+  if (!/^\p{L}$/u.test(key) || /\p{Script=Latin}/u.test(key)) {
+    return key.length === 1 ? key.toLowerCase() : key;
+  }
+  return BRACKETS[code] ?? /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? key;
+}
+
 // What a key does: [action, value], or null.
 export function actionOf(event) {
   const { key, code } = event;
@@ -67,17 +78,19 @@ export function actionOf(event) {
   const typed = event.getModifierState("AltGraph") || (event.altKey && /^[[\]]$/.test(key));
   if (event.altKey && !typed) return null;
   const command = (event.ctrlKey || event.metaKey) && !typed;
-  const digit = /^(?:Digit|Numpad)(\d)$/.exec(code);
-  if (digit !== null && !command && !typed) {
-    const number = Number(digit[1]);
+  const plain = nameOf(event);
+  const shift = event.shiftKey && (command || /^[a-z]$/.test(plain)) ? "Shift+" : "";
+  const found = BY_KEY.get(`${command ? "Ctrl+" : ""}${shift}${plain}`);
+  if (found) return [found];
+  // Where digits need Shift, their keys do without it. Without Num Lock, a number pad has no digits.
+  const digit = /^(Digit|Numpad)(\d)$/.exec(code);
+  if (digit !== null && !command && !typed && (digit[1] === "Digit" || /^\d$/.test(key))) {
+    const number = Number(digit[2]);
     if (event.shiftKey) return number >= 1 && number <= 3 ? ["certainty", number] : null;
     return number === 0 ? ["nothing"] : ["label", number - 1];
   }
-  const plain = key.length === 1 ? key.toLowerCase() : key;
-  const shift = event.shiftKey && (command || /^[a-z]$/.test(plain)) ? "Shift+" : "";
-  const found = BY_KEY.get(`${command ? "Ctrl+" : ""}${shift}${plain}`);
   // Capital letters do as small ones, where no key of their own is given: Caps Lock may be on.
-  return found ? [found] : shift && !command && BY_KEY.has(plain) ? [BY_KEY.get(plain)] : null;
+  return shift && !command && BY_KEY.has(plain) ? [BY_KEY.get(plain)] : null;
 }
 
 const SHOWN = { ArrowRight: "→", ArrowLeft: "←", Escape: "Esc", "-": "−" };

@@ -12,8 +12,8 @@ function promised(request) {
   });
 }
 
-function openDatabase() {
-  const request = indexedDB.open("preceptor-label", 1);
+function openDatabase(name) {
+  const request = indexedDB.open(name, 1);
   request.onupgradeneeded = () => request.result.createObjectStore("outbox", { keyPath: "key" });
   return promised(request);
 }
@@ -40,12 +40,13 @@ export class Outbox {
     window.addEventListener("online", () => this.wake());
   }
 
-  // Takes up what this tab, or one that is closed, left. `others` are the tabs that are open.
-  async open(person, others) {
+  // Takes up what a person's tab that is closed, or this one, left for a database of the server: at
+  // another time, another one may be served at the same address. `others` are the open tabs.
+  async open(server, person, others) {
     this.person = person;
     this.entries = this.entries.filter((entry) => entry.person === person);
     try {
-      this.database ??= await openDatabase();
+      this.database ??= await openDatabase(`preceptor-label-${server}`);
       const store = this.database.transaction("outbox").objectStore("outbox");
       const all = await promised(store.getAll());
       const known = new Set(this.entries.map((entry) => entry.key));

@@ -9,6 +9,7 @@ export const page = {
   shown: true, // whether the mark is shown
   clock: null, // since when the image is looked at, or null while it is not
   moving: false, // whether another image is being fetched
+  lost: [], // changes that the server has refused for good: {name, reason}
   wrong: { elsewhere: false, session: null, unreached: null },
   knowsOfChange: false, // whether the person has read that the manifest has changed
 };
@@ -18,8 +19,15 @@ export function allowed() {
   return page.entry !== null && !page.entry.problem && !page.wrong.elsewhere && !page.wrong.session;
 }
 
-// What is chosen for the image at hand and is part of no answer yet.
+// What is chosen and counted for the image at hand: since its answer, else in its answer.
 export function draft() {
-  if (page.entry === null) return { label: null, certainty: null, seconds: 0 };
-  return page.drafts.get(page.entry.id);
+  const own = page.entry === null ? {} : page.drafts.get(page.entry.id);
+  const given = page.entry?.answer ?? {};
+  const chosen = (name) => (own[name] === undefined ? given[name] : own[name]) ?? null;
+  return {
+    label: chosen("label"),
+    certainty: chosen("certainty"),
+    // Another browser may have counted more.
+    seconds: Math.max(own.seconds ?? 0, given.seconds ?? 0),
+  };
 }

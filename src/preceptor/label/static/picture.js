@@ -27,8 +27,10 @@ async function bitmap(url) {
 }
 
 export class Picture {
-  constructor({ id, width, height, view, levels }) {
+  // `version` is that of the file: browsers keep pictures by their address.
+  constructor({ id, version, width, height, view, levels }) {
     this.url = `/api/images/${id}`;
+    this.query = `?version=${version}`;
     this.width = width;
     this.height = height;
     this.levels = view === "whole" ? 0 : levels;
@@ -40,7 +42,7 @@ export class Picture {
 
   // Loads what the first display needs.
   async load() {
-    if (this.levels === 0) this.bitmap = await bitmap(`${this.url}/whole`);
+    if (this.levels === 0) this.bitmap = await bitmap(`${this.url}/whole${this.query}`);
     else await this.tile(this.levels - 1, 0, 0);
     return this;
   }
@@ -58,7 +60,7 @@ export class Picture {
     let tile = this.tiles.get(key);
     if (tile === undefined) {
       tile = { bitmap: null, failed: false, ready: null };
-      tile.ready = bitmap(`${this.url}/tiles/${key}`).then(
+      tile.ready = bitmap(`${this.url}/tiles/${key}${this.query}`).then(
         (made) => {
           tile.bitmap = made;
           this.changed();

@@ -3,14 +3,16 @@
 import { Failure, get, post, setCsrf } from "./api.js";
 import { draw, view } from "./canvas.js";
 import { showTrouble } from "./claims.js";
+import { isDone } from "./fit.js";
+import { lose } from "./lost.js";
 import { page } from "./page.js";
-import { say } from "./panel.js";
 import { showPanel } from "./refresh.js";
+import { recount } from "./totals.js";
 
 export function save(kind, body) {
   const path = { stroke: "strokes", undo: "undo", redo: "redo", answer: "answer", seen: "seen" };
-  const image = page.entry.id;
-  page.outbox.add({ kind, image, path: `/api/images/${image}/${path[kind]}`, body });
+  const { id: image, info } = page.entry;
+  page.outbox.add({ kind, image, name: info.name, path: `/api/images/${image}/${path[kind]}`, body });
 }
 
 export async function send(entryToSend) {
@@ -22,14 +24,17 @@ export async function refused(sent, failure) {
   if (failure.status === 403) {
     try {
       const fresh = await get("/api/state");
-      if (fresh.person?.id === page.state.person.id) {
+      const known = fresh.database === page.state.database;
+      if (known && fresh.person?.id === page.state.person.id) {
         setCsrf(fresh.csrf);
         page.wrong.session = null;
         showTrouble();
         return "again";
       }
       // The token stays the old one: with the new one, marks would be saved as another's.
-      page.wrong.session = "Somebody else has signed in in this browser.";
+      page.wrong.session = known
+        ? "Somebody else has signed in in this browser."
+        : "Another project is served at this address now.";
     } catch (error) {
       if (!(error instanceof Failure) || error.status !== 403) return "wait";
       page.wrong.session = "The session has ended: open the link of the server again.";
@@ -65,7 +70,10 @@ export async function refused(sent, failure) {
       }
     }
   }
-  if (sent.kind !== "seen") say(`One change could not be saved: ${failure.message}.`);
+  if (sent.kind !== "seen") {
+    lose(sent, failure.message);
+    showTrouble();
+  }
   const image = sent.image;
   queueMicrotask(() => setTimeout(() => reload(image), 0)); // after the outbox has let it go
   return "drop";
@@ -84,13 +92,16 @@ export function saved(sent, answer) {
 
 // Takes the state of the server for an image, if it is another one.
 async function reload(image) {
-  if (page.entry?.id !== image) {
-    page.work.images.delete(image);
-    return;
-  }
+  const { entry: own, work } = page;
   try {
-    const own = page.entry;
-    await page.work.refresh(own);
+    if (own?.id !== image) {
+      work.images.delete(image);
+      const now = await work.look(image);
+      if (page.work === work) recount(image, isDone(now));
+      return;
+    }
+    await work.refresh(own);
+    if (page.work === work) recount(image, isDone(own));
     if (page.entry !== own || draw.busy) return;
     view.redrawMarks();
     showPanel();

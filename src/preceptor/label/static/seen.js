@@ -13,9 +13,8 @@ const INPUTS = ["pointerdown", "pointermove", "wheel", "keydown", "click"];
 export function keepTime() {
   if (page.entry === null || page.clock === null) return;
   const now = Math.min(performance.now(), page.clock.input + PAUSE);
-  const own = draft();
-  const seconds = own.seconds + (now - page.clock.counted) / 1000;
-  page.drafts.set(page.entry.id, { ...own, seconds });
+  const seconds = draft().seconds + (now - page.clock.counted) / 1000;
+  page.drafts.change(page.entry.id, { seconds });
   page.clock.counted = now;
 }
 

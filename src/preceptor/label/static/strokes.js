@@ -7,15 +7,17 @@ import { Mask } from "./mask.js";
 import { allowed, page } from "./page.js";
 import { say } from "./panel.js";
 import { noProposal, proposalNow } from "./proposal.js";
-import { showPanel, showTotals } from "./refresh.js";
+import { showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
 import { settings } from "./settings.js";
+import { count } from "./totals.js";
+import { finish } from "./unfinished.js";
 
 // Changes the marks of the image at hand, and says what becomes of its answer.
 function changeMarks(change) {
-  const { entry, work, state } = page;
+  const { entry, work } = page;
   const before = isDone(entry);
   const stroke = change(entry.marks);
   const after = isDone(entry);
@@ -26,8 +28,7 @@ function changeMarks(change) {
     work.answered.delete(entry.id);
     say("The answer does not fit the marks any more, and does not count. Answer again.");
   }
-  state.totals.mine_done += after - before;
-  showTotals();
+  count(entry.id, before, after);
   return stroke;
 }
 
@@ -41,6 +42,7 @@ export function addStroke(stroke) {
   const body = {
     ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
     proposal: stroke.proposal ?? null,
+    width: page.entry.marks.width, height: page.entry.marks.height,
   };
   changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
   save("stroke", body);
@@ -78,7 +80,7 @@ export function adopt() {
     say(noProposal());
     return;
   }
-  draw.cancel();
+  if (!finish()) return;
   const { x, y, w, h } = page.entry.info.proposal;
   addStroke({
     tool: "proposal", erase: false, started: new Date().toISOString(), seconds: 0,

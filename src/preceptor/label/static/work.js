@@ -8,6 +8,7 @@ import { fromBase64 } from "./runs.js";
 const AHEAD = 3;
 const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
 const KEPT = 8; // images in memory
+const SURE = 300_000; // milliseconds for which the server keeps the next images, at least
 const DAMAGED = 422; // status of a picture that cannot be shown
 
 // Adds what is not saved yet to what the server has: the strokes and the answer of an image.
@@ -35,10 +36,12 @@ export class Work {
   constructor(outbox) {
     this.outbox = outbox;
     this.line = []; // the next images, as the queue lists them
+    this.since = 0; // time at which the server has confirmed them
     this.left = 0;
     this.sourceChanged = false; // since the server was started
     this.past = []; // ids of images shown before the one at hand
     this.answered = new Set(); // answered here, whatever of that is saved
+    this.counted = new Map(); // id: whether it counts as answered, of those that changed here
     this.images = new Map(); // id: promise of an entry
   }
 
@@ -98,13 +101,28 @@ export class Work {
     entry.marks = new Marks(info.width || 1, info.height || 1, strokes);
   }
 
+  // The marks and the answer of an image, without its picture.
+  async look(id) {
+    const asked = await this.read(id);
+    const entry = { id, problem: asked.info.problem };
+    this.fold(entry, asked);
+    return entry;
+  }
+
   // Asks for the state of the server again; whether it was another than the one at hand.
   async refresh(entry) {
     const asked = await this.read(entry.id);
-    const { info, strokes } = asked;
+    const { info, strokes, answer } = asked;
+    if (info.width !== entry.info.width || info.height !== entry.info.height) {
+      // Its picture is that of another file.
+      entry.problem = info.problem ?? "the file was replaced";
+      this.images.delete(entry.id);
+      return true;
+    }
     const state = (strokes) => strokes.map(({ uuid, undone }) => `${uuid}${Boolean(undone)}`).join();
     if (state(strokes) === state(entry.marks.strokes)) {
       entry.info = info;
+      entry.answer = answer;
       return false;
     }
     this.fold(entry, asked);
@@ -113,6 +131,7 @@ export class Work {
 
   // The id of the image after the one at hand, or null.
   async next(current) {
+    if (Date.now() - this.since > SURE) this.line = []; // others may have them now
     if (!this.line.some(({ id }) => this.open(id, current))) await this.ask(current);
     const found = this.line.find(({ id }) => this.open(id, current));
     return found === undefined ? null : found.id;
@@ -127,6 +146,7 @@ export class Work {
     let found = await get(`/api/queue?count=${ASKED}${after}`);
     if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
     this.line = found.images;
+    this.since = Date.now();
     this.left = found.left;
     this.sourceChanged = found.source_changed;
   }
@@ -149,6 +169,13 @@ export class Work {
   takeUp(images) {
     for (const { id } of images) this.answered.delete(id);
     this.line = images;
+    this.since = Date.now();
+  }
+
+  // Leaves those of some images in the line that the server still keeps for the person.
+  keep(asked, kept) {
+    this.line = this.line.filter(({ id }) => !asked.includes(id) || kept.includes(id));
+    this.since = Date.now();
   }
 
   // Loads the next images while a person looks at the one at hand.
