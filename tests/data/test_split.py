@@ -304,3 +304,18 @@ def test_sets_that_lack_a_class_are_found_by_name() -> None:
     assert missing_classes(manifest) == {"val-b": ["y", "z"], "test": ["z"]}
     assert [note.partition(":")[0] for note in missing_class_notes(manifest)] == ["val-b", "test"]
     assert "validation_negatives" not in missing_class_notes(manifest)[1]
+
+
+def test_negatives_of_a_set_that_lacks_them_are_not_advised() -> None:
+    def said(**splits: str) -> str:
+        rows = [("train", "x"), ("train", "y")]
+        for name, labels in splits.items():
+            rows += [("val" if name == "val" else f"val-{name}", label) for label in labels]
+        table = pd.DataFrame(rows, columns=["split", "label"])
+        return missing_class_notes(Manifest(table, Path()))[0]
+
+    assert "validation_negatives" not in said(val="x")
+    assert "validation_negatives" not in said(val="x", a="y")
+    assert "set `validation_negatives: val-a`" in said(val="x", a="xy")
+    assert "the images of y in val-a" in said(val="x", a="xy")
+    assert "set `validation_negatives: val`" in said(val="xy", a="y")
