@@ -197,26 +197,30 @@ def _label_counts(
     labels, splits = quota.shape
     rest = number - counts.sum(axis=1)
     owed = lack.overall - counts.sum(axis=0)
-    one = sparse.eye_array(splits)
-    # Of each column of the table, images too few and too many, at a cost above all others.
-    by_label = sparse.hstack(
-        [
-            sparse.kron(sparse.eye_array(labels), np.ones((1, splits))),
-            np.zeros((labels, 2 * splits)),
-        ]
+    # Variables: whether a share is rounded up, and images too few and too many in each split, at a
+    # cost above all others.
+    cell, split = np.arange(quota.size), np.arange(splits)
+    few, many = quota.size + split, quota.size + splits + split
+    size = quota.size + 2 * splits
+    by_label = sparse.csr_array((np.ones(quota.size), (cell // splits, cell)), shape=(labels, size))
+    by_split = sparse.csr_array(
+        (
+            np.concatenate([np.ones(quota.size + splits), np.full(splits, -1.0)]),
+            (np.concatenate([cell % splits, split, split]), np.concatenate([cell, few, many])),
+        ),
+        shape=(splits, size),
     )
-    by_split = sparse.hstack([sparse.kron(np.ones((1, labels)), one), one, -one])
+    most = np.concatenate([(quota > counts + _CLOSE).ravel(), np.full(2 * splits, np.inf)])
     found = milp(
         np.concatenate([-wish.ravel(), np.full(2 * splits, 100.0)]),
-        integrality=np.ones(quota.size + 2 * splits),
-        bounds=Bounds(
-            0, np.concatenate([(quota > counts + _CLOSE).ravel(), np.full(2 * splits, np.inf)])
-        ),
+        integrality=np.ones(size),
+        bounds=Bounds(0, most),
         constraints=[
             LinearConstraint(by_label, rest, rest),
             LinearConstraint(by_split, np.floor(owed + _CLOSE), np.ceil(owed - _CLOSE)),
         ],
     )
+    assert found.x is not None  # every rounding of the shares of a label is allowed, at a cost
     rounded_up: _Ints = np.rint(found.x[: quota.size]).astype(np.int64).reshape(quota.shape)
     return counts + rounded_up
 
@@ -225,7 +229,10 @@ def _scaled(lack: _Floats, number: _Ints) -> _Floats:
     """Lacking images above 0, scaled to a number of images for each row."""
     owed = np.maximum(lack, 0)
     total = owed.sum(axis=1, keepdims=True)
-    return np.divide(owed * number[:, None], total, out=np.zeros_like(owed), where=total > 0)
+    scaled: _Floats = np.divide(
+        owed * number[:, None], total, out=np.zeros_like(owed), where=total > 0
+    )
+    return scaled
 
 
 def _level(strata: Strata, sizes: _Ints, lack: _Lack, chosen: _Ints) -> None:
