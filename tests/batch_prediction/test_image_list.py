@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import features
 
-from preceptor.batch_prediction.image_list import ImageList, ListedImage
+from preceptor.batch_prediction.image_list import MAPS_MARK, ImageList, ListedImage
 from preceptor.errors import InputError
 from preceptor.label.sources import find_source, folder_rows
 
@@ -66,6 +66,21 @@ def test_the_folder_of_the_maps_is_left_out_also_behind_a_link(folder: Path) -> 
         found = [image.name for image in ImageList([name], without=maps)]
         assert "scans/b.png" in found
         assert "scans/linked/m.png" not in found
+
+
+def test_maps_of_earlier_commands_are_left_out_unless_they_are_named(folder: Path) -> None:
+    maps = folder / "found-maps"
+    (maps / "00000").mkdir(parents=True)
+    (maps / "00000" / "0-a.png").touch()
+    (maps / MAPS_MARK).touch()
+    drawn = "scans/found-maps/00000/0-a.png"
+    for name in ("scans", "scans/**/*.png"):
+        assert drawn not in names(name)
+        assert "scans/b.png" in names(name)
+    for name in ("scans/found-maps", "scans/found-maps/**/*.png", "scans/found-maps/00000/*.png"):
+        assert names(name) == [drawn]
+    (maps / MAPS_MARK).unlink()
+    assert drawn in names("scans")
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(

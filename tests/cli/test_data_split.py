@@ -51,3 +51,20 @@ def test_a_held_out_source_may_be_the_only_test_set(data: Path, tmp_path: Path) 
     done = here("data", "split", data / "manifest.csv", "--to", tmp_path / "x.csv", *shares)
     assert done.code == 0, done
     assert set(pd.read_csv(tmp_path / "x.csv")["split"]) == {"train", "val", "test-unseen"}
+
+
+def test_splits_of_the_manifest_are_replaced_whatever_they_are(data: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(data / "manifest.csv")
+    table["path"] = [str(data / path) for path in table["path"]]
+    table["saliency"] = [str(data / path) if path else "" for path in table["saliency"].fillna("")]
+    table["group"] = [f"g{row // 2}" for row in range(len(table))]
+    folds = [row % 5 for row in range(len(table))]  # which divide the groups
+    names = ["training" if fold else "validate" for fold in folds]
+    for name, old in (("folds", folds), ("names", names)):
+        table.assign(split=old).to_csv(tmp_path / f"{name}.csv", index=False)
+        done = here("data", "split", tmp_path / f"{name}.csv", "--to", tmp_path / f"{name}-new.csv")
+        assert done.code == 0, done
+    found = pd.read_csv(tmp_path / "folds-new.csv")
+    assert set(found["split"]) == {"train", "val", "test"}
+    assert (found.groupby("group")["split"].nunique() == 1).all()
+    assert (tmp_path / "folds-new.csv").read_bytes() == (tmp_path / "names-new.csv").read_bytes()

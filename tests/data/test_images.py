@@ -22,6 +22,9 @@ from preceptor.data.images import (
     load_image,
     pixels_of,
 )
+from preceptor.data.importers.class_masks import open_mask
+from preceptor.data.pixel_formats import pixel_formats
+from preceptor.predictor.inputs import read_pixels
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(
@@ -403,3 +406,42 @@ def test_image_errors_survive_pickling(tmp_path: Path) -> None:
     error = pickle.loads(pickle.dumps(ImageError(tmp_path / "a.png", "truncated")))
     assert isinstance(error, ImageError)
     assert (error.path, error.reason) == (str(tmp_path / "a.png"), "truncated")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.eps"])
+def test_formats_that_run_a_program_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    content = file.read_bytes()
+    for read in (decode_image, decode_map, load_image, image_size):
+        with pytest.raises(ImageError, match="the format EPS is not read; save the image as PNG"):
+            read(file)
+    with pytest.raises(ImageError, match="EPS"):
+        decode_image("https://host/a.png", 3, content)
+    with pytest.raises(ImageError, match="EPS"):
+        read_pixels(content)
+    assert "EPS" in str(open_mask(file))
+
+
+def test_the_formats_of_the_documentation_are_read(tmp_path: Path) -> None:
+    picture = corners()
+    formats = [
+        "AVIF",
+        "BMP",
+        "GIF",
+        "JPEG",
+        "JPEG2000",
+        "PCX",
+        "PNG",
+        "PPM",
+        "QOI",
+        "SGI",
+        "TGA",
+        "TIFF",
+        "WEBP",
+        "MPO",
+    ]
+    for name in set(formats) & {*pixel_formats(), "MPO"}:
+        Image.fromarray(picture).save(tmp_path / name, name)
+        found = decode_image(tmp_path / name)
+        assert np.abs(found.astype(int) - picture).mean() < 12, name

@@ -92,6 +92,70 @@ def test_many_small_strata_do_not_all_lean_one_way() -> None:
     assert counts.to_dict() == {"train": 420, "test": 120, "val": 60}
 
 
+def by_label(result: pd.DataFrame) -> dict[str, list[int]]:
+    """Numbers of images of each label in train, val and test."""
+    counts = pd.crosstab(result["label"], result["split"])
+    found = counts.reindex(columns=["train", "val", "test"], fill_value=0)
+    return {str(label): row.tolist() for label, row in found.iterrows()}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_are_shared_out_evenly_if_every_image_has_a_source_of_its_own(seed: int) -> None:
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    frame = table([(label, "", 0) for label in ["x", *["y"] * 4] * 40])
+    frame["source"] = [f"video {i}" for i in range(200)]
+    result = make_splits(frame, shares, seed)
+    assert by_label(result) == {"x": [24, 8, 8], "y": [96, 32, 32]}
+    other = make_splits(frame, shares, seed + 1)
+    assert (other["split"] != result["split"]).any()
+    # The same in pairs, each of which is a source and a group.
+    pairs = pd.concat([frame, frame], ignore_index=True).assign(
+        path=[f"{i}.png" for i in range(400)]
+    )
+    pairs["group"] = pairs["source"]
+    for counts in by_label(make_splits(pairs, shares, seed)).values():
+        whole = sum(counts)
+        expected = [0.6 * whole, 0.2 * whole, 0.2 * whole]
+        assert np.abs(np.subtract(counts, expected)).max() <= 2  # a group
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 30)), min_size=1, max_size=80),
+    fractions=shares,
+    seed=st.integers(0, 1000),
+)
+def test_without_groups_splits_and_labels_are_met_to_within_one_image(
+    rows: list[tuple[str, int]], fractions: dict[str, float], seed: int
+) -> None:
+    frame = table([(label, f"s{source}", 0) for label, source in rows])
+    result = make_splits(frame, fractions, seed)
+    for split, share in fractions.items():
+        inside = result["split"] == split
+        assert abs(inside.sum() - share * len(frame)) < 1 + 1e-6
+        for label, part in result.groupby("label"):
+            assert abs(inside[part.index].sum() - share * len(part)) < 1 + 1e-6, label
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_label_with_few_images_goes_to_train_first(seed: int) -> None:
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    rows = [("x", "s", 0)] * 20 + [
+        ("one", "a", 0),
+        *[("two", "b", 0)] * 2,
+        *[("three", "c", 0)] * 3,
+    ]
+    found = by_label(make_splits(table(rows), shares, seed))
+    assert found["one"] == [1, 0, 0]
+    assert found["two"][0] == 1
+    assert found["three"] == [1, 1, 1]
+    groups = [("x", "s", i // 4 + 1) for i in range(40)]
+    groups += [("one", "a", 20)] * 2 + [("two", "b", 21 + i // 3) for i in range(6)]
+    found = by_label(make_splits(table(groups), shares, seed))
+    assert found["one"] == [2, 0, 0]
+    assert found["two"][0] == 3
+
+
 def test_labels_stay_even_with_groups_of_mixed_size() -> None:
     generator = np.random.default_rng(0)
     sizes = generator.integers(1, 9, 200)
@@ -117,7 +181,7 @@ def test_a_manifest_without_splits_can_be_split_and_read_again(tmp_path: Path) -
     for index in range(40):
         (tmp_path / f"{index}.png").write_bytes(b"x")
     table([("x", "s", 0), ("y", "s", 0)] * 20).to_csv(tmp_path / "m.csv", index=False)
-    manifest = Manifest.read(tmp_path / "m.csv", need=(), verify=False)
+    manifest = Manifest.read_unsplit(tmp_path / "m.csv")
     splits = make_splits(manifest, SHARES, 0)
     Manifest(splits, manifest.root).write(tmp_path / "split.csv")
     again = Manifest.read(tmp_path / "split.csv", verify=False)
@@ -240,3 +304,18 @@ def test_sets_that_lack_a_class_are_found_by_name() -> None:
     assert missing_classes(manifest) == {"val-b": ["y", "z"], "test": ["z"]}
     assert [note.partition(":")[0] for note in missing_class_notes(manifest)] == ["val-b", "test"]
     assert "validation_negatives" not in missing_class_notes(manifest)[1]
+
+
+def test_negatives_of_a_set_that_lacks_them_are_not_advised() -> None:
+    def said(**splits: str) -> str:
+        rows = [("train", "x"), ("train", "y")]
+        for name, labels in splits.items():
+            rows += [("val" if name == "val" else f"val-{name}", label) for label in labels]
+        table = pd.DataFrame(rows, columns=["split", "label"])
+        return missing_class_notes(Manifest(table, Path()))[0]
+
+    assert "validation_negatives" not in said(val="x")
+    assert "validation_negatives" not in said(val="x", a="y")
+    assert "set `validation_negatives: val-a`" in said(val="x", a="xy")
+    assert "the images of y in val-a" in said(val="x", a="xy")
+    assert "set `validation_negatives: val`" in said(val="xy", a="y")

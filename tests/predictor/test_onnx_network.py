@@ -28,7 +28,8 @@ from preceptor.predictor.reference import DistanceKind, Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference
 from preceptor.predictor.torch_network import TorchNetwork
 from preceptor.runtime.checksums import write_checksums
-from tests.exported_files import CARD, onnx_file
+from tests.commands import assert_refused, here
+from tests.exported_files import CARD, model_folder, onnx_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = """
@@ -75,6 +76,50 @@ def test_load_takes_the_file_as_it_takes_the_folder(tmp_path: Path) -> None:
     np.testing.assert_allclose(one.map, two.map, atol=1e-4)
     with pytest.raises(InputError, match="an exported file has its own"):
         preceptor.load(file.path, precision="bf16-mixed")
+
+
+def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
+    """Of three classes without a positive one, a file has the map of the most probable one."""
+    folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
+    export_model(folder, out, ExportSettings("onnx", dynamic_size=False))
+    refusal = "has the maps of the most probable class only; maps of a given class, with tta or of"
+    turned, both = preceptor.load(out, tta=True), preceptor.load([out, out])
+    for predictor, map_of in ((turned, None), (both, None), (preceptor.load(out), "a")):
+        with pytest.raises(InputError, match=refusal):
+            predictor("missing.png", map_of=map_of)
+    (alone,) = preceptor.load(out)(list(images(1)))
+    (found,) = turned(list(images(1)), maps=False)
+    assert set(found.probabilities) == set(alone.probabilities) == {"a", "b", "c"}
+    assert alone.map.max() == 1
+    (of_folder,) = preceptor.load(folder, tta=True)(list(images(1)))
+    assert of_folder.map.shape == alone.map.shape
+    Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
+    done = here("predict", out, tmp_path, "--out", tmp_path / "x.csv", "--maps", "png", "--tta")
+    assert_refused(done, [refusal])
+    assert not list(tmp_path.glob(".x*"))
+
+
+def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    batch = images(6)
+    score = preceptor.load(onnx_file().path)(list(batch), maps=False).score
+    threshold = float(np.sort(score)[4])
+    assert abs(threshold - 0.5) > 1e-3
+    export_model(
+        onnx_file().folder,
+        out,
+        ExportSettings("onnx", threshold=threshold, maps=False, dynamic_size=False),
+    )
+    predictor = preceptor.load(out)
+    assert predictor.threshold == threshold
+    assert predictor.info.thresholds == {"eer": 0.5, "export": threshold}
+    run = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (decision,) = run.run(["decision"], {"image": batch.transpose(0, 3, 1, 2).copy()})
+    found = predictor(list(batch), maps=False).decision
+    assert list(found) == [predictor.info.classes[one] for one in decision]
+    assert preceptor.load(out, threshold="eer").threshold == 0.5
+    assert preceptor.load(out, threshold="export").threshold == threshold
+    assert preceptor.load([out, out]).threshold is None
 
 
 @pytest.mark.parametrize("kind", ["mahalanobis", "energy"])

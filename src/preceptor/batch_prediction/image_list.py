@@ -9,6 +9,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
 """Suffixes of manifests."""
 LIST = "-"
 """Input that stands for a list of paths, one per line."""
+MAPS_MARK = ".preceptor-maps"
+"""Name of the empty file by which a folder of written maps is recognized."""
 
 
 class ListedImage(NamedTuple):
@@ -39,6 +42,9 @@ class ListedImage(NamedTuple):
 
 class ImageList:
     """Images of several inputs, in their order; folders are listed in the order of their names.
+
+    Folders of maps that `predict` has written, with a file `MAPS_MARK`, are left out of folders and
+    patterns that contain them.
 
     Args:
         inputs: Image files, URLs or members of tar and Parquet files, folders (all images below
@@ -105,7 +111,7 @@ def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
     if not os.path.lexists(name):
         found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
         folders = {os.path.dirname(path) for path in found}
-        left_out = {one for one in folders if _is_below(one, without)}
+        left_out = {one for one in folders if _is_below(one, without) or _has_maps(one, name)}
         paths = [
             path
             for path in found
@@ -150,12 +156,24 @@ def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
 
 
 def _files_below(folder: str, without: str) -> Iterator[str]:
-    """Files of a folder and the folders below it; hidden ones and those of one folder left out."""
+    """Files of a folder and the folders below it; hidden ones, maps and one folder left out."""
     for base, folders, names in walk(folder):
-        folders[:] = [one for one in folders if not _is_below(os.path.join(base, one), without)]
+        paths = {one: os.path.join(base, one) for one in folders}
+        folders[:] = [
+            one
+            for one, path in paths.items()
+            if not _is_below(path, without) and not os.path.lexists(os.path.join(path, MAPS_MARK))
+        ]
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(base, name)
+
+
+def _has_maps(folder: str, pattern: str) -> bool:
+    """Whether a folder that fits a pattern is in one of maps, which the pattern does not name."""
+    named = list(takewhile(lambda part: not glob.has_magic(part), Path(pattern).parent.parts))
+    places = [one for one in (Path(folder), *Path(folder).parents) if len(one.parts) > len(named)]
+    return any(os.path.lexists(one / MAPS_MARK) for one in places)
 
 
 def _is_image(path: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from preceptor.batch_prediction.image_list import ListedImage
+from preceptor.batch_prediction.image_list import MAPS_MARK, ListedImage
 from preceptor.batch_prediction.rows import read_rows
 from preceptor.data.images import decode_image
 from preceptor.errors import without_secrets
@@ -40,7 +40,7 @@ def map_file_name(number: int, image: ListedImage) -> str:
 
 
 class MapDrawer:
-    """Drawing of maps by threads, used as a context manager.
+    """Drawing of maps by threads, used as a context manager; the folder gets a `MAPS_MARK`.
 
     Args:
         folder: Folder of the files.
@@ -53,6 +53,7 @@ class MapDrawer:
         self._kind = kind
         self._pool = ThreadPoolExecutor(workers)
         self._begun: list[Future[None]] = []
+        self._is_marked = False
 
     def __enter__(self) -> MapDrawer:
         return self
@@ -62,6 +63,10 @@ class MapDrawer:
 
     def draw(self, name: str, image: ListedImage, prediction: Prediction) -> None:
         """Begin to draw the map of an image."""
+        if not self._is_marked:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / MAPS_MARK).touch()
+            self._is_marked = True
         self._begun.append(self._pool.submit(self._draw, name, image, prediction))
 
     def wait(self) -> None:

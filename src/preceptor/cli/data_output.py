@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,14 +18,17 @@ from preceptor.data.plant import Planted
 from preceptor.data.summary import summary_table
 
 
-def print_summary(manifest: Manifest, console: Console) -> None:
+def print_summary(
+    manifest: Manifest, console: Console, sizes: NDArray[np.int32] | None = None
+) -> None:
     """Print `summary_table`.
 
     Args:
         manifest: The images.
         console: Output console.
+        sizes: Sizes of the images, see `summary_table`.
     """
-    summary = summary_table(manifest)
+    summary = summary_table(manifest, sizes)
     title = manifest.source.name if manifest.source else str(manifest.root)
     header = ["split", *map(str, summary.columns)]
     lines = [

@@ -28,7 +28,8 @@ def data_split(
 ) -> None:
     """Divide a manifest into splits.
 
-    Splits are stratified by label and source. Groups are not divided; sources can be held out.
+    Splits are stratified by label and source. Groups are not divided; sources can be held out. A
+    column `split` of the manifest is replaced.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
@@ -54,7 +55,7 @@ def data_split(
             raise InputError(
                 f"--{kind} 0: no image would be in a {kind} split; set a share above 0{other}"
             )
-    table = Manifest.read(manifest, verify=False, need=())
+    table = Manifest.read_unsplit(manifest)
     frame = make_splits(table, {name: share for name, share in shares.items() if share}, seed, held)
     made = Manifest.from_frame(frame, table.root)
     made.write(to)

@@ -59,7 +59,7 @@ def predict(
         str | None,
         typer.Option(
             help="Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.",
-            show_default="eer",
+            show_default="that of the export, else eer",
         ),
     ] = None,
     together: Annotated[

@@ -38,7 +38,7 @@ def serve(
         typer.Option(
             help="Threshold of the decision if a request has none: a rule (eer, fdr5%, bpcer1%) or "
             "a number.",
-            show_default="eer if the model has it",
+            show_default="that of the export, else eer if the model has it",
         ),
     ] = None,
     tta: Annotated[

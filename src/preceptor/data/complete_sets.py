@@ -40,18 +40,20 @@ def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[st
 def missing_class_notes(manifest: Manifest) -> list[str]:
     """Note for each validation and test set that lacks a class, with consequence and remedy."""
     tests, notes = manifest.eval_splits("test"), []
+    lacking = missing_classes(manifest)
+    complete = [name for name in manifest.eval_splits("val") if name not in lacking]
     auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
-    for name, missing in missing_classes(manifest).items():
+    for name, missing in lacking.items():
         classes = ", ".join(missing)
         lack = auc if name in tests else f"{auc} and cannot select"
         note = (
             f"{name}: there is no image of class {classes}, so it has {lack}; move images of "
             f"{classes} into it, or make it with `preceptor data split --hold-out`"
         )
-        if name not in tests:
+        if name not in tests and complete:
             note += (
-                ", or set `validation_negatives: val` in the study file, which scores its "
-                "positives against the negatives of val"
+                f", or set `validation_negatives: {complete[0]}` in the study file, which scores "
+                f"it against the images of {classes} in {complete[0]}"
             )
         notes.append(note)
     return notes

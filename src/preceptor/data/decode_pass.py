@@ -111,10 +111,21 @@ class DecodePass:
             with self._filling(formats, table, missing) as fill:
                 reading = FileReading(table, files, index, fill, self._workers)
                 found = reading.run(np.flatnonzero(unread), progress)
+        decoded = table.decoded(files, found)
         if complete and not found and (contents := table.contents(files)) is not None:
-            self._valid = _Valid(contents, *table.states(files))
+            self._valid = _Valid(contents, *table.states(files), decoded.image_size)
             self._are_there(contents)  # stores the views
-        return table.decoded(files, found)
+        return decoded
+
+    @property
+    def contents(self) -> FileContents | None:
+        """Content hashes of the decoded table; None if not all of its files were found valid."""
+        return None if self._valid is None else self._valid.contents
+
+    @property
+    def image_sizes(self) -> NDArray[np.int32] | None:
+        """(n, 2) width and height of the images of the decoded table; None likewise."""
+        return None if self._valid is None else self._valid.image_sizes
 
     def find(self, key: TableKey) -> CheckedTable | None:
         """Table that was found valid before, with its files unchanged and all images cached."""
@@ -202,8 +213,9 @@ class DecodePass:
 
 @dataclass(frozen=True)
 class _Valid:
-    """Table with valid files: hashes of their contents, and states of images and maps by row."""
+    """Table with valid files: content hashes, states of images and maps, and sizes by row."""
 
     contents: FileContents
     images: NDArray[np.int64]
     maps: NDArray[np.int64]
+    image_sizes: NDArray[np.int32]

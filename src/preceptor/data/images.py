@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from preceptor.data.locations.failures import LocationError
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import read_content
+from preceptor.data.pixel_formats import RefusedFormatError, open_image
 from preceptor.data.pixels import as_map, as_opaque, as_pixels
 from preceptor.errors import InputError
 
@@ -78,7 +79,7 @@ def decode_image(
     """Decode an image file, upright, with transparent pixels composited on white.
 
     Args:
-        path: File or location in any format of Pillow; the first frame is used.
+        path: File or location in a format of `pixel_formats`; the first frame is used.
         channels: 3 for RGB or 1 for grayscale (luminance).
         content: Content of the file, if it was read already.
 
@@ -147,7 +148,7 @@ def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.flo
     """Decode the luminance of a human map, upright, with transparent pixels composited on black.
 
     Args:
-        path: File or location in any format of Pillow; the first frame is used.
+        path: File or location in a format of `pixel_formats`; the first frame is used.
         content: Content of the file, if it was read already.
 
     Returns:
@@ -174,7 +175,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """Width and height of the upright image, from the header of the file.
 
     Args:
-        path: File or location in any format of Pillow.
+        path: File or location in a format of `pixel_formats`.
 
     Returns:
         (width, height) in pixels, the same as from `decode_image`.
@@ -190,7 +191,7 @@ def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[i
     """Size of the image as stored, and its EXIF orientation, from the header of the file.
 
     Args:
-        path: File or location in any format of Pillow.
+        path: File or location in a format of `pixel_formats`.
         content: Content of the file, if it was read already.
 
     Returns:
@@ -201,7 +202,7 @@ def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[i
         ImageError: The header cannot be read. Other damage is not detected.
     """
     try:
-        with _opened(path, content) as stream, Image.open(stream) as image:
+        with _opened(path, content) as stream, open_image(stream) as image:
             if image.format == "TIFF":
                 return image.size, 1
             if image.format == "PNG" and "exif" not in image.info:
@@ -238,7 +239,7 @@ def _opened(path: Path | str, content: bytes | None) -> BinaryIO:
 
 def _load(path: Path | str, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
-    with _opened(path, content) as stream, Image.open(stream) as image:
+    with _opened(path, content) as stream, open_image(stream) as image:
         return _upright(image)
 
 
@@ -274,6 +275,8 @@ def _explain(path: Path | str, error: Exception) -> ImageError:
         return error
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"
+    elif isinstance(error, RefusedFormatError):
+        reason = str(error)
     elif isinstance(error, LocationError):
         reason = error.strerror or type(error).__name__
     elif isinstance(error, IsADirectoryError):

@@ -109,6 +109,23 @@ class Manifest:
         return Manifest(found.table, place.parent, place, found.contents)
 
     @staticmethod
+    def read_unsplit(path: Path | str) -> Manifest:
+        """Read a manifest file whose splits are to be made; its column `split` is not read.
+
+        Args:
+            path: Same as in `read`.
+
+        Raises:
+            ProblemsError: The manifest is invalid, apart from its splits; files must only exist.
+        """
+        findings, place = Findings(str(path)), Path(os.path.abspath(path))
+        raw = read_table(Path(path), findings)
+        cells = raw.frame.drop(columns="split", errors="ignore")
+        checks: Checks = {"verify": False, "need": ()}
+        manifest = check_raw(RawTable(cells, raw.rows), place.parent, findings, **checks)
+        return replace(manifest, source=place)
+
+    @staticmethod
     def from_frame(
         frame: pd.DataFrame,
         root: Path | str,

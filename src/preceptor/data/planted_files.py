@@ -25,6 +25,7 @@ from preceptor.benchmark.forgeries import StampPlace
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
 from preceptor.data.locations.location import is_local, is_plain
 from preceptor.data.manifest import Manifest
+from preceptor.data.pixel_formats import open_image
 from preceptor.data.shortcut_marks import (
     Box,
     MarkKind,
@@ -232,7 +233,7 @@ def _pixels(path: str) -> Pixels:
     """Pixels of an image, (H, W, 1 or 3), as the library decodes them; uint16 if it is deeper."""
     content = read_file(path)
     decoded = decode_image(path, 3, content)
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         mode = image.mode
     if mode.startswith("I") or mode == "F":
         deep: NDArray[np.uint16] = np.rint(decode_map(path, content) * 65535.0).astype(np.uint16)

@@ -6,17 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from preceptor.data.hold_out import drawn_for_missing_classes
 from preceptor.data.manifest import Manifest
 from preceptor.data.manifest_cells import text
+from preceptor.data.stratified import Strata, assign
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_of, split_hint
 from preceptor.evaluation.units import unit_codes
-
-_Floats = NDArray[np.float64]
-_Ints = NDArray[np.int64]
 
 
 def make_splits(
@@ -28,12 +25,13 @@ def make_splits(
     """Assign every image to a split, stratified by label and source.
 
     The shares apply to the images that are not held out. The size of each split is met to within
-    the size of the largest group (to within one image without groups), and the shares of every
-    (label, source) as closely as the groups allow.
+    the size of the largest group. Without groups, it is met to within one image, and so is the
+    share of each label; the shares of every (label, source) are met as closely as this and the
+    groups allow. A label with too few images for all splits goes to the training split first.
 
     Args:
         manifest: Manifest with `label` and, if known, `source` and `group`. Existing splits are
-            replaced. `Manifest.read(path, need=())` reads a table without splits.
+            replaced; `Manifest.read_unsplit` reads a table for this.
         fractions: Share of each split, above 0, adding up to 1; names as in a manifest.
         seed: Random seed.
         hold_out: Sources that are assigned to a split of their own as a whole, such as
@@ -73,14 +71,17 @@ def make_splits(
     if free.any():
         # A group is one unit, and so is each image that has none.
         unit = unit_codes(groups.to_numpy(object), len(table))[free]
-        strata = pd.factorize(pd.MultiIndex.from_arrays([labels[free], sources[free]]))[0]
-        chosen = _assign(
+        stratum, cells = pd.factorize(pd.MultiIndex.from_arrays([labels[free], sources[free]]))
+        names = list(fractions)
+        strata = Strata(
             pd.factorize(unit)[0].astype(np.int64),
-            strata.astype(np.int64),
+            stratum.astype(np.int64),
+            pd.factorize(cells.get_level_values(0))[0].astype(np.int64),
             np.array(list(fractions.values()), dtype=np.float64),
-            np.random.default_rng(seed),
+            names.index("train") if "train" in names else None,
         )
-        split[free] = np.array(list(fractions), dtype=object)[chosen]
+        chosen = assign(strata, np.random.default_rng(seed))
+        split[free] = np.array(names, dtype=object)[chosen]
     return table.assign(split=pd.Series(split, index=table.index).astype("str"))
 
 
@@ -122,92 +123,3 @@ def _check_request(
             add(f"group {group!r}", f"it would go to {to}", "hold out all of its sources, or none")
     if problems:
         raise ProblemsError("splits", problems)
-
-
-def _assign(unit: _Ints, stratum: _Ints, shares: _Floats, generator: np.random.Generator) -> _Ints:
-    """Split of each image.
-
-    Args:
-        unit: (n,) unit of each image, 0..U-1.
-        stratum: (n,) stratum of each image, 0..H-1.
-        shares: (S,) share of each split.
-        generator: Random generator.
-
-    Returns:
-        (n,) split of each image, 0..S-1.
-    """
-    sizes = np.bincount(unit)
-    want = np.bincount(stratum)[:, None] * shares  # images of each stratum in each split
-    lack = want.copy()
-    chosen = np.full(len(sizes), -1, dtype=np.int64)
-    _assign_groups(unit, stratum, sizes, want, lack, chosen, generator)
-    _assign_singles(unit, stratum, sizes, lack, chosen, generator)
-    _level(unit, stratum, sizes, lack, chosen)
-    return chosen[unit]
-
-
-def _assign_groups(
-    unit: _Ints,
-    stratum: _Ints,
-    sizes: _Ints,
-    want: _Floats,
-    lack: _Floats,
-    chosen: _Ints,
-    generator: np.random.Generator,
-) -> None:
-    """Assign groups, largest first, to the split whose chi-square statistic decreases most."""
-    by_unit = np.argsort(unit, kind="stable")
-    ends = np.cumsum(sizes)
-    large = generator.permutation(np.flatnonzero(sizes > 1))
-    for group in large[np.argsort(-sizes[large], kind="stable")]:
-        images = by_unit[ends[group] - sizes[group] : ends[group]]
-        present, counts = np.unique(stratum[images], return_counts=True)
-        size, owed = sizes[group], lack.sum(axis=0)
-        within = counts[:, None] * (counts[:, None] - 2 * lack[present]) / want[present]
-        overall = size * (size - 2 * owed) / want.sum(axis=0)
-        split = int(np.argmin(within.sum(axis=0) + overall))
-        chosen[group] = split
-        lack[present, split] -= counts
-
-
-def _assign_singles(
-    unit: _Ints,
-    stratum: _Ints,
-    sizes: _Ints,
-    lack: _Floats,
-    chosen: _Ints,
-    generator: np.random.Generator,
-) -> None:
-    """Assign single images by stratum, in proportion to the missing counts of the splits."""
-    single = np.flatnonzero(sizes[unit] == 1)
-    single = generator.permutation(single)
-    single = single[np.argsort(stratum[single], kind="stable")]
-    starts = np.flatnonzero(np.diff(stratum[single], prepend=-1))
-    carry = np.zeros(lack.shape[1])
-    for images in np.split(single, starts[1:]) if len(single) else []:
-        level = stratum[images[0]]
-        owed = np.maximum(lack[level], 0)
-        quota = owed * (len(images) / owed.sum())
-        counts = np.floor(quota + 1e-9).astype(np.int64)
-        rest = len(images) - int(counts.sum())
-        counts[np.argsort(-(quota - counts + carry), kind="stable")[:rest]] += 1
-        carry += quota - counts
-        chosen[unit[images]] = np.repeat(np.arange(len(counts)), counts)
-        lack[level] -= counts
-
-
-def _level(unit: _Ints, stratum: _Ints, sizes: _Ints, lack: _Floats, chosen: _Ints) -> None:
-    """Move units from the fullest to the emptiest split until all sizes are within the bound.
-
-    The bound is the size of the largest unit. Each move decreases the sum of squared deviations, so
-    that the loop terminates. The moved unit is the one that improves the strata most.
-    """
-    bound = sizes.max() + 1e-6
-    while np.abs(owed := lack.sum(axis=0)).max() > bound:
-        full, empty = int(np.argmin(owed)), int(np.argmax(owed))
-        gain = np.bincount(unit, (lack[:, empty] - lack[:, full])[stratum]) / sizes
-        moved = int(np.argmax(np.where(chosen == full, gain, -np.inf)))
-        counts = np.bincount(stratum[unit == moved], minlength=len(lack))
-        chosen[moved] = empty
-        lack[:, full] += counts
-        lack[:, empty] -= counts

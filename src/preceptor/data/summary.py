@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from preceptor.data.images import image_size
 from preceptor.data.locations.read import reading_threads
@@ -15,11 +17,12 @@ from preceptor.runtime.cores import core_count
 _COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
 
 
-def summary_table(manifest: Manifest) -> pd.DataFrame:
+def summary_table(manifest: Manifest, sizes: NDArray[np.int32] | None = None) -> pd.DataFrame:
     """Summary of each split: numbers of images, classes, sources and groups, and image sizes.
 
     Args:
-        manifest: Manifest; the headers of its images are read for their sizes.
+        manifest: Manifest.
+        sizes: (n, 2) width and height of its images; None = they are read from the headers.
 
     Returns:
         One row per split, in order of appearance. Columns: `images`, one for each class,
@@ -30,9 +33,8 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
         ImageError: The header of an image cannot be read.
     """
     table = manifest.table
-    paths = table["path"].tolist()
-    with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
-        sizes = pd.Series(list(pool.map(image_size, paths)), dtype=object)
+    by_row = _read_sizes(manifest) if sizes is None else list(map(tuple, sizes.tolist()))
+    all_sizes = pd.Series(by_row, dtype=object)
     rows = {}
     for split, part in table.groupby("split", sort=False):
         labels = part["label"].value_counts()
@@ -43,11 +45,18 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
         row["with map"] = int((part["saliency"] != "").sum())
         for column in ("source", "group"):
             row[f"{column}s"] = part.loc[part[column] != "", column].nunique()
-        row["sizes"] = _span(sizes[part.index])
+        row["sizes"] = _span(all_sizes[part.index])
         rows[str(split)] = row
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index.name = "split"
     return summary
+
+
+def _read_sizes(manifest: Manifest) -> list[tuple[int, int]]:
+    """Sizes of all images, from their headers."""
+    paths = manifest.table["path"].tolist()
+    with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
+        return list(pool.map(image_size, paths))
 
 
 def _span(sizes: Iterable[tuple[int, int]]) -> str:

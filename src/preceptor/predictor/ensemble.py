@@ -44,6 +44,21 @@ class Ensemble:
         """Number of images per call at which all networks are fast."""
         return min(network.batch_size for network in self._networks)
 
+    def check_maps(self, map_class: int | None) -> None:
+        """Check that maps of a class can be computed, before images are.
+
+        Args:
+            map_class: Class; None = as in `__call__`.
+
+        Raises:
+            InputError: A model has no maps of this class.
+        """
+        # Maps of all networks are of one class, which need not be the most probable one of each.
+        several = len(self._networks) > 1 and map_class is None and self.info.positive is None
+        for network in self._networks:
+            for one in range(len(self.info.classes)) if several else (map_class,):
+                network.check_maps(one)
+
     def __call__(
         self,
         canvases: Mapping[ImageFormat, NDArray[np.uint8]],

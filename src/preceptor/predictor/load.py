@@ -41,8 +41,9 @@ def load(
         model: Model folder, such as `best`, or ONNX file of `preceptor export`; or several, whose
             probabilities and normalized maps are averaged.
         threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
-            None = eer if the model has it, else the decision is the most probable class. An
-            ensemble has no rules, since those of its models do not hold for the mean.
+            None = that of the export for an exported file, else eer if the model has it, else the
+            decision is the most probable class. An ensemble has no rules, since those of its
+            models do not hold for the mean.
         tta: Test-time augmentation: means over the eight flips and quarter turns of the image.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.

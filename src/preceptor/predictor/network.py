@@ -54,6 +54,16 @@ class Network(Protocol):
     def batch_size(self) -> int:
         """Number of images per call at which the network is fast."""
 
+    def check_maps(self, map_class: int | None) -> None:
+        """Check that maps of a class can be computed, before images are.
+
+        Args:
+            map_class: Class; None = as in `__call__`.
+
+        Raises:
+            InputError: The model has no maps of this class.
+        """
+
     def __call__(
         self,
         images: NDArray[np.uint8],

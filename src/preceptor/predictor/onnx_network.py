@@ -13,7 +13,8 @@ from preceptor.errors import InputError, reason
 from preceptor.predictor.inference_probe import probe_batch_size
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.network import NetworkOutput
-from preceptor.predictor.sealed_file import CARD_KEY, INFO_KEY, read_sealed
+from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY, read_sealed
+from preceptor.predictor.threshold import with_export_threshold
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -40,6 +41,7 @@ class OnnxNetwork:
         threads: int | None = None,
         batch_size: int | None = None,
     ) -> None:
+        self._path = path
         content = read_sealed(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised as well
@@ -65,7 +67,8 @@ class OnnxNetwork:
             self._cuda = False
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
-            self.info = ModelInfo.from_json(metadata.get(INFO_KEY, ""))
+            info = ModelInfo.from_json(metadata.get(INFO_KEY, ""))
+            self.info = with_export_threshold(info, metadata.get(EXPORT_KEY, ""))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         self.card: str = metadata.get(CARD_KEY, "")
@@ -81,6 +84,13 @@ class OnnxNetwork:
     @cached_property
     def _probed_batch_size(self) -> int:
         return probe_batch_size(self, self.info.image_format, gpu=self._cuda)
+
+    def check_maps(self, map_class: int | None) -> None:
+        """Check that maps of a class can be computed, see `Network.check_maps`."""
+        info = self.info
+        known = len(info.classes) == 2 or map_class is None or map_class == info.positive_index
+        if info.map_kind != "none" and not known:
+            raise self._no_maps()
 
     def __call__(
         self,
@@ -124,13 +134,19 @@ class OnnxNetwork:
         if not other.any():
             return raw_map
         if len(self.info.classes) != 2:
-            classes = self.info.classes
-            has = "the most probable class" if positive is None else repr(classes[positive])
-            raise InputError(
-                f"{self.info.backbone}: the exported file has the maps of {has} only, and not of "
-                f"{classes[wanted[other][0]]!r}; use the model folder for others"
-            )
+            raise self._no_maps()
         return np.where(other[:, None, None], -raw_map, raw_map)
+
+    def _no_maps(self) -> InputError:
+        """Error for maps of other classes than those of the file."""
+        if self.info.positive is None:
+            has, others = "the most probable class", "of a given class, with tta or of ensembles"
+        else:
+            has, others = repr(self.info.positive), "of another class"
+        return InputError(
+            f"{self._path}: the exported file has the maps of {has} only; maps {others} need the "
+            "model folder; use it, or leave out the maps"
+        )
 
 
 def _uses_cuda(device: str) -> bool:

@@ -200,7 +200,7 @@ class Predictor:
         A batch consists of the next `batch_size` inputs, of which some may be bad, so that results
         do not depend on where an iteration starts. Other arguments as in `__call__`.
         """
-        wanted = self._map_index(map_of)
+        wanted = self._map_index(map_of, maps=maps)
         _check_at(at)
         size = batch_size or self.batch_size
         for decoded in self._decoded(images, size):
@@ -225,7 +225,18 @@ class Predictor:
             InputError: There is no class `map_of` or size `at`.
         """
         _check_at(at)
-        return self._predict(decoded, at, self._map_index(map_of), maps)
+        return self._predict(decoded, at, self._map_index(map_of, maps=maps), maps)
+
+    def check_maps(self, map_of: str | None = None) -> None:
+        """Check that maps can be computed, before images are.
+
+        Args:
+            map_of: Class of the maps, see `__call__`.
+
+        Raises:
+            InputError: There is no class `map_of`, or an exported file lacks its maps.
+        """
+        self._map_index(map_of, maps=True)
 
     def _predict(
         self, decoded: Sequence[Canvases], at: At, wanted: int | None, maps: bool
@@ -245,13 +256,17 @@ class Predictor:
             )
         return Predictions(self.info, out, sizes, self.threshold, classes, at)
 
-    def _map_index(self, name: str | None) -> int | None:
-        if name is None:
-            return None
-        if name not in self.info.classes:
-            known = ", ".join(self.info.classes)
-            raise InputError(f"map_of {name!r} is not a class of the model; it has {known}")
-        return self.info.classes.index(name)
+    def _map_index(self, name: str | None, *, maps: bool) -> int | None:
+        """Class of the maps, of which the networks have maps."""
+        index = None
+        if name is not None:
+            if name not in self.info.classes:
+                known = ", ".join(self.info.classes)
+                raise InputError(f"map_of {name!r} is not a class of the model; it has {known}")
+            index = self.info.classes.index(name)
+        if maps:
+            self._ensemble.check_maps(index)
+        return index
 
     def _decoded(
         self, images: Iterable[ImageInput], size: int

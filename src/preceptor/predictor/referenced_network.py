@@ -36,6 +36,10 @@ class ReferencedNetwork:
         """Number of images per call at which the network is fast."""
         return self._network.batch_size
 
+    def check_maps(self, map_class: int | None) -> None:
+        """Check that maps of a class can be computed, see `Network.check_maps`."""
+        self._network.check_maps(map_class)
+
     def __call__(
         self,
         images: NDArray[np.uint8],

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import replace
 
 from preceptor.errors import InputError
+from preceptor.predictor.json_keys import is_number, no_constant
 from preceptor.predictor.model_info import ModelInfo
 
 DEFAULT_RULE = "eer"
+EXPORT_RULE = "export"
+"""Name of the threshold by which an exported file decides, if it is not that of `DEFAULT_RULE`."""
 # fdr5% and bpcer5% are both the false positive rate: BPCER is its name in presentation attack
 # detection.
 _PERCENT = re.compile(r"(?:fdr|bpcer)=?(\d*\.?\d+)%")
@@ -20,7 +25,8 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
 
     Args:
         threshold: Name of a rule, as in `model.json` (eer, fdr=0.05) or with a percentage (fdr5%,
-            bpcer5%); a number from 0 to 1; or None, which is eer for models that have it.
+            bpcer5%); a number from 0 to 1; or None, which is the threshold of the export for
+            exported files, else eer for models that have it.
         info: Description of the model.
 
     Returns:
@@ -38,7 +44,7 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
         [0.4, 0.7, 0.7, 0.25, 0.5]
     """
     if threshold is None:
-        return info.thresholds.get(DEFAULT_RULE)
+        return info.thresholds.get(EXPORT_RULE, info.thresholds.get(DEFAULT_RULE))
     if info.positive is None:
         raise InputError(
             f"threshold {threshold!r}: the model has no positive class; remove the threshold, and "
@@ -62,6 +68,28 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
             "or give a number"
         )
     return info.thresholds[name]
+
+
+def with_export_threshold(info: ModelInfo, text: str) -> ModelInfo:
+    """Description of an exported model with the threshold by which the file decides.
+
+    Args:
+        info: Description of the model.
+        text: Settings of the export, as JSON.
+
+    Raises:
+        InputError: The text is no JSON with a threshold.
+    """
+    try:
+        settings = json.loads(text, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the settings of the export are not JSON: {error}") from error
+    threshold = settings.get("threshold", "") if isinstance(settings, dict) else ""
+    if threshold is not None and not is_number(threshold):
+        raise InputError("the settings of the export have no threshold that is a number or null")
+    if threshold is None or threshold == info.thresholds.get(DEFAULT_RULE):
+        return info
+    return replace(info, thresholds={**info.thresholds, EXPORT_RULE: float(threshold)})
 
 
 def rule_name(name: str) -> str:

@@ -84,6 +84,9 @@ class TorchNetwork:
 
         return probe_batch_size(compute, self.info.image_format, gpu=self._device.type != "cpu")
 
+    def check_maps(self, map_class: int | None) -> None:
+        """Accept all classes, see `Network.check_maps`."""
+
     def __call__(
         self,
         images: NDArray[np.uint8],

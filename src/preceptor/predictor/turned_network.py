@@ -39,6 +39,15 @@ class TurnedNetwork:
         """Number of images per call at which the network is fast."""
         return self._network.batch_size
 
+    def check_maps(self, map_class: int | None) -> None:
+        """Check that maps of a class can be computed, see `Network.check_maps`."""
+        # Maps of all turns are of one class, which need not be the most probable one of each turn.
+        if map_class is None and self.info.positive is None:
+            for one in range(len(self.info.classes)):
+                self._network.check_maps(one)
+        else:
+            self._network.check_maps(map_class)
+
     def __call__(
         self,
         images: NDArray[np.uint8],

@@ -192,6 +192,7 @@ class ServedModel:
             device=settings.device,
             trusted_keys=settings.trusted_keys,
         )
+        predictor.check_maps()  # rather than when a request asks for them
         # The probe of the batch size also makes the first request as fast as the others.
         return LoadedModel(predictor, revision, settings.batch_size or predictor.batch_size)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from preceptor.data.importers.color_names import Color
 from preceptor.data.importers.shapes import MAX_PIXELS, Mask, Pixels
+from preceptor.data.pixel_formats import open_image
 
 # More colors in one image are those of a picture, not of classes.
 _MOST = 256
@@ -18,7 +19,7 @@ _MOST = 256
 def open_mask(path: Path) -> Image.Image | str:
     """Decoded mask image as stored, or what is wrong with the file."""
     try:
-        with path.open("rb") as stream, Image.open(stream) as image:
+        with path.open("rb") as stream, open_image(stream) as image:
             if image.size[0] * image.size[1] > MAX_PIXELS:
                 return "too large to decode safely"
             image.load()

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from preceptor.data.importers.json_stream import read_json
 from preceptor.data.importers.json_values import pairs, shown, size_of, text_of
@@ -32,6 +31,7 @@ from preceptor.data.importers.shapes import (
 )
 from preceptor.data.importers.source_files import files_of, root_of
 from preceptor.data.importers.split_words import split_in
+from preceptor.data.pixel_formats import open_image
 from preceptor.errors import InputError
 
 _LEAST = {
@@ -162,7 +162,7 @@ def _mask(value: Any, points: Floats) -> Shape | str:
     (left, top), (right, bottom) = np.rint(points[:2]).astype(np.int64).tolist()
     size = (right - left + 1, bottom - top + 1)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             # The last pixel belongs to the mask in files of LabelMe 5; a size without it is
             # accepted too, as other writers leave it out.
             if image.size not in (size, (size[0] - 1, size[1] - 1)):

@@ -1,0 +1,96 @@
+"""Notes on the values of images and maps that are decoded, and probably not as they were meant."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from preceptor.data.images import ImageError, decode_map, load_image, read_file
+from preceptor.data.locations.read import reading_threads
+from preceptor.data.manifest import Manifest
+from preceptor.data.pixel_formats import open_image
+from preceptor.runtime.cores import core_count
+
+EXAMINED = 64
+"""Number of images, and of maps, that are examined at most: a file format is that of many files."""
+# Values of 14 bits in files of 16 bits are decoded as 64 of 256 gray levels.
+_FEW_BITS = 2**14
+# Difference of the channels of a pixel, and share of such pixels, from which on a map is in color:
+# the lossy colors of JPEG files of gray images differ less.
+_COLOR, _COLORED = 32, 0.01
+
+_Found = TypeVar("_Found")
+
+
+def value_notes(manifest: Manifest) -> list[str]:
+    """Notes on 16-bit images of few bits and on maps in color, one line each.
+
+    Args:
+        manifest: Manifest whose files are valid; at most `EXAMINED` images and maps are read.
+    """
+    return [*_deep_notes(manifest), *_color_notes(manifest)]
+
+
+def _deep_notes(manifest: Manifest) -> list[str]:
+    found = _examined(manifest.table["path"], _largest)
+    deep = [one for one in found if one is not None]
+    if not deep or (largest := max(deep)) >= _FEW_BITS:
+        return []
+    levels = round(largest / 65535 * 255) + 1
+    return [
+        f"{_of(len(deep), len(found), 'image')} 16 bits and no value above {largest:,}: 16 bits "
+        f"are decoded by their full range, so that {levels} gray levels are left; scale the images "
+        "to the full range"
+    ]
+
+
+def _color_notes(manifest: Manifest) -> list[str]:
+    maps = manifest.table["saliency"]
+    found = _examined(maps[maps != ""], _is_colored)
+    if not any(found):
+        return []
+    return [
+        f"{_of(sum(found), len(found), 'human map')} colors: a map is read by its luminance, which "
+        "does not increase with the value in heat maps (the red of jet is darker than its yellow); "
+        "save maps as grayscale, bright in the relevant regions"
+    ]
+
+
+def _of(count: int, examined: int, what: str) -> str:
+    """Beginning of a note: the number of files, and of which."""
+    return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
+
+
+def _examined(paths: pd.Series, look: Callable[[str], _Found]) -> list[_Found]:
+    """What is found of files at equal distances; files that are gone meanwhile are left out."""
+    places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), EXAMINED)).round())
+    chosen = [str(paths.iloc[int(at)]) for at in places]
+
+    def found(path: str) -> list[_Found]:
+        try:
+            return [look(path)]
+        except ImageError:
+            return []
+
+    with ThreadPoolExecutor(reading_threads(chosen, core_count())) as pool:
+        return [one for several in pool.map(found, chosen) for one in several]
+
+
+def _largest(path: str) -> int | None:
+    """Largest value of an image of 16 bits; None for others."""
+    content = read_file(path)
+    with open_image(io.BytesIO(content)) as image:
+        if not image.mode.startswith("I"):
+            return None
+    return round(float(decode_map(path, content).max()) * 65535)
+
+
+def _is_colored(path: str) -> bool:
+    """Whether a map has more colors than those of a compressed gray image."""
+    pixels = np.asarray(load_image(path)).astype(np.int16)
+    return bool((np.ptp(pixels, axis=2) > _COLOR).mean() > _COLORED)
