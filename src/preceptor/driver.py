@@ -176,6 +176,7 @@ def run_study(
 
 @dataclass
 class _Observer:
+        self.status.chosen()
     """Observer that passes events of steps to the status, the trackers, the result and the log."""
 
     study: StudyPlan

@@ -98,7 +98,7 @@ def reopen(folder: str | Path) -> StudyPlan:
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
     opened = read_study(study, folder)
-    _replay(opened)
+    replay(opened)
     return opened
 
 
@@ -141,7 +141,7 @@ def _was_checked(study: StudyConfig, out: Path) -> bool:
     return before.model_copy(update={"speed": study.speed}) == study
 
 
-def _replay(study: StudyPlan) -> Graph:
+def replay(study: StudyPlan) -> Graph:
     """Graph of a study with its finished steps: selections are made, nothing is computed."""
     graph = Graph(study.start())
     while (step := graph.take()) is not None:
@@ -158,7 +158,7 @@ def _replay(study: StudyPlan) -> Graph:
 def _is_done(study: StudyPlan) -> bool:
     """Whether every step has finished, without verification of checksums."""
     try:
-        graph = _replay(study)
+        graph = replay(study)
     except (InputError, OSError, ValueError):  # what is damaged, the scheduler makes again
         return False
     return len(graph.done) == len(graph.steps)
