@@ -16,22 +16,27 @@ from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.auto_speed import decide_speed
+from preceptor.study.auto_speed import Measure, decide_speed
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
-from preceptor.study.planned_runs import write_planned_runs
+from preceptor.study.planned_runs import read_planned_runs, write_planned_runs
 from preceptor.study.protocol import Protocol
 from preceptor.study.run_configs import plain_run
 from preceptor.study.selection import read_choices
-from preceptor.study.steps import Select, Selection
+from preceptor.study.steps import Select
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import image_formats
 
 
 def open_study(
-    study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
+    study: StudyConfig,
+    out: Path,
+    *,
+    run: bool,
+    report_to: Callable[[str], None],
+    measure: Measure | None = None,
 ) -> StudyPlan:
     """Read the manifests, check the study and make its plan.
 
@@ -41,6 +46,7 @@ def open_study(
         run: Whether the study will be run: all images not verified by an earlier start are decoded,
             image caches are filled, and settings that are auto are measured.
         report_to: Function that receives lines of progress.
+        measure: Function that measures settings that are auto, see `decide_speed`.
 
     Raises:
         InputError: The study is invalid; all problems are listed if possible.
@@ -62,7 +68,7 @@ def open_study(
             ):
                 report_to(f"note: {note}")
     _raise(problems)
-    plans = _plans(study, opened, out, report_to=report_to, probe=run)
+    plans = _plans(study, opened, out, report_to=report_to, probe=run, measure=measure)
     if resumed and not _is_done(_plans(plans.config, opened, out)):
         for name, own in study.by_domain().items():
             with _collected(problems, name):
@@ -99,7 +105,7 @@ def reopen(folder: str | Path) -> StudyPlan:
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
     opened = read_study(study, folder)
-    _replay(opened)
+    replay(opened)
     return opened
 
 
@@ -116,12 +122,15 @@ def _plans(
     *,
     report_to: Callable[[str], None] = lambda line: None,
     probe: bool = False,
+    measure: Measure | None = None,
 ) -> StudyPlan:
     """Plan of a study on its manifests, with the choices of an earlier start."""
     manifests = [one.first.manifest for one in opened.values()]
-    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
-    choices = read_choices(out / "selection.json", list(opened))
     store = study.store_of(out)
+    study = decide_speed(
+        study, manifests, store, out / "study.yaml", report_to, probe=probe, measure=measure
+    )
+    choices = read_choices(out / "selection.json", list(opened))
     plans = {
         name: Plan(
             Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})
@@ -142,7 +151,7 @@ def _was_checked(study: StudyConfig, out: Path) -> bool:
     return before.model_copy(update={"speed": study.speed}) == study
 
 
-def _replay(study: StudyPlan) -> Graph:
+def replay(study: StudyPlan) -> Graph:
     """Graph of a study with its finished steps: selections are made, nothing is computed."""
     graph = Graph(study.start())
     while (step := graph.take()) is not None:
@@ -159,7 +168,7 @@ def _replay(study: StudyPlan) -> Graph:
 def _is_done(study: StudyPlan) -> bool:
     """Whether every step has finished, without verification of checksums."""
     try:
-        graph = _replay(study)
+        graph = replay(study)
     except (InputError, OSError, ValueError):  # what is damaged, the scheduler makes again
         return False
     return len(graph.done) == len(graph.steps)
@@ -194,24 +203,42 @@ def _notes(workspaces: Workspaces, *, values: bool) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _name(selection: Selection) -> str:
-    return selection.name
+def write_progress(study: StudyPlan, out: Path, *, complete: bool = False) -> None:
+    """Write the runs known so far, and the choices as `write_choices`; a full disk is ignored.
 
-
-def write_progress(study: StudyPlan, out: Path) -> None:
-    """Write the runs known so far, and the choices as `write_choices`; a full disk is ignored."""
+    Args:
+        study: Plan of the study.
+        out: Study folder.
+        complete: Whether all steps have finished. Otherwise a list that has all of these runs, of
+            an earlier start, is kept.
+    """
+    runs = study.planned_runs()
     with contextlib.suppress(OSError):
-        write_planned_runs(study.planned_runs(), out)
-    write_choices(study, out)
+        if complete or not {(one.id, one.domain) for one in runs} <= _listed(out):
+            write_planned_runs(runs, out)
+    write_choices(study, out, complete=complete)
 
 
-def write_choices(study: StudyPlan, out: Path) -> None:
-    """Write the choices made so far to `selection.json`; a full disk is ignored."""
-    chosen = {
+def _listed(out: Path) -> set[tuple[str, str]]:
+    """Ids and domains of the runs that a study folder lists."""
+    return {(one.id, one.domain) for one in read_planned_runs(out) or ()}
+
+
+def write_choices(study: StudyPlan, out: Path, *, complete: bool = False) -> None:
+    """Write the choices made so far to `selection.json`; a full disk is ignored.
+
+    Args:
+        study: Plan of the study.
+        out: Study folder.
+        complete: Whether all steps have finished. Otherwise remembered choices that were not made
+            again are written, too.
+    """
+    chosen = {}
+    for domain, plan in study.plans.items():
+        found = {} if complete else dict(plan.remembered)
+        found |= {one.name: choice for one, choice in plan.choices.items()}
         # In an order that does not depend on the order of execution.
-        domain: {one.name: plan.choices[one].as_dict() for one in sorted(plan.choices, key=_name)}
-        for domain, plan in study.plans.items()
-    }
+        chosen[domain] = {name: found[name].as_dict() for name in sorted(found)}
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not stop the running steps
         write_atomically(out / "selection.json", text + "\n")

@@ -5,15 +5,26 @@ from __future__ import annotations
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
+from preceptor.inference import annotate, plugin_method
+from preceptor.inference.shards import Shard
+from preceptor.maps.store import MapStore, read_store
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Train
+from preceptor.study.steps import MakeMaps, Step, Train
+from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import read_study
+from preceptor.training.run import train
 from tests.datasets import squares
 
 
@@ -45,3 +56,51 @@ def test_a_run_whose_given_maps_were_edited_meanwhile_is_refused(tmp_path: Path)
     with pytest.raises(InputError, match="have changed since the study was started"):
         perform(step, store, there)
     assert not (store / "runs").exists()
+
+
+def smooth(model: Any, images: Tensor, classes: Tensor) -> Tensor:
+    """Maps that depend on random numbers, as those of SmoothGrad do."""
+    return images.mean(1)[:, ::8, ::8] + torch.rand(len(images), 4, 4)
+
+
+def test_maps_do_not_depend_on_what_the_process_has_done_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_method, "installed_plugin", lambda *_: None)
+    monkeypatch.setattr(plugin_method, "load_plugin", lambda _: smooth)
+    monkeypatch.setattr(annotate, "check_method", lambda _: None)
+    manifest = squares(tmp_path / "data", size=(16, 16))
+    workspaces = Workspaces({0: manifest}, {manifest: tmp_path / "cache"})
+    config = RunConfig.model_validate(
+        {
+            "manifest": manifest,
+            "backbone": "test_byobnet",
+            "positive": "marked",
+            "alpha": 1.0,
+            "maps": {"kind": "none"},
+            "training": {"input_size": 32, "epochs": 1, "schedule": "constant"},
+        }
+    )
+    run = train(config, tmp_path / "runs", workspace=workspaces.at(manifest))
+
+    def made(method: Any, name: str) -> MapStore:
+        rise = RiseSettings(max_masks=64) if method == "rise" else None
+        work = MakeMaps(config, run.id, method, False, rise, Shard("train", 0, 20))
+        perform(Step(name, work, "maps"), tmp_path, workspaces)
+        return read_store(tmp_path / "maps" / name)
+
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for method in ("smooth", "cam", "rise"):
+            torch.use_deterministic_algorithms(False)
+            torch.manual_seed(0)
+            one = made(method, f"{method} one")
+            assert torch.are_deterministic_algorithms_enabled()  # as after a training
+            torch.manual_seed(1)
+            torch.rand(7)
+            other = made(method, f"{method} other")
+            np.testing.assert_array_equal(one.maps, other.maps)
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
+    noise = made("smooth", "again").maps
+    assert (noise[:4] != noise[16:]).all()  # other random numbers in the second call

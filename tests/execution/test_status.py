@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
+from rich.console import Console
+
+from preceptor.cli.terminal import tell_status
 from preceptor.execution.graph import Graph
 from preceptor.execution.status import StudyStatus, read_status
 from preceptor.report.write import write_results
-from preceptor.study.steps import AverageMaps, Failure, Step
+from preceptor.study.stages import first_steps
+from preceptor.study.steps import AverageMaps, Failure, Select, Step
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
 from tests.studies import study, walk, write_down
+from tests.study.scored_plan import scored_plan, write_scores
 
 
 def small(folder: Path) -> StudyPlan:
@@ -60,3 +68,38 @@ def test_a_step_that_has_finished_since_is_told_apart_by_its_id(tmp_path: Path) 
             "blocked": False,
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("best", "changes"),
+    [
+        (0.5, {"alphas": [0.01, 0.1, 0.5]}),
+        (0.1, {"alphas": [0.5, 0.1], "variants": {"keep": {"human_maps": "keep"}}}),
+        (0.1, {"alphas": [0.9, 0.1], "controls": ["centre", "pca"], "search": "racing"}),
+    ],
+)
+def test_a_finished_study_is_called_finished(
+    best: float, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Other α are chosen than those of which the steps were foreseen."""
+    plan, out = scored_plan(tmp_path, seeds=4, **changes), tmp_path / "out"
+    out.mkdir()
+    status, graph = StudyStatus(StudyPlan.of(plan), out), Graph(first_steps(plan))
+    said = ""
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+            graph.finish(step.id)
+            status.chosen()
+            continue
+        status.started(step)
+        write_scores(plan, step, lambda arm: 3 - abs(arm.alpha - best))
+        graph.finish(step.id)
+        said = status.finished(step, graph)
+    assert said.startswith(f"[{graph.total}/{graph.total}] ")
+    assert status.status.left == pytest.approx(0, abs=1e-3)
+    status.count(graph)
+    console = Console(file=io.StringIO(), width=100)
+    tell_status(*read_status(out), console)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().startswith("finished")

@@ -16,7 +16,7 @@ import pytest
 
 from preceptor.errors import HeldError, InputError, LeaseLostError
 from preceptor.runtime import leases
-from preceptor.runtime.leases import holder_of, lease
+from preceptor.runtime.leases import holder_of, lease, lease_after_silence
 
 HOLD = """
 import sys, time
@@ -317,3 +317,32 @@ def test_a_lease_that_is_gone_for_good_is_lost(tmp_path: Path) -> None:
         (tmp_path / ".run.lease").unlink()
         with pytest.raises(LeaseLostError):
             held.check()
+
+
+def test_a_process_that_the_system_hides_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """With hidepid=2, /proc has no folder of another user's process."""
+    (tmp_path / "self").mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert leases._start_of(process.pid, tmp_path) == 0
+        assert leases._start_of(1, tmp_path) == 0  # of root
+        process.kill()
+    assert leases._start_of(process.pid, tmp_path) == -1
+    here = leases.Holder("t", leases._machine(), "host", 1, started=7)
+    assert here.died_here  # process 1 has started at another time
+
+
+def test_a_holder_that_was_killed_elsewhere_is_waited_for_and_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with holding(folder) as process:
+        path = of_another_machine(folder)
+        started = time.monotonic()
+        with pytest.raises(HeldError, match="process 1 on far"), lease_after_silence(folder):
+            pass
+        assert time.monotonic() - started < leases.DEAD_AFTER / 2  # it beats
+        process.kill()
+    silent_for(path, leases.DEAD_AFTER - 1)
+    with lease_after_silence(folder) as held:
+        held.check()
+    assert left(folder) == []

@@ -21,7 +21,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.selection import Choice
 from preceptor.study.stages import first_steps
-from preceptor.study.steps import Arm, Select, Selection, Train
+from preceptor.study.steps import Arm, Select, Selection, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 
@@ -47,10 +47,8 @@ def table(separation: float, seed: int, images: int = 60) -> pd.DataFrame:
     )
 
 
-def finished(
-    folder: Path, separation: Callable[[Arm], float], **changes: Any
-) -> tuple[Plan, dict[str, Train]]:
-    """A study whose trainings have the given separation, and the trainings that it asked for."""
+def scored_plan(folder: Path, **changes: Any) -> Plan:
+    """The plan of a study of which nothing has been done."""
     values: dict[str, Any] = {
         "manifest": str(squares(folder / "data")),
         "positive": "marked",
@@ -65,18 +63,31 @@ def finished(
         "training": {"input_size": 32},
     }
     study = parse_config(values | changes, StudyConfig)
-    plan = Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
+    return Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
+
+
+def write_scores(plan: Plan, step: Step, separation: Callable[[Arm], float]) -> None:
+    """The result of a training, in place of the training; of other steps nothing."""
+    if isinstance(step.work, Train):
+        made = step.folder(plan.protocol.store)
+        made.mkdir(parents=True)
+        apart = separation(step.work.arm)
+        table(apart, step.work.config.seed).to_parquet(made / "scores.parquet")
+        finish(made, {"metrics": {"epoch": 1, "val_auc": 0.5}})
+
+
+def finished(
+    folder: Path, separation: Callable[[Arm], float], **changes: Any
+) -> tuple[Plan, dict[str, Train]]:
+    """A study whose trainings have the given separation, and the trainings that it asked for."""
+    plan = scored_plan(folder, **changes)
     graph, trained = Graph(first_steps(plan)), dict[str, Train]()
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
             graph.add(step.work.choose())
         elif isinstance(step.work, Train):
             trained[step.id] = step.work
-            made = step.folder(plan.protocol.store)
-            made.mkdir(parents=True)
-            apart = separation(step.work.arm)
-            table(apart, step.work.config.seed).to_parquet(made / "scores.parquet")
-            finish(made, {"metrics": {"epoch": 1, "val_auc": 0.5}})
+            write_scores(plan, step, separation)
         graph.finish(step.id)
     assert len(graph.done) == len(graph.steps)
     return plan, trained

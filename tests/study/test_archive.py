@@ -132,3 +132,25 @@ def test_what_is_no_study_and_what_exists_are_refused(study: Path, tmp_path: Pat
     with pytest.raises(InputError, match="no weights file"):
         archive_study(shared, tmp_path / "out", weights="w.safetensors")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_of_a_study_whose_data_were_moved_has_all_runs(
+    study: Path, tmp_path: Path
+) -> None:
+    """Ids do not depend on the place of the data, and records name the one of their training."""
+    moved = tmp_path / "study"
+    shutil.copytree(study, moved)
+    values = yaml.safe_load((moved / "study.yaml").read_text())
+    old = values["manifest"]
+    shutil.copytree(Path(old).parent, tmp_path / "new")
+    values["manifest"] = str(tmp_path / "new" / "manifest.csv")
+    (moved / "study.yaml").write_text(yaml.safe_dump(values))
+    steps = archive_study(moved, tmp_path / "archive", manifest="data/manifest.csv")
+    assert steps == len(list((study / "store").rglob("run.json")))
+    records = list((tmp_path / "archive" / "store").rglob("run.json"))
+    assert not [one for one in records if old in one.read_text()]
+
+    (moved / "planned_runs.json").unlink()
+    with pytest.raises(InputError, match=r"planned_runs\.json is missing or damaged, and "):
+        archive_study(moved, tmp_path / "other", manifest="data/manifest.csv")
+    assert not (tmp_path / "other").exists()

@@ -373,3 +373,13 @@ def test_a_study_names_what_is_wrong_with_its_variants(draws: Path) -> None:
     one = protocol(draws, variants={"few": {"guide_classes": ["nobody"]}})
     with pytest.raises(InputError, match=r"variants\.few\.guide_classes: \['nobody'\]"):
         check_study(one.study, one.workspaces)
+
+
+def test_the_members_of_a_later_generation_wait_for_its_maps_alone(draws: Path) -> None:
+    """They are trained at the same time."""
+    steps = chain(protocol(draws), committee=2, generations=2)
+    committees = [step for step in steps if step.kind == "committee"]
+    trained = [step for step in steps if isinstance(step.work, Train)]
+    later = [step for step in trained if arm(step).role == "generation"]
+    assert len(later) == 2
+    assert {step.needs for step in later} == {(committees[0].id,)}

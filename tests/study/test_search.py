@@ -22,7 +22,7 @@ from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
 from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train
-from tests.study.scored_plan import ALPHAS, SEEDS, final, finished, table
+from tests.study.scored_plan import ALPHAS, SEEDS, final, finished, scored_plan, table
 
 
 def searched(plan: Plan) -> set[tuple[str, float, int]]:
@@ -160,3 +160,15 @@ def test_a_second_start_remembers_every_comparison(tmp_path: Path) -> None:
     assert all(again.choices[key] is not None for key in plan.choices)
     reason = again.choices[Selection("", "student", "test_byobnet")].reason
     assert reason.count("Dropped") == 1
+
+
+def test_comparisons_before_the_last_do_not_wait_for_the_students(tmp_path: Path) -> None:
+    """Only the choice itself is followed by scores of test sets, which wait for the Students."""
+    steps = [step for step in first_steps(scored_plan(tmp_path, search="racing")) if step.needs]
+    waits = {
+        step.id: [need for need in step.needs if need.startswith("select:")]
+        for step in steps
+        if step.kind == "select"
+    }
+    assert waits
+    assert not any(waits.values()), waits

@@ -24,6 +24,7 @@ from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import damaged_files, read_record, read_scores
+from preceptor.training.prepare import run_id_of
 from preceptor.training.run import RunResult, build_untrained, train
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
@@ -277,3 +278,15 @@ def test_training_leaves_torchs_settings_usable(manifest: Path, tmp_path: Path) 
     train(small(manifest), tmp_path)
     assert torch.get_num_threads() == SMALL.threads
     assert read_record(next(tmp_path.glob("*/run.json")).parent)["device"]
+
+
+def test_files_that_a_killed_training_was_writing_are_removed(
+    manifest: Path, tmp_path: Path
+) -> None:
+    run, workspace = small(manifest), Workspace.open(manifest)
+    folder = tmp_path / "runs" / run_id_of(workspace, run)
+    (folder / ".model.0123.tmp").mkdir(parents=True)
+    (folder / ".model.0123.tmp" / "model.json").write_text("{}")
+    (folder / ".resume.safetensors.0123.tmp").write_bytes(b"a part")
+    train(run, tmp_path / "runs", workspace=workspace)
+    assert not list(folder.glob(".*"))

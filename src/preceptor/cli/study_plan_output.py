@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
 from preceptor.runtime.cores import checked_jobs
 from preceptor.runtime.formatting import as_time, gibibytes
@@ -17,7 +19,7 @@ from preceptor.study.estimate import (
 )
 from preceptor.study.mark_gains import describe_marks, marks_of_training
 from preceptor.study.stages import outline
-from preceptor.study_folder import open_study
+from preceptor.study_folder import open_study, replay
 
 
 def print_plan(
@@ -36,6 +38,8 @@ def print_plan(
         training.device, training.threads
     )
     opened = open_study(study, out, run=False, report_to=tell)
+    with contextlib.suppress(InputError, OSError, ValueError):  # damaged results count as none
+        replay(opened)
     for domain, plan in opened.plans.items():
         marks = marks_of_training(plan.protocol.workspace.manifest)
         for line in describe_marks(marks) if marks is not None else ():
@@ -60,14 +64,15 @@ def print_plan(
             workspace = plan.protocol.workspace
             validation = len(workspace.split_rows("val"))
             for name, steps in zip(names, outline(plan, most), strict=True):
-                left = [step for step in steps if not opened.is_finished(step)]
+                work = [step for step in steps if step.kind != "select"]
+                left = [step for step in work if not opened.is_finished(step)]
                 seconds = estimate_seconds(
                     left, study, workspace.manifest.classes, validation, jobs
                 )
                 totals[-1] += seconds
                 weights += weight_bytes(left, workspace.manifest.classes)
                 tell(f"{name}: {count_kinds(steps)}")
-                tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+                tell(f"  left: {len(left)} of {len(work)}; about {as_time(seconds)}")
     tell(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
     about = " to ".join(map(as_time, totals))
     tell(f"together about {about} with {jobs} job{'s' if jobs != 1 else ''}")

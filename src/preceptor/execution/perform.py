@@ -143,6 +143,7 @@ def _trained(folder: Path, config: RunConfig) -> GuidedModel:
     """Model of a finished run, with the threads and memory layout of its training."""
     torch.set_num_threads(config.training.threads)
     fix_order_of_sums()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as in trainings of this process
     model = load_own_model(folder)
     if config.training.device != "cpu" and torch.cuda.is_available():
         model = model.cuda()

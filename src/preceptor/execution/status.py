@@ -74,16 +74,17 @@ class StudyStatus:
     """
 
     def __init__(self, study: StudyPlan, out: Path) -> None:
-        first, later = study.outline()
-        foreseen = [step for step in [*first, *later] if step.kind != "select"]
+        self._study = study
         self._file = out / FILE
-        self._foreseen = len(foreseen)
-        self._costs = {step.id: step.cost for step in foreseen if not study.is_finished(step)}
-        self._left_cost = sum(self._costs.values())
+        self._before: dict[str, bool] = {}  # whether a step had finished when it was first foreseen
+        self._costs: dict[str, float] = {}
+        self._left_cost = 0.0
+        self._chosen = False  # since the steps were foreseen
         self._running: dict[str, Running] = {}
         self._done_cost = 0.0
         self._started = time.monotonic()
-        self.status = Status(total=len(foreseen), host=socket.gethostname(), pid=os.getpid())
+        self.status = Status(host=socket.gethostname(), pid=os.getpid())
+        self._foresee()
 
     def started(self, step: Step) -> None:
         """A step was given to a worker."""
@@ -108,9 +109,14 @@ class StudyStatus:
         self._running.pop(step.id, None)
         self._write()
 
+    def chosen(self) -> None:
+        """A selection was made: other steps may follow than those foreseen."""
+        self._chosen = True
+
     def finished(self, step: Step, graph: Graph) -> str:
         """A step has finished; returns a message."""
         seconds = time.time() - self._running.pop(step.id).since
+        self._foresee_again(graph)
         self._done_cost += step.cost
         self._left_cost -= self._costs.pop(step.id, 0.0)
         elapsed = time.monotonic() - self._started
@@ -122,17 +128,38 @@ class StudyStatus:
     def failed(self, step: Step, graph: Graph) -> None:
         """A step failed, and the steps that need it are blocked."""
         self._running.pop(step.id, None)
+        self._foresee_again(graph)
         for identity in graph.failed:
             self._left_cost -= self._costs.pop(identity, 0.0)
         self.count(graph)
 
     def count(self, graph: Graph) -> None:
         """Update the counts from the graph."""
+        self._foresee_again(graph)
         self.status.done = graph.total_done
         self.status.total = max(self._foreseen, graph.total)
         if len(graph.failed) != len(self.status.failed):
             self.status.failed = dict(graph.failed)
         self._write()
+
+    def _foresee(self) -> None:
+        """Update the steps that are expected with the choices made so far."""
+        first, later = self._study.outline()
+        foreseen = [step for step in [*first, *later] if step.kind != "select"]
+        for step in foreseen:
+            if step.id not in self._before:
+                self._before[step.id] = self._study.is_finished(step)
+        self._costs = {step.id: step.cost for step in foreseen if not self._before[step.id]}
+        self._left_cost = sum(self._costs.values())
+        self._foreseen = self.status.total = len(foreseen)
+
+    def _foresee_again(self, graph: Graph) -> None:
+        """Update the expected steps if a selection was made, once for several of them."""
+        if self._chosen:
+            self._chosen = False
+            self._foresee()
+            for identity in [*graph.done, *graph.failed]:
+                self._left_cost -= self._costs.pop(identity, 0.0)
 
     def _write(self) -> None:
         self.status.running = list(self._running.values())

@@ -38,6 +38,9 @@ def plugin_method_maps(
 ) -> Tensor:
     """(n, h, w) float32 maps of rows by a plugin, on the CPU.
 
+    Random numbers of torch are a function of the manifest row of the first image of a call, so that
+    the maps do not depend on what the process has computed before.
+
     Args:
         name: Name of the plugin.
         model: Model, on the device and in the memory layout of the computation.
@@ -51,8 +54,10 @@ def plugin_method_maps(
     found = installed_plugin("preceptor.saliency", name, "saliency method")
     method: SaliencyMethod = load_plugin(found)
     layout, parts = uses_channels_last(model), []
-    with evaluating(model):
+    gpus = range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
+    with evaluating(model), torch.random.fork_rng(list(gpus)):
         for positions, batch in in_order(rows, _IMAGES):
+            torch.manual_seed(int(rows.rows[positions[0]]))
             images = model.preprocess(to_device(batch.images, model.device, layout))
             chosen = torch.from_numpy(classes[positions]).to(model.device)
             maps = method(model, images, chosen).detach().float().cpu()

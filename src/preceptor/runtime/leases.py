@@ -34,6 +34,7 @@ PAUSES = (0.05, 0.2, 0.5)
 """Seconds between looks at a lease that cannot be read, before it counts as lost."""
 DEAD_AFTER = 60.0
 """Seconds without a heartbeat after which a holder on another machine is taken for dead."""
+_UNKNOWN = 0  # start time of a process
 # Errors of file systems without hard links, such as exFAT and mounted buckets.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -58,7 +59,12 @@ class Holder:
     @property
     def died_here(self) -> bool:
         """Whether the holder was a process of this machine that no longer exists."""
-        return self.machine == _machine() and _start_of(self.pid) != self.started
+        return self.is_here and _start_of(self.pid) not in (self.started, _UNKNOWN)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the holder is or was a process of this machine."""
+        return self.machine == _machine()
 
 
 class Lease:
@@ -145,6 +151,29 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
         yield held
     finally:
         held.give_back()
+
+
+@contextlib.contextmanager
+def lease_after_silence(folder: Path) -> Iterator[Lease]:
+    """Context that holds the lease of a folder whose holder may have died on another machine.
+
+    Args:
+        folder: Folder, as in `lease`.
+
+    Raises:
+        HeldError: The holder has a heartbeat.
+    """
+    path = _lease_file(folder)
+    last, until = _last_beat(path), time.monotonic() + DEAD_AFTER + BEAT
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                held = stack.enter_context(lease(folder, wait=BEAT))
+                break
+            except HeldError:
+                if _last_beat(path) != last or time.monotonic() >= until:
+                    raise
+        yield held
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -249,6 +278,14 @@ def _silence(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
+def _last_beat(path: Path) -> float | None:
+    """Time of the last heartbeat, by the clock of the file system."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
 @cache
 def _machine() -> str:
     """Identifier of the process id namespace of this process."""
@@ -261,20 +298,25 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _start_of(pid: int | None = None) -> int:
-    """Start time of a process in ticks since boot; 0 if unknown, −1 if there is no such process."""
-    own = pid is None
+def _start_of(pid: int | None = None, proc: Path = Path("/proc")) -> int:
+    """Start time of a process in ticks since boot; 0 if unknown, −1 if there is no such process.
+
+    Args:
+        pid: Process id; None = that of this process.
+        proc: Folder of the processes. It need not exist, and may hide those of other users
+            (hidepid).
+    """
     try:
-        text = Path(f"/proc/{'self' if own else pid}/stat").read_text(encoding="utf-8")
+        text = (proc / ("self" if pid is None else str(pid)) / "stat").read_text(encoding="utf-8")
         fields = text.rpartition(")")[2].split()
         return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie: killed, but not yet reaped
     except OSError:
-        if own or Path("/proc/self").exists():
-            return 0 if own else -1
+        if pid is None:
+            return _UNKNOWN
     try:
-        os.kill(pid or 0, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return -1
-    except OSError:
-        return 0
-    return 0
+    except OSError:  # of another user
+        return _UNKNOWN
+    return _UNKNOWN

@@ -111,6 +111,15 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what interrupted replacements have left in a folder that no other process writes."""
+    for left in folder.glob(".*.tmp"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def copy_folder(source: Path, target: Path, *, without: Sequence[str] = ()) -> None:
     """Copy the files of a folder to an existing or new one.
 

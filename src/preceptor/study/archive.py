@@ -20,7 +20,9 @@ from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import SCORES, is_finished, read_record, write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.config import StudyConfig
+from preceptor.study.planned_runs import FILE, read_planned_runs
 from preceptor.study.steps import STEP_FOLDERS
+from preceptor.study.teacher_runs import MEMBER_STRIDE
 
 KEPT = ("metrics.csv", SCORES)
 """Files of a result folder that an archive contains, beside its record."""
@@ -41,8 +43,8 @@ def archive_study(
         folder: Study folder.
         out: New folder.
         manifest: Path of the manifest written to the archive, as in a study file: it may contain
-            `${VARIABLES}` and `{seed}`; None = that of the study. Steps of other manifests, of
-            seeds that the study had once, are then left out.
+            `${VARIABLES}` and `{seed}`; None = that of the study. Runs that the study does not
+            have any more, of other manifests, are then left out.
         weights: Path of the weights file written to the archive, which may contain `${VARIABLES}`;
             None = that of the study.
 
@@ -51,8 +53,9 @@ def archive_study(
 
     Raises:
         InputError: The folder is not a study folder, its store is elsewhere, a record is damaged,
-            the output exists, `manifest` is given for a study with domains, or `weights` for one
-            without a weights file for all of its backbones.
+            it is unknown whether a run of another manifest belongs to the study, the output exists,
+            `manifest` is given for a study with domains, or `weights` for one without a weights
+            file for all of its backbones.
     """
     file = folder / "study.yaml"
     if not file.is_file():
@@ -97,22 +100,44 @@ def _copy(
     for pattern in _TABLES:
         for table in sorted(folder.glob(pattern)):
             shutil.copyfile(table, out / table.name)
+    planned = read_planned_runs(folder)
+    seeds = {one.id: one.seed for one in planned or ()}
     count = 0
     for kind in sorted({name for name in STEP_FOLDERS.values() if name}):
         for step in sorted((folder / "store" / kind).glob("*")):
-            if is_finished(step) and not _is_of_another(step, names):
-                _copy_step(step, out / "store" / kind / step.name, names | files)
-                count += 1
+            if not is_finished(step):
+                continue
+            moved: dict[str, str] = {}
+            other = _other_manifest(step, names)
+            if other is not None and planned is None:
+                raise InputError(
+                    f"{folder / FILE} is missing or damaged, and {step.name} was trained on "
+                    f"{other}, which may be the former place of the data; repeat the command of "
+                    "the study, which writes the file again"
+                )
+            if other is not None:
+                if step.name not in seeds:  # of a seed that the study had once
+                    continue
+                assert manifest is not None
+                moved = {other: manifest.replace("{seed}", str(_draw(study, seeds[step.name])))}
+            _copy_step(step, out / "store" / kind / step.name, names | files | moved)
+            count += 1
     return count
 
 
-def _is_of_another(folder: Path, manifests: dict[str, str]) -> bool:
-    """Whether a step read another manifest, as that of a seed that the study had once."""
+def _other_manifest(folder: Path, manifests: dict[str, str]) -> str | None:
+    """Manifest of a run if it is none of these: the data were moved, or the study had it once."""
     config = read_record(folder).get("config") or {}
     if not manifests or "manifest" not in config:
-        return False
+        return None
     # An archive that was continued has the names of archives too.
-    return config["manifest"] not in {*manifests, *manifests.values()}
+    known = config["manifest"] in {*manifests, *manifests.values()}
+    return None if known else str(config["manifest"])
+
+
+def _draw(study: StudyConfig, seed: int) -> int:
+    """Seed of the study whose images a run has; further members of committees have higher ones."""
+    return seed if seed in study.seed_list else seed % MEMBER_STRIDE
 
 
 def _copy_step(folder: Path, out: Path, names: dict[str, str]) -> None:

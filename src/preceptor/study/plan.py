@@ -176,7 +176,7 @@ class Plan:
             title: Title of the selection, for people.
             contenders: Candidates that are still in the search.
             follow: The steps that follow from the choice.
-            also: Ids of further steps that the choice needs.
+            also: Ids of further steps that the choice needs; comparisons before it do not.
             rung: Position in `StudyConfig.rungs`; after the last one the choice is made.
             dropped: Rows of the candidates that were dropped on earlier rungs.
         """
@@ -222,7 +222,10 @@ class Plan:
         identity = here.step_id
         work = Select(here, lambda: self.add(decide(), by=identity))
         name = title if last else f"{title}, after {len(seeds)} seeds"
-        return [*steps, Step(identity, work, name, (*(() if trivial else needs), *also))]
+        return [
+            *steps,
+            Step(identity, work, name, (*(() if trivial else needs), *(also if last else ()))),
+        ]
 
     def add(self, steps: list[Step], by: str = "") -> list[Step]:
         """Add steps and their runs to the plan; known ones are not changed."""

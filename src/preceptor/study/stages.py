@@ -115,29 +115,37 @@ def detectors(plan: Plan) -> list[Step]:
 
 
 def outline(plan: Plan, most: bool = False) -> tuple[list[Step], list[Step]]:
-    """All steps of stage 1 and stage 2, as if the first Teacher and settings were chosen.
+    """All steps of stage 1 and stage 2 with the choices made so far, and all steps of the plan.
 
-    A search by racing is taken to drop all other candidates at the first comparison. Nothing is
-    added to the plan.
+    Where no choice has been made, the first Teacher or setting is taken to be chosen, and a search
+    by racing to drop all other candidates at the first comparison. Nothing is added to the plan.
 
     Args:
         plan: Plan of one domain.
-        most: Whether all seeds are run if their number is auto; otherwise those of the first look.
+        most: Whether all seeds are run if their number is auto and not decided; otherwise those of
+            the first look.
     """
-    draft, protocol, study = Plan(plan.protocol), plan.protocol, plan.protocol.study
-    if most and study.looks:
+    protocol, study = plan.protocol, plan.protocol.study
+    draft = Plan(protocol, choices=dict(plan.choices), looks=dict(plan.looks))
+    decided = any(result.next is None for result in plan.looks.values())
+    if most and study.looks and not decided:
         first_look, last = len(study.first_seeds), len(study.seed_list)
         draft.looks[Look(plan.domain, first_look)] = LookResult(first_look, (), 0.0, last)
     first = first_steps(draft)
-    winner = teachers_of(protocol.study)[0]
-    draft.choices[draft.teacher_selection] = Choice(str(winner), "", ())
+    winner = plan.winner()
+    if winner is None:
+        winner = teachers_of(study)[0]
+        draft.choices[draft.teacher_selection] = Choice(str(winner), "", ())
     later = draft.add(stage_two(draft, winner))
     for backbone in study.students:
         for role in _roles_with_settings(study, winner):
-            setting = study.settings[0] if role == "baseline1" else _settings_of(study, role)[0]
+            setting = plan.setting_of(role, backbone)
+            if setting is None:
+                grid = study.settings if role == "baseline1" else _settings_of(study, role)
+                setting = grid[0]
             later += draft.add(_after_setting(draft, role, backbone, setting))
     known = {step.id for step in first}
-    unique = {step.id: step for step in later if step.id not in known}
+    unique = {step.id: step for step in [*later, *plan.steps.values()] if step.id not in known}
     return list({step.id: step for step in first}.values()), list(unique.values())
 
 

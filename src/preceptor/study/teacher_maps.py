@@ -31,12 +31,13 @@ def maps_of(
     source = MapSource()
     for generation in range(guiding.generations):
         stores = []
+        need = steps[-1].id if steps else ""  # the maps of the previous generation
         for place in range(guiding.committee):
             if generation == 0:
                 training = teacher_run(protocol, teacher, seed, guiding, place)
             else:
                 training = _next_teacher(
-                    protocol, teacher, seed, place, generation, guiding, source, steps[-1].id
+                    protocol, teacher, seed, place, generation, guiding, source, need
                 )
             made = make_maps(protocol, training, teacher, guiding)
             stores.append(made[-1])

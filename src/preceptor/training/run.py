@@ -30,12 +30,8 @@ from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
 from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.leases import Lease, lease
-from preceptor.runtime.memory import (
-    fix_order_of_sums,
-    out_of_memory,
-    peak_memory,
-    release_memory,
-)
+from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, peak_memory, release_memory
+from preceptor.runtime.replace_file import remove_unfinished
 from preceptor.runtime.result_folder import is_finished
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
@@ -130,6 +126,7 @@ def train(
                 )
             folder = Path(store) / identity
             held = stack.enter_context(lease(folder, wait=wait))
+            remove_unfinished(folder)
             return folder, is_finished(folder)
 
         folder, there = ranks.broadcast_from_first(begin)
