@@ -28,6 +28,7 @@ from steps_table import steps_table
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
+from preceptor.report.sentences import LEVEL
 from preceptor.results import StudyTables, read
 from preceptor.results.any_map import ANY_MAP
 from preceptor.runtime.formatting import DASH, number, p_value
@@ -86,8 +87,7 @@ class Row:
     @property
     def data(self) -> str:
         """Name of the data with the number of repeats."""
-        name = f"{self.study.title}, {self.repeats} {self.study.seed}s"
-        return name if self.study.has_scores else f"{name}, not corrected"
+        return f"{self.study.title}, {self.repeats} {self.study.seed}s"
 
     @property
     def strongest_auc(self) -> float:
@@ -107,26 +107,21 @@ def row_of(study: Shown) -> Row:
     means = whole[(whole["set"] == study.primary) & (whole["source"] == "")].set_index("key")
     family = tables.comparisons[tables.comparisons["question"] == "RQ2"]
     gain = _difference(family.nsmallest(1, "mean"), "p_holm")
-    gain = replace(gain, shown=study.has_scores and gain.low > 0)
-    rungs, strongest = tables.ladder, _strongest(tables)
-    if rungs.empty:  # of a study before there was one
-        place = replace(strongest, shown=None)
-        any_map = float(means.loc["student", "mean"]) - place.mean
-    else:
-        own = rungs[rungs["set"] == study.primary].set_index("rung")
-        found: Any = own.loc["teacher"]
-        place = Difference(
-            found["gain"], found["gain_low"], found["gain_high"], found["p"],
-            shown=found["gain_low"] > 0 and strongest.shown,
-        )  # fmt: skip
-        any_map = float(own.loc["any", "mean"])
+    gain = replace(gain, shown=gain.low > 0 and gain.p <= LEVEL)
+    strongest = _strongest(tables)
+    rungs = tables.ladder[tables.ladder["set"] == study.primary].set_index("rung")
+    found: Any = rungs.loc["teacher"]
+    place = Difference(
+        found["gain"], found["gain_low"], found["gain_high"], found["p"],
+        shown=found["gain_low"] > 0 and strongest.shown,
+    )  # fmt: skip
     return Row(
         study=study,
         repeats=int(means["n"].max()),
         student=float(means.loc["student", "mean"]),
         baseline1=float(means.loc["baseline1", "mean"]),
         baseline2=float(means.loc["baseline2", "mean"]),
-        any_map=any_map,
+        any_map=float(rungs.loc["any", "mean"]),
         ceiling=float(means.loc["ceiling", "mean"]),
         gain=gain,
         place=place,
@@ -143,8 +138,7 @@ def row_of(study: Shown) -> Row:
 def _strongest(tables: StudyTables) -> Difference:
     """Smallest difference of the Student from a control whose maps do not know the place."""
     controls = tables.comparisons[tables.comparisons["question"] == "control"]
-    if "key_b" in controls:  # else these controls alone
-        controls = controls[controls["key_b"].isin(ANY_MAP)]
+    controls = controls[controls["key_b"].isin(ANY_MAP)]
     found = _difference(controls.nsmallest(1, "mean"), "p")
     return replace(found, p=float(controls["p"].max()), shown=bool((controls["low"] > 0).all()))
 

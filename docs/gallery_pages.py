@@ -39,11 +39,6 @@ class Shown:
     seed: str
     marks: str
 
-    @property
-    def has_scores(self) -> bool:
-        """Whether the archive has scores; tables alone are of float32 probabilities."""
-        return (EVIDENCE / self.folder / "store").is_dir()
-
 
 STUDIES = (
     Shown(
@@ -56,7 +51,7 @@ STUDIES = (
     Shown(
         "circuit-boards", "circuit_boards", "Circuit boards", "test-unseen", "seed", "120 of 1,245"
     ),
-    Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
+    Shown("forged", "forged_evidence", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
     Shown(
         "road-cracks", "road_cracks", "Road cracks", "test-unseen", "seed",
         "12 %",
@@ -107,25 +102,18 @@ def page_of(study: Shown, tables: StudyTables) -> str:
         f"## Every {study.seed}",
         f"AUC on `{study.primary}` by role and α.",
         _seeds(tables.results, study.primary, study.seed),
+        "## What the place of the maps is worth",
+        "The rungs of the [ladder](../../report.md#the-ladder-what-the-maps-are-worth), with "
+        "the gain of each over the one below.",
+        _ladder(tables.ladder[tables.ladder["set"] == study.primary]),
     ]
-    if not tables.ladder.empty:
-        parts += [
-            "## What the place of the maps is worth",
-            "The rungs of the [ladder](../../report.md#the-ladder-what-the-maps-are-worth), with "
-            "the gain of each over the one below.",
-            _ladder(tables.ladder[tables.ladder["set"] == study.primary]),
-        ]
     return "\n\n".join(parts) + "\n"
 
 
 def figure_of(tables: StudyTables) -> str:
     """Figure of the Student minus each row, as an SVG file."""
     rows = [
-        # Tables of earlier versions have titles, and no keys.
-        (
-            short(row["key_b"]) if "key_b" in row else row["b"],
-            [Difference("", row["mean"], row["low"], row["high"], "student")],
-        )
+        (short(row["key_b"]), [Difference("", row["mean"], row["low"], row["high"], "student")])
         for row in _compared(tables.comparisons).to_dict("records")
     ]
     drawn = differences(rows, "Student minus each row", "AUC of the Student minus that of the row")

@@ -13,13 +13,12 @@ from preceptor.study.mark_gains import MEASURED
 
 
 def predictor_table() -> str:
-    """A row for each study with a ladder, the largest loss of AUC without maps first."""
+    """A row for each study, the largest loss of AUC without maps first."""
     header = [
         "data", "no maps: AUC on `val`", "lost on the primary set", "no maps: r", "mapper: r",
         "covered ÷ area", "annotated", "Student minus any map",
     ]  # fmt: skip
-    found = [(study, read(EVIDENCE / study.folder)) for study in STUDIES]
-    rows = [(study, tables) for study, tables in found if not tables.ladder.empty]
+    rows = [(study, read(EVIDENCE / study.folder)) for study in STUDIES]
     rows.sort(key=lambda row: _lost(*row), reverse=True)
     return table(header, [_line(study, tables) for study, tables in rows])
 

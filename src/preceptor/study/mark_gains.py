@@ -59,12 +59,12 @@ class MeasuredGain:
 MEASURED = (
     MeasuredGain(
         "forged photographs",
-        "forged_small",
+        "forged_evidence",
         MarkPlaces(0.3283, 0.7773),
-        0.0283,
-        -0.0121,
-        0.0687,
-        10,
+        -0.0100,
+        -0.0665,
+        0.0466,
+        5,
         "planted shortcut",
     ),
     MeasuredGain(
