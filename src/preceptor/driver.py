@@ -12,7 +12,7 @@ from pathlib import Path
 from preceptor.config.yaml_file import dump_config
 from preceptor.errors import HeldError, InputError
 from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
-from preceptor.execution.executors import Engine, ExecutorOptions, open_executor
+from preceptor.execution.executors import Engine, ExecutorOptions, open_executor, probe_of
 from preceptor.execution.graph import Graph
 from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
@@ -134,7 +134,7 @@ def run_study(
         raise InputError(f"--out {out}: {error.strerror}") from error
     started = time.monotonic()
     with _alone(out):
-        opened = open_study(study, out, run=True, report_to=tell)
+        opened = open_study(study, out, run=True, report_to=tell, measure=probe_of(options))
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
         for plan in opened:

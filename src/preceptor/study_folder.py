@@ -15,7 +15,7 @@ from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.auto_speed import decide_speed
+from preceptor.study.auto_speed import Measure, decide_speed
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
@@ -30,7 +30,12 @@ from preceptor.training.prepare import image_formats
 
 
 def open_study(
-    study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
+    study: StudyConfig,
+    out: Path,
+    *,
+    run: bool,
+    report_to: Callable[[str], None],
+    measure: Measure | None = None,
 ) -> StudyPlan:
     """Read the manifests, check the study and make its plan.
 
@@ -40,6 +45,7 @@ def open_study(
         run: Whether the study will be run: all images not verified by an earlier start are decoded,
             image caches are filled, and settings that are auto are measured.
         report_to: Function that receives lines of progress.
+        measure: Function that measures settings that are auto, see `decide_speed`.
 
     Raises:
         InputError: The study is invalid; all problems are listed if possible.
@@ -61,7 +67,7 @@ def open_study(
             ):
                 report_to(f"note: {note}")
     _raise(problems)
-    plans = _plans(study, opened, out, report_to=report_to, probe=run)
+    plans = _plans(study, opened, out, report_to=report_to, probe=run, measure=measure)
     if resumed and not _is_done(_plans(plans.config, opened, out)):
         for name, own in study.by_domain().items():
             with _collected(problems, name):
@@ -115,12 +121,15 @@ def _plans(
     *,
     report_to: Callable[[str], None] = lambda line: None,
     probe: bool = False,
+    measure: Measure | None = None,
 ) -> StudyPlan:
     """Plan of a study on its manifests, with the choices of an earlier start."""
     manifests = [one.first.manifest for one in opened.values()]
-    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
-    choices = read_choices(out / "selection.json", list(opened))
     store = study.store_of(out)
+    study = decide_speed(
+        study, manifests, store, out / "study.yaml", report_to, probe=probe, measure=measure
+    )
+    choices = read_choices(out / "selection.json", list(opened))
     plans = {
         name: Plan(
             Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})

@@ -19,6 +19,7 @@ from preceptor.config.yaml_file import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
+from preceptor.execution.executors import ExecutorOptions, probe_of
 from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
@@ -27,11 +28,13 @@ from preceptor.models.model_folder import load_model
 from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
+from preceptor.study_folder import open_study
+from preceptor.training import probe
 from tests.commands import flags
 from tests.datasets import squares
 from tests.forked import Forked, command
 from tests.hangs import blocked_training, until_it_hangs
-from tests.studies import SETTINGS, run_serially, same_tables, walk
+from tests.studies import SETTINGS, run_serially, same_tables, study, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -155,6 +158,27 @@ def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> 
         RayExecutor(WorkerContext(empty, tmp_path, device="cuda"), address=cluster.address)
     with pytest.raises(InputError, match="no machine of the cluster has 64"):
         RayExecutor(WorkerContext(empty, tmp_path, threads=64), address=cluster.address)
+
+
+def test_the_speed_of_a_step_is_measured_on_the_cluster(
+    cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine of the study may have another device than those that train."""
+
+    def here(*_: Any, **__: Any) -> Any:
+        raise AssertionError("measured in the process of the study")
+
+    monkeypatch.setattr(probe, "step_seconds", here)
+    asked = study(
+        squares(tmp_path / "data", size=(8, 8)),
+        seeds=1,
+        training={"input_size": 32, "epochs": 50, "batch_size": 2, "channels_last": "auto"},
+    )
+    told: list[str] = []
+    measure = probe_of(ExecutorOptions("ray", address=cluster.address))
+    found = open_study(asked, tmp_path, run=True, report_to=told.append, measure=measure).config
+    assert set(found.speed) == {"test_byobnet"}
+    assert "s per step" in told[-1]
 
 
 def test_a_step_that_hangs_is_ended_once_and_not_tried_again(

@@ -82,6 +82,53 @@ def test_another_training_is_probed_anew(tmp_path: Path, probes: list[str]) -> N
     assert len(probes) == 4
 
 
+def test_a_choice_outlives_changes_that_keep_the_ids_and_a_damaged_config(
+    tmp_path: Path, probes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Device and cache are no part of the ids: finished runs would be lost without a reason."""
+    manifest = squares(tmp_path / "data")
+    first = open_study(study(manifest, **AUTO), tmp_path, run=True, report_to=print)
+    (tmp_path / "study.yaml").write_text(dump_config(first.config))
+    monkeypatch.setattr(auto_speed, "choose_speed", lambda *_, **__: Speed(compile=True))
+    for change in ({"device": "cpu"}, {"cache": "none"}):
+        asked = study(manifest, **AUTO, **change)
+        again = open_study(asked, tmp_path, run=True, report_to=print)
+        assert again.config.speed == first.config.speed
+        assert {step.id for step in again.start()} == {step.id for step in first.start()}
+    (tmp_path / "study.yaml").write_text("teachers: [")
+    again = open_study(study(manifest, **AUTO), tmp_path, run=True, report_to=print)
+    assert again.config.speed == first.config.speed
+
+
+def test_studies_of_one_store_have_one_choice(
+    tmp_path: Path, probes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, store = squares(tmp_path / "data"), tmp_path / "store"
+    asked = study(manifest, **AUTO).model_copy(update={"store": store})
+    one = open_study(asked, tmp_path / "one", run=True, report_to=print)
+    monkeypatch.setattr(auto_speed, "choose_speed", lambda *_, **__: Speed(compile=True))
+    for run in (True, False):  # also of a plan that is only looked at
+        two = open_study(asked, tmp_path / "two", run=run, report_to=print)
+        assert two.config.speed == one.config.speed
+        assert {step.id for step in two.start()} == {step.id for step in one.start()}
+    other = open_study(
+        study(manifest, **AUTO, batch_size=7).model_copy(update={"store": store}),
+        tmp_path / "other",
+        run=True,
+        report_to=print,
+    )
+    assert set(other.config.speed.values()) == {Speed(compile=True)}
+
+    # A folder that has decided keeps its choice, and a store that has none learns of it.
+    (tmp_path / "one").mkdir(exist_ok=True)
+    (tmp_path / "one" / "study.yaml").write_text(dump_config(one.config))
+    for file in (store / "speed").iterdir():
+        file.write_text("damaged")
+    for name in ("one", "two"):
+        found = open_study(asked, tmp_path / name, run=True, report_to=print)
+        assert found.config.speed == one.config.speed
+
+
 def test_what_is_named_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
     manifest = squares(tmp_path / "data")
     plain = study(manifest)
@@ -123,7 +170,7 @@ def test_the_real_probe_chooses_something(tmp_path: Path) -> None:
     workspaces = open_study(
         study(manifest), tmp_path, run=True, report_to=lambda line: None
     ).first.protocol.workspaces
-    found = decide_speed(asked, [workspaces.first.manifest], None, told.append)
+    found = decide_speed(asked, [workspaces.first.manifest], tmp_path, None, told.append)
     assert set(found.speed) == {"test_byobnet"}
     assert not found.speed["test_byobnet"].compile  # a run of seconds
     assert "s per step" in told[-1]
@@ -153,7 +200,7 @@ def test_every_domain_counts_in_what_is_probed(
 
     monkeypatch.setattr(auto_speed, "choose_speed", choose)
     unknown = study(few.source or Path(), **AUTO).model_copy(update={"students": ("test_byobnet",)})
-    for manifests in ([few, three], [three, few]):
-        decide_speed(unknown, manifests)
+    for name, manifests in (("one", [few, three]), ("other", [three, few])):
+        decide_speed(unknown, manifests, tmp_path / name)
     steps = 100 * (math.ceil(few.train_mask.sum() / 20) + 4) / 2
     assert asked == 2 * [(["marked", "other", "plain"], steps)]

@@ -67,6 +67,18 @@ def test_bf16_must_earn_its_rounding(measured: dict[Speed, float]) -> None:
     assert chosen(EVERYTHING) == Speed(precision="bf16-mixed")
 
 
+def test_another_layout_must_be_clearly_faster(measured: dict[Speed, float]) -> None:
+    """Equal layouts differ by some percent from one measurement to the next."""
+    measured[Speed(channels_last=True)] = 1.0
+    measured[Speed(channels_last=False)] = 0.97
+    assert chosen(EVERYTHING) == Speed(channels_last=True)
+    measured[Speed(precision="bf16-mixed", channels_last=True)] = 0.5
+    measured[Speed(precision="bf16-mixed", channels_last=False)] = 0.49
+    assert chosen(EVERYTHING) == Speed(precision="bf16-mixed", channels_last=True)
+    measured[Speed(channels_last=False)] = 0.4
+    assert chosen(EVERYTHING) == Speed(channels_last=False)
+
+
 def test_what_is_given_stays(measured: dict[Speed, float]) -> None:
     measured[Speed(precision="bf16-mixed", channels_last=False)] = 0.1
     measured[Speed(channels_last=False)] = 0.5

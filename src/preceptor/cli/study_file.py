@@ -139,7 +139,8 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
-    study = decide_speed(study, [manifest], probe=False)
+    store = study.store_of(target.parent / str(values["out"]))
+    study = decide_speed(study, [manifest], store, probe=False)
     jobs = jobs_at_first(study.training.device, study.training.threads)
     plain = plain_run(study, backbone)
     build_for(plain, manifest.classes, load_weights=False).guidable_grid()  # raises if too coarse
@@ -147,7 +148,7 @@ def write_study_file(
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)
     workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
-    first, later = outline(Plan(Protocol(study, workspaces, Path("store"))))
+    first, later = outline(Plan(Protocol(study, workspaces, store)))
     seconds = estimate_seconds(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
     )

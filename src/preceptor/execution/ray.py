@@ -13,19 +13,24 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import starmap
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Speed
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_reason, log_of
 from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.ray_mailbox import Mailbox
-from preceptor.execution.ray_task import do
+from preceptor.execution.ray_task import do, measure
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
+from preceptor.study.workspaces import Workspaces
 
 # Number of retries by Ray of a step whose worker or machine was lost.
 LOST_RETRIES = 3
@@ -106,21 +111,50 @@ class RayExecutor:
         if hung(log):  # log of an earlier failure, which may not recur
             log.unlink(missing_ok=True)
         exclusive = not self._gpu or self.packing.runs == 1
+        task = self._do[self._gpu].options(**self._needs(step.title, self.packing.runs))
+        reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
+        self._tasks[reference] = (step, self.packing.runs)
+
+    def measure(
+        self, config: RunConfig, classes: Sequence[str], free: Sequence[str], steps: float
+    ) -> tuple[Speed, list[str]]:
+        """Fastest settings of a run on a machine of the cluster, see `choose_speed`, and messages.
+
+        Raises:
+            RunFailedError: The task failed.
+        """
+        needs = self._needs(f"measure {config.backbone}", 1)
+        task = self._ray.remote(max_calls=1)(measure).options(**needs)
+        try:
+            speed, lines = self._ray.get(task.remote(config, classes, free, steps))
+        except self._ray.exceptions.RayError as error:
+            told = " ".join(str(error).split())[-300:]
+            raise RunFailedError(
+                f"{config.backbone}: the speed of a step could not be measured on the cluster "
+                f"({told}); set {', '.join(free)} under training, which is auto"
+            ) from error
+        return speed, lines
+
+    def _needs(self, name: str, sharing: int) -> dict[str, Any]:
+        """Options of a task: resources, and variables of its process.
+
+        Args:
+            name: Name of the task.
+            sharing: Number of tasks that share a GPU.
+        """
         variables = {"OMP_NUM_THREADS": str(self._context.threads)}
         if not self._gpu:
             variables["CUDA_VISIBLE_DEVICES"] = ""
         if folders := os.environ.get("PYTHONPATH"):  # modules of network factories
             variables["PYTHONPATH"] = folders
-        task = self._do[self._gpu].options(
-            name=step.title,
-            num_cpus=self._context.threads,
-            num_gpus=1 / self.packing.runs if self._gpu else 0,
-            max_retries=LOST_RETRIES,
-            retry_exceptions=False,
-            runtime_env={"env_vars": variables},
-        )
-        reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
-        self._tasks[reference] = (step, self.packing.runs)
+        return {
+            "name": name,
+            "num_cpus": self._context.threads,
+            "num_gpus": 1 / sharing if self._gpu else 0,
+            "max_retries": LOST_RETRIES,
+            "retry_exceptions": False,
+            "runtime_env": {"env_vars": variables},
+        }
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Wait for the next events.
@@ -230,6 +264,38 @@ class RayExecutor:
                 fit = min(fit, int(node.get("GPU", 0.0) * self.packing.runs))
             self._slots += fit
         return self._slots
+
+
+@dataclass(frozen=True)
+class RayProbe:
+    """Choice of precision, memory layout and compilation by a probe on a machine of a cluster.
+
+    Args:
+        address: Address of the cluster, see `RayExecutor`.
+    """
+
+    address: str | None = None
+
+    def __call__(
+        self,
+        config: RunConfig,
+        classes: Sequence[str],
+        *,
+        free: Sequence[str],
+        steps: float,
+        tell: Callable[[str], None],
+    ) -> Speed:
+        """Fastest settings of a run, see `auto_speed.Measure`."""
+        training = config.training
+        context = WorkerContext(Workspaces({}, {}), Path(), training.threads, training.device)
+        executor = RayExecutor(context, address=self.address)
+        try:
+            speed, lines = executor.measure(config, classes, free, steps)
+        finally:
+            executor.close()
+        for line in lines:
+            tell(line)
+        return speed
 
 
 def _imported() -> Any:

@@ -1,16 +1,16 @@
 """Speed probe: time of a guided step, and choice of precision, memory layout and compilation.
 
-A probe of a few steps decides once per study and backbone: bf16 is faster for convolutions with
+A probe of a few steps decides once per store and backbone: bf16 is faster for convolutions with
 many channels on processors with bf16 instructions and slower for depthwise ones; channels-last is
-faster in nearly all cases on a CPU. The choice is stored in the study's resolved config, since it
-changes rounding.
+faster in nearly all cases on a CPU. The choice is kept, see `study.auto_speed`, since it changes
+rounding.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import torch
@@ -26,6 +26,9 @@ _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy mac
 # bf16 has only 8 bits of mantissa, and compiled code may differ between machines: both are used
 # only if they gain at least this factor.
 _GAIN = 0.9
+# Two measurements of equal settings differ by some percent. A memory layout other than the first is
+# used only if its steps take less than this share of the time.
+_LAYOUT_GAIN = 0.95
 # Compilation takes from half a minute to some minutes for each run; it is tried only for runs of at
 # least this length, in seconds.
 _COMPILE_FROM = 1200.0
@@ -142,8 +145,8 @@ def choose_speed(
             speed = Speed(precision=precision, channels_last=layout, compile=always)
             best = min(measured.values(), default=float("inf"))
             measured[speed], _ = step_seconds(config, classes, speed, give_up=2 * best)
-    plain = min((s for s in measured if s.precision == precisions[0]), key=lambda s: measured[s])
-    chosen = min(measured, key=lambda s: measured[s])
+    plain, *reduced = [_layout_of(precision, measured) for precision in precisions]
+    chosen = min([plain, *reduced], key=lambda s: measured[s])
     if measured[chosen] > _GAIN * measured[plain]:
         chosen = plain
     if "compile" in free and _COMPILE_FROM < measured[chosen] * steps < math.inf:
@@ -159,6 +162,12 @@ def choose_speed(
     said = ", ".join(f"{speed.words} {_told(seconds)}" for speed, seconds in measured.items())
     tell(f"{config.backbone}: {chosen.words} ({said} per step)")
     return chosen
+
+
+def _layout_of(precision: Precision, measured: Mapping[Speed, float]) -> Speed:
+    """Settings of a precision with the first memory layout, unless another is clearly faster."""
+    first, *others = (speed for speed in measured if speed.precision == precision)
+    return next((s for s in others if measured[s] < _LAYOUT_GAIN * measured[first]), first)
 
 
 def _told(seconds: float) -> str:
