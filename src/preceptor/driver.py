@@ -152,7 +152,7 @@ def run_study(
             stack.callback(executor.close)
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
-            write_progress(opened, out)
+            write_progress(opened, out, complete=len(graph.done) == len(graph.steps))
             try:
                 with show(status) if show is not None else contextlib.nullcontext(tell) as told:
                     observer = _Observer(opened, graph, status, trackers, result, told)

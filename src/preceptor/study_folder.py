@@ -19,11 +19,11 @@ from preceptor.study.auto_speed import Measure, decide_speed
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
-from preceptor.study.planned_runs import write_planned_runs
+from preceptor.study.planned_runs import read_planned_runs, write_planned_runs
 from preceptor.study.protocol import Protocol
 from preceptor.study.run_configs import plain_run
 from preceptor.study.selection import read_choices
-from preceptor.study.steps import Select, Selection
+from preceptor.study.steps import Select
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import image_formats
@@ -196,24 +196,42 @@ def _notes(workspaces: Workspaces) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _name(selection: Selection) -> str:
-    return selection.name
+def write_progress(study: StudyPlan, out: Path, *, complete: bool = False) -> None:
+    """Write the runs known so far, and the choices as `write_choices`; a full disk is ignored.
 
-
-def write_progress(study: StudyPlan, out: Path) -> None:
-    """Write the runs known so far, and the choices as `write_choices`; a full disk is ignored."""
+    Args:
+        study: Plan of the study.
+        out: Study folder.
+        complete: Whether all steps have finished. Otherwise a list that has all of these runs, of
+            an earlier start, is kept.
+    """
+    runs = study.planned_runs()
     with contextlib.suppress(OSError):
-        write_planned_runs(study.planned_runs(), out)
-    write_choices(study, out)
+        if complete or not {(one.id, one.domain) for one in runs} <= _listed(out):
+            write_planned_runs(runs, out)
+    write_choices(study, out, complete=complete)
 
 
-def write_choices(study: StudyPlan, out: Path) -> None:
-    """Write the choices made so far to `selection.json`; a full disk is ignored."""
-    chosen = {
+def _listed(out: Path) -> set[tuple[str, str]]:
+    """Ids and domains of the runs that a study folder lists."""
+    return {(one.id, one.domain) for one in read_planned_runs(out) or ()}
+
+
+def write_choices(study: StudyPlan, out: Path, *, complete: bool = False) -> None:
+    """Write the choices made so far to `selection.json`; a full disk is ignored.
+
+    Args:
+        study: Plan of the study.
+        out: Study folder.
+        complete: Whether all steps have finished. Otherwise remembered choices that were not made
+            again are written, too.
+    """
+    chosen = {}
+    for domain, plan in study.plans.items():
+        found = {} if complete else dict(plan.remembered)
+        found |= {one.name: choice for one, choice in plan.choices.items()}
         # In an order that does not depend on the order of execution.
-        domain: {one.name: plan.choices[one].as_dict() for one in sorted(plan.choices, key=_name)}
-        for domain, plan in study.plans.items()
-    }
+        chosen[domain] = {name: found[name].as_dict() for name in sorted(found)}
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not stop the running steps
         write_atomically(out / "selection.json", text + "\n")
