@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,11 +18,12 @@ from preceptor.execution.graph import Graph
 from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
-from preceptor.report.write import write_results
+from preceptor.report.write import WrittenReport, write_results
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.html_table import facts_table
-from preceptor.runtime.leases import holder_of, lease
+from preceptor.runtime.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
 from preceptor.runtime.result_folder import digest, write_atomically
+from preceptor.runtime.strict_json import strict_json
 from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Failure, Look, Select, Step
@@ -30,19 +32,7 @@ from preceptor.study_folder import open_study, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
 from preceptor.version import __version__
 
-# Files without which tables and report are written again, and the file with their steps.
-_REPORT = (
-    "report.html",
-    "summary.json",
-    "summary.md",
-    "table.md",
-    "table.csv",
-    "results.csv",
-    "comparisons.csv",
-    "ladder.csv",
-    "rates.csv",
-    "runs.csv",
-)
+# File with the steps of tables and report, and with the files that were written.
 _REPORTED = ".reported"
 
 
@@ -133,7 +123,7 @@ def run_study(
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}") from error
     started = time.monotonic()
-    with _alone(out):
+    with _alone(out, tell):
         opened = open_study(study, out, run=True, report_to=tell, measure=probe_of(options))
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
@@ -152,7 +142,7 @@ def run_study(
             stack.callback(executor.close)
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
-            write_progress(opened, out, complete=len(graph.done) == len(graph.steps))
+            write_progress(opened, out)
             try:
                 with show(status) if show is not None else contextlib.nullcontext(tell) as told:
                     observer = _Observer(opened, graph, status, trackers, result, told)
@@ -164,19 +154,18 @@ def run_study(
             result.failed = dict(graph.failed)
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
-            write_progress(opened, out)
+            write_progress(opened, out, complete=len(graph.done) == len(graph.steps))
             tells = digest([__version__, dump_config(study), _dated(opened, graph), result.failed])
             if track or not _is_reported(out, tells):
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
-                    write_atomically(out / _REPORTED, tells)
+                    write_atomically(out / _REPORTED, strict_json([tells, _files(report)]) + "\n")
                 trackers.study(result.failed, report)
     return result
 
 
 @dataclass
 class _Observer:
-        self.status.chosen()
     """Observer that passes events of steps to the status, the trackers, the result and the log."""
 
     study: StudyPlan
@@ -187,6 +176,7 @@ class _Observer:
     tell: Callable[[str], None]
 
     def chosen(self, step: Step) -> None:
+        self.status.chosen()
         write_progress(self.study, self.result.folder)
         assert isinstance(step.work, Select)
         selection = step.work.selection
@@ -248,20 +238,38 @@ def _dated(study: StudyPlan, graph: Graph) -> list[tuple[str, int]]:
 def _is_reported(out: Path, tells: str) -> bool:
     """Whether tables and report exist and were written for exactly these results."""
     try:
-        same = (out / _REPORTED).read_text(encoding="utf-8") == tells
-    except (OSError, UnicodeDecodeError):
+        of, files = json.loads((out / _REPORTED).read_text(encoding="utf-8"))
+        return bool(of == tells) and all((out / name).exists() for name in files)
+    except (OSError, ValueError, TypeError):  # missing, or of another version
         return False
-    return same and all((out / name).is_file() for name in _REPORT)
+
+
+def _files(report: WrittenReport) -> list[str]:
+    """Files without which tables, report and `best/` are written again."""
+    best = (one for one in (report.folder / "best").rglob("*") if one.is_file())
+    inside = (one.relative_to(report.folder).as_posix() for one in best)
+    return ["report.html", *report.files, *sorted(inside)]
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Context that prevents a second process from running the same study folder."""
+    folder = out / "study"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(lease(out / "study", wait=0.0))
+            try:
+                stack.enter_context(lease(folder, wait=0.0))
+            except HeldError:
+                who = holder_of(folder)
+                if who is None or who.is_here:
+                    raise
+                tell(
+                    f"{out}: process {who.pid} on {who.host} runs this study, unless it was killed;"
+                    f" waiting at most {DEAD_AFTER + BEAT:.0f} s for a sign of it"
+                )
+                stack.enter_context(lease_after_silence(folder))
         except HeldError as error:
-            who = holder_of(out / "study")
+            who = holder_of(folder)
             where = f" ({who.host}, process {who.pid})" if who else ""
             raise InputError(f"{out}: another process is running this study{where}") from error
         yield

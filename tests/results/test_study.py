@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,13 @@ def test_the_problems_of_all_domains_are_told_at_once(file: Path, tmp_path: Path
     assert "domain Bad: primary: 'test-gan'" in str(error.value)
     assert "domain Worse: budget: " in str(error.value)
     assert "Good" not in str(error.value)
+
+
+def test_what_was_removed_of_the_report_is_written_again(file: Path, finished: Path) -> None:
+    best = sorted(one.relative_to(finished) for one in (finished / "best").rglob("*"))
+    assert best
+    for name in ("best", "panels"):
+        shutil.rmtree(finished / name)
+        assert run_serially(load_config(file, StudyConfig), finished).computed == 0
+        assert (finished / name).is_dir(), name
+    assert sorted(one.relative_to(finished) for one in (finished / "best").rglob("*")) == best

@@ -1,0 +1,58 @@
+"""What a study folder holds while a study is run again, and who may run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from preceptor.errors import InputError
+from preceptor.execution.graph import Graph
+from preceptor.runtime.leases import DEAD_AFTER, Holder
+from preceptor.study.planned_runs import read_planned_runs
+from preceptor.study.study_plan import StudyPlan
+from preceptor.study_folder import read_study, write_progress
+from tests.datasets import squares
+from tests.studies import run_serially, study, walk, write_down
+
+
+def test_a_start_that_is_stopped_at_once_keeps_what_an_earlier_one_knew(tmp_path: Path) -> None:
+    config = study(squares(tmp_path / "data", size=(8, 8)), seeds=2, alphas=(0.5, 0.1))
+    plan = StudyPlan.of(walk(config, tmp_path / "store", compute=False))
+    write_down(plan, lambda arm, seed: 3 - abs(arm.alpha - 0.1))
+    write_progress(plan, tmp_path, complete=True)
+    runs, choices = read_planned_runs(tmp_path), (tmp_path / "selection.json").read_text()
+    assert runs
+
+    again = read_study(config, tmp_path)
+    graph = Graph(again.start())
+    write_progress(again, tmp_path)
+    assert read_planned_runs(tmp_path) == runs
+    assert (tmp_path / "selection.json").read_text() == choices
+    assert graph.has_ready
+
+    more = read_study(config.model_copy(update={"seeds": 3}), tmp_path)
+    more.start()
+    write_progress(more, tmp_path)
+    assert {one.seed for one in read_planned_runs(tmp_path) or ()} == {0, 1, 2}
+    write_progress(more, tmp_path, complete=True)  # choices that the study does not make are gone
+    assert json.loads((tmp_path / "selection.json").read_text()) == {}
+
+
+def test_a_study_that_was_killed_on_another_machine_goes_on(tmp_path: Path) -> None:
+    """Such as a container, of which the system ended all processes."""
+    killed = Holder("token", "another machine", "far", 1, 7)
+    file = tmp_path / ".study.lease"
+    file.write_text(json.dumps(asdict(killed)))
+    silent = time.time() - DEAD_AFTER + 1
+    os.utime(file, (silent, silent))
+    lines: list[str] = []
+    with pytest.raises(InputError, match=r"none\.csv"):  # the study itself is started
+        run_serially(study(tmp_path / "none.csv"), tmp_path, lines.append)
+    assert lines[0].startswith(
+        f"{tmp_path}: process 1 on far runs this study, unless it was killed"
+    )
