@@ -11,7 +11,6 @@ from pathlib import Path
 
 from preceptor.config.yaml_file import load_config
 from preceptor.data.notes import notes
-from preceptor.data.value_notes import value_notes
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.runtime.result_folder import write_atomically
@@ -61,7 +60,7 @@ def open_study(
             if run:
                 forms = [image_formats(plain_run(own, backbone)) for backbone in own.backbone_names]
                 opened[name].verify([form for several in forms for form in several])
-                for note in _notes(opened[name], values=not resumed):
+                for note in _notes(opened[name]):
                     report_to(f"note: {note}")
             for note in check_study(
                 own, opened[name], networks=not resumed, maps_cached=run and not resumed
@@ -191,15 +190,11 @@ def _raise(problems: Sequence[InputError]) -> None:
         raise problems[0]
 
 
-def _notes(workspaces: Workspaces, *, values: bool) -> list[str]:
-    """Notes on the manifests, on request also on values, for which images and maps are read.
-
-    A note that applies to several seeds is given once.
-    """
+def _notes(workspaces: Workspaces) -> list[str]:
+    """Notes on the manifests; one that applies to several seeds is given once."""
     found: list[str] = []
     for one in workspaces.all():
         found += notes(one.manifest, one.index)
-        found += value_notes(one.manifest) if values else []
     return list(dict.fromkeys(found))
 
 

@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import dump_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
-from preceptor.runtime.result_folder import write_atomically
 from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
@@ -129,20 +127,3 @@ def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:
     finer["training"] = {"input_size": 96, "epochs": 1, "lr": 0.01}
     open_study(StudyConfig.model_validate(finer), tmp_path, run=True, report_to=lines.append)
     assert not any("half a cell" in line for line in lines)
-
-
-def test_maps_in_color_are_noted_at_the_first_start_only(tmp_path: Path) -> None:
-    manifest = squares(tmp_path / "data")
-    mark = next(iter((tmp_path / "data" / "maps").iterdir()))
-    with Image.open(mark) as gray:
-        width, height = gray.size
-    ramp = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
-    Image.fromarray(np.stack([ramp, 255 - ramp, ramp * 0], axis=2)).save(mark)
-    config, notes = StudyConfig.model_validate(SQUARES_STUDY | {"manifest": manifest}), []
-    for _ in range(2):
-        lines: list[str] = []
-        open_study(config, tmp_path / "out", run=True, report_to=lines.append)
-        notes.append([line for line in lines if "human map" in line and "colors" in line])
-        write_atomically(tmp_path / "out" / "study.yaml", dump_config(config))  # as a run does
-    assert len(notes[0]) == 1
-    assert notes[1] == []

@@ -1,7 +1,7 @@
 """Validation of the files of a manifest: existence, duplicates, decoding, aspect of maps."""
 
 # os.path and not Path: a million files are looked up, and Path objects cost ten times as much.
-# ruff: noqa: PTH100, PTH113, PTH114, PTH112, PTH117, PTH118, PTH120
+# ruff: noqa: PTH100, PTH113, PTH114, PTH112, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def _note_missing_folders(
         Positions of the files in these folders.
     """
     missing: dict[str, list[int]] = {}
-    plain = [at for at in np.flatnonzero(~there).tolist() if os.path.isabs(paths[at])]
+    other = set(not_plain(paths))  # remote files and members, of which there may be no folder
+    plain = [at for at in np.flatnonzero(~there).tolist() if paths[at] and at not in other]
     for folder in {os.path.dirname(paths[at]) for at in plain}:
         if not os.path.isdir(folder):
             missing[folder] = []
