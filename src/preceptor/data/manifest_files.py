@@ -58,9 +58,11 @@ def check_files(
     prefix = os.path.join(os.path.abspath(root), "")
     for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
         told = _note_unreadable(what, paths, there, rows, prefix, findings)
-        told |= _note_missing_folders(what, paths, there, rows, prefix, findings)
-        for index in np.flatnonzero(~there).tolist():
-            if (name := paths[index].removeprefix(prefix)) and index not in told:
+        missing = [at for at in np.flatnonzero(~there).tolist() if paths[at] and at not in told]
+        told = _note_missing_folders(what, paths, missing, rows, prefix, findings)
+        for index in missing:
+            if index not in told:
+                name = paths[index].removeprefix(prefix)
                 fix = f"paths start from {prefix}: correct it"
                 if "\\" in name and os.sep == "/":
                     fix = "write / instead of \\ in paths"
@@ -77,7 +79,7 @@ def check_files(
 def _note_missing_folders(
     what: str,
     paths: list[str],
-    there: NDArray[np.bool_],
+    missing: list[int],
     rows: NDArray[np.int64],
     prefix: str,
     findings: Findings,
@@ -86,8 +88,8 @@ def _note_missing_folders(
 
     Args:
         what: Kind of the files in messages.
-        paths: Absolute paths; "" = none.
-        there: (n,) whether they exist.
+        paths: Absolute paths.
+        missing: Positions of those that do not exist.
         rows: Numbers of the rows in messages.
         prefix: Beginning of paths that is left out in messages.
         findings: Collects the problems.
@@ -95,22 +97,17 @@ def _note_missing_folders(
     Returns:
         Positions of the files in these folders.
     """
-    missing: dict[str, list[int]] = {}
-    other = set(not_plain(paths))  # remote files and members, of which there may be no folder
-    plain = [at for at in np.flatnonzero(~there).tolist() if paths[at] and at not in other]
-    for folder in {os.path.dirname(paths[at]) for at in plain}:
-        if not os.path.isdir(folder):
-            missing[folder] = []
-    for at in plain:
-        if (folder := os.path.dirname(paths[at])) in missing:
-            missing[folder].append(at)
+    folders: dict[str, list[int]] = {}
+    for at in missing:
+        folders.setdefault(os.path.dirname(paths[at]), []).append(at)
     told: set[int] = set()
-    for folder, files in missing.items():
-        name = folder.removeprefix(prefix)
-        if len(files) > 1 and "\\" not in name:
-            said = f"{what} {paths[files[0]].removeprefix(prefix)!r} and {len(files) - 1:,} more: "
+    for folder, files in folders.items():
+        name, first = folder.removeprefix(prefix), files[0]
+        if len(files) > 1 and "\\" not in name and not os.path.isdir(folder):
+            image = paths[first].removeprefix(prefix)
+            said = f"{what} {image!r} and {len(files) - 1:,} more: there is no folder {name!r}"
             fix = f"paths start from {prefix}: correct them, or move the table"
-            findings.add(rows[files[0]], f"{said}there is no folder {name!r}", fix)
+            findings.add(rows[first], said, fix)
             told |= set(files)
     return told
 
