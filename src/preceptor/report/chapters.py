@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from preceptor.report import figures, rate_tables, study_tables, tables
-from preceptor.report.annotator_ceiling import annotator_sentence
+from preceptor.report.annotators_on_grid import annotator_sentence
 from preceptor.report.blocks import (
     Block,
     Chapter,

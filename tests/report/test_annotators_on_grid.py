@@ -10,7 +10,7 @@ from PIL import Image
 from preceptor.data.annotators import read_annotators
 from preceptor.data.manifest import Manifest
 from preceptor.evaluation.annotators import pearson
-from preceptor.report.annotator_ceiling import (
+from preceptor.report.annotators_on_grid import (
     Grid,
     agreement_on_grid,
     annotator_sentence,
