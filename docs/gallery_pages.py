@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from preceptor.data.marks import MarkPlaces
 from preceptor.report.cells import short
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference, differences
@@ -30,6 +31,7 @@ class Shown:
         primary: Evaluation set of the tests.
         seed: What a seed is.
         marks: Annotated training images, of all training images.
+        places: Row of its marks in benchmarks/evidence/mark_places.
     """
 
     name: str
@@ -38,37 +40,48 @@ class Shown:
     primary: str
     seed: str
     marks: str
+    places: str
 
 
 STUDIES = (
     Shown(
-        "spots", "spots_evidence", "Small forged regions", "test-seen", "draw", "60 of 6,000"
+        "spots", "spots_evidence", "Small forged regions", "test-seen", "draw", "60 of 6,000",
+        "small forged regions",
     ),
     Shown(
         "brain-mri-planted", "brain_mri_planted", "Brain MRI with a planted stamp", "test-unseen",
-        "seed", "12 %",
+        "seed", "12 %", "brain MRI with a planted stamp",
     ),
     Shown(
-        "circuit-boards", "circuit_boards", "Circuit boards", "test-unseen", "seed", "120 of 1,245"
+        "circuit-boards", "circuit_boards", "Circuit boards", "test-unseen", "seed", "120 of 1,245",
+        "circuit boards",
     ),
-    Shown("forged", "forged_evidence", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
     Shown(
-        "road-cracks", "road_cracks", "Road cracks", "test-unseen", "seed",
-        "12 %",
+        "forged", "forged_evidence", "Forged photographs", "test-seen", "draw", "100 of 1,500",
+        "forged photographs",
+    ),
+    Shown(
+        "road-cracks", "road_cracks", "Road cracks", "test-unseen", "seed", "12 %", "road cracks",
     ),
     Shown(
         "magnetic-tiles", "magnetic_tile", "Magnetic tiles", "test-unseen", "seed",
-        "120 of 688",
+        "120 of 688", "magnetic tiles",
     ),
     Shown(
         "brain-mri", "brain_mri", "Brain MRI of other hospitals", "test-unseen", "seed",
-        "12 %",
+        "12 %", "brain MRI",
     ),
     Shown(
         "brain-mri-imagenet", "brain_mri_imagenet", "Brain MRI, ImageNet weights",
-        "test-unseen", "seed", "12 %",
+        "test-unseen", "seed", "12 %", "brain MRI",
     ),
 )  # fmt: skip
+
+
+def marks_of(study: Shown) -> MarkPlaces:
+    """Size and places of the marks of a study."""
+    row = pd.read_csv(EVIDENCE / "mark_places" / "marks.csv").set_index("data").loc[study.places]
+    return MarkPlaces(float(row["area"]), float(row["overlap"]), int(row["n"]))
 
 
 def write_pages() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from agreement import mean_agreement
 from difference import Difference
-from gallery_pages import EVIDENCE, STUDIES, Shown, table
+from gallery_pages import EVIDENCE, STUDIES, Shown, marks_of, table
 
 from preceptor.results import StudyTables, read
-from preceptor.runtime.formatting import DASH, number
-from preceptor.study.mark_gains import MEASURED
+from preceptor.runtime.formatting import number
 
 
 def predictor_table() -> str:
@@ -24,8 +23,7 @@ def predictor_table() -> str:
 
 
 def _line(study: Shown, tables: StudyTables) -> list[str]:
-    places = {one.archive: one.marks for one in MEASURED}
-    marks = places.get(study.folder)
+    marks = marks_of(study)
     ladder = tables.ladder
     (rung,) = ladder[(ladder["set"] == study.primary) & (ladder["rung"] == "teacher")].to_dict(
         "records"
@@ -37,7 +35,7 @@ def _line(study: Shown, tables: StudyTables) -> list[str]:
         number(_lost(study, tables)),
         number(mean_agreement(tables, "baseline2"), 2),
         number(mean_agreement(tables, "mapper"), 2),
-        DASH if marks is None else number(marks.overlap / marks.area, 1),
+        number(marks.overlap / marks.area, 1),
         study.marks,
         gain.text,
     ]

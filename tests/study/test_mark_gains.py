@@ -83,6 +83,11 @@ def test_data_that_differ_by_less_in_area_and_in_overlap_are_not_said_to_be_unli
     assert not any("differ" in line for line in lines)
 
 
+def test_the_tutorial_shows_the_lines_of_today() -> None:
+    page = (ROOT / "docs" / "tutorials" / "first-study.md").read_text(encoding="utf-8")
+    assert "\n".join(describe_marks(MarkPlaces(0.14, 0.5, 24))) in page
+
+
 def test_a_damaged_map_is_refused_with_its_file_reason_and_remedy(tmp_path: Path) -> None:
     manifest = Manifest.read(squares(tmp_path), verify=False)
     assert marks_of_training(manifest) is not None

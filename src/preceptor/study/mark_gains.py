@@ -17,6 +17,8 @@ from preceptor.runtime.formatting import interval, number
 # Data whose area or overlap differs by more than this factor are not called comparable.
 COMPARABLE = 3.0
 _LEAST = 1 / 128**2
+SMALL = "small residual network, random weights"
+"""Network of most studies: test_byobnet of timm."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class MeasuredGain:
         high: Upper end of it.
         repeats: Number of seeds or draws.
         shortcut: What is known of a shortcut in the training data.
-        pretrained: Whether the networks had ImageNet weights at first.
+        network: Family of the network and its initial weights.
     """
 
     data: str
@@ -46,12 +48,12 @@ class MeasuredGain:
     high: float
     repeats: int
     shortcut: str
-    pretrained: bool = False
+    network: str = SMALL
 
     @property
     def condition(self) -> str:
-        """Shortcut and initial weights of the study."""
-        return f"{self.shortcut}, {'ImageNet' if self.pretrained else 'random'} weights"
+        """Shortcut, network and initial weights of the study."""
+        return f"{self.shortcut}; {self.network}"
 
 
 # The marks are those of benchmarks/evidence/mark_places, the gains those of the archives. Magnetic
@@ -126,7 +128,7 @@ MEASURED = (
         0.0267,
         5,
         "shortcut without a place",
-        pretrained=True,
+        network="MobileNetV2, ImageNet weights",
     ),
 )
 
