@@ -10,7 +10,7 @@ import torch
 from preceptor.evaluation.auc import auc, macro_auc
 from preceptor.evaluation.compare import compare_sets
 from preceptor.evaluation.log_odds import log_odds
-from preceptor.evaluation.scores import figures, log_odds_threshold, set_auc, stack
+from preceptor.evaluation.scores import deployed_scores, figures, fixed_thresholds, set_auc, stack
 
 
 def _logits(seed: int = 0, shift: float = 40.0) -> tuple[np.ndarray, np.ndarray]:
@@ -102,9 +102,10 @@ def test_stacked_scores_and_delongs_test_rank_by_log_odds() -> None:
     assert row["auc_a"] == pytest.approx(auc(labels, logits))
 
 
-def test_a_threshold_of_log_odds_excludes_as_many_negatives_as_the_rule_says() -> None:
-    labels, logits = _logits()
-    found = log_odds_threshold(_frame(labels, logits), ["real", "fake"], "fake", "fdr=0.05")
-    assert found is not None
-    assert (logits[~labels] >= found).mean() == pytest.approx(0.05)
-    assert (logits[labels] >= found).mean() > 0.1
+def test_a_rule_that_would_classify_no_image_as_positive_has_no_threshold() -> None:
+    """Half of the negatives have the float32 score 1, so that no threshold excludes all but 5 %."""
+    labels, logits = _logits(shift=30)
+    frame = _frame(labels, logits)
+    scores = deployed_scores(frame, "fake")
+    assert (scores[~labels] == 1).mean() > 0.05
+    assert fixed_thresholds(frame, "fake", ["fdr=0.05", "eer"]).keys() == {"eer"}

@@ -10,7 +10,7 @@ import pytest
 from preceptor.errors import InputError
 from preceptor.evaluation.auc import auc
 from preceptor.monitor.drift import Drifts, compare
-from preceptor.monitor.page import sentences_of
+from preceptor.monitor.page import headline, sentences_of
 from preceptor.monitor.prediction_log import PredictionLog
 from preceptor.predictor.reference import Reference
 
@@ -169,6 +169,17 @@ def test_sides_apart_are_drift_without_an_interval() -> None:
         if (one.quantity, one.change) == ("distance", "shift")
     )
     assert (found.auc, found.is_drift) == (1.0, True)
+
+
+def test_a_comparison_without_an_interval_is_not_called_no_drift() -> None:
+    """All validation images are of one group, so that nothing can be resampled."""
+    generator = np.random.default_rng(4)
+    reference, log = reference_of(generator), log_of(generator)
+    found = compare(log, replace(reference, groups=np.zeros_like(reference.groups)), 1)
+    assert "score" in found.not_compared
+    assert headline(found).startswith("No drift was found, but not all was compared: score")
+    assert "whether there is a drift is not known" in " ".join(sentences_of(found))
+    assert compare(log, reference, 1).not_compared == []
 
 
 def test_small_or_foreign_logs_are_refused() -> None:

@@ -24,17 +24,18 @@ from preceptor.results.ladder import Ladder
 from tests.report.ladders import ladder
 
 RAISES = "the place that the Teacher's maps show increases the AUC"
+NOT_SHOWN = "a gain from the place is not shown"
 
 
 @pytest.mark.parametrize(
     ("place", "half", "n", "words"),
     [
         (0.05, 0.02, 8, RAISES),
-        (0.05, 0.07, 8, "a gain from the place is not shown"),
-        (-0.05, 0.07, 8, "a gain from the place is not shown"),
-        (0.02, 0.025, 8, "a gain from the place is not shown (a loss of 0.01 is excluded)"),
-        (-0.02, 0.025, 8, "a gain from the place is not shown (a gain of 0.01 is excluded)"),
-        (0.004, 0.005, 8, "a gain from the place is not shown (equivalent within ±0.01)"),
+        (0.05, 0.07, 8, NOT_SHOWN),
+        (-0.05, 0.07, 8, NOT_SHOWN),
+        (0.02, 0.025, 8, f"{NOT_SHOWN} (a loss of 0.01 is excluded on these test images)"),
+        (-0.02, 0.025, 8, f"{NOT_SHOWN} (a gain of 0.01 is excluded on these test images)"),
+        (0.004, 0.005, 8, f"{NOT_SHOWN} (equivalent within ±0.01 on these test images)"),
         (-0.05, 0.02, 8, "maps that do not show the place guide better"),
         (0.05, math.nan, 1, "one seed supports no conclusion"),
     ],
@@ -52,11 +53,18 @@ def test_the_place_of_one_backbone(place: float, half: float, n: int, words: str
 
 
 def test_the_place_is_not_equivalent_by_few_test_images() -> None:
-    words = "a gain from the place is not shown"
+    words = NOT_SHOWN
     alone = ladder(0.004, 0.005)
     few, many = (replace(alone, place_images=ends) for ends in ((-0.03, 0.04), (-0.003, 0.009)))
     assert place_clause([few], "own", 0.01).endswith(f": {words}")
     assert place_clause([many], "own", 0.01).endswith(f": {words} (equivalent within ±0.01)")
+
+
+def test_a_gain_from_the_place_that_few_test_images_do_not_show() -> None:
+    alone = ladder(0.05, 0.02)
+    few, many = (replace(alone, place_images=ends) for ends in ((-0.01, 0.1), (0.01, 0.1)))
+    assert place_clause([few], "own", 0.01).endswith("is not shown for other test images")
+    assert place_clause([many], "own", 0.01).endswith(f": {RAISES}")
 
 
 NOT_OVER_ALL = "a gain from the place over every control is not shown"

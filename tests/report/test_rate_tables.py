@@ -1,4 +1,4 @@
-"""Labels of operating points: whose missed positives they are at."""
+"""Tables of error rates: labels of operating points, and models without a threshold."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
-from preceptor.evaluation.operating_points import APCERS, roc_rates
+from preceptor.evaluation.operating_points import APCERS, roc_rates, threshold_rates
 from preceptor.evaluation.terms import Field
-from preceptor.report.rate_tables import roc_rate_table
+from preceptor.report.rate_tables import fixed_rate_table, roc_rate_table
 from preceptor.results.domain import Results
 from preceptor.results.rows import Row
 from preceptor.study.config import StudyConfig
@@ -49,3 +49,22 @@ def test_the_label_names_the_worst_source(terms: Field, label: str) -> None:
     # Only one of the hard source may be missed, although all of the easy one are found.
     cell = dict(zip(table.columns, table.lines[0].cells, strict=True))[label]
     assert cell.text.startswith("0.500")
+
+
+def test_models_without_a_threshold_are_counted() -> None:
+    """One of three seeds has a rule that no threshold of its float32 scores satisfies."""
+    found = results()
+    identity = {name: found.rates[name].iloc[0] for name in ("role", "backbone", "guidance")}
+    identity |= {"alpha": 0.5, "teacher": "", "set": "test"}
+    found.rates = pd.DataFrame(
+        {**identity, "seed": seed, "run": str(seed), "kind": "fixed", **rate.__dict__}
+        for seed in (0, 2)
+        for rate in threshold_rates([True, False], [0.9, 0.1], ["", ""], 0.5)
+    )
+    found.figures = pd.DataFrame({**identity, "seed": seed, "source": ""} for seed in range(3))
+    study = parse_config(
+        {"manifest": "m.csv", "teachers": ["net"], "students": ["net"]}, StudyConfig
+    )
+    table = fixed_rate_table(study, found, "test", "net")
+    assert table is not None
+    assert "left out: 1 of 3 models of “Student”" in table.caption

@@ -53,7 +53,7 @@ def line(question: str, b: str, key_b: str, **more: Any) -> dict[str, Any]:
         "mean": 0.1,
         "low": 0.05,
         "high": 0.15,
-        "image_low": 0.0,
+        "image_low": 0.02,
         "image_high": 0.2,
         "p_floor": 2 / 2**8,
         "p_holm": 0.5,
@@ -95,7 +95,7 @@ def test_every_comparison_has_a_sentence(manifest: Path) -> None:
         line("saliency", "Students of C", "", a="Students of R"),
         line("variant", "Student", "student", a="Variant: tta"),
     )
-    over = "over 8 seeds; over seeds and images 0.000 to +0.200"
+    over = "over 8 seeds; over seeds and images +0.020 to +0.200"
     assert found[1:] == [
         f"net: the Student's AUC on test is above Baseline 2 ({SPREAD} {over}).",
         f"net: the Student's AUC is above “Baseline 1: paper” ({SPREAD}).",
@@ -163,7 +163,8 @@ def test_an_interval_that_contains_0_says_what_it_excludes(
         ((-0.03, 0.009), "; a gain of 0.01 is excluded"),
         ((-0.009, 0.03), "; a loss of 0.01 is excluded"),
         ((-0.03, 0.03), ""),  # too few test images
-        ((float("nan"), float("nan")), "; equivalent within ±0.01"),  # a mean over backbones
+        # a mean over backbones
+        ((float("nan"), float("nan")), "; equivalent within ±0.01 on these test images"),
     ],
 )
 def test_the_interval_over_images_has_to_exclude_it_too(
@@ -174,6 +175,24 @@ def test_the_interval_over_images_has_to_exclude_it_too(
         plan(manifest), line("ceiling", "Ceiling", "ceiling", **shown, image_high=images[1])
     )
     assert text.endswith(f"95 % interval −0.004 to +0.006{words}).")
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ((-0.030, 0.034), "; not shown for other test images"),
+        ((0.0005, 0.0035), "; equivalent within ±0.01"),
+        ((0.0005, 0.0200), ""),
+    ],
+)
+def test_a_gain_over_seeds_says_what_limits_it(
+    manifest: Path, images: tuple[float, float], words: str
+) -> None:
+    shown = {"mean": 0.002, "low": 0.001, "high": 0.003, "image_low": images[0]}
+    (text,) = said(
+        plan(manifest), line("ceiling", "Ceiling", "ceiling", **shown, image_high=images[1])
+    )
+    assert text.endswith(f"95 % interval +0.001 to +0.003{words}).")
 
 
 def test_two_sides_with_an_auc_of_1_are_not_called_equivalent(manifest: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_significant_loss_is_a_result() -> None:
         (0.1, "was found."),
         (0.011, "was found; a gain of 0.01 is excluded."),
         (0.007, "was found; equivalent within ±0.01."),
-        (0.001, "was found."),  # a loss, which needs no margin
+        (0.001, "was found."),  # a loss
     ],
 )
 def test_a_gain_that_the_interval_excludes(half: float, words: str) -> None:
@@ -143,6 +143,15 @@ def test_a_gain_that_the_interval_excludes(half: float, words: str) -> None:
     assert words in verdict(given_results).text
     compared["image_low"], compared["image_high"] = compared["mean"] - 0.1, compared["mean"] + 0.1
     assert "was found." in verdict(given_results).text
+
+
+def test_a_gain_that_few_test_images_show_is_one_on_these_images() -> None:
+    shown = results({"a": (0.2, 0.3)}, n=8, p=0.01)
+    assert verdict(shown).headline == "The Student is better than both baselines"
+    shown.comparisons["image_low"] = [-0.01, 0.05]
+    found = verdict(shown)
+    assert found.headline == "The Student is better than both baselines on these test images"
+    assert found.text.endswith("the intervals of 1 of 2 differences contain 0.")
 
 
 def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:

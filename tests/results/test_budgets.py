@@ -143,7 +143,7 @@ def test_the_curve_has_the_mapper_of_each_size(tmp_path: Path) -> None:
     ]
     small = found.budget[(found.budget["line"] == "mapper") & (found.budget["size"] == 4)]
     assert small["mean"].item() == pytest.approx(tested["auc"].mean())
-    drawn = budget_plot(found, "test_resnet", 0.01)
+    drawn = budget_plot(found, "test_resnet", 0.01, [4, 12])
     assert drawn is not None
     assert "mapper" in drawn.series
     assert answers(plan, found)["budget"]
@@ -207,7 +207,7 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
 def test_enough_is_where_a_gain_of_every_larger_number_is_excluded(
     values: dict[int, list[float]], size: int | None, start: int, then: int
 ) -> None:
-    found = enough(curve_of(values), "b", "student", 0.01)
+    found = enough(curve_of(values), "b", "student", 0.01, [*values])
     assert found is not None
     assert (found.size, found.start, found.then) == (size, start, then)
 
@@ -218,10 +218,11 @@ def test_small_steps_may_add_up_to_a_relevant_gain() -> None:
     sizes = (25, 50, 100, 200, 400)
     curve = curve_of({size: list(0.7 + 0.009 * at + noise[at]) for at, size in enumerate(sizes)})
     assert (budget_steps(curve)["mean"] < 0.01).all()
-    found = enough(curve, "b", "student", 0.01)
+    found = enough(curve, "b", "student", 0.01, sizes)
+    assert enough(curve, "b", "student", 0.01, [*sizes, 800]) is None  # not scored yet
     assert found is not None
     assert (found.size, found.then) == (200, 400)
-    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", "student", 0.01)
+    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", "student", 0.01, [25])
     assert flat is not None
     assert flat.size is None  # equal numbers with every seed
 
@@ -233,7 +234,7 @@ def test_steps_are_paired_by_seed() -> None:
     # Seeds 0 and 2 are in both: 0.6 − 0.5 and 0.7 − 0.7.
     assert step["n"] == 2
     assert step["mean"] == pytest.approx(0.05)
-    assert enough(curve.iloc[:1], "b", "student", 0.01) is None
+    assert enough(curve.iloc[:1], "b", "student", 0.01, [10]) is None
 
 
 @pytest.mark.parametrize(
@@ -242,8 +243,12 @@ def test_steps_are_paired_by_seed() -> None:
         (Enough(50, 50, 200, 0.002, -0.001, 0.005), "50 annotated images are enough: for every"),
         (Enough(50, 50, 200, 0.002, -0.001, 0.005), "from 50 to 200: +0.002, 95 % interval −0.001"),
         (Enough(None, 50, 100, 0.002, -0.03, 0.03), "are enough is not known: for no number"),
-        (Enough(None, 50, 100, 0.05, 0.03, 0.07), "increase the AUC by at least 0.01"),
-        (Enough(None, 50, 100, 0.05, -0.03, 0.1), "chance is not excluded"),
+        (
+            Enough(None, 50, 100, 0.05, 0.03, 0.07),
+            "increases the AUC by at least 0.01 on these test images",
+        ),
+        (Enough(None, 50, 100, 0.05, 0.001, 0.09), "; less than 0.01 is not excluded"),
+        (Enough(None, 50, 100, 0.05, -0.03, 0.1), "are enough is not known: for no number"),
         (None, "have not been scored yet"),
     ],
 )

@@ -6,7 +6,7 @@ from preceptor.calibration.fit import Reliability
 from preceptor.calibration.make_reference import MadeReference
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.reference import DistanceKind
-from preceptor.runtime.formatting import number
+from preceptor.runtime.formatting import between, number
 
 RELIABILITY = "reliability.svg"
 """File of the reliability diagram in a model folder."""
@@ -60,9 +60,9 @@ def calibration_sentences(made: MadeReference) -> list[str]:
 def _error(found: Reliability) -> str:
     error = found.error
     return (
-        f"expected calibration error {number(error.value)} (95 % interval {number(error.low)} to "
-        f"{number(error.high)}; {number(error.expected)} on average for a calibrated model on as "
-        f"many images), cross-entropy {number(found.cross_entropy)}"
+        f"expected calibration error {number(error.value)} (95 % interval "
+        f"{between(error.low, error.high)}; {number(error.expected)} on average for a calibrated "
+        f"model on as many images), cross-entropy {number(found.cross_entropy)}"
     )
 
 

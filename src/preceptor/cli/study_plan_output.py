@@ -75,4 +75,9 @@ def print_plan(
                 tell(f"  left: {len(left)} of {len(work)}; about {as_time(seconds)}")
     tell(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
     about = " to ".join(map(as_time, totals))
+    if study.search != "grid":
+        tell(
+            f"search: {study.search}: at least, since candidates that stay after the first "
+            "comparison are trained with more seeds"
+        )
     tell(f"together about {about} with {jobs} job{'s' if jobs != 1 else ''}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class CalibrationError:
 
     Args:
         value: Σ_b n_b / n · |share of hits − mean score|.
-        low, high: Interval over images or groups.
+        low, high: Interval over images or groups; NaN with one image or group, and if `value` is 0.
         expected: Mean value of a perfectly calibrated model with these scores: the ECE is never 0
             on a finite number of images.
     """
@@ -133,6 +134,8 @@ def calibration_error(
     lower, upper = np.quantile(simulated, [tail, 1 - tail], axis=1)
     inside = factors[(lower <= value) & (value <= upper)]
     low, high = (float(inside.min()), float(inside.max())) if len(inside) else (0.0, 1.0)
+    if units < 2 or value == 0:  # nothing to resample, or no error that could be scaled
+        return CalibrationError(value, math.nan, math.nan, float(simulated[0].mean()))
     return CalibrationError(value, low * value, high * value, float(simulated[0].mean()))
 
 

@@ -120,30 +120,16 @@ def fixed_thresholds(
         rules: Rules, see `fixed_threshold`.
 
     Returns:
-        Thresholds by rule; rules without a threshold on these scores are omitted.
+        Thresholds by rule. Rules without a threshold on these scores are omitted, and those whose
+        threshold would be above 1: too many negatives have the float32 score 1, so that a model in
+        use would classify no image as positive.
     """
     if positive is None:
         return {}
     own = frame[kind_of(frame["split"]) == "val"]
     truth, scores = (own["label"] == positive).to_numpy(), deployed_scores(own, positive)
     found = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
-    return {rule: value for rule, value in found.items() if value is not None}
-
-
-def log_odds_threshold(
-    frame: pd.DataFrame, classes: Sequence[str], positive: str, rule: str
-) -> float | None:
-    """Threshold of a rule on the log-odds of all validation sets together.
-
-    Args:
-        frame: Score table; its validation rows are used.
-        classes: Class names.
-        positive: Positive class.
-        rule: Rule, see `fixed_threshold`.
-    """
-    own = frame[kind_of(frame["split"]) == "val"]
-    truth = (own["label"] == positive).to_numpy()
-    return fixed_threshold(rule, truth, positive_log_odds(own, classes, positive))
+    return {rule: value for rule, value in found.items() if value is not None and value <= 1}
 
 
 def class_auc(name: str) -> str:

@@ -74,10 +74,12 @@ class Drift:
             (validation or log), or the output of a classifier.
         auc: P(log > validation).
         low, high: Interval, at a level that is corrected for the number of intervals; NaN where the
-            AUC is 0 or 1.
+            AUC is 0 or 1, and where there is none.
         known, new: Medians of the quantity, NaN for classifiers.
         images: Number of log images.
         is_drift: Whether the interval excludes 0.5 and the AUC is at least `LEAST` away from it.
+        compared: Whether a drift could be found; false without an interval, as of validation images
+            that are all of one group.
     """
 
     quantity: str
@@ -89,6 +91,7 @@ class Drift:
     new: float
     images: int
     is_drift: bool
+    compared: bool
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,11 @@ class Drifts:
         if self.alarms is not None and self.alarms.is_drift:
             names.append("unfamiliar images")
         return list(dict.fromkeys(names))
+
+    @property
+    def not_compared(self) -> list[str]:
+        """Names of the quantities of which a comparison has no interval."""
+        return list(dict.fromkeys(one.quantity for one in self.drifts if not one.compared))
 
 
 def compare(
@@ -256,6 +264,7 @@ def _drift(
         math.nan if classifier else float(np.median(one.new)),
         len(new),
         certain and (area - 0.5 if classifier else abs(area - 0.5)) >= least,
+        apart or not math.isnan(found.low) or bool(np.ptp(values) == 0),
     )
 
 

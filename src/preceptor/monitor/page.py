@@ -22,9 +22,11 @@ _LEGEND = [(_KNOWN, "validation"), (_NEW, "log")]
 
 def headline(found: Drifts) -> str:
     """Result in a few words."""
-    if not found.found:
-        return "No drift was found"
-    return f"Drift of {names_of(found.found)}"
+    if found.found:
+        return f"Drift of {names_of(found.found)}"
+    if found.not_compared:
+        return f"No drift was found, but not all was compared: {names_of(found.not_compared)}"
+    return "No drift was found"
 
 
 def monitor_page(
@@ -55,7 +57,7 @@ def monitor_page(
         ],
         headline=headline(found),
         sentences=sentences_of(found),
-        mood="ahead" if found.found else "won",
+        mood="ahead" if found.found or found.not_compared else "won",
         sections=sections,
         footer="Made by preceptor from a log of predictions and the reference of its model.",
     )
@@ -68,6 +70,11 @@ def sentences_of(found: Drifts) -> list[str]:
     for one in found.drifts:
         if one.is_drift:
             sentences.append(_sentence(one))
+    if found.not_compared:
+        sentences.append(
+            f"No interval of {names_of(found.not_compared)} could be computed, as with validation "
+            "images of a single group: whether there is a drift is not known."
+        )
     alarms = found.alarms
     if alarms is not None:
         low, high = alarms.expected
@@ -104,7 +111,7 @@ def _table_blocks(found: Drifts) -> list[Block]:
             [
                 *(Cell(text) for text in _medians(one)),
                 Cell(number(one.auc), _interval(one)),
-                Cell("drift" if one.is_drift else "none"),
+                Cell("drift" if one.is_drift else "none" if one.compared else "not known"),
             ],
             one.is_drift,
         )
@@ -175,6 +182,11 @@ def _method(log: PredictionLog, found: Drifts) -> list[str]:
     ]
     if found.sampled < len(log):
         texts.append(f"{found.sampled:,} images of the log, drawn at random, are compared.")
+    if log.features is not None and all(one.quantity != "features" for one in found.drifts):
+        texts.append(
+            "Features were not compared: half of the validation images, or of their groups, are "
+            "too few."
+        )
     if missing:
         texts.append(
             f"Not in the log: {names_of(missing)}. preceptor predict writes them with --log "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from preceptor.report.size_curves import Curve, curves_by_size
@@ -18,13 +20,15 @@ _MAPS_CURVES = {"teacher_maps": Curve("Teacher's maps", "teacher")}
 _ALL_IMAGES = ("baseline2", "ceiling", "mapper_all")  # rows that use labels or maps of all images
 
 
-def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
+def budget_plot(
+    results: Results, backbone: str, gain: float, sizes: Sequence[int]
+) -> Figure | None:
     """AUC of Baseline 1, the Student and a mapper on the primary set by number of annotated images.
 
     See `auc_curves`; the number from which more annotations are known to increase the Student's AUC
     by less than `gain` is marked.
     """
-    found = enough(results.budget, backbone, "student", gain)
+    found = enough(results.budget, backbone, "student", gain, sizes)
     mark = found.size if found is not None else None
     return auc_curves(results.budget, results.table, results.primary, backbone, mark)
 

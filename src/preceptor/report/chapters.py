@@ -192,7 +192,7 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Blo
             for title, drawing in (
                 (
                     f"{backbone}: AUC by annotations",
-                    budget_plot(results, backbone, study.relevant_difference),
+                    budget_plot(results, backbone, study.relevant_difference, study.budgets),
                 ),
                 ("The Teacher's maps", maps_plot(results, backbone)),
             )

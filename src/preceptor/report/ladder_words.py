@@ -9,7 +9,14 @@ import numpy as np
 
 from preceptor.evaluation.paired_tests import PairedResult
 from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
-from preceptor.report.sentences import interval_words, margin_words, names_of, seeds_of, signed
+from preceptor.report.sentences import (
+    interval_words,
+    margin_words,
+    names_of,
+    only_here,
+    seeds_of,
+    signed,
+)
 from preceptor.results.domain import Results
 from preceptor.results.ladder import ControlGain, Ladder, Rung, RungName
 from preceptor.results.study import StudyResults
@@ -219,7 +226,13 @@ def _one_words(
     if interval(place.low, place.high) == DASH:
         return "one seed supports no conclusion"
     if place.low > 0 and ladder.above_all_controls:
-        return "the place that the Teacher's maps show increases the AUC"
+        words = "the place that the Teacher's maps show increases the AUC"
+        if only_here(place.low, place.high, ladder.place_images):
+            words += (
+                "; over seeds and images the interval contains 0, so that this is not shown for "
+                "other test images"
+            )
+        return words
     if place.low > 0:
         return "a gain from the place over every control is not shown"
     if place.high < 0:

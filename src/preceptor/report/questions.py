@@ -16,16 +16,17 @@ from preceptor.report.sentences import (
     interval_words,
     names_of,
     of_words,
+    qualifying_words,
     seeds_of,
     signed,
     significant,
     spread_words,
-    undecided_words,
 )
 from preceptor.results.budgets import Enough, enough
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records
 from preceptor.runtime.formatting import percent
+from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 
 QUESTIONS = {
@@ -157,7 +158,7 @@ def _how_much(plan: Plan, results: Results) -> str:
         f"The Student's AUC minus that of the stronger baseline ({line['b']}) is "
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {seeds_of(line['n'])}"
-        f"{undecided_words(line, results.relevant_difference)})"
+        f"{qualifying_words(line, results.relevant_difference)})"
     )
     place = place_clause(
         results.ladders_on(results.primary), results.controls_alpha, results.relevant_difference
@@ -181,9 +182,9 @@ def _enough(plan: Plan, results: Results) -> str:
     study, said = plan.protocol.study, []
     gain = study.relevant_difference
     for backbone in study.students:
-        found = enough(results.budget, backbone, "student", gain)
-        if found is not None and {*study.budgets} <= {*results.budget["size"]}:
-            said.append(_enough_words(found, study.budgets, gain, backbone, study.students))
+        found = enough(results.budget, backbone, "student", gain, study.budgets)
+        if found is not None:
+            said.append(_enough_words(found, study, gain, backbone))
     if said:
         words = " ".join(said)
         return words[:1].upper() + words[1:] if len(study.students) == 1 else words
@@ -198,10 +199,9 @@ def _enough(plan: Plan, results: Results) -> str:
     return "Students for several numbers of annotated images have not been scored yet."
 
 
-def _enough_words(
-    found: Enough, sizes: tuple[int, ...], gain: float, backbone: str, students: tuple[str, ...]
-) -> str:
-    whose = f"{backbone}: " if len(students) > 1 else ""
+def _enough_words(found: Enough, study: StudyConfig, gain: float, backbone: str) -> str:
+    whose = f"{backbone}: " if len(study.students) > 1 else ""
+    here = "" if study.draws else " on these test images"
     step = (
         f"from {found.start:,} to {found.then:,}: {signed(found.gain)}, 95 % interval "
         f"{interval_words(found.low, found.high)}"
@@ -209,14 +209,15 @@ def _enough_words(
     if found.size is not None:
         return (
             f"{whose}{found.size:,} annotated images are enough: for every larger number of the "
-            f"budget, a gain of {gain:g} in the Student's AUC is excluded (the interval that "
+            f"budget, a gain of {gain:g} in the Student's AUC is excluded{here} (the interval that "
             f"extends furthest, {step})."
         )
-    if found.gain >= gain:
-        sure = "" if found.low > 0 else "; chance is not excluded"
+    if found.low > 0:
+        least = f" by at least {gain:g}" if found.low >= gain else ""
+        less = "" if least else f"; less than {gain:g} is not excluded"
         return (
-            f"{whose}up to {sizes[-1]:,} annotated images, the largest number in the budget, more "
-            f"annotations increase the AUC by at least {gain:g} ({step}{sure})."
+            f"{whose}the last step of the budget, to {found.then:,} annotated images, increases "
+            f"the AUC{least}{here} ({step}{less})."
         )
     return (
         f"{whose}how many annotated images are enough is not known: for no number of the budget, "
@@ -234,5 +235,5 @@ def _support(line: dict[str, Any], better: str, worse: str, margin: float) -> st
         return f"this indicates that {better}"
     if words == "below":
         return f"this indicates that {worse}"
-    sure = undecided_words(line, margin)
+    sure = qualifying_words(line, margin)
     return f"the numbers do not distinguish the two{sure}"

@@ -39,7 +39,10 @@ def roc_rate_table(
 def fixed_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
-    """Error rates at the threshold of each model that was fixed on its validation scores."""
+    """Error rates at the threshold of each model that was fixed on its validation scores.
+
+    Both are those of the model in use, whose scores are float32.
+    """
     terms = TERMS[study.terms]
     if results.rates.empty:
         return None
@@ -53,7 +56,8 @@ def fixed_rate_table(
         (terms.acer, "acer", ""),
     ]
     lines = []
-    for key, title, mine in _by_row(results, evaluation, backbone, "fixed"):
+    rows = _by_row(results, evaluation, backbone, "fixed")
+    for key, title, mine in rows:
         cells = [_rate_cell(mine, measure, math.nan, source) for _, measure, source in columns]
         lines.append(Line(title, cells, key == "student"))
     if not lines:
@@ -68,7 +72,29 @@ def fixed_rate_table(
             f" “{short('dfr')}” has no such threshold, since it is trained on {results.dfr_set}, "
             "which is one of the sets that fix thresholds."
         )
+    with_one = {key: len({rate.seed for rate in mine}) for key, _, mine in rows}
+    caption += _without_threshold(results, evaluation, backbone, with_one)
     return Table(caption, "", [name for name, _, _ in columns], lines)
+
+
+def _without_threshold(
+    results: Results, evaluation: str, backbone: str, with_one: dict[str, int]
+) -> str:
+    """Sentence on the models of each row that have no such threshold."""
+    tested = results.figures
+    tested = tested[(tested["set"] == evaluation) & (tested["source"] == ALL_SOURCES)]
+    said = []
+    for row in results.rows:
+        if backbone in row.arms and row.key != "dfr":
+            models = select_arm(tested, row.arms[backbone])["seed"].nunique()
+            if without := models - with_one.get(row.key, 0):
+                said.append(f"{without} of {models} models of “{short(row.key)}”")
+    if not said:
+        return ""
+    return (
+        f" Without such a threshold, and left out: {', '.join(said)}; there are too few validation "
+        "negatives, or too many of them have the float32 score 1."
+    )
 
 
 def rule_words(rule: str, terms: Terms) -> str:

@@ -21,7 +21,7 @@ from preceptor.report.cells import Cell, Line, Table, color, short
 from preceptor.report.figures import ROC_KEYS
 from preceptor.report.reliability_figure import reliability_plot
 from preceptor.results.domain import Results
-from preceptor.runtime.formatting import number
+from preceptor.runtime.formatting import between, number
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
 
@@ -40,8 +40,10 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
                 continue
             error, bins = found
             curves[color(row.key)] = (short(row.key), bins)
-            spread = f"{number(error.low)} to {number(error.high)}"
-            cells = [Cell(number(error.value), spread), Cell(number(error.expected))]
+            cells = [
+                Cell(number(error.value), between(error.low, error.high)),
+                Cell(number(error.expected)),
+            ]
             lines.append(Line(short(row.key), cells, row.key == "student"))
         if not lines:
             continue

@@ -35,7 +35,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             else:
                 images = interval_words(line["image_low"], line["image_high"])
                 over += f"; over seeds and images {images}"
-            over += undecided_words(line, margin)
+            over += qualifying_words(line, margin)
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
                 f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
@@ -65,7 +65,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
             f"RQ1: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
-            f"({spread_words(line)}{undecided_words(line, margin)})."
+            f"({spread_words(line)}{qualifying_words(line, margin)})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
         if line["stopped"]:
@@ -108,7 +108,7 @@ def _gain(line: dict[str, Any], other: str, margin: float, note: str = "") -> st
     """Relation to the other side of a comparison, with the difference and its interval."""
     better = gain_words(line["mean"], line["low"], line["high"])
     spread = interval_words(line["low"], line["high"])
-    more = undecided_words(line, margin)
+    more = qualifying_words(line, margin)
     return f"{better} {other} ({note}{signed(line['mean'])}, 95 % interval {spread}{more})"
 
 
@@ -150,36 +150,69 @@ def margin_words(
     Args:
         low, high: Ends of the interval of a difference over seeds.
         margin: Smallest relevant difference.
-        images: Interval over seeds and images; NaN if there is none.
+        images: Interval over seeds and images; NaN if there is none, so that what is excluded is
+            only so for these test images.
 
     Example:
         >>> margin_words(-0.004, 0.006, 0.01)
-        'equivalent within ±0.01'
-        >>> margin_words(-0.02, 0.006, 0.01)
+        'equivalent within ±0.01 on these test images'
+        >>> margin_words(-0.02, 0.006, 0.01, images=(-0.03, 0.008))
         'a gain of 0.01 is excluded'
     """
-    return {
+    words = {
         Excluded.BOTH: f"equivalent within ±{margin:g}",
         Excluded.GAIN: f"a gain of {margin:g} is excluded",
         Excluded.LOSS: f"a loss of {margin:g} is excluded",
         Excluded.NEITHER: "",
     }[excluded(low, high, margin, images)]
+    return f"{words} on these test images" if words and not np.isfinite(images).all() else words
 
 
-def undecided_words(line: Mapping[str, Any], margin: float) -> str:
-    """The same of a comparison whose interval contains 0, as a further clause of a sentence.
+def limit_words(
+    low: float, high: float, margin: float, images: tuple[float, float] = UNDEFINED
+) -> str:
+    """What limits a difference whose interval over seeds excludes 0, in words; "" for nothing.
+
+    Args:
+        low, high: Ends of this interval.
+        margin: Smallest relevant difference.
+        images: Interval over seeds and images; NaN if there is none.
+
+    Example:
+        >>> limit_words(0.001, 0.03, 0.01, images=(-0.01, 0.04))
+        'not shown for other test images'
+        >>> limit_words(0.001, 0.003, 0.01, images=(0.001, 0.004))
+        'equivalent within ±0.01'
+        >>> limit_words(0.02, 0.03, 0.01, images=(0.01, 0.04))
+        ''
+    """
+    if only_here(low, high, images):
+        return "not shown for other test images"
+    found = excluded(low, high, margin, images)
+    return margin_words(low, high, margin, images) if found is Excluded.BOTH else ""
+
+
+def only_here(low: float, high: float, images: tuple[float, float]) -> bool:
+    """Whether an interval over seeds excludes 0, and that over seeds and images does not."""
+    return not low <= 0 <= high and bool(images[0] <= 0 <= images[1])
+
+
+def qualifying_words(line: Mapping[str, Any], margin: float) -> str:
+    """What the intervals of a comparison show besides its sign, as a further clause of a sentence.
+
+    If the interval over seeds contains 0, the relevant differences that are excluded; otherwise
+    whether the difference is smaller than the margin, or holds for these test images alone.
 
     Args:
         line: Row of `Results.comparisons`.
         margin: Smallest relevant difference.
 
     Returns:
-        The clause; "" for other comparisons.
+        The clause, or "".
     """
-    low, high = line["low"], line["high"]
-    if not low <= 0 <= high:
-        return ""
-    words = margin_words(low, high, margin, (line["image_low"], line["image_high"]))
+    low, high, images = line["low"], line["high"], (line["image_low"], line["image_high"])
+    decided = not low <= 0 <= high
+    words = (limit_words if decided else margin_words)(low, high, margin, images)
     return f"; {words}" if words else ""
 
 

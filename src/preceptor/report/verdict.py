@@ -10,7 +10,7 @@ import pandas as pd
 from preceptor.evaluation.sequential import sequential_floor
 from preceptor.evaluation.split_names import kind_of
 from preceptor.report.ladder_words import place_sentence
-from preceptor.report.sentences import LEVEL, names_of, significant, undecided_words
+from preceptor.report.sentences import LEVEL, names_of, only_here, qualifying_words, significant
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
@@ -110,7 +110,19 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
         if results.seeds is not None and n < results.seeds:
             text += f" after {n} of {results.seeds} seeds; the test needs all of them."
             return Verdict("ahead", "The Student is ahead, but seeds are missing", text)
-        return Verdict("won", "The Student is better than both baselines", f"{text}.")
+        headline = "The Student is better than both baselines"
+        here = [
+            line
+            for line in records(family)
+            if only_here(line["low"], line["high"], (line["image_low"], line["image_high"]))
+        ]
+        if here:
+            text += (
+                f", on these test images: over seeds and images, the intervals of {len(here)} of "
+                f"{len(family)} differences contain 0"
+            )
+            headline += " on these test images"
+        return Verdict("won", headline, f"{text}.")
     if ahead == count:
         text = f"It is above both baselines for {f'every {what}' if count > 1 else where}, but "
         text += f"not every difference is significant.{limit}"
@@ -122,7 +134,8 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
     text = f"No gain over the stronger baseline was found{f' for any {what}' if count > 1 else ''}"
     if count == 1:
         stronger = records(family.sort_values("mean", kind="stable"))[0]
-        text += undecided_words(stronger, results.relevant_difference)
+        if stronger["high"] >= 0:  # of a loss that is shown, `_worse` says more
+            text += qualifying_words(stronger, results.relevant_difference)
     text += _worse(worse, units, count)
     return Verdict("lost", "The Student is not better than both baselines", f"{text}.{limit}")
 

@@ -122,7 +122,9 @@ def _gain(here: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def enough(curve: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough | None:
+def enough(
+    curve: pd.DataFrame, backbone: str, line: str, gain: float, sizes: Sequence[int]
+) -> Enough | None:
     """Smallest number of annotated images for which no larger number gives a gain of `gain`.
 
     Each number is compared with every larger one, paired by seed; the gains of several steps may
@@ -133,15 +135,18 @@ def enough(curve: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough
         curve: Results by number of annotated images, from `budget_curve`.
         backbone, line: Curve.
         gain: Smallest relevant gain.
+        sizes: Numbers of annotated images of the budget.
 
     Returns:
-        The number with the gain whose interval extends furthest; None without two numbers that have
-        common seeds.
+        The number with the gain whose interval extends furthest; None if the curve lacks one of the
+        numbers, or without two numbers that have common seeds.
     """
     if curve.empty:
         return None
     mine = curve[(curve["backbone"] == backbone) & (curve["line"] == line)]
     points = records(mine.sort_values("size"))
+    if not {*sizes} <= {one["size"] for one in points}:
+        return None
     gains = [[_gain(here, after) for after in points[at + 1 :]] for at, here in enumerate(points)]
     if len(points) < 2 or any(np.isnan(one["mean"]) for several in gains for one in several):
         return None

@@ -221,7 +221,8 @@ def _over_backbones(
                 "stopped": False,
             }
             paired = sequential_difference(both[0], both[1], study.looks)
-            lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
+            images = (paired.low, paired.high) if study.draws else (np.nan, np.nan)
+            lines.append(at | _paired_line(both[0] - both[1], paired, images))
     return lines
 
 

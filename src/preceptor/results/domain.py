@@ -6,19 +6,19 @@ Results are computed from finished folders at any time; missing ones are omitted
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
-from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import figure_rows, log_odds_threshold, positive_log_odds
+from preceptor.evaluation.scores import figure_rows, fixed_thresholds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare
+from preceptor.results.error_rates import error_rates
 from preceptor.results.ladder import Ladder, ladders
 from preceptor.results.rows import (
     OVERALL,
@@ -179,8 +179,8 @@ def gather(plan: Plan) -> Results:
         if validated is not None and tested is not None and positive is not None:
             rule, fixed = protocol.study.threshold, None
             if arm.role != "dfr":  # which has learned the labels of a set that fixes thresholds
-                fixed = log_odds_threshold(validated, classes, positive, rule)
-            rates += [row | identity for row in _rates(tested, classes, positive, fixed)]
+                fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
+            rates += [row | identity for row in error_rates(tested, classes, positive, fixed)]
     results = Results(
         primary=protocol.primary,
         positive=positive,
@@ -239,25 +239,6 @@ def _recorded(folder: Path | None) -> dict[str, float | None]:
     names = {"guidance": "guidance_term"}  # the column guidance has the way of guiding
     metrics = {names.get(key, key): value for key, value in record.metrics.items()}
     return kept | {key: value for key, value in metrics.items() if key != "epoch"}
-
-
-def _rates(
-    tested: pd.DataFrame, classes: list[str], positive: str, threshold: float | None
-) -> list[dict[str, Any]]:
-    """Error rates of one run on each test set, as rows; the threshold is one of the log-odds."""
-    lines: list[dict[str, Any]] = []
-    splits, labels, sources = (
-        tested[name].to_numpy(object) for name in ("split", "label", "source")
-    )
-    scores = positive_log_odds(tested, classes, positive)
-    for name in dict.fromkeys(splits):
-        own_rows = splits == name
-        given = labels[own_rows] == positive, scores[own_rows], list(sources[own_rows])
-        own = [("roc", rate) for rate in roc_rates(*given)]
-        if threshold is not None:
-            own += [("fixed", rate) for rate in threshold_rates(*given, threshold)]
-        lines += [{"set": str(name), "kind": kind} | asdict(rate) for kind, rate in own]
-    return lines
 
 
 def _groups(figures_table: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:

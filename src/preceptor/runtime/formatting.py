@@ -81,6 +81,16 @@ def interval(low: Any, high: Any) -> str:
     return f"{number(low, sign=True)} to {number(high, sign=True)}"
 
 
+def between(low: float, high: float) -> str:
+    """Interval of a quantity that is no difference; a dash if it is undefined.
+
+    Example:
+        >>> between(0.12, 0.2)
+        '0.120 to 0.200'
+    """
+    return DASH if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"
+
+
 def percent(value: float) -> str:
     """Share as a percentage, which may be infinite; a dash for NaN.
 

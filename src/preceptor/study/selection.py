@@ -176,7 +176,7 @@ def choose(
                 "worst_set": sets[int(worst[index])],
                 "low": low,
                 "high": high,
-                "tied": bool(index == best or (rule != "highest" and high >= 0)),
+                "tied": bool(index == best or (rule != "highest" and not high < 0)),
                 "agreement": candidate.agreement,
                 "alpha": None if candidate.setting is None else candidate.setting.alpha,
                 "guidance": "" if candidate.setting is None else candidate.setting.guidance,

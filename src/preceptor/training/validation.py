@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
-from preceptor.evaluation.auc import macro_auc
+from preceptor.evaluation.auc import auc, macro_auc
 from preceptor.evaluation.log_odds import log_odds
 from preceptor.evaluation.probabilities import accuracy
 from preceptor.inference.predict import predict
@@ -54,6 +54,8 @@ def validate(
 ) -> dict[str, SetMetrics]:
     """Accuracy, AUC and agreement with human maps on each validation set.
 
+    The AUC is that of `set_auc`: of the positive class, or macro-averaged if the model has none.
+
     Args:
         model: Model in any mode.
         sets: Validation sets by name.
@@ -91,9 +93,14 @@ def validate(
             others = ~np.isin(sets[negatives].labels, labels)
             labels = np.concatenate([labels, sets[negatives].labels[others]])
             probabilities = np.concatenate([probabilities, scored[negatives][others]])
+        odds, positive = log_odds(probabilities), model.spec.positive_index
+        if positive is None:
+            area = macro_auc(labels, odds)
+        else:
+            area = auc(labels == positive, odds[:, positive])
         metrics[name] = SetMetrics(
             float(accuracy(rows.labels, scored[name])),
-            float(macro_auc(labels, log_odds(probabilities))),
+            float(area),
             correlations.get(name),
         )
     return metrics
