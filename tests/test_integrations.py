@@ -9,9 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from preceptor import build_model, load
+from preceptor.models import save_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "integrations"
 # Module and library of each example.
@@ -59,8 +63,24 @@ def test_every_example_is_run() -> None:
 
 
 def test_the_plain_loop_learns(plain: list[float]) -> None:
-    half = STEPS // 2
-    assert sum(plain[half:]) < 0.6 * sum(plain[:half])
+    quarter = STEPS // 4
+    assert sum(plain[-quarter:]) < 0.6 * sum(plain[:quarter])
+
+
+def test_the_saved_model_gives_the_scores_of_the_loop(tmp_path: Path) -> None:
+    squares = example("squares")
+    files = squares.write_images(tmp_path, 32)
+    torch.manual_seed(0)
+    model = build_model(
+        "test_byobnet", squares.CLASSES, input_size=64, backbone_args=squares.STRIDE
+    )
+    data = squares.read_images(files, model)
+    example("plain_pytorch").train(model, torch.utils.data.DataLoader(data, batch_size=16), 2)
+    save_model(model, tmp_path / "model")
+    with torch.no_grad():
+        expected = model.eval()(data.tensors[0]).logits.softmax(1)
+    found = load(tmp_path / "model", device="cpu")([path for path, _, _ in files])
+    np.testing.assert_allclose(found.probabilities, expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "monai_trainer"])

@@ -63,7 +63,7 @@ def main(folder: Path, epochs: int = 8) -> list[float]:
     """Write images into `folder` and train on them; returns the loss of each step."""
     torch.manual_seed(0)
     model = build_model("test_byobnet", CLASSES, input_size=SIZE, backbone_args=STRIDE)
-    return printed(train(model, read_images(write_images(folder, 96), model.grid()), epochs))
+    return printed(train(model, read_images(write_images(folder, 96), model), epochs))
 
 
 if __name__ == "__main__":

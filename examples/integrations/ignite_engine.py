@@ -49,7 +49,7 @@ def main(folder: Path, epochs: int = 8) -> list[float]:
     torch.manual_seed(0)
     model = build_model("test_byobnet", CLASSES, input_size=SIZE, backbone_args=STRIDE)
     step = guided_step(model, torch.optim.Adam(model.parameters(), lr=3e-3))
-    return printed(train(step, read_images(write_images(folder, 96), model.grid()), epochs))
+    return printed(train(step, read_images(write_images(folder, 96), model), epochs))
 
 
 if __name__ == "__main__":

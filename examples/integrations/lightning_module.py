@@ -50,7 +50,7 @@ def main(folder: Path, epochs: int = 8) -> list[float]:
     """Write images into `folder` and train on them; returns the loss of each step."""
     torch.manual_seed(0)
     model = build_model("test_byobnet", CLASSES, input_size=SIZE, backbone_args=STRIDE)
-    data = read_images(write_images(folder, 96), model.grid())
+    data = read_images(write_images(folder, 96), model)
     return printed(train(GuidedModule(model), data, epochs))
 
 

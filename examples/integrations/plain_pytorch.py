@@ -1,7 +1,7 @@
 """Guided training in a plain PyTorch loop: python examples/integrations/plain_pytorch.py [FOLDER]
 
-Images and maps are written to FOLDER. The guided loss trains the model's saliency to agree with
-the maps.
+Images, maps and the trained model are written to FOLDER. The guided loss trains the model's
+saliency to agree with the maps.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from preceptor import GuidedLoss, build_model
+from preceptor.models import save_model
 from preceptor.saliency.agreement import correlation
 
 
@@ -39,8 +40,10 @@ def main(folder: Path, epochs: int = 8) -> list[float]:
     """Write images into `folder` and train on them; returns the loss of each step."""
     torch.manual_seed(0)
     model = build_model("test_byobnet", CLASSES, input_size=SIZE, backbone_args=STRIDE)
-    data = read_images(write_images(folder, 96), model.grid())
-    return train(model, DataLoader(data, batch_size=16), epochs)
+    data = read_images(write_images(folder, 96), model)
+    losses = train(model, DataLoader(data, batch_size=16), epochs)
+    save_model(model, folder / "model")  # for preceptor.load, preceptor predict and the others
+    return losses
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
+from preceptor.models import GuidedModel
+
 CLASSES, SIZE = ["plain", "marked"], 64
 STRIDE = {"output_stride": 8}  # maps of 8 × 8
 
@@ -35,13 +37,14 @@ def write_images(folder: Path, count: int) -> list[tuple[Path, int, Path]]:
     return [files[index] for index in generator.permutation(count)]
 
 
-def read_images(files: list[tuple[Path, int, Path]], grid: tuple[int, int]) -> TensorDataset:
-    """Images (3, 64, 64) in [0, 1] with their labels and maps (h, w) on the grid of a model."""
-    images, labels, maps = zip(*files, strict=True)
-    pixels = torch.stack([torch.from_numpy(np.array(Image.open(path))) for path in images])
+def read_images(files: list[tuple[Path, int, Path]], model: GuidedModel) -> TensorDataset:
+    """Images (3, 64, 64) as a model expects them, their labels, and maps (h, w) on its grid."""
+    paths, labels, maps = zip(*files, strict=True)
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(path))) for path in paths])
     human = torch.stack([torch.from_numpy(np.array(Image.open(path))) for path in maps])
-    human = functional.adaptive_avg_pool2d(human[:, None] / 255, grid)[:, 0]
-    return TensorDataset(pixels.permute(0, 3, 1, 2) / 255, torch.tensor(labels), human)
+    human = functional.adaptive_avg_pool2d(human[:, None] / 255, model.grid())[:, 0]
+    images = model.preprocess(pixels.permute(0, 3, 1, 2))
+    return TensorDataset(images, torch.tensor(labels), human)
 
 
 def folder_given() -> Path:

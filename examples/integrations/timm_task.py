@@ -46,7 +46,7 @@ def main(folder: Path, epochs: int = 8) -> list[float]:
     """Write images into `folder` and train on them; returns the loss of each step."""
     torch.manual_seed(0)
     model = build_model("test_byobnet", CLASSES, input_size=SIZE, backbone_args=STRIDE)
-    data = read_images(write_images(folder, 96), model.grid())
+    data = read_images(write_images(folder, 96), model)
     task = GuidedTask(model, GuidedLoss(alpha=0.5))
     losses = train(task, data, epochs)
     evaluator = task.create_evaluator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.data.geometry import TURNS, turn_array
-from preceptor.data.rows import Rows
+from preceptor.data.rows import MapArray, MapTargets, Rows
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -142,6 +143,31 @@ def test_scores_alone_and_no_rows(tta: bool) -> None:
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-6)
     nothing = predict(model, rows_of(0), cams="label", tta=tta)
     assert nothing.probabilities.shape == (0, 3)
+
+
+def test_the_mode_of_the_model_is_kept() -> None:
+    model = network()
+    for training in (True, False):
+        model.train(training)
+        predict(model, rows_of(3), cams="label")
+        assert all(part.training == training for part in model.modules())
+
+
+def test_targets_on_the_grid_are_those_of_all_maps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = np.random.default_rng(0).integers(0, 256, (7, SIDE, SIDE)).astype(np.uint8)
+    rows = replace(
+        rows_of(),
+        targets=MapTargets(
+            np.ones(7, np.float32),
+            MapArray(maps, np.tile([0.0, 0.0, SIDE, SIDE], (7, 1))),
+            np.arange(7),
+        ),
+        grid=(3, 4),
+    )
+    whole = rows.maps_on_grid(np.arange(7))
+    monkeypatch.setattr("preceptor.data.rows._BATCH", 3)
+    assert torch.equal(rows.targets_on_grid, whole)
+    assert rows.targets_on_grid is rows.targets_on_grid  # computed once
 
 
 def test_where_memory_runs_out_fewer_images_are_looked_at_at_once() -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError
+from preceptor.models.backbones import head_in
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.factories import factory_of
 from preceptor.models.model_folder import load_model, save_model
@@ -136,6 +137,14 @@ def test_weights_of_a_factory(package: Path, tmp_path: Path) -> None:
     save_file(module.state_dict() | {"0.2.weight": torch.ones(2)}, deeper)
     with pytest.raises(InputError, match=r"mine: it has 1 tensors .* first '0\.2\.weight'"):
         build_model("mine", CLASSES, input_size=32, network=network, weights=str(deeper))
+    save_model(first, tmp_path / "trained")  # as a study starts from the weights of a mapper
+    same["weights"] = str(tmp_path / "trained" / "model.safetensors")
+    for new_head in (False, True):
+        started = build_model("mine", new_head=new_head, **same).backbone.module
+        assert isinstance(started, torch.nn.Module)
+        assert torch.equal(started[0][0].weight, module[0][0].weight)
+        assert torch.equal(started[3].weight, module[3].weight) != new_head
+    assert head_in(same["weights"], first.backbone).keys() == {"module.3.weight", "module.3.bias"}
     other = built("own_networks.nets:small", width=4)
     with pytest.raises(InputError, match=r"does not fit mine: 2 tensors .* first '0\.0\.weight'"):
         build_model("mine", CLASSES, input_size=32, network=other, weights=weights)

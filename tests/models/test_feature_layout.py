@@ -41,6 +41,16 @@ def test_tokens_lie_on_the_grid_row_by_row(prefix: int) -> None:
     assert torch.equal(layout.from_grid(features, raw), raw)
 
 
+def test_tokens_of_an_image_that_is_not_square_are_refused() -> None:
+    """2 × 8 tokens are as many as 4 × 4; 4 × 6 with a class token are 25, a square too."""
+    model = build_model(
+        "test_vit", ["a", "b"], input_size=64, backbone_args={"dynamic_img_size": True}
+    )
+    for size, told in (((32, 128), "32 × 128 pixels"), ((64, 96), "without a spatial grid")):
+        with pytest.raises(InputError, match=told):
+            model(torch.randn(1, 3, *size), torch.tensor([0]))
+
+
 def test_channels_last_features_and_plain_ones() -> None:
     raw = torch.randn(2, 3, 4, 5)
     plain, last = Layout("nchw"), Layout("nhwc")

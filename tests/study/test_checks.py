@@ -105,6 +105,17 @@ def test_a_mapper_of_more_than_two_classes_is_told_with_its_own_remedy(tmp_path:
         check_study(asked, Workspaces.of_study(asked, tmp_path / "store"))
 
 
+def test_a_decoder_of_a_backbone_that_starts_from_a_mapper_is_refused(tmp_path: Path) -> None:
+    asked = study(squares(tmp_path / "data")).model_copy(
+        update={
+            "mapper": Mapper(start=True),
+            "backbone_args": {"test_byobnet": {"decoder": "fpn"}},
+        }
+    )
+    with pytest.raises(InputError, match="mapper: start needs the weights of a plain backbone"):
+        check_study(asked, Workspaces.of_study(asked, tmp_path / "store"), networks=False)
+
+
 def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", size=(128, 128))
     for file in (tmp_path / "data" / "maps").iterdir():

@@ -274,9 +274,17 @@ def test_a_running_training_can_be_followed(
     assert len(beats) == 1 + 3 * (3 + 1 + 1) + 1  # begin, steps, validation, epochs, last scores
 
 
-def test_training_leaves_torchs_settings_usable(manifest: Path, tmp_path: Path) -> None:
-    train(small(manifest), tmp_path)
-    assert torch.get_num_threads() == SMALL.threads
+def test_training_leaves_torchs_settings_as_they_were(manifest: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(SMALL.threads + 1)
+    try:
+        random = torch.random.get_rng_state()
+        train(small(manifest), tmp_path)
+        assert torch.get_num_threads() == SMALL.threads + 1
+        assert torch.are_deterministic_algorithms_enabled() == before[1]
+        assert torch.equal(torch.random.get_rng_state(), random)
+    finally:
+        torch.set_num_threads(before[0])
     assert read_record(next(tmp_path.glob("*/run.json")).parent)["device"]
 
 

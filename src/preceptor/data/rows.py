@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from preceptor.data.geometry import fit_boxes
 from preceptor.data.map_geometry import resample, turn_maps
 from preceptor.data.outside import MASK_SIDE, Outside, masks_of, partners_of, prepare_outside
 from preceptor.data.prepared_changes import prepare
+
+_BATCH = 512  # maps that are resampled at once
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,13 @@ class Rows:
         if self.targets is not None and self.targets.array is not None:
             side = min(side, max(self.targets.array.maps.shape[1:]))
         return side, side
+
+    @cached_property
+    def targets_on_grid(self) -> Tensor:
+        """(n, h, w) maps of all rows on the grid of the model, resampled once, in batches."""
+        starts = range(0, len(self), _BATCH)
+        parts = [self.maps_on_grid(np.arange(at, min(at + _BATCH, len(self)))) for at in starts]
+        return torch.cat(parts) if parts else torch.zeros((0, *self.grid))
 
     def maps_on_grid(
         self,

@@ -234,7 +234,7 @@ def map_correlations(
         targets=targets,
         grid=model.grid(),
     )
-    human = rows.maps_on_grid(np.arange(len(rows)))
+    human = rows.targets_on_grid
     if method == "rise":
         rise = rise or RiseSettings()
         maps = rise_rows(model, rows, rows.labels, rise, precision, progress).maps

@@ -22,6 +22,7 @@ from preceptor.data.rows import Rows, in_order
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.modes import evaluating
 from preceptor.saliency.normalise import normalise
 
 PREDICT_BATCH = 64
@@ -88,12 +89,11 @@ def _predict(
 ) -> Predictions:
     look = _looks if tta else _look
     device, channels_last = model.device, uses_channels_last(model)
-    model.eval()
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
     classes: list[Tensor] = []
     # Not in inference mode: what a network then caches cannot be trained with.
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for _, batch in in_order(rows, batch_size):
             images = to_device(batch.images, device, channels_last)
             found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)

@@ -23,6 +23,7 @@ from preceptor.runtime.plugins import registered
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
 # (it is part of a run's id), and timm unpickles some of these files.
 _LOADING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+_WRAPPED = "module."  # before the names of tensors in a `ModuleNetwork`
 # Arguments that remove the classifier.
 _HEADLESS = ("features_only",)
 
@@ -250,10 +251,11 @@ def head_in(weights: str, network: nn.Module) -> dict[str, Tensor]:
     with safe_open(weights, "pt") as tensors:
         known = set(tensors.keys())
         for key in _head_names(network):
-            inside = key.removeprefix("module.")  # of a `ModuleNetwork`
-            if inside not in known:
+            inside = key.removeprefix(_WRAPPED)
+            name = inside if inside in known else key  # a file of weights, or of a trained model
+            if name not in known:
                 return {}
-            found[key] = tensors.get_tensor(inside)
+            found[key] = tensors.get_tensor(name)
             if found[key].shape != own[key].shape:
                 return {}
     return found
@@ -282,6 +284,10 @@ def load_weights(
     except Exception as error:  # a damaged file
         raise InputError(f"weights: {file} cannot be read: {reason(error)}") from error
     own = module.state_dict()
+    if all(key.startswith(_WRAPPED) for key in given) and not any(
+        key.startswith(_WRAPPED) for key in own
+    ):  # the file of a trained model, which has the network in a `ModuleNetwork`
+        given = {key.removeprefix(_WRAPPED): value for key, value in given.items()}
     given = with_tied(given, own)
 
     def of_head(key: str) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from preceptor.errors import InputError
 from preceptor.models.backbones import classifiers
 from preceptor.models.cam_head import class_weight, linear_head, with_cam
+from preceptor.models.check_images import check_square, check_uint8
 from preceptor.models.feature_copies import FeatureCopies
 from preceptor.models.feature_layout import (
     Layout,
@@ -48,7 +49,6 @@ class GuidedModel(nn.Module):
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             value = torch.tensor(values, device=device).view(1, spec.in_chans, 1, 1)
             self.register_buffer(name, value, persistent=False)
-        self._trunk: Callable[[Tensor], Any] = backbone.forward_features  # type: ignore[assignment]
         self._compiled: Callable[[Tensor], Any] | None = None
         self._layout: Layout | None = None
         self._tapped: Tensor | None = None
@@ -173,8 +173,8 @@ class GuidedModel(nn.Module):
         """Input of the head, and the features (B, Ch, h, w) from which it is computed."""
         if not torch.compiler.is_compiling():
             self._attach()
-        trunk = self._compiled if self.training and self._compiled is not None else self._trunk
-        raw = trunk(images)
+        trunk = (self._compiled if self.training else None) or self.backbone.forward_features
+        raw = trunk(images)  # type: ignore[operator]
         if self._tapped is None:
             assert not self._taps
             features = self._as_features(raw)
@@ -182,6 +182,7 @@ class GuidedModel(nn.Module):
                 raw = self._layout_of(raw).from_grid(features, raw)
         else:
             features, self._tapped = self._tapped, None
+        check_square(self._layout, images)
         return raw, features
 
     def _attach(self) -> None:
@@ -197,7 +198,7 @@ class GuidedModel(nn.Module):
         """Output of the trunk if the input of the tapped block is given to the block again."""
         norms = [part for part in self.backbone.modules() if of_the_batch(part)]
         with as_evaluated(norms, [{}] * len(norms)), torch.no_grad():
-            raw: Tensor = self._trunk(images)
+            raw: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
         return raw
 
     def norms_after_features(self) -> list[str]:
@@ -270,8 +271,7 @@ class GuidedModel(nn.Module):
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalize (B, in_chans, H, W) uint8 images to mean and std; others are a ValueError."""
-        if images.dtype != torch.uint8:
-            raise ValueError(f"images are {images.dtype}; give uint8 images, from 0 to 255")
+        check_uint8(images, self.spec.in_chans)
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 

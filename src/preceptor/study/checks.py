@@ -106,6 +106,12 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: {study.positive!r} is not among {classes}"
     if study.mapper is not None and len(classes) != 2:
         yield f"mapper: needs two classes, and there are {len(classes)}; set mapper: false"
+    for backbone in study.students if study.starts_from_mapper else ():
+        if study.backbone_args.get(backbone, {}).get("decoder", "none") != "none":
+            yield (
+                f"mapper: start needs the weights of a plain backbone, and backbone_args has a "
+                f"decoder of {backbone}; set start: false, or remove the decoder"
+            )
     names = [str(one) for one in all_teachers_of(study)]
     unknown = sorted({*study.excluded_teachers} - {*names})
     if unknown:

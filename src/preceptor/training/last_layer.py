@@ -29,6 +29,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.models.probes import features_use_head
 from preceptor.runtime import watchdog
+from preceptor.runtime.modes import evaluating
 
 # Strengths of the L2 penalty among which cross-validation chooses, the first of equal ones.
 STRENGTHS = (1.0, 0.1, 0.01, 0.001)
@@ -101,9 +102,8 @@ def with_last_layer_trained(model: GuidedModel, rows: Rows) -> GuidedModel:
 def mean_features(model: GuidedModel, rows: Rows) -> NDArray[np.float64]:
     """Mean features (n, channels) over the grid, in evaluation mode."""
     device, channels_last = model.device, uses_channels_last(model)
-    model.eval()
     found = []
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for _, batch in in_order(rows, PREDICT_BATCH):
             images = to_device(batch.images, device, channels_last)
             features = model(model.preprocess(images)).features

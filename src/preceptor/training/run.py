@@ -33,6 +33,7 @@ from preceptor.runtime.leases import Lease, lease
 from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, peak_memory, release_memory
 from preceptor.runtime.replace_file import remove_unfinished
 from preceptor.runtime.result_folder import is_finished
+from preceptor.runtime.torch_state import kept_torch_state
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.fabric import Fabric
@@ -137,7 +138,8 @@ def train(
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 workspace = workspace or Workspace.open(config.manifest)
-                _compute(run, workspace, fabric or make_fabric(config.training))
+                with kept_torch_state():
+                    _compute(run, workspace, fabric or make_fabric(config.training))
             except (OSError, MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise run.out_of_memory() from error
@@ -302,7 +304,8 @@ def _prepare(
             "devices that share a batch; lower training.devices"
         )
     problems = selection_problems(workspace.manifest, config.validation_negatives)
-    if problems and (config.training.checkpoint == "best_auc" or config.validation_negatives):
+    by_auc = config.training.checkpoint == "best_auc" or config.training.readout == "auto"
+    if problems and (by_auc or config.validation_negatives):
         raise InputError(f"{config.manifest}: {problems[0]}")
     return model, rows, validation_sets(workspace, model, config.training.cache)
 

@@ -81,7 +81,10 @@ def validate(
         if rows.targets is not None:
             values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
             if found.cams is not None:
-                values, valid = correlation(found.cams, own.maps_on_grid(np.arange(len(own))))
+                human = rows.targets_on_grid
+                if ranks.world > 1:
+                    human = human[ranks.share(len(rows))]
+                values, valid = correlation(found.cams, human)
             each = ranks.gather((values.numpy(), valid.numpy()))
             values = torch.from_numpy(np.concatenate([part for part, _ in each]))
             valid = torch.from_numpy(np.concatenate([part for _, part in each]))
