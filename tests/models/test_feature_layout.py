@@ -46,9 +46,9 @@ def test_tokens_of_an_image_that_is_not_square_are_refused() -> None:
     model = build_model(
         "test_vit", ["a", "b"], input_size=64, backbone_args={"dynamic_img_size": True}
     )
-    for size, told in (((32, 128), "32 × 128 pixels"), ((64, 96), "without a spatial grid")):
-        with pytest.raises(InputError, match=told):
-            model(torch.randn(1, 3, *size), torch.tensor([0]))
+    for height, width in ((32, 128), (64, 96)):
+        with pytest.raises(InputError, match=f"{height} × {width} pixels: the grid of tokens"):
+            model(torch.randn(1, 3, height, width), torch.tensor([0]))
 
 
 def test_channels_last_features_and_plain_ones() -> None:

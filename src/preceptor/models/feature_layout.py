@@ -75,8 +75,7 @@ def layout_of(network: nn.Module, raw: object) -> Layout:
         return Layout("nhwc" if getattr(network, "output_fmt", "NCHW") == "NHWC" else "nchw")
     if raw.ndim == 3:
         # Not all families report the number of prefix tokens.
-        declared = getattr(network, "num_prefix_tokens", 0)
-        for prefix in (declared,) if declared else (0, 1, 2):
+        for prefix in dict.fromkeys([getattr(network, "num_prefix_tokens", 0), 0, 1, 2]):
             count = raw.shape[1] - prefix
             side = math.isqrt(max(count, 0))
             if side > 1 and side * side == count:
