@@ -152,6 +152,11 @@ def test_a_list_of_lines(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_empty_list_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="-: the list has no paths"):
+        list(ImageList(["scans/deep", "-"], ("\n",)))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [

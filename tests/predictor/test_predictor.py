@@ -19,7 +19,7 @@ from preceptor.data.images import ImageError, decode_image
 from preceptor.data.map_geometry import turn_all
 from preceptor.errors import InputError
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.outputs import GuidedOutput
 from preceptor.predictor.inputs import BadImage
 from preceptor.predictor.map_values import normalised
@@ -194,6 +194,19 @@ def test_a_map_of_another_class(
     assert found[0].map_class == other
     with pytest.raises(InputError, match=r"map_of 'cat' is not a class of the model; it has"):
         predictor(image_files.good[0], map_of="cat")
+
+
+def test_scores_that_are_not_finite_are_no_predictions(
+    models: dict[str, Path], image_files: ImageFiles, tmp_path: Path
+) -> None:
+    """Not the negative class, which a comparison of NaN with a threshold would give."""
+    model = load_model(models["plain"])
+    with torch.no_grad():
+        model.head.weight.fill_(torch.nan)
+    save_model(model, tmp_path / "damaged")
+    predictor = preceptor.load(tmp_path / "damaged", device="cpu")
+    with pytest.raises(InputError, match="probabilities of 1 of 1 images are not finite"):
+        predictor(image_files.good[0])
 
 
 def test_a_map_at_the_size_of_the_image(models: dict[str, Path], image_files: ImageFiles) -> None:

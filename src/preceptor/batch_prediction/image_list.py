@@ -72,10 +72,14 @@ class ImageList:
     def __iter__(self) -> Iterator[ListedImage]:
         for part in self._parts:
             if part == LIST:
+                empty = True
                 for at, line in enumerate(self._lines):
                     # Editors of Windows begin a file in UTF-8 with a mark.
                     if path := line.rstrip("\r\n").removeprefix("" if at else "\ufeff"):
+                        empty = False
                         yield ListedImage(path, path)
+                if empty:
+                    raise InputError(f"{LIST}: the list has no paths")
             elif isinstance(part, str):
                 yield from _images_below(part, self._without)
             else:

@@ -83,7 +83,7 @@ class MapDrawer:
             picture = Image.fromarray((saliency * 255).round().astype(np.uint8))
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target, flush=False) as partial:
+        with replacing(target) as partial:  # on the disk before the state that counts it
             picture.save(partial, "PNG")
 
 

@@ -131,8 +131,16 @@ class Columns:
 def csv_writer(stream: TextIO, columns: Columns) -> Callable[[Row], object]:
     """Function that writes a row to a CSV stream, whose header is written now."""
     writer = csv.writer(stream, lineterminator="\n")
+    # Before Python 3.13, a carriage return is not quoted if lines end otherwise.
+    quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(columns.names)
-    return lambda row: writer.writerow(columns.cells(row))
+
+    def write(row: Row) -> object:
+        cells = columns.cells(row)
+        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        return (quoting if returns else writer).writerow(cells)
+
+    return write
 
 
 def _write_csv(rows: Path, columns: Columns, file: Path) -> None:

@@ -11,8 +11,13 @@ from typing import Any, assert_never
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import RunFailedError
-from preceptor.inference.annotate import compute_maps, map_correlations, maps_record
+from preceptor.errors import InputError, RunFailedError
+from preceptor.inference.annotate import (
+    compute_maps,
+    map_correlations,
+    maps_record,
+    model_digest,
+)
 from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
 from preceptor.maps.committee import mean_store
@@ -156,6 +161,10 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     """Make the maps of one shard; for validation images, only their agreement with human maps."""
     workspace = workspaces.at(work.config.manifest)
     model = _trained(work.model or _run_folder(store, work.run) / "model", work.config)
+    if work.model is not None and model_digest(model) != work.run:
+        raise InputError(
+            f"{work.model}: other weights than at the start of this command; repeat it"
+        )
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
     record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}

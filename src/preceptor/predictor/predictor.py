@@ -247,6 +247,12 @@ class Predictor:
         }
         classes = None if wanted is None else np.full(len(decoded), wanted, np.int64)
         out = self._ensemble(canvases, sizes, maps=maps, map_classes=classes)
+        if wrong := int((~np.isfinite(out.probabilities).all(1)).sum()):
+            raise InputError(
+                f"{self.info.backbone}: probabilities of {wrong:,} of {len(decoded):,} images are "
+                "not finite; in precision 16-mixed, use bf16-mixed or 32-true, otherwise the "
+                "weights are damaged"
+            )
         if classes is None:
             positive = self.info.positive_index
             classes = (

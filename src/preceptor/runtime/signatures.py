@@ -89,9 +89,17 @@ def signature_file(model: Path) -> Path:
 
 
 def default_trusted_keys() -> Path | None:
-    """Trusted keys of the environment variable PRECEPTOR_TRUSTED_KEYS; None if it is not set."""
-    text = os.environ.get(TRUSTED_KEYS, "")
-    return Path(text).absolute() if text else None
+    """Trusted keys of the environment variable PRECEPTOR_TRUSTED_KEYS; None if it is not set.
+
+    Raises:
+        InputError: It is set and empty, as by a mistake in a script.
+    """
+    text = os.environ.get(TRUSTED_KEYS)
+    if text == "":
+        raise InputError(
+            f"{TRUSTED_KEYS} is set and empty; name a folder or file of keys, or unset it"
+        )
+    return None if text is None else Path(text).absolute()
 
 
 def write_new_key(path: Path) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ from preceptor.runtime.signatures import signature_file
 from preceptor.serve.settings import ServeSettings
 
 _LONGEST_NAME = 60
+_FIRST_RETRY, _LAST_RETRY = 10.0, 600.0
+"""Seconds between attempts to load a version that failed."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class ServedModel:
         self._name, self._path, self._settings = model.name, model.path, settings
         self._error = ""
         self._reloads = {"loaded": 0, "failed": 0}
+        self._wait, self._retry = _FIRST_RETRY, math.inf
         self._seen = self._fingerprint()
         self.current = self._load()
 
@@ -149,11 +154,16 @@ class ServedModel:
         )
 
     def look(self) -> None:
-        """Load the model again if its files have changed since the last look; of one thread."""
-        seen = self._fingerprint()
-        if seen == self._seen:
+        """Load the model again if its files have changed since the last look; of one thread.
+
+        After a failure it is tried again at growing intervals, since the cause may lie elsewhere:
+        in the trusted keys, or in the memory of the machine.
+        """
+        seen, now = self._fingerprint(), time.monotonic()
+        if seen == self._seen and now < self._retry:
             return
-        self._seen = seen
+        self._wait = _FIRST_RETRY if seen != self._seen else min(2 * self._wait, _LAST_RETRY)
+        self._seen, self._retry = seen, now + self._wait
         log = logging.getLogger("preceptor.serve")
         try:
             found = self._load()
@@ -163,7 +173,7 @@ class ServedModel:
             log.warning("%s: not loaded again: %s", self._name, self._error)
             return
         # Requests that have begun keep the version that they have.
-        self.current, self._error = found, ""
+        self.current, self._error, self._retry = found, "", math.inf
         self._reloads["loaded"] += 1
         log.warning("%s: loaded again, revision %s", self._name, found.revision)
 

@@ -20,8 +20,6 @@ from preceptor.web.json_body import parse
 from preceptor.web.refusal import RefusedError, malformed
 
 _RAW = ("application/octet-stream", "binary/octet-stream")
-_FIELDS = 8
-"""Parts of a multipart body beside the images."""
 _LONGEST_SIDE = 65_535
 """Largest width and height: resampling needs memory for each row and column of an image."""
 
@@ -57,8 +55,13 @@ def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
     """
     kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        parts = parts_of(content_type, body, most + _FIELDS + 1)
-        found = [Upload(one.filename or "image", one.content) for one in parts if one.filename]
+        parts = parts_of(content_type, body, most + 1)
+        if any(not one.filename for one in parts):
+            raise malformed(
+                "a part of the body has no file name; images need one, and parameters belong into "
+                "the address, as in /predict?threshold=0.5"
+            )
+        found = [Upload(one.filename, one.content) for one in parts]
     elif kind == "application/json":
         found = _from_json(parse(body), most)
     elif kind.startswith("image/") or kind in _RAW:
