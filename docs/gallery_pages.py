@@ -49,6 +49,10 @@ STUDIES = (
         "small forged regions",
     ),
     Shown(
+        "spots-densenet", "spots_densenet", "Small forged regions, DenseNet", "test-seen", "draw",
+        "60 of 6,000", "small forged regions",
+    ),
+    Shown(
         "brain-mri-planted", "brain_mri_planted", "Brain MRI with a planted stamp", "test-unseen",
         "seed", "12 %", "brain MRI with a planted stamp",
     ),

@@ -11,6 +11,7 @@ from preceptor.runtime.formatting import DASH, number
 
 FROZEN = {
     "spots_evidence": "1920acf",
+    "spots_densenet": "6623e334",
     "brain_mri_planted": "84396a6",
     "circuit_boards": "d7e1103",
     "forged_evidence": "65c298f2",

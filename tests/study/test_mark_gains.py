@@ -62,6 +62,7 @@ def test_nulls_are_named_beside_gains() -> None:
         "brain MRI",
         "brain MRI",
         "small forged regions",
+        "small forged regions",
     ]
     assert "random weights" in lines[4]
     assert "ImageNet weights" in lines[5]

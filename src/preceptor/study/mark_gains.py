@@ -80,6 +80,17 @@ MEASURED = (
         "planted shortcut",
     ),
     MeasuredGain(
+        "small forged regions",
+        "spots_densenet",
+        MarkPlaces(0.0793, 0.1772),
+        0.0881,
+        0.0415,
+        0.1348,
+        5,
+        "planted shortcut",
+        network="small DenseNet, random weights",
+    ),
+    MeasuredGain(
         "brain MRI with a planted stamp",
         "brain_mri_planted",
         MarkPlaces(0.0234, 0.1776),
