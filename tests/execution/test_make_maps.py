@@ -22,7 +22,7 @@ from preceptor.errors import InputError
 from preceptor.execution.executors import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.execution.perform import perform
-from preceptor.inference.annotate import annotate
+from preceptor.inference.annotate import annotate, model_digest
 from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
 from preceptor.maps.store import MapStore, read_store
 from preceptor.models.build import with_pool
@@ -235,7 +235,8 @@ def test_a_shard_that_was_interrupted_continues_after_its_last_block(
 ) -> None:
     """Of which all blocks are done, so that its maps are those of the state that was left."""
     run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
-    work = MakeMaps(run, "a model", "rise", False, RISE, Shard("test", 0, 4), model=model)
+    whose = model_digest(loaded(model))
+    work = MakeMaps(run, whose, "rise", False, RISE, Shard("test", 0, 4), model=model)
     step = Step("an-id", work, "a model")
     workspaces = Workspaces({0: data}, {data: tmp_path / "cache"})
     folder = step.folder(tmp_path)
@@ -254,3 +255,16 @@ def test_a_shard_that_was_interrupted_continues_after_its_last_block(
     expected = normalise((total / 3).float()).numpy().astype(np.float16)
     np.testing.assert_array_equal(found.maps, expected)
     assert {one.name for one in folder.iterdir()} == {"maps-00000.parquet", "run.json"}
+
+
+def test_a_model_that_changes_on_the_way_is_refused(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
+    work = MakeMaps(run, "weights", "cam", False, None, Shard("test", 0, 4), model=model)
+    with pytest.raises(InputError, match="other weights than at the start of this command"):
+        perform(
+            Step("an-id", work, "a model"),
+            tmp_path,
+            Workspaces({0: data}, {data: tmp_path / "cache"}),
+        )

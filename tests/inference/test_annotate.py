@@ -18,6 +18,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.runtime.modes import evaluating
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise import rise as estimate
 from tests.datasets import squares
@@ -79,7 +80,7 @@ def test_without_turns_it_is_one_forward_an_image(
     which = np.flatnonzero((workspace.manifest.table["split"] == "val").to_numpy())
     rows = workspace.rows(which, teacher.spec.image_format, teacher.spec.classes)
     for part, batch in in_order(rows, 5):
-        with torch.no_grad():
+        with evaluating(teacher), torch.no_grad():
             logits, _ = teacher(teacher.preprocess(batch.images))
         assert made.probabilities is not None
         np.testing.assert_allclose(made.probabilities[part], logits.softmax(1), atol=1e-5)

@@ -261,5 +261,12 @@ def test_what_is_said_of_it(
 ) -> None:
     monkeypatch.setattr("preceptor.report.questions.enough", lambda *given: point)
     assert words in answers(finished, results)["budget"]
-    part = replace(results, budget=results.budget[results.budget["size"] == 4])
+
+
+def test_without_a_student_of_every_number_nothing_is_said(
+    finished: Plan, results: Results
+) -> None:
+    lacking = (results.budget["size"] == 12) & (results.budget["line"] == "student")
+    part = replace(results, budget=results.budget[~lacking])
+    assert {4, 12} <= {*part.budget["size"]}  # those of other lines are there
     assert "have not been scored yet" in answers(finished, part)["budget"]
