@@ -19,8 +19,9 @@ import pandas as pd
 from agreement import mean_agreement
 from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
-from gallery_pages import EVIDENCE, STUDIES, Shown, marks_of, table
+from gallery_pages import EVIDENCE, STUDIES, Shown, table
 from order_tables import FIGURES, ORDERS, order_figure, order_table
+from places_table import places
 from predictor_table import predictor_table
 from record_table import record_table
 from steps_table import steps_table
@@ -272,26 +273,6 @@ def agreement(rows: Sequence[Row]) -> str:
             if not math.isnan(one.unguided)
         ],
     )  # fmt: skip
-
-
-def places(rows: Sequence[Row]) -> str:
-    """Size and places of the marks, and the gain of the place."""
-    header = [
-        "data", "area (median)", "covered by the mark of another image",
-        "Student minus the strongest control",
-    ]  # fmt: skip
-    marks = [marks_of(one.study) for one in rows]
-    return table(
-        header,
-        [
-            [one.data, _percent(mark.area), _percent(mark.overlap), one.strongest.text]
-            for one, mark in zip(rows, marks, strict=True)
-        ],
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * share, 0 if share >= 0.1 else 1)} %"
 
 
 def figure(rows: Sequence[Row]) -> str:
