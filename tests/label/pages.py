@@ -241,12 +241,11 @@ def sign_in(page: Page, person: str) -> None:
 def show(page: Page, server: Served, name: str) -> None:
     """Show an image by its file name."""
     place = server.place(name)
-    loaded = page.url.startswith(server.place())
-    if loaded:
+    if page.url.startswith(server.place()):
         page.wait_for_function(SAVED)
+        # From here on, an image that is on its way cannot replace the part of the address after #.
+        page.goto("about:blank")
     page.goto(place)
-    if loaded:  # so far, only the part of the address after # has changed
-        page.reload()
     page.wait_for_selector(f"body[data-image='{place.rpartition('#')[2]}']")
     page.evaluate(DRAWN)
 
