@@ -78,7 +78,7 @@ def isotonic(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("isotonic") / "best"
     where = ("--out", out, "--false-alarms", RATE, "--device", "cpu", "--method", "isotonic")
     found = here("calibrate", calibrated.model, calibrated.manifest, *where)
-    assert "Isotonic regression with" in found.out
+    assert "Centered isotonic regression with" in found.out
     return out
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 from sklearn.isotonic import IsotonicRegression
 
 from preceptor.errors import InputError
@@ -40,14 +41,38 @@ def test_a_fit_without_a_minimum_is_at_the_end_of_the_range() -> None:
 @pytest.mark.parametrize("decimals", [1, 8])
 def test_isotonic_regression_is_that_of_scikit_learn(count: int, decimals: int) -> None:
     generator = np.random.default_rng(count)
+    """Its blocks: each has a knot at its mean score, with its share of hits."""
+    generator = np.random.default_rng(count)
     scores = generator.random(count).round(decimals)
     hits = generator.random(count) < scores**2
     knots, values = fit_isotonic(hits, scores)
-    expected = IsotonicRegression(out_of_bounds="clip").fit(scores, hits)
-    np.testing.assert_array_equal(knots, expected.X_thresholds_)
-    np.testing.assert_allclose(values, expected.y_thresholds_, atol=1e-12)
-    grid = np.linspace(0, 1, 201)
-    np.testing.assert_allclose(np.interp(grid, knots, values), expected.predict(grid), atol=1e-12)
+    fitted = IsotonicRegression().fit_transform(scores, hits.astype(float)).round(9)
+    blocks = np.unique(fitted)
+    np.testing.assert_allclose(values, blocks, atol=1e-8)
+    np.testing.assert_allclose(knots, [scores[fitted == one].mean() for one in blocks], atol=1e-12)
+    assert (np.diff(knots) > 0).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 6.0])
+def test_centered_isotonic_regression_is_nearer_to_the_probabilities(scale: float) -> None:
+    """In log-odds, also of an overconfident model, and without steps between close scores."""
+    generator = np.random.default_rng(0)
+
+    def drawn(count: int) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+        odds = generator.normal(size=count) * 2
+        probabilities = expit(odds)
+        return generator.random(count) < probabilities, odds * scale, probabilities
+
+    _, odds, truth = drawn(20_000)
+    ours, theirs = [], []
+    for _ in range(10):
+        hits, known, _ = drawn(300)
+        knots, values = fit_isotonic(hits, known)
+        assert (np.diff(values) / np.diff(knots)).max() < 10
+        ours.append(((np.interp(odds, knots, values) - truth) ** 2).mean())
+        plain = IsotonicRegression(out_of_bounds="clip").fit(known, hits)
+        theirs.append(((plain.predict(odds) - truth) ** 2).mean())
+    assert np.mean(ours) < 0.8 * np.mean(theirs)
 
 
 def test_shapes_are_checked() -> None:

@@ -52,7 +52,7 @@ def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> Non
     folder = shutil.copytree(model_folder("plain"), tmp_path / "model")
     calibration = Calibration("temperature", 2.5)
     if name == "isotonic":
-        calibration = Calibration("isotonic", knots=(0.1, 0.5, 0.9), values=(0.0, 0.2, 1.0))
+        calibration = Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0))
     none = np.zeros((0, 4), np.float32)
     reference = Reference(
         calibration, "energy", 0.1, None, none, np.zeros(0, np.int64), np.zeros(0, np.int64),
@@ -83,7 +83,7 @@ def test_the_graph_has_the_formulas_of_the_calibration(name: str, positive: int 
     if name == "isotonic":
         if positive is None:
             return
-        calibration = Calibration("isotonic", knots=(0.1, 0.5, 0.9), values=(0.0, 0.2, 1.0))
+        calibration = Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0))
     found = calibrated(torch.from_numpy(shares), calibration, positive).numpy()
     np.testing.assert_allclose(found, calibration(shares, positive), atol=1e-6)
 
@@ -93,7 +93,7 @@ def test_the_graph_keeps_decisions_at_thresholds(name: str) -> None:
     shares = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], 200).astype(np.float32)
     calibration = Calibration("temperature", 0.4)
     if name == "isotonic":
-        calibration = Calibration("isotonic", knots=(0.1, 0.5, 0.9), values=(0.0, 0.2, 1.0))
+        calibration = Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0))
     for score in shares[:50, 2].tolist():
         steps = calibration.steps_at([score, 0.5])
         found = calibrated(torch.from_numpy(shares), calibration, 2, [score, 0.5])[:, 2].double()

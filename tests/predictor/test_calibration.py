@@ -5,12 +5,16 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logit, softmax
 
 from preceptor.errors import InputError
 from preceptor.predictor.calibration import Calibration, calibration_from
 
-ISOTONIC = Calibration("isotonic", knots=(0.1, 0.4, 0.4000001, 0.9), values=(0.0, 0.2, 0.7, 1.0))
+ISOTONIC = Calibration(
+    "isotonic",
+    knots=tuple(logit([0.1, 0.4, 0.4000001, 0.9]).tolist()),
+    values=(0.0, 0.2, 0.7, 1.0),
+)
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(2, 1), (2, 0), (2, None), (4, None)])

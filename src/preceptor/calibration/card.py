@@ -51,7 +51,7 @@ def calibration_sentences(made: MadeReference) -> list[str]:
     if calibration.kind == "temperature":
         found.insert(0, f"Temperature scaling, T = {number(calibration.temperature)}.")
     else:
-        found.insert(0, f"Isotonic regression with {len(calibration.knots):,} knots.")
+        found.insert(0, f"Centered isotonic regression with {len(calibration.knots):,} knots.")
     if made.after is None:
         return [*found, "After: not measured, since parts of the validation images have no fit."]
     return [*found, f"After, by cross-validation: {_error(made.after)}."]

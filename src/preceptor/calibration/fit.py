@@ -23,7 +23,7 @@ from preceptor.evaluation.reliability import (
     reliability_bins,
 )
 from preceptor.evaluation.units import unit_codes
-from preceptor.predictor.calibration import SMALLEST, Calibration
+from preceptor.predictor.calibration import SMALLEST, Calibration, log_odds, score_and_rest
 from preceptor.predictor.prediction import scores_of
 
 Method = Literal["temperature", "isotonic", "none"]
@@ -69,12 +69,13 @@ def fit_calibration(
                 "isotonic regression is of the score, and the model has no positive class; choose "
                 "temperature"
             )
-        knots, values = fit_isotonic(labels == positive, probabilities[:, positive])
+        odds = log_odds(*score_and_rest(probabilities.astype(np.float64), positive))
+        knots, values = fit_isotonic(labels == positive, odds)
         return Calibration("isotonic", knots=tuple(knots.tolist()), values=tuple(values.tolist()))
     given, classes = probabilities.astype(np.float64), labels
     if positive is not None:
-        rest = np.delete(given, positive, 1).sum(1)
-        given, classes = np.stack([rest, given[:, positive]], 1), labels == positive
+        score, rest = score_and_rest(given, positive)
+        given, classes = np.stack([rest, score], 1), labels == positive
     temperature = fit_temperature(classes, np.log(np.maximum(given, SMALLEST)))
     low, high = TEMPERATURES
     if temperature < low * 1.001:

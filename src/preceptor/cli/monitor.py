@@ -9,6 +9,9 @@ import typer
 
 from preceptor.cli.options import finite
 
+DRIFT = 3
+"""Exit code with drift: neither that of a failure nor that of invalid input."""
+
 
 def monitor(
     log: Annotated[
@@ -33,8 +36,8 @@ def monitor(
 ) -> None:
     """Compare predictions with those of the validation images.
 
-    A page on the drift of scores, distances, maps and features is written. The exit code is 1 if
-    there is drift.
+    A page on the drift of scores, distances, maps and features is written. The exit code is 3 if
+    there is drift, and 1 or 2 after an error.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
@@ -65,4 +68,4 @@ def monitor(
         print(sentence)
     print(f"wrote {page}")
     if found.found:
-        raise typer.Exit(1)
+        raise typer.Exit(DRIFT)

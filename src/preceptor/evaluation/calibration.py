@@ -1,4 +1,4 @@
-"""Calibration of scores on labelled images: temperature scaling and isotonic regression."""
+"""Calibration of scores on labelled images: temperature scaling, centered isotonic regression."""
 
 from __future__ import annotations
 
@@ -63,44 +63,46 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
 
 
 def fit_isotonic(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
-    """Isotonic regression of hits on scores, by pooling of adjacent violators.
+    """Centered isotonic regression of hits on scores, by pooling of adjacent violators.
+
+    The regression is linear between the centers of the pooled blocks, and constant beyond the first
+    and the last center. Isotonic regression itself is constant on each block, and rises from a
+    block to the next between two neighboring scores, however close they are.
 
     Args:
         hits: (n,) bool, true for the positive class.
-        scores: (n,) scores.
+        scores: (n,) scores, such as log-odds.
 
     Returns:
-        Knots (m,) and values (m,), both increasing (values not strictly), between which the
-        regression is linear: first and last score of each pooled block.
+        Mean score (m,) and share of hits (m,) of each pooled block, both strictly increasing.
 
     Raises:
         InputError: There are no images, or the shapes do not match.
 
     Reference:
         B. Zadrozny, C. Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability
-        Estimates", KDD 2002.
+        Estimates", KDD 2002. A. P. Oron, N. Flournoy, "Centered Isotonic Regression: Point and
+        Interval Estimation for Dose-Response Studies", Statistics in Biopharmaceutical Research 9,
+        2017.
 
     Example:
-        >>> fit_isotonic([False, True, False, True], [0.1, 0.2, 0.3, 0.4])
-        (array([0.1, 0.2, 0.3, 0.4]), array([0. , 0.5, 0.5, 1. ]))
+        >>> fit_isotonic([False, True, False, True], [-2.0, -1.0, 0.0, 3.0])
+        (array([-2. , -0.5,  3. ]), array([0. , 0.5, 1. ]))
     """
     truth, values = np.asarray(hits, np.float64), np.asarray(scores, np.float64)
     if truth.ndim != 1 or truth.shape != values.shape or not len(truth):
         raise InputError(f"hits {truth.shape} and scores {values.shape} must be (n,), n ≥ 1")
     distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     means = np.bincount(place, truth) / counts
-    blocks: list[tuple[float, int, int]] = []  # mean, number of images, number of distinct scores
-    for mean, count in zip(means.tolist(), counts.tolist(), strict=True):
-        width = 1
-        while blocks and blocks[-1][0] >= mean:
-            before, images, scores_before = blocks.pop()
+    blocks: list[tuple[float, float, int]] = []  # mean score, share of hits, number of images
+    for center, mean, count in zip(distinct.tolist(), means.tolist(), counts.tolist(), strict=True):
+        while blocks and blocks[-1][1] >= mean:
+            center_before, before, images = blocks.pop()
+            center = (center_before * images + center * count) / (images + count)
             mean = (before * images + mean * count) / (images + count)
-            count, width = count + images, width + scores_before
-        blocks.append((mean, count, width))
-    fitted = np.repeat([one[0] for one in blocks], [one[2] for one in blocks])
-    inner = np.zeros(len(fitted), bool)
-    inner[1:-1] = (fitted[1:-1] == fitted[:-2]) & (fitted[1:-1] == fitted[2:])
-    return distinct[~inner], fitted[~inner]
+            count += images
+        blocks.append((center, mean, count))
+    return np.array([one[0] for one in blocks]), np.array([one[1] for one in blocks])
 
 
 def cross_entropy(hits: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

@@ -31,11 +31,11 @@ def calibrated(
     others = given.masked_fill(own, 0.0)
     rest = others.sum(1, keepdim=True)
     score = given[:, positive : positive + 1]
+    odds = _logarithm(score) - _logarithm(rest)
     if calibration.kind == "temperature":
-        odds = (_logarithm(score) - _logarithm(rest)) / calibration.temperature
-        changed = odds.sigmoid()
+        changed = (odds / calibration.temperature).sigmoid()
     else:
-        changed = calibration.mixed(_linear(score, calibration), score)
+        changed = calibration.mixed(_linear(odds, calibration), score)
     for step in calibration.steps_at(thresholds):
         above, below = changed.clamp(min=step.above), changed.clamp(max=step.below)
         changed = torch.where(score >= step.threshold, above, below)
@@ -48,11 +48,11 @@ def _logarithm(values: Tensor) -> Tensor:
     return values.clamp(min=SMALLEST).log()
 
 
-def _linear(score: Tensor, calibration: Calibration) -> Tensor:
+def _linear(odds: Tensor, calibration: Calibration) -> Tensor:
     """(B, 1) piecewise linear function: the sum of the rises of its pieces."""
     knots = torch.tensor(calibration.knots, dtype=torch.float64)
     values = torch.tensor(calibration.values, dtype=torch.float64)
     widths = knots.diff()
-    inside = (score - knots[:-1]).clamp(min=0.0).minimum(widths)
+    inside = (odds - knots[:-1]).clamp(min=0.0).minimum(widths)
     rises = inside * (values.diff() / widths)
     return values[0] + rises.sum(1, keepdim=True)

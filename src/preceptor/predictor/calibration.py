@@ -1,4 +1,4 @@
-"""Calibration of probabilities: temperature scaling, or isotonic regression of the score."""
+"""Calibration of probabilities: temperature scaling, or centered isotonic regression."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CalibrationKind = Literal["temperature", "isotonic"]
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Smallest probability in logarithms."""
 
-# Isotonic regression is constant on blocks of scores. This share of the score itself is added, so
-# that different scores stay different: AUC and decisions do not change, and no probability is 0
-# or 1.
+# Isotonic regression is constant below its first knot and above its last one. This share of the
+# score itself is added, so that different scores stay different: AUC and decisions do not change,
+# and no probability is 0 or 1.
 _OWN_SHARE = 0.01
 _TWO = np.float32(2)
 
@@ -52,17 +52,17 @@ class Calibration:
     only temperature scaling allows, all probabilities become softmax(logits / T).
 
     Args:
-        kind: temperature, g(s) = σ(logit(s) / T); or isotonic, g(s) = 0.99 r(s) + 0.01 s, where r
-            is linear between knots.
+        kind: temperature, g(s) = σ(logit(s) / T); or isotonic, g(s) = 0.99 r(logit(s)) + 0.01 s,
+            where r is linear between knots.
         temperature: T.
-        knots: Increasing scores.
+        knots: Increasing log-odds.
         values: Value of r at each knot.
 
     Example:
         >>> Calibration("temperature", 2.0)(np.array([[0.1, 0.9]], np.float32), 1).round(3).tolist()
         [[0.25, 0.75]]
-        >>> round(Calibration("isotonic", knots=(0.2, 0.4), values=(0.0, 1.0)).of_score(0.3), 3)
-        0.498
+        >>> round(Calibration("isotonic", knots=(-2.0, 2.0), values=(0.0, 0.8)).of_score(0.5), 3)
+        0.401
     """
 
     kind: CalibrationKind
@@ -91,7 +91,7 @@ class Calibration:
             return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
         rest = np.delete(given, positive, 1)
         total = rest.sum(1, keepdims=True)
-        calibrated = self._of_scores(given[:, positive], total[:, 0])
+        calibrated = self._of_scores(*score_and_rest(given, positive))
         for step in self.steps_at(thresholds):
             above = given[:, positive] >= step.threshold
             calibrated = np.where(
@@ -105,12 +105,12 @@ class Calibration:
         self, scores: NDArray[np.float64], rest: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """g(s) of each score s; `rest` is 1 − s without the rounding of a score close to 1."""
+        odds = log_odds(scores, rest)
         if self.kind == "temperature":
-            odds = np.log(np.maximum(scores, SMALLEST)) - np.log(np.maximum(rest, SMALLEST))
             with np.errstate(over="ignore"):  # 1 / ∞ = 0
                 calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds / self.temperature))
             return calibrated
-        regression = np.interp(scores, self.knots, self.values)
+        regression = np.interp(odds, self.knots, self.values)
         return np.asarray(self.mixed(regression, scores), np.float64)
 
     def mixed(self, regression: Any, scores: Any) -> Any:
@@ -155,6 +155,22 @@ class Calibration:
         return {rule: known.get(value, value) for rule, value in thresholds.items()}
 
 
+def score_and_rest(
+    probabilities: NDArray[np.float64], positive: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probability of the positive class (n,), and sum of the others (n,), of probabilities (n, C).
+
+    The sum is 1 − score without the rounding of a score close to 1.
+    """
+    return probabilities[:, positive], np.delete(probabilities, positive, 1).sum(1)
+
+
+def log_odds(scores: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm of score / rest, both at least `SMALLEST`."""
+    found: NDArray[np.float64] = np.log(np.maximum(scores, SMALLEST))
+    return found - np.log(np.maximum(rest, SMALLEST))
+
+
 def calibration_from(values: object, positive: bool) -> Calibration | None:
     """Calibration from the values of its fields, as `dataclasses.asdict` returns them.
 
@@ -174,7 +190,7 @@ def calibration_from(values: object, positive: bool) -> Calibration | None:
         raise found.wrong("temperature", "a number above 0")
     if kind == "isotonic" and not positive:
         raise found.wrong("kind", "temperature for a model without a positive class")
-    knots, heights = found.increasing("knots"), found.increasing("values")
+    knots, heights = found.increasing("knots"), found.increasing("values", low=0, high=1)
     if len(set(knots)) < len(knots):
         raise found.wrong("knots", "increasing numbers")
     if len(knots) != len(heights) or (kind == "isotonic") != bool(knots):

@@ -71,13 +71,16 @@ class JsonKeys:
             raise self.wrong(key, f"{count} numbers")
         return tuple(float(one) for one in value)
 
-    def increasing(self, key: str) -> tuple[float, ...]:
-        """List of any length of numbers in [0, 1], none below the one before."""
+    def increasing(
+        self, key: str, *, low: float = -math.inf, high: float = math.inf
+    ) -> tuple[float, ...]:
+        """List of any length of numbers in [low, high], none below the one before."""
         value = self.values[key]
         if not (isinstance(value, list) and all(map(is_number, value))):
             raise self.wrong(key, "a list of numbers")
-        if any(a > b for a, b in pairwise([0, *value, 1])):
-            raise self.wrong(key, "increasing numbers from 0 to 1")
+        if any(a > b for a, b in pairwise([low, *value, high])):
+            within = "" if math.isinf(low) else f" from {low:g} to {high:g}"
+            raise self.wrong(key, f"increasing numbers{within}")
         return tuple(float(one) for one in value)
 
     def integer(self, key: str, allowed: range | tuple[int, ...]) -> int:
