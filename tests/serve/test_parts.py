@@ -31,7 +31,7 @@ from preceptor.serve.served_model import (
     predict_batch,
 )
 from preceptor.serve.settings import ServeSettings
-from preceptor.serve.uploads import Upload, decode_upload
+from preceptor.serve.uploads import Upload, check_sizes, decode_upload
 from preceptor.web.refusal import RefusedError
 from tests.image_files import ImageFiles
 from tests.serve.serving import multipart
@@ -172,8 +172,25 @@ def test_a_file_of_two_formats_is_decoded_in_the_one_that_was_measured() -> None
     size = 0x080100
     head = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, size, 22)
     content = head + picture.getvalue().ljust(size, b"\0")
+    upload = Upload("a", content)
+    check_sizes([upload], pixels=10_000)
     with pytest.raises(RefusedError, match="a: cannot be decoded"):
-        decode_upload(Upload("a", content), [ImageFormat(16)], pixels=10_000)
+        decode_upload(upload, [ImageFormat(16)])
+
+
+def test_the_pixels_of_a_request_are_limited() -> None:
+    def upload(width: int, height: int) -> Upload:
+        file = io.BytesIO()
+        Image.new("L", (width, height)).save(file, "PNG")
+        return Upload("a", file.getvalue())
+
+    check_sizes([upload(10, 10)] * 4, pixels=100)
+    with pytest.raises(RefusedError, match="500 pixels; at most 400 are decoded") as told:
+        check_sizes([upload(10, 10)] * 5, pixels=100)
+    assert told.value.status == 413
+    with pytest.raises(RefusedError, match="a: 11 × 10 pixels; at most 100 are decoded") as told:
+        check_sizes([upload(11, 10)], pixels=100)
+    assert told.value.status == 422
 
 
 def test_a_failure_of_a_batch_is_that_of_its_images_alone() -> None:

@@ -129,7 +129,7 @@ _REFUSALS = {
     "403": "Without keys: the request names another host, or comes from another page.",
     "404": "There is no such model.",
     "408": "The body took too long.",
-    "413": "The body is too large, or has too many images.",
+    "413": "The body is too large, or has too many images or pixels.",
     "415": "The type of the body is not known.",
     "422": "An image cannot be decoded or is too large; there are no images, no maps, or no such "
     "threshold; the maps are too large to be written as numbers.",

@@ -68,7 +68,6 @@ class LocalEngine:
         settings: ServeSettings,
         done: Callable[[str, int, float], None] = lambda name, size, seconds: None,
     ) -> None:
-        self._settings = settings
         self._models = {one.name: ServedModel(one, settings) for one in models}
         self._batchers = {
             name: _batcher(name, model, settings, done) for name, model in self._models.items()
@@ -105,7 +104,7 @@ class LocalEngine:
         until: float,
     ) -> Answer:
         canvases = await asyncio.get_running_loop().run_in_executor(
-            self._decoders, decode_upload, upload, model.predictor.formats, self._settings.pixels
+            self._decoders, decode_upload, upload, model.predictor.formats
         )
         future = batcher.submit(DecodedUpload(model, canvases, maps), until=until)
         return await asyncio.wrap_future(future)

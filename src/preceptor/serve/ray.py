@@ -57,7 +57,6 @@ class ModelReplica:
     """
 
     def __init__(self, model: ModelPath, settings: ServeSettings) -> None:
-        self._settings = settings
         self._model = ServedModel(model, settings)
         self._watch = Watch([self._model], settings.reload)
         self._decoders = ThreadPoolExecutor(settings.workers or core_count())
@@ -80,7 +79,7 @@ class ModelReplica:
         """Predict an image."""
         model = self._model.current
         canvases = await asyncio.get_running_loop().run_in_executor(
-            self._decoders, decode_upload, upload, model.predictor.formats, self._settings.pixels
+            self._decoders, decode_upload, upload, model.predictor.formats
         )
         answer: Answer = await self._batch(DecodedUpload(model, canvases, maps))
         return answer

@@ -25,7 +25,7 @@ from preceptor.serve.figures import Figures
 from preceptor.serve.keys import ApiKeys
 from preceptor.serve.served_model import ModelState
 from preceptor.serve.settings import ServeSettings
-from preceptor.serve.uploads import uploads_of
+from preceptor.serve.uploads import Upload, check_sizes, uploads_of
 from preceptor.web.hosts import Hosts
 from preceptor.web.refusal import RefusedError, forbidden, malformed, unknown
 
@@ -221,7 +221,7 @@ class Service:
             async with asyncio.timeout(settings.timeout):
                 check_wish(wish, (await self.engine.state(wish.model)).info)
                 uploads = await loop.run_in_executor(
-                    self._threads, uploads_of, content_type, body, settings.images_per_request
+                    self._threads, self._uploads, content_type, body
                 )
                 with self._room(len(uploads)):
                     answers = await self.engine.predict(
@@ -234,6 +234,11 @@ class Service:
             raise RefusedError(
                 504, f"the prediction took longer than {settings.timeout:g} seconds"
             ) from error
+
+    def _uploads(self, content_type: str, body: bytes) -> list[Upload]:
+        found = uploads_of(content_type, body, self.settings.images_per_request)
+        check_sizes(found, self.settings.pixels)
+        return found
 
     # ---------------------------------------------------------------- state
 

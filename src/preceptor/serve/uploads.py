@@ -22,6 +22,8 @@ from preceptor.web.refusal import RefusedError, malformed
 _RAW = ("application/octet-stream", "binary/octet-stream")
 _LONGEST_SIDE = 65_535
 """Largest width and height: resampling needs memory for each row and column of an image."""
+PIXELS_OF_REQUEST = 4
+"""Largest number of pixels of all images of a request, in multiples of that of an image."""
 
 
 @dataclass(frozen=True)
@@ -101,31 +103,48 @@ def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
     return found
 
 
-def decode_upload(upload: Upload, formats: Sequence[ImageFormat], pixels: int) -> Canvases:
+def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
+    """Check the sizes of the images of a request, which their headers have.
+
+    Args:
+        uploads: Images.
+        pixels: Largest number of pixels of an image; all together have at most `PIXELS_OF_REQUEST`
+            times as many.
+
+    Raises:
+        RefusedError: One is no image or too large (422), or all are together (413).
+    """
+    total = 0
+    for upload in uploads:
+        if not upload.content:
+            raise RefusedError(422, f"{upload.name}: the file is empty (0 bytes)")
+        with _opened(upload) as image:
+            width, height = image.size
+        size = f"{upload.name}: {width:,} × {height:,} pixels"
+        if width * height > pixels:
+            raise RefusedError(422, f"{size}; at most {pixels:,} are decoded")
+        if max(width, height) > _LONGEST_SIDE:
+            raise RefusedError(422, f"{size}; a side has at most {_LONGEST_SIDE:,}")
+        total += width * height
+    if total > PIXELS_OF_REQUEST * pixels:
+        raise RefusedError(
+            413,
+            f"the images of the request have {total:,} pixels; at most "
+            f"{PIXELS_OF_REQUEST * pixels:,} are decoded; send fewer at a time",
+        )
+
+
+def decode_upload(upload: Upload, formats: Sequence[ImageFormat]) -> Canvases:
     """Image on the canvases of a model.
 
     Args:
-        upload: Image.
+        upload: Image whose size is checked, see `check_sizes`.
         formats: Input formats of the model.
-        pixels: Largest number of pixels.
 
     Raises:
-        RefusedError: It is no image, too large, or damaged (422).
+        RefusedError: It is damaged (422).
     """
-    if not upload.content:
-        raise RefusedError(422, f"{upload.name}: the file is empty (0 bytes)")
     with _opened(upload) as image:
-        width, height = image.size
-        if width * height > pixels:
-            raise RefusedError(
-                422, f"{upload.name}: {width:,} × {height:,} pixels; at most {pixels:,} are decoded"
-            )
-        if max(width, height) > _LONGEST_SIDE:
-            raise RefusedError(
-                422,
-                f"{upload.name}: {width:,} × {height:,} pixels; a side has at most "
-                f"{_LONGEST_SIDE:,}",
-            )
         # Not the content: a file can be of two formats, and that of another one has another size.
         found = canvases_of(image, formats)
     if isinstance(found, BadImage):
