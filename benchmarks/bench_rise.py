@@ -1,7 +1,7 @@
 """RISE's speed: a mask, the whole against a plain loop over the same masks, and against XAITK.
 
     pip install 'preceptor[bench]'
-    WEIGHTS=folder python benchmarks/bench_rise.py [--turns 5] [--masks 512] [--backbones ...]
+    WEIGHTS=FOLDER python benchmarks/bench_rise.py [--turns 5] [--masks 512] [--backbones ...]
 
 masks      milliseconds a mask at 224 px on one core (target ≤ 0.03)
 plain      `rise` ÷ a batched loop with the same masks, network, batch, precision and layout: masks

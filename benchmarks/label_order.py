@@ -1,6 +1,6 @@
 """What an order of marking is worth: the AUC of a Student by the number of images that were marked.
 
-    FORGED=forged python benchmarks/label_order.py benchmarks/forged_small.yaml --to FOLDER
+    FORGED=$PWD/forged python benchmarks/label_order.py benchmarks/forged_small.yaml --to FOLDER
         [--orders random uncertainty gain] [--counts 40 80 120 160] [--jobs 2]
 
 For every seed of the study and every order, simulated people mark images through the real server,

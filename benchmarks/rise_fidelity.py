@@ -1,6 +1,6 @@
 """RISE's estimators: model evaluations against fidelity, on real images and real networks.
 
-    WEIGHTS=folder MAGNETIC_TILE=folder python benchmarks/rise_fidelity.py --out rise-fidelity
+    WEIGHTS=FOLDER MAGNETIC_TILE=FOLDER python benchmarks/rise_fidelity.py --out rise-fidelity
 
 Networks: tf_efficientnet_lite0 with its ImageNet weights on photographs (the class it names first),
 and a detector of tile defects trained here from the same weights (both classes). 128 px, 7 × 7

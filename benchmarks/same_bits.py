@@ -1,6 +1,6 @@
 """Does a training give the same bits again? Archived trainings, repeated from an empty store.
 
-    PLANTED=planted python benchmarks/same_bits.py benchmarks/evidence/brain_mri_planted \\
+    PLANTED=$PWD/planted python benchmarks/same_bits.py benchmarks/evidence/brain_mri_planted \\
         --role baseline1 --alpha 0.1 --work bits
 
 The trainings of one role of an archive are repeated. The loss of every epoch and the scores of all

@@ -20,6 +20,7 @@ from agreement import mean_agreement
 from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
+from image_intervals import image_intervals
 from order_tables import FIGURES, ORDERS, order_figure, order_table
 from places_table import places
 from predictor_table import predictor_table
@@ -314,6 +315,7 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
     others = {"records": record_table(), "predictors": predictor_table(), "steps": steps_table()}
+    others |= {"images": image_intervals()}
     others |= {one.folder: budget_table(one) for one in BUDGETS}
     others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(

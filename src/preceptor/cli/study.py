@@ -30,14 +30,17 @@ study = typer.Typer(
 )
 # A list, so that a missing or a second file gives an error of our own, with a remedy.
 StudyFile = Annotated[
-    list[Path] | None, typer.Argument(help="Study file (YAML).", metavar="FILE", show_default=False)
+    list[Path] | None,
+    typer.Argument(help="Study file (YAML), required.", metavar="FILE", show_default=False),
 ]
 
 
 @study.command()
 def run(
     file: StudyFile = None,
-    out: Annotated[Path | None, typer.Option(help="Study folder.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder, required.", show_default=False)
+    ] = None,
     jobs: JobsOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
@@ -99,7 +102,8 @@ def run(
 @study.command()
 def init(
     manifest: Annotated[
-        Path | None, typer.Argument(help="CSV or Parquet table of images.", show_default=False)
+        Path | None,
+        typer.Argument(help="CSV or Parquet table of images, required.", show_default=False),
     ] = None,
     to: Annotated[Path, typer.Option(help="Output file.")] = Path("study.yaml"),
     backbone: Annotated[str, typer.Option(help="Backbone of Teacher and Student.")] = "resnet50",
