@@ -100,7 +100,11 @@ def _folders(
     images: Images = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Folder of masks in the same subfolders.", show_default=False),
+        typer.Option(
+            help="Folder of masks in the same subfolders; if it is SOURCE, a_mask.png is that of "
+            "a.png.",
+            show_default=False,
+        ),
     ] = None,
 ) -> "ImportedAnnotations":
     """Class folders with images, and masks in the same subfolders of --masks."""
@@ -141,7 +145,7 @@ def _masks(
     """A folder of mask images: binary, gray, palette or one color per class."""
     from preceptor.data.importers.masks import read_masks
 
-    return read_masks(_one(source), label=mask_label)
+    return read_masks(_one(source), images, label=mask_label)
 
 
 def _voc(source: Sources, images: Images = None) -> "ImportedAnnotations":

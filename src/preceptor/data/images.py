@@ -139,7 +139,7 @@ def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDA
     try:
         if 0 in image.size:
             raise ValueError(f"{image.width} × {image.height} pixels")
-        return as_pixels(_upright(image), channels)
+        return as_pixels(upright(image), channels)
     except Exception as error:  # an opened file is decoded here
         raise _explain(Path(name), error) from error
 
@@ -240,10 +240,10 @@ def _opened(path: Path | str, content: bytes | None) -> BinaryIO:
 def _load(path: Path | str, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
     with _opened(path, content) as stream, open_image(stream) as image:
-        return _upright(image)
+        return upright(image)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Image with its pixels, turned upright; TIFF files are turned by Pillow itself."""
     image.load()  # first: the orientation of a PNG file may stand behind the pixels
     return turned(image, 1 if image.format == "TIFF" else _orientation(image))

@@ -91,7 +91,7 @@ BAD = [
     ("rle", xml(image('<mask rle="1,x" left="0" top="0" width="2" height="2"/>')), "rle is not"),
     ("counts", xml(image('<mask rle="1,2" left="0" top="0" width="2" height="2"/>')), "add up to"),
     ("large", xml(image('<mask rle="9" left="0" top="0" width="99" height="2"/>')), "does not fit"),
-    ("traversal", xml(image("", "../../a.png")), "leads out of the folder"),
+    ("traversal", xml(image("", "x/../../a.png")), "leads out of the folder"),
     ("tags", xml(image('<tag label="a"/><tag label="b"/>')), "gives it 2 classes ('a', 'b')"),
 ]
 

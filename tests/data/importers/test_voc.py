@@ -93,7 +93,7 @@ BAD = [
     ("text", voc(box(bottom="")), "ymax is ''"),
     ("reversed", voc(box(30)), "the box is empty"),
     ("outside", voc(box(50, 2, 60, 9)), "lies outside the image"),
-    ("traversal", voc(box(), name="../../a.png"), "leads out of the folder"),
+    ("traversal", voc(box(), name="x/../../a.png"), "leads out of the folder"),
 ]
 
 

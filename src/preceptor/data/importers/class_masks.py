@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from preceptor.data.images import upright
 from preceptor.data.importers.color_names import Color
 from preceptor.data.importers.shapes import MAX_PIXELS, Mask, Pixels
 from preceptor.data.pixel_formats import open_image
@@ -17,34 +20,92 @@ _MOST = 256
 
 
 def open_mask(path: Path) -> Image.Image | str:
-    """Decoded mask image as stored, or what is wrong with the file."""
+    """Decoded mask image, turned upright by its own orientation, or what is wrong with the file."""
     try:
         with path.open("rb") as stream, open_image(stream) as image:
             if image.size[0] * image.size[1] > MAX_PIXELS:
                 return "too large to decode safely"
-            image.load()
-            return image
+            return upright(image)
     except Exception as error:  # Pillow's plugins raise many types of exceptions
         return f"cannot be decoded ({' '.join(str(error).split())[:120]})"
 
 
 def is_gray(image: Image.Image) -> bool:
-    """Whether a mask has no colors: gray, or a palette or color image of gray pixels only."""
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
+    """Whether a mask has no colors: gray, or a palette or color image of gray pixels only.
+
+    The color of a pixel that is transparent altogether does not count.
+    """
+    if image.mode in ("1", "L", "LA", "La") or is_deep(image):
         return True
-    rgb = np.asarray(image.convert("RGB"))
+    rgb, opacity = colors_of(image)
+    if opacity is not None:
+        rgb = rgb[opacity > 0]
     return bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all())
 
 
+def colors_of(image: Image.Image) -> tuple[Pixels, Pixels | None]:
+    """Colors of the pixels of an image, and their opacity.
+
+    Returns:
+        (H, W, 3) red, green and blue, and (H, W) opacity; None if the image has none.
+    """
+    if not _is_transparent(image):
+        return np.asarray(image.convert("RGB")), None
+    rgba = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+    return rgba[..., :3], rgba[..., 3]
+
+
+def visible(opacity: Pixels) -> NDArray[np.bool_]:
+    """Pixels of a drawing: opaque by half as much as its most opaque pixel, or more.
+
+    Args:
+        opacity: (H, W) opacity. That of the smoothed edge of a stroke decreases to 0; that of a
+            whole overlay may be below half.
+    """
+    return (opacity > 0) & (2 * opacity.astype(np.int64) >= int(opacity.max()))
+
+
+def is_black_on_transparent(image: Image.Image) -> bool:
+    """Whether all visible pixels of an image are black, and others are transparent."""
+    rgb, opacity = colors_of(image)
+    if opacity is None:
+        return False
+    seen = visible(opacity)
+    return bool(seen.any() and not seen.all() and not rgb[seen].any())
+
+
+def levels_of(image: Image.Image) -> NDArray[Any]:
+    """(H, W) gray levels of an image as stored, with transparent pixels composited on black."""
+    if is_deep(image):
+        return np.asarray(image)
+    if _is_transparent(image):
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), rgba)
+    return np.asarray(image.convert("RGB").convert("L"))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits or reals."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return not is_deep(image) and (image.has_transparency_data or image.mode == "PA")
+
+
 def masks_by_value(image: Image.Image) -> Iterator[tuple[Color, Mask]]:
-    """Mask of each color of an image, cropped, in the order of the colors.
+    """Mask of each color of the visible pixels of an image, cropped, in the order of the colors.
 
     Raises:
         ValueError: There are more colors than classes can have.
     """
-    rgb = np.asarray(image.convert("RGB")).astype(np.uint32)
-    codes = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    rgb, opacity = colors_of(image)
+    parts = rgb.astype(np.int32)
+    codes = parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2]
+    if opacity is not None:
+        codes = np.where(visible(opacity), codes, -1)
     found = np.unique(codes)
+    found = found[found >= 0]
     if len(found) > _MOST:
         raise ValueError(f"it has {len(found):,} colors; save it without smoothing and as PNG")
     for code in found.tolist():

@@ -158,6 +158,7 @@ class AnnotatedImage:
         where: Place in the file, for messages ("images[3]").
         of: File, if there are several.
         other_name: Name that is looked for if there is no image of this name, or "".
+        upright: Whether the shapes are upright, whatever the rule for coordinates is.
     """
 
     name: str
@@ -172,6 +173,7 @@ class AnnotatedImage:
     where: str = ""
     of: str = ""
     other_name: str = ""
+    upright: bool = False
 
 
 class Log:
@@ -223,6 +225,7 @@ class ImportedAnnotations:
         whole_folder: Whether images that the source does not mention belong to it, without shapes.
         masks: Folder whose image files are masks and no images, wherever it lies; None = there is
             none.
+        mask_files: Paths of masks from the folder of images, if they are in it among the images.
 
     Raises:
         ProblemsError: At the end of an iteration, if anything in the source is wrong.
@@ -237,6 +240,7 @@ class ImportedAnnotations:
     count: int | None = None
     whole_folder: bool = False
     masks: Path | None = None
+    mask_files: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         log = Log()

@@ -95,7 +95,7 @@ def write_import(
         raise InputError(f"{to} exists already; name a new folder with --to")
     if not target.parent.is_dir():
         raise InputError(f"{to.parent}: there is no such folder; create it first")
-    files = ImageFiles(Path(images), imported.masks)
+    files = ImageFiles(Path(images), imported.masks, imported.mask_files)
     labels = read_labels(options.labels, files) if options.labels else None
     names = find_annotators(imported)
     check_merge(options.merge, names)
@@ -185,7 +185,7 @@ class _Reading:
         try:
             image, content = self._image(record)
             path = self.files.folder / image
-            rule = self.options.exif
+            rule = "upright" if record.upright else self.options.exif
             frame = frame_of(path, record.size, self.imported.frame, rule, content)
         except LookupError as error:
             self.log.error(place, error, "correct the annotation")
