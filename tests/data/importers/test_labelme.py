@@ -62,7 +62,7 @@ def test_images_without_a_file_have_to_be_decided(tmp_path: Path) -> None:
     _, maps = imported_maps(imported, tmp_path, tmp_path / "out", unmarked="unknown")
     assert (maps["a.png"] == rasterize([Box(1, 2, 10, 5)], 40, 30)).all()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1", "0"]
+    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1"]
 
 
 def test_a_flag_is_the_class_of_the_image(tmp_path: Path) -> None:

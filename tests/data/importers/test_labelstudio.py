@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -112,6 +113,25 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
         imported_maps(imported, tmp_path / "images", tmp_path / "x", merge="nobody")
 
 
+def test_the_class_of_images_that_one_annotator_did_not_see(tmp_path: Path) -> None:
+    for name in "abcd":
+        save_image(tmp_path / "images" / f"{name}.png")
+    tasks = [
+        task(by("ann", BOX), by("bo")),
+        task(by("bo", BOX), image="b.png"),
+        task(by("ann"), by("bo", BOX), image="c.png"),
+        task(by("ann", was_cancelled=True), image="d.png"),
+    ]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="ann")
+    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    # Of c, where both looked, the chosen annotator decides; d was skipped.
+    assert rows["label"].tolist() == ["crack", "crack", "negative"]
+    assert rows["annotated"].tolist() == [1, 0, 1]
+    assert list(maps) == ["a.png"]
+    assert "images that nobody examined are left out" in str(summary.notes)
+
+
 def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
     save_image(tmp_path / "images" / "a.png")
     save_image(tmp_path / "images" / "b.png")
@@ -119,8 +139,10 @@ def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
         tmp_path / "a.json",
         [task(by(1, BOX), by(2)), task(image="b.png")],
     )
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\na.png,cracked\nb.png,sound\n")
     _, maps = imported_maps(
-        read_labelstudio(path), tmp_path / "images", tmp_path / "out", negative="sound"
+        read_labelstudio(path), tmp_path / "images", tmp_path / "out", labels=labels
     )
     assert np.unique(maps["a.png"]).tolist() == [0, 128]
     empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png").convert("L"))

@@ -40,8 +40,8 @@ def test_binary_masks(tmp_path: Path, images: Path, value: int, mode: str | None
     assert (maps["a.jpg"] == INSIDE * 255).all()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
     cells = [row.split(",") for row in rows]
-    assert [row[2] for row in cells[1:]] == ["crack", "negative", "negative"]
-    assert [row[5] for row in cells[1:]] == ["1", "1", "0"]
+    assert [row[2] for row in cells[1:]] == ["crack", "negative"]
+    assert [row[5] for row in cells[1:]] == ["1", "1"]
 
 
 def test_gray_maps_are_kept(tmp_path: Path, images: Path) -> None:
@@ -270,7 +270,7 @@ def test_images_beside_their_labels_stay_images(tmp_path: Path) -> None:
         save_image(tmp_path / "all" / "set" / f"{name}.png")
     (tmp_path / "all" / "set" / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
     summary, _ = imported_maps(
-        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="unknown"
+        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="examined"
     )
     assert summary.images == 2
 

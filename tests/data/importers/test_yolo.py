@@ -45,11 +45,11 @@ def test_it_becomes_a_manifest(data: Path, tmp_path: Path) -> None:
     summary, maps = imported_maps(
         imported, data, tmp_path / "out", positive=("crack",), unmarked="unknown"
     )
-    assert (summary.images, summary.maps) == (3, 1)
+    assert (summary.images, summary.maps) == (2, 1)
     expected = rasterize([Box(15, 12, 10, 6)], 40, 30)
     assert (maps["train/images/a.png"] == expected).all()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1", "0"]
+    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1"]
 
 
 def test_shares_are_of_the_upright_image(tmp_path: Path) -> None:

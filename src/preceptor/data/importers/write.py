@@ -158,14 +158,19 @@ class _Reading:
         for number, why in wrong_shapes(shapes, frame.width, frame.height, self.options.raster):
             spot = drawn[number].where or f"shape {number + 1}"
             self.log.problem(f"{place}, {spot}", why, "correct or remove the shape")
-        classes = {one.label for one in drawn if self.alone in (None, one.annotator)}
+        persons = {one.annotator for one in record.annotations if not one.prediction}
+        persons.update(record.annotators)
+        # The annotator of `--merge` decides; of images that this person did not see, the others.
+        decides = self.alone is None or self.alone in persons
+        own = [one for one in drawn if self.alone in (None, one.annotator)]
         row = ImageRow(
             place,
             record.labels,
-            tuple(sorted(classes)),
+            tuple(sorted({one.label for one in (own if decides else drawn)})),
             record.split,
-            self._examined(record),
+            True if persons else record.examined,
             Path(EMBEDDED) if content is not None else self.root,
+            nothing_to_mark=decides,
             seconds=record.seconds,
         )
         self.rows[image] = row
@@ -219,14 +224,6 @@ class _Reading:
             self.log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
             return False
         return True
-
-    def _examined(self, record: AnnotatedImage) -> bool | None:
-        """Whether somebody looked at an image; None = it is not known."""
-        persons = {one.annotator for one in record.annotations if not one.prediction}
-        persons.update(record.annotators)
-        if self.alone is not None:
-            return self.alone in persons
-        return True if persons else record.examined
 
     def add_unlisted(self, labels: LabelTable | None) -> None:
         """Add images that the source does not mention, without shapes."""
