@@ -8,7 +8,7 @@ from PIL import Image
 
 from preceptor.data.importers import read_labelstudio
 from preceptor.data.importers.brush_rle import encode_brush
-from preceptor.data.importers.rasterize import rasterize
+from preceptor.data.importers.rasterize import RasterOptions, rasterize
 from preceptor.data.importers.shapes import Box, Ellipse, Points, Polygon
 from preceptor.errors import PreceptorError, ProblemsError
 from tests.data.importers.trees import images_of, imported_maps, iou, save_image, save_json
@@ -130,6 +130,47 @@ def test_the_class_of_images_that_one_annotator_did_not_see(tmp_path: Path) -> N
     assert rows["annotated"].tolist() == [1, 0, 1]
     assert list(maps) == ["a.png"]
     assert "images that nobody examined are left out" in str(summary.notes)
+
+
+@pytest.mark.parametrize("merge", ["mean", "majority", "any", "staple"])
+def test_maps_are_merged_before_they_are_blurred(tmp_path: Path, merge: str) -> None:
+    """Blurred by more than their size, three marks at the same place lay below one half."""
+    save_image(tmp_path / "images" / "a.png", 400, 300)
+    sized = {"original_width": 400, "original_height": 300}
+    small = result("rectangle", x=40, y=40, width=5, height=5, rotation=0) | sized
+    other = result("rectangle", x=60, y=40, width=5, height=5, rotation=0) | sized
+    tasks = [task(by("ann", small), by("bo", small), by("cy", small, other))]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    soft = RasterOptions("soft", 15)
+    summary, maps = imported_maps(
+        imported, tmp_path / "images", tmp_path / "out", raster=soft, merge=merge
+    )
+    assert not summary.notes
+    assert maps["a.png"].max() == 255
+    marked = maps["a.png"][:, 240:].max() > 64  # around the mark of one of three
+    assert marked == (merge in ("mean", "any"))
+    alone = Image.open(tmp_path / "out" / "annotators" / "bo" / "a.png").convert("L")
+    expected = rasterize([Box(160, 120, 20, 15)], 400, 300, soft)
+    assert (np.asarray(alone) == expected).all()
+
+
+def test_shapes_without_a_pixel_in_common_are_noted(tmp_path: Path) -> None:
+    for name in "abc":
+        save_image(tmp_path / "images" / f"{name}.png")
+    far = result("rectangle", x=80, y=80, width=10, height=20, rotation=0)
+    tasks = [
+        task(by(1, BOX), by(2, BOX)),
+        task(by(1, BOX), by(2, far), by(3), image="b.png"),
+        task(by(1), by(2, far), by(3), image="c.png"),
+    ]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="majority")
+    assert list(maps) == ["a.png"]
+    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    assert rows["annotated"].tolist() == [1, 0, 1]  # of c, most say that nothing is to be marked
+    ((note, count),) = summary.notes.items()
+    assert "--merge majority leaves no pixel" in note
+    assert count == 1
 
 
 def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:

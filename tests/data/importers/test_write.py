@@ -45,6 +45,20 @@ def test_images_without_a_shape_are_a_question(tmp_path: Path, images: Path) -> 
     assert not summary.notes
 
 
+def test_shapes_between_the_centers_of_pixels_are_noted(tmp_path: Path, images: Path) -> None:
+    thin = {"image_id": 0, "bbox": [10.6, 3, 0.8, 20]}
+    two = [{"file_name": "p0_0.png"}, {"file_name": "p0_1.png"}]
+    both = [thin, {"image_id": 1, "bbox": [1, 2, 10, 5]}, thin | {"image_id": 1}]
+    imported = read_coco(save_json(tmp_path / "a.json", coco(two, both)))
+    summary, maps = imported_maps(imported, images, tmp_path / "out")
+    assert list(maps) == ["p0_1.png"]
+    assert table(tmp_path / "out")["label"].tolist() == ["crack", "crack"]
+    assert table(tmp_path / "out")["annotated"].tolist() == [0, 1]
+    ((note, count),) = summary.notes.items()
+    assert "contain the center of no pixel" in note
+    assert count == 1
+
+
 def test_images_that_nobody_examined_have_no_class(tmp_path: Path, images: Path) -> None:
     summary, _ = imported_maps(source(tmp_path), images, tmp_path / "out", unmarked="unknown")
     found = table(tmp_path / "out")

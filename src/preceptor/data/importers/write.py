@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,15 @@ def write_import(
     return summary
 
 
+_NO_CENTER = (
+    "images have shapes that contain the center of no pixel; they have no map and are not annotated"
+)
+_NO_PIXEL = (
+    "images have shapes of most annotators, of which --merge {} leaves no pixel; they have no map "
+    "and are not annotated"
+)
+
+
 @dataclass
 class _Reading:
     """Images of a source, taken one after the other."""
@@ -182,6 +192,18 @@ class _Reading:
         for one in drawn:
             by_person.setdefault(one.annotator, []).append(one.shape)
         row.saliency = self.drawer.draw(by_person, frame, image)
+        if own and not row.saliency:
+            self._note_lost(row, by_person)
+
+    def _note_lost(self, row: ImageRow, by_person: Mapping[str, Sequence[Shape]]) -> None:
+        """Note shapes that left no map, unless most annotators marked nothing."""
+        if self.alone is not None or len(by_person) == 1:
+            self.log.note(_NO_CENTER)
+        elif 2 * sum(map(bool, by_person.values())) > len(by_person):
+            self.log.note(_NO_PIXEL.format(self.options.merge))
+        else:
+            return
+        row.nothing_to_mark = False
 
     def _locate(
         self, record: AnnotatedImage, place: str
