@@ -68,6 +68,15 @@ def test_segmentations_splits_and_void(tmp_path: Path) -> None:
     assert (maps["a.jpg"] == np.where(values == 15, 255, 0)).all()
 
 
+def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) -> None:
+    names = ["a/train-12", "valid/b", "train/test 3"]
+    for name in names:
+        write(tmp_path / Path(name).parent, voc(box(), name=f"{name}.png"), Path(name).name)
+    found = images_of(read_voc(tmp_path))
+    assert sorted(one.split for one in found.values()) == ["", "train", "val"]
+    assert [one.split for one in read_voc(tmp_path / "a")] == [""]
+
+
 @pytest.mark.parametrize("orientation", [6, 8])
 def test_the_stated_size_decides_the_frame(tmp_path: Path, orientation: int) -> None:
     save_image(tmp_path / "images" / "a.jpg", 40, 30, orientation)

@@ -194,7 +194,7 @@ def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
         group_by=r"^(p\d+)_",
     )
     found = table(tmp_path / "out")
-    assert summary.has_splits
+    assert summary.without_split == 0
     assert found.groupby("group")["split"].nunique().max() == 1
     assert found["split"].value_counts()["train"] == 6
     with pytest.raises(PreceptorError, match="12 problems"):

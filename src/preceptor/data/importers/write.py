@@ -52,7 +52,7 @@ class ImportSummary:
         images, maps: Numbers of images and of maps.
         annotators: Persons, if the source has several.
         notes: What a user has to know, with counts.
-        has_splits: Whether every image is in a split.
+        without_split: Number of images that are in no split.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class ImportSummary:
     maps: int
     annotators: tuple[str, ...]
     notes: dict[str, int]
-    has_splits: bool
+    without_split: int
 
 
 def write_import(
@@ -270,9 +270,7 @@ def _summary(
     to: Path, frame: pd.DataFrame, annotators: tuple[str, ...], notes: dict[str, int]
 ) -> ImportSummary:
     maps = int((frame["saliency"] != "").sum())
-    return ImportSummary(
-        to, len(frame), maps, annotators, notes, bool((frame["split"] != "").all())
-    )
+    return ImportSummary(to, len(frame), maps, annotators, notes, int((frame["split"] == "").sum()))
 
 
 def _record(

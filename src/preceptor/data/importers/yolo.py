@@ -23,7 +23,7 @@ from preceptor.data.importers.shapes import (
     Shape,
 )
 from preceptor.data.importers.source_files import files_below
-from preceptor.data.importers.split_words import split_of
+from preceptor.data.importers.split_words import split_of_folders
 from preceptor.errors import InputError
 
 _NAMES = ("classes.txt", "obj.names")
@@ -77,10 +77,8 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
                 log.error(of, error, "replace the image")
                 continue
             shapes = list(_shapes(text, of, size, names, keypoints, log))
-            splits = [split for part in stem.parts[:-1] if (split := split_of(part))]
-            yield AnnotatedImage(
-                name, size, tuple(shapes), split=splits[-1] if splits else "", examined=True, of=of
-            )
+            split = split_of_folders(stem)
+            yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
 
     return ImportedAnnotations(
         "yolo",
