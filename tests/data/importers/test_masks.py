@@ -118,6 +118,23 @@ def test_numbers_of_classes_are_no_strengths(
     assert (maps["a.jpg"] == expected * 255).all()
 
 
+def test_names_of_classes_with_a_byte_order_mark(tmp_path: Path, images: Path) -> None:
+    """As the editor of Windows writes them: the background was drawn as a class."""
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    pixels[INSIDE] = (255, 0, 0)
+    save(tmp_path / "m" / "a.png", pixels)
+    file = tmp_path / "m" / "labelmap.txt"
+    file.write_text("background:0,0,0::\nRiß:255,0,0::\n", encoding="utf-8-sig")
+    assert read_masks(tmp_path / "m").classes == ["Riß"]
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
+    )
+    assert (maps["a.jpg"] == INSIDE * 255).all()
+    file.write_text(file.read_text(encoding="utf-8-sig"), encoding="latin-1")
+    with pytest.raises(PreceptorError, match=r"labelmap.txt: it is not UTF-8 text; save it so"):
+        read_masks(tmp_path / "m")
+
+
 @pytest.mark.parametrize("values", [(0, 128, 255), (0, 85, 170), (0, 100, 200)])
 def test_few_strengths_are_kept(tmp_path: Path, images: Path, values: tuple[int, ...]) -> None:
     save_levels(tmp_path / "m", {"a": values}, np.uint8)

@@ -59,7 +59,7 @@ def test_segmentations_splits_and_void(tmp_path: Path) -> None:
     image.save(tmp_path / "SegmentationClass" / "a.png")
     sets = tmp_path / "ImageSets" / "Segmentation"
     sets.mkdir(parents=True)
-    (sets / "val.txt").write_text("a\n")
+    (sets / "val.txt").write_text("a\n", encoding="utf-8-sig")
     imported = read_voc(tmp_path)
     (one,) = imported
     assert one.split == "val"

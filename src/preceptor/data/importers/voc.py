@@ -104,7 +104,7 @@ def _splits(root: Path) -> dict[str, str]:
         split = split_of(file.stem)
         if "ImageSets" not in file.relative_to(root).parts or not split:
             continue
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
             if words := line.split():
                 found.setdefault(words[0], split)
     return found
