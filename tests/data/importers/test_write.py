@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,35 @@ def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
         "row 4: image 'p0_0.png'",
     ):
         assert expected in str(caught.value)
+
+
+def test_images_without_a_group_are_problems(tmp_path: Path, images: Path) -> None:
+    """Spreadsheets write a patient in the first of several rows: the others would be divided."""
+    labels = tmp_path / "labels.csv"
+    rows = [f"p{n // 2}_{n}.png,crack,{'' if n % 2 else f'p{n // 2}'}" for n in range(12)]
+    labels.write_text("path,label,patient\n" + "\n".join(rows) + "\n")
+    options = {"labels": labels, "unmarked": "examined"}
+    with pytest.raises(PreceptorError, match="6 problems") as caught:
+        imported_maps(source(tmp_path), images, tmp_path / "x", **options, group_by="patient")
+    assert "p0_1.png: its cell of the column 'patient' is empty" in str(caught.value)
+    imported_maps(source(tmp_path), images, tmp_path / "out", **options)
+    assert set(table(tmp_path / "out")["group"].astype(str)) == {""}
+
+
+def test_names_that_are_not_utf_8_are_problems(tmp_path: Path) -> None:
+    """As of an archive of an older system."""
+    save_image(tmp_path / "set" / "sound" / "a.png")
+    save_image(tmp_path / "set" / "crack" / "a.png")
+    own = tmp_path / "set" / "crack" / os.fsdecode(b"Stra\xdfe.png")
+    try:
+        save_image(tmp_path / "b.png").rename(own)
+    except OSError:
+        pytest.skip("the file system has names in Unicode alone")
+    command = ["data", "import", "folders", tmp_path / "set", "--unmarked", "unknown", "--to"]
+    refused = here(*command, tmp_path / "x")
+    assert_refused(refused, [r"Stra\xdfe.png", "not UTF-8", "rename it"], problems=1)
+    own.unlink()
+    assert here(*command, tmp_path / "out").code == 0
 
 
 SEVERAL = {

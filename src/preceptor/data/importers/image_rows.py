@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,10 @@ def manifest_table(
     _decide_unmarked(rows, labels, options, log)
     records: list[dict[str, object]] = []
     for image, row in rows.items():
+        path = (row.folder / image).as_posix()
+        if (shown := os.fsencode(path).decode("utf-8", "backslashreplace")) != path:
+            log.problem(shown, "its name or folder is not UTF-8", "rename it")
+            continue
         cells = dict(labels.rows.get(image, {})) if labels else {}
         if labels is not None and not cells:
             log.problem(row.where, f"image {image!r} is not in {options.labels}", "add its label")
@@ -78,7 +83,7 @@ def manifest_table(
             log.error(row.where, error, "give --labels")
             continue
         own = {
-            "path": (row.folder / image).as_posix(),
+            "path": path,
             "name": image,
             "label": label,
             "split": cells.get("split") or row.split,
