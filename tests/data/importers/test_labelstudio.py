@@ -67,6 +67,38 @@ def test_percent_become_pixels(tmp_path: Path) -> None:
     assert (point.points.tolist(), point.radius) == ([[10, 15]], 1)
 
 
+def test_classes_that_are_results_of_their_own(tmp_path: Path) -> None:
+    """As of a labeling interface with the tags Labels and Rectangle."""
+
+    def apart(region: str, *labels: str) -> list[dict[str, Any]]:
+        place = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 0}
+        shape = result("rectangle") | {"type": "rectangle", "id": region, "value": place}
+        named = shape | {"type": "labels", "value": place | {"labels": list(labels)}}
+        return [named, shape] if region == "y" else [shape, named]
+
+    save_image(tmp_path / "images" / "a.png")
+    file = [task(by(1, *apart("x", "crack"), *apart("y", "rust")))]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", file))
+    (one,) = imported
+    assert [found.label for found in one.annotations] == ["crack", "rust"]
+    assert not imported.notes()
+    imported_maps(imported, tmp_path / "images", tmp_path / "out", positive=("crack",))
+    for labels, expected in (
+        (("crack", "rust"), r"tasks\[0\], annotations\[0\].result\[0\]: it has several classes"),
+        ((), r"tasks\[0\] a.png: it has a shape without a class; .* or give --labels"),
+    ):
+        path = save_json(tmp_path / "a.json", [task(by(1, *apart("x", *labels)))])
+        with pytest.raises(PreceptorError, match=expected):
+            imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "no")
+
+
+def test_files_in_folders_below_are_read(tmp_path: Path) -> None:
+    save_json(tmp_path / "one" / "part" / "a.json", [task(by(1, BOX))])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "one")
+    assert list(images_of(read_labelstudio(tmp_path / "all"))) == ["a.png"]
+
+
 @pytest.mark.parametrize("degrees", [15, 90, 200, -30])
 def test_a_rectangle_turns_about_its_upper_left_corner(tmp_path: Path, degrees: float) -> None:
     turned = result("rectangle", x=45, y=40, width=30, height=20, rotation=degrees)
