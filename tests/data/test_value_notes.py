@@ -1,4 +1,4 @@
-"""Notes on 16-bit images of few bits and on maps in color."""
+"""Notes on 16-bit images of few bits, on invisible images and on maps in color."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def test_images_of_few_bits_in_files_of_16_are_noted(
     expected = f"2 of {len(names)} examined images have 16 bits and no value above {2**bits - 1:,}"
     assert note.startswith(expected)
     assert f"so that {levels} gray levels are left" in note
+
+
+def test_images_without_a_visible_pixel_are_noted(tmp_path: Path) -> None:
+    """As TGA files of 32 bits whose alpha channel is unused."""
+    file = squares(tmp_path)
+    names = sorted((tmp_path / "images").glob("*.png"))
+    color = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)
+    color[..., 3] = 0
+    color[0, 0, 3] = 1
+    Image.fromarray(color).save(names[0])
+    assert value_notes(Manifest.read(file)) == []
+    color[..., 3] = 0
+    Image.fromarray(color).save(tmp_path / "image.tga")
+    names[0].write_bytes((tmp_path / "image.tga").read_bytes())
+    assert (decode_image(names[0]) == 255).all()
+    (note,) = value_notes(Manifest.read(file))
+    assert note.startswith(f"1 of {len(names)} examined images has no pixel that is visible")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

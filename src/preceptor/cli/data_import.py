@@ -4,6 +4,7 @@
 # readers below, and typer evaluates no text in them.
 
 import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -195,7 +196,8 @@ def auto(
     for one in found:
         print(f"{one.format}: {one.why}")
     best = found[0]
-    print(f"import: preceptor data import {best.format} {best.source} --images DIR --to FOLDER")
+    sources = shlex.join(map(str, best.sources))
+    print(f"import: preceptor data import {best.format} {sources} --images DIR --to FOLDER")
 
 
 def _write(

@@ -92,8 +92,11 @@ def print_import(summary: ImportSummary) -> None:
         print(f"annotators: {', '.join(summary.annotators)}")
     for note, count in summary.notes.items():
         print(f"note: {note} ({count:,})")
-    if not summary.has_splits:
-        print("note: images are in no split; add --split 0.7,0.15,0.15, or use data split")
+    if count := summary.without_split:
+        print(
+            f"note: {count:,} image{' is' if count == 1 else 's are'} in no split; add --split "
+            "0.7,0.15,0.15, or use data split"
+        )
 
 
 def _width(lines: Iterable[Sequence[str]]) -> int:

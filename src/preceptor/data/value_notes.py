@@ -28,12 +28,12 @@ _Found = TypeVar("_Found")
 
 
 def value_notes(manifest: Manifest) -> list[str]:
-    """Notes on 16-bit images of few bits and on maps in color, one line each.
+    """Notes on 16-bit images of few bits, invisible images and maps in color, one line each.
 
     Args:
         manifest: Manifest whose files are valid; at most `EXAMINED` images and maps are read.
     """
-    return [*_deep_notes(manifest), *_color_notes(manifest)]
+    return [*_deep_notes(manifest), *_invisible_notes(manifest), *_color_notes(manifest)]
 
 
 def _deep_notes(manifest: Manifest) -> list[str]:
@@ -46,6 +46,16 @@ def _deep_notes(manifest: Manifest) -> list[str]:
         f"{_of(len(deep), len(found), 'image')} 16 bits and no value above {largest:,}: 16 bits "
         f"are decoded by their full range, so that {levels} gray levels are left; scale the images "
         "to the full range"
+    ]
+
+
+def _invisible_notes(manifest: Manifest) -> list[str]:
+    found = _examined(manifest.table["path"], _is_invisible)
+    if not any(found):
+        return []
+    return [
+        f"{_of(sum(found), len(found), 'image')} no pixel that is visible, so that pure white is "
+        "decoded: some programs write an alpha channel of zeros; save the images without it"
     ]
 
 
@@ -88,6 +98,14 @@ def _largest(path: str) -> int | None:
         if not image.mode.startswith("I"):
             return None
     return round(float(decode_map(path, content).max()) * 65535)
+
+
+def _is_invisible(path: str) -> bool:
+    """Whether all pixels of an image are transparent."""
+    with open_image(io.BytesIO(read_file(path))) as image:
+        if not image.has_transparency_data:
+            return False
+        return bool(image.convert("RGBA").getchannel("A").getextrema()[1] == 0)
 
 
 def _is_colored(path: str) -> bool:

@@ -212,3 +212,11 @@ def test_a_folder_with_instances_has_no_other_files(tmp_path: Path) -> None:
     for name in ("instances_train.json", "image_info_train.json", "captions.json"):
         save_json(tmp_path / name, coco([{"file_name": "a.png"}], []))
     assert len(list(read_coco(tmp_path))) == 1
+
+
+def test_a_linked_folder_is_read(tmp_path: Path) -> None:
+    value = coco([{"file_name": "a.png"}], [{"bbox": [1, 1, 2, 2]}])
+    save_json(tmp_path / "one" / "_annotations.coco.json", value)
+    save_json(tmp_path / "all" / ".hidden" / "b.json", value)
+    (tmp_path / "all" / "valid").symlink_to(tmp_path / "one")
+    assert [(one.name, one.split) for one in read_coco(tmp_path / "all")] == [("a.png", "val")]

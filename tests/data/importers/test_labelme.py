@@ -13,6 +13,7 @@ from preceptor.data.importers import read_labelme
 from preceptor.data.importers.rasterize import rasterize
 from preceptor.data.importers.shapes import Box
 from preceptor.errors import PreceptorError
+from tests.commands import here
 from tests.data.importers.trees import imported_maps, save_image, save_json
 
 
@@ -62,7 +63,24 @@ def test_images_without_a_file_have_to_be_decided(tmp_path: Path) -> None:
     _, maps = imported_maps(imported, tmp_path, tmp_path / "out", unmarked="unknown")
     assert (maps["a.png"] == rasterize([Box(1, 2, 10, 5)], 40, 30)).all()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1", "0"]
+    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1"]
+
+
+def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) -> None:
+    source = tmp_path / "set"
+    names = ["test_strip_01", "dev-board_3", "train-12", "val/train-12", "train/a/test 3"]
+    for name in names:
+        save_image(source / f"{name}.png")
+        save_json(source / f"{name}.json", file(shape(), imagePath=f"{Path(name).name}.png"))
+    found = {one.of: one.split for one in read_labelme(source)}
+    assert [found[f"{name}.json"] for name in names] == ["", "", "", "val", "train"]
+    assert [one.split for one in read_labelme(source / "val")] == ["val"]
+    assert [one.split for one in read_labelme([source / "train-12.json"])] == [""]
+    two = read_labelme([source / "train" / "a", source / "val"])
+    assert sorted(one.split for one in two) == ["", "val"]
+    outcome = here("data", "import", "labelme", source, "--to", tmp_path / "out")
+    assert outcome.code == 0, outcome
+    assert "note: 3 images are in no split; add --split" in outcome.out
 
 
 def test_a_flag_is_the_class_of_the_image(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from preceptor.data.importers import read_labelstudio
 from preceptor.data.importers.brush_rle import encode_brush
-from preceptor.data.importers.rasterize import rasterize
+from preceptor.data.importers.rasterize import RasterOptions, rasterize
 from preceptor.data.importers.shapes import Box, Ellipse, Points, Polygon
 from preceptor.errors import PreceptorError, ProblemsError
 from tests.data.importers.trees import images_of, imported_maps, iou, save_image, save_json
@@ -66,6 +67,38 @@ def test_percent_become_pixels(tmp_path: Path) -> None:
     assert (point.points.tolist(), point.radius) == ([[10, 15]], 1)
 
 
+def test_classes_that_are_results_of_their_own(tmp_path: Path) -> None:
+    """As of a labeling interface with the tags Labels and Rectangle."""
+
+    def apart(region: str, *labels: str) -> list[dict[str, Any]]:
+        place = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 0}
+        shape = result("rectangle") | {"type": "rectangle", "id": region, "value": place}
+        named = shape | {"type": "labels", "value": place | {"labels": list(labels)}}
+        return [named, shape] if region == "y" else [shape, named]
+
+    save_image(tmp_path / "images" / "a.png")
+    file = [task(by(1, *apart("x", "crack"), *apart("y", "rust")))]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", file))
+    (one,) = imported
+    assert [found.label for found in one.annotations] == ["crack", "rust"]
+    assert not imported.notes()
+    imported_maps(imported, tmp_path / "images", tmp_path / "out", positive=("crack",))
+    for labels, expected in (
+        (("crack", "rust"), r"tasks\[0\], annotations\[0\].result\[0\]: it has several classes"),
+        ((), r"tasks\[0\] a.png: it has a shape without a class; .* or give --labels"),
+    ):
+        path = save_json(tmp_path / "a.json", [task(by(1, *apart("x", *labels)))])
+        with pytest.raises(PreceptorError, match=expected):
+            imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "no")
+
+
+def test_files_in_folders_below_are_read(tmp_path: Path) -> None:
+    save_json(tmp_path / "one" / "part" / "a.json", [task(by(1, BOX))])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "one")
+    assert list(images_of(read_labelstudio(tmp_path / "all"))) == ["a.png"]
+
+
 @pytest.mark.parametrize("degrees", [15, 90, 200, -30])
 def test_a_rectangle_turns_about_its_upper_left_corner(tmp_path: Path, degrees: float) -> None:
     turned = result("rectangle", x=45, y=40, width=30, height=20, rotation=degrees)
@@ -112,6 +145,66 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
         imported_maps(imported, tmp_path / "images", tmp_path / "x", merge="nobody")
 
 
+def test_the_class_of_images_that_one_annotator_did_not_see(tmp_path: Path) -> None:
+    for name in "abcd":
+        save_image(tmp_path / "images" / f"{name}.png")
+    tasks = [
+        task(by("ann", BOX), by("bo")),
+        task(by("bo", BOX), image="b.png"),
+        task(by("ann"), by("bo", BOX), image="c.png"),
+        task(by("ann", was_cancelled=True), image="d.png"),
+    ]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="ann")
+    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    # Of c, where both looked, the chosen annotator decides; d was skipped.
+    assert rows["label"].tolist() == ["crack", "crack", "negative"]
+    assert rows["annotated"].tolist() == [1, 0, 1]
+    assert list(maps) == ["a.png"]
+    assert "images that nobody examined are left out" in str(summary.notes)
+
+
+@pytest.mark.parametrize("merge", ["mean", "majority", "any", "staple"])
+def test_maps_are_merged_before_they_are_blurred(tmp_path: Path, merge: str) -> None:
+    """Blurred by more than their size, three marks at the same place lay below one half."""
+    save_image(tmp_path / "images" / "a.png", 400, 300)
+    sized = {"original_width": 400, "original_height": 300}
+    small = result("rectangle", x=40, y=40, width=5, height=5, rotation=0) | sized
+    other = result("rectangle", x=60, y=40, width=5, height=5, rotation=0) | sized
+    tasks = [task(by("ann", small), by("bo", small), by("cy", small, other))]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    soft = RasterOptions("soft", 15)
+    summary, maps = imported_maps(
+        imported, tmp_path / "images", tmp_path / "out", raster=soft, merge=merge
+    )
+    assert not summary.notes
+    assert maps["a.png"].max() == 255
+    marked = maps["a.png"][:, 240:].max() > 64  # around the mark of one of three
+    assert marked == (merge in ("mean", "any"))
+    alone = Image.open(tmp_path / "out" / "annotators" / "bo" / "a.png").convert("L")
+    expected = rasterize([Box(160, 120, 20, 15)], 400, 300, soft)
+    assert (np.asarray(alone) == expected).all()
+
+
+def test_shapes_without_a_pixel_in_common_are_noted(tmp_path: Path) -> None:
+    for name in "abc":
+        save_image(tmp_path / "images" / f"{name}.png")
+    far = result("rectangle", x=80, y=80, width=10, height=20, rotation=0)
+    tasks = [
+        task(by(1, BOX), by(2, BOX)),
+        task(by(1, BOX), by(2, far), by(3), image="b.png"),
+        task(by(1), by(2, far), by(3), image="c.png"),
+    ]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="majority")
+    assert list(maps) == ["a.png"]
+    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    assert rows["annotated"].tolist() == [1, 0, 1]  # of c, most say that nothing is to be marked
+    ((note, count),) = summary.notes.items()
+    assert "--merge majority leaves no pixel" in note
+    assert count == 1
+
+
 def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
     save_image(tmp_path / "images" / "a.png")
     save_image(tmp_path / "images" / "b.png")
@@ -119,8 +212,10 @@ def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
         tmp_path / "a.json",
         [task(by(1, BOX), by(2)), task(image="b.png")],
     )
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\na.png,cracked\nb.png,sound\n")
     _, maps = imported_maps(
-        read_labelstudio(path), tmp_path / "images", tmp_path / "out", negative="sound"
+        read_labelstudio(path), tmp_path / "images", tmp_path / "out", labels=labels
     )
     assert np.unique(maps["a.png"]).tolist() == [0, 128]
     empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png").convert("L"))

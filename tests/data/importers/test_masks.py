@@ -40,8 +40,8 @@ def test_binary_masks(tmp_path: Path, images: Path, value: int, mode: str | None
     assert (maps["a.jpg"] == INSIDE * 255).all()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
     cells = [row.split(",") for row in rows]
-    assert [row[2] for row in cells[1:]] == ["crack", "negative", "negative"]
-    assert [row[5] for row in cells[1:]] == ["1", "1", "0"]
+    assert [row[2] for row in cells[1:]] == ["crack", "negative"]
+    assert [row[5] for row in cells[1:]] == ["1", "1"]
 
 
 def test_gray_maps_are_kept(tmp_path: Path, images: Path) -> None:
@@ -116,6 +116,23 @@ def test_numbers_of_classes_are_no_strengths(
     if files["a"][1] == files["a"][-1]:
         expected[20:, :5] = True
     assert (maps["a.jpg"] == expected * 255).all()
+
+
+def test_names_of_classes_with_a_byte_order_mark(tmp_path: Path, images: Path) -> None:
+    """As the editor of Windows writes them: the background was drawn as a class."""
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    pixels[INSIDE] = (255, 0, 0)
+    save(tmp_path / "m" / "a.png", pixels)
+    file = tmp_path / "m" / "labelmap.txt"
+    file.write_text("background:0,0,0::\nRiß:255,0,0::\n", encoding="utf-8-sig")
+    assert read_masks(tmp_path / "m").classes == ["Riß"]
+    _, maps = imported_maps(
+        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
+    )
+    assert (maps["a.jpg"] == INSIDE * 255).all()
+    file.write_text(file.read_text(encoding="utf-8-sig"), encoding="latin-1")
+    with pytest.raises(PreceptorError, match=r"labelmap.txt: it is not UTF-8 text; save it so"):
+        read_masks(tmp_path / "m")
 
 
 @pytest.mark.parametrize("values", [(0, 128, 255), (0, 85, 170), (0, 100, 200)])
@@ -270,7 +287,7 @@ def test_images_beside_their_labels_stay_images(tmp_path: Path) -> None:
         save_image(tmp_path / "all" / "set" / f"{name}.png")
     (tmp_path / "all" / "set" / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
     summary, _ = imported_maps(
-        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="unknown"
+        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="examined"
     )
     assert summary.images == 2
 

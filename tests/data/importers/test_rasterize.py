@@ -7,7 +7,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from preceptor.data.importers import rasterize as module
-from preceptor.data.importers.rasterize import RasterOptions, fill_rings, parse_shape, rasterize
+from preceptor.data.importers.rasterize import (
+    RasterOptions,
+    fill_rings,
+    parse_shape,
+    rasterize,
+    soften,
+)
 from preceptor.data.importers.shapes import (
     Box,
     Ellipse,
@@ -130,6 +136,19 @@ def test_soft_edges_keep_the_mass() -> None:
     assert soft[30, 30] == 255
     assert 120 <= soft[30, 20] <= 155
     assert soft.sum(dtype=int) == pytest.approx(400 * 255, rel=0.01)
+
+
+@pytest.mark.parametrize("spread", [5, 20, 40])
+def test_a_blur_keeps_the_levels_of_small_shapes(spread: int) -> None:
+    """A point of radius 5 blurred by 20 pixels had 9 levels, by 40 pixels 3."""
+    point = Points(np.array([[100.5, 100.5]]))
+    soft = rasterize([point], 201, 201, RasterOptions("soft", spread))
+    assert soft[100, 100] == soft.max() == 255
+    assert len(np.unique(soft)) > 100
+    expected = 255 * np.exp(-0.5 * (spread / np.hypot(spread, 2.5)) ** 2)
+    assert soft[100, 100 + spread] == pytest.approx(expected, abs=4)
+    faint = np.where(rasterize([point], 201, 201) > 0, 85, 0).astype(np.uint8)
+    assert soften(faint, spread).max() == 85
 
 
 def test_a_centre_is_a_gaussian_with_the_spread_of_the_box() -> None:

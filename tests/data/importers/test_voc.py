@@ -59,13 +59,22 @@ def test_segmentations_splits_and_void(tmp_path: Path) -> None:
     image.save(tmp_path / "SegmentationClass" / "a.png")
     sets = tmp_path / "ImageSets" / "Segmentation"
     sets.mkdir(parents=True)
-    (sets / "val.txt").write_text("a\n")
+    (sets / "val.txt").write_text("a\n", encoding="utf-8-sig")
     imported = read_voc(tmp_path)
     (one,) = imported
     assert one.split == "val"
     assert [shape.label for shape in one.annotations] == ["person"]
     _, maps = imported_maps(imported, tmp_path / "JPEGImages", tmp_path / "out")
     assert (maps["a.jpg"] == np.where(values == 15, 255, 0)).all()
+
+
+def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) -> None:
+    names = ["a/train-12", "valid/b", "train/test 3"]
+    for name in names:
+        write(tmp_path / Path(name).parent, voc(box(), name=f"{name}.png"), Path(name).name)
+    found = images_of(read_voc(tmp_path))
+    assert sorted(one.split for one in found.values()) == ["", "train", "val"]
+    assert [one.split for one in read_voc(tmp_path / "a")] == [""]
 
 
 @pytest.mark.parametrize("orientation", [6, 8])

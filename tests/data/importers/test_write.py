@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,54 @@ def table(folder: Path) -> pd.DataFrame:
 def test_images_without_a_shape_are_a_question(tmp_path: Path, images: Path) -> None:
     with pytest.raises(PreceptorError, match=r"6 of 12 images: .*--unmarked examined .*unknown"):
         imported_maps(source(tmp_path), images, tmp_path / "out")
-    for unmarked, annotated in (("examined", 12), ("unknown", 6)):
-        to = tmp_path / unmarked
-        imported_maps(source(tmp_path), images, to, unmarked=unmarked)
-        assert table(to)["annotated"].sum() == annotated
+    summary, _ = imported_maps(source(tmp_path), images, tmp_path / "all", unmarked="examined")
+    assert table(tmp_path / "all")["annotated"].sum() == summary.images == 12
+    assert not summary.notes
+
+
+def test_shapes_between_the_centers_of_pixels_are_noted(tmp_path: Path, images: Path) -> None:
+    thin = {"image_id": 0, "bbox": [10.6, 3, 0.8, 20]}
+    two = [{"file_name": "p0_0.png"}, {"file_name": "p0_1.png"}]
+    both = [thin, {"image_id": 1, "bbox": [1, 2, 10, 5]}, thin | {"image_id": 1}]
+    imported = read_coco(save_json(tmp_path / "a.json", coco(two, both)))
+    summary, maps = imported_maps(imported, images, tmp_path / "out")
+    assert list(maps) == ["p0_1.png"]
+    assert table(tmp_path / "out")["label"].tolist() == ["crack", "crack"]
+    assert table(tmp_path / "out")["annotated"].tolist() == [0, 1]
+    ((note, count),) = summary.notes.items()
+    assert "contain the center of no pixel" in note
+    assert count == 1
+
+
+def test_images_that_nobody_examined_have_no_class(tmp_path: Path, images: Path) -> None:
+    summary, _ = imported_maps(source(tmp_path), images, tmp_path / "out", unmarked="unknown")
+    found = table(tmp_path / "out")
+    assert found["label"].tolist() == ["crack"] * 6
+    assert found["annotated"].tolist() == [1] * 6
+    ((note, count),) = summary.notes.items()
+    assert note.startswith("images that nobody examined are left out")
+    assert count == 6
+    labels = tmp_path / "labels.csv"
+    rows = [f"p{n // 2}_{n}.png,{'real' if n % 2 else 'fake'}" for n in range(12)]
+    labels.write_text("path,label\n" + "\n".join(rows) + "\n")
+    summary, _ = imported_maps(
+        source(tmp_path), images, tmp_path / "named", unmarked="unknown", labels=labels
+    )
+    found = table(tmp_path / "named")
+    assert found["label"].tolist() == ["fake", "real"] * 6
+    assert found["annotated"].tolist() == [1, 0] * 6
+    assert not summary.notes
+
+
+def test_a_source_without_any_shape_says_nothing(tmp_path: Path, images: Path) -> None:
+    names = [{"file_name": f"p{number // 2}_{number}.png"} for number in range(12)]
+    imported = read_coco(save_json(tmp_path / "a.json", coco(names, [])))
+    with pytest.raises(PreceptorError, match=r"12 of 12 images: .*--unmarked examined"):
+        imported_maps(imported, images, tmp_path / "out")
+    with pytest.raises(PreceptorError, match=r"nobody examined its images.*--labels"):
+        imported_maps(imported, images, tmp_path / "out", unmarked="unknown")
+    imported_maps(imported, images, tmp_path / "good", unmarked="examined")
+    assert set(table(tmp_path / "good")["label"]) == {"negative"}
 
 
 def test_several_classes_are_a_question(tmp_path: Path, images: Path) -> None:
@@ -57,7 +102,7 @@ def test_several_classes_are_a_question(tmp_path: Path, images: Path) -> None:
     assert table(tmp_path / "out")["label"].tolist() == ["rust"] * 3 + ["ok"] * 9
     assert sorted(maps) == ["p0_0.png", "p0_1.png", "p1_2.png"]
     _, maps = imported_maps(
-        imported, images, tmp_path / "both", unmarked="unknown", positive=("crack", "rust")
+        imported, images, tmp_path / "both", unmarked="examined", positive=("crack", "rust")
     )
     assert set(table(tmp_path / "both")["label"]) == {"positive", "negative"}
     with pytest.raises(PreceptorError, match="known: crack, rust"):
@@ -91,6 +136,35 @@ def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
         "row 4: image 'p0_0.png'",
     ):
         assert expected in str(caught.value)
+
+
+def test_images_without_a_group_are_problems(tmp_path: Path, images: Path) -> None:
+    """Spreadsheets write a patient in the first of several rows: the others would be divided."""
+    labels = tmp_path / "labels.csv"
+    rows = [f"p{n // 2}_{n}.png,crack,{'' if n % 2 else f'p{n // 2}'}" for n in range(12)]
+    labels.write_text("path,label,patient\n" + "\n".join(rows) + "\n")
+    options = {"labels": labels, "unmarked": "examined"}
+    with pytest.raises(PreceptorError, match="6 problems") as caught:
+        imported_maps(source(tmp_path), images, tmp_path / "x", **options, group_by="patient")
+    assert "p0_1.png: its cell of the column 'patient' is empty" in str(caught.value)
+    imported_maps(source(tmp_path), images, tmp_path / "out", **options)
+    assert set(table(tmp_path / "out")["group"].astype(str)) == {""}
+
+
+def test_names_that_are_not_utf_8_are_problems(tmp_path: Path) -> None:
+    """As of an archive of an older system."""
+    save_image(tmp_path / "set" / "sound" / "a.png")
+    save_image(tmp_path / "set" / "crack" / "a.png")
+    own = tmp_path / "set" / "crack" / os.fsdecode(b"Stra\xdfe.png")
+    try:
+        save_image(tmp_path / "b.png").rename(own)
+    except OSError:
+        pytest.skip("the file system has names in Unicode alone")
+    command = ["data", "import", "folders", tmp_path / "set", "--unmarked", "unknown", "--to"]
+    refused = here(*command, tmp_path / "x")
+    assert_refused(refused, [r"Stra\xdfe.png", "not UTF-8", "rename it"], problems=1)
+    own.unlink()
+    assert here(*command, tmp_path / "out").code == 0
 
 
 SEVERAL = {
@@ -145,17 +219,17 @@ def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
         source(tmp_path),
         images,
         tmp_path / "out",
-        unmarked="unknown",
+        unmarked="examined",
         split=shares,
         group_by=r"^(p\d+)_",
     )
     found = table(tmp_path / "out")
-    assert summary.has_splits
+    assert summary.without_split == 0
     assert found.groupby("group")["split"].nunique().max() == 1
     assert found["split"].value_counts()["train"] == 6
     with pytest.raises(PreceptorError, match="12 problems"):
         imported_maps(
-            source(tmp_path), images, tmp_path / "x", unmarked="unknown", group_by="q[0-9]+"
+            source(tmp_path), images, tmp_path / "x", unmarked="examined", group_by="q[0-9]+"
         )
     with pytest.raises(PreceptorError, match=r"neither a column .* nor a regular expression"):
         imported_maps(source(tmp_path), images, tmp_path / "x", unmarked="unknown", group_by="(")

@@ -45,11 +45,35 @@ def test_it_becomes_a_manifest(data: Path, tmp_path: Path) -> None:
     summary, maps = imported_maps(
         imported, data, tmp_path / "out", positive=("crack",), unmarked="unknown"
     )
-    assert (summary.images, summary.maps) == (3, 1)
+    assert (summary.images, summary.maps) == (2, 1)
     expected = rasterize([Box(15, 12, 10, 6)], 40, 30)
     assert (maps["train/images/a.png"] == expected).all()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1", "0"]
+    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1"]
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "data.yaml"])
+def test_names_with_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    save_image(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 .5 .5 .2 .2\n", encoding="utf-8-sig")
+    text = "names: [crack]\n" if name == "data.yaml" else "crack\n"
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    ((found,),) = [one.annotations for one in read_yolo(tmp_path)]
+    assert found.label == "crack"
+
+
+def test_names_that_yaml_reads_as_other_values(data: Path) -> None:
+    path = data / "data.yaml"
+    path.write_text("train: x\nval: x\nkpt_shape: null\nnames: [no, yes]\n")
+    assert read_yolo(path).classes == ["no", "yes"]
+    shapes = images_of(read_yolo(path))["train/images/a.png"].annotations
+    assert [one.label for one in shapes] == ["no", "yes"]
+    path.write_text("val: x\nnames:\n  0: 1.10\n  1: 010\n  2: null\n")
+    assert read_yolo(path).classes == ["1.10", "010", "null"]
+    for names in ("[[crack], rust]", "{0: {name: crack}}", "{a: crack}"):
+        path.write_text(f"val: x\nnames: {names}\n")
+        with pytest.raises(PreceptorError, match=r"data.yaml: names"):
+            read_yolo(path)
 
 
 def test_shares_are_of_the_upright_image(tmp_path: Path) -> None:

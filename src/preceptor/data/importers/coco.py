@@ -28,6 +28,7 @@ from preceptor.data.importers.shapes import (
     Polygon,
     Shape,
 )
+from preceptor.data.importers.source_files import files_below
 from preceptor.errors import InputError
 
 
@@ -74,7 +75,7 @@ def read_coco(source: Path | str | Sequence[Path | str]) -> ImportedAnnotations:
 
 def _json_files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+        found = sorted(files_below(path, ".json"))
         if not found:
             raise InputError(f"{path}: there is no JSON file in it; name the file of annotations")
         # Other files of a data set name the same images: captions, keypoints, panoptic segments.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from preceptor.data.importers.source_files import lines_of
 from preceptor.errors import Problem, ProblemsError
 
 Color = tuple[int, int, int]
@@ -57,11 +58,11 @@ def read_labelmap(path: Path) -> dict[Color, str]:
 
     Raises:
         ProblemsError: Lines are of another form, or a color occurs twice.
+        InputError: It is not UTF-8 text.
     """
     found: dict[Color, str] = {}
     problems: list[Problem] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")

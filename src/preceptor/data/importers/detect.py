@@ -12,6 +12,10 @@ from preceptor.data.importers.source_files import files_below
 from preceptor.errors import InputError
 
 _HEAD = 1 << 16
+# Files of each suffix that are looked into.
+_LOOKED_AT = 20
+# Formats whose readers take several files, or a folder with them.
+_OF_MANY = ("coco", "labelstudio")
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,12 @@ class Found:
     Args:
         format: Name of the format.
         why: What it was recognized by.
-        source: What to name as SOURCE.
+        sources: What to name as SOURCE.
     """
 
     format: str
     why: str
-    source: Path
+    sources: tuple[Path, ...]
 
 
 def detect_format(source: Path) -> list[Found]:
@@ -49,26 +53,42 @@ def detect_format(source: Path) -> list[Found]:
             f"{source}: of no known format ({seen if source.is_dir() else 'by its content'}); "
             "name the format: preceptor data import --help"
         )
-    unique = {one.format: one for one in reversed(found)}
-    return [one for one in found if unique[one.format] is one]
+    by_format: dict[str, list[Found]] = {}
+    for one in found:
+        by_format.setdefault(one.format, []).append(one)
+    return [_joined(several, source) for several in by_format.values()]
+
+
+def _joined(found: list[Found], folder: Path) -> Found:
+    """All sources of one format as one; of formats of a single file, the first."""
+    first, files = found[0], [path for one in found for path in one.sources]
+    if len(set(files)) == 1 or first.format not in ("cvat", "fixations", *_OF_MANY):
+        return first
+    more = f"{first.why}; {len(files) - 1:,} more such file{'s' if len(files) > 2 else ''}"
+    if first.format not in _OF_MANY:
+        return Found(first.format, f"{more}, to be imported one at a time", first.sources)
+    # A reader takes all JSON files of a folder; that of COCO only instances*.json if there are any.
+    others = set(files_below(folder, ".json")[:_LOOKED_AT]) - set(files)
+    named = first.format == "coco" and any(one.name.startswith("instances") for one in files)
+    return Found(first.format, more, (folder,) if named or not others else tuple(files))
 
 
 def _in_folder(folder: Path) -> list[Found]:
     found: list[Found] = []
     for suffix in (".yaml", ".yml", ".json", ".xml", ".csv", ".txt"):
-        for path in files_below(folder, suffix)[:20]:
+        for path in files_below(folder, suffix)[:_LOOKED_AT]:
             found += _of_file(path, folder)
     if any("SegmentationClass" in one.parts for one in files_below(folder, ".png")):
-        found.append(Found("voc", "it has a folder SegmentationClass", folder))
+        found.append(Found("voc", "it has a folder SegmentationClass", (folder,)))
     if not found:
         names = ImageFiles(folder).names
         inside = [name for name in names if "/" in name]
         if inside:
             classes = sorted({name.split("/")[-2] for name in inside})
             what = f"images in the folders {', '.join(classes[:4])}"
-            found.append(Found("folders", what, folder))
+            found.append(Found("folders", what, (folder,)))
         elif names:
-            found.append(Found("masks", f"{len(names):,} images and nothing else", folder))
+            found.append(Found("masks", f"{len(names):,} images and nothing else", (folder,)))
     return found
 
 
@@ -90,7 +110,7 @@ def _of_file(path: Path, source: Path) -> list[Found]:
         return []
     name, why = found
     one_a_file = name in ("labelme", "voc") or path.suffix.lower() == ".txt"
-    return [Found(name, f"{path.name}: {why}", source if one_a_file else path)]
+    return [Found(name, f"{path.name}: {why}", (source if one_a_file else path,))]
 
 
 def _of_json(head: str) -> tuple[str, str] | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from preceptor.data.importers.frames import ImageFrame
 from preceptor.data.importers.image_files import safe_name
 from preceptor.data.importers.map_files import MapFiles
-from preceptor.data.importers.rasterize import RasterOptions, rasterize
+from preceptor.data.importers.rasterize import RasterOptions, rasterize, soften
 from preceptor.data.importers.shapes import ImportedAnnotations, Log, Pixels, Shape
 from preceptor.data.merge_annotators import MERGES
 from preceptor.errors import InputError
@@ -74,6 +75,9 @@ class MapDrawer:
         self, files: MapFiles, folders: Mapping[str, str], merge: str, raster: RasterOptions
     ) -> None:
         self.files, self.folders, self.merge, self.raster = files, folders, merge, raster
+        # A merge cuts maps at one half, which a blurred map need not reach: it is before the blur.
+        self._soft = raster.soft if raster.shape == "soft" else 0.0
+        self._before = replace(raster, shape="filled") if self._soft else raster
         self._taken: set[str] = set()
 
     def draw(self, by_person: Mapping[str, Sequence[Shape]], frame: ImageFrame, image: str) -> str:
@@ -91,7 +95,7 @@ class MapDrawer:
         if not any(by_person.values()) and not (self.folders and by_person):
             return ""
         maps = {
-            person: frame.upright(rasterize(shapes, frame.width, frame.height, self.raster))
+            person: frame.upright(rasterize(shapes, frame.width, frame.height, self._before))
             for person, shapes in by_person.items()
         }
         return self.save(maps, image)
@@ -100,7 +104,8 @@ class MapDrawer:
         """Write the maps of the annotators of an image, and the merged one.
 
         Args:
-            maps: uint8 map of each annotator who looked at the image, of its upright size.
+            maps: uint8 map of each annotator who looked at the image, of its upright size, before
+                a blur.
             image: Path of the image from the folder of images.
 
         Returns:
@@ -109,7 +114,9 @@ class MapDrawer:
         name = self._name(image)
         for person, pixels in maps.items():
             if person in self.folders:
-                self.files.save(f"{ANNOTATORS}/{self.folders[person]}/{name}", pixels)
+                self.files.save(
+                    f"{ANNOTATORS}/{self.folders[person]}/{name}", self._softened(pixels)
+                )
         if self.merge not in MERGES:
             merged = maps.get(self.merge)
         elif len(maps) == 1:
@@ -118,8 +125,11 @@ class MapDrawer:
             merged = MERGES[self.merge](np.stack(list(maps.values())))
         if merged is None or not merged.any():
             return ""
-        self.files.save(f"{MAPS}/{name}", merged)
+        self.files.save(f"{MAPS}/{name}", self._softened(merged))
         return f"{MAPS}/{name}"
+
+    def _softened(self, pixels: Pixels) -> Pixels:
+        return soften(pixels, self._soft) if self._soft else pixels
 
     def _name(self, image: str) -> str:
         """Name of the map of an image; with the suffix of the image if two would have one name."""

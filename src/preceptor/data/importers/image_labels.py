@@ -72,7 +72,7 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
 
     Raises:
         LookupError: The source states several classes, or it states none and the shapes are of
-            several, so that there is no one label.
+            several or without a class, so that there is no one label.
 
     Example:
         >>> label_of([], [], ImportOptions()), label_of([], ["crack"], ImportOptions())
@@ -89,6 +89,8 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
     different = sorted(set(classes))
     if not different:
         return options.negative
+    if "" in different:
+        raise LookupError("it has a shape without a class; name the class there, or give --labels")
     if len(different) == 1:
         return different[0] if len(options.positive) < 2 else "positive"
     if options.positive:

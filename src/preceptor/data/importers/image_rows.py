@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from preceptor.data.importers.image_labels import LabelTable, label_of
 from preceptor.data.importers.options import ImportOptions
 from preceptor.data.importers.row_groups import groups_of
 from preceptor.data.importers.shapes import Log
+
+_NO_CLASS = (
+    "images that nobody examined are left out, since their class is unknown; --labels gives it"
+)
 
 
 @dataclass
@@ -24,6 +29,8 @@ class ImageRow:
         classes: Classes of its drawn shapes.
         split: Split in the source, or "".
         examined: Whether a person looked at it; None = unknown.
+        nothing_to_mark: Whether an examined image without a map has nothing to be marked: not if
+            the annotator of `--merge` did not look at it, or if its shapes left no map.
         saliency: Path of the map from the output folder, or "".
         seconds: Time spent on it, or None.
         folder: Folder of the image, where its name starts.
@@ -35,8 +42,14 @@ class ImageRow:
     split: str
     examined: bool | None
     folder: Path
+    nothing_to_mark: bool = True
     saliency: str = ""
     seconds: float | None = None
+
+    @property
+    def has_class(self) -> bool:
+        """Whether the source says of which class it is: shapes, or their absence, say so too."""
+        return any(self.labels) or bool(self.classes) or bool(self.examined)
 
 
 def manifest_table(
@@ -50,12 +63,19 @@ def manifest_table(
         options: Options of the import.
         log: Collects the problems.
     """
-    _decide_unmarked(rows, options, log)
+    _decide_unmarked(rows, labels, options, log)
     records: list[dict[str, object]] = []
     for image, row in rows.items():
+        path = (row.folder / image).as_posix()
+        if (shown := os.fsencode(path).decode("utf-8", "backslashreplace")) != path:
+            log.problem(shown, "its name or folder is not UTF-8", "rename it")
+            continue
         cells = dict(labels.rows.get(image, {})) if labels else {}
         if labels is not None and not cells:
             log.problem(row.where, f"image {image!r} is not in {options.labels}", "add its label")
+            continue
+        if labels is None and not row.has_class:
+            log.note(_NO_CLASS)
             continue
         try:
             label = cells.pop("label", "") or label_of(row.labels, row.classes, options)
@@ -63,12 +83,12 @@ def manifest_table(
             log.error(row.where, error, "give --labels")
             continue
         own = {
-            "path": (row.folder / image).as_posix(),
+            "path": path,
             "name": image,
             "label": label,
             "split": cells.get("split") or row.split,
             "saliency": row.saliency,
-            "annotated": int(bool(row.saliency) or bool(row.examined)),
+            "annotated": int(bool(row.saliency) or (bool(row.examined) and row.nothing_to_mark)),
             "source": cells.get("source", ""),
             "group": cells.get("group", ""),
             "annotation_seconds": "" if row.seconds is None else row.seconds,
@@ -76,6 +96,9 @@ def manifest_table(
         records.append({**cells, **own})
     if not rows and not log.problems:
         log.problem("the source", "it names no image", "check the source and --images")
+    elif not records and not log.problems:
+        what = "nobody examined its images, so that their classes are unknown"
+        log.problem("the source", what, "give --labels")
     frame = pd.DataFrame(records)
     if len(frame) and options.group_by:
         frame["group"] = groups_of(frame, options.group_by, log)
@@ -84,10 +107,16 @@ def manifest_table(
     return frame
 
 
-def _decide_unmarked(rows: Mapping[str, ImageRow], options: ImportOptions, log: Log) -> None:
+def _decide_unmarked(
+    rows: Mapping[str, ImageRow], labels: LabelTable | None, options: ImportOptions, log: Log
+) -> None:
     """Decide whether images without a shape were examined, where the source does not say."""
     unknown = [row for row in rows.values() if not row.classes and row.examined is None]
-    if unknown and options.unmarked is None and any(row.classes for row in rows.values()):
+    matters = any(row.classes for row in rows.values()) or (
+        # Shapes that were wrong are among the problems already.
+        labels is None and not log.problems and not all(row.has_class for row in unknown)
+    )
+    if unknown and options.unmarked is None and matters:
         log.problem(
             f"{len(unknown):,} of {len(rows):,} images",
             "they have no shape, and the source does not say whether somebody looked at them",

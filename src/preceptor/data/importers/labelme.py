@@ -30,7 +30,7 @@ from preceptor.data.importers.shapes import (
     Shape,
 )
 from preceptor.data.importers.source_files import files_of, root_of
-from preceptor.data.importers.split_words import split_in
+from preceptor.data.importers.split_words import split_of, split_of_folders
 from preceptor.data.pixel_formats import open_image
 from preceptor.errors import InputError
 
@@ -51,7 +51,8 @@ def read_labelme(source: Path | str | Sequence[Path | str]) -> ImportedAnnotatio
     """LabelMe: polygons, rectangles, circles, lines, points, masks, and the embedded image.
 
     A file without shapes says that somebody examined the image. One flag that is set gives the
-    image its class. Images of the folder without a JSON file belong to the source.
+    image its class. Images of the folder without a JSON file belong to the source. The split is
+    that of the folder.
 
     Args:
         source: JSON files, or a folder with them.
@@ -113,7 +114,8 @@ def _image(
         size,
         tuple(found),
         tuple(chosen),
-        split_in(path),
+        # The source itself may be the folder of a split.
+        split_of_folders(folder / path.name) or split_of(path.parent.name),
         True,
         embedded=embedded,
         of=of,

@@ -24,6 +24,7 @@ from preceptor.data.importers.shapes import (
     Polygon,
     Shape,
 )
+from preceptor.data.importers.source_files import files_below
 from preceptor.errors import InputError
 
 _Size = tuple[int, int]
@@ -53,8 +54,9 @@ def read_labelstudio(
     Coordinates are percent of the image; they become pixels of `original_width` and
     `original_height`. A rectangle is turned about its upper left corner. Results of one annotation
     belong to its annotator; predictions are kept apart. A task with an annotation that was not
-    cancelled was examined. `Choices` on the whole image give its class; those on a single
-    shape (`perRegion`) do not.
+    cancelled was examined. The class of a shape may be a result of its own with the same id, as of
+    the tags `Labels` and `Rectangle`. `Choices` on the whole image give its class; those on a
+    single shape (`perRegion`) do not.
 
     Args:
         source: One or more JSON files, or a folder with them.
@@ -67,7 +69,7 @@ def read_labelstudio(
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            paths += sorted(path.glob("*.json"))
+            paths += files_below(path, ".json")
         elif path.is_file():
             paths.append(path)
         else:
@@ -186,6 +188,7 @@ class _Task:
             for one in results
             if isinstance(one, dict) and text_of(one.get("type")).lower() in _SHAPES
         } - {""}
+        named = _named_regions(results)
         for index, result in enumerate(results):
             place = f"{where}.result[{index}]"
             if not isinstance(result, dict) or not isinstance(result.get("type"), str):
@@ -198,6 +201,8 @@ class _Task:
                 else:
                     self._choice(value, place)
                 continue
+            if kind == "labels" and text_of(result.get("id")) in shapes:
+                continue  # the class of a shape, which `_named_regions` has found
             if kind not in _SHAPES or not isinstance(value, dict):
                 self.log.note(f"results of the type {result['type']!r} are not read")
                 continue
@@ -221,6 +226,8 @@ class _Task:
                 self.problem(place, shape)
                 continue
             label = _label(value)
+            if label == "":
+                label = named.get(text_of(result.get("id")), "")
             if label is None:
                 self.problem(place, "it has several classes", "give a shape one class")
                 continue
@@ -239,6 +246,21 @@ def _person(value: Any) -> str:
     if isinstance(value, dict):
         return text_of(value.get("email") or value.get("username") or value.get("id"))
     return text_of(value)
+
+
+def _named_regions(results: list[Any]) -> dict[str, str | None]:
+    """Class of each region by its id, where the tag Labels names it apart from the shape.
+
+    None if there are several.
+    """
+    found: dict[str, str | None] = {}
+    for one in results:
+        if not isinstance(one, dict) or not isinstance(one.get("value"), dict):
+            continue
+        region = text_of(one.get("id"))
+        if region and text_of(one.get("type")).lower() == "labels":
+            found[region] = _label(one["value"])
+    return found
 
 
 def _label(value: dict[str, Any]) -> str | None:

@@ -28,9 +28,9 @@ class RasterOptions:
     """How shapes become a map.
 
     Args:
-        shape: `filled`: 255 inside, 0 outside; `soft`: filled, then blurred; `centre`: a Gaussian
-            at the center of the bounding box of each shape, with a quarter of its sides as
-            standard deviations.
+        shape: `filled`: 255 inside, 0 outside; `soft`: filled, then blurred, see `soften`;
+            `centre`: a Gaussian at the center of the bounding box of each shape, with a quarter of
+            its sides as standard deviations.
         soft: Standard deviation of the blur in pixels, for `soft`.
         line_width: Width in pixels of lines that have none of their own.
         point_radius: Radius in pixels of points that have none of their own.
@@ -95,12 +95,26 @@ def rasterize(
     for one in shapes:
         if isinstance(one, Mask):
             paste(filled, one)
-    if options.shape == "soft" and filled.any():
-        blurred = ndimage.gaussian_filter(
-            filled.astype(np.float32), options.soft, mode="constant", truncate=4
-        )
-        return np.rint(blurred).astype(np.uint8)
-    return filled
+    return soften(filled, options.soft) if options.shape == "soft" else filled
+
+
+def soften(pixels: Pixels, spread: float) -> Pixels:
+    """Map blurred by a Gaussian and scaled so that its largest value stays the same.
+
+    Without the scale, shapes that are smaller than the blur would have few gray levels or none.
+
+    Args:
+        pixels: uint8 of shape (height, width).
+        spread: Standard deviation in pixels.
+
+    Example:
+        >>> soften(np.array([[0, 0, 255, 0, 0]], np.uint8), 1.0).tolist()
+        [[35, 155, 255, 155, 35]]
+    """
+    if not pixels.any():
+        return pixels
+    blurred = ndimage.gaussian_filter(pixels.astype(np.float32), spread, mode="constant")
+    return np.rint(blurred * (int(pixels.max()) / blurred.max())).astype(np.uint8)
 
 
 def fill(shapes: Sequence[Shape], width: int, height: int, options: RasterOptions) -> Pixels:

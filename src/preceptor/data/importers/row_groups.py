@@ -17,7 +17,8 @@ def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
         frame: Table with `name` (path of the image from its folder) and the columns of the labels.
         group_by: Name of a column, or regular expression that is looked for in `name`: the group
             is what its first parentheses match, or all that it matches.
-        log: Notes the images that it does not fit.
+        log: Notes the images that it does not fit, and those without a group in the column, which
+            would be divided from others of the same subject.
 
     Raises:
         InputError: It is neither a column nor a regular expression.
@@ -28,7 +29,11 @@ def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
         ['p1', 'p2']
     """
     if group_by in frame.columns and group_by not in ("path", "label", "split", "saliency"):
-        return frame[group_by].astype(str)
+        groups = frame[group_by].astype(str)
+        for name in frame.loc[groups == "", "name"].astype(str):
+            what = f"its cell of the column {group_by!r} is empty (--group-by)"
+            log.problem(name, what, "write its group, or one of its own")
+        return groups
     try:
         pattern = re.compile(group_by)
     except re.error as error:

@@ -51,3 +51,15 @@ def root_of(source: Path | str | Sequence[Path | str]) -> Path:
     """Folder that names of files are relative to: the source, or the folder of its first file."""
     first = Path(source) if isinstance(source, str | Path) else Path(source[0])
     return first if first.is_dir() else first.parent
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text file in UTF-8, with or without the byte order mark of Windows.
+
+    Raises:
+        InputError: It is not UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except ValueError:
+        raise InputError(f"{path}: it is not UTF-8 text; save it so") from None

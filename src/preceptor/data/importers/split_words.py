@@ -13,6 +13,8 @@ _WORD = re.compile(
 def split_in(path: PurePath) -> str:
     """Split that occurs as a word in the name of a file, or is the name of its folder; or "".
 
+    Only for files of a whole split: the name of the file of one image says what is on it.
+
     Example:
         >>> split_in(PurePath("instances_val2017.json")), split_in(PurePath("valid/_a.json"))
         ('val', 'val')
@@ -21,6 +23,21 @@ def split_in(path: PurePath) -> str:
     """
     found = {split_of(word) for match in _WORD.findall(path.stem.lower()) for word in match if word}
     return found.pop() if len(found) == 1 else split_of(path.parent.name)
+
+
+def split_of_folders(path: PurePath) -> str:
+    """Split that a folder of a path names, the nearest one, or "".
+
+    Args:
+        path: Path from the folder of the source; its last part is a file.
+
+    Example:
+        >>> split_of_folders(PurePath("train/images/test_strip_01.json"))
+        'train'
+        >>> split_of_folders(PurePath("test_strip_01.json"))
+        ''
+    """
+    return next((split for one in reversed(path.parts[:-1]) if (split := split_of(one))), "")
 
 
 def split_of(word: str) -> str:

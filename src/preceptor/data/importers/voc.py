@@ -20,7 +20,7 @@ from preceptor.data.importers.shapes import (
     Polygon,
 )
 from preceptor.data.importers.source_files import files_below
-from preceptor.data.importers.split_words import split_in, split_of
+from preceptor.data.importers.split_words import split_of, split_of_folders
 from preceptor.data.importers.xml_file import finite_number, read_xml
 from preceptor.errors import InputError
 
@@ -32,8 +32,8 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
 
     Where an image has a segmentation, its boxes are not read. Boxes of the VOC development kit and
     of Roboflow count pixels from 1 and contain the last one; those of other tools, which write
-    another `database`, are corners from 0. Segments
-    of the value 255 (void) belong to no class. Splits are those of `ImageSets`.
+    another `database`, are corners from 0. Segments of the value 255 (void) belong to no class.
+    Splits are those of `ImageSets`, else of the folders.
 
     Args:
         source: Folder of the data set, folder of the XML files, or one XML file.
@@ -74,7 +74,8 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
             mask = left.pop(stem, None)
             if record is None:
                 continue
-            split = splits.get(stem) or splits.get(PurePosixPath(stem).name) or split_in(xml)
+            split = splits.get(stem) or splits.get(PurePosixPath(stem).name)
+            split = split or split_of_folders(PurePosixPath(of)) or split_of(xml.parent.name)
             shapes = record[1] if mask is None else tuple(_segments(mask, root, colors, log))
             name, _, size = record
             yield AnnotatedImage(name, size, shapes, split=split, examined=True, of=of)
@@ -103,7 +104,7 @@ def _splits(root: Path) -> dict[str, str]:
         split = split_of(file.stem)
         if "ImageSets" not in file.relative_to(root).parts or not split:
             continue
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
             if words := line.split():
                 found.setdefault(words[0], split)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class ImportSummary:
         images, maps: Numbers of images and of maps.
         annotators: Persons, if the source has several.
         notes: What a user has to know, with counts.
-        has_splits: Whether every image is in a split.
+        without_split: Number of images that are in no split.
     """
 
     folder: Path
@@ -59,7 +60,7 @@ class ImportSummary:
     maps: int
     annotators: tuple[str, ...]
     notes: dict[str, int]
-    has_splits: bool
+    without_split: int
 
 
 def write_import(
@@ -125,6 +126,15 @@ def write_import(
     return summary
 
 
+_NO_CENTER = (
+    "images have shapes that contain the center of no pixel; they have no map and are not annotated"
+)
+_NO_PIXEL = (
+    "images have shapes of most annotators, of which --merge {} leaves no pixel; they have no map "
+    "and are not annotated"
+)
+
+
 @dataclass
 class _Reading:
     """Images of a source, taken one after the other."""
@@ -158,14 +168,19 @@ class _Reading:
         for number, why in wrong_shapes(shapes, frame.width, frame.height, self.options.raster):
             spot = drawn[number].where or f"shape {number + 1}"
             self.log.problem(f"{place}, {spot}", why, "correct or remove the shape")
-        classes = {one.label for one in drawn if self.alone in (None, one.annotator)}
+        persons = {one.annotator for one in record.annotations if not one.prediction}
+        persons.update(record.annotators)
+        # The annotator of `--merge` decides; of images that this person did not see, the others.
+        decides = self.alone is None or self.alone in persons
+        own = [one for one in drawn if self.alone in (None, one.annotator)]
         row = ImageRow(
             place,
             record.labels,
-            tuple(sorted(classes)),
+            tuple(sorted({one.label for one in (own if decides else drawn)})),
             record.split,
-            self._examined(record),
+            True if persons else record.examined,
             Path(EMBEDDED) if content is not None else self.root,
+            nothing_to_mark=decides,
             seconds=record.seconds,
         )
         self.rows[image] = row
@@ -177,6 +192,18 @@ class _Reading:
         for one in drawn:
             by_person.setdefault(one.annotator, []).append(one.shape)
         row.saliency = self.drawer.draw(by_person, frame, image)
+        if own and not row.saliency:
+            self._note_lost(row, by_person)
+
+    def _note_lost(self, row: ImageRow, by_person: Mapping[str, Sequence[Shape]]) -> None:
+        """Note shapes that left no map, unless most annotators marked nothing."""
+        if self.alone is not None or len(by_person) == 1:
+            self.log.note(_NO_CENTER)
+        elif 2 * sum(map(bool, by_person.values())) > len(by_person):
+            self.log.note(_NO_PIXEL.format(self.options.merge))
+        else:
+            return
+        row.nothing_to_mark = False
 
     def _locate(
         self, record: AnnotatedImage, place: str
@@ -220,14 +247,6 @@ class _Reading:
             return False
         return True
 
-    def _examined(self, record: AnnotatedImage) -> bool | None:
-        """Whether somebody looked at an image; None = it is not known."""
-        persons = {one.annotator for one in record.annotations if not one.prediction}
-        persons.update(record.annotators)
-        if self.alone is not None:
-            return self.alone in persons
-        return True if persons else record.examined
-
     def add_unlisted(self, labels: LabelTable | None) -> None:
         """Add images that the source does not mention, without shapes."""
         names = [*labels.rows] if labels is not None else []
@@ -251,9 +270,7 @@ def _summary(
     to: Path, frame: pd.DataFrame, annotators: tuple[str, ...], notes: dict[str, int]
 ) -> ImportSummary:
     maps = int((frame["saliency"] != "").sum())
-    return ImportSummary(
-        to, len(frame), maps, annotators, notes, bool((frame["split"] != "").all())
-    )
+    return ImportSummary(to, len(frame), maps, annotators, notes, int((frame["split"] == "").sum()))
 
 
 def _record(

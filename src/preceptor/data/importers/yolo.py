@@ -12,7 +12,7 @@ import yaml
 
 from preceptor.data.images import ImageError, image_size
 from preceptor.data.importers.image_files import ImageFiles
-from preceptor.data.importers.json_values import shown, text_of
+from preceptor.data.importers.json_values import shown
 from preceptor.data.importers.shapes import (
     AnnotatedImage,
     Annotation,
@@ -22,8 +22,8 @@ from preceptor.data.importers.shapes import (
     Polygon,
     Shape,
 )
-from preceptor.data.importers.source_files import files_below
-from preceptor.data.importers.split_words import split_of
+from preceptor.data.importers.source_files import files_below, lines_of
+from preceptor.data.importers.split_words import split_of_folders
 from preceptor.errors import InputError
 
 _NAMES = ("classes.txt", "obj.names")
@@ -56,7 +56,7 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
         raise InputError(f"{path}: there is no such file; correct the path")
     root = path if path.is_dir() else path.parent
     settings = _settings(path)
-    keypoints = bool(settings.get("kpt_shape"))
+    keypoints = isinstance(settings.get("kpt_shape"), list)
     files = ImageFiles(Path(images) if images is not None else root)
     texts = [one for one in files_below(root, ".txt") if one.name.lower() not in _NOT_LABELS]
     inside = [one for one in texts if "labels" in one.relative_to(root).parts[:-1]]
@@ -77,10 +77,8 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
                 log.error(of, error, "replace the image")
                 continue
             shapes = list(_shapes(text, of, size, names, keypoints, log))
-            splits = [split for part in stem.parts[:-1] if (split := split_of(part))]
-            yield AnnotatedImage(
-                name, size, tuple(shapes), split=splits[-1] if splits else "", examined=True, of=of
-            )
+            split = split_of_folders(stem)
+            yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
 
     return ImportedAnnotations(
         "yolo",
@@ -101,7 +99,8 @@ def _settings(path: Path) -> dict[str, Any]:
     if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
         return {}
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # All values are text as written: classes may be named no, 010 or null.
+        value = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: not sound YAML ({reason}); correct it") from None
@@ -114,12 +113,15 @@ def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int,
     """Names of the classes by number; empty = they are not known."""
     names = settings.get("names")
     if isinstance(names, list):
-        return {number: text_of(name) for number, name in enumerate(names)}
+        names = dict(enumerate(names))
     if isinstance(names, dict):
         try:
-            return {int(number): text_of(name) for number, name in names.items()}
+            found = {int(number): name for number, name in names.items()}
         except (TypeError, ValueError):
-            raise InputError(f"names of data.yaml are {shown(names)}; number them") from None
+            found = {}
+        if len(found) < len(names) or not all(isinstance(one, str) for one in found.values()):
+            raise InputError(f"data.yaml: names are {shown(names)}; write a name for each number")
+        return found
     for name in _NAMES:
         if (root / name).is_file():
             return _lines(root / name)
@@ -137,11 +139,7 @@ def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int,
 
 def _lines(file: Path) -> dict[int, str]:
     """Names of the classes in a file, one a line."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except ValueError:
-        raise InputError(f"{file}: it is not UTF-8 text; save it so") from None
-    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    return {number: line.strip() for number, line in enumerate(lines_of(file)) if line.strip()}
 
 
 def _shapes(
