@@ -261,3 +261,27 @@ def test_a_guest_with_the_name_of_the_lead_does_not_lead(manifest: Path) -> None
         assert guest.post("/api/person", {"name": "ann"}).json["person"]["lead"] is False
         assert guest.get("/api/lead").status == 403
         assert server.client("ann").get("/api/lead").status == 200
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        'prefs={"theme": "dark"}',
+        "name=J\u00fcrgen",
+        'list=["a", "b"]',
+        "path=/",
+        "expires=never",
+        "a b",
+        "=",
+        "",
+    ],
+)
+def test_cookies_of_other_programs_do_not_matter(lasting: Running, other: str) -> None:
+    ann = lasting.client("ann")
+    own = ann.headers["cookie"]
+    for cookies in (f"{other}; {own}", f"{own}; {other}", f"{other};{own};{other}"):
+        # http.client sends headers in Latin-1.
+        ann.headers["cookie"] = cookies.encode().decode("latin-1")
+        assert ann.get("/api/state").status == 200
+    ann.headers["cookie"] = other.encode().decode("latin-1")
+    assert ann.get("/api/state").status == 403

@@ -277,3 +277,87 @@ def test_images_that_are_gone_do_not_stop_an_export(tmp_path: Path, marked: dict
     marked["manifest"].unlink()
     told = here("label", "export", marked["database"], "--to", tmp_path / "no")
     assert_refused(told, ["is gone"])
+
+
+def test_labels_of_a_folder_are_those_that_people_chose(tmp_path: Path) -> None:
+    """Where they disagree there is none, and never a third class."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for at in range(4):
+        Image.new("RGB", SIZE, (at, at, at)).save(folder / f"{at}.png")
+    answers = {"ann": ("real", "fake", "real"), "bo": ("fake", "real", "real")}
+    with running(folder, labels=("real", "fake"), overlap=2, overlap_share=1.0) as server:
+        for name, labels in answers.items():
+            person = server.client(name)
+            for image, label in enumerate(labels, 1):
+                if image == 1:
+                    person.stroke(image, blob(*SIZE, len(name)))
+                state = "marked" if image == 1 else "nothing"
+                assert person.answer(image, state, label=label).status == 200
+    for at, merge in enumerate(("mean", "majority")):
+        out = tmp_path / f"out{at}"
+        told = here(
+            "label", "export", tmp_path / "photos.label.sqlite", "--to", out, "--merge", merge
+        )
+        assert "images on whose label people disagree are left out (2)" in told.out
+        assert "images without a label are left out (1)" in told.out
+        assert {name: row["label"] for name, row in by_name(out).items()} == {"2.png": "real"}
+
+
+def test_signs_are_those_of_the_answers(tmp_path: Path) -> None:
+    """Not of the merged map, which is empty where two people marked different places."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for at in range(2):
+        Image.new("RGB", SIZE, (at, at, at)).save(folder / f"{at}.png")
+    corners = np.zeros((2, *SIZE[::-1]), bool)
+    corners[0, :4, :4] = corners[1, -4:, -4:] = True
+    with running(folder, overlap=3, overlap_share=1.0) as server:
+        for at, name in enumerate(("ann", "bo", "cy")):
+            person = server.client(name)
+            if at < 2:
+                person.stroke(1, corners[at])
+            assert person.answer(1, "marked" if at < 2 else "nothing").status == 200
+            if at == 0:
+                person.stroke(2, corners[0])
+            assert person.answer(2, "marked" if at == 0 else "nothing").status == 200
+    out = tmp_path / "out"
+    database = tmp_path / "photos.label.sqlite"
+    told = here("label", "export", database, "--to", out, "--merge", "majority")
+    assert told.code == 0, told
+    labels = {name: (row["label"], row["saliency"]) for name, row in by_name(out).items()}
+    assert labels == {"0.png": ("positive", ""), "1.png": ("negative", "")}
+
+
+def test_marks_without_an_answer_are_named(tmp_path: Path, marked: dict[str, Any]) -> None:
+    told = here("label", "export", marked["database"], "--to", tmp_path / "out")
+    assert "images have marks without an answer that counts; these marks are left out (2)" in (
+        told.out
+    )
+    told = here("label", "export", marked["database"], "--to", tmp_path / "ann", "--merge", "ann")
+    assert "without an answer that counts" not in told.out  # they are not hers
+    status = here("label", "status", marked["database"]).out
+    assert "2 images have marks without an answer that counts" in status
+
+
+def test_a_second_round_keeps_what_the_first_one_has_answered(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for at in range(3):
+        Image.new("RGB", SIZE, (at, at, at)).save(folder / f"{at}.png")
+    with running(folder, labels=("real", "fake"), overlap=2, overlap_share=1.0) as server:
+        for name in ("ann", "bo"):
+            person = server.client(name)
+            for image in range(1, 4):
+                person.stroke(image, blob(*SIZE))
+                person.answer(image, label="real", certainty=2, seconds=4)
+    first, second = tmp_path / "first", tmp_path / "second"
+    told = here("label", "export", tmp_path / "photos.label.sqlite", "--to", first)
+    assert told.code == 0, told
+    with running(first / "manifest.csv", labels=("real", "fake")) as server:
+        server.client("ann").answer(1, "nothing", label="fake", seconds=1)
+    told = here("label", "export", first / "manifest.label.sqlite", "--to", second)
+    assert told.code == 0, told
+    columns = ["answered_label", "certainty", "annotators", "annotation_seconds"]
+    rows = [tuple(map(str, row[columns])) for row in by_name(second).values()]
+    assert sorted(rows) == [("fake", "", "1", "1.0"), *[("real", "2", "2", "8.0")] * 2]

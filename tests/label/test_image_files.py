@@ -18,7 +18,7 @@ from preceptor.label.image_files import look_again
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.teach import answered_images
 from tests.commands import here
-from tests.label.serving import Client, Running, blob, running
+from tests.label.serving import Client, Running, blob, running, stroke_of
 
 SIZE = (40, 30)
 OTHER = (64, 48)
@@ -183,3 +183,101 @@ def test_the_state_lists_a_bounded_number_of_images(
     assert out.count("there is no such file") == 2
     assert "3 images cannot be shown\n  " in out
     assert out.endswith("\n  and 1 more\n")
+
+
+def test_an_answer_is_about_the_file_that_was_shown(manifest: Path, server: Running) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    file = file_of(manifest, ann, image)
+    seen = ann.image(image)["version"]
+    Image.new("RGB", SIZE, "red").save(file)  # of the same size
+    for told in (
+        ann.answer(image, "nothing", version=seen),
+        ann.answer(image, "cannot_judge", version=seen),
+        ann.stroke(image, blob(*SIZE), version=seen),
+    ):
+        assert (told.status, told.error) == (
+            409,
+            "the file of this image was replaced after it was shown",
+        )
+    assert ann.answer(image, "skipped", version=seen).status == 200
+    now = ann.image(image)["version"]
+    assert now != seen
+    assert ann.answer(image, "nothing", version=now).status == 200
+
+
+def test_work_on_a_file_that_was_replaced_by_one_of_the_same_size_is_named(
+    manifest: Path, database: Path, server: Running, tmp_path: Path
+) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    file = file_of(manifest, ann, image)
+    seen = ann.image(image)["version"]
+    body = ann.stroke(image, blob(*SIZE), version=seen)
+    assert body.status == 200
+    Image.new("RGB", SIZE, "red").save(file)
+    assert ann.stroke(image, blob(*SIZE, 1), version=seen).status == 200
+    assert ann.answer(image, version=seen).status == 200
+    assert "1 image has another file than the one that" in here("label", "status", database).out
+    told = here("label", "export", database, "--to", tmp_path / "out")
+    assert "another file of the same size than the one that was answered; compare them (1)" in (
+        told.out
+    )
+    assert exported_map(tmp_path / "out", file) is not None
+    # Whoever answers again has seen the new one.
+    assert ann.answer(image, version=ann.image(image)["version"]).status == 200
+    assert "another file" not in here("label", "status", database).out
+
+
+def test_a_version_does_not_depend_on_the_place(manifest: Path, tmp_path: Path) -> None:
+    with running(manifest) as server:
+        ann = server.client("ann")
+        image = ann.queue()[0]
+        assert ann.answer(image, "nothing", version=ann.image(image)["version"]).status == 200
+    moved = manifest.parent.rename(tmp_path / "moved")
+    told = here("label", "status", moved / "manifest.label.sqlite")
+    assert "1 of 12 images done" in told.out
+    assert "another file" not in told.out
+
+
+@pytest.mark.parametrize("state", ["cannot_judge", "skipped", "marked"])
+def test_without_marks_a_better_file_may_have_another_size(
+    manifest: Path, server: Running, state: str
+) -> None:
+    """Of an image with the answer *done* whose marks were all undone, too."""
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    file = file_of(manifest, ann, image)
+    name = stroke_of(blob(*SIZE))["uuid"]
+    assert ann.stroke(image, blob(*SIZE), uuid=name).status == 200
+    if state == "marked":
+        assert ann.answer(image).status == 200
+    assert ann.turn(image, "undo", name).status == 200
+    if state != "marked":
+        assert ann.answer(image, state).status == 200
+    replaced(file)
+    told = ann.image(image)
+    assert (told["width"], told["height"], told["problem"]) == (*OTHER, None)
+    assert told["answer"] is None
+    assert ann.turn(image, "redo", name).status == 409  # it was drawn on another image
+    assert image in ann.queue()
+    assert ann.get("/api/state").json["totals"]["done"] == 0
+    assert ann.stroke(image, blob(*OTHER)).status == 200
+    assert ann.answer(image).status == 200
+    assert ann.get("/api/state").json["totals"]["done"] == 1
+
+
+def test_marks_of_a_teacher_are_kept_as_their_rectangles(manifest: Path, server: Running) -> None:
+    """The masks of all images, at their full size, would be larger than the memory."""
+    masks = np.zeros((3, *SIZE[::-1]), bool)
+    masks[0, 2:6, 3:9] = masks[1, 4:8, 5:12] = masks[2, 0:5, 3:5] = True
+    with running(
+        manifest, manifest.with_name("shared.sqlite"), overlap=3, overlap_share=1.0
+    ) as one:
+        for mask, name in zip(masks, ("ann", "bo", "cy"), strict=True):
+            person = one.client(name)
+            assert person.stroke(1, mask).status == 200
+            assert person.answer(1).status == 200
+        (found,) = answered_images(one.labeling.database.reading, manifest.parent)
+    assert (found.mask == (2 * masks.sum(0) >= 3)).all()
+    assert found.mark.bits.size == 8 * 9

@@ -278,3 +278,56 @@ def test_the_order_by_source_and_a_place_that_moves(tmp_path: Path) -> None:
         ann = server.client("ann")
         assert len(ann.queue()) == 11
         assert ann.get(f"/api/images/{answered}/whole").status == 200
+
+
+def test_a_person_who_joins_late_gets_the_honeypots_among_the_others(tmp_path: Path) -> None:
+    many = squares(tmp_path / "known", splits={"train": 20}, size=SIZE, seed=1)
+    manifest = squares(tmp_path / "data", splits={"train": 150}, size=SIZE)
+    for order in ("random", "source", "gain"):
+        database = tmp_path / f"{order}.sqlite"
+        with running(manifest, database, honeypots=many, order=order) as server:
+            reading = server.labeling.database.reading
+            pots = {row[0] for row in reading.execute("SELECT id FROM images WHERE honeypot = 1")}
+            assert len(pots) == 20
+            shown = {}
+            for name, images in (("ann", 110), ("bo", 999)):
+                person = server.client(name)
+                shown[name] = ""
+                while len(shown[name]) < images and (line := person.queue("&count=1")):
+                    for image in line[: images - len(shown[name])]:
+                        shown[name] += "H" if image in pots else "."
+                        assert person.answer(image, "nothing", next=False).status == 200
+        assert shown["bo"].count("H") == 20
+        assert "HHHHHH" not in shown["bo"], (order, shown)
+        middle = len(shown["bo"]) // 2
+        assert 5 <= shown["bo"][:middle].count("H") <= 15, (order, shown)
+        assert 6 <= shown["ann"].count("H") <= 20, (order, shown)
+
+
+def test_a_known_map_that_is_replaced_is_read_again(tmp_path: Path, pots: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
+    with running(manifest, honeypots=pots) as server:
+        ann = server.client("ann")
+        answer_all(ann, box(10, 5, 10, 10))
+        people = ann.get("/api/lead").json["people"]
+        assert (people[0]["honeypots_found"], people[0]["honeypots_iou"]) == (2, 0.5)
+    other = box(30, 20, 5, 5).astype(np.uint8) * 255
+    Image.fromarray(other).save(pots.parent / "m0.png")
+    with running(manifest, honeypots=pots) as server:
+        people = server.client("ann").get("/api/lead").json["people"]
+        assert (people[0]["honeypots_found"], people[0]["honeypots_iou"]) == (1, 0.25)
+    Image.new("RGB", (80, 60)).save(pots.parent / "pot-3.png")
+    with pytest.raises(ProblemsError) as caught, running(manifest, honeypots=pots):
+        pass
+    assert "it has 80 × 60 pixels, and people have marked one of 40 × 30" in str(caught.value)
+
+
+def test_a_honeypot_that_nobody_has_marked_may_get_another_size(tmp_path: Path, pots: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
+    for size in (SIZE, (80, 60)):
+        Image.new("RGB", size).save(pots.parent / "pot-3.png")
+        with running(manifest, honeypots=pots) as server:
+            ann = server.client("ann")
+            shown = [ann.image(image) for image in ann.queue()]
+            (found,) = [one for one in shown if one["name"] == "pot-3.png"]
+            assert (found["width"], found["height"], found["problem"]) == (*size, None)

@@ -74,3 +74,22 @@ def test_the_least_overlap_is_an_option_of_the_command(manifest: Path) -> None:
             pass
         with closing(connect(database)) as connection:
             assert read_settings(connection).least_overlap == expected
+
+
+def test_where_the_newest_teacher_finds_nothing_nothing_is_proposed(manifest: Path) -> None:
+    database = manifest.with_name("manifest.label.sqlite")
+    with command(manifest, "--proposals", "first", "--splits", "train"):
+        pass
+    with closing(connect(database)) as connection:
+        image = connection.execute("SELECT id FROM images WHERE split = 'train'").fetchone()[0]
+        settings = read_settings(connection)
+        for agreement, box, expected in (
+            (0.7, (0, 0, 2, 1, bytes([0, 2])), True),
+            (0.3, (0, 0, 0, 0, b""), True),  # it overlaps people's marks too little
+            (0.9, (0, 0, 0, 0, b""), False),
+            (0.9, (0, 0, 2, 1, bytes([0, 2])), True),
+        ):
+            number = add_teacher(connection, "teacher", 2, agreement)
+            write_proposals(connection, number, [Proposal(image, *box)])
+            found = proposal_for(connection, image, 1, settings)
+            assert (found is not None) is expected

@@ -9,8 +9,16 @@ import pytest
 from preceptor.label.answers import Answer, save_answer
 from preceptor.label.claims import Claims
 from preceptor.label.database import Connection, connect
-from preceptor.label.queue import answered_before, skipped, still_open
+from preceptor.label.queue import (
+    _COUNTED,
+    _COUNTED_EVALUATED,
+    answered_before,
+    open_images,
+    skipped,
+    still_open,
+)
 from preceptor.label.schema import STEPS
+from preceptor.label.settings import LabelSettings
 from tests.label.filled import fill
 
 
@@ -93,3 +101,33 @@ def test_answers_of_an_older_database_keep_the_order_of_their_events(
     connection = connect(path)
     assert answered_before(connection, 1, None, 9) == [4, 3, 1]
     connection.close()
+
+
+def test_images_of_splits_that_are_not_asked_for_stay_out(connection: Connection) -> None:
+    claims = Claims()
+    answer(connection, 1)
+    connection.execute("UPDATE images SET asked = 0, places = 0 WHERE id = 1")
+    answer(connection, 1, state="skipped")
+    assert connection.execute("SELECT places FROM images WHERE id = 1").fetchone()[0] == 0
+    assert 1 not in open_images(connection, 2, LabelSettings(), claims, 9)
+
+
+def test_the_shares_of_an_order_by_a_model_are_counted_in_indexes(connection: Connection) -> None:
+    for counted in (_COUNTED, _COUNTED_EVALUATED):
+        for more in ("", " AND places <= 0"):
+            (plan,) = connection.execute(
+                f"EXPLAIN QUERY PLAN SELECT count(*) {counted}{more}"
+            ).fetchall()
+            assert "USING COVERING INDEX" in plan["detail"]
+
+
+def test_images_that_a_model_orders_and_others_are_mixed_by_their_shares(
+    connection: Connection,
+) -> None:
+    settings = LabelSettings(order="gain")
+    connection.execute("UPDATE images SET split = 'val' WHERE id IN (1, 2)")
+    connection.execute("UPDATE images SET priority = id WHERE id IN (4, 5)")
+    assert open_images(connection, 1, settings, Claims(), 9) == [5, 1, 4, 2, 3]
+    for image in (1, 2):
+        answer(connection, image, state="nothing")
+    assert open_images(connection, 1, settings, Claims(), 9) == [5, 4, 3]

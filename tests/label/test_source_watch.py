@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from preceptor.label import source_watch
 from preceptor.label.source_watch import SourceWatch
 from preceptor.label.sources import find_source
 from tests.datasets import squares
@@ -15,6 +18,12 @@ from tests.label.serving import Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons follow each other without a pause."""
+    monkeypatch.setattr(source_watch, "INTERVAL", 0.0)
 
 
 def later(path: Path) -> None:
@@ -39,6 +48,16 @@ def test_a_manifest_has_changed_if_its_contents_have(manifest: Path) -> None:
     assert watch.has_changed
     assert watch.has_changed
     manifest.write_bytes(before)
+    assert not watch.has_changed
+
+
+def test_between_two_comparisons_there_is_some_time(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_watch, "INTERVAL", 1e9)
+    watch = SourceWatch(find_source(manifest))
+    assert not watch.has_changed
+    add_row(manifest)
     assert not watch.has_changed
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from preceptor.errors import InputError
+from preceptor.label.strokes import Patch
 from preceptor.label.teacher import (
     LabelTeacher,
     MarkedImage,
@@ -29,7 +30,8 @@ def marked(folder: Path, splits: dict[str, int]) -> list[MarkedImage]:
         mask = np.zeros((64, 96), bool)
         if row.saliency:
             mask = np.asarray(Image.open(folder / str(row.saliency)).convert("L")) > 127
-        found.append(MarkedImage(folder / str(row.path), mask, str(row.split)))
+        mark = Patch(0, 0, mask)
+        found.append(MarkedImage(folder / str(row.path), mark, (96, 64), str(row.split)))
     return found
 
 

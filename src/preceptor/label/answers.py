@@ -28,6 +28,7 @@ class Answer:
         seconds: Time for the image.
         proposal: Number of the proposal that was shown, or None.
         proposals_mode: When proposals were shown.
+        version: Version of the file that it is about, or None.
     """
 
     state: str
@@ -36,6 +37,7 @@ class Answer:
     seconds: float
     proposal: int | None
     proposals_mode: str
+    version: str | None = None
 
 
 def save_answer(connection: Connection, image: int, person: int, answer: Answer) -> None:
@@ -58,7 +60,7 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
     detail = {"state": answer.state, "label": answer.label, "certainty": answer.certainty}
     event = note(connection, image, person, "answer", detail)
     connection.execute(
-        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             image,
             person,
@@ -70,15 +72,57 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
             answer.proposal,
             answer.proposals_mode,
             event,
+            answer.version,
         ),
     )
     _add_places(connection, image, before - (answer.state != "skipped"))
 
 
+def has_work(connection: Connection, image: int) -> bool:
+    """Whether people have marked an image, or found nothing to mark on it."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM strokes WHERE image = :image AND undone = 0) OR EXISTS "
+        "(SELECT 1 FROM answers WHERE image = :image AND state IN ('marked', 'nothing'))",
+        {"image": image},
+    ).fetchone()
+    return bool(row[0])
+
+
+def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
+    """Names of the people whose marks have no answer that says what is marked, by image."""
+    rows = connection.execute(
+        "SELECT DISTINCT strokes.image, strokes.person, name FROM strokes "
+        "JOIN people ON people.id = strokes.person LEFT JOIN answers "
+        "ON answers.image = strokes.image AND answers.person = strokes.person "
+        "WHERE undone = 0 AND erase = 0 AND (state IS NULL OR state NOT IN ('marked', 'nothing'))"
+    )
+    found: dict[int, list[str]] = {}
+    for image, person, name in rows.fetchall():
+        if has_marks(connection, image, person):
+            found.setdefault(image, []).append(name)
+    return found
+
+
+def withdraw_others(connection: Connection, image: int) -> None:
+    """Withdraw what people answered to an image without work, within a transaction.
+
+    Its file is another image now: it is open again, strokes that were undone cannot be redone, and
+    answers that do not count cannot come back. Events keep the answers.
+    """
+    connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone = 1", (image,))
+    connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
+    rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
+    for person, state in rows.fetchall():
+        note(connection, image, person, "answer_withdrawn", {"state": state})
+        connection.execute("DELETE FROM answers WHERE image = ? AND person = ?", (image, person))
+        _add_places(connection, image, int(state != "skipped"))
+
+
 def _add_places(connection: Connection, image: int, change: int) -> None:
     if change:
         connection.execute(
-            "UPDATE images SET places = places + ? WHERE id = ? AND honeypot = 0", (change, image)
+            "UPDATE images SET places = places + ? WHERE id = ? AND honeypot = 0 AND asked = 1",
+            (change, image),
         )
 
 

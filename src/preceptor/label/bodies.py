@@ -156,6 +156,7 @@ def stroke(body: dict[str, Any], settings: LabelSettings, width: int, height: in
         time(body, "started"),
         seconds(body),
         optional_whole(body, "proposal", 1, _NUMBER),
+        version(body),
     )
 
 
@@ -173,9 +174,15 @@ def answer(body: dict[str, Any], settings: LabelSettings) -> Answer:
         seconds(body),
         proposal(body),
         settings.proposals,
+        version(body),
     )
 
 
 def proposal(body: dict[str, Any]) -> int | None:
     """Number of a proposal that was shown, or None."""
     return optional_whole(body, "proposal", 1, _NUMBER)
+
+
+def version(body: dict[str, Any]) -> str | None:
+    """Version of the file that was shown, or None."""
+    return None if body.get("version") is None else text(body, "version", 64)

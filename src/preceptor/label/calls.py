@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from preceptor.label.claims import Claims, Tabs
 from preceptor.label.database import Connection, Database
+from preceptor.label.interval import Interval
 from preceptor.label.password_tries import PasswordTries
 from preceptor.label.people import Person
 from preceptor.label.pictures import Pictures
@@ -25,6 +26,7 @@ from preceptor.web.refusal import forbidden, malformed, unknown
 
 Access = Literal["local", "password", "links"]
 _LARGEST_ID = 2**53
+_LOOKING_AGAIN = 60.0  # seconds until files that could not be read are looked at again
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Labeling:
     calls: ThreadPoolExecutor = field(default_factory=lambda: _threads(16, "label-calls"))
     decoding: ThreadPoolExecutor = field(default_factory=lambda: _threads(2, "label-pictures"))
     builder: ThreadPoolExecutor = field(default_factory=lambda: _threads(1, "label-builder"))
+    looking_again: Interval = field(default_factory=lambda: Interval(_LOOKING_AGAIN))
     memory: dict[str, Any] = field(default_factory=dict)
     watch: SourceWatch = field(init=False)
 

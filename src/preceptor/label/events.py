@@ -22,7 +22,8 @@ def note(
     Args:
         connection: Connection within a transaction.
         image, person: Numbers.
-        kind: shown, hidden, undo, redo, answer, proposal_shown or proposal_adopted.
+        kind: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown or
+            proposal_adopted.
         detail: What else is known.
         at: Time; None = now.
 

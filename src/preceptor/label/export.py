@@ -19,10 +19,10 @@ from preceptor.data.importers.shapes import Pixels
 from preceptor.data.manifest import Manifest
 from preceptor.data.merge_annotators import MERGES
 from preceptor.errors import InputError
-from preceptor.label.answers import JUDGED
+from preceptor.label.answers import JUDGED, marks_without_answer
 from preceptor.label.database import Connection
 from preceptor.label.export_table import ExportedColumns, map_name, source_table
-from preceptor.label.image_files import is_replaced
+from preceptor.label.image_files import has_other_file, is_replaced
 from preceptor.label.intake import root_of
 from preceptor.label.settings import read_settings
 from preceptor.label.strokes import masks_of, union
@@ -33,6 +33,8 @@ from preceptor.version import __version__
 
 MANIFEST, RECORD = "manifest.csv", "import.json"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
+CHANGED = "images have another file of the same size than the one that was answered; compare them"
+UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 UNREADABLE = "images that were never readable have answers, which are left out"
 
 
@@ -83,7 +85,8 @@ def export_marks(
         progress: Function called with (done, total).
 
     Raises:
-        InputError: The folder exists, an option is invalid, or no image has a label.
+        InputError: The folder exists, an option is invalid, no image has a label, or all
+            image files are missing.
         ProblemsError: The manifest is invalid.
     """
     to = to.absolute()
@@ -123,7 +126,10 @@ def _export(
     table, paths = source_table(connection, database)
     root = root_of(connection, database)
     rows = {row["path"]: row for row in connection.execute("SELECT * FROM images")}
-    marks = ExportedColumns(table, labels_from_marks=not table["label"].any())
+    marks = ExportedColumns(
+        table, are_labels_answered=not table["label"].any(), labels=settings.labels
+    )
+    unanswered = marks_without_answer(connection)
     strokes = 0
     folders = annotator_folders(names)
     with replacing(to) as partial:
@@ -139,6 +145,12 @@ def _export(
                 if row is not None and row["width"] is None and _judged(given):
                     given = []
                     marks.notes[UNREADABLE] += 1
+                if row is not None and given and has_other_file(root / path, given):
+                    marks.notes[CHANGED] += 1
+                if row is not None and any(
+                    merge in MERGES or merge == name for name in unanswered.get(row["id"], ())
+                ):
+                    marks.notes[UNANSWERED] += 1
                 if merge not in MERGES:  # a person, who is one of those that judged something
                     given = [one for one in given if people.get(one["person"]) == merge]
                 judged = _judged(given)
@@ -154,6 +166,11 @@ def _export(
                 if progress is not None:
                     progress(at + 1, len(paths))
         frame = marks.table()
+        if marks.are_all_missing:
+            raise InputError(
+                f"{database.name}: none of the {len(paths):,} image files is there; connect their "
+                "drive, or put them back, and export again"
+            )
         if frame.empty:
             raise InputError(
                 f"{database.name}: no image has a label yet; answer some images on the page of "

@@ -57,20 +57,31 @@ class ExportedColumns:
 
     Args:
         table: Table of the source.
-        labels_from_marks: Whether the source has no labels; images then have the answered label,
-            or else `positive` with a mark and `negative` without.
+        are_labels_answered: Whether the source has no labels; images then have the answered label.
+        labels: Labels among which people choose; without any, images without an answered label are
+            `positive` if at least half of those who judged them marked something, else `negative`.
     """
 
-    def __init__(self, table: pd.DataFrame, *, labels_from_marks: bool) -> None:
+    def __init__(
+        self, table: pd.DataFrame, *, are_labels_answered: bool, labels: Sequence[str] = ()
+    ) -> None:
         self._table = table
-        self._from_marks = labels_from_marks
+        self._are_answered, self._labels = are_labels_answered, labels
         self._saliency = [str(one) for one in table["saliency"]]
         self._annotated = [bool(one) for one in table["annotated"]]
         size = len(table)
+        # What earlier rounds of marking have left is kept where there is no new answer.
         self._seconds = _column(table, "annotation_seconds", size)
-        self._label, self._certainty = [""] * size, [""] * size
-        self._annotators = [0] * size
+        self._label = _column(table, "answered_label", size)
+        self._certainty = _column(table, "certainty", size)
+        self._annotators = _column(table, "annotators", size)
+        self._sign = [
+            POSITIVE if saliency else NEGATIVE if annotated else ""
+            for annotated, saliency in zip(self._annotated, self._saliency, strict=True)
+        ]
+        self._is_tie = [False] * size
         self.notes: Counter[str] = Counter()
+        self.are_all_missing = False
 
     def set(
         self, at: int, given: Sequence[sqlite3.Row], judged: Sequence[sqlite3.Row], saliency: str
@@ -90,11 +101,14 @@ class ExportedColumns:
         self._saliency[at] = saliency
         self._annotated[at] = bool(judged)
         self._seconds[at] = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
-        self._annotators[at] = len(judged)
+        self._annotators[at] = str(len(judged) or "")
         self._label[at] = _most_frequent([one["label"] for one in given if one["label"]])
         certainties = [one["certainty"] for one in judged if one["certainty"]]
-        if certainties:
-            self._certainty[at] = f"{sum(certainties) / len(certainties):g}"
+        self._certainty[at] = f"{sum(certainties) / len(certainties):g}" if certainties else ""
+        marked = sum(one["state"] == "marked" for one in judged)
+        sign = POSITIVE if 2 * marked >= len(judged) else NEGATIVE
+        self._sign[at] = sign if judged else ""
+        self._is_tie[at] = not self._label[at] and any(one["label"] for one in given)
         if not judged:
             self.notes["images that nobody could judge are not annotated"] += 1
 
@@ -107,23 +121,27 @@ class ExportedColumns:
             "annotation_seconds": self._seconds,
             "answered_label": self._label,
             "certainty": self._certainty,
-            "annotators": [str(n or "") for n in self._annotators],
+            "annotators": self._annotators,
         }
         for name, values in columns.items():
             if any(values):
                 table[name] = values
             elif name in table:
                 table = table.drop(columns=name)
-        if self._from_marks:
-            table["label"] = [
-                label or (("", NEGATIVE)[annotated] if not saliency else POSITIVE)
-                for label, annotated, saliency in zip(
-                    self._label, self._annotated, self._saliency, strict=True
-                )
-            ]
-            table = self._without(table, table["label"] == "", "images without a label")
         missing = ~table["path"].map(lambda path: Path(path).is_file()).astype(bool)
-        return self._without(table, missing, "images whose file is missing")
+        self.are_all_missing = bool(missing.all())
+        table = self._without(table, missing, "images whose file is missing")
+        if not self._are_answered:
+            return table
+        signs = [""] * len(self._sign) if self._labels else self._sign
+        table["label"] = [
+            label or sign
+            for label, sign, gone in zip(self._label, signs, missing, strict=True)
+            if not gone
+        ]
+        ties = pd.Series(self._is_tie)[~missing].reset_index(drop=True) & (table["label"] == "")
+        table = self._without(table, ties, "images on whose label people disagree")
+        return self._without(table, table["label"] == "", "images without a label")
 
     def _without(self, table: pd.DataFrame, gone: pd.Series, what: str) -> pd.DataFrame:
         if gone.any():
@@ -134,7 +152,10 @@ class ExportedColumns:
 def _column(table: pd.DataFrame, name: str, size: int) -> list[str]:
     if name not in table:
         return [""] * size
-    return ["" if pd.isna(value) else f"{value:g}" for value in table[name]]
+    return [
+        value if isinstance(value, str) else "" if pd.isna(value) else f"{value:g}"
+        for value in table[name]
+    ]
 
 
 def _most_frequent(labels: Sequence[str]) -> str:

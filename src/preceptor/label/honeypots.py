@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 from preceptor.data.images import ImageError, decode_map
 from preceptor.errors import Problem, ProblemsError
 from preceptor.label import settings as stored
+from preceptor.label.answers import has_work
 from preceptor.label.database import Connection
-from preceptor.label.pictures import PictureError, measure
+from preceptor.label.image_files import FileState, write_states
+from preceptor.label.pictures import PictureError, measure, version_or_none
 from preceptor.label.runs import bounding_runs, decode_runs
 from preceptor.label.sources import Row, Source
 from preceptor.label.strokes import EMPTY, Patch
@@ -21,9 +24,19 @@ FOUND = 0.5
 """IoU with the known mark from which on it counts as found."""
 
 
-def are_current(connection: Connection, source: Source) -> bool:
+def honeypots_digest(source: Source, rows: Sequence[Row]) -> str:
+    """Hash of a manifest of honeypots, and of the sizes and times of its images and maps."""
+    digest = hashlib.blake2b(source.digest.encode(), digest_size=16)
+    for row in rows:
+        for path in (source.root / row.path, Path(row.saliency) if row.saliency else None):
+            version = "" if path is None else version_or_none(path)
+            digest.update(f"{version} ".encode())
+    return digest.hexdigest()
+
+
+def are_current(connection: Connection, source: Source, rows: Sequence[Row]) -> bool:
     """Whether the honeypots of a manifest are in the database as they are now."""
-    return bool(stored.get(connection, "honeypots_digest") == source.digest)
+    return bool(stored.get(connection, "honeypots_digest") == honeypots_digest(source, rows))
 
 
 def take_in_honeypots(
@@ -43,7 +56,8 @@ def take_in_honeypots(
         Number of honeypots.
 
     Raises:
-        ProblemsError: Maps are missing, damaged or of another size than their image; lists all.
+        ProblemsError: Maps are missing, damaged or of another size than their image, or an image
+            has another size than the one that people have marked; lists all.
     """
     problems: list[Problem] = []
     count = 0
@@ -55,6 +69,7 @@ def take_in_honeypots(
         try:
             size = measure(path)
             mark = _mark(row, size)
+            _check_size(connection, _from_root(path, root), size)
         except (PictureError, ImageError) as error:
             why = error.reason if isinstance(error, ImageError) else str(error)
             problems.append(Problem(row.path, why, "replace the file or remove the row"))
@@ -67,7 +82,7 @@ def take_in_honeypots(
         problems.append(Problem("the table", "no row is annotated", "add rows with a human map"))
     if problems:
         raise ProblemsError(str(source.place), problems)
-    stored.put(connection, "honeypots_digest", source.digest)
+    stored.put(connection, "honeypots_digest", honeypots_digest(source, rows))
     stored.put(connection, "arranged", None)
     return count
 
@@ -80,6 +95,20 @@ def _mark(row: Row, size: tuple[int, int]) -> tuple[int, int, int, int, bytes]:
         high, wide = mask.shape
         raise PictureError(f"its map is {wide} × {high}, the image {size[0]} × {size[1]}")
     return bounding_runs(mask) or (0, 0, 0, 0, b"")
+
+
+def _check_size(connection: Connection, path: str, size: tuple[int, int]) -> None:
+    """Check that an image has the size of the one that people have marked, if they have."""
+    row = connection.execute(
+        "SELECT id, width, height FROM images WHERE path = ?", (path,)
+    ).fetchone()
+    if row is None or row["width"] is None or (row["width"], row["height"]) == size:
+        return
+    if has_work(connection, row["id"]):
+        raise PictureError(
+            f"it has {size[0]} × {size[1]} pixels, and people have marked one of {row['width']} × "
+            f"{row['height']}"
+        )
 
 
 def _store(
@@ -95,6 +124,7 @@ def _store(
         (path, row.label, row.split, row.source, *size),
     )
     number = connection.execute("SELECT id FROM images WHERE path = ?", (path,)).fetchone()[0]
+    write_states(connection, [(number, FileState(*size, None, None))])
     connection.execute(
         "INSERT OR REPLACE INTO honeypots VALUES (?, ?, ?, ?, ?, ?)", (number, *mark)
     )

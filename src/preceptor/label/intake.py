@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +126,6 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
             draws[row["id"]][0],
         ),
     )
-    if by_source:
-        ordered = _spread(ordered)
     counted = dict(
         connection.execute(
             "SELECT image, count(*) FROM answers WHERE state != 'skipped' GROUP BY image"
@@ -148,15 +145,6 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
         "UPDATE images SET position = ?, overlap = ?, asked = ?, places = ? WHERE id = ?", values
     )
     stored.put(connection, "arranged", key)
-
-
-def _spread(ordered: list[sqlite3.Row]) -> list[sqlite3.Row]:
-    """Rows with the honeypots, which come first, spread evenly among the others."""
-    pots = [row for row in ordered if row["honeypot"]]
-    others = [row for row in ordered if not row["honeypot"]]
-    keyed = [(at / max(len(others), 1), 0, row) for at, row in enumerate(others)]
-    keyed += [((at + 0.5) / len(pots), 1, row) for at, row in enumerate(pots)]
-    return [row for _, _, row in sorted(keyed, key=lambda one: one[:2])]
 
 
 def _common_folder(connection: Connection, paths: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ may be removed at any time, and is after some weeks without use.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import math
@@ -41,7 +42,26 @@ UNUSED = 30 * 86_400.0
 
 
 class PictureError(Exception):
-    """Image that cannot be shown; the message has no path."""
+    """Image that cannot be shown; the message has no path.
+
+    Args:
+        message: Reason.
+        is_passing: Whether its file could not be read, which may be another time, as opposed to a
+            file that was read and is damaged.
+    """
+
+    def __init__(self, message: str, *, is_passing: bool = False) -> None:
+        self.is_passing = is_passing
+        super().__init__(message)
+
+
+def _error_of(error: ImageError) -> PictureError:
+    cause = error.__cause__
+    # Of a file whose content is wrong, Pillow raises an OSError without a number, or of a seek.
+    is_passing = isinstance(cause, MemoryError) or (
+        isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL)
+    )
+    return PictureError(error.reason, is_passing=is_passing)
 
 
 def view_of(width: int, height: int) -> tuple[str, int]:
@@ -72,7 +92,7 @@ def measure(path: Path) -> tuple[int, int]:
     try:
         width, height = image_size(path)
     except ImageError as error:
-        raise PictureError(error.reason) from error
+        raise _error_of(error) from error
     if width * height > LIMIT:
         raise PictureError(
             f"{width:,} × {height:,} pixels; at most {LIMIT // 1_000_000} megapixels are possible"
@@ -85,7 +105,16 @@ def _decoded(path: Path) -> Image.Image:
     try:
         return Image.fromarray(decode_image(path))
     except ImageError as error:
-        raise PictureError(error.reason) from error
+        raise _error_of(error) from error
+
+
+def find_problem(path: Path) -> PictureError | None:
+    """Why an image cannot be shown; None if it can be decoded."""
+    try:
+        _decoded(path)
+    except PictureError as error:
+        return error
+    return None
 
 
 def _jpeg(image: Image.Image) -> bytes:
@@ -100,20 +129,27 @@ def version_of(path: Path) -> str:
     Raises:
         PictureError: There is no such file.
     """
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise PictureError("there is no such file") from error
-    text = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"  # noqa: PTH100
-    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
+    return _digest(f"{os.path.abspath(path)} {_stamp(path)}")  # noqa: PTH100
 
 
 def version_or_none(path: Path) -> str | None:
-    """Result of `version_of`; None if there is no such file."""
+    """Text that changes with the file, and not with its place; None if there is no such file."""
     try:
-        return version_of(path)
+        return _digest(_stamp(path))
     except PictureError:
         return None
+
+
+def _stamp(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise PictureError("there is no such file", is_passing=True) from error
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
 
 
 class Pictures:

@@ -16,6 +16,8 @@ from preceptor.label.settings import LabelSettings
 class Proposal:
     """Proposed mask of an image, within its bounding box.
 
+    An empty one has no width and height: the Teacher has looked at the image and found nothing.
+
     Args:
         image: Number of the image.
         x, y, w, h: Rectangle in pixels of the image.
@@ -85,7 +87,8 @@ def write_proposals(connection: Connection, teacher: int, rows: Iterable[Proposa
 def newest_proposal(
     connection: Connection, image: int, least_overlap: float
 ) -> dict[str, Any] | None:
-    """Proposal for an image of the newest Teacher that has one and overlaps people's marks enough.
+    """Proposal for an image of the newest Teacher that has looked at it and overlaps people's marks
+    enough.
 
     Args:
         connection: Connection.
@@ -94,7 +97,7 @@ def newest_proposal(
 
     Returns:
         Proposal with the overlap (`agreement`) and number of `images` of its Teacher, as JSON; None
-        if there is none.
+        if it has found nothing, or there is no such Teacher.
     """
     row = connection.execute(
         "SELECT proposals.id, x, y, w, h, runs, teacher, score, images, agreement FROM proposals "
@@ -102,7 +105,9 @@ def newest_proposal(
         "AND (agreement IS NULL OR agreement >= ?) ORDER BY teacher DESC LIMIT 1",
         (image, least_overlap),
     ).fetchone()
-    return None if row is None else dict(row) | {"runs": to_text(row["runs"])}
+    if row is None or not row["w"]:
+        return None
+    return dict(row) | {"runs": to_text(row["runs"])}
 
 
 def proposal_for(

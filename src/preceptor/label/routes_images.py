@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from preceptor.label.answers import answer_of
 from preceptor.label.bodies import MOST_IMAGES
 from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import Connection
-from preceptor.label.image_files import (
-    FileState,
-    file_state,
-    stored_state,
-    write_problem,
-    write_states,
-)
+from preceptor.label.handing_out import hand_out, note_problem, path_of, sized
 from preceptor.label.pictures import PictureError, version_of, view_of
 from preceptor.label.proposals import proposal_for
 from preceptor.label.queue import (
     answered_before,
     count_not_shown,
-    count_open,
     not_shown,
-    open_images,
     skipped,
 )
 from preceptor.label.strokes import strokes_of
@@ -61,7 +52,6 @@ def queue(call: Call) -> Reply:
             labeling.builder.submit(_build, labeling, row)
     told_of = {
         "images": images,
-        "left": count_open(call.reading, person.id, labeling.claims),
         "source_changed": labeling.watch.has_changed,
     }
     if not images or "skipped" in call.query:
@@ -73,54 +63,13 @@ def queue(call: Call) -> Reply:
     return told(told_of)
 
 
-def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
-    """Next open images, kept for the person; those whose header is damaged are passed over."""
-    labeling, person = call.labeling, call.someone
-    while True:
-        with labeling.handing_out:
-            found = open_images(
-                call.reading, person.id, labeling.settings, labeling.claims, count, without
-            )
-            labeling.claims.take(found, person.id)
-        rows = sized(labeling, call.reading, found)
-        if not any(row["problem"] for row in rows):
-            return found
-
-
 def _build(labeling: Labeling, row: sqlite3.Row) -> None:
     try:
         labeling.pictures.pyramid(path_of(labeling, row))
     except PictureError as error:
-        note_problem(labeling, row, str(error))
+        note_problem(labeling, row, error)
     except (OSError, RefusedError):  # told when a tile is asked for
         pass
-
-
-def sized(labeling: Labeling, connection: Connection, images: Iterable[int]) -> list[sqlite3.Row]:
-    """Rows of images, whose sizes are read from the files if these are new or have changed."""
-    numbers = list(images)
-    changed: list[tuple[int, FileState]] = []
-    rows = _rows(connection, numbers)
-    for row in rows:
-        state = file_state(connection, row, path_of(labeling, row))
-        if state != stored_state(row):
-            changed.append((row["id"], state))
-    if not changed:
-        return rows
-    labeling.database.write(lambda writing: write_states(writing, changed))
-    return _rows(connection, numbers)
-
-
-def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
-    marks = ", ".join("?" * len(images))
-    rows = connection.execute(f"SELECT * FROM images WHERE id IN ({marks})", images)
-    found = {row["id"]: row for row in rows}
-    return [found[image] for image in images]
-
-
-def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
-    """File of an image; its path is from the manifest, never from a request."""
-    return labeling.source.root / str(row["path"])
 
 
 def _view(row: sqlite3.Row) -> dict[str, Any]:
@@ -128,12 +77,6 @@ def _view(row: sqlite3.Row) -> dict[str, Any]:
         return {"view": "whole", "levels": 1}
     view, levels = view_of(row["width"], row["height"])
     return {"view": view, "levels": levels}
-
-
-def note_problem(labeling: Labeling, row: sqlite3.Row, problem: str) -> None:
-    """Store why an image cannot be shown."""
-    path = path_of(labeling, row)
-    labeling.database.write(lambda connection: write_problem(connection, row["id"], path, problem))
 
 
 def image(call: Call) -> Reply:
@@ -206,7 +149,7 @@ def _picture(call: Call, view: str, place: str) -> Reply:
             level, column, line = map(int, place.split("-"))
             content = labeling.pictures.tile(path, level, column, line)
     except PictureError as error:
-        note_problem(labeling, row, str(error))
+        note_problem(labeling, row, error)
         return refused(DAMAGED, str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
 from preceptor.label import bodies
-from preceptor.label.answers import JUDGED, save_answer, settle_answer
+from preceptor.label.answers import JUDGED, has_work, save_answer, settle_answer
 from preceptor.label.calls import Call
 from preceptor.label.database import Connection
 from preceptor.label.events import note, note_proposal_shown
+from preceptor.label.handing_out import hand_out, sized
 from preceptor.label.queue import still_open
-from preceptor.label.routes_images import hand_out, sized
 from preceptor.label.strokes import redo, save_stroke, undo
-from preceptor.web.refusal import conflict, malformed
+from preceptor.web.refusal import RefusedError, conflict, malformed
 from preceptor.web.replies import Reply, told
 
 T = TypeVar("T")
@@ -45,13 +46,31 @@ def _own_tab(call: Call, image: int, body: dict[str, object]) -> None:
         raise conflict(ELSEWHERE)
 
 
+def _marked_row(call: Call) -> sqlite3.Row:
+    """Row of the image; what people did is saved also while no image can be reached."""
+    (row,) = sized(call.labeling, call.reading, [call.image()["id"]], need_files=False)
+    return row
+
+
+def _check_version(connection: Connection, row: sqlite3.Row, version: str | None) -> None:
+    """Check that the file is the one that was shown, unless the image has work of an earlier one.
+
+    Such work is kept with its version, and exports name it.
+    """
+    if version is None or row["looked_at"] in (None, version):
+        return
+    if not (row["honeypot"] or has_work(connection, row["id"])):
+        raise conflict("the file of this image was replaced after it was shown")
+
+
 def strokes(call: Call) -> Reply:
     """Save a stroke."""
     person, body = call.someone, call.body
-    (row,) = sized(call.labeling, call.reading, [call.image()["id"]])
+    row = _marked_row(call)
     if row["width"] is None:
         raise conflict("this image cannot be read, and cannot be marked")
     stroke = bodies.stroke(body, call.labeling.settings, row["width"], row["height"])
+    _check_version(call.reading, row, stroke.version)
     if stroke.proposal is not None:
         _check_proposal(call.reading, row, stroke.proposal)
     _own_tab(call, row["id"], body)
@@ -103,10 +122,12 @@ def redo_stroke(call: Call) -> Reply:
 def answer(call: Call) -> Reply:
     """Save an answer, and hand out the next image unless `next` is false."""
     person, body = call.someone, call.body
-    (row,) = sized(call.labeling, call.reading, [call.image()["id"]])
+    row = _marked_row(call)
     given = bodies.answer(body, call.labeling.settings)
     if given.state in JUDGED and row["width"] is None:
         raise conflict("this image cannot be read, and cannot be judged")
+    if given.state != "skipped":
+        _check_version(call.reading, row, given.version)
     is_next_wanted = bodies.yes_no(body, "next", default=True)
     if given.proposal is not None:
         _check_proposal(call.reading, row, given.proposal)
@@ -118,7 +139,10 @@ def answer(call: Call) -> Reply:
 
     call.labeling.database.write(change)
     call.labeling.claims.drop(row["id"], person.id)
-    following = hand_out(call, 1, row["id"]) if is_next_wanted else []
+    following: list[int] = []
+    if is_next_wanted:
+        with contextlib.suppress(RefusedError):  # the answer is saved, whatever comes next
+            following = hand_out(call, 1, row["id"])
     return told({"ok": True, "next": following[0] if following else None})
 
 

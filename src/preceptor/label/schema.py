@@ -144,5 +144,26 @@ CREATE TABLE answers_aside (
 ) WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _ORDER_OF_ANSWERS, _ORDER_OF_TEACHERS, _ANSWERS_ASIDE)
+# Version of the file that a stroke or an answer is about, as in images.looked_at; NULL: not known.
+# What an earlier version has stored of files and of the people needed is looked at again.
+_VERSIONS_OF_FILES = """
+ALTER TABLE strokes ADD COLUMN version TEXT;
+ALTER TABLE answers ADD COLUMN version TEXT;
+ALTER TABLE answers_aside ADD COLUMN version TEXT;
+UPDATE images SET looked_at = NULL;
+DELETE FROM settings WHERE key = 'arranged';
+-- The conditions of the shares that are done, word for word: they are counted in the indexes alone.
+CREATE INDEX images_done ON images (places, listed, asked, honeypot)
+    WHERE listed = 1 AND asked = 1 AND honeypot = 0;
+CREATE INDEX images_evaluated ON images (places, split, listed, asked, honeypot)
+    WHERE listed = 1 AND asked = 1 AND honeypot = 0 AND split NOT IN ('', 'train');
+"""
+
+STEPS: tuple[str, ...] = (
+    _FIRST,
+    _ORDER_OF_ANSWERS,
+    _ORDER_OF_TEACHERS,
+    _ANSWERS_ASIDE,
+    _VERSIONS_OF_FILES,
+)
 """SQL that leads from each version to the next; an empty file has version 0."""

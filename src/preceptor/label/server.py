@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from http.cookies import CookieError, SimpleCookie
 from typing import Literal
 
 from starlette.applications import Starlette
@@ -196,9 +195,9 @@ def check_change(
 
 
 def _session(labeling: Labeling, headers: dict[str, str]) -> Session | None:
-    try:
-        cookies = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return None
-    found = cookies.get(labeling.cookie_name)
-    return None if found is None else labeling.keys.session(found.value)
+    # Not http.cookies, which gives up all cookies at one of another program that it does not like.
+    for cookie in headers.get("cookie", "").split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == labeling.cookie_name:
+            return labeling.keys.session(value)
+    return None

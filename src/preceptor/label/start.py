@@ -109,8 +109,10 @@ def prepare(
             )
         if settings != before or first:
             write_settings(connection, settings)
-        if honeypots is not None and not are_current(connection, honeypots):
-            take_in_honeypots(connection, honeypots, read_rows(honeypots), source.root)
+        if honeypots is not None:
+            known = read_rows(honeypots)
+            if not are_current(connection, honeypots, known):
+                take_in_honeypots(connection, honeypots, known, source.root)
         arrange(connection, settings)
         stored.secret(connection)
         connection.execute("COMMIT")

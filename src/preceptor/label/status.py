@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from preceptor.errors import listed
+from preceptor.label.answers import marks_without_answer
 from preceptor.label.database import Connection
 from preceptor.label.figures import Remembered, figures
-from preceptor.label.image_files import changed_states
+from preceptor.label.image_files import answered_with_other_file, changed_states
 from preceptor.runtime.printed_table import print_table
 
 
@@ -49,6 +50,16 @@ def print_status(connection: Connection, root: Path, console: Console) -> None:
         _print(console, columns, found["sources"])
     columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
     _print(console, columns | {"IoU": "iou"}, found["pairs"])
+    for count, what in (
+        (len(marks_without_answer(connection)), "marks without an answer that counts"),
+        (
+            sum(1 for _ in answered_with_other_file(connection, root)),
+            "another file than the one that was answered",
+        ),
+    ):
+        if count:
+            verb = "image has" if count == 1 else "images have"
+            console.print(f"{count:,} {verb} {what}", highlight=False)
     problems = _problems(connection, root)
     if problems:
         count = len(problems)

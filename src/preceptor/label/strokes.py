@@ -36,6 +36,7 @@ class Stroke:
         started: Time of its begin.
         seconds: Duration.
         proposal: Number of the proposal that it adopts, or None.
+        version: Version of the file that it was drawn on, or None.
     """
 
     uuid: str
@@ -50,6 +51,7 @@ class Stroke:
     started: str
     seconds: float
     proposal: int | None = None
+    version: str | None = None
 
 
 def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke) -> tuple[int, str]:
@@ -103,6 +105,7 @@ def _of(row: sqlite3.Row) -> Stroke:
         row["started"],
         row["seconds"],
         row["proposal"],
+        row["version"],
     )
 
 

@@ -19,14 +19,14 @@ from preceptor.label.database import Connection, connect, told_errors
 from preceptor.label.events import newest_event
 from preceptor.label.image_files import look_again, write_problem
 from preceptor.label.intake import root_of
+from preceptor.label.pictures import find_problem
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
 from preceptor.label.settings import Order, read_settings
-from preceptor.label.strokes import masks_of, union
+from preceptor.label.strokes import Patch, masks_of, union
 from preceptor.label.teacher import (
     LabelTeacher,
     MarkedImage,
-    Mask,
     Proposed,
     given_teacher,
     propose,
@@ -57,7 +57,8 @@ def teach_database(
         database: SQLite file.
         folder: Folder of the Teachers, in which one is made.
         config: Settings of the Teacher.
-        most: Largest number of images that receive proposals, in the order of the queue.
+        most: Largest number of images that receive proposals and are ordered, the first ones of the
+            queue.
         tell: Function that receives lines of progress.
 
     Raises:
@@ -167,8 +168,8 @@ def answered_images(connection: Connection, root: Path) -> Iterator[MarkedImage]
     for row in rows:
         path = root / row["path"]
         people = [int(one) for one in row["people"].split(",")]
-        mask = marked_by_half(connection, row["id"], people, image_size(path))
-        yield MarkedImage(path, mask, row["split"] or "train")
+        mark = marked_by_half(connection, row["id"], people)
+        yield MarkedImage(path, mark, image_size(path), row["split"] or "train")
 
 
 def _answered_now(connection: Connection, root: Path) -> list[MarkedImage]:
@@ -179,22 +180,22 @@ def _answered_now(connection: Connection, root: Path) -> list[MarkedImage]:
     return list(answered_images(connection, root))
 
 
-def marked_by_half(
-    connection: Connection, image: int, people: list[int], size: tuple[int, int]
-) -> Mask:
-    """(h, w) pixels that at least half of some people marked, in any class.
+def marked_by_half(connection: Connection, image: int, people: list[int]) -> Patch:
+    """Pixels that at least half of some people marked, in any class.
 
     Args:
         connection: Connection.
         image: Number of the image.
         people: Numbers of the people.
-        size: Width and height of the image.
     """
-    votes = np.zeros((size[1], size[0]), np.uint16)
-    for person in people:
-        votes += union(masks_of(connection, image, person).values()).whole(*size)
-    found: Mask = 2 * votes.astype(np.int64) >= len(people)
-    return found & (votes > 0)
+    marks = [union(masks_of(connection, image, person).values()) for person in people]
+    whole = union(marks)
+    votes = np.zeros(whole.bits.shape, np.uint16)
+    for one in marks:
+        y, x = one.y - whole.y, one.x - whole.x
+        votes[y : y + one.bits.shape[0], x : x + one.bits.shape[1]] += one.bits
+    found = 2 * votes.astype(np.int64) >= len(people)
+    return Patch(whole.x, whole.y, found & (votes > 0))
 
 
 def _publish(
@@ -250,22 +251,32 @@ def _propose(
     """Store the proposals and priorities of some images; returns the number of proposals."""
     order = read_settings(connection).order
     try:
-        found = list(propose(teacher, [path for _, path, _ in images], cache))
+        found = _proposed(teacher, images, cache, order)
     except ImageError:  # of one image: the others have proposals nevertheless
         images = _without_damaged(connection, images)
-        found = list(propose(teacher, [path for _, path, _ in images], cache)) if images else []
-    proposals, priorities = [], []
-    for (image, _, ordered), one in zip(images, found, strict=True):
-        box = bounding_runs(one.mask)
-        if box is not None:
-            proposals.append(Proposal(image, *box, one.score))
-        if ordered:
-            priorities.append((priority(one, order), image))
+        found = _proposed(teacher, images, cache, order) if images else []
+    priorities = [
+        (place, proposal.image)
+        for (proposal, place), (_, _, is_ordered) in zip(found, images, strict=True)
+        if is_ordered
+    ]
     connection.execute("BEGIN IMMEDIATE")
-    write_proposals(connection, number, proposals)
+    write_proposals(connection, number, [proposal for proposal, _ in found])
     connection.executemany("UPDATE images SET priority = ? WHERE id = ?", priorities)
     connection.execute("COMMIT")
-    return len(proposals)
+    return sum(proposal.w > 0 for proposal, _ in found)
+
+
+def _proposed(
+    teacher: LabelTeacher, images: list[tuple[int, Path, bool]], cache: Path, order: Order
+) -> list[tuple[Proposal, float | None]]:
+    """Proposals for some images, encoded one by one, with their places in an order."""
+    found = []
+    proposed = propose(teacher, [path for _, path, _ in images], cache)
+    for (image, _, _), one in zip(images, proposed, strict=True):
+        box = bounding_runs(one.mask) or (0, 0, 0, 0, b"")
+        found.append((Proposal(image, *box, one.score), priority(one, order)))
+    return found
 
 
 def _without_damaged(
@@ -276,8 +287,10 @@ def _without_damaged(
     with DecodePass() as decoding:
         found = decoding.decode(paths, [""] * len(paths), progress=lambda done, total: None)
     connection.execute("BEGIN IMMEDIATE")
-    for at, problem in found.wrong_images.items():
-        write_problem(connection, images[at][0], images[at][1], problem)
+    for image, path, _ in (images[at] for at in found.wrong_images):
+        problem = find_problem(path)
+        if problem is not None:  # it could be read this time
+            write_problem(connection, image, path, problem)
     connection.execute("COMMIT")
     return [one for at, one in enumerate(images) if at not in found.wrong_images]
 

@@ -23,6 +23,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.inference.annotate import compute_maps
+from preceptor.label.strokes import Patch
 from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
 from preceptor.maps.export import map_over_image
 from preceptor.models.guided_model import GuidedModel
@@ -40,13 +41,25 @@ class MarkedImage:
 
     Args:
         path: Image file.
-        mask: (h, w) mark; empty if there is nothing to mark.
+        mark: Mark; empty if there is nothing to mark.
+        size: Width and height of the image.
         split: Split of the manifest.
     """
 
     path: Path
-    mask: Mask
+    mark: Patch
+    size: tuple[int, int]
     split: str = "train"
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether there is a mark."""
+        return bool(self.mark.bits.any())
+
+    @property
+    def mask(self) -> Mask:
+        """(h, w) mark, made anew: the masks of all images are larger than the memory."""
+        return self.mark.whole(*self.size)
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ def teach(
             invalid.
     """
     taught, held = _parts(images)
-    counts = [sum(bool(one.mask.any()) for one in part) for part in (taught, held)]
+    counts = [sum(one.is_marked for one in part) for part in (taught, held)]
     if counts[0] < 2 or len(taught) - counts[0] < 2:
         raise InputError(
             f"a Teacher needs 2 training images with marks and 2 with nothing to mark; there are "
@@ -152,13 +165,14 @@ def _chosen_threshold(
     method: Literal["cells", "cam"],
 ) -> tuple[float, float | None]:
     """Threshold with the highest mean overlap on marked images, and that overlap."""
-    marked = [one for one in images if one.mask.any()]
+    marked = [one for one in images if one.is_marked]
     if not marked:
         return THRESHOLDS[len(THRESHOLDS) // 2], None
     overlaps = np.zeros(len(THRESHOLDS))
     maps = _maps(model, [one.path for one in marked], cache, method)
     for one, (over, _, _) in zip(marked, maps, strict=True):
-        overlaps += [overlap(one.mask, over >= level) for level in THRESHOLDS]
+        mask = one.mask
+        overlaps += [overlap(mask, over >= level) for level in THRESHOLDS]
     return THRESHOLDS[int(overlaps.argmax())], float(overlaps.max()) / len(marked)
 
 
@@ -197,11 +211,11 @@ def _parts(images: Sequence[MarkedImage]) -> tuple[list[MarkedImage], list[Marke
     """Images that are taught, and images that choose the threshold."""
     train_images = [one for one in images if one.split == "train"]
     held = [one for one in images if kind_or_none(one.split) == "val"]
-    if any(one.mask.any() for one in held) and not all(one.mask.any() for one in held):
+    if any(one.is_marked for one in held) and not all(one.is_marked for one in held):
         return train_images, held
     parts: dict[bool, list[MarkedImage]] = {False: [], True: []}
     for marked in (True, False):
-        own = [one for one in train_images if bool(one.mask.any()) == marked]
+        own = [one for one in train_images if one.is_marked == marked]
         for place, one in enumerate(own):
             parts[place % _HELD_OUT == _HELD_OUT - 1].append(one)
     return parts[False], parts[True]
@@ -221,7 +235,7 @@ def _write_manifest(
     for split, images in parts:
         for one in images:
             file = ""
-            if one.mask.any():
+            if one.is_marked:
                 file = f"maps/{len(rows):06}.png"
                 Image.fromarray(one.mask.astype(np.uint8) * 255).save(folder / file)
             label = MARKED if file else NOTHING

@@ -12,8 +12,9 @@ from preceptor.data.importers.gray_png import write_gray_png
 from preceptor.data.importers.shapes import Pixels
 from preceptor.runtime.cores import core_count
 
-# Maps that wait for being written; bounds the memory.
+# Maps that wait for being written, and their bytes; bound the memory.
 _WAITING = 64
+_BYTES = 256 * 2**20
 
 
 class MapFiles:
@@ -26,7 +27,8 @@ class MapFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._pool = ThreadPoolExecutor(core_count())
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._bytes = 0
         self._made: set[str] = set()
 
     def __enter__(self) -> MapFiles:
@@ -40,7 +42,7 @@ class MapFiles:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
         if error is None:
-            for future in self._waiting:
+            for future, _ in self._waiting:
                 future.result()
 
     def save(self, name: str, pixels: Pixels) -> None:
@@ -50,9 +52,15 @@ class MapFiles:
             name: Path in the folder, with / between folders.
             pixels: uint8 of shape (height, width); must not be changed afterwards.
         """
-        if len(self._waiting) >= _WAITING:
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(write_gray_png, self.place(name), pixels))
+        while self._waiting and (
+            len(self._waiting) >= _WAITING or self._bytes + pixels.nbytes > _BYTES
+        ):
+            future, size = self._waiting.popleft()
+            self._bytes -= size
+            future.result()
+        future = self._pool.submit(write_gray_png, self.place(name), pixels)
+        self._waiting.append((future, pixels.nbytes))
+        self._bytes += pixels.nbytes
 
     def place(self, name: str) -> Path:
         """Path of a file in the folder, whose own folder exists."""

@@ -54,6 +54,7 @@ function store(state) {
     certainty,
     seconds: Math.round(seconds * 1000) / 1000,
     proposal: entry.seen ?? entry.answer?.proposal ?? null,
+    version: entry.info.version,
   };
   save("answer", body);
   entry.answer = body;

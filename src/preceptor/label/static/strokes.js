@@ -43,6 +43,7 @@ export function addStroke(stroke) {
     ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
     proposal: stroke.proposal ?? null,
     width: page.entry.marks.width, height: page.entry.marks.height,
+    version: page.entry.info.version,
   };
   changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
   save("stroke", body);

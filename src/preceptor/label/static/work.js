@@ -113,7 +113,9 @@ export class Work {
   async refresh(entry) {
     const asked = await this.read(entry.id);
     const { info, strokes, answer } = asked;
-    if (info.width !== entry.info.width || info.height !== entry.info.height) {
+    const { version, width, height } = entry.info;
+    const isOther = version && info.version && info.version !== version;
+    if (isOther || info.width !== width || info.height !== height) {
       // Its picture is that of another file.
       entry.problem = info.problem ?? "the file was replaced";
       this.images.delete(entry.id);
