@@ -1,6 +1,7 @@
 """What keeps a Student from the ceiling: its Teacher's wrong maps, replaced by human ones.
 
-    SPOTS=$PWD/spots python benchmarks/repaired_maps.py STUDY --draws 0 1 2 --work repaired [--jobs 2]
+    SPOTS=$PWD/spots python benchmarks/repaired_maps.py STUDY --draws 0 1 2 --work repaired \\
+        [--jobs 2]
 
 STUDY is a finished folder of spots_evidence.yaml with its map stores. For each draw, the Student is
 trained again with other maps and everything else as in the study, at its α there:
