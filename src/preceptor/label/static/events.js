@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { pickClass, run } from "./actions.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { actionOf } from "./keys.js";
-import { showLead } from "./lead.js";
+import { closeLead, showLead } from "./lead.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
@@ -113,6 +113,9 @@ export function listen({ signIn }) {
   $("to-lead").addEventListener("click", () => {
     if ($("lead").hidden) showLead($("lead"), () => stage.focus());
   });
-  $("who").addEventListener("click", () => signIn());
+  $("who").addEventListener("click", () => {
+    closeLead();
+    signIn();
+  });
   stage.addEventListener("dblclick", (event) => event.preventDefault());
 }
