@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { pickClass, run } from "./actions.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
+import { follow } from "./images.js";
 import { actionOf } from "./keys.js";
 import { closeLead, showLead } from "./lead.js";
 import { page } from "./page.js";
@@ -77,6 +78,10 @@ export function listen({ signIn }) {
   });
   window.addEventListener("blur", () => pointer.hold(false));
   document.addEventListener("click", onClick);
+  window.addEventListener("hashchange", () => {
+    closeLead();
+    follow();
+  });
   window.addEventListener("pagehide", () => {
     if (page.entry === null || page.entry.problem || page.wrong.elsewhere) return;
     const body = { tab: page.outbox.tab, close: true };
