@@ -6,7 +6,7 @@ import { connect, stage, view } from "./canvas.js";
 import { claim, toldByOutbox } from "./claims.js";
 import { Drafts } from "./drafts.js";
 import { listen } from "./events.js";
-import { goOn, leave, show } from "./images.js";
+import { goOn, inAddress, leave, setAddress, show } from "./images.js";
 import { listKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { page } from "./page.js";
@@ -36,13 +36,14 @@ async function signIn() {
     page.entry = null;
     page.lost = [];
     // The next person begins with an image of the queue.
-    window.history.replaceState(null, "", "#");
+    setAddress(null);
     document.body.dataset.image = "";
     view.show(null);
     showPanel();
   }
   const fresh = await get("/api/state");
   setCsrf(fresh.csrf);
+  page.work = null;
   askName($("card"), fresh.people, (chosen) => begun(chosen));
 }
 
@@ -69,7 +70,7 @@ async function begun(fresh) {
   await page.outbox.open(database, person.id, (await tabs).others);
   showTotals();
   card(null);
-  const asked = Number(/^#(\d+)$/.exec(location.hash)?.[1] ?? 0);
+  const asked = inAddress();
   if (asked > 0) await show(asked);
   if (page.entry === null) await goOn();
   stage.focus({ preventScroll: true });

@@ -3,8 +3,9 @@
 import { post } from "./api.js";
 import { pickClass, run } from "./actions.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
+import { follow } from "./images.js";
 import { actionOf } from "./keys.js";
-import { showLead } from "./lead.js";
+import { closeLead, showLead } from "./lead.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
@@ -77,6 +78,10 @@ export function listen({ signIn }) {
   });
   window.addEventListener("blur", () => pointer.hold(false));
   document.addEventListener("click", onClick);
+  window.addEventListener("hashchange", () => {
+    closeLead();
+    follow();
+  });
   window.addEventListener("pagehide", () => {
     if (page.entry === null || page.entry.problem || page.wrong.elsewhere) return;
     const body = { tab: page.outbox.tab, close: true };
@@ -113,6 +118,9 @@ export function listen({ signIn }) {
   $("to-lead").addEventListener("click", () => {
     if ($("lead").hidden) showLead($("lead"), () => stage.focus());
   });
-  $("who").addEventListener("click", () => signIn());
+  $("who").addEventListener("click", () => {
+    closeLead();
+    signIn();
+  });
   stage.addEventListener("dblclick", (event) => event.preventDefault());
 }

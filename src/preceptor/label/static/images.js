@@ -9,17 +9,40 @@ import { look, lookAway } from "./seen.js";
 import { change, settings } from "./settings.js";
 import { finish } from "./unfinished.js";
 
+// The number of the image that the address names, or 0.
+export function inAddress() {
+  return Number(/^#(\d+)$/.exec(window.location.hash)?.[1] ?? 0);
+}
+
+// Names an image in the address; null = none.
+export function setAddress(id) {
+  window.history.replaceState(null, "", id === null ? "#" : `#${id}`);
+}
+
+// Shows the image of a link that was opened on the page. Where that cannot be, the address names the
+// image at hand again.
+export async function follow() {
+  if (page.work === null) return; // it is the first image of the person who is being asked for
+  const id = inAddress();
+  const isOther = id > 0 && id !== page.entry?.id;
+  if (isOther && page.moving) say("Another image is on its way: open the link again.");
+  else if (isOther && finish()) await show(id);
+  setAddress(page.entry?.id ?? null);
+}
+
 export async function show(id, { back = false } = {}) {
-  if (page.moving) return;
+  const { work } = page;
+  if (page.moving || work === null) return;
   page.moving = true;
   stage.setAttribute("aria-busy", "true");
   try {
-    const next = id === null ? null : await page.work.load(id);
+    const next = id === null ? null : await work.load(id);
+    if (page.work !== work) return; // another person is being asked for
     leave(back);
     page.entry = next;
     page.wrong.elsewhere = false;
     card(null);
-    window.history.replaceState(null, "", id === null ? "#" : `#${id}`);
+    setAddress(id);
     document.body.dataset.image = id ?? "";
     if (page.entry === null) showEnd();
     else if (page.entry.problem) showDamaged();
@@ -58,8 +81,9 @@ async function showEnd() {
   const back = ["Previous image", previous];
   card(title, ["There is nothing left to mark for you now. Thank you."], [back]);
   const nothing = { skipped: [], hidden: 0, problems: [] };
-  const { skipped, hidden, problems } = await page.work.rest().catch(() => nothing);
-  if (page.entry !== null) return;
+  const { work } = page;
+  const { skipped, hidden, problems } = await work.rest().catch(() => nothing);
+  if (page.entry !== null || page.work !== work) return;
   const lines = [];
   if (hidden > 0) {
     const what = hidden === 1 ? "1 image" : `${hidden} images`;
@@ -73,7 +97,7 @@ async function showEnd() {
   }
   card(title, [...lines, "There are images that you have skipped."], [
     ["Look at them again", () => {
-      page.work.takeUp(skipped);
+      work.takeUp(skipped);
       goOn();
     }],
     back,
@@ -91,8 +115,10 @@ function showDamaged() {
 }
 
 export async function goOn() {
+  const own = page.entry;
   try {
-    await show(await page.work.next(page.entry?.id ?? null));
+    const id = await page.work.next(own?.id ?? null);
+    if (page.entry === own) await show(id); // else a link was opened meanwhile
   } catch (failure) {
     say(`The next image is not here: ${failure.message}.`);
   }
@@ -100,9 +126,11 @@ export async function goOn() {
 
 // Shows the image before the one at hand.
 export async function previous() {
-  if (!finish()) return;
+  if (page.work === null || !finish()) return;
+  const own = page.entry;
   try {
-    const id = await page.work.previous(page.entry?.id ?? null);
+    const id = await page.work.previous(own?.id ?? null);
+    if (page.entry !== own) return;
     if (id === null) say("There is no image before this one.");
     else await show(id, { back: true });
   } catch (failure) {

@@ -5,6 +5,8 @@ import { element } from "./panel.js";
 
 const RENEW = 15_000; // milliseconds between two looks
 
+let end = null; // closes the page while it is open
+
 function number(value, digits = 2) {
   return typeof value === "number" ? value.toFixed(digits) : "–";
 }
@@ -99,31 +101,80 @@ function content(told) {
   return found;
 }
 
+// Shows new content. A table that is there stays, with the focus and how far it is scrolled; only its
+// rows are new.
+function renewContent(rest, made) {
+  const named = (one) => one.getAttribute("aria-label");
+  const tables = [...rest.querySelectorAll(".scroll")];
+  let at = rest.firstChild;
+  for (const one of made) {
+    const there = tables.find((box) => named(box) === named(one));
+    if (there === undefined) {
+      rest.insertBefore(one, at);
+      continue;
+    }
+    while (at !== there) {
+      const old = at;
+      at = at.nextSibling;
+      old.remove();
+    }
+    there.replaceChildren(...one.childNodes);
+    at = there.nextSibling;
+  }
+  while (at !== null) {
+    const old = at;
+    at = at.nextSibling;
+    old.remove();
+  }
+}
+
+// Keeps what the page covers from keys and assistive technology, or gives it back.
+function cover(box, covered) {
+  const outside = document.querySelectorAll(".jump, #tools, aside");
+  for (const one of [...outside, ...box.parentElement.children]) {
+    if (one !== box) one.inert = covered;
+  }
+}
+
+// Closes the page, if it is open.
+export function closeLead() {
+  end?.();
+}
+
 // Shows the page in place of the image until it is closed.
 export async function showLead(box, closed) {
   const top = element("div", "", { class: "top" });
   const close = element("button", "Back to the image", { type: "button" });
   top.append(element("h2", "Progress"), close);
+  const problem = element("p", "", { role: "status" });
   const rest = element("div");
-  box.replaceChildren(top, rest);
+  box.replaceChildren(top, problem, rest);
   box.hidden = false;
+  cover(box, true);
+  let shown = "";
   const renew = async () => {
     try {
-      rest.replaceChildren(...content(await get("/api/lead")));
+      const told = await get("/api/lead");
+      const text = JSON.stringify(told);
+      if (text !== shown) renewContent(rest, content(told));
+      shown = text;
+      problem.textContent = "";
     } catch (failure) {
-      rest.replaceChildren(element("p", `The figures are not here: ${failure.message}.`));
+      problem.textContent = `The present figures are not here: ${failure.message}.`;
     }
   };
   const timer = setInterval(renew, RENEW);
-  const end = () => {
+  end = () => {
+    end = null;
     clearInterval(timer);
     box.hidden = true;
     box.replaceChildren();
+    cover(box, false);
     closed();
   };
-  close.addEventListener("click", end);
+  close.addEventListener("click", closeLead);
   box.onkeydown = (event) => {
-    if (event.key === "Escape") end();
+    if (event.key === "Escape") closeLead();
   };
   close.focus();
   await renew();

@@ -5,7 +5,7 @@ export const page = {
   entry: null, // the image at hand
   outbox: null,
   drafts: null,
-  work: null,
+  work: null, // the images of the person; null while a person is being asked for
   shown: true, // whether the mark is shown
   clock: null, // since when the image is looked at, or null while it is not
   moving: false, // whether another image is being fetched

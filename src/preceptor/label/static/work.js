@@ -35,7 +35,8 @@ export class Work {
   // `outbox` has what is not saved yet.
   constructor(outbox) {
     this.outbox = outbox;
-    this.line = []; // the next images, as the queue lists them
+    this.line = []; // the next images: those that are shown again, then as the queue lists them
+    this.again = []; // skipped images that are shown again, which no queue lists
     this.since = 0; // time at which the server has confirmed them
     this.left = 0;
     this.sourceChanged = false; // since the server was started
@@ -133,7 +134,7 @@ export class Work {
 
   // The id of the image after the one at hand, or null.
   async next(current) {
-    if (Date.now() - this.since > SURE) this.line = []; // others may have them now
+    if (Date.now() - this.since > SURE) this.line = this.again = []; // others may have them now
     if (!this.line.some(({ id }) => this.open(id, current))) await this.ask(current);
     const found = this.line.find(({ id }) => this.open(id, current));
     return found === undefined ? null : found.id;
@@ -143,11 +144,19 @@ export class Work {
     return id !== current && !this.answered.has(id);
   }
 
+  // Sets the next images: those that are shown again, then some others.
+  lineUp(others, current) {
+    const open = ({ id }) => this.open(id, current);
+    const again = this.again.filter(open);
+    const rest = others.filter((one) => open(one) && !again.some(({ id }) => id === one.id));
+    this.line = [...again, ...rest];
+  }
+
   async ask(current) {
     const after = current === null ? "" : `&after=${current}`;
     let found = await get(`/api/queue?count=${ASKED}${after}`);
     if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
-    this.line = found.images;
+    this.lineUp(found.images, current);
     this.since = Date.now();
     this.left = found.left;
     this.sourceChanged = found.source_changed;
@@ -170,13 +179,15 @@ export class Work {
   // Shows images again that were answered here.
   takeUp(images) {
     for (const { id } of images) this.answered.delete(id);
-    this.line = images;
+    this.line = this.again = images;
     this.since = Date.now();
   }
 
   // Leaves those of some images in the line that the server still keeps for the person.
   keep(asked, kept) {
-    this.line = this.line.filter(({ id }) => !asked.includes(id) || kept.includes(id));
+    const stays = ({ id }) => !asked.includes(id) || kept.includes(id);
+    this.line = this.line.filter(stays);
+    this.again = this.again.filter(stays);
     this.since = Date.now();
   }
 
@@ -184,7 +195,7 @@ export class Work {
   async ahead(current) {
     try {
       const here = this.line.findIndex(({ id }) => id === current);
-      this.line = this.line.slice(here + 1).filter(({ id }) => this.open(id, current));
+      this.lineUp(this.line.slice(here + 1), current);
       if (this.line.length < AHEAD) await this.ask(current);
       const next = this.line.filter(({ id }) => this.open(id, current)).slice(0, AHEAD);
       for (const { id } of next) await this.load(id).catch(() => {});
@@ -193,11 +204,11 @@ export class Work {
     }
   }
 
-  // The id of the image before the one at hand, or null.
+  // The id of the image before the one at hand, or null; where none is at hand, of the latest one.
   async previous(current) {
     const last = this.past.pop();
-    if (last !== undefined || current === null) return last ?? null;
-    const { images } = await get(`/api/queue?count=1&before=${current}`);
+    if (last !== undefined) return last;
+    const { images } = await get(`/api/queue?count=1&before=${current ?? 0}`);
     return images.length > 0 ? images[0].id : null;
   }
 }
