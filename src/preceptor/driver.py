@@ -190,6 +190,7 @@ class _Observer:
         self.tell(f"{where}chosen: {what}: {plan.choices[selection].reason}")
 
     def already_done(self, step: Step) -> None:
+        self.status.already_done(step, self.graph)
         self.trackers.finished(step)
 
     def started(self, step: Step) -> None:

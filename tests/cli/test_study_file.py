@@ -12,7 +12,9 @@ import yaml
 from preceptor.cli.inspect_installation import advice_on
 from preceptor.cli.installation import StepTime
 from preceptor.config.training import Training
+from preceptor.config.yaml_file import load_config
 from preceptor.execution.local import jobs_at_first
+from preceptor.study.config import StudyConfig
 from tests.commands import assert_refused, here
 from tests.datasets import squares
 
@@ -91,7 +93,11 @@ def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
         target = tmp_path / f"{name}.yaml"
         done = here("study", "init", manifest.with_name(name), "--to", target, *options)
         assert done.code == 0, done
-        assert yaml.safe_load(target.read_text())["ceiling"] is expected
+        written = load_config(target, StudyConfig)
+        assert written.ceiling is expected
+        # Permuted human maps of a part of the images would guide this part alone.
+        assert written.controls[:3] == ("shuffled", "centre", "pca")
+        assert ("shuffled_human" in written.controls) is expected
 
 
 def test_the_positive_class_of_study_init_is_the_one_with_maps(

@@ -287,6 +287,8 @@ def test_configs_are_frozen() -> None:
     ("values", "problem"),
     [
         ({"probe": "c"}, "probe c is not among the students"),
+        ({"plan": "full", "probe_alpha": 0.33}, "probe_alpha 0.33 is not among the settings"),
+        ({"controls": ["pca", "centre", "pca"]}, "controls has duplicate values"),
         ({"seeds": 2_000_000}, "2,000,000 is above the maximum of 1,000"),
         ({"committee": 1_000}, "committee"),
         ({"trust": "agreement"}, "set committee to 2 or more"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preceptor.config.yaml_text import YamlError, read_yaml
+from preceptor.config.yaml_text import YamlError, dump_yaml, literal, read_yaml
 
 
 def read(text: str) -> object:
@@ -146,3 +146,33 @@ def test_a_variable_is_a_value_whatever_it_holds(monkeypatch: pytest.MonkeyPatch
 def test_variables_that_are_not_set_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GONE", raising=False)
     assert read_yaml("a: '# ${GONE}'")[1] == {"GONE"}
+
+
+TEXTS = [
+    *("1e5", "5e3", ".5e3", "12E03", "1e-3", "1.", "+1", "1:30", "010", "0x1f", "0o17", "1_0"),
+    *("no", "off", "y", "~", "<<", "=", "null", ".nan", "NaN", "2026-11-28", "", "  a", "a: b"),
+    *("${X}", "$${X}", "$$${X}", "a${X}b${Y}", "$", "${", "${a b}", "é", "x # y", "'", "\n"),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_written_is_read_as_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X", "value")
+    values = {"key": text, "list": [text, {"a": text}], text: 1}
+    written = dump_yaml(literal(values))
+    assert read(written) == values
+    assert dump_yaml(literal(read(written))) == written
+
+
+def test_numbers_are_written_as_numbers() -> None:
+    values = {"a": 1e5, "b": 1e-5, "c": 10, "d": -0.5, "e": True, "f": None, "g": 1e300}
+    assert read(dump_yaml(values)) == values
+
+
+def test_a_variable_is_written_as_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X", "value")
+    assert read("a: ${X}\nb: $${X}\nc: '$${X}/${X}'") == {
+        "a": "value",
+        "b": "${X}",
+        "c": "${X}/value",
+    }

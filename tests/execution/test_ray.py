@@ -20,7 +20,8 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.executors import ExecutorOptions, probe_of
-from preceptor.execution.ray import RayExecutor, connect
+from preceptor.execution.ray import RayExecutor
+from preceptor.execution.ray_connection import connect
 from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
 from preceptor.maps.store import read_store
@@ -248,3 +249,28 @@ def test_on_gpus_a_process_does_one_step_and_ends(
         executor.close()
     assert len(holders) == len(steps)
     assert len(set(holders.values())) == len(steps)
+
+
+def test_a_study_on_gpus_waits_for_one_and_does_not_go_on_without(
+    file: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    while len(cluster.nodes) < 3:  # the last of which has a GPU, the others do not
+        cluster.add(gpus=int(len(cluster.nodes) == 2))
+    executor = RayExecutor(work, address=cluster.address)
+
+    def has_room(wanted: bool) -> bool:
+        until = time.monotonic() + 60
+        while bool(executor.free) != wanted and time.monotonic() < until:
+            time.sleep(0.2)
+        return bool(executor.free)
+
+    try:
+        assert executor.free
+        cluster.kill(cluster.nodes[-1])
+        assert not has_room(False)
+        cluster.add(gpus=1)
+        assert has_room(True)
+    finally:
+        executor.close()

@@ -17,6 +17,7 @@ from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler
 from preceptor.inference.shards import Shard
+from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish
 from preceptor.study.map_steps import map_steps
 from preceptor.study.plan import Plan
@@ -360,6 +361,35 @@ def test_a_damaged_step_is_told_of_and_done_again(tmp_path: Path, harm: str) -> 
     (line,) = found.lines
     assert line.startswith("damaged: a (")
     assert not (folder / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "run.json"])
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, name: str
+) -> None:
+    folder = done_before(tmp_path, plain_step("a"))
+    kept = tmp_path / "kept"
+    (folder / name).rename(kept)
+    (folder / name).symlink_to(name)  # a loop: the file is there, and reading it is an error
+    found = walked(tmp_path, [plain_step("a")], Scripted())
+    assert not found.executor.started
+    assert found.graph.failed["a"].reason.startswith(str(folder / name))
+    (folder / name).unlink()
+    kept.rename(folder / name)
+    found = walked(tmp_path, [plain_step("a")], Scripted())
+    assert found.watcher.of("a") == [("already_done",)]
+
+
+def test_the_record_of_a_damaged_step_is_left_to_the_process_that_computes_it(
+    tmp_path: Path,
+) -> None:
+    folder = done_before(tmp_path, plain_step("a"))
+    (folder / "scores.csv").write_text("another")
+    with lease(folder):
+        found = walked(tmp_path, [plain_step("a")], Scripted())
+    assert found.executor.started == ["a"]
+    assert not found.lines
+    assert (folder / "run.json").exists()
 
 
 def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from preceptor.config.training import Training
+from preceptor.data.manifest import Manifest
 from preceptor.driver import run_study
 from preceptor.errors import InputError
+from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
@@ -138,3 +140,40 @@ def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:
     finer["training"] = {"input_size": 96, "epochs": 1, "lr": 0.01}
     open_study(StudyConfig.model_validate(finer), tmp_path, run=True, report_to=lines.append)
     assert not any("half a cell" in line for line in lines)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_given_maps_of_other_images_are_refused_before_anything_is_trained(
+    tmp_path: Path, stored: bool
+) -> None:
+    manifest = squares(tmp_path / "data", size=(8, 8))
+    names = [f"other{place}.png" for place in range(3)]
+    own = Manifest.read(manifest).table
+    own = own[own["split"] == "train"]["name"].tolist()
+
+    def given(folder: Path, images: list[str]) -> Path:
+        if stored:
+            maps = np.ones((len(images), 2, 2), np.float16)
+            scores, classes = np.ones(len(images), np.float32), np.zeros(len(images), np.int32)
+            info = StoreInfo("a", "cam", "squash", 8, ("marked", "plain"), {})
+            paths = np.array(images, object)
+            write_store(folder, MapStore(info, paths, maps, classes, scores))
+        else:
+            for name in images:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.ones((2, 2), np.uint8)).save(folder / name)
+        return folder
+
+    def check(folder: Path) -> None:
+        config = study(manifest, maps={"masks": folder})
+        workspaces = Workspaces.of_study(config, tmp_path / "store")
+        check_study(config, workspaces, networks=False)
+
+    check(given(tmp_path / "one", [*names, own[0]]))
+    with pytest.raises(
+        InputError, match=r"maps\.masks: .* contains none of the \d+ training images"
+    ):
+        check(given(tmp_path / "none", names))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"maps\.masks: .* no map has the name of one"):
+        check(tmp_path / "empty")

@@ -14,7 +14,8 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.checksums import file_digest
-from preceptor.training.prepare import guided_rows, run_id, run_id_of
+from preceptor.runtime.result_folder import digest
+from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of
 from preceptor.training.run import build_untrained, train
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
@@ -111,3 +112,25 @@ def test_a_constant_alpha_is_the_same_run_as_none(manifest: Path, tmp_path: Path
     assert one.id == other.id
     for name in ("model/model.safetensors", "metrics.csv"):
         assert file_digest(one.folder / name) == file_digest(other.folder / name)
+
+
+def test_files_in_lists_and_mappings_of_arguments_count(tmp_path: Path) -> None:
+    file = tmp_path / "layers.json"
+
+    def digests(content: str) -> list[str]:
+        file.write_text(content)
+        name = str(file)
+        nested = ({"a": {"b": name}}, {"a": [1, name]}, {"a": [{"b": [name]}]})
+        return [files_digest(one) for one in ({"a": name}, *nested)]
+
+    one, other = digests("1"), digests("2")
+    assert all(one)
+    assert all(a != b for a, b in zip(one, other, strict=True))
+    assert len(set(one)) == len(one)
+    assert files_digest({"a": {"b": 1}, "c": ["text", {"d": None}]}) == ""
+
+
+def test_the_hash_of_a_file_named_directly_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    file = tmp_path / "layers.json"
+    file.write_text("1")
+    assert files_digest({"a": str(file), "b": 2}) == digest({"a": file_digest(file)})

@@ -22,6 +22,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.recommended import RECOMMENDED
 from preceptor.study.run_configs import plain_run
 from preceptor.study.stages import outline
 from preceptor.study.workspaces import Workspaces
@@ -52,6 +53,7 @@ mapper: {mapper}               # needs two classes, and maps of the positive one
 # teacher_alphas: [0.5, 0.1]
 # annotated: 200           # use only this number (or fraction) of the annotated images
 ceiling: {ceiling}              # false, unless all training images are annotated
+{controls_line}
 saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
 # guide_classes: [{marked}]   # classes with guidance
 selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
@@ -137,6 +139,7 @@ def write_study_file(
         "positive_line": _positive_line(manifest, positive),
         "marked": _quoted(positive or min(_classes_with_maps(manifest) or manifest.classes)),
         "ceiling": "true" if _ceiling_is_possible(manifest) else "false",
+        "controls_line": _controls_line(manifest),
         "mapper": "true" if _mapper_is_possible(manifest, positive) else "false",
         "primary": _quoted(manifest.eval_splits("test")[0]),
         "backbone": _quoted(backbone),
@@ -210,6 +213,18 @@ def _mapper_is_possible(manifest: Manifest, positive: str | None) -> bool:
 def _ceiling_is_possible(manifest: Manifest) -> bool:
     """Whether all training images are annotated."""
     return bool(manifest.annotated_mask[manifest.train_mask].all())
+
+
+def _controls_line(manifest: Manifest) -> str:
+    """Line of the study file that has the controls, without those that guide too few images."""
+    every = RECOMMENDED["controls"]
+    if _ceiling_is_possible(manifest):
+        return f"# controls: [{', '.join(every)}]"
+    fewer = [name for name in every if name != "shuffled_human"]
+    return (
+        f"controls: [{', '.join(fewer)}]   # without shuffled_human, which would guide\n"
+        "                           # the annotated images only"
+    )
 
 
 def _quoted(word: str) -> str:

@@ -9,12 +9,11 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from preceptor.config.paths import PathContext
 from preceptor.config.settings import Settings
-from preceptor.config.yaml_text import YamlError, read_yaml
+from preceptor.config.yaml_text import YamlError, dump_yaml, literal, read_yaml
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -269,5 +268,5 @@ def _places(
 
 
 def dump_config(config: Settings) -> str:
-    """Resolved config as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """Resolved config as YAML, which `load_config` reads as the same config."""
+    return dump_yaml(literal(config.model_dump(mode="json")))

@@ -10,10 +10,10 @@ import yaml
 from yaml.reader import ReaderError
 
 _MERGE = "tag:yaml.org,2002:merge"
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_VARIABLE = re.compile(r"(\$?)\$\{(\w+)\}")  # with another dollar, the text itself
 # Placeholder of a variable during parsing, since its value may contain comments, keys or line ends
 # of YAML.
-_PLACE = re.compile("\ue000(\\w+)\ue001")
+_PLACE = re.compile("\ue000(\\$?)(\\w+)\ue001")
 
 
 class YamlError(ValueError):
@@ -29,7 +29,8 @@ def read_yaml(text: str) -> tuple[Any, set[str]]:
     of JSON.
 
     Args:
-        text: YAML text, whose values may contain `${VARIABLES}` of the environment.
+        text: YAML text, whose values may contain `${VARIABLES}` of the environment; `$${NAME}` is
+            the text `${NAME}`.
 
     Returns:
         The values, and the names of unset variables.
@@ -42,7 +43,7 @@ def read_yaml(text: str) -> tuple[Any, set[str]]:
         ({'lr': 0.001}, set())
     """
     try:
-        loader = _Loader(_VARIABLE.sub("\ue000\\1\ue001", text))
+        loader = _Loader(_VARIABLE.sub("\ue000\\1\\2\ue001", text))
         return loader.get_single_data(), loader.unset
     except (yaml.YAMLError, ValueError) as error:
         raise YamlError(_reason(error, text)) from error
@@ -74,9 +75,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _variable(self, found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            self.unset.add(found[1])
-        return os.environ.get(found[1], "")
+        escaped, name = found.groups()
+        if escaped:
+            return f"${{{name}}}"
+        if name not in os.environ:
+            self.unset.add(name)
+        return os.environ.get(name, "")
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -156,6 +160,39 @@ for _tag in ("null", "bool", "int", "float", "str", "seq", "map"):
     )
 _Loader.add_constructor("tag:yaml.org,2002:unclear", _Loader.construct_unclear)
 _Loader.add_constructor(None, yaml.SafeLoader.yaml_constructors[None])
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML dumper that quotes each string which `read_yaml` or YAML 1.1 reads as another type."""
+
+
+for _first, _several in _Loader.yaml_implicit_resolvers.items():
+    for _tag, _form in _several:
+        _Dumper.add_implicit_resolver(_tag, _form, [_first])
+
+
+def dump_yaml(values: Any) -> str:
+    """YAML text of values, in which `${NAME}` stays a variable; see `literal`.
+
+    Example:
+        >>> dump_yaml({"positive": "1e5", "lr": 1e-5})
+        "positive: '1e5'\\nlr: 1.0e-05\\n"
+    """
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def literal(values: Any) -> Any:
+    """Values whose texts `${NAME}` are read back as they are, and not as variables.
+
+    Example:
+        >>> literal(["${HOME}", 1])
+        ['$${HOME}', 1]
+    """
+    if isinstance(values, dict):
+        return {literal(key): literal(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [literal(value) for value in values]
+    return _VARIABLE.sub(r"$\g<0>", values) if isinstance(values, str) else values
 
 
 def _reason(error: Exception, text: str) -> str:

@@ -40,6 +40,7 @@ from preceptor.study.steps import (
     Step,
     Train,
 )
+from preceptor.study.used_weights import joined_weights, used_weights
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
@@ -140,8 +141,7 @@ def drop_shards(step: Step, store: Path) -> None:
     """Remove remaining shards of a finished map store."""
     if isinstance(step.work, JoinMaps):
         for place in range(len(step.work.shards)):
-            folder = store / STEP_FOLDERS["shard"] / shard_id(step.id, place)
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(_shard_folder(store, step.id, place), ignore_errors=True)
 
 
 def _trained(folder: Path, config: RunConfig) -> GuidedModel:
@@ -160,6 +160,7 @@ def _trained(folder: Path, config: RunConfig) -> GuidedModel:
 def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     """Make the maps of one shard; for validation images, only their agreement with human maps."""
     workspace = workspaces.at(work.config.manifest)
+    weights = used_weights(store, [work.run] if work.model is None else [])
     model = _trained(work.model or _run_folder(store, work.run) / "model", work.config)
     if work.model is not None and model_digest(model) != work.run:
         raise InputError(
@@ -167,7 +168,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         )
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
-    record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
+    record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)} | weights
     if work.shard.agreement:
         found = map_correlations(
             model,
@@ -201,13 +202,14 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     """Join shards to a map store."""
     made, metrics, seconds = join_shards(identity, work, store)
     write_store(folder, made)
+    shards = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
     record: dict[str, Any] = {
         "kind": "maps",
         "teacher": made.info.teacher,
         "images": len(made.paths),
         "shards": len(work.shards),
         "seconds": seconds,
-    }
+    } | joined_weights(map(read_record, shards))
     if metrics:
         record["metrics"] = metrics
     return record | maps_record(made)
@@ -231,7 +233,7 @@ def join_shards(
     correlations: dict[str, list[float]] = {}
     seconds = 0.0
     for place, shard in enumerate(work.shards):
-        folder = store / STEP_FOLDERS["shard"] / shard_id(identity, place)
+        folder = _shard_folder(store, identity, place)
         record = read_record(folder)
         seconds += record["seconds"]
         if shard.agreement:
@@ -250,18 +252,26 @@ def _run_folder(store: Path, run: str) -> Path:
     return store / STEP_FOLDERS["train"] / run
 
 
+def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
+    return store / STEP_FOLDERS["shard"] / shard_id(joined_id, place)
+
+
 def _average(work: AverageMaps, store: Path, folder: Path) -> dict[str, Any]:
     """Mean of the normalized maps of several Teachers on one grid."""
     maps = store / STEP_FOLDERS["maps"]
-    made = mean_store([read_store(maps / identity) for identity in work.stores])
+    stores = [maps / identity for identity in work.stores]
+    made = mean_store([read_store(one) for one in stores])
     write_store(folder, made)
-    return {"kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
+    record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
+    return record | joined_weights(map(read_record, stores))
 
 
 def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     workspace = workspaces.at(work.config.manifest)
+    record: dict[str, Any] = {"kind": "evaluation", "run": work.run}
+    record |= used_weights(store, [work.run])
     model = _trained(_run_folder(store, work.run) / "model", work.config)
     rows = workspace.split_rows("test")
     frame = score_frame(model, workspace, rows, work.config.training.cache)
     frame.to_parquet(folder / "scores.parquet", index=False)
-    return {"kind": "evaluation", "run": work.run, "images": len(frame)}
+    return record | {"images": len(frame)}

@@ -8,9 +8,7 @@ machine: a training from its last epoch, map making from its last shard.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +16,6 @@ from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
@@ -26,6 +23,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_reason, log_of
 from preceptor.execution.gpu_sharing import GpuPacking
+from preceptor.execution.ray_connection import connect, imported_ray
 from preceptor.execution.ray_mailbox import Mailbox
 from preceptor.execution.ray_task import do, measure
 from preceptor.runtime.watchdog import hung
@@ -36,8 +34,6 @@ from preceptor.study.workspaces import Workspaces
 LOST_RETRIES = 3
 # Seconds between two queries of the machines of the cluster.
 LOOK = 2.0
-# Seconds within which a machine must answer.
-_REACHED_WITHIN = 10.0
 # Seconds until a lost mailbox is replaced.
 AGAIN = 0.5
 # Queued steps per slot of the cluster: no slot is idle while the next step is chosen, and
@@ -70,7 +66,7 @@ class RayExecutor:
         runs_per_gpu: int | None = None,
         address: str | None = None,
     ) -> None:
-        self._ray = ray = _imported()
+        self._ray = ray = imported_ray()
         self._context, self._jobs = context, jobs
         self._ours = not ray.is_initialized()
         if self._ours:
@@ -249,13 +245,17 @@ class RayExecutor:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _count_slots(self) -> int:
-        """Number of concurrent steps on all machines; updates the number of GPUs."""
+        """Number of concurrent steps on all machines; updates the number of GPUs.
+
+        A study that has begun on GPUs does not go on without: while no machine has one, there is
+        no room for a step.
+        """
         self._looked = time.monotonic()
         self._slots = 0
         nodes = self._nodes()
         with_gpus = [node for node in nodes if node.get("GPU")]
-        self._gpu = self._context.device != "cpu" and bool(with_gpus)
-        if self._gpu:  # limited by the cores per GPU of the smallest machine
+        self._gpu = self._gpu or (self._context.device != "cpu" and bool(with_gpus))
+        if with_gpus and self._gpu:  # limited by the cores per GPU of the smallest machine
             cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
             self.packing.most = max(1, int(cores // self._context.threads))
         for node in nodes:
@@ -296,55 +296,3 @@ class RayProbe:
         for line in lines:
             tell(line)
         return speed
-
-
-def _imported() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    return ray
-
-
-def _check_reachable(where: str) -> None:
-    """Check that something listens at an address with a port; Ray itself waits for many minutes.
-
-    Raises:
-        InputError: Nothing does.
-    """
-    parts = urlsplit(where if "://" in where else f"//{where}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InputError(f"--address {where}: {error}; write HOST:PORT or auto") from error
-    if host is None or port is None:  # such as auto
-        return
-    try:
-        socket.create_connection((host, port), timeout=_REACHED_WITHIN).close()
-    except OSError as error:
-        told = error.strerror or str(error)
-        raise InputError(
-            f"--address {where}: no Ray cluster there ({told}); start one with `ray start --head`"
-        ) from error
-
-
-def connect(ray: Any, address: str | None) -> None:
-    """Connect to a cluster, or start a local Ray instance."""
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_reachable(where)
-    try:
-        ray.init(
-            address=where,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({"include_dashboard": False} if where == "local" else {}),
-        )
-    except (
-        Exception
-    ) as error:  # Ray raises plain exceptions as well, for example on a timeout at its start
-        told = " ".join(str(error).split())[:200]
-        if where == "local":
-            raise RunFailedError(f"Ray could not be started on this machine ({told})") from error
-        raise InputError(
-            f"--address {where}: no Ray cluster there ({told}); start one with `ray start --head`"
-        ) from error

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from preceptor.errors import HeldError, PreceptorError
 from preceptor.execution.events import Event, Executor
 from preceptor.execution.failure_log import keep_error
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import drop_shards
+from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import damaged_files, is_finished
 from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Select, Step
+from preceptor.study.used_weights import trained_again
 
 RETRY = 2.0  # seconds after which a step that another process is computing is tried again
 
@@ -117,6 +120,9 @@ class Scheduler:
         except OSError as error:
             self._fail(step, f"{error.filename or step.id}: {error.strerror or error}")
             return
+        except PreceptorError as error:  # of a file system without leases
+            self._fail(step, str(error))
+            return
         if done:
             self.graph.finish(step.id)
             self.observer.already_done(step)
@@ -163,11 +169,11 @@ class Scheduler:
         """Whether a step is done although a step that it needs has failed."""
         try:
             return not isinstance(step.work, Select) and self._is_done(step)
-        except OSError:
+        except (OSError, PreceptorError):
             return False
 
     def _is_done(self, step: Step) -> bool:
-        """Whether the result of a step exists and is intact; a damaged one is computed again.
+        """Whether the result of a step exists, is intact, and is that of the weights that are used.
 
         A shard is not needed if its map store is finished.
         """
@@ -181,10 +187,31 @@ class Scheduler:
         return intact
 
     def _is_intact(self, folder: Path) -> bool:
+        """Whether a folder has a result that can be used; another one is told of and given up."""
         if not is_finished(folder):
             return False
-        damaged = damaged_files(folder)
-        if damaged:
-            self.tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is computed again")
-            (folder / "run.json").unlink(missing_ok=True)
-        return not damaged
+        if not self._fault(folder):
+            return True
+        try:
+            with lease(folder, wait=0.0):
+                # Another process may have computed it again before the lease was taken.
+                if is_finished(folder):
+                    fault = self._fault(folder)
+                    if not fault:
+                        return True
+                    self.tell(fault)
+                    (folder / "run.json").unlink(missing_ok=True)
+        except HeldError:  # another process is computing it
+            pass
+        return False
+
+    def _fault(self, folder: Path) -> str:
+        """Why a finished result is computed again; "" for one that is used."""
+        if damaged := damaged_files(folder):
+            return f"damaged: {folder.name} ({', '.join(damaged)}); it is computed again"
+        if others := trained_again(folder, self.store):
+            return (
+                f"{folder.parent.name}/{folder.name}: made with other weights of {others[0]}, "
+                "which was trained again since; it is computed again"
+            )
+        return ""

@@ -119,11 +119,21 @@ class StudyStatus:
         self._foresee_again(graph)
         self._done_cost += step.cost
         self._left_cost -= self._costs.pop(step.id, 0.0)
-        elapsed = time.monotonic() - self._started
-        self.status.left = max(0.0, self._left_cost) * elapsed / max(self._done_cost, 1e-9)
+        self.status.left = self._time_left()
         self.count(graph)
-        left = f"about {self.status.left / 60:.0f} min left"
+        left = f"about {(self.status.left or 0) / 60:.0f} min left"
         return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
+
+    def already_done(self, step: Step, graph: Graph) -> None:
+        """A step had finished before, or was finished by another job with the same store.
+
+        The time left is that of all jobs: what another one has computed since the start counts.
+        """
+        if step.id in self._costs:
+            self._done_cost += step.cost
+            self._left_cost -= self._costs.pop(step.id)
+            self.status.left = self._time_left()
+            self.count(graph)
 
     def failed(self, step: Step, graph: Graph) -> None:
         """A step failed, and the steps that need it are blocked."""
@@ -141,6 +151,13 @@ class StudyStatus:
         if len(graph.failed) != len(self.status.failed):
             self.status.failed = dict(graph.failed)
         self._write()
+
+    def _time_left(self) -> float | None:
+        """Expected time in seconds; None before a step was finished."""
+        if not self._done_cost:
+            return None
+        elapsed = time.monotonic() - self._started
+        return max(0.0, self._left_cost) * elapsed / self._done_cost
 
     def _foresee(self) -> None:
         """Update the steps that are expected with the choices made so far."""

@@ -33,6 +33,8 @@ from preceptor.saliency.agreement import entropy
 CENTRE_SIDE = 32
 CENTRE_SIGMA = 0.25  # as a fraction of the image's side
 
+_NO_NAME = "no map has the name of one"
+
 UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
 
 
@@ -113,15 +115,39 @@ def place_maps(
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     if not is_store(path):
-        if is_finished(path):
-            teacher = path.parent.with_name("runs") / str(read_record(path).get("teacher"))
-            raise InputError(
-                f"maps: those of {path} were left out of an archive; remove this folder and that "
-                f"of its Teacher, {teacher}, and start again: both are computed anew"
-            )
+        _check_not_left_out(path)
         maps, index = _from_folder(path, names, scaled=scaled)
         return _over_whole_images(maps, index, source.trust)
     return _from_store(path, source.trust, names, images.sizes[rows])
+
+
+def check_matches(path: Path, names: NDArray[np.object_]) -> None:
+    """Check that a folder of maps or a map store has a map of an image; no map is decoded.
+
+    Args:
+        path: Folder.
+        names: (n,) names of the images.
+
+    Raises:
+        InputError: It has none, or it is not clear which one.
+    """
+    if is_store(path):
+        paths = read_store(path, columns=()).paths
+        if not set(paths) & set(names):
+            raise _no_store_match(path, names, paths)
+        return
+    _check_not_left_out(path)
+    if not any(map_files(path, names.tolist())):
+        raise _no_match(path, names, _NO_NAME)
+
+
+def _check_not_left_out(path: Path) -> None:
+    if is_finished(path):
+        teacher = path.parent.with_name("runs") / str(read_record(path).get("teacher"))
+        raise InputError(
+            f"maps: those of {path} were left out of an archive; remove this folder and that "
+            f"of its Teacher, {teacher}, and start again: both are computed anew"
+        )
 
 
 def _centred(count: int) -> PlacedMaps:
@@ -167,8 +193,7 @@ def _from_store(
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
     if not (found >= 0).any():
-        known = f"its first image is {_shown(store.paths)}" if place else "it has no map"
-        raise _no_match(path, names, known)
+        raise _no_store_match(path, names, store.paths)
     # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
     excluded = np.append(~store.settled, False)[found]
     found[excluded] = -1
@@ -182,6 +207,13 @@ def _from_store(
     regions = fit_boxes(sizes, store.info.fit, store.info.side)
     weights = trust_weights(trust, maps, scores, agreement)
     return PlacedMaps(maps, index, regions, weights, excluded)
+
+
+def _no_store_match(
+    path: Path, names: NDArray[np.object_], paths: NDArray[np.object_]
+) -> InputError:
+    known = f"its first image is {_shown(paths)}" if len(paths) else "it has no map"
+    return _no_match(path, names, known)
 
 
 def _no_match(path: Path, names: NDArray[np.object_], known: str) -> InputError:
@@ -210,7 +242,7 @@ def _from_folder(
             found = on_unit_square(decode_map(file))
             maps.append(found / max(float(found.max()), 1e-12) if scaled else found)
     if not maps:
-        raise _no_match(path, names, "no map has the name of one")
+        raise _no_match(path, names, _NO_NAME)
     return np.stack(maps), index
 
 

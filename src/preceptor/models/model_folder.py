@@ -32,7 +32,9 @@ from preceptor.runtime.result_folder import checksum, is_finished
 from preceptor.runtime.signatures import KeyPath, check_signature
 from preceptor.runtime.strict_json import strict_json
 
-MODEL_FILES = ("model.json", "model.safetensors")
+WEIGHTS = "model.safetensors"
+"""Weights in a model folder."""
+MODEL_FILES = ("model.json", WEIGHTS)
 """Files of a model folder that determine its predictions."""
 
 
@@ -41,8 +43,8 @@ def save_model(
 ) -> None:
     """Write a model folder: `model.safetensors`, `model.json` and their checksums."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tensors_to(folder / "model.safetensors"):
-        save_file(separate(model.backbone.state_dict()), folder / "model.safetensors")
+    with tensors_to(folder / WEIGHTS):
+        save_file(separate(model.backbone.state_dict()), folder / WEIGHTS)
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
     (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n", encoding="utf-8")
     write_checksums(folder, MODEL_FILES)
@@ -121,7 +123,7 @@ def load_own_model(
             values["module"] = ModuleParts(**values["module"])
         spec = ModelSpec(**values)
         model = _empty(spec, network)
-        model.backbone.load_state_dict(load_file(folder / "model.safetensors"))
+        model.backbone.load_state_dict(load_file(folder / WEIGHTS))
         check_trained(model)
         return model
     except InputError as error:

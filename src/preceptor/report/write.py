@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from preceptor.report.panel_files import PanelFile, write_panels
 from preceptor.report.panels import COUNT, Panels, make_panels
 from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
-from preceptor.results.best import write_best
+from preceptor.results.best import BestModel, write_best
 from preceptor.results.domain import Results
 from preceptor.results.ladder import ladder_table
 from preceptor.results.schema import CSV_FILES, LADDER
@@ -76,8 +75,11 @@ def write_results(
     findings = study_findings(study, found)
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
-    for name, text in csv_files(study, found).items():
+    tables = csv_files(study, found)
+    for name, text in tables.items():
         write_atomically(out / name, text)
+    for name in CSV_FILES.keys() - tables.keys():  # of an earlier config, such as one with a budget
+        (out / name).unlink(missing_ok=True)
     across = domain_table(found.domains)
     made = {name: domain_tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
     shown = {name: _tables(plan, made[name]) for name, plan in study.plans.items()}
@@ -91,18 +93,16 @@ def write_results(
     domains = domains_section(found, findings, across) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters, panels = [], dict[str, Panels | None]()
+    best: dict[str, BestModel] = {}
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
         if results.best is not None:
-            folder = out / "best" / keys[name]
-            folder.parent.mkdir(exist_ok=True)
-            with contextlib.suppress(
-                PreceptorError
-            ):  # its files were removed; the report mentions it
-                card = model_card(plan, results, made[name], words.verdict, results.best)
-                write_best(plan, results.best, folder, card)
+            run = plan.protocol.run_folder(results.best.run)
+            card = model_card(plan, results, made[name], words.verdict, results.best)
+            best[keys[name]] = BestModel(run, results.best.thresholds, card)
         panels[name], note = _panels(plan, results, COUNT // len(study.plans))
         chapters.append(chapter(plan, results, words, made[name], panels[name], note, keys[name]))
+    write_best(best, out / "best")
     panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation.operating_points import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
-from preceptor.models.model_folder import load_own_model, save_model
+from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import (
+    WEIGHTS,
+    check_model_files,
+    load_own_model,
+    save_model,
+)
 from preceptor.results.score_files import ScoreFiles
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import copy_folder, remove_folder, replacing
+from preceptor.runtime.result_folder import checksum
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
 
@@ -79,16 +88,56 @@ def worst_auc(
     )
 
 
-def write_best(plan: Plan, best: Best, folder: Path, card: str) -> None:
-    """Write the selected Student as a model folder with its card.
+@dataclass(frozen=True)
+class BestModel:
+    """Selected Student of a domain as it is written.
 
     Args:
-        plan: Plan of one domain.
-        best: Selected Student.
-        folder: Model folder; an existing one is replaced atomically.
+        run: Run folder.
+        thresholds: Thresholds by rule.
         card: Text of the README.
     """
-    model = load_own_model(plan.protocol.run_folder(best.run) / "model")
+
+    run: Path
+    thresholds: dict[str, float]
+    card: str
+
+
+def write_best(chosen: Mapping[str, BestModel], folder: Path) -> None:
+    """Write the selected Students as model folders with their cards.
+
+    The folder is replaced as a whole: a model of an earlier config must not stay beside the results
+    of another one. If the weights of a Student were removed from its run folder, the model that the
+    folder has is kept if it has the weights of that run. Without any model the folder is removed.
+
+    Args:
+        chosen: Student by its folder in `folder`; "" = `folder` itself.
+        folder: Folder of the models.
+    """
+    models: dict[str, GuidedModel | Path] = {}
+    for name, one in chosen.items():
+        try:
+            models[name] = load_own_model(one.run / "model")
+        except PreceptorError:
+            if _has_weights_of(folder / name, one.run):
+                models[name] = folder / name
+    if not models:
+        remove_folder(folder)
+        return
     with replacing(folder) as partial:
-        save_model(model, partial, best.thresholds)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        partial.mkdir()
+        for name, model in models.items():
+            if isinstance(model, Path):
+                copy_folder(model, partial / name)
+            else:
+                save_model(model, partial / name, chosen[name].thresholds)
+            (partial / name / "README.md").write_text(chosen[name].card, encoding="utf-8")
+
+
+def _has_weights_of(folder: Path, run: Path) -> bool:
+    """Whether a model folder has the weights that a run was finished with."""
+    try:
+        wanted = checksum(run, f"model/{WEIGHTS}")
+        return bool(wanted) and check_model_files(folder)[WEIGHTS] == wanted
+    except InputError:
+        return False

@@ -251,7 +251,7 @@ def _teacher_pairs(plan: Plan) -> list[Pair]:
     """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
     and CAMs (saliency)."""
     study, teachers = plan.protocol.study, teachers_of(plan.protocol.study)
-    backbone, setting = study.probe_backbone, study.probe_settings[0]
+    backbone, setting = study.probe_backbone, study.probe_setting
     pairs = []
     for one, other in product(teachers, teachers):
         if one.kind == "given" or one.name != other.name:

@@ -10,6 +10,7 @@ from preceptor.runtime.result_folder import is_finished, read_scores
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.steps import Arm, Member
+from preceptor.study.used_weights import trained_again
 
 
 class ScoreFiles:
@@ -32,8 +33,12 @@ class ScoreFiles:
         return self._read(protocol.run_folder(member.run))
 
     def test(self, protocol: Protocol, member: Member) -> pd.DataFrame | None:
-        """Scores of the test sets; None if they have not been evaluated."""
-        return self._read(protocol.evaluation_folder(protocol.evaluation_id(member)))
+        """Scores of the test sets; None if the weights of the run have not been evaluated."""
+        folder = protocol.evaluation_folder(protocol.evaluation_id(member))
+        known = folder in self._tables or not is_finished(folder)
+        if not known and trained_again(folder, protocol.store):
+            self._tables[folder] = None
+        return self._read(folder)
 
     def tests_of(self, plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
         """Scores of an arm on the test sets by seed; seeds without an evaluation are omitted."""

@@ -38,11 +38,14 @@ def file_digest(path: Path) -> str:
 
 
 def files_that_differ(folder: Path, checksums: Mapping[str, Any]) -> list[str]:
-    """Files that are missing, unreadable, or do not match their checksums.
+    """Files that are missing or do not match their checksums.
 
     Args:
         folder: Folder of the files.
         checksums: Checksum of each file, by its path from the folder.
+
+    Raises:
+        OSError: A file cannot be read; nothing is known of its content.
     """
     return [name for name, checksum in checksums.items() if not _is(folder / name, checksum)]
 
@@ -50,7 +53,7 @@ def files_that_differ(folder: Path, checksums: Mapping[str, Any]) -> list[str]:
 def _is(path: Path, checksum: Any) -> bool:
     try:
         return file_digest(path) == str(checksum)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
 
 

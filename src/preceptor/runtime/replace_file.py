@@ -98,13 +98,13 @@ def _replace_folder(path: Path, new: Path) -> None:
         with contextlib.suppress(OSError):
             old.rename(path)
         if path.exists():  # another process has taken the name, or it is the old folder again
-            _remove(old)
+            remove_folder(old)
         raise
-    _remove(old)
+    remove_folder(old)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder, or a link to one."""
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, or a link to one, if there is one."""
     if folder.is_symlink():
         folder.unlink()
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,16 @@ def digest(value: Any) -> str:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder contains the finished result of a run or another step."""
-    return (folder / "run.json").is_file()
+    """Whether a folder contains the finished result of a run or another step.
+
+    Raises:
+        OSError: The disk does not answer.
+    """
+    # Not Path.is_file, which is False after any error in newer versions of Python.
+    try:
+        return stat.S_ISREG((folder / "run.json").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
@@ -61,10 +70,14 @@ def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Files of a finished run that are missing, unreadable, or do not match their checksums."""
+    """Files of a finished run that are missing or do not match their checksums.
+
+    Raises:
+        OSError: A file cannot be read; nothing is known of its content.
+    """
     try:
         files = dict(read_record(folder)["files"])
-    except (OSError, InputError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, InputError, KeyError, TypeError, ValueError):
         return ["run.json"]
     return files_that_differ(folder, files)
 

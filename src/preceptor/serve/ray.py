@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import InputError, RunFailedError, reason
-from preceptor.execution.ray import connect
+from preceptor.execution.ray_connection import connect
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.signal_handlers import handling
 from preceptor.serve.engine import all_or_none

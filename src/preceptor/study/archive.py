@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from preceptor.config.yaml_file import load_config
+from preceptor.config.yaml_text import dump_yaml
 from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import SCORES, is_finished, read_record, write_atomically
@@ -95,8 +96,7 @@ def _copy(
             str(study.manifest_of(seed)): manifest.replace("{seed}", str(seed))
             for seed in study.seed_list
         }
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_atomically(out / "study.yaml", text)
+    write_atomically(out / "study.yaml", dump_yaml(values))
     for pattern in _TABLES:
         for table in sorted(folder.glob(pattern)):
             shutil.copyfile(table, out / table.name)

@@ -11,6 +11,7 @@ from preceptor.data.complete_sets import primary_problems, selection_problems
 from preceptor.data.marks import small_marks
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.maps.placed_maps import check_matches
 from preceptor.maps.principal_components import too_few_for_components
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
@@ -166,6 +167,15 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
     for name, path in study.maps.items():
         if not path.is_dir():
             yield f"maps.{name}: {path} is not a folder"
+            continue
+        for seed in study.seed_list if study.draws else study.seed_list[:1]:
+            workspace = workspaces.of(seed)
+            names = workspace.manifest.table.loc[workspace.train_mask, "name"]
+            try:
+                check_matches(path, names.to_numpy(object))
+            except InputError as error:
+                yield f"maps.{name}: {str(error).removeprefix('maps: ')}"
+                break
     every = study.annotated_per_seed or study.draws
     for seed in study.seed_list if every else study.seed_list[:1]:
         workspace = workspaces.of(seed)

@@ -20,9 +20,12 @@ from preceptor.evaluation.terms import Field as TermsField
 from preceptor.study.alphas import PAPER_ALPHA, Alpha, default_alphas
 from preceptor.study.config_problems import (
     backbone_problems,
+    dfr_problems,
     duplicate_problems,
     guidance_problems,
+    mapper_problems,
     name_problems,
+    probe_problems,
     saliency_problems,
     variant_problems,
 )
@@ -86,6 +89,8 @@ class StudyConfig(GuidanceConfig):
             (all combinations).
         probe: Student backbone of stage 1; None = the first.
         probe_alpha: α of the probe Student; None = 0.1 if in the grid, else the first of the grid.
+            With the plan full, probe and probe_alpha (None = the first of the grid) name the
+            Students by which Teachers are compared (RQ1).
         selection: highest (AUC on the worst validation set), or the rule that breaks ties between
             statistically equal configurations: guided (agreement with human maps of validation
             images) or val_auc (the smaller α).
@@ -183,20 +188,10 @@ class StudyConfig(GuidanceConfig):
         if (self.manifest is None) == (not self.domains):
             wrong.append("exactly one of manifest and domains is needed; set one of them")
         wrong += name_problems("domains", self.domains)
-        if self.probe is not None and self.probe not in self.students:
-            wrong.append(f"probe {self.probe} is not among the students; name one of them")
-        if self.mapper is not None and self.positive is None and self.manifest is not None:
-            wrong.append(
-                "mapper needs two classes and `positive`, the class with marks; add it, or set "
-                "mapper: false"
-            )
-        if ("dfr" in self.controls) != (self.dfr_set is not None):
-            wrong.append(
-                "controls: dfr and dfr_set, the validation set on which it trains the last layer, "
-                "need each other; add the missing one, or remove both"
-            )
-        if "dfr" in self.controls and self.mean_setting is None:
-            wrong.append("controls: dfr needs pool: mean, in training or a way of guiding")
+        wrong += probe_problems(self.students, self.probe, self.probe_setting, self.probe_settings)
+        if self.mapper is not None and self.manifest is not None:
+            wrong += mapper_problems(self.positive)
+        wrong += dfr_problems(self.controls, self.dfr_set, self.mean_setting)
         wrong += guidance_problems(self.guidances, self.training)
         wrong += variant_problems(self.variants, self.training, self.guiding)
         wrong += duplicate_problems(
@@ -207,6 +202,7 @@ class StudyConfig(GuidanceConfig):
                 "alphas": self.alpha_grid,
                 "teacher_alphas": self.teacher_alphas,
                 "saliency": self.saliency,
+                "controls": self.controls,
                 "budget": self.budget or (),
             }
             | {f"guidances.{name}.alphas": way.alphas or () for name, way in self.guidances.items()}
@@ -327,22 +323,26 @@ class StudyConfig(GuidanceConfig):
 
     @property
     def probe_backbone(self) -> str:
-        """Student backbone of stage 1."""
+        """Backbone of the Students by which Teachers are compared (RQ1)."""
         return self.probe or self.students[0]
+
+    @property
+    def probe_setting(self) -> Setting:
+        """Setting of the Students by which Teachers are compared; in stage 1 the only one."""
+        if self.plan == "full" and self.probe_alpha is None:
+            return self.settings[0]
+        return Setting(self.stage_one_alpha, self.first_guidance)
 
     @property
     def stage_one_alpha(self) -> float:
         """α of the probe Student."""
-        if self.probe_alpha is not None:
-            return self.probe_alpha
-        return probe_alpha(self.settings, self.first_guidance)
+        own = self.probe_alpha
+        return probe_alpha(self.settings, self.first_guidance) if own is None else own
 
     @property
     def probe_settings(self) -> tuple[Setting, ...]:
         """Settings of the Students among which a Teacher is selected."""
-        if self.plan == "full":
-            return self.settings
-        return (Setting(self.stage_one_alpha, self.first_guidance),)
+        return self.settings if self.plan == "full" else (self.probe_setting,)
 
     @property
     def backbone_names(self) -> tuple[str, ...]:

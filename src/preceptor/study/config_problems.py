@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from preceptor.config.training import Training
 from preceptor.study.options import Guidance, GuidanceConfig, Variant
+from preceptor.study.setting import Setting
 
 _NAME = r"[^\W_][\w .-]*"  # of a domain or a way of guiding
 
@@ -64,6 +65,63 @@ def variant_problems(
             Training.model_validate(variant.training(training).model_dump())
         except ValueError as error:
             wrong.append(f"variants.{name}: {_first_line(error)}")
+    return wrong
+
+
+def probe_problems(
+    students: Sequence[str], probe: str | None, setting: Setting, trained: Sequence[Setting]
+) -> list[str]:
+    """Probe Students that are not trained.
+
+    Args:
+        students: Student backbones.
+        probe: Backbone of the probe Students; None = the first.
+        setting: Setting of the probe Students.
+        trained: Settings of the Students among which a Teacher is selected.
+    """
+    wrong = []
+    if probe is not None and probe not in students:
+        wrong.append(f"probe {probe} is not among the students; name one of them")
+    if setting not in trained:
+        wrong.append(
+            f"probe_alpha {setting.alpha:g} is not among the settings of the Students, which are "
+            "all that plan: full trains; name an α of the first grid"
+        )
+    return wrong
+
+
+def mapper_problems(positive: str | None) -> list[str]:
+    """Settings that the Teacher mapper lacks.
+
+    Args:
+        positive: Class of the score; None = none.
+    """
+    if positive is not None:
+        return []
+    return [
+        "mapper needs two classes and `positive`, the class with marks; add it, or set "
+        "mapper: false"
+    ]
+
+
+def dfr_problems(
+    controls: Sequence[str], dfr_set: str | None, mean_setting: Setting | None
+) -> list[str]:
+    """Settings that the control dfr lacks, or that are given without it.
+
+    Args:
+        controls: Controls of the study.
+        dfr_set: Validation set of the control.
+        mean_setting: Setting without guidance whose pooling is the mean.
+    """
+    wrong = []
+    if ("dfr" in controls) != (dfr_set is not None):
+        wrong.append(
+            "controls: dfr and dfr_set, the validation set on which it trains the last layer, "
+            "need each other; add the missing one, or remove both"
+        )
+    if "dfr" in controls and mean_setting is None:
+        wrong.append("controls: dfr needs pool: mean, in training or a way of guiding")
     return wrong
 
 

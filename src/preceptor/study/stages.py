@@ -178,10 +178,9 @@ def _probes(plan: Plan) -> list[tuple[str, Setting]]:
 
 def _probe_chains(plan: Plan) -> list[list[Step]]:
     """The probe Students of every Teacher and seed, each after the steps that make its maps."""
-    protocol = plan.protocol
-    backbone, setting = _probes(plan)[0]
+    protocol, study = plan.protocol, plan.protocol.study
     return [
-        student_run(protocol, teacher, backbone, setting, seed)
+        student_run(protocol, teacher, study.probe_backbone, study.probe_setting, seed)
         for teacher in teachers_of(protocol.study)
         for seed in protocol.study.first_seeds
     ]

@@ -7,7 +7,7 @@ the run uses, and of NUMERICS.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,25 @@ def folder_digest(folder: Path, word: str, files: FileHashes) -> str:
 
 
 def files_digest(arguments: Mapping[str, Any]) -> str:
-    """Hash of the files named in arguments; "" without any."""
+    """Hash of the files named in arguments, also in lists and mappings; "" without any."""
     named = {
-        key: file_digest(Path(value))
-        for key, value in arguments.items()
+        place: file_digest(Path(value))
+        for place, value in _flat(arguments)
         # Not Path.is_file, which raises on a text that is too long to be a name.
         if isinstance(value, str | Path) and os.path.isfile(value)  # noqa: PTH113
     }
     return digest(named) if named else ""
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Values with their keys, joined by dots; an element of a list has its number."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif isinstance(value, list | tuple):
+            yield from _flat({str(place): one for place, one in enumerate(value)}, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def build(workspace: Workspace, config: RunConfig) -> GuidedModel:

@@ -1,0 +1,123 @@
+"""Which files a report has after the study has changed: none of an earlier config is left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import check_model_files, load_model, save_model
+from preceptor.report.write import WrittenReport, write_results
+from preceptor.results import read
+from preceptor.runtime.result_folder import checksum
+from preceptor.study.config import StudyConfig
+from preceptor.study.study_plan import StudyPlan
+from preceptor.study_folder import read_study
+from tests.datasets import squares
+from tests.report.conftest import effect
+from tests.studies import study, write_down
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two manifests and an untrained model."""
+    folder = tmp_path_factory.mktemp("data")
+    squares(folder / "a", size=(8, 8))
+    squares(folder / "b", size=(8, 8))
+    arguments = {"output_stride": 8}
+    model = build_model(
+        "test_byobnet",
+        ["marked", "plain"],
+        input_size=32,
+        positive="marked",
+        backbone_args=arguments,
+    )
+    save_model(model, folder / "model")
+    return folder
+
+
+def reported(config: StudyConfig, data: Path, out: Path) -> tuple[StudyPlan, WrittenReport]:
+    """A study whose results are written down, and its report."""
+    made = read_study(config, out)
+    write_down(made, effect, data / "model")
+    return made, write_results(made, out, {})
+
+
+def of_two(data: Path) -> StudyConfig:
+    """The study of one domain, on two."""
+    plain = study(data / "a" / "manifest.csv")
+    values: dict[str, Any] = plain.model_dump(mode="json", exclude={"manifest", "primary"})
+    domains = {
+        name: {"manifest": str(data / name / "manifest.csv"), "primary": "test-unseen"}
+        for name in ("a", "b")
+    }
+    return parse_config(values | {"domains": domains}, StudyConfig)
+
+
+def names(folder: Path) -> set[str]:
+    return {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
+
+
+def test_tables_that_the_study_no_longer_has_are_removed(data: Path, tmp_path: Path) -> None:
+    manifest = data / "a" / "manifest.csv"
+    _, before = reported(study(manifest, budget=(4, 8)), data, tmp_path)
+    assert "budget.csv" in before.files
+    assert len(read(tmp_path).budget)
+    _, after = reported(study(manifest), data, tmp_path)
+    assert set(before.files) - set(after.files) == {"budget.csv"}
+    assert not len(read(tmp_path).budget)
+    assert "budget.csv" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_models_of_one_domain_and_of_several_are_never_together(
+    data: Path, tmp_path: Path
+) -> None:
+    one = study(data / "a" / "manifest.csv")
+    _, single = reported(one, data, tmp_path)
+    files = names(tmp_path / "best")
+    assert "domains.csv" not in single.files
+    _, several = reported(of_two(data), data, tmp_path)
+    assert "domains.csv" in several.files
+    assert names(tmp_path / "best") == {f"{name}/{file}" for name in "ab" for file in files}
+    _, single = reported(one, data, tmp_path)
+    assert names(tmp_path / "best") == files
+    assert "domains.csv" not in single.files
+
+
+def test_the_model_of_an_earlier_study_is_removed(data: Path, tmp_path: Path) -> None:
+    manifest = data / "a" / "manifest.csv"
+    reported(study(manifest), data, tmp_path)
+    assert (tmp_path / "best" / "model.json").exists()
+    other = read_study(study(manifest, seeds=(7, 8)), tmp_path)
+    other.start()
+    written = write_results(other, tmp_path, {})
+    assert not (tmp_path / "best").exists()
+    assert "best/" not in written.files
+    assert "best/" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_model_is_kept_without_the_weights_of_its_own_run_alone(
+    data: Path, tmp_path: Path
+) -> None:
+    config = study(data / "a" / "manifest.csv")
+    made, _ = reported(config, data, tmp_path)
+    best = tmp_path / "best"
+    before = {name: (best / name).read_bytes() for name in names(best)}
+    own = check_model_files(best)["model.safetensors"]
+    runs = list((tmp_path / "store" / "runs").iterdir())
+    assert all(checksum(run, "model/model.safetensors") == own for run in runs)
+    for run in runs:
+        shutil.rmtree(run / "model")
+    write_results(made, tmp_path, {})
+    assert {name: (best / name).read_bytes() for name in names(best)} == before
+
+    other = load_model(data / "model")
+    for weights in other.backbone.parameters():
+        weights.data.add_(1.0)
+    save_model(other, best)
+    write_results(made, tmp_path, {})
+    assert not best.exists()
