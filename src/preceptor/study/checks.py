@@ -170,9 +170,9 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             continue
         for seed in study.seed_list if study.draws else study.seed_list[:1]:
             workspace = workspaces.of(seed)
-            images = workspace.manifest.table.loc[workspace.train_mask, "name"]
+            known = workspace.manifest.table.loc[workspace.train_mask, "name"]
             try:
-                check_matches(path, images.to_numpy(object))
+                check_matches(path, known.to_numpy(object))
             except InputError as error:
                 yield f"maps.{name}: {str(error).removeprefix('maps: ')}"
                 break
