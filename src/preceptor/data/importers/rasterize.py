@@ -114,7 +114,8 @@ def soften(pixels: Pixels, spread: float) -> Pixels:
     if not pixels.any():
         return pixels
     blurred = ndimage.gaussian_filter(pixels.astype(np.float32), spread, mode="constant")
-    return np.rint(blurred * (int(pixels.max()) / blurred.max())).astype(np.uint8)
+    scaled: Pixels = np.rint(blurred * (int(pixels.max()) / blurred.max())).astype(np.uint8)
+    return scaled
 
 
 def fill(shapes: Sequence[Shape], width: int, height: int, options: RasterOptions) -> Pixels:
