@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -17,13 +18,19 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_python_of_the_documents_runs(block: str) -> None:
+def test_python_of_the_documents_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where it writes its files
     exec(compile(block, "document", "exec"), {})
 
 
 @pytest.mark.parametrize("block", [one for one in BLOCKS if "resnet50" in str(one.values[0])])
-def test_it_runs_with_a_small_network(block: str) -> None:
+def test_it_runs_with_a_small_network(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `make test` has of blocks with a large network: the calls and their shapes."""
+    monkeypatch.chdir(tmp_path)
     exec(compile(block.replace('"resnet50"', '"test_resnet"'), "document", "exec"), {})
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.config.yaml_file import dump_config
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.runtime.leases import DEAD_AFTER, Holder
 from preceptor.study.planned_runs import read_planned_runs
 from preceptor.study.study_plan import StudyPlan
-from preceptor.study_folder import read_study, write_progress
+from preceptor.study_folder import other_study_note, read_study, write_progress
 from tests.datasets import squares
 from tests.studies import run_serially, study, walk, write_down
 
@@ -41,6 +42,15 @@ def test_a_start_that_is_stopped_at_once_keeps_what_an_earlier_one_knew(tmp_path
     assert {one.seed for one in read_planned_runs(tmp_path) or ()} == {0, 1, 2}
     write_progress(more, tmp_path, complete=True)  # choices that the study does not make are gone
     assert json.loads((tmp_path / "selection.json").read_text()) == {}
+
+
+def test_the_folder_of_a_study_of_other_data_is_told_of(tmp_path: Path) -> None:
+    config = study(tmp_path / "a.csv")
+    assert other_study_note(config, tmp_path) == ""
+    (tmp_path / "study.yaml").write_text(dump_config(config))
+    assert other_study_note(config.model_copy(update={"seeds": 9}), tmp_path) == ""
+    note = other_study_note(study(tmp_path / "b.csv"), tmp_path)
+    assert note.startswith(f"note: {tmp_path} has a study of {tmp_path / 'a.csv'}, whose ")
 
 
 def test_a_study_that_was_killed_on_another_machine_goes_on(tmp_path: Path) -> None:

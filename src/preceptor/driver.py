@@ -28,7 +28,7 @@ from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Failure, Look, Select, Step
 from preceptor.study.study_plan import StudyPlan
-from preceptor.study_folder import open_study, write_choices, write_progress
+from preceptor.study_folder import open_study, other_study_note, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
 from preceptor.version import __version__
 
@@ -124,6 +124,8 @@ def run_study(
         raise InputError(f"--out {out}: {error.strerror}") from error
     started = time.monotonic()
     with _alone(out, tell):
+        if note := other_study_note(study, out):
+            tell(note)
         opened = open_study(study, out, run=True, report_to=tell, measure=probe_of(options))
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))

@@ -150,6 +150,29 @@ def _was_checked(study: StudyConfig, out: Path) -> bool:
     return before.model_copy(update={"speed": study.speed}) == study
 
 
+def other_study_note(study: StudyConfig, out: Path) -> str:
+    """Note on a study of other data whose folder would be replaced; "" if there is none.
+
+    Data may have been moved, or replaced on purpose, so that this is not refused.
+    """
+    if not (out / "study.yaml").is_file():
+        return ""
+    try:
+        before = load_config(out / "study.yaml", StudyConfig)
+    except InputError:
+        return ""
+    now = {name: own.manifest for name, own in study.by_domain().items()}
+    for name, own in before.by_domain().items():
+        if now.get(name) != own.manifest:
+            where = f" (domain {name})" if name else ""
+            return (
+                f"note: {out} has a study of {own.manifest}{where}, whose study.yaml, tables, "
+                "report and best/ are replaced by those of this one; to keep them, interrupt and "
+                "name another folder by --out"
+            )
+    return ""
+
+
 def replay(study: StudyPlan) -> Graph:
     """Graph of a study with its finished steps: selections are made, nothing is computed."""
     graph = Graph(study.start())

@@ -5,6 +5,7 @@ Results are computed from finished folders at any time; missing ones are omitted
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,7 +202,8 @@ def gather(plan: Plan) -> Results:
     )
     results.rows = table_rows(plan)
     for row in records(pd.DataFrame(runs).drop_duplicates("run")):
-        name = f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']}"
+        alpha = "auto" if math.isnan(row["alpha"]) else f"{row['alpha']:g}"
+        name = f"{row['role']} {row['backbone']} α {alpha} seed {row['seed']}"
         if not row["finished"]:
             results.missing.append(f"{name} is not trained")
         elif row["run"] in unscored:

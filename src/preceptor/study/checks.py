@@ -113,10 +113,11 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
                 f"mapper: start needs the weights of a plain backbone, and backbone_args has a "
                 f"decoder of {backbone}; set start: false, or remove the decoder"
             )
-    names = [str(one) for one in all_teachers_of(study)]
-    unknown = sorted({*study.excluded_teachers} - {*names})
+    teachers = [str(one) for one in all_teachers_of(study)]
+    unknown = sorted({*study.excluded_teachers} - {*teachers})
     if unknown:
-        yield f"excluded_teachers: {', '.join(unknown)}: not among the Teachers {'; '.join(names)}"
+        known = "; ".join(teachers)
+        yield f"excluded_teachers: {', '.join(unknown)}: not among the Teachers {known}"
     elif not teachers_of(study):
         yield "excluded_teachers: no Teacher is left; remove some"
     for seed in study.seed_list if study.draws else study.seed_list[:1]:
@@ -169,10 +170,10 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             yield f"maps.{name}: {path} is not a folder"
             continue
         for seed in study.seed_list if study.draws else study.seed_list[:1]:
-            workspace = workspaces.of(seed)
-            known = workspace.manifest.table.loc[workspace.train_mask, "name"]
+            opened = workspaces.of(seed)
+            names = opened.manifest.table.loc[opened.train_mask, "name"]
             try:
-                check_matches(path, known.to_numpy(object))
+                check_matches(path, names.to_numpy(object))
             except InputError as error:
                 yield f"maps.{name}: {str(error).removeprefix('maps: ')}"
                 break

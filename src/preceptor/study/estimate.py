@@ -63,7 +63,8 @@ def estimate_seconds(
             _rates[key] = training_rate(run, classes, jobs)
         images = step.cost
         if step.kind == "train":
-            images += FORWARD_SHARE * validation * (study.training.epochs + 1)
+            epochs = 0 if run.last_layer is not None else study.training.epochs
+            images += FORWARD_SHARE * validation * (epochs + 1)
         seconds += images / _rates[key]
     return seconds / max(jobs, 1)
 
