@@ -81,3 +81,25 @@ def test_a_stroke_on_a_file_that_was_replaced_is_refused(browser: Browser, tmp_p
         assert server.mask("a.png").shape == (WIDTH, HEIGHT)
         assert server.mask("a.png").any()
     context.close()
+
+
+def test_so_is_an_answer_about_a_file_of_the_same_size(browser: Browser, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", dict.fromkeys(["a.png", "b.png"], (WIDTH, HEIGHT)))
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    with served(images, tmp_path) as server:
+        page = another_tab(context, server, None, may_say=EXPECTED)
+        sign_in(page, "Ada")
+        show(page, server, "a.png")
+        (images / "a.png").write_bytes((images / "a.png").read_bytes() + b"another")
+        page.keyboard.press("0")
+        page.get_by_text("the file of this image was replaced after it was shown").wait_for()
+        saved(page)
+        assert server.ask("SELECT count(*) FROM answers") == [(0,)]
+        show(page, server, "a.png")
+        page.keyboard.press("0")
+        page.wait_for_function(OTHER, arg="a.png")
+        saved(page)
+        assert server.ask(
+            "SELECT version = looked_at FROM answers JOIN images ON images.id = image"
+        ) == [(1,)]
+    context.close()
