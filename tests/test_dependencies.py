@@ -21,6 +21,7 @@ WITH = {"pydantic": {"pydantic_core"}}
 OPTIONAL = {
     "data/locations/remote_files.py": "remote",
     "execution/ray.py": "ray",
+    "execution/ray_connection.py": "ray",
     "label/last_port.py": "web",
     "label/server.py": "web",
     "model_export/onnx.py": "onnx",

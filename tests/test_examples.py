@@ -25,6 +25,8 @@ def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "SPOTS",
         "BRAIN_MRI",
         "PLANTED",
+        "PLANTED_CRACKS",
+        "CORNER",
         "MAGNETIC_TILE",
         "CIRCUIT_BOARDS",
         "ROAD_CRACKS",

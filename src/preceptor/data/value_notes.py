@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -33,12 +34,25 @@ def value_notes(manifest: Manifest) -> list[str]:
     Args:
         manifest: Manifest whose files are valid; at most `EXAMINED` images and maps are read.
     """
-    return [*_deep_notes(manifest), *_invisible_notes(manifest), *_color_notes(manifest)]
+    images = _examined(manifest.table["path"], _image_values)
+    return [*_deep_notes(images), *_invisible_notes(images), *_color_notes(manifest)]
 
 
-def _deep_notes(manifest: Manifest) -> list[str]:
-    found = _examined(manifest.table["path"], _largest)
-    deep = [one for one in found if one is not None]
+@dataclass(frozen=True)
+class _ImageValues:
+    """Values of an image.
+
+    Args:
+        largest: Largest value of an image of 16 bits; None for others.
+        is_invisible: Whether all pixels are transparent.
+    """
+
+    largest: int | None
+    is_invisible: bool
+
+
+def _deep_notes(found: Sequence[_ImageValues]) -> list[str]:
+    deep = [one.largest for one in found if one.largest is not None]
     if not deep or (largest := max(deep)) >= _FEW_BITS:
         return []
     levels = round(largest / 65535 * 255) + 1
@@ -49,12 +63,12 @@ def _deep_notes(manifest: Manifest) -> list[str]:
     ]
 
 
-def _invisible_notes(manifest: Manifest) -> list[str]:
-    found = _examined(manifest.table["path"], _is_invisible)
-    if not any(found):
+def _invisible_notes(found: Sequence[_ImageValues]) -> list[str]:
+    count = sum(one.is_invisible for one in found)
+    if not count:
         return []
     return [
-        f"{_of(sum(found), len(found), 'image')} no pixel that is visible, so that pure white is "
+        f"{_of(count, len(found), 'image')} no pixel that is visible, so that pure white is "
         "decoded: some programs write an alpha channel of zeros; save the images without it"
     ]
 
@@ -91,21 +105,15 @@ def _examined(paths: pd.Series, look: Callable[[str], _Found]) -> list[_Found]:
         return [one for several in pool.map(found, chosen) for one in several]
 
 
-def _largest(path: str) -> int | None:
-    """Largest value of an image of 16 bits; None for others."""
+def _image_values(path: str) -> _ImageValues:
     content = read_file(path)
     with open_image(io.BytesIO(content)) as image:
-        if not image.mode.startswith("I"):
-            return None
-    return round(float(decode_map(path, content).max()) * 65535)
-
-
-def _is_invisible(path: str) -> bool:
-    """Whether all pixels of an image are transparent."""
-    with open_image(io.BytesIO(read_file(path))) as image:
-        if not image.has_transparency_data:
-            return False
-        return bool(image.convert("RGBA").getchannel("A").getextrema()[1] == 0)
+        is_deep = image.mode.startswith("I")
+        is_invisible = False
+        if image.has_transparency_data:
+            is_invisible = image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+    largest = round(float(decode_map(path, content).max()) * 65535) if is_deep else None
+    return _ImageValues(largest, is_invisible)
 
 
 def _is_colored(path: str) -> bool:
