@@ -9,7 +9,7 @@ MEMORY := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >
 	awk '/^MemAvailable/ && $$2 > 8e6 {print "/dev/shm"}' /proc/meminfo)
 # Whole files, the longest first: tests/conftest.py has their order; a third worker computes while the
 # others wait for a cluster, a browser or a time limit.
-PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n 3 --dist loadfile --no-loadscope-reorder \
+PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n 4 --dist loadfile --no-loadscope-reorder \
 	$(if $(MEMORY),-o tmp_path_retention_policy=failed) $(PYTEST_ARGS)
 
 .DELETE_ON_ERROR:

@@ -172,6 +172,12 @@ class _Protocol(H11Protocol):
         elif self._head is None:
             self._wait_for_head()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        begun, _ = self.conn.trailing_data  # of a further request on the same connection
+        if begun and self._head is None and self.conn.their_state is h11.IDLE:
+            self._wait_for_head()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
