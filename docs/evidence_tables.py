@@ -314,8 +314,12 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    others = {"records": record_table(), "predictors": predictor_table(), "steps": steps_table()}
-    others |= {"images": image_intervals()}
+    others = {
+        "images": image_intervals(),
+        "predictors": predictor_table(),
+        "records": record_table(),
+        "steps": steps_table(),
+    }
     others |= {one.folder: budget_table(one) for one in BUDGETS}
     others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from preceptor.results import read
+from preceptor.runtime.formatting import interval, number
 from tests.documents import PAGES, ROOT, docs_module
 
 gallery = docs_module("gallery_pages")
@@ -83,3 +84,25 @@ def test_a_row_has_the_numbers_of_every_seed(row: Any) -> None:
         seeds = results[(results["role"] == role) & (results["alpha"] == float(one["alpha"]))]
         means = seeds.groupby("teacher", dropna=False)["auc"].mean()
         assert any(math.isclose(getattr(row, role), mean, abs_tol=1e-5) for mean in means)
+
+
+def test_the_section_on_planted_cracks_has_the_numbers_of_its_archive() -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    section = " ".join(
+        page.partition("### With a planted stamp\n")[2].partition("\n## ")[0].split()
+    )
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    part = results.partition("## Road cracks with a planted stamp")[2].partition("\n## ")[0]
+    tables = read(gallery.EVIDENCE / "road_cracks_planted")
+    means = tables.table[(tables.table["set"] == "test-unseen") & (tables.table["source"] == "")]
+    for one in means[means["key"] != "baseline1_paper"].to_dict("records"):
+        assert f"| {number(one['mean'])} ± {number(one['std'])} |" in part
+    asked = {"baseline1", "baseline2", "shuffled", "shuffled_human", "pca"}
+    rows = tables.comparisons[tables.comparisons["question"].isin(["RQ2", "control", "ceiling"])]
+    for one in rows[rows["key_b"] != "dfr"].to_dict("records"):
+        mean, ends = number(one["mean"], sign=True), interval(one["low"], one["high"])
+        over_images = interval(one["image_low"], one["image_high"])
+        assert f"| {mean} ({ends}) | {over_images} |" in part
+        if one["key_b"] in asked:
+            short = section.replace("(", "").replace(",", "")
+            assert f"{mean} {ends}" in short

@@ -51,7 +51,7 @@ def colors_of(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     """
     if not _is_transparent(image):
         return np.asarray(image.convert("RGB")), None
-    rgba = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+    rgba = np.asarray(_with_opacity(image))
     return rgba[..., :3], rgba[..., 3]
 
 
@@ -79,14 +79,19 @@ def levels_of(image: Image.Image) -> NDArray[Any]:
     if is_deep(image):
         return np.asarray(image)
     if _is_transparent(image):
-        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), rgba)
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, _with_opacity(image))
     return np.asarray(image.convert("RGB").convert("L"))
 
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an image has more than 8 bits or reals."""
     return image.mode == "F" or image.mode.startswith("I")
+
+
+def _with_opacity(image: Image.Image) -> Image.Image:
+    """Image in mode RGBA; that of gray with premultiplied opacity has no direct way."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _is_transparent(image: Image.Image) -> bool:
