@@ -14,7 +14,7 @@ PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n 4 -
 
 .DELETE_ON_ERROR:
 
-.PHONY: install demo rehearse quick test exhaustive gpu fault matrix lint bench docs clean
+.PHONY: install demo rehearse quick test gpu matrix lint bench docs clean
 
 install: .venv/installed
 
@@ -41,17 +41,11 @@ quick: .venv/compiled
 test: .venv/compiled
 	$(PYTEST) -m "not exhaustive and not site"
 
-exhaustive: .venv/compiled
-	$(PYTEST) -m exhaustive
-
 # On a machine with a GPU: the tests that need one, then the measurements. Both run; a test that fails
 # fails the target.
 gpu: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu tests/gpu; tests=$$?; \
 	$(BIN)/python benchmarks/gpu.py && exit $$tests
-
-fault: install
-	$(BIN)/python benchmarks/fault.py --points 2
 
 # The lowest and the newest versions of all dependencies, by Python; minutes and gigabytes for each.
 matrix: install

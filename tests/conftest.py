@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -239,11 +239,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first.
-
-    Raises:
-        pytest.UsageError: A name of `EXHAUSTIVE` or `SLOW` fits no test of its file.
-    """
+    """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first."""
     here = Path(__file__).parent
     files = {name.split("::")[0]: at for at, name in reversed(list(enumerate(SLOW)))}
     slow = frozenset(SLOW)
@@ -259,26 +255,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return files.get(file, len(SLOW))
 
     items.sort(key=place)
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        names = [item.nodeid.removeprefix("tests/") for item in items]
-        read = {name.split("::")[0] for name in names}  # not those that need a missing extra
-        for one in EXHAUSTIVE:
-            if one.split("::")[0] in read and not any(name.startswith(one) for name in names):
-                raise pytest.UsageError(f"tests/conftest.py: EXHAUSTIVE: no test is {one}")
-        known = set(names)
-        stale = [name for name in SLOW if not _fits(name, known, read)]
-        if stale:
-            raise pytest.UsageError(
-                f"tests/slow.txt: no test is {', '.join(stale)}; remove these lines"
-            )
-
-
-def _fits(name: str, known: Set[str], read: Set[str]) -> bool:
-    """Whether a line of `SLOW` is a file, or a test of a file unless that was not read."""
-    file, _, test = name.partition("::")
-    if not test:
-        return (Path(__file__).parent / file).is_file()
-    return name in known or file not in read
 
 
 def pytest_collection_finish() -> None:
