@@ -43,7 +43,6 @@ PAGES = (
     "docs/evidence.md",
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
-    "docs/index.md",
     "docs/label.md",
 )
 
@@ -186,25 +185,6 @@ def summary(rows: Sequence[Row]) -> str:
     return f"{means}\n\n{gains}"
 
 
-def front(rows: Sequence[Row]) -> str:
-    """Does it help? One row for each study."""
-    header = [
-        "data", "annotated", "Student", "better baseline", "strongest control",
-        "Student minus the better baseline", "Student minus the strongest control",
-    ]  # fmt: skip
-    return table(
-        header,
-        [
-            [
-                one.data, one.study.marks, one.student_text,
-                number(max(one.baseline1, one.baseline2)), number(one.strongest_auc),
-                one.gain.text, one.strongest.text,
-            ]
-            for one in rows
-        ],
-    )  # fmt: skip
-
-
 def _shown(one: Difference) -> bool:
     return bool(one.shown) and one.p < 0.05
 
@@ -303,7 +283,6 @@ def _ends(one: Difference) -> tuple[float, float, float]:
 
 BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
     "summary": summary,
-    "front": front,
     "gains": gains,
     "controls": controls,
     "readme": readme,
