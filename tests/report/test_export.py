@@ -215,7 +215,7 @@ def test_every_class_of_a_figure_has_its_rule_in_the_file(two_domains: Written) 
                     given_there |= there.get(f".{selector}", set())
                 assert wanted <= given_there, (file.name, classes, name)
                 checked |= {name} if wanted else set()
-    assert {"strong", "rule", "chance", "ring", "grid", "tick", "edge", "box", "band"} <= checked
+    assert {"strong", "rule", "chance", "ring", "grid", "tick", "edge", "band"} <= checked
     assert {"curve.s-student", "curve.s-baseline2", "curve.s-ceiling"} <= checked
 
 

@@ -133,7 +133,6 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
         "ROC curves",
         "Methods",
         "Saliency maps",
-        "Computed steps",
     ):
         assert f">{heading}</h2>" in text
     assert ">RQ4" not in text
@@ -142,7 +141,7 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     assert hits + misses == 12
     assert len(page.images) >= 3 * 12
     drawn = text.count("<svg viewBox") - text.count('<svg viewBox="0 0 34 12"')  # less legends
-    assert drawn == 8  # ladder, by backbone, differences, seeds, α, ROC, reliability, graph
+    assert drawn == 7  # ladder, by backbone, differences, seeds, α, ROC, reliability
     assert 'class="best"' in text
     assert "(best)" in text
     assert text.index('id="ladder"') < text.index("<figure>") < text.index('id="rq1"')

@@ -22,7 +22,6 @@ from preceptor.report.budget_figure import budget_plot, maps_plot
 from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.domain_tables import DomainTables
 from preceptor.report.findings import DomainFindings, Findings
-from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.ladder_blocks import domains_ladder, ladder_blocks
 from preceptor.report.methods import looks_sentence, methods
 from preceptor.report.panels import Panels
@@ -89,7 +88,6 @@ def chapter(
         ),
         section("images", "Images", "Saliency maps", [PanelsBlock(panels, note)]),
         section("methods", "Methods", "Methods", _methods(plan, results)),
-        section("graph", "Graph", "Computed steps", _graph(plan)),
     ]
     return Chapter(plan.domain, sections, key)
 
@@ -312,21 +310,6 @@ def _methods(plan: Plan, results: Results) -> list[Block | None]:
     ]
     table = Table("Annotations used by this study.", "Kind", ["Images", "Remark"], lines)
     return [*blocks, TableBlock("annotated", table)]
-
-
-def _graph(plan: Plan) -> list[Block | None]:
-    groups = work_groups(plan)
-    drawing = graph_plot(groups)
-    table = study_tables.work_table(groups)
-    text = (
-        "Each box represents all steps of one kind, with their number and the computing time of "
-        "the finished ones. A box is below the steps that it needs."
-    )
-    return [
-        Text(text),
-        FigureBlock("steps", [("", drawing)], wide=True) if drawing is not None else None,
-        TableBlock("steps", table) if table else None,
-    ]
 
 
 _BASELINES = [("baseline1", "Baseline 1, best α"), ("baseline2", "Baseline 2")]

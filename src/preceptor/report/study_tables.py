@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from preceptor.report.cells import Cell, Line, Table, common_seeds_text, mean_std_text, short
-from preceptor.report.graph_figure import Work
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
-from preceptor.runtime.formatting import DASH, duration, interval, number, p_value
+from preceptor.runtime.formatting import interval, number, p_value
 from preceptor.study.config import StudyConfig
 
 _BASELINES = ("baseline1", "baseline2")
@@ -128,22 +127,3 @@ def look_table(results: Results) -> Table | None:
     columns = ["Widest interval (corrected)", "Largest allowed width", "Decision"]
     caption = f"Looks at {results.primary}, and whether further seeds were run after each of them."
     return Table(caption, "Seeds", columns, lines)
-
-
-def work_table(groups: list[Work]) -> Table | None:
-    """Groups of steps of the graph, with the number of finished steps and computing times."""
-    if not groups:
-        return None
-    lines = [
-        Line(
-            group.title,
-            [
-                Cell(f"{group.done} of {group.count}"),
-                Cell(duration(group.seconds) if group.times else DASH),
-                Cell(duration(group.median) if group.times else DASH),
-            ],
-        )
-        for group in groups
-    ]
-    columns = ["Finished", "Total computing time", "Median per step"]
-    return Table("Steps of the study, in the order of the graph.", "Steps", columns, lines)
