@@ -17,7 +17,6 @@ from tests.small_files import files_up_to
 
 COMMANDS = [
     (),
-    ("version",),
     ("data",),
     ("data", "check"),
     ("data", "split"),
@@ -76,6 +75,7 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
     shown = here(*command, "--help")
+    assert here(*command, "-h").out == shown.out
     assert shown.code == 0
     assert shown.out.startswith("Usage: ")
     assert not shown.err

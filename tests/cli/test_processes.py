@@ -21,7 +21,10 @@ from tests.start_up import HEAVY, imported_by_command
 
 def test_the_package_is_the_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "preceptor", "version"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "preceptor", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
 
@@ -75,7 +78,7 @@ def test_the_command_as_it_is_installed(data: Path) -> None:
     script = Path(sys.executable).with_name("preceptor")
     if not script.is_file():
         pytest.skip("the project is not installed beside this Python")
-    done = subprocess.run([script, "version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip().count(".") == 2
     assert apart("data", "check", "manifest.csv", cwd=data).code == 0
 

@@ -19,7 +19,7 @@ def test_it_runs_a_module_and_ends_when_the_pipe_is_closed() -> None:
 
 
 def test_it_has_the_output_and_the_code_of_the_module() -> None:
-    with start_tied(["preceptor", "version"]) as done:
+    with start_tied(["preceptor", "--version"]) as done:
         assert done.stdout is not None
         assert done.stdout.read() == f"{__version__}\n"
         assert done.wait(HANGS) == 0

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.main
@@ -36,20 +36,40 @@ from preceptor.cli.serve import serve
 from preceptor.cli.sign import sign
 from preceptor.cli.study import study
 from preceptor.cli.train import train
-from preceptor.cli.version import version
 from preceptor.runtime.signal_handlers import handling
 
 app = typer.Typer(
-    help="Train image classifiers with human guidance on where to look, and test whether it helps.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from preceptor.version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Train image classifiers with human guidance on where to look, and test whether it helps."""
+
+
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 app.add_typer(label, name="label")
-app.command()(version)
 app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
