@@ -75,4 +75,4 @@ docs: install
 	$(BIN)/python docs/shell_blocks.py
 
 clean:
-	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery/generated
+	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated

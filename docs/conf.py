@@ -11,8 +11,6 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import gallery_pages
-import notebook_pages
 import reference_pages
 
 import preceptor
@@ -57,8 +55,6 @@ napoleon_custom_sections = [("Reference", "returns_style")]
 napoleon_use_ivar = True
 
 reference_pages.write_reference()
-gallery_pages.write_pages()
-notebook_pages.write_pages()
 
 
 def _write_llms(app: object, error: Exception | None) -> None:

@@ -98,7 +98,6 @@ def main() -> None:
     from preceptor.config.documentation import json_schema
 
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    pages += sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
     written = [page for page in pages if "generated" not in page.parts]
     made = {page for page in pages if "generated" in page.parts and page.suffix == ".md"}
     print(f"pages: {len(written)} written, {len(made)} made by the build")

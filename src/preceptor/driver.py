@@ -19,8 +19,6 @@ from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import WrittenReport, write_results
-from preceptor.runtime.formatting import duration
-from preceptor.runtime.html_table import facts_table
 from preceptor.runtime.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
 from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.runtime.strict_json import strict_json
@@ -53,19 +51,6 @@ class StudyResult:
     missing: int = 0
     computed: int = 0
     seconds: float = 0.0
-
-    def _repr_html_(self) -> str:
-        """Table of the outcome, for notebooks."""
-        return facts_table(
-            "Study",
-            [
-                ("folder", self.folder),
-                ("report", self.folder / "report.html"),
-                ("computed", f"{self.computed} steps in {duration(self.seconds)}"),
-                ("not reached", f"{self.missing} steps" if self.missing else None),
-                *((f"failed: {one.title}", one.reason) for one in self.failed.values()),
-            ],
-        )
 
 
 def run_study(

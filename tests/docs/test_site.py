@@ -22,7 +22,7 @@ from tests.documents import docs_module
 
 pytestmark = pytest.mark.site
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("index", "models", "gallery", "tutorials/first-study", "notebooks/generated/read-results")
+PAGES = ("index", "models", "tutorials/first-study")
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,6 @@ def test_every_public_name_is_documented(site: Path) -> None:
     text = (site / "reference" / "api.html").read_text()
     missing = [name for name in preceptor.__all__ if f'id="preceptor.{name}"' not in text]
     assert missing == ["__version__"]
-
-
-def test_the_notebooks_are_shown_with_their_outputs(site: Path) -> None:
-    pages = sorted((site / "notebooks" / "generated").glob("*.html"))
-    assert [page.stem for page in pages] == ["explore-manifest", "read-results"]
-    for page, wanted in zip(pages, ("data:image/png;base64,", "Tables of a study"), strict=True):
-        assert 'class="output"' in page.read_text()
-        assert wanted in page.read_text()
 
 
 def test_pages_for_programs(site: Path) -> None:

@@ -24,7 +24,6 @@ from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_files import check_files
 from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
-from preceptor.runtime.html_table import rows_table
 from preceptor.runtime.progress import Progress
 from preceptor.runtime.relative_paths import RelativePaths
 from preceptor.runtime.replace_file import replacing
@@ -151,22 +150,6 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.table)
-
-    def _repr_html_(self) -> str:
-        """Table of the splits, for notebooks."""
-        rows = [
-            [
-                split,
-                len(part),
-                *((part["label"] == label).sum() for label in self.classes),
-                part["annotated"].sum(),
-                (part["saliency"] != "").sum(),
-            ]
-            for split, part in self.table.groupby("split", sort=False)
-        ]
-        columns = ["split", "images", *self.classes, "annotated", "with map"]
-        name = f" ({self.source.name})" if self.source else ""
-        return rows_table(f"Manifest of {len(self):,} images{name}", columns, rows)
 
     @property
     def classes(self) -> list[str]:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit
 from preceptor.errors import InputError
-from preceptor.runtime.html_table import facts_table
 from preceptor.runtime.replace_file import replacing
 
 SHARD_ROWS = 100_000
@@ -96,22 +95,6 @@ class MapStore:
         if self.error is None:
             return np.ones(len(self.paths), bool)
         return self.error <= largest_error(float(self.info.settings.get("tolerance", 0)))
-
-    def _repr_html_(self) -> str:
-        """Table of the metadata, for notebooks."""
-        info, (_, height, width) = self.info, self.maps.shape
-        optional = [name for name in OPTIONAL if getattr(self, name) is not None]
-        return facts_table(
-            f"Map store of {len(self.paths):,} images",
-            {
-                "Teacher": info.teacher,
-                "method": info.method,
-                "grid": f"{height} × {width}" if self.maps.size else "",
-                "canvas": f"{info.side} pixels, {info.fit}",
-                "classes": ", ".join(info.classes),
-                "optional columns": ", ".join(optional),
-            },
-        )
 
 
 def write_store(folder: Path, store: MapStore) -> None:

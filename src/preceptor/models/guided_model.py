@@ -27,7 +27,6 @@ from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.pooling import pooled_logits
 from preceptor.models.spec import ModelSpec
 from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
-from preceptor.runtime.html_table import facts_table
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.cam import binary_logits
 
@@ -68,21 +67,6 @@ class GuidedModel(nn.Module):
             block = last_block(backbone)
             assert block is not None
             block.register_forward_pre_hook(self._tap_block)
-
-    def _repr_html_(self) -> str:
-        """Table of the specification, for notebooks."""
-        spec = self.spec
-        return facts_table(
-            "Guided model",
-            {
-                "backbone": spec.backbone,
-                "classes": ", ".join(spec.classes),
-                "positive class": spec.positive,
-                "input": f"{spec.input_size} pixels, {spec.in_chans} channels, {spec.fit}",
-                "maps": spec.cam,
-                "weights": f"{sum(one.numel() for one in self.parameters()):,}",
-            },
-        )
 
     def forward(
         self,

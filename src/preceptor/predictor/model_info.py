@@ -11,8 +11,6 @@ from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.errors import InputError
 from preceptor.predictor.calibration import Calibration, calibration_from
 from preceptor.predictor.json_keys import JsonKeys, is_number, no_constant
-from preceptor.runtime.formatting import number
-from preceptor.runtime.html_table import facts_table
 from preceptor.runtime.strict_json import strict_json
 
 MapKind = Literal["cam", "gradcam", "none"]
@@ -53,10 +51,6 @@ class ModelInfo:
     version: str = ""
     calibration: Calibration | None = None
     false_alarms: float | None = None
-
-    def _repr_html_(self) -> str:
-        """Table of the description, for notebooks."""
-        return facts_table("Model", model_facts(self))
 
     @property
     def positive_index(self) -> int | None:
@@ -119,21 +113,3 @@ class ModelInfo:
             calibration=calibration_from(found.values["calibration"], positive is not None),
             false_alarms=false_alarms,
         )
-
-
-def model_facts(info: ModelInfo) -> dict[str, object]:
-    """Facts of a trained model by name, for the tables of notebooks."""
-    form = info.image_format
-    return {
-        "backbone": info.backbone,
-        "classes": ", ".join(info.classes),
-        "positive class": info.positive,
-        "input": f"{form.size} pixels, {form.channels} channels, {form.fit}",
-        "maps": info.map_kind,
-        "thresholds": ", ".join(
-            f"{rule} {number(value)}" for rule, value in info.thresholds.items()
-        ),
-        "calibration": None if info.calibration is None else "on validation",
-        "unfamiliar images": None if info.false_alarms is None else "flagged",
-        "version": info.version,
-    }

@@ -15,12 +15,9 @@ from preceptor.predictor.map_values import normalised, over_image
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.network import NetworkOutput, joined_outputs
 from preceptor.predictor.reference import Unfamiliar
-from preceptor.runtime.formatting import number
-from preceptor.runtime.html_table import facts_table, rows_table
 
 At = Literal["grid", "image"]
 Float = TypeVar("Float", bound=np.floating)
-_SHOWN = 10  # predictions or classes in a table
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,22 +47,6 @@ class Prediction:
     at: At = "grid"
     unfamiliar: Unfamiliar | None = None
     features: NDArray[np.float32] | None = None
-
-    def _repr_html_(self) -> str:
-        """Table of the prediction, for notebooks."""
-        likely = sorted(self.probabilities.items(), key=lambda item: -item[1])[:_SHOWN]
-        width, height = self.size
-        flagged = None if self.unfamiliar is None else "yes" if self.unfamiliar else "no"
-        return facts_table(
-            f"Prediction: {self.decision}",
-            {
-                "score": number(self.score),
-                **{f"probability of {name}": number(value) for name, value in likely},
-                "image": f"{width} × {height} pixels",
-                "map": None if self.grid_map is None else f"of {self.map_class}",
-                "unfamiliar": flagged,
-            },
-        )
 
     @property
     def score(self) -> float:
@@ -125,13 +106,6 @@ class Predictions(Sequence[Prediction]):
 
     def __len__(self) -> int:
         return len(self.probabilities)
-
-    def _repr_html_(self) -> str:
-        """Table of the first predictions, for notebooks."""
-        scores = zip(self.decision[:_SHOWN], self.score[:_SHOWN].tolist(), strict=True)
-        rows = [(place, name, number(score)) for place, (name, score) in enumerate(scores)]
-        first = f", the first {_SHOWN}" if len(self) > _SHOWN else ""
-        return rows_table(f"{len(self):,} predictions{first}", ["image", "decision", "score"], rows)
 
     @overload
     def __getitem__(self, index: int) -> Prediction: ...

@@ -25,13 +25,11 @@ from preceptor.predictor.inputs import (
     is_remote,
     source_of,
 )
-from preceptor.predictor.model_info import ModelInfo, model_facts
+from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import At, Prediction, Predictions, joined
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.threshold import find_threshold
 from preceptor.runtime.cores import core_count
-from preceptor.runtime.formatting import number
-from preceptor.runtime.html_table import facts_table
 
 # Batches that are decoded ahead of the network.
 _AHEAD = 3
@@ -95,14 +93,6 @@ class Predictor:
     def info(self) -> ModelInfo:
         """Description of the model."""
         return self._ensemble.info
-
-    def _repr_html_(self) -> str:
-        """Table of the model, for notebooks."""
-        threshold = None if self.threshold is None else number(self.threshold)
-        return facts_table(
-            "Predictor",
-            model_facts(self.info) | {"threshold": threshold},
-        )
 
     @property
     def formats(self) -> list[ImageFormat]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from preceptor.errors import InputError
 from preceptor.results.schema import CSV_FILES, Schema
-from preceptor.runtime.html_table import rows_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +37,6 @@ class StudyTables:
     ladder: pd.DataFrame
     domains: pd.DataFrame
     budget: pd.DataFrame
-
-    def _repr_html_(self) -> str:
-        """List of the tables, for notebooks."""
-        tables = {one.name: getattr(self, one.name) for one in fields(self)}
-        rows = [(name, len(table), ", ".join(table)) for name, table in tables.items()]
-        return rows_table("Tables of a study", ["table", "rows", "columns"], rows)
 
 
 def read(folder: str | Path) -> StudyTables:
