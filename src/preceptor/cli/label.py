@@ -182,7 +182,7 @@ def run(
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise InputError(
-            f"label: {error.name} is not installed; pip install 'preceptor[web]'"
+            f"label: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
     from preceptor.label.auto_teacher import start_teacher
     from preceptor.label.database import serving
@@ -190,8 +190,10 @@ def run(
     from preceptor.label.sessions import read_password
     from preceptor.label.sources import find_source
     from preceptor.label.start import labeling_of, links_of, prepare, reader_of
+    from preceptor.runtime.memory import return_freed_memory
     from preceptor.web.hosts import Hosts, address_of, is_local
 
+    return_freed_memory()
     if overlap is not None and overlap > 1 and overlap_share is None:
         overlap_share = 1.0
     given = {

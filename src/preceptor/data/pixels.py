@@ -17,6 +17,7 @@ _PHOTOMETRIC = 262
 _SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
+_STRIP = 256  # rows
 
 
 def as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
@@ -51,9 +52,7 @@ def as_opaque(image: Image.Image, channels: int) -> Image.Image:
     if deep is not None:
         image = Image.fromarray(np.rint(deep * np.float32(255)).astype(np.uint8))
     if _is_transparent(image):
-        color = _to_rgba(image)
-        white = Image.new("RGBA", color.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, color).convert("RGB")
+        image = _on_white(image)
     if channels == 1:
         return _to_grey(image)
     return image if image.mode == "RGB" else image.convert("RGB")  # which copies, too
@@ -136,6 +135,17 @@ def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
 
 def _is_transparent(image: Image.Image) -> bool:
     return image.has_transparency_data or image.mode in ("RGBa", "La", "PA")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Image in RGB on white, made in strips, so that a large one takes no further copies."""
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        bottom = min(top + _STRIP, image.height)
+        strip = _to_rgba(image.crop((0, top, image.width, bottom)))
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return opaque
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:

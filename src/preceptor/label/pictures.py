@@ -18,14 +18,14 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from preceptor.data.images import ImageError, decode_image, image_size
+from preceptor.data.images import ImageError, image_size, load_image
 from preceptor.label.runs import LIMIT
+from preceptor.runtime.memory import DECODING
 from preceptor.runtime.replace_file import replacing
 from preceptor.web.refusal import RefusedError
 
@@ -100,21 +100,25 @@ def measure(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def _decoded(path: Path) -> Image.Image:
-    measure(path)
-    try:
-        return Image.fromarray(decode_image(path))
-    except ImageError as error:
-        raise _error_of(error) from error
+@contextlib.contextmanager
+def _decoded(path: Path) -> Iterator[Image.Image]:
+    """Context with an image within the budget of all threads."""
+    width, height = measure(path)
+    with DECODING.reserve(width * height):
+        try:
+            image = load_image(path)
+        except ImageError as error:
+            raise _error_of(error) from error
+        yield image
 
 
 def find_problem(path: Path) -> PictureError | None:
     """Why an image cannot be shown; None if it can be decoded."""
     try:
-        _decoded(path)
+        with _decoded(path):
+            return None
     except PictureError as error:
         return error
-    return None
 
 
 def _jpeg(image: Image.Image) -> bytes:
@@ -187,7 +191,8 @@ class Pictures:
                 self._kept.move_to_end(version)
                 return self._kept[version]
         self._check()
-        content = _jpeg(_decoded(path))
+        with _decoded(path) as image:
+            content = _jpeg(image)
         with self._lock:
             if version not in self._kept and len(content) < _KEPT:
                 self._kept[version] = content
@@ -221,7 +226,8 @@ class Pictures:
             if not folder.is_dir():
                 self.cache.mkdir(parents=True, exist_ok=True)
                 self._check()
-                _write_pyramid(_decoded(path), folder, self._check)
+                with _decoded(path) as image:
+                    _write_pyramid(image, folder, self._check)
         with self._lock:
             self._building.pop(version, None)
         return folder
@@ -277,14 +283,4 @@ def _write_pyramid(image: Image.Image, folder: Path, check: Callable[[], None]) 
                     name = f"{x // TILE}-{y // TILE}.jpg"
                     (place / name).write_bytes(_jpeg(image.crop(box)))
             if level + 1 < levels:
-                image = _halved(image)
-
-
-def _halved(image: Image.Image) -> Image.Image:
-    """Image of half the size: means of squares of 2 × 2; the last row or column is repeated."""
-    width, height = image.size
-    if width % 2 or height % 2:
-        pixels = np.asarray(image)
-        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        image = Image.fromarray(pixels)
-    return image.reduce(2)
+                image = image.reduce(2)  # means of 2 × 2; the last row or column is repeated

@@ -1,12 +1,21 @@
-"""Memory of devices: out-of-memory detection, peak, and the workspace of matrix products."""
+"""Memory of devices and of this process: limits, peaks, and what is returned to the system.
+
+torch is not imported here, because servers that do not compute use this module, too.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 try:
     import resource
@@ -42,7 +51,10 @@ def out_of_memory(error: BaseException) -> bool:
         >>> out_of_memory(MemoryError()), out_of_memory(ValueError("not enough memory"))
         (True, False)
     """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, MemoryError):
+        return True
+    loaded = sys.modules.get("torch")
+    if loaded is not None and isinstance(error, loaded.OutOfMemoryError):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
@@ -63,6 +75,8 @@ def fix_order_of_sums() -> None:
 
 def release_memory(device: torch.device) -> None:
     """Release torch's cached GPU memory and reset its peak statistics."""
+    import torch
+
     # Before its first use in a process, a GPU has no statistics, and torch raises an error.
     if device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
@@ -74,6 +88,8 @@ def peak_memory(device: torch.device) -> int | None:
     the resident memory of this process since its start; None if unknown.
     """
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_reserved(device)
     if resource is None:
         return None
@@ -85,4 +101,63 @@ def device_memory(device: torch.device) -> int | None:
     """Total memory of a GPU in bytes; None for other devices."""
     if device.type != "cuda":
         return None
+    import torch
+
     return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+_MMAP_THRESHOLD = -3  # parameter of mallopt(3)
+
+
+def return_freed_memory() -> bool:
+    """Return each block of 1 MiB or more to the system as soon as it is freed.
+
+    glibc raises its own threshold up to 32 MiB. Each thread then keeps the blocks of 16 MiB in
+    which Pillow decodes. Call it at the start of a server, before it starts threads.
+
+    Returns:
+        Whether the setting was changed: only with glibc, and not if `MALLOC_MMAP_THRESHOLD_` is
+        set.
+    """
+    if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return False
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    return set_option is not None and bool(set_option(_MMAP_THRESHOLD, 2**20))
+
+
+class PixelBudget:
+    """Limit on the pixels that all threads hold decoded at the same time.
+
+    Args:
+        most: Largest number of pixels. A larger image is decoded alone.
+
+    Example:
+        >>> budget = PixelBudget(1_000_000)
+        >>> with budget.reserve(640 * 480):
+        ...     pass  # decode and use the image
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def reserve(self, pixels: int) -> Iterator[None]:
+        """Context that holds a share of the budget; it waits until the share is free."""
+        share = min(pixels, self._most)
+        # Small images wait behind a large one, which they could keep waiting forever otherwise.
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= share)
+            self._free -= share
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += share
+                self._changed.notify()
+
+
+DECODING = PixelBudget(50_000_000)
+"""Budget of a server: an image of 50 megapixels in RGBA takes 200 MB decoded, and 200 MB more on
+white."""
