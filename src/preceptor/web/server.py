@@ -139,7 +139,7 @@ def server_of(app: ASGIApp, *, stop_seconds: int = 5) -> uvicorn.Server:
     """
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # warnings are a line for each malformed request
         access_log=False,
         server_header=False,
         ws="none",
