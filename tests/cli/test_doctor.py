@@ -95,7 +95,7 @@ def test_a_package_that_is_missing_broken_or_too_old(
     assert "half-there: cannot be imported: No module named 'no_such_module_of_its_own'" in text
     assert "pip install --force-reinstall 'half-there'" in text
     assert "is not >=99 what to do: pip install 'pydantic>=99'" in text
-    assert "extra fast without no-such-extra: pip install 'preceptor[fast]'" in text
+    assert "extra fast without no-such-extra: pip install '.[fast]' in the source folder" in text
     assert "extra there installed" in text
     assert "numpy:" not in text
     assert "Something that training needs is broken." in text

@@ -15,5 +15,5 @@ def test_it_has_the_messages_with_their_exit_codes() -> None:
 
 
 def test_constants_are_filled_in() -> None:
-    assert "pip install 'preceptor[onnx]'" in PAGE
+    assert "pip install '.[onnx]' in the source folder" in PAGE
     assert "`{model}: checksums.json is missing" in PAGE

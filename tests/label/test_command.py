@@ -382,5 +382,5 @@ def test_without_the_extra_it_is_named(manifest: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "pip install 'preceptor[web]'" in done.stderr
+    assert "pip install '.[web]' in the source folder" in done.stderr
     assert "Traceback" not in done.stderr

@@ -223,7 +223,10 @@ def test_a_missing_library_is_told_in_one_line(key: Path, model: Path) -> None:
 
     image = model.with_name("x.png")
     image.touch()
-    told = "error: signatures: cryptography is not installed; pip install 'preceptor[sign]'\n"
+    told = (
+        "error: signatures: cryptography is not installed; "
+        "pip install '.[sign]' in the source folder\n"
+    )
     for done in (
         command("sign", model, "--key", key),
         command("predict", model, image, trusted=str(public(key))),

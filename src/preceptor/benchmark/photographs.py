@@ -95,7 +95,7 @@ def photograph_path(photograph: Photograph) -> Path:
         name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[photograph.package]
         raise InputError(
             f"{name} is not installed, and the forged photographs are made from its photographs; "
-            "run: pip install 'preceptor[demo]'"
+            "run: pip install '.[demo]' in the source folder"
         )
     path = Path(spec.submodule_search_locations[0]) / photograph.file
     if not path.is_file():

@@ -60,7 +60,7 @@ class Extra:
     @property
     def install(self) -> str:
         """Command that installs it."""
-        return f"pip install 'preceptor[{self.name}]'"
+        return f"pip install '.[{self.name}]' in the source folder"
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def export(
         if to != "onnx" or error.name not in ("onnx", "onnxruntime", "onnxscript"):
             raise
         raise InputError(
-            f"--to onnx: {error.name} is not installed; pip install 'preceptor[onnx]'"
+            f"--to onnx: {error.name} is not installed; pip install '.[onnx]' in the source folder"
         ) from error
     _print(out, settings, exported, validation=found is not None)
 

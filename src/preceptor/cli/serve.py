@@ -151,7 +151,7 @@ def serve(
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise InputError(
-            f"serve: {error.name} is not installed; pip install 'preceptor[web]'"
+            f"serve: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
     if engine == "ray":
         from preceptor.serve.ray import serve_on_ray

@@ -61,7 +61,9 @@ def check_engine(engine: str, address: str | None) -> None:
     if engine not in get_args(Engine):
         raise InputError(f"--engine {engine}: use {' or '.join(get_args(Engine))}")
     if engine == "ray" and find_spec("ray") is None:
-        raise InputError("--engine ray: Ray is not installed; pip install 'preceptor[ray]'")
+        raise InputError(
+            "--engine ray: Ray is not installed; pip install '.[ray]' in the source folder"
+        )
     if engine != "ray" and address is not None:
         raise InputError(f"--address {address}: needs --engine ray; add it, or remove --address")
 

@@ -117,7 +117,7 @@ def _network(
         from preceptor.predictor.onnx_network import OnnxNetwork
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{path}: {error.name} is not installed; pip install 'preceptor[onnx]'"
+            f"{path}: {error.name} is not installed; pip install '.[onnx]' in the source folder"
         ) from error
     return OnnxNetwork(path, device=device, batch_size=batch_size)
 

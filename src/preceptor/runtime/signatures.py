@@ -269,6 +269,6 @@ def _ed25519() -> ModuleType:
         from preceptor.runtime import ed25519
     except ImportError as error:
         raise InputError(
-            "signatures: cryptography is not installed; pip install 'preceptor[sign]'"
+            "signatures: cryptography is not installed; pip install '.[sign]' in the source folder"
         ) from error
     return ed25519

@@ -237,7 +237,8 @@ def _library() -> Any:
         from ray import serve
     except ImportError as error:
         raise InputError(
-            f"--engine ray: {error.name} is not installed; pip install 'preceptor[ray]'"
+            f"--engine ray: {error.name} is not installed; "
+            "pip install '.[ray]' in the source folder"
         ) from error
     return serve
 

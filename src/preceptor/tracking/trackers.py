@@ -116,7 +116,8 @@ def check_trackers(names: Sequence[str], uri: str | None = None) -> None:
             raise InputError(f"--track {name}: unknown tracker; use {' or '.join(NAMES)}")
         if find_spec(name) is None:
             raise InputError(
-                f"--track {name}: {NAMES[name]} is not installed; pip install 'preceptor[track]'"
+                f"--track {name}: {NAMES[name]} is not installed; "
+                "pip install '.[track]' in the source folder"
             )
     if uri is not None and "mlflow" not in names:
         raise InputError(f"--track-uri {uri}: needs MLflow; add --track mlflow")

@@ -226,7 +226,7 @@ def test_without_the_extra_it_is_named(missing: str, server: FaultServer) -> Non
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert "pip install 'preceptor[remote]'" in done.stderr.splitlines()[-1]
+    assert "pip install '.[remote]' in the source folder" in done.stderr.splitlines()[-1]
 
 
 def test_credentials_that_are_missing_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

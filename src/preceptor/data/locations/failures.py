@@ -113,7 +113,7 @@ def failure_of(error: BaseException, secrets: Iterable[str] = ()) -> Failure:
     if isinstance(error, IsADirectoryError):
         return Failure("it is a folder", False)
     if isinstance(error, ModuleNotFoundError):
-        remedy = "pip install 'preceptor[remote]'"
+        remedy = "pip install '.[remote]' in the source folder"
         return Failure(f"{error.name} is missing", False, remedy=remedy)
     if isinstance(error, ImportError | ValueError | NotImplementedError):
         return Failure(told, False)  # wrong arguments stay wrong

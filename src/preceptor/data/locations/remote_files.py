@@ -45,7 +45,7 @@ def open_system(url: str) -> tuple[Any, str]:
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
     except ImportError as error:
-        package = _PACKAGES.get(scheme, "'preceptor[remote]'")
+        package = _PACKAGES.get(scheme, "'.[remote]' in the source folder")
         raise location_error(f"{scheme}:// needs a package", f"pip install {package}") from error
     except ValueError as error:
         if scheme in fsspec.available_protocols():
