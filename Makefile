@@ -14,7 +14,7 @@ PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n 4 -
 
 .DELETE_ON_ERROR:
 
-.PHONY: install demo rehearse quick test gpu matrix lint bench docs clean
+.PHONY: install demo rehearse quick test golden gpu matrix lint bench docs clean
 
 install: .venv/installed
 
@@ -40,6 +40,10 @@ quick: .venv/compiled
 
 test: .venv/compiled
 	$(PYTEST) -m "not exhaustive and not site"
+
+# Tables, scores, weights and run ids as benchmarks/golden.json has them; minutes.
+golden: install
+	$(BIN)/python benchmarks/golden.py
 
 # On a machine with a GPU: the tests that need one, then the measurements. Both run; a test that fails
 # fails the target.
