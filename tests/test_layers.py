@@ -28,7 +28,7 @@ ORDER = [
     {"study_folder"},
     {"driver"},
     {"label", "calibration", "serve"},
-    {"monitor", "explain"},
+    {"explain"},
     {"cli"},
     {"__main__"},
 ]

@@ -48,7 +48,6 @@ COMMANDS = [
     ("predict",),
     ("explain",),
     ("calibrate",),
-    ("monitor",),
     ("label",),
     ("label", "run"),
     ("label", "teach"),

@@ -1,4 +1,4 @@
-"""The pages of `explain` and `monitor` in a real browser."""
+"""The page of `explain` in a real browser."""
 
 from __future__ import annotations
 
@@ -23,17 +23,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """An image, two images, and a log."""
+    """An image, and two images."""
     folder = tmp_path_factory.mktemp("pages")
     data, model = calibrated.manifest.parent, calibrated.folder
     images = [data / f"test-{number}.png" for number in (0, 1)]
-    one, two, log = (folder / name for name in ("one.html", "two.html", "log.html"))
+    one, two = (folder / name for name in ("one.html", "two.html"))
     given = ("--manifest", calibrated.manifest, "--masks", 128)
     here("explain", model, images[0], *given, "--out", one)
     here("explain", calibrated.model, *images, "--masks", 128, "--out", two)
-    here("predict", model, data / "train-*.png", "--log", "features", "--out", folder / "a.parquet")
-    here("monitor", folder / "a.parquet", "--reference", model, "--out", log)
-    return [one, two, log]
+    return [one, two]
 
 
 def test_pages_fit_and_are_accessible(browser: Browser, pages: list[Path]) -> None:

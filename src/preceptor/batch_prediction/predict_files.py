@@ -23,7 +23,6 @@ from preceptor.batch_prediction.map_files import (
 from preceptor.batch_prediction.rows import (
     WRITERS,
     Columns,
-    Log,
     csv_writer,
     json_line,
     read_rows,
@@ -80,7 +79,6 @@ def predict_files(
     model: str,
     settings: object,
     maps: MapOutput | None = None,
-    log: Log | None = None,
     keep_every: float = KEEP_EVERY,
     advance: Callable[[int], None] = lambda count: None,
     report_bad: Callable[[str, str], None] = lambda name, reason: None,
@@ -97,7 +95,6 @@ def predict_files(
         model: Hash of the model.
         settings: What else determines the output, as a JSON-able value.
         maps: Maps to be written; None = none.
-        log: Further columns.
         keep_every: Seconds between two states from which an interrupted call goes on.
         advance: Function called with the number of further images that are done.
         report_bad: Function called with the name of a bad image and the reason.
@@ -107,13 +104,13 @@ def predict_files(
     """
     kind = None if maps is None else maps.kind
     place = None if maps is None else [str(maps.folder.absolute()), maps.of]
-    given = [__version__, model, settings, out.suffix, kind, place, log]
+    given = [__version__, model, settings, out.suffix, kind, place]
     info = predictor.info
     with Unfinished(out, digest(given), lambda: predictor.batch_size) as unfinished:
         left = iter(images)
         try:
             _skip(left, unfinished, advance)
-            _predict(predictor, left, unfinished, maps, log, keep_every, advance, report_bad)
+            _predict(predictor, left, unfinished, maps, keep_every, advance, report_bad)
         except InputError:
             if not unfinished.state.images:  # there is nothing to go on from
                 unfinished.remove()
@@ -128,7 +125,6 @@ def predict_files(
             info.classes,
             maps=kind in ("overlay", "png"),
             reference=predictor.info.false_alarms is not None,
-            log=log,
         )
         with replacing(out) as partial:
             WRITERS[out.suffix.lower()](rows, columns, partial)
@@ -142,7 +138,6 @@ def print_predictions(
     images: Iterable[ListedImage],
     stream: TextIO,
     *,
-    log: Log | None = None,
     report_bad: Callable[[str, str], None] = lambda name, reason: None,
 ) -> Summary:
     """Predict images and write a CSV table to a stream, batch by batch; arguments as above."""
@@ -150,14 +145,13 @@ def print_predictions(
         predictor.info.classes,
         maps=False,
         reference=predictor.info.false_alarms is not None,
-        log=log,
     )
     write = csv_writer(stream, columns)
     decisions: Counter[str] = Counter()
     bad = 0
-    for batch in _batches(predictor, iter(images), None, None, log):
+    for batch in _batches(predictor, iter(images), None, None):
         for image, found in batch:
-            write(row_of(image.name, found, log=log))
+            write(row_of(image.name, found))
             if isinstance(found, BadImage):
                 report_bad(image.name, found.reason)
                 bad += 1
@@ -172,7 +166,6 @@ def _batches(
     images: Iterator[ListedImage],
     batch_size: int | None,
     maps: MapOutput | None,
-    log: Log | None,
 ) -> Iterator[list[tuple[ListedImage, Prediction | BadImage]]]:
     """Images with their predictions, a batch at a time."""
     taken: deque[ListedImage] = deque()
@@ -183,8 +176,9 @@ def _batches(
             yield image.path
 
     of = None if maps is None else maps.of
-    wanted = maps is not None or log is not None
-    for batch in predictor.batches(paths(), maps=wanted, map_of=of, batch_size=batch_size):
+    for batch in predictor.batches(
+        paths(), maps=maps is not None, map_of=of, batch_size=batch_size
+    ):
         yield [(taken.popleft(), found) for found in batch.results()]
 
 
@@ -212,7 +206,6 @@ def _predict(
     images: Iterator[ListedImage],
     unfinished: Unfinished,
     maps: MapOutput | None,
-    log: Log | None,
     keep_every: float,
     advance: Callable[[int], None],
     report_bad: Callable[[str, str], None],
@@ -222,7 +215,7 @@ def _predict(
     number, names, grid = state.images, state.names, state.grid
     kept = time.monotonic()
     with _drawer(maps) as drawer:
-        for batch in _batches(predictor, images, state.batch_size, maps, log):
+        for batch in _batches(predictor, images, state.batch_size, maps):
             lines: list[str] = []
             raw: list[bytes] = []
             for image, found in batch:
@@ -236,7 +229,7 @@ def _predict(
                 elif maps is not None:
                     grid = list(found.raw_map.shape)
                     raw.append(normalised(found.raw_map).astype(np.float16).tobytes())
-                lines.append(json_line(row_of(image.name, found, file, log)))
+                lines.append(json_line(row_of(image.name, found, file)))
                 number += 1
             unfinished.write("".join(lines).encode(), b"".join(raw))
             advance(len(batch))

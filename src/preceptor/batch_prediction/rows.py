@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,35 +16,28 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.predictor.inputs import BadImage
-from preceptor.predictor.map_statistics import MAP_STATISTICS, map_statistics
 from preceptor.predictor.prediction import Prediction
 
 Row = dict[str, Any]
 """path, decision, score, probabilities (by class), and what else there is; or path and error.
 
-Of a model with a reference unfamiliar (bool), unfamiliar_share and distance; map (file), statistics
-of the map, and features (list), on request.
+Of a model with a reference unfamiliar (bool), unfamiliar_share and distance; of files of maps, map.
 """
-Log = Literal["maps", "features"]
-"""Further values of rows: statistics of the maps; or these and the features."""
 
 _REFERENCE = ("unfamiliar", "unfamiliar_share", "distance")
 _TEXT = ("path", "decision", "map", "error")
 
-# Rows of a row group of a Parquet file, which are held in memory; and of one with features.
-_GROUP, _GROUP_WITH_FEATURES = 50_000, 2_000
+# Rows of a row group of a Parquet file, which are held in memory.
+_GROUP = 50_000
 
 
-def row_of(
-    name: str, found: Prediction | BadImage, map_file: str | None = None, log: Log | None = None
-) -> Row:
+def row_of(name: str, found: Prediction | BadImage, map_file: str | None = None) -> Row:
     """Row of an image.
 
     Args:
         name: Name of the image.
         found: Prediction, or the reason why there is none.
         map_file: Name of the file of its map, if there are such files.
-        log: Further values; None = none.
     """
     # Names of files need not be UTF-8.
     row: Row = {"path": name.encode("utf-8", "backslashreplace").decode()}
@@ -62,11 +55,6 @@ def row_of(
         row |= dict(zip(_REFERENCE, values, strict=True))
     if map_file is not None:
         row["map"] = map_file
-    if log is not None and found.grid_map is not None:
-        statistics = _shortest(map_statistics(found.grid_map[None])[0])
-        row |= dict(zip(MAP_STATISTICS, statistics, strict=True))
-    if log == "features" and found.features is not None:
-        row["features"] = _shortest(found.features)
     return row
 
 
@@ -94,7 +82,6 @@ class Columns:
         classes: Class names.
         maps: Whether there are files of maps.
         reference: Whether the model has a reference.
-        log: Further columns.
     """
 
     def __init__(
@@ -103,14 +90,11 @@ class Columns:
         *,
         maps: bool,
         reference: bool = False,
-        log: Log | None = None,
     ) -> None:
         self._classes = classes
         self._others = [
             *(_REFERENCE if reference else ()),
             *(["map"] if maps else ()),
-            *(MAP_STATISTICS if log is not None else ()),
-            *(["features"] if log == "features" else ()),
         ]
         scores = [f"score_{name}" for name in classes]
         self.names = ["path", "decision", "score", *scores, *self._others, "error"]
@@ -157,12 +141,11 @@ def _write_json_lines(rows: Path, _: Columns, file: Path) -> None:
 def _write_parquet(rows: Path, columns: Columns, file: Path) -> None:
     kinds = dict.fromkeys(_TEXT, pa.string())
     kinds |= {"unfamiliar": pa.bool_(), "distance": pa.float64()}
-    kinds |= {"unfamiliar_share": pa.float64(), "features": pa.list_(pa.float32())}
+    kinds |= {"unfamiliar_share": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns.names])
     left = read_rows(rows)
-    size = _GROUP_WITH_FEATURES if "features" in columns.names else _GROUP
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while part := [columns.cells(row) for row in islice(left, size)]:
+        while part := [columns.cells(row) for row in islice(left, _GROUP)]:
             arrays = [
                 pa.array(column, field.type)
                 for column, field in zip(zip(*part, strict=True), schema, strict=True)

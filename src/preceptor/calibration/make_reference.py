@@ -24,14 +24,13 @@ from preceptor.calibration.observations import Observations, StartTask, observe,
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_of
-from preceptor.evaluation.units import unit_codes
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import DistanceKind, Gaussians, Reference
 
 RATE = 0.01
 LARGEST_SAMPLE = 10_000
-# Validation images whose changed copies are predicted, and whose features are stored.
-_COPIED, _STORED = 200, 2_000
+# Validation images whose changed copies are predicted.
+_COPIED = 200
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,7 @@ def make_reference(
     _check(valid, train, info.classes, rate)
     labels = _codes(valid, info.classes)
     groups = valid["group"].to_numpy(object)
-    own = observe(
-        predictor,
-        valid["path"],
-        maps=info.map_kind != "none",
-        advance=start_task("validation images", len(valid)),
-    )
+    own = observe(predictor, valid["path"], advance=start_task("validation images", len(valid)))
     trained = observe(predictor, train["path"], advance=start_task("training images", len(train)))
     gaussians = fit_gaussians(trained.features, _codes(train, info.classes))
     some = _spread(len(valid), _COPIED)
@@ -116,19 +110,14 @@ def make_reference(
         outside = cross_validated(own.probabilities, labels, groups, positive, method)
         if is_complete(outside):
             after = reliability(outside, labels, groups, positive)
-    # A validation set has one order; the first features are those of a mixed sample.
-    order = np.random.default_rng(0).permutation(len(valid))
     reference = Reference(
         calibration=calibration,
         kind=kind,
         rate=rate,
         gaussians=gaussians if kind == "mahalanobis" else None,
-        probabilities=probabilities[order],
-        labels=labels[order],
-        groups=unit_codes(groups, len(valid))[order],
-        distances=plain[kind][order],
-        maps=own.maps[order],
-        features=own.features[order[:_STORED]],
+        probabilities=probabilities,
+        labels=labels,
+        distances=plain[kind],
         description={
             "manifest": manifest.source.name if manifest.source else "",
             "training_images": len(train),

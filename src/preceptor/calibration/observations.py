@@ -1,4 +1,4 @@
-"""Probabilities, features, energies and map statistics of a model for many images."""
+"""Probabilities, features and energies of a model for many images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from preceptor.errors import InputError
 from preceptor.predictor.inputs import ImageInput
-from preceptor.predictor.map_statistics import MAP_STATISTICS, map_statistics
 from preceptor.predictor.predictor import Predictor
 
 Advance = Callable[[int], None]
@@ -27,20 +26,17 @@ class Observations:
         probabilities: (n, C) float32.
         features: (n, p) float32.
         energies: (n,) float32.
-        maps: (n, 4) float32 statistics of the maps, see `map_statistics`; NaN without maps.
     """
 
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
     energies: NDArray[np.float32]
-    maps: NDArray[np.float32]
 
 
 def observe(
     predictor: Predictor,
     images: Iterable[ImageInput],
     *,
-    maps: bool = False,
     advance: Advance = lambda count: None,
 ) -> Observations:
     """Run a model over images.
@@ -48,14 +44,13 @@ def observe(
     Args:
         predictor: Predictor of one model.
         images: At least one image.
-        maps: Whether maps are computed.
         advance: Function called with the number of further images that are done.
 
     Raises:
         InputError: An image cannot be read, or the model returns no features.
     """
     parts: list[Observations] = []
-    for batch in predictor.batches(images, maps=maps):
+    for batch in predictor.batches(images, maps=False):
         for bad in batch.bad.values():
             raise InputError(f"{bad.source}: {bad.reason}; repair or remove it")
         found = batch.predictions
@@ -63,15 +58,12 @@ def observe(
         out = found.output
         if out.features is None or out.energies is None:
             raise InputError(f"{predictor.info.backbone}: this model returns no features")
-        statistics = np.full((len(found), len(MAP_STATISTICS)), np.nan, np.float32)
-        if out.raw_map is not None:
-            statistics = map_statistics(out.raw_map)
-        parts.append(Observations(out.probabilities, out.features, out.energies, statistics))
+        parts.append(Observations(out.probabilities, out.features, out.energies))
         advance(batch.count)
     return Observations(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("probabilities", "features", "energies", "maps")
+            for name in ("probabilities", "features", "energies")
         )
     )
 

@@ -28,7 +28,6 @@ from preceptor.cli.evaluate import evaluate
 from preceptor.cli.explain import explain
 from preceptor.cli.label import label
 from preceptor.cli.model_export import export
-from preceptor.cli.monitor import monitor
 from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
@@ -79,7 +78,6 @@ app.command()(serve)
 app.command()(predict)
 app.command()(explain)
 app.command()(calibrate)
-app.command()(monitor)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)

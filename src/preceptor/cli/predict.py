@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.options import Device, Log, MapFiles, Precision
+from preceptor.cli.options import Device, MapFiles, Precision
 
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20
@@ -46,14 +46,6 @@ def predict(
     ] = None,
     map_of: Annotated[
         str | None, typer.Option(help="Class of the maps.", show_default="the positive class")
-    ] = None,
-    log: Annotated[
-        Log | None,
-        typer.Option(
-            help="Additional columns for preceptor monitor: maps (statistics of the maps), or "
-            "features (these statistics and the features).",
-            show_default=False,
-        ),
     ] = None,
     threshold: Annotated[
         str | None,
@@ -114,12 +106,8 @@ def predict(
     if out is None:
         if maps is not None:
             raise InputError("maps need an output; add --out FILE")
-        if log == "features":
-            raise InputError("a CSV table has no features; add --out FILE.parquet")
     else:
         check_suffix("--out", out, WRITERS)
-        if log == "features" and out.suffix.lower() == ".csv":
-            raise InputError(f"--out {out}: a CSV file has no features; name it .parquet or .jsonl")
         folder = maps_to or out.with_name(f"{out.stem}-maps")
         if not is_unfinished(out):
             check_target("--out", out)
@@ -127,8 +115,6 @@ def predict(
                 check_target("--maps-to", folder)
         if maps is not None:
             output = MapOutput(maps, folder, map_of)
-    if map_of is not None and log is not None:
-        raise InputError("--log needs the maps of the positive class; remove --map-of or --log")
     if map_of is not None and maps is None:
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()
@@ -147,13 +133,13 @@ def predict(
             print(f"bad image: {one_line(without_secrets(name))}: {reason}", file=sys.stderr)
 
     if out is None:
-        found = print_predictions(predictor, images, sys.stdout, log=log, report_bad=report_bad)
+        found = print_predictions(predictor, images, sys.stdout, report_bad=report_bad)
     else:
         with progress() as bar:
             task = bar.add_task("predicting", total=images.count(), note="")
             found = predict_files(
                 predictor, images, out, model=files_digest(models),
-                settings=[threshold, tta, device, precision, batch_size], maps=output, log=log,
+                settings=[threshold, tta, device, precision, batch_size], maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
         decisions = ", ".join(

@@ -78,10 +78,7 @@ class Reference:
         gaussians: Distribution of the features; None for the energy.
         probabilities: (n, C) calibrated probabilities of the validation images.
         labels: (n,) index of their class.
-        groups: (n,) code of their group: images of a group are dependent.
         distances: (n,) their distances.
-        maps: (n, 4) statistics of their maps, see `map_statistics`; NaN if there are none.
-        features: (m, p) features of the first m of them.
         description: What the reference was made from, for model cards and pages.
     """
 
@@ -91,10 +88,7 @@ class Reference:
     gaussians: Gaussians | None
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
     distances: NDArray[np.float64]
-    maps: NDArray[np.float32]
-    features: NDArray[np.float32]
     description: dict[str, str | float | int] = field(default_factory=dict)
 
     def distances_of(

@@ -29,10 +29,7 @@ REFERENCE_FILES = (REFERENCE, ARRAYS)
 _ARRAYS = {
     "probabilities": (np.float32, 2),
     "labels": (np.int64, 1),
-    "groups": (np.int64, 1),
     "distances": (np.float64, 1),
-    "maps": (np.float32, 2),
-    "features": (np.float32, 2),
 }
 _GAUSSIANS = {"means": (np.float32, 2), "whitening": (np.float32, 2)}
 
