@@ -27,7 +27,6 @@ OPTIONAL = {
     "model_export/onnx.py": "onnx",
     "model_export/quantise.py": "onnx",
     "predictor/onnx_network.py": "onnx",
-    "runtime/ed25519.py": "sign",
     "serve/application.py": "web",
     "serve/ray.py": "ray",
     "tracking/mlflow.py": "track",

@@ -49,7 +49,6 @@ LATE = (
     "training.__main__",
     "predictor.load",
     "model_export.export",
-    "runtime.signatures",
     "serve.ray",
     "data.locations.remote_files",
 )

@@ -43,7 +43,6 @@ COMMANDS = [
     ("annotate",),
     ("evaluate",),
     ("export",),
-    ("sign",),
     ("serve",),
     ("predict",),
     ("explain",),

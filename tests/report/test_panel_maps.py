@@ -15,7 +15,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import largest_error
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_own_model, save_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.report import panels as panels_module
 from preceptor.report.panel_maps import MOST_MASKS, model_maps
 from preceptor.report.panels import Panels, make_panels
@@ -80,7 +80,7 @@ def test_panels_show_the_maps_that_guidance_compares(
     found, drawn = drawn_panels(plan, monkeypatch)
     assert set(drawn) == {"Teacher", "Student", "Baseline 2"}
     assert found.maps == cam_class
-    network = load_own_model(model)
+    network = load_model(model)
     workspace = plan.protocol.workspaces.first
     table = workspace.manifest.table
     rows = np.array([table.index[table["name"] == one.name][0] for one in found.panels])
@@ -101,7 +101,7 @@ def test_panels_show_the_maps_that_guidance_compares(
 
 def test_maps_of_rise_that_have_not_settled_are_not_drawn(tmp_path: Path, model: Path) -> None:
     plan = written(tmp_path, model, saliency=["rise"])
-    network = load_own_model(model)
+    network = load_model(model)
     workspace = plan.protocol.workspaces.first
     rows = np.flatnonzero(workspace.manifest.table["split"] == "test-unseen")[:4]
     assert plan.protocol.study.rise.max_masks > MOST_MASKS
@@ -117,7 +117,7 @@ def test_maps_of_rise_that_have_not_settled_are_not_drawn(tmp_path: Path, model:
         return {*found.maps}, {*found.unsettled}
 
     settled_rows(network)
-    constant = load_own_model(model)
+    constant = load_model(model)
     constant.class_weight.detach().zero_()
     assert settled_rows(constant) == (set(), {*rows.tolist()})
     save_model(constant, tmp_path / "constant")

@@ -9,7 +9,6 @@ import json
 import shutil
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from PIL import Image
 import preceptor
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
-from preceptor.runtime.signatures import sign_model, write_new_key
 from preceptor.serve.api import PredictAnswer
 from preceptor.serve.served_model import ModelPath, ServedModel
 from preceptor.serve.settings import ServeSettings
@@ -387,30 +385,6 @@ def test_the_reason_why_a_model_is_not_loaded_names_no_path(
         "model.safetensors: Is a directory",
     )
     assert model.state.reloads == {"loaded": 0, "failed": 1}
-
-
-def test_a_version_that_could_not_be_loaded_is_tried_again(
-    tmp_path: Path, served_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The cause is a key that is not trusted yet, so that the files stay as they are."""
-    folder, trusted = shutil.copytree(served_folders["best"], tmp_path / "best"), tmp_path / "keys"
-    trusted.mkdir()
-    for name in ("first", "second"):
-        write_new_key(tmp_path / name)
-    shutil.copy(tmp_path / "first.pub", trusted)
-    sign_model(folder, tmp_path / "first")
-    settings = ServeSettings(device="cpu", batch_size=1, trusted_keys=trusted)
-    model = ServedModel(ModelPath("best", folder), settings)
-    sign_model(folder, tmp_path / "second")
-    model.look()
-    assert "not a trusted key" in model.state.error
-    shutil.copy(tmp_path / "second.pub", trusted)
-    model.look()  # too soon
-    later = time.monotonic() + 20
-    monkeypatch.setattr(time, "monotonic", lambda: later)
-    model.look()
-    assert model.state.error == ""
-    assert model.state.reloads == {"loaded": 1, "failed": 1}
 
 
 def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path) -> None:

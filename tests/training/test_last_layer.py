@@ -19,7 +19,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
 from preceptor.models.guide import guide
-from preceptor.models.model_folder import load_model, load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_scores
 from preceptor.training.last_layer import (
@@ -116,7 +116,7 @@ def test_its_maps_are_compared_as_those_of_the_run_without_it(tmp_path: Path) ->
     manifest = squares(tmp_path / "data", splits=SPLITS, classes=classes)
     values = {"maps": {"kind": "human"}, "training": TRAINING | {"cam_class": "decision"}}
     run = train(config(manifest, last_layer="val-clean", **values), tmp_path / "runs")
-    model = load_own_model(run.folder / "model")
+    model = load_model(run.folder / "model")
     sets = validation_sets(Workspace.open(manifest), model)
     decision = validate(model, sets, model, cams="decision")
     of_label = validate(model, sets, model, cams="label")

@@ -16,7 +16,6 @@ from preceptor.report.reliability_figure import reliability_plot
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.model_paths import check_model_folder
 from preceptor.runtime.replace_file import copy_folder, replacing
-from preceptor.runtime.signatures import SIGNATURE
 
 CARD = "README.md"
 
@@ -46,8 +45,7 @@ def write_calibrated(model: Path, made: MadeReference, info: ModelInfo, out: Pat
         out: New folder, which appears when it is complete.
     """
     with replacing(out) as partial:
-        # Its checksums are others, and so is what would have to be signed.
-        copy_folder(model, partial, without=(SIGNATURE,))
+        copy_folder(model, partial)
         write_reference(made.reference, partial)
         card = partial / CARD
         text = card.read_text(encoding="utf-8") if card.is_file() else new_card(info)

@@ -32,7 +32,6 @@ from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
 from preceptor.cli.serve import serve
-from preceptor.cli.sign import sign
 from preceptor.cli.study import study
 from preceptor.cli.train import train
 from preceptor.runtime.signal_handlers import handling
@@ -73,7 +72,6 @@ app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
 app.command()(export)
-app.command()(sign)
 app.command()(serve)
 app.command()(predict)
 app.command()(explain)

@@ -107,7 +107,6 @@ def serve(
     """
     from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import
-    from preceptor.runtime.signatures import default_trusted_keys
     from preceptor.serve.keys import ApiKeys
     from preceptor.serve.served_model import model_paths
     from preceptor.serve.settings import ServeSettings
@@ -139,8 +138,6 @@ def serve(
         body=max_body * 2**20,
         pixels=max_pixels,
         images=max_images,
-        # Replicas on other machines do not have the environment of this one.
-        trusted_keys=default_trusted_keys(),
         reload=reload,
     )
     try:

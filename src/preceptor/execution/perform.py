@@ -23,7 +23,7 @@ from preceptor.inference.shards import joined
 from preceptor.maps.committee import mean_store
 from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.leases import lease
@@ -149,7 +149,7 @@ def _trained(folder: Path, config: RunConfig) -> GuidedModel:
     torch.set_num_threads(config.training.threads)
     fix_order_of_sums()
     torch.use_deterministic_algorithms(True, warn_only=True)  # as in trainings of this process
-    model = load_own_model(folder)
+    model = load_model(folder)
     if config.training.device != "cpu" and torch.cuda.is_available():
         model = model.cuda()
     if config.training.speed.channels_last:

@@ -27,7 +27,7 @@ from preceptor.label.strokes import Patch
 from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
 from preceptor.maps.export import map_over_image
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model, load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.training.run import train
 
 Mask = NDArray[np.bool_]
@@ -132,7 +132,7 @@ def teach(
     manifest = _write_manifest(taught, held, folder)
     workspace = Workspace(Manifest.read(manifest, verify=False, need=("train", "val")), folder)
     found = train(config.run(manifest), folder / "runs", workspace=workspace, tell=tell)
-    model = load_own_model(found.folder / "model")
+    model = load_model(found.folder / "model")
     threshold, agreement = _chosen_threshold(model, held, folder, "cells")
     return LabelTeacher(found.folder / "model", threshold, agreement, len(taught))
 
@@ -184,7 +184,7 @@ def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterat
         paths: Image files.
         cache: Folder of the image cache.
     """
-    model = load_own_model(teacher.model)  # its signature was checked by `given_teacher`
+    model = load_model(teacher.model)
     maps = _maps(model, paths, cache, teacher.method)
     for path, (over, grid, score) in zip(paths, maps, strict=True):
         yield Proposed(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))

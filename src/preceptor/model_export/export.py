@@ -29,7 +29,7 @@ from preceptor.model_export.torch_export import (
 )
 from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import MODEL_FILES, load_model, load_own_model
+from preceptor.models.model_folder import MODEL_FILES, load_model
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, find_reference
 from preceptor.predictor.referenced_network import referenced_info
@@ -290,7 +290,7 @@ def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> E
         copy_folder(folder, partial)
         files = (*MODEL_FILES, *REFERENCE_FILES)
         write_checksums(partial, [name for name in files if (partial / name).is_file()])
-        copied = load_own_model(partial)
+        copied = load_model(partial)
         parity = measure(
             model_outputs(model, maps=True),
             model_outputs(copied, maps=True),

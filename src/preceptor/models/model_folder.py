@@ -29,7 +29,6 @@ from preceptor.runtime.failed_writes import tensors_to
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.model_paths import check_model_folder
 from preceptor.runtime.result_folder import checksum, is_finished
-from preceptor.runtime.signatures import KeyPath, check_signature
 from preceptor.runtime.strict_json import strict_json
 
 WEIGHTS = "model.safetensors"
@@ -79,36 +78,17 @@ def check_model_files(folder: Path) -> dict[str, str]:
     return known
 
 
-def load_model(
-    folder: str | Path,
-    network: nn.Module | NetworkParts | None = None,
-    *,
-    trusted_keys: KeyPath | None = None,
-) -> GuidedModel:
+def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = None) -> GuidedModel:
     """Load a model folder; nothing is unpickled.
 
     Args:
         folder: The model folder.
         network: Network of a model that was made from an object by `guide`, with any weights; None
             = timm's, or that of the factory which the folder names.
-        trusted_keys: Public keys of which one must have signed the model, see `check_signature`.
 
     Raises:
         InputError: The folder is not a model folder, a file does not match its checksum, the folder
-            is inconsistent, its model has CAMs that do not add up to the logits, or with trusted
-            keys the model is not signed with one of them.
-    """
-    check_model_folder(Path(folder))
-    check_signature(Path(folder), trusted_keys)
-    return load_own_model(folder, network)
-
-
-def load_own_model(
-    folder: str | Path, network: nn.Module | NetworkParts | None = None
-) -> GuidedModel:
-    """Load a model folder that this program wrote, as a step of a study; it need not be signed.
-
-    See `load_model` for arguments and errors.
+            is inconsistent, or its model has CAMs that do not add up to the logits.
     """
     folder = Path(folder)
     file = folder / "model.json"

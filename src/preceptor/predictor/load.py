@@ -16,7 +16,6 @@ from preceptor.predictor.reference import Reference
 from preceptor.predictor.referenced_network import ReferencedNetwork
 from preceptor.predictor.turned_network import TurnedNetwork
 from preceptor.runtime.checksums import file_digest
-from preceptor.runtime.signatures import KeyPath, check_signature
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
@@ -33,7 +32,6 @@ def load(
     precision: Precision = "32-true",
     batch_size: int | None = None,
     workers: int | None = None,
-    trusted_keys: KeyPath | None = None,
 ) -> Predictor:
     """Load a trained model, or an ensemble of several, for use.
 
@@ -50,20 +48,17 @@ def load(
         batch_size: Number of images per pass; None = chosen by a short probe when many images are
             predicted.
         workers: Number of threads that decode; None = one per core.
-        trusted_keys: File of a public key, or folder of such files (`.pub`): only models that were
-            signed with one of them are loaded. None = those of PRECEPTOR_TRUSTED_KEYS; without
-            either, signatures are not checked.
 
     Raises:
-        InputError: A path is no model folder and no exported file, the model is damaged or not
-            signed with a trusted key, or a setting is invalid.
+        InputError: A path is no model folder and no exported file, the model is damaged, or a
+            setting is invalid.
     """
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
     networks, references = [], []
     for path in map(Path, paths):
-        network = _network(path, device, precision, batch_size, trusted_keys)
+        network = _network(path, device, precision, batch_size)
         references.append(reference := _reference(path, network))
         if reference is not None:
             network = ReferencedNetwork(network, reference)
@@ -89,29 +84,15 @@ def files_digest(model: ModelPath | Sequence[ModelPath]) -> str:
     return found.hexdigest()
 
 
-def _network(
-    path: Path,
-    device: str,
-    precision: Precision,
-    batch_size: int | None,
-    trusted_keys: KeyPath | None,
-) -> Network:
+def _network(path: Path, device: str, precision: Precision, batch_size: int | None) -> Network:
     """Network of a model; its library is imported only now."""
     if path.is_dir() or path.suffix.lower() != ".onnx":
         from preceptor.predictor.torch_network import TorchNetwork
 
-        return TorchNetwork.open(
-            path,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            trusted_keys=trusted_keys,
-        )
+        return TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)
     if precision != "32-true":
         raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
-    if path.is_file():
-        check_signature(path, trusted_keys)
-    elif path.exists():  # a pipe, of which each reading has another content
+    if path.exists() and not path.is_file():  # a pipe, of which each reading has another content
         raise InputError(f"{path}: it is no regular file; name a file of preceptor export")
     try:
         from preceptor.predictor.onnx_network import OnnxNetwork

@@ -20,7 +20,6 @@ from preceptor.predictor.inference_probe import probe_batch_size
 from preceptor.predictor.model_info import MapKind, ModelInfo
 from preceptor.predictor.network import NetworkOutput, joined_outputs
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.signatures import KeyPath
 
 
 class TorchNetwork:
@@ -61,11 +60,9 @@ class TorchNetwork:
         device: str = "auto",
         precision: Precision = "32-true",
         batch_size: int | None = None,
-        trusted_keys: KeyPath | None = None,
     ) -> TorchNetwork:
         """Network of a model folder; see the class for the arguments, `load_model` for errors."""
-        model = load_model(folder, trusted_keys=trusted_keys)
-        return cls(model, device=device, precision=precision, batch_size=batch_size)
+        return cls(load_model(folder), device=device, precision=precision, batch_size=batch_size)
 
     @property
     def batch_size(self) -> int:

@@ -20,7 +20,7 @@ from preceptor.data.map_geometry import resample
 from preceptor.errors import PreceptorError
 from preceptor.evaluation.annotators import mean_of, pearson
 from preceptor.maps.store import is_store, read_store
-from preceptor.models.model_folder import load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.formatting import number
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.plan import Plan
@@ -172,7 +172,7 @@ def _grid(plan: Plan) -> Grid | None:
     for member in plan.members_of(role, winner.name):
         folder = plan.protocol.run_folder(member.run)
         if member.arm.alpha == winner.alpha and is_finished(folder):
-            model = load_own_model(folder / "model")
+            model = load_model(folder / "model")
             height, width = model.grid()
             return Grid(height, width, model.spec.fit, model.spec.image_format.side)
     return None

@@ -16,7 +16,7 @@ from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, largest_error, read_store
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
@@ -82,7 +82,7 @@ def teacher_maps(
     run = run_of(plan, role, winner.name, Setting(winner.alpha), seed)
     if run is None:
         return str(winner), None
-    model = load_own_model(plan.protocol.run_folder(run) / "model")
+    model = load_model(plan.protocol.run_folder(run) / "model")
     return str(winner), model_maps(plan, workspace, model, rows, shown, winner.method)
 
 

@@ -29,7 +29,7 @@ from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.map_geometry import resample
 from preceptor.errors import without_secrets
 from preceptor.evaluation.scores import labels_of, probabilities
-from preceptor.models.model_folder import load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.predictor.overlay import colored, opacities
 from preceptor.report.panel_maps import ModelMaps, Shown, model_maps, run_of, teacher_maps
 from preceptor.results.best import Best
@@ -178,7 +178,7 @@ def _make(
     chosen = choose_rows(frame, hit, count)
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
 
-    student = load_own_model(plan.protocol.run_folder(best.run) / "model")
+    student = load_model(plan.protocol.run_folder(best.run) / "model")
     # Those that the Student's guidance compares, for all models alike.
     config = plan.protocol.config(best.arm.backbone, best.seed, best.arm.guidance)
     shown: Shown = "decision" if config.guided_map == "decision" else "label"
@@ -192,7 +192,7 @@ def _make(
         None if plain is None else run_of(plan, "baseline2", best.arm.backbone, plain, best.seed)
     )
     if other is not None:
-        model = load_own_model(plan.protocol.run_folder(other) / "model")
+        model = load_model(plan.protocol.run_folder(other) / "model")
         looks["Baseline 2"] = model_maps(plan, workspace, model, rows, shown)
     panels = []
     for position, manifest_row in zip(chosen, rows, strict=True):

@@ -15,7 +15,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import (
     WEIGHTS,
     check_model_files,
-    load_own_model,
+    load_model,
     save_model,
 )
 from preceptor.results.score_files import ScoreFiles
@@ -117,7 +117,7 @@ def write_best(chosen: Mapping[str, BestModel], folder: Path) -> None:
     models: dict[str, GuidedModel | Path] = {}
     for name, one in chosen.items():
         try:
-            models[name] = load_own_model(one.run / "model")
+            models[name] = load_model(one.run / "model")
         except PreceptorError:
             if _has_weights_of(folder / name, one.run):
                 models[name] = folder / name

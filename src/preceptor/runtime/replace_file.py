@@ -120,7 +120,7 @@ def remove_unfinished(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def copy_folder(source: Path, target: Path, *, without: Sequence[str] = ()) -> None:
+def copy_folder(source: Path, target: Path) -> None:
     """Copy the files of a folder to an existing or new one.
 
     Unlike `shutil.copytree`, it ends with the error of the first file that cannot be copied.
@@ -128,13 +128,12 @@ def copy_folder(source: Path, target: Path, *, without: Sequence[str] = ()) -> N
     Args:
         source: Folder.
         target: Its copy.
-        without: Names of files at the top that are left out.
     """
     target.mkdir(exist_ok=True)
     for file in sorted(source.iterdir()):
         if file.is_dir():
             copy_folder(file, target / file.name)
-        elif file.name not in without:
+        else:
             shutil.copy2(file, target / file.name)
 
 

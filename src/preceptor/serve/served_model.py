@@ -20,7 +20,6 @@ from preceptor.predictor.load import files_digest, load
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
-from preceptor.runtime.signatures import signature_file
 from preceptor.serve.settings import ServeSettings
 
 _LONGEST_NAME = 60
@@ -70,13 +69,13 @@ def model_paths(texts: Sequence[str]) -> list[ModelPath]:
 
 
 def fingerprint_of(path: Path) -> str:
-    """State of the files of a model: names, sizes, times, and the stored checksums and signature.
+    """State of the files of a model: names, sizes, times, and the stored checksums.
 
     A change of the files changes it; that the files are those of the checksums is checked when they
     are loaded.
     """
     state = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else [path, signature_file(path)]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         if file.is_file():
             told = file.stat()
@@ -157,7 +156,7 @@ class ServedModel:
         """Load the model again if its files have changed since the last look; of one thread.
 
         After a failure it is tried again at growing intervals, since the cause may lie elsewhere:
-        in the trusted keys, or in the memory of the machine.
+        in the memory of the machine.
         """
         seen, now = self._fingerprint(), time.monotonic()
         if seen == self._seen and now < self._retry:
@@ -200,7 +199,6 @@ class ServedModel:
             threshold=settings.threshold,
             tta=settings.tta,
             device=settings.device,
-            trusted_keys=settings.trusted_keys,
         )
         predictor.check_maps()  # rather than when a request asks for them
         # The probe of the batch size also makes the first request as fast as the others.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,6 @@ class ServeSettings:
         body: Largest body in bytes.
         pixels: Largest number of pixels per image.
         images: Largest number of images per request.
-        trusted_keys: File or folder of the public keys of which one must have signed a model, see
-            `check_signature`; accessible from all machines.
         reload: Seconds between two looks at the model folders; 0 = never.
     """
 
@@ -38,7 +35,6 @@ class ServeSettings:
     body: int = 32 * 2**20
     pixels: int = 50_000_000
     images: int = 32
-    trusted_keys: Path | None = None
     reload: float = 2.0
 
     @property

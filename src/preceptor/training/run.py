@@ -24,7 +24,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.models.backbones import head_in
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_own_model
+from preceptor.models.model_folder import load_model
 from preceptor.models.probes import check_trained
 from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
@@ -221,7 +221,7 @@ def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, n
 
     def write() -> None:
         started = time.perf_counter()
-        model = load_own_model(base.folder / "model").to(fabric.device)
+        model = load_model(base.folder / "model").to(fabric.device)
         validation = validation_sets(workspace, model, config.training.cache)
         model = read_out(run, with_last_layer_trained(model, rows), validation)
         record = replace(
