@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from preceptor.config.image_format import ImageFormat
@@ -53,22 +52,3 @@ def test_without_a_manifest_the_images_are_synthetic(tmp_path: Path) -> None:
     assert shown.code == 0
     assert "16 synthetic images" in shown.out
     assert "note: without a manifest" in shown.out
-    refused = here("export", model, "--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--int8")
-    assert (refused.code, refused.out) == (2, "")
-    assert refused.err.count("\n") == 1
-    assert "give a manifest" in refused.err
-
-
-@pytest.mark.slow
-def test_int8_prints_the_auc_before_and_after(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    model, out = model_folder("plain"), tmp_path / "model.onnx"
-    options = ("export", str(model), "--to", "onnx", "--out", str(out), "--int8", "--fixed-size",
-               "--manifest", str(manifest_of(tmp_path, model)))  # fmt: skip
-    shown = here(*options, "--int8-limit", "1")
-    assert (shown.code, shown.err) == (0, "")
-    assert "before quantization, largest difference of a probability" in shown.out
-    assert "AUC on val: 1.0000 of the model, " in shown.out
-    assert shown.out.count(", the decision at the threshold on ") == 2  # before and after
-    assert shown.out.count("errors on val at the threshold: false positives ") == 1
-    assert "fixed height and width\n" in shown.out

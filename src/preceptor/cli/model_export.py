@@ -48,12 +48,6 @@ def export(
     fixed_size: Annotated[
         bool, typer.Option("--fixed-size", help="Fix height and width of the input.")
     ] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to 8 bits (onnx), with validation images.")
-    ] = False,
-    int8_limit: Annotated[
-        float, typer.Option(help="Largest loss of AUC by --int8 on a validation set.")
-    ] = 0.01,
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "none",
 ) -> None:
@@ -81,7 +75,7 @@ def export(
 
     copied = model if to == "folder" else None
     check_target("--out", out, copied=copied, formats=SUFFIXES.get(to))
-    settings = ExportSettings(to, threshold, map_, input_type, not fixed_size, int8, int8_limit)
+    settings = ExportSettings(to, threshold, map_, input_type, not fixed_size)
     found = None
     if manifest is not None:
         spec = load_model(model).spec
@@ -89,7 +83,7 @@ def export(
         found = validation_images(
             Workspace(table, cache_dir), spec.image_format, spec.classes, cache
         ).sample(images)
-    check_settings(settings, found)
+    check_settings(settings)
     try:
         exported = export_model(model, out, settings, found)
     except ModuleNotFoundError as error:
@@ -117,19 +111,10 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
             rule = f"positive at a score of {exported.threshold:.6g} or more"
         print(f"decision: {rule}")
     kind = "validation" if validation else "synthetic"
-    if exported.float_parity is not None:
-        print(f"before quantization, {_differences(exported.float_parity, kind)}")
     print(_differences(exported.parity, kind))
     for name, (before, after) in exported.parity.aucs.items():
         print(f"AUC on {name}: {before:.4f} of the model, {after:.4f} of the export, "
               f"difference {after - before:+.4f}")  # fmt: skip
-    if exported.float_parity is not None:  # in float32, decisions are the same but for rounding
-        for name, rates in exported.parity.errors.items():
-            model, export = rates
-            print(f"errors on {name} at the threshold: false positives "
-                  f"{model.false_positive:.2%} of the model, {export.false_positive:.2%} of the "
-                  f"export; false negatives {model.false_negative:.2%} of the model, "
-                  f"{export.false_negative:.2%} of the export")  # fmt: skip
     if not validation:
         print("note: without a manifest, the check used synthetic images and has no AUC")
 

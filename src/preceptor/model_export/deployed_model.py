@@ -49,8 +49,6 @@ class DeployedModel(nn.Module):
         maps: Whether maps are computed.
         reference: Reference of the model, with the calibration of its probabilities; None = it has
             none.
-        distances: Whether the distance from the training images is computed, if there is a
-            reference.
     """
 
     def __init__(
@@ -60,7 +58,6 @@ class DeployedModel(nn.Module):
         *,
         maps: bool = True,
         reference: Reference | None = None,
-        distances: bool = True,
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
@@ -69,7 +66,7 @@ class DeployedModel(nn.Module):
         self.threshold = threshold
         self.maps = maps
         self.calibration = None if reference is None else reference.calibration
-        self.distance = ReferenceDistance(reference) if reference and distances else None
+        self.distance = ReferenceDistance(reference) if reference else None
         self.thresholds = tuple(model.spec.thresholds.values())
         self.positive = None if model.spec.positive is None else model.spec.positive_index
 

@@ -61,8 +61,6 @@ class ExportSettings:
         input_type: Type of the input: uint8, or float32 with values from 0 to 255.
         dynamic_size: Whether height and width of the input may differ from the model's, where the
             backbone allows it.
-        int8: Static quantization (ONNX only); needs validation images.
-        int8_limit: Largest loss of AUC by quantization that is accepted, on any validation set.
     """
 
     to: Target
@@ -70,8 +68,6 @@ class ExportSettings:
     maps: bool = True
     input_type: InputType = "uint8"
     dynamic_size: bool = True
-    int8: bool = False
-    int8_limit: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,11 @@ class Exported:
         parity: Differences from the model.
         dynamic_size: Whether height and width of the input are dynamic; None for a folder.
         threshold: Threshold of the output `decision`; None = the most probable class.
-        float_parity: With int8, differences of the float32 graph before quantization.
     """
 
     parity: Parity
     dynamic_size: bool | None
     threshold: float | None
-    float_parity: Parity | None = None
 
 
 def export_model(
@@ -105,10 +99,9 @@ def export_model(
     Raises:
         InputError: The folder is no model folder, a setting is invalid, or the model or its map
             cannot be exported.
-        ExportError: The export differs from the model by more than the tolerance, or quantization
-            loses more AUC than the limit.
+        ExportError: The export differs from the model by more than the tolerance.
     """
-    check_settings(settings, images)
+    check_settings(settings)
     model = load_model(folder)
     checked = synthetic_images(model.spec.image_format) if images is None else images
     card = folder / "README.md"
@@ -118,16 +111,8 @@ def export_model(
         return _copy(model, folder, out, checked)
     if reference is not None:
         info = referenced_info(info, reference)
-    if settings.int8:
-        info = replace(info, false_alarms=None)
     threshold = find_threshold(settings.threshold, info)
-    deployed = DeployedModel(
-        model,
-        threshold,
-        maps=settings.maps,
-        reference=reference,
-        distances=not settings.int8,  # those of the reference are of the float32 model
-    )
+    deployed = DeployedModel(model, threshold, maps=settings.maps, reference=reference)
     metadata = {
         INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
@@ -136,7 +121,7 @@ def export_model(
     return writer(_Export(model, reference, deployed, settings, metadata, checked), out)
 
 
-def check_settings(settings: ExportSettings, images: CheckImages | None) -> None:
+def check_settings(settings: ExportSettings) -> None:
     """Check settings before a model is loaded.
 
     Raises:
@@ -144,20 +129,11 @@ def check_settings(settings: ExportSettings, images: CheckImages | None) -> None
     """
     if settings.to not in get_args(Target):
         raise InputError(f"format {settings.to!r} is unknown; write {', '.join(get_args(Target))}")
-    if settings.to == "folder" and replace(settings, int8=False) != ExportSettings("folder"):
+    if settings.to == "folder" and settings != ExportSettings("folder"):
         raise InputError(
             "a folder is copied as it is; the threshold, the map, the type and the size of the "
             "input are options of onnx and torch_export"
         )
-    if settings.int8 and settings.to != "onnx":
-        raise InputError(f"int8 is available for onnx only, and the format is {settings.to}")
-    if settings.int8 and images is None:
-        raise InputError(
-            "int8 is calibrated on validation images, on which its loss of AUC is measured too; "
-            "give a manifest"
-        )
-    if not 0 <= settings.int8_limit <= 1:
-        raise InputError(f"the limit of the loss of AUC is {settings.int8_limit}; write 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -182,7 +158,7 @@ class _Export:
             "threshold": self.deployed.threshold,
             "input_type": settings.input_type,
             "dynamic_size": dynamic_size,
-            "precision": "int8" if settings.int8 else "float32",
+            "precision": "float32",
         }
         return self.metadata | {EXPORT_KEY: strict_json(values, indent=None)}
 
@@ -256,32 +232,20 @@ def _write_package(export: _Export, out: Path) -> Exported:
 
 
 def _write_onnx(export: _Export, out: Path) -> Exported:
-    """Write an ONNX file; with int8, quantize it and measure the loss of AUC."""
+    """Write an ONNX file."""
     from preceptor.model_export.onnx import graph_outputs, to_onnx, write_onnx
     from preceptor.predictor.sealed_file import read_sealed
-
-    settings = export.settings
 
     def make(program: ExportedProgram) -> tuple[Any, Computation]:
         graph = to_onnx(program, export.deployed)
         return graph, graph_outputs(graph.SerializeToString())
 
     settled = export.settled(make)
-    graph, before = settled.made, None
-    if settings.int8:
-        from preceptor.model_export.quantise import quantised
-
-        before = export.parity_of(settled.compute)
-        accept(before)
-        graph = quantised(graph, export.images, settings.input_type)
     with replacing(out) as partial:
-        write_onnx(graph, partial, export.described(dynamic_size=settled.dynamic_size))
+        write_onnx(settled.made, partial, export.described(dynamic_size=settled.dynamic_size))
         parity = export.parity_of(graph_outputs(read_sealed(partial)))
-        if before is None:
-            accept(parity)
-        else:
-            accept_loss(parity, settings.int8_limit)
-    return Exported(parity, settled.dynamic_size, export.deployed.threshold, before)
+        accept(parity)
+    return Exported(parity, settled.dynamic_size, export.deployed.threshold)
 
 
 def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> Exported:
@@ -302,7 +266,7 @@ def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> E
 
 
 def accept(parity: Parity) -> None:
-    """Refuse an export in float32 whose outputs differ from those of its model."""
+    """Refuse an export whose outputs differ from those of its model."""
     if not parity.within_tolerance:
         maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
         gap = parity.distances
@@ -311,19 +275,4 @@ def accept(parity: Parity) -> None:
             f"the export differs from the model: the largest difference of a probability is "
             f"{parity.probabilities:.1e}{maps}{distances} over {parity.images:,} images, above "
             f"{TOLERANCE:g}; nothing was written"
-        )
-
-
-def accept_loss(parity: Parity, limit: float) -> None:
-    """Refuse a quantized export that loses too much AUC."""
-    loss = parity.largest_loss
-    if loss is None:
-        raise ExportError(
-            "the loss of AUC by int8 cannot be measured: every validation set has images of one "
-            "class only; nothing was written"
-        )
-    if not loss <= limit:
-        raise ExportError(
-            f"int8 loses {loss:.4f} of AUC on validation, above the limit of {limit:g}; nothing "
-            "was written; raise the limit, or export without int8"
         )

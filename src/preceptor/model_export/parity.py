@@ -57,18 +57,6 @@ class Outputs(NamedTuple):
         )
 
 
-class ErrorRates(NamedTuple):
-    """Errors of decisions at a threshold.
-
-    Args:
-        false_positive: Share of the negatives that are at or above it.
-        false_negative: Share of the positives that are below it.
-    """
-
-    false_positive: float
-    false_negative: float
-
-
 Computation = Callable[[NDArray[np.uint8]], Outputs]
 
 
@@ -87,8 +75,6 @@ class Parity:
             a reference.
         decisions: Number of images whose decision at the threshold differs; None without a
             threshold.
-        errors: Error rates of the model and of the export at the threshold, by validation set;
-            sets with one class only are left out.
     """
 
     images: int
@@ -98,18 +84,12 @@ class Parity:
     aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     distances: float | None = None
     decisions: int | None = None
-    errors: Mapping[str, tuple[ErrorRates, ErrorRates]] = field(default_factory=dict)
 
     @property
     def within_tolerance(self) -> bool:
         """Whether all differences are within the tolerance of float32; False for NaN."""
         found = (self.probabilities, self.maps, self.distances)
         return all(one <= TOLERANCE for one in found if one is not None)
-
-    @property
-    def largest_loss(self) -> float | None:
-        """Largest loss of AUC over the validation sets; None without an AUC."""
-        return max((before - after for before, after in self.aucs.values()), default=None)
 
 
 def measure(
@@ -141,11 +121,10 @@ def measure(
             gaps = np.abs(one.distance - two.distance) / np.maximum(np.abs(one.distance), 1)
             distance_gap = _larger(distance_gap, float(gaps.max()))
     before, after = np.concatenate(first), np.concatenate(second)
-    decisions, errors = None, {}
+    decisions = None
     if positive is not None and threshold is not None:
         one_way, other = (decide(found, positive, threshold) for found in (before, after))
         decisions = int((one_way != other).sum())
-        errors = _errors(one_way == positive, other == positive, images, positive)
     return Parity(
         images=len(images),
         probabilities=float(np.abs(before - after).max()),
@@ -154,7 +133,6 @@ def measure(
         most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
         aucs=_aucs(before, after, images, positive),
         decisions=decisions,
-        errors=errors,
     )
 
 
@@ -251,20 +229,4 @@ def _aucs(
         ]
         if all(map(math.isfinite, pair)):
             found[name] = (float(pair[0]), float(pair[1]))
-    return found
-
-
-def _errors(
-    before: NDArray[np.bool_], after: NDArray[np.bool_], images: CheckImages, positive: int
-) -> dict[str, tuple[ErrorRates, ErrorRates]]:
-    """Error rates of decisions for the positive class, before and after, by validation set."""
-    found: dict[str, tuple[ErrorRates, ErrorRates]] = {}
-    for name, own, labels in _by_set(images):
-        truth = labels == positive
-        if truth.any() and not truth.all():
-            first, second = (
-                ErrorRates(float(one[own][~truth].mean()), float((~one[own][truth]).mean()))
-                for one in (before, after)
-            )
-            found[name] = (first, second)
     return found
