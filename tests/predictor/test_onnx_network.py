@@ -209,31 +209,20 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> No
     import onnx
 
     content = onnx_file().path.read_bytes()
-    changed = bytearray(content)
-    changed[len(content) // 2] ^= 1
-    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([], "g", [], []), opset_imports=[onnx.helper.make_opsetid("", 18)]
+    )
     for number, (wrong, message) in enumerate([
-        (content[: len(content) // 2], "cut short or changed"),
-        (bytes(changed), "cut short or changed"),
-        (foreign.SerializeToString(), "not a file of preceptor export"),
-        (b"", "not a file of preceptor export"),
-        (b"a text", "not a file of preceptor export"),
+        (content[: len(content) // 2], "cannot load it"),
+        (foreign.SerializeToString(), "cannot load it|not a file of preceptor export"),
+        (b"", "cannot load it"),
+        (b"a text", "cannot load it"),
     ]):  # fmt: skip
         file = tmp_path / f"{number}.onnx"
         file.write_bytes(wrong)
         with pytest.raises(InputError, match=message) as found:
             preceptor.load(file)
         assert "\n" not in str(found.value)
-
-
-def test_a_sealed_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    from preceptor.predictor.sealed_file import sealed
-
-    file = tmp_path / "model.onnx"
-    file.write_bytes(sealed(b"\xff\xff"))
-    with pytest.raises(InputError, match="cannot load it") as found:
-        preceptor.load(file)
-    assert "\n" not in str(found.value)
 
 
 def test_devices_are_checked() -> None:

@@ -30,10 +30,10 @@ from preceptor.model_export.torch_export import (
 from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model
+from preceptor.predictor.model_info import CARD_KEY, EXPORT_KEY, INFO_KEY
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, find_reference
 from preceptor.predictor.referenced_network import referenced_info
-from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY
 from preceptor.predictor.threshold import find_threshold
 from preceptor.predictor.torch_network import info_of
 from preceptor.runtime.checksums import write_checksums
@@ -234,7 +234,6 @@ def _write_package(export: _Export, out: Path) -> Exported:
 def _write_onnx(export: _Export, out: Path) -> Exported:
     """Write an ONNX file."""
     from preceptor.model_export.onnx import graph_outputs, to_onnx, write_onnx
-    from preceptor.predictor.sealed_file import read_sealed
 
     def make(program: ExportedProgram) -> tuple[Any, Computation]:
         graph = to_onnx(program, export.deployed)
@@ -243,7 +242,7 @@ def _write_onnx(export: _Export, out: Path) -> Exported:
     settled = export.settled(make)
     with replacing(out) as partial:
         write_onnx(settled.made, partial, export.described(dynamic_size=settled.dynamic_size))
-        parity = export.parity_of(graph_outputs(read_sealed(partial)))
+        parity = export.parity_of(graph_outputs(partial.read_bytes()))
         accept(parity)
     return Exported(parity, settled.dynamic_size, export.deployed.threshold)
 

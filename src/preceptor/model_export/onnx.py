@@ -16,7 +16,6 @@ from preceptor.errors import InputError
 from preceptor.model_export.deployed_model import DeployedModel
 from preceptor.model_export.parity import Computation, Outputs
 from preceptor.model_export.traced import quiet, refusal
-from preceptor.predictor.sealed_file import sealed
 from preceptor.runtime.memory import out_of_memory
 from preceptor.version import __version__
 
@@ -63,7 +62,7 @@ def to_onnx(program: ExportedProgram, model: DeployedModel) -> onnx.ModelProto:
 
 
 def write_onnx(graph: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a sealed ONNX file.
+    """Write an ONNX file.
 
     Args:
         graph: ONNX graph; its metadata is replaced.
@@ -73,7 +72,7 @@ def write_onnx(graph: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) 
     del graph.metadata_props[:]
     onnx.helper.set_model_props(graph, dict(metadata))
     graph.producer_name, graph.producer_version = "preceptor", __version__
-    path.write_bytes(sealed(graph.SerializeToString(deterministic=True)))
+    path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def graph_outputs(content: bytes) -> Computation:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from preceptor.errors import InputError, reason
 from preceptor.predictor.inference_probe import probe_batch_size
-from preceptor.predictor.model_info import ModelInfo
+from preceptor.predictor.model_info import CARD_KEY, EXPORT_KEY, INFO_KEY, ModelInfo
 from preceptor.predictor.network import NetworkOutput
-from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY, read_sealed
 from preceptor.predictor.threshold import with_export_threshold
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -29,8 +28,8 @@ class OnnxNetwork:
         batch_size: Number of images per call; None = chosen by a short probe when it is needed.
 
     Raises:
-        InputError: The file is of another program, cut short or changed; this version of ONNX
-            Runtime cannot load it; or there is no such device.
+        InputError: The file is of another program, this version of ONNX Runtime cannot load it, or
+            there is no such device.
     """
 
     def __init__(
@@ -42,7 +41,10 @@ class OnnxNetwork:
         batch_size: int | None = None,
     ) -> None:
         self._path = path
-        content = read_sealed(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised as well
         options.intra_op_num_threads = threads or 0
@@ -66,8 +68,12 @@ class OnnxNetwork:
                 )
             self._cuda = False
         metadata = self._session.get_modelmeta().custom_metadata_map
+        if INFO_KEY not in metadata:
+            raise InputError(
+                f"{path}: not a file of preceptor export; export the model with preceptor export"
+            )
         try:
-            info = ModelInfo.from_json(metadata.get(INFO_KEY, ""))
+            info = ModelInfo.from_json(metadata[INFO_KEY])
             self.info = with_export_threshold(info, metadata.get(EXPORT_KEY, ""))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
