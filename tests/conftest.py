@@ -41,9 +41,6 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 # What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
 # settings, of which one of each kind stays. No property may be tested here alone.
 EXHAUSTIVE = (
-    # The one exception: Ray Serve starts eight processes on each node, minutes on a small machine.
-    # Its replicas run the code of the server, which `serve/test_server.py` tests.
-    "serve/test_ray.py",
     # Stay: each compiled loss is one graph; a process in which torch cannot be imported; proposals
     # that agree with marks; a limit of memory on one device and its parts.
     "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",

@@ -49,7 +49,6 @@ LATE = (
     "training.__main__",
     "predictor.load",
     "model_export.export",
-    "serve.ray",
     "data.locations.remote_files",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.

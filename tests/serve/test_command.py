@@ -79,7 +79,6 @@ def test_what_the_command_refuses(served_folders: dict[str, Path], tmp_path: Pat
         ((best, "--keys", tmp_path / "keys", "--no-keys"), "choose one of the two"),
         ((best, "--keys", tmp_path / "keys"), "keys: No such file"),
         ((best, best), "there is another model 'best'; give each a name: NAME="),
-        ((best, "--address", "auto"), "--address is for --engine ray"),
         ((tmp_path,), "is not a model folder"),
         ((best, "--threshold", "fdr2%"), "no such threshold; it has eer"),
         ((best, "--device", "cuda:99"), "GPUs"),
@@ -104,7 +103,7 @@ def test_the_server_needs_no_torch_for_a_model_without_it() -> None:
     code = (
         "import sys\n"
         "from preceptor.serve import application, engine, service\n"
-        "for name in ('torch', 'timm', 'pandas', 'ray'):\n"
+        "for name in ('torch', 'timm', 'pandas'):\n"
         "    assert name not in sys.modules, name\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=HANGS)

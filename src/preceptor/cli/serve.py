@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.options import AddressOption, EngineOption, finite
+from preceptor.cli.options import finite
 
 
 def serve(
@@ -89,16 +89,6 @@ def serve(
             callback=finite,
         ),
     ] = 2.0,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    replicas: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="With --engine ray: largest number of replicas per model.",
-            show_default="4",
-        ),
-    ] = None,
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
@@ -116,12 +106,6 @@ def serve(
         raise InputError("--keys and --no-keys: choose one of the two")
     if not is_local(host) and keys is None and not no_keys:
         raise InputError(f"--host {host}: others can reach this server; add --keys or --no-keys")
-    if engine == "local" and address is not None:
-        raise InputError("--address is for --engine ray; add it, or remove --address")
-    if engine == "local" and replicas is not None:
-        raise InputError("--replicas is for --engine ray; add it, or remove --replicas")
-    if engine == "ray" and port == 0:
-        raise InputError("--port 0: --engine ray needs the number of a port")
     open_to_all = keys is not None or no_keys
     if keys is not None:
         ApiKeys.read(keys)
@@ -150,14 +134,6 @@ def serve(
         raise InputError(
             f"serve: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
-    if engine == "ray":
-        from preceptor.serve.ray import serve_on_ray
-
-        hosts = None if open_to_all else Hosts.of(host, port)
-        serve_on_ray(
-            named, settings, keys, hosts, host, port, address=address, replicas=replicas or 4
-        )
-        return
     from preceptor.serve.engine import LocalEngine
     from preceptor.serve.figures import Figures
     from preceptor.serve.service import Service

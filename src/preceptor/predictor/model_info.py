@@ -15,7 +15,7 @@ from preceptor.runtime.strict_json import strict_json
 
 MapKind = Literal["cam", "gradcam", "none"]
 INFO_KEY, CARD_KEY, EXPORT_KEY = "preceptor", "model_card", "preceptor_export"
-"""Keys of the metadata of exported files: description of the model, model card, settings of the export."""
+"""Metadata of exported files: description of the model, model card, settings of the export."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Trained models behind HTTP: micro-batches, limits, metrics, reload; locally or on Ray Serve."""
+"""Trained models behind HTTP: micro-batches, limits, metrics."""
