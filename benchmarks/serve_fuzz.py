@@ -35,7 +35,7 @@ def main() -> None:
                 folder / "three", "test_resnet", 4, classes=("a", "b", "c"), positive=None
             ),
         }
-        with running(models, reload=0.5, delay=0.0) as server:
+        with running(models, delay=0.0) as server:
             images = sorted([*files.good, *files.bad])
             statuses = fuzz(server, images, given.count, given.seed)
             memory = server.metric("process_resident_memory_bytes") / 2**20

@@ -40,5 +40,5 @@ def pictures(image_files: ImageFiles) -> ImageFiles:
 @pytest.fixture(scope="session")
 def server(served_folders: dict[str, Path]) -> Iterator[Running]:
     """Server without keys, for tests that change nothing."""
-    with running(served_folders, reload=0.0, pixels=10_000_000, images=20) as found:
+    with running(served_folders, pixels=10_000_000, images=20) as found:
         yield found

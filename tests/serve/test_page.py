@@ -71,7 +71,7 @@ def test_a_bad_image_and_a_missing_key_are_told(
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text("0123456789abcdef\n")
-    with running({"best": served_folders["best"]}, keys=keys, reload=0.0) as server:
+    with running({"best": served_folders["best"]}, keys=keys) as server:
         page, _ = opened(browser, server.address)
         page.wait_for_selector("#key-field:not([hidden])")
         assert page.inner_text("#status") == "Enter an API key."

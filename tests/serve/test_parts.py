@@ -9,7 +9,6 @@ import struct
 from concurrent.futures import CancelledError
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,22 +17,15 @@ from PIL import Image
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.pixel_formats import pixel_formats
 from preceptor.errors import InputError
-from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.serve.batcher import Batcher
 from preceptor.serve.keys import ApiKeys
 from preceptor.serve.metrics import Counter, Gauge, Histogram, text_of
 from preceptor.serve.multipart import parts_of
 from preceptor.serve.served_model import (
-    DecodedUpload,
-    ModelPath,
-    ServedModel,
     model_paths,
-    predict_batch,
 )
-from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import Upload, check_sizes, decode_upload
 from preceptor.web.refusal import RefusedError
-from tests.image_files import ImageFiles
 from tests.serve.serving import multipart
 
 LATER = 1e12
@@ -232,28 +224,3 @@ def test_images_that_nobody_needs_any_more_are_left_out() -> None:
         cancelled.result()
     batcher.close()
     assert seen == [["good"]]
-
-
-def test_a_batch_of_two_versions_is_answered_by_each(
-    served_folders: dict[str, Path], pictures: ImageFiles
-) -> None:
-    models = [
-        ServedModel(ModelPath(name, path), ServeSettings(device="cpu", batch_size=4)).current
-        for name, path in served_folders.items()
-    ]
-    batch = []
-    for at, path in enumerate(pictures.good[:5]):
-        model = models[at % 2]
-        canvases = canvases_of(path, model.predictor.formats)
-        assert isinstance(canvases, Canvases)
-        batch.append(DecodedUpload(model, canvases, maps=at == 0))
-    answers = predict_batch(batch)
-    for path, one, answer in zip(pictures.good, batch, answers, strict=False):
-        wanted = one.model.predictor(path)
-        assert answer.revision == one.model.revision
-        assert answer.prediction.decision == wanted.decision
-        np.testing.assert_allclose(
-            answer.prediction.class_probabilities, wanted.class_probabilities, atol=1e-5
-        )
-    # Maps are computed for the version of which one is needed.
-    assert [answer.prediction.grid_map is None for answer in answers] == [False, True] * 2 + [False]

@@ -81,14 +81,6 @@ def serve(
     max_images: Annotated[
         int, typer.Option(min=1, help="Largest number of images per request.")
     ] = 32,
-    reload: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Seconds between two checks of the model folders; 0 = never.",
-            callback=finite,
-        ),
-    ] = 2.0,
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
@@ -122,7 +114,6 @@ def serve(
         body=max_body * 2**20,
         pixels=max_pixels,
         images=max_images,
-        reload=reload,
     )
     try:
         from preceptor.serve.application import application

@@ -22,7 +22,6 @@ from preceptor.serve.api import (
     PredictionAnswer,
     UnfamiliarAnswer,
 )
-from preceptor.serve.served_model import Answer
 from preceptor.serve.uploads import Upload
 from preceptor.web.refusal import RefusedError
 
@@ -69,30 +68,30 @@ def threshold_of(wanted: str | None, info: ModelInfo) -> float | None:
         raise RefusedError(422, str(error)) from error
 
 
-def answer_of(wish: Wish, uploads: Sequence[Upload], answers: Sequence[Answer]) -> bytes:
+def answer_of(
+    wish: Wish, revision: str, uploads: Sequence[Upload], predictions: Sequence[Prediction]
+) -> bytes:
     """JSON of the answer.
 
     Args:
         wish: What the request asks for.
+        revision: Hash of the files of the model.
         uploads: Images, at least one.
-        answers: Prediction of each image.
+        predictions: Prediction of each image.
 
     Raises:
-        RefusedError: The maps are too large to be written as numbers, or the model was replaced by
-            one that cannot do what the request asks for (422).
+        RefusedError: The maps are too large to be written as numbers (422).
     """
-    info = answers[0].prediction.info
-    check_wish(wish, info)
-    threshold = threshold_of(wish.threshold, info)
+    threshold = threshold_of(wish.threshold, predictions[0].info)
     if wish.map == "image":
-        _check_size([answer.prediction.size for answer in answers])
+        _check_size([one.size for one in predictions])
     found = PredictAnswer(
         model=wish.model,
-        revision=answers[0].revision,
+        revision=revision,
         threshold=threshold,
         predictions=[
-            _prediction(upload.name, answer.prediction, threshold, wish.map)
-            for upload, answer in zip(uploads, answers, strict=True)
+            _prediction(upload.name, prediction, threshold, wish.map)
+            for upload, prediction in zip(uploads, predictions, strict=True)
         ],
     )
     return found.model_dump_json().encode()

@@ -62,7 +62,7 @@ class PredictAnswer(_Answer):
     """Predictions for the images of a request, in their order."""
 
     model: str = Field(description="Name of the model.")
-    revision: str = Field(description="Version of the model; it changes when its files do.")
+    revision: str = Field(description="First digits of the hash of the files of the model.")
     threshold: float | None = Field(
         description="Threshold of the decision; null = the most probable class."
     )
@@ -98,22 +98,11 @@ class HealthAnswer(_Answer):
     version: str
 
 
-class ModelReadiness(_Answer):
-    """Whether the newest version of a model answers."""
-
-    name: str
-    revision: str
-    error: str | None = Field(
-        description="Reason why the newest version of the files could not be loaded; the one "
-        "before answers. null = the newest version answers."
-    )
-
-
 class ReadyAnswer(_Answer):
     """Whether requests are taken."""
 
     status: Literal["ready", "stopping"]
-    models: list[ModelReadiness]
+    models: list[str] = Field(description="Names of the models.")
 
 
 class ErrorAnswer(_Answer):

@@ -120,17 +120,17 @@ class _Routes:
         return Reply(content, headers={"cache-control": "no-store"})
 
     async def models(self, request: Request) -> Reply:
-        return _typed(await self._service.models())
+        return _typed(self._service.models())
 
     async def metrics(self, request: Request) -> Reply:
-        text = await self._service.metrics()
+        text = self._service.metrics()
         return Reply(text.encode(), CONTENT_TYPE, headers={"cache-control": "no-store"})
 
     async def health(self, request: Request) -> Reply:
         return _typed(HealthAnswer(status="ok", version=__version__))
 
     async def readiness(self, request: Request) -> Reply:
-        return _typed(await self._service.readiness(), 503 if self._service.stopping else 200)
+        return _typed(self._service.readiness(), 503 if self._service.stopping else 200)
 
     async def document(self, request: Request) -> Reply:
         return told(self._document)

@@ -1,53 +1,23 @@
-"""Interface of the prediction of uploads, and its implementation in this process."""
+"""Prediction of uploads: threads that decode, and one per model that predicts in batches."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
+from preceptor.predictor.prediction import Prediction
 from preceptor.runtime.cores import core_count
 from preceptor.serve.batcher import Batcher
 from preceptor.serve.served_model import (
-    Answer,
     DecodedUpload,
     LoadedModel,
     ModelPath,
-    ModelState,
-    ServedModel,
-    Watch,
+    load_model,
     predict_batch,
 )
 from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import Upload, decode_upload
-
-
-class Engine(Protocol):
-    """Prediction of uploads by named models."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the models."""
-
-    async def state(self, name: str) -> ModelState:
-        """State of a model."""
-
-    async def predict(
-        self, name: str, uploads: Sequence[Upload], *, maps: bool, until: float
-    ) -> list[Answer]:
-        """Predict images by one version of a model.
-
-        Args:
-            name: Name of the model.
-            uploads: Images.
-            maps: Whether maps are needed.
-            until: Time of `time.monotonic` after which the predictions are not needed any more.
-
-        Raises:
-            RefusedError: An image cannot be decoded, or the engine has no room.
-            TimeoutError: The time is over.
-        """
 
 
 class LocalEngine:
@@ -68,56 +38,51 @@ class LocalEngine:
         settings: ServeSettings,
         done: Callable[[str, int, float], None] = lambda name, size, seconds: None,
     ) -> None:
-        self._models = {one.name: ServedModel(one, settings) for one in models}
+        self.models = {one.name: load_model(one, settings) for one in models}
         self._batchers = {
-            name: _batcher(name, model, settings, done) for name, model in self._models.items()
+            name: _batcher(name, model, settings, done) for name, model in self.models.items()
         }
         self._decoders = ThreadPoolExecutor(
             settings.workers or core_count(), thread_name_prefix="serve-decode"
         )
-        self._watch = Watch(self._models.values(), settings.reload)
 
     @property
     def names(self) -> list[str]:
         """Names of the models."""
-        return list(self._models)
-
-    async def state(self, name: str) -> ModelState:
-        """State of a model."""
-        return self._models[name].state
+        return list(self.models)
 
     async def predict(
         self, name: str, uploads: Sequence[Upload], *, maps: bool, until: float
-    ) -> list[Answer]:
-        """Predict images by one version of a model, see `Engine.predict`."""
-        model, batcher = self._models[name].current, self._batchers[name]
-        return await all_or_none(
-            [self._predict_one(model, batcher, one, maps, until) for one in uploads]
-        )
+    ) -> list[Prediction]:
+        """Predict images.
 
-    async def _predict_one(
-        self,
-        model: LoadedModel,
-        batcher: Batcher[DecodedUpload, Answer],
-        upload: Upload,
-        maps: bool,
-        until: float,
-    ) -> Answer:
+        Args:
+            name: Name of the model.
+            uploads: Images.
+            maps: Whether maps are needed.
+            until: Time of `time.monotonic` after which the predictions are not needed any more.
+
+        Raises:
+            RefusedError: An image cannot be decoded.
+            TimeoutError: The time is over.
+        """
+        return await all_or_none([self._predict_one(name, one, maps, until) for one in uploads])
+
+    async def _predict_one(self, name: str, upload: Upload, maps: bool, until: float) -> Prediction:
         canvases = await asyncio.get_running_loop().run_in_executor(
-            self._decoders, decode_upload, upload, model.predictor.formats
+            self._decoders, decode_upload, upload, self.models[name].predictor.formats
         )
-        future = batcher.submit(DecodedUpload(model, canvases, maps), until=until)
+        future = self._batchers[name].submit(DecodedUpload(canvases, maps), until=until)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Answer what waits, and end the threads."""
-        self._watch.close()
         self._decoders.shutdown(cancel_futures=True)
         for batcher in self._batchers.values():
             batcher.close()
 
 
-async def all_or_none(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:
+async def all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Prediction]:
     """Answers of concurrent calls; after a failure or a cancellation the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in calls]
     try:
@@ -129,13 +94,13 @@ async def all_or_none(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:
 
 def _batcher(
     name: str,
-    model: ServedModel,
+    model: LoadedModel,
     settings: ServeSettings,
     done: Callable[[str, int, float], None],
-) -> Batcher[DecodedUpload, Answer]:
+) -> Batcher[DecodedUpload, Prediction]:
     return Batcher(
-        predict_batch,
-        size=lambda: model.current.batch_size,
+        lambda batch: predict_batch(model.predictor, batch),
+        size=lambda: model.batch_size,
         delay=settings.delay,
         done=lambda size, seconds: done(name, size, seconds),
     )

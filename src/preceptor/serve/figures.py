@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from preceptor.serve.metrics import SECONDS, SIZES, Counter, Gauge, Histogram, Labels, text_of
-from preceptor.serve.served_model import ModelState
+from preceptor.serve.served_model import LoadedModel
 from preceptor.version import __version__
 
 _MEMORY = Path("/proc/self/statm")
@@ -49,26 +49,17 @@ class Figures:
         """Estimated whole seconds until so many images are predicted, from 1 to 60."""
         return min(60, max(1, round(images * self._seconds_per_image)))
 
-    def text(self, *, in_flight: int, limit: int, states: dict[str, ModelState]) -> str:
+    def text(self, *, in_flight: int, limit: int, models: dict[str, LoadedModel]) -> str:
         """Text of all metrics.
 
         Args:
             in_flight: Number of images that are being answered.
             limit: Largest possible number.
-            states: State of each model.
+            models: Served models.
         """
         infos: dict[Labels, float] = {
-            (name, one.info.backbone, one.revision): 1 for name, one in states.items()
+            (name, one.predictor.info.backbone, one.revision): 1 for name, one in models.items()
         }
-        stale: dict[Labels, float] = {(name,): bool(one.error) for name, one in states.items()}
-        reloads = Counter(
-            "preceptor_model_reloads_total",
-            "Loads of changed model folders, by outcome.",
-            ("model", "outcome"),
-        )
-        for name, one in states.items():
-            for outcome, count in one.reloads.items():
-                reloads.add(name, outcome, by=count)
         return text_of(
             [
                 self.requests,
@@ -84,13 +75,6 @@ class Figures:
                     ("model", "backbone", "revision"),
                     lambda: infos,
                 ),
-                Gauge(
-                    "preceptor_model_stale",
-                    "1 if the newest version of the files could not be loaded.",
-                    ("model",),
-                    lambda: stale,
-                ),
-                reloads,
                 Gauge(
                     "preceptor_build_info",
                     "Version of the library.",

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preceptor.errors import PreceptorError
 from preceptor.serve.answers import Wish, answer_of, check_wish, threshold_of
 from preceptor.serve.api import (
     MAP_FORMS,
     ModelAnswer,
-    ModelReadiness,
     ModelsAnswer,
     ReadyAnswer,
 )
-from preceptor.serve.engine import Engine
+from preceptor.serve.engine import LocalEngine
 from preceptor.serve.figures import Figures
 from preceptor.serve.keys import ApiKeys
-from preceptor.serve.served_model import ModelState
 from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import Upload, check_sizes, uploads_of
 from preceptor.web.hosts import Hosts
@@ -61,7 +57,7 @@ class Service:
         hosts: Hosts that requests may name; None = any.
     """
 
-    engine: Engine
+    engine: LocalEngine
     settings: ServeSettings
     figures: Figures = field(default_factory=Figures)
     keys_file: Path | None = None
@@ -69,7 +65,6 @@ class Service:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._keys_seen = self._keys_state()  # before the file is read: a later change is seen
         self.keys = None if self.keys_file is None else ApiKeys.read(self.keys_file)
         self._images = 0
         self._bytes = 0
@@ -93,29 +88,8 @@ class Service:
         """
         if self.keys is None:
             return
-        self._read_keys_again()
         if not self.keys.allow(headers):
             raise RefusedError(401, "an API key is needed, as Authorization: Bearer KEY")
-
-    def _keys_state(self) -> tuple[int, int, int] | None:
-        if self.keys_file is None:
-            return None
-        try:
-            told = self.keys_file.stat()
-        except OSError:
-            return None
-        return told.st_mtime_ns, told.st_size, told.st_ino
-
-    def _read_keys_again(self) -> None:
-        """Read the keys again if their file has changed; a file that is damaged changes nothing."""
-        seen = self._keys_state()
-        if self.keys_file is None or seen == self._keys_seen:
-            return
-        self._keys_seen = seen
-        try:
-            self.keys = ApiKeys.read(self.keys_file)
-        except PreceptorError as error:
-            logging.getLogger("preceptor.serve").warning("keys not read again: %s", error)
 
     def check_host(self, hosts: list[str], headers: Mapping[str, str]) -> None:
         """Check that a request to a server without keys comes from no other site.
@@ -219,7 +193,8 @@ class Service:
         until = time.monotonic() + settings.timeout
         try:
             async with asyncio.timeout(settings.timeout):
-                check_wish(wish, (await self.engine.state(wish.model)).info)
+                model = self.engine.models[wish.model]
+                check_wish(wish, model.predictor.info)
                 uploads = await loop.run_in_executor(
                     self._threads, self._uploads, content_type, body
                 )
@@ -228,7 +203,7 @@ class Service:
                         wish.model, uploads, maps=wish.map != "none", until=until
                     )
                     return await loop.run_in_executor(
-                        self._threads, answer_of, wish, uploads, answers
+                        self._threads, answer_of, wish, model.revision, uploads, answers
                     )
         except TimeoutError as error:
             raise RefusedError(
@@ -242,44 +217,39 @@ class Service:
 
     # ---------------------------------------------------------------- state
 
-    async def _states(self) -> dict[str, ModelState]:
-        return {name: await self.engine.state(name) for name in self.engine.names}
-
-    async def models(self) -> ModelsAnswer:
+    def models(self) -> ModelsAnswer:
         """Served models."""
         return ModelsAnswer(
             models=[
                 ModelAnswer(
                     name=name,
                     revision=one.revision,
-                    backbone=one.info.backbone,
-                    classes=list(one.info.classes),
-                    positive=one.info.positive,
-                    threshold=threshold_of(self.settings.threshold, one.info),
-                    thresholds=dict(one.info.thresholds),
-                    maps=one.info.map_kind,
-                    input_size=one.info.image_format.size,
+                    backbone=info.backbone,
+                    classes=list(info.classes),
+                    positive=info.positive,
+                    threshold=threshold_of(self.settings.threshold, info),
+                    thresholds=dict(info.thresholds),
+                    maps=info.map_kind,
+                    input_size=info.image_format.size,
                     batch_size=one.batch_size,
-                    version=one.info.version,
+                    version=info.version,
                 )
-                for name, one in (await self._states()).items()
+                for name, one in self.engine.models.items()
+                for info in [one.predictor.info]
             ]
         )
 
-    async def readiness(self) -> ReadyAnswer:
+    def readiness(self) -> ReadyAnswer:
         """Whether requests are taken."""
         return ReadyAnswer(
             status="stopping" if self.stopping else "ready",
-            models=[
-                ModelReadiness(name=name, revision=one.revision, error=one.error or None)
-                for name, one in (await self._states()).items()
-            ],
+            models=self.engine.names,
         )
 
-    async def metrics(self) -> str:
+    def metrics(self) -> str:
         """Metrics in the text format of Prometheus."""
         return self.figures.text(
-            in_flight=self._images, limit=self.settings.queue, states=await self._states()
+            in_flight=self._images, limit=self.settings.queue, models=self.engine.models
         )
 
 

@@ -21,7 +21,6 @@ class ServeSettings:
         body: Largest body in bytes.
         pixels: Largest number of pixels per image.
         images: Largest number of images per request.
-        reload: Seconds between two looks at the model folders; 0 = never.
     """
 
     threshold: str | None = None
@@ -35,7 +34,6 @@ class ServeSettings:
     body: int = 32 * 2**20
     pixels: int = 50_000_000
     images: int = 32
-    reload: float = 2.0
 
     @property
     def images_per_request(self) -> int:
