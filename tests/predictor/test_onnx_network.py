@@ -82,20 +82,18 @@ def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Pa
     """Of three classes without a positive one, a file has the map of the most probable one."""
     folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
     export_model(folder, out, ExportSettings("onnx", dynamic_size=False))
-    refusal = "has the maps of the most probable class only; maps of a given class, with tta or of"
-    turned, both = preceptor.load(out, tta=True), preceptor.load([out, out])
-    for predictor, map_of in ((turned, None), (both, None), (preceptor.load(out), "a")):
+    refusal = "has the maps of the most probable class only; maps of a given class or of"
+    both = preceptor.load([out, out])
+    for predictor, map_of in ((both, None), (preceptor.load(out), "a")):
         with pytest.raises(InputError, match=refusal):
             predictor("missing.png", map_of=map_of)
     (alone,) = preceptor.load(out)(list(images(1)))
-    (found,) = turned(list(images(1)), maps=False)
+    (found,) = both(list(images(1)), maps=False)
     assert set(found.probabilities) == set(alone.probabilities) == {"a", "b", "c"}
     assert alone.map.max() == 1
-    (of_folder,) = preceptor.load(folder, tta=True)(list(images(1)))
-    assert of_folder.map.shape == alone.map.shape
     Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
-    done = here("predict", out, tmp_path, "--out", tmp_path / "x.csv", "--maps", "png", "--tta")
-    assert_refused(done, [refusal])
+    options = ("--out", tmp_path / "x.csv", "--maps", "png", "--map-of", "a")
+    assert_refused(here("predict", out, tmp_path, *options), [refusal])
     assert not list(tmp_path.glob(".x*"))
 
 

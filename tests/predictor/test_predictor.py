@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import preceptor
-from preceptor.data.geometry import TURNS, render
+from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image
-from preceptor.data.map_geometry import turn_all
 from preceptor.errors import InputError
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
@@ -25,7 +24,6 @@ from preceptor.predictor.inputs import BadImage
 from preceptor.predictor.map_values import normalised
 from preceptor.predictor.prediction import Prediction, decide
 from preceptor.predictor.predictor import Predictor
-from preceptor.saliency.normalise import normalise
 from tests.image_files import ImageFiles
 
 NAMES = ["plain", "letterbox", "gray", "sigmoid", "three", "gradcam"]
@@ -260,31 +258,6 @@ def test_thresholds_that_there_are_not(
 ) -> None:
     with pytest.raises(InputError, match=expected):
         preceptor.load(models[name], device="cpu", threshold=threshold)
-
-
-@pytest.mark.parametrize("name", ["plain", "three"])
-def test_test_time_augmentation_is_the_mean_over_all_turns(
-    models: dict[str, Path], image_files: ImageFiles, name: str
-) -> None:
-    model = load_model(models[name]).eval()
-    images = canvases(model, image_files.good)
-    with torch.no_grad():
-        outs = [
-            model(model.preprocess(turn_all(images, turn)), "every", decision=True)
-            for turn in TURNS
-        ]
-    probabilities = torch.stack([out.logits.softmax(1) for out in outs]).mean(0)
-    wanted = probabilities.argmax(1) if name == "three" else torch.ones(len(images)).long()
-    rows = torch.arange(len(images))
-    maps = torch.stack(
-        [
-            turn_all(normalise(out.saliency[rows, wanted]), turn.back)
-            for out, turn in zip(outs, TURNS, strict=True)
-        ]
-    ).mean(0)
-    found = preceptor.load(models[name], device="cpu", tta=True)(image_files.good)
-    np.testing.assert_allclose(found.probabilities, probabilities.numpy(), atol=1e-5)
-    np.testing.assert_allclose(found.raw_map, maps.numpy(), atol=1e-3)
 
 
 def test_an_ensemble_is_the_mean_of_its_models(

@@ -58,9 +58,6 @@ def predict(
         list[Path] | None,
         typer.Option("--with", help="Additional model folder of an ensemble. Repeatable."),
     ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Mean over the eight flips and quarter turns.")
-    ] = False,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Precision; the thresholds were fixed in 32-true.")
@@ -122,7 +119,7 @@ def predict(
     models = [model, *(together or [])]
     with bulk_import():
         predictor = load(
-            models, threshold=threshold, tta=tta, device=device, precision=precision,
+            models, threshold=threshold, device=device, precision=precision,
             batch_size=batch_size, workers=workers,
         )  # fmt: skip
     left_out = images.left_out()  # before files are written, perhaps into a folder of the images
@@ -139,7 +136,7 @@ def predict(
             task = bar.add_task("predicting", total=images.count(), note="")
             found = predict_files(
                 predictor, images, out, model=files_digest(models),
-                settings=[threshold, tta, device, precision, batch_size], maps=output,
+                settings=[threshold, device, precision, batch_size], maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
         decisions = ", ".join(

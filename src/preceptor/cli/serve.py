@@ -41,9 +41,6 @@ def serve(
             show_default="that of the export, else eer if the model has it",
         ),
     ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Test-time augmentation: eight passes per image.")
-    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[
         int | None,
@@ -104,7 +101,6 @@ def serve(
     named = model_paths(models)
     settings = ServeSettings(
         threshold=threshold,
-        tta=tta,
         device=device,
         batch_size=batch_size,
         delay=delay / 1000,

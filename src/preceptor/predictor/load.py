@@ -14,7 +14,6 @@ from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.referenced_network import ReferencedNetwork
-from preceptor.predictor.turned_network import TurnedNetwork
 from preceptor.runtime.checksums import file_digest
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ def load(
     model: ModelPath | Sequence[ModelPath],
     *,
     threshold: str | float | None = None,
-    tta: bool = False,
     device: str = "auto",
     precision: Precision = "32-true",
     batch_size: int | None = None,
@@ -42,7 +40,6 @@ def load(
             None = that of the export for an exported file, else eer if the model has it, else the
             decision is the most probable class. An ensemble has no rules, since those of its
             models do not hold for the mean.
-        tta: Test-time augmentation: means over the eight flips and quarter turns of the image.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
         batch_size: Number of images per pass; None = chosen by a short probe when many images are
@@ -62,7 +59,7 @@ def load(
         references.append(reference := _reference(path, network))
         if reference is not None:
             network = ReferencedNetwork(network, reference)
-        networks.append(TurnedNetwork(network) if tta else network)
+        networks.append(network)
     return Predictor(
         Ensemble(networks),
         threshold=threshold,

@@ -78,9 +78,7 @@ def load_model(model: ModelPath, settings: ServeSettings) -> LoadedModel:
     Raises:
         InputError: The model cannot be loaded.
     """
-    predictor = load(
-        model.path, threshold=settings.threshold, tta=settings.tta, device=settings.device
-    )
+    predictor = load(model.path, threshold=settings.threshold, device=settings.device)
     predictor.check_maps()  # rather than when a request asks for them
     # The probe of the batch size also makes the first request as fast as the others.
     size = settings.batch_size or predictor.batch_size

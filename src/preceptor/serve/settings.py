@@ -11,7 +11,6 @@ class ServeSettings:
 
     Args:
         threshold: Threshold of the decision if a request has none, see `find_threshold`.
-        tta: Whether test-time augmentation is used.
         device: auto, cpu, cuda or cuda:N.
         batch_size: Largest number of images per pass; None = chosen by a short probe.
         delay: Longest time in seconds that an image waits for others to fill a batch.
@@ -24,7 +23,6 @@ class ServeSettings:
     """
 
     threshold: str | None = None
-    tta: bool = False
     device: str = "auto"
     batch_size: int | None = None
     delay: float = 0.005
