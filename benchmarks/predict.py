@@ -34,7 +34,7 @@ from preceptor.batch_prediction.image_list import ListedImage
 from preceptor.batch_prediction.predict_files import MapOutput, predict_files
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
-from preceptor.predictor.inputs import Canvases, canvases_of
+from preceptor.predictor.inputs import Canvas, canvas_of
 from preceptor.predictor.torch_network import TorchNetwork
 from preceptor.runtime.cores import core_count
 
@@ -91,8 +91,8 @@ def main() -> None:
         def decode() -> None:
             ready.clear()
             with ThreadPoolExecutor(workers) as pool:
-                found = pool.map(lambda path: canvases_of(path, [form]), paths)
-                pixels = [one.pixels[form] for one in found if isinstance(one, Canvases)]
+                found = pool.map(lambda path: canvas_of(path, form), paths)
+                pixels = [one.pixels for one in found if isinstance(one, Canvas)]
             ready.extend(np.stack(pixels[at : at + size]) for at in range(0, len(pixels), size))
 
         def compute() -> None:

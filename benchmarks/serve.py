@@ -42,7 +42,7 @@ from predict import make_images
 
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
-from preceptor.predictor.inputs import Canvases, canvases_of
+from preceptor.predictor.inputs import Canvas, canvas_of
 from preceptor.predictor.torch_network import TorchNetwork
 
 # A server cannot be faster than its network; a median ratio above this is no noise.
@@ -201,8 +201,8 @@ def measure(
     """Measure both sides in turn, and print the ratio."""
     network = TorchNetwork(model, device=given.device, batch_size=given.batch_size)
     form = network.info.image_format
-    decoded = [canvases_of(path, [form]) for path in files]
-    pixels = [one.pixels[form] for one in decoded if isinstance(one, Canvases)]
+    decoded = [canvas_of(path, form) for path in files]
+    pixels = [one.pixels for one in decoded if isinstance(one, Canvas)]
     batch = np.stack([pixels[at % len(pixels)] for at in range(given.batch_size)])
     batches = given.images // given.batch_size
     count = batches * given.batch_size

@@ -117,8 +117,6 @@ def test_unfamiliar_is_the_share_of_validation_images_as_far(calibrated: Calibra
     assert one.unfamiliar.share == pytest.approx((1 + (known >= found[0]).sum()) / (1 + len(known)))
     plain = preceptor.load(calibrated.model, device="cpu", batch_size=64)
     assert plain(images_of(calibrated, "test")[0]).unfamiliar is None
-    several = preceptor.load([calibrated.folder, calibrated.folder], device="cpu", batch_size=64)
-    assert several(images_of(calibrated, "test")[:2]).unfamiliar is None
 
 
 def test_an_image_of_another_kind_is_flagged(calibrated: Calibrated) -> None:

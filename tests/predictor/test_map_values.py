@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from preceptor.config.image_format import Fit, ImageFormat
-from preceptor.data.geometry import fit_boxes
-from preceptor.data.map_geometry import resample
 from preceptor.maps.export import map_over_image
 from preceptor.maps.store import StoreInfo
 from preceptor.predictor.map_values import (
@@ -16,7 +14,6 @@ from preceptor.predictor.map_values import (
     LEAST_SPREAD,
     normalised,
     over_image,
-    resampled,
 )
 from preceptor.saliency.normalise import CONSTANT_TOLERANCE as OF_TENSORS
 from preceptor.saliency.normalise import LEAST_SPREAD as LEAST_OF_TENSORS
@@ -56,12 +53,3 @@ def test_tiny_images_have_maps(size: tuple[int, int]) -> None:
     found = over_image(grid, ImageFormat(64, "letterbox"), size)
     assert found.shape == size[::-1]
     assert np.isfinite(found).all()
-
-
-def test_area_resampling_is_that_of_tensors() -> None:
-    random = np.random.default_rng(2)
-    maps = random.random((6, 5, 8)).astype(np.float32)
-    sizes = random.integers(1, 300, (6, 2))
-    own, to = fit_boxes(sizes, "letterbox", 96), fit_boxes(sizes, "crop", 64)
-    expected = resample(torch.from_numpy(maps), torch.from_numpy(own), torch.from_numpy(to), (7, 3))
-    np.testing.assert_allclose(resampled(maps, own, to, (7, 3)), expected.numpy(), atol=1e-6)

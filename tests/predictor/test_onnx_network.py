@@ -82,14 +82,11 @@ def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Pa
     """Of three classes without a positive one, a file has the map of the most probable one."""
     folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
     export_model(folder, out, ExportSettings("onnx", dynamic_size=False))
-    refusal = "has the maps of the most probable class only; maps of a given class or of"
-    both = preceptor.load([out, out])
-    for predictor, map_of in ((both, None), (preceptor.load(out), "a")):
-        with pytest.raises(InputError, match=refusal):
-            predictor("missing.png", map_of=map_of)
+    refusal = "has the maps of the most probable class only; maps of a given class need the"
+    with pytest.raises(InputError, match=refusal):
+        preceptor.load(out)("missing.png", map_of="a")
     (alone,) = preceptor.load(out)(list(images(1)))
-    (found,) = both(list(images(1)), maps=False)
-    assert set(found.probabilities) == set(alone.probabilities) == {"a", "b", "c"}
+    assert set(alone.probabilities) == {"a", "b", "c"}
     assert alone.map.max() == 1
     Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
     options = ("--out", tmp_path / "x.csv", "--maps", "png", "--map-of", "a")
@@ -117,7 +114,6 @@ def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
     assert list(found) == [predictor.info.classes[one] for one in decision]
     assert preceptor.load(out, threshold="eer").threshold == 0.5
     assert preceptor.load(out, threshold="export").threshold == threshold
-    assert preceptor.load([out, out]).threshold is None
 
 
 @pytest.mark.parametrize("kind", ["mahalanobis", "energy"])

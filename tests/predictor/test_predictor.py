@@ -21,7 +21,6 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.outputs import GuidedOutput
 from preceptor.predictor.inputs import BadImage
-from preceptor.predictor.map_values import normalised
 from preceptor.predictor.prediction import Prediction, decide
 from preceptor.predictor.predictor import Predictor
 from tests.image_files import ImageFiles
@@ -258,37 +257,6 @@ def test_thresholds_that_there_are_not(
 ) -> None:
     with pytest.raises(InputError, match=expected):
         preceptor.load(models[name], device="cpu", threshold=threshold)
-
-
-def test_an_ensemble_is_the_mean_of_its_models(
-    models: dict[str, Path], image_files: ImageFiles
-) -> None:
-    names = ["plain", "letterbox", "gray", "gradcam"]
-    each = [preceptor.load(models[name], device="cpu")(image_files.good) for name in names]
-    predictor = preceptor.load([models[name] for name in names], device="cpu")
-    assert predictor.threshold is None
-    found = predictor(image_files.good)
-    mean = np.mean([one.probabilities for one in each], axis=0)
-    np.testing.assert_allclose(found.probabilities, mean, atol=1e-5)
-    assert found.decision == [predictor.info.classes[at] for at in mean.argmax(1)]
-    assert found.raw_map is not None
-    assert each[0].raw_map is not None
-    assert found.raw_map.shape == each[0].raw_map.shape
-    assert predictor.info.map_kind == "gradcam"
-    same = preceptor.load([models["plain"], models["plain"]], device="cpu", threshold=0.3)
-    np.testing.assert_allclose(
-        same(image_files.good).raw_map, normalised(each[0].raw_map), atol=1e-6
-    )
-    assert same.threshold == 0.3
-
-
-def test_ensembles_that_cannot_be(models: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="use models with the same classes"):
-        preceptor.load([models["plain"], models["three"]], device="cpu")
-    with pytest.raises(InputError, match="at least one model"):
-        preceptor.load([])
-    with pytest.raises(InputError, match="no such threshold; it has none"):
-        preceptor.load([models["plain"], models["gray"]], device="cpu", threshold="eer")
 
 
 def test_models_that_cannot_be_loaded(models: dict[str, Path], tmp_path: Path) -> None:

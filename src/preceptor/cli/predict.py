@@ -54,10 +54,6 @@ def predict(
             show_default="that of the export, else eer",
         ),
     ] = None,
-    together: Annotated[
-        list[Path] | None,
-        typer.Option("--with", help="Additional model folder of an ensemble. Repeatable."),
-    ] = None,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Precision; the thresholds were fixed in 32-true.")
@@ -116,10 +112,9 @@ def predict(
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()
     images = ImageList(inputs, lines, None if output is None else output.folder)
-    models = [model, *(together or [])]
     with bulk_import():
         predictor = load(
-            models, threshold=threshold, device=device, precision=precision,
+            model, threshold=threshold, device=device, precision=precision,
             batch_size=batch_size, workers=workers,
         )  # fmt: skip
     left_out = images.left_out()  # before files are written, perhaps into a folder of the images
@@ -135,7 +130,7 @@ def predict(
         with progress() as bar:
             task = bar.add_task("predicting", total=images.count(), note="")
             found = predict_files(
-                predictor, images, out, model=files_digest(models),
+                predictor, images, out, model=files_digest(model),
                 settings=[threshold, device, precision, batch_size], maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip

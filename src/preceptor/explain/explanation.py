@@ -18,7 +18,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, one_line, without_secrets
 from preceptor.evaluation.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
-from preceptor.predictor.inputs import Canvases, canvases_of
+from preceptor.predictor.inputs import Canvas, canvas_of
 from preceptor.predictor.prediction import Prediction, scores_of
 from preceptor.predictor.predictor import Predictor
 from preceptor.saliency.agreement import correlation
@@ -210,10 +210,10 @@ def _explained(
     max_masks: int,
 ) -> Explanation:
     info = predictor.info
-    canvas = canvases_of(path, [info.image_format])
-    if not isinstance(canvas, Canvases):
+    canvas = canvas_of(path, info.image_format)
+    if not isinstance(canvas, Canvas):
         raise ImageError(canvas.source, canvas.reason)
-    pixels = canvas.pixels[info.image_format]
+    pixels = canvas.pixels
     image = model.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous())
     wanted = torch.tensor([info.classes.index(prediction.map_class)])
     found = rise(model, image, wanted, max_masks=max_masks, tolerance=TOLERANCE)

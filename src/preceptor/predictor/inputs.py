@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,17 +40,16 @@ class BadImage:
     reason: str
 
 
-@dataclass(frozen=True)
-class Canvases:
-    """Decoded image on the canvases of one or several models.
+class Canvas(NamedTuple):
+    """Decoded image on the canvas of a model.
 
     Args:
         size: Width and height of the upright image in pixels.
-        pixels: (side, side, channels) uint8 by input format.
+        pixels: (side, side, channels) uint8.
     """
 
     size: tuple[int, int]
-    pixels: Mapping[ImageFormat, NDArray[np.uint8]]
+    pixels: NDArray[np.uint8]
 
 
 def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
@@ -100,24 +99,18 @@ def fetched(image: ImageInput) -> bytes | BadImage:
         return BadImage(source_of(image), one_line(error.reason))
 
 
-def canvases_of(image: ImageInput, formats: Sequence[ImageFormat]) -> Canvases | BadImage:
-    """Input on the canvas of each format, or the reason why it cannot be decoded.
+def canvas_of(image: ImageInput, form: ImageFormat) -> Canvas | BadImage:
+    """Input on the canvas of a format, or the reason why it cannot be decoded.
 
     Raises:
         InputError: The input is of another type, shape or data type.
     """
     try:
-        pixels = {
-            channels: read_pixels(image, channels)
-            for channels in dict.fromkeys(form.channels for form in formats)
-        }
+        pixels = read_pixels(image, form.channels)
     except ImageError as error:
         return BadImage(source_of(image), one_line(error.reason))
-    height, width = next(iter(pixels.values())).shape[:2]
-    return Canvases(
-        (width, height),
-        {form: render(pixels[form.channels], form.fit, form.size) for form in formats},
-    )
+    height, width = pixels.shape[:2]
+    return Canvas((width, height), render(pixels, form.fit, form.size))
 
 
 def source_of(image: ImageInput) -> str:

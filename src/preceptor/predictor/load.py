@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.errors import InputError
-from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import Reference
@@ -19,11 +17,9 @@ from preceptor.runtime.checksums import file_digest
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
 
-ModelPath = str | os.PathLike[str]
-
 
 def load(
-    model: ModelPath | Sequence[ModelPath],
+    model: str | os.PathLike[str],
     *,
     threshold: str | float | None = None,
     device: str = "auto",
@@ -31,15 +27,13 @@ def load(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Predictor:
-    """Load a trained model, or an ensemble of several, for use.
+    """Load a trained model for use.
 
     Args:
-        model: Model folder, such as `best`, or ONNX file of `preceptor export`; or several, whose
-            probabilities and normalized maps are averaged.
+        model: Model folder, such as `best`, or ONNX file of `preceptor export`.
         threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
             None = that of the export for an exported file, else eer if the model has it, else the
-            decision is the most probable class. An ensemble has no rules, since those of its
-            models do not hold for the mean.
+            decision is the most probable class.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
         batch_size: Number of images per pass; None = chosen by a short probe when many images are
@@ -47,37 +41,26 @@ def load(
         workers: Number of threads that decode; None = one per core.
 
     Raises:
-        InputError: A path is no model folder and no exported file, the model is damaged, or a
+        InputError: The path is no model folder and no exported file, the model is damaged, or a
             setting is invalid.
     """
-    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+    path = Path(model)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
-    networks, references = [], []
-    for path in map(Path, paths):
-        network = _network(path, device, precision, batch_size)
-        references.append(reference := _reference(path, network))
-        if reference is not None:
-            network = ReferencedNetwork(network, reference)
-        networks.append(network)
+    network = _network(path, device, precision, batch_size)
+    if (reference := _reference(path, network)) is not None:
+        network = ReferencedNetwork(network, reference)
     return Predictor(
-        Ensemble(networks),
-        threshold=threshold,
-        batch_size=batch_size,
-        workers=workers,
-        # Distances of several models are not comparable.
-        reference=references[0] if len(paths) == 1 else None,
+        network, threshold=threshold, batch_size=batch_size, workers=workers, reference=reference
     )
 
 
-def files_digest(model: ModelPath | Sequence[ModelPath]) -> str:
-    """Hash of the files of a model, or of several."""
-    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+def files_digest(model: Path) -> str:
+    """Hash of the files of a model."""
     found = hashlib.blake2b(digest_size=10)
-    for path in map(Path, paths):
-        files = [*path.glob("model.*"), *path.glob("reference.*")] if path.is_dir() else [path]
-        for file in sorted(files):
-            found.update(file_digest(file).encode())
+    files = [*model.glob("model.*"), *model.glob("reference.*")] if model.is_dir() else [model]
+    for file in sorted(files):
+        found.update(file_digest(file).encode())
     return found.hexdigest()
 
 

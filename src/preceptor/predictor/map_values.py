@@ -1,11 +1,6 @@
-"""Maps as arrays: min-max normalization, and resampling to the size of the image.
-
-The formulas are those of `saliency.normalise` and of `data.geometry`, without torch.
-"""
+"""Maps as arrays: min-max normalization, and interpolation to the size of the image."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +28,6 @@ def normalised(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(constant, 0, scaled).astype(np.float32)
 
 
-def mean_of(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Mean of arrays of the same shape."""
-    return np.asarray(np.mean(np.stack(arrays), axis=0, dtype=np.float64), np.float32)
-
-
 def over_image(
     grid: NDArray[np.float32], form: ImageFormat, size: tuple[int, int]
 ) -> NDArray[np.float32]:
@@ -62,47 +52,6 @@ def over_image(
     rows = _weights(height, box.y0, box.y1, grid.shape[0])
     columns = _weights(width, box.x0, box.x1, grid.shape[1])
     return np.asarray(rows @ grid @ columns.T, np.float32)
-
-
-def resampled(
-    maps: NDArray[np.float32],
-    regions: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    grid: tuple[int, ...],
-) -> NDArray[np.float32]:
-    """Exact area resampling of maps to another grid, see `data.map_geometry.resample`.
-
-    Args:
-        maps: (B, H, W).
-        regions: (B, 4) part of the image that each map covers, (x0, y0, x1, y1).
-        boxes: (B, 4) part of the image that each grid covers.
-        grid: Size (h, w) of the grid.
-
-    Returns:
-        (B, h, w).
-    """
-    rows = _shares(grid[0], boxes[:, 1::2], regions[:, 1::2], maps.shape[1])
-    columns = _shares(grid[1], boxes[:, ::2], regions[:, ::2], maps.shape[2])
-    return np.asarray(rows @ maps @ columns.transpose(0, 2, 1), np.float32)
-
-
-def _shares(
-    cells: int, to: NDArray[np.float64], own: NDArray[np.float64], own_cells: int
-) -> NDArray[np.float64]:
-    """(B, cells, own cells) share of each target cell along one axis that each source cell covers.
-
-    Args:
-        cells: Number of target cells.
-        to: (B, 2) first and last edge of the target.
-        own: (B, 2) first and last edge of the source.
-        own_cells: Number of source cells.
-    """
-    edges = to[:, :1] + np.arange(cells + 1) / cells * np.diff(to)
-    own_edges = own[:, :1] + np.arange(own_cells + 1) / own_cells * np.diff(own)
-    upper = np.minimum(edges[:, 1:, None], own_edges[:, None, 1:])
-    lower = np.maximum(edges[:, :-1, None], own_edges[:, None, :-1])
-    shares: NDArray[np.float64] = np.maximum(upper - lower, 0) / np.diff(edges)[:, :, None]
-    return shares
 
 
 def _weights(pixels: int, low: float, high: float, cells: int) -> NDArray[np.float32]:

@@ -146,7 +146,7 @@ class OnnxNetwork:
     def _no_maps(self) -> InputError:
         """Error for maps of other classes than those of the file."""
         if self.info.positive is None:
-            has, others = "the most probable class", "of a given class or of ensembles"
+            has, others = "the most probable class", "of a given class"
         else:
             has, others = repr(self.info.positive), "of another class"
         return InputError(

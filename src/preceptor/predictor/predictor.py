@@ -11,21 +11,20 @@ from typing import Any, get_args, overload
 
 import numpy as np
 
-from preceptor.config.image_format import ImageFormat
 from preceptor.data.images import ImageError
 from preceptor.data.locations.read import NETWORK_THREADS
 from preceptor.errors import InputError
-from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.inputs import (
     BadImage,
-    Canvases,
+    Canvas,
     ImageInput,
-    canvases_of,
+    canvas_of,
     fetched,
     is_remote,
     source_of,
 )
 from preceptor.predictor.model_info import ModelInfo
+from preceptor.predictor.network import Network
 from preceptor.predictor.prediction import At, Prediction, Predictions, joined
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.threshold import find_threshold
@@ -60,15 +59,15 @@ class Batch:
 
 
 class Predictor:
-    """Trained model, or an ensemble of several, in use; made by `preceptor.load`.
+    """Trained model in use; made by `preceptor.load`.
 
     Args:
-        ensemble: One network, or several.
+        network: Network.
         threshold: Threshold of the decision, see `find_threshold`.
         batch_size: Number of images per pass; None = that at which the network is fast.
         workers: Number of threads that decode; None = one per core.
-        reference: Reference of a single network, with its validation images; None = it has none,
-            as an exported file, which compares images nevertheless.
+        reference: Reference of the model, with its validation images; None = it has none, as an
+            exported file, which compares images nevertheless.
 
     Raises:
         InputError: The model has no such threshold.
@@ -76,33 +75,28 @@ class Predictor:
 
     def __init__(
         self,
-        ensemble: Ensemble,
+        network: Network,
         *,
         threshold: str | float | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
         reference: Reference | None = None,
     ) -> None:
-        self._ensemble = ensemble
+        self._network = network
         self._batch_size = batch_size
         self._workers = workers or core_count()
-        self.threshold = find_threshold(threshold, ensemble.info)
+        self.threshold = find_threshold(threshold, network.info)
         self.reference = reference
 
     @property
     def info(self) -> ModelInfo:
         """Description of the model."""
-        return self._ensemble.info
-
-    @property
-    def formats(self) -> list[ImageFormat]:
-        """Distinct input formats, for `canvases_of`."""
-        return self._ensemble.formats
+        return self._network.info
 
     @property
     def batch_size(self) -> int:
         """Number of images per pass."""
-        return self._batch_size or self._ensemble.batch_size
+        return self._batch_size or self._network.batch_size
 
     @overload
     def __call__(
@@ -194,20 +188,20 @@ class Predictor:
         _check_at(at)
         size = batch_size or self.batch_size
         for decoded in self._decoded(images, size):
-            good = [one for one in decoded if isinstance(one, Canvases)]
+            good = [one for one in decoded if isinstance(one, Canvas)]
             bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
             predictions = self._predict(good, at, wanted, maps) if good else None
             yield Batch(predictions, bad, len(decoded))
 
     def predict_decoded(
         self,
-        decoded: Sequence[Canvases],
+        decoded: Sequence[Canvas],
         *,
         at: At = "grid",
         map_of: str | None = None,
         maps: bool = True,
     ) -> Predictions:
-        """Predictions for images that were decoded by `canvases_of`, at least one, in one pass.
+        """Predictions for images that were decoded by `canvas_of`, at least one, in one pass.
 
         Other arguments as in `__call__`.
 
@@ -229,14 +223,12 @@ class Predictor:
         self._map_index(map_of, maps=True)
 
     def _predict(
-        self, decoded: Sequence[Canvases], at: At, wanted: int | None, maps: bool
+        self, decoded: Sequence[Canvas], at: At, wanted: int | None, maps: bool
     ) -> Predictions:
         sizes = np.array([one.size for one in decoded], np.int64)
-        canvases = {
-            form: np.stack([one.pixels[form] for one in decoded]) for form in self._ensemble.formats
-        }
+        canvases = np.stack([one.pixels for one in decoded])
         classes = None if wanted is None else np.full(len(decoded), wanted, np.int64)
-        out = self._ensemble(canvases, sizes, maps=maps, map_classes=classes)
+        out = self._network(canvases, maps=maps, map_classes=classes)
         if wrong := int((~np.isfinite(out.probabilities).all(1)).sum()):
             raise InputError(
                 f"{self.info.backbone}: probabilities of {wrong:,} of {len(decoded):,} images are "
@@ -253,7 +245,7 @@ class Predictor:
         return Predictions(self.info, out, sizes, self.threshold, classes, at)
 
     def _map_index(self, name: str | None, *, maps: bool) -> int | None:
-        """Class of the maps, of which the networks have maps."""
+        """Class of the maps, of which the network has maps."""
         index = None
         if name is not None:
             if name not in self.info.classes:
@@ -261,27 +253,27 @@ class Predictor:
                 raise InputError(f"map_of {name!r} is not a class of the model; it has {known}")
             index = self.info.classes.index(name)
         if maps:
-            self._ensemble.check_maps(index)
+            self._network.check_maps(index)
         return index
 
     def _decoded(
         self, images: Iterable[ImageInput], size: int
-    ) -> Iterator[list[Canvases | BadImage]]:
+    ) -> Iterator[list[Canvas | BadImage]]:
         """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile.
 
         Remote images are read by further threads, since they wait for the network.
         """
-        formats = self._ensemble.formats
+        form = self.info.image_format
 
         def decode(
             image: ImageInput, content: Future[bytes | BadImage] | None
-        ) -> Canvases | BadImage:
+        ) -> Canvas | BadImage:
             if content is None:
-                return canvases_of(image, formats)
+                return canvas_of(image, form)
             found = content.result()
             if isinstance(found, BadImage):
                 return found
-            decoded = canvases_of(found, formats)
+            decoded = canvas_of(found, form)
             if isinstance(decoded, BadImage):
                 return BadImage(source_of(image), decoded.reason)
             return decoded
@@ -290,7 +282,7 @@ class Predictor:
             ThreadPoolExecutor(NETWORK_THREADS) as network,
             ThreadPoolExecutor(self._workers) as pool,
         ):
-            waiting: deque[list[Future[Canvases | BadImage]]] = deque()
+            waiting: deque[list[Future[Canvas | BadImage]]] = deque()
             try:
                 left = iter(images)
                 while batch := list(islice(left, size)):

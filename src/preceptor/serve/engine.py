@@ -70,7 +70,7 @@ class LocalEngine:
 
     async def _predict_one(self, name: str, upload: Upload, maps: bool, until: float) -> Prediction:
         canvases = await asyncio.get_running_loop().run_in_executor(
-            self._decoders, decode_upload, upload, self.models[name].predictor.formats
+            self._decoders, decode_upload, upload, self.models[name].predictor.info.image_format
         )
         future = self._batchers[name].submit(DecodedUpload(canvases, maps), until=until)
         return await asyncio.wrap_future(future)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.errors import InputError, is_control
-from preceptor.predictor.inputs import Canvases
+from preceptor.predictor.inputs import Canvas
 from preceptor.predictor.load import files_digest, load
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
@@ -90,15 +90,15 @@ class DecodedUpload:
     """Decoded image.
 
     Args:
-        canvases: Image on its canvases.
+        canvas: Image on its canvas.
         maps: Whether the map is needed.
     """
 
-    canvases: Canvases
+    canvas: Canvas
     maps: bool
 
 
 def predict_batch(predictor: Predictor, batch: Sequence[DecodedUpload]) -> Sequence[Prediction]:
     """Predictions for a batch, with maps if one of them is needed."""
     maps = any(one.maps for one in batch) and predictor.info.map_kind != "none"
-    return predictor.predict_decoded([one.canvases for one in batch], maps=maps)
+    return predictor.predict_decoded([one.canvas for one in batch], maps=maps)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.pixel_formats import pixel_formats
 from preceptor.errors import is_control
-from preceptor.predictor.inputs import BadImage, Canvases, canvases_of
+from preceptor.predictor.inputs import BadImage, Canvas, canvas_of
 from preceptor.serve.multipart import parts_of
 from preceptor.web.json_body import parse
 from preceptor.web.refusal import RefusedError, malformed
@@ -134,19 +134,19 @@ def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
         )
 
 
-def decode_upload(upload: Upload, formats: Sequence[ImageFormat]) -> Canvases:
-    """Image on the canvases of a model.
+def decode_upload(upload: Upload, form: ImageFormat) -> Canvas:
+    """Image on the canvas of a model.
 
     Args:
         upload: Image whose size is checked, see `check_sizes`.
-        formats: Input formats of the model.
+        form: Input format of the model.
 
     Raises:
         RefusedError: It is damaged (422).
     """
     with _opened(upload) as image:
         # Not the content: a file can be of two formats, and that of another one has another size.
-        found = canvases_of(image, formats)
+        found = canvas_of(image, form)
     if isinstance(found, BadImage):
         raise RefusedError(422, f"{upload.name}: {found.reason}")
     return found
