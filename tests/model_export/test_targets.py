@@ -53,11 +53,8 @@ def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> Non
     calibration = Calibration("temperature", 2.5)
     if name == "isotonic":
         calibration = Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0))
-    none = np.zeros((0, 4), np.float32)
-    reference = Reference(
-        calibration, "energy", 0.1, None, none, np.zeros(0, np.int64), np.zeros(0, np.int64),
-        np.linspace(-5, 5, 9), none, none,
-    )  # fmt: skip
+    none, labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+    reference = Reference(calibration, "energy", 0.1, None, none, labels, np.linspace(-5, 5, 9))
     write_reference(reference, folder)
     write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
     out = tmp_path / "model.pt2"

@@ -190,9 +190,8 @@ def referenced(
     gaussians = fit_gaussians(out.features, labels) if kind == "mahalanobis" else None
     far = out.energies.astype(np.float64)
     reference = Reference(
-        calibration, kind, 0.1, gaussians, out.probabilities, labels, labels,
+        calibration, kind, 0.1, gaussians, out.probabilities, labels,
         gaussians.distances(out.features) if gaussians is not None else far,
-        np.zeros((len(known), 4), np.float32), out.features,
     )  # fmt: skip
     write_reference(reference, folder)
     write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))

@@ -167,7 +167,7 @@ def test_a_file_of_two_formats_is_decoded_in_the_one_that_was_measured() -> None
     upload = Upload("a", content)
     check_sizes([upload], pixels=10_000)
     with pytest.raises(RefusedError, match="a: cannot be decoded"):
-        decode_upload(upload, [ImageFormat(16)])
+        decode_upload(upload, ImageFormat(16))
 
 
 def test_the_pixels_of_a_request_are_limited() -> None:
