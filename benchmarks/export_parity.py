@@ -29,7 +29,6 @@ from preceptor.model_export.parity import TOLERANCE, measure, model_outputs
 from preceptor.model_export.traced import LARGER
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.predictor.sealed_file import read_sealed
 
 # Backbone and input size in pixels: small ones with the layers of their family and a grid of at
 # least 2 × 2 cells.
@@ -125,7 +124,7 @@ def parity_of(backbone: str, head: str) -> dict[str, object]:
         further = [(0, 0), LARGER] if exported.dynamic_size else [(0, 0)]
         first, second = (
             model_outputs(load_model(folder), maps=True),
-            graph_outputs(read_sealed(out)),
+            graph_outputs(out.read_bytes()),
         )
         gaps = [(exported.parity.probabilities, exported.parity.maps or 0.0)]
         for larger in further:

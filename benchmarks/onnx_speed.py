@@ -1,8 +1,7 @@
-"""Time of ONNX Runtime ÷ torch on a CPU, float32 and int8, and what the map costs.
+"""Time of ONNX Runtime ÷ torch on a CPU, and what the map costs.
 
 For the four backbones of the paper, untrained, at their input sizes. Both sides compute the same
 batch with the same number of threads; rounds alternate between them, and the medians are compared.
-int8 is calibrated on synthetic images, which does not matter for its speed.
 
     python benchmarks/onnx_speed.py --threads 1 --batch 8
 """
@@ -22,7 +21,6 @@ import torch
 from preceptor.model_export.check_images import synthetic_images
 from preceptor.model_export.deployed_model import DeployedModel
 from preceptor.model_export.onnx import to_onnx
-from preceptor.model_export.quantise import quantised
 from preceptor.model_export.traced import trace
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -39,13 +37,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.threads} threads, batch {arguments.batch}, ms per image")
-    print("backbone          torch  onnx  int8  onnx/torch  int8/torch  map onnx  map torch")
+    print("backbone          torch  onnx  onnx/torch  map onnx  map torch")
     for backbone in arguments.backbones:
         times = times_of(backbone, arguments.threads, arguments.batch, arguments.rounds)
         per = {name: 1000 * value / arguments.batch for name, value in times.items()}
         print(
-            f"{backbone:16} {per['torch']:6.1f} {per['onnx']:5.1f} {per['int8']:5.1f} "
-            f"{per['onnx'] / per['torch']:11.2f} {per['int8'] / per['torch']:11.2f} "
+            f"{backbone:16} {per['torch']:6.1f} {per['onnx']:5.1f} "
+            f"{per['onnx'] / per['torch']:11.2f} "
             f"{per['onnx'] / per['onnx without map'] - 1:+9.1%} "
             f"{per['torch'] / per['torch without map'] - 1:+10.1%}",
             flush=True,
@@ -62,7 +60,6 @@ def times_of(backbone: str, threads: int, batch: int, rounds: int) -> dict[str, 
     sides = {
         "onnx": session(whole, threads),
         "onnx without map": session(bare, threads),
-        "int8": session(quantised(whole, images, "uint8"), threads),
     }
     calls: dict[str, Callable[[], object]] = {
         name: lambda run=run: run.run(None, {"image": pixels})  # type: ignore[misc]
