@@ -20,8 +20,8 @@ import torch
 from measure import in_turn, machine, ratio
 from PIL import Image
 
+from preceptor.data.loader import in_order
 from preceptor.data.manifest import Manifest
-from preceptor.data.rows import in_order
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import annotate
 from preceptor.inference.predict import PREDICT_BATCH, to_device

@@ -41,7 +41,7 @@ from preceptor.config.run import RunConfig
 
 try:
     from preceptor.data import rows as row_data
-    from preceptor.data.stream import TrainingStream
+    from preceptor.data.loader import TrainingStream
 except ImportError:  # one module in revisions to compare with
     from preceptor.data import loader as row_data  # type: ignore[attr-defined, no-redef]
 

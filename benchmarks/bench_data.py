@@ -23,8 +23,7 @@ from PIL import Image
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation, Training
-from preceptor.data.batch import Batch
-from preceptor.data.stream import TrainingStream
+from preceptor.data.loader import Batch, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import GuidedLoss
 from preceptor.saliency.cam import class_activation_map

@@ -44,8 +44,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.images import decode_image, load_image
-from preceptor.data.pixel_formats import image_suffixes
+from preceptor.data.images import decode_image, image_suffixes, load_image
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.cores import core_count
 

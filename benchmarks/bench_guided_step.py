@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.training import Augmentation, OutsideKind, Speed
 from preceptor.data import draws
-from preceptor.data.rows import MapTargets, Rows
+from preceptor.data.loader import MapTargets, Rows
 from preceptor.losses.consistency import inconsistency
 from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss

@@ -26,8 +26,7 @@ from preceptor.config.image_format import ImageFormat
 from preceptor.data.cache import open_images
 from preceptor.data.decode_pass import INDEX
 from preceptor.data.manifest import Manifest
-from preceptor.data.row_hashes import RowHashes
-from preceptor.data.workspace import Workspace
+from preceptor.data.workspace import RowHashes, Workspace
 
 FORM = ImageFormat(224)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from preceptor.config.guidance import Distance
 from preceptor.config.maps import PostProcessing
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guidance_term import guidance

@@ -29,9 +29,7 @@ from torch.nn import functional
 from preceptor.benchmark.forged import write_forged
 from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.training import Augmentation
-from preceptor.data.batch import Batch
-from preceptor.data.rows import MapTargets, Rows
-from preceptor.data.stream import TrainingStream
+from preceptor.data.loader import Batch, MapTargets, Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device

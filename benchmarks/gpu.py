@@ -44,7 +44,7 @@ from measure import in_turn, machine, ratio
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
-from preceptor.data.batch import Batch
+from preceptor.data.loader import Batch
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study

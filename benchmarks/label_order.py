@@ -33,7 +33,7 @@ from PIL import Image
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
-from preceptor.data.rows import MapTargets
+from preceptor.data.loader import MapTargets
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.inference.annotate import annotate

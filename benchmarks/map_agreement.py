@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preceptor.data.rows import MapTargets
+from preceptor.data.loader import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import is_finished

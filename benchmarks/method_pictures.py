@@ -14,7 +14,7 @@ from PIL import Image
 
 from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
-from preceptor.data.rows import MapTargets
+from preceptor.data.loader import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model

@@ -30,8 +30,8 @@ import torch
 
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import parse_config
+from preceptor.data.loader import MapTargets
 from preceptor.data.manifest import Manifest
-from preceptor.data.rows import MapTargets
 from preceptor.data.workspace import Workspace
 from preceptor.inference.score import evaluate
 from preceptor.maps.store import read_store

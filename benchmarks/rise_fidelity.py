@@ -35,7 +35,7 @@ from PIL import Image
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.models.model_folder import load_model
 from preceptor.saliency.fuse_batch_norm import fused

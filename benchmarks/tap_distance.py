@@ -25,8 +25,7 @@ from torch.nn import functional
 from preceptor.benchmark.forged import write_forged
 from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.training import Augmentation, Training
-from preceptor.data.rows import Rows
-from preceptor.data.stream import TrainingStream
+from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict, to_device
 from preceptor.models.build import build_model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from preceptor.data.marks import MarkPlaces
+from preceptor.data.notes import MarkPlaces
 
 EVIDENCE = Path(__file__).parents[1] / "benchmarks" / "evidence"
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel
 
 from preceptor.config.run import RunConfig
-from preceptor.data.manifest_cells import COLUMNS
+from preceptor.data.checks import COLUMNS
 from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model

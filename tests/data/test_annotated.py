@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.data.annotated import draw_annotated
 from preceptor.data.manifest import Manifest
+from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
 from tests.data.sound_manifest import sound, write
 

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.training import Augmentation
 from preceptor.data import augment, draws
+from preceptor.data.augment import prepare
 from preceptor.data.geometry import Turn, turn_array
-from preceptor.data.prepared_changes import prepare
 from tests.no_reads import NoReads
 
 ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5, jpeg=0.5)

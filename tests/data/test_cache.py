@@ -14,7 +14,7 @@ from PIL import Image
 from preceptor.data.cache import open_images
 from preceptor.data.cache_view import MappedImages
 from preceptor.data.manifest import Manifest
-from preceptor.data.stored_map import MAP_SIDE
+from preceptor.data.resampling import MAP_SIDE
 from tests.data.cached_images import ROWS, SIZES, hidden, make, shards_of
 
 

@@ -17,9 +17,9 @@ from preceptor.data.cache_view import VIEWS, MappedImages, open_view
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.file_contents import FileContents
 from preceptor.data.manifest import Manifest
+from preceptor.data.resampling import MAP_SIDE
 from preceptor.data.shard_writer import ShardWriter
 from preceptor.data.shards import ShardFolder, Shards
-from preceptor.data.stored_map import MAP_SIDE
 from tests.data.cached_images import ROWS, cut, make, shards_of
 
 FORM = CanvasFormat(2, channels=1)

@@ -19,7 +19,6 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data import draws
-from preceptor.data.batch import Batch
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
     Box,
@@ -28,9 +27,8 @@ from preceptor.data.geometry import (
     fit_boxes,
     render,
 )
-from preceptor.data.map_geometry import resample
-from preceptor.data.rows import MapTargets, Rows
-from preceptor.data.stored_map import MAP_SIDE
+from preceptor.data.loader import Batch, MapTargets, Rows
+from preceptor.data.resampling import MAP_SIDE, resample
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative

@@ -20,10 +20,10 @@ from preceptor.data.images import (
     decode_map,
     image_size,
     load_image,
+    pixel_formats,
     pixels_of,
 )
 from preceptor.data.importers.class_masks import open_mask
-from preceptor.data.pixel_formats import pixel_formats
 from preceptor.predictor.inputs import read_pixels
 
 ORIENTATION = 0x0112

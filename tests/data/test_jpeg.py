@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.jpeg import cosines, jpeg_round_trip, quantisation_tables
+from preceptor.data.resampling import cosines, jpeg_round_trip, quantisation_tables
 
 
 def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from preceptor.data.checks import COLUMNS
 from preceptor.data.manifest import Manifest
-from preceptor.data.manifest_cells import COLUMNS
 from preceptor.errors import ProblemsError
 from tests.data.sound_manifest import problems, save, sound, write
 

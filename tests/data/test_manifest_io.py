@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preceptor.data import manifest_io
-from preceptor.data.manifest_io import Findings, RawTable, read_csv
+from preceptor.data.table import Findings, RawTable, read_csv
 from preceptor.errors import ProblemsError
 
 CELLS = st.text(st.sampled_from(list("ab1. éß\t,;\"'\x0b\x1c\x85\u2028\ufeff\r\n")), max_size=4)

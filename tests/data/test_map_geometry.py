@@ -13,7 +13,7 @@ from preceptor.data.geometry import (
     Turn,
     turn_array,
 )
-from preceptor.data.map_geometry import resample, turn_all, turn_maps
+from preceptor.data.resampling import resample, turn_all, turn_maps
 from tests.data.map_twin import twin
 
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)

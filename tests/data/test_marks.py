@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preceptor.data.marks import MarkPlaces, mark_places, small_marks
+from preceptor.data.notes import MarkPlaces, mark_places, small_marks
 
 
 class Maps:

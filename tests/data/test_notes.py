@@ -9,8 +9,13 @@ import pandas as pd
 from PIL import Image
 
 from preceptor.data.manifest import Manifest
-from preceptor.data.notes import contradictory_labels, notes, repeated_images, similar_labels
-from preceptor.data.value_notes import EXAMINED
+from preceptor.data.notes import (
+    EXAMINED,
+    contradictory_labels,
+    notes,
+    repeated_images,
+    similar_labels,
+)
 from tests.commands import here
 from tests.datasets import squares
 

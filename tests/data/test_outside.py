@@ -17,8 +17,10 @@ from torch import Tensor
 
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import augment, draws
+from preceptor.data.augment import prepare
 from preceptor.data.canvas_format import MAP_SIDE
 from preceptor.data.geometry import Turn, turn_array
+from preceptor.data.loader import MapArray, MapTargets, Rows, TrainingStream
 from preceptor.data.outside import (
     change_outside,
     masks_of,
@@ -26,9 +28,6 @@ from preceptor.data.outside import (
     partners_of,
     prepare_outside,
 )
-from preceptor.data.prepared_changes import prepare
-from preceptor.data.rows import MapArray, MapTargets, Rows
-from preceptor.data.stream import TrainingStream
 from tests.datasets import Noise
 from tests.no_reads import NoReads
 

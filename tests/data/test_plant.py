@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data import planted_files
-from preceptor.data.annotated import draw_annotated
+from preceptor.data import plant as planted_files
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.data.plant import Planted, PlantSettings, plant
+from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError, ProblemsError, RunFailedError
 from tests.commands import Outcome, assert_refused, here
 from tests.datasets import squares

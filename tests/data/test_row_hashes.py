@@ -16,7 +16,7 @@ from preceptor.data import row_hashes
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-from preceptor.data.row_hashes import RowHashes
+from preceptor.data.workspace import RowHashes
 from tests.datasets import squares
 
 

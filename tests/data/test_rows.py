@@ -13,9 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.config.training import Augmentation, Length
-from preceptor.data.batch import Batch
-from preceptor.data.rows import MapArray, MapTargets, Rows, in_order
-from preceptor.data.stream import TrainingStream, epoch_order, split_batches
+from preceptor.data.loader import (
+    Batch,
+    MapArray,
+    MapTargets,
+    Rows,
+    TrainingStream,
+    epoch_order,
+    in_order,
+    split_batches,
+)
 from tests.datasets import Noise
 
 CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, color=0.3, blur=0.5, jpeg=0.5)

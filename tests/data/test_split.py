@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.data.complete_sets import missing_class_notes, missing_classes
 from preceptor.data.manifest import Manifest
-from preceptor.data.split import make_splits
+from preceptor.data.notes import missing_class_notes, missing_classes
+from preceptor.data.splits import make_splits
 from preceptor.errors import InputError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

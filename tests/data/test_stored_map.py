@@ -11,8 +11,7 @@ from PIL import Image
 
 from preceptor.data.canvas_format import MAP_SIDE
 from preceptor.data.images import decode_map
-from preceptor.data.map_geometry import resample
-from preceptor.data.stored_map import on_unit_square, stored_map
+from preceptor.data.resampling import on_unit_square, resample, stored_map
 
 
 def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:

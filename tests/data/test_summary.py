@@ -5,7 +5,7 @@ from pathlib import Path
 
 from preceptor.cli.data_output import print_summary
 from preceptor.data.manifest import Manifest
-from preceptor.data.summary import summary_table
+from preceptor.data.notes import summary_table
 from tests.data.sound_manifest import save
 
 

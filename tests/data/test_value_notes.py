@@ -10,7 +10,7 @@ from PIL import Image
 
 from preceptor.data.images import decode_image
 from preceptor.data.manifest import Manifest
-from preceptor.data.value_notes import EXAMINED, value_notes
+from preceptor.data.notes import EXAMINED, value_notes
 from tests.commands import here
 from tests.datasets import squares
 

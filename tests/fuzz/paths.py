@@ -13,8 +13,8 @@ from PIL import Image
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.data.checks import COLUMNS
 from preceptor.data.manifest import Manifest
-from preceptor.data.manifest_cells import COLUMNS
 from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.checks import check_study

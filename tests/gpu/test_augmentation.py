@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.data.batch import Batch
-from preceptor.data.rows import Rows
-from preceptor.data.stream import TrainingStream
+from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.training.prepare import build, guided_rows, image_formats
 from tests.gpu.conftest import EMULATED

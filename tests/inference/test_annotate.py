@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from preceptor.config.maps import RiseSettings
-from preceptor.data.rows import in_order
+from preceptor.data.loader import in_order
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.annotate import annotate, maps_record, model_digest, rise_rows

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.data.geometry import TURNS, turn_array
-from preceptor.data.rows import MapArray, MapTargets, Rows
+from preceptor.data.loader import MapArray, MapTargets, Rows
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -165,7 +165,7 @@ def test_targets_on_the_grid_are_those_of_all_maps_at_once(monkeypatch: pytest.M
         grid=(3, 4),
     )
     whole = rows.maps_on_grid(np.arange(7))
-    monkeypatch.setattr("preceptor.data.rows._BATCH", 3)
+    monkeypatch.setattr("preceptor.data.loader._BATCH", 3)
     assert torch.equal(rows.targets_on_grid, whole)
     assert rows.targets_on_grid is rows.targets_on_grid  # computed once
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
-from preceptor.data.rows import MapTargets
+from preceptor.data.loader import MapTargets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 

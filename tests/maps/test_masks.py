@@ -17,7 +17,7 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
-from preceptor.data.rows import MapArray, MapTargets, Masks, Rows
+from preceptor.data.loader import MapArray, MapTargets, Masks, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guidance_term import usable_by
 from preceptor.maps.store import MapStore, StoreInfo, write_store

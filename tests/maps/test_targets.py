@@ -12,7 +12,7 @@ import pytest
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.data.geometry import fit_box
-from preceptor.data.rows import MapTargets, Rows
+from preceptor.data.loader import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.maps.placed_maps import CENTRE_SIDE
 from preceptor.maps.principal_components import principal_maps, thumbnails

@@ -13,8 +13,8 @@ import torch
 
 from preceptor.config.maps import MapSource, PostProcessing
 from preceptor.config.training import Augmentation
-from preceptor.data.map_geometry import turn_maps
-from preceptor.data.rows import MapTargets, Rows
+from preceptor.data.loader import MapTargets, Rows
+from preceptor.data.resampling import turn_maps
 from preceptor.saliency.postprocess import post_process
 from tests.maps.guided_rows import (
     COUNT,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from preceptor.config.maps import MapSource
-from preceptor.data.rows import Rows
+from preceptor.data.loader import Rows
 from tests.maps.guided_rows import (
     COUNT,
     LABELS,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from preceptor.config.maps import MapSource
-from preceptor.data.rows import MapTargets
+from preceptor.data.loader import MapTargets
 from preceptor.errors import InputError
 from preceptor.maps.store import StoreInfo
 from tests.maps.guided_rows import (

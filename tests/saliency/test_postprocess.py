@@ -16,7 +16,7 @@ from scipy.spatial import ConvexHull
 
 from preceptor.config.maps import PostProcessing
 from preceptor.data.geometry import TURNS
-from preceptor.data.map_geometry import turn_all
+from preceptor.data.resampling import turn_all
 from preceptor.saliency.normalise import informative, normalise
 from preceptor.saliency.postprocess import post_process
 

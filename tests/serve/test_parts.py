@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.pixel_formats import pixel_formats
+from preceptor.data.images import pixel_formats
 from preceptor.errors import InputError
 from preceptor.serve.batcher import Batcher
 from preceptor.serve.keys import ApiKeys

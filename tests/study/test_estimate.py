@@ -25,7 +25,7 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
 ) -> None:
     measured: list[str] = []
 
-    def rate(run: RunConfig, classes: list[str], jobs: int) -> float:
+    def rate(run: RunConfig, classes: list[str]) -> float:
         measured.append(run.backbone)
         return 10.0
 

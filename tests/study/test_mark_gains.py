@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from preceptor.data.manifest import Manifest
-from preceptor.data.marks import MarkPlaces
+from preceptor.data.notes import MarkPlaces
 from preceptor.errors import InputError
 from preceptor.results import read
 from preceptor.results.any_map import ANY_MAP

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
-from preceptor.data.stream import epoch_order, split_batches
+from preceptor.data.loader import epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.evaluation.auc import auc

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from preceptor.config.training import Training
-from preceptor.data.stream import shares, split_batches
+from preceptor.data.loader import shares, split_batches
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import read_record
 from preceptor.training.distributed import make_fabric

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
-from preceptor.data.batch import Batch
+from preceptor.data.loader import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.memory import out_of_memory

@@ -337,7 +337,7 @@ def test_the_content_of_given_maps_is_read_once_for_all_runs(
         read.append(path)
         return file_digest(path)
 
-    monkeypatch.setattr("preceptor.data.row_hashes.file_digest", counted)
+    monkeypatch.setattr("preceptor.data.workspace.file_digest", counted)
     maps = MapSource(kind="store", path=tmp_path / "data" / "maps")
     base = RunConfig(manifest=Path("m"), backbone="b", positive="marked", maps=maps)
     ids = {run_id_of(workspace, base.model_copy(update={"seed": seed})) for seed in range(3)}

@@ -13,10 +13,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from preceptor.data.checks import absolute, check_names, text
+from preceptor.data.images import image_suffixes
 from preceptor.data.locations.location import Member, is_url, parse
-from preceptor.data.manifest_cells import absolute, check_names, text
-from preceptor.data.manifest_io import Findings, read_table
-from preceptor.data.pixel_formats import image_suffixes
+from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from preceptor.cli.data_agreement import data_agreement
-from preceptor.cli.data_cache import cache
 from preceptor.cli.data_check import data_check
 from preceptor.cli.data_export import data_export
 from preceptor.cli.data_forged import data_forged
@@ -15,11 +14,10 @@ from preceptor.cli.data_plant import data_plant
 from preceptor.cli.data_split import data_split
 
 data = typer.Typer(
-    help="Check, split, copy, import and export manifests; compare annotators; image caches.",
+    help="Check, split, copy, import and export manifests; compare annotators.",
     no_args_is_help=True,
 )
 data.add_typer(imports, name="import")
-data.add_typer(cache, name="cache")
 imports.command("und")(import_und)
 data.command("agreement")(data_agreement)
 data.command("export")(data_export)

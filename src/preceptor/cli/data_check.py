@@ -20,8 +20,7 @@ def data_check(manifest: ManifestPath) -> None:
         from preceptor.cli.data_output import print_summary
         from preceptor.data.decode_pass import DecodePass
         from preceptor.data.manifest import Manifest
-        from preceptor.data.notes import notes
-        from preceptor.data.value_notes import value_notes
+        from preceptor.data.notes import notes, value_notes
         from preceptor.runtime.progress import progress
 
     with progress() as bar, DecodePass() as decoding:

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from preceptor.data.importers.write import ImportSummary
 from preceptor.data.manifest import Manifest
+from preceptor.data.notes import summary_table
 from preceptor.data.plant import Planted
-from preceptor.data.summary import summary_table
 
 
 def print_summary(

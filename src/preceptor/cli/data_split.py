@@ -34,10 +34,9 @@ def data_split(
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
-        from preceptor.data.complete_sets import missing_class_notes
-        from preceptor.data.hold_out import added_classes
         from preceptor.data.manifest import Manifest
-        from preceptor.data.split import make_splits
+        from preceptor.data.notes import missing_class_notes
+        from preceptor.data.splits import added_classes, make_splits
         from preceptor.errors import InputError
         from preceptor.evaluation.split_names import kind_or_none
 

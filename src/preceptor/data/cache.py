@@ -27,7 +27,7 @@ from preceptor.data.images import decode_map, image_size, load_image, read_file
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
-from preceptor.data.stored_map import stored_map
+from preceptor.data.resampling import stored_map
 from preceptor.errors import RunFailedError
 
 

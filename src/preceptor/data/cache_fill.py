@@ -17,8 +17,8 @@ from preceptor.data.dead_fills import fill_prefix, remove_dead_fills
 from preceptor.data.file_contents import FileContents, places_among
 from preceptor.data.file_index import KnownFiles
 from preceptor.data.file_table import FileTable
+from preceptor.data.resampling import stored_map
 from preceptor.data.shards import ShardFolder
-from preceptor.data.stored_map import stored_map
 from preceptor.errors import InputError
 
 # Bytes that must stay free on the disk after the cache is filled.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preceptor.data.decode_worker import decode_parts
-from preceptor.data.stored_map import stored_map
+from preceptor.data.resampling import stored_map
 
 if __name__ == "__main__":
     decode_parts(stored_map)

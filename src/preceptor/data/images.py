@@ -1,16 +1,13 @@
-"""Decoding of image files of all usual modes to arrays.
-
-A file is either decoded completely or rejected with the reason; no scale is guessed
-(`preceptor.data.pixels`).
-"""
+"""Decoding of image files of all usual modes to arrays; no scale is guessed."""
 
 from __future__ import annotations
 
 import io
 import os
 import struct
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +16,232 @@ from PIL import Image, UnidentifiedImageError
 from preceptor.data.locations.failures import LocationError
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import read_content
-from preceptor.data.pixel_formats import RefusedFormatError, open_image
-from preceptor.data.pixels import as_map, as_opaque, as_pixels
 from preceptor.errors import InputError
+
+_BITS_PER_SAMPLE = 258  # TIFF tags
+_PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
+_WHITE_IS_ZERO = 0
+_SIGNED = 2
+_STRIP = 256  # rows
+
+
+def as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """(H, W, channels) of a decoded, upright image, with transparent pixels composited on white.
+
+    Raises:
+        ValueError: Its values have no known scale.
+    """
+    pixels = np.array(as_opaque(image, channels))
+    return pixels if channels == 3 else pixels[..., None]
+
+
+def as_opaque(image: Image.Image, channels: int) -> Image.Image:
+    """Image of mode RGB (3 channels) or L (1) with the pixels of `as_pixels`.
+
+    It may be the given one.
+
+    Raises:
+        ValueError: Its values have no known scale.
+    """
+    deep = _deep_grey(image)
+    if image.mode == "I" and deep is None:
+        raise ValueError(
+            "32-bit integers have no known scale (which value is white is undefined); save it "
+            "with 8 or 16 bits"
+        )
+    if _is_signed(image):
+        raise ValueError(
+            "signed integers have no known scale (which value is white is undefined); save it "
+            "with 8 bits, or with 16 bits without a sign"
+        )
+    if deep is not None:
+        image = Image.fromarray(np.rint(deep * np.float32(255)).astype(np.uint8))
+    if _is_transparent(image):
+        image = _on_white(image)
+    if channels == 1:
+        return _to_grey(image)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies, too
+
+
+def as_map(image: Image.Image) -> NDArray[np.float32]:
+    """(H, W) luminance in [0, 1], with transparent pixels composited on black.
+
+    Raises:
+        ValueError: Its values have no known scale.
+    """
+    deep = _deep_grey(image)
+    if deep is not None:
+        return deep
+    if image.mode == "I":
+        return _scaled_by_largest(image)
+    if _is_transparent(image):
+        color = _to_rgba(image)
+        luminance = np.asarray(color.convert("RGB").convert("L"), dtype=np.float32)
+        opacity = np.asarray(color.getchannel("A"), dtype=np.float32)
+        return luminance * opacity / np.float32(255 * 255)
+    return np.asarray(_to_grey(image), dtype=np.float32) / np.float32(255)
+
+
+def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
+    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None if the scale is unknown.
+
+    8-bit modes and 32-bit integers (mode I) return None.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (_bits(image),))[0]
+        if bits > 16:
+            return None
+        full = 4095 if bits == 12 else 65535
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > full:
+            raise ValueError(
+                f"integer values from {low:,} to {high:,} have no known scale (0 to {full:,} "
+                "expected); save it with 8 or 16 bits"
+            )
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            values = full - values
+        return values.astype(np.float32) / np.float32(full)
+    if image.mode == "F":
+        reals = np.asarray(image, dtype=np.float32)
+        if not (np.isfinite(reals).all() and reals.min() >= 0 and reals.max() <= 1):
+            raise ValueError(
+                f"floating-point values from {reals.min():g} to {reals.max():g} have no known "
+                "scale (0 to 1 expected); save it with 8 or 16 bits"
+            )
+        return reals
+    return None
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether a TIFF has signed integers."""
+    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    return image.mode.startswith("I") and _SIGNED in (
+        formats if isinstance(formats, tuple) else (formats,)
+    )
+
+
+def _bits(image: Image.Image) -> int:
+    """Number of bits of integer grayscale in files without the TIFF tag."""
+    # Pillow opens 16-bit files of these formats in mode I, scaled to 16 bits where they have fewer.
+    return 16 if image.mode != "I" or image.format in ("PPM", "PNG") else 32
+
+
+def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
+    """Integers without a known scale as float32 in [0, 1], divided by the largest."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0:
+        raise ValueError(
+            f"the smallest value of the map is {values.min():,}; save it without values below 0"
+        )
+    return (values / max(int(values.max()), 1)).astype(np.float32)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data or image.mode in ("RGBa", "La", "PA")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Image in RGB on white, made in strips, so that a large one takes no further copies."""
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        bottom = min(top + _STRIP, image.height)
+        strip = _to_rgba(image.crop((0, top, image.width, bottom)))
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return opaque
+
+
+def _to_rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Luminance, computed from RGB, since Pillow's direct conversions differ by mode."""
+    return image if image.mode == "L" else image.convert("RGB").convert("L")
+
+
+# Formats of pixels. Others of Pillow run programs (EPS), need a program (HDF5), are written only
+# (PDF), or are no images (MPEG).
+_FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+
+
+@cache
+def pixel_formats() -> list[str]:
+    """Formats of images that are decoded, as far as this installation of Pillow knows them."""
+    Image.init()
+    return [one for one in _FORMATS if one in Image.OPEN]
+
+
+class RefusedFormatError(ValueError):
+    """Image in a format of Pillow that is not decoded."""
+
+
+def open_image(stream: IO[bytes]) -> Image.Image:
+    """Image of which the header was read, as from `Image.open`.
+
+    Formats that the program has added to Pillow are opened as well as those of `pixel_formats`.
+
+    Args:
+        stream: File at its start.
+
+    Raises:
+        RefusedFormatError: The image is in another format of Pillow.
+        UnidentifiedImageError: It is in no known format, or its header is damaged.
+    """
+    Image.init()
+    opened, refused = _formats(tuple(Image.ID))
+    try:
+        return Image.open(stream, formats=opened)
+    except UnidentifiedImageError:
+        stream.seek(0)
+        prefix = stream.read(16)
+        for name in refused:
+            accepts = Image.OPEN[name][1]
+            if accepts is not None and accepts(prefix) is True:
+                raise RefusedFormatError(
+                    f"the format {name} is not read; save the image as PNG or JPEG"
+                ) from None
+        raise
+
+
+@cache
+def _formats(known: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Formats that are opened, and the others of Pillow, in the order in which they are tried."""
+    own = [one for one in known if Image.OPEN[one][0].__module__.startswith("PIL.")]
+    refused = [one for one in own if one not in _FORMATS]
+    return [one for one in known if one not in refused], refused
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of image files in a folder, in lower case: those of the formats that are decoded.
+
+    Example:
+        >>> sorted(image_suffixes() & {".jpeg", ".jfif", ".tga", ".pdf", ".eps", ".h5"})
+        ['.jfif', '.jpeg', '.tga']
+    """
+    formats = {*pixel_formats(), "MPO"}  # a JPEG of several images, which is read as JPEG
+    suffixes = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in suffixes.items() if name in formats)
+
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSE = {

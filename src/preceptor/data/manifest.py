@@ -17,12 +17,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from preceptor.data.checked_tables import TableKey
+from preceptor.data.checks import REQUIRED, check_cells, check_columns, check_files
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.file_contents import FileContents
 from preceptor.data.locations.location import is_url, split_member
-from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
-from preceptor.data.manifest_files import check_files
-from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
+from preceptor.data.table import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.progress import Progress
 from preceptor.runtime.relative_paths import RelativePaths

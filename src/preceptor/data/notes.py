@@ -1,17 +1,134 @@
-"""Notes on a manifest: valid content that is probably a mistake."""
+"""Summary of a manifest, and notes on valid content that is probably a mistake."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from preceptor.data.complete_sets import missing_class_notes
+from preceptor.data.cache import ImageSource
 from preceptor.data.file_contents import written
 from preceptor.data.fingerprints import fingerprints
+from preceptor.data.images import (
+    ImageError,
+    decode_map,
+    image_size,
+    load_image,
+    open_image,
+    read_file,
+)
+from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
 from preceptor.evaluation.split_names import KINDS, kind_of
+from preceptor.runtime.cores import core_count
+
+
+def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[str, list[str]]:
+    """Classes missing in each validation and test set; complete sets are omitted.
+
+    Without images of a class, its AUC is undefined. The usual case is a held-out attack type, whose
+    images are all positive.
+
+    Args:
+        manifest: Manifest.
+        negatives: Validation set whose images are used for the classes that other validation sets
+            lack; None = no set.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pathlib import Path
+        >>> splits, labels = ["train", "train", "val-noise"], ["real", "fake", "fake"]
+        >>> table = pd.DataFrame({"split": splits, "label": labels})
+        >>> missing_classes(Manifest(table, Path()))
+        {'val-noise': ['real']}
+    """
+    there = manifest.table.groupby("split", sort=False)["label"].agg(set)
+    validation = manifest.eval_splits("val")
+    found = {}
+    for name in [*validation, *manifest.eval_splits("test")]:
+        present = there[name]
+        if negatives is not None and name in validation:
+            present = present | there[negatives]
+        missing = [one for one in manifest.classes if one not in present]
+        if missing:
+            found[name] = missing
+    return found
+
+
+def missing_class_notes(manifest: Manifest) -> list[str]:
+    """Note for each validation and test set that lacks a class, with consequence and remedy."""
+    tests, notes = manifest.eval_splits("test"), []
+    lacking = missing_classes(manifest)
+    complete = [name for name in manifest.eval_splits("val") if name not in lacking]
+    auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
+    for name, missing in lacking.items():
+        classes = ", ".join(missing)
+        lack = auc if name in tests else f"{auc} and cannot select"
+        note = (
+            f"{name}: there is no image of class {classes}, so it has {lack}; move images of "
+            f"{classes} into it, or make it with `preceptor data split --hold-out`"
+        )
+        if name not in tests and complete:
+            note += (
+                f", or set `validation_negatives: {complete[0]}` in the study file, which scores "
+                f"it against the images of {classes} in {complete[0]}"
+            )
+        notes.append(note)
+    return notes
+
+
+def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
+    """Problems of the validation sets for model selection, one line each.
+
+    Args:
+        manifest: Manifest.
+        negatives: Validation set with the missing classes, see `missing_classes`; a name that is
+            not a validation set is a problem as well.
+    """
+    sets = manifest.eval_splits("val")
+    if negatives is not None and negatives not in sets:
+        return [
+            f"validation_negatives: {negatives!r} is not one of the validation sets {sets}; "
+            "name one of them"
+        ]
+    lacking = missing_classes(manifest, negatives)
+    whole = missing_classes(manifest)
+    found = []
+    for name in sets:
+        if name not in lacking:
+            continue
+        classes = ", ".join(lacking[name])
+        line = (
+            f"{name}: there is no image of class {classes}, so it has no AUC to select by; move "
+            f"images of {classes} into it"
+        )
+        others = [other for other in sets if other not in whole]
+        if others:
+            line += (
+                f", or set validation_negatives: {others[0]}, which scores it against the images "
+                f"of {classes} in {others[0]}"
+            )
+        found.append(line)
+    return found
+
+
+def primary_problems(manifest: Manifest, primary: str) -> list[str]:
+    """Problem of a test set as the primary one, or an empty list."""
+    missing = missing_classes(manifest).get(primary)
+    if not missing:
+        return []
+    return [
+        f"primary: {primary} has no image of class {', '.join(missing)}, so it has no AUC to test; "
+        "add such images, or name another test set"
+    ]
 
 
 def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
@@ -145,3 +262,231 @@ def _plain(label: str) -> str:
         return repr(float(text))
     except ValueError:
         return text
+
+
+EXAMINED = 64
+"""Number of images, and of maps, that are examined at most: a file format is that of many files."""
+# Values of 14 bits in files of 16 bits are decoded as 64 of 256 gray levels.
+_FEW_BITS = 2**14
+# Difference of the channels of a pixel, and share of such pixels, from which on a map is in color:
+# the lossy colors of JPEG files of gray images differ less.
+_COLOR, _COLORED = 32, 0.01
+
+_Found = TypeVar("_Found")
+
+
+def value_notes(manifest: Manifest) -> list[str]:
+    """Notes on 16-bit images of few bits, invisible images and maps in color, one line each.
+
+    Args:
+        manifest: Manifest whose files are valid; at most `EXAMINED` images and maps are read.
+    """
+    images = _examined(manifest.table["path"], _image_values)
+    return [*_deep_notes(images), *_invisible_notes(images), *_color_notes(manifest)]
+
+
+@dataclass(frozen=True)
+class _ImageValues:
+    """Values of an image.
+
+    Args:
+        largest: Largest value of an image of 16 bits; None for others.
+        is_invisible: Whether all pixels are transparent.
+    """
+
+    largest: int | None
+    is_invisible: bool
+
+
+def _deep_notes(found: Sequence[_ImageValues]) -> list[str]:
+    deep = [one.largest for one in found if one.largest is not None]
+    if not deep or (largest := max(deep)) >= _FEW_BITS:
+        return []
+    levels = round(largest / 65535 * 255) + 1
+    return [
+        f"{_of(len(deep), len(found), 'image')} 16 bits and no value above {largest:,}: 16 bits "
+        f"are decoded by their full range, so that {levels} gray levels are left; scale the images "
+        "to the full range"
+    ]
+
+
+def _invisible_notes(found: Sequence[_ImageValues]) -> list[str]:
+    count = sum(one.is_invisible for one in found)
+    if not count:
+        return []
+    return [
+        f"{_of(count, len(found), 'image')} no pixel that is visible, so that pure white is "
+        "decoded: some programs write an alpha channel of zeros; save the images without it"
+    ]
+
+
+def _color_notes(manifest: Manifest) -> list[str]:
+    maps = manifest.table["saliency"]
+    found = _examined(maps[maps != ""], _is_colored)
+    if not any(found):
+        return []
+    return [
+        f"{_of(sum(found), len(found), 'human map')} colors: a map is read by its luminance, which "
+        "does not increase with the value in heat maps (the red of jet is darker than its yellow); "
+        "save maps as grayscale, bright in the relevant regions"
+    ]
+
+
+def _of(count: int, examined: int, what: str) -> str:
+    """Beginning of a note: the number of files, and of which."""
+    return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
+
+
+def _examined(paths: pd.Series, look: Callable[[str], _Found]) -> list[_Found]:
+    """What is found of files at equal distances; files that are gone meanwhile are left out."""
+    places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), EXAMINED)).round())
+    chosen = [str(paths.iloc[int(at)]) for at in places]
+
+    def found(path: str) -> list[_Found]:
+        try:
+            return [look(path)]
+        except ImageError:
+            return []
+
+    with ThreadPoolExecutor(reading_threads(chosen, core_count())) as pool:
+        return [one for several in pool.map(found, chosen) for one in several]
+
+
+def _image_values(path: str) -> _ImageValues:
+    content = read_file(path)
+    with open_image(io.BytesIO(content)) as image:
+        is_deep = image.mode.startswith("I")
+        is_invisible = False
+        if image.has_transparency_data:
+            is_invisible = image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+    largest = round(float(decode_map(path, content).max()) * 65535) if is_deep else None
+    return _ImageValues(largest, is_invisible)
+
+
+def _is_colored(path: str) -> bool:
+    """Whether a map has more colors than those of a compressed gray image."""
+    pixels = np.asarray(load_image(path)).astype(np.int16)
+    return bool((np.ptp(pixels, axis=2) > _COLOR).mean() > _COLORED)
+
+
+_COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
+
+
+def summary_table(manifest: Manifest, sizes: NDArray[np.int32] | None = None) -> pd.DataFrame:
+    """Summary of each split: numbers of images, classes, sources and groups, and image sizes.
+
+    Args:
+        manifest: Manifest.
+        sizes: (n, 2) width and height of its images; None = they are read from the headers.
+
+    Returns:
+        One row per split, in order of appearance. Columns: `images`, one for each class,
+        `annotated`, `with map`, `sources`, `groups` (numbers of distinct values) and `sizes`
+        (smallest to largest by area, "224×224 – 640×480").
+
+    Raises:
+        ImageError: The header of an image cannot be read.
+    """
+    table = manifest.table
+    by_row = _read_sizes(manifest) if sizes is None else list(map(tuple, sizes.tolist()))
+    all_sizes = pd.Series(by_row, dtype=object)
+    rows = {}
+    for split, part in table.groupby("split", sort=False):
+        labels = part["label"].value_counts()
+        row: dict[str, int | str] = {"images": len(part)}
+        for label in manifest.classes:
+            row[f"class {label}" if label in _COUNTS else label] = int(labels.get(label, 0))
+        row["annotated"] = int(part["annotated"].sum())
+        row["with map"] = int((part["saliency"] != "").sum())
+        for column in ("source", "group"):
+            row[f"{column}s"] = part.loc[part[column] != "", column].nunique()
+        row["sizes"] = _span(all_sizes[part.index])
+        rows[str(split)] = row
+    summary = pd.DataFrame.from_dict(rows, orient="index")
+    summary.index.name = "split"
+    return summary
+
+
+def _read_sizes(manifest: Manifest) -> list[tuple[int, int]]:
+    """Sizes of all images, from their headers."""
+    paths = manifest.table["path"].tolist()
+    with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
+        return list(pool.map(image_size, paths))
+
+
+def _span(sizes: Iterable[tuple[int, int]]) -> str:
+    ordered = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    ends = dict.fromkeys((ordered[0], ordered[-1]))
+    return " – ".join(f"{width}×{height}" for width, height in ends)
+
+
+# Maps that are looked at; more would change the share by less than two percentage points.
+_SAMPLE = 500
+
+
+@dataclass(frozen=True)
+class MarkPlaces:
+    """Size and places of the marks of a data set.
+
+    Args:
+        area: Median share of an image that its mark covers.
+        overlap: Mean share of a mark that the mark of another image covers. Marks that may lie
+            anywhere have an overlap of about their mean area, marks at one place of up to 1.
+        count: Number of marks looked at.
+    """
+
+    area: float
+    overlap: float
+    count: int = 0
+
+
+def mark_places(maps: NDArray[np.uint8]) -> MarkPlaces | None:
+    """Size and places of human marks.
+
+    The mark of a map is where it has at least half of its maximum.
+
+    Args:
+        maps: (n, H, W) human maps; those without a mark are left out.
+
+    Returns:
+        Size and places, or None for fewer than two marks.
+    """
+    marks = _marked(maps).reshape(len(maps), maps.shape[1] * maps.shape[2])
+    marks = marks[marks.any(1)]
+    count = len(marks)
+    if count < 2:
+        return None
+    areas = marks.sum(1)
+    at_each = marks.sum(0)
+    # By mark, since a number for each position of all marks would take eight times their memory.
+    shared = np.array([at_each[one].sum() for one in marks]) - areas
+    overlaps = shared / (count - 1) / areas
+    return MarkPlaces(float(np.median(areas)) / marks.shape[1], float(overlaps.mean()), count)
+
+
+def small_marks(
+    images: ImageSource, rows: NDArray[np.int64], grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Number of human maps that mark less than half a cell of a grid, and number looked at.
+
+    Args:
+        images: Source of the human maps.
+        rows: (n,) manifest rows with human maps, see `sampled`.
+        grid: Rows and columns of the grid over the whole image.
+    """
+    if not len(rows):
+        return 0, 0
+    areas = _marked(images.human_maps(sampled(rows))).mean((1, 2))
+    areas = areas[areas > 0]
+    return int((areas * grid[0] * grid[1] < 0.5).sum()), len(areas)
+
+
+def sampled(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows whose maps are looked at: all, or at most 999, evenly spread."""
+    return rows[:: max(1, len(rows) // _SAMPLE)]
+
+
+def _marked(maps: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Positions of each map with at least half of its maximum."""
+    peaks = maps.max((1, 2), initial=0)
+    return np.asarray(maps >= np.maximum(peaks, 1)[:, None, None] / 2)

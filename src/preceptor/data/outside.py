@@ -31,9 +31,15 @@ from torch.nn import functional as F
 
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data.draws import split_mix
-from preceptor.data.levels import chosen, largest, signed, stored
-from preceptor.data.map_geometry import resample
-from preceptor.data.resampling import blur_radius, gaussian_taps
+from preceptor.data.resampling import (
+    blur_radius,
+    chosen,
+    gaussian_taps,
+    largest,
+    resample,
+    signed,
+    stored,
+)
 
 # Cells of a mask a side, where the stored maps have as many. Human maps are stored at 128 × 128.
 MASK_SIDE = 32

@@ -1,17 +1,41 @@
-"""Separable resampling of a batch of images: every output row is a weighted sum of a few rows.
-
-The weights of one axis are taps: for each output row the indices of some input rows and what each
-counts. An antialiased change of size and a blur are such sums, so one routine does both on any
-device, an axis at a time.
-"""
+"""Operations on the pixels of a batch: levels, taps, area resampling, turns, JPEG."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from preceptor.data.canvas_format import MAP_SIDE
+from preceptor.data.geometry import Turn
+
+
+def largest(kind: torch.dtype) -> float:
+    """The largest level of a type of images."""
+    return {torch.uint8: 255.0, torch.uint16: 65535.0}.get(kind, 1.0)
+
+
+def stored(levels: Tensor, kind: torch.dtype) -> Tensor:
+    """Float levels as the type that images are stored in; changes `levels`."""
+    levels = levels.clamp_(0, largest(kind))
+    if kind not in (torch.uint8, torch.uint16):
+        return levels.to(kind)
+    # By way of a signed type: torch's conversion from float to uint8 is not vectorised.
+    return levels.round_().to(torch.int16 if kind == torch.uint8 else torch.int32).to(kind)
+
+
+def signed(images: Tensor) -> Tensor:
+    """The same bits in a type that torch can flip and choose from: it lacks both for uint16."""
+    return images.view(torch.int16) if images.dtype == torch.uint16 else images
+
+
+def chosen(images: Tensor, which: Tensor) -> Tensor:
+    """The images at these (n,) positions."""
+    return signed(images).index_select(0, which).view(images.dtype)
 
 
 def triangle_taps(start: Tensor, extent: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
@@ -104,3 +128,226 @@ def weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         mode="sum",
     )
     return sums.view(n, count, features)
+
+
+def _overlap(
+    cells: int, low: Tensor, high: Tensor, own_low: Tensor, own_high: Tensor, own_cells: int
+) -> Tensor:
+    """(B, cells, own) share of each target cell along one axis that each source cell covers."""
+    ticks = torch.arange(cells + 1, dtype=low.dtype, device=low.device) / cells
+    edges = low[:, None] + ticks * (high - low)[:, None]  # (B, cells + 1)
+    own_ticks = torch.arange(own_cells + 1, dtype=low.dtype, device=low.device) / own_cells
+    own_edges = own_low[:, None] + own_ticks * (own_high - own_low)[:, None]
+    upper = torch.minimum(edges[:, 1:, None], own_edges[:, None, 1:])
+    lower = torch.maximum(edges[:, :-1, None], own_edges[:, None, :-1])
+    return (upper - lower).clamp_min_(0) / (edges[:, 1:] - edges[:, :-1])[:, :, None]
+
+
+def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Exact area resampling of maps to a grid, separable and batched.
+
+    Cell (i, j) of the grid gets the mean of the piecewise-constant map over the rectangle that the
+    cell covers in the source plane; a map is 0 outside its region.
+
+    Args:
+        maps: (B, H, W) floats.
+        regions: (B, 4) part of the source plane that each map covers, (x0, y0, x1, y1).
+        boxes: (B, 4) part of the source plane that each grid covers.
+        grid: Size (h, w) of the grid.
+
+    Returns:
+        (B, h, w).
+
+    Example:
+        >>> m = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+        >>> unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        >>> resample(m, unit, unit, (1, 4))
+        tensor([[[0., 0., 1., 1.]]])
+    """
+    height, width = maps.shape[-2:]
+    # Edges are differences of nearby numbers: float64 keeps a cell's share exact to 1e-12.
+    own, to = regions.double(), boxes.double()
+    rows = _overlap(grid[0], to[:, 1], to[:, 3], own[:, 1], own[:, 3], height).to(maps.dtype)
+    columns = _overlap(grid[1], to[:, 0], to[:, 2], own[:, 0], own[:, 2], width).to(maps.dtype)
+    return rows @ maps @ columns.transpose(1, 2)
+
+
+def turn_maps(maps: Tensor, flips: Tensor, quarters: Tensor) -> Tensor:
+    """Apply a separate turn to each of (B, h, w) maps; h = w if any number of quarters is odd.
+
+    Args:
+        maps: (B, h, w).
+        flips: (B,) bool.
+        quarters: (B,) integers 0 to 3.
+    """
+    turned = torch.where(flips[:, None, None], maps.flip(-1), maps)
+    for quarter in (1, 2, 3):
+        chosen = quarters == quarter
+        if bool(chosen.any()):
+            turned = torch.where(
+                chosen[:, None, None], torch.rot90(turned, quarter, (-2, -1)), turned
+            )
+    return turned
+
+
+def turn_all(values: Tensor, turn: Turn) -> Tensor:
+    """Apply one turn to the last two axes of (..., H, W); H = W if the number of quarters is odd.
+
+    Example:
+        >>> turn_all(torch.tensor([[1, 2], [3, 4]]), Turn(quarters=1))
+        tensor([[2, 4],
+                [1, 3]])
+    """
+    turned = values.flip(-1) if turn.flip else values
+    return torch.rot90(turned, turn.quarters, (-2, -1)) if turn.quarters else turned
+
+
+# Error of a mean of float32 values, relative to the largest: smaller differences are rounding.
+_ROUNDING = 1e-6
+_UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+
+
+def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Decoded map on the 128 × 128 grid of its unit square, minus its minimum.
+
+    Therefore a bright background does not stand out against the margins of a letterboxed canvas. A
+    constant map above 0 marks the whole image, and is 1 everywhere.
+
+    Args:
+        values: float32 of shape (H, W), see `decode_map`.
+
+    Returns:
+        float32 of shape (128, 128), from 0 up.
+    """
+    lowest = values.min()
+    if lowest > 0 and lowest == values.max():
+        return np.ones((MAP_SIDE, MAP_SIDE), np.float32)
+    values = values - lowest  # before sums are taken: a constant map is then exactly 0
+    grid = resample(torch.from_numpy(values)[None], _UNIT, _UNIT, (MAP_SIDE, MAP_SIDE))[0]
+    grid -= grid.min()
+    if float(grid.max()) <= _ROUNDING * float(values.max()):
+        grid.zero_()
+    found: NDArray[np.float32] = grid.numpy()
+    return found
+
+
+def stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Decoded map on its unit square, scaled to the full range of uint8.
+
+    The scaling prevents that small or faint marks are lost by rounding; guidance normalizes maps in
+    any case.
+    """
+    grid = on_unit_square(values)
+    stretched: NDArray[np.float32] = grid * np.float32(255 / max(float(grid.max()), 1e-12))
+    return np.rint(stretched).astype(np.uint8)
+
+
+# Annex K, tables K.1 (luminance) and K.2 (chrominance).
+_TABLES = np.array(
+    [
+        [
+            [16, 11, 10, 16, 24, 40, 51, 61],
+            [12, 12, 14, 19, 26, 58, 60, 55],
+            [14, 13, 16, 24, 40, 57, 69, 56],
+            [14, 17, 22, 29, 51, 87, 80, 62],
+            [18, 22, 37, 56, 68, 109, 103, 77],
+            [24, 35, 55, 64, 81, 104, 113, 92],
+            [49, 64, 78, 87, 103, 121, 120, 101],
+            [72, 92, 95, 98, 112, 100, 103, 99],
+        ],
+        [
+            [17, 18, 24, 47, 99, 99, 99, 99],
+            [18, 21, 26, 66, 99, 99, 99, 99],
+            [24, 26, 56, 99, 99, 99, 99, 99],
+            [47, 66, 99, 99, 99, 99, 99, 99],
+            [99, 99, 99, 99, 99, 99, 99, 99],
+            [99, 99, 99, 99, 99, 99, 99, 99],
+            [99, 99, 99, 99, 99, 99, 99, 99],
+            [99, 99, 99, 99, 99, 99, 99, 99],
+        ],
+    ]
+)
+
+
+def quantisation_tables(qualities: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, 2, 8, 8) luminance and chrominance tables of (n,) qualities from 1 to 100.
+
+    Example:
+        >>> quantisation_tables(np.array([50]))[0, 0, 0]
+        array([16., 11., 10., 16., 24., 40., 51., 61.], dtype=float32)
+    """
+    scale = np.where(qualities < 50, 5000 // np.maximum(qualities, 1), 200 - 2 * qualities)
+    scaled = (_TABLES * scale[:, None, None, None] + 50) // 100
+    return scaled.clip(1, 255).astype(np.float32)
+
+
+def cosines() -> NDArray[np.float32]:
+    """The (8, 8) matrix D of the transform: the coefficients of a block b are D b Dᵀ."""
+    k, i = np.arange(8)[:, None], np.arange(8)
+    matrix = np.cos((2 * i + 1) * k * math.pi / 16) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+def jpeg_round_trip(images: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
+    """Images as they are after compression and decompression.
+
+    Three channels are color; of any other number, each channel is a grey image.
+
+    Args:
+        images: (n, C, H, W) float, whole levels from 0 to 255.
+        tables: (n, 2, 8, 8) of `quantisation_tables`.
+        transform: (8, 8) of `cosines`.
+
+    Returns:
+        (n, C, H, W) float, whole levels from 0 to 255.
+    """
+    channels, height, width = images.shape[1:]
+    if channels != 3:
+        grey = _pad(images, 8)
+        decoded = _coded(grey.sub(128), tables[:, :1], transform)
+        return decoded.add_(128).round_().clamp_(0, 255)[..., :height, :width]
+    red, green, blue = _pad(images, 16).unbind(1)
+    luma = (0.299 * red + 0.587 * green + 0.114 * blue).round_()
+    chroma = torch.stack(
+        [
+            -0.168735892 * red - 0.331264108 * green + 0.5 * blue,
+            0.5 * red - 0.418687589 * green - 0.081312411 * blue,
+        ],
+        1,
+    ).round_()
+    luma = _coded(luma.sub_(128)[:, None], tables[:, :1], transform)[:, 0]
+    luma = luma.add_(128).round_().clamp_(0, 255)
+    half = F.avg_pool2d(chroma, 2).round_()
+    half = _coded(half, tables[:, 1:], transform).round_().clamp_(-128, 127)
+    chroma = F.interpolate(half, scale_factor=2, mode="bilinear").round_()
+    cb, cr = chroma.unbind(1)
+    decoded = torch.stack(
+        [luma + 1.402 * cr, luma - 0.344136286 * cb - 0.714136286 * cr, luma + 1.772 * cb], 1
+    )
+    return decoded.round_().clamp_(0, 255)[..., :height, :width]
+
+
+def _pad(images: Tensor, block: int) -> Tensor:
+    """Repeat the last row and column until sides are multiples of `block`."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % block, 0, -height % block), mode="replicate")
+
+
+def _coded(planes: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
+    """Transform, quantise and transform back the blocks of (n, C, H, W) planes.
+
+    Args:
+        planes: Sides are multiples of 8.
+        tables: (n, 1, 8, 8), for all planes of an image.
+    """
+    n, channels, height, width = planes.shape
+    across = transform.t()
+    rows = (n, channels * height // 8, 8, width)
+    blocks = (n, channels * height // 8, 8, width // 8, 8)
+    steps = tables[:, :, :, None]  # (n, 1, 8, 1, 8)
+    found = torch.matmul(transform, planes.reshape(rows)).view(blocks)
+    found = torch.matmul(found, across)
+    found = found.div_(steps).round_().mul_(steps)
+    found = torch.matmul(found, transform).view(rows)
+    return torch.matmul(across, found).view(n, channels, height, width)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from preceptor.config.guidance import CamClass
 from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
 from preceptor.config.training import Precision
+from preceptor.data.loader import MapTargets, Rows, in_order
 from preceptor.data.manifest import Manifest
-from preceptor.data.map_geometry import resample
-from preceptor.data.rows import MapTargets, Rows, in_order
+from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.plugin_method import plugin_method_maps

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.data.rows import Rows, in_order
+from preceptor.data.loader import Rows, in_order
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device, uses_channels_last
 from preceptor.models.guided_model import GuidedModel

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preceptor.data.geometry import TURNS
-from preceptor.data.map_geometry import turn_all
-from preceptor.data.rows import Rows, in_order
+from preceptor.data.loader import Rows, in_order
+from preceptor.data.resampling import turn_all
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory

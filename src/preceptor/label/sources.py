@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from preceptor.data.pixel_formats import image_suffixes
+from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError, is_control
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.walk import walk

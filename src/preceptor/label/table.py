@@ -8,9 +8,9 @@ import os
 
 import pandas as pd
 
+from preceptor.data.checks import REQUIRED, check_cells, check_columns
 from preceptor.data.locations.location import is_local, not_plain
-from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
-from preceptor.data.manifest_io import Findings, read_table
+from preceptor.data.table import Findings, read_table
 from preceptor.label.sources import Row, Source
 
 

@@ -16,7 +16,7 @@ from preceptor.data.exporters.write import without_problems
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Manifest
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo
 from preceptor.runtime.progress import Progress

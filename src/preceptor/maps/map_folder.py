@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from preceptor.data.pixel_formats import image_suffixes
+from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError, without_secrets
 from preceptor.runtime.walk import walk
 

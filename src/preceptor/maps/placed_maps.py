@@ -15,8 +15,8 @@ from preceptor.config.maps import KIND_NAMES, MapSource, Trust
 from preceptor.data.cache import ImageSource
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
-from preceptor.data.rows import MapArray
-from preceptor.data.stored_map import on_unit_square
+from preceptor.data.loader import MapArray
+from preceptor.data.resampling import on_unit_square
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.map_folder import map_files
 from preceptor.maps.plugin_maps import plugin_maps

@@ -26,7 +26,7 @@ from torch import Tensor
 from preceptor.config.image_format import Fit
 from preceptor.data.cache import ImageSource
 from preceptor.data.geometry import fit_boxes
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 
 # Cells of a thumbnail's side. The first components of images are smooth, and feature grids have 6
 # to 14 cells. As uint8 a map needs 256 bytes, so that a million images fit into memory.

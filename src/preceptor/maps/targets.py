@@ -12,8 +12,8 @@ from torch import Tensor
 from preceptor.config.maps import MapSource, PostProcessing
 from preceptor.config.run import RunConfig
 from preceptor.data.cache import ImageSource
+from preceptor.data.loader import MapTargets, Masks
 from preceptor.data.manifest import Manifest
-from preceptor.data.rows import MapTargets, Masks
 from preceptor.errors import InputError
 from preceptor.maps.placed_maps import place_maps
 from preceptor.saliency.postprocess import post_process

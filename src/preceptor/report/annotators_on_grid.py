@@ -16,7 +16,7 @@ from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
 from preceptor.data.locations.location import is_plain
 from preceptor.data.manifest import Manifest
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.errors import PreceptorError
 from preceptor.evaluation.annotators import mean_of, pearson
 from preceptor.maps.store import is_store, read_store

@@ -26,7 +26,7 @@ from PIL import Image
 from preceptor.config.image_format import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map, image_size
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.errors import without_secrets
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.models.model_folder import load_model

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.data.annotated import draw_annotated
+from preceptor.data.splits import draw_annotated
 from preceptor.evaluation.equivalence import Excluded, excluded
 from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
 from preceptor.evaluation.scores import ALL_SOURCES

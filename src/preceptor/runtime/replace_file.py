@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from preceptor.runtime.mount_points import check_no_mount_point
-
 _FLUSHES = 32
 # Errors of file systems that cannot flush this kind of file; all others are failed writes.
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
@@ -37,9 +35,6 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     Yields:
         Temporary path of the new file or folder.
 
-    Raises:
-        InputError: `path` is a mount point. That is told before the block.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +44,6 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         ('whole', 1)
     """
     path = Path(path)
-    check_no_mount_point(path)
     partial = _hidden_beside(path)
     try:
         yield partial

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.pixel_formats import pixel_formats
+from preceptor.data.images import pixel_formats
 from preceptor.errors import is_control
 from preceptor.predictor.inputs import BadImage, Canvas, canvas_of
 from preceptor.serve.multipart import parts_of

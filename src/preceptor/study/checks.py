@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from preceptor.config.training import Training
-from preceptor.data.complete_sets import primary_problems, selection_problems
-from preceptor.data.marks import small_marks
+from preceptor.data.notes import primary_problems, selection_problems, small_marks
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.placed_maps import check_matches

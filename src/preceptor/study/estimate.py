@@ -11,7 +11,6 @@ from preceptor.data.cache_fill import bytes_missing
 from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
 from preceptor.data.file_contents import FileContents
 from preceptor.data.workspace import Workspace
-from preceptor.runtime.core_load import core_load
 from preceptor.study.config import StudyConfig
 from preceptor.study.run_configs import plain_run
 from preceptor.study.steps import Step
@@ -25,19 +24,17 @@ _rates: dict[
 ] = {}  # cached in this process, so that both stages use the same measurement
 
 
-def training_rate(config: RunConfig, classes: Sequence[str], jobs: int) -> float:
-    """Training speed of one of several concurrent jobs in images per second.
+def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
+    """Training speed of one job in images per second.
 
     Args:
         config: Run config, see `step_seconds`.
         classes: Class names.
-        jobs: Number of jobs; the cores of the others compute, too, during the measurement.
     """
     training = config.training
     # The estimate does not include compilation, and is therefore conservative.
     speed = training.speed.model_copy(update={"compile": False})
-    with core_load(jobs - 1, training.threads):
-        seconds, _ = step_seconds(config, classes, speed)
+    seconds, _ = step_seconds(config, classes, speed)
     return training.batch_size / seconds
 
 
@@ -60,7 +57,7 @@ def estimate_seconds(
             continue
         key = repr((run.backbone, run.backbone_args, run.network, run.training, len(classes)))
         if key not in _rates:
-            _rates[key] = training_rate(run, classes, jobs)
+            _rates[key] = training_rate(run, classes)
         images = step.cost
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs

@@ -10,7 +10,7 @@ import numpy as np
 from preceptor.data.cache import read_human_maps
 from preceptor.data.images import ImageError
 from preceptor.data.manifest import Manifest
-from preceptor.data.marks import MarkPlaces, mark_places, sampled
+from preceptor.data.notes import MarkPlaces, mark_places, sampled
 from preceptor.errors import InputError
 from preceptor.runtime.formatting import interval, number
 

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from preceptor.config.training import Training
-from preceptor.data.stream import shares
+from preceptor.data.loader import shares
 from preceptor.errors import InputError, PreceptorError, RunFailedError
 from preceptor.training.fabric import DDPStrategy, Fabric, MisconfigurationException
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
-from preceptor.data.rows import Rows, in_order
 from preceptor.errors import InputError
 from preceptor.inference.predict import PREDICT_BATCH, to_device, uses_channels_last
 from preceptor.models.build import with_pool

@@ -20,9 +20,7 @@ from torch import Tensor
 
 from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
-from preceptor.data.batch import Batch
-from preceptor.data.rows import Rows
-from preceptor.data.stream import TrainingStream
+from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.consistency import inconsistency

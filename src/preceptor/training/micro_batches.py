@@ -7,8 +7,7 @@ statistics of a micro-batch, and `alpha: auto` the losses of a micro-batch. Drop
 
 from __future__ import annotations
 
-from preceptor.data.batch import Batch
-from preceptor.data.stream import shares
+from preceptor.data.loader import Batch, shares
 
 
 def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:

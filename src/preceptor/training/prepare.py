@@ -20,9 +20,8 @@ from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
 from preceptor.config.maps import KIND_NAMES
 from preceptor.config.run import RunConfig
-from preceptor.data.row_hashes import FileHashes
-from preceptor.data.rows import Rows
-from preceptor.data.workspace import Workspace
+from preceptor.data.loader import Rows
+from preceptor.data.workspace import FileHashes, Workspace
 from preceptor.errors import InputError
 from preceptor.maps.soft_labels import soft_targets
 from preceptor.maps.targets import build_map_targets, marked_classes

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from preceptor.data.rows import Rows
+from preceptor.data.loader import Rows
 from preceptor.errors import InputError
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel

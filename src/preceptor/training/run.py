@@ -17,9 +17,8 @@ import torch
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.data.complete_sets import selection_problems
-from preceptor.data.rows import Rows
-from preceptor.data.stream import TrainingStream
+from preceptor.data.loader import Rows, TrainingStream
+from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.models.backbones import head_in

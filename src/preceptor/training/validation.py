@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.data.rows import MapTargets, Rows
+from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
 from preceptor.evaluation.auc import auc, macro_auc

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from preceptor.config.yaml_file import dump_config
-from preceptor.data.rows import Rows
+from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame

@@ -15,7 +15,7 @@ from preceptor.data.cache import open_images
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-from preceptor.data.summary import summary_table
+from preceptor.data.notes import summary_table
 from preceptor.errors import InputError, ProblemsError
 from tests.datasets import squares
 from tests.fault_server import FaultServer, fault_server

@@ -19,7 +19,7 @@ from preceptor.data.exporters.labelstudio import write_labelstudio
 from preceptor.data.exporters.masks import write_masks
 from preceptor.data.images import ImageError, decode_map, image_size
 from preceptor.data.manifest import Manifest
-from preceptor.data.map_geometry import resample
+from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing

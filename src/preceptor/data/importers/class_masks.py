@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.images import upright
+from preceptor.data.images import open_image, upright
 from preceptor.data.importers.color_names import Color
 from preceptor.data.importers.shapes import MAX_PIXELS, Mask, Pixels
-from preceptor.data.pixel_formats import open_image
 
 # More colors in one image are those of a picture, not of classes.
 _MOST = 256

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from preceptor.data.checks import text
 from preceptor.data.images import ImageError, image_size
 from preceptor.data.importers.image_files import ImageFiles
 from preceptor.data.importers.shapes import (
@@ -22,8 +23,7 @@ from preceptor.data.importers.shapes import (
     Mask,
     Pixels,
 )
-from preceptor.data.manifest_cells import text
-from preceptor.data.manifest_io import Findings, read_table
+from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError
 
 

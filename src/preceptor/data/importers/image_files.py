@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from preceptor.data.pixel_formats import image_suffixes
+from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from preceptor.data.checks import text
 from preceptor.data.importers.image_files import ImageFiles
 from preceptor.data.importers.options import ImportOptions
-from preceptor.data.manifest_cells import text
-from preceptor.data.manifest_io import Findings, read_table
+from preceptor.data.table import Findings, read_table
 
 _NAMES = ("path", "label", "split", "source", "group")
 

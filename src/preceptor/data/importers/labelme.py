@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.data.images import open_image
 from preceptor.data.importers.json_stream import read_json
 from preceptor.data.importers.json_values import pairs, shown, size_of, text_of
 from preceptor.data.importers.shapes import (
@@ -31,7 +32,6 @@ from preceptor.data.importers.shapes import (
 )
 from preceptor.data.importers.source_files import files_of, root_of
 from preceptor.data.importers.split_words import split_of, split_of_folders
-from preceptor.data.pixel_formats import open_image
 from preceptor.errors import InputError
 
 _LEAST = {

@@ -11,9 +11,9 @@ from typing import Unpack
 import numpy as np
 import pandas as pd
 
+from preceptor.data.images import image_suffixes
 from preceptor.data.manifest import Checks, Manifest, check_raw
-from preceptor.data.manifest_io import Findings, RawTable, read_table
-from preceptor.data.pixel_formats import image_suffixes
+from preceptor.data.table import Findings, RawTable, read_table
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.runtime.walk import walk

@@ -33,7 +33,7 @@ from preceptor.data.importers.shapes import (
 )
 from preceptor.data.manifest import Manifest
 from preceptor.data.merge_annotators import MERGES
-from preceptor.data.split import make_splits
+from preceptor.data.splits import make_splits
 from preceptor.errors import InputError, ProblemsError
 from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
