@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from preceptor.data import row_hashes
+from preceptor.data import workspace as row_hashes
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest

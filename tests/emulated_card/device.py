@@ -163,7 +163,7 @@ class Context:
 
 def install() -> None:
     """Make torch find one card in this process."""
-    from preceptor.data import stream
+    from preceptor.data import loader as stream
 
     stream.ThreadPoolExecutor = Pool  # type: ignore[misc]
     cuda, context = torch.cuda, Context()
