@@ -13,6 +13,7 @@ from preceptor.saliency.cam import (
     class_activation_map,
     decision_map,
     log_odds_slopes,
+    other_entropy,
 )
 
 
@@ -73,14 +74,16 @@ def with_cam(
             maps = linear.maps(dense)
             offset = linear.bias.expand(len(maps), -1)
             if decision:
-                slopes = torch.stack(
-                    [log_odds_slopes(logits, one) for one in classes.unbind(1)], 1
-                ).to(maps.dtype)
+                each = classes.unbind(1)
+                slopes = torch.stack([log_odds_slopes(logits, one) for one in each], 1)
+                slopes = slopes.to(maps.dtype)
                 maps = torch.einsum("bjk,bkhw->bjhw", slopes, maps)
-                offset = slopes @ linear.bias
+                entropy = torch.stack([other_entropy(logits, one) for one in each], 1)
+                offset = slopes @ linear.bias - entropy
         elif decision:
             maps = decision_map(dense, linear.weight, logits, classes)
             offset = log_odds_slopes(logits, classes).to(linear.bias.dtype) @ linear.bias
+            offset = offset - other_entropy(logits, classes)
         else:
             maps = class_activation_map(dense, linear.weight, classes)
             offset = linear.bias[classes]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from preceptor.models.outputs import GuidedOutput, classes_of_maps
-from preceptor.saliency.cam import log_odds_slopes
+from preceptor.saliency.cam import log_odds_slopes, other_entropy
 from preceptor.saliency.gradcam import grad_cam
 
 
@@ -33,7 +33,7 @@ def with_grad_cam(
     each = classes.unbind(1) if classes.ndim == 2 else (classes,)
     found = [grad_cam(alone, features, one, decision=decision, trainable=trainable) for one in each]
     values = [
-        (log_odds_slopes(logits, one).to(logits.dtype) * logits).sum(1)
+        (log_odds_slopes(logits, one).to(logits.dtype) * logits).sum(1) - other_entropy(logits, one)
         if decision
         else logits.gather(1, one[:, None])[:, 0]
         for one in each

@@ -29,8 +29,8 @@ class GuidedOutput(NamedTuple):
         saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) for "every" class.
         classes: (B,) class of each map; (B, C) for "every" class.
         evidence: Evidence of each cell, in the shape of `saliency`: the maps with their bias, so
-            that their mean is the logit of a head on mean-pooled features, or its log-odds for
-            decision maps. Grad-CAM is scaled by the number of cells, as the CAM is, and what its
+            that their mean is the logit of a head on mean-pooled features; for decision maps, the
+            log-odds log p − log(1 − p) of the class, whatever the number of classes. Grad-CAM is scaled by the number of cells, as the CAM is, and what its
             mean lacks counts as the same in every cell.
     """
 

@@ -100,6 +100,26 @@ def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(own, 1, -logits.masked_fill(own, -torch.inf).softmax(1))
 
 
+def other_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Entropy H(q) of the softmax q over the classes c ≠ y of each image, detached.
+
+    The log-odds of y are z_y − Σ_{c≠y} q_c z_c − H(q); for two classes H is exactly 0.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) class y of each image, int64 in [0, C).
+
+    Returns:
+        (B,) in [0, log(C − 1)].
+
+    Example:
+        >>> import torch
+        >>> other_entropy(torch.zeros(1, 3), torch.tensor([0]))
+        tensor([0.6931])
+    """
+    return torch.special.entr(log_odds_slopes(logits, labels).neg().clamp_min(0)).sum(1)
+
+
 def _weighted_sum(features: Tensor, chosen: Tensor) -> Tensor:
     """(B, h, w) sum of the channels (B, Ch, h, w) with the weights (B, Ch) of each image, in
     float32 or wider.

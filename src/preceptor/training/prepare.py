@@ -74,6 +74,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if config.labels == "marks" and not config.guided_by_masks:
         marked = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
         used += digest(marked.tolist())  # which are the labels
+    if config.guided_by_masks and len(workspace.manifest.classes) > 2:
+        used += "log-odds"  # the mean of the evidence, which had lacked an entropy
     used += files_digest(config.backbone_args)
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:
