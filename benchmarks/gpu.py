@@ -12,7 +12,6 @@ annotation      marking ÷ bare inference
 memory          peak of a plain and of a guided step
 out_of_memory   a training whose batch does not fit, in parts
 runs_per_gpu    seconds of a study with one, two and four runs on the GPU
-devices         seconds of an epoch on one GPU and on two
 
 Each section is a process with a time limit. What it found is kept in benchmarks/gpu-NAME.json, NAME
 being that of the card; sections that are there are not run again. A section that fails is a row of
@@ -281,24 +280,6 @@ def runs_per_gpu(task: Task) -> Iterator[Figure]:
             yield Figure("runs_per_gpu", f"a study, {runs} on the GPU", seconds, "s")
 
 
-def devices(task: Task) -> Iterator[Figure]:
-    needs_card(task)
-    if torch.cuda.device_count() < 2:
-        raise RuntimeError("needs two GPUs")
-    from preceptor.config.yaml_file import dump_config
-
-    with training(task, 2048, backbone="resnet50", input_size=224, steps=200) as (config, folder):
-        for count in (1, 2):
-            several = config.training.model_copy(update={"devices": count})
-            file = folder / f"{count}.yaml"
-            file.write_text(dump_config(config.model_copy(update={"training": several})))
-            command = [sys.executable, "-m", "preceptor.training", file, folder / str(count)]
-            started = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            seconds = time.perf_counter() - started
-            yield Figure("devices", f"a training on {count}", seconds, "s")
-
-
 def needs_card(task: Task) -> None:
     if task.device == "cpu":
         raise RuntimeError("needs a GPU")
@@ -333,7 +314,6 @@ SECTIONS: dict[str, Callable[[Task], Iterator[Figure]]] = {
     "memory": memory,
     "out_of_memory": out_of_memory,
     "runs_per_gpu": runs_per_gpu,
-    "devices": devices,
 }
 
 

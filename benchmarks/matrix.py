@@ -47,7 +47,7 @@ FOLDERS = (
     "training",
 )
 # Shown in the table; the CSV has them as well.
-SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "pydantic", "numpy", "pandas")
+SHOWN = ("torch", "torchvision", "timm", "pydantic", "numpy", "pandas")
 
 Resolution = Literal["lowest-direct", "highest"]
 

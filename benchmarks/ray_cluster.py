@@ -56,6 +56,10 @@ class Nodes:
                         return True
         return False
 
+    def has(self, node: Any, pid: int) -> bool:
+        """Whether a process belongs to a node."""
+        return any(pid in _below(info.process.pid) for info in node.all_processes["raylet"])
+
     def close(self) -> None:
         """End all of them."""
         self._cluster.shutdown()

@@ -42,11 +42,10 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 # settings, of which one of each kind stays. No property may be tested here alone.
 EXHAUSTIVE = (
     # Stay: each compiled loss is one graph; a process in which torch cannot be imported; proposals
-    # that agree with marks; a limit of memory on one device and its parts.
+    # that agree with marks.
     "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",
     "predictor/test_onnx_network.py::test_an_environment_without_torch_runs_a_file_with_its_map",
     "label/test_simulate.py::test_proposals_save_time_at_equal_quality",
-    "training/test_launch.py::test_memory_that_runs_out_on_one_device_ends_the_run",
     # Stays: the same block with a small network.
     "test_docs.py::test_python_of_the_documents_runs[README.md 1",
     # Stay: an isotonic calibration in an exported file, and the formulas of both; the distance by
@@ -100,8 +99,6 @@ EXHAUSTIVE = (
         f"training/test_micro_batches.py::test_a_step_in_parts_is_the_step_of_the_batch[{name}"
         for name in ("test_convnext", "test_efficientnet_gn")
     ),
-    # Stays: two nodes started by hand.
-    "training/test_launch_nodes.py::test_torchrun_starts_the_processes_as_well",
     # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
     *(
         f"models/test_guided_model_batch_norm.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
@@ -114,11 +111,6 @@ EXHAUSTIVE = (
             "resnet50_mlp",
             "shvit",
         )
-    ),
-    # Stay: a convolutional network and a transformer.
-    *(
-        f"models/test_guided_model.py::test_guided_steps_under_fabric[{name}-bf16"
-        for name in ("test_convnext", "test_mambaout")
     ),
     # Stay: a network of convolutions and a transformer.
     *(
@@ -147,16 +139,6 @@ EXHAUSTIVE = (
             "test_vit-{}",
         )
     ),
-    # Stay: 18 smaller networks of the same kinds.
-    *(
-        f"models/test_decision_map.py::test_{test}[{classes}{name}"
-        for test, numbers in (
-            ("a_change_that_leaves_all_probabilities_leaves_the_decision_map", ("2-", "5-")),
-            ("with_one_logit_it_is_twice_the_labels_map", ("",)),
-        )
-        for classes in numbers
-        for name in ("densenet121", "legacy_xception")
-    ),
     # Stays: repvgg_a0.
     *(
         f"models/test_backbones.py::test_strided_point_convolutions_leave_the_memory_whole[{name}"
@@ -182,11 +164,6 @@ EXHAUSTIVE = (
     "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-sgd",
     # Stays: maps of the predicted class, which need the class first.
     "inference/test_annotate.py::test_a_store_of_rise_is_rise_image_by_image[label",
-    # Stays: a transformer.
-    *(
-        f"training/test_launch.py::test_two_devices_do_what_one_does[{name}"
-        for name in ("test_convnext", "test_efficientnet_gn")
-    ),
     # Stay: a tar and HTTP, local and remote.
     *(
         f"data/locations/test_manifests.py::test_images_are_those_of_local_files[{name}"

@@ -35,15 +35,13 @@ from tests.fast_process import make_fast
 from tests.held_output import wait_after
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a server imports: commands, workers, trainings on one and on several devices.
+# What a server imports: commands, workers, trainings.
 MODULES = (
     "preceptor.cli.main",
     "preceptor.cli.runs_output",
     "preceptor.cli.terminal",
     "preceptor.driver",
     "preceptor.execution.make_maps",
-    "preceptor.training.__main__",
-    "preceptor.training.member",
     "preceptor.training.run",
     "tests.studies",
 )
@@ -106,15 +104,6 @@ def script() -> None:
     sys.argv = sys.argv[1:]
     sys.path.insert(0, str(Path(sys.argv[0]).parent))
     runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-def training() -> None:
-    """`python -m preceptor.training`; the processes of several devices are forked as well."""
-    from preceptor.training.__main__ import main
-
-    fork = multiprocessing.get_context("fork")
-    with mock.patch.object(multiprocessing, "get_context", return_value=fork):
-        main()
 
 
 class Forked(subprocess.Popen[str]):

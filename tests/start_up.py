@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 
-HEAVY = ("torch", "timm", "lightning_fabric")
+HEAVY = ("torch", "timm")
 """Modules whose import takes seconds."""
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
@@ -206,7 +205,6 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         ({"maps": {"segmenter": Path("nowhere")}}, "maps.segmenter"),
         ({"teachers": ("pit_ti_224",)}, "pit_ti_224: guidance is refused"),
         ({"backbone_args": {}}, "too coarse to guide"),
-        ({"training": Training(devices=2)}, "trains each run on one device"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(

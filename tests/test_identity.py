@@ -273,8 +273,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.compile": True,
         "training.threads": 2,
         "training.device": "cpu",
-        "training.devices": 2,
-        "training.nodes": 2,
         "training.cache": "none",
         "training.augmentation.flip": True,
         "training.augmentation.quarter_turns": True,

@@ -39,13 +39,24 @@ from tests.studies import SETTINGS, run_serially, same_tables, study, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from ray_cluster import Nodes, ray_nodes
+from ray_cluster import Nodes
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Nodes]:
-    with ray_nodes(2) as nodes:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder at which processes of the cluster meet, see `tests.networks.gated`."""
+    return tmp_path_factory.mktemp("gate")
+
+
+@pytest.fixture(scope="module")
+def cluster(gate: Path) -> Iterator[Nodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATE", str(gate))
+        nodes = Nodes(2)
+    try:
         yield nodes
+    finally:
+        nodes.close()
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +66,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = folder / "study.yaml"
     values = SETTINGS | {
         "manifest": "data/manifest.csv",
+        "backbones": {"gated": {"factory": "tests.networks:gated"}},
+        "teachers": ["gated"],
+        "students": ["gated"],
+        "backbone_args": {},
         "saliency": ["cam", "rise"],
         "controls": [],
         "ceiling": False,
@@ -109,33 +124,41 @@ def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
 
 
 def test_a_cluster_of_which_a_node_dies_leaves_the_tables_of_local_workers(
-    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+    file: Path, local: Path, cluster: Nodes, gate: Path, tmp_path: Path
 ) -> None:
-    """No finished step is lost. The other node goes on, and is all that the tests below need."""
+    """Both nodes work at a time, no finished step is lost, and the other node goes on."""
     out = tmp_path / "study"
-    with on(cluster, file, out) as process:
-        before: dict[Path, int] = {}
-        places, most = set(), 0
-        while process.poll() is None and not before:
-            if (out / "status.json").exists():
-                running = read_status(out)[0].running
-                places |= {one.where for one in running}
-                most = max(most, len([one for one in running if one.where]))
-            done = {one: one.stat().st_mtime_ns for one in out.glob("store/runs/*/run.json")}
-            for node in list(cluster.nodes):
-                if most == 2 and done and cluster.busy_with(node, "train"):
-                    cluster.kill(node)
-                    before = done
-                    break
+    (gate / "meet").touch()
+
+    def first(folder: Path, pattern: str) -> list[Path]:
+        """Files, as soon as there are some."""
+        while not (files := list(folder.glob(pattern))):
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.05)
+        return files
+
+    with on(cluster, file, out) as process:
+        done = first(out, "store/runs/*/run.json")
+        met = [int(path.name.split("-")[1]) for path in gate.glob("arrived-*")]
+        nodes = {
+            cluster.nodes.index(one)
+            for one in cluster.nodes
+            for pid in met
+            if cluster.has(one, pid)
+        }
+        (gate / "hold").touch()
+        held = int(first(gate, "held-*")[0].name.split("-")[1])
+        before = {path: path.stat().st_mtime_ns for path in done}
+        while not any(step.where for step in read_status(out)[0].running):
+            time.sleep(0.05)
+        cluster.kill(next(one for one in cluster.nodes if cluster.has(one, held)))
+        (gate / "go").touch()
         text, errors = process.communicate()
-    assert places - {""}, "where a step is done is shown"
-    assert most == 2, "both nodes worked at a time"
-    assert before
+    assert nodes == {0, 1}
     assert process.returncode == 0, errors
     assert "report" in text
     same_tables(out, local)
-    assert all(one.stat().st_mtime_ns == when for one, when in before.items())
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert not list((out / "store").glob("*/.*lease*"))
     assert not list((out / "store" / "shards").iterdir())
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +14,7 @@ from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.precision import in_precision
 from preceptor.models.probes import check_cam_identity
 from preceptor.saliency.cam import class_activation_map
 from preceptor.saliency.normalise import normalise
@@ -129,16 +129,15 @@ def test_what_saliency_for_may_be() -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_vit", "test_mambaout"])
-def test_guided_steps_under_fabric(backbone: str, precision: Any) -> None:
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_guided_steps_in_each_precision(backbone: str, precision: Any) -> None:
     torch.manual_seed(0)
     model = small(backbone)
     images, labels = torch.randn(8, 3, 64, 64), torch.arange(8) % 2
     with torch.no_grad():
         plain = model(images, labels).saliency
-    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped = in_precision(model, precision)
     maps = torch.rand(8, *model.grid())
     with torch.inference_mode():
         out = wrapped(images, labels)
@@ -152,7 +151,7 @@ def test_guided_steps_under_fabric(backbone: str, precision: Any) -> None:
         assert cam.dtype == torch.float32
         loss = GuidedLoss(0.1)(logits, labels, cam, maps)
         optimizer.zero_grad()
-        fabric.backward(loss)
+        loss.backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
         optimizer.step()
         losses.append(float(loss.detach()))

@@ -236,8 +236,8 @@ import ctypes, resource, sys
 from pathlib import Path
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
+from preceptor.cli.main import main
 from preceptor.training import train
-from preceptor.training.__main__ import main
 
 ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: what is freed is free at once
 config, store, room = load_config(sys.argv[1], RunConfig), sys.argv[2], int(sys.argv[3])
@@ -246,13 +246,13 @@ train(config.model_copy(update=small), store + "-warm")  # threads, libraries
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + room * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-sys.argv = sys.argv[:3]
+sys.argv = ["preceptor", "train", sys.argv[1], "--out", store]
 main()
 """
 
 
 def limited(config: RunConfig, store: Path, room: int) -> Outcome:
-    """`python -m preceptor.training` with so many MiB of memory more than it begins with."""
+    """`preceptor train` with so many MiB of memory more than it begins with."""
     file, script = store.with_suffix(".yaml"), store.with_suffix(".py")
     file.write_text(dump_config(config))
     script.write_text(LIMITED)

@@ -113,10 +113,6 @@ class RunConfig(Settings):
     def _alpha_of_one_kind(self) -> RunConfig:
         if self.alpha == "auto" and self.alpha_start is not None:
             raise ValueError("alpha is auto, which has no schedule; remove alpha_start")
-        if self.alpha == "auto" and self.training.processes > 1:
-            raise ValueError(
-                "alpha is auto, which is possible on one device only; set a number, or devices: 1"
-            )
         return self
 
     @model_validator(mode="after")

@@ -191,12 +191,9 @@ class Training(Settings):
             the final scores of validation and test sets are computed in 32-true.
         channels_last: Whether images and convolutions are channels-last; auto as for precision.
         compile: Whether the trunk is compiled with torch.compile; auto as for precision.
-        threads: Number of CPU threads of each process of a run; part of the id, since it changes
+        threads: Number of CPU threads of a run; part of the id, since it changes
             rounding.
         device: auto, cpu or cuda.
-        devices: Number of devices of one run on each node, one process each; more than one only in
-            runs started with `python -m preceptor.training CONFIG`.
-        nodes: Number of machines of one run; the command is started on each.
         cache: Image cache: memmap (decoded, resized images, filled once) or none (decode on the
             fly).
         augmentation: Random augmentation of training images.
@@ -239,8 +236,6 @@ class Training(Settings):
     compile: bool | Literal["auto"] = False
     threads: Annotated[int, Field(gt=0, le=1024)] = RUN_THREADS
     device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
-    devices: Positive = 1
-    nodes: Positive = 1
     cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"
     augmentation: Augmentation = Augmentation()
     consistency: Annotated[float, Field(ge=0), IdentityOf("outside")] = 0.0
@@ -257,11 +252,6 @@ class Training(Settings):
             canvas = math.ceil(input_size / math.sqrt(self.augmentation.crop_area))
             canvas = min(2 * input_size, canvas)
         return ImageFormat(input_size, self.fit, self.in_chans, canvas)
-
-    @property
-    def processes(self) -> int:
-        """Number of processes of one run, on all nodes together."""
-        return self.devices * self.nodes
 
     @property
     def left_to_probe(self) -> tuple[str, ...]:
@@ -330,14 +320,5 @@ class Training(Settings):
             raise ValueError(
                 "precision is 16-mixed, which device cpu does not support; set precision to "
                 "bf16-mixed or 32-true"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _an_image_each(self) -> Training:
-        if self.batch_size < self.processes:
-            raise ValueError(
-                f"batch_size is {self.batch_size}, fewer than the {self.processes} devices that "
-                "share a batch; raise batch_size or lower devices"
             )
         return self

@@ -3,8 +3,8 @@
 Each function takes the evidence of the cells for the image's label and a mask, both (B, h, w), and
 returns (B,) distances. The evidence of a cell is the decision map plus the bias, minus the entropy
 of the softmax over the other classes, which is 0 for two classes; its mean is the log-odds
-log p − log(1 − p) of the label. It is not normalized, because min-max normalization removes level and
-sign. The mask is in [0, 1]: 1 where the evidence lies. It is 1 everywhere for an image that was
+log p − log(1 − p) of the label. It is not normalized, because min-max normalization removes level
+and sign. The mask is in [0, 1]: 1 where the evidence lies. It is 1 everywhere for an image that was
 examined and has nothing to mark, because its class is defined by the absence of other evidence;
 there, `cells` and `evidence` demand evidence for the label everywhere, and `energy` and `cosine`
 are not computed. Gradients flow into the evidence and are finite everywhere. Values of α are

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from preceptor.errors import InputError
 from preceptor.models.backbones import classifiers
+from preceptor.models.batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.models.cam_head import class_weight, linear_head, with_cam
 from preceptor.models.check_images import check_square, check_uint8
 from preceptor.models.feature_copies import FeatureCopies
@@ -26,7 +27,6 @@ from preceptor.models.module_network import ModuleNetwork
 from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.pooling import pooled_logits
 from preceptor.models.spec import ModelSpec
-from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.cam import binary_logits
 

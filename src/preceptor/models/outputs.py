@@ -30,8 +30,9 @@ class GuidedOutput(NamedTuple):
         classes: (B,) class of each map; (B, C) for "every" class.
         evidence: Evidence of each cell, in the shape of `saliency`: the maps with their bias, so
             that their mean is the logit of a head on mean-pooled features; for decision maps, the
-            log-odds log p − log(1 − p) of the class, whatever the number of classes. Grad-CAM is scaled by the number of cells, as the CAM is, and what its
-            mean lacks counts as the same in every cell.
+            log-odds log p − log(1 − p) of the class, whatever the number of classes. Grad-CAM is
+            scaled by the number of cells, as the CAM is, and what its mean lacks counts as the same
+            in every cell.
     """
 
     logits: Tensor

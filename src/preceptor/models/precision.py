@@ -1,19 +1,14 @@
-"""Mixed precision: autocast outside lightning-fabric, and the state of the gradient scaler."""
+"""Mixed precision: forward passes with autocast, and the gradient scaler."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 from preceptor.config.training import Precision
-
-
-class _Scaling(Protocol):
-    """Precision plug-in of lightning-fabric."""
-
-    scaler: torch.amp.GradScaler | None
-
 
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -34,27 +29,24 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=kind, enabled=kind is not None)
 
 
-def scaler_state(plugin: object) -> dict[str, Any]:
-    """State of the gradient scaler; {} if there is none.
+def in_precision(model: nn.Module, precision: Precision) -> Callable[..., Any]:
+    """Forward function of a `GuidedModel` in a precision, whose outputs are float32."""
+    if precision not in _TYPES:
+        return model
 
-    Args:
-        plugin: Precision plug-in of lightning-fabric: `fabric.strategy.precision`.
-    """
-    scaler = getattr(plugin, "scaler", None)
-    return {} if scaler is None else dict(scaler.state_dict())
+    def forward(*arguments: Any, **options: Any) -> Any:
+        with autocast(next(model.parameters()).device, precision):
+            out = model(*arguments, **options)
+        return out._make(part.float() if part.is_floating_point() else part for part in out)
+
+    return forward
 
 
-def renew_scaler(plugin: object, state: dict[str, Any]) -> None:
-    """Reset the gradient scaler to a state, also after an interrupted step.
-
-    Args:
-        plugin: Precision plug-in of lightning-fabric.
-        state: State returned by `scaler_state`; {} = initial state.
-    """
-    scaler = getattr(plugin, "scaler", None)
-    if scaler is None:
-        return
-    fresh = torch.amp.GradScaler(scaler._device)
+def gradient_scaler(
+    device: torch.device, precision: Precision, state: dict[str, Any]
+) -> torch.amp.GradScaler:
+    """Gradient scaler of 16-mixed with a state, {} = the initial; it does nothing otherwise."""
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
     if state:
-        fresh.load_state_dict(state)
-    cast(_Scaling, plugin).scaler = fresh
+        scaler.load_state_dict(state)
+    return scaler

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
 from preceptor.models.backbones import classifiers
+from preceptor.models.batch_norm import statistics
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.sync_batch_norm import statistics
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.cam import binary_logits

@@ -21,9 +21,9 @@ from preceptor.study.shared_images import shared_images
 from preceptor.study.teacher import all_teachers_of, teachers_of
 from preceptor.study.teacher_runs import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.distributed import make_fabric
 from preceptor.training.last_layer import check_images, check_last_layer
 from preceptor.training.prepare import build_for
+from preceptor.training.run import training_device
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25
@@ -87,15 +87,10 @@ def check_devices(training: Training) -> None:
     Raises:
         InputError: The device does not exist or does not support the precision.
     """
-    make_fabric(training.without_auto().model_copy(update={"devices": 1, "nodes": 1}))
+    training_device(training.without_auto())
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
-    if study.training.processes > 1:
-        yield (
-            "training: a study trains each run on one device, several at a time; leave out devices "
-            "and nodes, which are for `python -m preceptor.training CONFIG`"
-        )
     manifest = workspaces.first.manifest
     classes, tests = manifest.classes, manifest.eval_splits("test")
     if study.primary is not None and study.primary not in tests:

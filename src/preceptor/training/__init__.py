@@ -1,6 +1,6 @@
 """Training of one run.
 
-`train` is imported at first use, since the launcher of several processes needs no torch.
+`train` is imported at first use, since the configs and records of runs need no torch.
 """
 
 from __future__ import annotations

@@ -9,27 +9,24 @@ from pathlib import Path
 from preceptor.config.run import RunConfig
 from preceptor.errors import DeviceFullError, PreceptorError, RunFailedError
 from preceptor.runtime.leases import Lease
-from preceptor.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Run in progress: config, folder and processes.
+    """Run in progress: config, folder and lease.
 
     Args:
         config: Config of the run.
         folder: Run folder.
-        ranks: Processes of the run.
-        held: Lease of the folder in the first process; None in the others.
-        tell: Function that receives messages, in the first process.
-        tell_epoch: Function that receives the summary line of each epoch, in the first process.
+        held: Lease of the folder.
+        tell: Function that receives messages.
+        tell_epoch: Function that receives the summary line of each epoch.
         exclusive: Whether no other step uses the device, see `train`.
     """
 
     config: RunConfig
     folder: Path
-    ranks: Ranks
-    held: Lease | None
+    held: Lease
     tell: Callable[[str], None]
     tell_epoch: Callable[[str], None]
     exclusive: bool
@@ -46,7 +43,6 @@ class RunContext:
 
     def check(self) -> None:
         """Check, before writing results, that no other process has taken over the lease."""
-        assert self.held is not None
         self.held.check()
 
     def out_of_memory(self, images: int | None = None) -> PreceptorError:
@@ -56,11 +52,6 @@ class RunContext:
         given += f", input_size {settings.input_size}" if settings.input_size else ""
         if not self.exclusive:
             return DeviceFullError(f"run {self.id}: out of memory on a shared device ({given})")
-        if self.ranks.world > 1:
-            return RunFailedError(
-                f"run {self.id}: out of memory on device {self.ranks.rank + 1} of "
-                f"{self.ranks.world} ({given}); lower batch_size or take more devices"
-            )
         even = f" even with {images} image{'s' * (images > 1)} at a time" if images else ""
         return RunFailedError(
             f"run {self.id}: out of memory{even} ({given}); lower input_size, or take a smaller "

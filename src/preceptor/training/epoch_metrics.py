@@ -1,4 +1,4 @@
-"""Metrics of an epoch: means over the steps of all processes, score, table and log line."""
+"""Metrics of an epoch: means over its steps, score, table and log line."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import math
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from preceptor.config.training import Training
 from preceptor.training.record import SetMetrics, set_metrics
 from preceptor.training.step_stats import StepStats
 
 
-def mean_metrics(total: StepStats, seen: Tensor, *, consistency: bool) -> dict[str, float]:
+def mean_metrics(total: StepStats, seen: int, *, consistency: bool) -> dict[str, float]:
     """Mean metrics of an epoch.
 
     Args:
-        total: Sums over all processes.
-        seen: () number of images of all processes.
+        total: Sums over the images.
+        seen: Number of images.
         consistency: Whether the run has the divergence of `preceptor.losses.consistency`.
     """
-    images, guided = seen.clamp_min(1), total.guided
+    total = StepStats(*total.stacked().cpu().double())
+    images, guided = max(seen, 1), total.guided
     guided = torch.where(guided > 0, guided, math.nan)  # avoids a mean over no images
     metrics = {
-        "images": seen,
+        "images": torch.tensor(float(seen)),
         "loss": total.loss / images,
         "classification": total.classification / images,
         "guidance": total.guidance / guided,

@@ -21,23 +21,21 @@ from torch import Tensor
 from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
 from preceptor.data.loader import Batch, Rows, TrainingStream
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.consistency import inconsistency
 from preceptor.losses.distillation import SoftTargets
 from preceptor.losses.guided import Targets, balanced_alpha, combine, guided_loss_terms
+from preceptor.models.batch_norm import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.precision import renew_scaler, scaler_state
-from preceptor.models.sync_batch_norm import has_batch_norm
+from preceptor.models.precision import gradient_scaler, in_precision
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory, release_memory
 from preceptor.runtime.progress import progress as progress_display
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.context import RunContext
-from preceptor.training.distributed import Ranks
 from preceptor.training.epoch_metrics import epoch_line, epoch_score, mean_metrics, metrics_table
-from preceptor.training.fabric import Fabric
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.record import SetMetrics, flat_metrics
 from preceptor.training.schedules import alpha_at, learning_rate, period_ends
@@ -62,16 +60,13 @@ def fit(
     Returns:
         History and best weights.
     """
-    config, ranks, model = run.config, run.ranks, trainer.model
+    config, model = run.config, trainer.model
     ends = trainer.ends
 
     # Resume.
     progress = load_progress(run.state, run.id, model, trainer.optimizer)
-    if len(set(ranks.gather(progress.epoch))) > 1:
-        raise InputError(
-            f"{run.folder}: nodes have different files in it; use a store that all nodes share"
-        )
-    trainer.parts, trainer.scaler = progress.parts, progress.scaler
+    trainer.parts = progress.parts
+    trainer.reset_scaler(progress.scaler)
     if progress.epoch:
         run.tell(f"resumed after epoch {progress.epoch} of {len(ends)}")
 
@@ -92,7 +87,7 @@ def fit(
                 _divide(run, trainer, untrained, epoch)
                 display.update(task, completed=start)
             metrics = {"epoch": epoch + 1.0} | found
-            ranks.broadcast_from_first(partial(_check_loss, run, metrics))
+            _check_loss(run, metrics)
 
             # Validate, and keep the best epoch: ties go to the later one.
             measured = _validated(run, trainer, validation, epoch)
@@ -100,16 +95,16 @@ def fit(
             score = epoch_score(config.training, epoch, measured)
             if score >= progress.best_score or progress.best_epoch < 0:
                 progress.best_score, progress.best_epoch = score, epoch
-                progress.best_state = snapshot(model) if ranks.leads else {}
+                progress.best_state = snapshot(model)
 
             # Checkpoint.
             seconds = time.monotonic() - started
             progress.seconds += seconds
             progress.history.append(metrics)
             progress.epoch, progress.parts = epoch + 1, trainer.parts
-            progress.scaler = trainer.scaler
+            progress.scaler = trainer.scaler.state_dict()
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
-            ranks.broadcast_from_first(partial(_keep, run, progress, trainer))
+            _keep(run, progress, trainer)
             run.tell_epoch(line)  # an epoch that was reported is never repeated
             display.update(task, note=line)
             watchdog.beat()
@@ -122,11 +117,8 @@ class Trainer:
     Args:
         config: Config of the run.
         model: Model to be saved.
-        wrapped: The model in the precision and with the parallelism of the run.
         optimizer: Optimizer of its parameters.
-        fabric: Fabric of this process.
-        stream: This process's share of every batch.
-        ranks: Processes of the run.
+        stream: Batches, on the device of the training.
         parts: Number of micro-batches per batch; may be changed between epochs.
     """
 
@@ -134,38 +126,31 @@ class Trainer:
         self,
         config: RunConfig,
         model: GuidedModel,
-        wrapped: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        fabric: Fabric,
         stream: TrainingStream,
         *,
-        ranks: Ranks,
         parts: int = 1,
     ) -> None:
-        self.config, self.model, self.wrapped = config, model, wrapped
-        self.optimizer, self.fabric, self.stream = optimizer, fabric, stream
+        self.config, self.model, self.optimizer = config, model, optimizer
+        self.stream, self.device, self.parts = stream, stream.device, parts
+        self.forward = in_precision(model, config.training.speed.precision)
+        self.reset_scaler({})
         self.ends = period_ends(config.training, stream.steps_per_epoch)  # step of each epoch's end
         self.total = self.ends[-1]
-        self.ranks, self.parts = ranks, parts
         self.least = 2 if has_batch_norm(model) else 1  # images of a part
         self.channels_last = config.training.speed.channels_last
 
-    @property
-    def scaler(self) -> dict[str, Any]:
-        """State of the gradient scaler, see `preceptor.models.precision`."""
-        return scaler_state(self.fabric.strategy.precision)
-
-    @scaler.setter
-    def scaler(self, state: dict[str, Any]) -> None:
-        renew_scaler(self.fabric.strategy.precision, state)
+    def reset_scaler(self, state: dict[str, Any]) -> None:
+        """Give the gradient scaler a state, also after an interrupted step; {} = the initial."""
+        self.scaler = gradient_scaler(self.device, self.config.training.speed.precision, state)
 
     def epoch(
         self, epoch: int, start: int, stop: int, advance: Callable[[], None]
     ) -> dict[str, float]:
-        """Train steps start ≤ t < stop; returns the mean metrics over all processes."""
+        """Train steps start ≤ t < stop; returns the mean metrics."""
         config = self.config
-        sums = StepStats.zero(self.fabric.device)
-        own, rate = 0, 0.0  # images of this process
+        sums = StepStats.zero(self.device)
+        seen, rate = 0, 0.0
         self.model.train()
         for step, batch in enumerate(self.stream.steps(start, stop), start):
             rate = learning_rate(config.training, step, self.total, epoch)
@@ -174,50 +159,38 @@ class Trainer:
             alpha: float | None = None if config.guided else 1.0  # None follows the losses
             if config.guided and config.alpha != "auto":
                 alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
-            # What this share's mean counts in the mean over processes, which DDP takes: 1 where
-            # all shares have the same size.
-            share = self.ranks.world * len(batch.labels) / self.stream.size(step)
-            sums += self.step(batch, alpha, share)
-            own += len(batch.labels)
+            sums += self.step(batch, alpha)
+            seen += len(batch.labels)
             advance()
             watchdog.beat()
-        return {"lr": rate} | self._means(sums, own)
+        return {"lr": rate} | mean_metrics(sums, seen, consistency=bool(config.consistency))
 
-    def step(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
-        """One optimizer step, on this process's share of the batch.
-
-        Args:
-            batch: This process's share.
-            alpha: Weight of the cross-entropy; None = it follows the losses.
-            share: Weight of this share's mean in the mean over processes.
-        """
+    def step(self, batch: Batch, alpha: float | None) -> StepStats:
+        """One optimizer step; α None follows the losses."""
         self.optimizer.zero_grad(set_to_none=True)
-        sums = StepStats.zero(self.fabric.device)
+        sums = StepStats.zero(self.device)
         for part in in_parts(batch, self.parts, self.least):
-            sums += self.accumulate(part, alpha, share * len(part.labels) / len(batch.labels))
+            sums += self.accumulate(part, alpha, len(part.labels) / len(batch.labels))
         if self.config.training.clip is not None:
-            self.fabric.clip_gradients(  # the norm of the unscaled gradients in half precision
-                self.wrapped,
-                self.optimizer,
-                max_norm=self.config.training.clip,
-                error_if_nonfinite=False,
-            )
-        self.optimizer.step()
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return sums
 
     def accumulate(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
         """Accumulate `share` times the gradient of the mean loss of a batch, see `step`."""
         training = self.config.training
-        images = to_device(batch.images, self.fabric.device, self.channels_last)
+        images = to_device(batch.images, self.device, self.channels_last)
         targets = self._targets(batch)
-        logits, cam = self._forward(self.model.preprocess(images), targets.labels, alpha)
+        logits, cam = self._logits_and_maps(self.model.preprocess(images), targets.labels)
         terms = guided_loss_terms(logits, cam, targets, training.distance, training.mark_weight)
         weight = balanced_alpha(terms) if alpha is None else alpha
         loss = combine(terms, weight)
         divergence = self._inconsistency(batch, logits, targets.sample_weight)
         if divergence is not None:
             loss = loss + self.config.consistency * divergence.mean()
-        self.fabric.backward(loss if share == 1 else loss * share)
+        self.scaler.scale(loss if share == 1 else loss * share).backward()
         stats = StepStats.of(
             logits, terms, targets, loss, weight, training.distance, training.mark_weight
         )
@@ -231,32 +204,28 @@ class Trainer:
         """(B,) divergences of the predictions for the images without changes outside their maps."""
         if batch.unchanged is None or batch.changed is None:
             return None
-        images = to_device(batch.unchanged, self.fabric.device, self.channels_last)
-        unchanged, *_ = self.wrapped(self.model.preprocess(images))
-        which = batch.changed.to(self.fabric.device)
+        images = to_device(batch.unchanged, self.device, self.channels_last)
+        unchanged, *_ = self.forward(self.model.preprocess(images))
+        which = batch.changed.to(self.device)
         return inconsistency(unchanged, logits, which, sample_weight)
 
-    def _forward(
-        self, images: Tensor, labels: Tensor, alpha: float | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _logits_and_maps(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and the saliency maps or the evidence of a guided run."""
         if not self.config.guided:
-            logits, _ = self.wrapped(images)
+            logits, _ = self.forward(images)
             return logits, None
         training = self.config.training
-        only_maps = self.ranks.world > 1 and alpha == 0 and not self.config.consistency
-        out = self.wrapped(
+        out = self.forward(
             images,
             "predicted" if training.cam_class == "predicted" else labels,
             **({"decision": True} if training.cam_class == "decision" else {}),
-            **({"maps_alone": True} if only_maps else {}),
         )
         return out.logits, out.evidence if takes_masks(training.distance) else out.saliency
 
     def _targets(self, batch: Batch) -> Targets:
         """Training targets of a batch on the device."""
         labels, maps, map_weight, sample_weight, probabilities = (
-            None if part is None else part.to(self.fabric.device) for part in batch[1:6]
+            None if part is None else part.to(self.device) for part in batch[1:6]
         )
         assert labels is not None
         soft, given = None, self.config.soft_labels
@@ -264,18 +233,12 @@ class Trainer:
             soft = SoftTargets(probabilities, given.weight, given.temperature)
         return Targets(labels, maps, map_weight, sample_weight, soft)
 
-    def _means(self, sums: StepStats, own: int) -> dict[str, float]:
-        """Metrics of an epoch over all processes, from the sums and image counts of this one."""
-        counted = torch.tensor([float(own)], dtype=torch.float64)
-        *totals, seen = self.ranks.total(torch.cat([sums.stacked().cpu().double(), counted]))
-        return mean_metrics(StepStats(*totals), seen, consistency=bool(self.config.consistency))
-
 
 def _attempt(
     trainer: Trainer, epoch: int, start: int, stop: int, advance: Callable[[], None]
 ) -> dict[str, float] | None:
     """Train an epoch; returns its metrics, or None if memory ran out within the epoch."""
-    torch.manual_seed(derived_seed(trainer.config.seed, epoch, trainer.ranks.rank))
+    torch.manual_seed(derived_seed(trainer.config.seed, epoch))
     try:
         return trainer.epoch(epoch, start, stop, advance)
     except (MemoryError, OSError, RuntimeError) as error:
@@ -290,12 +253,12 @@ def _divide(
     """Restore the start of an epoch and increase the number of micro-batches."""
     largest = trainer.stream.sizes[-1]
     parts = more_parts(trainer.parts, largest, trainer.least)
-    if parts is None or not run.exclusive or run.ranks.world > 1:
+    if parts is None or not run.exclusive:
         raise run.out_of_memory(math.ceil(largest / trainer.parts))
     trainer.parts = parts
     trainer.optimizer.zero_grad(set_to_none=True)
     gc.collect()
-    release_memory(trainer.fabric.device)
+    release_memory(trainer.device)
     if not epoch:
         trainer.model.load_state_dict(untrained().state_dict())
         groups = trainer.optimizer.state_dict()["param_groups"]
@@ -303,7 +266,7 @@ def _divide(
     before = load_progress(run.state, run.id, trainer.model, trainer.optimizer)
     if before.epoch != epoch:
         raise RunFailedError(f"run {run.id}: {run.state} was changed by another process")
-    trainer.scaler = before.scaler
+    trainer.reset_scaler(before.scaler)
     run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
 
 
@@ -323,8 +286,7 @@ def _validated(
         return validate(
             trainer.model,
             sets,
-            trainer.wrapped,
-            run.ranks,
+            trainer.forward,
             run.config.validation_negatives,
             run.config.guided_map,
         )
@@ -342,7 +304,6 @@ def _keep(run: RunContext, progress: Progress, trainer: Trainer) -> None:
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history), flush=False)
 
 
-def derived_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """Random seed of torch that differs between epochs, seeds and processes."""
-    text = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
+def derived_seed(seed: int, epoch: int) -> int:
+    """Random seed of torch that differs between epochs and seeds."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest())

@@ -1,4 +1,4 @@
-"""Training of one run: one model with one seed; also `python -m preceptor.training CONFIG`.
+"""Training of one run: one model with one seed.
 
 The order of the file is that of a run: prepare data and model, train and validate each epoch, keep
 the best, score the validation sets, write the run folder. All random numbers are a function of
@@ -7,7 +7,6 @@ the best, score the validation sets, write the run folder. All random numbers ar
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,20 +21,18 @@ from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.models.backbones import head_in
+from preceptor.models.batch_norm import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.models.probes import check_trained
-from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
 from preceptor.runtime.failed_writes import failed_write
-from preceptor.runtime.leases import Lease, lease
-from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, peak_memory, release_memory
+from preceptor.runtime.leases import lease
+from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.runtime.replace_file import remove_unfinished
 from preceptor.runtime.result_folder import is_finished
 from preceptor.runtime.torch_state import kept_torch_state
 from preceptor.training.context import RunContext
-from preceptor.training.distributed import Ranks, Shared, make_fabric
-from preceptor.training.fabric import Fabric
 from preceptor.training.last_layer import (
     check_images,
     check_last_layer,
@@ -76,13 +73,11 @@ def train(
     wait: float | None = None,
     exclusive: bool = True,
     expected_id: str | None = None,
-    ranks: Ranks | None = None,
-    fabric: Fabric | None = None,
 ) -> RunResult:
     """Train one model, unless the store contains the finished run of the same config and data.
 
     Args:
-        config: Config of the run; on one device, unless `ranks` is given.
+        config: Config of the run.
         store: Folder of run folders; the run is written to `store/<id>`.
         workspace: Opened manifest, which may be used for many runs; None = opened and checked here.
         tell: Function that receives messages.
@@ -92,8 +87,6 @@ def train(
         exclusive: Whether no other step uses the device: only then a training that runs out of
             memory continues with micro-batches.
         expected_id: Id of the run when it was planned; None = unknown.
-        ranks, fabric: Process group and Fabric of a run on several devices, from
-            `distributed.join`; None = a single process.
 
     Returns:
         The finished run.
@@ -104,53 +97,52 @@ def train(
         DeviceFullError: Memory ran out on a shared device.
         HeldError: Another process trains the same run.
         LeaseLostError: Another process took over the run while this one was suspended.
-        RelayedError: Another process of the run failed; the message has its reason.
     """
-    if config.training.processes > 1 and ranks is None:
+    workspace = workspace or _open_workspace(config)
+    identity = run_id_of(workspace, config)
+    if expected_id not in (None, identity):  # nobody would look for its folder
         raise InputError(
-            f"training: devices × nodes is {config.training.processes}; start a run on several "
-            "devices with python -m preceptor.training CONFIG"
+            "maps, weights or code that it uses have changed since the study was started; start it "
+            "again"
         )
-    ranks = ranks or Ranks()
-    held: Lease | None = None
-    with contextlib.ExitStack() as stack:
-
-        def begin() -> tuple[Path, bool]:
-            nonlocal workspace, held
-            workspace = workspace or _open_workspace(config)
-            identity = run_id_of(workspace, config)
-            if expected_id not in (None, identity):  # nobody would look for its folder
-                raise InputError(
-                    "maps, weights or code that it uses have changed since the study was started; "
-                    "start it again"
-                )
-            folder = Path(store) / identity
-            held = stack.enter_context(lease(folder, wait=wait))
-            remove_unfinished(folder)
-            return folder, is_finished(folder)
-
-        folder, there = ranks.broadcast_from_first(begin)
+    folder = Path(store) / identity
+    with lease(folder, wait=wait) as held:
+        remove_unfinished(folder)
+        there = is_finished(folder)
         watchdog.beat()
         if not there:
             tell = tell or (lambda line: None)
-            run = RunContext(config, folder, ranks, held, tell, tell_epoch or tell, exclusive)
+            run = RunContext(config, folder, held, tell, tell_epoch or tell, exclusive)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                workspace = workspace or Workspace.open(config.manifest)
                 with kept_torch_state():
-                    _compute(run, workspace, fabric or make_fabric(config.training))
+                    _compute(run, workspace, training_device(config.training))
             except (OSError, MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise run.out_of_memory() from error
                 if not isinstance(error, OSError):
                     raise
-                raise RunFailedError(f"run {folder.name}: {failed_write(error, folder)}") from error
-        return RunResult(
-            folder,
-            folder.name,
-            ranks.broadcast_from_first(lambda: RunRecord.read(folder)),
-            not there,
+                raise RunFailedError(f"run {identity}: {failed_write(error, folder)}") from error
+        return RunResult(folder, identity, RunRecord.read(folder), not there)
+
+
+def training_device(settings: Training) -> torch.device:
+    """Device of the trainings: the first GPU, or the CPU.
+
+    Raises:
+        InputError: There is no GPU, or the device does not support the precision.
+    """
+    there = torch.cuda.is_available()
+    if settings.device == "cuda" and not there:
+        raise InputError("training.device is cuda, and torch finds no GPU; set it to auto or cpu")
+    if settings.device != "cpu" and there:
+        return torch.device("cuda", 0)
+    if settings.speed.precision == "16-mixed":
+        raise InputError(
+            "training.precision is 16-mixed, which a CPU does not support; set it to bf16-mixed or "
+            "32-true, or use a GPU"
         )
+    return torch.device("cpu")
 
 
 def _open_workspace(config: RunConfig) -> Workspace:
@@ -172,41 +164,37 @@ def _open_workspace(config: RunConfig) -> Workspace:
         raise RunFailedError(f"run of {config.manifest}: {reason}") from error
 
 
-def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
+def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> None:
     """Train the run and write its folder."""
-    config, settings, ranks = run.config, run.config.training, run.ranks
+    config, settings = run.config, run.config.training
     torch.set_num_threads(settings.threads)
     fix_order_of_sums()
     torch.use_deterministic_algorithms(True, warn_only=True)
     if config.last_layer is not None:
-        _compute_last_layer(run, workspace, fabric, config.last_layer)
+        _compute_last_layer(run, workspace, device, config.last_layer)
         return
-    release_memory(fabric.device)
+    release_memory(device)
 
-    model, rows, validation = ranks.first_then_all(lambda: _prepare(run, workspace, fabric.device))
-    trainer = _trainer(run, fabric, model, rows)
+    model, rows, validation = _prepare(run, workspace)
+    trainer = _trainer(run, device, model, rows)
     progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
-    peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
-    record = record_of(run, model, rows, progress, fabric.device, max(peaks, default=None))
-
-    def write() -> None:
-        model.load_state_dict(progress.best_state)
-        _check_maps(run, model)
-        final = read_out(run, model, validation)
-        found = record
-        if final is not model:  # the metrics of an epoch are those of the model's own pooling
-            found = replace(record, metrics=record.metrics | _metrics(run, final, validation))
-        write_run(run, workspace, final, RunTables.of(progress), found)
-
-    ranks.broadcast_from_first(write)
+    record = record_of(run, model, rows, progress, device)
+    model.load_state_dict(progress.best_state)
+    _check_maps(run, model)
+    final = read_out(run, model, validation)
+    if final is not model:  # the metrics of an epoch are those of the model's own pooling
+        record = replace(record, metrics=record.metrics | _metrics(run, final, validation))
+    write_run(run, workspace, final, RunTables.of(progress), record)
 
 
-def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, name: str) -> None:
+def _compute_last_layer(
+    run: RunContext, workspace: Workspace, device: torch.device, name: str
+) -> None:
     """Train the last layer again on a validation set, after the run without it, which is trained
     first unless the store contains it; then write the folder.
     """
-    config, ranks = run.config, run.ranks
-    rows = ranks.first_then_all(lambda: _rows_of_last_layer(run, workspace, name))
+    config = run.config
+    rows = _rows_of_last_layer(run, workspace, name)
     base = train(
         config.model_copy(update={"last_layer": None}),
         run.folder.parent,
@@ -214,25 +202,19 @@ def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, n
         tell=run.tell,
         tell_epoch=run.tell_epoch,
         exclusive=run.exclusive,
-        ranks=ranks,
-        fabric=fabric,
     )
-
-    def write() -> None:
-        started = time.perf_counter()
-        model = load_model(base.folder / "model").to(fabric.device)
-        validation = validation_sets(workspace, model, config.training.cache)
-        model = read_out(run, with_last_layer_trained(model, rows), validation)
-        record = replace(
-            base.record,
-            id=run.id,
-            config=config.model_dump(mode="json"),
-            metrics=base.record.metrics | _metrics(run, model, validation),
-            seconds=round(time.perf_counter() - started, 3),
-        )
-        write_run(run, workspace, model, RunTables.read(base.folder), record)
-
-    ranks.broadcast_from_first(write)
+    started = time.perf_counter()
+    model = load_model(base.folder / "model").to(device)
+    validation = validation_sets(workspace, model, config.training.cache)
+    model = read_out(run, with_last_layer_trained(model, rows), validation)
+    record = replace(
+        base.record,
+        id=run.id,
+        config=config.model_dump(mode="json"),
+        metrics=base.record.metrics | _metrics(run, model, validation),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    write_run(run, workspace, model, RunTables.read(base.folder), record)
 
 
 def _metrics(run: RunContext, model: GuidedModel, sets: dict[str, Rows]) -> dict[str, float]:
@@ -252,15 +234,14 @@ def _rows_of_last_layer(run: RunContext, workspace: Workspace, name: str) -> Row
     return validation_sets(workspace, model, run.config.training.cache)[name].without_maps()
 
 
-def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) -> Trainer:
-    """Trainer with model, optimizer and this process's share of the batches."""
-    config, settings, ranks = run.config, run.config.training, run.ranks
+def _trainer(run: RunContext, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
+    """Trainer with model, optimizer and batches."""
+    config, settings = run.config, run.config.training
     if settings.speed.compile:
         model.compile_trunk()
     if settings.speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(settings, model)
-    wrapped, optimizer = fabric.setup(model if ranks.world == 1 else Shared(model), optimizer)
+    model = model.to(device)
     stream = TrainingStream(
         rows,
         settings.batch_size,
@@ -268,20 +249,16 @@ def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) ->
         settings=settings.augmentation,
         length=settings.length,
         balanced=settings.balanced,
-        rank=ranks.rank,
-        world=ranks.world,
-        device=fabric.device,
+        device=device,
         paired=config.consistency > 0,
     )
     _check_batches(config, stream, model)
-    return Trainer(config, model, wrapped, optimizer, fabric, stream, ranks=ranks)
+    return Trainer(config, model, _optimizer(settings, model), stream)
 
 
-def _prepare(
-    run: RunContext, workspace: Workspace, device: torch.device
-) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
+def _prepare(run: RunContext, workspace: Workspace) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
     """Initial model, training rows and validation sets."""
-    config, ranks = run.config, run.ranks
+    config = run.config
     model = build_untrained(workspace, config)
     own = config.weights not in ("hub", "none") and config.weights_identity is None
     if own and head_in(config.weights, model.backbone):
@@ -289,18 +266,11 @@ def _prepare(
         run.tell(f"the head of {config.weights} is kept: its outputs count as {outputs}")
     if config.training.readout == "auto":
         check_readout(model)
-    if ranks.world > 1:
-        synchronise(model, device, config.backbone)
     rows = guided_rows(workspace, config, model)
     if rows.targets is not None and rows.targets.unmatched:
         run.tell(
             f"maps: {config.maps.path} has no map of {rows.targets.unmatched:,} of {len(rows):,} "
             "training images; no map guides these"
-        )
-    if len(rows) < ranks.world:
-        raise InputError(
-            f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "
-            "devices that share a batch; lower training.devices"
         )
     problems = selection_problems(workspace.manifest, config.validation_negatives)
     by_auc = config.training.checkpoint == "best_auc" or config.training.readout == "auto"

@@ -1,4 +1,4 @@
-"""Validation after each epoch, distributed over the processes of a run."""
+"""Validation after each epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from preceptor.evaluation.probabilities import accuracy
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.agreement import correlation
-from preceptor.training.distributed import Ranks
 from preceptor.training.record import SetMetrics
 
 
@@ -48,7 +47,6 @@ def validate(
     model: GuidedModel,
     sets: dict[str, Rows],
     forward: Callable[..., Any],
-    ranks: Ranks = Ranks(),  # noqa: B008
     negatives: str | None = None,
     cams: str = "label",
 ) -> dict[str, SetMetrics]:
@@ -60,34 +58,25 @@ def validate(
         model: Model in any mode.
         sets: Validation sets by name.
         forward: Forward function of the model in its precision.
-        ranks: Processes of the run; each gets all metrics.
         negatives: Set whose images are used for the classes that another set lacks when its AUC is
             computed; None = the AUC of such a set is NaN.
         cams: Maps that are compared with human maps, see `predict`.
 
     Raises:
-        NotANumberError: A score is NaN (raised in all processes).
+        NotANumberError: A score is NaN.
     """
     metrics: dict[str, SetMetrics] = {}
     correlations: dict[str, float] = {}
     scored: dict[str, NDArray[np.float64]] = {}
     for name, rows in sets.items():
-        own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
-        found = predict(model, own, cams=cams if rows.targets else None, forward=forward)
-        probabilities = np.concatenate(ranks.gather(found.probabilities))
+        found = predict(model, rows, cams=cams if rows.targets else None, forward=forward)
+        probabilities = found.probabilities
         if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
             raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
         scored[name] = probabilities
         if rows.targets is not None:
-            values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
-            if found.cams is not None:
-                human = rows.targets_on_grid
-                if ranks.world > 1:
-                    human = human[ranks.share(len(rows))]
-                values, valid = correlation(found.cams, human)
-            each = ranks.gather((values.numpy(), valid.numpy()))
-            values = torch.from_numpy(np.concatenate([part for part, _ in each]))
-            valid = torch.from_numpy(np.concatenate([part for _, part in each]))
+            assert found.cams is not None
+            values, valid = correlation(found.cams, rows.targets_on_grid)
             valid &= torch.from_numpy(rows.targets.weight > 0)
             correlations[name] = float(values[valid].mean())
     for name, rows in sets.items():

@@ -16,7 +16,7 @@ from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import save_model
-from preceptor.runtime.memory import device_memory
+from preceptor.runtime.memory import device_memory, peak_memory
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.checkpoint import Progress
 from preceptor.training.context import RunContext
@@ -65,7 +65,6 @@ def record_of(
     rows: Rows,
     progress: Progress,
     device: torch.device,
-    peak: int | None,
 ) -> RunRecord:
     """Record of a run after its last epoch."""
     guided = run.config.guided
@@ -87,7 +86,7 @@ def record_of(
         metrics=progress.history[progress.best_epoch],
         seconds=round(progress.seconds, 3),
         parts=progress.parts,
-        peak_memory=peak,
+        peak_memory=peak_memory(device),
         device_memory=device_memory(device) or None,
         device=str(device),
         versions=_versions(),

@@ -1,16 +1,12 @@
-"""Batch norm: synchronization over devices, and evaluation mode for saliency maps."""
+"""Batch norm: which modules have it, and its evaluation mode for saliency maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from preceptor.errors import InputError
 
 
 def of_the_batch(module: nn.Module) -> bool:
@@ -23,36 +19,6 @@ def of_the_batch(module: nn.Module) -> bool:
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether a model has a module that uses batch statistics in training."""
     return any(of_the_batch(module) for module in model.modules())
-
-
-def synchronise(model: nn.Module, device: torch.device, name: str) -> None:
-    """Replace batch norms by SyncBatchNorm; the state dict does not change.
-
-    Args:
-        model: The model; its modules are replaced in place.
-        device: Device of the training.
-        name: Name of the backbone in messages.
-
-    Raises:
-        InputError: The device is not a GPU, or a batch norm is not one of torch's.
-    """
-    if not has_batch_norm(model):
-        return
-    if device.type != "cuda":
-        raise InputError(
-            f"{name} has batch norm, which on several devices needs GPUs (SyncBatchNorm), and "
-            "these are CPU processes; set training.devices: 1, or use a backbone without batch "
-            "norm"
-        )
-    # Not torch's conversion, which would drop the activation of timm's layers.
-    for child, module in list(model.named_children()):
-        setattr(model, child, convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
-    for module in model.modules():
-        if of_the_batch(module) and not isinstance(module, nn.SyncBatchNorm):
-            raise InputError(
-                f"{name}: {type(module).__name__} cannot be synchronized between devices; set "
-                "training.devices: 1, or use another backbone"
-            )
 
 
 def statistics(norm: nn.Module) -> dict[str, Tensor]:
