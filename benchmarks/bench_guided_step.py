@@ -72,8 +72,6 @@ class Sides:
         self.model: GuidedModel = build_model(backbone, ["real", "fake"], input_size=size)
         layout = torch.channels_last if self.speed.channels_last else torch.contiguous_format
         self.model = self.model.to(device).to(memory_format=layout).train()
-        if self.speed.compile:
-            self.model.compile_trunk()
         self.second_forward = backbone.startswith("densenet")
         side = self.model.spec.input_size
         self.images = torch.randn(batch, 3, side, side, device=device)

@@ -50,7 +50,6 @@ STUDY: dict[str, Any] = {
         "schedule": "constant",
         "precision": "32-true",
         "channels_last": True,
-        "compile": False,
     },
 }
 

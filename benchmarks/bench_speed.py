@@ -1,6 +1,6 @@
 """Precision, memory layout and compiler: the guided step under each, and what the probe chooses.
 
-    python benchmarks/bench_speed.py [--batch 20] [--compile] [--backbones ...]
+    python benchmarks/bench_speed.py [--batch 20] [--backbones ...]
 
 What `precision: auto` measures when a study starts, printed as a table. Compiling is measured only
 where it is asked for, since it takes minutes.
@@ -31,13 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--backbones", nargs="+", default=[*PAPER, "mobilenetv2_100"])
     arguments = parser.parse_args()
     choices = dict(CHOICES)
-    if arguments.compile:
-        choices["float32, last, compiled"] = Speed(compile=True)
-        choices["bf16, last, compiled"] = Speed(precision="bf16-mixed", compile=True)
     print(machine())
     print("seconds of a guided step; ÷ float32, channels-last")
     print("| backbone | " + " | ".join(choices) + " |\n| --- |" + " --- |" * len(choices))
@@ -46,10 +42,7 @@ def main() -> None:
         config = RunConfig(manifest=Path("m"), backbone=backbone, positive="b", training=training)
         seconds = {}
         for name, speed in choices.items():
-            step, first = step_seconds(config, ["a", "b"], speed)
-            seconds[name] = step
-            if speed.compile:
-                print(f"<!-- {backbone} {name}: first step {first:.0f} s -->", flush=True)
+            seconds[name] = step_seconds(config, ["a", "b"], speed)
         plain = seconds["float32, last"]
         cells = " | ".join(f"{value:.2f} ({value / plain:.2f})" for value in seconds.values())
         print(f"| {backbone} | {cells} |", flush=True)

@@ -5,7 +5,7 @@
     python benchmarks/gpu.py --device cpu --small          # whether the script works, without a GPU
 
 step            guided ÷ plain, and ÷ the authors' way, for the paper's backbones at their sizes:
-                float32 and bf16, channels-last and not, compiled
+                float32 and bf16, channels-last and not
 loader          seconds of the batches alone, the steps alone, and both
 rise            ÷ a plain loop over the same masks
 annotation      marking ÷ bare inference
@@ -139,13 +139,11 @@ def step(task: Task) -> Iterator[Figure]:
     speeds = [Speed(precision=p) for p in ("32-true", "bf16-mixed")]
     if not task.small:
         speeds += [speed.model_copy(update={"channels_last": False}) for speed in speeds]
-        speeds += [speed.model_copy(update={"compile": True}) for speed in speeds[:2]]
     for backbone in task.backbones:
         for speed in speeds:
             sides = task.sides(backbone, speed)
             steps = {"plain": sides.plain, "guided": sides.guided}
-            if not speed.compile:
-                steps["published"] = sides.published
+            steps["published"] = sides.published
             seconds = in_turn(steps, turns=task.turns, warm=1 if task.small else 3)
             name = f"{backbone}, {speed.words}"
             images = task.batch / sorted(seconds["guided"])[len(seconds["guided"]) // 2]

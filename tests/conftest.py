@@ -112,11 +112,6 @@ EXHAUSTIVE = (
             "shvit",
         )
     ),
-    # Stay: a network of convolutions and a transformer.
-    *(
-        f"models/test_guided_model.py::test_a_compiled_trunk_gives_the_same_saliency[{name}"
-        for name in ("test_resnet-options0", "test_convnext")
-    ),
     # Stays: densenet121.
     "models/test_guided_model_kinds.py::test_the_papers_backbones_have_an_exact_cam[resnet50",
     # Stay: resnet50 and densenet121.
@@ -155,8 +150,6 @@ EXHAUSTIVE = (
         for name in ("mobileone", "fastvit")
     ),
     "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
-    # Stay: the backend that traces both directions and compiles nothing.
-    "training/test_probe.py::test_a_compiled_trunk_is_the_same_network[inductor",
     # Stay: the same without the seconds in which each worker imports torch.
     "test_driver.py::test_a_worker_that_cannot_start_is_told_at_once[True",
     # Stay: each optimizer with one of the two moments of the interruption.

@@ -270,7 +270,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.checkpoint": "last",
         "training.precision": "bf16-mixed",
         "training.channels_last": False,
-        "training.compile": True,
         "training.threads": 2,
         "training.device": "cpu",
         "training.cache": "none",

@@ -127,7 +127,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
             "weak Teacher": {"teacher_alpha": 0.02, "distance": "mse", "trust": "none"},
             "fine": {"human_post": {"threshold": 0.2, "shape": "hull"}, "guide_classes": ["plain"]},
         },
-        "training": _TRAINING | {"precision": "auto", "compile": "auto", "clip": 1.0},
+        "training": _TRAINING | {"precision": "auto", "clip": 1.0},
     },
     {
         "domains": {

@@ -55,7 +55,7 @@ def test_a_device_that_this_machine_lacks_is_told_once() -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_what_is_auto_is_left_to_the_probe() -> None:
-    check_devices(Training(precision="auto", channels_last="auto", compile="auto"))
+    check_devices(Training(precision="auto", channels_last="auto"))
 
 
 def test_a_teacher_whose_maps_are_noise_can_be_left_out(tmp_path: Path) -> None:

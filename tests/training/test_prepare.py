@@ -85,7 +85,6 @@ DEFAULTS: dict[str, Any] = {
         "checkpoint": "best_accuracy",
         "precision": "32-true",
         "channels_last": True,
-        "compile": False,
         "threads": 1,
         "device": "auto",
         "devices": 1,

@@ -217,7 +217,7 @@ def measured_speed(devices: Devices, limit: float) -> tuple[StepTime, ...]:
             continue
         training = {**_PROBE["training"], "threads": count}
         config = RunConfig.model_validate({**_PROBE, "manifest": ".", "training": training})
-        seconds, _ = step_seconds(config, ["a", "b"], Speed(precision=precision), limit=left)
+        seconds = step_seconds(config, ["a", "b"], Speed(precision=precision), limit=left)
         if math.isfinite(seconds):
             images = config.training.batch_size / seconds
             found.append(StepTime(precision, count, images))

@@ -73,7 +73,6 @@ training:
   checkpoint: best_auc
   precision: auto          # auto: measured once, at the start; or 32-true, bf16-mixed
   channels_last: auto
-  compile: auto            # worthwhile for long runs only
   threads: {threads}               # of one run; part of the run's id
   augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, color: 0.0}}
 """

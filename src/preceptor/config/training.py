@@ -121,23 +121,21 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Speed(Settings):
-    """Precision, memory layout and compilation, which change speed and rounding.
+    """Precision and memory layout, which change speed and rounding.
 
     Args:
         precision: Precision of the forward and backward pass.
         channels_last: Whether images and convolutions are channels-last in memory.
-        compile: Whether the trunk is compiled with torch.compile in training.
     """
 
     precision: Precision = "32-true"
     channels_last: bool = True
-    compile: bool = False
 
     @property
     def words(self) -> str:
         """Description for messages."""
         layout = "channels-last" if self.channels_last else "channels-first"
-        return f"{self.precision}, {layout}{', compiled' if self.compile else ''}"
+        return f"{self.precision}, {layout}"
 
 
 class Training(Settings):
@@ -190,7 +188,6 @@ class Training(Settings):
             bf16-mixed or 16-mixed (GPU); in a study also auto (chosen by a probe). Thresholds and
             the final scores of validation and test sets are computed in 32-true.
         channels_last: Whether images and convolutions are channels-last; auto as for precision.
-        compile: Whether the trunk is compiled with torch.compile; auto as for precision.
         threads: Number of CPU threads of a run; part of the id, since it changes
             rounding.
         device: auto, cpu or cuda.
@@ -233,7 +230,6 @@ class Training(Settings):
     checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
     precision: Precision | Literal["auto"] = "32-true"
     channels_last: bool | Literal["auto"] = True
-    compile: bool | Literal["auto"] = False
     threads: Annotated[int, Field(gt=0, le=1024)] = RUN_THREADS
     device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
     cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"
@@ -255,7 +251,7 @@ class Training(Settings):
 
     @property
     def left_to_probe(self) -> tuple[str, ...]:
-        """Names of the settings among precision, channels_last and compile that are auto."""
+        """Names of the settings among precision and channels_last that are auto."""
         return tuple(name for name in Speed.model_fields if getattr(self, name) == "auto")
 
     def without_auto(self) -> Training:
@@ -265,7 +261,7 @@ class Training(Settings):
 
     @property
     def speed(self) -> Speed:
-        """Precision, memory layout and compilation, if none of them is auto."""
+        """Precision and memory layout, if none of them is auto."""
         return Speed.model_validate({name: getattr(self, name) for name in Speed.model_fields})
 
     @model_validator(mode="before")

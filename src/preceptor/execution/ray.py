@@ -112,7 +112,7 @@ class RayExecutor:
         self._tasks[reference] = (step, self.packing.runs)
 
     def measure(
-        self, config: RunConfig, classes: Sequence[str], free: Sequence[str], steps: float
+        self, config: RunConfig, classes: Sequence[str], free: Sequence[str]
     ) -> tuple[Speed, list[str]]:
         """Fastest settings of a run on a machine of the cluster, see `choose_speed`, and messages.
 
@@ -122,7 +122,7 @@ class RayExecutor:
         needs = self._needs(f"measure {config.backbone}", 1)
         task = self._ray.remote(max_calls=1)(measure).options(**needs)
         try:
-            speed, lines = self._ray.get(task.remote(config, classes, free, steps))
+            speed, lines = self._ray.get(task.remote(config, classes, free))
         except self._ray.exceptions.RayError as error:
             told = " ".join(str(error).split())[-300:]
             raise RunFailedError(
@@ -268,7 +268,7 @@ class RayExecutor:
 
 @dataclass(frozen=True)
 class RayProbe:
-    """Choice of precision, memory layout and compilation by a probe on a machine of a cluster.
+    """Choice of precision and memory layout by a probe on a machine of a cluster.
 
     Args:
         address: Address of the cluster, see `RayExecutor`.
@@ -282,7 +282,6 @@ class RayProbe:
         classes: Sequence[str],
         *,
         free: Sequence[str],
-        steps: float,
         tell: Callable[[str], None],
     ) -> Speed:
         """Fastest settings of a run, see `auto_speed.Measure`."""
@@ -290,7 +289,7 @@ class RayProbe:
         context = WorkerContext(Workspaces({}, {}), Path(), training.threads, training.device)
         executor = RayExecutor(context, address=self.address)
         try:
-            speed, lines = executor.measure(config, classes, free, steps)
+            speed, lines = executor.measure(config, classes, free)
         finally:
             executor.close()
         for line in lines:

@@ -49,9 +49,9 @@ def do(token: str, context: WorkerContext, step: Step, mailbox: Any, exclusive: 
 
 
 def measure(
-    config: RunConfig, classes: Sequence[str], free: Sequence[str], steps: float
+    config: RunConfig, classes: Sequence[str], free: Sequence[str]
 ) -> tuple[Speed, list[str]]:
     """Fastest settings of a run on a machine of the cluster, see `choose_speed`, and messages."""
     silence()
     lines: list[str] = []
-    return choose_speed(config, classes, free=free, steps=steps, tell=lines.append), lines
+    return choose_speed(config, classes, free=free, tell=lines.append), lines

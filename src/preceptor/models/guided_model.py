@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -48,7 +47,6 @@ class GuidedModel(nn.Module):
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             value = torch.tensor(values, device=device).view(1, spec.in_chans, 1, 1)
             self.register_buffer(name, value, persistent=False)
-        self._compiled: Callable[[Tensor], Any] | None = None
         self._layout: Layout | None = None
         self._tapped: Tensor | None = None
         self._differentiate = False  # whether the current pass needs a graph from the tap on
@@ -157,8 +155,7 @@ class GuidedModel(nn.Module):
         """Input of the head, and the features (B, Ch, h, w) from which it is computed."""
         if not torch.compiler.is_compiling():
             self._attach()
-        trunk = (self._compiled if self.training else None) or self.backbone.forward_features
-        raw = trunk(images)  # type: ignore[operator]
+        raw = self.backbone.forward_features(images)  # type: ignore[operator]
         if self._tapped is None:
             assert not self._taps
             features = self._as_features(raw)
@@ -214,8 +211,7 @@ class GuidedModel(nn.Module):
     def _head(self, raw: Tensor) -> Tensor:
         entered = self._copies.of(raw) if self._differentiate and not self._taps else raw
         logits: Tensor = self.backbone.forward_head(entered)  # type: ignore[operator]
-        if not (self.training and self._compiled is not None):  # compiled code has no versions
-            self._copies.after_pass()
+        self._copies.after_pass()
         return binary_logits(logits)
 
     def _as_features(self, raw: Tensor) -> Tensor:
@@ -258,15 +254,6 @@ class GuidedModel(nn.Module):
         check_uint8(images, self.spec.in_chans)
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
-
-    def compile_trunk(self) -> None:
-        """Compile the trunk for training with torch.compile; head and saliency are not compiled.
-
-        The state dict does not change. Evaluation is not compiled: its batches vary in size.
-        """
-        # A trunk with a tap must not use code compiled for one of the same class without a tap.
-        torch._dynamo.config.skip_nnmodule_hook_guards = False
-        self._compiled = torch.compile(self.backbone.forward_features)  # type: ignore[arg-type]
 
     @property
     def head(self) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Choice of precision, memory layout and compilation by a probe, once for all runs of a store.
+"""Choice of precision and memory layout by a probe, once for all runs of a store.
 
     store/speed/ID.json
 
@@ -41,10 +41,9 @@ class Measure(Protocol):
         classes: Sequence[str],
         *,
         free: Sequence[str],
-        steps: float,
         tell: Callable[[str], None],
     ) -> Speed:
-        """Precision, memory layout and compilation."""
+        """Precision and memory layout."""
         ...
 
 
@@ -63,7 +62,7 @@ def decide_speed(
     Args:
         study: Study config.
         manifests: One manifest per domain: the probe uses the largest number of classes, and the
-            mean number of training steps decides whether compilation is worthwhile.
+            mean number of training steps decides whether it is worthwhile.
         store: Folder of runs, with the choices of all studies that share it.
         before: Resolved config of an earlier call, or None. Its choices are kept, so that the ids
             of runs do not depend on variations of the machine's speed.
@@ -75,7 +74,7 @@ def decide_speed(
     free = study.training.left_to_probe
     if not free:
         return study
-    # One choice per backbone for all domains: compilation must be worthwhile on average.
+    # One choice per backbone for all domains: the probe must be worthwhile on average.
     steps = mean(_steps(study.training, int(one.train_mask.sum())) for one in manifests)
     classes = max((one.classes for one in manifests), key=len)
     earlier = _earlier(study, before)
@@ -85,9 +84,7 @@ def decide_speed(
         if backbone in earlier:  # of a folder whose store has none
             return earlier[backbone]
         tell(f"{backbone}: measuring the speed of a step ({', '.join(free)} is auto)")
-        return (measure or choose_speed)(
-            plain_run(study, backbone), classes, free=free, steps=steps, tell=tell
-        )
+        return (measure or choose_speed)(plain_run(study, backbone), classes, free=free, tell=tell)
 
     for backbone in study.backbone_names:
         if backbone in study.speed:

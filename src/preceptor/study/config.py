@@ -124,7 +124,7 @@ class StudyConfig(GuidanceConfig):
         terms: Names of the error rates: pad, medical or generic.
         published: Publication of results on the same data, which the report shows beside those of
             the study; None = none.
-        training: Training settings; precision, channels_last and compile may be auto.
+        training: Training settings; precision and channels_last may be auto.
         speed: Values of settings that are auto, by backbone; chosen by a probe at the start.
         store: Folder of runs and map stores, which several studies may share. None = inside the
             study folder.

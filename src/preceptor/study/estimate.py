@@ -32,9 +32,7 @@ def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
         classes: Class names.
     """
     training = config.training
-    # The estimate does not include compilation, and is therefore conservative.
-    speed = training.speed.model_copy(update={"compile": False})
-    seconds, _ = step_seconds(config, classes, speed)
+    seconds = step_seconds(config, classes, training.speed)
     return training.batch_size / seconds
 
 

@@ -1,4 +1,4 @@
-"""Speed probe: time of a guided step, and choice of precision, memory layout and compilation.
+"""Speed probe: time of a guided step, and choice of precision and memory layout.
 
 A probe of a few steps decides once per store and backbone: bf16 is faster for convolutions with
 many channels on processors with bf16 instructions and slower for depthwise ones; channels-last is
@@ -23,15 +23,11 @@ from preceptor.training.prepare import build_for
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
-# bf16 has only 8 bits of mantissa, and compiled code may differ between machines: both are used
-# only if they gain at least this factor.
+# bf16 has only 8 bits of mantissa: it is used only if it gains at least this factor.
 _GAIN = 0.9
 # Two measurements of equal settings differ by some percent. A memory layout other than the first is
 # used only if its steps take less than this share of the time.
 _LAYOUT_GAIN = 0.95
-# Compilation takes from half a minute to some minutes for each run; it is tried only for runs of at
-# least this length, in seconds.
-_COMPILE_FROM = 1200.0
 
 
 def step_seconds(
@@ -41,19 +37,18 @@ def step_seconds(
     *,
     give_up: float = math.inf,
     limit: float = math.inf,
-) -> tuple[float, float]:
-    """Time of a guided training step on random images, and of the first step.
+) -> float:
+    """Time of a guided training step on random images, in seconds.
 
     Args:
         config: Config with backbone, size, batch, threads and device; weights are not loaded.
         classes: Class names.
-        speed: Precision, memory layout and compilation.
+        speed: Precision and memory layout.
         give_up: Stop after the warm-up if its last step took longer than this, in seconds.
         limit: Seconds after which no further step begins; there is always a first one.
 
     Returns:
-        Median time and time of the first step, which includes compilation, in seconds; infinite if
-        memory runs out. The median is NaN if no step after the warm-up ended within the limit.
+        Median; infinite if memory runs out, NaN if no step after the warm-up ended in time.
     """
     settings = config.training
     end = time.perf_counter() + limit
@@ -62,7 +57,7 @@ def step_seconds(
     fix_order_of_sums()
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    found = math.inf, math.inf
+    found = math.inf
     try:
         found = _timed_steps(config, classes, speed, device, give_up, end)
     except (MemoryError, RuntimeError) as error:
@@ -82,13 +77,11 @@ def _timed_steps(
     device: torch.device,
     give_up: float,
     end: float,
-) -> tuple[float, float]:
+) -> float:
     settings = config.training
     model = build_for(config, classes, load_weights=False).to(device)
     if speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if speed.compile:
-        model.compile_trunk()
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     side, batch = model.spec.input_size, settings.batch_size
@@ -111,8 +104,8 @@ def _timed_steps(
         if len(times) == _WARM and times[-1] > give_up:
             break
         if time.perf_counter() >= end:
-            return median(times[_WARM:] or [math.nan]), times[0]
-    return median(times[_WARM:] or times[-1:]), times[0]
+            return median(times[_WARM:] or [math.nan])
+    return median(times[_WARM:] or times[-1:])
 
 
 def choose_speed(
@@ -120,7 +113,6 @@ def choose_speed(
     classes: Sequence[str],
     *,
     free: Sequence[str],
-    steps: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Speed:
     """Choose the fastest settings for a run on this machine.
@@ -128,9 +120,7 @@ def choose_speed(
     Args:
         config: Config of the run; settings that are not in `free` are kept.
         classes: Class names.
-        free: Settings to choose among precision, channels_last and compile.
-        steps: Number of steps of the run, or mean over several runs; compilation must be worthwhile
-            within it.
+        free: Settings to choose among precision and channels_last.
         tell: Function that receives the measurements in one line.
     """
     training = config.training
@@ -138,27 +128,16 @@ def choose_speed(
     if "precision" in free:
         precisions = ["32-true", "bf16-mixed"] if has_bf16(training.device) else ["32-true"]
     layouts = [True, False] if "channels_last" in free else [training.speed.channels_last]
-    always = "compile" not in free and training.speed.compile
     measured: dict[Speed, float] = {}
     for precision in precisions:
         for layout in layouts:
-            speed = Speed(precision=precision, channels_last=layout, compile=always)
+            speed = Speed(precision=precision, channels_last=layout)
             best = min(measured.values(), default=float("inf"))
-            measured[speed], _ = step_seconds(config, classes, speed, give_up=2 * best)
+            measured[speed] = step_seconds(config, classes, speed, give_up=2 * best)
     plain, *reduced = [_layout_of(precision, measured) for precision in precisions]
     chosen = min([plain, *reduced], key=lambda s: measured[s])
     if measured[chosen] > _GAIN * measured[plain]:
         chosen = plain
-    if "compile" in free and _COMPILE_FROM < measured[chosen] * steps < math.inf:
-        compiled = chosen.model_copy(update={"compile": True})
-        try:
-            seconds, first = step_seconds(config, classes, compiled)
-        except Exception as error:  # there is no compiler, or it does not support the network
-            tell(f"{config.backbone}: torch.compile: {' '.join(str(error).split())[:120]}")
-        else:
-            measured[compiled] = seconds
-            if seconds * steps + first < _GAIN * measured[chosen] * steps:
-                chosen = compiled
     said = ", ".join(f"{speed.words} {_told(seconds)}" for speed, seconds in measured.items())
     tell(f"{config.backbone}: {chosen.words} ({said} per step)")
     return chosen

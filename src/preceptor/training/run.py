@@ -237,8 +237,6 @@ def _rows_of_last_layer(run: RunContext, workspace: Workspace, name: str) -> Row
 def _trainer(run: RunContext, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
     """Trainer with model, optimizer and batches."""
     config, settings = run.config, run.config.training
-    if settings.speed.compile:
-        model.compile_trunk()
     if settings.speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(device)
