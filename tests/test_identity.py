@@ -227,7 +227,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.readout": "auto",
         "guide_classes": ("marked",),
         "alpha": 0.25,
-        "alpha_start": 0.9,
         "post.blur": 0.2,
         "post.power": 2.0,
         "post.threshold": 0.6,

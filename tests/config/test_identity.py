@@ -50,12 +50,11 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
             "post": {"power": 2.0},
             "human_post": {"power": 2.0},
             "alpha": 0.5,
-            "alpha_start": 0.5,
         },
     ),
     "centre": (
         "b8319ab6a64003c3ab0c",
-        {"maps": {"kind": "centre"}, "human_post": {"blur": 0.2}, "alpha_start": 0.9},
+        {"maps": {"kind": "centre"}, "human_post": {"blur": 0.2}},
     ),
     "soft": (
         "48fb4fc44551163c06b3",
@@ -133,7 +132,6 @@ def test_the_fields_that_are_not_part_of_every_id() -> None:
         "maps",
         "guide_classes",
         "alpha",
-        "alpha_start",
         "post",
         "human_post",
         "training.recipe",

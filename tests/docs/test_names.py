@@ -59,7 +59,7 @@ def test_they_exist(page: Path) -> None:
 
 
 def test_wrong_names_are_found() -> None:
-    text = "`alpha_begin`, `alpha_start: 0.1`, `preceptor.gide`, `preceptor.saliency.cam.decision`"
+    text = "`alpha_begin`, `alpha: 0.1`, `preceptor.gide`, `preceptor.saliency.cam.decision`"
     assert list(unknown(text)) == [
         "preceptor.gide",
         "preceptor.saliency.cam.decision",

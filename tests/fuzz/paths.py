@@ -52,7 +52,6 @@ RUNS: tuple[dict[str, Any], ...] = (
         "annotated_seed": 1,
         "guide_classes": ["marked"],
         "alpha": 0.5,
-        "alpha_start": 0.1,
         "seed": 3,
         "training": _TRAINING | {"length": "steps", "steps": 6},
         "maps": {"kind": "store", "path": "teacher", "shuffle_seed": 2, "human": "keep"},
@@ -109,7 +108,6 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "trust": "score",
         "guide_classes": ["marked"],
         "post": {"blur": 0.1},
-        "alpha_start": 0.1,
         "soft_labels": 0.5,
     },
     _STUDY
@@ -123,7 +121,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "trust": "agreement",
         "annotated": 6,
         "variants": {
-            "early": {"alpha_start": 0.0, "alpha": 0.2},
+            "early": {"alpha": 0.2},
             "weak Teacher": {"teacher_alpha": 0.02, "distance": "mse", "trust": "none"},
             "fine": {"human_post": {"threshold": 0.2, "shape": "hull"}, "guide_classes": ["plain"]},
         },

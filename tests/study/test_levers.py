@@ -40,7 +40,6 @@ SETTINGS: dict[str, Any] = FORGED_STUDY | {
             "guide_classes": ["forged"],
             "post": {"blur": 0.1, "power": 2, "threshold": 0.2, "dilate": 0.1},
             "human_post": {"threshold": 0.2, "shape": "hull"},
-            "alpha_start": 0.0,
             "soft_labels": 0.5,
         },
         "other": {"teacher_rows": "all", "distance": "kl", "alpha": 0.01},

@@ -107,7 +107,6 @@ def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
         ({"guide_classes": ("forged",)}, ["train", "maps"]),
         ({"post": {"power": 2.0}}, ["train", "maps"]),
         ({"human_post": {"power": 2.0}}, []),
-        ({"alpha_start": 0.0}, ["train", "maps"]),
         ({"distance": "mse"}, ["train", "maps"]),
         ({"distance": "dice"}, ["train", "maps"]),
         ({"soft_labels": 0.5}, ["train", "maps"]),

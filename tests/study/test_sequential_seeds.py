@@ -58,7 +58,7 @@ def study(manifest: Path, width: float = 1e-6, **changes: Any) -> StudyConfig:
         "alphas": [0.1, 0.5],
         "data_driven": True,
         "controls": ["centre"],
-        "variants": {"early": {"alpha_start": 0.0}},
+        "variants": {"early": {"alpha": 0.2}},
         "seeds": {"auto": {"width": width, "looks": LOOKS}},
         "training": {"input_size": 32},
     }

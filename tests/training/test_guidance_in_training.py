@@ -253,8 +253,6 @@ def test_the_readout_is_the_best_on_validation_and_changes_no_weight(
         ({"training": {"distance": {}}}, "distance is empty"),
         ({"training": {"distance": {"l2": 0.0}}}, "distance"),
         ({"training": {"distance": {"l9": 1.0}}}, "distance"),
-        ({"alpha": "auto", "alpha_start": 0.1}, "remove alpha_start"),
-        ({"alpha": "auto", "training": {"devices": 2}}, "one device"),
         ({"labels": "marks"}, "distance: cells"),
         ({"labels": "marks", "maps": {"kind": "centre"}}, "set it to human"),
     ],

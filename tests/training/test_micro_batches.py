@@ -104,7 +104,7 @@ def test_parts_grow_until_they_cannot(largest: int, least: int) -> None:
     ("backbone", "values"),
     [
         ("test_vit", {}),
-        ("test_convnext", {"alpha_start": 0.0}),
+        ("test_convnext", {"alpha": 0.0}),
         ("test_efficientnet_gn", {"alpha": 1.0}),
     ],
 )

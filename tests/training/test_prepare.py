@@ -46,7 +46,6 @@ DEFAULTS: dict[str, Any] = {
     },
     "guide_classes": None,
     "alpha": 0.5,
-    "alpha_start": None,
     "labels": "class",
     "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
     "human_post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
@@ -133,14 +132,12 @@ def test_a_default_that_is_written_changes_nothing() -> None:
 
 
 def test_a_guided_run_with_all_defaults_is_not_an_unguided_one() -> None:
-    ids = [identity(), identity(alpha=1.0), identity(alpha=1.0, alpha_start=0.5)]
-    assert len(set(ids)) == 3
+    assert identity() != identity(alpha=1.0)
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"alpha_start": 0.1},
         {"human_post": {"blur": 0.1}},
         {"maps": {"kind": "centre"}},
         {"guide_classes": ("a",)},
@@ -152,8 +149,7 @@ def test_a_guided_run_with_all_defaults_is_not_an_unguided_one() -> None:
 )
 def test_what_guides_is_part_of_the_id_of_a_guided_run_alone(values: dict[str, Any]) -> None:
     assert identity(**values) != identity()
-    if "alpha_start" not in values:  # with it α = 1 guides
-        assert identity(**values, alpha=1.0) == identity(alpha=1.0)
+    assert identity(**values, alpha=1.0) == identity(alpha=1.0)
     plain = {"maps": {"kind": "none"}}
     assert identity(**(values | plain)) == identity(alpha=1.0)
 
@@ -230,11 +226,6 @@ def test_trust_is_part_of_the_id() -> None:
     assert identity(maps=moved) == identity(maps=sources[1])
 
 
-def test_an_alpha_that_starts_where_it_ends_does_not_move() -> None:
-    assert identity(alpha=0.1, alpha_start=0.1) == identity(alpha=0.1)
-    assert identity(alpha=0.1, alpha_start=0.2) != identity(alpha=0.1)
-
-
 def test_soft_labels_count_with_and_without_guidance() -> None:
     for alpha in (0.5, 1.0):
         soft = {"path": "x", "identity": "t"}
@@ -293,7 +284,6 @@ def test_a_resolved_config_reads_back_to_the_same_run(tmp_path: Path) -> None:
         soft_labels={"path": tmp_path / "s", "weight": 1.0},
         post=PostProcessing(blur=0.1),
         human_post=PostProcessing(threshold=0.5, dilate=0.1, shape="hull"),
-        alpha_start=0.0,
         training=Training(epochs=3),
         manifest=tmp_path / "m.csv",
     )

@@ -106,14 +106,6 @@ def test_a_changed_image_changes_the_id(tmp_path: Path) -> None:
     assert run_id_of(Workspace.open(manifest, tmp_path / "cache"), config) != before
 
 
-def test_a_constant_alpha_is_the_same_run_as_none(manifest: Path, tmp_path: Path) -> None:
-    one = train(small(manifest, alpha=0.3), tmp_path / "a")
-    other = train(small(manifest, alpha=0.3, alpha_start=0.3), tmp_path / "b")
-    assert one.id == other.id
-    for name in ("model/model.safetensors", "metrics.csv"):
-        assert file_digest(one.folder / name) == file_digest(other.folder / name)
-
-
 def test_files_in_lists_and_mappings_of_arguments_count(tmp_path: Path) -> None:
     file = tmp_path / "layers.json"
 

@@ -19,7 +19,6 @@ from preceptor.maps.store import read_store, write_store
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.checksums import file_digest
 from preceptor.training.run import train
-from preceptor.training.schedules import alpha_at
 from tests.training.small_runs import SMALL, numbers, small
 
 
@@ -143,22 +142,7 @@ def test_soft_labels_that_cannot_teach_are_refused(manifest: Path, tmp_path: Pat
         train(small(manifest, soft_labels=SoftLabels(path=tmp_path / "empty")), tmp_path)
 
 
-@pytest.mark.parametrize(("start", "end"), [(0.0, 0.8), (0.9, 0.1), (0.2, 1.0)])
-def test_alpha_moves_from_step_to_step(
-    manifest: Path, tmp_path: Path, start: float, end: float
-) -> None:
-    """l2 pulls with gradient norm 1 a guided image, times 1 − α of its step."""
-    metrics = numbers(small(manifest, alpha=end, alpha_start=start), tmp_path)
-    total = 6  # 24 images in batches of 8, twice
-    alphas = [alpha_at(end, start, step, total) for step in range(total)]
-    for epoch in (0, 1):
-        pulls = [1 - alpha for alpha in alphas[3 * epoch : 3 * epoch + 3]]
-        assert min(pulls) - 1e-6 <= metrics["grad_map"][epoch] <= max(pulls) + 1e-6
-    assert (metrics["guided"] == 12).all()
-    assert (metrics["grad_map"][0] > metrics["grad_map"][1]) == (end > start)
-
-
-def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
+def test_soft_labels_resume_with_the_same_bits(
     manifest: Path, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from preceptor.training import loop as module
@@ -166,7 +150,6 @@ def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
     config = small(
         manifest,
         alpha=0.6,
-        alpha_start=0.0,
         post=PostProcessing(blur=0.1, power=2),
         maps=MapSource(kind="store", path=marked, identity="t", trust="agreement"),
         soft_labels=SoftLabels(path=marked, identity="t"),

@@ -1,4 +1,4 @@
-"""Learning rates and α, step by step."""
+"""Learning rates, step by step."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from preceptor.config.training import Training
-from preceptor.training.schedules import alpha_at, learning_rate, period_ends
-
-shares = st.floats(0, 1)
+from preceptor.training.schedules import learning_rate, period_ends
 
 
 def test_learning_rates() -> None:
@@ -30,23 +26,6 @@ def test_learning_rates() -> None:
     assert math.isclose(max(cycle), 1, abs_tol=0.03)
     assert int(np.argmax(cycle)) in (24, 25)
     assert min(cycle) > 0
-
-
-@given(alpha=shares, start=shares, total=st.integers(2, 50))
-def test_alpha_moves_evenly_between_exact_ends(alpha: float, start: float, total: int) -> None:
-    found = [alpha_at(alpha, start, step, total) for step in range(total)]
-    assert found[0] == start
-    assert found[-1] == alpha
-    np.testing.assert_allclose(found, np.linspace(start, alpha, total), atol=1e-12)
-    assert min(found) >= 0
-    assert max(found) <= 1
-
-
-@given(alpha=shares, step=st.integers(0, 9))
-def test_alpha_stays_where_it_does_not_move(alpha: float, step: int) -> None:
-    assert alpha_at(alpha, None, step, 10) == alpha
-    assert alpha_at(alpha, alpha, step, 10) == alpha
-    assert alpha_at(alpha, 0.3, 0, 1) == alpha
 
 
 @pytest.mark.parametrize(("steps", "periods"), [(7, 2), (9, 3), (10, 10)])

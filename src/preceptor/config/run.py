@@ -52,8 +52,6 @@ class RunConfig(Settings):
         labels: Labels of the training: class (of the image), or marks (the positive class for
             images with a human map, the other for examined images without one, whatever their
             class), for a model that learns the maps alone.
-        alpha_start: α of the first step, which changes linearly to `alpha` at the last step
-            (saliency first, labels later); None = constant `alpha`.
         post: Post-processing of guiding maps other than human maps.
         human_post: Post-processing of human maps that guide.
         soft_labels: Soft labels of a Teacher; None = none.
@@ -80,7 +78,6 @@ class RunConfig(Settings):
     guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("maps")] = None
     alpha: Annotated[Fraction | Literal["auto"], IdentityOf("guidance")] = 0.5
     labels: Literal["class", "marks"] = "class"
-    alpha_start: Annotated[Fraction | None, IdentityOf("guidance")] = None
     post: Annotated[PostProcessing, IdentityOf("other maps")] = PostProcessing()
     human_post: Annotated[PostProcessing, IdentityOf("human maps")] = PostProcessing()
     soft_labels: SoftLabels | None = None
@@ -110,12 +107,6 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _alpha_of_one_kind(self) -> RunConfig:
-        if self.alpha == "auto" and self.alpha_start is not None:
-            raise ValueError("alpha is auto, which has no schedule; remove alpha_start")
-        return self
-
-    @model_validator(mode="after")
     def _decided(self) -> RunConfig:
         for name in self.training.left_to_probe:
             raise ValueError(
@@ -130,8 +121,7 @@ class RunConfig(Settings):
             return False
         if self.alpha == "auto":
             return True
-        start = self.alpha if self.alpha_start is None else self.alpha_start
-        return min(self.alpha, start) < 1
+        return self.alpha < 1
 
     @property
     def guided_map(self) -> Literal["label", "decision", "cells"]:

@@ -50,7 +50,6 @@ def control_run(
         values = _masked(source, guiding, training_of(protocol.study, backbone, setting.guidance))
     else:
         values = guided_by(source, guiding, 1.0) | {
-            "alpha_start": None,
             "maps": MapSource(kind="none"),
             "soft_labels": soft_labels(source, 1 - alpha) if alpha < 1 else None,
         }

@@ -17,7 +17,6 @@ def guided_by(source: MapSource, guiding: GuidanceConfig, alpha: float) -> dict[
         "guide_classes": guiding.guide_classes,
         "post": guiding.post,
         "human_post": guiding.human_post,
-        "alpha_start": guiding.alpha_start,
     }
     if guiding.soft_labels:
         values["soft_labels"] = soft_labels(source, guiding.soft_labels)

@@ -107,7 +107,6 @@ class GuidanceConfig(Settings):
         post: Post-processing of Teachers' and given maps that guide Students.
         human_post: Post-processing of human maps wherever they guide: Baseline 1, human-guided
             Teachers, ceiling, the control mixed, and human maps that Students keep.
-        alpha_start: α of a Student at its first step, see `RunConfig`.
         soft_labels: Weight of the Teacher's probabilities in a Student's classification term; 0 =
             labels only.
     """
@@ -121,7 +120,6 @@ class GuidanceConfig(Settings):
     guide_classes: tuple[str, ...] | None = None
     post: PostProcessing = PostProcessing()
     human_post: PostProcessing = PostProcessing()
-    alpha_start: Fraction | None = None
     soft_labels: Fraction = 0.0
 
     @model_validator(mode="after")
@@ -170,7 +168,7 @@ class Variant(Settings):
             the α selected for the study's own Students.
         human_post: Post-processing of the human maps that guide its Teachers or its Students.
         teacher_rows, committee, tta, generations, human_maps, trust, guide_classes, post,
-            alpha_start, soft_labels: See `GuidanceConfig`.
+            soft_labels: See `GuidanceConfig`.
     """
 
     teacher_alpha: Alpha | None = None
@@ -187,7 +185,6 @@ class Variant(Settings):
     guide_classes: tuple[str, ...] | None = None
     post: PostProcessing | None = None
     human_post: PostProcessing | None = None
-    alpha_start: Fraction | None = None
     soft_labels: Fraction | None = None
 
     def training(self, study: Training) -> Training:

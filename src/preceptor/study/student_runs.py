@@ -50,7 +50,7 @@ def variant_run(
     source, steps = maps_of(protocol, teacher, seed, guiding)
     values = guided_by(source, guiding, setting.alpha)
     if math.isnan(setting.alpha):
-        values |= {"alpha": "auto", "alpha_start": None}
+        values["alpha"] = "auto"
     training = training_of(protocol.study, backbone, setting.guidance)
     values["training"] = variant.training(training)
     arm = replace(Arm.of_setting("variant", backbone, setting, teacher), variant=name)

@@ -38,7 +38,7 @@ from preceptor.training.context import RunContext
 from preceptor.training.epoch_metrics import epoch_line, epoch_score, mean_metrics, metrics_table
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.record import SetMetrics, flat_metrics
-from preceptor.training.schedules import alpha_at, learning_rate, period_ends
+from preceptor.training.schedules import learning_rate, period_ends
 from preceptor.training.step_stats import StepStats
 from preceptor.training.validation import NotANumberError, validate
 
@@ -158,7 +158,7 @@ class Trainer:
                 group["lr"] = rate
             alpha: float | None = None if config.guided else 1.0  # None follows the losses
             if config.guided and config.alpha != "auto":
-                alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
+                alpha = config.alpha
             sums += self.step(batch, alpha)
             seen += len(batch.labels)
             advance()

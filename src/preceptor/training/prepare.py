@@ -99,8 +99,6 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     values.setdefault("training", {})
     if not config.guided:
         values["guided"] = False  # otherwise equal to a guided run with defaults
-    if values.get("alpha_start") == config.alpha:
-        values.pop("alpha_start")  # constant α
     return digest([values, rows_hash, weights_hash, NUMERICS])
 
 

@@ -1,4 +1,4 @@
-"""Schedules of learning rate and α as pure functions of the step, without state."""
+"""Schedule of the learning rate as a pure function of the step, without state."""
 
 from __future__ import annotations
 
@@ -48,25 +48,3 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
         return settings.lr * done / settings.warmup
     fall = (done - settings.warmup) / (1 - settings.warmup)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * fall))
-
-
-def alpha_at(alpha: float, alpha_start: float | None, step: int, total: int) -> float:
-    """α of one step: linear from `alpha_start` at the first to `alpha` at the last step.
-
-    Args:
-        alpha: Final α in [0, 1].
-        alpha_start: Initial α in [0, 1]; None = constant `alpha`.
-        step: Number of the step, 0 ≤ step < total.
-        total: Number of steps of the run; a single step has `alpha`.
-
-    Example:
-        >>> [round(alpha_at(0.9, 0.1, step, 5), 3) for step in range(5)]
-        [0.1, 0.3, 0.5, 0.7, 0.9]
-        >>> alpha_at(0.5, None, 0, 5)
-        0.5
-    """
-    if alpha_start is None or alpha_start == alpha or total < 2:
-        return alpha
-    done = step / (total - 1)
-    # This form is exact at both ends, where the loss may omit a term (α 0 or 1).
-    return (1 - done) * alpha_start + done * alpha
