@@ -223,7 +223,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.cell_full": 1.0,
         "training.pool": "top",
         "training.pool_top": 2,
-        "training.pool_sharpness": 9.0,
         "training.readout": "auto",
         "guide_classes": ("marked",),
         "alpha": 0.25,
@@ -257,8 +256,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.momentum": 0.5,
         "training.weight_decay": 0.1,
         "training.schedule": "cosine",
-        "training.step_epochs": 3,
-        "training.step_factor": 0.5,
         "training.warmup": 0.5,
         "training.clip": 0.5,
         "training.balanced": True,
@@ -306,7 +303,6 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.mark_weight": {"training.distance": "cells", "training.cam_class": "decision"},
     "training.cell_full": {"training.distance": "cells", "training.cam_class": "decision"},
     "training.pool_top": {"training.pool": "top"},
-    "training.pool_sharpness": {"training.pool": "lse"},
 }
 # Keys that mean nothing to a kind of run, or that such a run cannot have.
 NOT_FOR = {

@@ -51,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
     "l2 and cells": {"training": {"distance": {"l2": 0.5, "cells": 1.5}}},
     "auto": {"training": {"distance": "cells"}, "alpha": "auto"},
     "top": {"training": {"distance": "cells", "pool": "top", "pool_top": 3}},
-    "lse": {"training": {"distance": "l2", "pool": "lse", "pool_sharpness": 2.0}},
+    "lse": {"training": {"distance": "l2", "pool": "lse"}},
     "mapper": {
         "training": {"distance": "cells", "head": "sigmoid", "pool": "top"},
         "labels": "marks",

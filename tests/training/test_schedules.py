@@ -13,8 +13,8 @@ from preceptor.training.schedules import learning_rate, period_ends
 
 def test_learning_rates() -> None:
     def rates(kind: str) -> list[float]:
-        settings = Training(schedule=kind, lr=1.0, step_epochs=1)
-        return [learning_rate(settings, step, 100, step // 50) for step in range(100)]
+        settings = Training(schedule=kind, lr=1.0)
+        return [learning_rate(settings, step, 100, step // 5) for step in range(100)]
 
     assert set(rates("constant")) == {1.0}
     assert set(rates("step")) == {1.0, 0.1}

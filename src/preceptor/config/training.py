@@ -20,7 +20,6 @@ from preceptor.config.settings import (
     Amount,
     Count,
     Fraction,
-    Positive,
     Settings,
     Side,
 )
@@ -107,8 +106,6 @@ _AUTHORS: dict[str, Any] = {
     "momentum": 0.9,
     "weight_decay": 1e-6,
     "schedule": "step",
-    "step_epochs": 12,
-    "step_factor": 0.1,
     "length": "epochs",
     "epochs": 50,
     "batch_size": 20,
@@ -162,17 +159,14 @@ class Training(Settings):
         pool: Pooling of the CAMs to logits: mean (as in the backbone itself), top (mean of the
             highest cells) or lse (log-sum-exp).
         pool_top: Highest cells of `top`: a share of all cells, or a number.
-        pool_sharpness: Sharpness r of `lse`.
         readout: none, or auto: after the training, the pooling of the model is replaced by the one
             of `preceptor.training.readout` with the highest AUC on the worst validation set.
         optimizer: sgd or adamw.
         lr: Learning rate.
         momentum: Momentum of SGD (unused by adamw).
         weight_decay: Weight decay.
-        schedule: Learning rate schedule: constant, step (times step_factor every step_epochs),
+        schedule: Learning rate schedule: constant, step (times 0.1 every 12 epochs),
             cosine (to zero) or one_cycle (linear increase during warmup, cosine decrease).
-        step_epochs: Number of epochs between the steps of schedule step.
-        step_factor: Factor of each step of schedule step.
         warmup: Share of the steps of one_cycle in which the learning rate increases.
         clip: Maximum gradient norm; None = no clipping.
         balanced: Sample all classes with equal probability.
@@ -211,15 +205,12 @@ class Training(Settings):
     head: Literal["softmax", "sigmoid"] = "softmax"
     pool: PoolKind = "mean"
     pool_top: Amount = 0.1
-    pool_sharpness: Annotated[float, Field(gt=0)] = 4.0
     readout: Literal["none", "auto"] = "none"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.005
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
-    step_epochs: Positive = 12
-    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.25
     clip: Annotated[float, Field(gt=0)] | None = None
     balanced: bool = False

@@ -226,7 +226,7 @@ def _distance(training: Training) -> str:
 
 def _pooling(training: Training) -> str:
     """Pooling of the maps to logits and read-out, if they are not the backbone's own."""
-    pool = Pool(training.pool, training.pool_top, training.pool_sharpness)
+    pool = Pool(training.pool, training.pool_top)
     found = "" if pool.kind == "mean" else f"logits from the {pool.words}, "
     if training.readout == "auto":
         found += (

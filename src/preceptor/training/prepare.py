@@ -185,7 +185,7 @@ def build_for(
         backbone_args=config.backbone_args,
         head=training.head,
         cam_source=training.cam_source,
-        pool=Pool(training.pool, training.pool_top, training.pool_sharpness),
+        pool=Pool(training.pool, training.pool_top),
         network=config.network,
     )
 

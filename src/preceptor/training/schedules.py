@@ -32,14 +32,14 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
         epoch: Epoch (or period) of the step.
 
     Example:
-        >>> settings = Training(schedule="step", lr=1.0, step_epochs=2, step_factor=0.1)
-        >>> [learning_rate(settings, 0, 1, epoch) for epoch in (0, 1, 2)]
+        >>> settings = Training(schedule="step", lr=1.0)
+        >>> [learning_rate(settings, 0, 1, epoch) for epoch in (0, 11, 12)]
         [1.0, 1.0, 0.1]
     """
     if settings.schedule == "constant":
         return settings.lr
     if settings.schedule == "step":
-        return settings.lr * settings.step_factor ** (epoch // settings.step_epochs)
+        return settings.lr * 0.1 ** (epoch // 12)  # as the authors of CYBORG
     # The middle of the step, so that neither the first nor the last step has a rate of 0.
     done = (step + 0.5) / total
     if settings.schedule == "cosine":
