@@ -77,7 +77,10 @@ EXHAUSTIVE = (
         for name in ("cyborg", "decision", "gradcam", "outside")
     ),
     # Stay: maps of a small network and of a transformer.
-    *(f"gpu/test_maps.py::test_maps_are_those_of_the_cpu[{name}" for name in ("decision", "tta")),
+    *(
+        f"gpu/test_maps.py::test_maps_are_those_of_the_cpu[{name}"
+        for name in ("decision", "predicted")
+    ),
     "gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[gradcam",
     # Stays: a first study.
     *(

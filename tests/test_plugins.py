@@ -256,8 +256,6 @@ def test_unknown_names_list_those_of_plugins(example: None) -> None:
         study(Path("m.csv"), controls=("edge",))
     with pytest.raises(ValidationError, match="cells are the maps of a mapper"):
         study(Path("m.csv"), saliency=("cells",))
-    with pytest.raises(ValidationError, match="tta needs cam, and saliency has gradients"):
-        study(Path("m.csv"), saliency=("gradients",), tta=True)
     with pytest.raises(InputError, match="near names: example_net"):
         build_model("example_nets", ["a", "b"])
 

@@ -114,7 +114,6 @@ STUDIES: tuple[dict[str, Any], ...] = (
     | {
         "seeds": 2,
         "committee": 2,
-        "tta": True,
         "teacher_rows": "all",
         "generations": 2,
         "human_maps": "keep",

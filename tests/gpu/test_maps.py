@@ -32,14 +32,14 @@ def network(backbone: str, device: torch.device) -> GuidedModel:
     [
         ("test_resnet", {}),
         ("test_resnet", {"cam_class": "decision"}),
-        ("test_resnet", {"cam_class": "predicted", "tta": True}),
+        ("test_resnet", {"cam_class": "predicted"}),
         ("test_resnet", {"method": "cells"}),
         ("test_convnext", {}),
         ("test_vit", {"cam_class": "decision"}),
         ("test_resnet", {"method": "rise", "rise": RiseSettings(max_masks=256, tolerance=0)}),
         ("test_byobnet", {"method": "rise", "rise": RiseSettings(max_masks=256, fill="blur")}),
     ],
-    ids=["cam", "decision", "tta", "cells", "gradcam", "vit", "rise", "rise-blur"],
+    ids=["cam", "decision", "predicted", "cells", "gradcam", "vit", "rise", "rise-blur"],
 )
 def test_maps_are_those_of_the_cpu(
     device: torch.device, manifest: Path, backbone: str, options: dict[str, Any]

@@ -43,15 +43,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.mark.parametrize("cam_class", ["label", "predicted"])
-@pytest.mark.parametrize("tta", [False, True])
 def test_the_store_holds_maps_scores_and_probabilities(
-    teacher: GuidedModel, workspace: Workspace, tmp_path: Path, cam_class: Any, tta: bool
+    teacher: GuidedModel, workspace: Workspace, tmp_path: Path, cam_class: Any
 ) -> None:
     made = annotate(
-        teacher, workspace.manifest, out=tmp_path, workspace=workspace, cam_class=cam_class, tta=tta
+        teacher, workspace.manifest, out=tmp_path, workspace=workspace, cam_class=cam_class
     )
     found = read_store(tmp_path)
-    assert found.info.settings == {"cam_class": cam_class} | ({"tta": True} if tta else {})
+    assert found.info.settings == {"cam_class": cam_class}
     assert found.info == made.info
     for name in ("paths", "maps", "classes", "scores", "probabilities"):
         np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
@@ -61,7 +60,7 @@ def test_the_store_holds_maps_scores_and_probabilities(
 
     which = np.flatnonzero(workspace.train_mask)
     rows = workspace.rows(which, teacher.spec.image_format, teacher.spec.classes)
-    seen = predict(teacher, rows, cams=cam_class, tta=tta)
+    seen = predict(teacher, rows, cams=cam_class)
     chances = seen.probabilities.astype(np.float32)
     np.testing.assert_array_equal(found.probabilities, chances)
     assert seen.cams is not None
@@ -219,9 +218,9 @@ def test_rise_in_half_precision_is_nearly_the_same(
         assert np.corrcoef(one, other)[0, 1] > 0.95
 
 
-def test_turns_are_cams(teacher: GuidedModel, workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="tta needs method cam"):
-        annotate(teacher, workspace.manifest, "rise", out=tmp_path, workspace=workspace, tta=True)
+def test_an_unknown_method_is_refused(
+    teacher: GuidedModel, workspace: Workspace, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="method lime is not one of cam, rise, cells"):
         annotate(teacher, workspace.manifest, "lime", out=tmp_path)
     assert not list(tmp_path.iterdir())

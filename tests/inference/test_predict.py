@@ -1,4 +1,4 @@
-"""Scores and maps over rows: one look at each image, and the mean of eight."""
+"""Scores and maps over rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from preceptor.data.geometry import TURNS, turn_array
 from preceptor.data.loader import MapArray, MapTargets, Rows
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import ModelSpec
-from preceptor.saliency.normalise import normalise
 from tests.datasets import Noise
 
 SIDE = 32
@@ -42,7 +40,7 @@ def network(channels_last: bool = False) -> GuidedModel:
 
 
 class Patches(nn.Module):
-    """Means of 8 × 8 patches, a curve on each and a linear head: turns with its image."""
+    """Means of 8 × 8 patches, a curve on each and a linear head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,86 +60,43 @@ class Patches(nn.Module):
         return self.head
 
 
-def equivariant() -> GuidedModel:
+def patches() -> GuidedModel:
     spec = ModelSpec("patches", ("a", "b", "c"), None, 3, SIDE, (0.5,) * 3, (0.1,) * 3)
     return GuidedModel(Patches(), spec)
 
 
-def slow_looks(model: GuidedModel, rows: Rows, cams: str) -> tuple[Any, Any, list[int]]:
-    """One image and one turn at a time, turned back by asking where each cell came from."""
-    images = rows.batch(np.arange(len(rows))).images
-    weight = model.head.weight.detach()
-    scores, maps, classes = [], [], []
-    for image, label in zip(images, rows.labels, strict=True):
-        probabilities, every = [], []
-        for turn in TURNS:
-            pixels = turn_array(image.permute(1, 2, 0).numpy(), turn).copy()
-            turned = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-            with torch.no_grad():
-                logits, features = model(model.preprocess(turned))
-            probabilities.append(logits[0].softmax(0))
-            side = features.shape[-1]
-            source = turn_array(np.arange(side**2).reshape(side, side), turn).ravel()
-            back = np.zeros((3, side**2), np.float32)
-            for index in range(3):
-                cam = (weight[index][:, None, None] * features[0]).sum(0)
-                back[index, source] = normalise(cam[None])[0].numpy().ravel()
-            every.append(back.reshape(3, side, side))
-        mean = torch.stack(probabilities).mean(0)
-        chosen = int(label) if cams == "label" else int(mean.argmax())
-        scores.append(mean.numpy())
-        maps.append(np.mean(every, axis=0)[chosen])
-        classes.append(chosen)
-    return np.stack(scores), np.stack(maps), classes
-
-
-@pytest.mark.parametrize("cams", ["label", "predicted"])
+@pytest.mark.parametrize("cams", ["label", "predicted", "decision"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_eight_looks_are_the_loop(cams: str, channels_last: bool) -> None:
+def test_predictions_are_the_loop_over_images(cams: str, channels_last: bool) -> None:
     model, rows = network(channels_last), rows_of()
-    found = predict(model, rows, cams=cams, tta=True, batch_size=4)
-    scores, maps, classes = slow_looks(model, rows, cams)
-    np.testing.assert_allclose(found.probabilities, scores, atol=1e-5)
+    found = predict(model, rows, cams=cams, batch_size=4)
     assert found.cams is not None
     assert found.cam_classes is not None
-    np.testing.assert_allclose(found.cams.numpy(), maps, atol=1e-4)
-    assert found.cam_classes.tolist() == classes
     assert found.probabilities.dtype == np.float64
+    weight = model.head.weight.detach()
+    for index, image in enumerate(rows.batch(np.arange(len(rows))).images):
+        with torch.no_grad():
+            logits, features = model(model.preprocess(image[None]))
+        probabilities = logits[0].softmax(0)
+        np.testing.assert_allclose(found.probabilities[index], probabilities.numpy(), atol=1e-5)
+        label = int(probabilities.argmax()) if cams == "predicted" else int(rows.labels[index])
+        every = torch.einsum("kc,chw->khw", weight, features[0])
+        own = every[label]
+        if cams == "decision":
+            others = [other for other in range(3) if other != label]
+            shares = logits[0, others].softmax(0)
+            own = own - (shares[:, None, None] * every[others]).sum(0)
+        torch.testing.assert_close(found.cams[index], own, atol=1e-3, rtol=1e-4)
+        assert found.cam_classes[index] == label
 
 
-def test_looks_matter_to_a_network_that_does_not_turn() -> None:
-    model, rows = network(), rows_of()
-    once, eight = (predict(model, rows, cams="label", tta=tta) for tta in (False, True))
-    assert once.cams is not None
-    assert eight.cams is not None
-    assert (normalise(once.cams) - normalise(eight.cams)).abs().max() > 0.05
-    assert np.abs(once.probabilities - eight.probabilities).max() > 1e-3
-
-
-@pytest.mark.parametrize("cams", ["label", "predicted"])
-def test_a_model_that_turns_with_its_image_gives_the_same_map(cams: str) -> None:
-    model, rows = equivariant(), rows_of()
-    once, eight = (predict(model, rows, cams=cams, tta=tta) for tta in (False, True))
-    np.testing.assert_allclose(eight.probabilities, once.probabilities, atol=1e-6)
-    assert once.cams is not None
-    assert eight.cams is not None
-    assert once.cam_classes is not None
-    torch.testing.assert_close(eight.cams, normalise(once.cams), atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(eight.cam_classes, once.cam_classes)
-    if cams == "label":
-        np.testing.assert_array_equal(once.cam_classes, rows.labels)
-    else:
-        np.testing.assert_array_equal(once.cam_classes, once.probabilities.argmax(1))
-
-
-@pytest.mark.parametrize("tta", [False, True])
-def test_scores_alone_and_no_rows(tta: bool) -> None:
-    model = equivariant()
-    found = predict(model, rows_of(), tta=tta)
+def test_scores_alone_and_no_rows() -> None:
+    model = patches()
+    found = predict(model, rows_of())
     assert found.cams is None
     assert found.cam_classes is None
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-6)
-    nothing = predict(model, rows_of(0), cams="label", tta=tta)
+    nothing = predict(model, rows_of(0), cams="label")
     assert nothing.probabilities.shape == (0, 3)
 
 
@@ -172,7 +127,7 @@ def test_targets_on_the_grid_are_those_of_all_maps_at_once(monkeypatch: pytest.M
 
 def test_where_memory_runs_out_fewer_images_are_looked_at_at_once() -> None:
     """More than what a machine has is really asked for, as long as the batch is larger than 3."""
-    model, seen = equivariant(), list[int]()
+    model, seen = patches(), list[int]()
 
     def forward(images: Tensor, *further: Any) -> Any:
         seen.append(len(images))
@@ -191,7 +146,7 @@ def test_where_memory_runs_out_fewer_images_are_looked_at_at_once() -> None:
 
 
 def test_another_error_is_not_taken_for_want_of_memory() -> None:
-    model, seen = equivariant(), list[int]()
+    model, seen = patches(), list[int]()
 
     def forward(images: Tensor) -> Any:
         seen.append(len(images))

@@ -33,7 +33,6 @@ SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "variants": {
         "everything": {
             "committee": 2,
-            "tta": True,
             "generations": 2,
             "human_maps": "keep",
             "trust": "agreement",

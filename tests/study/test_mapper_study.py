@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "guidances": {"l2": {}, "top": {"pool": "top", "alphas": [0.5]}},
     "variants": {
         "cells": {"cam_class": "decision", "distance": {"l2": 0.5, "cells": 0.5}, "pool": "top"},
-        "generations": {"generations": 2, "tta": True},
+        "generations": {"generations": 2},
         "auto": {"alpha": "auto"},
     },
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},

@@ -101,7 +101,6 @@ def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "shared"),
     [
-        ({"tta": True}, ["train"]),
         ({"human_maps": "keep"}, ["train", "maps"]),
         ({"trust": "score"}, ["train", "maps"]),
         ({"guide_classes": ("forged",)}, ["train", "maps"]),
@@ -288,13 +287,13 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_
 
 
 def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
-    one = protocol(draws, variants={"tta": {"tta": True}})
+    one = protocol(draws, variants={"own": {"human_maps": "keep"}})
     plan = Plan(one)
     first, later = outline(plan)
     assert not plan.members
     assert not plan.steps
     titles = [step.title for step in [*first, *later]]
-    assert sum("variant tta" in title and title.startswith("train") for title in titles) == 2
+    assert sum("variant own" in title and title.startswith("train") for title in titles) == 2
     for control in ("shuffled", "centre", "pca", "distilled", "mixed"):
         assert sum(f"train {control}" in title for title in titles) == 2
 

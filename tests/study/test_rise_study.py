@@ -193,8 +193,6 @@ def test_a_marking_that_was_cut_short_is_made_again(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tta": True}, "tta needs cam"),
-        ({"variants": {"turned": {"tta": True}}}, r"variants\.turned\.tta needs cam"),
         ({"saliency": ["rise", "rise"]}, "saliency has duplicate values"),
         ({"saliency": ["lime"]}, "saliency"),
         ({"rise": {"max_masks": 1}}, r"rise\.max_masks"),

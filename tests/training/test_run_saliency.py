@@ -77,7 +77,6 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
         workspace.manifest,
         out=tmp_path / "turned",
         workspace=workspace,
-        tta=True,
         cam_class="predicted",
     )
     assert turned.probabilities is not None

@@ -48,7 +48,6 @@ def marked(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             workspace.manifest,
             out=folder / f"{seed}",
             workspace=workspace,
-            tta=seed == 1,
         )
     write_store(folder / "both", mean_store([read_store(folder / f"{seed}") for seed in (0, 1)]))
     return folder / "both"

@@ -48,7 +48,6 @@ def annotate_in_shards(
     method: Method = "cam",
     *,
     splits: str = "train",
-    tta: bool = False,
     rise: RiseSettings | None = None,
     threads: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -67,7 +66,7 @@ def annotate_in_shards(
         model: Model folder; on a cluster, accessible from all machines, as `manifest` and `out`.
         manifest: Path of the manifest.
         out: Folder of the map store.
-        method, splits, tta, rise, cache: Arguments of `annotate`.
+        method, splits, rise, cache: Arguments of `annotate`.
         threads: CPU threads of a shard.
         device: auto, cpu or cuda.
         cache_dir: Folder of image caches; None = the default, on a cluster a folder in `out`.
@@ -84,8 +83,6 @@ def annotate_in_shards(
     """
     options = (options or ExecutorOptions()).checked(threads, tell)
     check_method(method)
-    if tta and method not in ("cam", "cells"):
-        raise InputError(f"tta needs method cam; remove it, or use cam instead of {method}")
     model, manifest, out = (Path(path).absolute() for path in (model, manifest, out))
     rise = (rise or RiseSettings()) if method == "rise" else None
     loaded = load_model(model)
@@ -97,16 +94,16 @@ def annotate_in_shards(
     workspace = workspaces.at(manifest)
     rows = rows_of(workspace.manifest, splits)
     whose = model_digest(loaded)
-    forwards = forwards_of(method, tta, rise)
+    forwards = forwards_of(method, rise)
     shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
     how = None if rise is None else rise.model_dump(mode="json")
     sources = [source_digest(name) for name in METHOD_NAMES.functions([method])]
     # The same weights with another pooling have other maps.
     made_by, made_of = [whose, asdict(loaded.spec)], workspace.hashes.of(rows, None)
-    identity = digest([made_by, made_of, splits, method, tta, how, *sources])
+    identity = digest([made_by, made_of, splits, method, how, *sources])
     training = Training(threads=threads, device=device, cache=cache)
     run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)
-    maps = MakeMaps(run, whose, method, tta, rise, shards[0], model=model)
+    maps = MakeMaps(run, whose, method, rise, shards[0], model=model)
     *steps, last = map_steps(
         maps, shards, identity, loaded.spec.backbone, (), forwards / 3, join_one=True
     )

@@ -187,7 +187,6 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         rows,
         work.method,
         teacher=work.run,
-        tta=work.tta,
         rise=work.rise,
         cam_class="decision" if work.decision else "label",
         precision=training.speed.precision,

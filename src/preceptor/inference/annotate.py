@@ -41,7 +41,6 @@ def annotate(
     out: str | Path,
     splits: str = "train",
     cam_class: CamClass = "label",
-    tta: bool = False,
     rise: RiseSettings | None = None,
     precision: Precision = "32-true",
     teacher: str | None = None,
@@ -61,9 +60,6 @@ def annotate(
         splits: Images: train, all, or the name of a split.
         cam_class: Maps of the label (of the image), of the predicted class, or decision maps (of
             the label's log-odds).
-        tta: Test-time augmentation of cam: the map is the mean of the normalized CAMs over the
-            eight flips and quarter turns of the image, each turned back. Probabilities are averaged
-            as well, and the predicted class is that of the mean. Eight forward passes per image.
         rise: Settings of rise; None = defaults.
         precision: Precision of the forward passes of rise.
         teacher: Teacher id in the metadata; None = a hash of the model's weights.
@@ -75,8 +71,7 @@ def annotate(
         The map store. For rise it has an error for each map, and settings with the tolerance.
 
     Raises:
-        InputError: There are no images, or `tta` is used with another method than cam, or there
-            is no such method.
+        InputError: There are no images, or there is no such method.
     """
     workspace = workspace or Workspace(manifest)
     store = compute_maps(
@@ -85,7 +80,6 @@ def annotate(
         rows_of(manifest, splits),
         method,
         cam_class=cam_class,
-        tta=tta,
         rise=rise,
         precision=precision,
         teacher=teacher,
@@ -103,7 +97,6 @@ def compute_maps(
     method: Method = "cam",
     *,
     cam_class: CamClass = "label",
-    tta: bool = False,
     rise: RiseSettings | None = None,
     precision: Precision = "32-true",
     teacher: str | None = None,
@@ -118,19 +111,15 @@ def compute_maps(
         progress: File of the progress of rise, see `rise_rows`.
     """
     check_method(method)
-    if tta and method not in ("cam", "cells"):
-        raise InputError(f"tta needs method cam; remove it, or use cam instead of {method}")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
     error: NDArray[np.float32] | None = None
     if method in ("cam", "cells"):
         cams = cam_class if method == "cam" else "cells"
-        found = predict(model, rows, cams=cams, forward=forward, tta=tta)
+        found = predict(model, rows, cams=cams, forward=forward)
         assert found.cams is not None
         assert found.cam_classes is not None
         maps, classes = found.cams, found.cam_classes
-        if tta:
-            how["tta"] = True
     else:
         found = predict(model, rows, forward=forward)
         if cam_class == "decision":

@@ -1,9 +1,4 @@
-"""Scores and saliency maps of a trained model for rows of a manifest, in one forward pass.
-
-With `tta` (test-time augmentation), there is one forward pass for each of the eight flips and
-quarter turns of the images; their mean is less noisy, as for scores averaged over crops and flips
-(Krizhevsky, Sutskever, Hinton, NeurIPS 2012).
-"""
+"""Scores and saliency maps of a trained model for rows of a manifest, in one forward pass."""
 
 from __future__ import annotations
 
@@ -16,14 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.data.geometry import TURNS
 from preceptor.data.loader import Rows, in_order
-from preceptor.data.resampling import turn_all
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.normalise import normalise
 
 PREDICT_BATCH = 64
 
@@ -35,8 +27,7 @@ class Predictions:
     Args:
         probabilities: (n, C) float64 softmax of the logits; the smallest ones keep the order of
             images with large log-odds.
-        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `tta` means of
-            normalized maps; or None.
+        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, or None.
         cam_classes: (n,) int64 class of each map, or None.
     """
 
@@ -52,7 +43,6 @@ def predict(
     cams: str | None = None,
     forward: Callable[..., Any] | None = None,
     batch_size: int = PREDICT_BATCH,
-    tta: bool = False,
 ) -> Predictions:
     """Predictions of a model in evaluation mode.
 
@@ -64,13 +54,10 @@ def predict(
             evidence); None = no maps.
         forward: Forward function of the model in its precision; None = the model itself.
         batch_size: Number of images per forward pass; halved if memory runs out.
-        tta: Test-time augmentation: probabilities are averaged over the eight flips and quarter
-            turns of the image, as are the normalized maps, each turned back; the predicted class is
-            that of the mean probabilities.
     """
     while True:
         try:
-            return _predict(model, rows, cams, forward or model, batch_size, tta)
+            return _predict(model, rows, cams, forward or model, batch_size)
         except (MemoryError, RuntimeError) as error:
             if batch_size == 1 or not out_of_memory(error):
                 raise
@@ -85,9 +72,7 @@ def _predict(
     cams: str | None,
     call: Callable[..., Any],
     batch_size: int,
-    tta: bool,
 ) -> Predictions:
-    look = _looks if tta else _look
     device, channels_last = model.device, uses_channels_last(model)
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
@@ -96,7 +81,7 @@ def _predict(
     with evaluating(model), torch.no_grad():
         for _, batch in in_order(rows, batch_size):
             images = to_device(batch.images, device, channels_last)
-            found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)
+            found, cam, wanted = _look(call, model, images, batch.labels.to(device), cams)
             probabilities.append(found)
             watchdog.beat()
             if cam is not None:
@@ -129,39 +114,6 @@ def _look(
     decision = {"decision": True} if cams == "decision" else {}
     out = call(prepared, "predicted" if cams == "predicted" else labels, **decision)
     return _softmax(out.logits), out.saliency.float(), out.classes
-
-
-def _looks(
-    call: Callable[..., Any],
-    model: GuidedModel,
-    images: Tensor,
-    labels: Tensor,
-    cams: str | None,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Means of `_look` over the eight flips and turns; maps are normalized and turned back."""
-    channels_last = uses_channels_last(model)
-    probabilities: list[Tensor] = []
-    maps: list[Tensor] = []
-    for turn in TURNS:
-        turned = to_device(turn_all(images, turn), images.device, channels_last)
-        # Maps of all classes, since the predicted class is known only after the last turn.
-        decision = {"decision": True} if cams in ("decision", "cells") else {}
-        out = call(model.preprocess(turned), *(() if cams is None else ("every",)), **decision)
-        probabilities.append(_softmax(out.logits))
-        if cams == "cells":  # probabilities, which are comparable between the turns
-            maps.append(turn_all(out.evidence.float().sigmoid(), turn.back))
-        elif cams is not None:
-            every = out.saliency.float()
-            normalised = normalise(every.flatten(0, 1)).view_as(every)
-            maps.append(turn_all(normalised, turn.back))
-    mean = torch.stack(probabilities).mean(0)
-    wanted = mean.argmax(1).to(labels.device) if cams == "predicted" else labels
-    if cams == "cells":
-        wanted = torch.full_like(labels, model.spec.positive_index)
-    cam = None
-    if cams is not None:
-        cam = torch.stack(maps).mean(0)[torch.arange(len(images), device=images.device), wanted]
-    return mean, cam, wanted
 
 
 def _softmax(logits: Tensor) -> Tensor:

@@ -49,13 +49,13 @@ class Shard:
         return found[self.start : self.stop]
 
 
-def forwards_of(method: Method, tta: bool, rise: RiseSettings | None) -> int:
+def forwards_of(method: Method, rise: RiseSettings | None) -> int:
     """Approximate number of model evaluations per image."""
     if method == "rise":
         return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
     if method not in METHOD_NAMES.own:
         return 3  # a forward and a backward pass
-    return 8 if tta else 1
+    return 1
 
 
 def shards_of(

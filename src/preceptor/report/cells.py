@@ -37,8 +37,8 @@ def short(key: str) -> str:
     """Short name of a table row for an axis.
 
     Example:
-        >>> short("student"), short("variant tta")
-        ('Student', 'Variant tta')
+        >>> short("student"), short("variant blur")
+        ('Student', 'Variant blur')
     """
     return SHORT.get(key) or key[:1].upper() + key[1:]
 

@@ -208,7 +208,7 @@ class StudyConfig(GuidanceConfig):
             | {f"guidances.{name}.alphas": way.alphas or () for name, way in self.guidances.items()}
             | {f"domains.{name}.budget": one.budget or () for name, one in self.domains.items()}
         )
-        wrong += saliency_problems(self.saliency, self.tta, self.variants)
+        wrong += saliency_problems(self.saliency)
         wrong += backbone_problems(
             {*self.teachers, *self.students},
             self.weights,

@@ -171,24 +171,11 @@ def backbone_problems(
     ]
 
 
-def saliency_problems(
-    methods: Sequence[str], tta: bool, variants: Mapping[str, Variant]
-) -> list[str]:
-    """Saliency methods that Teachers cannot have, or that do not go with turned images.
-
-    Args:
-        methods: Saliency methods of the Teachers.
-        tta: Whether the maps of the study are means over turned images.
-        variants: Variants by name.
-    """
-    wrong = []
+def saliency_problems(methods: Sequence[str]) -> list[str]:
+    """Saliency methods that Teachers cannot have."""
     if "cells" in methods:
-        wrong.append("saliency: cells are the maps of a mapper; set mapper: true instead")
-    if others := [name for name in methods if name not in ("cam", "cells")]:
-        turned = ["tta"] if tta else []
-        turned += [f"variants.{name}.tta" for name, one in variants.items() if one.tta]
-        wrong += [f"{key} needs cam, and saliency has {others[0]}; remove one" for key in turned]
-    return wrong
+        return ["saliency: cells are the maps of a mapper; set mapper: true instead"]
+    return []
 
 
 def _first_line(error: ValueError) -> str:

@@ -96,8 +96,6 @@ class GuidanceConfig(Settings):
             images with a human map).
         committee: Number of Teachers whose mean maps guide a Student: that of its seed, and further
             ones on the same images that differ only in their seed.
-        tta: Test-time augmentation: a Teacher's map is the mean over the eight flips and quarter
-            turns of the image.
         generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's
             backbone on all images, whose maps guide Students; and so on.
         human_maps: Treatment of human maps of annotated images: replace (by the Teacher's map), or
@@ -113,7 +111,6 @@ class GuidanceConfig(Settings):
 
     teacher_rows: Literal["annotated", "all"] = "annotated"
     committee: Few = 1
-    tta: bool = False
     generations: Few = 1
     human_maps: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
@@ -167,7 +164,7 @@ class Variant(Settings):
         alpha: α of the Student; auto = it follows the losses of each batch, see `RunConfig`; None =
             the α selected for the study's own Students.
         human_post: Post-processing of the human maps that guide its Teachers or its Students.
-        teacher_rows, committee, tta, generations, human_maps, trust, guide_classes, post,
+        teacher_rows, committee, generations, human_maps, trust, guide_classes, post,
             soft_labels: See `GuidanceConfig`.
     """
 
@@ -178,7 +175,6 @@ class Variant(Settings):
     alpha: Alpha | Literal["auto"] | None = None
     teacher_rows: Literal["annotated", "all"] | None = None
     committee: Few | None = None
-    tta: bool | None = None
     generations: Few | None = None
     human_maps: Literal["replace", "keep"] | None = None
     trust: Trust | None = None

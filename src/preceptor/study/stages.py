@@ -328,4 +328,4 @@ def _map_step(plan: Plan, teacher: Teacher, seed: int) -> Step | None:
     training = teacher_run(protocol, teacher, seed, guiding)
     if teacher.method in ("cam", "cells"):
         return training
-    return make_maps(protocol, training, teacher, guiding)[-1]
+    return make_maps(protocol, training, teacher)[-1]

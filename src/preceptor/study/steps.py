@@ -94,8 +94,8 @@ class Arm:
         Example:
             >>> Arm("student", "densenet121", 0.5, annotated=50).label
             'student @ 50'
-            >>> Arm("variant", "densenet121", 0.5, variant="tta").label
-            'variant tta'
+            >>> Arm("variant", "densenet121", 0.5, variant="blur").label
+            'variant blur'
         """
         name: str = self.role
         if self.role in ("variant", "control"):
@@ -193,7 +193,6 @@ class MakeMaps:
         config: Run config of the model: manifest, threads, device and precision.
         run: Run id of the model, or its digest outside of a study.
         method: cam, rise or cells.
-        tta: Whether maps are averaged over the eight flips and quarter turns.
         rise: Settings of RISE.
         shard: Images.
         joined: Id of the step that joins the shards; "" where one shard holds all images.
@@ -204,7 +203,6 @@ class MakeMaps:
     config: RunConfig
     run: str
     method: Method
-    tta: bool
     rise: RiseSettings | None
     shard: Shard
     joined: str = ""

@@ -39,7 +39,7 @@ def maps_of(
                 training = _next_teacher(
                     protocol, teacher, seed, place, generation, guiding, source, need
                 )
-            made = make_maps(protocol, training, teacher, guiding)
+            made = make_maps(protocol, training, teacher)
             stores.append(made[-1])
             steps += [training, *made]
         if len(stores) > 1:
@@ -83,21 +83,18 @@ def _next_teacher(
     return protocol.train(arm, config, (need,))
 
 
-def make_maps(
-    protocol: Protocol, training: Step, teacher: Teacher, guiding: GuidanceConfig
-) -> list[Step]:
+def make_maps(protocol: Protocol, training: Step, teacher: Teacher) -> list[Step]:
     """Steps that make the maps of a trained Teacher for T; the last writes the map store."""
     work = training.work
     assert isinstance(work, Train)
-    config, tta = work.config, guiding.tta
+    config = work.config
     # A mapper's next generation is a classifier on its maps.
     plain = teacher.method == "cells" and config.labels == "class"
     method: Method = "cam" if plain else teacher.method
     decision = method == "cam" and config.training.cam_class == "decision"
     train_hash = protocol.rows_hash(config.manifest, "train")
     rise = protocol.study.rise if method == "rise" else None
-    how: list[object] = ["tta"] if tta else []
-    how += ["decision"] if decision else []
+    how: list[object] = ["decision"] if decision else []
     how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
     # Maps of such Teachers were once those of mean pooling.
     pooled = config.training.pool != "mean" or config.training.readout == "auto"
@@ -106,11 +103,11 @@ def make_maps(
     # The record of the maps holds their correlation with human maps of validation images.
     compared = protocol.workspaces.at(config.manifest).validation_hash()
     identity = digest(["maps", training.id, method, train_hash, compared, *how])
-    forwards = forwards_of(method, tta, rise)
+    forwards = forwards_of(method, rise)
     manifest = protocol.workspaces.at(config.manifest).manifest
     shards = shards_of(manifest, "train", method, forwards, agreement=True)
     return map_steps(
-        MakeMaps(config, training.id, method, tta, rise, shards[0], decision=decision),
+        MakeMaps(config, training.id, method, rise, shards[0], decision=decision),
         shards,
         identity,
         training.name + ("" if method in ("cam", "cells") else f", {method.upper()}"),
