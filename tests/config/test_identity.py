@@ -53,7 +53,7 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "centre": (
-        "b8319ab6a64003c3ab0c",
+        "67f3c958f4ee72dd94ec",
         {"maps": {"kind": "centre"}, "human_post": {"blur": 0.2}},
     ),
     "soft": (

@@ -83,8 +83,6 @@ DEFAULTS: dict[str, Any] = {
         "channels_last": True,
         "threads": 1,
         "device": "auto",
-        "devices": 1,
-        "nodes": 1,
         "cache": "memmap",
         "augmentation": {
             "flip": False,
