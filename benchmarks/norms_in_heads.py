@@ -21,8 +21,8 @@ import timm
 import torch
 from timm.models import list_modules
 
+from preceptor.models.batch_norm import of_the_batch
 from preceptor.models.feature_layout import last_block
-from preceptor.models.sync_batch_norm import of_the_batch
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.losses.guided import GuidedLoss
+from preceptor.models.batch_norm import of_the_batch
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_grad_cam
-from preceptor.models.sync_batch_norm import of_the_batch
 from tests.models.toys import Block, Toy, ToyTokens, toy
 
 
