@@ -38,13 +38,14 @@ from safetensors.numpy import load_file
 from preceptor.config.yaml_file import load_config
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
+from preceptor.results.domain import csv_files, study_results
+from preceptor.results.record import RUNS, is_archive, read_archive
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "benchmarks" / "golden.json"
 EVIDENCE = ROOT / "benchmarks" / "evidence"
-TABLES = ("results", "rates", "runs", "table", "comparisons", "ladder", "budget")
 SETS = ("val", "val-unseen", "val-noshort", "test", "test-seen", "test-unseen")
 STUDY = """
 manifest: ${GOLDEN}/{seed}/manifest.csv
@@ -115,16 +116,15 @@ def machine() -> str:
 
 
 def archives(work: Path) -> dict[str, Any]:
-    """Hash of every table of every archive."""
-    return {
-        one.name: {
-            name: digest((one / f"{name}.csv").read_bytes())
-            for name in TABLES
-            if (one / f"{name}.csv").is_file()
-        }
-        for one in sorted(EVIDENCE.iterdir())
-        if (one / "comparisons.csv").is_file()
-    }
+    """Hash of every table of every archive, made again from its scores."""
+    found: dict[str, dict[str, str]] = {}
+    for one in filter(is_archive, sorted(EVIDENCE.iterdir())):
+        found[one.name] = {}
+        for file, text in csv_files(study_results(read_archive(one))).items():
+            same = file == RUNS or not (one / file).is_file() or text == (one / file).read_text()
+            note = "" if same else ", unlike the file in the archive"
+            found[one.name][file.removesuffix(".csv")] = digest(text.encode()) + note
+    return found
 
 
 def study(work: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results import StudyTables
-from preceptor.results.map_agreement import map_agreement
+from preceptor.results.ladder import map_agreement
 
 
 def mean_agreement(tables: StudyTables, role: str, alpha: float | None = None) -> float:

@@ -32,7 +32,7 @@ from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
 from preceptor.report.sentences import LEVEL
 from preceptor.results import StudyTables, read
-from preceptor.results.any_map import ANY_MAP
+from preceptor.results.ladder import ANY_MAP
 from preceptor.runtime.formatting import DASH, number, p_value
 
 ROOT = Path(__file__).resolve().parents[1]

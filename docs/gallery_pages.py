@@ -24,7 +24,7 @@ class Shown:
         primary: Evaluation set of the tests.
         seed: What a seed is.
         marks: Annotated training images, of all training images.
-        places: Row of its marks in benchmarks/evidence/mark_places.
+        places: Row of its marks in benchmarks/evidence/other/marks.csv.
     """
 
     name: str
@@ -77,7 +77,7 @@ STUDIES = (
 
 def marks_of(study: Shown) -> MarkPlaces:
     """Size and places of the marks of a study."""
-    row = pd.read_csv(EVIDENCE / "mark_places" / "marks.csv").set_index("data").loc[study.places]
+    row = pd.read_csv(EVIDENCE / "other" / "marks.csv").set_index("data").loc[study.places]
     return MarkPlaces(float(row["area"]), float(row["overlap"]), int(row["n"]))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from preceptor.evaluation.paired_tests import PairedResult, p_floor
-from preceptor.results.any_map import AnyMap
-from preceptor.results.ladder import ControlGain, Gain, Ladder, Rung, RungName
+from preceptor.results.ladder import AnyMap, ControlGain, Gain, Ladder, Rung, RungName
 from preceptor.study.setting import Setting
 
 

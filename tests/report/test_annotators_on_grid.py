@@ -20,7 +20,7 @@ from preceptor.report.annotators_on_grid import (
 from preceptor.report.chapters import chapter
 from preceptor.report.domain_tables import domain_tables
 from preceptor.report.findings import study_findings
-from preceptor.results.study import gather_study
+from preceptor.results.domain import gather_study
 from tests.data.annotator_folders import annotated_folder
 from tests.report.conftest import Written, effect, plans_of
 from tests.studies import write_down

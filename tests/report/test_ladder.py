@@ -18,9 +18,8 @@ from preceptor.report.ladder_words import (
     rung_sentences,
     rung_table,
 )
-from preceptor.results.any_map import AnyMap
 from preceptor.results.domain import Results
-from preceptor.results.ladder import Ladder
+from preceptor.results.ladder import AnyMap, Ladder
 from tests.report.ladders import ladder
 
 RAISES = "the place that the Teacher's maps show increases the AUC"

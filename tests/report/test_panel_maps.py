@@ -20,7 +20,7 @@ from preceptor.report import panels as panels_module
 from preceptor.report.panel_maps import MOST_MASKS, model_maps
 from preceptor.report.panels import Panels, make_panels
 from preceptor.report.write import write_results
-from preceptor.results.study import gather_study
+from preceptor.results.domain import gather_study
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan

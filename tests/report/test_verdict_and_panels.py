@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from preceptor.report.panels import choose_rows
 from preceptor.report.svg import ticks
 from preceptor.report.verdict import verdict
-from preceptor.results.domain import Results
-from preceptor.results.study import StudyResults
+from preceptor.results.domain import Results, StudyResults
 from tests.report.ladders import ladder
 
 

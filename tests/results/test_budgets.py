@@ -17,8 +17,7 @@ from preceptor.errors import InputError
 from preceptor.report.budget_figure import budget_plot
 from preceptor.report.questions import answers
 from preceptor.results.budgets import Enough, annotation_minutes, budget_steps, enough
-from preceptor.results.domain import Results
-from preceptor.results.study import gather_study
+from preceptor.results.domain import Results, gather_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.setting import Setting

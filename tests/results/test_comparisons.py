@@ -20,9 +20,8 @@ from sklearn.metrics import roc_auc_score
 from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct
-from preceptor.results.domain import Results, gather
+from preceptor.results.domain import Results, gather, gather_study
 from preceptor.results.rows import CONTROLS, OVERALL, select_arm
-from preceptor.results.study import gather_study
 from preceptor.runtime.formatting import DASH
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.plan import Plan

@@ -16,9 +16,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from preceptor.evaluation.paired_tests import PairedResult
-from preceptor.results.any_map import ANY_MAP
 from preceptor.results.domain import Results, gather
 from preceptor.results.ladder import (
+    ANY_MAP,
     ControlGain,
     Gain,
     Ladder,

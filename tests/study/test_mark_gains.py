@@ -13,7 +13,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.notes import MarkPlaces
 from preceptor.errors import InputError
 from preceptor.results import read
-from preceptor.results.any_map import ANY_MAP
+from preceptor.results.ladder import ANY_MAP
 from preceptor.study.mark_gains import MEASURED, MeasuredGain, describe_marks, marks_of_training
 from tests.datasets import squares
 from tests.documents import ROOT

@@ -25,8 +25,8 @@ from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.sequential import sequential_difference, sequential_p
 from preceptor.report.write import csv_files, write_results
 from preceptor.results.comparisons import BY_TEACHER
+from preceptor.results.domain import StudyResults, gather_study
 from preceptor.results.rows import records
-from preceptor.results.study import StudyResults, gather_study
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.config import StudyConfig
 from preceptor.study.looks import Interval, LookResult

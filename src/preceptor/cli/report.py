@@ -19,16 +19,22 @@ def report(
 ) -> None:
     """Write the report of a study again.
 
-    The report is written from the steps that have finished so far.
+    The report is written from the steps that have finished so far. Of an archive, the tables are
+    written again from its scores.
     """
     from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
         from preceptor.report.write import write_results
+        from preceptor.results.domain import write_archived_tables
         from preceptor.results.lost_runs import lost_runs
+        from preceptor.results.record import is_archive
         from preceptor.study_folder import reopen
 
+    if is_archive(folder):
+        print(f"wrote {', '.join(write_archived_tables(folder))} in {folder}")
+        return
     study = reopen(folder)
     if not partial and (lost := lost_runs(study, folder)) is not None:
         raise InputError(

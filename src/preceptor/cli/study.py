@@ -215,31 +215,18 @@ def status(folder: Annotated[Path, typer.Argument(help="Study folder.")]) -> Non
 def archive(
     folder: Annotated[Path, typer.Argument(help="Study folder.")],
     to: Annotated[Path, typer.Option(help="New folder.")],
-    manifest: Annotated[
-        str | None,
-        typer.Option(
-            help="Path of the manifest in the archive, which may contain ${VARIABLES} and {seed} "
-            "(default: that of the study).",
-            show_default=False,
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Path of the file of initial weights in the archive, which may contain "
-            "${VARIABLES} (default: that of the study).",
-            show_default=False,
-        ),
-    ] = None,
 ) -> None:
-    """Copy records, scores and tables of a study, without weights, maps and images.
+    """Write scores, choices and tables of a study to a small folder.
 
-    `preceptor report` makes the report from the copy, if the manifests and the file of initial
-    weights are at their paths.
+    It has no weights, maps and images. `preceptor report` makes the tables from it again.
     """
-    from preceptor.study.archive import archive_study
+    from preceptor.runtime.bulk_import import bulk_import
 
-    print(f"{archive_study(folder, to, manifest=manifest, weights=weights)} steps in {to}")
+    with bulk_import():
+        from preceptor.results.domain import archive_study
+        from preceptor.study_folder import reopen
+
+    print(f"{archive_study(reopen(folder), folder, to)} runs in {to}")
 
 
 def finish(result: StudyResult) -> None:

@@ -30,9 +30,8 @@ from preceptor.report.questions import QUESTIONS
 from preceptor.report.reliability_blocks import reliability_blocks
 from preceptor.report.svg import Figure
 from preceptor.report.verdict import annotation_counts
-from preceptor.results.domain import Results
+from preceptor.results.domain import Results, StudyResults
 from preceptor.results.rows import OVERALL
-from preceptor.results.study import StudyResults
 from preceptor.study.plan import Plan
 
 

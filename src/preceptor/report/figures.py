@@ -164,7 +164,7 @@ def alpha_curve(results: Results, backbone: str) -> Figure | None:
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
     """Mean ROC curve over seeds at 201 false positive rates (vertical averaging)."""
-    frames = results.files.tests_of(plan, arm)
+    frames = results.tests_of(arm)
     if results.positive is None or not frames:
         return None
     curves = []

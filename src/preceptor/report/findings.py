@@ -8,8 +8,7 @@ from preceptor.report.ladder_words import rung_sentences
 from preceptor.report.questions import across_domains, answers
 from preceptor.report.sentences import sentences
 from preceptor.report.verdict import Verdict, verdict
-from preceptor.results.domain import Results
-from preceptor.results.study import StudyResults
+from preceptor.results.domain import Results, StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 

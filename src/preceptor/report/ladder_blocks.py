@@ -13,9 +13,8 @@ from preceptor.report.ladder_words import (
     rung_sentences,
     rung_table,
 )
-from preceptor.results.domain import Results
+from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import Ladder
-from preceptor.results.study import StudyResults
 
 
 def ladder_blocks(results: Results) -> list[Block | None]:

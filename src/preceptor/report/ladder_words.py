@@ -17,9 +17,8 @@ from preceptor.report.sentences import (
     seeds_of,
     signed,
 )
-from preceptor.results.domain import Results
+from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import ControlGain, Ladder, Rung, RungName
-from preceptor.results.study import StudyResults
 from preceptor.runtime.formatting import DASH, interval, number, p_value
 
 ControlsAlpha = Literal["own", "student"]

@@ -17,9 +17,8 @@ from preceptor.report.html import html_environment
 from preceptor.report.sentences import names_of
 from preceptor.report.svg import Figure
 from preceptor.report.verdict import study_name
-from preceptor.results.domain import Results
+from preceptor.results.domain import Results, StudyResults
 from preceptor.results.rows import records
-from preceptor.results.study import StudyResults
 from preceptor.runtime.formatting import DASH, interval, number
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Failure

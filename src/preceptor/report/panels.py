@@ -155,7 +155,7 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
     best = results.best
     if best is None:
         return None
-    scored = results.files.tests_of(plan, best.arm)
+    scored = results.tests_of(best.arm)
     if best.seed not in scored:
         return None
     return _make(plan, results, best, scored[best.seed], count)

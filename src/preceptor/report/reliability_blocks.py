@@ -75,7 +75,7 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
 
 
 def _reliability(plan: Plan, results: Results, arm: Arm) -> tuple[CalibrationError, Bins] | None:
-    frames = results.files.tests_of(plan, arm)
+    frames = results.tests_of(arm)
     parts = [frames[seed][frames[seed]["split"] == results.primary] for seed in sorted(frames)]
     if not any(map(len, parts)):
         return None

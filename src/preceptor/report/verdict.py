@@ -11,9 +11,8 @@ from preceptor.evaluation.sequential import sequential_floor
 from preceptor.evaluation.split_names import kind_of
 from preceptor.report.ladder_words import place_sentence
 from preceptor.report.sentences import LEVEL, names_of, only_here, qualifying_words, significant
-from preceptor.results.domain import Results
+from preceptor.results.domain import Results, StudyResults
 from preceptor.results.rows import records
-from preceptor.results.study import StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 

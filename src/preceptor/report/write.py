@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
@@ -26,10 +25,8 @@ from preceptor.report.panels import COUNT, Panels, make_panels
 from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
 from preceptor.results.best import BestModel, write_best
-from preceptor.results.domain import Results
-from preceptor.results.ladder import ladder_table
-from preceptor.results.schema import CSV_FILES, LADDER
-from preceptor.results.study import StudyResults, gather_study
+from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
+from preceptor.results.schema import CSV_FILES
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
@@ -75,11 +72,8 @@ def write_results(
     findings = study_findings(study, found)
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
-    tables = csv_files(study, found)
-    for name, text in tables.items():
-        write_atomically(out / name, text)
-    for name in CSV_FILES.keys() - tables.keys():  # of an earlier config, such as one with a budget
-        (out / name).unlink(missing_ok=True)
+    tables = csv_files(found)
+    write_tables(tables, out)
     across = domain_table(found.domains)
     made = {name: domain_tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
     shown = {name: _tables(plan, made[name]) for name, plan in study.plans.items()}
@@ -113,6 +107,14 @@ def write_results(
     )
     write_atomically(out / "report.html", page)
     return WrittenReport(out, there, panel_files)
+
+
+def write_tables(tables: Mapping[str, str], out: Path) -> None:
+    """Write CSV files by name, and remove those of an earlier config, such as one with a budget."""
+    for name, text in tables.items():
+        write_atomically(out / name, text)
+    for name in CSV_FILES.keys() - tables.keys():
+        (out / name).unlink(missing_ok=True)
 
 
 def _write_exports(exports: Sequence[ExportedFile], out: Path) -> None:
@@ -203,35 +205,3 @@ def _tables(plan: Plan, made: DomainTables) -> list[Table]:
         found.append(made.budgets.get(backbone))
         found.append(made.fixed_rates.get((plan.protocol.primary, backbone)))
     return [table for table in found if table is not None]
-
-
-def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
-    """CSV files by name, with a first column `domain` if there are several domains."""
-    tables: dict[str, pd.DataFrame] = {}
-    parts = {name: _by_file(plan, found.by_domain[name]) for name, plan in study.plans.items()}
-    if study.has_domains:
-        for file in dict.fromkeys(file for one in parts.values() for file in one):
-            own = [
-                one[file].assign(domain=name)[["domain", *one[file].columns]]
-                for name, one in parts.items()
-                if file in one
-            ]
-            filled = [table for table in own if len(table)]
-            tables[file] = pd.concat(filled or own[:1], ignore_index=True)
-        tables["domains.csv"] = found.domains
-    else:
-        tables = parts[""]
-    return {file: CSV_FILES[file].csv(table) for file, table in tables.items()}
-
-
-def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
-    """Tables of one domain by file name."""
-    found = {
-        "results.csv": results.figures,
-        "rates.csv": results.rates,
-        "runs.csv": results.runs,
-        "table.csv": results.table,
-        "comparisons.csv": results.comparisons,
-        "ladder.csv": LADDER.table(ladder_table(results.ladders)),
-    }
-    return found | ({"budget.csv": results.budget} if plan.protocol.study.budgets else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ from preceptor.models.model_folder import (
     load_model,
     save_model,
 )
-from preceptor.results.score_files import ScoreFiles
+from preceptor.results.record import StudyRecord
 from preceptor.runtime.replace_file import copy_folder, remove_folder, replacing
 from preceptor.runtime.result_folder import checksum
-from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
 
 
@@ -45,28 +44,23 @@ class Best:
     thresholds: dict[str, float]
 
 
-def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
+def chosen_student(record: StudyRecord) -> Best | None:
     """Student with the best backbone on validation and its median seed.
 
     The median (the lower of two) is a typical result; the best seed would be biased.
 
     Args:
-        plan: Plan of one domain.
-        files: Score files of the study.
+        record: Record of one domain.
     """
-    protocol, study = plan.protocol, plan.protocol.study
-    classes, positive = protocol.workspace.manifest.classes, study.positive
+    setup = record.setup
     candidates: list[list[tuple[float, Member, pd.DataFrame]]] = []
-    winner = plan.winner()
-    for backbone in study.students:
-        setting = plan.setting_of("student", backbone)
+    arms = [arm for row in setup.rows if row.key == "student" for arm in row.arms.values()]
+    for arm in arms:
         found = []
-        for member in plan.members_of("student", backbone):
-            if member.arm.setting != setting or member.arm.teacher != str(winner):
-                continue
-            scores = files.validation(protocol, member)
+        for member in record.members_of(arm):
+            scores = record.validation(member)
             if scores is not None:
-                value = worst_auc(scores, classes, positive, study.validation_negatives)
+                value = worst_auc(scores, setup.classes, setup.positive, setup.negatives)
                 found.append((value, member, scores))
         if found:
             candidates.append(sorted(found, key=lambda one: one[0]))
@@ -74,12 +68,12 @@ def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
         return None
     students = max(candidates, key=lambda group: sum(one[0] for one in group) / len(group))
     value, member, scores = students[(len(students) - 1) // 2]
-    thresholds = fixed_thresholds(scores, positive, (*RULES, study.threshold))
+    thresholds = fixed_thresholds(scores, setup.positive, (*RULES, setup.threshold))
     return Best(member.arm, member.seed, member.run, value, thresholds)
 
 
 def worst_auc(
-    scores: pd.DataFrame, classes: list[str], positive: str | None, negatives: str | None = None
+    scores: pd.DataFrame, classes: Sequence[str], positive: str | None, negatives: str | None = None
 ) -> float:
     """AUC on the worst validation set; `negatives` as in `validation_rows`."""
     return min(

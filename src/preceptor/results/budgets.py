@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from preceptor.data.splits import draw_annotated
 from preceptor.evaluation.equivalence import Excluded, excluded
 from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.results.map_agreement import map_agreement
-from preceptor.results.rows import records
-from preceptor.study.budget_runs import mapper_backbone
-from preceptor.study.plan import Plan
+from preceptor.results.ladder import map_agreement
+from preceptor.results.record import StudyRecord
+from preceptor.results.rows import records, select_arm
 from preceptor.study.steps import Arm, Role
-from preceptor.study.teacher import Teacher
 
 LINES = {
     "baseline1": "Baseline 1: annotated alone",
@@ -50,12 +47,12 @@ class Enough:
     high: float
 
 
-def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def budget_curve(record: StudyRecord, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Results of Baseline 1, the Student, a mapper and the Teacher's maps by number of annotated
     images.
 
     Args:
-        plan: Plan of the study.
+        record: Record of the study.
         figures, runs: Metrics and runs, see `Results`.
 
     Returns:
@@ -65,28 +62,26 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
         the primary set; teacher_maps is the correlation of the Teacher's maps with human maps of
         validation images. The mapper and the Teacher are the same for every backbone.
     """
-    study, primary = plan.protocol.study, plan.protocol.primary
-    winner, manifest = plan.winner(), plan.protocol.workspace.manifest
-    lines: list[dict[str, Any]] = []
-    for size in study.budgets:
-        minutes = annotation_minutes(plan, size)
-        for backbone in study.students:
+    setup, lines = record.setup, list[dict[str, Any]]()
+    for budget in setup.budgets:
+        size = budget.size
+        for backbone in setup.students:
             sides: list[tuple[Role, str | None]] = [
                 ("baseline1", backbone),
                 ("student", backbone),
-                ("mapper", mapper_backbone(plan)),
+                ("mapper", setup.budget_mapper),
             ]
             found: dict[str, pd.Series] = {
-                role: _aucs(figures, role, size, name, primary) for role, name in sides
+                role: _aucs(figures, role, size, name, setup.primary) for role, name in sides
             }
-            if winner is not None and winner.kind != "given":
-                found["teacher_maps"] = _map_agreement(
-                    runs, size, winner, manifest.eval_splits("val")
-                )
+            if setup.budget_teacher is not None:
+                arm = replace(setup.budget_teacher, annotated=size)
+                found["teacher_maps"] = map_agreement(select_arm(runs, arm), setup.validation_sets)
             for line, values in found.items():
                 values = values.dropna().sort_index()
                 if len(values):
-                    at = {"backbone": backbone, "line": line, "size": size, "minutes": minutes}
+                    at = {"backbone": backbone, "line": line}
+                    at |= {"size": size, "minutes": budget.minutes}
                     lines.append(at | _summary(values))
     return pd.DataFrame(lines)
 
@@ -161,17 +156,6 @@ def _enough(size: int | None, shown: dict[str, Any]) -> Enough:
     return Enough(size, *(shown[name] for name in ("size", "then", "mean", "low", "high")))
 
 
-def annotation_minutes(plan: Plan, size: int) -> float:
-    """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
-    protocol = plan.protocol
-    found = []
-    for seed in protocol.study.first_seeds:
-        manifest = protocol.workspaces.of(seed).manifest
-        drawn = draw_annotated(manifest, size, protocol.study.annotated_seed + seed)
-        found.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)
-    return float(np.mean(found))
-
-
 def _aucs(
     figures: pd.DataFrame, role: Role, size: int, backbone: str | None, primary: str
 ) -> pd.Series:
@@ -183,15 +167,6 @@ def _aucs(
         & (figures["source"] == ALL_SOURCES)
     ]
     return here.drop_duplicates("seed").set_index("seed")["auc"]
-
-
-def _map_agreement(
-    runs: pd.DataFrame, size: int, winner: Teacher, sets: Sequence[str]
-) -> pd.Series:
-    """Agreement of the Teachers with a number of annotated images, by seed."""
-    label = _label("mapper" if winner.kind == "mapper" else "teacher", size)
-    of_backbone = (runs["role"] == label) & (runs["backbone"] == winner.name)
-    return map_agreement(runs[of_backbone & (runs["alpha"] == winner.alpha)], sets)
 
 
 def _label(role: Role, size: int) -> str:

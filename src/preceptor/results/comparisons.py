@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.evaluation.bootstrap import two_level_bootstrap
-from preceptor.evaluation.paired_tests import PairedResult, holm, seeds_needed
+from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
-from preceptor.evaluation.sequential import sequential_difference, sequential_level
+from preceptor.evaluation.share_of_the_way import ShareResult, share_of_draws, share_of_the_way
+from preceptor.results.record import StudyRecord
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, select_arm
-from preceptor.results.score_files import ScoreFiles
-from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
-from preceptor.study.teacher import teachers_of
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,24 @@ class Pair:
 
 BY_TEACHER = ("RQ1", "saliency")
 """Questions that compare probe Students by their Teachers."""
-_INFERRED = ("low", "high", "p", "image_low", "image_high")
 HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
 
 
-def compare(
-    plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame, files: ScoreFiles
-) -> pd.DataFrame:
+def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
     Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, start,
     overall), backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; ""
     for probe Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b
-    (Teachers whose maps guide, see `Arm`; not in the CSV), stopped (whether validation has dropped
-    one of these Teachers after some of the seeds; not in the CSV), n, mean, std, low, high (paired
-    by seed), p, p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level
+    (Teachers whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by
+    seed), p, p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level
     bootstrap), seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
     difference_by_seed. If every seed has its own images, the variation over seeds includes that
-    over images, and both intervals are the same. If the number of seeds is auto, intervals and
-    p-values are corrected for the looks (`sequential_difference`), except for those of Teachers,
-    whose probe Students have the seeds of the first look. A comparison that validation has stopped
-    early has no interval and no p-value, since its number of seeds depends on the size of the
-    difference. Rows with the backbone `OVERALL` are means over backbones by seed.
+    over images, and both intervals are the same. Rows with the backbone `OVERALL` are means over
+    backbones by seed.
     """
-    rows = {row.key: row for row in rows_shown}
+    setup = record.setup
+    rows = {row.key: row for row in setup.rows}
     pairs: list[Pair] = []
     if "student" in rows:
         for key, question in (
@@ -95,7 +86,7 @@ def compare(
                     for name, arm in rows["student"].arms.items()
                     if name in rows[key].arms
                 ]
-        for row in rows_shown:
+        for row in setup.rows:
             if row.variant:
                 pairs += [
                     Pair(
@@ -127,26 +118,36 @@ def compare(
                     for name, arm in started.arms.items()
                     if name in rows[key].arms
                 ]
-    pairs += _teacher_pairs(plan)
-    scored, dropped = primary_scores(plan), plan.dropped_teachers
+    pairs += [
+        Pair(
+            one.question,
+            one.a.backbone,
+            one.a,
+            one.b,
+            "",
+            "",
+            f"Students of {one.a.teacher}",
+            f"Students of {one.b.teacher}",
+        )
+        for one in setup.pairs
+    ]
+    scored = setup.primary, setup.classes, setup.positive
     lines: list[dict[str, Any]] = []
     for pair in pairs:
         a, b = pair.a, pair.b
-        ours, theirs = (files.tests_of(plan, side) for side in (a, b))
+        ours, theirs = record.tests_of(a), record.tests_of(b)
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
             continue
-        aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in (a, b)]
+        aucs = [set_aucs(figures, arm, setup.primary).loc[seeds] for arm in (a, b)]
         by_seed = (aucs[0] - aucs[1]).to_numpy(float)
-        looks = () if pair.question in BY_TEACHER else plan.protocol.study.looks
-        paired = sequential_difference(aucs[0], aucs[1], looks)
+        paired = paired_difference(aucs[0], aucs[1])
         over_images = paired.low, paired.high
-        if not plan.protocol.study.draws:
+        if not setup.draws:
             labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
             _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
-            images = two_level_bootstrap(labels, left, right, groups, level=sequential_level(looks))
+            images = two_level_bootstrap(labels, left, right, groups)
             over_images = images.low, images.high
-        stopped = pair.question in BY_TEACHER and not dropped.isdisjoint((a.teacher, b.teacher))
         lines.append(
             {
                 "question": pair.question,
@@ -159,12 +160,10 @@ def compare(
                 "alpha_b": b.alpha,
                 "teacher_a": a.teacher,
                 "teacher_b": b.teacher,
-                "stopped": stopped,
             }
             | _paired_line(by_seed, paired, over_images)
-            | (dict.fromkeys(_INFERRED, np.nan) if stopped else {})
         )
-    lines += _over_backbones(plan, rows, figures)
+    lines += _over_backbones(record, rows, figures)
     return correct([pd.DataFrame(lines)])[0]
 
 
@@ -186,21 +185,21 @@ def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _over_backbones(
-    plan: Plan, rows: Mapping[str, Row], figures: pd.DataFrame
+    record: StudyRecord, rows: Mapping[str, Row], figures: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Comparisons of the Student with baselines and ceiling, as means over backbones by seed."""
-    study, lines = plan.protocol.study, []
+    setup, lines = record.setup, []
     for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling"):
-        if len(study.students) < 2 or key not in rows or "student" not in rows:
+        if len(setup.students) < 2 or key not in rows or "student" not in rows:
             continue
         sides = []
         for row in (rows["student"], rows[key]):
             aucs = [
-                set_aucs(figures, row.arms[name], plan.protocol.primary)
-                for name in study.students
+                set_aucs(figures, row.arms[name], setup.primary)
+                for name in setup.students
                 if name in row.arms
             ]
-            sides.append(pd.concat(aucs, axis=1) if len(aucs) == len(study.students) else None)
+            sides.append(pd.concat(aucs, axis=1) if len(aucs) == len(setup.students) else None)
         ours, theirs = sides
         if ours is None or theirs is None:
             continue
@@ -218,10 +217,9 @@ def _over_backbones(
                 "alpha_b": np.nan,
                 "teacher_a": "",
                 "teacher_b": "",
-                "stopped": False,
             }
-            paired = sequential_difference(both[0], both[1], study.looks)
-            images = (paired.low, paired.high) if study.draws else (np.nan, np.nan)
+            paired = paired_difference(both[0], both[1])
+            images = (paired.low, paired.high) if setup.draws else (np.nan, np.nan)
             lines.append(at | _paired_line(both[0] - both[1], paired, images))
     return lines
 
@@ -247,37 +245,85 @@ def _paired_line(
     }
 
 
-def _teacher_pairs(plan: Plan) -> list[Pair]:
-    """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
-    and CAMs (saliency)."""
-    study, teachers = plan.protocol.study, teachers_of(plan.protocol.study)
-    backbone, setting = study.probe_backbone, study.probe_setting
-    pairs = []
-    for one, other in product(teachers, teachers):
-        if one.kind == "given" or one.name != other.name:
-            continue
-        if (one.kind, other.kind) == ("human", "data") and one.method == other.method:
-            question = "RQ1"
-        elif one == replace(other, method="rise") and other.method == "cam":
-            question = "saliency"
-        else:
-            continue
-        ours, theirs = (
-            Arm("student", backbone, setting.alpha, str(by), guidance=setting.guidance)
-            for by in (one, other)
-        )
-        titles = f"Students of {one}", f"Students of {other}"
-        pairs.append(Pair(question, backbone, ours, theirs, "", "", *titles))
-    return pairs
-
-
 def set_aucs(figures: pd.DataFrame, arm: Arm, name: str) -> pd.Series:
     """AUC of an arm on a whole evaluation set, by seed."""
     part = select_arm(figures, arm)
     return part[(part["set"] == name) & (part["source"] == ALL_SOURCES)].set_index("seed")["auc"]
 
 
-def primary_scores(plan: Plan) -> tuple[str, list[str], str | None]:
-    """Primary set, classes and positive class, as arguments of `stack`."""
-    protocol = plan.protocol
-    return protocol.primary, protocol.workspace.manifest.classes, protocol.study.positive
+def best_baseline(
+    rows: Mapping[str, Row], figures: pd.DataFrame, primary: str, backbone: str
+) -> str | None:
+    """Key of the baseline with the higher mean AUC on the primary set."""
+    means = {
+        key: float(set_aucs(figures, rows[key].arms[backbone], primary).mean())
+        for key in ("baseline1", "baseline2")
+        if key in rows and backbone in rows[key].arms
+    }
+    return max(means, key=lambda key: means[key]) if means else None
+
+
+def shares(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
+    """Share of the way to the ceiling of the Student and of each variant, by backbone.
+
+    Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
+    """
+    setup = record.setup
+    lines = []
+    for row in setup.rows:
+        if row.key != "student" and not row.variant:
+            continue
+        for backbone in row.arms:
+            found = share_of_way(record, figures, row.key, backbone, setup.primary)
+            if found is not None:
+                best, share = found
+                lines.append(
+                    {
+                        "key": row.key,
+                        "title": row.title,
+                        "backbone": backbone,
+                        "baseline": best,
+                        "share": share.share,
+                        "low": share.low,
+                        "high": share.high,
+                        "reason": share.reason,
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def share_of_way(
+    record: StudyRecord, figures: pd.DataFrame, key: str, backbone: str, name: str
+) -> tuple[str, ShareResult] | None:
+    """Share of the way from the better baseline of a set to the ceiling.
+
+    Args:
+        record: Record of the study.
+        figures: Metrics, see `Results.figures`.
+        key: Key of the row of the Student or a variant.
+        backbone: Backbone of the models.
+        name: Test set.
+
+    Returns:
+        Key of the better baseline, and the share over the seeds with scores of all three; None if
+        there is no such seed, no baseline or no ceiling.
+    """
+    setup = record.setup
+    rows = {row.key: row for row in setup.rows}
+    best = best_baseline(rows, figures, name, backbone)
+    keys = (key, best or "", "ceiling")
+    arms = [rows[one].arms[backbone] for one in keys if one in rows and backbone in rows[one].arms]
+    if best is None or len(arms) < len(keys):
+        return None
+    frames = [record.tests_of(arm) for arm in arms]
+    seeds = sorted(set.intersection(*(set(part) for part in frames)))
+    if not seeds:
+        return None
+    if setup.draws:
+        aucs = [set_aucs(figures, arm, name).loc[seeds] for arm in arms]
+        return best, share_of_draws(*(values.to_numpy(float) for values in aucs))
+    scored = name, setup.classes, setup.positive
+    stacked = [stack([part[seed] for seed in seeds], *scored) for part in frames]
+    labels, _, groups = stacked[0]
+    student, baseline, ceiling = (part[1] for part in stacked)
+    return best, share_of_the_way(labels, student, baseline, ceiling, groups)

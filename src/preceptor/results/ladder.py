@@ -16,20 +16,26 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from preceptor.evaluation.equivalence import UNDEFINED
-from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
-from preceptor.evaluation.sequential import sequential_difference, sequential_level
-from preceptor.evaluation.split_names import kind_or_none
-from preceptor.results.any_map import ANY_MAP, AnyMap, select_any_map
+from preceptor.evaluation.paired_tests import (
+    PairedResult,
+    mean_std,
+    paired_difference,
+    t_interval,
+)
 from preceptor.results.comparisons import set_aucs
-from preceptor.results.map_agreement import map_agreement
-from preceptor.results.rows import Row, select_arm, set_order
-from preceptor.results.score_files import ScoreFiles
+from preceptor.results.record import StudyRecord
+from preceptor.results.rows import Row, select_arm
 from preceptor.study.controls import Control
-from preceptor.study.plan import Plan
+from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
+from preceptor.training.record import metric_name
+
+ANY_MAP: tuple[Control, ...] = ("shuffled", "centre", "pca", "shuffled_human")
+"""Controls that guide by maps which do not know the place of the evidence in their image."""
 
 RungName = Literal["none", "any", "teacher", "human"]
 """Maps of a rung: no maps, the best of any map, the Teacher's maps, all human maps."""
@@ -38,13 +44,27 @@ _KEYS = ("baseline2", *ANY_MAP, "student", "ceiling")  # rows of the main table
 
 
 @dataclass(frozen=True)
+class AnyMap:
+    """Control that stands for any map, selected on validation.
+
+    Args:
+        control: Key of the control.
+        among: Keys of the controls that were compared.
+        reason: Reason of the selection, in one sentence.
+    """
+
+    control: Control
+    among: tuple[Control, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Gain:
     """Gain of a rung over the one below, paired by seed.
 
     Args:
         below: Name of the rung below.
-        paired: Paired difference, this rung minus the one below; corrected for the looks if the
-            number of seeds is auto.
+        paired: Paired difference, this rung minus the one below.
         by_seed: Difference of each seed.
     """
 
@@ -59,7 +79,7 @@ class ControlGain:
 
     Args:
         control: Key of the control.
-        paired: Paired difference, Student minus control; corrected as in `Gain`.
+        paired: Paired difference, Student minus control.
     """
 
     control: Control
@@ -76,7 +96,7 @@ class Rung:
         setting: Selected setting; α is 1 without maps.
         n: Number of seeds.
         mean, std: Mean AUC over seeds and standard deviation (n − 1).
-        low, high: 95 % t interval of the mean over seeds, corrected as the gain; NaN for one seed.
+        low, high: 95 % t interval of the mean over seeds; NaN for one seed.
         gain: Gain over the rung below; None on the lowest rung.
         agreement: Mean correlation of the models' maps with human maps of validation images, over
             validation sets and seeds; NaN without human maps.
@@ -145,49 +165,100 @@ class Ladder:
 
 
 def ladders(
-    plan: Plan,
-    rows_shown: Sequence[Row],
-    figures: pd.DataFrame,
-    files: ScoreFiles,
-    runs: pd.DataFrame,
-    compared: pd.DataFrame,
+    record: StudyRecord, figures: pd.DataFrame, runs: pd.DataFrame, compared: pd.DataFrame
 ) -> list[Ladder]:
     """Ladders of every backbone and evaluation set with a Student.
 
     Args:
-        plan: Plan of one domain.
-        rows_shown: Rows of the main table, whose settings are selected.
+        record: Record of one domain.
         figures: Metrics, see `Results.figures`.
-        files: Score files of the study.
         runs: Trainings, see `Results.runs`.
         compared: Comparisons on the primary set, see `Results.comparisons`.
     """
-    rows = {row.key: row for row in rows_shown}
-    found = []
-    sets = [name for name in set_order(plan) if kind_or_none(name) == "val"]
-    for backbone in plan.protocol.study.students:
-        chosen = select_any_map(plan, rows, backbone, files)
+    setup, found = record.setup, []
+    rows = {row.key: row for row in setup.rows}
+    for backbone in setup.students:
+        chosen = select_any_map(record, backbone)
         agreement = {
-            key: float(map_agreement(select_arm(runs, row.arms[backbone]), sets).mean())
+            key: float(
+                map_agreement(select_arm(runs, row.arms[backbone]), setup.validation_sets).mean()
+            )
             for key, row in rows.items()
             if backbone in row.arms
         }
-        looks = plan.protocol.study.looks
-        for name in set_order(plan):
+        for name in setup.sets:
             aucs = {
                 key: set_aucs(figures, row.arms[backbone], name).dropna().sort_index()
                 for key, row in rows.items()
                 if key in _KEYS and backbone in row.arms
             }
-            rungs = _rungs(rows, aucs, backbone, chosen, looks, agreement)
-            over = _over_controls(aucs, chosen, looks)
             images = UNDEFINED
-            if name == plan.protocol.primary and chosen is not None:
+            if name == setup.primary and chosen is not None:
                 images = _over_images(compared, backbone, chosen.control)
-            ladder = Ladder(backbone, name, rungs, chosen, over, images)
+            ladder = Ladder(
+                backbone,
+                name,
+                _rungs(rows, aucs, backbone, chosen, agreement),
+                chosen,
+                _over_controls(aucs, chosen),
+                images,
+            )
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
     return found
+
+
+def select_any_map(record: StudyRecord, backbone: str) -> AnyMap | None:
+    """Best control of `ANY_MAP` on validation, among those whose every seed has finished.
+
+    Args:
+        record: Record of one domain.
+        backbone: Backbone of the controls.
+
+    Returns:
+        The control, or None if no control has finished.
+    """
+    setup, candidates = record.setup, []
+    rows = {row.key: row for row in setup.rows}
+    for key in ANY_MAP:
+        if key not in rows or backbone not in rows[key].arms:
+            continue
+        arm = rows[key].arms[backbone]
+        members = {member.seed: member for member in record.members_of(arm)}
+        of_seeds = [members[seed] for seed in setup.seeds if seed in members]
+        scores = [table for member in of_seeds if (table := record.validation(member)) is not None]
+        if len(scores) == len(setup.seeds):
+            found = [value for member in of_seeds for value in record.map_correlations(member)]
+            agreement = float(np.mean(found)) if found else math.nan
+            candidates.append(Candidate(key, arm.setting, scores, agreement))
+    if not candidates:
+        return None
+    choice = choose(
+        candidates,
+        classes=setup.classes,
+        positive=setup.positive,
+        rule=setup.selection,
+        draws=setup.draws,
+        negatives=setup.negatives,
+    )
+    among = tuple(key for key in ANY_MAP if key in {one.name for one in candidates})
+    (control,) = (key for key in among if key == choice.winner)
+    return AnyMap(control, among, choice.reason)
+
+
+def map_agreement(runs: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
+    """Mean correlation with human maps over validation sets at the selected epoch, by seed.
+
+    Args:
+        runs: Finished and unfinished runs of one arm, rows of `Results.runs`.
+        sets: Validation sets; those without human maps are left out.
+
+    Returns:
+        float64 by seed; NaN for a run that has not finished, or without human maps.
+    """
+    mine = runs.drop_duplicates("seed").set_index("seed")
+    names = [metric_name(one, "map_correlation") for one in sets]
+    return mine[[name for name in names if name in mine]].astype(float).mean(axis=1)
 
 
 def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
@@ -206,15 +277,13 @@ def _over_images(compared: pd.DataFrame, backbone: str, control: Control) -> tup
     return float(own["image_low"].iloc[0]), float(own["image_high"].iloc[0])
 
 
-def _over_controls(
-    aucs: Mapping[str, pd.Series], chosen: AnyMap | None, looks: Sequence[int]
-) -> tuple[ControlGain, ...]:
+def _over_controls(aucs: Mapping[str, pd.Series], chosen: AnyMap | None) -> tuple[ControlGain, ...]:
     """Gains of the Student over the controls that any map was selected from."""
     if chosen is None or "student" not in aucs:
         return ()
     pairs = ((key, _common(aucs["student"], aucs[key])) for key in chosen.among)
     return tuple(
-        ControlGain(key, sequential_difference(ours, theirs, looks))
+        ControlGain(key, paired_difference(ours, theirs))
         for key, (ours, theirs) in pairs
         if len(ours)
     )
@@ -225,7 +294,6 @@ def _rungs(
     known: Mapping[str, pd.Series],
     backbone: str,
     chosen: AnyMap | None,
-    looks: Sequence[int],
     agreement: Mapping[str, float],
 ) -> tuple[Rung, ...]:
     keys: dict[RungName, str | None] = {
@@ -239,11 +307,11 @@ def _rungs(
     for name, key in keys.items():
         if key is not None and key in known and len(known[key]):
             aucs[name], of[name] = known[key], rows[key]
-    gains = {above: _gain(aucs, below, above, looks) for below, above in pairwise(aucs)}
+    gains = {above: _gain(aucs, below, above) for below, above in pairwise(aucs)}
     found = []
     for name, values in aucs.items():
         row, spread = of[name], mean_std(values)
-        interval = t_interval(values, sequential_level(looks))
+        interval = t_interval(values)
         own = row.arms[backbone].setting
         found.append(
             Rung(
@@ -261,15 +329,13 @@ def _rungs(
     return tuple(found)
 
 
-def _gain(
-    aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName, looks: Sequence[int]
-) -> Gain | None:
+def _gain(aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName) -> Gain | None:
     """Gain between two rungs over the seeds that both have; None without such a seed."""
     ours, theirs = _common(aucs[above], aucs[below])
     if not len(ours):
         return None
     by_seed = tuple(round(float(value), 6) for value in ours - theirs)
-    return Gain(below, sequential_difference(ours, theirs, looks), by_seed)
+    return Gain(below, paired_difference(ours, theirs), by_seed)
 
 
 def _common(ours: pd.Series, theirs: pd.Series) -> tuple[pd.Series, pd.Series]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from preceptor.evaluation.paired_tests import mean_std, t_interval
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.evaluation.sequential import sequential_level
 from preceptor.results.domain import Results
 from preceptor.results.rows import select_arm
 from preceptor.study.config import Publication
@@ -43,9 +42,8 @@ class Reproduction:
         mean, std, n: Mean and standard deviation (n − 1) over the seeds of the study, and their
             number.
         difference: Mean of the study minus the published mean.
-        low, high: 95 % t interval of the difference over the seeds of the study, corrected for the
-            looks if their number is auto. The published mean is taken as exact, since the number of
-            trainings behind it is not known.
+        low, high: 95 % t interval of the difference over the seeds of the study. The published mean
+            is taken as exact, since the number of trainings behind it is not known.
     """
 
     published: Published
@@ -91,7 +89,7 @@ def reproductions(publication: Publication, results: Results) -> Sequence[Reprod
         return []
     whole = results.figures
     whole = whole[(whole["set"] == results.primary) & (whole["source"] == ALL_SOURCES)]
-    rows, level = {row.key: row for row in results.rows}, sequential_level(results.looks)
+    rows = {row.key: row for row in results.rows}
     found = []
     for one in PUBLISHED[publication]:
         row = rows.get(one.key)
@@ -101,6 +99,6 @@ def reproductions(publication: Publication, results: Results) -> Sequence[Reprod
         if not len(aucs):
             continue
         mean, std = mean_std(aucs)
-        low, high = (end - one.mean for end in t_interval(aucs, level))
+        low, high = (end - one.mean for end in t_interval(aucs))
         found.append(Reproduction(one, mean, std, len(aucs), mean - one.mean, low, high))
     return found

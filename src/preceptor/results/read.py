@@ -40,21 +40,27 @@ class StudyTables:
 
 
 def read(folder: str | Path) -> StudyTables:
-    """Tables of a study folder.
+    """Tables of a study folder or an archive.
 
     Args:
-        folder: Study folder with a report.
+        folder: Study folder with a report, or an archive. Of an archive, `results` has the AUC on
+            whole sets only, and `rates` is empty, until `preceptor report` has written them.
 
     Raises:
         InputError: The folder has no results, or a table is damaged.
     """
     folder = Path(folder)
-    if not (folder / "results.csv").is_file():
+    archived = (folder / "record.json").is_file()
+    if not archived and not (folder / "results.csv").is_file():
         raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
     found = {
         name.removesuffix(".csv"): read_table(folder / name, schema)
         for name, schema in CSV_FILES.items()
     }
+    if archived and not (folder / "results.csv").is_file():
+        from preceptor.results.record import archived_aucs
+
+        found["results"] = archived_aucs(folder)
     return StudyTables(**found)
 
 

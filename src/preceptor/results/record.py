@@ -1,0 +1,501 @@
+"""Record of a study: everything that its tables are computed from.
+
+A record is made from the plan of a study folder, or read from an archive. An archive holds arms,
+settings and choices itself, so that it needs neither the images nor the rules of a plan:
+
+    record.json  runs.csv  scores.parquet  table.csv  comparisons.csv  ladder.csv  study.yaml
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from preceptor.data.splits import draw_annotated
+from preceptor.errors import InputError
+from preceptor.evaluation.scores import ALL_SOURCES, set_auc, validation_rows
+from preceptor.evaluation.split_names import kind_or_none
+from preceptor.results.rows import Row, table_rows
+from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.result_folder import SCORES, is_finished, read_scores, write_atomically
+from preceptor.study.budget_runs import mapper_backbone
+from preceptor.study.plan import Plan
+from preceptor.study.selection import Choice, Rule
+from preceptor.study.steps import Arm, Member, Role
+from preceptor.study.teacher import teachers_of
+from preceptor.study.used_weights import trained_again
+from preceptor.training.record import RunRecord, set_metrics
+
+RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
+_ARM = ("role", "backbone", "guidance", "alpha", "teacher")  # columns of runs.csv
+
+
+@dataclass(frozen=True)
+class ChosenSetting:
+    """Choice of the setting of a role, or among Teachers.
+
+    Args:
+        role: Role; teacher for the choice among Teachers.
+        backbone: Backbone; "" for the choice among Teachers.
+        choice: The choice.
+    """
+
+    role: Role
+    backbone: str
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class TeacherPair:
+    """Two Teachers that are compared by their probe Students.
+
+    Args:
+        question: RQ1 (human-guided and data-driven) or saliency (RISE maps and CAMs).
+        a, b: Probe Students; their difference is a − b.
+    """
+
+    question: str
+    a: Arm
+    b: Arm
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Number of annotated images of a budget.
+
+    Args:
+        size: Number of annotated images.
+        minutes: Annotation time, mean over seeds; NaN if a time is unknown.
+    """
+
+    size: int
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Settings and choices of one domain of a study that its tables need.
+
+    Args:
+        domain: Domain, or "".
+        classes: Class names in score order.
+        positive: Positive class, or None.
+        sets: Evaluation sets; the first one is that of the hypothesis tests.
+        students, teachers: Backbones.
+        seeds: Seeds of the study.
+        draws: Whether every seed has its own images.
+        selection: Rule of selection.
+        negatives: Validation set with the missing classes, see `validation_rows`.
+        threshold: Rule of the threshold that is fixed on validation.
+        relevant_difference: Smallest relevant difference in AUC.
+        controls_alpha: own or student.
+        dfr_set: Validation set on which the control dfr trains its last layer, or None.
+        rows: Rows of the main table, whose settings are selected.
+        choices: Choices made so far.
+        pairs: Teachers that are compared.
+        budgets: Numbers of annotated images to compare.
+        budget_mapper: Backbone of the mappers of a budget; None without mappers.
+        budget_teacher: Arm of the Teachers of a budget, without their number of images; None if
+            their maps are given, or before the choice.
+    """
+
+    domain: str
+    classes: tuple[str, ...]
+    positive: str | None
+    sets: tuple[str, ...]
+    students: tuple[str, ...]
+    teachers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    draws: bool
+    selection: Rule
+    negatives: str | None
+    threshold: str
+    relevant_difference: float
+    controls_alpha: str
+    dfr_set: str | None
+    rows: tuple[Row, ...]
+    choices: tuple[ChosenSetting, ...]
+    pairs: tuple[TeacherPair, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    budget_mapper: str | None = None
+    budget_teacher: Arm | None = None
+
+    @property
+    def primary(self) -> str:
+        """Evaluation set of the hypothesis tests."""
+        return self.sets[0]
+
+    @property
+    def validation_sets(self) -> list[str]:
+        """Validation sets."""
+        return [name for name in self.sets if kind_or_none(name) == "val"]
+
+
+@dataclass
+class StudyRecord:
+    """Record of one domain of a study.
+
+    Args:
+        setup: Settings and choices.
+        members: Runs, each with its arm; a run of several arms occurs several times.
+        entries: Entries of finished runs in runs.csv by run id: seconds, images_seen, best_epoch
+            and the metrics at the selected epoch. Other runs have not finished.
+        scores: Function that returns the score tables of the validation sets and of the test sets
+            of a run; None for those that are not there. Tables are shared and must not be changed.
+        due: Runs whose test scores are part of the plan.
+        versions: Versions of the libraries and machines of the trainings, each once.
+    """
+
+    setup: Setup
+    members: Sequence[Member]
+    entries: Mapping[str, Mapping[str, float | None]]
+    scores: Callable[[Member], tuple[pd.DataFrame | None, pd.DataFrame | None]]
+    due: frozenset[str] = frozenset()
+    versions: tuple[Mapping[str, str], ...] = ()
+
+    def validation(self, member: Member) -> pd.DataFrame | None:
+        """Scores of the validation sets; None if the training has not finished."""
+        return self.scores(member)[0]
+
+    def test(self, member: Member) -> pd.DataFrame | None:
+        """Scores of the test sets; None if they have not been computed."""
+        return self.scores(member)[1]
+
+    def members_of(self, arm: Arm) -> Iterator[Member]:
+        """Runs of an arm."""
+        return (member for member in self.members if member.arm == arm)
+
+    def tests_of(self, arm: Arm) -> dict[int, pd.DataFrame]:
+        """Scores of an arm on the test sets by seed; seeds without scores are omitted."""
+        return {
+            member.seed: scores
+            for member in self.members_of(arm)
+            if (scores := self.test(member)) is not None
+        }
+
+    def map_correlations(self, member: Member) -> list[float]:
+        """Correlations of a run's maps with human maps, by validation set."""
+        metrics = {k: v for k, v in self.entries[member.run].items() if v is not None}
+        found = (one.map_correlation for one in set_metrics(metrics).values())
+        return [value for value in found if value is not None]
+
+
+def record_of(plan: Plan) -> StudyRecord:
+    """Record of the finished steps of a plan."""
+    protocol, tables = plan.protocol, _ScoreTables()
+
+    def scores(member: Member) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+        evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
+        tested = tables.read(evaluation, protocol.store)
+        return tables.read(protocol.run_folder(member.run)), tested
+
+    finished = {
+        member.run: RunRecord.read(folder)
+        for member in plan.members
+        if is_finished(folder := protocol.run_folder(member.run))
+    }
+    return StudyRecord(
+        setup_of(plan),
+        list(plan.members),
+        {run: entry_of(record) for run, record in finished.items()},
+        scores,
+        frozenset(one.run for one in plan.members if protocol.evaluation_id(one) in plan.steps),
+        distinct_versions(finished.values()),
+    )
+
+
+def setup_of(plan: Plan) -> Setup:
+    """Settings and choices of a plan that its tables need."""
+    protocol, study = plan.protocol, plan.protocol.study
+    manifest, winner = protocol.workspace.manifest, plan.winner()
+    sets = [protocol.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")]
+    teacher = None
+    if winner is not None and winner.kind != "given":
+        role: Role = "mapper" if winner.kind == "mapper" else "teacher"
+        teacher = Arm(role, winner.name, winner.alpha)
+    return Setup(
+        domain=plan.domain,
+        classes=tuple(manifest.classes),
+        positive=study.positive,
+        sets=tuple(dict.fromkeys(sets)),
+        students=tuple(study.students),
+        teachers=tuple(study.teachers),
+        seeds=study.first_seeds,
+        draws=study.draws,
+        selection=study.selection,
+        negatives=study.validation_negatives,
+        threshold=study.threshold,
+        relevant_difference=study.relevant_difference,
+        controls_alpha=study.controls_alpha,
+        dfr_set=study.dfr_set,
+        rows=tuple(table_rows(plan)),
+        choices=tuple(
+            ChosenSetting(one.role, one.backbone, choice)
+            for one, choice in plan.choices.items()
+            if not one.seeds
+        ),
+        pairs=tuple(_teacher_pairs(plan)),
+        budgets=tuple(Budget(size, annotation_minutes(plan, size)) for size in study.budgets),
+        budget_mapper=mapper_backbone(plan),
+        budget_teacher=teacher,
+    )
+
+
+def _teacher_pairs(plan: Plan) -> Iterator[TeacherPair]:
+    study, teachers = plan.protocol.study, teachers_of(plan.protocol.study)
+    for one, other in product(teachers, teachers):
+        if one.kind == "given" or one.name != other.name:
+            continue
+        if (one.kind, other.kind) == ("human", "data") and one.method == other.method:
+            question = "RQ1"
+        elif one == replace(other, method="rise") and other.method == "cam":
+            question = "saliency"
+        else:
+            continue
+        probe = Arm.of_setting("student", study.probe_backbone, study.probe_setting)
+        ours, theirs = (replace(probe, teacher=str(by)) for by in (one, other))
+        yield TeacherPair(question, ours, theirs)
+
+
+def annotation_minutes(plan: Plan, size: int) -> float:
+    """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
+    study, found = plan.protocol.study, []
+    for seed in study.first_seeds:
+        manifest = plan.protocol.workspaces.of(seed).manifest
+        drawn = draw_annotated(manifest, size, study.annotated_seed + seed)
+        found.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)
+    return float(np.mean(found))
+
+
+def distinct_versions(records: Iterable[RunRecord]) -> tuple[Mapping[str, str], ...]:
+    """Versions of the libraries and machines of several trainings, each once."""
+    found = {json.dumps(one.versions, sort_keys=True): one.versions for one in records}
+    return tuple(found[key] for key in sorted(found))
+
+
+def entry_of(record: RunRecord) -> dict[str, float | None]:
+    """Entries of a training in runs.csv."""
+    kept: dict[str, float | None] = {
+        "seconds": record.seconds,
+        "images_seen": record.images_seen,
+        "best_epoch": record.best_epoch,
+    }
+    names = {"guidance": "guidance_term"}  # the column guidance has the way of guiding
+    metrics = {names.get(key, key): value for key, value in record.metrics.items()}
+    return kept | {key: value for key, value in metrics.items() if key != "epoch"}
+
+
+class _ScoreTables:
+    """Score tables of finished folders, read once.
+
+    All models score the same images: columns that describe the images are stored once for all
+    tables in which they are equal.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[Path, pd.DataFrame | None] = {}
+        self._images: list[pd.DataFrame] = []
+
+    def read(self, folder: Path, store: Path | None = None) -> pd.DataFrame | None:
+        """Score table of a folder; None if it has none, or scores of weights that are gone."""
+        if folder not in self._tables:
+            there = is_finished(folder) and not (store and trained_again(folder, store))
+            self._tables[folder] = self._shared(read_scores(folder)) if there else None
+        return self._tables[folder]
+
+    def _shared(self, table: pd.DataFrame) -> pd.DataFrame:
+        scores = [name for name in map(str, table) if name.startswith("score_")]
+        own = table.drop(columns=scores)
+        for images in self._images:
+            if images.equals(own):
+                return images.assign(**{name: table[name] for name in scores})
+        self._images.append(own.copy())
+        return table
+
+
+def write_archive(
+    records: Sequence[StudyRecord], out: Path, files: Mapping[str, str] | None = None
+) -> None:
+    """Write an archive.
+
+    Args:
+        records: Record of each domain.
+        out: New folder; an empty one may be there.
+        files: Texts of further files by name: the study file and tables.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
+    parts: dict[tuple[str, str], pd.DataFrame] = {}
+    domains: list[dict[str, Any]] = []
+    for record in records:
+        arms = list(dict.fromkeys(member.arm for member in record.members))
+        domains.append(
+            {
+                "setup": asdict(record.setup),
+                "arms": [asdict(arm) for arm in arms],
+                "versions": [dict(one) for one in record.versions],
+            }
+        )
+        for member in record.members:
+            entry = record.entries.get(member.run)
+            row = dict(zip(_ARM, _identity(member.arm), strict=True))
+            row |= {"seed": str(member.seed), "run": member.run, "finished": str(entry is not None)}
+            known = {key: repr(value) for key, value in (entry or {}).items() if value is not None}
+            rows.append({"domain": record.setup.domain} | row | known)
+            for kind, table in zip(("val", "test"), record.scores(member), strict=True):
+                if table is not None and (member.run, kind) not in parts:
+                    parts[member.run, kind] = table.assign(run=member.run)
+    values = {"format": FORMAT, "scores": SCORES, "domains": domains}
+    write_atomically(out / RECORD, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(out / RUNS, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    for name, text in (files or {}).items():
+        write_atomically(out / name, text)
+    with replacing(out / SCORES) as partial:
+        _write_scores([parts[key] for key in sorted(parts, key=lambda key: key[0])], partial)
+
+
+def _write_scores(parts: Sequence[pd.DataFrame], file: Path) -> None:
+    """Score tables as one Parquet file whose repeated columns take hardly any room."""
+    table = pd.concat(parts, ignore_index=True)
+    scores = [name for name in map(str, table) if name.startswith("score_")]
+    texts = ["run", *(name for name in map(str, table) if name not in (*scores, "run"))]
+    columns = {name: pa.array(table[name].astype(str)).dictionary_encode() for name in texts}
+    columns |= {name: pa.array(table[name].to_numpy()) for name in scores}
+    pq.write_table(
+        pa.table(columns),
+        file,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=texts,
+        use_byte_stream_split=scores,
+        row_group_size=max(1, len(table)),
+    )
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder is an archive of a study."""
+    return (folder / RECORD).is_file()
+
+
+def read_archive(folder: Path) -> list[StudyRecord]:
+    """Records of an archive, one for each domain.
+
+    Raises:
+        InputError: The folder is no archive, or one of its files is missing or damaged.
+    """
+    try:
+        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        runs = pd.read_csv(folder / RUNS, dtype=str, keep_default_na=False).to_dict("records")
+        scores = _archived_scores(folder / values["scores"])
+        return [_archived(one, runs, scores) for one in values["domains"]]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, ValidationError) as error:
+        raise InputError(f"{folder}: no archive of a study, or a damaged one: {error}") from error
+
+
+def _archived(
+    values: Mapping[str, Any],
+    runs: Sequence[Mapping[Any, str]],
+    scores: Callable[[Member], tuple[pd.DataFrame | None, pd.DataFrame | None]],
+) -> StudyRecord:
+    setup = TypeAdapter(Setup).validate_python(values["setup"])
+    listed = TypeAdapter(tuple[Arm, ...]).validate_python(values["arms"])
+    arms = {_identity(arm): arm for arm in listed}
+    members, entries = [], {}
+    inside = {*_ARM, "domain", "seed", "run", "finished"}
+    for row in runs:
+        if row["domain"] != setup.domain:
+            continue
+        arm = arms[tuple(row[name] for name in _ARM)]
+        members.append(Member(arm, int(row["seed"]), row["run"], Path()))
+        if row["finished"] == "True":
+            entries[row["run"]] = {
+                name: float(value) for name, value in row.items() if name not in inside and value
+            }
+    return StudyRecord(setup, members, entries, scores, versions=tuple(values["versions"]))
+
+
+def _archived_scores(
+    file: Path,
+) -> Callable[[Member], tuple[pd.DataFrame | None, pd.DataFrame | None]]:
+    table = pq.read_table(file)
+    runs = table["run"].to_numpy(zero_copy_only=False)
+    starts = np.flatnonzero(np.r_[True, runs[1:] != runs[:-1]])
+    ends = np.r_[starts[1:], len(runs)]
+    spans = {runs[start]: (start, end) for start, end in zip(starts, ends, strict=True)}
+    read: dict[str, tuple[pd.DataFrame | None, pd.DataFrame | None]] = {}
+
+    def scores(member: Member) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+        if member.run not in spans:
+            return None, None
+        if member.run not in read:
+            start, end = spans[member.run]
+            part = table.slice(start, end - start).drop_columns("run")
+            plain = {
+                name: part[name] if name.startswith("score_") else part[name].cast(pa.string())
+                for name in part.column_names
+            }
+            frame = pa.table(plain).to_pandas()
+            kinds = np.array([kind_or_none(name) for name in frame["split"]])
+            val, test = (frame[kinds == kind].reset_index(drop=True) for kind in ("val", "test"))
+            read[member.run] = val if len(val) else None, test if len(test) else None
+        return read[member.run]
+
+    return scores
+
+
+def _identity(arm: Arm) -> tuple[str, ...]:
+    """Cells of an arm in runs.csv, which are different for different arms."""
+    return arm.label, arm.backbone, arm.guidance, f"{arm.alpha:g}", arm.teacher
+
+
+def archived_aucs(folder: Path) -> pd.DataFrame:
+    """AUC of every run of an archive on every evaluation set as a whole.
+
+    Returns:
+        Columns role, backbone, guidance, alpha, teacher, seed, run, set, source (empty), auc.
+
+    Raises:
+        InputError: As `read_archive`.
+    """
+    rows = []
+    for record in read_archive(folder):
+        setup, known = record.setup, dict[str, dict[str, float]]()
+        for member in record.members:
+            if member.run not in known:
+                known[member.run] = {
+                    str(name): set_auc(
+                        validation_rows(table, str(name), setup.classes, negatives),
+                        setup.classes,
+                        setup.positive,
+                    )
+                    for table, negatives in zip(
+                        record.scores(member), (setup.negatives, None), strict=True
+                    )
+                    if table is not None
+                    for name in table["split"].unique()
+                }
+            arm = member.arm
+            identity = {
+                "role": arm.label,
+                "backbone": arm.backbone,
+                "guidance": arm.guidance,
+                "alpha": arm.alpha,
+                "teacher": arm.teacher,
+                "seed": member.seed,
+                "run": member.run,
+            }
+            rows += [
+                identity | {"set": name, "source": ALL_SOURCES, "auc": value}
+                for name, value in known[member.run].items()
+            ]
+    return pd.DataFrame(rows)

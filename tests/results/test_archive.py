@@ -1,0 +1,97 @@
+"""An archive has scores, choices and tables, and the tables are made from it without the images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from preceptor.config.yaml_file import load_config, parse_config
+from preceptor.errors import InputError
+from preceptor.results.domain import archive_study, csv_files, gather_study, study_results
+from preceptor.results.record import read_archive
+from preceptor.study.config import StudyConfig
+from preceptor.study_folder import reopen
+from tests.commands import here
+from tests.datasets import SQUARES_STUDY, squares
+from tests.studies import run_serially
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished study of two seeds."""
+    folder = tmp_path_factory.mktemp("archive")
+    squares(folder / "data")
+    values = SQUARES_STUDY | {
+        "manifest": str(folder / "data" / "manifest.csv"),
+        "seeds": [0, 1],
+        "budget": [4, 8],
+        "ceiling": False,
+        "controls": ["shuffled"],
+        "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
+    }
+    result = run_serially(parse_config(values, StudyConfig), folder / "study")
+    assert not result.failed
+    return folder / "study"
+
+
+@pytest.fixture(scope="module")
+def archive(study: Path) -> Path:
+    """Archive of the study."""
+    folder = study.parent / "archive"
+    assert archive_study(reopen(study), study, folder) > 8
+    return folder
+
+
+def test_an_archive_gives_the_same_tables_without_the_images(
+    study: Path, archive: Path, tmp_path: Path
+) -> None:
+    expected = csv_files(gather_study(reopen(study)))
+    shutil.copytree(archive, tmp_path / "copy")
+    moved = study.parent / "data"
+    moved.rename(tmp_path / "elsewhere")
+    try:
+        assert csv_files(study_results(read_archive(archive))) == expected
+    finally:
+        (tmp_path / "elsewhere").rename(moved)
+    assert set(expected) >= {"results.csv", "rates.csv", "runs.csv", "budget.csv", "ladder.csv"}
+
+
+def test_an_archive_is_small_and_names_no_image_folder(study: Path, archive: Path) -> None:
+    names = {file.name for file in archive.rglob("*")}
+    assert names == {
+        "record.json", "runs.csv", "scores.parquet", "study.yaml", "table.csv", "comparisons.csv",
+        "ladder.csv", "budget.csv",
+    }  # fmt: skip
+    scores = pd.read_parquet(archive / "scores.parquet")
+    assert set(scores["run"]) == set(pd.read_csv(archive / "runs.csv")["run"])
+    file = archive / "study.yaml"
+    assert set(yaml.safe_load(file.read_text())) < set(
+        yaml.safe_load((study / "study.yaml").read_text())
+    )
+    assert load_config(file, StudyConfig) == load_config(study / "study.yaml", StudyConfig)
+
+
+def test_the_report_of_an_archive_is_its_tables(study: Path, archive: Path, tmp_path: Path) -> None:
+    shutil.copytree(archive, tmp_path / "copy")
+    (tmp_path / "copy" / "comparisons.csv").unlink()
+    done = here("report", tmp_path / "copy")
+    assert done.code == 0, done.err
+    for name in ("results.csv", "comparisons.csv", "table.csv"):
+        assert (tmp_path / "copy" / name).read_bytes() == (study / name).read_bytes(), name
+
+
+def test_a_damaged_archive_and_a_folder_that_is_there_are_refused(
+    study: Path, archive: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="exists already"):
+        archive_study(reopen(study), study, archive)
+    with pytest.raises(InputError, match="there is no folder"):
+        archive_study(reopen(study), study, tmp_path / "no" / "archive")
+    shutil.copytree(archive, tmp_path / "copy")
+    (tmp_path / "copy" / "record.json").write_text("{}")
+    with pytest.raises(InputError, match="no archive of a study, or a damaged one"):
+        read_archive(tmp_path / "copy")
