@@ -21,7 +21,6 @@ from budget_tables import BUDGETS, budget_figure, budget_table
 from difference import Difference
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 from image_intervals import image_intervals
-from order_tables import FIGURES, ORDERS, order_figure, order_table
 from places_table import places
 from predictor_table import predictor_table
 from record_table import record_table
@@ -43,7 +42,6 @@ PAGES = (
     "docs/evidence.md",
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
-    "docs/label.md",
 )
 
 
@@ -300,7 +298,6 @@ def with_tables(page: str, rows: Sequence[Row]) -> str:
         "steps": steps_table(),
     }
     others |= {one.folder: budget_table(one) for one in BUDGETS}
-    others |= {f"order_{one.file}": order_table(one) for one in ORDERS}
     return BLOCK.sub(
         lambda found: f"{found[1]}\n{others.get(found[2]) or BLOCKS[found[2]](rows)}\n\n{found[3]}",
         page,
@@ -316,8 +313,6 @@ def main() -> None:
     FIGURE.write_text(figure(rows), encoding="utf-8")
     for budget in BUDGETS:
         (FIGURE.parent / budget.figure).write_text(budget_figure(budget), encoding="utf-8")
-    for file in FIGURES:
-        (FIGURE.parent / file).write_text(order_figure(file), encoding="utf-8")
 
 
 if __name__ == "__main__":

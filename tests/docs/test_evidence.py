@@ -15,7 +15,6 @@ gallery = docs_module("gallery_pages")
 docs_module("difference")
 docs_module("agreement")
 budgets = docs_module("budget_tables")
-orders = docs_module("order_tables")
 docs_module("record_table")
 docs_module("places_table")
 docs_module("image_intervals")
@@ -49,12 +48,6 @@ def test_the_figure_is_that_of_the_archives() -> None:
 def test_the_figure_of_a_budget_is_that_of_its_archive(one: Any) -> None:
     file = evidence.FIGURE.parent / one.figure
     assert file.read_text(encoding="utf-8") == budgets.budget_figure(one)
-
-
-@pytest.mark.parametrize("file", orders.FIGURES)
-def test_the_figure_of_an_order_is_that_of_its_archive(file: str) -> None:
-    text = (evidence.FIGURE.parent / file).read_text(encoding="utf-8")
-    assert text == orders.order_figure(file)
 
 
 @pytest.mark.parametrize("one", budgets.BUDGETS, ids=lambda one: one.folder)

@@ -16,8 +16,9 @@ from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError
 from preceptor.report.budget_figure import budget_plot
 from preceptor.report.questions import answers
-from preceptor.results.budgets import Enough, annotation_minutes, budget_steps, enough
+from preceptor.results.budgets import Enough, budget_steps, enough
 from preceptor.results.domain import Results, gather_study
+from preceptor.results.record import annotation_minutes
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.setting import Setting

@@ -29,7 +29,6 @@ from preceptor.results.ladder import (
 from preceptor.results.schema import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
 from preceptor.study.plan import Plan
-from preceptor.study.seeds import AutoSeeds, SeedLooks
 from preceptor.study.steps import Arm, Member
 from tests.studies import scored_study
 
@@ -247,10 +246,12 @@ def test_a_seed_that_a_rung_lacks_is_left_out_of_its_gains_alone(
     ],
 )
 def test_a_rung_without_runs_is_absent(
-    plan: Plan, whole: Results, gone: tuple[str, ...], names: list[str]
+    whole: Results, gone: tuple[str, ...], names: list[str]
 ) -> None:
-    rows = [row for row in whole.rows if row.key not in gone]
-    ladder = ladders(plan, rows, whole.figures, whole.files, whole.runs, whole.comparisons)[0]
+    assert whole.record is not None
+    rows = tuple(row for row in whole.rows if row.key not in gone)
+    record = replace(whole.record, setup=replace(whole.record.setup, rows=rows))
+    ladder = ladders(record, whole.figures, whole.runs, whole.comparisons)[0]
     assert [rung.name for rung in ladder.rungs] == names
     assert (ladder.any_map is None) == ("any" not in names)
     assert (ladder.place is None) == ("any" not in names)
@@ -260,35 +261,13 @@ def test_a_rung_without_runs_is_absent(
     assert teacher.gain.below == names[names.index("teacher") - 1]
 
 
-def test_a_number_of_seeds_that_is_auto_is_corrected_for(plan: Plan, whole: Results) -> None:
-    """Gains have the seeds of the last look, and any map is selected with those of the first."""
-    auto = AutoSeeds(auto=SeedLooks(looks=(2, 3)))
-    study = plan.protocol.study.model_copy(update={"seeds": auto})
-    looked = replace(plan, protocol=replace(plan.protocol, study=study))
-    looked.members = {member: None for member in plan.members if member.seed < 2}
-    ladder = ladders(looked, whole.rows, whole.figures, whole.files, whole.runs, whole.comparisons)[
-        0
-    ]
-    fixed = whole.ladders[0]
-    assert ladder.any_map is not None
-    assert ladder.any_map.among == ANY_MAP
-    for rung, plain in zip(ladder.rungs, fixed.rungs, strict=True):
-        assert (rung.n, rung.mean) == (plain.n, plain.mean)
-        assert rung.high - rung.low > plain.high - plain.low
-    place, plain_place = ladder.place, fixed.place
-    assert place is not None
-    assert plain_place is not None
-    assert place.mean == plain_place.mean
-    assert place.high - place.low > plain_place.high - plain_place.low
-    assert place.p >= plain_place.p
-
-
-def test_agreement_is_the_mean_over_validation_sets_and_seeds(plan: Plan, whole: Results) -> None:
+def test_agreement_is_the_mean_over_validation_sets_and_seeds(whole: Results) -> None:
     runs = whole.runs.copy()
     place = np.arange(len(runs))
     runs["val_map_correlation"] = place / 100
     runs["val-other_map_correlation"] = np.where(place % 2, np.nan, -place / 50)
-    for ladder in ladders(plan, whole.rows, whole.figures, whole.files, runs, whole.comparisons):
+    assert whole.record is not None
+    for ladder in ladders(whole.record, whole.figures, runs, whole.comparisons):
         for rung in ladder.rungs:
             own = (runs["role"] == rung.key) & (runs["alpha"] == rung.setting.alpha)
             of_seeds = [

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import get_args
 
 import pandas as pd
 import pytest
 from scipy import stats
 
-from preceptor.evaluation.paired_tests import t_interval
-from preceptor.evaluation.sequential import sequential_level
 from preceptor.report.blocks import TableBlock, Text
 from preceptor.report.published_blocks import published_blocks
 from preceptor.results.domain import Results
@@ -56,16 +53,6 @@ def test_the_difference_has_the_interval_of_the_seeds() -> None:
         pytest.approx(found.difference - half),
         pytest.approx(found.difference + half),
     )
-
-
-def test_the_interval_is_corrected_for_the_looks() -> None:
-    aucs, looks = [0.60, 0.65, 0.70], (3, 5, 8)
-    given = replace(results({"resnet50": aucs}), looks=looks)
-    (found,) = reproductions(PAPER, given)
-    low, high = t_interval(aucs, sequential_level(looks))
-    assert (found.low, found.high) == (pytest.approx(low - 0.555), pytest.approx(high - 0.555))
-    (fixed,) = reproductions(PAPER, replace(given, looks=()))
-    assert found.low < fixed.low < fixed.high < found.high
 
 
 def test_the_table_of_the_page() -> None:
