@@ -1,318 +1,664 @@
-"""Tables of results in the documentation, written from the archives in benchmarks/evidence.
+"""Tables and figures of results in the documentation, made from the archives in benchmarks/evidence.
 
     python docs/evidence_tables.py
 
-Writes the blocks between `<!-- evidence: NAME -->` and `<!-- end -->` of all pages again, and their
-figures. A test compares both with the archives.
+Writes the blocks between `<!-- evidence: NAME -->` and `<!-- end -->` of all pages again, and the
+figures. A test compares the blocks with the archives.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from agreement import mean_agreement
-from budget_tables import BUDGETS, budget_figure, budget_table
-from difference import Difference
-from gallery_pages import EVIDENCE, STUDIES, Shown, table
-from image_intervals import image_intervals
-from places_table import places
-from predictor_table import predictor_table
-from record_table import record_table
-from steps_table import steps_table
+from numpy.typing import NDArray
+from scipy import optimize, stats
 
-from preceptor.report.export import standalone
-from preceptor.report.figures import Difference as Mark
-from preceptor.report.figures import differences
-from preceptor.report.sentences import LEVEL
+from preceptor.evaluation.paired_tests import paired_difference
+from preceptor.evaluation.scores import positive_log_odds
+from preceptor.evaluation.share_of_the_way import share_of_draws
+from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results import StudyTables, read
-from preceptor.results.ladder import ANY_MAP
-from preceptor.runtime.formatting import DASH, number, p_value
+from preceptor.results.ladder import ANY_MAP, map_agreement
+from preceptor.results.record import read_archive
+from preceptor.runtime.formatting import DASH, interval, number, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = ROOT / "benchmarks" / "evidence"
+IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FIGURE = ROOT / "docs" / "images" / "evidence.svg"
 PAGES = (
     "README.md",
     "docs/evidence.md",
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
 )
+LEVEL = 0.05
+"""A difference is shown if its 95 % interval excludes 0 and its exact p is at most this."""
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Row:
-    """Student of a study beside its baselines, the best of any map, and all human maps.
+class Study:
+    """Study with an archive.
 
     Args:
-        study: Study.
-        repeats: Number of draws or seeds.
-        student, baseline1, baseline2, any_map, ceiling: Mean AUC on the primary set.
-        gain: Student minus the better of the two baselines.
-        place: Teacher's maps minus the best of any map, selected on validation; shown only if
-            `strongest` is as well.
-        strongest: Student minus the control of any map that has the highest AUC on the primary set;
-            shown if the intervals of the differences from all of these controls are above 0. p is
-            the largest of all, an intersection–union test.
-        shuffled, centre: Mean AUC of these controls.
-        mapper, mapper_all: Mean AUC of the mapper as a detector, trained on the annotated images
-            and on all human maps; NaN if the study has none.
-        unguided, guided: Mean correlation with human maps of validation images of the maps of
-            Baseline 2, and of the ceiling; NaN if the archive has no records of runs.
+        folder: Folder in benchmarks/evidence.
+        title: Name of the data; ¹ = with a planted shortcut.
+        primary: Evaluation set of the tests.
+        seed: What a seed is.
+        marks: Annotated training images.
+        places: Row of its marks in other/marks.csv.
+        frozen: Commit in which the study file was frozen.
     """
 
-    study: Shown
-    repeats: int
-    student: float
-    baseline1: float
-    baseline2: float
-    any_map: float
-    ceiling: float
-    gain: Difference
-    place: Difference
-    strongest: Difference
-    shuffled: float
-    centre: float
-    mapper: float
-    mapper_all: float
-    unguided: float
-    guided: float
+    folder: str
+    title: str
+    primary: str
+    seed: str
+    marks: str
+    places: str
+    frozen: str
+
+
+SPOTS, MRI = "small forged regions", "brain MRI"
+STUDIES = (
+    Study("spots_evidence", "Small forged regions ¹", "test-seen", "draw", "60 of 6,000", SPOTS,
+          "1920acf"),
+    Study("spots_densenet", "Small forged regions ¹, DenseNet", "test-seen", "draw", "60 of 6,000",
+          SPOTS, "6623e334"),
+    Study("brain_mri_planted", "Brain MRI with a stamp ¹", "test-unseen", "seed", "12 %",
+          "brain MRI with a planted stamp", "84396a6"),
+    Study("circuit_boards", "Circuit boards", "test-unseen", "seed", "120 of 1,245",
+          "circuit boards", "d7e1103"),
+    Study("forged_evidence", "Forged photographs ¹", "test-seen", "draw", "100 of 1,500",
+          "forged photographs", "65c298f2"),
+    Study("road_cracks", "Road cracks", "test-unseen", "seed", "12 %", "road cracks", "c092e15"),
+    Study("magnetic_tile", "Magnetic tiles", "test-unseen", "seed", "120 of 688",
+          "magnetic tiles", "98d03e6"),
+    Study("brain_mri", "Brain MRI of other hospitals", "test-unseen", "seed", "12 %", MRI,
+          "a99feb68"),
+    Study("brain_mri_imagenet", "Brain MRI, ImageNet weights", "test-unseen", "seed", "12 %", MRI,
+          "653319a4"),
+)  # fmt: skip
+BUDGETS = {"brain_mri_budget": "test-unseen", "spots_budget": "test-seen"}
+"""Primary set of the studies of the number of annotated images."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference of AUCs with its 95 % interval and its exact p."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
 
     @property
-    def data(self) -> str:
-        """Name of the data with the number of repeats."""
-        return f"{self.study.title}, {self.repeats} {self.study.seed}s"
+    def shown(self) -> bool:
+        """Whether the difference is shown to be above 0."""
+        return bool(self.low > 0 and self.p <= LEVEL)
 
     @property
-    def strongest_auc(self) -> float:
-        """Mean AUC of the strongest control."""
-        return self.student - self.strongest.mean
+    def text(self) -> str:
+        """Mean and interval; bold if it is shown to be above 0."""
+        text = f"{number(self.mean, sign=True)} ({interval(self.low, self.high)})"
+        return f"**{text}**" if self.shown else text
 
     @property
-    def student_text(self) -> str:
-        """AUC of the Student; bold if a gain over both baselines is shown."""
-        return f"**{number(self.student)}**" if _shown(self.gain) else number(self.student)
+    def with_p(self) -> str:
+        """Mean, interval and p."""
+        return f"{self.text}, p\u00a0{p_value(self.p)}"
 
 
-def row_of(study: Shown) -> Row:
-    """Row of a study."""
-    tables = read(EVIDENCE / study.folder)
-    whole = tables.table
-    means = whole[(whole["set"] == study.primary) & (whole["source"] == "")].set_index("key")
-    family = tables.comparisons[tables.comparisons["question"] == "RQ2"]
-    gain = _difference(family.nsmallest(1, "mean"), "p_holm")
-    gain = replace(gain, shown=gain.low > 0 and gain.p <= LEVEL)
-    strongest = _strongest(tables)
-    rungs = tables.ladder[tables.ladder["set"] == study.primary].set_index("rung")
-    found: Any = rungs.loc["teacher"]
-    place = Difference(
-        found["gain"], found["gain_low"], found["gain_high"], found["p"],
-        shown=found["gain_low"] > 0 and strongest.shown,
-    )  # fmt: skip
-    return Row(
-        study=study,
-        repeats=int(means["n"].max()),
-        student=float(means.loc["student", "mean"]),
-        baseline1=float(means.loc["baseline1", "mean"]),
-        baseline2=float(means.loc["baseline2", "mean"]),
-        any_map=float(rungs.loc["any", "mean"]),
-        ceiling=float(means.loc["ceiling", "mean"]),
-        gain=gain,
-        place=place,
-        strongest=strongest,
-        shuffled=float(means.loc["shuffled", "mean"]),
-        centre=float(means.loc["centre", "mean"]),
-        mapper=float(means["mean"].get("mapper", math.nan)),
-        mapper_all=float(means["mean"].get("mapper_all", math.nan)),
-        unguided=mean_agreement(tables, "baseline2", float(means.loc["baseline2", "alpha"])),
-        guided=mean_agreement(tables, "ceiling", float(means.loc["ceiling", "alpha"])),
-    )
+def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
+    """Difference over the seeds of both sides."""
+    seeds = sorted(set(a) & set(b))
+    found = paired_difference([a[one] for one in seeds], [b[one] for one in seeds])
+    return Difference(found.mean, found.low, found.high, found.p)
 
 
-def _strongest(tables: StudyTables) -> Difference:
-    """Smallest difference of the Student from a control whose maps do not know the place."""
-    controls = tables.comparisons[tables.comparisons["question"] == "control"]
-    controls = controls[controls["key_b"].isin(ANY_MAP)]
-    found = _difference(controls.nsmallest(1, "mean"), "p")
-    return replace(found, p=float(controls["p"].max()), shown=bool((controls["low"] > 0).all()))
+@cache
+def tables(folder: str) -> StudyTables:
+    """Tables of an archive."""
+    return read(EVIDENCE / folder)
 
 
-def _difference(row: pd.DataFrame, p: str) -> Difference:
-    (found,) = row.to_dict("records")
-    return Difference(found["mean"], found["low"], found["high"], found[p])
+def compared(folder: str, key: str, p: str = "p") -> Difference:
+    """Student minus another row of a study."""
+    rows = tables(folder).comparisons
+    (row,) = rows[(rows["key_a"] == "student") & (rows["key_b"] == key) & (rows["question"] != "RQ3")].to_dict("records")  # fmt: skip  # noqa: E501
+    return Difference(row["mean"], row["low"], row["high"], row[p])
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """Two tables: the mean AUC of each row of the studies, and the two differences."""
-    header = [
-        "data", "annotated", "Baseline 1", "Baseline 2", "any map", "Student", "all human maps",
-        "mapper: annotated; all maps",
-    ]  # fmt: skip
-    means = table(
-        header,
-        [
+def better_baseline(folder: str) -> Difference:
+    """Student minus the baseline that it is less above, with Holm's correction for the two."""
+    found = [compared(folder, key, "p_holm") for key in ("baseline1", "baseline2")]
+    return min(found, key=lambda one: one.mean)
+
+
+def controls_of(folder: str) -> dict[str, Difference]:
+    """Student minus each control whose maps do not know the place."""
+    keys = set(tables(folder).comparisons["key_b"])
+    return {key: compared(folder, key) for key in ANY_MAP if key in keys}
+
+
+def strongest(folder: str) -> Difference:
+    """Smallest of these differences, with the largest p; shown only if all of them are."""
+    found = controls_of(folder).values()
+    least = min(found, key=lambda one: one.mean)
+    low = least.low if all(one.low > 0 for one in found) else min(least.low, 0.0)
+    return Difference(least.mean, low, least.high, max(one.p for one in found))
+
+
+def mean_auc(study: Study, key: str, folder: str | None = None) -> float:
+    """Mean AUC of a row on the primary set; NaN if the study lacks the row."""
+    rows = tables(folder or study.folder).table
+    found = rows[(rows["key"] == key) & (rows["set"] == study.primary) & (rows["source"] == "")][
+        "mean"
+    ]
+    return float(found.iloc[0]) if len(found) else math.nan
+
+
+def repeats(study: Study) -> str:
+    """Title with the number of draws or seeds."""
+    count = int(tables(study.folder).table["n"].max())
+    return f"{study.title}, {count} {study.seed}s"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def readme() -> str:
+    """Rows of every study, as a newcomer names them."""
+    rows = []
+    for study in STUDIES:
+        auc = partial(mean_auc, study)
+        above = "ᵃ" if compared(study.folder, "baseline2", "p_holm").shown else ""
+        placed = "ᵇ" if strongest(study.folder).shown else ""
+        notes = " ".join(filter(None, (above, placed)))
+        wrong = max(auc(key) for key in controls_of(study.folder))
+        student = f"{number(auc('student'))} {notes}".strip()
+        rows.append(
             [
-                one.data, one.study.marks, number(one.baseline1), number(one.baseline2),
-                number(one.any_map), one.student_text, number(one.ceiling),
-                f"{number(one.mapper)}; {number(one.mapper_all)}" if one.mapper > 0 else DASH,
+                study.title, study.marks, number(auc("baseline2")), number(auc("baseline1")),
+                student, number(wrong),
             ]
-            for one in rows
-        ],
-    )  # fmt: skip
+        )  # fmt: skip
     header = [
-        "data", "Student minus the better baseline", "Student minus any map",
-        "Student minus the strongest control",
+        "data", "images marked or examined", "no marks", "marked images alone", "Student",
+        "best wrong-place maps",
     ]  # fmt: skip
-    gains = table(
-        header,
-        [
+    return table(header, rows)
+
+
+def summary() -> str:
+    """Two tables: the mean AUC of each row, and the differences of the Student."""
+    keys = {
+        "baseline1": "Baseline 1", "baseline2": "Baseline 2", "student": "Student",
+        "ceiling": "ceiling", "mapper": "mapper", "mapper_all": "mapper, all maps",
+    }  # fmt: skip
+    means, gains = [], []
+    for study in STUDIES:
+        found = {key: mean_auc(study, key) for key in keys}
+        found["any"] = max(mean_auc(study, key) for key in controls_of(study.folder))
+        order = ("baseline1", "baseline2", "any", "student", "ceiling", "mapper", "mapper_all")
+        cells = [number(found[key]) if found[key] > 0 else DASH for key in order]
+        means.append([repeats(study), study.marks, *cells])
+        gains.append(
             [
-                one.data,
-                f"{one.gain.text}, p\u00a0{p_value(one.gain.p)}",
-                f"{one.place.text}, p\u00a0{p_value(one.place.p)}",
-                f"{one.strongest.text}, p\u00a0{p_value(one.strongest.p)}",
+                repeats(study),
+                compared(study.folder, "baseline1", "p_holm").with_p,
+                compared(study.folder, "baseline2", "p_holm").with_p,
+                strongest(study.folder).with_p,
             ]
-            for one in rows
-        ],
+        )
+    first = table(
+        [
+            "data",
+            "annotated",
+            "Baseline 1",
+            "Baseline 2",
+            "strongest control",
+            *list(keys.values())[2:],
+        ],  # fmt: skip  # noqa: E501
+        means,
     )
-    return f"{means}\n\n{gains}"
+    second = table(["Student minus", "Baseline 1", "Baseline 2", "strongest control"], gains)
+    return f"{first}\n\n{second}"
 
 
-def _shown(one: Difference) -> bool:
-    return bool(one.shown) and one.p < 0.05
-
-
-def gains(rows: Sequence[Row]) -> str:
+def gains() -> str:
     """Student minus the better baseline."""
     return table(
-        ["data", "annotated", "better baseline", "Student", "gain", "all human maps"],
+        ["data", "annotated", "Baseline 1", "Baseline 2", "Student", "minus the better baseline"],
         [
             [
-                one.data, one.study.marks, number(max(one.baseline1, one.baseline2)),
-                number(one.student), one.gain.text, number(one.ceiling),
+                repeats(study), study.marks, number(mean_auc(study, "baseline1")),
+                number(mean_auc(study, "baseline2")), number(mean_auc(study, "student")),
+                better_baseline(study.folder).text,
             ]
-            for one in rows
+            for study in STUDIES
         ],
     )  # fmt: skip
 
 
-def controls(rows: Sequence[Row]) -> str:
+def controls() -> str:
     """Controls beside the Student."""
+    keys = ("baseline2", "shuffled", "shuffled_human", "centre", "pca", "student", "ceiling")
+    rows = []
+    for study in STUDIES:
+        found = [mean_auc(study, key) for key in keys]
+        cells = [number(value) if value > 0 else DASH for value in found]
+        rows.append([repeats(study), *cells, strongest(study.folder).text])
     header = [
-        "data", "no maps", "shuffled", "centred", "strongest control", "Student",
-        "all human maps", "Student minus the strongest control",
+        "data", "no maps", "shuffled", "human maps, shuffled", "centred", "principal components",
+        "Student", "ceiling", "Student minus the strongest control",
     ]  # fmt: skip
-    return table(
-        header,
-        [
+    return table(header, rows)
+
+
+def _agreement(study: Study, key: str) -> float:
+    """Mean correlation of a row's maps with human maps, over validation sets and seeds."""
+    rows, runs = tables(study.folder).table, tables(study.folder).runs
+    alpha = float(rows[rows["key"] == key]["alpha"].iloc[0])
+    own = runs[(runs["role"] == key) & (runs["alpha"] == alpha)]
+    sets = [one for one in tables(study.folder).results["set"].unique() if kind_or_none(one) == "val"]  # fmt: skip  # noqa: E501
+    return float(map_agreement(own, sets).mean())
+
+
+def marks() -> str:
+    """Marks of each study, agreement of maps, and what the place of the maps is worth."""
+    known = pd.read_csv(EVIDENCE / "other" / "marks.csv").set_index("data")
+    rows = []
+    for study in STUDIES:
+        area, overlap = (float(known.loc[study.places, name]) for name in ("area", "overlap"))
+        rows.append(
             [
-                one.data, number(one.baseline2), number(one.shuffled), number(one.centre),
-                number(one.strongest_auc), number(one.student), number(one.ceiling),
-                one.strongest.text,
+                study.title, _percent(area), _percent(overlap),
+                number(_agreement(study, "baseline2"), 2), number(_agreement(study, "ceiling"), 2),
+                strongest(study.folder).text,
             ]
-            for one in rows
-        ],
-    )  # fmt: skip
-
-
-def readme(rows: Sequence[Row]) -> str:
-    """Student, baselines, controls and ceiling of the studies with at least three repeats."""
+        )  # fmt: skip
     header = [
-        "data", "Baseline 1", "Baseline 2", "strongest control", "Student", "ceiling",
-        "Student minus the better baseline", "Student minus the strongest control",
+        "data", "area of a mark (median)", "covered by the mark of another image",
+        "no maps: r", "all human maps: r", "Student minus the strongest control",
     ]  # fmt: skip
-    return table(
-        header,
-        [
-            [
-                one.data, number(one.baseline1), number(one.baseline2),
-                number(one.strongest_auc), one.student_text, number(one.ceiling), one.gain.text,
-                one.strongest.text,
+    return table(header, rows)
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, 0 if share >= 0.1 else 1)} %"
+
+
+def by_seed(folder: str, key: str) -> Floats:
+    """Student minus another row, by seed."""
+    rows = tables(folder).comparisons
+    (found,) = rows[(rows["key_b"] == key) & (rows["question"] == "RQ2")]["difference_by_seed"]
+    return np.array(found, np.float64)
+
+
+def pooled_difference(strata: Sequence[Floats]) -> Difference:
+    """Random-effects mean over studies (Paule and Mandel) with the interval of Hartung and Knapp.
+
+    p is that of sign flips within the studies, for the mean of their means: it is about these
+    studies, while the interval is about others like them.
+    """
+    y, v = (np.array([f(one) for one in strata]) for f in (np.mean, lambda d: d.var(ddof=1) / len(d)))  # fmt: skip  # noqa: E501
+    free = len(y) - 1
+
+    def around(tau: float) -> float:
+        w = 1 / (v + tau)
+        return float((w * (y - (w * y).sum() / w.sum()) ** 2).sum()) - free
+
+    tau = 0.0 if around(0.0) <= 0 else float(optimize.brentq(around, 0.0, 1.0))
+    w = 1 / (v + tau)
+    mean = float((w * y).sum() / w.sum())
+    spread = math.sqrt(float((w * (y - mean) ** 2).sum()) / free / float(w.sum()))
+    half = float(stats.t.ppf(0.975, free)) * spread
+    return Difference(mean, mean - half, mean + half, sign_flips(strata))
+
+
+def sign_flips(strata: Sequence[Floats], drawn: int = 400_000) -> float:
+    """p of the mean of the strata's means, with signs flipped seed by seed.
+
+    Exact for up to 2¹⁶ patterns; otherwise of random ones, counting the observed pattern.
+    """
+    observed = abs(sum(float(one.mean()) for one in strata)) - 1e-12
+    if sum(map(len, strata)) <= 16:
+        totals = np.zeros(1)
+        for one in strata:
+            signs = np.array(list(product((-1.0, 1.0), repeat=len(one))))
+            totals = (totals[:, None] + signs @ one / len(one)).ravel()
+        return float((np.abs(totals) >= observed).mean())
+    generator, totals = np.random.default_rng(0), np.zeros(drawn)
+    for one in strata:
+        totals += (generator.integers(0, 2, (drawn, len(one))) * 2.0 - 1) @ one / len(one)
+    return float(((np.abs(totals) >= observed).sum() + 1) / (drawn + 1))
+
+
+def pooled() -> str:
+    """What a Student is worth over the nine studies."""
+    folders = [study.folder for study in STUDIES]
+    better = [
+        min((by_seed(one, key) for key in ("baseline1", "baseline2")), key=lambda d: d.mean())
+        for one in folders
+    ]
+    rows = {
+        "Baseline 1": [by_seed(one, "baseline1") for one in folders],
+        "Baseline 2": [by_seed(one, "baseline2") for one in folders],
+        "the better baseline": better,
+    }
+    lines = []
+    for name, strata in rows.items():
+        found = pooled_difference(strata)
+        text = f"{number(found.mean, sign=True)} ({interval(found.low, found.high)})"
+        above = sum(one.mean() > 0 for one in strata)
+        lines.append([name, text, f"{above} of {len(strata)}", p_value(found.p)])
+    header = ["Student minus", "mean, with the interval for other data like these", "above on", "p for these nine"]  # fmt: skip  # noqa: E501
+    return table(header, lines)
+
+
+def at_size(folder: str, line: str, size: int) -> dict[int, float]:
+    """AUC of a line of a budget by seed."""
+    rows = tables(folder).budget
+    (row,) = rows[(rows["line"] == line) & (rows["size"] == size)].to_dict("records")
+    return dict(zip(map(int, row["seeds"]), row["by_seed"], strict=True))
+
+
+def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, float]:
+    """AUC of the runs of a role on the primary set of a study by seed."""
+    primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES}}[folder]
+    rows = tables(folder).results
+    rows = rows[(rows["role"] == role) & (rows["set"] == primary) & (rows["source"] == "")]
+    if alpha is not None:
+        rows = rows[rows["alpha"] == alpha]
+    return dict(zip(rows["seed"].astype(int), rows["auc"], strict=True))
+
+
+def few_marks() -> str:
+    """Student from each number of examined images, over both data sets together."""
+    lines = []
+    for size in (20, 60, 180, 600):
+        cells = [str(size)]
+        for name in ("baseline1", "baseline2"):
+            strata = []
+            for folder in BUDGETS:
+                ours = at_size(folder, "student", size)
+                theirs = at_size(folder, name, size) if name == "baseline1" else of_runs(folder, name)  # fmt: skip  # noqa: E501
+                strata.append(np.array([ours[seed] - theirs[seed] for seed in sorted(ours)]))
+            p = sign_flips(strata)
+            mean = number(float(np.mean([one.mean() for one in strata])), sign=True)
+            cells += [
+                f"**{mean}**" if mean.startswith("+") and 4 * p <= LEVEL else mean,
+                f"{p_value(p)}; {p_value(min(1.0, 4 * p))}",
             ]
-            for one in rows
-        ],
-    )  # fmt: skip
+        lines.append(cells)
+    header = [
+        "examined", "Student minus Baseline 1", "p; for four numbers", "Student minus no maps",
+        "p; for four numbers",
+    ]  # fmt: skip
+    return table(header, lines)
 
 
-def agreement(rows: Sequence[Row]) -> str:
-    """Agreement of unguided and guided maps with human maps, and the gain of the place."""
-    return table(
-        [
-            "data", "maps without guidance and human maps, r", "with all human maps, r",
-            "Student minus the strongest control",
-        ],
-        [
-            [one.data, number(one.unguided, 2), number(one.guided, 2), one.strongest.text]
-            for one in rows
-            if not math.isnan(one.unguided)
-        ],
-    )  # fmt: skip
+def budget(folder: str) -> str:
+    """A row for each number of examined images, and one for all of them."""
+    curve, without = tables(folder).budget, of_runs(folder, "baseline2")
+    whole = tables(folder).table
+    whole = whole[(whole["set"] == BUDGETS[folder]) & (whole["source"] == "")].set_index("key")
+    lines = []
+    for size, part in curve.groupby("size"):
+        one = part.set_index("line")
+        ours = at_size(folder, "student", int(size))
+        lines.append(
+            [
+                f"{size:,}", *(_cell(one.loc[line]) for line in ("baseline1", "student", "mapper")),
+                number(one.loc["teacher_maps", "mean"], 2),
+                paired(ours, at_size(folder, "baseline1", int(size))).text,
+                paired(ours, without).text,
+            ]
+        )  # fmt: skip
+    ceiling, mapper = (_cell(whole.loc[key]) for key in ("ceiling", "mapper_all"))
+    lines.append(["all", ceiling, ceiling, mapper, "", "", ""])
+    header = [
+        "examined", "Baseline 1", "Student", "mapper", "Teacher's maps, r",
+        "Student minus Baseline 1", "Student minus no maps",
+    ]  # fmt: skip
+    return table(header, lines)
 
 
-def figure(rows: Sequence[Row]) -> str:
-    """Figure of the differences of the studies as an SVG file."""
-    drawn = differences(
-        [
-            (
-                one.study.title,
+def _cell(row: Any) -> str:
+    return f"{number(row['mean'])} ± {number(row['std'])}"
+
+
+def two_rules() -> str:
+    """Brain MRI with a stamp: the frozen rule for Teachers beside the one that replaced it."""
+    study = STUDIES[2]
+    header = ["", "frozen rule: Teachers at α 0.1", "new rule: every α of the grid"]
+    folders = (study.folder, "brain_mri_planted_mapper")
+    names = ("classifier, α 0.5", "mapper, α 0.5")
+    rows = [["Teacher, α of the Student", *names], ["Student", *(_worst(one) for one in folders)]]
+    rows[1][0] = "Student, AUC on the worst validation set"
+    rows.append(["Student", *(number(mean_auc(study, "student", one)) for one in folders)])
+    for key, name in (("baseline1", "Baseline 1"), ("baseline2", "Baseline 2, no maps")):
+        rows.append([f"minus {name}", *(compared(one, key, "p_holm").with_p for one in folders)])
+    rows.append(["minus the strongest control", *(strongest(one).with_p for one in folders)])
+    rows.append(["minus the ceiling", *(compared(one, "ceiling").with_p for one in folders)])
+    return table(header, rows)
+
+
+def _worst(folder: str) -> str:
+    """AUC of the Student on the worst validation set, at its α."""
+    (record,) = read_archive(EVIDENCE / folder)
+    (found,) = (one.choice for one in record.setup.choices if one.role == "student")
+    (row,) = (row for row in found.table if row["name"] == found.winner)
+    return number(row["value"], 4)
+
+
+def steps() -> str:
+    """Four times the steps on brain MRI with a stamp: mean AUC of the same seeds, differences."""
+    names = {
+        "baseline1": "Baseline 1", "baseline2": "Baseline 2, no maps", "shuffled": "shuffled",
+        "shuffled_human": "human maps, shuffled", "student": "Student", "ceiling": "ceiling",
+        "mapper": "mapper",
+    }  # fmt: skip
+    usual, longer = "brain_mri_planted_mapper", "brain_mri_steps"
+    alphas = tables(longer).table.drop_duplicates("key").set_index("key")["alpha"]
+    sides: dict[tuple[str, str], dict[int, float]] = {}
+    for folder, role in product((usual, longer), names):
+        rows = tables(folder).results
+        own = rows[
+            (rows["role"] == role) & (rows["set"] == "test-unseen") & (rows["source"] == "")
+            & (rows["alpha"] == float(alphas[role]))
+        ]  # fmt: skip
+        sides[folder, role] = dict(zip(own["seed"].astype(int), own["auc"], strict=True))
+    lines = []
+    for role, name in names.items():
+        before, after = sides[usual, role], sides[longer, role]
+        means = [number(float(np.mean([side[seed] for seed in after]))) for side in (before, after)]
+        ahead = "" if role == "student" else paired(sides[longer, "student"], after).text
+        lines.append([name, *means, paired(after, before).text, ahead])
+    header = ["row", "700 steps", "2,800 steps", "2,800 minus 700", "Student minus the row, 2,800"]
+    return table(header, lines)
+
+
+def records() -> str:
+    """Commit, trainings, hours and share of the way of each study."""
+    lines = []
+    for study in STUDIES:
+        runs = tables(study.folder).runs.drop_duplicates("run")
+        hours = f"{runs['seconds'].sum() / 3600:.1f}"
+        rows = tables(study.folder).comparisons
+        ceiling = rows[rows["question"] == "ceiling"]["difference_by_seed"].iloc[0]
+        ahead = min((by_seed(study.folder, f"baseline{n}") for n in (1, 2)), key=lambda d: d.mean())
+        share = share_of_draws(np.zeros(len(ahead)), -ahead, -np.array(ceiling, np.float64))
+        text = DASH
+        if share.share is not None and share.low is not None and share.high is not None:
+            low, mid, high = (number(100 * one, 0) for one in (share.low, share.share, share.high))
+            text = f"{mid} % ({low} to {high} %)"
+        lines.append([study.title, f"`{study.frozen}`", str(len(runs)), hours, text])
+    header = ["data", "file frozen in", "trainings", "hours of a process", "share of the way"]
+    return table(header, lines)
+
+
+def photographs() -> str:
+    """Intervals of the forged images with draws alone, and with photographs as random as well."""
+    lines = []
+    for folder in ("spots_evidence", "spots_densenet", "forged_evidence"):
+        (study,) = (one for one in STUDIES if one.folder == folder)
+        (record,) = read_archive(EVIDENCE / folder)
+        arms = {row.key: next(iter(row.arms.values())) for row in record.setup.rows}
+        hardest = min(controls_of(folder), key=lambda key: controls_of(folder)[key].mean)
+        for key, name in (("baseline1", "Baseline 1"), ("baseline2", "Baseline 2"), (hardest, "strongest control")):  # fmt: skip  # noqa: E501
+            sides = [record.tests_of(arms[one]) for one in ("student", key)]
+            low, high = _over_photographs(sides, study.primary, str(record.setup.positive))
+            own = compared(folder, key)
+            wider = (high - low) / (own.high - own.low) - 1
+            lines.append(
                 [
-                    Mark("over the better baseline", *_ends(one.gain), "student"),
-                    Mark("over the strongest control", *_ends(one.strongest), "shuffled"),
-                ],
-            )
-            for one in rows
-        ],
-        "AUC of the Student over the better baseline, and over the strongest control",
-        "AUC difference",
+                    study.title, name, number(own.mean, sign=True), interval(own.low, own.high),
+                    interval(low, high), f"{number(100 * wider, 0)} %",
+                ]
+            )  # fmt: skip
+    header = ["data", "Student minus", "mean", "over draws", "over draws and photographs", "wider"]
+    return table(header, lines)
+
+
+def _over_photographs(
+    sides: Sequence[Mapping[int, pd.DataFrame]], primary: str, positive: str, resamples: int = 2000
+) -> tuple[float, float]:
+    """t interval of the mean difference whose variance has a part of draws and one of photographs.
+
+    The draws split the same photographs, so that their differences are not independent. The part of
+    the photographs is the variance of the mean over all draws when photographs are resampled.
+    """
+    frames = [
+        {seed: table[table["split"] == primary] for seed, table in side.items()} for side in sides
+    ]
+    names = sorted({name for table in frames[0].values() for name in table["group"]})
+    weights = np.random.default_rng(0).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
     )
-    assert drawn is not None
-    legend = [("student", "over the better baseline"), ("shuffled", "over the strongest control")]
-    return standalone(drawn, legend, marks=True)
+    weights = np.vstack([np.ones(len(names), int), weights]).astype(np.float64)
+    differences = []
+    for seed, table in frames[0].items():
+        at = np.array([names.index(name) for name in table["group"]])
+        truth = (table["label"] == positive).to_numpy()
+        classes = [name.removeprefix("score_") for name in table if name.startswith("score_")]
+        aucs = [
+            _weighted_auc(truth, positive_log_odds(frame[seed], classes, positive), weights[:, at])
+            for frame in frames
+        ]
+        differences.append(aucs[0] - aucs[1])
+    found = np.array(differences)  # (draws, 1 + resamples)
+    of_draws = found[:, 0].var(ddof=1) / len(found)
+    of_photographs = np.nanvar(np.nanmean(found[:, 1:], axis=0), ddof=1)
+    half = stats.t.ppf(0.975, len(found) - 1) * math.sqrt(of_draws + of_photographs)
+    mean = float(found[:, 0].mean())
+    return mean - half, mean + half
 
 
-def _ends(one: Difference) -> tuple[float, float, float]:
-    return one.mean, one.low, one.high
+def _weighted_auc(truth: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """AUC with weights of images, for each row of weights; NaN if a class has none. Ties count ½."""
+    _, rank = np.unique(scores, return_inverse=True)
+    order = np.argsort(rank, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(rank[order]) > 0])
+    positive, negative = (
+        np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (truth, ~truth)
+    )
+    below = np.cumsum(negative, axis=1) - negative
+    with np.errstate(invalid="ignore"):
+        found: Floats = (positive * (below + negative / 2)).sum(1) / (
+            positive.sum(1) * negative.sum(1)
+        )
+    return found
 
 
-BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
+BLOCKS: dict[str, Callable[[], str]] = {
+    "readme": readme,
     "summary": summary,
     "gains": gains,
     "controls": controls,
-    "readme": readme,
-    "agreement": agreement,
-    "places": places,
+    "marks": marks,
+    "pooled": pooled,
+    "few_marks": few_marks,
+    "two_rules": two_rules,
+    "steps": steps,
+    "records": records,
+    "photographs": photographs,
+    **{folder: partial(budget, folder) for folder in BUDGETS},
 }
 
 
-def with_tables(page: str, rows: Sequence[Row]) -> str:
+def with_tables(page: str) -> str:
     """A page with its blocks as the archives give them."""
-    others = {
-        "images": image_intervals(),
-        "predictors": predictor_table(),
-        "records": record_table(),
-        "steps": steps_table(),
-    }
-    others |= {one.folder: budget_table(one) for one in BUDGETS}
-    return BLOCK.sub(
-        lambda found: f"{found[1]}\n{others.get(found[2]) or BLOCKS[found[2]](rows)}\n\n{found[3]}",
-        page,
-    )
+    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", page)
+
+
+def draw_figures() -> None:
+    """Figure of the differences of all studies, and one of each budget."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.size": 9})
+    figure, axis = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    for kind, (name, color) in enumerate(
+        (("over the better baseline", "#1b6ca8"), ("over the strongest control", "#b35c00"))
+    ):
+        found = [(better_baseline, strongest)[kind](study.folder) for study in STUDIES]
+        places = -np.arange(len(STUDIES)) - 0.24 * kind + 0.12
+        means = np.array([one.mean for one in found])
+        ends = np.abs(np.array([(one.mean - one.low, one.high - one.mean) for one in found])).T
+        axis.errorbar(means, places, xerr=ends, fmt="o", ms=4, color=color, label=name)
+    axis.axvline(0, color="0.5", lw=0.8)
+    axis.set_yticks(-np.arange(len(STUDIES)), [study.title for study in STUDIES])
+    axis.set_xlabel("AUC of the Student minus that of the other row, with 95 % intervals")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    figure.savefig(IMAGES / "evidence.svg", metadata={"Date": None})
+    for folder in BUDGETS:
+        figure, axis = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
+        curve = tables(folder).budget
+        lines = {"student": "Student", "baseline1": "Baseline 1", "mapper": "mapper as a detector"}
+        for (line, name), color in zip(
+            lines.items(), ("#1b6ca8", "#555555", "#2e8b57"), strict=True
+        ):
+            own = curve[curve["line"] == line].sort_values("size")
+            ends = np.abs(own[["low", "high"]].to_numpy().T - own["mean"].to_numpy())
+            axis.errorbar(
+                own["size"], own["mean"], yerr=ends, fmt="o-", ms=4, color=color, label=name
+            )
+        without = float(np.mean(list(of_runs(folder, "baseline2").values())))
+        axis.axhline(without, ls=":", color="#b35c00", label="no maps")
+        axis.set_xscale("log")
+        sizes = sorted(int(one) for one in set(curve["size"]))
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
+        axis.set_xlabel("examined images")
+        axis.set_ylabel("AUC")
+        axis.legend(frameon=False)
+        name = folder.removesuffix("_budget").replace("_", "-")
+        figure.savefig(IMAGES / f"budget-{name}.svg", metadata={"Date": None})
 
 
 def main() -> None:
     """Write the blocks of all pages and the figures."""
-    rows = [row_of(study) for study in STUDIES]
     for name in PAGES:
         page = ROOT / name
-        page.write_text(with_tables(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
-    FIGURE.write_text(figure(rows), encoding="utf-8")
-    for budget in BUDGETS:
-        (FIGURE.parent / budget.figure).write_text(budget_figure(budget), encoding="utf-8")
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    draw_figures()
 
 
 if __name__ == "__main__":

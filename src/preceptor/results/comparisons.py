@@ -160,6 +160,7 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
                 "alpha_b": b.alpha,
                 "teacher_a": a.teacher,
                 "teacher_b": b.teacher,
+                "stopped": False,
             }
             | _paired_line(by_seed, paired, over_images)
         )
@@ -217,6 +218,7 @@ def _over_backbones(
                 "alpha_b": np.nan,
                 "teacher_a": "",
                 "teacher_b": "",
+                "stopped": False,
             }
             paired = paired_difference(both[0], both[1])
             images = (paired.low, paired.high) if setup.draws else (np.nan, np.nan)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from preceptor.errors import InputError
+from preceptor.results.record import archived_aucs, is_archive
 from preceptor.results.schema import CSV_FILES, Schema
 
 
@@ -50,7 +51,7 @@ def read(folder: str | Path) -> StudyTables:
         InputError: The folder has no results, or a table is damaged.
     """
     folder = Path(folder)
-    archived = (folder / "record.json").is_file()
+    archived = is_archive(folder)
     if not archived and not (folder / "results.csv").is_file():
         raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
     found = {
@@ -58,8 +59,6 @@ def read(folder: str | Path) -> StudyTables:
         for name, schema in CSV_FILES.items()
     }
     if archived and not (folder / "results.csv").is_file():
-        from preceptor.results.record import archived_aucs
-
         found["results"] = archived_aucs(folder)
     return StudyTables(**found)
 
