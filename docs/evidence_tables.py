@@ -232,7 +232,7 @@ def summary() -> str:
             "Baseline 2",
             "strongest control",
             *list(keys.values())[2:],
-        ],  # fmt: skip  # noqa: E501
+        ],  # fmt: skip
         means,
     )
     second = table(["Student minus", "Baseline 1", "Baseline 2", "strongest control"], gains)

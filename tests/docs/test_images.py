@@ -18,7 +18,6 @@ SCRIPTS = {
     "guidance": "benchmarks/guidance_pictures.py",
     "label": "benchmarks/label_pictures.py",
     "method": "benchmarks/method_pictures.py",
-    "order": "docs/evidence_tables.py",
     "report": "benchmarks/report_pictures.py",
     "rise": "benchmarks/rise_fidelity.py",
 }
