@@ -36,10 +36,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from ray_cluster import ray_nodes
 
 from preceptor.benchmark.forged import write_draws
 from preceptor.benchmark.forged_settings import PRESETS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.execution.ray_cluster import ray_nodes
 
 TABLES = (
     "table.csv",

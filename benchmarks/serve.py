@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import machine
-from predict import make_images
+from PIL import Image
 
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
@@ -47,6 +47,17 @@ from preceptor.predictor.torch_network import TorchNetwork
 
 # A server cannot be faster than its network; a median ratio above this is no noise.
 _POSSIBLE = 1.1
+
+
+def make_images(folder: Path, count: int) -> list[Path]:
+    """JPEG files of 400 × 300."""
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    paths = [folder / f"{number}.jpg" for number in range(count)]
+    for path in paths:
+        coarse = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC).save(path, quality=90)
+    return paths
 
 
 def requests(

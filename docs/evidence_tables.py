@@ -1,4 +1,4 @@
-"""Tables and figures of results in the documentation, made from the archives in benchmarks/evidence.
+"""Tables and figures of results in the documentation, from the archives in benchmarks/evidence.
 
     python docs/evidence_tables.py
 
@@ -232,7 +232,7 @@ def summary() -> str:
             "Baseline 2",
             "strongest control",
             *list(keys.values())[2:],
-        ],  # fmt: skip
+        ],
         means,
     )
     second = table(["Student minus", "Baseline 1", "Baseline 2", "strongest control"], gains)
@@ -570,7 +570,7 @@ def _over_photographs(
 
 
 def _weighted_auc(truth: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """AUC with weights of images, for each row of weights; NaN if a class has none. Ties count ½."""
+    """AUC by row of weights of images; NaN if a class has none. Ties count ½."""
     _, rank = np.unique(scores, return_inverse=True)
     order = np.argsort(rank, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(rank[order]) > 0])

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.demo_study import DEMO
 from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.label.teacher_config import TeacherConfig
 from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TEACHERS = sorted(ROOT.glob("benchmarks/label_teacher*.yaml"))
+TEACHERS = [ROOT / "examples" / "label_teacher.yaml"]
 PAPER = ROOT / "examples" / "paper" / "study.yaml"
-FILES = sorted({*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")} - {*TEACHERS})
+FILES = sorted({*ROOT.glob("examples/*.yaml")} - {*TEACHERS})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -59,18 +58,3 @@ def test_the_teacher_of_the_marking_page_is_read(
 ) -> None:
     monkeypatch.setenv("LITE0_WEIGHTS", str(tmp_path))
     assert load_config(file, TeacherConfig).every == 40
-
-
-def test_the_forged_studies_train_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FORGED", str(tmp_path))
-    teacher = load_config(ROOT / "benchmarks" / "label_teacher_forged.yaml", TeacherConfig)
-    names = (
-        "benchmarks/forged_small.yaml",
-        "benchmarks/forged_levers.yaml",
-        "examples/forged.yaml",
-    )
-    studies = [load_config(ROOT / name, StudyConfig) for name in names]
-    assert {study.training for study in studies} == {teacher.training}
-    assert studies[0].store == studies[1].store
-    demo = Training.model_validate(DEMO["training"])
-    assert demo.model_copy(update={"epochs": studies[0].training.epochs}) == studies[0].training

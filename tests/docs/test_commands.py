@@ -65,7 +65,7 @@ def test_it_exists(page: Path, command: str) -> None:
 def test_variables_for_data_are_absolute_paths() -> None:
     """Relative paths in a study file start at its folder, also those in variables."""
     relative = re.compile(r"\b(?:FORGED|SPOTS|PLANTED|PLANTED_CRACKS|CORNER|DATA)=[a-z.]\S* ")
-    files = [*PAGES, *(ROOT / "benchmarks").glob("*.yaml"), *(ROOT / "examples").glob("*.yaml")]
+    files = [*PAGES, *(ROOT / "examples").glob("*.yaml")]
     assert not [str(file) for file in files if relative.search(file.read_text(encoding="utf-8"))]
     assert relative.search("    FORGED=forged preceptor study x.yaml")
 

@@ -14,12 +14,11 @@ SCRIPTS = {
     "annotations": "benchmarks/annotation_pictures.py",
     "budget": "docs/evidence_tables.py",
     "evidence": "docs/evidence_tables.py",
-    "front": "benchmarks/guidance_pictures.py",
-    "guidance": "benchmarks/guidance_pictures.py",
-    "label": "benchmarks/label_pictures.py",
-    "method": "benchmarks/method_pictures.py",
-    "report": "benchmarks/report_pictures.py",
-    "rise": "benchmarks/rise_fidelity.py",
+    "front": "docs/pictures/guidance_pictures.py",
+    "guidance": "docs/pictures/guidance_pictures.py",
+    "label": "docs/pictures/label_pictures.py",
+    "method": "docs/pictures/method_pictures.py",
+    "report": "docs/pictures/report_pictures.py",
 }
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 

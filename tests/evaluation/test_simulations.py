@@ -1,6 +1,6 @@
 """What intervals and p-values promise, kept on data whose truth is known.
 
-The scores are those of `tests/evaluation/simulated_scores.py`. `benchmarks/interval_coverage.py` is
+The scores are those of `tests/evaluation/simulated_scores.py`. It is
 the long form of the simulations of intervals, with more settings and replicates.
 
 A measured coverage of n replicates is uncertain by ±2.6 √(0.05 · 0.95 / n) at 99 %: 0.9 % at 4,000,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,13 +32,12 @@ from preceptor.study_folder import open_study
 from preceptor.training import probe
 from tests.commands import flags
 from tests.datasets import squares
+from tests.execution.ray_cluster import Nodes
 from tests.forked import Forked, command
 from tests.hangs import blocked_training, until_it_hangs
 from tests.studies import SETTINGS, run_serially, same_tables, study, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from ray_cluster import Nodes
 
 
 @pytest.fixture(scope="module")

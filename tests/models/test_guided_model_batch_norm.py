@@ -128,7 +128,7 @@ def test_a_loss_on_the_map_has_the_true_gradient_beside_batch_norm(
 
 
 # The smallest network of each family of timm (its modules) that has batch norm between features and
-# logits, found by `python benchmarks/norms_in_heads.py` among all 1,371 names of timm 1.0.31: 84
+# logits, found among all 1,371 names of timm 1.0.31: 84
 # networks of 10 families, and XCiT's 28.
 FAMILIES_WITH_NORMED_HEADS = [
     ("cpubone_nano", 64),

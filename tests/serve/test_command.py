@@ -63,7 +63,7 @@ def test_the_command_serves_until_it_is_stopped(
 def test_a_killed_server_gives_no_wrong_answer(
     served_folders: dict[str, Path], pictures: ImageFiles
 ) -> None:
-    """`benchmarks/serve_kill.py` kills more often."""
+    """Answers of a killed server are right or not there."""
     folder, images = served_folders["best"], pictures.good
     scores = [one.score for one in preceptor.load(folder, device="cpu")(images)]
     contents = [one.read_bytes() for one in images]

@@ -92,7 +92,7 @@ def two_level_bootstrap(
     with V_I = λ² · variance of m* · factor, V_S = variance of the m_s / S, t_S = t(0.975, S − 1);
     t_I and the factor depend on the number of units of each class (`class_units`).
 
-    Coverage in simulations (`benchmarks/interval_coverage.py`, 1,000 and 2,000 of each, ±1.8 % at
+    Coverage in simulations (1,000 and 2,000 of each, ±1.8 % at
     most) with 3, 5 and 10 seeds: differences, 94 to 96 % on 200 images and over 40 and 100 groups.
     One AUC, 95 to 97 % on 200 images and over 40 and 100 groups at an AUC of 0.76, the most with
     three seeds, for which t is conservative; 96.0 % with ten seeds and 20 groups; 93.7 % with five

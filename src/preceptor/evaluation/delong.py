@@ -59,7 +59,7 @@ def auc_interval(
     The standard error is that of `delong`. The interval is AUC ± t · se on the logit scale
     (`logit_interval`), with the degrees of freedom of `class_units`.
 
-    Coverage in simulations (`benchmarks/interval_coverage.py`, 4,000 of each, ±0.9 %): 95.5 % on
+    Coverage in simulations (4,000 of each, ±0.9 %): 95.5 % on
     300 images at an AUC of 0.76, and 94 to 97 % over 10, 20, 40 and 100 groups of five images at
     0.72, for which AUC ± 1.96 · se covers 85 to 90 %, 90 to 92 %, 93 to 94 % and 93 to 94 %. The
     coverage is too low near 1 with few positives: 94 % with 40 of 100 images positive at 0.98,

@@ -3,7 +3,7 @@
 Each function takes the model's map and the target, (B, h, w) in [0, 1] as returned by `normalise`,
 and returns (B,) distances ≥ 0, which are zero if and only if the maps are equal. Gradients flow
 into the model's map, are finite everywhere and zero for equal maps. Values of α are comparable only
-within one distance; benchmarks/distance_pull.py measures the gradient norms.
+within one distance.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pydantic import (
 from preceptor.config.guidance import Distance, Distances, distance_weights
 
 # α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
-# pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells (benchmarks/distance_pull.py): mse 0.10 to
+# pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells: mse 0.10 to
 # 0.17, l1 0.10 to 0.17, dice 0.12 to 0.21, kl 0.6 to 1.0. Hence the grid of l1 and dice acts like
 # l2 at about 0.01, 0.05, 0.1, 0.25, 0.4 and 0.9, and kl has l2's own. The distances of evidence
 # depend on its level; at a spread of 4 between the cells, cells, evidence and cosine pull as l1 and

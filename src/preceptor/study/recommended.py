@@ -7,7 +7,8 @@ from typing import Any
 
 from preceptor.config.training import Training
 
-# Frozen before the study of small forged regions was run (benchmarks/spots_evidence.yaml), in which
+# Frozen before the study of small forged regions was run (benchmarks/evidence/spots_evidence), in
+# which
 # Students were above the network without maps and above any map. Optimizer, length and sizes depend
 # on the data and the network, and are not part of it.
 RECOMMENDED: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """The pictures of the front page and of docs/explanation, from one draw of the demo.
 
     preceptor demo --out demo-study
-    python benchmarks/guidance_pictures.py demo-study/study-0
+    python docs/pictures/guidance_pictures.py demo-study/study-0
 
 The first seed of the study is shown, on the forged images of its primary test set. The images are
 the first of each kind of forgery, in the order of the file:
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--to", type=Path, default=Path("docs/images"))
-    parser.add_argument("--numbers", type=Path, default=Path("benchmarks/evidence/demo_maps"))
+    parser.add_argument("--numbers", type=Path, default=Path("guidance-numbers"))
     options = parser.parse_args()
     plan = reopen(options.study).first
     manifest = next(plan.members_of("student")).manifest

@@ -1,12 +1,12 @@
 """Pictures of docs/report.md: reports of finished studies in Chromium.
 
     CIRCUIT_BOARDS=… preceptor report boards
-    python benchmarks/report_pictures.py --first boards
+    python docs/pictures/report_pictures.py --first boards
 
     preceptor demo --out demo-study
-    python benchmarks/report_pictures.py --panels demo-study
+    python docs/pictures/report_pictures.py --panels demo-study
 
-    python benchmarks/report_pictures.py --budget squares
+    python docs/pictures/report_pictures.py --budget squares
 
 The first page, the graph and the page on a phone are those of the study of circuit boards, of which
 `boards` is a copy of the archive. The panels are those of the demo, since images of other people's

@@ -1,6 +1,6 @@
-"""The pictures of docs/method.md, from the models of a finished study of spots_ladder.yaml.
+"""The pictures of docs/method.md, from the models of a finished study of small forged regions.
 
-python benchmarks/method_pictures.py spots-ladder --to docs/images
+python docs/pictures/method_pictures.py spots-ladder --to docs/images
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of docs/label.md: the page of `preceptor label` in Chromium, with photographs.
 
-python benchmarks/label_pictures.py --to docs/images
+python docs/pictures/label_pictures.py --to docs/images
 """
 
 from __future__ import annotations
