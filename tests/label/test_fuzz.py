@@ -1,4 +1,4 @@
-"""Mutated requests: refused or answered, never more; benchmarks/label_fuzz.py sends 20,000."""
+"""Mutated requests: refused or answered, never more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutated requests: answered or refused, never more; benchmarks/serve_fuzz.py sends 20,000."""
+"""Mutated requests: answered or refused, never more."""
 
 from __future__ import annotations
 
