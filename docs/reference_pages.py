@@ -16,8 +16,7 @@ from preceptor.config.documentation import json_schema
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings
 from preceptor.label.teacher_config import TeacherConfig
-from preceptor.results.columns import MEANINGS
-from preceptor.results.schema import CSV_FILES
+from preceptor.results.tables import CSV_FILES, MEANINGS
 from preceptor.study.config import StudyConfig
 
 HERE = Path(__file__).parent
@@ -185,9 +184,9 @@ def tables_page() -> str:
     """Page of the tables of a study folder."""
     parts = [
         "# Tables of a study\n",
-        "`preceptor.results.read(folder)` returns the CSV files of a study folder as pandas data "
+        "`preceptor.results.tables(folder)` returns the CSV files of a study folder as pandas data "
         "frames. Studies with several domains have a first column `domain`.\n",
-        "```{eval-rst}\n.. autofunction:: preceptor.results.read\n"
+        "```{eval-rst}\n.. autofunction:: preceptor.results.tables\n"
         ".. autoclass:: preceptor.results.StudyTables\n```\n",
     ]
     for name, schema in CSV_FILES.items():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from preceptor.benchmark.forged_examples import PHOTOGRAPHS, read_photograph
 from preceptor.benchmark.forgeries import Pixels
-from preceptor.benchmark.photographs import PHOTOGRAPHS, read_photograph
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from preceptor.benchmark.forged_examples import PHOTOGRAPHS, draw_pools
 from preceptor.benchmark.forgeries import Pixels, is_grey
-from preceptor.benchmark.photographs import PHOTOGRAPHS, draw_pools
 
 
 def test_pools_hold_every_sort_and_every_photograph_once() -> None:

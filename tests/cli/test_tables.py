@@ -14,7 +14,7 @@ from preceptor.cli.runs_output import runs_table
 from preceptor.cli.terminal import tell_status
 from preceptor.data.manifest import Manifest
 from preceptor.execution.status import Running, Status
-from preceptor.results.run_list import Run
+from preceptor.results.runs import Run
 from tests.datasets import squares
 
 

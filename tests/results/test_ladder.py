@@ -26,7 +26,7 @@ from preceptor.results.ladder import (
     ladder_table,
     ladders,
 )
-from preceptor.results.schema import LADDER
+from preceptor.results.tables import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member

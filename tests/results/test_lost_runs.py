@@ -12,7 +12,7 @@ import yaml
 
 from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.report.write import write_results
-from preceptor.results.lost_runs import lost_runs
+from preceptor.results.runs import lost_runs
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm
 from preceptor.study_folder import open_study, reopen

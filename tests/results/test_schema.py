@@ -7,7 +7,7 @@ import io
 import pandas as pd
 import pytest
 
-from preceptor.results.schema import CSV_FILES, FIGURES, TABLE, Schema
+from preceptor.results.tables import CSV_FILES, FIGURES, TABLE, Schema
 
 SMALL = Schema(
     {"set": "text", "seed": "whole", "value": "number", "by_seed": "list", "run": "text"},

@@ -26,19 +26,22 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from preceptor.benchmark.forged_examples import Area, draw_areas, draw_example
+from preceptor.benchmark.forged_examples import (
+    Area,
+    draw_areas,
+    draw_example,
+    photograph_checksums,
+)
 from preceptor.benchmark.forged_settings import SPLITS, ForgedSettings, Split
 from preceptor.benchmark.forgeries import Pixels, corner_place, random_place, stamp
-from preceptor.benchmark.photographs import photograph_checksums
 from preceptor.errors import InputError, RunFailedError
+from preceptor.runtime.replace_file import replacing
 
 # Increased if the same settings and seed give other pixels than before.
 GENERATOR = 2
@@ -151,28 +154,18 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
         "settings": settings.model_dump(mode="json"),
         "photographs": photograph_checksums(),
     }
-    target = folder.resolve()
-    if _is_there(target, record):
+    if _is_there(folder, record):
         return folder / "manifest.csv"
-    partial = target.parent / f".{target.name}-{uuid.uuid4().hex}.partial"
     try:
-        partial.mkdir(parents=True)
-        _write_all(partial, settings, seed)
-        (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-        try:
-            if target.exists():
-                target.rmdir()  # empty, as checked; not every system renames over a folder
-            partial.rename(target)
-        except OSError:
-            # Another process may have written the same benchmark meanwhile.
-            if not _is_there(target, record):
-                raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder, flush=False) as partial:
+            partial.mkdir()
+            _write_all(partial, settings, seed)
+            (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise RunFailedError(
             f"{folder}: the forged photographs cannot be written: {error}"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder / "manifest.csv"
 
 

@@ -52,14 +52,6 @@ def draw_region(
 ) -> Pixels:
     """Random ellipse inside the crop: 255 inside, decreasing to 0 over a soft edge.
 
-    Args:
-        size: Side of the crop in pixels.
-        radius: Smallest and largest semi-axis, in units of `size`; both axes are drawn from this
-            range.
-        edge: Width of the soft edge along the shorter axis, in pixels; half of it lies outside the
-            ellipse.
-        generator: Random generator.
-
     Returns:
         (size, size) uint8.
 
@@ -95,13 +87,7 @@ def to_grey(crop: Pixels) -> Pixels:
 
 
 def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
-    """Add Gaussian noise, independent for each channel or common to all for grayscale crops.
-
-    Args:
-        crop: (H, W, 3).
-        strength: Standard deviation in gray levels.
-        generator: Random generator.
-    """
+    """Add Gaussian noise, independent for each channel or common to all for grayscale crops."""
     channels = 1 if is_grey(crop) else 3
     noise: Floats = generator.standard_normal((*crop.shape[:2], channels))
     return crop + strength * noise
@@ -109,10 +95,6 @@ def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> 
 
 def pixelate(crop: Pixels, block: int) -> Floats:
     """Replace every pixel by the mean of its block; blocks at the right and lower end may be cut.
-
-    Args:
-        crop: (H, W, 3).
-        block: Side of a block in pixels.
 
     Example:
         >>> crop = np.arange(4, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(3, 2)
@@ -130,14 +112,7 @@ def pixelate(crop: Pixels, block: int) -> Floats:
 
 
 def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floats:
-    """Content of another photograph, with its mean color moved toward that of the covered region.
-
-    Args:
-        crop: (H, W, 3).
-        donor: (H, W, 3) crop of another photograph; its luminance is used for grayscale crops.
-        region: (H, W) region over which the means are computed.
-        strength: Share of the difference of the means that is kept, 0 to 1.
-    """
+    """Content of another photograph, its mean color moved toward that of the covered region."""
     foreign = to_grey(donor) if is_grey(crop) else donor
     weight = region / region.sum()
     difference: Floats = np.einsum("hw,hwc->c", weight, foreign.astype(np.float64) - crop)
@@ -145,22 +120,12 @@ def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floa
 
 
 def blur(crop: Pixels, sigma: float) -> Floats:
-    """Gaussian blur.
-
-    Args:
-        crop: (H, W, 3).
-        sigma: Standard deviation in pixels.
-    """
+    """Gaussian blur."""
     return gaussian_filter(crop.astype(np.float64), sigma, mode="nearest", axes=(0, 1))
 
 
 def recompress(crop: Pixels, quality: int) -> Floats:
-    """Crop after JPEG compression and decompression; grayscale crops stay grayscale.
-
-    Args:
-        crop: (H, W, 3).
-        quality: 1 to 95.
-    """
+    """Crop after JPEG compression and decompression; grayscale crops stay grayscale."""
     image = Image.fromarray(crop)
     buffer = io.BytesIO()
     (image.convert("L") if is_grey(crop) else image).save(buffer, "JPEG", quality=quality)
@@ -169,13 +134,7 @@ def recompress(crop: Pixels, quality: int) -> Floats:
 
 
 def shift_color(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
-    """Shift all pixels by one random vector in RGB space; for grayscale crops, the brightness.
-
-    Args:
-        crop: (H, W, 3).
-        strength: Length of the vector in gray levels.
-        generator: Random generator.
-    """
+    """Shift all pixels by one random vector in RGB space; for grayscale crops, the brightness."""
     direction: Floats = generator.standard_normal(3)
     if is_grey(crop):
         direction = np.full(3, direction[0])
@@ -254,21 +213,13 @@ STAMP_MARGIN = 1
 
 
 def corner_place(size: int) -> tuple[int, int]:
-    """Row and column of the first pixel of a stamp in the lower right corner.
-
-    Args:
-        size: Side of the crop in pixels.
-    """
+    """Row and column of the first pixel of a stamp in the lower right corner."""
     height, width = STAMP_SHAPE
     return size - STAMP_MARGIN - height, size - STAMP_MARGIN - width
 
 
 def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, int]:
     """Row and column of the first pixel of a stamp, uniform over all places outside the region.
-
-    Args:
-        region: (size, size) uint8; the stamp and its margin cover no pixel above 0.
-        generator: Random generator.
 
     Raises:
         ValueError: The region leaves no place for the stamp.
@@ -290,10 +241,6 @@ def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, i
 
 def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np.int64]:
     """Places of a window that contain no taken pixel.
-
-    Args:
-        taken: (H, W).
-        window: Height and width in pixels.
 
     Returns:
         (n, 2) row and column of the window's first pixel, in order of rows; empty if the window is
@@ -319,11 +266,6 @@ def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np
 
 def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
     """Crop with a faint caption, as in some collections.
-
-    Args:
-        crop: (H, W, 3) uint8, at least 32 pixels.
-        strength: Gray levels by which the glyphs are brighter and the gaps darker.
-        place: Row and column of the caption's first pixel.
 
     Example:
         >>> marked = stamp(np.full((32, 32, 3), 100, np.uint8), 20, corner_place(32))

@@ -28,8 +28,8 @@ def report(
     with bulk_import():
         from preceptor.report.write import write_results
         from preceptor.results.domain import write_archived_tables
-        from preceptor.results.lost_runs import lost_runs
         from preceptor.results.record import is_archive
+        from preceptor.results.runs import lost_runs
         from preceptor.study_folder import reopen
 
     if is_archive(folder):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from preceptor.results.run_list import Run, runs_of_store, runs_of_study
+from preceptor.results.runs import Run, runs_of_store, runs_of_study
 from preceptor.runtime.bulk_import import bulk_import
 from preceptor.study.planned_runs import read_planned_runs
 

@@ -26,7 +26,7 @@ from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
 from preceptor.results.best import BestModel, write_best
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
-from preceptor.results.schema import CSV_FILES
+from preceptor.results.tables import CSV_FILES
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json

@@ -1,5 +1,5 @@
 """Results of a study as tables and numbers."""
 
-from preceptor.results.read import StudyTables, read
+from preceptor.results.tables import StudyTables, read
 
 __all__ = ["StudyTables", "read"]

@@ -38,7 +38,7 @@ from preceptor.results.record import (
     write_archive,
 )
 from preceptor.results.rows import OVERALL, Row, records, row_order, select_arm
-from preceptor.results.schema import (
+from preceptor.results.tables import (
     BUDGET,
     COMPARISONS,
     CSV_FILES,

@@ -16,8 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from preceptor.report.write import WrittenReport
-from preceptor.results.read import read_table
-from preceptor.results.schema import CSV_FILES
+from preceptor.results.tables import CSV_FILES, read_table
 from preceptor.runtime.result_folder import digest
 from preceptor.study.steps import Failure, Step
 from preceptor.study.study_plan import StudyPlan

@@ -1,4 +1,4 @@
-"""Trainings of a study folder or a store, with their state and validation AUC."""
+"""Trainings of a study folder or a store: their state, and those that new tables would lack."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from safetensors import SafetensorError, safe_open
 
 from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
+from preceptor.results.tables import RUNS, read_table
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.config import StudyConfig
 from preceptor.study.planned_runs import PlannedRun
+from preceptor.study.study_plan import StudyPlan
 from preceptor.training.record import RunRecord
 
 
@@ -98,3 +100,57 @@ def _epochs(file: Path) -> int | None:
             return int(json.loads(opened.metadata()["state"])["epoch"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+@dataclass(frozen=True)
+class LostRuns:
+    """Trainings that the tables of a study folder have, and new tables would not.
+
+    Args:
+        trainings: Number of finished trainings in the tables.
+        missing: Descriptions of those whose folder has no result any more.
+        changed: Descriptions of those that are no part of the study any more, since its images or
+            settings have changed.
+    """
+
+    trainings: int
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Numbers, and the first training of each kind."""
+        found = []
+        for several, why in (
+            (self.missing, "missing"),
+            (self.changed, "of other data or settings"),
+        ):
+            if several:
+                found.append(f"{len(several)} of {self.trainings} {why} (first: {several[0]})")
+        return ", ".join(found)
+
+
+def lost_runs(study: StudyPlan, out: Path) -> LostRuns | None:
+    """Trainings in the tables of a study folder that are missing, or of other data or settings.
+
+    Args:
+        study: Plan of the study with its choices.
+        out: Study folder.
+
+    Returns:
+        The trainings; None if there are none, or no tables.
+
+    Raises:
+        InputError: runs.csv is no table of runs.
+    """
+    table = read_table(out / "runs.csv", RUNS)
+    table = table[table["finished"].astype(bool)].drop_duplicates("run")
+    known = {one.id for one in study.planned_runs()}
+    missing, changed = [], []
+    for row in table.to_dict("records"):
+        name = f"{row['role']} {row['backbone']}, seed {row['seed']}: {row['run']}"
+        if not is_finished(study.first.protocol.run_folder(row["run"])):
+            missing.append(name)
+        # Every study has the runs of Baseline 2, whatever it selects.
+        elif row["role"] == "baseline2" and row["run"] not in known:
+            changed.append(name)
+    return LostRuns(len(table), tuple(missing), tuple(changed)) if missing or changed else None
