@@ -184,7 +184,7 @@ def tables_page() -> str:
     """Page of the tables of a study folder."""
     parts = [
         "# Tables of a study\n",
-        "`preceptor.results.tables(folder)` returns the CSV files of a study folder as pandas data "
+        "`preceptor.results.read(folder)` returns the CSV files of a study folder as pandas data "
         "frames. Studies with several domains have a first column `domain`.\n",
         "```{eval-rst}\n.. autofunction:: preceptor.results.tables\n"
         ".. autoclass:: preceptor.results.StudyTables\n```\n",

@@ -31,7 +31,7 @@ def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
             for column, kind in schema.columns.items()
         }
         (tmp_path / name).write_text(schema.csv(schema.table(pd.DataFrame([row, row]))))
-    tables = preceptor.results.tables(tmp_path)
+    tables = preceptor.results.read(tmp_path)
     for name, schema in CSV_FILES.items():
         table = getattr(tables, name.removesuffix(".csv"))
         assert list(table.columns) == list(schema.columns)
@@ -47,7 +47,7 @@ def test_empty_cells_and_domains(tmp_path: Path) -> None:
         "domain,role,backbone,guidance,alpha,teacher,seed,set,source,auc,auc_a\n"
         "d,student,b,,0.5,,0,test,,,0.5\n"
     )
-    table = preceptor.results.tables(tmp_path).results
+    table = preceptor.results.read(tmp_path).results
     assert table["guidance"].tolist() == [""]
     assert table["auc"].isna().all()
     assert table["auc_a"].tolist() == [0.5]
@@ -59,7 +59,7 @@ def test_text_that_looks_like_a_missing_number_is_text(tmp_path: Path) -> None:
     lines = [f"student,b,{name},0.5,,0,test,{name},0.25" for name in names]
     head = "role,backbone,guidance,alpha,teacher,seed,set,source,auc"
     (tmp_path / "results.csv").write_text("\n".join([head, *lines]) + "\n")
-    table = preceptor.results.tables(tmp_path).results
+    table = preceptor.results.read(tmp_path).results
     assert table["source"].tolist() == names
     assert table["guidance"].tolist() == names
     assert table["auc"].tolist() == [0.25] * 6
@@ -67,7 +67,7 @@ def test_text_that_looks_like_a_missing_number_is_text(tmp_path: Path) -> None:
 
 def test_folders_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no results.csv; write it: preceptor report"):
-        preceptor.results.tables(tmp_path)
+        preceptor.results.read(tmp_path)
     (tmp_path / "results.csv").write_text("seed,auc\nx,y\n")
     with pytest.raises(InputError, match="cannot be read as a table of results"):
-        preceptor.results.tables(tmp_path)
+        preceptor.results.read(tmp_path)
