@@ -45,7 +45,6 @@ EXHAUSTIVE = (
     # that agree with marks.
     "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",
     "predictor/test_onnx_network.py::test_an_environment_without_torch_runs_a_file_with_its_map",
-    "label/test_simulate.py::test_proposals_save_time_at_equal_quality",
     # Stays: the same block with a small network.
     "test_docs.py::test_python_of_the_documents_runs[README.md 1",
     # Stay: an isotonic calibration in an exported file, and the formulas of both; the distance by

@@ -50,7 +50,6 @@ COMMANDS = [
     ("label",),
     ("label", "run"),
     ("label", "teach"),
-    ("label", "simulate"),
     ("label", "export"),
     ("label", "status"),
     ("study",),

@@ -1,8 +1,20 @@
-"""A database with images and people, without a server."""
+"""Databases with images, people and marks, without a server."""
 
 from __future__ import annotations
 
-from preceptor.label.database import Connection
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from preceptor.data.images import decode_map
+from preceptor.label.answers import Answer, save_answer
+from preceptor.label.database import Connection, connect
+from preceptor.label.people import add_person
+from preceptor.label.runs import bounding_runs
+from preceptor.label.sources import find_source
+from preceptor.label.start import prepare
+from preceptor.label.strokes import Stroke, save_stroke
+from preceptor.label.table import table_rows
 
 
 def fill(connection: Connection) -> None:
@@ -16,3 +28,27 @@ def fill(connection: Connection) -> None:
         connection.execute(
             "INSERT INTO people (id, name, created) VALUES (?, ?, '')", (number, name)
         )
+
+
+def mark_known(manifest: Path, count: int) -> Path:
+    """Database beside a manifest whose first training images are marked as its maps say."""
+    source = find_source(manifest)
+    rows = {row.path: row for row in table_rows(source)}
+    prepare(source.database, source, lambda _: list(rows.values()), {})
+    with closing(connect(source.database)) as connection:
+        connection.execute("BEGIN")
+        person = add_person(connection, "ann").id
+        images = connection.execute(
+            "SELECT id, path FROM images WHERE split = 'train' ORDER BY position LIMIT ?", (count,)
+        )
+        for image, path in images.fetchall():
+            connection.execute("UPDATE images SET width = 96, height = 64 WHERE id = ?", (image,))
+            saliency = rows[path].saliency
+            box = bounding_runs(decode_map(saliency) >= 0.5) if saliency else None
+            if box is not None:
+                stroke = Stroke(str(uuid.uuid4()), "brush", "evidence", False, *box, "", 1.0)
+                save_stroke(connection, image, person, stroke)
+            state = "nothing" if box is None else "marked"
+            save_answer(connection, image, person, Answer(state, None, None, 1.0, None, "never"))
+        connection.execute("COMMIT")
+    return source.database

@@ -17,10 +17,10 @@ from preceptor.label.auto_teacher import AutoTeacher, answers_before_newest, cou
 from preceptor.label.database import Connection, connect
 from preceptor.label.intake import root_of
 from preceptor.label.proposals import newest_teacher
-from preceptor.label.simulate import Simulation, simulate
 from preceptor.label.teach import propose_with
 from tests import forked
 from tests.datasets import squares
+from tests.label.filled import mark_known
 from tests.label.teachers import CONFIG
 from tests.model_folders import model_folder
 
@@ -31,8 +31,7 @@ HANGS = 600.0
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("marked")
     manifest = squares(folder / "data", splits={"train": 40, "val": 4}, size=(96, 64))
-    simulate(manifest, folder / "marks", Simulation(images=24), tell=lambda line: None)
-    return folder / "marks" / "marks.sqlite"
+    return mark_known(manifest, 24)
 
 
 @pytest.fixture

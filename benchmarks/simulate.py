@@ -1,0 +1,408 @@
+"""Simulated people who mark images from known maps, through the real server, with a Teacher's help.
+
+    python benchmarks/simulate.py MANIFEST --to FOLDER [--images 40] [--proposals after]
+        [--config benchmarks/label_teacher.yaml] [--seed 0]
+
+Everything but the people is real: the server is `preceptor label` in a process of its own, strokes
+and answers go through HTTP into the database, and Teachers are trained on what is there. Time is
+not waited for, but counted by stated costs, which are assumptions and not measurements of people.
+A Teacher is trained after every so many answers and used from then on, so that the result does not
+depend on the speed of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from preceptor.config.yaml_file import load_config
+from preceptor.data.images import decode_map, image_size
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.label.database import connect
+from preceptor.label.runs import decode_runs, from_text
+from preceptor.label.teach import teach_database
+from preceptor.label.teacher import overlap
+from preceptor.label.teacher_config import TeacherConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.label.serving import Client, Told, command
+
+Mask = NDArray[np.bool_]
+CLASS = "evidence"
+_EIGHT = np.ones((3, 3), bool)  # components are connected over corners
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of an annotator.
+
+    Args:
+        open: Time to look at a new image and decide.
+        answer: Time of a key press: an answer, or adopting a proposal.
+        judge: Additional time to judge a proposal.
+        stroke: Time of a stroke of no length: aim, press, release.
+        steer: Time for each unit of length ÷ width, where width is how far the pointer may deviate
+            (J. Accot, S. Zhai, "Beyond Fitts' Law", CHI 1997).
+    """
+
+    open: float = 2.0
+    answer: float = 0.5
+    judge: float = 0.7
+    stroke: float = 0.8
+    steer: float = 0.1
+
+
+@dataclass(frozen=True)
+class Error:
+    """Deviation of an annotator's marks from the known ones.
+
+    Args:
+        shift: Standard deviation of the displacement of a mark ÷ the square root of its area.
+        scale: Standard deviation of the growth of a mark's radius, as the same share.
+        tolerance: Accepted deviation of a border, as a share of the longer side of the image:
+            borders are traced within twice this width, and thinner deviations of a proposal stay.
+    """
+
+    shift: float = 0.03
+    scale: float = 0.03
+    tolerance: float = 0.01
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Settings of simulated marking.
+
+    Args:
+        images: Number of answers in all.
+        people: Names of the people, who take turns.
+        proposals: When a proposal is shown.
+        teacher: Settings of the Teachers; None = no Teacher is trained.
+        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown.
+        costs, error: Costs of the work, and deviation of the marks from the known ones.
+        seed: Random seed of the order and of the deviations. The deviation of an image does not
+            depend on the order, so that two simulations can be compared image by image.
+    """
+
+    images: int = 40
+    people: tuple[str, ...] = ("simulated",)
+    proposals: Literal["first", "after", "never"] = "never"
+    teacher: TeacherConfig | None = None
+    least_overlap: float = 0.6
+    costs: Costs = field(default_factory=Costs)
+    error: Error = field(default_factory=Error)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SimulatedAnswer:
+    """What one person did on one image, a row of simulation.csv.
+
+    `overlap` and `proposal_overlap` are the intersection ÷ union of the mark, and of the proposal
+    (NaN without one), with the known mark; `teacher_images` is the number of images that the newest
+    Teacher was taught.
+    """
+
+    number: int
+    person: str
+    image: str
+    seconds: float
+    strokes: int
+    proposed: bool
+    adopted: bool
+    proposal_overlap: float
+    overlap: float
+    teacher_images: int
+
+
+class Stroke(NamedTuple):
+    """A stroke: the pixels of the whole image that it changes, and its time."""
+
+    erase: bool
+    pixels: Mask
+    seconds: float
+
+
+class Marking(NamedTuple):
+    """Strokes in order, whether the proposal was adopted before them, and the time of all work."""
+
+    strokes: list[Stroke]
+    adopted: bool
+    seconds: float
+
+
+def checked(told: Told) -> Any:
+    """Content of an answer of the server; a refusal ends the program."""
+    if told.status >= 400:
+        raise SystemExit(f"the server refused a request ({told.status}): {told.content!r}")
+    return told.json
+
+
+def draw(client: Client, image: int, stroke: Stroke, proposal: int | None = None) -> None:
+    """Save a stroke; `proposal` is the number of the proposal that it adopts."""
+    changes = {
+        "tool": "eraser" if stroke.erase else "brush" if proposal is None else "proposal",
+        "class": CLASS,
+        "erase": stroke.erase,
+        "seconds": stroke.seconds,
+        "proposal": proposal,
+    }
+    checked(client.stroke(image, stroke.pixels, **changes))
+
+
+def intended_mark(truth: Mask, error: Error, rng: np.random.Generator) -> Mask:
+    """(h, w) what an annotator means to mark: the known marks, each displaced and grown."""
+    labels, _ = ndimage.label(truth, _EIGHT)
+    intended = np.zeros_like(truth)
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        pixels = labels[place] == number
+        side = float(np.sqrt(pixels.sum()))
+        margin = int(np.ceil(side * 3 * (error.shift + error.scale))) + 2
+        padded = np.pad(pixels, margin)
+        # Distance to the border, positive inside; pixel centers are half a pixel from it.
+        inside, outside = (ndimage.distance_transform_edt(mask) for mask in (padded, ~padded))
+        depth = np.where(padded, inside - 0.5, 0.5 - outside)
+        grown = depth > -side * rng.normal(0, error.scale)
+        moved = ndimage.shift(
+            grown.astype(np.uint8), np.rint(side * rng.normal(0, error.shift, 2)), order=0
+        )
+        _add(intended, moved > 0, place[0].start - margin, place[1].start - margin)
+    return intended
+
+
+def _add(target: Mask, pixels: Mask, top: int, left: int) -> None:
+    """Set pixels at a place that may lie partly outside of the target."""
+    height, width = target.shape
+    rows = slice(max(0, -top), min(pixels.shape[0], height - top))
+    columns = slice(max(0, -left), min(pixels.shape[1], width - left))
+    target[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop] |= (
+        pixels[rows, columns]
+    )
+
+
+def mark(
+    intended: Mask, proposal: Mask | None, costs: Costs | None = None, error: Error | None = None
+) -> Marking:
+    """Mark an image, in the cheaper of two ways: from nothing, or by correction of a proposal.
+
+    A connected region is painted or erased by one stroke. It follows the border of the intended
+    mark within twice the tolerance, and crosses the region with a brush of its greatest thickness,
+    where it may deviate by as much: the time is that of the stroke and `Costs.steer` times (length
+    of the border ÷ (2 · tolerance) + area ÷ thickness²). Deviations of a proposal that are thinner
+    than the tolerance are left.
+
+    Args:
+        intended, proposal: (h, w); no proposal = None.
+        costs, error: Costs and tolerance; None = defaults.
+    """
+    costs, error = costs or Costs(), error or Error()
+    around = costs.open + costs.answer
+    thin = error.tolerance * max(intended.shape)
+    drawn = _strokes(np.zeros_like(intended), intended, costs, thin)
+    if proposal is None:
+        return Marking(drawn, False, around + _seconds(drawn))
+    around += costs.judge
+    corrected = _strokes(proposal, intended, costs, thin)
+    adopting = costs.answer + _seconds(corrected)
+    if adopting < _seconds(drawn):
+        return Marking(corrected, True, around + adopting)
+    return Marking(drawn, False, around + _seconds(drawn))
+
+
+def mark_after(intended: Mask, proposal: Mask, costs: Costs, error: Error) -> Marking:
+    """Mark an image whose proposal is shown after the first own stroke.
+
+    The first stroke is drawn from nothing; then either the others are, or the proposal is added and
+    corrected, whichever is cheaper. The strokes begin with the one before the proposal.
+    """
+    thin = error.tolerance * max(intended.shape)
+    drawn = _strokes(np.zeros_like(intended), intended, costs, thin)
+    around = costs.open + costs.answer
+    if not drawn:
+        return Marking(drawn, False, around)
+    around += costs.judge + drawn[0].seconds
+    corrected = _strokes(proposal | drawn[0].pixels, intended, costs, thin)
+    if costs.answer + _seconds(corrected) < _seconds(drawn[1:]):
+        return Marking([drawn[0], *corrected], True, around + costs.answer + _seconds(corrected))
+    return Marking(drawn, False, around + _seconds(drawn[1:]))
+
+
+def _seconds(strokes: Sequence[Stroke]) -> float:
+    return sum(stroke.seconds for stroke in strokes)
+
+
+def _strokes(start: Mask, goal: Mask, costs: Costs, tolerance: float) -> list[Stroke]:
+    """Strokes from a mask to another; the tolerance is in pixels."""
+    strokes: list[Stroke] = []
+    edge = goal & ~ndimage.binary_erosion(goal, border_value=1)
+    outer = ~goal & ndimage.binary_dilation(goal)
+    for erase, wrong in ((True, start & ~goal), (False, goal & ~start)):
+        labels, _ = ndimage.label(wrong, _EIGHT)
+        depth = ndimage.distance_transform_edt(np.pad(wrong, 1))[1:-1, 1:-1]
+        whole, _ = ndimage.label(start if erase else goal, _EIGHT)
+        sizes = np.bincount(whole.ravel())
+        for number, place in enumerate(ndimage.find_objects(labels), start=1):
+            pixels = labels[place] == number
+            thickness = 2 * float(depth[place][pixels].max())
+            area = int(pixels.sum())
+            complete = area == sizes[whole[place][pixels][0]]  # a mark of its own, not a border
+            if thickness <= 2 * tolerance and not complete:
+                continue
+            changed = np.zeros_like(goal)
+            changed[place] = pixels
+            border = int((pixels & (outer if erase else edge)[place]).sum())
+            difficulty = border / (2 * tolerance) + area / thickness**2
+            strokes.append(Stroke(erase, changed, costs.stroke + costs.steer * difficulty))
+    return strokes
+
+
+def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame:
+    """Mark the examined training images of a manifest by simulated people.
+
+    Args:
+        manifest: Manifest with human maps; the marks of other images are not known.
+        folder: New folder: manifest without maps, database, Teachers, simulation.csv.
+        settings: Settings.
+
+    Returns:
+        The rows of simulation.csv, see `SimulatedAnswer`.
+    """
+    table = Manifest.read(manifest, verify=False, need=()).table
+    table = table[table["annotated"] | ~table["split"].isin(["", "train"])]
+    folder.mkdir(parents=True)
+    # The export of a simulation names the images as its manifest does: relative to the folder.
+    table = table.assign(path=[os.path.relpath(path, folder) for path in table["path"]])
+    known = {row.path: (row.label, row.saliency) for row in table.itertuples()}
+    plain, database = folder / "images.csv", folder / "marks.sqlite"
+    table[["path", "label", "split", "source", "group"]].to_csv(plain, index=False)
+    answers: list[SimulatedAnswer] = []
+    taught = 0
+    options = ["--database", database, "--classes", CLASS, "--proposals", settings.proposals]
+    options += ["--least-overlap", settings.least_overlap, "--seed", settings.seed]
+    options += ["--splits", "train"] if "train" in set(table["split"]) else []
+    with (
+        command(plain, *options) as server,
+        contextlib.closing(connect(database, readonly=True)) as reading,
+    ):
+        clients = {name: server.client(name, tab=name) for name in settings.people}
+        for number in range(settings.images):
+            if settings.teacher is not None and number and number % settings.teacher.every == 0:
+                try:
+                    taught = teach_database(database, folder / "teachers", settings.teacher).images
+                except InputError as error:
+                    print(f"no new Teacher: {error}")
+            name = settings.people[number % len(settings.people)]
+            opened = clients[name].queue()
+            if not opened:
+                print(f"{name}: no image is left")
+                break
+            image = opened[0]
+            (path,) = reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
+            label, saliency = known[path]
+            truth = _known_mark(saliency, image_size(folder.absolute() / path))
+            file = Path(path).name
+            work, mask, shown, agreement = _mark_image(
+                clients[name], image, truth, settings, _rng(settings.seed, name, file)
+            )
+            answers.append(
+                SimulatedAnswer(
+                    number,
+                    name,
+                    file,
+                    work.seconds,
+                    len(work.strokes),
+                    agreement is not None,
+                    work.adopted,
+                    float("nan") if agreement is None else agreement,
+                    overlap(mask, truth),
+                    taught,
+                )
+            )
+            state = "marked" if mask.any() else "nothing"
+            told = {"label": label, "seconds": work.seconds, "proposal": shown, "next": False}
+            checked(clients[name].answer(image, state, **told))
+        for client in clients.values():
+            client.close()
+    result = pd.DataFrame([asdict(answer) for answer in answers])
+    result.to_csv(folder / "simulation.csv", index=False)
+    return result
+
+
+def _rng(seed: int, person: str, image: str) -> np.random.Generator:
+    """The deviation of a person on an image is the same in every simulation with this seed."""
+    digest = hashlib.blake2b(f"{seed} {person} {image}".encode(), digest_size=8)
+    return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
+
+
+def _mark_image(
+    client: Client, image: int, truth: Mask, settings: Simulation, rng: np.random.Generator
+) -> tuple[Marking, Mask, int | None, float | None]:
+    """Mark one image: the work, the mark, the proposal's number, and its overlap."""
+    costs, error = settings.costs, settings.error
+    intended = intended_mark(truth, error, rng)
+    work = mark(intended, None, costs, error)
+    shown = client.image(image)["proposal"]
+    own: list[Stroke] = []
+    if settings.proposals == "after" and work.strokes:
+        own = work.strokes[:1]
+        draw(client, image, own[0])
+        shown = client.image(image)["proposal"]
+    proposal = None
+    if shown is not None:
+        x, y, w, h = (shown[key] for key in "xywh")
+        proposal = np.zeros_like(truth)
+        proposal[y : y + h, x : x + w] = decode_runs(from_text(shown["runs"]), w * h).reshape(h, w)
+        work = (mark_after if own else mark)(intended, proposal, costs, error)
+    mask = own[0].pixels.copy() if own else np.zeros_like(truth)
+    if work.adopted and shown is not None and proposal is not None:
+        draw(client, image, Stroke(False, proposal, 0.0), shown["id"])
+        mask |= proposal
+    for stroke in work.strokes[len(own) :]:
+        draw(client, image, stroke)
+        mask = mask & ~stroke.pixels if stroke.erase else mask | stroke.pixels
+    agreement = None if proposal is None else overlap(proposal, truth)
+    return work, mask, None if shown is None else shown["id"], agreement
+
+
+def _known_mark(saliency: str, size: tuple[int, int]) -> Mask:
+    """(h, w) pixels of at least half of the largest value of the human map."""
+    if not saliency:
+        return np.zeros((size[1], size[0]), bool)
+    values = decode_map(saliency)
+    if values.shape != (size[1], size[0]):
+        values = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray((values > 0) & (values >= values.max() / 2), bool)
+
+
+def main() -> None:
+    """Simulate, and print the time and the overlap."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--proposals", default="never", choices=("first", "after", "never"))
+    parser.add_argument("--config", type=Path, help="settings of the Teacher (YAML)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    teacher = None if given.config is None else load_config(given.config, TeacherConfig)
+    settings = Simulation(given.images, ("simulated",), given.proposals, teacher, seed=given.seed)
+    answers = simulate(given.manifest, given.to, settings)
+    print(answers.drop(columns=["number"]).mean(numeric_only=True).to_string())
+
+
+if __name__ == "__main__":
+    main()
