@@ -27,7 +27,7 @@ FILES: dict[str, tuple[str, type[Settings], str]] = {
     "teacher": (
         "Files of the Teacher of a marking page",
         TeacherConfig,
-        "`preceptor label --teacher-config` and `preceptor label teach --config`",
+        "`preceptor label --teacher-config`",
     ),
 }
 """Configuration files: title, model of the keys, and commands that read them, by name."""

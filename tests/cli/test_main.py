@@ -49,7 +49,6 @@ COMMANDS = [
     ("calibrate",),
     ("label",),
     ("label", "run"),
-    ("label", "teach"),
     ("label", "export"),
     ("label", "status"),
     ("study",),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from preceptor.cli.label_export import label_export, label_status
-from preceptor.cli.label_teacher import teach
 from preceptor.cli.options import LabelOrder, Proposals, finite
 from preceptor.cli.run_by_default import RunByDefault
 
@@ -26,7 +25,6 @@ label = typer.Typer(
 )
 label.command("export")(label_export)
 label.command("status")(label_status)
-label.command()(teach)
 
 
 @label.command()
