@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
 from preceptor.label.answers import Answer, save_answer
 from preceptor.label.auto_teacher import answers_before_newest, count_answers
-from preceptor.label.database import Connection, connect
-from preceptor.label.events import newest_event, note
+from preceptor.label.database import Connection
+from preceptor.label.events import newest_event
 from preceptor.label.figures import Remembered, figures
 from preceptor.label.proposals import add_teacher
-from preceptor.label.schema import STEPS
-from tests.label.filled import fill
 
 ONE, TWO, THREE = (f"2026-01-01T00:0{minute}:00.000Z" for minute in (1, 2, 3))
 
@@ -42,26 +37,6 @@ def test_the_next_teacher_counts_the_answers_since_the_newest_one(
     assert count_answers(connection) == 4
     answer(connection, 1)  # anew
     assert answers_before_newest(connection) == 1
-
-
-def test_a_teacher_of_an_older_database_knows_the_answers_of_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "old.sqlite"
-    with monkeypatch.context() as older:
-        older.setattr("preceptor.label.database.STEPS", STEPS[:2])
-        old = connect(path, create=True)
-    fill(old)
-    for image, time in ((1, ONE), (2, TWO), (3, THREE)):
-        event = note(old, image, 1, "answer", at=time)
-        old.execute(
-            "INSERT INTO answers VALUES (?, 1, 'nothing', NULL, NULL, ?, 1, NULL, 'never', ?)",
-            (image, time, event),
-        )
-    old.execute(f"INSERT INTO teachers (folder, made, images) VALUES ('teacher', '{TWO}', 2)")
-    old.close()
-    with closing(connect(path)) as connection:
-        assert answers_before_newest(connection) == 2
 
 
 def test_the_time_of_the_last_answer_is_that_of_the_latest_one(

@@ -11,7 +11,7 @@ import pytest
 
 from preceptor.errors import InputError, RunFailedError
 from preceptor.label.database import Connection, Database, connect, serving, told_errors
-from preceptor.label.schema import STEPS
+from preceptor.label.schema import FORMAT
 from preceptor.web.refusal import RefusedError, conflict
 from tests.small_files import files_up_to
 
@@ -140,28 +140,13 @@ def test_a_folder_that_cannot_be_written_is_told_with_a_remedy() -> None:
         pass
 
 
-def test_a_newer_version_is_refused(path: Path) -> None:
+def test_another_format_is_refused(path: Path) -> None:
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
     connection.close()
     for readonly in (True, False):
-        with pytest.raises(InputError, match="newer version of preceptor"):
+        with pytest.raises(InputError, match="another version of preceptor"):
             connect(path, readonly=readonly)
-
-
-def test_an_older_version_is_brought_up_to_date(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "preceptor.label.database.STEPS", (*STEPS, "ALTER TABLE people ADD COLUMN color TEXT;\n")
-    )
-    with pytest.raises(InputError, match="older version"):
-        connect(path, readonly=True)
-    connection = connect(path)
-    connection.execute("SELECT color FROM people")
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(STEPS) + 1
-    connection.close()
-    connect(path, readonly=True).close()
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from preceptor.label.answers import Answer, save_answer
 from preceptor.label.claims import Claims
-from preceptor.label.database import Connection, connect
+from preceptor.label.database import Connection
 from preceptor.label.queue import (
     _COUNTED,
     _COUNTED_EVALUATED,
@@ -17,9 +13,7 @@ from preceptor.label.queue import (
     skipped,
     still_open,
 )
-from preceptor.label.schema import STEPS
 from preceptor.label.settings import LabelSettings
-from tests.label.filled import fill
 
 
 def answer(
@@ -77,30 +71,6 @@ def test_images_that_may_still_be_answered(connection: Connection) -> None:
     claims.take([4], 2)
     claims.take([5], 1)
     assert still_open(connection, 1, claims, range(7)) == [2, 5]
-
-
-def test_answers_of_an_older_database_keep_the_order_of_their_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "old.sqlite"
-    with monkeypatch.context() as older:
-        older.setattr("preceptor.label.database.STEPS", STEPS[:1])
-        old = connect(path, create=True)
-    fill(old)
-    for image, minute in ((3, 10), (1, 20), (3, 5), (4, 6)):
-        old.execute(
-            "INSERT OR REPLACE INTO answers "
-            "VALUES (?, 1, 'nothing', NULL, NULL, ?, 1, NULL, 'never')",
-            (image, at(minute)),
-        )
-        old.execute(
-            "INSERT INTO events (image, person, at, kind) VALUES (?, 1, ?, 'answer')",
-            (image, at(minute)),
-        )
-    old.close()
-    connection = connect(path)
-    assert answered_before(connection, 1, None, 9) == [4, 3, 1]
-    connection.close()
 
 
 def test_images_of_splits_that_are_not_asked_for_stay_out(connection: Connection) -> None:

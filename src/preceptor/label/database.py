@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from preceptor.errors import InputError, PreceptorError, RunFailedError
-from preceptor.label.schema import APPLICATION, STEPS
+from preceptor.label.schema import APPLICATION, FORMAT, SCHEMA
 from preceptor.web.refusal import RefusedError
 
 T = TypeVar("T")
@@ -33,15 +33,15 @@ _TOGETHER = 64  # changes of one commit at most
 
 
 def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Connection:
-    """Open a database of marks, and bring one of an older version to the present one.
+    """Open a database of marks.
 
     Args:
         path: SQLite file.
         create: Whether to create it if it does not exist.
-        readonly: Whether nothing is changed, not even the version.
+        readonly: Whether nothing is changed.
 
     Raises:
-        InputError: It does not exist, is another kind of file, or is of a newer version.
+        InputError: It does not exist, is another kind of file, or has another format.
         RunFailedError: The disk is full.
     """
     if path.is_dir():
@@ -82,30 +82,23 @@ def _prepare(connection: Connection, path: Path, readonly: bool) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if (tables and kind != APPLICATION) or (not tables and readonly):
         raise InputError(f"{path}: it is no database of preceptor label; name another file")
-    if version > len(STEPS):
+    if tables and version != FORMAT:
         raise InputError(
-            f"{path}: it was written by a newer version of preceptor (format {version}, known: "
-            f"{len(STEPS)}); update preceptor"
+            f"{path}: it was written by another version of preceptor (format {version}, this one "
+            f"reads {FORMAT}); use that version to export it"
         )
     if readonly:
-        if version < len(STEPS):
-            raise InputError(
-                f"{path}: it was written by an older version of preceptor (format {version}); "
-                "start preceptor label once to bring it up to date"
-            )
         connection.execute("PRAGMA query_only = 1")
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    if version < len(STEPS):
+    if not tables:
         connection.execute("BEGIN IMMEDIATE")
-        # Another process may have done it in the meantime.
-        for at in range(_number(connection, "user_version"), len(STEPS)):
-            for statement in STEPS[at].split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+        if not _number(connection, "user_version"):  # nor has another process made them meanwhile
+            for statement in SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")
     connection.execute("PRAGMA foreign_keys = 1")
 

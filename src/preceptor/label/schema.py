@@ -5,7 +5,10 @@ from __future__ import annotations
 APPLICATION = 0x50524C42
 """`application_id` of the SQLite file."""
 
-_FIRST = """
+FORMAT = 6
+"""`user_version` of the file; other formats are refused."""
+
+SCHEMA = """
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE images (
@@ -30,6 +33,11 @@ CREATE INDEX images_open ON images (position, places)
     WHERE places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1);
 CREATE INDEX images_priority ON images (priority DESC, position)
     WHERE places > 0 AND priority IS NOT NULL;
+-- The conditions of the shares that are done, word for word: they are counted in the indexes alone.
+CREATE INDEX images_done ON images (places, listed, asked, honeypot)
+    WHERE listed = 1 AND asked = 1 AND honeypot = 0;
+CREATE INDEX images_evaluated ON images (places, split, listed, asked, honeypot)
+    WHERE listed = 1 AND asked = 1 AND honeypot = 0 AND split NOT IN ('', 'train');
 CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
 CREATE INDEX images_honeypot ON images (id) WHERE honeypot = 1;
 
@@ -46,7 +54,8 @@ CREATE TABLE teachers (
     folder TEXT NOT NULL,
     made TEXT NOT NULL,
     images INTEGER NOT NULL,             -- images with marks that it was trained with
-    agreement REAL                       -- with people, on images that are not its own
+    agreement REAL,                      -- with people, on images that are not its own
+    event INTEGER NOT NULL DEFAULT 0     -- the latest before its answers were read
 );
 
 CREATE TABLE proposals (
@@ -75,6 +84,7 @@ CREATE TABLE strokes (
     undone INTEGER NOT NULL DEFAULT 0,   -- 1: can be redone; 2: undone for good
     proposal INTEGER REFERENCES proposals,
     saved TEXT NOT NULL,
+    version TEXT,                        -- of the file, as in images.looked_at; NULL: not known
     UNIQUE (image, person, number)
 );
 CREATE INDEX strokes_person ON strokes (person, image);
@@ -89,9 +99,27 @@ CREATE TABLE answers (
     seconds REAL NOT NULL,
     proposal INTEGER REFERENCES proposals,
     proposals_mode TEXT NOT NULL,
+    event INTEGER NOT NULL,              -- orders answers: a clock may be set back
+    version TEXT,
     PRIMARY KEY (image, person)
 ) WITHOUT ROWID;
-CREATE INDEX answers_person ON answers (person, at);
+CREATE INDEX answers_person ON answers (person, event);
+
+-- Answers that do not fit the marks; the columns are those of `answers`, in the same order.
+CREATE TABLE answers_aside (
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing')),
+    label TEXT,
+    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
+    at TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    proposal INTEGER REFERENCES proposals,
+    proposals_mode TEXT NOT NULL,
+    event INTEGER NOT NULL,
+    version TEXT,
+    PRIMARY KEY (image, person)
+) WITHOUT ROWID;
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
@@ -109,61 +137,3 @@ CREATE TABLE honeypots (
     runs BLOB NOT NULL
 );
 """
-
-# Answers in the order of their events: a clock may be set back, and times may be equal.
-_ORDER_OF_ANSWERS = """
-ALTER TABLE answers ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
-UPDATE answers SET event = coalesce((
-    SELECT max(id) FROM events
-    WHERE events.image = answers.image AND events.person = answers.person AND kind = 'answer'
-), 0);
-DROP INDEX answers_person;
-CREATE INDEX answers_person ON answers (person, event);
-"""
-
-# Teachers in the same order; of earlier ones, only the time is known.
-_ORDER_OF_TEACHERS = """
-ALTER TABLE teachers ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
-UPDATE teachers SET event = coalesce((SELECT max(id) FROM events WHERE events.at <= made), 0);
-"""
-
-# Answers that do not fit the marks; the columns are those of `answers`, in the same order.
-_ANSWERS_ASIDE = """
-CREATE TABLE answers_aside (
-    image INTEGER NOT NULL REFERENCES images,
-    person INTEGER NOT NULL REFERENCES people,
-    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing')),
-    label TEXT,
-    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
-    at TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    proposal INTEGER REFERENCES proposals,
-    proposals_mode TEXT NOT NULL,
-    event INTEGER NOT NULL,
-    PRIMARY KEY (image, person)
-) WITHOUT ROWID;
-"""
-
-# Version of the file that a stroke or an answer is about, as in images.looked_at; NULL: not known.
-# What an earlier version has stored of files and of the people needed is looked at again.
-_VERSIONS_OF_FILES = """
-ALTER TABLE strokes ADD COLUMN version TEXT;
-ALTER TABLE answers ADD COLUMN version TEXT;
-ALTER TABLE answers_aside ADD COLUMN version TEXT;
-UPDATE images SET looked_at = NULL;
-DELETE FROM settings WHERE key = 'arranged';
--- The conditions of the shares that are done, word for word: they are counted in the indexes alone.
-CREATE INDEX images_done ON images (places, listed, asked, honeypot)
-    WHERE listed = 1 AND asked = 1 AND honeypot = 0;
-CREATE INDEX images_evaluated ON images (places, split, listed, asked, honeypot)
-    WHERE listed = 1 AND asked = 1 AND honeypot = 0 AND split NOT IN ('', 'train');
-"""
-
-STEPS: tuple[str, ...] = (
-    _FIRST,
-    _ORDER_OF_ANSWERS,
-    _ORDER_OF_TEACHERS,
-    _ANSWERS_ASIDE,
-    _VERSIONS_OF_FILES,
-)
-"""SQL that leads from each version to the next; an empty file has version 0."""
