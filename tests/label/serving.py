@@ -207,7 +207,7 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     Args:
         source: Manifest or folder.
         database: Database; None = beside it.
-        options: Settings; arguments of `labeling_of`; honeypots, a manifest; port, 0 = a free one;
+        options: Settings; arguments of `labeling_of`; port, 0 = a free one;
             allow_host, further names of the host.
     """
     found = find_source(source)
@@ -216,11 +216,8 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
         return folder_rows(one) if one.is_folder else table_rows(one)
 
     way = {key: options.pop(key) for key in _WAY if key in options}
-    pots = options.pop("honeypots", None)
     port, more = options.pop("port", 0), options.pop("allow_host", ())
-    prepared = prepare(
-        database or found.database, found, rows, options, find_source(pots) if pots else None
-    )
+    prepared = prepare(database or found.database, found, rows, options)
     at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
     labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), **way)

@@ -234,7 +234,6 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         ([manifest, "--teacher-config", tmp_path / "a.yaml"], "settings of --teacher auto"),
         ([manifest, "--name", "a" * 61], "1 to 60 characters"),
         ([manifest, "--links", "ann,Ann"], "twice"),
-        ([manifest, "--honeypots", tmp_path / "gone.csv"], "no such manifest"),
         ([manifest, "--database", tmp_path / "gone" / "a.sqlite"], "there is no folder"),
         ([tmp_path / "gone.csv"], "no such manifest or folder"),
         ([tmp_path / "empty"], "no image"),
@@ -283,8 +282,6 @@ def test_a_source_that_is_refused_leaves_no_file(manifest: Path, tmp_path: Path)
             f"none of its 2 images exists; the first one is 'gone/a.png'; correct the paths, "
             f"which start from {absent.parent}",
         ),
-        ([manifest, "--honeypots", bad], "label is empty"),
-        ([manifest, "--honeypots", tmp_path / "gone.csv"], "no such manifest"),
     ]
     for arguments, text in cases:
         done = here("label", *arguments, "--no-open")

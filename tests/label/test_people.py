@@ -1,4 +1,4 @@
-"""Several people: overlap, honeypots, figures of the lead."""
+"""Several people: overlap, figures of the lead."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from rich.console import Console
 
-from preceptor.errors import ProblemsError
 from preceptor.label.status import print_status
 from tests.datasets import squares
 from tests.label.serving import Client, Running, running
@@ -128,82 +126,6 @@ def test_a_skipped_image_is_left_to_others(tmp_path: Path) -> None:
         }
 
 
-@pytest.fixture
-def pots(tmp_path: Path) -> Path:
-    """Manifest of four images, of which two have a map: the square 10, 5 to 20, 15."""
-    folder = tmp_path / "pots"
-    folder.mkdir()
-    rows = []
-    for at in range(4):
-        Image.new("RGB", SIZE, (40 * at, 90, 90)).save(folder / f"pot-{at}.png")
-        row = {"path": f"pot-{at}.png", "label": "marked", "split": "train", "annotated": 1}
-        if at < 2:
-            Image.fromarray(box(10, 5, 10, 10).astype(np.uint8) * 255).save(folder / f"m{at}.png")
-            row["saliency"] = f"m{at}.png"
-        rows.append(row)
-    pd.DataFrame(rows).to_csv(folder / "pots.csv", index=False)
-    return folder / "pots.csv"
-
-
-def test_everybody_marks_the_honeypots(tmp_path: Path, pots: Path) -> None:
-    manifest = squares(tmp_path / "data", splits=SPLITS, size=SIZE)
-    with running(manifest, honeypots=pots) as server:
-        ann, bo = server.client("ann"), server.client("bo")
-        hers = answer_all(ann, box(10, 5, 10, 10))
-        his = answer_all(bo, None)
-        assert len(hers) == 44
-        assert len(his) == 4
-        people = {one["name"]: one for one in ann.get("/api/lead").json["people"]}
-        assert people["ann"]["honeypots"] == people["bo"]["honeypots"] == 4
-        assert (people["ann"]["honeypots_found"], people["ann"]["honeypots_iou"]) == (2, 0.5)
-        assert (people["bo"]["honeypots_found"], people["bo"]["honeypots_iou"]) == (2, 0.5)
-        assert ann.get("/api/lead").json["images"] == 40
-        # What a page gets does not tell them apart.
-        shown = [ann.image(image) for image in (his[0], hers[0])]
-        assert shown[0].keys() == shown[1].keys()
-        assert not any("honeypot" in key for key in shown[0])
-    # They stay, and are no images of the manifest.
-    with running(manifest) as server:
-        assert len(answer_all(server.client("cy"), None)) == 4
-
-
-def test_honeypots_that_are_gone_from_their_list_are_withdrawn(tmp_path: Path, pots: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
-    with running(manifest, honeypots=pots) as server:
-        ann = server.client("ann")
-        assert len(ann.queue()) == 3 + 4
-        for image in ann.queue():
-            assert ann.answer(image, "nothing").status == 200
-    table = pd.read_csv(pots, keep_default_na=False)
-    table.iloc[1:3].to_csv(pots, index=False)
-    with running(manifest, honeypots=pots) as server:
-        assert len(server.client("bo").queue()) == 2
-        people = {one["name"]: one for one in server.client("ann").get("/api/lead").json["people"]}
-        assert (people["ann"]["honeypots"], people["ann"]["done"]) == (2, 7)
-    with running(manifest) as server:  # without the option, they are those of the last start
-        assert len(server.client("bo").queue()) == 2
-
-
-def test_a_honeypot_among_images_without_labels_shows_none(tmp_path: Path, pots: Path) -> None:
-    images = squares(tmp_path / "data", splits={"train": 3}, size=SIZE).parent / "images"
-    with running(images, tmp_path / "label.sqlite", honeypots=pots) as server:
-        ann = server.client("ann")
-        shown = [ann.image(image) for image in ann.queue()]
-        assert {one["name"][:4] for one in shown} > {"pot-"}
-        assert {one["label"] for one in shown} == {""}
-
-
-def test_a_honeypot_with_a_wrong_map_is_refused(tmp_path: Path, pots: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
-    Image.new("L", (7, 7), 255).save(pots.parent / "m0.png")
-    (pots.parent / "pot-3.png").write_bytes(b"no image")
-    with pytest.raises(ProblemsError) as caught, running(manifest, honeypots=pots):
-        pass
-    assert "its map is 7 × 7, the image 40 × 30" in str(caught.value)
-    assert "pot-3.png" in str(caught.value)
-    assert not list(tmp_path.glob("data/*.sqlite"))
-
-
 def test_the_lead_sees_agreement_and_times(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 4}, size=SIZE)
     with running(manifest, overlap=2, overlap_share=1.0) as server:
@@ -278,56 +200,3 @@ def test_the_order_by_source_and_a_place_that_moves(tmp_path: Path) -> None:
         ann = server.client("ann")
         assert len(ann.queue()) == 11
         assert ann.get(f"/api/images/{answered}/whole").status == 200
-
-
-def test_a_person_who_joins_late_gets_the_honeypots_among_the_others(tmp_path: Path) -> None:
-    many = squares(tmp_path / "known", splits={"train": 20}, size=SIZE, seed=1)
-    manifest = squares(tmp_path / "data", splits={"train": 150}, size=SIZE)
-    for order in ("random", "source", "gain"):
-        database = tmp_path / f"{order}.sqlite"
-        with running(manifest, database, honeypots=many, order=order) as server:
-            reading = server.labeling.database.reading
-            pots = {row[0] for row in reading.execute("SELECT id FROM images WHERE honeypot = 1")}
-            assert len(pots) == 20
-            shown = {}
-            for name, images in (("ann", 110), ("bo", 999)):
-                person = server.client(name)
-                shown[name] = ""
-                while len(shown[name]) < images and (line := person.queue("&count=1")):
-                    for image in line[: images - len(shown[name])]:
-                        shown[name] += "H" if image in pots else "."
-                        assert person.answer(image, "nothing", next=False).status == 200
-        assert shown["bo"].count("H") == 20
-        assert "HHHHHH" not in shown["bo"], (order, shown)
-        middle = len(shown["bo"]) // 2
-        assert 5 <= shown["bo"][:middle].count("H") <= 15, (order, shown)
-        assert 6 <= shown["ann"].count("H") <= 20, (order, shown)
-
-
-def test_a_known_map_that_is_replaced_is_read_again(tmp_path: Path, pots: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
-    with running(manifest, honeypots=pots) as server:
-        ann = server.client("ann")
-        answer_all(ann, box(10, 5, 10, 10))
-        people = ann.get("/api/lead").json["people"]
-        assert (people[0]["honeypots_found"], people[0]["honeypots_iou"]) == (2, 0.5)
-    other = box(30, 20, 5, 5).astype(np.uint8) * 255
-    Image.fromarray(other).save(pots.parent / "m0.png")
-    with running(manifest, honeypots=pots) as server:
-        people = server.client("ann").get("/api/lead").json["people"]
-        assert (people[0]["honeypots_found"], people[0]["honeypots_iou"]) == (1, 0.25)
-    Image.new("RGB", (80, 60)).save(pots.parent / "pot-3.png")
-    with pytest.raises(ProblemsError) as caught, running(manifest, honeypots=pots):
-        pass
-    assert "it has 80 × 60 pixels, and people have marked one of 40 × 30" in str(caught.value)
-
-
-def test_a_honeypot_that_nobody_has_marked_may_get_another_size(tmp_path: Path, pots: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
-    for size in (SIZE, (80, 60)):
-        Image.new("RGB", size).save(pots.parent / "pot-3.png")
-        with running(manifest, honeypots=pots) as server:
-            ann = server.client("ann")
-            shown = [ann.image(image) for image in ann.queue()]
-            (found,) = [one for one in shown if one["name"] == "pot-3.png"]
-            assert (found["width"], found["height"], found["problem"]) == (*size, None)

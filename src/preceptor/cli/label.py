@@ -101,12 +101,6 @@ def run(
             show_default="1 with --overlap",
         ),
     ] = None,
-    honeypots: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest of images with known maps, which everybody marks.", show_default=False
-        ),
-    ] = None,
     order: Annotated[
         LabelOrder | None,
         typer.Option(help="Order of the images.", show_default="random"),
@@ -217,16 +211,14 @@ def run(
     password = "" if password_file is None else read_password(password_file)
     own = _checked_name("--name", name, name) if name else ""
     found = find_source(source)
-    marked = None if honeypots is None else find_source(honeypots)
     path = database or found.database
-    read_rows = reader_of(path, [found] if marked is None else [found, marked], _rows)
+    read_rows = reader_of(path, found, _rows)
     with serving(path):
         prepared = prepare(
             path,
             found,
             read_rows,
             {key: value for key, value in given.items() if value is not None},
-            marked,
         )
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))

@@ -82,7 +82,7 @@ def label_export(
 def label_status(
     database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
 ) -> None:
-    """Print the state of a database: progress, minutes per image, agreement, honeypots."""
+    """Print the state of a database: progress, minutes per image, agreement."""
     from rich.console import Console
 
     from preceptor.label.database import connect

@@ -121,7 +121,7 @@ def withdraw_others(connection: Connection, image: int) -> None:
 def _add_places(connection: Connection, image: int, change: int) -> None:
     if change:
         connection.execute(
-            "UPDATE images SET places = places + ? WHERE id = ? AND honeypot = 0 AND asked = 1",
+            "UPDATE images SET places = places + ? WHERE id = ? AND asked = 1",
             (change, image),
         )
 

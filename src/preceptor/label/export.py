@@ -178,9 +178,8 @@ def _export(
             )
         manifest = Manifest.from_frame(frame, to.parent, database, need=())
         manifest.write(partial / MANIFEST)
-        gone = set(answers) - {row["id"] for row in rows.values() if row["honeypot"]}
-        if gone:
-            marks.notes["images with answers are no longer in the manifest"] = len(gone)
+        if answers:
+            marks.notes["images with answers are no longer in the manifest"] = len(answers)
         maps_written = int(manifest.map_mask.sum())
         record = {
             "version": __version__,

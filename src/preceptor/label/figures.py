@@ -1,9 +1,9 @@
-"""Figures of those who lead: progress, times, agreement, honeypots, damaged images.
+"""Figures of those who lead: progress, times, agreement, damaged images.
 
 An image counts for a pair of people if both have answered it with marks or with nothing to mark.
 Dice and IoU are those of `evaluation.annotators`, with pixels counted by class: one that two people
 marked as different classes is in the marks of both and in common to none. They are undefined where
-both marked nothing. Known marks of honeypots have no class, and are compared with marks of any.
+both marked nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from itertools import combinations, groupby
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
 from preceptor.label.database import Connection
-from preceptor.label.honeypots import FOUND, known_mark, overlap_of
-from preceptor.label.strokes import EMPTY, Patch, masks_of, union
+from preceptor.label.strokes import EMPTY, Patch, masks_of
 
 _PROBLEMS = 500
 
@@ -32,7 +33,6 @@ class Remembered:
     pairs: dict[tuple[int, int, int], tuple[_State, tuple[float, float]]] = field(
         default_factory=dict
     )
-    honeypots: dict[tuple[int, int], tuple[_State, float]] = field(default_factory=dict)
 
 
 def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
@@ -43,15 +43,13 @@ def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
         remembered: Comparisons of earlier calls.
     """
     images, done = connection.execute(
-        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images "
-        "WHERE listed = 1 AND asked = 1 AND honeypot = 0"
+        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images WHERE listed = 1 AND asked = 1"
     ).fetchone()
     names = dict(connection.execute("SELECT id, name FROM people ORDER BY name").fetchall())
-    found = _honeypots(connection, remembered)
     return {
         "images": images,
         "done": done,
-        "people": [_person(connection, *one, found.get(one[0], [])) for one in names.items()],
+        "people": [_person(connection, *one) for one in names.items()],
         "sources": _sources(connection),
         "pairs": _pairs(connection, names, remembered),
         "problems": [
@@ -64,9 +62,7 @@ def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
     }
 
 
-def _person(
-    connection: Connection, number: int, name: str, honeypots: list[float]
-) -> dict[str, Any]:
+def _person(connection: Connection, number: int, name: str) -> dict[str, Any]:
     rows = connection.execute(
         "SELECT state, seconds, at FROM answers WHERE person = ? ORDER BY event", (number,)
     ).fetchall()
@@ -81,21 +77,18 @@ def _person(
         "done": len(rows) - states["skipped"],
         "minutes": _minutes(times),
         "last": rows[-1]["at"] if rows else None,
-        "honeypots": len(honeypots),
-        "honeypots_found": sum(one >= FOUND for one in honeypots),
-        "honeypots_iou": _number(sum(honeypots) / len(honeypots) if honeypots else math.nan),
     }
 
 
 def _sources(connection: Connection) -> list[dict[str, Any]]:
     rows = connection.execute(
         "SELECT source, count(*) AS images, sum(places <= 0) AS done FROM images "
-        "WHERE listed = 1 AND asked = 1 AND honeypot = 0 GROUP BY source ORDER BY source"
+        "WHERE listed = 1 AND asked = 1 GROUP BY source ORDER BY source"
     ).fetchall()
     times: dict[str, list[float]] = {}
     for source, seconds in connection.execute(
         "SELECT source, seconds FROM answers JOIN images ON images.id = answers.image "
-        "WHERE state IN ('marked', 'nothing') AND honeypot = 0"
+        "WHERE state IN ('marked', 'nothing')"
     ):
         times.setdefault(source, []).append(seconds)
     return [
@@ -133,10 +126,6 @@ def _states(connection: Connection, where: str) -> dict[int, list[tuple[int, _St
         image: [(row[1], tuple(row[2:])) for row in group]
         for image, group in groupby(rows, key=lambda row: row[0])
     }
-
-
-def _mask(connection: Connection, image: int, person: int) -> Patch:
-    return union(masks_of(connection, image, person).values())
 
 
 def _pairs(
@@ -180,25 +169,20 @@ def _agreement(a: dict[str, Patch], b: dict[str, Patch]) -> tuple[float, float]:
     """Dice and IoU of masks by class."""
     both = in_a = in_b = 0
     for name in a.keys() | b.keys():
-        counts = overlap_of(a.get(name, EMPTY), b.get(name, EMPTY))
+        counts = _overlap_of(a.get(name, EMPTY), b.get(name, EMPTY))
         both, in_a, in_b = both + counts[0], in_a + counts[1], in_b + counts[2]
     if not in_a + in_b:
         return math.nan, math.nan
     return 2 * both / (in_a + in_b), both / (in_a + in_b - both)
 
 
-def _honeypots(connection: Connection, remembered: Remembered) -> dict[int, list[float]]:
-    """IoU with the known mark of each honeypot that a person has answered; 1 = both are empty."""
-    judged = _states(connection, "SELECT id FROM images WHERE honeypot = 1")
-    found: dict[int, list[float]] = {}
-    for image, people in judged.items():
-        known: Patch | None = None
-        for person, state in people:
-            old = remembered.honeypots.get((image, person))
-            if old is None or old[0] != state:
-                known = known or known_mark(connection, image)
-                iou = _agreement({"": known}, {"": _mask(connection, image, person)})[1]
-                old = (state, 1.0 if math.isnan(iou) else iou)
-                remembered.honeypots[image, person] = old
-            found.setdefault(person, []).append(old[1])
-    return found
+def _overlap_of(a: Patch, b: Patch) -> tuple[int, int, int]:
+    """Numbers of pixels of two masks: in both, in a, in b."""
+    x0, y0 = max(a.x, b.x), max(a.y, b.y)
+    x1 = min(a.x + a.bits.shape[1], b.x + b.bits.shape[1])
+    y1 = min(a.y + a.bits.shape[0], b.y + b.bits.shape[0])
+    both = 0
+    if x0 < x1 and y0 < y1:
+        ours = a.bits[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]
+        both = int(np.count_nonzero(ours & b.bits[y0 - b.y : y1 - b.y, x0 - b.x : x1 - b.x]))
+    return both, int(np.count_nonzero(a.bits)), int(np.count_nonzero(b.bits))

@@ -67,7 +67,7 @@ def file_state(connection: Connection, row: sqlite3.Row, path: Path) -> FileStat
     is_size = size == (row["width"], row["height"])
     if is_same and is_size:
         return stored  # its header is sound, and its pixels are damaged
-    if not known or is_size or not (row["honeypot"] or has_work(connection, row["id"])):
+    if not known or is_size or not has_work(connection, row["id"]):
         return FileState(*size, None, version)
     problem = (
         f"the file has {size[0]} × {size[1]} pixels, and its marks were made on "
@@ -145,7 +145,7 @@ def changed_states(connection: Connection, root: Path) -> Iterator[tuple[sqlite3
         root: Folder that paths start from.
     """
     rows = connection.execute(
-        "SELECT * FROM images WHERE problem IS NOT NULL OR honeypot = 1 "
+        "SELECT * FROM images WHERE problem IS NOT NULL "
         "OR id IN (SELECT image FROM strokes UNION SELECT image FROM answers)"
     ).fetchall()
     for row in rows:

@@ -14,9 +14,6 @@ from preceptor.label.database import Connection
 from preceptor.label.settings import LabelSettings
 from preceptor.label.sources import Row, Source
 
-NEVER_FULL = 1_000_000_000
-"""Places of a honeypot: everybody marks it."""
-
 
 @dataclass(frozen=True)
 class Changes:
@@ -113,16 +110,14 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
     ]
     if stored.get(connection, "arranged") == key:
         return
-    images = connection.execute(
-        "SELECT id, path, split, source, honeypot, listed FROM images"
-    ).fetchall()
+    images = connection.execute("SELECT id, path, split, source, listed FROM images").fetchall()
     below = _common_folder(connection, [row["path"] for row in images])
     draws = {row["id"]: _draws(settings.seed, row["path"].removeprefix(below)) for row in images}
     by_source = settings.order == "source"
     ordered = sorted(
         images,
         key=lambda row: (
-            row["source"] if by_source and not row["honeypot"] else "",
+            row["source"] if by_source else "",
             draws[row["id"]][0],
         ),
     )
@@ -136,9 +131,7 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
         overlap = settings.overlap > 1 and draws[row["id"]][1] < settings.overlap_share
         asked = not settings.splits or row["split"] in settings.splits
         places = (settings.overlap if overlap else 1) - counted.get(row["id"], 0)
-        if row["honeypot"]:
-            places = NEVER_FULL
-        elif not (row["listed"] and asked):
+        if not (row["listed"] and asked):
             places = 0
         values.append((position, int(overlap), int(asked), places, row["id"]))
     connection.executemany(

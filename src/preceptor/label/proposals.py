@@ -117,12 +117,12 @@ def proposal_for(
 
     With `after`, a person must have marked something first. The Teacher must overlap people's marks
     by the `least_overlap` of the settings. Images of val and test splits have
-    proposals only if the settings say so, honeypots never.
+    proposals only if the settings say so.
     """
     if settings.proposals == "never":
         return None
-    row = connection.execute("SELECT split, honeypot FROM images WHERE id = ?", (image,)).fetchone()
-    if row is None or row["honeypot"]:
+    row = connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
+    if row is None:
         return None
     if is_evaluation(row["split"]) and not settings.proposals_on_evaluation:
         return None

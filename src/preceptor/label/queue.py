@@ -4,13 +4,11 @@ An image is open for a person who has not answered it while people are still nee
 of others, and others to whom it is handed out, take its places.
 
 Images of val and test splits are never ordered by a model: they keep their random positions, and
-are mixed with the others so that the same share of both is answered. Honeypots are drawn among what
-is left for the person, who may have come when others had done most of it.
+are mixed with the others so that the same share of both is answered.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -18,14 +16,14 @@ from preceptor.label.claims import Claims
 from preceptor.label.database import Connection
 from preceptor.label.settings import MODEL_ORDERS, LabelSettings
 
-_NEEDED = "places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1)"
+_NEEDED = "places > 0 AND problem IS NULL AND listed = 1"
 """Whether people are needed for an image that can be shown."""
 _OPEN = (
     f"{_NEEDED} AND NOT EXISTS ("
     "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
 )
 _EVALUATED = "split NOT IN ('', 'train')"
-_ORDINARY = "listed = 1 AND asked = 1 AND honeypot = 0"
+_ORDINARY = "listed = 1 AND asked = 1"
 _COUNTED = f"FROM images INDEXED BY images_done WHERE {_ORDINARY}"
 _COUNTED_EVALUATED = f"FROM images INDEXED BY images_evaluated WHERE {_ORDINARY} AND {_EVALUATED}"
 
@@ -54,7 +52,7 @@ def open_images(
     found = _by_model(connection, person) if by_model else _by_position(connection, person, "1")
     free = (
         image
-        for image, places in _with_honeypots(connection, person, found, by_position=not by_model)
+        for image, places in found
         if image != without and places - claims.others(image, person) > 0
     )
     return list(islice(free, count))
@@ -72,11 +70,11 @@ def _by_priority(connection: Connection, person: int) -> Iterator[tuple[int, int
     # Two statements, so that the index on the priority is used.
     first = connection.execute(
         f"SELECT id, places FROM images WHERE {_OPEN} AND NOT {_EVALUATED} "
-        "AND honeypot = 0 AND priority IS NOT NULL ORDER BY priority DESC, position",
+        "AND priority IS NOT NULL ORDER BY priority DESC, position",
         {"person": person},
     )
     yield from ((row[0], row[1]) for row in first)
-    rest = f"NOT {_EVALUATED} AND honeypot = 0 AND priority IS NULL"
+    rest = f"NOT {_EVALUATED} AND priority IS NULL"
     yield from _by_position(connection, person, rest)
 
 
@@ -88,7 +86,7 @@ def _by_model(connection: Connection, person: int) -> Iterator[tuple[int, int]]:
         return
     streams = [
         _by_priority(connection, person),
-        _by_position(connection, person, f"{_EVALUATED} AND honeypot = 0"),
+        _by_position(connection, person, _EVALUATED),
     ]
     heads = [next(stream, None) for stream in streams]
     while heads[0] is not None or heads[1] is not None:
@@ -110,59 +108,6 @@ def _shares(connection: Connection) -> tuple[list[int], list[int]]:
         (total[at],) = connection.execute(f"SELECT count(*) {counted}").fetchone()
         (done[at],) = connection.execute(f"SELECT count(*) {counted} AND places <= 0").fetchone()
     return [done[0] - done[1], done[1]], [total[0] - total[1], total[1]]
-
-
-def _with_honeypots(
-    connection: Connection, person: int, found: Iterator[tuple[int, int]], *, by_position: bool
-) -> Iterator[tuple[int, int]]:
-    """Images with the open honeypots of a person drawn among them, as from one shuffled stack.
-
-    The draw between a honeypot and an image depends on these two and the person, so that it is the
-    same when it is asked for again.
-    """
-    known = dict(
-        connection.execute("SELECT id, position FROM images WHERE honeypot = 1").fetchall()
-    )
-    others = (one for one in found if one[0] not in known)
-    pots = _open_of(connection, person, sorted(known, key=lambda one: (known[one], one)))
-    head = next(others, None)
-    if pots and head is not None:
-        (first,) = connection.execute(
-            "SELECT position FROM images WHERE id = ?", (head[0],)
-        ).fetchone()
-        first = first if by_position else 0
-        (left,) = connection.execute(
-            f"SELECT count(*) FROM images WHERE {_NEEDED} AND position >= ?", (first,)
-        ).fetchone()
-        left -= sum(position >= first for position in known.values())
-    while pots and head is not None:
-        if _draw(person, pots[0][0], head[0]) * (len(pots) + max(left, 1)) < len(pots):
-            yield pots.pop(0)
-        else:
-            yield head
-            head, left = next(others, None), left - 1
-    if head is not None:
-        yield head
-    yield from others
-    yield from pots
-
-
-def _open_of(connection: Connection, person: int, images: Iterable[int]) -> list[tuple[int, int]]:
-    """Those of some images that are open for a person, with their places."""
-    found = (
-        connection.execute(
-            f"SELECT id, places FROM images WHERE id = :image AND {_OPEN}",
-            {"image": image, "person": person},
-        ).fetchone()
-        for image in images
-    )
-    return [(row[0], row[1]) for row in found if row is not None]
-
-
-def _draw(*numbers: int) -> float:
-    """Random number from 0 to 1 that depends on some numbers alone."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def answered_before(
@@ -224,8 +169,7 @@ def still_open(
 def count_not_shown(connection: Connection) -> int:
     """Number of images that people are still needed for and that cannot be shown."""
     (count,) = connection.execute(
-        "SELECT count(*) FROM images WHERE places > 0 AND problem IS NOT NULL "
-        "AND (listed = 1 OR honeypot = 1)"
+        "SELECT count(*) FROM images WHERE places > 0 AND problem IS NOT NULL AND listed = 1"
     ).fetchone()
     return int(count)
 
@@ -234,7 +178,7 @@ def not_shown(connection: Connection, most: int) -> list[tuple[str, str]]:
     """Paths of such images, and why they cannot be shown, `most` of them."""
     rows = connection.execute(
         "SELECT path, problem FROM images WHERE places > 0 AND problem IS NOT NULL "
-        "AND (listed = 1 OR honeypot = 1) ORDER BY path LIMIT ?",
+        "AND listed = 1 ORDER BY path LIMIT ?",
         (most,),
     )
     return [(row[0], row[1]) for row in rows]

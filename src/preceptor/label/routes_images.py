@@ -10,7 +10,6 @@ from typing import Any
 from preceptor.label.answers import answer_of
 from preceptor.label.bodies import MOST_IMAGES
 from preceptor.label.calls import Call, Labeling
-from preceptor.label.database import Connection
 from preceptor.label.handing_out import hand_out, note_problem, path_of, sized
 from preceptor.label.pictures import PictureError, version_of, view_of
 from preceptor.label.proposals import proposal_for
@@ -91,7 +90,7 @@ def image(call: Call) -> Reply:
         {
             "id": row["id"],
             "name": PurePath(row["path"]).name,
-            "label": _label(call.reading, row),
+            "label": row["label"],
             "split": row["split"],
             "width": row["width"],
             "height": row["height"],
@@ -106,16 +105,6 @@ def image(call: Call) -> Reply:
             ),
         }
     )
-
-
-def _label(connection: Connection, row: sqlite3.Row) -> str:
-    """Label that the page shows; of a honeypot none where the other images have none."""
-    if row["honeypot"] and not row["listed"]:
-        others = connection.execute(
-            "SELECT 1 FROM images WHERE listed = 1 AND label != '' LIMIT 1"
-        ).fetchone()
-        return "" if others is None else str(row["label"])
-    return str(row["label"])
 
 
 def whole(call: Call) -> Reply:

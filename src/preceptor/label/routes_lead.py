@@ -13,7 +13,7 @@ _ONE = threading.Lock()  # the comparisons are made once, however many pages ask
 
 
 def lead(call: Call) -> Reply:
-    """Progress, times, agreement and honeypots of everybody."""
+    """Progress, times and agreement of everybody."""
     if not call.leads:
         raise forbidden("this page is for whoever leads; open the link of the terminal")
     remembered = call.labeling.memory.setdefault("comparisons", Remembered())

@@ -59,7 +59,7 @@ def _check_version(connection: Connection, row: sqlite3.Row, version: str | None
     """
     if version is None or row["looked_at"] in (None, version):
         return
-    if not (row["honeypot"] or has_work(connection, row["id"])):
+    if not has_work(connection, row["id"]):
         raise conflict("the file of this image was replaced after it was shown")
 
 

@@ -145,8 +145,7 @@ def state(call: Call) -> Reply:
     shown = None
     totals = {"images": 0, "done": 0, "mine_done": 0, "mine_open": 0}
     totals["images"], totals["done"] = call.reading.execute(
-        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images "
-        "WHERE listed = 1 AND asked = 1 AND honeypot = 0"
+        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images WHERE listed = 1 AND asked = 1"
     ).fetchone()
     if person is not None:
         shown = {"id": person.id, "name": person.name, "lead": call.leads}

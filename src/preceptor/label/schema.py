@@ -23,23 +23,21 @@ CREATE TABLE images (
     position INTEGER NOT NULL,           -- in the order of the queue
     priority REAL,                       -- of an order by a model; the largest first
     overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
-    honeypot INTEGER NOT NULL DEFAULT 0,
     listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
     asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
     places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
 );
 -- The condition of the queue, word for word: open images are counted in the index alone.
 CREATE INDEX images_open ON images (position, places)
-    WHERE places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1);
+    WHERE places > 0 AND problem IS NULL AND listed = 1;
 CREATE INDEX images_priority ON images (priority DESC, position)
     WHERE places > 0 AND priority IS NOT NULL;
 -- The conditions of the shares that are done, word for word: they are counted in the indexes alone.
-CREATE INDEX images_done ON images (places, listed, asked, honeypot)
-    WHERE listed = 1 AND asked = 1 AND honeypot = 0;
-CREATE INDEX images_evaluated ON images (places, split, listed, asked, honeypot)
-    WHERE listed = 1 AND asked = 1 AND honeypot = 0 AND split NOT IN ('', 'train');
+CREATE INDEX images_done ON images (places, listed, asked)
+    WHERE listed = 1 AND asked = 1;
+CREATE INDEX images_evaluated ON images (places, split, listed, asked)
+    WHERE listed = 1 AND asked = 1 AND split NOT IN ('', 'train');
 CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
-CREATE INDEX images_honeypot ON images (id) WHERE honeypot = 1;
 
 CREATE TABLE people (
     id INTEGER PRIMARY KEY,
@@ -130,10 +128,4 @@ CREATE TABLE events (
     detail TEXT
 );
 CREATE INDEX events_image ON events (image, person, kind);
-
-CREATE TABLE honeypots (
-    image INTEGER PRIMARY KEY REFERENCES images,
-    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
-    runs BLOB NOT NULL
-);
 """

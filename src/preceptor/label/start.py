@@ -11,7 +11,6 @@ from preceptor.errors import InputError
 from preceptor.label import settings as stored
 from preceptor.label.calls import Access, Labeling
 from preceptor.label.database import Connection, Database, connect
-from preceptor.label.honeypots import are_current, take_in_honeypots
 from preceptor.label.image_files import look_again
 from preceptor.label.intake import Changes, arrange, is_current, remember_place, take_in
 from preceptor.label.people import add_person, key_hash
@@ -47,25 +46,25 @@ class Prepared:
 
 
 def reader_of(
-    path: Path, sources: Sequence[Source], read_rows: Callable[[Source], Sequence[Row]]
+    path: Path, source: Source, read_rows: Callable[[Source], Sequence[Row]]
 ) -> Callable[[Source], Sequence[Row]]:
-    """Reader of rows that, for a new database, has read the sources before any file is made.
+    """Reader of rows that, for a new database, has read the source before any file is made.
 
     A source that is refused so leaves nothing behind. The lock of `database.serving` could not be
     removed afterwards: another server may have opened it, and would then hold a file without name.
 
     Args:
         path: SQLite file.
-        sources: Manifests or folders.
+        source: Manifest or folder.
         read_rows: Reader of the rows.
 
     Raises:
-        InputError: A source of a new database is invalid.
+        InputError: The source of a new database is invalid.
     """
     if path.exists() or not path.parent.is_dir():
         return read_rows
-    rows = {source: read_rows(source) for source in sources}
-    return lambda source: rows.pop(source, None) or read_rows(source)
+    rows = read_rows(source)
+    return lambda _: rows
 
 
 def prepare(
@@ -73,7 +72,6 @@ def prepare(
     source: Source,
     read_rows: Callable[[Source], Sequence[Row]],
     given: dict[str, Any],
-    honeypots: Source | None = None,
 ) -> Prepared:
     """Create or open a database, and bring its images and settings to those of this start.
 
@@ -82,7 +80,6 @@ def prepare(
         source: Manifest or folder.
         read_rows: Reader of the rows, called only if they have changed.
         given: Settings that this start names.
-        honeypots: Manifest of images whose mark is known, or None.
 
     Raises:
         InputError: The database, the manifest or a setting is invalid.
@@ -109,10 +106,6 @@ def prepare(
             )
         if settings != before or first:
             write_settings(connection, settings)
-        if honeypots is not None:
-            known = read_rows(honeypots)
-            if not are_current(connection, honeypots, known):
-                take_in_honeypots(connection, honeypots, known, source.root)
         arrange(connection, settings)
         stored.secret(connection)
         connection.execute("COMMIT")

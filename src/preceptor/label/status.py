@@ -37,8 +37,6 @@ def print_status(connection: Connection, root: Path, console: Console) -> None:
         "skipped": "skipped",
         "min an image": "minutes",
     }
-    if any(one["honeypots"] for one in found["people"]):
-        columns |= {"honeypots": "honeypots", "found": "honeypots_found", "IoU": "honeypots_iou"}
     _print(console, columns, found["people"])
     if any(one["source"] for one in found["sources"]):
         columns = {

@@ -157,11 +157,11 @@ def propose_with(
 def answered_images(connection: Connection, root: Path) -> Iterator[MarkedImage]:
     """Images that people have marked or found to have nothing to mark, of training and validation.
 
-    Of several people, a pixel is marked if at least half of them marked it. Honeypots are left out.
+    Of several people, a pixel is marked if at least half of them marked it.
     """
     rows = connection.execute(
         "SELECT id, path, split, group_concat(person) AS people FROM images JOIN answers "
-        "ON answers.image = images.id WHERE state IN ('marked', 'nothing') AND honeypot = 0 "
+        "ON answers.image = images.id WHERE state IN ('marked', 'nothing') "
         "AND listed = 1 AND problem IS NULL AND (split IN ('', 'train', 'val') "
         "OR split LIKE 'val-%') GROUP BY id ORDER BY id"
     ).fetchall()
@@ -224,7 +224,7 @@ def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[in
     """Images that receive proposals: number, file, and whether a model may order it."""
     settings = read_settings(connection)
     rows = connection.execute(
-        "SELECT id, path, split FROM images WHERE listed = 1 AND honeypot = 0 AND problem IS NULL "
+        "SELECT id, path, split FROM images WHERE listed = 1 AND problem IS NULL "
         "AND places > 0 AND (? OR split IN ('', 'train')) "
         "ORDER BY priority IS NULL, priority DESC, position LIMIT ?",
         (settings.proposals_on_evaluation, most),

@@ -1,4 +1,4 @@
-// The page of whoever leads: progress, times, agreement, honeypots, damaged images.
+// The page of whoever leads: progress, times, agreement, damaged images.
 
 import { get } from "./api.js";
 import { element } from "./panel.js";
@@ -42,13 +42,8 @@ function tiles(pairs) {
   return list;
 }
 
-function knownOf({ honeypots, honeypots_found, honeypots_iou }) {
-  return [honeypots ? `${honeypots_found} of ${honeypots}` : "–", number(honeypots_iou)];
-}
-
 function content(told) {
   const { images, done, people, sources, pairs, problems } = told;
-  const known = people.some((one) => one.honeypots > 0);
   const found = [
     tiles([
       ["Images", String(images)],
@@ -58,10 +53,10 @@ function content(told) {
     ]),
     ...table(
       "People",
-      ["Name", "Answered", "Marked", "Nothing", "Cannot judge", "Skipped", "Minutes an image", ...(known ? ["Known marks found", "IoU with them"] : [])],
+      ["Name", "Answered", "Marked", "Nothing", "Cannot judge", "Skipped", "Minutes an image"],
       people.map((one) => [
         one.name, one.done, one.marked, one.nothing, one.cannot_judge, one.skipped,
-        number(one.minutes), ...(known ? knownOf(one) : []),
+        number(one.minutes),
       ]),
     ),
   ];
