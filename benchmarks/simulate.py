@@ -301,16 +301,18 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
         clients = {name: server.client(name, tab=name) for name in settings.people}
         for number in range(settings.images):
             if settings.teacher is not None and number and number % settings.teacher.every == 0:
+                for client in clients.values():
+                    client.close()  # the server ends idle connections
                 try:
                     taught = teach_database(database, folder / "teachers", settings.teacher).images
                 except InputError as error:
                     print(f"no new Teacher: {error}")
             name = settings.people[number % len(settings.people)]
-            opened = clients[name].queue()
+            opened = checked(clients[name].get("/api/queue?count=1"))["images"]
             if not opened:
                 print(f"{name}: no image is left")
                 break
-            image = opened[0]
+            image = opened[0]["id"]
             (path,) = reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
             label, saliency = known[path]
             truth = _known_mark(saliency, image_size(folder.absolute() / path))

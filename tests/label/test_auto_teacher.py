@@ -100,7 +100,6 @@ def test_damaged_images_do_not_stop_the_proposals(marks: Path, tmp_path: Path) -
         (root / rows[0]["path"]).write_bytes(b"no image")
         whole = (root / rows[3]["path"]).read_bytes()
         (root / rows[3]["path"]).write_bytes(whole[:-40])  # the head is sound
-        connection.execute("UPDATE settings SET value = '\"uncertainty\"' WHERE key = 'order'")
         propose_with(marks, tmp_path / "cache", model, "cells")
         noted = connection.execute("SELECT id, problem FROM images WHERE problem IS NOT NULL")
         problems = dict(noted.fetchall())
@@ -108,8 +107,8 @@ def test_damaged_images_do_not_stop_the_proposals(marks: Path, tmp_path: Path) -
         assert problems[rows[0]["id"]] == (
             "not an image in a known format, or its header is damaged"
         )
-        ordered = connection.execute("SELECT id FROM images WHERE priority IS NOT NULL").fetchall()
-        assert {row["id"] for row in ordered} == {row["id"] for row in rows} - damaged
+        proposed = {row[0] for row in connection.execute("SELECT image FROM proposals")}
+        assert proposed == {row["id"] for row in rows} - damaged
 
 
 def test_a_folder_without_a_model_is_refused(marks: Path, tmp_path: Path) -> None:

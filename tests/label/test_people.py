@@ -160,29 +160,6 @@ def _shows_in_the_terminal(server: Running) -> None:
     assert "bo" in text
 
 
-def test_orders_by_a_model_leave_evaluation_images_at_random(tmp_path: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 20, "val": 20}, size=SIZE)
-    with running(manifest, order="gain") as server:
-        database = server.labeling.database
-
-        def prioritize(connection: object) -> None:
-            connection.execute("UPDATE images SET priority = id WHERE id % 2 = 0")  # type: ignore[attr-defined]
-
-        database.write(prioritize)
-        rows = {row["id"]: row for row in database.reading.execute("SELECT * FROM images")}
-        seen = answer_all(server.client("ann"), None)
-        assert sorted(seen) == sorted(rows)
-        train = [one for one in seen if rows[one]["split"] == "train"]
-        by_priority = sorted((one for one in train if one % 2 == 0), reverse=True)
-        others = sorted((one for one in train if one % 2), key=lambda one: rows[one]["position"])
-        assert train == by_priority + others
-        val = [one for one in seen if rows[one]["split"] == "val"]
-        assert val == sorted(val, key=lambda one: rows[one]["position"])
-        # Both kinds are mixed evenly.
-        for at in range(0, 40, 2):
-            assert sum(rows[one]["split"] == "val" for one in seen[: at + 2]) == at // 2 + 1
-
-
 def test_the_order_by_source_and_a_place_that_moves(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 12}, size=SIZE)
     table = pd.read_csv(manifest)

@@ -6,14 +6,11 @@ from preceptor.label.answers import Answer, save_answer
 from preceptor.label.claims import Claims
 from preceptor.label.database import Connection
 from preceptor.label.queue import (
-    _COUNTED,
-    _COUNTED_EVALUATED,
     answered_before,
     open_images,
     skipped,
     still_open,
 )
-from preceptor.label.settings import LabelSettings
 
 
 def answer(
@@ -79,25 +76,4 @@ def test_images_of_splits_that_are_not_asked_for_stay_out(connection: Connection
     connection.execute("UPDATE images SET asked = 0, places = 0 WHERE id = 1")
     answer(connection, 1, state="skipped")
     assert connection.execute("SELECT places FROM images WHERE id = 1").fetchone()[0] == 0
-    assert 1 not in open_images(connection, 2, LabelSettings(), claims, 9)
-
-
-def test_the_shares_of_an_order_by_a_model_are_counted_in_indexes(connection: Connection) -> None:
-    for counted in (_COUNTED, _COUNTED_EVALUATED):
-        for more in ("", " AND places <= 0"):
-            (plan,) = connection.execute(
-                f"EXPLAIN QUERY PLAN SELECT count(*) {counted}{more}"
-            ).fetchall()
-            assert "USING COVERING INDEX" in plan["detail"]
-
-
-def test_images_that_a_model_orders_and_others_are_mixed_by_their_shares(
-    connection: Connection,
-) -> None:
-    settings = LabelSettings(order="gain")
-    connection.execute("UPDATE images SET split = 'val' WHERE id IN (1, 2)")
-    connection.execute("UPDATE images SET priority = id WHERE id IN (4, 5)")
-    assert open_images(connection, 1, settings, Claims(), 9) == [5, 1, 4, 2, 3]
-    for image in (1, 2):
-        answer(connection, image, state="nothing")
-    assert open_images(connection, 1, settings, Claims(), 9) == [5, 4, 3]
+    assert 1 not in open_images(connection, 2, claims, 9)

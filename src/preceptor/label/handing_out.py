@@ -41,9 +41,7 @@ def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
     labeling, person, reading = call.labeling, call.someone, call.reading
     while True:
         with labeling.handing_out:
-            found = open_images(
-                reading, person.id, labeling.settings, labeling.claims, count, without
-            )
+            found = open_images(reading, person.id, labeling.claims, count, without)
             labeling.claims.take(found, person.id)
         hidden = [row["id"] for row in sized(labeling, reading, found) if row["problem"]]
         if not hidden and (len(found) == count or not _look_again(labeling, reading)):
@@ -54,9 +52,7 @@ def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
             _pass_over(
                 labeling,
                 reading,
-                open_images(
-                    reading, person.id, labeling.settings, labeling.claims, _PASSED, without
-                ),
+                open_images(reading, person.id, labeling.claims, _PASSED, without),
             )
 
 

@@ -2,19 +2,15 @@
 
 An image is open for a person who has not answered it while people are still needed for it: answers
 of others, and others to whom it is handed out, take its places.
-
-Images of val and test splits are never ordered by a model: they keep their random positions, and
-are mixed with the others so that the same share of both is answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 
 from preceptor.label.claims import Claims
 from preceptor.label.database import Connection
-from preceptor.label.settings import MODEL_ORDERS, LabelSettings
 
 _NEEDED = "places > 0 AND problem IS NULL AND listed = 1"
 """Whether people are needed for an image that can be shown."""
@@ -22,18 +18,12 @@ _OPEN = (
     f"{_NEEDED} AND NOT EXISTS ("
     "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
 )
-_EVALUATED = "split NOT IN ('', 'train')"
-_ORDINARY = "listed = 1 AND asked = 1"
-_COUNTED = f"FROM images INDEXED BY images_done WHERE {_ORDINARY}"
-_COUNTED_EVALUATED = f"FROM images INDEXED BY images_evaluated WHERE {_ORDINARY} AND {_EVALUATED}"
-
 _LATER = 2**63 - 1  # than every event
 
 
 def open_images(
     connection: Connection,
     person: int,
-    settings: LabelSettings,
     claims: Claims,
     count: int,
     without: int | None = None,
@@ -43,71 +33,19 @@ def open_images(
     Args:
         connection: Connection.
         person: Number of the person.
-        settings: Settings; `order` decides about the order.
         claims: Images that are handed out.
         count: Largest number of images.
         without: Image that is left out.
     """
-    by_model = settings.order in MODEL_ORDERS
-    found = _by_model(connection, person) if by_model else _by_position(connection, person, "1")
+    rows = connection.execute(
+        f"SELECT id, places FROM images WHERE {_OPEN} ORDER BY position", {"person": person}
+    )
     free = (
         image
-        for image, places in found
+        for image, places in rows
         if image != without and places - claims.others(image, person) > 0
     )
     return list(islice(free, count))
-
-
-def _by_position(connection: Connection, person: int, condition: str) -> Iterator[tuple[int, int]]:
-    rows = connection.execute(
-        f"SELECT id, places FROM images WHERE {_OPEN} AND {condition} ORDER BY position",
-        {"person": person},
-    )
-    return ((row[0], row[1]) for row in rows)
-
-
-def _by_priority(connection: Connection, person: int) -> Iterator[tuple[int, int]]:
-    # Two statements, so that the index on the priority is used.
-    first = connection.execute(
-        f"SELECT id, places FROM images WHERE {_OPEN} AND NOT {_EVALUATED} "
-        "AND priority IS NOT NULL ORDER BY priority DESC, position",
-        {"person": person},
-    )
-    yield from ((row[0], row[1]) for row in first)
-    rest = f"NOT {_EVALUATED} AND priority IS NULL"
-    yield from _by_position(connection, person, rest)
-
-
-def _by_model(connection: Connection, person: int) -> Iterator[tuple[int, int]]:
-    """Images by priority and those of val and test splits, mixed by the shares that are done."""
-    done, total = _shares(connection)
-    if done[1] == total[1]:  # which saves a search for them among all images
-        yield from _by_priority(connection, person)
-        return
-    streams = [
-        _by_priority(connection, person),
-        _by_position(connection, person, _EVALUATED),
-    ]
-    heads = [next(stream, None) for stream in streams]
-    while heads[0] is not None or heads[1] is not None:
-        if heads[0] is None or heads[1] is None:
-            at = int(heads[0] is None)
-        else:
-            at = int(done[1] * total[0] < done[0] * total[1])
-        head = heads[at]
-        assert head is not None
-        yield head
-        done[at] += 1
-        heads[at] = next(streams[at], None)
-
-
-def _shares(connection: Connection) -> tuple[list[int], list[int]]:
-    """Numbers of images that are done and of all, each of those that a model orders and others."""
-    done, total = [0, 0], [0, 0]
-    for at, counted in enumerate((_COUNTED, _COUNTED_EVALUATED)):
-        (total[at],) = connection.execute(f"SELECT count(*) {counted}").fetchone()
-        (done[at],) = connection.execute(f"SELECT count(*) {counted} AND places <= 0").fetchone()
-    return [done[0] - done[1], done[1]], [total[0] - total[1], total[1]]
 
 
 def answered_before(

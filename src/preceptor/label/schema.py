@@ -21,7 +21,6 @@ CREATE TABLE images (
     problem TEXT,                        -- why the image cannot be shown
     looked_at TEXT,                      -- version of the file when it was measured last
     position INTEGER NOT NULL,           -- in the order of the queue
-    priority REAL,                       -- of an order by a model; the largest first
     overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
     listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
     asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
@@ -30,13 +29,9 @@ CREATE TABLE images (
 -- The condition of the queue, word for word: open images are counted in the index alone.
 CREATE INDEX images_open ON images (position, places)
     WHERE places > 0 AND problem IS NULL AND listed = 1;
-CREATE INDEX images_priority ON images (priority DESC, position)
-    WHERE places > 0 AND priority IS NOT NULL;
--- The conditions of the shares that are done, word for word: they are counted in the indexes alone.
+-- The condition of the images that are done, word for word: they are counted in the index alone.
 CREATE INDEX images_done ON images (places, listed, asked)
     WHERE listed = 1 AND asked = 1;
-CREATE INDEX images_evaluated ON images (places, split, listed, asked)
-    WHERE listed = 1 AND asked = 1 AND split NOT IN ('', 'train');
 CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
 
 CREATE TABLE people (

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from preceptor.label.database import Connection
 
-Order = Literal["random", "source", "uncertainty", "gain"]
+Order = Literal["random", "source"]
 ProposalsMode = Literal["first", "after", "never"]
-MODEL_ORDERS = ("uncertainty", "gain")
 
 
 @dataclass(frozen=True)

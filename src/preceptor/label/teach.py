@@ -1,4 +1,4 @@
-"""Training of a Teacher on the marks of a database, its proposals, and the order of open images."""
+"""Training of a Teacher on the marks of a database, its proposals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from preceptor.label.intake import root_of
 from preceptor.label.pictures import find_problem
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
-from preceptor.label.settings import Order, read_settings
+from preceptor.label.settings import read_settings
 from preceptor.label.strokes import Patch, masks_of, union
 from preceptor.label.teacher import (
     LabelTeacher,
     MarkedImage,
-    Proposed,
     given_teacher,
     propose,
     teach,
@@ -57,8 +56,7 @@ def teach_database(
         database: SQLite file.
         folder: Folder of the Teachers, in which one is made.
         config: Settings of the Teacher.
-        most: Largest number of images that receive proposals and are ordered, the first ones of the
-            queue.
+        most: Largest number of images that receive proposals, the first ones of the queue.
         tell: Function that receives lines of progress.
 
     Raises:
@@ -220,17 +218,17 @@ def _publish(
     tell(f"Teacher {number}: {made:,} proposals; {_words(teacher.agreement, least)}")
 
 
-def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[int, Path, bool]]:
-    """Images that receive proposals: number, file, and whether a model may order it."""
+def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[int, Path]]:
+    """Images that receive proposals: number and file."""
     settings = read_settings(connection)
     rows = connection.execute(
-        "SELECT id, path, split FROM images WHERE listed = 1 AND problem IS NULL "
+        "SELECT id, path FROM images WHERE listed = 1 AND problem IS NULL "
         "AND places > 0 AND (? OR split IN ('', 'train')) "
-        "ORDER BY priority IS NULL, priority DESC, position LIMIT ?",
+        "ORDER BY position LIMIT ?",
         (settings.proposals_on_evaluation, most),
     )
-    found = ((row["id"], root / row["path"], row["split"] in ("", "train")) for row in rows)
-    return [one for one in found if one[1].is_file()]
+    images = ((row["id"], root / row["path"]) for row in rows)
+    return [image for image in images if image[1].is_file()]
 
 
 def _store(connection: Connection, teacher: LabelTeacher, event: int) -> int:
@@ -245,65 +243,44 @@ def _propose(
     connection: Connection,
     number: int,
     teacher: LabelTeacher,
-    images: list[tuple[int, Path, bool]],
+    images: list[tuple[int, Path]],
     cache: Path,
 ) -> int:
-    """Store the proposals and priorities of some images; returns the number of proposals."""
-    order = read_settings(connection).order
+    """Store the proposals for some images; returns their number."""
     try:
-        found = _proposed(teacher, images, cache, order)
+        proposals = _proposed(teacher, images, cache)
     except ImageError:  # of one image: the others have proposals nevertheless
         images = _without_damaged(connection, images)
-        found = _proposed(teacher, images, cache, order) if images else []
-    priorities = [
-        (place, proposal.image)
-        for (proposal, place), (_, _, is_ordered) in zip(found, images, strict=True)
-        if is_ordered
-    ]
+        proposals = _proposed(teacher, images, cache) if images else []
     connection.execute("BEGIN IMMEDIATE")
-    write_proposals(connection, number, [proposal for proposal, _ in found])
-    connection.executemany("UPDATE images SET priority = ? WHERE id = ?", priorities)
+    write_proposals(connection, number, proposals)
     connection.execute("COMMIT")
-    return sum(proposal.w > 0 for proposal, _ in found)
+    return sum(proposal.w > 0 for proposal in proposals)
 
 
-def _proposed(
-    teacher: LabelTeacher, images: list[tuple[int, Path, bool]], cache: Path, order: Order
-) -> list[tuple[Proposal, float | None]]:
-    """Proposals for some images, encoded one by one, with their places in an order."""
-    found = []
-    proposed = propose(teacher, [path for _, path, _ in images], cache)
-    for (image, _, _), one in zip(images, proposed, strict=True):
-        box = bounding_runs(one.mask) or (0, 0, 0, 0, b"")
-        found.append((Proposal(image, *box, one.score), priority(one, order)))
-    return found
+def _proposed(teacher: LabelTeacher, images: list[tuple[int, Path]], cache: Path) -> list[Proposal]:
+    """Proposals for some images, encoded one by one."""
+    proposed = propose(teacher, [path for _, path in images], cache)
+    return [
+        Proposal(image, *(bounding_runs(one.mask) or (0, 0, 0, 0, b"")), one.score)
+        for (image, _), one in zip(images, proposed, strict=True)
+    ]
 
 
 def _without_damaged(
-    connection: Connection, images: list[tuple[int, Path, bool]]
-) -> list[tuple[int, Path, bool]]:
+    connection: Connection, images: list[tuple[int, Path]]
+) -> list[tuple[int, Path]]:
     """Images that can be decoded; why the others cannot be shown is stored."""
-    paths = [str(path) for _, path, _ in images]
+    paths = [str(path) for _, path in images]
     with DecodePass() as decoding:
         found = decoding.decode(paths, [""] * len(paths), progress=lambda done, total: None)
     connection.execute("BEGIN IMMEDIATE")
-    for image, path, _ in (images[at] for at in found.wrong_images):
+    for image, path in (images[at] for at in found.wrong_images):
         problem = find_problem(path)
         if problem is not None:  # it could be read this time
             write_problem(connection, image, path, problem)
     connection.execute("COMMIT")
     return [one for at, one in enumerate(images) if at not in found.wrong_images]
-
-
-def priority(proposed: Proposed, order: Order) -> float | None:
-    """Place of an image in an order by a model; the highest comes first.
-
-    uncertainty: mean entropy of the cells. gain: the same times the score, since an image that
-    probably has no mark teaches little about where marks are.
-    """
-    if order == "uncertainty":
-        return proposed.doubt
-    return proposed.doubt * proposed.score if order == "gain" else None
 
 
 def _words(agreement: float | None, least: float) -> str:

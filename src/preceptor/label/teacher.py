@@ -91,13 +91,11 @@ class Proposed:
         path: Image file.
         mask: (h, w) proposed mark.
         score: Probability of a mark, the model's score of the image.
-        doubt: Mean entropy of the cells in bits, 0 to 1: high where the mapper does not know.
     """
 
     path: Path
     mask: Mask
     score: float
-    doubt: float
 
 
 def teach(
@@ -170,7 +168,7 @@ def _chosen_threshold(
         return THRESHOLDS[len(THRESHOLDS) // 2], None
     overlaps = np.zeros(len(THRESHOLDS))
     maps = _maps(model, [one.path for one in marked], cache, method)
-    for one, (over, _, _) in zip(marked, maps, strict=True):
+    for one, (over, _) in zip(marked, maps, strict=True):
         mask = one.mask
         overlaps += [overlap(mask, over >= level) for level in THRESHOLDS]
     return THRESHOLDS[int(overlaps.argmax())], float(overlaps.max()) / len(marked)
@@ -186,8 +184,8 @@ def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterat
     """
     model = load_model(teacher.model)
     maps = _maps(model, paths, cache, teacher.method)
-    for path, (over, grid, score) in zip(paths, maps, strict=True):
-        yield Proposed(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
+    for path, (over, score) in zip(paths, maps, strict=True):
+        yield Proposed(path, over >= teacher.threshold, score)
 
 
 def overlap(one: Mask, other: Mask) -> float:
@@ -199,12 +197,6 @@ def overlap(one: Mask, other: Mask) -> float:
     """
     union = int((one | other).sum())
     return 1.0 if not union else int((one & other).sum()) / union
-
-
-def _entropy(grid: NDArray[np.float32]) -> NDArray[np.float64]:
-    share = np.clip(grid.astype(np.float64), 1e-6, 1 - 1e-6)
-    found: NDArray[np.float64] = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
-    return found
 
 
 def _parts(images: Sequence[MarkedImage]) -> tuple[list[MarkedImage], list[MarkedImage]]:
@@ -248,8 +240,8 @@ def _write_manifest(
 
 def _maps(
     model: GuidedModel, paths: Sequence[Path], cache: Path, method: Literal["cells", "cam"]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], float]]:
-    """Map over each image, its grid, and the score of the positive class."""
+) -> Iterator[tuple[NDArray[np.float32], float]]:
+    """Map over each image, and the score of the positive class."""
     table = pd.DataFrame({"path": [str(one) for one in paths], "split": "train"})
     table["label"] = model.spec.positive  # whose maps and scores are asked for
     workspace = Workspace(Manifest.from_frame(table, cache, need=()), cache)
@@ -261,8 +253,7 @@ def _maps(
         cam_class="decision" if method == "cam" else "label",
     )
     for path, grid, score in zip(paths, found.maps, found.scores, strict=True):
-        cells = np.asarray(grid, np.float32)
-        over = map_over_image(cells, found.info, image_size(path))
+        over = map_over_image(np.asarray(grid, np.float32), found.info, image_size(path))
         if method == "cam" and score < 0.5:
-            over, cells = np.zeros_like(over), cells * 0
-        yield over, cells, float(score)
+            over = np.zeros_like(over)
+        yield over, float(score)
