@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from preceptor.label import bodies
-from preceptor.label.answers import JUDGED, has_work, save_answer, settle_answer
+from preceptor.label.answers import JUDGED, Answer, has_work, save_answer, settle_answer
+from preceptor.label.bodies import (
+    AnswerBody,
+    OpenBody,
+    SeenBody,
+    StrokeBody,
+    TurnBody,
+    checked,
+)
 from preceptor.label.calls import Call
 from preceptor.label.database import Connection
 from preceptor.label.events import note, note_proposal_shown
 from preceptor.label.handing_out import hand_out, sized
 from preceptor.label.queue import still_open
-from preceptor.label.strokes import redo, save_stroke, undo
+from preceptor.label.runs import check_tight, from_text
+from preceptor.label.strokes import Stroke, redo, save_stroke, undo
 from preceptor.web.refusal import RefusedError, conflict, malformed
 from preceptor.web.replies import Reply, told
 
@@ -25,24 +33,22 @@ ELSEWHERE = "this image is open in another tab; continue there, or take it over"
 
 def open_image(call: Call) -> Reply:
     """Open an image in a tab, renew it and the next ones, take it over, or close it."""
-    person, row, body = call.someone, call.image(), call.body
-    tab, line = bodies.tab(body), bodies.images(body, "line")
-    labeling = call.labeling
-    tabs = labeling.tabs
-    if bodies.yes_no(body, "close", False):
-        tabs.close(row["id"], person.id, tab)
+    person, row, labeling = call.someone, call.image(), call.labeling
+    body = checked(OpenBody, call.body)
+    if body.close:
+        labeling.tabs.close(row["id"], person.id, body.tab)
         return told({"ok": True})
-    if not tabs.open(row["id"], person.id, tab, take=bodies.yes_no(body, "take", False)):
+    if not labeling.tabs.open(row["id"], person.id, body.tab, take=body.take):
         raise conflict(ELSEWHERE)
     with labeling.handing_out:
-        kept = still_open(call.reading, person.id, labeling.claims, line)
+        kept = still_open(call.reading, person.id, labeling.claims, body.line)
         labeling.claims.take([row["id"], *kept], person.id)
     return told({"ok": True, "line": kept})
 
 
-def _own_tab(call: Call, image: int, body: dict[str, object]) -> None:
+def _own_tab(call: Call, image: int, tab: str) -> None:
     """Check that no other tab of the person has the image, which this one has from now on."""
-    if not call.labeling.tabs.open(image, call.someone.id, bodies.tab(body)):
+    if not call.labeling.tabs.open(image, call.someone.id, tab):
         raise conflict(ELSEWHERE)
 
 
@@ -65,19 +71,40 @@ def _check_version(connection: Connection, row: sqlite3.Row, version: str | None
 
 def strokes(call: Call) -> Reply:
     """Save a stroke."""
-    person, body = call.someone, call.body
+    person, body = call.someone, checked(StrokeBody, call.body)
     row = _marked_row(call)
     if row["width"] is None:
         raise conflict("this image cannot be read, and cannot be marked")
-    stroke = bodies.stroke(body, call.labeling.settings, row["width"], row["height"])
+    stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
     _check_version(call.reading, row, stroke.version)
     if stroke.proposal is not None:
         _check_proposal(call.reading, row, stroke.proposal)
-    _own_tab(call, row["id"], body)
+    _own_tab(call, row["id"], body.tab)
     number, saved = _change_marks(
         call, row["id"], lambda connection: save_stroke(connection, row["id"], person.id, stroke)
     )
     return told({"number": number, "saved_at": saved})
+
+
+def _stroke_of(body: StrokeBody, classes: Collection[str], width: int, height: int) -> Stroke:
+    """Stroke on an image of a size."""
+    if (body.width, body.height) != (width, height):
+        raise conflict(
+            f"the image has {width} × {height} pixels, and this was drawn on {body.width} × "
+            f"{body.height}: its file was replaced"
+        )
+    if body.class_ not in classes:
+        raise malformed(f"class: one of {', '.join(classes)} is needed")
+    for key, end in (("x", body.x), ("y", body.y), ("w", body.x + body.w), ("h", body.y + body.h)):
+        if end > (width if key in "xw" else height) - (key in "xy"):
+            raise malformed(f"{key}: the rectangle lies beside the image")
+    try:
+        code = from_text(body.runs)
+        check_tight(code, body.w, body.h)
+    except ValueError as error:
+        raise malformed(f"runs: {error}") from error
+    values = body.model_dump(exclude={"tab", "width", "height", "runs"})
+    return Stroke(**values, runs=code)
 
 
 def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> T:
@@ -102,10 +129,9 @@ def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int) -> 
 
 
 def _turn(call: Call, change: Callable[[Connection, int, int, str], None]) -> Reply:
-    person, row, body = call.someone, call.image(), call.body
-    name = bodies.uuid(body)
-    _own_tab(call, row["id"], body)
-    _change_marks(call, row["id"], lambda writing: change(writing, row["id"], person.id, name))
+    person, row, body = call.someone, call.image(), checked(TurnBody, call.body)
+    _own_tab(call, row["id"], body.tab)
+    _change_marks(call, row["id"], lambda writing: change(writing, row["id"], person.id, body.uuid))
     return told({"ok": True})
 
 
@@ -121,17 +147,26 @@ def redo_stroke(call: Call) -> Reply:
 
 def answer(call: Call) -> Reply:
     """Save an answer, and hand out the next image unless `next` is false."""
-    person, body = call.someone, call.body
-    row = _marked_row(call)
-    given = bodies.answer(body, call.labeling.settings)
+    person, body = call.someone, checked(AnswerBody, call.body)
+    row, settings = _marked_row(call), call.labeling.settings
+    if body.label is not None and body.label not in settings.labels:
+        raise malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
+    given = Answer(
+        body.state,
+        body.label,
+        body.certainty,
+        body.seconds,
+        body.proposal,
+        settings.proposals,
+        body.version,
+    )
     if given.state in JUDGED and row["width"] is None:
         raise conflict("this image cannot be read, and cannot be judged")
     if given.state != "skipped":
         _check_version(call.reading, row, given.version)
-    is_next_wanted = bodies.yes_no(body, "next", default=True)
     if given.proposal is not None:
         _check_proposal(call.reading, row, given.proposal)
-    _own_tab(call, row["id"], body)
+    _own_tab(call, row["id"], body.tab)
 
     def change(connection: Connection) -> None:
         _note_shown(connection, row["id"], person.id, given.proposal)
@@ -140,7 +175,7 @@ def answer(call: Call) -> Reply:
     call.labeling.database.write(change)
     call.labeling.claims.drop(row["id"], person.id)
     following: list[int] = []
-    if is_next_wanted:
+    if body.next:
         with contextlib.suppress(RefusedError):  # the answer is saved, whatever comes next
             following = hand_out(call, 1, row["id"])
     return told({"ok": True, "next": following[0] if following else None})
@@ -148,18 +183,16 @@ def answer(call: Call) -> Reply:
 
 def seen(call: Call) -> Reply:
     """Store from when until when an image was shown, and with which proposal."""
-    person, row, body = call.someone, call.image(), call.body
-    proposal = bodies.proposal(body)
-    if proposal is not None:
-        _check_proposal(call.reading, row, proposal)
-    start, end, tab = bodies.time(body, "from"), bodies.time(body, "until"), bodies.tab(body)
-    if end < start:
+    person, row, body = call.someone, call.image(), checked(SeenBody, call.body)
+    if body.proposal is not None:
+        _check_proposal(call.reading, row, body.proposal)
+    if body.until < body.from_:
         raise malformed("until: it lies before from")
 
     def change(connection: Connection) -> None:
-        note(connection, row["id"], person.id, "shown", {"tab": tab}, start)
-        _note_shown(connection, row["id"], person.id, proposal)
-        note(connection, row["id"], person.id, "hidden", {"tab": tab}, end)
+        note(connection, row["id"], person.id, "shown", {"tab": body.tab}, body.from_)
+        _note_shown(connection, row["id"], person.id, body.proposal)
+        note(connection, row["id"], person.id, "hidden", {"tab": body.tab}, body.until)
 
     call.labeling.database.write(change)
     return told({"ok": True})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from urllib.parse import parse_qs
 
-from preceptor.label.bodies import text
 from preceptor.label.calls import Call, leads, number_of
 from preceptor.label.people import (
     add_person,
@@ -129,7 +128,7 @@ def choose(call: Call) -> Reply:
     assert session is not None
     if session.role == "linked":
         raise forbidden("this link belongs to one person; another person has another link")
-    name = check_name(text(call.body, "name"))
+    name = check_name(call.body.get("name"))
     person = person_by_name(call.reading, name)
     if person is None:
         person = call.labeling.database.write(lambda writing: add_person(writing, name))

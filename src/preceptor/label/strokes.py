@@ -19,8 +19,6 @@ from preceptor.label.events import note
 from preceptor.label.runs import Bits, decode_runs, to_text
 from preceptor.web.refusal import conflict, unknown
 
-TOOLS = ("brush", "eraser", "polygon", "box", "wand", "proposal")
-
 
 @dataclass(frozen=True)
 class Stroke:
@@ -28,7 +26,7 @@ class Stroke:
 
     Args:
         uuid: Its name, made by the page.
-        tool: One of `TOOLS`.
+        tool: Name of the tool.
         class_: Class of the mark.
         erase: Whether it erases.
         x, y, w, h: Rectangle in pixels of the image.
