@@ -32,11 +32,10 @@ from preceptor.config.yaml_file import load_config
 from preceptor.data.images import decode_map, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.label.database import connect
-from preceptor.label.runs import decode_runs, from_text
-from preceptor.label.teach import teach_database
-from preceptor.label.teacher import overlap
-from preceptor.label.teacher_config import TeacherConfig
+from preceptor.label.db import connect
+from preceptor.label.marks import decode_runs, from_text
+from preceptor.label.teach import overlap, teach_database
+from preceptor.label.teacher import TeacherConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

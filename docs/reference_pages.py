@@ -15,7 +15,7 @@ from preceptor.cli.main import app
 from preceptor.config.documentation import json_schema
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings
-from preceptor.label.teacher_config import TeacherConfig
+from preceptor.label.teacher import TeacherConfig
 from preceptor.results.tables import CSV_FILES, MEANINGS
 from preceptor.study.config import StudyConfig
 

@@ -8,7 +8,7 @@ import pytest
 
 from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
-from preceptor.label.teacher_config import TeacherConfig
+from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,9 +17,9 @@ import pandas as pd
 from label_browser import browser, enter, saved, served, write_photographs
 from PIL import Image, ImageDraw
 
-from preceptor.label.database import connect
-from preceptor.label.proposals import Proposal, add_teacher, write_proposals
-from preceptor.label.runs import bounding_runs
+from preceptor.label.db import connect
+from preceptor.label.marks import bounding_runs
+from preceptor.label.queue import Proposal, add_teacher, write_proposals
 
 SIDE = 1225
 EYES = ((0.382, 0.385), (0.705, 0.455))

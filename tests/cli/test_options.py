@@ -20,7 +20,7 @@ from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
 from preceptor.data.plant import MarkKind
 from preceptor.execution import executors
-from preceptor.label import settings
+from preceptor.label import db
 from preceptor.model_export import export
 
 
@@ -35,8 +35,8 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.CalibrationMethod == fit.Method
     assert options.ExportTarget == export.Target
     assert options.InputType == export.InputType
-    assert options.LabelOrder == settings.Order
-    assert options.Proposals == settings.ProposalsMode
+    assert options.LabelOrder == db.Order
+    assert options.Proposals == db.ProposalsMode
     assert options.Precision == Precision
     assert set(get_args(options.Preset)) == set(PRESETS)
 

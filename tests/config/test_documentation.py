@@ -10,7 +10,7 @@ import pytest
 from preceptor.config.documentation import descriptions, json_schema
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings
-from preceptor.label.teacher_config import TeacherConfig
+from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 from tests.commands import here
 

@@ -12,7 +12,7 @@ import yaml
 
 from preceptor.config.documentation import json_schema
 from preceptor.config.run import RunConfig
-from preceptor.label.teacher_config import TeacherConfig
+from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 from tests.documents import PAGES, ROOT
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from preceptor.label.database import Connection, connect
+from preceptor.label.db import Connection, connect
 from tests.browsers import start_browser
 from tests.datasets import squares
 from tests.label.filled import fill
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The present time is the last one: a real clock cannot be set back here."""
     times: list[str] = []
-    for module in ("answers", "events", "proposals"):
+    for module in ("marks", "queue"):
         monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
     return times
 

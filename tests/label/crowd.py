@@ -16,7 +16,7 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.label.runs import Bits
+from preceptor.label.marks import Bits
 from tests.label.serving import Client, Told, blob, command, stroke_of
 
 SIZE = (96, 64)

@@ -7,14 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 from preceptor.data.images import decode_map
-from preceptor.label.answers import Answer, save_answer
-from preceptor.label.database import Connection, connect
+from preceptor.label.app import prepare
+from preceptor.label.db import Connection, connect
+from preceptor.label.marks import Answer, Stroke, bounding_runs, save_answer, save_stroke
 from preceptor.label.people import add_person
-from preceptor.label.runs import bounding_runs
-from preceptor.label.sources import find_source
-from preceptor.label.start import prepare
-from preceptor.label.strokes import Stroke, save_stroke
-from preceptor.label.table import table_rows
+from preceptor.label.sources import find_source, table_rows
 
 
 def fill(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from preceptor.label.server import CSRF, WAYS
+from preceptor.label.app import CSRF, WAYS
 from tests.label.serving import HANGS, Running, blob, stroke_of
 
 SIZE = (40, 30)

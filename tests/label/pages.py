@@ -66,7 +66,7 @@ class Served:
 
     def ask(self, statement: str, *values: object) -> list[Any]:
         """Rows of the database, beside the server."""
-        from preceptor.label.database import connect
+        from preceptor.label.db import connect
 
         connection = connect(self.database, readonly=True)
         try:
@@ -76,8 +76,8 @@ class Served:
 
     def mask(self, image: str, person: str = "Ada", class_: str | None = None) -> Mask:
         """Mask of a person on an image, as the export folds it."""
-        from preceptor.label.database import connect
-        from preceptor.label.strokes import masks_of
+        from preceptor.label.db import connect
+        from preceptor.label.marks import masks_of
 
         connection = connect(self.database, readonly=True)
         try:

@@ -20,12 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
-from preceptor.label.runs import Bits, bounding_runs, to_text
-from preceptor.label.server import application
-from preceptor.label.sources import Row, Source, find_source, folder_rows
-from preceptor.label.start import labeling_of, prepare
-from preceptor.label.table import table_rows
+from preceptor.label.marks import Bits, bounding_runs, to_text
+from preceptor.label.sources import Row, Source, find_source, folder_rows, table_rows
 from preceptor.web.hosts import Hosts
 from preceptor.web.server import listen, server_of
 from tests.commands import APART

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preceptor.config.training import Training
-from preceptor.label.teacher_config import TeacherConfig
+from preceptor.label.teacher import TeacherConfig
 
 CONFIG = TeacherConfig(
     backbone="test_byobnet",

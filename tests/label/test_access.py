@@ -11,9 +11,8 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.label import password_tries
-from preceptor.label.server import CSRF, WAYS
-from preceptor.label.sessions import read_password
-from preceptor.label.start import links_of
+from preceptor.label.app import CSRF, WAYS, links_of
+from preceptor.label.people import read_password
 from preceptor.web.hosts import Hosts
 from tests.label.serving import HANGS, Client, Running, running
 

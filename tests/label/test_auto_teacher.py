@@ -13,11 +13,11 @@ import pytest
 from preceptor.config.yaml_file import dump_config
 from preceptor.errors import InputError
 from preceptor.label import auto_teacher
-from preceptor.label.auto_teacher import AutoTeacher, answers_before_newest, count_answers
-from preceptor.label.database import Connection, connect
-from preceptor.label.intake import root_of
-from preceptor.label.proposals import newest_teacher
+from preceptor.label.db import Connection, connect
+from preceptor.label.queue import newest_teacher
+from preceptor.label.sources import root_of
 from preceptor.label.teach import propose_with
+from preceptor.label.teacher import AutoTeacher, answers_before_newest, count_answers
 from tests import forked
 from tests.datasets import squares
 from tests.label.filled import mark_known

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preceptor.label.bodies import LARGEST
+from preceptor.label.routes import LARGEST
 from tests.label.serving import HANGS, Running, blob, stroke_of
 
 SIZE = (40, 30)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from preceptor.label.answers import Answer, save_answer
-from preceptor.label.auto_teacher import answers_before_newest, count_answers
-from preceptor.label.database import Connection
-from preceptor.label.events import newest_event
+from preceptor.label.db import Connection
 from preceptor.label.figures import Remembered, figures
-from preceptor.label.proposals import add_teacher
+from preceptor.label.marks import Answer, newest_event, save_answer
+from preceptor.label.queue import add_teacher
+from preceptor.label.teacher import answers_before_newest, count_answers
 
 ONE, TWO, THREE = (f"2026-01-01T00:0{minute}:00.000Z" for minute in (1, 2, 3))
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import InputError, RunFailedError
-from preceptor.label.database import Connection, Database, connect, serving, told_errors
-from preceptor.label.schema import FORMAT
+from preceptor.label.db import FORMAT, Connection, Database, connect, serving, told_errors
 from preceptor.web.refusal import RefusedError, conflict
 from tests.small_files import files_up_to
 
@@ -96,7 +95,7 @@ def test_a_full_disk_saves_nothing_and_is_told(path: Path) -> None:
 def test_another_program_that_writes_is_waited_for_and_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.label.database.BUSY", 50)
+    monkeypatch.setattr("preceptor.label.db.BUSY", 50)
     database = Database(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

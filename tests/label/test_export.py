@@ -17,7 +17,7 @@ from preceptor.cli.data_export import Format
 from preceptor.data.images import decode_map
 from preceptor.data.importers import ImportOptions, read_coco, write_import
 from preceptor.data.manifest import Manifest
-from preceptor.label.database import connect
+from preceptor.label.db import connect
 from preceptor.label.export import export_marks
 from tests.commands import assert_refused, here
 from tests.datasets import squares

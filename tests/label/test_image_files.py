@@ -13,9 +13,9 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.label.database import connect
-from preceptor.label.image_files import look_again
-from preceptor.label.proposals import Proposal, add_teacher, write_proposals
+from preceptor.label.db import connect
+from preceptor.label.images import look_again
+from preceptor.label.queue import Proposal, add_teacher, write_proposals
 from preceptor.label.teach import answered_images
 from tests.commands import here
 from tests.label.serving import Client, Running, blob, running, stroke_of

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from preceptor.label import image_files
-from preceptor.label.database import connect
-from preceptor.label.handing_out import UNREACHABLE
-from preceptor.label.image_files import look_again
-from preceptor.label.interval import Interval
-from preceptor.label.pictures import PictureError
+from preceptor.label.calls import UNREACHABLE
+from preceptor.label.db import connect
+from preceptor.label.images import PictureError, look_again
+from preceptor.label.sources import Interval
 from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.label.serving import Running, blob, running

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from preceptor.label.start import links_of
+from preceptor.label.app import links_of
 from tests.label.pages import SHOWN
 from tests.label.serving import running
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from preceptor.label import claims
-from preceptor.label.database import connect
-from preceptor.label.proposals import Proposal, add_teacher, write_proposals
-from preceptor.label.runs import bounding_runs
+from preceptor.label.db import connect
+from preceptor.label.marks import bounding_runs
+from preceptor.label.queue import Proposal, add_teacher, write_proposals
 from tests.commands import HANGS, here
 from tests.label.pages import (
     DRAWN,

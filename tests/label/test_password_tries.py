@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preceptor.label.password_tries import OF_ADDRESS, OF_ALL, WITHIN, PasswordTries
+from preceptor.label.people import OF_ADDRESS, OF_ALL, WITHIN, PasswordTries
 
 
 def test_ten_wrong_passwords_lock_one_address_out_for_a_minute() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from preceptor.label.status import print_status
+from preceptor.label.figures import print_status
 from tests.datasets import squares
 from tests.label.serving import Client, Running, running
 

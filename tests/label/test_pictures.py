@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from preceptor.data.images import decode_image
-from preceptor.label.pictures import (
+from preceptor.label.images import (
     TILE,
     PictureError,
     Pictures,
@@ -61,7 +61,7 @@ def test_every_mode_is_sent(tmp_path: Path, mode: str) -> None:
 
 
 def test_tiles_are_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preceptor.label.pictures.WHOLE", 1_000_000)
+    monkeypatch.setattr("preceptor.label.images.WHOLE", 1_000_000)
     width, height = 2500, 601
     noise(width, height).save(tmp_path / "a.png")
     view, levels = view_of(width, height)
@@ -98,7 +98,7 @@ def test_an_image_that_is_too_long_for_jpeg_is_sent_in_tiles(tmp_path: Path) -> 
 def test_a_pyramid_is_made_once_and_again_of_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.label.pictures.WHOLE", 100_000)
+    monkeypatch.setattr("preceptor.label.images.WHOLE", 100_000)
     path = tmp_path / "a.png"
     noise(600, 500).save(path)
     pictures = Pictures(tmp_path / "cache")

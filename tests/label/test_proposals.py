@@ -6,9 +6,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from preceptor.label.database import connect
-from preceptor.label.proposals import Proposal, add_teacher, proposal_for, write_proposals
-from preceptor.label.settings import read_settings
+from preceptor.label.db import connect, read_settings
+from preceptor.label.queue import Proposal, add_teacher, proposal_for, write_proposals
 from tests.label.serving import command
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from preceptor.label.answers import Answer, save_answer
-from preceptor.label.claims import Claims
-from preceptor.label.database import Connection
+from preceptor.label.db import Connection
+from preceptor.label.marks import Answer, save_answer
 from preceptor.label.queue import (
+    Claims,
     answered_before,
     open_images,
     skipped,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from preceptor.label.runs import (
+from preceptor.label.marks import (
     bounding_runs,
     check_tight,
     decode_runs,

@@ -13,10 +13,9 @@ from PIL import Image
 
 from preceptor.errors import InputError
 from preceptor.label import claims
-from preceptor.label.runs import decode_runs, from_text
-from preceptor.label.sources import find_source
-from preceptor.label.start import prepare
-from preceptor.label.table import table_rows
+from preceptor.label.app import prepare
+from preceptor.label.marks import decode_runs, from_text
+from preceptor.label.sources import find_source, table_rows
 from tests.label.serving import HANGS, Running, blob, running, stroke_of
 
 SIZE = (40, 30)

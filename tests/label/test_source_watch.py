@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from preceptor.label import source_watch
-from preceptor.label.source_watch import SourceWatch
-from preceptor.label.sources import find_source
+from preceptor.label.sources import SourceWatch, find_source
 from tests.datasets import squares
 from tests.label.pages import opened, served
 from tests.label.serving import Running

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from preceptor.errors import InputError
-from preceptor.label.strokes import Patch
-from preceptor.label.teacher import (
+from preceptor.label.marks import Patch
+from preceptor.label.teach import (
     LabelTeacher,
     MarkedImage,
     overlap,

@@ -14,8 +14,8 @@ from preceptor.cli.run_by_default import RunByDefault
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from preceptor.label.app import Prepared
     from preceptor.label.sources import Row, Source
-    from preceptor.label.start import Prepared
 
 
 label = typer.Typer(
@@ -167,7 +167,7 @@ def run(
     from preceptor.errors import InputError
 
     try:
-        from preceptor.label.server import application
+        from preceptor.label.app import application
         from preceptor.web.server import serve
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
@@ -175,12 +175,11 @@ def run(
         raise InputError(
             f"label: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
-    from preceptor.label.auto_teacher import start_teacher
-    from preceptor.label.database import serving
-    from preceptor.label.last_port import listen_as_before
-    from preceptor.label.sessions import read_password
+    from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare, reader_of
+    from preceptor.label.db import serving
+    from preceptor.label.people import read_password
     from preceptor.label.sources import find_source
-    from preceptor.label.start import labeling_of, links_of, prepare, reader_of
+    from preceptor.label.teacher import start_teacher
     from preceptor.runtime.memory import return_freed_memory
     from preceptor.web.hosts import Hosts, address_of, is_local
 
@@ -309,6 +308,6 @@ def _rows(source: Source) -> Sequence[Row]:
         from preceptor.label.sources import folder_rows
 
         return folder_rows(source)
-    from preceptor.label.table import table_rows
+    from preceptor.label.sources import table_rows
 
     return table_rows(source)

@@ -37,7 +37,7 @@ def label_export(
 
     The output is that of data import: manifest.csv, maps, and the maps of each of several people.
     """
-    from preceptor.label.database import connect, told_errors
+    from preceptor.label.db import connect, told_errors
     from preceptor.runtime.bulk_import import bulk_import
     from preceptor.runtime.progress import progress
 
@@ -85,9 +85,9 @@ def label_status(
     """Print the state of a database: progress, minutes per image, agreement."""
     from rich.console import Console
 
-    from preceptor.label.database import connect
-    from preceptor.label.intake import root_of
-    from preceptor.label.status import print_status
+    from preceptor.label.db import connect
+    from preceptor.label.figures import print_status
+    from preceptor.label.sources import root_of
 
     with closing(connect(database, readonly=True)) as connection:
         print_status(connection, root_of(connection, database), Console())

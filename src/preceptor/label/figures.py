@@ -1,9 +1,8 @@
-"""Figures of those who lead: progress, times, agreement, damaged images.
+"""Figures of a database: progress, times, agreement, damaged images; as JSON and in the terminal.
 
-An image counts for a pair of people if both have answered it with marks or with nothing to mark.
-Dice and IoU are those of `evaluation.annotators`, with pixels counted by class: one that two people
-marked as different classes is in the marks of both and in common to none. They are undefined where
-both marked nothing.
+An image counts for a pair of people if both have judged it. Dice and IoU count pixels by class: one
+that two people marked as different classes is in the marks of both and in common to none. They are
+undefined where both marked nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +12,17 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
-from preceptor.label.database import Connection
-from preceptor.label.strokes import EMPTY, Patch, masks_of
+from preceptor.errors import listed
+from preceptor.label.db import Connection
+from preceptor.label.images import answered_with_other_file, changed_states
+from preceptor.label.marks import EMPTY, Patch, marks_without_answer, masks_of
+from preceptor.runtime.printed_table import print_table
 
 _PROBLEMS = 500
 
@@ -186,3 +189,81 @@ def _overlap_of(a: Patch, b: Patch) -> tuple[int, int, int]:
         ours = a.bits[y0 - a.y : y1 - a.y, x0 - a.x : x1 - a.x]
         both = int(np.count_nonzero(ours & b.bits[y0 - b.y : y1 - b.y, x0 - b.x : x1 - b.x]))
     return both, int(np.count_nonzero(a.bits)), int(np.count_nonzero(b.bits))
+
+
+def print_status(connection: Connection, root: Path, console: Console) -> None:
+    """Print the figures of a database.
+
+    Args:
+        connection: Connection.
+        root: Folder that the paths of its images start from.
+        console: Console.
+    """
+    found = figures(connection, Remembered())
+    strokes = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()[0]
+    console.print(
+        f"{found['done']:,} of {found['images']:,} images done, {strokes:,} strokes",
+        highlight=False,
+    )
+    columns = {
+        "person": "name",
+        "marked": "marked",
+        "nothing": "nothing",
+        "cannot judge": "cannot_judge",
+        "skipped": "skipped",
+        "min an image": "minutes",
+    }
+    _print(console, columns, found["people"])
+    if any(one["source"] for one in found["sources"]):
+        columns = {
+            "source": "source",
+            "images": "images",
+            "done": "done",
+            "min an image": "minutes",
+        }
+        _print(console, columns, found["sources"])
+    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
+    _print(console, columns | {"IoU": "iou"}, found["pairs"])
+    for count, what in (
+        (len(marks_without_answer(connection)), "marks without an answer that counts"),
+        (
+            sum(1 for _ in answered_with_other_file(connection, root)),
+            "another file than the one that was answered",
+        ),
+    ):
+        if count:
+            verb = "image has" if count == 1 else "images have"
+            console.print(f"{count:,} {verb} {what}", highlight=False)
+    problems = _problems(connection, root)
+    if problems:
+        count = len(problems)
+        told = [f"{count:,} image{'s' if count > 1 else ''} cannot be shown", *listed(problems)]
+        console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
+
+
+def _problems(connection: Connection, root: Path) -> list[str]:
+    """Images that cannot be shown now: the name of each, and why."""
+    now = {row["id"]: (row, state.problem) for row, state in changed_states(connection, root)}
+    stored = connection.execute("SELECT * FROM images WHERE problem IS NOT NULL")
+    found = {row["id"]: (row, row["problem"]) for row in stored} | now
+    return [
+        f"{PurePath(row['path']).name}: {problem}"
+        for _, (row, problem) in sorted(found.items())
+        if problem is not None
+    ]
+
+
+def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    lines = [[_shown(row[key]) for key in columns.values()] for row in rows]
+    texts = {
+        title for title, key in columns.items() if any(isinstance(row[key], str) for row in rows)
+    }
+    print_table(list(columns), lines, console, right=columns.keys() - texts)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Queue: the open images of a person, and those that were answered before.
+"""What a person is shown next: open images, earlier ones, and proposals of a Teacher.
 
 An image is open for a person who has not answered it while people are still needed for it: answers
 of others, and others to whom it is handed out, take its places.
@@ -6,11 +6,114 @@ of others, and others to whom it is handed out, take its places.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from preceptor.label.claims import Claims
-from preceptor.label.database import Connection
+from preceptor.label.db import Connection, LabelSettings, now
+from preceptor.label.marks import to_text
+
+HANDED_OUT = 600.0
+"""Seconds for which an image that was handed out is kept for a person."""
+ALIVE = 30.0
+"""Seconds after which a tab that does not renew is closed."""
+
+
+class Claims:
+    """Images that are handed out to people.
+
+    Args:
+        clock: Function that returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[int, dict[int, float]] = {}
+        self._lock = threading.Lock()
+
+    def others(self, image: int, person: int) -> int:
+        """Number of other people who have an image."""
+        with self._lock:
+            now = self._clock()
+            held = self._until.get(image)
+            return sum(one != person and until > now for one, until in (held or {}).items())
+
+    def images(self, person: int) -> set[int]:
+        """Images that other people have."""
+        with self._lock:
+            now = self._clock()
+            return {
+                image
+                for image, held in self._until.items()
+                if any(one != person and until > now for one, until in held.items())
+            }
+
+    def take(self, images: Iterable[int], person: int) -> None:
+        """Hand out images to a person, or renew it."""
+        with self._lock:
+            until = self._clock() + HANDED_OUT
+            for image in images:
+                self._until.setdefault(image, {})[person] = until
+
+    def drop(self, image: int, person: int) -> None:
+        """Give back an image that is answered."""
+        with self._lock:
+            held = self._until.get(image, {})
+            held.pop(person, None)
+            if not held:
+                self._until.pop(image, None)
+
+
+class Tabs:
+    """Tabs that have images open.
+
+    Args:
+        clock: Function that returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._open: dict[tuple[int, int], tuple[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def elsewhere(self, image: int, person: int, tab: str) -> bool:
+        """Whether another tab of a person has an image open."""
+        with self._lock:
+            return self._elsewhere(image, person, tab)
+
+    def _elsewhere(self, image: int, person: int, tab: str) -> bool:
+        held = self._open.get((image, person))
+        return held is not None and held[0] != tab and held[1] > self._clock()
+
+    def open(self, image: int, person: int, tab: str, *, take: bool = False) -> bool:
+        """Open an image in a tab, or renew it.
+
+        Args:
+            image, person: Numbers.
+            tab: Name of the tab.
+            take: Whether to take it from another tab.
+
+        Returns:
+            Whether the tab has it now.
+        """
+        with self._lock:
+            if not take and self._elsewhere(image, person, tab):
+                return False
+            now = self._clock()
+            if len(self._open) > 10_000:
+                self._open = {key: one for key, one in self._open.items() if one[1] > now}
+            self._open[image, person] = (tab, now + ALIVE)
+            return True
+
+    def close(self, image: int, person: int, tab: str) -> None:
+        """Close an image in a tab."""
+        with self._lock:
+            if self._open.get((image, person), ("", 0.0))[0] == tab:
+                del self._open[image, person]
+
 
 _NEEDED = "places > 0 AND problem IS NULL AND listed = 1"
 """Whether people are needed for an image that can be shown."""
@@ -149,3 +252,137 @@ def claim_begun(connection: Connection, claims: Claims) -> None:
     )
     for person, image in rows:
         claims.take([image], person)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Proposed mask of an image, within its bounding box.
+
+    An empty one has no width and height: the Teacher has looked at the image and found nothing.
+
+    Args:
+        image: Number of the image.
+        x, y, w, h: Rectangle in pixels of the image.
+        runs: Bits of the rectangle, see `runs`.
+        score: Score of the Teacher, or None.
+    """
+
+    image: int
+    x: int
+    y: int
+    w: int
+    h: int
+    runs: bytes
+    score: float | None = None
+
+
+def add_teacher(
+    connection: Connection,
+    folder: str,
+    images: int,
+    agreement: float | None = None,
+    *,
+    event: int = 0,
+) -> int:
+    """Store a Teacher, within a transaction.
+
+    Args:
+        connection: Connection.
+        folder: Its folder.
+        images: Number of marked images that it was trained with.
+        agreement: Agreement with people, or None.
+        event: Number of the latest event before its answers were read; 0 = none.
+
+    Returns:
+        Its number.
+    """
+    number = connection.execute(
+        "INSERT INTO teachers (folder, made, images, agreement, event) VALUES (?, ?, ?, ?, ?)",
+        (folder, now(), images, agreement, event),
+    ).lastrowid
+    assert number is not None
+    return number
+
+
+def newest_teacher(connection: Connection) -> dict[str, Any] | None:
+    """Teacher that was stored last, as JSON; without its folder."""
+    row = connection.execute(
+        "SELECT made, images, agreement FROM teachers ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else dict(row)
+
+
+def write_proposals(connection: Connection, teacher: int, rows: Iterable[Proposal]) -> None:
+    """Store proposals of a Teacher in place of its earlier ones, within a transaction.
+
+    Proposals that strokes or answers refer to keep their numbers.
+    """
+    connection.executemany(
+        "INSERT INTO proposals (image, teacher, x, y, w, h, runs, score) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (image, teacher) DO UPDATE SET "
+        "x = excluded.x, y = excluded.y, w = excluded.w, h = excluded.h, runs = excluded.runs, "
+        "score = excluded.score",
+        [(one.image, teacher, one.x, one.y, one.w, one.h, one.runs, one.score) for one in rows],
+    )
+
+
+def newest_proposal(
+    connection: Connection, image: int, least_overlap: float
+) -> dict[str, Any] | None:
+    """Proposal for an image of the newest Teacher that has looked at it and overlaps people's marks
+    enough.
+
+    Args:
+        connection: Connection.
+        image: Number of the image.
+        least_overlap: Least overlap; a Teacher whose overlap is not known is not refused.
+
+    Returns:
+        Proposal with the overlap (`agreement`) and number of `images` of its Teacher, as JSON; None
+        if it has found nothing, or there is no such Teacher.
+    """
+    row = connection.execute(
+        "SELECT proposals.id, x, y, w, h, runs, teacher, score, images, agreement FROM proposals "
+        "JOIN teachers ON teachers.id = teacher WHERE image = ? "
+        "AND (agreement IS NULL OR agreement >= ?) ORDER BY teacher DESC LIMIT 1",
+        (image, least_overlap),
+    ).fetchone()
+    if row is None or not row["w"]:
+        return None
+    return dict(row) | {"runs": to_text(row["runs"])}
+
+
+def proposal_for(
+    connection: Connection, image: int, person: int, settings: LabelSettings
+) -> dict[str, Any] | None:
+    """Proposal that a person is shown now, or None.
+
+    With `after`, a person must have marked something first. The Teacher must overlap people's marks
+    by the `least_overlap` of the settings. Images of val and test splits have
+    proposals only if the settings say so.
+    """
+    if settings.proposals == "never":
+        return None
+    row = connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
+    if row is None:
+        return None
+    if is_evaluation(row["split"]) and not settings.proposals_on_evaluation:
+        return None
+    if settings.proposals == "after":
+        own = connection.execute(
+            "SELECT 1 FROM strokes WHERE image = ? AND person = ? AND proposal IS NULL LIMIT 1",
+            (image, person),
+        ).fetchone()
+        if own is None:
+            return None
+    return newest_proposal(connection, image, settings.least_overlap)
+
+
+def is_evaluation(split: str) -> bool:
+    """Whether a split is for validation or test.
+
+    Example:
+        >>> [is_evaluation(split) for split in ("train", "", "val", "test-unseen")]
+        [False, False, True, True]
+    """
+    return split.split("-")[0] in ("val", "test")

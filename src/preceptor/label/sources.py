@@ -1,7 +1,7 @@
-"""Images that are to be marked: rows of a manifest, or files of a folder.
+"""Images that are to be marked: rows of a manifest or files of a folder, and their order.
 
-Nothing is decoded and torch is not imported; files that are missing or damaged are found when they
-are shown.
+Nothing is decoded and torch is not imported. Missing and damaged files are found when they are
+shown.
 """
 
 # os.path and not Path: a hundred thousand files are looked up.
@@ -11,13 +11,50 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError, is_control
+from preceptor.label.db import Connection, LabelSettings, read_setting, write_setting
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.walk import walk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Interval:
+    """Shortest time between two repetitions of something, in any thread.
+
+    Args:
+        seconds: The time.
+        clock: Function that returns seconds.
+
+    Example:
+        >>> interval = Interval(60.0)
+        >>> interval.is_over(), interval.is_over()
+        (True, False)
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._last: float | None = None
+        self._lock = threading.Lock()
+
+    def is_over(self) -> bool:
+        """Whether the time has passed since it was over last, or never was; it begins anew then."""
+        with self._lock:
+            now = self._clock()
+            if self._last is not None and now - self._last < self._seconds:
+                return False
+            self._last = now
+            return True
 
 
 @dataclass(frozen=True)
@@ -119,3 +156,265 @@ def _files(folder: Path) -> tuple[list[str], int]:
             else:
                 found.append(path)
     return sorted(found), left_out
+
+
+def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
+    """Table of a manifest as `Manifest` has it, and the paths of its images in a database.
+
+    Files are not looked for.
+
+    Raises:
+        ProblemsError: The manifest is invalid; lists all problems.
+    """
+    # pandas is imported only when a manifest has changed.
+    from preceptor.data.checks import REQUIRED, check_cells, check_columns
+    from preceptor.data.locations.location import is_local, not_plain
+    from preceptor.data.table import Findings, read_table
+
+    findings = Findings(str(source.place))
+    raw = read_table(source.place, findings)
+    check_columns([str(column) for column in raw.frame.columns], REQUIRED[:2], findings)
+    findings.raise_if_any()
+    if not len(raw.frame):
+        findings.add(None, "there are no rows", "add one row per image")
+        findings.raise_if_any()
+    table = check_cells(raw, source.root, findings, (), None)
+    remote: set[int] = set()
+    for column in ("path", "saliency"):
+        cells = table[column].tolist()
+        remote |= {at for at in not_plain(cells) if not is_local(cells[at])}
+    if remote:
+        example = min(remote)
+        what = (
+            f"{table['name'].iloc[example]!r} or its map is no local file, as of {len(remote):,} "
+            "rows in all"
+        )
+        findings.add(raw.rows[example], what, "copy the files to a folder and write their paths")
+        findings.raise_if_any()
+    prefix = os.path.join(source.root, "")
+    paths = [path.removeprefix(prefix) for path in table["path"]]
+    first: dict[str, int] = {}
+    for at, path in enumerate(paths):
+        if path in first:
+            what = f"image {path!r} is listed already in row {raw.rows[first[path]]}"
+            findings.add(raw.rows[at], what, "remove one of the two")
+        else:
+            first[path] = at
+    findings.raise_if_any()
+    return table.reset_index(drop=True), paths
+
+
+def table_rows(source: Source) -> list[Row]:
+    """Rows of a manifest. An image may be missing, but not all of them: then the paths are wrong.
+
+    Raises:
+        ProblemsError: The manifest is invalid; lists all problems.
+    """
+    table, paths = checked_table(source)
+    if not any(map(os.path.exists, table["path"])):
+        from preceptor.data.table import Findings
+
+        findings = Findings(str(source.place))
+        what = f"none of its {len(paths):,} images exists; the first one is {paths[0]!r}"
+        findings.add(None, what, f"correct the paths, which start from {source.root}")
+        findings.raise_if_any()
+    columns = (table[name].tolist() for name in ("label", "split", "source", "saliency"))
+    return [
+        Row(path, label, split, origin, saliency, bool(annotated))
+        for path, label, split, origin, saliency, annotated in zip(
+            paths, *columns, table["annotated"].tolist(), strict=True
+        )
+    ]
+
+
+INTERVAL = 30.0
+"""Seconds between two comparisons."""
+
+
+class SourceWatch:
+    """Whether a manifest or folder differs from what a server has read of it.
+
+    Its time of change and its size are compared first, and its contents only if these differ. Of a
+    folder, files that are added to or removed from its subfolders are not noticed. Between two
+    comparisons there is some time, as all files of a folder are listed.
+
+    Args:
+        source: Manifest or folder, as it was read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._checking = threading.Lock()
+        self._stamp: tuple[int, int] | None = None  # of the last comparison of contents
+        self._differs = False
+        self._interval = Interval(INTERVAL)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it has changed; a source that is gone or cannot be read has not."""
+        if self._checking.acquire(blocking=False):
+            try:
+                if self._interval.is_over():
+                    self._differs = self._compared()
+            finally:
+                self._checking.release()
+        return self._differs
+
+    def _compared(self) -> bool:
+        try:
+            stat = self._source.place.stat()
+            stamp = stat.st_mtime_ns, stat.st_size
+            if stamp == self._stamp:
+                return self._differs
+            found = find_source(self._source.place)
+        except (OSError, InputError):
+            return False
+        self._stamp = stamp
+        return found.digest != self._source.digest
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a manifest that has changed did to the images of a database.
+
+    Args:
+        added, hidden, shown, relabeled: Numbers of images; shown = hidden before.
+    """
+
+    added: int = 0
+    hidden: int = 0
+    shown: int = 0
+    relabeled: int = 0
+
+
+def is_current(connection: Connection, source: Source) -> bool:
+    """Whether the images of a source are in the database as they are now."""
+    return bool(read_setting(connection, "digest") == source.digest)
+
+
+def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Changes:
+    """Bring the images of the database to the rows of a source, within a transaction.
+
+    Rows that are gone are hidden; their marks are kept.
+    """
+    before = {
+        row["path"]: row
+        for row in connection.execute("SELECT id, path, label, split, source, listed FROM images")
+    }
+    added: list[Row] = []
+    changed: list[tuple[str, str, str, int]] = []
+    shown = relabeled = 0
+    present = set()
+    for row in rows:
+        present.add(row.path)
+        old = before.get(row.path)
+        if old is None:
+            added.append(row)
+        elif (old["label"], old["split"], old["source"], old["listed"]) != (
+            row.label,
+            row.split,
+            row.source,
+            1,
+        ):
+            shown += not old["listed"]
+            relabeled += old["label"] != row.label
+            changed.append((row.label, row.split, row.source, old["id"]))
+    gone = [(row["id"],) for path, row in before.items() if row["listed"] and path not in present]
+    connection.executemany(
+        "INSERT INTO images (path, label, split, source, position) VALUES (?, ?, ?, ?, 0)",
+        [(row.path, row.label, row.split, row.source) for row in added],
+    )
+    connection.executemany(
+        "UPDATE images SET label = ?, split = ?, source = ?, listed = 1 WHERE id = ?", changed
+    )
+    connection.executemany("UPDATE images SET listed = 0 WHERE id = ?", gone)
+    write_setting(connection, "digest", source.digest)
+    write_setting(connection, "arranged", None)
+    return Changes(len(added), len(gone), shown, relabeled)
+
+
+def remember_place(connection: Connection, source: Source, database: Path) -> None:
+    """Store where the source lies, from the folder of the database."""
+    place = os.path.relpath(source.place, database.absolute().parent)
+    if read_setting(connection, "source") != [place, source.is_folder]:
+        write_setting(connection, "source", [place, source.is_folder])
+
+
+def source_of(connection: Connection, database: Path) -> tuple[Path, bool]:
+    """Absolute path of the manifest or folder of a database, and whether it is a folder."""
+    place, is_folder = read_setting(connection, "source")
+    return Path(os.path.normpath(database.absolute().parent / place)), bool(is_folder)
+
+
+def root_of(connection: Connection, database: Path) -> Path:
+    """Folder that the paths of the images of a database start from."""
+    place, is_folder = source_of(connection, database)
+    return place if is_folder else place.parent
+
+
+def arrange(connection: Connection, settings: LabelSettings) -> None:
+    """Order the images and count the people needed, if something of it has changed.
+
+    The overlap and the random position of an image depend on the seed and on its path below the
+    common folder of the first images, so that neither images that are added later nor the place
+    of the database change anything.
+    """
+    key = [
+        settings.order,
+        settings.seed,
+        settings.overlap,
+        settings.overlap_share,
+        list(settings.splits),
+    ]
+    if read_setting(connection, "arranged") == key:
+        return
+    images = connection.execute("SELECT id, path, split, source, listed FROM images").fetchall()
+    below = _common_folder(connection, [row["path"] for row in images])
+    draws = {row["id"]: _draws(settings.seed, row["path"].removeprefix(below)) for row in images}
+    by_source = settings.order == "source"
+    ordered = sorted(
+        images,
+        key=lambda row: (
+            row["source"] if by_source else "",
+            draws[row["id"]][0],
+        ),
+    )
+    counted = dict(
+        connection.execute(
+            "SELECT image, count(*) FROM answers WHERE state != 'skipped' GROUP BY image"
+        ).fetchall()
+    )
+    values = []
+    for position, row in enumerate(ordered):
+        overlap = settings.overlap > 1 and draws[row["id"]][1] < settings.overlap_share
+        asked = not settings.splits or row["split"] in settings.splits
+        places = (settings.overlap if overlap else 1) - counted.get(row["id"], 0)
+        if not (row["listed"] and asked):
+            places = 0
+        values.append((position, int(overlap), int(asked), places, row["id"]))
+    connection.executemany(
+        "UPDATE images SET position = ?, overlap = ?, asked = ?, places = ? WHERE id = ?", values
+    )
+    write_setting(connection, "arranged", key)
+
+
+def _common_folder(connection: Connection, paths: Sequence[str]) -> str:
+    """Common folder of the images that were arranged first, with a slash at its end, or ""."""
+    known: str | None = read_setting(connection, "common_folder")
+    if known is not None:
+        return known
+    try:
+        common = posixpath.commonpath({posixpath.dirname(path) for path in paths})
+    except ValueError:  # no image, or absolute and relative paths
+        common = ""
+    known = f"{common}/" if common else ""
+    if paths:
+        write_setting(connection, "common_folder", known)
+    return known
+
+
+def _draws(seed: int, path: str) -> tuple[int, float]:
+    """Random position and random share of an image."""
+    digest = hashlib.blake2b(f"{seed} {path}".encode(errors="surrogatepass"), digest_size=16)
+    raw = digest.digest()
+    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big") / 2**64

@@ -1,259 +1,199 @@
-"""Teacher of the marking page: a mapper taught the marks so far, or a given model; its proposals.
-
-The labels of the images are not used: an image is positive if it has a mark. A proposal is the set
-of pixels with a probability of a mark above a threshold. The threshold is the one with the highest
-mean overlap with people's marks, on images that the mapper was not taught.
-"""
+"""Settings of the Teacher, and its process beside the server, which does not import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import multiprocessing
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
+from pydantic import Field
 
-from preceptor.data.images import image_size
-from preceptor.data.manifest import Manifest
-from preceptor.data.workspace import Workspace
+from preceptor.config.maps import MapSource
+from preceptor.config.paths import Weights
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Count, Settings
+from preceptor.config.training import Training
+from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
-from preceptor.evaluation.split_names import kind_or_none
-from preceptor.inference.annotate import compute_maps
-from preceptor.label.strokes import Patch
-from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
-from preceptor.maps.export import map_over_image
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
-from preceptor.training.run import train
+from preceptor.label.db import Connection, connect
+from preceptor.runtime.child_process import call_in_child
+from preceptor.study.options import Mapper
 
-Mask = NDArray[np.bool_]
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-_HELD_OUT = 5  # every fifth image chooses the threshold, of those with marks and of the others
+MARKED, NOTHING = "marked", "nothing"
+"""Classes of the mapper: images with marks, and examined images without."""
 
 
-@dataclass(frozen=True)
-class MarkedImage:
-    """An image that people have answered.
+class TeacherConfig(Settings):
+    """Settings of the Teacher of the marking page.
 
     Args:
-        path: Image file.
-        mark: Mark; empty if there is nothing to mark.
-        size: Width and height of the image.
-        split: Split of the manifest.
+        every: Number of new answers after which a new Teacher is trained.
+        backbone: Name of a timm backbone.
+        weights: Initial weights: hub, none or a .safetensors file.
+        backbone_args: Further arguments of the backbone.
+        mapper: Settings of the mapper.
+        training: Training settings; by default 400 steps of 16 images with AdamW, and a one-cycle
+            schedule up to a learning rate of 0.001.
+        seed: Random seed.
     """
 
-    path: Path
-    mark: Patch
-    size: tuple[int, int]
-    split: str = "train"
-
-    @property
-    def is_marked(self) -> bool:
-        """Whether there is a mark."""
-        return bool(self.mark.bits.any())
-
-    @property
-    def mask(self) -> Mask:
-        """(h, w) mark, made anew: the masks of all images are larger than the memory."""
-        return self.mark.whole(*self.size)
-
-
-@dataclass(frozen=True)
-class LabelTeacher:
-    """A trained model with its threshold.
-
-    Args:
-        model: Model folder.
-        threshold: Probability above which a pixel is proposed.
-        agreement: Mean overlap (intersection ÷ union) with people's marks at this threshold, on
-            images that the mapper was not taught; None if none of them is marked.
-        images: Number of images that it was taught; 0 = not known.
-        method: Maps: cells (probability of a mark, of a mapper) or cam (of a classifier; nothing is
-            proposed where it does not predict its positive class).
-    """
-
-    model: Path
-    threshold: float
-    agreement: float | None
-    images: int
-    method: Literal["cells", "cam"] = "cells"
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """Proposed mark of an image.
-
-    Args:
-        path: Image file.
-        mask: (h, w) proposed mark.
-        score: Probability of a mark, the model's score of the image.
-    """
-
-    path: Path
-    mask: Mask
-    score: float
-
-
-def teach(
-    images: Sequence[MarkedImage],
-    folder: Path,
-    config: TeacherConfig,
-    *,
-    tell: Callable[[str], None] | None = None,
-) -> LabelTeacher:
-    """Train a mapper on people's marks.
-
-    Images of validation splits are never taught; they choose the threshold. Without any, every
-    fifth image of the training split does, and is not taught either.
-
-    Args:
-        images: Answered images of training and validation splits.
-        folder: Working folder: manifest, maps, runs.
-        config: Settings.
-        tell: Function that receives lines of progress.
-
-    Raises:
-        InputError: There are fewer than two images with marks and two without, or the settings are
-            invalid.
-    """
-    taught, held = _parts(images)
-    counts = [sum(one.is_marked for one in part) for part in (taught, held)]
-    if counts[0] < 2 or len(taught) - counts[0] < 2:
-        raise InputError(
-            f"a Teacher needs 2 training images with marks and 2 with nothing to mark; there are "
-            f"{counts[0]} and {len(taught) - counts[0]}; mark more images"
-        )
-    manifest = _write_manifest(taught, held, folder)
-    workspace = Workspace(Manifest.read(manifest, verify=False, need=("train", "val")), folder)
-    found = train(config.run(manifest), folder / "runs", workspace=workspace, tell=tell)
-    model = load_model(found.folder / "model")
-    threshold, agreement = _chosen_threshold(model, held, folder, "cells")
-    return LabelTeacher(found.folder / "model", threshold, agreement, len(taught))
-
-
-def given_teacher(
-    folder: Path, images: Sequence[MarkedImage], cache: Path, method: Literal["cells", "cam"]
-) -> LabelTeacher:
-    """A model that was trained elsewhere, with a threshold chosen on people's marks so far.
-
-    Args:
-        folder: Model folder.
-        images: Answered images; without any mark, the threshold is 0.5.
-        cache: Folder of the image cache.
-        method: Maps, see `LabelTeacher`.
-
-    Raises:
-        InputError: The folder has no model, or the model has no positive class.
-    """
-    model = load_model(folder)
-    if model.spec.positive is None:
-        raise InputError(f"{folder}: the model has no positive class, whose maps could be proposed")
-    threshold, agreement = _chosen_threshold(model, images, cache, method)
-    return LabelTeacher(folder, threshold, agreement, 0, method)
-
-
-def _chosen_threshold(
-    model: GuidedModel,
-    images: Sequence[MarkedImage],
-    cache: Path,
-    method: Literal["cells", "cam"],
-) -> tuple[float, float | None]:
-    """Threshold with the highest mean overlap on marked images, and that overlap."""
-    marked = [one for one in images if one.is_marked]
-    if not marked:
-        return THRESHOLDS[len(THRESHOLDS) // 2], None
-    overlaps = np.zeros(len(THRESHOLDS))
-    maps = _maps(model, [one.path for one in marked], cache, method)
-    for one, (over, _) in zip(marked, maps, strict=True):
-        mask = one.mask
-        overlaps += [overlap(mask, over >= level) for level in THRESHOLDS]
-    return THRESHOLDS[int(overlaps.argmax())], float(overlaps.max()) / len(marked)
-
-
-def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterator[Proposed]:
-    """Proposals of a Teacher.
-
-    Args:
-        teacher: Teacher.
-        paths: Image files.
-        cache: Folder of the image cache.
-    """
-    model = load_model(teacher.model)
-    maps = _maps(model, paths, cache, teacher.method)
-    for path, (over, score) in zip(paths, maps, strict=True):
-        yield Proposed(path, over >= teacher.threshold, score)
-
-
-def overlap(one: Mask, other: Mask) -> float:
-    """Intersection over union of two masks; 1 if both are empty.
-
-    Example:
-        >>> overlap(np.array([True, True, False]), np.array([True, False, False]))
-        0.5
-    """
-    union = int((one | other).sum())
-    return 1.0 if not union else int((one & other).sum()) / union
-
-
-def _parts(images: Sequence[MarkedImage]) -> tuple[list[MarkedImage], list[MarkedImage]]:
-    """Images that are taught, and images that choose the threshold."""
-    train_images = [one for one in images if one.split == "train"]
-    held = [one for one in images if kind_or_none(one.split) == "val"]
-    if any(one.is_marked for one in held) and not all(one.is_marked for one in held):
-        return train_images, held
-    parts: dict[bool, list[MarkedImage]] = {False: [], True: []}
-    for marked in (True, False):
-        own = [one for one in train_images if one.is_marked == marked]
-        for place, one in enumerate(own):
-            parts[place % _HELD_OUT == _HELD_OUT - 1].append(one)
-    return parts[False], parts[True]
-
-
-def _write_manifest(
-    taught: Sequence[MarkedImage], held: Sequence[MarkedImage], folder: Path
-) -> Path:
-    """Manifest of the marks, whose maps are PNG files at image size."""
-    maps = folder / "maps"
-    maps.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[str, str, str, str, bool]] = []
-    parts: list[tuple[Literal["train", "val"], Sequence[MarkedImage]]] = [
-        ("train", taught),
-        ("val", held),
-    ]
-    for split, images in parts:
-        for one in images:
-            file = ""
-            if one.is_marked:
-                file = f"maps/{len(rows):06}.png"
-                Image.fromarray(one.mask.astype(np.uint8) * 255).save(folder / file)
-            label = MARKED if file else NOTHING
-            rows.append((str(one.path), label, split, file, True))
-    columns = ["path", "label", "split", "saliency", "annotated"]
-    manifest = folder / "manifest.csv"
-    pd.DataFrame(rows, columns=columns).to_csv(manifest, index=False)
-    return manifest
-
-
-def _maps(
-    model: GuidedModel, paths: Sequence[Path], cache: Path, method: Literal["cells", "cam"]
-) -> Iterator[tuple[NDArray[np.float32], float]]:
-    """Map over each image, and the score of the positive class."""
-    table = pd.DataFrame({"path": [str(one) for one in paths], "split": "train"})
-    table["label"] = model.spec.positive  # whose maps and scores are asked for
-    workspace = Workspace(Manifest.from_frame(table, cache, need=()), cache)
-    found = compute_maps(
-        model,
-        workspace,
-        np.arange(len(table)),
-        method,
-        cam_class="decision" if method == "cam" else "label",
+    every: Count = 20
+    backbone: str = "resnet18"
+    weights: Weights = "hub"
+    backbone_args: Mapping[str, Any] = {}
+    mapper: Mapper = Mapper()
+    training: Training = Training(
+        length="steps",
+        epochs=4,
+        steps=400,
+        batch_size=16,
+        optimizer="adamw",
+        lr=1e-3,
+        schedule="one_cycle",
+        checkpoint="last",
     )
-    for path, grid, score in zip(paths, found.maps, found.scores, strict=True):
-        over = map_over_image(np.asarray(grid, np.float32), found.info, image_size(path))
-        if method == "cam" and score < 0.5:
-            over = np.zeros_like(over)
-        yield over, float(score)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def run(self, manifest: Path) -> RunConfig:
+        """Config of the training of the mapper."""
+        return RunConfig(
+            manifest=manifest,
+            backbone=self.backbone,
+            weights=self.weights,
+            backbone_args=self.mapper.backbone_args(self.backbone_args),
+            positive=MARKED,
+            rows="annotated",
+            labels="marks",
+            alpha=0.0,
+            maps=MapSource(kind="human"),
+            training=self.mapper.training(self.training),
+            seed=self.seed,
+        )
+
+
+_INTERVAL = 2.0  # seconds between two counts of the answers
+
+
+def start_teacher(
+    database: Path, teacher: str | None, config: Path | None, method: Literal["cells", "cam"]
+) -> Callable[[], None]:
+    """Start what proposes marks beside a server.
+
+    Args:
+        database: SQLite file.
+        teacher: auto, a model folder, or None.
+        config: Settings of auto (YAML); None = defaults.
+        method: Maps of a model folder, see `teacher.LabelTeacher`.
+
+    Returns:
+        Function that ends it.
+
+    Raises:
+        InputError: The folder has no model, or the settings are invalid.
+    """
+    folder = teachers_folder(database)
+    if teacher is None:
+        return lambda: None
+    if teacher != "auto":
+        if not (Path(teacher) / "model.json").is_file():
+            raise InputError(f"--teacher {teacher}: it has no model; name a model folder, or auto")
+        child = start_child("propose_in_child", str(database), str(folder), teacher, method)
+        return child.terminate
+    every = (TeacherConfig() if config is None else load_config(config, TeacherConfig)).every
+    auto = AutoTeacher(database, folder, config, every)
+    auto.start()
+    return auto.close
+
+
+def teachers_folder(database: Path) -> Path:
+    """Folder of the Teachers of a database, beside it."""
+    return database.with_name(f"{database.name.removesuffix('.label.sqlite')}.teachers")
+
+
+class AutoTeacher:
+    """Thread that starts a training process at low priority after every so many answers.
+
+    One Teacher is trained at a time. A training that fails, for instance since there are too few
+    marks, is tried again after as many further answers.
+
+    Args:
+        database: SQLite file, which the server uses at the same time.
+        folder: Folder of the Teachers.
+        config: Settings of the Teacher (YAML); None = defaults.
+        every: Number of new answers after which a Teacher is trained.
+        tell: Function that receives lines of progress.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        folder: Path,
+        config: Path | None,
+        every: int,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        self._work = (str(database), str(folder), None if config is None else str(config))
+        self._database = database
+        self._every = every
+        self._tell = tell
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="auto-teacher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to count answers."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and a training that runs."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with closing(connect(self._database, readonly=True)) as connection:
+            tried = answers_before_newest(connection)
+            training: BaseProcess | None = None
+            while not self._stop.wait(_INTERVAL):
+                if training is not None and not training.is_alive():
+                    if training.exitcode:
+                        self._tell(f"no new Teacher (exit code {training.exitcode}); see above")
+                    training = None
+                answers = count_answers(connection)
+                if training is None and answers - tried >= self._every:
+                    tried = answers
+                    training = start_child("teach_in_child", *self._work)
+            if training is not None:
+                training.terminate()
+                training.join()
+
+
+def start_child(function: str, *arguments: str | None) -> BaseProcess:
+    """Start a function of `label.teach` in a process that ends with this one.
+
+    The server itself does not import torch.
+    """
+    child = multiprocessing.get_context("spawn").Process(
+        target=call_in_child, args=("preceptor.label.teach", function, *arguments), daemon=True
+    )
+    child.start()
+    return child
+
+
+def count_answers(connection: Connection) -> int:
+    """Number of answers that a Teacher can learn from."""
+    found = connection.execute(
+        "SELECT count(*) FROM answers WHERE state IN ('marked', 'nothing')"
+    ).fetchone()[0]
+    return int(found)
+
+
+def answers_before_newest(connection: Connection) -> int:
+    """Number of such answers that were there before the newest Teacher was trained."""
+    found = connection.execute(
+        "SELECT count(*) FROM answers WHERE state IN ('marked', 'nothing') "
+        "AND event <= (SELECT max(event) FROM teachers)"
+    ).fetchone()[0]
+    return int(found)

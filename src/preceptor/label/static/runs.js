@@ -1,5 +1,5 @@
 // Run lengths of the bits of a stroke: zeros first, alternating, each an unsigned LEB128 integer.
-// The same rules as label/runs.py; tests/label/runs_cases.json is read by the tests of both.
+// The same rules as label/marks.py; tests/label/runs.json is read by the tests of both.
 
 const LARGEST = 100_000_000;
 

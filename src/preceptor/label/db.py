@@ -1,4 +1,4 @@
-"""SQLite file of marks: opening, reading connections, and one writer.
+"""SQLite file of marks: tables, opening, one writer, and its settings.
 
 All changes are made by one thread. Changes that wait at the same time are committed together, so
 that twenty people need few flushes of the disk; each is a savepoint, so that one that is refused
@@ -8,18 +8,161 @@ leaves the others alone. A change has returned when it is on the disk.
 from __future__ import annotations
 
 import contextlib
+import json
+import secrets
 import sqlite3
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from preceptor.errors import InputError, PreceptorError, RunFailedError
-from preceptor.label.schema import APPLICATION, FORMAT, SCHEMA
 from preceptor.web.refusal import RefusedError
+
+
+def now() -> str:
+    """Present time."""
+    return in_utc(datetime.now(UTC))
+
+
+def in_utc(time: datetime) -> str:
+    """Time with a zone as text.
+
+    Example:
+        >>> in_utc(datetime.fromisoformat("2026-01-02T03:04:05+01:00"))
+        '2026-01-02T02:04:05.000Z'
+    """
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+APPLICATION = 0x50524C42
+"""`application_id` of the SQLite file."""
+
+FORMAT = 6
+"""`user_version` of the file; other formats are refused."""
+
+SCHEMA = """
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,           -- from the folder of the manifest, or absolute
+    label TEXT NOT NULL DEFAULT '',
+    split TEXT NOT NULL DEFAULT '',
+    source TEXT NOT NULL DEFAULT '',
+    width INTEGER, height INTEGER,       -- upright; NULL until the header is read
+    problem TEXT,                        -- why the image cannot be shown
+    looked_at TEXT,                      -- version of the file when it was measured last
+    position INTEGER NOT NULL,           -- in the order of the queue
+    overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
+    listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
+    asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
+    places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
+);
+-- The condition of the queue, word for word: open images are counted in the index alone.
+CREATE INDEX images_open ON images (position, places)
+    WHERE places > 0 AND problem IS NULL AND listed = 1;
+-- The condition of the images that are done, word for word: they are counted in the index alone.
+CREATE INDEX images_done ON images (places, listed, asked)
+    WHERE listed = 1 AND asked = 1;
+CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
+
+CREATE TABLE people (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    key_hash TEXT,
+    lead INTEGER NOT NULL DEFAULT 0,
+    created TEXT NOT NULL
+);
+
+CREATE TABLE teachers (
+    id INTEGER PRIMARY KEY,
+    folder TEXT NOT NULL,
+    made TEXT NOT NULL,
+    images INTEGER NOT NULL,             -- images with marks that it was trained with
+    agreement REAL,                      -- with people, on images that are not its own
+    event INTEGER NOT NULL DEFAULT 0     -- the latest before its answers were read
+);
+
+CREATE TABLE proposals (
+    id INTEGER PRIMARY KEY,
+    image INTEGER NOT NULL REFERENCES images,
+    teacher INTEGER NOT NULL REFERENCES teachers,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
+    runs BLOB NOT NULL,
+    score REAL,
+    UNIQUE (image, teacher)
+);
+
+CREATE TABLE strokes (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    number INTEGER NOT NULL,
+    tool TEXT NOT NULL,
+    class TEXT NOT NULL,
+    erase INTEGER NOT NULL,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
+    runs BLOB NOT NULL,
+    started TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    undone INTEGER NOT NULL DEFAULT 0,   -- 1: can be redone; 2: undone for good
+    proposal INTEGER REFERENCES proposals,
+    saved TEXT NOT NULL,
+    version TEXT,                        -- of the file, as in images.looked_at; NULL: not known
+    UNIQUE (image, person, number)
+);
+CREATE INDEX strokes_person ON strokes (person, image);
+
+CREATE TABLE answers (
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge', 'skipped')),
+    label TEXT,
+    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
+    at TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    proposal INTEGER REFERENCES proposals,
+    proposals_mode TEXT NOT NULL,
+    event INTEGER NOT NULL,              -- orders answers: a clock may be set back
+    version TEXT,
+    PRIMARY KEY (image, person)
+) WITHOUT ROWID;
+CREATE INDEX answers_person ON answers (person, event);
+
+-- Answers that do not fit the marks; the columns are those of `answers`, in the same order.
+CREATE TABLE answers_aside (
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing')),
+    label TEXT,
+    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
+    at TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    proposal INTEGER REFERENCES proposals,
+    proposals_mode TEXT NOT NULL,
+    event INTEGER NOT NULL,
+    version TEXT,
+    PRIMARY KEY (image, person)
+) WITHOUT ROWID;
+
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    image INTEGER REFERENCES images,
+    person INTEGER REFERENCES people,
+    at TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    detail TEXT
+);
+CREATE INDEX events_image ON events (image, person, kind);
+"""
+
 
 T = TypeVar("T")
 Connection = sqlite3.Connection
@@ -339,3 +482,76 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
     if code in _BUSY_CODES:
         return RefusedError(503, "another program holds the database; nothing was saved, try again")
     return RefusedError(507, f"the database cannot be written ({error}); nothing was saved")
+
+
+Order = Literal["random", "source"]
+ProposalsMode = Literal["first", "after", "never"]
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Settings that every start may change; they are kept in the database.
+
+    Args:
+        classes: Classes of marks.
+        splits: Splits whose images are to be marked; empty = all.
+        labels: Labels of images that may be answered; empty = labels are not asked for.
+        order: Order of the queue.
+        seed: Random seed of the order and of the overlap.
+        overlap: Number of people who mark the images of the overlap.
+        overlap_share: Share of the images in the overlap.
+        proposals: When a Teacher's proposal is shown.
+        proposals_on_evaluation: Whether also on images of val and test splits.
+        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown; those
+            of a Teacher whose overlap is not known are shown, too.
+    """
+
+    classes: tuple[str, ...] = ("evidence",)
+    labels: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    order: Order = "random"
+    seed: int = 0
+    overlap: int = 1
+    overlap_share: float = 0.0
+    proposals: ProposalsMode = "after"
+    proposals_on_evaluation: bool = False
+    least_overlap: float = 0.6  # below, a proposal costs more time than it saves
+
+
+def read_setting(connection: Connection, key: str, default: Any = None) -> Any:
+    """Value of a setting."""
+    row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+    return default if row is None else json.loads(row[0])
+
+
+def write_setting(connection: Connection, key: str, value: Any) -> None:
+    """Store a setting."""
+    connection.execute(
+        "INSERT INTO settings VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, json.dumps(value, ensure_ascii=False)),
+    )
+
+
+def read_settings(connection: Connection) -> LabelSettings:
+    """Settings of a database; defaults where nothing was stored."""
+    found: dict[str, Any] = {}
+    for field in fields(LabelSettings):
+        value = read_setting(connection, field.name)
+        if value is not None:
+            found[field.name] = tuple(value) if isinstance(value, list) else value
+    return LabelSettings(**found)
+
+
+def write_settings(connection: Connection, settings: LabelSettings) -> None:
+    """Store all settings."""
+    for key, value in asdict(settings).items():
+        write_setting(connection, key, value)
+
+
+def session_secret(connection: Connection) -> bytes:
+    """Key of the sessions and links; made once."""
+    found = read_setting(connection, "secret")
+    if found is None:
+        found = secrets.token_hex(32)
+        write_setting(connection, "secret", found)
+    return bytes.fromhex(found)

@@ -1,0 +1,636 @@
+"""Marks: strokes as bitmaps of rectangles, their masks, answers and events.
+
+The mask of an image, a person and a class is the fold of the person's strokes by number, without
+undone ones: painted → OR, erased → AND NOT. The bits of a rectangle in row order are alternating
+runs, the first of zeros (it may be empty), each an unsigned LEB128 integer. static/runs.js has the
+same code; tests/label/runs.json has cases for both.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.label.db import Connection, now
+from preceptor.web.refusal import conflict, unknown
+
+LIMIT = 100_000_000
+"""Largest number of bits, and of pixels of an image."""
+_BYTES = 4  # of a run at most: 2²⁸ > LIMIT
+
+Bits = NDArray[np.bool_]
+
+
+def encode_runs(bits: Bits) -> bytes:
+    """Encode the bits of a rectangle.
+
+    Args:
+        bits: bool of shape (h, w), or flat.
+
+    Example:
+        >>> encode_runs(np.array([[False, True], [True, True]])).hex()
+        '0103'
+    """
+    flat = np.asarray(bits, bool).ravel()
+    if not flat.size:
+        return b""
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts = np.concatenate(([0], edges))
+    lengths = np.diff(np.concatenate((starts, [flat.size])))
+    if flat[0]:
+        lengths = np.concatenate(([0], lengths))
+    return _leb128(lengths)
+
+
+def decode_runs(code: bytes, size: int) -> Bits:
+    """Decode the bits of a rectangle.
+
+    Args:
+        code: Result of `encode_runs`.
+        size: Number of bits, w·h.
+
+    Returns:
+        bool of shape (size,).
+
+    Raises:
+        ValueError: The code is malformed, or the runs do not add up to `size`.
+
+    Example:
+        >>> decode_runs(bytes([1, 3]), 4).tolist()
+        [False, True, True, True]
+    """
+    lengths = run_lengths(code, size)
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths)
+
+
+def run_lengths(code: bytes, size: int) -> NDArray[np.int64]:
+    """Lengths of the runs, checked; see `decode_runs`."""
+    if not 0 < size <= LIMIT:
+        raise ValueError(f"the rectangle has {size:,} pixels; 1 to {LIMIT:,} are possible")
+    raw = np.frombuffer(code, np.uint8)
+    if not raw.size:
+        raise ValueError("the runs are empty")
+    last = np.flatnonzero(raw < 0x80)
+    if not last.size or last[-1] != raw.size - 1:
+        raise ValueError("the last run is cut short")
+    first = np.concatenate(([0], last[:-1] + 1))
+    widths = last - first + 1
+    if widths.max() > _BYTES:
+        raise ValueError("a run is too long")
+    if (raw[last[widths > 1]] == 0).any():
+        raise ValueError("a run has needless bytes")
+    lengths = np.zeros(len(first), np.int64)
+    for at in range(int(widths.max())):
+        there = widths > at
+        lengths[there] |= (raw[first[there] + at] & 0x7F).astype(np.int64) << (7 * at)
+    if (lengths[1:] == 0).any():
+        raise ValueError("a run other than the first is empty")
+    total = int(lengths.sum())
+    if total != size:
+        raise ValueError(f"the runs have {total:,} pixels, the rectangle has {size:,}")
+    return lengths
+
+
+def check_tight(code: bytes, w: int, h: int) -> None:
+    """Check that a rectangle is the bounding box of its ones.
+
+    Raises:
+        ValueError: The code is malformed, or an edge of the rectangle has no one.
+
+    Example:
+        >>> check_tight(bytes([1, 1]), 2, 1)
+        Traceback (most recent call last):
+        ValueError: the rectangle is larger than its marked pixels
+    """
+    lengths = run_lengths(code, w * h)
+    ends = np.cumsum(lengths)
+    starts, stops = ends[::2], ends[1::2]  # of the runs of ones
+    if not stops.size:
+        raise ValueError("no pixel is marked")
+    starts = starts[: stops.size]
+    rows = starts[0] < w and stops[-1] > w * (h - 1)
+    left, right = starts % w, (stops - 1) % w
+    across = starts // w != (stops - 1) // w  # a run over the end of a row touches both sides
+    if not (rows and ((left == 0) | across).any() and ((right == w - 1) | across).any()):
+        raise ValueError("the rectangle is larger than its marked pixels")
+
+
+def to_text(code: bytes) -> str:
+    """Code in base64, as in JSON."""
+    return base64.b64encode(code).decode("ascii")
+
+
+def from_text(text: str) -> bytes:
+    """Code from base64.
+
+    Raises:
+        ValueError: It is no base64.
+    """
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError("the runs are no base64") from error
+
+
+def bounding_runs(mask: Bits) -> tuple[int, int, int, int, bytes] | None:
+    """Bounding box (x, y, w, h) of the ones of a mask, and its code; None if there is no one.
+
+    Args:
+        mask: bool of shape (height, width).
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return None
+    y, x = int(rows[0]), int(columns[0])
+    h, w = int(rows[-1]) - y + 1, int(columns[-1]) - x + 1
+    return x, y, w, h, encode_runs(mask[y : y + h, x : x + w])
+
+
+def _leb128(values: NDArray[np.int64]) -> bytes:
+    if values.size and int(values.max()) < 0x80:
+        return bytes(values.astype(np.uint8))
+    columns = np.zeros((len(values), _BYTES), np.uint8)
+    used = np.zeros((len(values), _BYTES), bool)
+    rest = values.astype(np.int64).copy()
+    for at in range(_BYTES):
+        used[:, at] = (rest > 0) | (at == 0)
+        columns[:, at] = (rest & 0x7F) | np.where(rest >> 7 > 0, 0x80, 0)
+        rest >>= 7
+    return columns[used].tobytes()
+
+
+def note(
+    connection: Connection,
+    image: int,
+    person: int,
+    kind: str,
+    detail: dict[str, Any] | None = None,
+    at: str | None = None,
+) -> int:
+    """Store an event.
+
+    Args:
+        connection: Connection within a transaction.
+        image, person: Numbers.
+        kind: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown or
+            proposal_adopted.
+        detail: What else is known.
+        at: Time; None = now.
+
+    Returns:
+        Number of the event; later events have larger ones.
+    """
+    text = None if detail is None else json.dumps(detail, ensure_ascii=False)
+    stored = connection.execute(
+        "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
+        (image, person, at or now(), kind, text),
+    )
+    assert stored.lastrowid is not None
+    return stored.lastrowid
+
+
+def newest_event(connection: Connection) -> int:
+    """Number of the latest event; 0 if there is none."""
+    found = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
+    return int(found)
+
+
+def note_proposal_shown(connection: Connection, image: int, person: int, proposal: int) -> None:
+    """Store that a proposal was shown to a person, the first time."""
+    detail = json.dumps({"proposal": proposal})
+    known = connection.execute(
+        "SELECT 1 FROM events WHERE image = ? AND person = ? AND kind = 'proposal_shown' "
+        "AND detail = ?",
+        (image, person, detail),
+    ).fetchone()
+    if known is None:
+        note(connection, image, person, "proposal_shown", {"proposal": proposal})
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """One stroke, as the page sends it.
+
+    Args:
+        uuid: Its name, made by the page.
+        tool: Name of the tool.
+        class_: Class of the mark.
+        erase: Whether it erases.
+        x, y, w, h: Rectangle in pixels of the image.
+        runs: Bits of the rectangle, see `runs`.
+        started: Time of its begin.
+        seconds: Duration.
+        proposal: Number of the proposal that it adopts, or None.
+        version: Version of the file that it was drawn on, or None.
+    """
+
+    uuid: str
+    tool: str
+    class_: str
+    erase: bool
+    x: int
+    y: int
+    w: int
+    h: int
+    runs: bytes
+    started: str
+    seconds: float
+    proposal: int | None = None
+    version: str | None = None
+
+
+def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke) -> tuple[int, str]:
+    """Store a stroke, within a transaction; once more has no effect.
+
+    Returns:
+        Number of the stroke, and when it was stored.
+
+    Raises:
+        RefusedError: Another stroke has its uuid (409).
+    """
+    old = connection.execute("SELECT * FROM strokes WHERE uuid = ?", (stroke.uuid,)).fetchone()
+    if old is not None:
+        if old["image"] == image and old["person"] == person and _of(old) == stroke:
+            return int(old["number"]), str(old["saved"])
+        raise conflict("another stroke has this uuid")
+    number = (
+        1
+        + connection.execute(
+            "SELECT coalesce(max(number), 0) FROM strokes WHERE image = ? AND person = ?",
+            (image, person),
+        ).fetchone()[0]
+    )
+    # What is undone when a new stroke comes cannot be redone any more.
+    connection.execute(
+        "UPDATE strokes SET undone = 2 WHERE image = ? AND person = ? AND undone = 1",
+        (image, person),
+    )
+    values = asdict(stroke)
+    values["class"] = values.pop("class_")
+    values |= {"image": image, "person": person, "number": number, "saved": now()}
+    names = ", ".join(values)
+    marks = ", ".join(f":{name}" for name in values)
+    connection.execute(f"INSERT INTO strokes ({names}) VALUES ({marks})", values)
+    if stroke.proposal is not None:
+        note(connection, image, person, "proposal_adopted", {"proposal": stroke.proposal})
+    return number, str(values["saved"])
+
+
+def _of(row: sqlite3.Row) -> Stroke:
+    return Stroke(
+        row["uuid"],
+        row["tool"],
+        row["class"],
+        bool(row["erase"]),
+        row["x"],
+        row["y"],
+        row["w"],
+        row["h"],
+        bytes(row["runs"]),
+        row["started"],
+        row["seconds"],
+        row["proposal"],
+        row["version"],
+    )
+
+
+def undo(connection: Connection, image: int, person: int, uuid: str) -> None:
+    """Undo the newest stroke that is not undone, within a transaction; twice has no effect.
+
+    Raises:
+        RefusedError: There is no such stroke (404), or it is not the newest (409).
+    """
+    state = _undone(connection, image, person, uuid)
+    if state == 1 and uuid == _first_redo(connection, image, person):
+        return
+    if state or uuid != _newest(connection, image, person):
+        raise conflict("only the newest stroke can be undone; load the image again")
+    _set_undone(connection, uuid, 1)
+    note(connection, image, person, "undo", {"uuid": uuid})
+
+
+def redo(connection: Connection, image: int, person: int, uuid: str) -> None:
+    """Redo the stroke that was undone last, within a transaction; twice has no effect.
+
+    Raises:
+        RefusedError: There is no such stroke (404), or it is not the next one (409).
+    """
+    state = _undone(connection, image, person, uuid)
+    if not state and uuid == _newest(connection, image, person):
+        return
+    if state != 1 or uuid != _first_redo(connection, image, person):
+        raise conflict("this stroke cannot be redone; load the image again")
+    _set_undone(connection, uuid, 0)
+    note(connection, image, person, "redo", {"uuid": uuid})
+
+
+def _undone(connection: Connection, image: int, person: int, uuid: str) -> int:
+    row = connection.execute(
+        "SELECT undone FROM strokes WHERE uuid = ? AND image = ? AND person = ?",
+        (uuid, image, person),
+    ).fetchone()
+    if row is None:
+        raise unknown("there is no such stroke")
+    return int(row[0])
+
+
+def _newest(connection: Connection, image: int, person: int) -> str | None:
+    row = connection.execute(
+        "SELECT uuid FROM strokes WHERE image = ? AND person = ? AND undone = 0 "
+        "ORDER BY number DESC LIMIT 1",
+        (image, person),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _first_redo(connection: Connection, image: int, person: int) -> str | None:
+    row = connection.execute(
+        "SELECT uuid FROM strokes WHERE image = ? AND person = ? AND undone = 1 "
+        "ORDER BY number LIMIT 1",
+        (image, person),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _set_undone(connection: Connection, uuid: str, value: int) -> None:
+    connection.execute("UPDATE strokes SET undone = ? WHERE uuid = ?", (value, uuid))
+
+
+def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str, Any]]:
+    """Strokes of a person on an image by number, as JSON.
+
+    `undone` says whether a stroke is undone, `redoable` whether that can be taken back.
+    """
+    rows = connection.execute(
+        "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
+    )
+    return [
+        {
+            "uuid": row["uuid"],
+            "number": row["number"],
+            "tool": row["tool"],
+            "class": row["class"],
+            "erase": bool(row["erase"]),
+            "x": row["x"],
+            "y": row["y"],
+            "w": row["w"],
+            "h": row["h"],
+            "runs": to_text(row["runs"]),
+            "undone": bool(row["undone"]),
+            "redoable": row["undone"] == 1,
+            "proposal": row["proposal"],
+        }
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Mask within a rectangle; nothing is marked outside.
+
+    Args:
+        x, y: First column and row.
+        bits: bool of shape (h, w); may be empty.
+    """
+
+    x: int
+    y: int
+    bits: Bits
+
+    def whole(self, width: int, height: int) -> Bits:
+        """Mask of the whole image."""
+        mask = np.zeros((height, width), bool)
+        h, w = self.bits.shape
+        mask[self.y : self.y + h, self.x : self.x + w] = self.bits
+        return mask
+
+
+EMPTY = Patch(0, 0, np.zeros((0, 0), bool))
+
+
+def fold(rows: Iterable[sqlite3.Row]) -> Patch:
+    """Mask that strokes make.
+
+    Args:
+        rows: Rows with `erase`, `x`, `y`, `w`, `h` and `runs`, by number, without undone ones.
+    """
+    strokes = list(rows)
+    painted = [row for row in strokes if not row["erase"]]
+    if not painted:
+        return EMPTY
+    left, top = min(row["x"] for row in painted), min(row["y"] for row in painted)
+    right = max(row["x"] + row["w"] for row in painted)
+    bottom = max(row["y"] + row["h"] for row in painted)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for row in strokes:
+        bits = decode_runs(row["runs"], row["w"] * row["h"]).reshape(row["h"], row["w"])
+        x, y = row["x"] - left, row["y"] - top
+        if not row["erase"]:
+            mask[y : y + row["h"], x : x + row["w"]] |= bits
+            continue
+        # An eraser may reach beyond what is painted.
+        x0, y0 = max(x, 0), max(y, 0)
+        x1, y1 = min(x + row["w"], mask.shape[1]), min(y + row["h"], mask.shape[0])
+        if x0 < x1 and y0 < y1:
+            mask[y0:y1, x0:x1] &= ~bits[y0 - y : y1 - y, x0 - x : x1 - x]
+    return Patch(left, top, mask)
+
+
+def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:
+    """Mask of each class that a person has marked on an image."""
+    rows = connection.execute(
+        "SELECT class, erase, x, y, w, h, runs FROM strokes "
+        "WHERE image = ? AND person = ? AND undone = 0 ORDER BY number",
+        (image, person),
+    )
+    by_class: dict[str, list[sqlite3.Row]] = {}
+    for row in rows:
+        by_class.setdefault(row["class"], []).append(row)
+    return {name: fold(strokes) for name, strokes in by_class.items()}
+
+
+def union(masks: Iterable[Patch]) -> Patch:
+    """Pixels that are marked in any of several masks."""
+    parts = [one for one in masks if one.bits.size]
+    if not parts:
+        return EMPTY
+    left, top = min(one.x for one in parts), min(one.y for one in parts)
+    right = max(one.x + one.bits.shape[1] for one in parts)
+    bottom = max(one.y + one.bits.shape[0] for one in parts)
+    bits = np.zeros((bottom - top, right - left), bool)
+    for one in parts:
+        y, x = one.y - top, one.x - left
+        bits[y : y + one.bits.shape[0], x : x + one.bits.shape[1]] |= one.bits
+    return Patch(left, top, bits)
+
+
+def has_marks(connection: Connection, image: int, person: int) -> bool:
+    """Whether anything of an image is marked by a person."""
+    painted, erased = connection.execute(
+        "SELECT coalesce(sum(erase = 0), 0), coalesce(sum(erase), 0) FROM strokes "
+        "WHERE image = ? AND person = ? AND undone = 0",
+        (image, person),
+    ).fetchone()
+    if not painted or not erased:
+        return bool(painted)
+    return any(one.bits.any() for one in masks_of(connection, image, person).values())
+
+
+STATES = ("marked", "nothing", "cannot_judge", "skipped")
+JUDGED = ("marked", "nothing")
+"""States that say what is marked."""
+_OWN = "WHERE image = :image AND person = :person"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Args:
+        state: One of `STATES`.
+        label: Label of the image, or None.
+        certainty: 1 to 3, or None.
+        seconds: Time for the image.
+        proposal: Number of the proposal that was shown, or None.
+        proposals_mode: When proposals were shown.
+        version: Version of the file that it is about, or None.
+    """
+
+    state: str
+    label: str | None
+    certainty: int | None
+    seconds: float
+    proposal: int | None
+    proposals_mode: str
+    version: str | None = None
+
+
+def save_answer(connection: Connection, image: int, person: int, answer: Answer) -> None:
+    """Store an answer in place of an earlier one, within a transaction.
+
+    Raises:
+        RefusedError: It contradicts the marks (409).
+    """
+    if answer.state in JUDGED:
+        marks = has_marks(connection, image, person)
+        if answer.state == "marked" and not marks:
+            raise conflict("nothing is marked; mark something, or answer: nothing to mark")
+        if answer.state == "nothing" and marks:
+            raise conflict("something is marked; erase it or undo it, or answer: marked")
+    old = connection.execute(
+        "SELECT state FROM answers WHERE image = ? AND person = ?", (image, person)
+    ).fetchone()
+    before = old is not None and old["state"] != "skipped"
+    connection.execute("DELETE FROM answers_aside WHERE image = ? AND person = ?", (image, person))
+    detail = {"state": answer.state, "label": answer.label, "certainty": answer.certainty}
+    event = note(connection, image, person, "answer", detail)
+    connection.execute(
+        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            image,
+            person,
+            answer.state,
+            answer.label,
+            answer.certainty,
+            now(),
+            answer.seconds,
+            answer.proposal,
+            answer.proposals_mode,
+            event,
+            answer.version,
+        ),
+    )
+    _add_places(connection, image, before - (answer.state != "skipped"))
+
+
+def has_work(connection: Connection, image: int) -> bool:
+    """Whether people have marked an image, or found nothing to mark on it."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM strokes WHERE image = :image AND undone = 0) OR EXISTS "
+        "(SELECT 1 FROM answers WHERE image = :image AND state IN ('marked', 'nothing'))",
+        {"image": image},
+    ).fetchone()
+    return bool(row[0])
+
+
+def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
+    """Names of the people whose marks have no answer that says what is marked, by image."""
+    rows = connection.execute(
+        "SELECT DISTINCT strokes.image, strokes.person, name FROM strokes "
+        "JOIN people ON people.id = strokes.person LEFT JOIN answers "
+        "ON answers.image = strokes.image AND answers.person = strokes.person "
+        "WHERE undone = 0 AND erase = 0 AND (state IS NULL OR state NOT IN ('marked', 'nothing'))"
+    )
+    found: dict[int, list[str]] = {}
+    for image, person, name in rows.fetchall():
+        if has_marks(connection, image, person):
+            found.setdefault(image, []).append(name)
+    return found
+
+
+def withdraw_others(connection: Connection, image: int) -> None:
+    """Withdraw what people answered to an image without work, within a transaction.
+
+    Its file is another image now: it is open again, strokes that were undone cannot be redone, and
+    answers that do not count cannot come back. Events keep the answers.
+    """
+    connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone = 1", (image,))
+    connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
+    rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
+    for person, state in rows.fetchall():
+        note(connection, image, person, "answer_withdrawn", {"state": state})
+        connection.execute("DELETE FROM answers WHERE image = ? AND person = ?", (image, person))
+        _add_places(connection, image, int(state != "skipped"))
+
+
+def _add_places(connection: Connection, image: int, change: int) -> None:
+    if change:
+        connection.execute(
+            "UPDATE images SET places = places + ? WHERE id = ? AND asked = 1",
+            (change, image),
+        )
+
+
+def settle_answer(connection: Connection, image: int, person: int) -> bool:
+    """Set an answer aside that does not fit the marks any more, or bring it back once it does.
+
+    Call it after each change of marks, within its transaction. While an answer is aside, the image
+    is open for the person.
+
+    Returns:
+        Whether the answer is aside now.
+    """
+    key = {"image": image, "person": person}
+    row = connection.execute(
+        f"SELECT state, 1 AS counts FROM answers {_OWN} "
+        f"UNION ALL SELECT state, 0 FROM answers_aside {_OWN}",
+        key,
+    ).fetchone()
+    if row is None or row["state"] not in JUDGED:
+        return False
+    fits = has_marks(connection, image, person) == (row["state"] == "marked")
+    if fits != bool(row["counts"]):
+        old, new = ("answers_aside", "answers") if fits else ("answers", "answers_aside")
+        connection.execute(f"INSERT INTO {new} SELECT * FROM {old} {_OWN}", key)
+        connection.execute(f"DELETE FROM {old} {_OWN}", key)
+        _add_places(connection, image, -1 if fits else 1)
+    return not fits
+
+
+def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any] | None:
+    """Answer of a person as JSON, also if it is aside: the page finds out whether it fits."""
+    row = connection.execute(
+        f"SELECT * FROM answers {_OWN} UNION ALL SELECT * FROM answers_aside {_OWN}",
+        {"image": image, "person": person},
+    ).fetchone()
+    names = ("state", "label", "certainty", "at", "seconds", "proposal")
+    return None if row is None else {name: row[name] for name in names}

@@ -1,0 +1,670 @@
+"""Functions that answer the requests of the page."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import html
+import sqlite3
+import threading
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qs
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from preceptor.errors import is_control
+from preceptor.label.calls import (
+    Call,
+    Labeling,
+    hand_out,
+    leads,
+    note_problem,
+    number_of,
+    path_of,
+    sized,
+)
+from preceptor.label.db import Connection, in_utc
+from preceptor.label.figures import Remembered, figures
+from preceptor.label.images import PictureError, version_of, view_of
+from preceptor.label.marks import (
+    JUDGED,
+    Answer,
+    Stroke,
+    answer_of,
+    check_tight,
+    from_text,
+    has_work,
+    note,
+    note_proposal_shown,
+    redo,
+    save_answer,
+    save_stroke,
+    settle_answer,
+    strokes_of,
+    undo,
+)
+from preceptor.label.people import (
+    Session,
+    add_person,
+    check_name,
+    key_hash,
+    names,
+    person_by_id,
+    person_by_name,
+    same,
+)
+from preceptor.label.queue import (
+    answered_before,
+    count_not_shown,
+    count_open,
+    newest_teacher,
+    not_shown,
+    proposal_for,
+    skipped,
+    still_open,
+)
+from preceptor.version import __version__
+from preceptor.web.refusal import RefusedError, conflict, forbidden, malformed, unknown
+from preceptor.web.replies import Reply, refused, told
+
+LARGEST = 8 * 2**20
+"""Largest body in bytes."""
+MOST_IMAGES = 24
+"""Largest number of images that are handed out at a time."""
+
+
+def _utc(value: str) -> str:
+    moment = datetime.fromisoformat(value)
+    try:
+        return in_utc(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except OverflowError as error:
+        raise ValueError("the time is out of range") from error
+
+
+def _line(value: str) -> str:
+    if any(map(is_control, value)):
+        raise ValueError("no control characters are possible")
+    return value
+
+
+Number = Annotated[int, Field(ge=0, le=2**53)]
+Line = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_line)]
+Tab = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Time = Annotated[str, Field(max_length=40), AfterValidator(_utc)]
+# A day at most: a computer may have slept.
+Seconds = Annotated[float, Field(ge=0), AfterValidator(lambda value: min(value, 86400.0))]
+
+
+class Body(BaseModel):
+    """Body of a tab."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    tab: Tab
+
+
+class StrokeBody(Body):
+    """A stroke; its rectangle lies in an image of `width` × `height` pixels."""
+
+    uuid: Uuid
+    tool: Literal["brush", "eraser", "polygon", "box", "wand", "proposal"]
+    class_: str = Field(alias="class")
+    erase: bool
+    width: Number
+    height: Number
+    x: Number
+    y: Number
+    w: Annotated[Number, Field(ge=1)]
+    h: Annotated[Number, Field(ge=1)]
+    runs: str
+    started: Time
+    seconds: Seconds
+    proposal: Number | None = None
+    version: Line | None = None
+
+
+class TurnBody(Body):
+    """A stroke that is undone or redone."""
+
+    uuid: Uuid
+
+
+class AnswerBody(Body):
+    """An answer, and whether the next image is handed out."""
+
+    state: Literal["marked", "nothing", "cannot_judge", "skipped"]
+    label: str | None = None
+    certainty: Annotated[int, Field(ge=1, le=3)] | None = None
+    seconds: Seconds
+    proposal: Number | None = None
+    version: Line | None = None
+    next: bool = True
+
+
+class OpenBody(Body):
+    """An image that is opened, taken over or closed, and the images that come next."""
+
+    line: Annotated[list[Number], Field(max_length=MOST_IMAGES)] = []
+    close: bool = False
+    take: bool = False
+
+
+class SeenBody(Body):
+    """From when until when an image was shown, and with which proposal."""
+
+    from_: Time = Field(alias="from")
+    until: Time
+    proposal: Number | None = None
+
+
+B = TypeVar("B", bound=Body)
+
+
+def checked(kind: type[B], body: dict[str, Any]) -> B:
+    """Body of a kind.
+
+    Raises:
+        RefusedError: It is malformed (400).
+    """
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise malformed(f"{key}: {first['msg']}") from error
+
+
+_LISTED = 10  # images that cannot be shown, at the end
+_LARGEST = 2**53
+DAMAGED = 422
+"""Status of a picture that cannot be shown."""
+
+
+def queue(call: Call) -> Reply:
+    """Next open images of the person, or earlier ones."""
+    person = call.someone
+    labeling = call.labeling
+    count = min(call.asked("count", MOST_IMAGES) or 6, MOST_IMAGES)
+    before, after = call.asked("before", _LARGEST), call.asked("after", _LARGEST)
+    if before is not None:
+        found = answered_before(call.reading, person.id, before, count)
+    elif "skipped" in call.query:
+        found = skipped(call.reading, person.id, count)
+    else:
+        found = hand_out(call, count, after)
+    rows = sized(labeling, call.reading, found)
+    images = [
+        {"id": row["id"], "width": row["width"], "height": row["height"], **_view(row)}
+        for row in rows
+    ]
+    for row in rows:
+        if _view(row)["view"] == "tiles" and not row["problem"]:
+            labeling.builder.submit(_build, labeling, row)
+    told_of = {
+        "images": images,
+        "source_changed": labeling.watch.has_changed,
+    }
+    if not images or "skipped" in call.query:
+        told_of["not_shown"] = count_not_shown(call.reading)
+        told_of["problems"] = [
+            {"name": PurePath(path).name, "problem": problem}
+            for path, problem in not_shown(call.reading, _LISTED)
+        ]
+    return told(told_of)
+
+
+def _build(labeling: Labeling, row: sqlite3.Row) -> None:
+    try:
+        labeling.pictures.pyramid(path_of(labeling, row))
+    except PictureError as error:
+        note_problem(labeling, row, error)
+    except (OSError, RefusedError):  # told when a tile is asked for
+        pass
+
+
+def _view(row: sqlite3.Row) -> dict[str, Any]:
+    if row["width"] is None:
+        return {"view": "whole", "levels": 1}
+    view, levels = view_of(row["width"], row["height"])
+    return {"view": view, "levels": levels}
+
+
+def image(call: Call) -> Reply:
+    """One image with the person's own strokes and answer, and the proposal."""
+    person = call.someone
+    labeling = call.labeling
+    (row,) = sized(labeling, call.reading, [call.image()["id"]])
+    proposal = None
+    if row["problem"] is None:
+        proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
+    return told(
+        {
+            "id": row["id"],
+            "name": PurePath(row["path"]).name,
+            "label": row["label"],
+            "split": row["split"],
+            "width": row["width"],
+            "height": row["height"],
+            "version": row["looked_at"],
+            "problem": row["problem"],
+            **_view(row),
+            "strokes": strokes_of(call.reading, row["id"], person.id),
+            "answer": answer_of(call.reading, row["id"], person.id),
+            "proposal": proposal,
+            "open_elsewhere": labeling.tabs.elsewhere(
+                row["id"], person.id, call.query.get("tab", "")
+            ),
+        }
+    )
+
+
+def whole(call: Call) -> Reply:
+    """The picture as one JPEG file."""
+    return _picture(call, "whole", "")
+
+
+def tile(call: Call) -> Reply:
+    """A tile of the pyramid."""
+    place = [call.number(key, 10_000) for key in ("level", "column", "row")]
+    return _picture(call, "tiles", "-".join(map(str, place)))
+
+
+def _picture(call: Call, view: str, place: str) -> Reply:
+    labeling = call.labeling
+    (row,) = sized(labeling, call.reading, [call.image()["id"]])
+    if row["problem"] is not None:
+        return refused(DAMAGED, row["problem"])
+    if _view(row)["view"] != view:
+        raise unknown(f"this image is sent as {_view(row)['view']}")
+    path = path_of(labeling, row)
+    try:
+        tag = f'"{version_of(path)}{place}"'
+        headers = {"etag": tag, "cache-control": "private, max-age=60"}
+        if tag in call.headers.get("if-none-match", ""):
+            return Reply(b"", "image/jpeg", 304, headers)
+        content: bytes | None
+        if view == "whole":
+            content = labeling.pictures.whole(path)
+        else:
+            level, column, line = map(int, place.split("-"))
+            content = labeling.pictures.tile(path, level, column, line)
+    except PictureError as error:
+        note_problem(labeling, row, error)
+        return refused(DAMAGED, str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RefusedError(507, "the disk is full: free some space for tiles") from error
+        raise RefusedError(507, "the folder of tiles cannot be written") from error
+    if content is None:
+        raise unknown("there is no such tile")
+    return Reply(content, "image/jpeg", 200, headers)
+
+
+T = TypeVar("T")
+
+ELSEWHERE = "this image is open in another tab; continue there, or take it over"
+
+
+def open_image(call: Call) -> Reply:
+    """Open an image in a tab, renew it and the next ones, take it over, or close it."""
+    person, row, labeling = call.someone, call.image(), call.labeling
+    body = checked(OpenBody, call.body)
+    if body.close:
+        labeling.tabs.close(row["id"], person.id, body.tab)
+        return told({"ok": True})
+    if not labeling.tabs.open(row["id"], person.id, body.tab, take=body.take):
+        raise conflict(ELSEWHERE)
+    with labeling.handing_out:
+        kept = still_open(call.reading, person.id, labeling.claims, body.line)
+        labeling.claims.take([row["id"], *kept], person.id)
+    return told({"ok": True, "line": kept})
+
+
+def _own_tab(call: Call, image: int, tab: str) -> None:
+    """Check that no other tab of the person has the image, which this one has from now on."""
+    if not call.labeling.tabs.open(image, call.someone.id, tab):
+        raise conflict(ELSEWHERE)
+
+
+def _marked_row(call: Call) -> sqlite3.Row:
+    """Row of the image; what people did is saved also while no image can be reached."""
+    (row,) = sized(call.labeling, call.reading, [call.image()["id"]], need_files=False)
+    return row
+
+
+def _check_version(connection: Connection, row: sqlite3.Row, version: str | None) -> None:
+    """Check that the file is the one that was shown, unless the image has work of an earlier one.
+
+    Such work is kept with its version, and exports name it.
+    """
+    if version is None or row["looked_at"] in (None, version):
+        return
+    if not has_work(connection, row["id"]):
+        raise conflict("the file of this image was replaced after it was shown")
+
+
+def strokes(call: Call) -> Reply:
+    """Save a stroke."""
+    person, body = call.someone, checked(StrokeBody, call.body)
+    row = _marked_row(call)
+    if row["width"] is None:
+        raise conflict("this image cannot be read, and cannot be marked")
+    stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
+    _check_version(call.reading, row, stroke.version)
+    if stroke.proposal is not None:
+        _check_proposal(call.reading, row, stroke.proposal)
+    _own_tab(call, row["id"], body.tab)
+    number, saved = _change_marks(
+        call, row["id"], lambda connection: save_stroke(connection, row["id"], person.id, stroke)
+    )
+    return told({"number": number, "saved_at": saved})
+
+
+def _stroke_of(body: StrokeBody, classes: Collection[str], width: int, height: int) -> Stroke:
+    """Stroke on an image of a size."""
+    if (body.width, body.height) != (width, height):
+        raise conflict(
+            f"the image has {width} × {height} pixels, and this was drawn on {body.width} × "
+            f"{body.height}: its file was replaced"
+        )
+    if body.class_ not in classes:
+        raise malformed(f"class: one of {', '.join(classes)} is needed")
+    for key, end in (("x", body.x), ("y", body.y), ("w", body.x + body.w), ("h", body.y + body.h)):
+        if end > (width if key in "xw" else height) - (key in "xy"):
+            raise malformed(f"{key}: the rectangle lies beside the image")
+    try:
+        code = from_text(body.runs)
+        check_tight(code, body.w, body.h)
+    except ValueError as error:
+        raise malformed(f"runs: {error}") from error
+    values = body.model_dump(exclude={"tab", "width", "height", "runs"})
+    return Stroke(**values, runs=code)
+
+
+def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> T:
+    """Change marks in a transaction; an image whose answer does not fit them is kept for one."""
+    person = call.someone.id
+
+    def changed(connection: Connection) -> tuple[T, bool]:
+        return change(connection), settle_answer(connection, image, person)
+
+    value, is_aside = call.labeling.database.write(changed)
+    if is_aside:
+        call.labeling.claims.take([image], person)
+    return value
+
+
+def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int) -> None:
+    found = connection.execute(
+        "SELECT 1 FROM proposals WHERE id = ? AND image = ?", (proposal, row["id"])
+    ).fetchone()
+    if found is None:
+        raise malformed("proposal: there is no such proposal for this image")
+
+
+def _turn(call: Call, change: Callable[[Connection, int, int, str], None]) -> Reply:
+    person, row, body = call.someone, call.image(), checked(TurnBody, call.body)
+    _own_tab(call, row["id"], body.tab)
+    _change_marks(call, row["id"], lambda writing: change(writing, row["id"], person.id, body.uuid))
+    return told({"ok": True})
+
+
+def undo_stroke(call: Call) -> Reply:
+    """Undo the newest stroke."""
+    return _turn(call, undo)
+
+
+def redo_stroke(call: Call) -> Reply:
+    """Redo the stroke that was undone last."""
+    return _turn(call, redo)
+
+
+def answer(call: Call) -> Reply:
+    """Save an answer, and hand out the next image unless `next` is false."""
+    person, body = call.someone, checked(AnswerBody, call.body)
+    row, settings = _marked_row(call), call.labeling.settings
+    if body.label is not None and body.label not in settings.labels:
+        raise malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
+    given = Answer(
+        body.state,
+        body.label,
+        body.certainty,
+        body.seconds,
+        body.proposal,
+        settings.proposals,
+        body.version,
+    )
+    if given.state in JUDGED and row["width"] is None:
+        raise conflict("this image cannot be read, and cannot be judged")
+    if given.state != "skipped":
+        _check_version(call.reading, row, given.version)
+    if given.proposal is not None:
+        _check_proposal(call.reading, row, given.proposal)
+    _own_tab(call, row["id"], body.tab)
+
+    def change(connection: Connection) -> None:
+        _note_shown(connection, row["id"], person.id, given.proposal)
+        save_answer(connection, row["id"], person.id, given)
+
+    call.labeling.database.write(change)
+    call.labeling.claims.drop(row["id"], person.id)
+    following: list[int] = []
+    if body.next:
+        with contextlib.suppress(RefusedError):  # the answer is saved, whatever comes next
+            following = hand_out(call, 1, row["id"])
+    return told({"ok": True, "next": following[0] if following else None})
+
+
+def seen(call: Call) -> Reply:
+    """Store from when until when an image was shown, and with which proposal."""
+    person, row, body = call.someone, call.image(), checked(SeenBody, call.body)
+    if body.proposal is not None:
+        _check_proposal(call.reading, row, body.proposal)
+    if body.until < body.from_:
+        raise malformed("until: it lies before from")
+
+    def change(connection: Connection) -> None:
+        note(connection, row["id"], person.id, "shown", {"tab": body.tab}, body.from_)
+        _note_shown(connection, row["id"], person.id, body.proposal)
+        note(connection, row["id"], person.id, "hidden", {"tab": body.tab}, body.until)
+
+    call.labeling.database.write(change)
+    return told({"ok": True})
+
+
+def _note_shown(connection: Connection, image: int, person: int, proposal: int | None) -> None:
+    """Store that a proposal was shown: an image that a page loads in advance is not shown yet."""
+    if proposal is not None:
+        note_proposal_shown(connection, image, person, proposal)
+
+
+_HTML = "text/html; charset=utf-8"
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>preceptor label</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">{head}
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head>
+<body class="entry"><main><h1>preceptor label</h1>{main}</main></body></html>
+"""
+_LOGIN = """{note}<form method="post" action="/enter">
+<p><label for="name">Your name</label> <input id="name" name="name" required maxlength="60"
+autocomplete="username"></p>
+<p><label for="password">Password</label> <input id="password" name="password" type="password"
+required autocomplete="current-password"></p>
+<p><button type="submit">Enter</button></p></form>"""
+_NO_WAY = {
+    "local": "<p>This page needs the link that <code>preceptor label</code> has printed in the "
+    "terminal: open it once in this browser.</p>",
+    "links": "<p>This page needs your own link: ask whoever has started "
+    "<code>preceptor label</code> for it.</p>",
+}
+
+
+def page(call: Call) -> Reply:
+    """The page; with a token of a link, the way in."""
+    if "token" in call.query:
+        session = _by_token(call, call.query["token"])
+        if session is None:
+            return _entry(call, "<p>This link is not valid (any more).</p>")
+        headers = {"set-cookie": set_cookie(call, session)}
+        if call.headers.get("sec-fetch-site") in ("none", "same-origin"):
+            return Reply(b"", _HTML, 303, {**headers, "location": "/", "cache-control": "no-store"})
+        # A strict cookie is not sent along a redirection that began on another site, and without
+        # encryption browsers do not say where it began.
+        head = '<meta http-equiv="refresh" content="0; url=/">'
+        main = '<p><a href="/">Continue</a></p>'
+        content = _PAGE.format(head=head, main=main).encode()
+        return Reply(content, _HTML, 200, {**headers, "cache-control": "no-store"})
+    if call.session is None:
+        return _entry(call, "")
+    return Reply(
+        call.labeling.static["index.html"].read_bytes(), _HTML, 200, {"cache-control": "no-store"}
+    )
+
+
+def _by_token(call: Call, token: str) -> Session | None:
+    keys = call.labeling.keys
+    if same(token, keys.lead_token):
+        lead, session = call.labeling.lead, call.session
+        if session is not None and session.role == "lead" and lead in (0, session.person):
+            return session  # tabs that are open keep their tokens
+        own = 0 if call.person is None else call.person.id
+        return keys.new_session("lead", lead or own)
+    number = number_of(token.partition("-")[0], 2**53)
+    person_ = None if number is None else person_by_id(call.reading, number)
+    if call.labeling.access != "links" or person_ is None:
+        return None
+    stored = call.reading.execute(
+        "SELECT key_hash FROM people WHERE id = ?", (person_.id,)
+    ).fetchone()[0]
+    if stored is None or not same(key_hash(token), stored):
+        return None
+    return keys.new_session("linked", person_.id)
+
+
+def _entry(call: Call, note: str, status: int = 403) -> Reply:
+    access = call.labeling.access
+    main = _LOGIN.format(note=note) if access == "password" else note + _NO_WAY[access]
+    content = _PAGE.format(head="", main=main).encode()
+    return Reply(content, _HTML, status, {"cache-control": "no-store"})
+
+
+def set_cookie(call: Call, session: Session) -> str:
+    """Header that sets the cookie of a session."""
+    value = call.labeling.keys.cookie(session)
+    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict"
+
+
+def enter(call: Call) -> Reply:
+    """The way in with a name and the password."""
+    labeling = call.labeling
+    if labeling.access != "password":
+        raise forbidden("there is no password; use the link")
+    try:
+        form = parse_qs(call.content.decode("utf-8"), strict_parsing=True, max_num_fields=4)
+        name, password = (form[key][0] for key in ("name", "password"))
+    except (ValueError, KeyError) as error:
+        raise malformed("a name and a password are needed") from error
+    if not labeling.tries.are_left(call.address):
+        return _entry(call, "<p>Too many wrong passwords; wait a minute.</p>", 429)
+    if not same(password, labeling.password):
+        labeling.tries.add_wrong(call.address)
+        return _entry(call, "<p>The password is wrong.</p>")
+    try:
+        name = check_name(name)
+    except RefusedError as error:
+        return _entry(call, f"<p>{html.escape(str(error))}.</p>", error.status)
+    person = labeling.database.write(lambda connection: add_person(connection, name))
+    session = labeling.keys.new_session("guest", person.id)
+    headers = {"set-cookie": set_cookie(call, session), "location": "/"}
+    return Reply(b"", _HTML, 303, {**headers, "cache-control": "no-store"})
+
+
+def choose(call: Call) -> Reply:
+    """Choose or make the person of the session."""
+    session = call.session
+    assert session is not None
+    if session.role == "linked":
+        raise forbidden("this link belongs to one person; another person has another link")
+    name = check_name(call.body.get("name"))
+    person = person_by_name(call.reading, name)
+    if person is None:
+        person = call.labeling.database.write(lambda writing: add_person(writing, name))
+    headers = {"set-cookie": set_cookie(call, session.of(person.id))}
+    shown = {"id": person.id, "name": person.name, "lead": leads(session, person)}
+    return told({"person": shown}, headers=headers)
+
+
+def state(call: Call) -> Reply:
+    """State of the whole, as the page shows it."""
+    labeling, person, session = call.labeling, call.person, call.session
+    assert session is not None
+    shown = None
+    totals = {"images": 0, "done": 0, "mine_done": 0, "mine_open": 0}
+    totals["images"], totals["done"] = call.reading.execute(
+        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images WHERE listed = 1 AND asked = 1"
+    ).fetchone()
+    if person is not None:
+        shown = {"id": person.id, "name": person.name, "lead": call.leads}
+        totals["mine_done"] = call.reading.execute(
+            "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
+        ).fetchone()[0]
+        totals["mine_open"] = count_open(call.reading, person.id, labeling.claims)
+    settings = labeling.settings
+    others = names(call.reading) if session.role != "linked" else []
+    return told(
+        {
+            "person": shown,
+            "people": others,
+            "fixed": session.role == "linked",
+            "database": labeling.keys.database_id,
+            "title": labeling.source.place.name,
+            "classes": list(settings.classes),
+            "labels": list(settings.labels),
+            "proposals": settings.proposals,
+            "csrf": labeling.keys.csrf(session),
+            "totals": totals,
+            "teacher": newest_teacher(call.reading),
+            "least_overlap": settings.least_overlap,
+            "keys_version": 1,
+            "version": __version__,
+        }
+    )
+
+
+def static(call: Call) -> Reply:
+    """File of the page, from the list that was made at the start."""
+    name = call.path["name"]
+    file = call.labeling.static.get(name)
+    if file is None:
+        raise RefusedError(404, "there is no such file")
+    kind = _KINDS[file.suffix]
+    return Reply(file.read_bytes(), kind, 200, {"cache-control": "no-cache"})
+
+
+_KINDS = {
+    ".html": _HTML,
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+}
+STATIC_SUFFIXES = frozenset(_KINDS)
+"""Suffixes of files that are served."""
+
+
+_ONE = threading.Lock()  # the comparisons are made once, however many pages ask
+
+
+def lead(call: Call) -> Reply:
+    """Progress, times and agreement of everybody."""
+    if not call.leads:
+        raise forbidden("this page is for whoever leads; open the link of the terminal")
+    remembered = call.labeling.memory.setdefault("comparisons", Remembered())
+    with _ONE:
+        return told(figures(call.reading, remembered))
