@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.label import password_tries
+from preceptor.label import people
 from preceptor.label.app import CSRF, WAYS, links_of
 from preceptor.label.people import read_password
 from preceptor.web.hosts import Hosts
@@ -142,7 +142,7 @@ def test_the_mark_of_an_editor_is_no_part_of_a_password(tmp_path: Path) -> None:
 
 
 def test_a_password_lets_people_in(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(password_tries, "WITHIN", HANGS)
+    monkeypatch.setattr(people, "WITHIN", HANGS)
     with running(manifest, access="password", password="open sesame") as server:
         bo = Client(server.address)
         assert b'type="password"' in bo.get("/").content

@@ -12,7 +12,7 @@ import pytest
 
 from preceptor.config.yaml_file import dump_config
 from preceptor.errors import InputError
-from preceptor.label import auto_teacher
+from preceptor.label import teacher as auto_teacher
 from preceptor.label.db import Connection, connect
 from preceptor.label.queue import newest_teacher
 from preceptor.label.sources import root_of

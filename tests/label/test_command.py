@@ -75,7 +75,7 @@ def test_the_page_is_served_while_a_browser_runs_in_the_terminal(manifest: Path)
 def test_no_torch_is_imported(manifest: Path) -> None:
     code = (
         "import sys\n"
-        "from preceptor.label import server, start, table\n"
+        "from preceptor.label import app\n"
         "assert 'torch' not in sys.modules\n"
         "import preceptor.cli.main\n"
         "assert 'torch' not in sys.modules\n"

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.label import image_files
+from preceptor.label import images as image_files
 from preceptor.label.calls import UNREACHABLE
 from preceptor.label.db import connect
 from preceptor.label.images import PictureError, look_again
-from preceptor.label.sources import Interval
 from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.label.serving import Running, blob, running
@@ -73,7 +72,7 @@ def test_many_missing_images_are_passed_over_and_come_back(tmp_path: Path) -> No
         assert (told["images"], told["not_shown"]) == ([], 58)
         for image in images[:-2]:
             (tmp_path / image.name).rename(image)
-        server.labeling.looking_again = Interval(0)
+        server.labeling.look_again_at = 0.0
         assert len(ann.queue()) == 24
         assert ann.get("/api/lead").json["problems"] == []
 
@@ -96,7 +95,7 @@ def test_an_image_that_could_not_be_read_is_read_again(
             assert ann.get("/api/queue").json["not_shown"] == 12
         if while_served:
             assert ann.image(3)["problem"] is None  # opened by its number
-            server.labeling.looking_again = Interval(0)
+            server.labeling.look_again_at = 0.0
             assert len(ann.queue()) == 12
             return
     with closing(connect(database)) as connection:  # as an earlier version has stored it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from preceptor.label import start
+from preceptor.label import app
 from preceptor.report.palette import DARK, LIGHT
 from tests.browsers import check_rules
 from tests.label.pages import (
@@ -349,7 +349,7 @@ def assert_fits(page: Page, width: int, height: int) -> None:
 
 
 def test_colors_are_those_of_the_report() -> None:
-    text = (start.PAGE / "style.css").read_text(encoding="utf-8")
+    text = (app.PAGE / "style.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root[^{]*\{\s*color-scheme: (light|dark);([^}]*)\}", text)
     assert [kind for kind, _ in blocks] == ["light", "dark", "dark"]
     for kind, block in blocks:
@@ -361,7 +361,7 @@ def test_colors_are_those_of_the_report() -> None:
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_no_inline_code() -> None:
-    files = sorted(Path(start.PAGE).iterdir())
+    files = sorted(Path(app.PAGE).iterdir())
     assert len(files) > 15
     for file in files:
         text = file.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.label import claims
+from preceptor.label import queue
 from preceptor.label.db import connect
 from preceptor.label.marks import bounding_runs
 from preceptor.label.queue import Proposal, add_teacher, write_proposals
@@ -193,7 +193,7 @@ def test_two_people_do_not_see_each_other(browser: Browser, tmp_path: Path) -> N
 def test_the_second_tab_is_told_and_may_take_over(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "ALIVE", HANGS)
+    monkeypatch.setattr(queue, "ALIVE", HANGS)
     with (
         served(images(tmp_path, 1), tmp_path) as server,
         opened(browser, server, image=None, may_say=CONFLICT) as first,
@@ -233,7 +233,7 @@ def test_the_second_tab_is_told_and_may_take_over(
 def test_what_waits_is_saved_although_another_tab_has_the_image(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "ALIVE", HANGS)
+    monkeypatch.setattr(queue, "ALIVE", HANGS)
     may_say = "Failed to load resource"
     with (
         served(images(tmp_path, 3), tmp_path) as server,

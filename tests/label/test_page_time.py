@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from preceptor.label import claims
+from preceptor.label import queue
 from tests.label.pages import SHOWN, Served, opened, saved, served, write_images
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_the_time_in_which_a_dialog_is_open_does_not_count(
 def test_the_seconds_of_another_browser_are_counted(
     browser: Browser, page: Page, server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "ALIVE", 0.0)
+    monkeypatch.setattr(queue, "ALIVE", 0.0)
     wait(page, 40)
     name = page.locator("#name").inner_text()
     answer(page, "0")

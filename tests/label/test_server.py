@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from preceptor.errors import InputError
-from preceptor.label import claims
+from preceptor.label import queue
 from preceptor.label.app import prepare
 from preceptor.label.marks import decode_runs, from_text
 from preceptor.label.sources import find_source, table_rows
@@ -182,7 +182,7 @@ def test_two_people_are_handed_out_different_images(server: Running) -> None:
 
 
 def test_a_second_tab_is_told(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "ALIVE", HANGS)
+    monkeypatch.setattr(queue, "ALIVE", HANGS)
     first, second = server.client("ann"), server.client("ann", tab="tab-2")
     image = first.queue()[0]
     place = f"/api/images/{image}/open"

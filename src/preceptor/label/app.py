@@ -63,7 +63,6 @@ def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.so
     The port is stored, unless it stands in for that of the last start.
 
     Args:
-        path: Database.
         host: Address or name.
         port: Port; 0 = any free one; None = that of the last start if it is free, else any free
             one.
@@ -101,11 +100,7 @@ class Way:
     """One route.
 
     Args:
-        method: GET or POST.
-        path: Pattern of the path.
-        handler: Function that answers.
         pool: Threads in which it runs.
-        entry: Whether it works without a session.
     """
 
     method: Literal["GET", "POST"]
@@ -144,7 +139,6 @@ def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
     """ASGI application of a server.
 
     Args:
-        labeling: State of the server.
         ways: Routes; None = all.
     """
     pools = {"calls": labeling.calls, "pictures": labeling.decoding}
@@ -269,9 +263,6 @@ class Prepared:
     """Database that is ready to be served.
 
     Args:
-        path: SQLite file.
-        source: Manifest or folder.
-        settings: Settings.
         changes: What a changed manifest did; None = it is as it was.
         first: Whether the database is new.
     """
@@ -292,8 +283,6 @@ def reader_of(
     removed afterwards: another server may have opened it, and would then hold a file without name.
 
     Args:
-        path: SQLite file.
-        source: Manifest or folder.
         read_rows: Reader of the rows.
 
     Raises:
@@ -314,8 +303,6 @@ def prepare(
     """Create or open a database, and bring its images and settings to those of this start.
 
     Args:
-        path: SQLite file.
-        source: Manifest or folder.
         read_rows: Reader of the rows, called only if they have changed.
         given: Settings that this start names.
 
@@ -391,11 +378,9 @@ def labeling_of(
 
     Args:
         prepared: Database.
-        hosts: Hosts that requests may name.
         access: How people come in.
         password: Password, with access by password.
         name: Name of the person whom the link of the terminal is for, or "".
-        cache: Folder of caches; None = the default.
     """
     database = Database(prepared.path)
     reading = database.reading
@@ -420,10 +405,6 @@ def labeling_of(
 
 def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
     """Tokens of the links of people, who are added if necessary; others have no link any more.
-
-    Args:
-        labeling: State of a server.
-        names: Names.
 
     Returns:
         Token by name.

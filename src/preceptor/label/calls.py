@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from preceptor.label.images import (
 )
 from preceptor.label.people import Keys, PasswordTries, Person, Session
 from preceptor.label.queue import Claims, Tabs, open_images
-from preceptor.label.sources import Interval, Source, SourceWatch
+from preceptor.label.sources import Source
 from preceptor.web.hosts import Hosts
 from preceptor.web.json_body import parse
 from preceptor.web.refusal import RefusedError, forbidden, malformed, unknown
@@ -39,13 +40,6 @@ class Labeling:
     """State of a server.
 
     Args:
-        database: Its connections.
-        source: Manifest or folder of the images.
-        settings: Settings of the database.
-        keys: Keys of sessions.
-        hosts: Hosts that requests may name.
-        pictures: Encoded images.
-        static: Files of the page by name.
         access: How people come in.
         password: Password, with access by password.
         lead: Number of the person whom the link of the terminal is for; 0 = a name is chosen.
@@ -70,12 +64,8 @@ class Labeling:
     calls: ThreadPoolExecutor = field(default_factory=lambda: _threads(16, "label-calls"))
     decoding: ThreadPoolExecutor = field(default_factory=lambda: _threads(2, "label-pictures"))
     builder: ThreadPoolExecutor = field(default_factory=lambda: _threads(1, "label-builder"))
-    looking_again: Interval = field(default_factory=lambda: Interval(_LOOKING_AGAIN))
+    look_again_at: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
-    watch: SourceWatch = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.watch = SourceWatch(self.source)
 
     @property
     def cookie_name(self) -> str:
@@ -99,14 +89,7 @@ class Call:
     """One request.
 
     Args:
-        labeling: State of the server.
-        session: Session, or None.
-        person: Person of the session, or None.
-        path: Parameters of the path.
-        query: Parameters of the query.
         content: Body.
-        headers: Headers, with small letters.
-        address: Address of the client.
     """
 
     labeling: Labeling
@@ -213,11 +196,6 @@ _PASSED = 256  # images among which missing ones are looked for at a time
 def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
     """Next open images, kept for the person; those that cannot be shown are passed over.
 
-    Args:
-        call: Request of the person.
-        count: Largest number of images.
-        without: Image that is left out.
-
     Raises:
         RefusedError: No image can be reached (503).
     """
@@ -251,9 +229,6 @@ def sized(
     While no image can be reached, nothing is stored of missing files.
 
     Args:
-        labeling: State of the server.
-        connection: Connection for reading.
-        images: Numbers of the images.
         need_files: Whether this is an error then.
 
     Raises:
@@ -311,13 +286,11 @@ def _pass_over(labeling: Labeling, connection: Connection, images: list[int]) ->
 
 
 def _look_again(labeling: Labeling, connection: Connection) -> bool:
-    """Look again at images whose file was missing or could not be read, from time to time.
-
-    Returns:
-        Whether one of them can be shown now.
-    """
-    if not labeling.looking_again.is_over():
+    """Look again at images whose file was missing or could not be read, from time to time."""
+    now = time.monotonic()
+    if now < labeling.look_again_at:
         return False
+    labeling.look_again_at = now + _LOOKING_AGAIN
     rows = connection.execute(
         "SELECT * FROM images WHERE problem IS NOT NULL AND looked_at IS NULL"
     )

@@ -179,7 +179,6 @@ def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Conn
     """Open a database of marks.
 
     Args:
-        path: SQLite file.
         create: Whether to create it if it does not exist.
         readonly: Whether nothing is changed.
 
@@ -255,7 +254,6 @@ def told_errors(path: Path, *, readonly: bool = False) -> Iterator[None]:
     """Context in which an error of the database is told in one line.
 
     Args:
-        path: SQLite file.
         readonly: Whether it is only read.
 
     Raises:
@@ -338,11 +336,7 @@ def serving(path: Path) -> Iterator[None]:
 
 
 class Database:
-    """Connections of a server.
-
-    Args:
-        path: SQLite file, which exists.
-    """
+    """Connections of a server."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

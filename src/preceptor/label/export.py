@@ -199,7 +199,6 @@ class Exported:
     """What an export has written.
 
     Args:
-        folder: The folder.
         images, maps, annotated: Numbers of images, of maps, and of images that somebody judged.
         strokes: Number of strokes in the maps.
         annotators: Persons.
@@ -232,13 +231,10 @@ def export_marks(
     replaced by one of another size.
 
     Args:
-        connection: Connection to the database.
-        database: Its file.
         to: Output folder, new or empty.
         merge: Key of `MERGES`, or the name of a person.
         classes: Classes of marks that are exported; empty = all.
         add_files: Function that adds files to the folder, called with its temporary path.
-        progress: Function called with (done, total).
 
     Raises:
         InputError: The folder exists, an option is invalid, no image has a label, or all

@@ -42,7 +42,6 @@ def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
     """All figures as JSON.
 
     Args:
-        connection: Connection.
         remembered: Comparisons of earlier calls.
     """
     images, done = connection.execute(
@@ -192,13 +191,7 @@ def _overlap_of(a: Patch, b: Patch) -> tuple[int, int, int]:
 
 
 def print_status(connection: Connection, root: Path, console: Console) -> None:
-    """Print the figures of a database.
-
-    Args:
-        connection: Connection.
-        root: Folder that the paths of its images start from.
-        console: Console.
-    """
+    """Print the figures of a database."""
     found = figures(connection, Remembered())
     strokes = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()[0]
     console.print(

@@ -164,11 +164,7 @@ def _digest(text: str) -> str:
 
 
 class Pictures:
-    """Encoded images and pyramids.
-
-    Args:
-        cache: Folder of the pyramids; it is made.
-    """
+    """Encoded images and pyramids."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -320,13 +316,7 @@ def stored_state(row: sqlite3.Row) -> FileState:
 
 
 def file_state(connection: Connection, row: sqlite3.Row, path: Path) -> FileState:
-    """State of the file of an image now; its header is read only if the file has changed.
-
-    Args:
-        connection: Connection.
-        row: Row of the image.
-        path: Its file.
-    """
+    """State of the file of an image now; its header is read only if the file has changed."""
     version = version_or_none(path)
     stored = stored_state(row)
     known = row["width"] is not None
@@ -351,12 +341,7 @@ def file_state(connection: Connection, row: sqlite3.Row, path: Path) -> FileStat
 
 
 def are_reachable(connection: Connection, root: Path) -> bool:
-    """Whether any of some images of the manifest has a file; a whole drive may be away.
-
-    Args:
-        connection: Connection.
-        root: Folder that paths start from.
-    """
+    """Whether any of some images of the manifest has a file; a whole drive may be away."""
     images = [row[0] for row in connection.execute("SELECT id FROM images WHERE listed = 1")]
     for image in random.sample(images, min(_ASKED, len(images))):
         (path,) = connection.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
@@ -366,12 +351,7 @@ def are_reachable(connection: Connection, root: Path) -> bool:
 
 
 def is_replaced(row: sqlite3.Row, path: Path) -> bool:
-    """Whether the file of an image has another size than the image that was marked.
-
-    Args:
-        row: Row of the image.
-        path: Its file.
-    """
+    """Whether the file of an image has another size than the image that was marked."""
     if row["width"] is None:
         return False
     if row["problem"] is None and version_or_none(path) == row["looked_at"]:
@@ -386,7 +366,6 @@ def has_other_file(path: Path, answers: Iterable[sqlite3.Row]) -> bool:
     """Whether the file of an image is not the one that some answer is about, as far as is known.
 
     Args:
-        path: Its file.
         answers: Answers to it.
     """
     version = version_or_none(path)
@@ -395,12 +374,7 @@ def has_other_file(path: Path, answers: Iterable[sqlite3.Row]) -> bool:
 
 
 def answered_with_other_file(connection: Connection, root: Path) -> Iterator[int]:
-    """Numbers of images of which `has_other_file` is true, without those of another size.
-
-    Args:
-        connection: Connection.
-        root: Folder that paths start from.
-    """
+    """Numbers of images of which `has_other_file` is true, without those of another size."""
     rows = connection.execute(
         "SELECT * FROM answers WHERE state != 'skipped' AND version IS NOT NULL ORDER BY image"
     )
@@ -412,12 +386,7 @@ def answered_with_other_file(connection: Connection, root: Path) -> Iterator[int
 
 
 def changed_states(connection: Connection, root: Path) -> Iterator[tuple[sqlite3.Row, FileState]]:
-    """Images with work or a problem whose state is not the stored one, with their state.
-
-    Args:
-        connection: Connection.
-        root: Folder that paths start from.
-    """
+    """Images with work or a problem whose state is not the stored one, with their state."""
     rows = connection.execute(
         "SELECT * FROM images WHERE problem IS NOT NULL "
         "OR id IN (SELECT image FROM strokes UNION SELECT image FROM answers)"
@@ -450,14 +419,7 @@ def write_states(connection: Connection, states: list[tuple[int, FileState]]) ->
 
 
 def write_problem(connection: Connection, image: int, path: Path, problem: PictureError) -> None:
-    """Store why an image cannot be shown, within a transaction.
-
-    Args:
-        connection: Connection.
-        image: Number of the image.
-        path: Its file.
-        problem: Reason.
-    """
+    """Store why an image cannot be shown, within a transaction."""
     try:
         size: tuple[int | None, int | None] = measure(path)
     except PictureError:

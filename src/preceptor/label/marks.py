@@ -142,11 +142,7 @@ def from_text(text: str) -> bytes:
 
 
 def bounding_runs(mask: Bits) -> tuple[int, int, int, int, bytes] | None:
-    """Bounding box (x, y, w, h) of the ones of a mask, and its code; None if there is no one.
-
-    Args:
-        mask: bool of shape (height, width).
-    """
+    """Bounding box (x, y, w, h) of the ones of a mask, and its code; None if there is no one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return None
@@ -179,8 +175,6 @@ def note(
     """Store an event.
 
     Args:
-        connection: Connection within a transaction.
-        image, person: Numbers.
         kind: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown or
             proposal_adopted.
         detail: What else is known.
@@ -224,11 +218,9 @@ class Stroke:
         uuid: Its name, made by the page.
         tool: Name of the tool.
         class_: Class of the mark.
-        erase: Whether it erases.
         x, y, w, h: Rectangle in pixels of the image.
         runs: Bits of the rectangle, see `runs`.
         started: Time of its begin.
-        seconds: Duration.
         proposal: Number of the proposal that it adopts, or None.
         version: Version of the file that it was drawn on, or None.
     """
@@ -496,10 +488,6 @@ class Answer:
     """One answer.
 
     Args:
-        state: One of `STATES`.
-        label: Label of the image, or None.
-        certainty: 1 to 3, or None.
-        seconds: Time for the image.
         proposal: Number of the proposal that was shown, or None.
         proposals_mode: When proposals were shown.
         version: Version of the file that it is about, or None.

@@ -34,7 +34,6 @@ class Person:
 
     Args:
         id: Number in the database.
-        name: Name.
         lead: Whether this person sees the page of the lead.
     """
 
@@ -125,7 +124,6 @@ class Session:
 
     Args:
         role: How it was opened.
-        person: Number of the person; 0 = not chosen yet.
         nonce: Random number.
     """
 
@@ -227,11 +225,7 @@ OF_ADDRESS, OF_ALL = 10, 1000
 
 
 class PasswordTries:
-    """Wrong passwords of the last minute, by address.
-
-    Args:
-        clock: Monotonic time in seconds.
-    """
+    """Wrong passwords of the last minute, by address."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -23,11 +23,7 @@ ALIVE = 30.0
 
 
 class Claims:
-    """Images that are handed out to people.
-
-    Args:
-        clock: Function that returns seconds.
-    """
+    """Images that are handed out to people."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -68,11 +64,7 @@ class Claims:
 
 
 class Tabs:
-    """Tabs that have images open.
-
-    Args:
-        clock: Function that returns seconds.
-    """
+    """Tabs that have images open."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -92,8 +84,6 @@ class Tabs:
         """Open an image in a tab, or renew it.
 
         Args:
-            image, person: Numbers.
-            tab: Name of the tab.
             take: Whether to take it from another tab.
 
         Returns:
@@ -131,15 +121,7 @@ def open_images(
     count: int,
     without: int | None = None,
 ) -> list[int]:
-    """Next open images of a person, the first one to show first.
-
-    Args:
-        connection: Connection.
-        person: Number of the person.
-        claims: Images that are handed out.
-        count: Largest number of images.
-        without: Image that is left out.
-    """
+    """Next open images of a person, the first one to show first."""
     rows = connection.execute(
         f"SELECT id, places FROM images WHERE {_OPEN} ORDER BY position", {"person": person}
     )
@@ -154,14 +136,7 @@ def open_images(
 def answered_before(
     connection: Connection, person: int, image: int | None, count: int
 ) -> list[int]:
-    """Images that a person answered before an image, the latest first; of an open one, the latest.
-
-    Args:
-        connection: Connection.
-        person: Number of the person.
-        image: Image that is shown.
-        count: Largest number of images.
-    """
+    """Images that a person answered before an image (all, of an open one), the latest first."""
     row = connection.execute(
         "SELECT event FROM answers WHERE image = ? AND person = ?", (image, person)
     ).fetchone()
@@ -186,14 +161,7 @@ def skipped(connection: Connection, person: int, count: int) -> list[int]:
 def still_open(
     connection: Connection, person: int, claims: Claims, images: Iterable[int]
 ) -> list[int]:
-    """Those of some images that the person may still answer, also if they were skipped.
-
-    Args:
-        connection: Connection.
-        person: Number of the person.
-        claims: Images that are handed out.
-        images: Numbers of the images.
-    """
+    """Those of some images that the person may still answer, also if they were skipped."""
     found = []
     for image in images:
         row = connection.execute(
@@ -261,7 +229,6 @@ class Proposal:
     An empty one has no width and height: the Teacher has looked at the image and found nothing.
 
     Args:
-        image: Number of the image.
         x, y, w, h: Rectangle in pixels of the image.
         runs: Bits of the rectangle, see `runs`.
         score: Score of the Teacher, or None.
@@ -287,9 +254,6 @@ def add_teacher(
     """Store a Teacher, within a transaction.
 
     Args:
-        connection: Connection.
-        folder: Its folder.
-        images: Number of marked images that it was trained with.
         agreement: Agreement with people, or None.
         event: Number of the latest event before its answers were read; 0 = none.
 
@@ -333,8 +297,6 @@ def newest_proposal(
     enough.
 
     Args:
-        connection: Connection.
-        image: Number of the image.
         least_overlap: Least overlap; a Teacher whose overlap is not known is not refused.
 
     Returns:

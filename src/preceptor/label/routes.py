@@ -203,10 +203,7 @@ def queue(call: Call) -> Reply:
     for row in rows:
         if _view(row)["view"] == "tiles" and not row["problem"]:
             labeling.builder.submit(_build, labeling, row)
-    told_of = {
-        "images": images,
-        "source_changed": labeling.watch.has_changed,
-    }
+    told_of: dict[str, Any] = {"images": images}
     if not images or "skipped" in call.query:
         told_of["not_shown"] = count_not_shown(call.reading)
         told_of["problems"] = [

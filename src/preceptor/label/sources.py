@@ -12,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,34 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Interval:
-    """Shortest time between two repetitions of something, in any thread.
-
-    Args:
-        seconds: The time.
-        clock: Function that returns seconds.
-
-    Example:
-        >>> interval = Interval(60.0)
-        >>> interval.is_over(), interval.is_over()
-        (True, False)
-    """
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._clock = seconds, clock
-        self._last: float | None = None
-        self._lock = threading.Lock()
-
-    def is_over(self) -> bool:
-        """Whether the time has passed since it was over last, or never was; it begins anew then."""
-        with self._lock:
-            now = self._clock()
-            if self._last is not None and now - self._last < self._seconds:
-                return False
-            self._last = now
-            return True
-
-
 @dataclass(frozen=True)
 class Row:
     """One image.
@@ -64,16 +34,12 @@ class Row:
     Args:
         path: Path from `Source.root`, or absolute if it is not below.
         label, split, source: As in the manifest; "" = unknown.
-        saliency: Absolute path of the human map, or "".
-        annotated: Whether a person examined it.
     """
 
     path: str
     label: str = ""
     split: str = ""
     source: str = ""
-    saliency: str = ""
-    annotated: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +48,6 @@ class Source:
 
     Args:
         place: Absolute path of the manifest or the folder.
-        root: Folder that relative paths start from.
         is_folder: Whether it is a folder.
         digest: Hash of the table, or of the names of the files.
         left_out: Number of image files of a folder that are left out, since their names are not
@@ -218,59 +183,8 @@ def table_rows(source: Source) -> list[Row]:
         what = f"none of its {len(paths):,} images exists; the first one is {paths[0]!r}"
         findings.add(None, what, f"correct the paths, which start from {source.root}")
         findings.raise_if_any()
-    columns = (table[name].tolist() for name in ("label", "split", "source", "saliency"))
-    return [
-        Row(path, label, split, origin, saliency, bool(annotated))
-        for path, label, split, origin, saliency, annotated in zip(
-            paths, *columns, table["annotated"].tolist(), strict=True
-        )
-    ]
-
-
-INTERVAL = 30.0
-"""Seconds between two comparisons."""
-
-
-class SourceWatch:
-    """Whether a manifest or folder differs from what a server has read of it.
-
-    Its time of change and its size are compared first, and its contents only if these differ. Of a
-    folder, files that are added to or removed from its subfolders are not noticed. Between two
-    comparisons there is some time, as all files of a folder are listed.
-
-    Args:
-        source: Manifest or folder, as it was read.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._checking = threading.Lock()
-        self._stamp: tuple[int, int] | None = None  # of the last comparison of contents
-        self._differs = False
-        self._interval = Interval(INTERVAL)
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether it has changed; a source that is gone or cannot be read has not."""
-        if self._checking.acquire(blocking=False):
-            try:
-                if self._interval.is_over():
-                    self._differs = self._compared()
-            finally:
-                self._checking.release()
-        return self._differs
-
-    def _compared(self) -> bool:
-        try:
-            stat = self._source.place.stat()
-            stamp = stat.st_mtime_ns, stat.st_size
-            if stamp == self._stamp:
-                return self._differs
-            found = find_source(self._source.place)
-        except (OSError, InputError):
-            return False
-        self._stamp = stamp
-        return found.digest != self._source.digest
+    columns = (table[name].tolist() for name in ("label", "split", "source"))
+    return [Row(*cells) for cells in zip(paths, *columns, strict=True)]
 
 
 @dataclass(frozen=True)

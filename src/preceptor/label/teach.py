@@ -50,7 +50,6 @@ class MarkedImage:
     """An image that people have answered.
 
     Args:
-        path: Image file.
         mark: Mark; empty if there is nothing to mark.
         size: Width and height of the image.
         split: Split of the manifest.
@@ -98,8 +97,6 @@ class Proposed:
     """Proposed mark of an image.
 
     Args:
-        path: Image file.
-        mask: (h, w) proposed mark.
         score: Probability of a mark, the model's score of the image.
     """
 
@@ -122,9 +119,6 @@ def teach(
 
     Args:
         images: Answered images of training and validation splits.
-        folder: Working folder: manifest, maps, runs.
-        config: Settings.
-        tell: Function that receives lines of progress.
 
     Raises:
         InputError: There are fewer than two images with marks and two without, or the settings are
@@ -151,10 +145,7 @@ def given_teacher(
     """A model that was trained elsewhere, with a threshold chosen on people's marks so far.
 
     Args:
-        folder: Model folder.
         images: Answered images; without any mark, the threshold is 0.5.
-        cache: Folder of the image cache.
-        method: Maps, see `LabelTeacher`.
 
     Raises:
         InputError: The folder has no model, or the model has no positive class.
@@ -188,9 +179,7 @@ def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterat
     """Proposals of a Teacher.
 
     Args:
-        teacher: Teacher.
         paths: Image files.
-        cache: Folder of the image cache.
     """
     model = load_model(teacher.model)
     maps = _maps(model, paths, cache, teacher.method)
@@ -288,11 +277,7 @@ def teach_database(
     database at the same time.
 
     Args:
-        database: SQLite file.
-        folder: Folder of the Teachers, in which one is made.
-        config: Settings of the Teacher.
         most: Largest number of images that receive proposals, the first ones of the queue.
-        tell: Function that receives lines of progress.
 
     Raises:
         InputError: There are too few marks, or the settings are invalid.
@@ -315,12 +300,7 @@ def teach_database(
 
 
 def teach_in_child(database: str, folder: str, config: str | None) -> None:
-    """Train a Teacher in a process of its own, see `start_child` in `label.auto_teacher`.
-
-    Args:
-        database, folder: Arguments of `teach_database`.
-        config: Settings of the Teacher (YAML); None = defaults.
-    """
+    """Train a Teacher in a process of its own, see `start_child` in `label.auto_teacher`."""
     with _as_child():
         settings = TeacherConfig() if config is None else load_config(Path(config), TeacherConfig)
         teach_database(Path(database), Path(folder), settings)
@@ -365,8 +345,6 @@ def propose_with(
     """Store proposals of a model that was trained elsewhere.
 
     Args:
-        database: SQLite file.
-        folder: Folder of caches.
         model: Model folder.
         method: Maps: cells, of a mapper, or cam, of a classifier.
         most, tell: Arguments of `teach_database`.
@@ -417,8 +395,6 @@ def marked_by_half(connection: Connection, image: int, people: list[int]) -> Pat
     """Pixels that at least half of some people marked, in any class.
 
     Args:
-        connection: Connection.
-        image: Number of the image.
         people: Numbers of the people.
     """
     marks = [union(masks_of(connection, image, person).values()) for person in people]

@@ -84,9 +84,6 @@ def start_teacher(
     """Start what proposes marks beside a server.
 
     Args:
-        database: SQLite file.
-        teacher: auto, a model folder, or None.
-        config: Settings of auto (YAML); None = defaults.
         method: Maps of a model folder, see `teacher.LabelTeacher`.
 
     Returns:
@@ -122,10 +119,7 @@ class AutoTeacher:
 
     Args:
         database: SQLite file, which the server uses at the same time.
-        folder: Folder of the Teachers.
-        config: Settings of the Teacher (YAML); None = defaults.
         every: Number of new answers after which a Teacher is trained.
-        tell: Function that receives lines of progress.
     """
 
     def __init__(

@@ -41,17 +41,6 @@ export function showTrouble() {
       },
     });
   }
-  if (page.work?.sourceChanged && !page.knowsOfChange) {
-    const { title } = page.state;
-    reasons.push({
-      text: `${title} has changed. The change takes effect when preceptor label is started again.`,
-      words: "Hide",
-      action: () => {
-        page.knowsOfChange = true;
-        showTrouble();
-      },
-    });
-  }
   trouble(reasons);
 }
 

@@ -11,7 +11,6 @@ export const page = {
   moving: false, // whether another image is being fetched
   lost: [], // changes that the server has refused for good: {name, reason}
   wrong: { elsewhere: false, session: null, unreached: null },
-  knowsOfChange: false, // whether the person has read that the manifest has changed
 };
 
 // Whether the image at hand may be marked.

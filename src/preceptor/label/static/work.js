@@ -38,7 +38,6 @@ export class Work {
     this.line = []; // the next images: those that are shown again, then as the queue lists them
     this.again = []; // skipped images that are shown again, which no queue lists
     this.since = 0; // time at which the server has confirmed them
-    this.sourceChanged = false; // since the server was started
     this.past = []; // ids of images shown before the one at hand
     this.answered = new Set(); // answered here, whatever of that is saved
     this.counted = new Map(); // id: whether it counts as answered, of those that changed here
@@ -157,7 +156,6 @@ export class Work {
     if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
     this.lineUp(found.images, current);
     this.since = Date.now();
-    this.sourceChanged = found.source_changed;
   }
 
   // Images that the person has skipped, and those that cannot be shown: number, and the first ones.
