@@ -6,12 +6,14 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
+
 from preceptor.data.images import decode_map
 from preceptor.label.app import prepare
 from preceptor.label.db import Connection, connect
 from preceptor.label.marks import Answer, Stroke, bounding_runs, save_answer, save_stroke
 from preceptor.label.people import add_person
-from preceptor.label.sources import find_source, table_rows
+from preceptor.label.sources import find_source
 
 
 def fill(connection: Connection) -> None:
@@ -30,8 +32,8 @@ def fill(connection: Connection) -> None:
 def mark_known(manifest: Path, count: int) -> Path:
     """Database beside a manifest whose first training images are marked as its maps say."""
     source = find_source(manifest)
-    rows = {row.path: row for row in table_rows(source)}
-    prepare(source.database, source, lambda _: list(rows.values()), {})
+    prepare(source.database, source, {})
+    table = pd.read_csv(manifest, keep_default_na=False).set_index("path")
     with closing(connect(source.database)) as connection:
         connection.execute("BEGIN")
         person = add_person(connection, "ann").id
@@ -40,8 +42,8 @@ def mark_known(manifest: Path, count: int) -> Path:
         )
         for image, path in images.fetchall():
             connection.execute("UPDATE images SET width = 96, height = 64 WHERE id = ?", (image,))
-            saliency = rows[path].saliency
-            box = bounding_runs(decode_map(saliency) >= 0.5) if saliency else None
+            saliency = str(table.loc[path, "saliency"])
+            box = bounding_runs(decode_map(manifest.parent / saliency) >= 0.5) if saliency else None
             if box is not None:
                 stroke = Stroke(str(uuid.uuid4()), "brush", "evidence", False, *box, "", 1.0)
                 save_stroke(connection, image, person, stroke)

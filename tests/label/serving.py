@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
 from preceptor.label.marks import Bits, bounding_runs, to_text
-from preceptor.label.sources import Row, Source, find_source, folder_rows, table_rows
+from preceptor.label.sources import find_source
 from preceptor.web.hosts import Hosts
 from preceptor.web.server import listen, server_of
 from tests.commands import APART
@@ -209,13 +209,9 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
             allow_host, further names of the host.
     """
     found = find_source(source)
-
-    def rows(one: Source) -> Sequence[Row]:
-        return folder_rows(one) if one.is_folder else table_rows(one)
-
     way = {key: options.pop(key) for key in _WAY if key in options}
     port, more = options.pop("port", 0), options.pop("allow_host", ())
-    prepared = prepare(database or found.database, found, rows, options)
+    prepared = prepare(database or found.database, found, options)
     at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
     labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), **way)

@@ -15,7 +15,7 @@ from preceptor.errors import InputError
 from preceptor.label import queue
 from preceptor.label.app import prepare
 from preceptor.label.marks import decode_runs, from_text
-from preceptor.label.sources import find_source, table_rows
+from preceptor.label.sources import find_source
 from tests.label.serving import HANGS, Running, blob, running, stroke_of
 
 SIZE = (40, 30)
@@ -210,4 +210,4 @@ def test_only_images_of_chosen_splits_are_asked_for(manifest: Path) -> None:
         assert len(one.client("ann").queue()) == 12
     source = find_source(manifest)
     with pytest.raises(InputError, match="no image of the split 'test'; known: train, val"):
-        prepare(database, source, table_rows, {"splits": ("test",)})
+        prepare(database, source, {"splits": ("test",)})

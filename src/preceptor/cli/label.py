@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from preceptor.cli.label_export import label_export, label_status
+from preceptor.cli.data_export import Format
 from preceptor.cli.options import LabelOrder, Proposals, finite
 from preceptor.cli.run_by_default import RunByDefault
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from preceptor.label.app import Prepared
-    from preceptor.label.sources import Row, Source
+    from preceptor.label.calls import Access
 
 
 label = typer.Typer(
@@ -23,8 +22,6 @@ label = typer.Typer(
     help="Mark images in a browser. `label MANIFEST` is short for `label run MANIFEST`.",
     no_args_is_help=True,
 )
-label.command("export")(label_export)
-label.command("status")(label_status)
 
 
 @label.command()
@@ -175,10 +172,10 @@ def run(
         raise InputError(
             f"label: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
-    from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare, reader_of
+    from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
     from preceptor.label.db import serving
     from preceptor.label.people import read_password
-    from preceptor.label.sources import find_source
+    from preceptor.label.sources import find_source, rows_of
     from preceptor.label.teacher import start_teacher
     from preceptor.runtime.memory import return_freed_memory
     from preceptor.web.hosts import Hosts, address_of, is_local
@@ -211,17 +208,14 @@ def run(
     own = _checked_name("--name", name, name) if name else ""
     found = find_source(source)
     path = database or found.database
-    read_rows = reader_of(path, found, _rows)
+    # Read before any file is made: a source that is refused leaves nothing behind.
+    rows = None if path.exists() or not path.parent.is_dir() else rows_of(found)
     with serving(path):
-        prepared = prepare(
-            path,
-            found,
-            read_rows,
-            {key: value for key, value in given.items() if value is not None},
-        )
+        stated = {key: value for key, value in given.items() if value is not None}
+        prepared = prepare(path, found, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
-        access = _access(invited, password)
+        access: Access = "links" if invited else "password" if password else "local"
         labeling = labeling_of(prepared, hosts, access, password, own)
         stop = start_teacher(path, teacher, teacher_config, teacher_maps)
         try:
@@ -250,12 +244,6 @@ def run(
             stop()
             labeling.close()
     print(f"stopped; all that was saved is in {path}")
-
-
-def _access(invited: Sequence[str], password: str) -> Literal["local", "password", "links"]:
-    if invited:
-        return "links"
-    return "password" if password else "local"
 
 
 def _tell(prepared: Prepared) -> None:
@@ -303,11 +291,85 @@ def _checked_name(option: str, text: str, name: str) -> str:
     return name
 
 
-def _rows(source: Source) -> Sequence[Row]:
-    if source.is_folder:
-        from preceptor.label.sources import folder_rows
+@label.command("export")
+def label_export(
+    database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
+    to: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Additional format, of another tool, in a folder of its name.",
+            show_default=False,
+        ),
+    ] = None,
+    merge: Annotated[
+        str,
+        typer.Option(help="Map of several people: mean, majority, staple, any, or one's name."),
+    ] = "mean",
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", help="Class of marks. Repeatable (default: all).", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Export the marks of a database.
 
-        return folder_rows(source)
-    from preceptor.label.sources import table_rows
+    The output is that of data import: manifest.csv, maps, and the maps of each of several people.
+    """
+    from preceptor.label.db import connect, told_errors
+    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.progress import progress
 
-    return table_rows(source)
+    connection = connect(database, readonly=True)
+    with bulk_import():
+        from preceptor.data.exporters.images import ExportOptions
+        from preceptor.data.exporters.write import manifest_images, write_export
+        from preceptor.data.manifest import Manifest
+        from preceptor.label.export import MANIFEST, export_marks
+    with progress() as bar:
+        task = bar.add_task("writing maps", total=None, note="")
+
+        def told(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        def other_format(folder: Path) -> None:
+            if format_ is not None:
+                manifest = Manifest.read(folder / MANIFEST, verify=False, need=())
+                images = manifest_images(manifest, progress=told)
+                write_export(format_, images, folder / format_, ExportOptions())
+
+        with told_errors(database, readonly=True), closing(connection):
+            found = export_marks(
+                connection,
+                database,
+                to,
+                merge=merge,
+                classes=class_ or (),
+                add_files=other_format,
+                progress=told,
+            )
+    print(
+        f"wrote {to / MANIFEST}: {found.images:,} images, {found.annotated:,} annotated, "
+        f"{found.maps:,} with a map, {found.strokes:,} strokes"
+    )
+    if found.annotators:
+        print(f"annotators: {', '.join(found.annotators)}")
+    for note, count in found.notes.items():
+        print(f"note: {note} ({count:,})")
+
+
+@label.command("status")
+def label_status(
+    database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
+) -> None:
+    """Print the state of a database: progress, minutes per image, agreement."""
+    from rich.console import Console
+
+    from preceptor.label.db import connect
+    from preceptor.label.figures import print_status
+    from preceptor.label.sources import root_of
+
+    with closing(connect(database, readonly=True)) as connection:
+        print_status(connection, root_of(connection, database), Console())

@@ -48,6 +48,7 @@ from preceptor.label.sources import (
     arrange,
     is_current,
     remember_place,
+    rows_of,
     take_in,
 )
 from preceptor.runtime.cache_dir import default_cache_dir
@@ -274,37 +275,17 @@ class Prepared:
     first: bool
 
 
-def reader_of(
-    path: Path, source: Source, read_rows: Callable[[Source], Sequence[Row]]
-) -> Callable[[Source], Sequence[Row]]:
-    """Reader of rows that, for a new database, has read the source before any file is made.
-
-    A source that is refused so leaves nothing behind. The lock of `database.serving` could not be
-    removed afterwards: another server may have opened it, and would then hold a file without name.
-
-    Args:
-        read_rows: Reader of the rows.
-
-    Raises:
-        InputError: The source of a new database is invalid.
-    """
-    if path.exists() or not path.parent.is_dir():
-        return read_rows
-    rows = read_rows(source)
-    return lambda _: rows
-
-
 def prepare(
     path: Path,
     source: Source,
-    read_rows: Callable[[Source], Sequence[Row]],
     given: dict[str, Any],
+    rows: Sequence[Row] | None = None,
 ) -> Prepared:
     """Create or open a database, and bring its images and settings to those of this start.
 
     Args:
-        read_rows: Reader of the rows, called only if they have changed.
         given: Settings that this start names.
+        rows: Images of the source; None = they are read if they have changed.
 
     Raises:
         InputError: The database, the manifest or a setting is invalid.
@@ -315,7 +296,7 @@ def prepare(
         connection.execute("BEGIN IMMEDIATE")
         changes = None
         if not is_current(connection, source):
-            rows = read_rows(source)
+            rows = rows_of(source) if rows is None else rows
             chosen = _labels_are_chosen(connection)
             changes = take_in(connection, source, rows)
             if not source.is_folder and not chosen:

@@ -169,12 +169,17 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     return table.reset_index(drop=True), paths
 
 
-def table_rows(source: Source) -> list[Row]:
-    """Rows of a manifest. An image may be missing, but not all of them: then the paths are wrong.
+def rows_of(source: Source) -> list[Row]:
+    """Images of a manifest or a folder.
+
+    An image may be missing, but not all of them: then the paths are wrong.
 
     Raises:
+        InputError: The folder has no images.
         ProblemsError: The manifest is invalid; lists all problems.
     """
+    if source.is_folder:
+        return folder_rows(source)
     table, paths = checked_table(source)
     if not any(map(os.path.exists, table["path"])):
         from preceptor.data.table import Findings
