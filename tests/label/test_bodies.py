@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preceptor.label.routes import LARGEST
+from preceptor.label.calls import LARGEST
 from tests.label.serving import HANGS, Running, blob, stroke_of
 
 SIZE = (40, 30)

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from preceptor.errors import InputError
 from preceptor.label import routes
-from preceptor.label.calls import Access, Call, Labeling
+from preceptor.label.calls import LARGEST, Access, Call, Labeling
 from preceptor.label.db import (
     Connection,
     Database,
@@ -40,7 +40,7 @@ from preceptor.label.db import (
 from preceptor.label.images import Pictures, look_again
 from preceptor.label.people import Keys, Session, add_person, has_link, key_hash, person_by_id, same
 from preceptor.label.queue import claim_begun
-from preceptor.label.routes import LARGEST, STATIC_SUFFIXES
+from preceptor.label.routes import STATIC_SUFFIXES
 from preceptor.label.sources import (
     Changes,
     Row,

@@ -278,83 +278,38 @@ def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke)
 
 
 def _of(row: sqlite3.Row) -> Stroke:
-    return Stroke(
-        row["uuid"],
-        row["tool"],
-        row["class"],
-        bool(row["erase"]),
-        row["x"],
-        row["y"],
-        row["w"],
-        row["h"],
-        bytes(row["runs"]),
-        row["started"],
-        row["seconds"],
-        row["proposal"],
-        row["version"],
-    )
+    names = ("uuid", "tool", "x", "y", "w", "h", "started", "seconds", "proposal", "version")
+    values = {name: row[name] for name in names}
+    return Stroke(class_=row["class"], erase=bool(row["erase"]), runs=bytes(row["runs"]), **values)
 
 
-def undo(connection: Connection, image: int, person: int, uuid: str) -> None:
-    """Undo the newest stroke that is not undone, within a transaction; twice has no effect.
+def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: bool) -> None:
+    """Undo the newest stroke, or redo the one that was undone last, within a transaction.
 
-    Raises:
-        RefusedError: There is no such stroke (404), or it is not the newest (409).
-    """
-    state = _undone(connection, image, person, uuid)
-    if state == 1 and uuid == _first_redo(connection, image, person):
-        return
-    if state or uuid != _newest(connection, image, person):
-        raise conflict("only the newest stroke can be undone; load the image again")
-    _set_undone(connection, uuid, 1)
-    note(connection, image, person, "undo", {"uuid": uuid})
-
-
-def redo(connection: Connection, image: int, person: int, uuid: str) -> None:
-    """Redo the stroke that was undone last, within a transaction; twice has no effect.
+    Once more has no effect.
 
     Raises:
         RefusedError: There is no such stroke (404), or it is not the next one (409).
     """
-    state = _undone(connection, image, person, uuid)
-    if not state and uuid == _newest(connection, image, person):
-        return
-    if state != 1 or uuid != _first_redo(connection, image, person):
-        raise conflict("this stroke cannot be redone; load the image again")
-    _set_undone(connection, uuid, 0)
-    note(connection, image, person, "redo", {"uuid": uuid})
-
-
-def _undone(connection: Connection, image: int, person: int, uuid: str) -> int:
-    row = connection.execute(
-        "SELECT undone FROM strokes WHERE uuid = ? AND image = ? AND person = ?",
-        (uuid, image, person),
-    ).fetchone()
-    if row is None:
+    rows = connection.execute(
+        "SELECT uuid, undone FROM strokes WHERE image = ? AND person = ? ORDER BY number",
+        (image, person),
+    ).fetchall()
+    if all(row["uuid"] != uuid for row in rows):
         raise unknown("there is no such stroke")
-    return int(row[0])
-
-
-def _newest(connection: Connection, image: int, person: int) -> str | None:
-    row = connection.execute(
-        "SELECT uuid FROM strokes WHERE image = ? AND person = ? AND undone = 0 "
-        "ORDER BY number DESC LIMIT 1",
-        (image, person),
-    ).fetchone()
-    return None if row is None else str(row[0])
-
-
-def _first_redo(connection: Connection, image: int, person: int) -> str | None:
-    row = connection.execute(
-        "SELECT uuid FROM strokes WHERE image = ? AND person = ? AND undone = 1 "
-        "ORDER BY number LIMIT 1",
-        (image, person),
-    ).fetchone()
-    return None if row is None else str(row[0])
-
-
-def _set_undone(connection: Connection, uuid: str, value: int) -> None:
-    connection.execute("UPDATE strokes SET undone = ? WHERE uuid = ?", (value, uuid))
+    newest = [row["uuid"] for row in rows if row["undone"] == 0][-1:]
+    redoable = [row["uuid"] for row in rows if row["undone"] == 1][:1]
+    changed, unchanged = (newest, redoable) if undone else (redoable, newest)
+    if unchanged == [uuid]:
+        return
+    if changed != [uuid]:
+        raise conflict(
+            "only the newest stroke can be undone; load the image again"
+            if undone
+            else "this stroke cannot be redone; load the image again"
+        )
+    connection.execute("UPDATE strokes SET undone = ? WHERE uuid = ?", (int(undone), uuid))
+    note(connection, image, person, "undo" if undone else "redo", {"uuid": uuid})
 
 
 def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str, Any]]:
@@ -365,22 +320,11 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
     rows = connection.execute(
         "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
     )
+    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "proposal")
     return [
-        {
-            "uuid": row["uuid"],
-            "number": row["number"],
-            "tool": row["tool"],
-            "class": row["class"],
-            "erase": bool(row["erase"]),
-            "x": row["x"],
-            "y": row["y"],
-            "w": row["w"],
-            "h": row["h"],
-            "runs": to_text(row["runs"]),
-            "undone": bool(row["undone"]),
-            "redoable": row["undone"] == 1,
-            "proposal": row["proposal"],
-        }
+        {name: row[name] for name in names}
+        | {"erase": bool(row["erase"]), "runs": to_text(row["runs"])}
+        | {"undone": bool(row["undone"]), "redoable": row["undone"] == 1}
         for row in rows
     ]
 
