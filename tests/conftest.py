@@ -41,8 +41,7 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 # What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
 # settings, of which one of each kind stays. No property may be tested here alone.
 EXHAUSTIVE = (
-    # Stay: each compiled loss is one graph; a process in which torch cannot be imported; proposals
-    # that agree with marks.
+    # Stay: each compiled loss is one graph; a process in which torch cannot be imported.
     "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",
     "predictor/test_onnx_network.py::test_an_environment_without_torch_runs_a_file_with_its_map",
     # Stays: the same block with a small network.
