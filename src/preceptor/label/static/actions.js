@@ -1,7 +1,7 @@
 // What keys and buttons do.
 
 import { answer, choose } from "./answers.js";
-import { cursor, draw, guide, stage, view } from "./canvas.js";
+import { cursor, draw, finish, guide, stage, view } from "./canvas.js";
 import { showRing } from "./guide.js";
 import { previous } from "./images.js";
 import { draft, page } from "./page.js";
@@ -9,7 +9,6 @@ import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { change, settings, stepped } from "./settings.js";
 import { adopt, history } from "./strokes.js";
-import { finish } from "./unfinished.js";
 
 const STEP = 1.25; // of a zoom by key
 

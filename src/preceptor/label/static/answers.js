@@ -1,14 +1,12 @@
 // Answers about the image at hand.
 
-import { isDone } from "./fit.js";
+import { finish } from "./canvas.js";
 import { goOn } from "./images.js";
-import { draft, page } from "./page.js";
+import { draft, isDone, page } from "./page.js";
 import { say } from "./panel.js";
-import { showPanel } from "./refresh.js";
+import { count, showPanel } from "./refresh.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
-import { count } from "./totals.js";
-import { finish } from "./unfinished.js";
 
 // Whether an answer to the image at hand needs a label.
 function needsLabel(state) {

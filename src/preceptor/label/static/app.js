@@ -1,25 +1,21 @@
 // The page of `preceptor label`: its start, and the person who works on it.
 
 import { resize, toggleMark } from "./actions.js";
-import { Failure, get, setCsrf } from "./api.js";
-import { connect, stage, view } from "./canvas.js";
+import { Failure, get, meetTabs, setCsrf } from "./api.js";
+import { connect, finish, stage, view } from "./canvas.js";
 import { claim, toldByOutbox } from "./claims.js";
-import { Drafts } from "./drafts.js";
 import { listen } from "./events.js";
 import { goOn, inAddress, leave, setAddress, show } from "./images.js";
 import { listKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
-import { page } from "./page.js";
+import { Drafts, page } from "./page.js";
 import { $, card, fill, say, showSettings } from "./panel.js";
 import { askName } from "./people.js";
-import { showPanel } from "./refresh.js";
+import { showPanel, showTotals } from "./refresh.js";
 import { refused, saved, send } from "./saving.js";
 import { idleTime } from "./seen.js";
 import { change, settings } from "./settings.js";
 import { addStroke } from "./strokes.js";
-import { meetTabs } from "./tabs.js";
-import { showTotals } from "./totals.js";
-import { finish } from "./unfinished.js";
 import { Work } from "./work.js";
 
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image

@@ -82,3 +82,18 @@ export const pointer = new Pointer(stage, view, draw, {
 export function guide() {
   drawGuide($("guide"), view, draw, cursor, settings);
 }
+
+// Ends a stroke that is being drawn, and says what must be ended first; whether nothing is lost then.
+export function finish() {
+  draw.settle();
+  if (draw.points.length > 2) {
+    say("The polygon is open. Enter closes it, Esc cancels it.");
+    return false;
+  }
+  if (draw.live?.tool === "wand") {
+    say("The wand is at work. Esc cancels it.");
+    return false;
+  }
+  draw.cancel();
+  return true;
+}

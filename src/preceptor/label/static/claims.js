@@ -2,8 +2,7 @@
 
 import { post } from "./api.js";
 import { draw, view } from "./canvas.js";
-import { lostWords } from "./lost.js";
-import { page } from "./page.js";
+import { lostWords, page } from "./page.js";
 import { showSaved, trouble } from "./panel.js";
 import { showPanel } from "./refresh.js";
 

@@ -1,7 +1,7 @@
 // Events of the page: keys, clicks, sliders, and the page that is left.
 
-import { post } from "./api.js";
 import { pickClass, run } from "./actions.js";
+import { post } from "./api.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { follow } from "./images.js";
 import { actionOf } from "./keys.js";

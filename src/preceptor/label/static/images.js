@@ -1,13 +1,12 @@
 // The image at hand: the next one, the one before, and what is shown where there is none.
 
-import { cursor, draw, stage, view } from "./canvas.js";
+import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { page } from "./page.js";
 import { card, say } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 import { change, settings } from "./settings.js";
-import { finish } from "./unfinished.js";
 
 // The number of the image that the address names, or 0.
 export function inAddress() {

@@ -30,3 +30,64 @@ export function draft() {
     seconds: Math.max(own.seconds ?? 0, given.seconds ?? 0),
   };
 }
+
+export function fits({ answer, marks, problem }) {
+  if (problem) return true; // without the image, its marks are not known
+  if (answer?.state === "marked") return !marks.isEmpty();
+  return answer?.state !== "nothing" || marks.isEmpty();
+}
+
+// Whether the image has an answer that counts; a skip does not.
+export function isDone(entry) {
+  return Boolean(entry.answer) && entry.answer.state !== "skipped" && fits(entry);
+}
+
+// Changes that the server has refused for good.
+export function lose({ kind, image, name }, reason) {
+  page.lost.push({ name, reason });
+  if (kind === "answer") page.work.answered.delete(image); // it is to be answered again
+}
+
+// What is lost, in words; null: nothing.
+export function lostWords() {
+  const latest = page.lost.at(-1);
+  if (latest === undefined) return null;
+  const names = [...new Set(page.lost.map(({ name }) => name))].join(", ");
+  return `The server has refused a change, which is lost: ${latest.reason}. Look again at ${names}.`;
+}
+
+// What is chosen and counted for images and is part of no answer yet, kept over a reload: {label,
+// certainty, seconds}, each where there is one.
+const KEPT = 50;
+
+export class Drafts {
+  // `database` is that of the server.
+  constructor(database, person) {
+    this.key = `preceptor-label-drafts-${database}-${person}`;
+    try {
+      this.all = new Map(JSON.parse(localStorage.getItem(this.key) ?? "[]"));
+    } catch {
+      this.all = new Map();
+    }
+  }
+
+  get(image) {
+    return this.all.get(image) ?? {};
+  }
+
+  // Sets values; one that is undefined is removed.
+  change(image, values) {
+    const draft = { ...this.get(image), ...values };
+    this.all.delete(image);
+    this.all.set(image, draft);
+    for (const old of this.all.keys()) {
+      if (this.all.size <= KEPT) break;
+      this.all.delete(old);
+    }
+    try {
+      localStorage.setItem(this.key, JSON.stringify([...this.all]));
+    } catch {
+      // A full storage costs a draft, not a mark.
+    }
+  }
+}

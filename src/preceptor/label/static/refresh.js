@@ -1,9 +1,8 @@
 // The panels as the state of the page has them.
 
 import { cursor, stage } from "./canvas.js";
-import { fits } from "./fit.js";
-import { allowed, draft, page } from "./page.js";
-import { showImage, showSettings } from "./panel.js";
+import { allowed, draft, fits, page } from "./page.js";
+import { showImage, showProgress, showSettings } from "./panel.js";
 import { showOffer } from "./proposal.js";
 import { settings } from "./settings.js";
 
@@ -14,4 +13,24 @@ export function showPanel() {
   });
   showOffer();
   stage.classList.toggle("locked", page.entry !== null && !allowed());
+}
+
+export function showTotals() {
+  const { mine_done: done, mine_open: open } = page.state.totals;
+  page.state.mine ??= done + open;
+  // Images that were handed to others may come back, and count then.
+  showProgress(done, Math.max(page.state.mine, done));
+}
+
+// Counts whether an image has an answer that counts, which was otherwise before.
+export function count(image, before, after) {
+  page.work.counted.set(image, after);
+  page.state.totals.mine_done += after - before;
+  showTotals();
+}
+
+// The same after the server has refused a change, where the image was counted here.
+export function recount(image, after) {
+  const before = page.work.counted.get(image);
+  if (before !== undefined) count(image, before, after);
 }

@@ -3,11 +3,8 @@
 import { Failure, get, post, setCsrf } from "./api.js";
 import { draw, view } from "./canvas.js";
 import { showTrouble } from "./claims.js";
-import { isDone } from "./fit.js";
-import { lose } from "./lost.js";
-import { page } from "./page.js";
-import { showPanel } from "./refresh.js";
-import { recount } from "./totals.js";
+import { isDone, lose, page } from "./page.js";
+import { recount, showPanel } from "./refresh.js";
 
 export function save(kind, body) {
   const path = { stroke: "strokes", undo: "undo", redo: "redo", answer: "answer", seen: "seen" };

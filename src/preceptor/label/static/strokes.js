@@ -1,19 +1,16 @@
 // Strokes on the image at hand: new ones, those undone and those done again.
 
 import { identifier } from "./api.js";
-import { draw, view } from "./canvas.js";
-import { isDone } from "./fit.js";
+import { draw, finish, view } from "./canvas.js";
 import { Mask } from "./mask.js";
-import { allowed, page } from "./page.js";
+import { allowed, isDone, page } from "./page.js";
 import { say } from "./panel.js";
 import { noProposal, proposalNow } from "./proposal.js";
-import { showPanel } from "./refresh.js";
+import { count, showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
 import { keepTime } from "./seen.js";
 import { settings } from "./settings.js";
-import { count } from "./totals.js";
-import { finish } from "./unfinished.js";
 
 // Changes the marks of the image at hand, and says what becomes of its answer.
 function changeMarks(change) {
