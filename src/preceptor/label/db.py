@@ -175,12 +175,15 @@ _FOLDER_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLIT
 _TOGETHER = 64  # changes of one commit at most
 
 
-def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Connection:
+def connect(
+    path: Path, *, create: bool = False, readonly: bool = False, any_thread: bool = False
+) -> Connection:
     """Open a database of marks.
 
     Args:
         create: Whether to create it if it does not exist.
         readonly: Whether nothing is changed.
+        any_thread: Whether other threads may use the connection.
 
     Raises:
         InputError: It does not exist, is another kind of file, or has another format.
@@ -196,7 +199,7 @@ def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Conn
         path.touch(mode=0o600)  # it contains the key of the sessions
     with told_errors(path, readonly=readonly):
         try:
-            return _opened(path, readonly)
+            return _opened(path, readonly, any_thread=any_thread)
         except sqlite3.OperationalError as error:
             log = path.with_name(f"{path.name}-wal")
             if not readonly or _code(error) not in _FOLDER_CODES or log.exists():
@@ -206,9 +209,15 @@ def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Conn
         return _opened(path, readonly, "?immutable=1")
 
 
-def _opened(path: Path, readonly: bool, query: str = "") -> Connection:
+def _opened(path: Path, readonly: bool, query: str = "", *, any_thread: bool = False) -> Connection:
     place = path.absolute().as_uri() + query
-    connection = sqlite3.connect(place, uri=True, isolation_level=None, timeout=BUSY / 1000)
+    connection = sqlite3.connect(
+        place,
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY / 1000,
+        check_same_thread=not any_thread,
+    )
     try:
         _prepare(connection, path, readonly)
     except BaseException:
@@ -344,7 +353,7 @@ class Database:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
         self._closing = threading.Lock()  # no change is put behind the end of the queue
-        self._writing = connect_thread_free(path)
+        self._writing = connect(path, any_thread=True)
         self._thread = threading.Thread(target=self._write, name="label-writer", daemon=True)
         self._thread.start()
 
@@ -409,18 +418,6 @@ class _Job:
         self.change, self.future = change, future
         self.result: Any = None
         self.error: BaseException | None = None
-
-
-def connect_thread_free(path: Path) -> Connection:
-    """Writing connection that may be handed to another thread."""
-    connect(path).close()  # checks, version
-    connection = sqlite3.connect(
-        path, isolation_level=None, timeout=BUSY / 1000, check_same_thread=False
-    )
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = 1")
-    return connection
 
 
 def _commit(connection: Connection, batch: list[_Job]) -> None:

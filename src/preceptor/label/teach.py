@@ -300,7 +300,7 @@ def teach_database(
 
 
 def teach_in_child(database: str, folder: str, config: str | None) -> None:
-    """Train a Teacher in a process of its own, see `start_child` in `label.auto_teacher`."""
+    """Train a Teacher in a process of its own, see `start_child` in `label.teacher`."""
     with _as_child():
         settings = TeacherConfig() if config is None else load_config(Path(config), TeacherConfig)
         teach_database(Path(database), Path(folder), settings)
