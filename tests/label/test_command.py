@@ -381,3 +381,16 @@ def test_without_the_extra_it_is_named(manifest: Path) -> None:
     assert done.returncode == 2
     assert "pip install '.[web]' in the source folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_malformed_requests_are_not_printed(manifest: Path) -> None:
+    upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with command(manifest) as one:
+        host, port = one.address.split(":")
+        for request in (b"\x00\xff no request\r\n\r\n", upgrade):
+            with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
+                connection.sendall(request)
+                assert connection.recv(100).startswith(b"HTTP/1.1 4")
+        code, out = one.interrupt()
+        assert code == 0
+        assert out.startswith("stopped; ")
