@@ -1,7 +1,7 @@
 """Simulated people who mark images from known maps, through the real server, with a Teacher's help.
 
     python benchmarks/simulate.py MANIFEST --to FOLDER [--images 40] [--proposals after]
-        [--config benchmarks/label_teacher.yaml] [--seed 0]
+        [--config examples/label_teacher.yaml] [--seed 0]
 
 Everything but the people is real: the server is `preceptor label` in a process of its own, strokes
 and answers go through HTTP into the database, and Teachers are trained on what is there. Time is
