@@ -17,6 +17,7 @@ ORDER = [
     {"data"},
     {"saliency"},
     {"losses", "models", "maps"},
+    {"annotations"},
     {"inference"},
     {"training"},
     {"predictor"},
@@ -52,7 +53,7 @@ LATE = (
     "data.locations.remote_files",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
-HAND_ON = ("", "data.importers", "results")
+HAND_ON = ("", "annotations", "results")
 
 
 @cache

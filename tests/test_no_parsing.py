@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "preceptor"
 # Files of other programs, whose formats are text and markup.
-FOREIGN = ("data/importers/", "data/exporters/")
+FOREIGN = ("annotations/",)
 
 
 def modules() -> list[Path]:

@@ -11,7 +11,6 @@ from tests.documents import PAGES, ROOT
 
 IMAGES = sorted((ROOT / "docs" / "images").iterdir())
 SCRIPTS = {
-    "annotations": "benchmarks/annotation_pictures.py",
     "budget": "docs/evidence_tables.py",
     "evidence": "docs/evidence_tables.py",
     "front": "docs/pictures/guidance_pictures.py",

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.cli.data_export import Format
+from preceptor.annotations import ImportOptions, read_coco, write_import
+from preceptor.cli.annotations import Format
 from preceptor.data.images import decode_map
-from preceptor.data.importers import ImportOptions, read_coco, write_import
 from preceptor.data.manifest import Manifest
 from preceptor.label.db import connect
 from preceptor.label.export import export_marks

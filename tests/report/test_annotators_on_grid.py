@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.data.annotators import read_annotators
+from preceptor.annotations.agreement import pearson, read_annotators
 from preceptor.data.manifest import Manifest
-from preceptor.evaluation.annotators import pearson
 from preceptor.report.annotators_on_grid import (
     Grid,
     agreement_on_grid,
@@ -21,7 +20,7 @@ from preceptor.report.chapters import chapter
 from preceptor.report.domain_tables import domain_tables
 from preceptor.report.findings import study_findings
 from preceptor.results.domain import gather_study
-from tests.data.annotator_folders import annotated_folder
+from tests.annotations.annotator_folders import annotated_folder
 from tests.report.conftest import Written, effect, plans_of
 from tests.studies import write_down
 

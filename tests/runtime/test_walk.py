@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.data.importers.image_files import ImageFiles
-from preceptor.data.importers.source_files import files_below
+from preceptor.annotations.files import ImageFiles, files_below
 from preceptor.runtime.walk import walk
 
 

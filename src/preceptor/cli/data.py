@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from preceptor.cli.data_agreement import data_agreement
+from preceptor.cli.annotations import data_agreement, data_export, imports
 from preceptor.cli.data_check import data_check
-from preceptor.cli.data_export import data_export
 from preceptor.cli.data_forged import data_forged
-from preceptor.cli.data_import import imports
-from preceptor.cli.data_import_und import import_und
 from preceptor.cli.data_plant import data_plant
 from preceptor.cli.data_split import data_split
 
@@ -18,7 +15,6 @@ data = typer.Typer(
     no_args_is_help=True,
 )
 data.add_typer(imports, name="import")
-imports.command("und")(import_und)
 data.command("agreement")(data_agreement)
 data.command("export")(data_export)
 data.command("check")(data_check)

@@ -1,4 +1,4 @@
-"""Output of `preceptor data check`, `data plant` and `data import`."""
+"""Output of `preceptor data check` and `data plant`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from preceptor.data.importers.write import ImportSummary
 from preceptor.data.manifest import Manifest
 from preceptor.data.notes import summary_table
 from preceptor.data.plant import Planted
@@ -75,27 +74,6 @@ def print_planted(planted: Planted) -> None:
         print(
             "note: no validation set is without the shortcut; add one, such as val-clean, for the "
             "selection of α"
-        )
-
-
-def print_import(summary: ImportSummary) -> None:
-    """Print what `write_import` has written.
-
-    Args:
-        summary: Result of `write_import`.
-    """
-    print(
-        f"wrote {summary.folder / 'manifest.csv'}: {summary.images:,} images, "
-        f"{summary.maps:,} with a map"
-    )
-    if summary.annotators:
-        print(f"annotators: {', '.join(summary.annotators)}")
-    for note, count in summary.notes.items():
-        print(f"note: {note} ({count:,})")
-    if count := summary.without_split:
-        print(
-            f"note: {count:,} image{' is' if count == 1 else 's are'} in no split; add --split "
-            "0.7,0.15,0.15, or use data split"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from preceptor.cli.data_export import Format
+from preceptor.cli.annotations import Format
 from preceptor.cli.options import LabelOrder, Proposals, finite
 from preceptor.cli.run_by_default import RunByDefault
 
@@ -305,7 +305,7 @@ def label_export(
     ] = None,
     merge: Annotated[
         str,
-        typer.Option(help="Map of several people: mean, majority, staple, any, or one's name."),
+        typer.Option(help="Map of several people: mean, majority, any, or one's name."),
     ] = "mean",
     class_: Annotated[
         list[str] | None,
@@ -324,8 +324,7 @@ def label_export(
 
     connection = connect(database, readonly=True)
     with bulk_import():
-        from preceptor.data.exporters.images import ExportOptions
-        from preceptor.data.exporters.write import manifest_images, write_export
+        from preceptor.annotations.export import ExportOptions, manifest_images, write_export
         from preceptor.data.manifest import Manifest
         from preceptor.label.export import MANIFEST, export_marks
     with progress() as bar:

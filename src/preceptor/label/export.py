@@ -15,12 +15,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from preceptor.data.importers.draw_maps import MapDrawer, annotator_folders, check_merge
-from preceptor.data.importers.map_files import MapFiles
-from preceptor.data.importers.rasterize import RasterOptions
-from preceptor.data.importers.shapes import Pixels
+from preceptor.annotations.merge import MERGES, MapDrawer, annotator_folders, check_merge
+from preceptor.annotations.shapes import Pixels, RasterOptions
 from preceptor.data.manifest import Manifest
-from preceptor.data.merge_annotators import MERGES
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, read_settings
 from preceptor.label.images import has_other_file, is_replaced
@@ -286,37 +283,36 @@ def _export(
     folders = annotator_folders(names)
     with replacing(to) as partial:
         partial.mkdir()
-        with MapFiles(partial) as files:
-            drawer = MapDrawer(files, folders, merge, RasterOptions())
-            for at, path in enumerate(paths):
-                row = rows.get(path)
-                given = answers.pop(row["id"], []) if row is not None else []
-                if given and row is not None and is_replaced(row, root / path):
-                    given = []
-                    marks.notes[REPLACED] += 1
-                if row is not None and row["width"] is None and _judged(given):
-                    given = []
-                    marks.notes[UNREADABLE] += 1
-                if row is not None and given and has_other_file(root / path, given):
-                    marks.notes[CHANGED] += 1
-                if row is not None and any(
-                    merge in MERGES or merge == name for name in unanswered.get(row["id"], ())
-                ):
-                    marks.notes[UNANSWERED] += 1
-                if merge not in MERGES:  # a person, who is one of those that judged something
-                    given = [one for one in given if people.get(one["person"]) == merge]
-                judged = _judged(given)
-                saliency = ""
-                if judged and row is not None:
-                    maps: dict[str, Pixels] = {}
-                    for one in judged:
-                        mask, count = _mask(connection, row, one["person"], classes)
-                        maps[people[one["person"]]] = mask
-                        strokes += count
-                    saliency = drawer.save(maps, map_name(path))
-                marks.set(at, given, judged, str(partial / saliency) if saliency else "")
-                if progress is not None:
-                    progress(at + 1, len(paths))
+        drawer = MapDrawer(partial, folders, merge, RasterOptions())
+        for at, path in enumerate(paths):
+            row = rows.get(path)
+            given = answers.pop(row["id"], []) if row is not None else []
+            if given and row is not None and is_replaced(row, root / path):
+                given = []
+                marks.notes[REPLACED] += 1
+            if row is not None and row["width"] is None and _judged(given):
+                given = []
+                marks.notes[UNREADABLE] += 1
+            if row is not None and given and has_other_file(root / path, given):
+                marks.notes[CHANGED] += 1
+            if row is not None and any(
+                merge in MERGES or merge == name for name in unanswered.get(row["id"], ())
+            ):
+                marks.notes[UNANSWERED] += 1
+            if merge not in MERGES:  # a person, who is one of those that judged something
+                given = [one for one in given if people.get(one["person"]) == merge]
+            judged = _judged(given)
+            saliency = ""
+            if judged and row is not None:
+                maps: dict[str, Pixels] = {}
+                for one in judged:
+                    mask, count = _mask(connection, row, one["person"], classes)
+                    maps[people[one["person"]]] = mask
+                    strokes += count
+                saliency = drawer.save(maps, map_name(path))
+            marks.set(at, given, judged, str(partial / saliency) if saliency else "")
+            if progress is not None:
+                progress(at + 1, len(paths))
         frame = marks.table()
         if marks.are_all_missing:
             raise InputError(

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from markupsafe import Markup
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+from PIL import Image
 
-from preceptor.data.annotators import AnnotatorMaps
+from preceptor.annotations.agreement import Agreement, AnnotatorMaps, disagreement_rule
+from preceptor.annotations.shapes import outline
+from preceptor.data.images import decode_image
 from preceptor.errors import InputError, without_secrets
-from preceptor.evaluation.annotators import (
-    GAIN,
-    SHIFT,
-    Agreement,
-    ImageAgreement,
-    Person,
-    disagreement_rule,
-)
 from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.html import html_environment
-from preceptor.report.outline_pictures import Stroke, outlined, stroke
+from preceptor.report.palette import DARK
 from preceptor.report.sentences import names_of
 from preceptor.runtime.formatting import DASH, number
 from preceptor.runtime.replace_file import replacing
 
 PAGE, PEOPLE, PAIRS, IMAGES = "agreement.html", "people.csv", "pairs.csv", "images.csv"
-SHOWN = 24
-"""Largest number of images with pictures."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    name: str
-    about: str
-    drawing: Markup
+_LONGEST = 480  # pixels of the longer side of a picture
+_COLORS = ("baseline1", "student", "ceiling", "centre", "distilled", "mixed", "shuffled", "bad")
+_DASHES = ("", "7 3", "2 3", "9 3 2 3")
 
 
 def write_agreement(
-    maps: AnnotatorMaps, agreement: Agreement, cell: int, to: Path, shown: int = SHOWN
+    maps: AnnotatorMaps, agreement: Agreement, to: Path, shown: int = 24
 ) -> list[str]:
     """Write the page and its tables to a folder, which appears when it is complete.
 
     Args:
-        maps, agreement, cell: Maps and result of `agreement_of`.
+        maps, agreement: Maps and result of `agreement_of`.
         to: Folder; an earlier one of this kind is replaced.
         shown: Largest number of images with pictures.
 
@@ -60,93 +51,49 @@ def write_agreement(
         raise InputError(f"{to} exists already and is no result of data agreement; choose another")
     if not to.parent.is_dir():
         raise InputError(f"{to.parent}: there is no such folder; create it first")
-    found = findings(agreement, cell)
+    apart = agreement.people[agreement.people["disagrees_with_all"] == 1]
+    findings = [
+        f"{one.annotator} disagrees with all others: mean Dice {number(one.dice, 2)}, against "
+        f"{number(one.dice_among_others, 2)} of the others among themselves."
+        for one in apart.itertuples()
+    ] or ["No annotator stands out."]
     with replacing(to) as partial:
         partial.mkdir()
-        (partial / PAGE).write_text(
-            _page(maps, agreement, cell, found, shown), encoding="utf-8", newline=""
-        )
-        for name, frame in _frames(maps, agreement, cell).items():
+        page = _page(maps, agreement, findings, shown)
+        (partial / PAGE).write_text(page, encoding="utf-8", newline="")
+        images = agreement.images.rename(columns={"file": "name"})
+        people = [" | ".join(sorted(maps.files[file])) for file in images["name"]]
+        images.insert(1, "annotators", people)
+        images["name"] = [_name(maps, file) for file in images["name"]]
+        tables = {PEOPLE: agreement.people, PAIRS: agreement.pairs, IMAGES: images}
+        for name, frame in tables.items():
             frame.to_csv(partial / name, index=False, float_format="%.6g")
-    return found
+    return findings
 
 
-def findings(agreement: Agreement, cell: int) -> list[str]:
-    """Findings in sentences, the most important first.
-
-    Args:
-        agreement: Result of `agreement_of`.
-        cell: Size in pixels of the cells in which displacements are measured.
-    """
-    sentences = []
-    for one in agreement.people:
-        if one.is_shifted:
-            sentences.append(
-                f"The marks of {one.name} lie {_displacement(one.dx * cell, one.dy * cell)} those "
-                f"of the others; moved back, their correlation with the others rises by "
-                f"{number(one.gain, 2)}."
-            )
-    for one in agreement.people:
-        if one.disagrees:
-            sentences.append(
-                f"{one.name} disagrees with all others: mean Dice {number(one.dice, 2)}, against "
-                f"{number(one.others, 2)} of the others among themselves."
-            )
-    if len(agreement.people) == 2:
-        for pair in agreement.pairs:
-            away = math.hypot(pair.dx, pair.dy)
-            if away >= SHIFT and pair.shifted - pair.correlation >= GAIN:
-                where = _displacement(pair.dx * cell, pair.dy * cell)
-                sentences.append(
-                    f"The marks of {pair.a} lie {where} those of {pair.b}; with two annotators it "
-                    "is not known whose are displaced."
-                )
-    return sentences or ["No annotator stands out."]
-
-
-def _displacement(dx: float, dy: float) -> str:
-    """Displacement in words.
-
-    Example:
-        >>> _displacement(12.2, -5), _displacement(0.2, 3)
-        ('12 px right of and 5 px above', '3 px below')
-    """
-    parts = []
-    if abs(dx) >= 0.5:
-        parts.append(f"{abs(dx):.0f} px {'right' if dx > 0 else 'left'} of")
-    if abs(dy) >= 0.5:
-        parts.append(f"{abs(dy):.0f} px {'below' if dy > 0 else 'above'}")
-    return " and ".join(parts) or "at"
-
-
-def _page(
-    maps: AnnotatorMaps, agreement: Agreement, cell: int, found: list[str], shown: int
-) -> str:
-    strokes = {one.name: stroke(place) for place, one in enumerate(agreement.people)}
-    least = [one for one in agreement.images if not one.empty][:shown]
+def _page(maps: AnnotatorMaps, agreement: Agreement, findings: list[str], shown: int) -> str:
+    people = list(agreement.people["annotator"])
+    strokes = {
+        name: (DARK[_COLORS[place % len(_COLORS)]], _DASHES[place % len(_DASHES)])
+        for place, name in enumerate(people)
+    }
+    images = agreement.images[agreement.images["all_empty"] == 0].head(shown)
     shared = len(agreement.images)
     every = max(maps.annotated, shared + agreement.single)
-    odd = any(one.disagrees or one.is_shifted for one in agreement.people)
     context: dict[str, Any] = {
         "name": maps.folder.resolve().name,
         "facts": [
-            f"{len(agreement.people)} annotators",
+            f"{len(people)} annotators",
             f"{every:,} annotated images",
             f"{shared:,} of them ({shared / max(every, 1):.0%}) with two or more annotators",
         ],
-        "kind": "ahead" if odd else "",
-        "found": found,
-        "people": _people_table(agreement, cell),
-        "pairs": _pairs_table(agreement, cell),
+        "kind": "ahead" if agreement.people["disagrees_with_all"].any() else "",
+        "found": findings,
+        "people": _people_table(agreement),
+        "pairs": _pairs_table(agreement),
         "rule": disagreement_rule(),
-        "shift_rule": (
-            "The displacement of a pair has the highest mean cross-correlation over images; from "
-            "those of the pairs, the displacement of each person is estimated, with the median 0. "
-            f"It is reported if it is {number(SHIFT * cell, 0)} px or more and undoing it "
-            f"increases the mean correlation with the others by {GAIN:g} or more."
-        ),
-        "pictures": [_picture(one, maps, strokes) for one in least],
-        "legend": [(name, one.draw("M4,10L44,10")) for name, one in strokes.items()],
+        "pictures": [_picture(one, maps, strokes) for one in images.itertuples()],
+        "legend": [(name, _drawn("M4,10L44,10", *stroke)) for name, stroke in strokes.items()],
         "files": [
             (PEOPLE, "one row per annotator"),
             (PAIRS, "one row per pair of annotators"),
@@ -157,143 +104,104 @@ def _page(
     return html_environment().get_template("agreement.html.j2").render(context)
 
 
-def _picture(one: ImageAgreement, maps: AnnotatorMaps, strokes: dict[str, Stroke]) -> _Picture:
-    row = maps.table.loc[one.name]
-    masks = {person: map_ >= 128 for person, map_ in maps.maps(one.name).items()}
-    name = without_secrets(str(row["name"]))
-    marked = [person for person, mask in masks.items() if mask.any()]
-    empty = [person for person, mask in masks.items() if not mask.any()]
-    about = f"Dice {number(one.dice, 2)} · r {number(one.correlation, 2)}"
-    if empty:
-        about += f" · {names_of(empty)} marked nothing"
-    label = f"{name}: outlines of {names_of(marked)}"
-    return _Picture(name, about, outlined(str(row["path"]), masks, strokes, label))
+def _name(maps: AnnotatorMaps, file: str) -> str:
+    return without_secrets(str(maps.table.loc[file, "name"]))
 
 
-def _people_table(agreement: Agreement, cell: int) -> Table:
+def _people_table(agreement: Agreement) -> Table:
     lines = [
         Line(
-            one.name,
+            one.annotator,
             [
                 Cell(
                     f"{one.images:,}", f"{one.shared:,} shared" if one.shared < one.images else ""
                 ),
                 Cell(number(one.dice, 2), f"r {number(one.correlation, 2)}"),
-                Cell(number(one.others, 2)),
-                Cell(number(one.gap, 2, sign=True), _from(one.low)),
-                Cell(f"{one.area:.2f} ×" if math.isfinite(one.area) else DASH),
-                Cell(_step(one.dx * cell, one.dy * cell), _gain(one)),
-                Cell(_remark(one)),
+                Cell(number(one.dice_among_others, 2)),
+                Cell(
+                    number(one.difference, 2, sign=True),
+                    f"from {number(one.difference_low, 2, sign=True)}"
+                    if math.isfinite(one.difference_low)
+                    else "",
+                ),
+                Cell(f"{one.area_ratio:.2f} ×" if math.isfinite(one.area_ratio) else DASH),
+                Cell("disagrees" if one.disagrees_with_all else ""),
             ],
-            one.disagrees or one.is_shifted,
+            bool(one.disagrees_with_all),
         )
-        for one in agreement.people
+        for one in agreement.people.itertuples()
     ]
-    columns = ["Images", "Dice with others", "Dice among others"]
-    columns += ["Difference", "Marked area", "Displacement", "Remark"]
+    columns = ["Images", "Dice with others", "Dice among others", "Difference", "Marked area"]
     caption = (
         "Each annotator against the others. r: correlation with the others. Difference: Dice of "
         "the others among themselves minus Dice with this person, mean over images, and the lower "
         "end of its interval."
     )
-    return Table(caption, "Annotator", columns, lines)
+    return Table(caption, "Annotator", [*columns, "Remark"], lines)
 
 
-def _pairs_table(agreement: Agreement, cell: int) -> Table:
+def _pairs_table(agreement: Agreement) -> Table:
     lines = [
         Line(
             f"{one.a} – {one.b}",
             [
-                Cell(f"{one.images:,}", f"{one.empty:,} empty" if one.empty else ""),
-                Cell(number(one.dice, 2)),
-                Cell(number(one.iou, 2)),
-                Cell(number(one.correlation, 2)),
-                Cell(_step(one.dx * cell, one.dy * cell)),
-                Cell(number(one.shifted, 2)),
+                Cell(f"{one.images:,}", f"{one.both_empty:,} empty" if one.both_empty else ""),
+                *(Cell(number(value, 2)) for value in (one.dice, one.iou, one.correlation)),
             ],
         )
-        for one in agreement.pairs
+        for one in agreement.pairs.itertuples()
     ]
-    columns = ["Common images", "Dice", "IoU", "Correlation", "Displacement"]
-    columns.append("Correlation without it")
     caption = (
         "Pairs of annotators, means over the images that both looked at. Where both marked "
-        "nothing (empty), Dice and IoU are undefined. Displacement: of the first against the "
-        "second, right and down."
+        "nothing (empty), Dice and IoU are undefined."
     )
+    columns = ["Common images", "Dice", "IoU", "Correlation"]
     return Table(caption, "Pair", columns, lines, sortable=True)
 
 
-def _step(dx: float, dy: float) -> str:
-    if not math.isfinite(dx + dy):
-        return DASH
-    return f"{number(dx, 1, sign=True)}, {number(dy, 1, sign=True)} px"
+def _picture(one: Any, maps: AnnotatorMaps, strokes: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """Picture of an image with the outline of each person's marks, and words under it."""
+    masks = {person: pixels >= 128 for person, pixels in maps.maps(one.file).items()}
+    marked = [person for person, mask in masks.items() if mask.any()]
+    empty = [person for person in masks if person not in marked]
+    about = f"Dice {number(one.dice, 2)} · r {number(one.correlation, 2)}"
+    if empty:
+        about += f" · {names_of(empty)} marked nothing"
+    pixels = Image.fromarray(decode_image(str(maps.table.loc[one.file, "path"]), 3))
+    scale = min(1.0, _LONGEST / max(pixels.size))
+    width, height = (max(1, round(side * scale)) for side in pixels.size)
+    buffer = io.BytesIO()
+    pixels.resize((width, height), Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    lines = Markup("").join(
+        _drawn(_path(masks[person], width, height), *strokes[person]) for person in marked
+    )
+    name = _name(maps, one.file)
+    label = escape(f"{name}: outlines of {names_of(marked)}")
+    drawing = Markup(
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
+        f'<image href="data:image/jpeg;base64,{data}" width="{width}" height="{height}"/>'
+        f"{lines}</svg>"
+    )
+    return {"name": name, "about": about, "drawing": drawing}
 
 
-def _gain(one: Person) -> str:
-    return f"r {number(one.gain, 2, sign=True)}" if math.isfinite(one.gain) else ""
+def _drawn(path: str, color: str, dash: str) -> Markup:
+    """SVG elements of a path: bright on a dark casing, so that it is seen on any image."""
+    same = 'fill="none" vector-effect="non-scaling-stroke" stroke-linejoin="round"'
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return Markup(
+        f'<path d="{path}" {same} stroke="#000" stroke-opacity="0.65" stroke-width="4"/>'
+        f'<path d="{path}" {same} stroke="{color}" stroke-width="2"{dashed}/>'
+    )
 
 
-def _from(low: float) -> str:
-    return f"from {number(low, 2, sign=True)}" if math.isfinite(low) else ""
-
-
-def _remark(one: Person) -> str:
-    parts = ["displaced"] if one.is_shifted else []
-    return ", ".join([*parts, *(["disagrees"] if one.disagrees else [])])
-
-
-def _frames(maps: AnnotatorMaps, agreement: Agreement, cell: int) -> dict[str, pd.DataFrame]:
-    """Tables of the CSV files."""
-    people = [
-        {
-            "annotator": one.name,
-            "images": one.images,
-            "shared": one.shared,
-            "dice": one.dice,
-            "iou": one.iou,
-            "correlation": one.correlation,
-            "dice_among_others": one.others,
-            "difference": one.gap,
-            "difference_low": one.low,
-            "area_ratio": one.area,
-            "dx_pixels": one.dx * cell,
-            "dy_pixels": one.dy * cell,
-            "correlation_gain": one.gain,
-            "displaced": int(one.is_shifted),
-            "disagrees_with_all": int(one.disagrees),
-        }
-        for one in agreement.people
-    ]
-    pairs = [
-        {
-            "a": one.a,
-            "b": one.b,
-            "images": one.images,
-            "both_empty": one.empty,
-            "dice": one.dice,
-            "iou": one.iou,
-            "correlation": one.correlation,
-            "dx_pixels": one.dx * cell,
-            "dy_pixels": one.dy * cell,
-            "correlation_without_displacement": one.shifted,
-        }
-        for one in agreement.pairs
-    ]
-    images = [
-        {
-            "name": without_secrets(str(maps.table.loc[one.name, "name"])),
-            "annotators": " | ".join(one.annotators),
-            "dice": one.dice,
-            "iou": one.iou,
-            "correlation": one.correlation,
-            "all_empty": int(one.empty),
-        }
-        for one in agreement.images
-    ]
-    columns = ["a", "b", "images", "both_empty", "dice", "iou", "correlation", "dx_pixels"]
-    return {
-        PEOPLE: pd.DataFrame(people),
-        PAIRS: pd.DataFrame(pairs) if pairs else pd.DataFrame(columns=columns),
-        IMAGES: pd.DataFrame(images) if images else pd.DataFrame(columns=["name", "dice"]),
-    }
+def _path(mask: NDArray[np.bool_], width: int, height: int) -> str:
+    """Outlines as the path of an SVG element of a size."""
+    across, down = width / mask.shape[1], height / mask.shape[0]
+    parts = []
+    for rings in outline(mask, 0.5 / max(across, down)):
+        for ring in rings:
+            points = " ".join(f"{x * across:.1f},{y * down:.1f}" for x, y in ring.tolist())
+            parts.append(f"M{points}Z")
+    return "".join(parts)

@@ -10,15 +10,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from preceptor.annotations.agreement import (
+    AnnotatorMaps,
+    mean_of,
+    pearson,
+    people_of,
+    read_annotators,
+)
+from preceptor.annotations.merge import ANNOTATORS
 from preceptor.config.image_format import Fit
-from preceptor.data.annotators import FOLDER, AnnotatorMaps, people_of, read_annotators
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
 from preceptor.data.locations.location import is_plain
 from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample
 from preceptor.errors import PreceptorError
-from preceptor.evaluation.annotators import mean_of, pearson
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.formatting import number
@@ -92,7 +98,7 @@ def folder_of(manifest: Manifest) -> Path | None:
     first = next((str(path) for path in manifest.table["saliency"] if path and is_plain(path)), "")
     places += list(Path(first).parents)[1:4]  # maps may lie in folders of their own
     for place in places:
-        if (place / FOLDER).is_dir() and len(people_of(place)) > 1:
+        if (place / ANNOTATORS).is_dir() and len(people_of(place)) > 1:
             return place
     return None
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from preceptor.data.importers.shapes import (
+from preceptor.annotations.shapes import (
     AnnotatedImage,
     Annotation,
     Ellipse,

@@ -1,0 +1,297 @@
+"""Agreement of annotators who marked the same images: annotators/NAME/… beside manifest.csv.
+
+An image counts for a pair of annotators if both looked at it. Dice and IoU compare the regions with
+a value of one half or more; where both are empty they are undefined, and it is counted apart.
+Pearson's correlation compares the maps, and is undefined where one is constant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from preceptor.annotations.files import RECORD
+from preceptor.annotations.merge import ANNOTATORS, MAPS
+from preceptor.annotations.shapes import Pixels
+from preceptor.annotations.write import MANIFEST
+from preceptor.data.images import ImageError, decode_map
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError, Problem, ProblemsError, one_line
+from preceptor.runtime.progress import Progress
+
+GAP = 0.05
+"""Smallest difference of the mean Dice that counts as disagreement, for any number of images."""
+
+
+@dataclass(frozen=True)
+class AnnotatorMaps:
+    """Maps of all annotators of a folder.
+
+    Args:
+        folder: Folder with manifest.csv and annotators/.
+        people: Folder of each person's maps, by name.
+        files: Persons by map file, the path of the file from the folder of each.
+        table: Row of the manifest of each map file; files without a row are left out.
+        annotated: Number of annotated images of the manifest.
+    """
+
+    folder: Path
+    people: dict[str, Path]
+    files: dict[str, tuple[str, ...]]
+    table: pd.DataFrame
+    annotated: int
+
+    def maps(self, file: str) -> dict[str, Pixels]:
+        """Map of each person who looked at an image."""
+        maps: dict[str, Pixels] = {}
+        for person in self.files[file]:
+            path = self.people[person] / file
+            pixels = np.rint(decode_map(path) * 255).astype(np.uint8)
+            for other, first in maps.items():
+                if first.shape != pixels.shape:
+                    (height, width), (high, wide) = first.shape, pixels.shape
+                    what = f"the map is {wide}×{high}, that of {other} {width}×{height}"
+                    raise ImageError(path, what)
+            maps[person] = pixels
+        return maps
+
+    def manifest_of(self, person: str) -> Manifest:
+        """Manifest of the images that a person looked at, with the maps of this person."""
+        files = [file for file, people in self.files.items() if person in people]
+        if not files:
+            known = ", ".join(self.people)
+            raise InputError(f"no image has a map of the annotator {person!r}; known: {known}")
+        table = self.table.loc[files].reset_index(drop=True)
+        table["saliency"] = [str((self.people[person] / file).absolute()) for file in files]
+        table["annotated"] = True
+        return Manifest(table, self.folder.absolute(), self.folder / MANIFEST)
+
+
+def read_annotators(folder: Path) -> AnnotatorMaps:
+    """Find the maps of the annotators of a folder that `data import` has written.
+
+    Args:
+        folder: Folder with manifest.csv and annotators/NAME/….
+
+    Raises:
+        InputError: There is no manifest, or fewer than two annotators.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no {MANIFEST} in it; name a folder of data import")
+    people = people_of(folder)
+    if len(people) < 2:
+        raise InputError(
+            f"{folder / ANNOTATORS}: maps of {len(people)} annotator(s); agreement needs two: one "
+            "folder of maps for each, with the same file names"
+        )
+    manifest = Manifest.read(path, verify=False, need=())
+    by_file: dict[str, list[str]] = {}
+    for name, own in people.items():
+        for file in sorted(own.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                by_file.setdefault(file.relative_to(own).as_posix(), []).append(name)
+    rows = _rows(manifest, folder, set(by_file))
+    files = {file: tuple(by_file[file]) for file in sorted(rows)}
+    if not files:
+        raise InputError(f"{folder / ANNOTATORS}: no map has the name of an image of {path}")
+    table = manifest.table.loc[[rows[file] for file in files]].set_index(pd.Index(list(files)))
+    return AnnotatorMaps(folder, people, files, table, int(manifest.annotated_mask.sum()))
+
+
+def people_of(folder: Path) -> dict[str, Path]:
+    """Folder of each annotator's maps, by name; import.json has names that are no file names."""
+    base, record = folder / ANNOTATORS, folder / RECORD
+    if not base.is_dir():
+        return {}
+    by_folder: dict[str, str] = {}
+    if record.is_file():
+        try:
+            named = json.loads(record.read_text(encoding="utf-8"))["annotators"]
+            by_folder = {str(own): str(name) for name, own in dict(named).items()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{record}: damaged; import the annotations again") from error
+    people = {
+        by_folder.get(own.name, one_line(own.name)): own  # it need not be UTF-8
+        for own in base.iterdir()
+        if own.is_dir() and not own.name.startswith(".")
+    }
+    return dict(sorted(people.items()))
+
+
+def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
+    """Row of the manifest of each map file."""
+    base = f"{(folder / MAPS).absolute().as_posix()}/"
+    rows: dict[str, int] = {}
+    table = manifest.table
+    unmarked: list[tuple[int, str]] = []
+    for row, (saliency, name) in enumerate(zip(table["saliency"], table["name"], strict=True)):
+        own = Path(saliency).as_posix().removeprefix(base) if saliency else ""
+        if own in files:
+            rows.setdefault(own, row)
+        elif not own:  # the merged map is empty: the name is that of the image
+            unmarked.append((row, str(name)))
+    for row, name in unmarked:
+        for own in (PurePosixPath(name).with_suffix(".png").as_posix(), f"{name}.png"):
+            if own in files and own not in rows:
+                rows[own] = row
+                break
+    return rows
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of all annotators. Means are over images, and over pairs, where they are defined.
+
+    Args:
+        people: annotator, images, shared (images that somebody else looked at too), dice, iou,
+            correlation (with the others), dice_among_others, difference (mean over images of the
+            Dice of the pairs without this person minus those with), difference_low (lower end of
+            its t interval), area_ratio (median of the marked area to the mean of the others'),
+            disagrees_with_all (see `disagreement_rule`).
+        pairs: a, b, images, both_empty, dice, iou, correlation.
+        images: file, dice, iou, correlation, all_empty; the least agreement first.
+        single: Number of images with one annotator.
+    """
+
+    people: pd.DataFrame
+    pairs: pd.DataFrame
+    images: pd.DataFrame
+    single: int
+
+
+def disagreement_rule() -> str:
+    """Rule by which a person disagrees with all others, in words."""
+    return (
+        "A person disagrees with all others if the mean Dice of every pair with this person is "
+        f"below that of every pair without, the difference over images is {GAP:g} or more, and its "
+        "95 % interval, corrected for the number of annotators, lies above 0. It needs three "
+        "annotators and five images."
+    )
+
+
+def agreement_of(annotators: AnnotatorMaps, progress: Progress | None = None) -> Agreement:
+    """Agreement of all annotators of a folder.
+
+    Args:
+        annotators: Result of `read_annotators`.
+        progress: Function called with (done, total).
+
+    Raises:
+        ProblemsError: Maps cannot be read or have different sizes; lists all.
+    """
+    problems: list[Problem] = []
+
+    def read() -> Iterator[tuple[str, dict[str, Pixels]]]:
+        for done, file in enumerate(annotators.files, 1):
+            try:
+                yield file, annotators.maps(file)
+            except ImageError as error:
+                problems.append(Problem(error.path, error.reason, "export the maps again"))
+            if progress is not None:
+                progress(done, len(annotators.files))
+
+    agreement = compare(read())
+    if problems:
+        raise ProblemsError(str(annotators.folder / ANNOTATORS), problems)
+    return agreement
+
+
+def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
+    """Agreement of annotators.
+
+    Args:
+        images: File, and the uint8 map of each person who looked at the image, all of one shape.
+    """
+    rows: list[tuple[object, ...]] = []
+    areas: dict[str, list[float]] = {}
+    seen: Counter[str] = Counter()
+    single = 0
+    for file, maps in images:
+        seen.update(list(maps))  # the names: a mapping would add its values
+        single += len(maps) == 1
+        marked = {person: pixels >= 128 for person, pixels in maps.items()}
+        sizes = {person: int(mask.sum()) for person, mask in marked.items()}
+        for a, b in combinations(sorted(maps), 2):
+            both, total = int((marked[a] & marked[b]).sum()), sizes[a] + sizes[b]
+            dice = 2 * both / total if total else math.nan
+            iou = both / (total - both) if total else math.nan
+            rows.append((file, a, b, dice, iou, pearson(maps[a], maps[b]), not total))
+        for person, size in sizes.items():
+            rest = [other for name, other in sizes.items() if name != person]
+            if sum(rest):
+                areas.setdefault(person, []).append(size * len(rest) / sum(rest))
+    names = ["file", "a", "b", "dice", "iou", "correlation", "empty"]
+    table = pd.DataFrame(rows, columns=names)
+    means = {name: (name, "mean") for name in ("dice", "iou", "correlation")}
+    pairs = table.groupby(["a", "b"]).agg(
+        images=("file", "size"), both_empty=("empty", "sum"), **means
+    )
+    by_file = table.groupby("file").agg(**means, all_empty=("empty", "all")).reset_index()
+    by_file = by_file.sort_values(["dice", "correlation", "file"], ignore_index=True)
+    by_file["all_empty"] = by_file["all_empty"].astype(int)
+    pairs = pairs.reset_index()
+    people = [_person(name, table, pairs, areas.get(name, []), seen) for name in sorted(seen)]
+    return Agreement(pd.DataFrame(people), pairs, by_file, single)
+
+
+def _person(
+    name: str, table: pd.DataFrame, pairs: pd.DataFrame, areas: Sequence[float], seen: Counter[str]
+) -> dict[str, object]:
+    """Row of one annotator."""
+    with_me = (table["a"] == name) | (table["b"] == name)
+    mine = (pairs["a"] == name) | (pairs["b"] == name)
+    by_image = [table[of].groupby("file")["dice"].mean() for of in (~with_me, with_me)]
+    gaps = (by_image[0] - by_image[1]).dropna().to_numpy(np.float64)
+    low = math.nan
+    if len(gaps) >= 5:
+        # One of three equal annotators always has the two lower pairs: the level of 95 % is for
+        # all of them together (Bonferroni).
+        spread = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps))
+        low = float(gaps.mean() - stats.t.ppf(1 - 0.025 / len(seen), len(gaps) - 1) * spread)
+    gap = mean_of(gaps.tolist())
+    own, others = pairs.loc[mine, "dice"], pairs.loc[~mine, "dice"]
+    return {
+        "annotator": name,
+        "images": seen[name],
+        "shared": table.loc[with_me, "file"].nunique(),
+        "dice": own.mean(),
+        "iou": pairs.loc[mine, "iou"].mean(),
+        "correlation": pairs.loc[mine, "correlation"].mean(),
+        "dice_among_others": others.mean(),
+        "difference": gap,
+        "difference_low": low,
+        "area_ratio": float(np.median(areas)) if areas else math.nan,
+        "disagrees_with_all": int(own.max() < others.min() and low > 0 and gap >= GAP),
+    }
+
+
+def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
+    """Pearson's correlation of two maps; NaN if one is constant.
+
+    Example:
+        >>> pearson(np.array([0, 1, 2]), np.array([4, 2, 0]))
+        -1.0
+    """
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    x -= x.mean()
+    y -= y.mean()
+    norm = math.sqrt(float(x @ x) * float(y @ y))
+    return min(1.0, max(-1.0, float(x @ y) / norm)) if norm > 1e-12 else math.nan
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Mean of the finite values; NaN if there is none."""
+    finite = [one for one in values if math.isfinite(one)]
+    return sum(finite) / len(finite) if finite else math.nan

@@ -1,0 +1,557 @@
+"""Maps of a manifest or of a map store as annotations of another tool."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from preceptor.annotations.coco import encode_counts, encode_rle
+from preceptor.annotations.labelstudio import encode_brush
+from preceptor.annotations.shapes import Floats, joined, outline
+from preceptor.annotations.write import new_folder
+from preceptor.data.geometry import fit_box
+from preceptor.data.images import ImageError, decode_map, image_size
+from preceptor.data.locations.location import is_local
+from preceptor.data.manifest import Manifest
+from preceptor.data.resampling import resample
+from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
+from preceptor.maps.store import MapStore, StoreInfo
+from preceptor.runtime.progress import Progress
+from preceptor.runtime.relative_paths import RelativePaths
+from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.strict_json import strict_json
+
+_UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+_EIGHT = np.ones((3, 3), np.int64)
+# Characters that XML 1.0 cannot hold, not even escaped.
+_NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "_")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How maps become shapes.
+
+    Args:
+        form: Polygons or masks.
+        threshold: Value from 0 to 1 from which on a pixel is inside; None = 0.5, and maps in gray
+            levels in the format `masks`.
+        tolerance: Largest distance in pixels by which points of polygons may be left out; 0 = the
+            polygons give the masks again, exactly.
+        predictions: Whether the shapes are those of a model, to be corrected.
+        model: Name of the model.
+        image_prefix: Text before the name of an image where a tool needs an address.
+    """
+
+    form: Literal["polygons", "masks"] = "polygons"
+    threshold: float | None = None
+    tolerance: float = 0.0
+    predictions: bool = False
+    model: str = ""
+    image_prefix: str = "/data/local-files/?d="
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedImage:
+    """One image with its map.
+
+    Args:
+        row: Row of the manifest.
+        size: Width and height of the upright image in pixels.
+        pixels: float32 of shape (height, width) from 0 to 1; None = nothing is marked.
+        score: Score of a model, or None.
+        marked: Class of the shapes; "" = that of the image.
+    """
+
+    row: pd.Series
+    size: tuple[int, int]
+    pixels: NDArray[np.float32] | None = None
+    score: float | None = None
+    marked: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name as in the manifest."""
+        return str(self.row["name"])
+
+    @property
+    def label(self) -> str:
+        """Class of the shapes."""
+        return self.marked or str(self.row["label"])
+
+    def mask(self, options: ExportOptions) -> NDArray[np.bool_]:
+        """Mask at the threshold."""
+        if self.pixels is None:
+            return np.zeros(self.size[::-1], bool)
+        return self.pixels >= (0.5 if options.threshold is None else options.threshold)
+
+    def regions(self, options: ExportOptions) -> Iterator[Region]:
+        """Connected regions of the mask, from top to bottom."""
+        labels, _ = ndimage.label(self.mask(options), structure=_EIGHT)
+        for number, place in enumerate(ndimage.find_objects(labels), 1):
+            mask = labels[place] == number
+            x, y = place[1].start, place[0].start
+            for rings in outline(mask, options.tolerance):
+                yield Region(joined(rings) + np.array([x, y]), x, y, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Connected region of an image."""
+
+    ring: Floats
+    x: int
+    y: int
+    mask: NDArray[np.bool_]
+
+    def whole(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Mask of the whole image of a width and height."""
+        whole = np.zeros(size[::-1], bool)
+        high, wide = self.mask.shape
+        whole[self.y : self.y + high, self.x : self.x + wide] = self.mask
+        return whole
+
+
+def manifest_images(
+    manifest: Manifest,
+    *,
+    every: bool = False,
+    positive: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Iterator[ExportedImage]:
+    """Images of a manifest with their human maps.
+
+    A map of another size than its image is resampled by areas.
+
+    Args:
+        manifest: Manifest.
+        every: Whether to include images that nobody examined, without marks.
+        positive: Classes whose maps are exported; empty = all.
+        progress: Function called with (done, total).
+
+    Raises:
+        ProblemsError: At the end, if images or maps cannot be read; lists all.
+    """
+    wanted = set(positive)
+    _check_classes(wanted, manifest.classes, "no image has this label")
+
+    def read(row: pd.Series) -> ExportedImage:
+        width, height = image_size(str(row["path"]))
+        if not row["saliency"] or (wanted and row["label"] not in wanted):
+            return ExportedImage(row, (width, height))
+        pixels = decode_map(str(row["saliency"]))
+        largest = float(pixels.max())
+        if 0 < largest < 1.5 / 255:  # a mask of 0 and 1; the share of one annotator is larger
+            pixels = pixels / np.float32(largest)
+        if pixels.shape != (height, width):
+            maps = torch.from_numpy(pixels)[None]
+            pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()
+        return ExportedImage(row, (width, height), pixels)
+
+    table = manifest.table if every else manifest.table[manifest.annotated_mask]
+    yield from _without_problems(table, read, manifest, progress)
+
+
+def store_images(
+    store: MapStore,
+    manifest: Manifest,
+    *,
+    positive: Iterable[str] = (),
+    interpolation: Literal["linear", "area"] = "linear",
+    progress: Progress | None = None,
+) -> Iterator[ExportedImage]:
+    """Images of a map store, in the order of the manifest.
+
+    Nothing is marked in images whose map has an error above the tolerance (`MapStore.settled`):
+    min-max normalization would make full-strength marks of its noise.
+
+    Args:
+        store: Map store, with its errors if it has some.
+        manifest: Manifest of its images.
+        positive: Classes whose maps are exported, by the class of the map; empty = all.
+        interpolation: See `map_over_image`.
+        progress: Function called with (done, total).
+
+    Raises:
+        InputError: An image of the store is not in the manifest, or a class is unknown.
+        ProblemsError: At the end, if images cannot be read; lists all.
+    """
+    classes, wanted = store.info.classes, set(positive)
+    _check_classes(wanted, classes, "the Teacher has no such class")
+    rows = {str(path): row for row, path in enumerate(store.paths)}
+    names, settled = manifest.table["name"], store.settled
+    if missing := sorted(set(rows) - set(names)):
+        raise InputError(
+            f"{len(missing):,} images of the map store are not in the manifest ({missing[0]}, …); "
+            "name the manifest whose maps were made"
+        )
+
+    def read(row: pd.Series) -> ExportedImage:
+        number = rows[str(row["name"])]
+        size, label = image_size(str(row["path"])), classes[int(store.classes[number])]
+        pixels = None
+        if settled[number] and (not wanted or label in wanted):
+            grid = np.asarray(store.maps[number], np.float32)
+            pixels = map_over_image(grid, store.info, size, interpolation)
+        return ExportedImage(row, size, pixels, float(store.scores[number]), label)
+
+    yield from _without_problems(manifest.table[names.isin(rows)], read, manifest, progress)
+
+
+def unsettled(store: MapStore, positive: Iterable[str] = ()) -> int:
+    """Number of maps that `store_images` leaves out, since their error is above the tolerance."""
+    names = np.array(store.info.classes, object)[store.classes]
+    wanted = set(positive) or set(store.info.classes)
+    return sum(name in wanted for name in names[~store.settled])
+
+
+def map_over_image(
+    grid: NDArray[np.float32],
+    info: StoreInfo,
+    size: tuple[int, int],
+    interpolation: Literal["linear", "area"] = "linear",
+) -> NDArray[np.float32]:
+    """Map of a store over the whole image, 0 outside the part that the Teacher saw.
+
+    Maps are normalized to [0, 1] by their minimum and maximum, except those of method cells, which
+    are probabilities; a constant map becomes 0.
+
+    Args:
+        grid: (h, w) map.
+        info: Metadata of the store: the part of the image that the grid covers.
+        size: Width and height of the image in pixels.
+        interpolation: linear (between the centers of cells) or area (constant in each cell).
+
+    Returns:
+        (height, width) values from 0 to 1.
+
+    Example:
+        >>> info = StoreInfo("teacher", "cam", "crop", 2, ("a", "b"), {})
+        >>> map_over_image(np.array([[0, 0], [1, 1]], np.float32), info, (4, 2), "area").tolist()
+        [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]]
+    """
+    width, height = size
+    if info.method != "cells":
+        low, high = float(grid.min()), float(grid.max())
+        grid = (grid - low) / (high - low) if high > low else np.zeros_like(grid)
+    if interpolation == "linear":
+        canvas = Image.fromarray(grid.astype(np.float32))
+        grid = np.asarray(canvas.resize((info.side, info.side), Image.Resampling.BILINEAR))
+    box = fit_box(width, height, info.fit, info.side)
+    region = torch.tensor([box.as_tuple()], dtype=torch.float64)
+    maps = torch.from_numpy(np.array(grid, np.float32))[None]
+    return resample(maps, region, _UNIT, (height, width))[0].clamp_(0, 1).numpy()
+
+
+def _check_classes(wanted: set[str], classes: Iterable[str], what: str) -> None:
+    if unknown := sorted(wanted - set(classes)):
+        raise InputError(f"--positive {unknown[0]!r}: {what}; known: {', '.join(classes)}")
+
+
+def _without_problems(
+    table: pd.DataFrame,
+    read: Callable[[pd.Series], ExportedImage],
+    manifest: Manifest,
+    progress: Progress | None,
+) -> Iterator[ExportedImage]:
+    """Images of the rows of a table; after a problem, only further problems are looked for."""
+    problems: list[Problem] = []
+    for done, (_, row) in enumerate(table.iterrows(), 1):
+        try:
+            image = read(row)
+        except ImageError as error:
+            problems.append(Problem(str(row["name"]), str(error), "replace the file"))
+        else:
+            if not problems:
+                yield image
+        if progress is not None:
+            progress(done, len(table))
+    if problems:
+        raise ProblemsError(str(manifest.source or manifest.root), problems)
+
+
+def write_export(
+    name: str, images: Iterable[ExportedImage], to: Path, options: ExportOptions
+) -> tuple[int, int]:
+    """Write images with their maps in a format, and `labels.csv` for the way back.
+
+    The folder appears when it is complete.
+
+    Args:
+        name: Key of `FORMATS`.
+        images: Images with their maps; problems are raised by the iteration.
+        to: Output folder, new or empty.
+        options: Options.
+
+    Returns:
+        Numbers of images, and of images with marks.
+
+    Raises:
+        InputError: The folder exists, or there are no images.
+    """
+    rows: list[pd.Series] = []
+    marked = 0
+
+    def counted() -> Iterator[ExportedImage]:
+        nonlocal marked
+        for image in images:
+            rows.append(image.row)
+            marked += bool(image.mask(options).any())
+            yield image
+
+    with replacing(new_folder(to)) as partial:
+        partial.mkdir()
+        FORMATS[name](counted(), partial, options)
+        if not rows:
+            raise InputError("there is no image to export; annotate some, or add --all")
+        table = pd.DataFrame(rows)[["name", "label", "split", "source", "group"]]
+        table = table.rename(columns={"name": "path"})
+        empty = [column for column in ("split", "source", "group") if (table[column] == "").all()]
+        table.drop(columns=empty).to_csv(partial / "labels.csv", index=False)
+    return len(rows), marked
+
+
+class FileNames:
+    """Names of files that belong to images, with a suffix of their own."""
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+        self._taken: set[str] = set()
+
+    def of(self, image: str) -> str:
+        """Name for an image; with the image's own suffix if two would have one name."""
+        parts = [
+            "".join("_" if is_control(letter) else letter for letter in part)
+            for part in PurePosixPath(without_secrets(image).replace("\\", "/")).parts
+            if part not in ("/", "..", ".")
+        ]
+        name = PurePosixPath(*(parts or ["image"]))
+        candidate, number = name.with_suffix(self.suffix).as_posix(), 1
+        while candidate.casefold() in self._taken:
+            candidate = f"{name}{'' if number == 1 else f'-{number}'}{self.suffix}"
+            number += 1
+        self._taken.add(candidate.casefold())
+        return candidate
+
+
+def write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+    """Write `masks/NAME.png`: 255 inside and 0 outside, or gray levels without a threshold."""
+    names = FileNames(".png")
+    (folder / "masks").mkdir()
+    for image in images:
+        if options.threshold is not None or image.pixels is None:
+            pixels = image.mask(options).astype(np.uint8) * 255
+        else:
+            pixels = np.rint(image.pixels * 255).astype(np.uint8)
+        path = folder / "masks" / names.of(image.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+
+
+def write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+    """Write `annotations.json`, one annotation for each connected region.
+
+    Polygons of COCO have no holes: a hole is joined to its ring by a cut without width.
+    """
+    classes: dict[str, int] = {}
+    listed: list[dict[str, Any]] = []
+    shapes: list[dict[str, Any]] = []
+    for number, image in enumerate(images, 1):
+        width, height = image.size
+        listed.append({"id": number, "file_name": image.name, "width": width, "height": height})
+        for region in image.regions(options):
+            high, wide = region.mask.shape
+            rle = {"size": [height, width], "counts": encode_rle(region.whole(image.size))}
+            shape = {
+                "id": len(shapes) + 1,
+                "image_id": number,
+                "category_id": classes.setdefault(image.label, len(classes) + 1),
+                "segmentation": [region.ring.ravel().tolist()]
+                if options.form == "polygons"
+                else rle,
+                "area": int(region.mask.sum()),
+                "bbox": [region.x, region.y, wide, high],
+                "iscrowd": 0,
+            }
+            if options.predictions and image.score is not None:
+                shape["score"] = round(image.score, 6)
+            shapes.append(shape)
+    content = {
+        "info": {"description": options.model or "preceptor"},
+        "images": listed,
+        "annotations": shapes,
+        "categories": [{"id": number, "name": name} for name, number in classes.items()],
+    }
+    text = strict_json(content, indent=None) + "\n"
+    (folder / "annotations.json").write_text(text, encoding="utf-8")
+
+
+def write_labelstudio(
+    images: Iterable[ExportedImage], folder: Path, options: ExportOptions
+) -> None:
+    """Write `tasks.json` and `labeling_config.xml`, the labeling interface of the project.
+
+    The address of an image is the prefix of the options and its name.
+    """
+    labels: dict[str, None] = {}
+    tag = "PolygonLabels" if options.form == "polygons" else "BrushLabels"
+
+    def result(image: ExportedImage, region: Region, known: str) -> dict[str, Any]:
+        width, height = image.size
+        value: dict[str, Any] = {"closed": True}
+        if options.form == "polygons":
+            value["points"] = (region.ring * (100 / width, 100 / height)).tolist()
+        else:
+            brush = encode_brush(region.whole(image.size).astype(np.uint8) * 255)
+            value = {"format": "rle", "rle": brush}
+        return {
+            "id": known,
+            "type": tag.lower(),
+            "from_name": "label",
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": value | {tag.lower(): [image.label]},
+        }
+
+    # Written task by task: run-length encoded masks of many images do not fit in the memory.
+    with (folder / "tasks.json").open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, image in enumerate(images):
+            labels[image.label] = None
+            regions = enumerate(image.regions(options), 1)
+            task: dict[str, Any] = {
+                "result": [result(image, one, f"{number + 1}-{place}") for place, one in regions]
+            }
+            if options.predictions:
+                task["model_version"] = options.model or "preceptor"
+                if image.score is not None:
+                    task["score"] = round(image.score, 6)
+            data = {"image": options.image_prefix + quote(image.name), "name": image.name}
+            content = {
+                "data": data,
+                "predictions" if options.predictions else "annotations": [task],
+            }
+            file.write(("," if number else "") + "\n" + strict_json(content, indent=None))
+        file.write("\n]\n")
+    inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
+    config = (
+        f'<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <{tag} name="label" toName="image">\n{inner}  </{tag}>\n</View>\n'
+    )
+    (folder / "labeling_config.xml").write_text(config, encoding="utf-8")
+
+
+def write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+    """Write `NAME.json` for each image; the class of the image is a flag that is set."""
+    names = FileNames(".json")
+
+    def shape(image: ExportedImage, region: Region) -> dict[str, Any]:
+        common = {"label": image.label, "group_id": None, "description": options.model, "flags": {}}
+        if options.form == "polygons":
+            return common | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
+        high, wide = region.mask.shape
+        buffer = io.BytesIO()
+        Image.fromarray(region.mask.astype(np.uint8) * 255).save(buffer, "PNG")
+        return common | {
+            "shape_type": "mask",
+            # The corners are the first and the last pixel.
+            "points": [[region.x, region.y], [region.x + wide - 1, region.y + high - 1]],
+            "mask": base64.b64encode(buffer.getvalue()).decode("ascii"),
+        }
+
+    for image in images:
+        path, source = folder / names.of(image.name), str(image.row["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_local(source):
+            raise InputError(
+                f"{source}: LabelMe opens local files only; copy the images to a folder, or export "
+                "to another format"
+            )
+        try:
+            relative = RelativePaths(path.parent).of(source)
+        except ValueError:  # on another drive
+            relative = source
+        content = {
+            "version": "5.5.0",  # of LabelMe, whose format this is
+            "flags": {str(image.row["label"]): True},
+            "shapes": [shape(image, region) for region in image.regions(options)],
+            "imagePath": Path(relative).as_posix(),
+            "imageData": None,
+            "imageHeight": image.size[1],
+            "imageWidth": image.size[0],
+        }
+        path.write_text(strict_json(content) + "\n", encoding="utf-8")
+
+
+def write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+    """Write `annotations.xml` of CVAT 1.1; the class of an image is a tag.
+
+    Shapes of a model have `source="auto"`, others `source="manual"`.
+    """
+    source = "auto" if options.predictions else "manual"
+    labels: dict[str, None] = {}
+    lines: list[str] = []
+
+    def quoted(value: str) -> str:
+        return quoteattr(value.translate(_NOT_XML))
+
+    for number, image in enumerate(images):
+        label, split = str(image.row["label"]), str(image.row["split"])
+        labels |= dict.fromkeys((label, image.label))
+        width, height = image.size
+        subset = f" subset={quoted(split)}" if split else ""
+        lines.append(
+            f'  <image id="{number}" name={quoted(image.name)}{subset} width="{width}" '
+            f'height="{height}">'
+        )
+        if not options.predictions:
+            lines.append(f'    <tag label={quoted(label)} source="{source}"></tag>')
+        common = f'label={quoted(image.label)} source="{source}" occluded="0"'
+        for region in image.regions(options):
+            if options.form == "polygons":
+                points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.ring.tolist())
+                lines.append(f'    <polygon {common} points="{points}" z_order="0"></polygon>')
+                continue
+            high, wide = region.mask.shape
+            # Row by row: the transposed mask, column by column.
+            rle = ", ".join(map(str, encode_counts(region.mask.T)))
+            lines.append(
+                f'    <mask {common} rle="{rle}" left="{region.x}" top="{region.y}" '
+                f'width="{wide}" height="{high}" z_order="0"></mask>'
+            )
+        lines.append("  </image>")
+    names = "".join(
+        f"        <label><name>{escape(name.translate(_NOT_XML))}</name>"
+        "<attributes></attributes></label>\n"
+        for name in labels
+    )
+    head = (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        f"  <meta>\n    <task>\n      <labels>\n{names}      </labels>\n    </task>\n  </meta>"
+    )
+    content = "\n".join([head, *lines, "</annotations>"]) + "\n"
+    (folder / "annotations.xml").write_text(content, encoding="utf-8")
+
+
+FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None]] = {
+    "masks": write_masks,
+    "coco": write_coco,
+    "labelstudio": write_labelstudio,
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+}
+"""Writers by the name of the format: functions of images, the folder, and options."""

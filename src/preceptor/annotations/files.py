@@ -1,0 +1,387 @@
+"""Files of a source, and image files of the names in it, looked for in one folder."""
+
+# os.path and not Path: a million files are listed.
+# ruff: noqa: PTH118, PTH122
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+from defusedxml import ElementTree
+from defusedxml.common import DefusedXmlException
+
+from preceptor.annotations.shapes import Floats
+from preceptor.data.images import image_suffixes
+from preceptor.errors import InputError
+from preceptor.runtime.walk import walk
+
+RECORD = "import.json"
+"""File in the folder of an import, whose images are no images of another one."""
+_SPLIT = re.compile(
+    r"(?:^|[^a-z])(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?:[^a-z]|$)"
+)
+_UPLOAD = re.compile(r"(?:^|/)data/upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")
+_UP = re.compile(r"^(?:\.{1,2}/)+")
+_ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """Sorted files below a folder with a suffix; hidden files and folders are left out."""
+    return [
+        Path(base, name)
+        for base, _, names in walk(str(folder))
+        for name in sorted(names)
+        if name.lower().endswith(suffix) and not name.startswith(".")
+    ]
+
+
+def files_of(source: Path | str | Sequence[Path | str], suffix: str) -> list[Path]:
+    """Files of a source: given by name, or all with a suffix in a folder."""
+    given = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
+    files: list[Path] = []
+    for path in given:
+        inside = files_below(existing(path), suffix) if path.is_dir() else [existing(path)]
+        if not inside:
+            raise InputError(f"{path}: there is no {suffix} file in it; correct the path")
+        files += inside
+    return files
+
+
+def existing(path: Path | str) -> Path:
+    """Path of a file or folder."""
+    if not Path(path).exists():
+        raise InputError(f"{path}: there is no such file; correct the path")
+    return Path(path)
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8, with or without the byte order mark of Windows."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except ValueError:
+        raise InputError(f"{path}: it is not UTF-8 text; save it so") from None
+
+
+def read_json(path: Path) -> Any:
+    """Value of a JSON file."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{path}: not sound JSON ({reason}); export it again from the tool"
+        ) from None
+
+
+def read_xml(path: Path, root: str) -> Element:
+    """Outermost element of an XML file, read without entities and external references."""
+    try:
+        element: Element = ElementTree.parse(path).getroot()
+    except DefusedXmlException as error:
+        raise InputError(
+            f"{path}: it declares XML entities ({type(error).__name__}); remove the DOCTYPE"
+        ) from None
+    except (ParseError, ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: not sound XML ({reason}); export it again from the tool"
+        ) from None
+    if element.tag != root:
+        raise InputError(
+            f"{path}: its outermost element is <{element.tag}>, not <{root}>; it is of another "
+            "format"
+        )
+    return element
+
+
+def split_of(word: str) -> str:
+    """Split that a word names, with a number behind it or without, or "".
+
+    Example:
+        >>> split_of("Validation"), split_of("train2017"), split_of("images")
+        ('val', 'train', '')
+    """
+    match = _SPLIT.fullmatch(word.strip().lower().rstrip("0123456789"))
+    if match is None:
+        return ""
+    return "train" if match[1] else "val" if match[2] else "test"
+
+
+def split_of_folders(path: PurePath) -> str:
+    """Split that a folder of the path of a file names, the nearest one, or "".
+
+    Example:
+        >>> split_of_folders(PurePath("train/images/test_strip_01.json"))
+        'train'
+    """
+    return next((split for one in reversed(path.parts[:-1]) if (split := split_of(one))), "")
+
+
+def split_in(path: PurePath) -> str:
+    """Split that occurs as a word in the name of the file of a whole split, or is its folder's.
+
+    Example:
+        >>> split_in(PurePath("instances_val2017.json")), split_in(PurePath("valid/_a.json"))
+        ('val', 'val')
+    """
+    words = _SPLIT.findall(path.stem.lower())
+    splits = {split_of(word) for match in words for word in match if word}
+    return splits.pop() if len(splits) == 1 else split_of(path.parent.name)
+
+
+class ImageFiles:
+    """Index of the images below a folder.
+
+    A name is looked for as a path from the folder, then without its first folders one after the
+    other; a name that then fits several files is refused. A file in another folder does not fit if
+    a folder of the name exists: `p1/a.png` is not `p2/a.png` if there is a folder `p1`. Leading
+    `..` are left out, as an annotation file may lie elsewhere. The name is tried as written,
+    without the query of a URL, and with `%20` and the like replaced; the name of a file that was
+    uploaded to Label Studio also as Label Studio changes names.
+
+    Args:
+        folder: Folder of the images.
+        without: Folder below it whose files are no images, such as the folder of the masks.
+        masks: Paths of files in it that are no images.
+
+    Raises:
+        InputError: It is not a folder, or lies in `without`.
+        OSError: A folder below it cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, without: Path | None = None, masks: Collection[str] = ()
+    ) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(f"{folder}: it is not a folder; name the folder of the images")
+        left_out = None if without is None else os.path.realpath(without)
+        own = os.path.realpath(self.folder)
+        if left_out is not None and (own == left_out or own.startswith(f"{left_out}{os.sep}")):
+            raise InputError(
+                f"{folder}: the images lie in the folder of the masks, {without}, so that every "
+                "image would be its own mask; name a folder of masks that has no images, or state "
+                "the folder of images where the masks are read"
+            )
+        suffixes = image_suffixes()
+        self._paths: set[str] = set()
+        self._by_name: dict[str, list[str]] = {}
+        self._folders: set[str] = set()
+        for base, folders, names in walk(str(self.folder)):
+            inside = os.path.relpath(base, self.folder).replace(os.sep, "/")
+            if RECORD in names and inside != ".":
+                folders[:] = []
+                continue
+            if left_out is not None:
+                folders[:] = [
+                    one for one in folders if os.path.realpath(os.path.join(base, one)) != left_out
+                ]
+            for name in names:
+                path = name if inside == "." else f"{inside}/{name}"
+                stem, suffix = os.path.splitext(name)
+                if name.startswith(".") or suffix.lower() not in suffixes or path in masks:
+                    continue
+                self._paths.add(path)
+                self._folders.update(_plain(path).split("/")[:-1])
+                for key in (name, f"{stem}.*"):
+                    self._by_name.setdefault(_plain(key), []).append(path)
+        self.names = sorted(self._paths)
+        """Paths of all images from the folder, sorted."""
+        self._uploaded: dict[str, list[str]] | None = None
+
+    def has(self, name: str) -> bool:
+        """Whether there are images of a name, see `find`."""
+        return name in self._paths or any(self._ending(form)[0] for form in name_forms(name))
+
+    def find(self, name: str) -> str:
+        """Path of an image from the folder.
+
+        Args:
+            name: Name in an annotation file; `a.*` is an image with any suffix.
+
+        Raises:
+            LookupError: There is none, or several; the message says so, and how to correct it.
+        """
+        if name in self._paths:
+            return name
+        wrong = ""
+        elsewhere: list[str] = []
+        forms = name_forms(name)
+        for form in forms:
+            if ".." in form.split("/"):
+                raise LookupError(f"{name!r} leads out of the folder of images; remove the ../")
+            if form in self._paths:
+                return form
+            fitting, others = self._ending(form)
+            if not fitting and (upload := _UPLOAD.search(form)):
+                fitting = self._by_uploaded_name().get(upload[1], [])
+            if len(fitting) == 1:
+                return fitting[0]
+            if fitting:
+                more = ", …" if len(fitting) > 2 else ""
+                wrong = (
+                    f"{name!r} fits {len(fitting)} files ({fitting[0]}, {fitting[1]}{more}); write "
+                    "the folder with the name, or import one folder at a time"
+                )
+            elsewhere += others
+        where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
+        missing = f"there is no image {name!r} in {self.folder}{where}; correct --images"
+        raise LookupError(wrong or missing)
+
+    def _by_uploaded_name(self) -> dict[str, list[str]]:
+        if self._uploaded is None:
+            self._uploaded = {}
+            for path in self.names:
+                self._uploaded.setdefault(uploaded_name(path.split("/")[-1]), []).append(path)
+        return self._uploaded
+
+    def _ending(self, form: str) -> tuple[list[str], list[str]]:
+        """Images that share the longest end of a path with it, at least the file name."""
+        parts = [_plain(one) for one in form.split("/") if one not in ("", ".")]
+        if not parts:
+            return [], []
+        best: list[str] = []
+        longest = 0
+        for path in self._by_name.get(parts[-1], ()):
+            own = _plain(path).split("/")[:-1]
+            same = 1
+            while same <= min(len(own), len(parts) - 1) and own[-same] == parts[-1 - same]:
+                same += 1
+            if same > longest:
+                best, longest = [], same
+            if same == longest:
+                best.append(path)
+        stated = parts[:-longest] if longest else []
+        if _ABSOLUTE.match(form):  # its first folders are folders of another machine
+            stated = stated[-1:]
+        others = [
+            path
+            for path in best
+            if any(one in self._folders and one not in _plain(path).split("/") for one in stated)
+        ]
+        return [path for path in best if path not in others], others
+
+
+def name_forms(name: str) -> list[str]:
+    """Forms of a name in an annotation file, most literal first, with / between folders.
+
+    Leading `..` are left out.
+
+    Example:
+        >>> name_forms("/data/upload/1/a%20b.png?x=1")[-1]
+        '/data/upload/1/a b.png'
+        >>> name_forms("/data/local-files/?d=set%2Fa.png")[-1]
+        'set/a.png'
+        >>> name_forms("..\\\\images\\\\a.png")
+        ['images/a.png']
+    """
+    forms = [name]
+    try:
+        url = urlsplit(name)
+    except ValueError:
+        url = None
+    if url is not None and (url.query or "%" in name or "://" in name):
+        local = parse_qs(url.query).get("d")  # Label Studio's local files
+        forms += local[:1] if local else [unquote(name), url.path, unquote(url.path)]
+    forms = [form.replace("\\", "/") for form in forms]
+    forms += [upload[1] for form in forms if (upload := _UPLOAD.search(form))]
+    return list(dict.fromkeys(_UP.sub("", form) for form in forms if form))
+
+
+def uploaded_name(name: str) -> str:
+    """Name that Label Studio gives to an uploaded file, behind its eight digits and a hyphen.
+
+    Example:
+        >>> uploaded_name("scan 7 (left).jpg")
+        'scan_7_left.jpg'
+    """
+    return re.sub(r"[^-\w.]", "", _plain(name).strip().replace(" ", "_"))
+
+
+def safe_name(name: str) -> str:
+    """Name of a file or folder that lies in its folder on every system.
+
+    Example:
+        >>> safe_name("../ann@lab.org"), safe_name("CON?")
+        ('ann@lab.org', 'CON_')
+    """
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return re.sub(r"[^\w.@+ -]", "_", _plain(last)).strip(" .")[:120] or "_"
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """Value in a message, cut."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def number(value: Any, name: str) -> float:
+    """Finite number of a foreign file, written as a number or as text.
+
+    Example:
+        >>> number("1.5", "x"), number(2, "y")
+        (1.5, 2.0)
+    """
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            found = float("nan" if isinstance(value, str) and "_" in value else value)
+            if math.isfinite(found):
+                return found
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name} is {shown(value)}, not a finite number")
+
+
+def whole(value: Any, name: str) -> int:
+    """Whole number of a foreign file; 3.0 is one."""
+    found = number(value, name)
+    if found != int(found) or abs(found) >= 2**62:
+        raise ValueError(f"{name} is {shown(value)}, not a whole number")
+    return value if isinstance(value, int) else int(found)
+
+
+def size_of(width: Any, height: Any) -> tuple[int, int] | None:
+    """Width and height of an image, or None if neither is stated."""
+    if width is None and height is None:
+        return None
+    try:
+        size = whole(width, "width"), whole(height, "height")
+        if min(size) > 0:
+            return size
+    except ValueError:
+        pass
+    raise ValueError(f"the size is {shown(width)} × {shown(height)}, not two whole numbers above 0")
+
+
+def points_of(value: Any, least: int) -> Floats:
+    """(n, 2) array of a list of pairs, or of a flat list of x, y, x, y."""
+    try:
+        points = np.array(value, np.float64)
+        points = points.reshape(-1, 2) if points.ndim == 1 else points
+        good = points.ndim == 2 and points.shape[1] == 2 and bool(np.isfinite(points).all())
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good or len(points) < least:
+        raise ValueError(f"points are {shown(value)}, not {least} or more pairs of finite numbers")
+    return points
+
+
+def text_of(value: Any) -> str:
+    """Text, "" for null; numbers are written as text."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None or isinstance(value, bool | list | dict) else str(value)

@@ -1,0 +1,419 @@
+"""Mask images: binary, gray, palette, or one color a class; and folders of them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from preceptor.annotations.files import ImageFiles, read_text, split_of_folders
+from preceptor.annotations.shapes import (
+    MAX_PIXELS,
+    AnnotatedImage,
+    Annotation,
+    ImportedAnnotations,
+    Log,
+    Mask,
+    Pixels,
+)
+from preceptor.data.images import ImageError, decode_map, open_image, stored_size, upright
+from preceptor.errors import InputError, Problem, ProblemsError
+
+Color = tuple[int, int, int]
+_BLACK, _VOID = (0, 0, 0), (224, 224, 192)
+# More colors in one image belong to a picture, not to classes.
+_MOST_COLORS = 256
+_WORDS = r"(mask|masks|seg|segmentation|label|labels|gt|map|heatmap)"
+_ENDING = re.compile(rf"[ _.-]{_WORDS}$", re.I)
+_NUMBERED = re.compile(rf"[ _.-]{_WORDS}(?:[ _.-]?\d+)?$", re.I)
+# A gray mask with more levels is a map. Cityscapes numbers 34 classes, VOC 21 and the border 255;
+# ADE20K has 150 classes: of strengths in 40 equal steps up to 255, one alone is below 12.
+_MOST_LEVELS, _LARGEST_CLASS, _LARGEST_OF_MANY, _SMALL_CLASS = 40, 63, 200, 11
+_NAME_CLASSES = (
+    "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: and "
+    "crack:1,1,1::) or save masks of 0 and 255"
+)
+
+
+def read_masks(
+    source: Path | str, images: Path | str | None = None, *, label: str = "positive"
+) -> ImportedAnnotations:
+    """A folder of mask images, each named as its image, else with `_mask` and the like behind.
+
+    Gray images with two values are masks: the larger value is inside. Gray images with more values
+    are maps, kept as they are; maps of more than 8 bits are divided by their largest value. Values
+    that are numbers of classes (0, 1, 2; or 0, 1, 255) or of regions are a problem. In palette and
+    color images each color is a class, except black and (224, 224, 192), the borders of Pascal VOC;
+    its name is in `labelmap.txt` (lines `name:red,green,blue::`), or is the color. With this file,
+    the same holds for gray images. Transparent pixels are outside. A mask without a pixel inside
+    says that the image was examined.
+
+    If the masks are in the folder of images, they are the files with such an ending beside one
+    without it: `a_mask.png`, or several with numbers behind, is the mask of `a.png`.
+
+    Args:
+        source: Folder of the masks.
+        images: Folder of the images, to tell masks from images where both are in one folder; None
+            = no image is in the folder of the masks.
+        label: Class of gray masks.
+
+    Raises:
+        InputError: It is not a folder, has no image, `labelmap.txt` is wrong, or no file is named
+            as the mask of another one although the images are in the folder.
+    """
+    root = Path(source)
+    real, own = os.path.realpath(root), os.path.realpath(root if images is None else images)
+    mixed = images is not None and own == real
+    inside = images is not None and not mixed and Path(own).is_relative_to(real)
+    names = ImageFiles(root, Path(own) if inside else None).names
+    if not names:
+        raise InputError(f"{root}: there is no image in it; name the folder of the masks")
+    pairs = mask_pairs(names) if mixed else {}
+    if mixed and not pairs:
+        raise InputError(
+            f"{root}: it has both the masks and the images, and no file is named as the mask of "
+            "another one (a_mask.png beside a.png); name the folder of the masks"
+        )
+    lone = lone_masks(names, pairs) if mixed else names
+    colors = read_labelmap(root)
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        masks = Masks(root, colors, log)
+        for image in sorted(set(pairs.values())):
+            files = sorted(mask for mask, of in pairs.items() if of == image)
+            if (record := masks.joined(files, label)) is not None:
+                yield replace(record, name=image, other_name="")
+        for of in lone:
+            if (record := masks.record(of, label)) is not None:
+                yield record
+        masks.check(_NAME_CLASSES)
+
+    classes = [name for name in colors.values() if name != "background"] or [label]
+    return ImportedAnnotations(
+        "masks",
+        root,
+        read,
+        classes,
+        (),
+        len(set(pairs.values())) + len(lone),
+        whole_folder=True,
+        masks=None if mixed or inside else root,
+        mask_files=frozenset([*pairs, *lone]) if mixed else frozenset(),
+    )
+
+
+def voc_color(value: int) -> Color:
+    """Color of a class in the segmentations of Pascal VOC.
+
+    The bits of the value are dealt to red, green and blue in turn, the highest ones first.
+
+    Example:
+        >>> [voc_color(value) for value in (1, 2, 15, 255)]
+        [(128, 0, 0), (0, 128, 0), (192, 128, 128), (224, 224, 192)]
+    """
+    red, green, blue = (
+        sum((value >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
+def read_labelmap(folder: Path) -> dict[Color, str]:
+    """Names of classes by color from CVAT's `labelmap.txt`: lines `name:r,g,b:parts:actions`.
+
+    A class without a color has that of its place in the palette of Pascal VOC.
+    """
+    path = folder / "labelmap.txt"
+    names: dict[Color, str] = {}
+    problems: list[Problem] = []
+    for row, line in enumerate(read_text(path).splitlines() if path.is_file() else (), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        color = rest.split(":")[0].replace(" ", "")
+        red, green, blue = voc_color(len(names))
+        color = color or f"{red},{green},{blue}"
+        match = re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", color)
+        if match is None or max(map(int, match.groups())) > 255 or not name.strip():
+            what = f"{line[:60]!r} is not name:red,green,blue::"
+            problems.append(Problem(f"line {row}", what, "correct it"))
+            continue
+        key = (int(match[1]), int(match[2]), int(match[3]))
+        if key in names:
+            what = f"the color {key} is that of {names[key]!r} too"
+            problems.append(Problem(f"line {row}", what, "give it a color of its own"))
+        names[key] = name.strip()
+    if problems:
+        raise ProblemsError(str(path), problems)
+    return names
+
+
+def open_mask(path: Path) -> Image.Image:
+    """Decoded mask image, turned upright by its own orientation."""
+    try:
+        with path.open("rb") as stream, open_image(stream) as image:
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise ValueError("too large to decode safely")
+            return upright(image)
+    except Exception as error:  # Pillow's plugins raise many types of exceptions
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"cannot be decoded ({reason}); replace or remove the file") from None
+
+
+def masks_by_color(image: Image.Image) -> Iterator[tuple[Color, Mask]]:
+    """Mask of each color of the visible pixels of an image, cropped, in the order of the colors."""
+    rgb, seen = _colors(image)
+    parts = rgb.astype(np.int32)
+    codes = np.where(seen, parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2], -1)
+    found = [code for code in np.unique(codes).tolist() if code >= 0]
+    if len(found) > _MOST_COLORS:
+        raise ValueError(f"it has {len(found):,} colors; save it without smoothing and as PNG")
+    for code in found:
+        mask = Mask(np.where(codes == code, 255, 0).astype(np.uint8))
+        yield (code >> 16, code >> 8 & 255, code & 255), mask.cropped()
+
+
+def _colors(image: Image.Image) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Colors of the pixels of an image, and whether they are visible.
+
+    A pixel is visible if it is opaque by half as much as the most opaque one: the opacity of the
+    smoothed edge of a stroke decreases to 0, and a whole overlay may be opaque by less than half.
+    """
+    if not _is_transparent(image):
+        return np.asarray(image.convert("RGB")), np.ones(image.size[::-1], bool)
+    rgba = np.asarray(image.convert("RGBA"))
+    opacity = rgba[..., 3].astype(np.int64)
+    return rgba[..., :3], (opacity > 0) & (2 * opacity >= opacity.max())
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return not _is_deep(image) and (image.has_transparency_data or image.mode == "PA")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def is_gray(image: Image.Image) -> bool:
+    """Whether all pixels that are not transparent are gray, whatever the mode of the image is."""
+    if image.mode in ("1", "L", "LA", "La") or _is_deep(image):
+        return True
+    rgb = np.asarray(image.convert("RGB"))
+    if _is_transparent(image):
+        rgba = np.asarray(image.convert("RGBA"))
+        rgb = rgba[rgba[..., 3] > 0][:, :3]
+    return bool((rgb == rgb[..., :1]).all())
+
+
+def levels_of(image: Image.Image) -> NDArray[Any]:
+    """(H, W) gray levels of an image as stored, with transparent pixels composited on black."""
+    if _is_deep(image):
+        return np.asarray(image)
+    if _is_transparent(image):
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB").convert("L"))
+
+
+def mask_pairs(names: Sequence[str]) -> dict[str, str]:
+    """Image of each file that is named as the mask of another one in the same folder.
+
+    Several masks of an image have numbers behind the ending. A file that has a mask itself is an
+    image, whatever its name ends with.
+
+    Example:
+        >>> mask_pairs(["a.png", "a_mask.png", "a_mask_1.png", "world_map.png"])
+        {'a_mask.png': 'a.png', 'a_mask_1.png': 'a.png'}
+    """
+    by_stem = {str(PurePosixPath(name).with_suffix("")): name for name in names}
+    pairs = {name: by_stem.get(_base(name)[0], "") for name in names}
+    images = {image for image in pairs.values() if image}
+    return {name: image for name, image in pairs.items() if image and name not in images}
+
+
+def lone_masks(names: Sequence[str], pairs: Mapping[str, str]) -> list[str]:
+    """Files whose names end as the masks in pairs do, and whose images are missing.
+
+    Example:
+        >>> lone_masks(["b_mask.png", "world_map.png"], {"a_mask.png": "a.png"})
+        ['b_mask.png']
+    """
+    words = {_base(mask)[1] for mask in pairs} - {""}
+    paired = {*pairs, *pairs.values()}
+    return [name for name in names if name not in paired and _base(name)[1] in words]
+
+
+def _base(name: str) -> tuple[str, str]:
+    """Path without the suffix and the ending, and the word of the ending; both "" without one."""
+    stem = PurePosixPath(name).with_suffix("")
+    match = _NUMBERED.search(stem.name)
+    if match is None or match.start() == 0:
+        return "", ""
+    return str(stem.with_name(stem.name[: match.start()])), match[1].lower()
+
+
+class Masks:
+    """Mask files of a folder: their shapes, and what can be told only after the last one."""
+
+    def __init__(self, root: Path, colors: Mapping[Color, str], log: Log) -> None:
+        self.root, self.colors, self.log = root, colors, log
+        self._gray: list[str] = []
+        self._colored = ""
+        self._levels: dict[float, str] = {}  # first file of each level of the gray masks
+        self._has_map = False
+        self._regions: list[str] = []
+
+    def joined(self, files: Sequence[str], label: str) -> AnnotatedImage | None:
+        """Image of one or several mask files; None after a problem."""
+        records = [record for of in files if (record := self.record(of, label)) is not None]
+        for one in records[1:]:
+            if one.size != records[0].size:
+                what = f"it has another size than {records[0].of}, the other mask of its image"
+                self.log.problem(one.of, what, "correct it")
+        if not records:
+            return None
+        shapes = tuple(shape for one in records for shape in one.annotations)
+        is_upright = any(one.upright for one in records)
+        return replace(records[0], annotations=shapes, upright=is_upright)
+
+    def record(self, of: str, label: str) -> AnnotatedImage | None:
+        """Image of a mask file; None after a problem."""
+        path = self.root / of
+        try:
+            image = open_mask(path)
+            shapes = tuple(self._shapes(image, of, label))
+            is_turned = stored_size(path)[1] != 1
+        except (ValueError, ImageError) as error:
+            self.log.error(of, error, "save it as PNG", path)
+            return None
+        stem = PurePosixPath(of).with_suffix("")
+        short = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
+        return AnnotatedImage(
+            f"{stem}.*",
+            image.size,
+            shapes,
+            split=split_of_folders(stem),
+            examined=True,
+            of=of,
+            other_name="" if short == stem else f"{short}.*",
+            upright=is_turned,
+        )
+
+    def check(self, fix: str) -> None:
+        """Note what is wrong with the masks together, after the last one."""
+        if self._colored and self._gray:
+            self.log.problem(
+                f"{len(self._gray):,} gray masks (such as {self._gray[0]})",
+                f"others have colors (such as {self._colored}), so that the class of white is "
+                "unknown",
+                "name the colors in labelmap.txt in the folder of the masks (lines "
+                "background:0,0,0:: and crack:255,255,255::), or import them from two folders",
+            )
+        if self._regions:
+            what = (
+                f"the levels of {len(self._regions):,} files (such as {self._regions[0]}) are "
+                "taken for numbers of regions, not for strengths of a map"
+            )
+            self.log.problem("the gray masks", what, "save masks of 0 and 255")
+        # Numbers of classes cannot be told from strengths by one file, which need not have all.
+        small = sum(0 < level <= _SMALL_CLASS for level in self._levels)
+        largest = _LARGEST_OF_MANY if small > 1 else _LARGEST_CLASS
+        are_classes = all(
+            level == 255 or (level == int(level) and 0 <= level <= largest)
+            for level in self._levels
+        )
+        if are_classes and len(self._levels) > 2 and not self._has_map:
+            levels = [f"{level:g} ({of})" for level, of in sorted(self._levels.items())]
+            more = f" and {len(levels) - 4} more" if len(levels) > 4 else ""
+            what = (
+                f"the levels {', '.join(levels[:4])}{more} are taken for numbers of classes, not "
+                "for strengths of a map"
+            )
+            self.log.problem("the gray masks", what, fix)
+
+    def _shapes(self, image: Image.Image, of: str, label: str) -> Iterator[Annotation]:
+        """Shapes of a mask."""
+        rgb, seen = _colors(image)
+        if (
+            self.colors.get(_BLACK, "background") == "background"
+            and seen.any()
+            and not seen.all()
+            and not rgb[seen].any()
+        ):
+            raise ValueError(
+                "it is black where it is visible and transparent elsewhere, and black is outside; "
+                "draw in white"
+            )
+        if not self.colors and is_gray(image):
+            mask = self._gray_mask(image, of)
+            if mask is not None:
+                self._gray.append(of)
+                yield Annotation(mask, label)
+            return
+        for color, mask in masks_by_color(image):
+            name = self.colors.get(color)
+            if name == "background" or (name is None and color in (_BLACK, _VOID)):
+                continue
+            if name is None and self.colors:
+                raise ValueError(f"the color {color} is of no class; add it to labelmap.txt")
+            self._colored = self._colored or of
+            yield Annotation(mask, name or "#{:02x}{:02x}{:02x}".format(*color))
+
+    def _gray_mask(self, image: Image.Image, of: str) -> Mask | None:
+        """Mask of a gray image as stored, or None if nothing is inside."""
+        pixels = levels_of(image)
+        stored = np.unique(pixels)
+        levels: NDArray[Any] = pixels
+        values, largest, middle = stored, 255.0, 128.0
+        if _is_deep(image):  # read as maps are
+            levels = decode_map(self.root / of)
+            # Divided by the largest: as levels of 255, 0 and 1 or numbers of classes would be 0.
+            values, largest, middle = np.unique(levels), float(levels.max()), 0.5
+        if len(stored) > _MOST_LEVELS:
+            self._has_map = True
+            if are_region_numbers(pixels, stored):
+                self._regions.append(of)
+        for level in stored.tolist() if not self._has_map else ():
+            self._levels.setdefault(level, of)
+        if len(values) > 2:
+            return Mask(np.rint(levels * (255 / largest)).astype(np.uint8)).cropped()
+        if values[-1] == 0:
+            return None
+        if len(values) == 1 and values[0] < middle:
+            raise ValueError(
+                f"all of its pixels are {float(stored[0]):g}, which may be outside or inside; save "
+                "what is outside as 0 and what is inside as 255"
+            )
+        return Mask(np.where(levels == values[-1], 255, 0).astype(np.uint8)).cropped()
+
+
+def are_region_numbers(pixels: NDArray[Any], levels: NDArray[Any]) -> bool:
+    """Whether the levels of a mask are numbers of regions, such as cells.
+
+    They are if nearly all numbers up to the largest occur, most pixels continue their region, and
+    many borders lie between far numbers: they differ by more than half the square root of the
+    largest, the number of regions in half a row. In a smooth map, neighboring levels are close.
+
+    Args:
+        pixels: (H, W) mask.
+        levels: (n,) its different levels, in increasing order.
+    """
+    largest = float(levels[-1])
+    if levels[0] < 0 or (levels != np.floor(levels)).any() or (levels > 0).sum() < 0.9 * largest:
+        return False
+    values = pixels.astype(np.int64)
+    steps = np.concatenate(
+        [np.abs(np.diff(one, axis=1))[one[:, :-1] > 0] for one in (values, values.T)]
+    )
+    borders = steps[steps > 0]
+    return len(borders) < 0.5 * len(steps) and bool(
+        (borders > math.sqrt(largest) / 2).mean() >= 0.2
+    )

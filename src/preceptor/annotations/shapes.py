@@ -1,0 +1,494 @@
+"""Annotations of one source: shapes in pixels of the image, who drew them, and how they are drawn.
+
+All coordinates are in pixels with the origin at the upper left corner of the image, x to the right
+and y downward: the first pixel covers 0 ≤ x < 1, 0 ≤ y < 1, and its center is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import contourpy
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from preceptor.errors import InputError, Problem, ProblemsError
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+MAX_PIXELS = 178_956_970
+"""Largest number of pixels of a mask, the limit of Pillow's check for decompression bombs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Rectangle by its upper left corner, turned clockwise by degrees about its center."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    rotation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Polygon:
+    """Union of closed rings, arrays of shape (n, 2).
+
+    The last point is joined to the first. A ring that crosses itself is filled by the even-odd
+    rule.
+    """
+
+    rings: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipse:
+    """Ellipse about a center, turned clockwise by degrees."""
+
+    x: float
+    y: float
+    radius_x: float
+    radius_y: float
+    rotation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Polyline:
+    """Open line through points, an array of shape (n, 2), of a width that the user states."""
+
+    points: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """Single points, an array of shape (n, 2), of a radius in pixels; None = the user states it."""
+
+    points: Floats
+    radius: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """Part of a grayscale map: uint8 of shape (height, width), 255 inside, at a column and row."""
+
+    pixels: Pixels
+    x: int = 0
+    y: int = 0
+
+    def cropped(self) -> Mask:
+        """Mask without the empty rows and columns around it."""
+        rows = np.flatnonzero(self.pixels.any(axis=1))
+        columns = np.flatnonzero(self.pixels.any(axis=0))
+        if not len(rows):
+            return self
+        top, left = int(rows[0]), int(columns[0])
+        part = self.pixels[top : rows[-1] + 1, left : columns[-1] + 1].copy()
+        return Mask(part, self.x + left, self.y + top)
+
+
+Shape = Box | Polygon | Ellipse | Polyline | Points | Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One shape.
+
+    Args:
+        shape: Geometry.
+        label: Class, or "".
+        annotator: Person, or "" if the file names nobody.
+        prediction: Whether a model made it; it is then no annotation of a person.
+        where: Place in the file, for messages ("annotations[3]").
+    """
+
+    shape: Shape
+    label: str
+    annotator: str = ""
+    prediction: bool = False
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """One image with its shapes.
+
+    Args:
+        name: Name as the file states it; `a.*` if it does not state the suffix.
+        size: (width, height) as the file states it, or None.
+        annotations: Shapes of all annotators.
+        labels: Classes of the whole image as the file states them; more than one are a problem
+            unless a table of labels decides.
+        split: Split as the file states it, or "".
+        examined: Whether a person looked at the image; None = the file does not say. It matters
+            where there is no shape.
+        annotators: Persons who looked at the image; persons of the shapes need not be repeated.
+        seconds: Time that was spent on the image, or None.
+        where: Place in the file, for messages ("images[3]").
+        of: File, if there are several.
+        other_name: Name that is looked for if there is no image of this name, or "".
+        upright: Whether the shapes are upright, whatever the rule for coordinates is.
+    """
+
+    name: str
+    size: tuple[int, int] | None
+    annotations: tuple[Annotation, ...]
+    labels: tuple[str, ...] = ()
+    split: str = ""
+    examined: bool | None = None
+    annotators: tuple[str, ...] = ()
+    seconds: float | None = None
+    where: str = ""
+    of: str = ""
+    other_name: str = ""
+    upright: bool = False
+
+
+class Log:
+    """Problems and notes of one pass over a file."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.notes: dict[str, int] = {}
+
+    def problem(self, where: str, what: str, fix: str) -> None:
+        """Note a problem; the import fails at the end of the pass."""
+        self.problems.append(Problem(where, what, fix))
+
+    def error(self, where: str, error: Exception, fix: str, path: Path | None = None) -> None:
+        """Note an error of the form "what; fix" as a problem."""
+        what, mark, stated = str(error).removeprefix(f"{path}: ").rpartition("; ")
+        self.problem(where, what if mark else stated, stated if mark else fix)
+
+    def note(self, text: str, count: int = 1) -> None:
+        """Count something that was read in a way that a user has to know."""
+        self.notes[text] = self.notes.get(text, 0) + count
+
+
+@dataclass(frozen=True)
+class ImportedAnnotations:
+    """Annotations of one source; each iteration reads the images from the start.
+
+    Args:
+        format: Name of the format ("coco").
+        source: File or folder.
+        read: Function that yields the images, one record each, and notes problems in a log.
+        classes: Classes that the file declares; empty = it declares none.
+        annotators: Persons of the whole source; None = they are known after a pass.
+        count: Number of images, if it is known without a pass.
+        whole_folder: Whether images that the source does not mention belong to it, without shapes.
+        masks: Folder whose image files are masks and no images, wherever it lies, or None.
+        mask_files: Paths of masks from the folder of images, if they are in it among the images.
+
+    Raises:
+        ProblemsError: At the end of an iteration, if anything in the source is wrong.
+    """
+
+    format: str
+    source: Path
+    read: Callable[[Log], Iterator[AnnotatedImage]] = field(repr=False)
+    classes: Sequence[str] = ()
+    annotators: Sequence[str] | None = None
+    count: int | None = None
+    whole_folder: bool = False
+    masks: Path | None = None
+    mask_files: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        log = Log()
+        yield from self.read(log)
+        if log.problems:
+            raise ProblemsError(str(self.source), log.problems)
+
+
+@dataclass(frozen=True)
+class RasterOptions:
+    """How shapes become a map.
+
+    Args:
+        soft: Standard deviation in pixels of a blur of the filled shapes, see `soften`; 0 = none.
+        line_width: Width of lines in pixels.
+        point_radius: Radius in pixels of points that have none of their own.
+    """
+
+    soft: float = 0.0
+    line_width: float = 3.0
+    point_radius: float = 5.0
+
+    @classmethod
+    def parse(cls, shape: str, line_width: float, point_radius: float) -> RasterOptions:
+        """Options with the value of `--shape`: filled, or soft:PX."""
+        name, _, spread = shape.partition(":")
+        try:
+            soft = 0.0 if shape == "filled" else float(spread)
+        except ValueError:
+            soft = math.nan
+        if shape != "filled" and not (name == "soft" and 0 < soft <= 1000):
+            raise InputError(f"--shape {shape!r}: write filled, or soft:PX (such as soft:4)")
+        return cls(soft, line_width, point_radius)
+
+
+def rasterize(
+    shapes: Sequence[Shape], width: int, height: int, options: RasterOptions = RasterOptions()
+) -> Pixels:
+    """Map of the union of shapes.
+
+    A pixel is inside a shape if its center is; a center on an edge belongs to the shape on its
+    right or below. Parts outside the image are cut off.
+
+    Args:
+        shapes: Shapes with finite coordinates.
+        width, height: Size of the map in pixels.
+        options: How shapes become a map.
+
+    Returns:
+        uint8 of shape (height, width); where shapes overlap, the largest value.
+
+    Example:
+        >>> rasterize([Box(1, 0, 2, 1)], 4, 2).tolist()
+        [[0, 255, 255, 0], [0, 0, 0, 0]]
+    """
+    canvas = np.zeros((height, width), np.uint8)
+    for shape in shapes:
+        if isinstance(shape, Mask):
+            _paste(canvas, shape)
+        else:
+            for ring in _rings(shape, options):
+                fill(canvas, ring)
+    return soften(canvas, options.soft) if options.soft else canvas
+
+
+def soften(pixels: Pixels, spread: float) -> Pixels:
+    """Map blurred by a Gaussian and scaled so that its largest value stays the same.
+
+    Without the scale, shapes that are smaller than the blur would have few gray levels or none.
+
+    Args:
+        pixels: uint8 of shape (height, width).
+        spread: Standard deviation in pixels.
+
+    Example:
+        >>> soften(np.array([[0, 0, 255, 0, 0]], np.uint8), 1.0).tolist()
+        [[35, 155, 255, 155, 35]]
+    """
+    if not pixels.any():
+        return pixels
+    blurred = ndimage.gaussian_filter(pixels.astype(np.float32), spread, mode="constant")
+    return np.asarray(np.rint(blurred * (int(pixels.max()) / blurred.max())), np.uint8)
+
+
+def fill(canvas: Pixels, ring: Floats) -> None:
+    """Set the pixels to 255 whose centers are inside a ring by the even-odd rule, in place.
+
+    Each edge crosses the rows whose centers lie in [top, bottom). A row is inside from an odd
+    crossing to the next.
+    """
+    height, width = canvas.shape
+    # No image is as large, and differences of the coordinates stay finite.
+    ring = np.clip(ring, -1e9, 1e9)
+    ends = np.stack([ring, np.roll(ring, -1, axis=0)], axis=1)
+    down = ends[:, 0, 1] <= ends[:, 1, 1]
+    (left, right), (top, bottom) = np.where(down[:, None, None], ends, ends[:, ::-1]).T
+    first, last = _first_pixel(top, height), _first_pixel(bottom, height)
+    count = last - first
+    if not count.any():
+        return
+    edge = np.repeat(np.arange(len(count)), count)
+    row = np.arange(len(edge)) + np.repeat(first - (np.cumsum(count) - count), count)
+    at = left[edge] + (row + 0.5 - top[edge]) * (right - left)[edge] / (bottom - top)[edge]
+    column = _first_pixel(at, width)
+    y, x = int(row.min()), int(column.min())
+    high, wide = int(row.max()) - y + 1, int(column.max()) - x + 1
+    crossings = np.bincount((row - y) * wide + column - x, minlength=high * wide)
+    inside = np.cumsum(crossings.reshape(high, wide), axis=1)[:, :-1] % 2 == 1
+    canvas[y : y + high, x : x + wide - 1][inside] = 255
+
+
+def _first_pixel(at: Floats, count: int) -> NDArray[np.int64]:
+    """Index of the first pixel whose center is not before a coordinate, from 0 to count."""
+    return np.clip(np.ceil(at - 0.5), 0, count).astype(np.int64)
+
+
+def _paste(canvas: Pixels, mask: Mask) -> None:
+    """Larger value of a map and a mask, in place; parts outside the map are cut off."""
+    (height, width), (high, wide) = canvas.shape, mask.pixels.shape
+    top, left = max(mask.y, 0), max(mask.x, 0)
+    bottom, right = min(mask.y + high, height), min(mask.x + wide, width)
+    if top < bottom and left < right:
+        part = mask.pixels[top - mask.y : bottom - mask.y, left - mask.x : right - mask.x]
+        place = canvas[top:bottom, left:right]
+        np.maximum(place, part, out=place)
+
+
+def bounds(shape: Shape, options: RasterOptions) -> tuple[float, ...]:
+    """Left, top, right and bottom of a shape."""
+    if isinstance(shape, Mask):
+        mask = shape.cropped()
+        height, width = mask.pixels.shape
+        return mask.x, mask.y, mask.x + width, mask.y + height
+    every = np.concatenate(_rings(shape, options))
+    return (*every.min(axis=0).tolist(), *every.max(axis=0).tolist())
+
+
+def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
+    """Rings whose union is a shape."""
+    match shape:
+        case Polygon(rings):
+            return list(rings)
+        case Box(x, y, w, h, rotation):
+            corners = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], np.float64)
+            return [rotate(corners, (x + w / 2, y + h / 2), rotation) if rotation else corners]
+        case Ellipse(x, y, radius_x, radius_y, rotation):
+            return [_ellipse(x, y, radius_x, radius_y, rotation)]
+        case Polyline(points):
+            return _line(points, options.line_width / 2)
+        case Points(points, radius):
+            r = options.point_radius if radius is None else radius
+            return [_ellipse(x, y, r, r, 0) for x, y in points.tolist()]
+        case Mask():
+            raise TypeError("a mask has no rings")
+
+
+def rotate(points: Floats, pivot: tuple[float, float], degrees: float) -> Floats:
+    """Points turned clockwise (as y points downward) about a pivot.
+
+    Example:
+        >>> rotate(np.array([[1.0, 0.0]]), (0, 0), 90).round(6).tolist()
+        [[0.0, 1.0]]
+    """
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turned: Floats = (points - pivot) @ np.array([[cos, sin], [-sin, cos]]) + pivot
+    return turned
+
+
+def _ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float) -> Floats:
+    """Ring whose chords are at most 0.01 pixels away from the ellipse."""
+    largest = min(max(radius_x, radius_y, 0.01), 1e6)
+    step = math.acos(1 - min(0.01 / largest, 1.0)) * 2
+    angles = np.linspace(0, 2 * math.pi, max(12, math.ceil(2 * math.pi / step)), endpoint=False)
+    points = np.stack([radius_x * np.cos(angles) + x, radius_y * np.sin(angles) + y], axis=1)
+    return rotate(points, (x, y), rotation) if rotation else points
+
+
+def _line(points: Floats, radius: float) -> list[Floats]:
+    """Rectangle around each segment, and a disk at each point: round joints and ends."""
+    rings = [_ellipse(x, y, radius, radius, 0) for x, y in points.tolist()]
+    for start, end in pairwise(points):
+        if length := float(np.hypot(*(end - start))):
+            along = (end - start) * (radius / length)
+            side = np.array([-along[1], along[0]])
+            rings.append(np.array([start + side, end + side, end - side, start - side]))
+    return rings
+
+
+def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) -> str:
+    """What is wrong with a shape on an image of a size, or "".
+
+    A shape must have finite coordinates, not be empty, and lie in the image at least in part.
+
+    Example:
+        >>> wrong_with(Box(20, 0, 5, 5), 10, 10, RasterOptions())
+        'the box lies outside the image of 10×10 (20, 0 to 25, 5)'
+    """
+    name = type(shape).__name__.lower()
+    match shape:
+        case Box(_, _, w, h) | Ellipse(_, _, w, h):
+            empty = w <= 0 or h <= 0
+        case Polygon(rings):
+            empty = not rings or min(map(len, rings)) < 3
+        case Polyline(points) | Points(points):
+            empty = len(points) < (2 if isinstance(shape, Polyline) else 1)
+        case Mask(pixels):
+            empty = not pixels.any()
+    if empty:
+        return f"the {name} is empty"
+    left, top, right, bottom = bounds(shape, options)
+    if not math.isfinite(left + top + right + bottom):
+        return f"the {name} has a coordinate that is not a finite number"
+    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        place = f"{left:g}, {top:g} to {right:g}, {bottom:g}"
+        return f"the {name} lies outside the image of {width}×{height} ({place})"
+    return ""
+
+
+def outline(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[list[Floats]]:
+    """Rings of the regions of a mask; pixels that share a corner are connected.
+
+    The rings run halfway between the centers of pixels inside and outside, so that filling them by
+    pixel centers gives the mask again, exactly.
+
+    Args:
+        mask: bool of shape (height, width).
+        tolerance: Largest distance in pixels by which points may be left out (Douglas and Peucker).
+
+    Returns:
+        For each region its outer ring and its holes, (n, 2) x and y, in pixels with the origin at
+        the upper left corner of the mask, not closed by a repeated point.
+
+    Example:
+        >>> outline(np.array([[0, 1, 1], [0, 1, 1]], bool))[0][0].shape
+        (8, 2)
+    """
+    padded = np.pad(mask, 1).astype(np.float64)
+    # Below one half, pixels that share a corner are connected.
+    lines = contourpy.contour_generator(z=padded, fill_type="OuterOffset").filled(0.49, 2)
+    regions = []
+    for points, offsets in zip(*lines, strict=True):
+        halves = np.rint(points * 2) / 2 - 0.5
+        rings = [halves[a : b - 1] for a, b in pairwise(offsets)]
+        rings = [_simplified(ring, tolerance) for ring in rings]
+        if len(rings[0]) >= 3:
+            regions.append([ring for ring in rings if len(ring) >= 3])
+    return regions
+
+
+def _simplified(ring: Floats, tolerance: float) -> Floats:
+    """Ring with fewer points (Douglas and Peucker 1973), between its two most distant points."""
+    ring = np.roll(ring, -int(ring.sum(axis=1).argmin()), axis=0)
+    middle = int(np.hypot(*(ring - ring[0]).T).argmax())
+    closed = np.concatenate([ring, ring[:1]])
+    keep = np.zeros(len(closed), bool)
+    keep[[0, middle]] = True
+    todo = [(0, middle), (middle, len(ring))]
+    while todo:
+        low, high = todo.pop()
+        if high - low < 2:
+            continue
+        line, off = closed[high] - closed[low], closed[low + 1 : high] - closed[low]
+        length = float(np.hypot(*line))
+        along = np.clip(off @ line / length**2, 0, 1) if length else np.zeros(len(off))
+        distance = np.hypot(*(off - along[:, None] * line).T)
+        far = int(distance.argmax())
+        if distance[far] > max(tolerance, 1e-9):
+            cut = low + 1 + far
+            keep[cut] = True
+            todo += [(low, cut), (cut, high)]
+    simple = ring[keep[:-1]]
+    return simple if len(simple) >= 3 else ring
+
+
+def joined(rings: list[Floats]) -> Floats:
+    """One ring of a region with holes, for formats without holes.
+
+    Each hole is joined to the ring by a cut without width, there and back between two near points;
+    filled by the even-odd or the nonzero rule, the ring is the region.
+
+    Example:
+        >>> rings = outline(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool))[0]
+        >>> [len(ring) for ring in rings], len(joined(rings))
+        ([8, 4], 14)
+    """
+    ring, *holes = rings
+    # From left to right: a cut to the left then meets the outer ring or a hole joined before.
+    for hole in sorted(holes, key=lambda one: float(one[:, 0].min())):
+        hole = np.roll(hole, -int(hole[:, 0].argmin()), axis=0)
+        distance = np.hypot(*(ring - hole[0]).T)
+        distance[ring[:, 0] > hole[0, 0]] += 1e9
+        place = int(distance.argmin())
+        ring = np.concatenate([ring[: place + 1], hole, hole[:1], ring[place:]])
+    return ring

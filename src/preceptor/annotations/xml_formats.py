@@ -1,0 +1,283 @@
+"""Pascal VOC (XML boxes and segmentation PNGs), and CVAT's XML 1.1 for images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element
+
+from preceptor.annotations.coco import decode_rle
+from preceptor.annotations.files import (
+    existing,
+    files_below,
+    number,
+    points_of,
+    read_xml,
+    shown,
+    size_of,
+    split_of,
+    split_of_folders,
+    whole,
+)
+from preceptor.annotations.masks import masks_by_color, open_mask, read_labelmap, voc_color
+from preceptor.annotations.shapes import (
+    AnnotatedImage,
+    Annotation,
+    Box,
+    Ellipse,
+    ImportedAnnotations,
+    Log,
+    Mask,
+    Points,
+    Polygon,
+    Polyline,
+    Shape,
+)
+from preceptor.errors import InputError
+
+VOC_CLASSES = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
+"""Classes of Pascal VOC in the order of their values in segmentations, from 1."""
+_VOID = voc_color(255)
+
+
+def read_voc(source: Path | str) -> ImportedAnnotations:
+    """Pascal VOC: `Annotations/*.xml`, `SegmentationClass/*.png`, `ImageSets/*/*.txt`.
+
+    Where an image has a segmentation, its boxes are not read. Boxes of the VOC development kit and
+    of Roboflow count pixels from 1 and contain the last one; boxes of other tools, which write
+    another `database`, are corners from 0. Segments of the value 255 (void) belong to no class.
+    Splits are those of `ImageSets`, else of the folders.
+
+    Args:
+        source: Folder of the data set, folder of the XML files, or one XML file.
+
+    Raises:
+        InputError: There is no such file, or the class names cannot be read.
+    """
+    path = existing(source)
+    root = path if path.is_dir() else path.parent
+    xmls = files_below(root, ".xml") if path.is_dir() else [path]
+    masks = {
+        one.relative_to(root).with_suffix("").as_posix().split("SegmentationClass/")[-1]: one
+        for one in files_below(root, ".png")
+        if "SegmentationClass" in one.relative_to(root).parts
+    }
+    if not xmls and not masks:
+        raise InputError(
+            f"{path}: there is neither an XML file nor a folder SegmentationClass in it; correct "
+            "the path"
+        )
+    colors = read_labelmap(root)
+    splits = _splits(root)
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        left = dict(masks)
+        for xml in xmls:
+            of = xml.relative_to(root).as_posix()
+            stem = of.removesuffix(".xml").split("Annotations/")[-1]
+            mask = left.pop(stem, None)
+            try:
+                element = read_xml(xml, "annotation")
+                name, size = _voc_image(element, PurePosixPath(stem).parent)
+            except (InputError, ValueError) as error:
+                log.error(of, error, "export it again", xml)
+                continue
+            split = splits.get(stem) or splits.get(PurePosixPath(stem).name)
+            split = split or split_of_folders(PurePosixPath(of)) or split_of(xml.parent.name)
+            shapes = _objects(element, of, log) if mask is None else segments(mask, log)
+            yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
+        for stem, mask in left.items():
+            of = mask.relative_to(root).as_posix()
+            split = splits.get(stem) or splits.get(PurePosixPath(stem).name) or ""
+            shapes = tuple(segments(mask, log))
+            yield AnnotatedImage(f"{stem}.*", None, shapes, split=split, examined=True, of=of)
+
+    def segments(mask: Path, log: Log) -> Iterator[Annotation]:
+        of = mask.relative_to(root).as_posix()
+        known = colors or {voc_color(n): c for n, c in enumerate(("background", *VOC_CLASSES))}
+        try:
+            for color, shape in masks_by_color(open_mask(mask)):
+                if known.get(color) != "background" and color not in ((0, 0, 0), _VOID):
+                    if color not in known:
+                        raise ValueError(
+                            f"the color {color} is of no class; add it to labelmap.txt"
+                        )
+                    yield Annotation(shape, known[color], where=f"color {color}")
+        except ValueError as error:
+            log.error(of, error, "save it as PNG")
+
+    classes = [name for name in colors.values() if name != "background"]
+    count = len({*masks, *(xml.stem for xml in xmls)})
+    return ImportedAnnotations("voc", path, read, classes, (), count)
+
+
+def _splits(root: Path) -> dict[str, str]:
+    """Split of each image in `ImageSets`; of several sets, the first in the order of names."""
+    splits: dict[str, str] = {}
+    for file in files_below(root, ".txt"):
+        split = split_of(file.stem)
+        if "ImageSets" in file.relative_to(root).parts and split:
+            for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+                if words := line.split():
+                    splits.setdefault(words[0], split)
+    return splits
+
+
+def _voc_image(element: Element, folder: PurePosixPath) -> tuple[str, tuple[int, int] | None]:
+    """Name and size of the image of a file."""
+    name = (element.findtext("filename") or "").strip()
+    if not name:
+        raise ValueError("it has no filename; write the name of the image file")
+    name = name if PurePosixPath(name).suffix else f"{name}.*"
+    if str(folder) != "." and "/" not in name:
+        name = f"{folder}/{name}"
+    stated = [element.findtext(f"size/{one}") for one in ("width", "height")]
+    # labelImg writes 0 where it could not read the image.
+    return name, None if stated == ["0", "0"] else size_of(*stated)
+
+
+def _objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
+    database = (element.findtext("source/database") or "").strip()
+    first = 1.0 if database.startswith("The VOC") or "roboflow" in database else 0.0
+    for row, one in enumerate(element.findall("object"), 1):
+        where = f"object {row}"
+        try:
+            label = (one.findtext("name") or "").strip()
+            if not label:
+                raise ValueError("it has no name")
+            polygon = one.find("polygon")
+            if polygon is not None:  # elements x1, y1, x2, y2, …
+                texts = {child.tag: child.text for child in polygon}
+                names = [f"{axis}{n}" for n in range(1, len(texts) // 2 + 1) for axis in "xy"]
+                points = points_of([number(texts.get(name), name) for name in names], 3)
+                shape: Shape = Polygon((points - first,))
+            else:
+                left, top, right, bottom = (
+                    number(one.findtext(f"bndbox/{name}"), name)
+                    for name in ("xmin", "ymin", "xmax", "ymax")
+                )
+                left, top = left - first, top - first
+                shape = Box(left, top, right - left, bottom - top)
+            yield Annotation(shape, label, where=where)
+        except ValueError as error:
+            log.problem(f"{of}, {where}", str(error), "correct or remove the object")
+
+
+def read_cvat(source: Path | str) -> ImportedAnnotations:
+    """CVAT's XML 1.1 for images: boxes with rotation, polygons, polylines, ellipses, points, masks.
+
+    Shapes with `source="auto"` are predictions. Annotators are not part of the file. The subset of
+    an image gives its split if it has such a name. A tag without shapes gives an image its class.
+
+    Args:
+        source: XML file (`annotations.xml` of the exported archive), or a folder with it.
+
+    Raises:
+        InputError: The file cannot be read, is not of this format, or has XML entities.
+    """
+    path = existing(source)
+    if path.is_dir():
+        files = [path / "annotations.xml"] if (path / "annotations.xml").is_file() else []
+        files = files or sorted(path.glob("*.xml"))
+        if len(files) != 1:
+            raise InputError(f"{path}: there are {len(files)} XML files in it; name one")
+        path = files[0]
+    root = read_xml(path, "annotations")
+    if root.find("track") is not None:
+        raise InputError(
+            f"{path}: it is of a video (CVAT for video); export as CVAT for images 1.1"
+        )
+    classes = [(one.findtext("name") or "").strip() for one in root.findall("meta//label")]
+    images = root.findall("image")
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        for row, element in enumerate(images):
+            name, where = element.get("name") or "", f"image {element.get('id', row)}"
+            try:
+                if not name:
+                    raise ValueError("it has no name")
+                size = size_of(element.get("width"), element.get("height"))
+                if size is None:
+                    raise ValueError("it has no width and height")
+            except ValueError as error:
+                log.problem(f"{where} {name}".strip(), str(error), "export the file again")
+                continue
+            shapes: list[Annotation] = []
+            tags: set[str] = set()
+            for place, child in enumerate(element, 1):
+                spot, label = f"{child.tag} {place}", child.get("label") or ""
+                try:
+                    if child.tag == "tag":
+                        tags.add(label)
+                    elif (shape := _cvat_shape(child, size)) is None:
+                        log.note(f"elements <{child.tag}> are not read")
+                    else:
+                        made = child.get("source") == "auto"
+                        shapes.append(Annotation(shape, label, prediction=made, where=spot))
+                except ValueError as error:
+                    fix = "correct or remove the shape"
+                    log.problem(f"{where} {name}, {spot}", str(error), fix)
+            labels = tuple(sorted(tags - {""}))
+            split, examined = split_of(element.get("subset") or ""), True if labels else None
+            yield AnnotatedImage(name, size, tuple(shapes), labels, split, examined, where=where)
+
+    found = [*dict.fromkeys(filter(None, classes))]
+    return ImportedAnnotations("cvat", path, read, found, (), len(images))
+
+
+def _cvat_shape(element: Element, size: tuple[int, int]) -> Shape | None:
+    """Shape of an element; None for an element that is no shape."""
+
+    def values(*names: str) -> list[float]:
+        return [number(element.get(name), name) for name in names]
+
+    rotation = number(element.get("rotation", 0), "rotation")
+    match element.tag:
+        case "box":
+            left, top, right, bottom = values("xtl", "ytl", "xbr", "ybr")
+            return Box(left, top, right - left, bottom - top, rotation)
+        case "ellipse":
+            return Ellipse(*values("cx", "cy", "rx", "ry"), rotation)
+        case "mask":
+            left, top, wide, high = (
+                whole(element.get(name), name) for name in ("left", "top", "width", "height")
+            )
+            if min(left, top) < 0 or min(wide, high) < 1:
+                raise ValueError("left, top, width and height are no part of the image")
+            if left + wide > size[0] or top + high > size[1]:
+                raise ValueError(f"the mask of {wide}×{high} at {left}, {top} leaves the image")
+            counts: list[object] = [*(element.get("rle") or "").split(",")]
+            # The encoding of COCO, but row by row: of the transposed mask.
+            return Mask(decode_rle(counts, high, wide).T.copy(), left, top)
+        case "polygon" | "polyline" | "points":
+            text = element.get("points") or ""
+            pairs = [pair.split(",") for pair in text.split(";")]
+            least = {"polygon": 3, "polyline": 2, "points": 1}[element.tag]
+            if any(len(pair) != 2 for pair in pairs) or "_" in text:
+                raise ValueError(f"points are {shown(text)}, not {least} or more x,y;x,y")
+            points = points_of(pairs, least)
+            if element.tag == "polygon":
+                return Polygon((points,))
+            return Polyline(points) if element.tag == "polyline" else Points(points)
+    return None

@@ -1,0 +1,168 @@
+"""YOLO's text files, one per image: boxes, segments and oriented boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from preceptor.annotations.files import (
+    ImageFiles,
+    existing,
+    files_below,
+    number,
+    points_of,
+    read_text,
+    shown,
+    split_of_folders,
+)
+from preceptor.annotations.shapes import (
+    AnnotatedImage,
+    Annotation,
+    Box,
+    ImportedAnnotations,
+    Log,
+    Polygon,
+    Shape,
+)
+from preceptor.data.images import ImageError, image_size
+from preceptor.errors import InputError
+
+_NAMES = ("classes.txt", "obj.names")
+_NOT_LABELS = {*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
+_NO_NAMES = (
+    "shapes have the numbers of their classes as names, as neither data.yaml nor "
+    f"{' nor '.join(_NAMES)} has them"
+)
+# Shares beyond 0 to 1 by rounding.
+_SLACK = 0.01
+
+
+def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedAnnotations:
+    """YOLO: a text file per image with `class x y width height` or `class x y x y x y …`.
+
+    Numbers are shares of the upright image. Four corners (oriented boxes) are polygons. An empty
+    file says that the image was examined; an image without a file says nothing. Class names are
+    read from `data.yaml`, `classes.txt` or `obj.names`, in the folder of the source or beside the
+    text files; without names, the number of a class is its name. The split is that of the folder.
+
+    Args:
+        source: `data.yaml`, or the folder of the data set or of the text files.
+        images: Folder of the images; None = the folder of the source.
+
+    Raises:
+        InputError: There is no such file, or the class names cannot be read.
+    """
+    path = existing(source)
+    root = path if path.is_dir() else path.parent
+    settings = _settings(path)
+    keypoints = isinstance(settings.get("kpt_shape"), list)
+    files = ImageFiles(Path(images) if images is not None else root)
+    texts = [one for one in files_below(root, ".txt") if one.name.lower() not in _NOT_LABELS]
+    texts = [one for one in texts if "labels" in one.relative_to(root).parts[:-1]] or texts
+    names = _names(settings, root, texts)
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        if not texts:
+            log.problem(str(root), "there is no text file of labels in it", "correct the path")
+        for text in texts:
+            of = text.relative_to(root).as_posix()
+            stem = PurePosixPath(of).with_suffix("")
+            parts = ["images" if part == "labels" else part for part in stem.parts]
+            try:
+                name = files.find(f"{'/'.join(parts)}.*")
+                size = image_size(files.folder / name)
+                lines = read_text(text).splitlines()
+            except (LookupError, ImageError) as error:
+                log.error(of, error, "replace the image")
+                continue
+            except InputError as error:
+                log.error(of, error, "export it again", text)
+                continue
+            shapes: list[Annotation] = []
+            for row, line in enumerate(lines, 1):
+                try:
+                    if line.strip():
+                        shapes.append(_annotation(line, size, names, keypoints, f"line {row}"))
+                except ValueError as error:
+                    log.problem(f"{of}, line {row}", str(error), "correct or remove the line")
+            if shapes and not names:
+                log.note(_NO_NAMES, len(shapes))
+            split = split_of_folders(stem)
+            yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
+
+    classes = list(names.values())
+    return ImportedAnnotations("yolo", path, read, classes, (), len(texts), whole_folder=True)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Content of `data.yaml`, or nothing."""
+    if path.is_dir():
+        candidates = [path / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
+        path = next((one for one in candidates if one.is_file()), path)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return {}
+    try:
+        # All values are text as written: classes may be named no, 010 or null.
+        value = yaml.load(read_text(path), yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not sound YAML ({reason}); correct it") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: it is not a data.yaml of `key: value` lines; correct it")
+    return value
+
+
+def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int, str]:
+    """Names of the classes by number; empty = they are not known."""
+    names = settings.get("names")
+    if isinstance(names, list):
+        names = {str(place): name for place, name in enumerate(names)}
+    if isinstance(names, dict):
+        if not all(str(key).isdecimal() and isinstance(name, str) for key, name in names.items()):
+            raise InputError(f"data.yaml: names are {shown(names)}; write a name for each number")
+        return {int(key): name for key, name in names.items()}
+    # labelImg writes them beside the text files; a folder above them holds for all of its folders.
+    folders = {Path(): None} | {
+        folder: None for text in texts for folder in text.relative_to(root).parents
+    }
+    files = [root / folder / name for folder in sorted(folders) for name in _NAMES]
+    listed = [
+        {place: line.strip() for place, line in enumerate(lines) if line.strip()}
+        for lines in (read_text(file).splitlines() for file in files if file.is_file())
+    ]
+    if any(one != listed[0] for one in listed if not (root / _NAMES[0]).is_file()):
+        raise InputError(
+            f"{root}: its folders have different {' or '.join(_NAMES)}; import one at a time"
+        )
+    return listed[0] if listed else {}
+
+
+def _annotation(
+    line: str, size: tuple[int, int], names: dict[int, str], keypoints: bool, where: str
+) -> Annotation:
+    """Shape of a line."""
+    kind, *words = line.split()
+    if not (kind.isascii() and kind.isdecimal() and len(kind) < 10):
+        raise ValueError(f"the class is {shown(kind)}, not a whole number")
+    values = [number(word, "a number") for word in words[: 4 if keypoints else None]]
+    if len(values) == 5 or len(values) < 4 or len(values) % 2:
+        raise ValueError(
+            f"it has {len(values)} numbers after the class, not 4 (a box) or 6, 8, … (a polygon)"
+        )
+    if min(values) < -_SLACK or max(values) > 1 + _SLACK:
+        raise ValueError(
+            f"{min(values):g} to {max(values):g} are not shares of the image, from 0 to 1"
+        )
+    if names and int(kind) not in names:
+        raise ValueError(f"there is no class {kind}; data.yaml or classes.txt does not name it")
+    width, height = size
+    shape: Shape = Polygon((points_of(values, 2) * (width, height),))
+    if len(values) == 4:
+        x, y, across, down = values
+        shape = Box(
+            (x - across / 2) * width, (y - down / 2) * height, across * width, down * height
+        )
+    return Annotation(shape, names.get(int(kind)) or str(int(kind)), where=where)

@@ -1,1 +1,0 @@
-"""Writers of annotations in the formats of other tools."""

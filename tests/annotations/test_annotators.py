@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from preceptor.annotations.agreement import (
+    Agreement,
+    agreement_of,
+    compare,
+    people_of,
+    read_annotators,
+)
+from preceptor.annotations.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
+from preceptor.annotations.write import ImportOptions, write_import
+from preceptor.errors import InputError, ProblemsError
+from preceptor.report.agreement_page import write_agreement
+from tests.annotations.annotator_folders import annotated_folder
+
+
+def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
+    maps = read_annotators(annotated_folder(tmp_path / "a"))
+    assert list(maps.people) == ["ann", "bo", "cy"]
+    assert maps.files["3.png"] == ("ann", "bo", "cy")
+    assert maps.files["4.png"] == ("ann", "bo")
+    assert maps.table.loc["4.png", "name"] == "images/4.png"
+    stored = np.asarray(Image.open(tmp_path / "a" / "annotators" / "bo" / "3.png"))
+    assert (maps.maps("3.png")["bo"] == stored).all()
+
+
+def test_names_that_are_no_file_names_come_from_the_record(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a")
+    (folder / "import.json").write_text(json.dumps({"annotators": {"Bo/B.": "bo"}}))
+    assert list(people_of(folder)) == ["Bo/B.", "ann", "cy"]
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a")
+    (folder / "annotators" / "bo").rename(folder / "annotators" / os.fsdecode(b"b\xf6"))
+    (folder / "import.json").unlink()
+    maps = read_annotators(folder)
+    assert list(maps.people) == ["ann", "b\\udcf6", "cy"]
+    found = agreement_of(maps)
+    assert write_agreement(maps, found, tmp_path / "out", shown=1)
+    assert "b\\udcf6" in (tmp_path / "out" / "people.csv").read_text(encoding="utf-8")
+
+
+def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a")
+    table = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+    table["name"] = [f"{number}.jpg" for number in range(len(table))]
+    table.loc[2, "saliency"] = ""
+    table.to_csv(folder / "manifest.csv", index=False)
+    assert read_annotators(folder).table.loc["2.png", "name"] == "2.jpg"
+
+
+def test_a_folder_with_one_annotator_is_refused(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a", {"ann": (0, 0)})
+    with pytest.raises(InputError, match="agreement needs two"):
+        read_annotators(folder)
+    with pytest.raises(InputError, match=r"there is no manifest\.csv"):
+        read_annotators(tmp_path)
+
+
+def test_all_unreadable_maps_are_listed(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a")
+    (folder / "annotators" / "bo" / "1.png").write_bytes(b"no image")
+    Image.new("L", (50, 40)).save(folder / "annotators" / "cy" / "2.png")
+    with pytest.raises(ProblemsError) as caught:
+        agreement_of(read_annotators(folder))
+    first, second = map(str, caught.value.problems)
+    assert "not an image" in first
+    assert "2.png: the map is 50×40, that of ann 100×80" in second
+
+
+def test_an_image_where_both_found_nothing_is_imported_with_empty_maps(tmp_path: Path) -> None:
+    box = Annotation(Box(2, 3, 8, 9), "crack", "ann")
+    records = [
+        AnnotatedImage("0.png", None, (box,), annotators=("ann", "bo")),
+        AnnotatedImage("1.png", None, (), annotators=("ann", "bo")),
+    ]
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (20, 16)).save(tmp_path / name)
+    source = ImportedAnnotations("test", tmp_path, lambda log: iter(records))
+    write_import(source, tmp_path, tmp_path / "out", ImportOptions(merge="majority"))
+    found = agreement_of(read_annotators(tmp_path / "out"))
+    assert found.pairs[["images", "both_empty", "dice"]].to_numpy().tolist() == [[2, 1, 0]]
+    table = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    assert table["saliency"].tolist()[1] == ""
+    assert table["annotated"].tolist() == [1, 1]
+
+
+def test_the_manifest_of_a_person_has_the_images_and_maps_of_this_person(tmp_path: Path) -> None:
+    maps = read_annotators(annotated_folder(tmp_path / "a"))
+    own = maps.manifest_of("cy").table
+    assert own["name"].tolist() == [f"images/{n}.png" for n in (0, 1, 2, 3, 5, 6, 7, 8)]
+    assert own.loc[3, "saliency"] == str(tmp_path / "a" / "annotators" / "cy" / "3.png")
+    with pytest.raises(InputError, match="annotator 'di'; known: ann, bo, cy"):
+        maps.manifest_of("di")
+
+
+def counted(images: int = 12, **hands: tuple[int, int]) -> Agreement:
+    """Agreement of annotators with a displacement (dx, dy) of each."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:80, :80]
+    rows = []
+    for number in range(images):
+        at = rng.integers(25, 55, 2)
+        truth = ((x - at[0]) / 9) ** 2 + ((y - at[1]) / 7) ** 2 < 1
+        depth = ndimage.distance_transform_edt(truth) - ndimage.distance_transform_edt(~truth)
+        maps = {}
+        for name, (dx, dy) in hands.items():
+            noise = ndimage.gaussian_filter(rng.standard_normal(truth.shape), 3)
+            moved = np.roll(depth + noise / noise.std() > 0, (dy, dx), axis=(0, 1))
+            maps[name] = moved.astype(np.uint8) * 255
+        rows.append((str(number), maps))
+    return compare(rows)
+
+
+def test_dice_iou_and_correlation_are_those_of_loops_over_pixels() -> None:
+    a, b = np.random.default_rng(3).integers(0, 256, (2, 6, 7)).astype(np.uint8)
+    pair = compare([("one", {"a": a, "b": b})]).pairs.iloc[0]
+    inside = [(int(x >= 128), int(y >= 128)) for x, y in zip(a.ravel(), b.ravel(), strict=True)]
+    both, either = sum(x * y for x, y in inside), sum(max(x, y) for x, y in inside)
+    assert pair["dice"] == pytest.approx(2 * both / sum(x + y for x, y in inside))
+    assert pair["iou"] == pytest.approx(both / either)
+    assert pair["correlation"] == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def test_images_without_marks_are_counted_apart() -> None:
+    mark, empty = np.zeros((2, 5, 5), np.uint8)
+    mark[1:3] = 255
+    found = compare(
+        [
+            ("marked", {"a": mark, "b": mark}),
+            ("empty", {"a": empty, "b": empty}),
+            ("half", {"a": mark, "b": empty}),
+            ("alone", {"a": mark}),
+        ]
+    )
+    assert found.pairs[["images", "both_empty", "dice"]].to_numpy().tolist() == [[3, 1, 0.5]]
+    assert found.single == 1
+    assert found.images["file"].tolist() == ["half", "marked", "empty"]
+    assert found.images["all_empty"].tolist() == [0, 0, 1]
+    assert np.isnan(found.images["dice"].iloc[-1])
+
+
+@pytest.mark.parametrize(
+    ("images", "hand", "disagrees"), [(12, (9, -6), 1), (12, (0, 0), 0), (4, (9, 0), 0)]
+)
+def test_one_of_three_disagrees(images: int, hand: tuple[int, int], disagrees: int) -> None:
+    """Four images decide nothing."""
+    people = counted(images, ann=(0, 0), bo=hand, cy=(0, 0)).people
+    assert people["disagrees_with_all"].tolist() == [0, disagrees, 0]
+    if disagrees:
+        assert people["dice"][1] < people["dice"][0] < people["dice_among_others"][1]
+
+
+def test_two_annotators_are_not_told_apart() -> None:
+    assert not counted(ann=(0, 0), bo=(7, 0)).people["disagrees_with_all"].any()
+
+
+def test_marked_area_is_compared_with_the_others() -> None:
+    small, large = np.zeros((2, 10, 10), np.uint8)
+    small[:2, :5], large[:4, :5] = 255, 255
+    people = compare([("one", {"a": small, "b": small, "c": large})]).people
+    assert people["area_ratio"].tolist() == pytest.approx([2 / 3, 2 / 3, 2])
+
+
+def test_equal_annotators_are_seldom_taken_for_one_who_disagrees() -> None:
+    """Small, rough marks, where the Dice of a pair varies by 0.1 from image to image."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((12, 12), bool)
+    truth[3:9, 4:8] = True
+    alarms = 0
+    for _ in range(60):
+        images = [
+            (
+                str(number),
+                {
+                    name: np.where(rng.random(truth.shape) < 0.15, ~truth, truth) * np.uint8(255)
+                    for name in "abc"
+                },
+            )
+            for number in range(6)
+        ]
+        alarms += compare(images).people["disagrees_with_all"].any()
+    assert alarms <= 6

@@ -1,0 +1,98 @@
+"""Images of names whose folders differ from those of the images."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from preceptor.annotations import ImportOptions, read_coco, read_masks, read_yolo, write_import
+from preceptor.annotations.files import ImageFiles
+from preceptor.errors import InputError, PreceptorError
+from tests.annotations.trees import coco, imported_maps, save_image, save_json
+
+PATIENTS = ["p1/0002.png", "p2/0001.png"]
+# Images, a name, and the image that it means; none if its folder is another one.
+NAMES = [
+    (PATIENTS, "p1/0001.png", ""),
+    (PATIENTS, "set/p1/0001.png", ""),
+    (PATIENTS, "p1/seg/0001.png", ""),
+    (PATIENTS, "/data/p1/0001.png", ""),
+    (PATIENTS, "https://host/p1/0001.png?x=1", ""),
+    (["images/train/2.jpg", "images/val/1.jpg"], "images/train/1.jpg", ""),
+    (["train/images/2.jpg", "val/images/1.jpg"], "train/images/1.jpg", ""),
+    (["train/images/2.jpg", "val/images/1.jpg"], "train/1.jpg", ""),
+    (["a/p1/2.png", "b/p2/1.png"], "p1/1.png", ""),
+    (["p1/2.png", "1.png"], "p1/1.png", ""),
+    # A part of the folders in the name or in the tree is no other folder.
+    (PATIENTS, "0001.png", "p2/0001.png"),
+    (PATIENTS, "p2/0001.png", "p2/0001.png"),
+    (PATIENTS, "masks/0001.png", "p2/0001.png"),
+    (PATIENTS, "/p1/export/0001.png", "p2/0001.png"),
+    (PATIENTS, "C:\\data\\p2\\0001.png", "p2/0001.png"),
+    (["train/crack/1.png", "train/rust/2.png"], "train/1.png", "train/crack/1.png"),
+    (["train/crack/1.png", "train/rust/2.png"], "crack/1.png", "train/crack/1.png"),
+    (["1.jpg", "2.jpg"], "images/train/1.jpg", "1.jpg"),
+    # The folder decides between images of one name.
+    (["p1/ct/1.png", "p2/ct/1.png"], "p1/seg/1.png", "p1/ct/1.png"),
+]
+
+
+@pytest.mark.parametrize("stem", [False, True])
+@pytest.mark.parametrize(("images", "name", "expected"), NAMES)
+def test_a_name_is_not_that_of_an_image_in_another_folder(
+    images: list[str], name: str, expected: str, stem: bool, tmp_path: Path
+) -> None:
+    for image in images:
+        save_image(tmp_path / "images" / image)
+    files = ImageFiles(tmp_path / "images")
+    if stem and ("://" in name or "\\" in name):
+        pytest.skip("stems are those of files")
+    name = name[:-4] + ".*" if stem else name
+    assert files.has(name) == bool(expected)
+    if expected:
+        assert files.find(name) == expected
+    else:
+        with pytest.raises(LookupError, match=r"there is no image .* \(but .*, in another folder"):
+            files.find(name)
+
+
+def test_labels_masks_and_texts_of_a_missing_image_are_refused(tmp_path: Path) -> None:
+    for name in PATIENTS:
+        save_image(tmp_path / "im" / name)
+    for name in ("p1/0001.png", "p1/0002.png"):
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("1", (40, 30), 1).save(tmp_path / "m" / name)
+    with pytest.raises(PreceptorError, match=r"p1/0001.png: there is no image 'p1/0001.*'"):
+        imported_maps(read_masks(tmp_path / "m"), tmp_path / "im", tmp_path / "out")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\np1/0001.png,a\np1/0002.png,b\n")
+    boxes = save_json(
+        tmp_path / "a.json", coco([{"file_name": "p1/0002.png"}], [{"bbox": [1, 1, 9, 9]}])
+    )
+    with pytest.raises(PreceptorError, match=r"row 2: there is no image 'p1/0001.png'"):
+        write_import(
+            read_coco(boxes), tmp_path / "im", tmp_path / "out", ImportOptions(labels=labels)
+        )
+    save_image(tmp_path / "yolo" / "images" / "train" / "2.jpg")
+    save_image(tmp_path / "yolo" / "images" / "val" / "1.jpg")
+    (tmp_path / "yolo" / "labels" / "train").mkdir(parents=True)
+    for name in "12":
+        (tmp_path / "yolo" / "labels" / "train" / f"{name}.txt").write_text("0 .5 .5 .2 .2\n")
+    with pytest.raises(PreceptorError, match=r"train/1.txt: there is no image .*val/1.jpg"):
+        list(read_yolo(tmp_path / "yolo"))
+
+
+@pytest.mark.parametrize("name", ["../x/a.png", "..\\..\\x\\a.png", "..%2Fx/a.png", "./../x/a.png"])
+def test_an_annotation_file_may_lie_beside_the_folder_of_images(name: str, tmp_path: Path) -> None:
+    for image in ("set/x/a.png", "set/y/a.png", "x/a.png"):
+        save_image(tmp_path / image)
+    assert ImageFiles(tmp_path / "set").find(name) == "x/a.png"
+    with pytest.raises(LookupError, match="there is no image"):
+        ImageFiles(tmp_path / "set" / "y").find(name.replace("a.png", "b.png"))
+
+
+def test_images_in_the_folder_of_the_masks_are_refused(tmp_path: Path) -> None:
+    save_image(tmp_path / "all" / "images" / "a.png")
+    for folder in ("all", "all/images"):
+        with pytest.raises(InputError, match="every image would be its own mask"):
+            ImageFiles(tmp_path / folder, tmp_path / "all")

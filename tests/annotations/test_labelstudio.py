@@ -1,0 +1,332 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preceptor.annotations import read_labelstudio
+from preceptor.annotations.labelstudio import encode_brush
+from preceptor.annotations.shapes import Box, Ellipse, Points, Polygon, RasterOptions, rasterize
+from preceptor.errors import PreceptorError, ProblemsError
+from tests.annotations.trees import (
+    images_of,
+    imported_maps,
+    iou,
+    notes_of,
+    save_image,
+    save_json,
+)
+
+
+def result(kind: str, label: str = "crack", **value: Any) -> dict[str, Any]:
+    return {
+        "type": f"{kind}labels",
+        "to_name": "image",
+        "from_name": "label",
+        "image_rotation": 0,
+        "original_width": 40,
+        "original_height": 30,
+        "value": value | {f"{kind}labels": [label]},
+    }
+
+
+def choice(*chosen: object) -> dict[str, Any]:
+    return {"type": "choices", "to_name": "image", "value": {"choices": list(chosen)}}
+
+
+def by(person: object, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"completed_by": person, "result": list(results)} | more
+
+
+def task(*annotations: dict[str, Any], image: str = "a.png", **more: Any) -> dict[str, Any]:
+    return {"data": {"image": image}, "annotations": list(annotations)} | more
+
+
+BOX = result("rectangle", x=10, y=20, width=50, height=40, rotation=0)
+
+
+def test_percent_become_pixels(tmp_path: Path) -> None:
+    path = save_json(
+        tmp_path / "a.json",
+        [
+            task(
+                by(
+                    1,
+                    BOX,
+                    result("polygon", points=[[0, 0], [50, 0], [50, 100]]),
+                    result("ellipse", x=50, y=50, radiusX=25, radiusY=20, rotation=10),
+                    result("keypoint", x=25, y=50, width=5),
+                )
+            )
+        ],
+    )
+    box, polygon, ellipse, point = (
+        one.shape for one in images_of(read_labelstudio(path))["a.png"].annotations
+    )
+    assert box == Box(4, 6, 20, 12)
+    assert isinstance(polygon, Polygon)
+    assert polygon.rings[0].tolist() == [[0, 0], [20, 0], [20, 30]]
+    assert ellipse == Ellipse(20, 15, 10, 6, 10)
+    assert isinstance(point, Points)
+    assert (point.points.tolist(), point.radius) == ([[10, 15]], 1)
+
+
+def test_classes_that_are_results_of_their_own(tmp_path: Path) -> None:
+    """As of a labeling interface with the tags Labels and Rectangle."""
+
+    def apart(region: str, *labels: str) -> list[dict[str, Any]]:
+        place = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 0}
+        shape = result("rectangle") | {"type": "rectangle", "id": region, "value": place}
+        named = shape | {"type": "labels", "value": place | {"labels": list(labels)}}
+        return [named, shape] if region == "y" else [shape, named]
+
+    save_image(tmp_path / "images" / "a.png")
+    file = [task(by(1, *apart("x", "crack"), *apart("y", "rust")))]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", file))
+    (one,) = imported
+    assert [found.label for found in one.annotations] == ["crack", "rust"]
+    assert not notes_of(imported)
+    imported_maps(imported, tmp_path / "images", tmp_path / "out", positive=("crack",))
+    for labels, expected in (
+        (("crack", "rust"), r"tasks\[0\], annotations\[0\].result\[0\]: it has several classes"),
+        ((), r"tasks\[0\] a.png: it has a shape without a class; .* or give --labels"),
+    ):
+        path = save_json(tmp_path / "a.json", [task(by(1, *apart("x", *labels)))])
+        with pytest.raises(PreceptorError, match=expected):
+            imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "no")
+
+
+def test_files_in_folders_below_are_read(tmp_path: Path) -> None:
+    save_json(tmp_path / "one" / "part" / "a.json", [task(by(1, BOX))])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "one")
+    assert list(images_of(read_labelstudio(tmp_path / "all"))) == ["a.png"]
+
+
+@pytest.mark.parametrize("degrees", [15, 90, 200, -30])
+def test_a_rectangle_turns_about_its_upper_left_corner(tmp_path: Path, degrees: float) -> None:
+    turned = result("rectangle", x=45, y=40, width=30, height=20, rotation=degrees)
+    path = save_json(tmp_path / "a.json", [task(by(1, turned))])
+    (found,) = images_of(read_labelstudio(path))["a.png"].annotations
+    angle = np.radians(degrees)
+    across = 12 * np.array([np.cos(angle), np.sin(angle)])
+    down = 6 * np.array([-np.sin(angle), np.cos(angle)])
+    corner = np.array([18.0, 12.0])
+    ring = np.array([corner, corner + across, corner + across + down, corner + down])
+    assert iou(rasterize([found.shape], 40, 30), rasterize([Polygon((ring,))], 40, 30)) == 1
+
+
+def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    small = result("rectangle", x=10, y=20, width=25, height=40, rotation=0)
+    far = result("rectangle", x=90, y=80, width=10, height=20, rotation=0)
+    path = save_json(
+        tmp_path / "a.json",
+        [
+            task(
+                by({"email": "ann@lab.org"}, BOX, lead_time=3.5),
+                by({"email": "bob@lab.org"}, small, lead_time=1),
+                by({"email": "cy@lab.org"}, far, was_cancelled=True),
+                predictions=[{"model_version": "m1", "result": [far]}],
+            )
+        ],
+    )
+    imported = read_labelstudio(path)
+    (image,) = imported
+    assert image.seconds == 4.5
+    assert [one.prediction for one in image.annotations] == [False, False, True]
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out")
+    assert summary.annotators == ("ann@lab.org", "bob@lab.org")
+    assert np.unique(maps["a.png"]).tolist() == [0, 128, 255]
+    alone = np.asarray(
+        Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png").convert("L")
+    )
+    assert (alone == rasterize([Box(4, 6, 10, 12)], 40, 30)).all()
+    for merge, area in (("any", 240), ("majority", 120), ("bob@lab.org", 120)):
+        _, maps = imported_maps(imported, tmp_path / "images", tmp_path / merge, merge=merge)
+        assert (maps["a.png"] > 0).sum() == area
+    with pytest.raises(PreceptorError, match=r"known: mean, majority, any, ann@lab.org"):
+        imported_maps(imported, tmp_path / "images", tmp_path / "x", merge="nobody")
+
+
+def test_the_class_of_images_that_one_annotator_did_not_see(tmp_path: Path) -> None:
+    for name in "abcd":
+        save_image(tmp_path / "images" / f"{name}.png")
+    tasks = [
+        task(by("ann", BOX), by("bo")),
+        task(by("bo", BOX), image="b.png"),
+        task(by("ann"), by("bo", BOX), image="c.png"),
+        task(by("ann", was_cancelled=True), image="d.png"),
+    ]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="ann")
+    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    # Of c, where both looked, the chosen annotator decides; d was skipped.
+    assert rows["label"].tolist() == ["crack", "crack", "negative"]
+    assert rows["annotated"].tolist() == [1, 0, 1]
+    assert list(maps) == ["a.png"]
+    assert "images that nobody examined are left out" in str(summary.notes)
+
+
+@pytest.mark.parametrize("merge", ["mean", "majority", "any"])
+def test_maps_are_merged_before_they_are_blurred(tmp_path: Path, merge: str) -> None:
+    """Blurred by more than their size, three marks at the same place lay below one half."""
+    save_image(tmp_path / "images" / "a.png", 400, 300)
+    sized = {"original_width": 400, "original_height": 300}
+    small = result("rectangle", x=40, y=40, width=5, height=5, rotation=0) | sized
+    other = result("rectangle", x=60, y=40, width=5, height=5, rotation=0) | sized
+    tasks = [task(by("ann", small), by("bo", small), by("cy", small, other))]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    soft = RasterOptions(15)
+    summary, maps = imported_maps(
+        imported, tmp_path / "images", tmp_path / "out", raster=soft, merge=merge
+    )
+    assert not summary.notes
+    assert maps["a.png"].max() == 255
+    marked = maps["a.png"][:, 240:].max() > 64  # around the mark of one of three
+    assert marked == (merge in ("mean", "any"))
+    alone = Image.open(tmp_path / "out" / "annotators" / "bo" / "a.png").convert("L")
+    expected = rasterize([Box(160, 120, 20, 15)], 400, 300, soft)
+    assert (np.asarray(alone) == expected).all()
+
+
+def test_shapes_without_a_pixel_in_common_are_noted(tmp_path: Path) -> None:
+    for name in "abc":
+        save_image(tmp_path / "images" / f"{name}.png")
+    far = result("rectangle", x=80, y=80, width=10, height=20, rotation=0)
+    tasks = [
+        task(by(1, BOX), by(2, BOX)),
+        task(by(1, BOX), by(2, far), by(3), image="b.png"),
+        task(by(1), by(2, far), by(3), image="c.png"),
+    ]
+    imported = read_labelstudio(save_json(tmp_path / "a.json", tasks))
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out", merge="majority")
+    assert list(maps) == ["a.png"]
+    rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    assert rows["annotated"].tolist() == [1, 0, 1]  # of c, most say that nothing is to be marked
+    ((note, count),) = summary.notes.items()
+    assert "--merge majority leaves no pixel" in note
+    assert count == 1
+
+
+def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    save_image(tmp_path / "images" / "b.png")
+    path = save_json(
+        tmp_path / "a.json",
+        [task(by(1, BOX), by(2)), task(image="b.png")],
+    )
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\na.png,cracked\nb.png,sound\n")
+    _, maps = imported_maps(
+        read_labelstudio(path), tmp_path / "images", tmp_path / "out", labels=labels
+    )
+    assert np.unique(maps["a.png"]).tolist() == [0, 128]
+    empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png").convert("L"))
+    assert not empty.any()
+    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
+    assert rows[2].startswith("../images/b.png,b.png,sound,,,0")
+
+
+def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:
+    names = ["a b.png", "c.png", "d é.png", "e.png", "f 7 (left), é.png"]
+    for name in names:
+        save_image(tmp_path / "images" / name)
+    urls = [
+        "/data/local-files/?d=set/a%20b.png",
+        "/data/upload/3/0123abcd-c.png",
+        "https://host.example/x/d%20%C3%A9.png?size=2",
+        "s3://bucket/e.png",
+        "/data/upload/1/ed107809-f_7_left_é.png",
+    ]
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX), image=url) for url in urls])
+    _, maps = imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")
+    assert sorted(maps) == names
+
+
+def test_a_choice_is_the_class_of_the_image(tmp_path: Path) -> None:
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX, choice("fake")))])
+    assert [one.labels for one in read_labelstudio(path)] == [("fake",)]
+
+
+@pytest.mark.parametrize("stated", ["id", "geometry", "both"])
+def test_a_choice_on_a_shape_is_not_the_class_of_the_image(tmp_path: Path, stated: str) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    chosen = choice("deep")
+    if stated != "geometry":
+        chosen["id"] = "r1"
+    if stated != "id":
+        chosen["value"] |= {key: BOX["value"][key] for key in ("x", "y", "width", "height")}
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX | {"id": "r1"}, chosen))])
+    imported = read_labelstudio(path)
+    assert notes_of(imported) == {"choices that belong to a single shape are not read": 1}
+    imported_maps(imported, tmp_path / "images", tmp_path / "out")
+    assert ",crack," in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_editor_shows_images_upright(tmp_path: Path, orientation: int) -> None:
+    save_image(tmp_path / "images" / "a.jpg", 40, 30, orientation)
+    turned = orientation in (6, 8)
+    box = dict(BOX)
+    if turned:
+        box |= {"original_width": 30, "original_height": 40}
+    path = save_json(tmp_path / "a.json", [task(by(1, box), image="a.jpg")])
+    _, maps = imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")
+    expected = Box(3, 8, 15, 16) if turned else Box(4, 6, 20, 12)
+    assert (maps["a.jpg"] == rasterize([expected], *((30, 40) if turned else (40, 30)))).all()
+
+
+MASK = np.zeros((30, 40), np.uint8)
+MASK[5:9, 6:20] = 255
+BAD: list[tuple[str, Any, str]] = [
+    ("object", {"a": 1}, "not a Label Studio export"),
+    ("JSON_MIN", [{"image": "a.png", "label": []}], "tasks[0]: "),
+    ("no image", [{"data": {"image": 3}, "annotations": []}], "there is no image in data"),
+    ("no result", [task({"completed_by": 1})], "has no list of results"),
+    ("size", [task(by(1, BOX | {"original_width": 0}))], "the size is 0 × 30"),
+    (
+        "two sizes",
+        [task(by(1, BOX, BOX | {"original_width": 41}))],
+        "another size of the image",
+    ),
+    ("other size", [task(by(1, BOX | {"original_width": 41}))], "for 41×30, the image is 40×30"),
+    ("nan", [task(by(1, result("rectangle", x=float("nan"), y=1, width=1, height=1)))], "x is nan"),
+    ("text", [task(by(1, result("ellipse", x=1, y="b", radiusX=1, radiusY=1)))], "y is 'b'"),
+    ("outside", [task(by(1, result("rectangle", x=101, y=1, width=9, height=9)))], "lies outside"),
+    ("empty", [task(by(1, result("rectangle", x=1, y=1, width=0, height=9)))], "the box is empty"),
+    ("two points", [task(by(1, result("polygon", points=[[1, 1], [2, 2]])))], "3 or more pairs"),
+    ("rle", [task(by(1, result("brush", format="rle", rle=[0, 1, 2])))], "the RLE has"),
+    ("cut", [task(by(1, result("brush", rle=encode_brush(MASK)[:-9])))], "the RLE is cut short"),
+    ("bytes", [task(by(1, result("brush", rle=[300])))], "whole numbers from 0 to 255"),
+    ("no rle", [task(by(1, result("brush", format="image")))], "the RLE is not a list"),
+    ("turned", [task(by(1, BOX | {"image_rotation": 90}))], "was turned by 90°"),
+    ("choices", [task(by(1, choice("a"), choice("b")))], "gives it 2 classes ('a', 'b')"),
+    ("several choices", [task(by(1, choice("a", "b")))], "gives it 2 classes ('a', 'b')"),
+    ("no choice", [task(by(1, choice(3)))], "choices are [3]"),
+    ("traversal", [task(by(1, BOX), image="x/../../a.png")], "leads out of the folder"),
+    ("twice", [task(by(1, BOX)), task(by(1, BOX))], "is listed already in tasks[0]"),
+]
+
+
+@pytest.mark.parametrize(("file", "expected"), [one[1:] for one in BAD], ids=[b[0] for b in BAD])
+def test_what_is_wrong_is_refused_by_row(tmp_path: Path, file: Any, expected: str) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    path = save_json(tmp_path / "a.json", file)
+    with pytest.raises(PreceptorError) as caught:
+        imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")
+    assert expected in str(caught.value)
+    assert "; " in str(caught.value)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.json", "images"]
+
+
+def test_a_damaged_file_is_refused_while_it_is_read(tmp_path: Path) -> None:
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX))] * 3)
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(PreceptorError, match="not sound JSON"):
+        list(read_labelstudio(path))
+    path.write_text("[[[[" * 30_000)
+    with pytest.raises((ProblemsError, PreceptorError)):
+        list(read_labelstudio(path))

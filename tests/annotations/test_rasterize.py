@@ -1,0 +1,143 @@
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from preceptor.annotations.shapes import (
+    Box,
+    Ellipse,
+    Floats,
+    Mask,
+    Pixels,
+    Points,
+    Polygon,
+    Polyline,
+    RasterOptions,
+    rasterize,
+    soften,
+)
+from preceptor.errors import InputError
+from tests.annotations.trees import iou
+
+
+def slow(rings: list[Floats], width: int, height: int) -> Pixels:
+    """The even-odd rule at the center of each pixel."""
+    out = np.zeros((height, width), np.uint8)
+    for row in range(height):
+        for column in range(width):
+            x, y, inside = column + 0.5, row + 0.5, False
+            for ring in rings:
+                for (x0, y0), (x1, y1) in pairwise([*ring, ring[0]]):
+                    crosses = (y0 <= y) != (y1 <= y)
+                    if crosses and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x:
+                        inside = not inside
+            out[row, column] = 255 * inside
+    return out
+
+
+POINT = st.tuples(st.integers(-20, 80), st.integers(-20, 80))
+RING = st.lists(POINT, min_size=1, max_size=7).map(lambda points: np.array(points) / 4.0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(RING, min_size=1, max_size=3), st.integers(1, 18), st.integers(1, 18))
+@example([np.array([(10, 34), (69, 55)]) / 4.0], 3, 9)  # an edge there and back, over a center
+def test_polygons_are_filled_by_the_even_odd_rule(
+    rings: list[Floats], width: int, height: int
+) -> None:
+    for ring in rings:
+        found = rasterize([Polygon((ring,))], width, height)
+        assert (found == slow([ring], width, height)).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(RING, min_size=1, max_size=4))
+def test_parts_are_united(rings: list[Floats]) -> None:
+    found = rasterize([Polygon(tuple(rings))], 15, 12)
+    apart = [slow([ring], 15, 12) for ring in rings]
+    assert (found == np.max(apart, axis=0)).all()
+    assert (found == rasterize([Polygon((ring,)) for ring in rings], 15, 12)).all()
+
+
+def test_it_agrees_with_opencv_on_large_polygons() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(30):
+        angle = np.sort(random.uniform(0, 2 * np.pi, 30))
+        radius = random.uniform(80, 110, 30)
+        ring = np.stack([150 + radius * np.cos(angle), 130 + radius * np.sin(angle)], 1)
+        theirs = np.zeros((260, 300), np.uint8)
+        # Their pixels are points: ours have their center half a pixel to the lower right.
+        cv2.fillPoly(theirs, [np.rint((ring - 0.5) * 256).astype(np.int32)], 255, shift=8)
+        assert iou(rasterize([Polygon((ring,))], 300, 260), theirs) > 0.98
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, -45, 180, 725])
+def test_a_box_turns_clockwise_about_its_center(degrees: float) -> None:
+    found = rasterize([Box(30, 40, 60, 20, degrees)], 120, 100)
+    corners = cv2.boxPoints(((60, 50), (60, 20), degrees))  # clockwise as well
+    assert (found == rasterize([Polygon((corners.astype(np.float64),))], 120, 100)).mean() > 0.999
+    assert abs(int((found > 0).sum()) - 1200) <= 40
+
+
+def test_an_ellipse_has_its_area_and_direction() -> None:
+    found = rasterize([Ellipse(60.5, 50.5, 40, 15, 30)], 120, 100) > 0
+    assert abs(found.sum() - np.pi * 600) < 20
+    y, x = np.nonzero(found)
+    turned = np.cov(x, y)
+    assert turned[0, 1] > 0  # down to the right: clockwise
+    assert np.degrees(np.arctan2(2 * turned[0, 1], turned[0, 0] - turned[1, 1]) / 2) == (
+        pytest.approx(30, abs=0.5)
+    )
+
+
+def test_lines_have_a_width_and_points_a_radius() -> None:
+    line = np.array([[10.5, 10.5], [40.5, 10.5], [40.5, 40.5]])
+    found = rasterize([Polyline(line)], 60, 60, RasterOptions(line_width=5))
+    assert found[8:13, 20].all()
+    assert not found[7, 20]
+    assert not found[13, 20]
+    assert found[25, 38:43].all()
+    dots = Points(np.array([[20.5, 20.5], [50.5, 50.5]]))
+    area = (rasterize([dots], 60, 60, RasterOptions(point_radius=4)) > 0).sum()
+    assert abs(area - 2 * np.pi * 16) < 12
+
+
+def test_parts_outside_are_cut_off() -> None:
+    assert rasterize([Box(-5, -5, 1e12, 7)], 4, 3).tolist() == [[255] * 4, [255] * 4, [0] * 4]
+    mask = Mask(np.full((4, 4), 200, np.uint8), -2, 1)
+    assert rasterize([mask], 3, 3).tolist() == [[0] * 3, [200, 200, 0], [200, 200, 0]]
+    assert not rasterize([Box(10, 10, 2, 2), Mask(mask.pixels, 9, 9)], 4, 3).any()
+
+
+def test_shapes_of_no_pixel_center_draw_nothing() -> None:
+    assert not rasterize([Box(1.6, 1.6, 0.8, 0.8), Polygon((np.zeros((4, 2)),))], 4, 4).any()
+
+
+def test_soft_edges_keep_the_mass() -> None:
+    box = Box(20, 20, 20, 20)
+    soft = rasterize([box], 60, 60, RasterOptions(3))
+    assert soft[30, 30] == 255
+    assert 120 <= soft[30, 20] <= 155
+    assert soft.sum(dtype=int) == pytest.approx(400 * 255, rel=0.01)
+
+
+@pytest.mark.parametrize("spread", [5, 20, 40])
+def test_a_blur_keeps_the_levels_of_small_shapes(spread: int) -> None:
+    """A point of radius 5 blurred by 20 pixels had 9 levels, by 40 pixels 3."""
+    point = Points(np.array([[100.5, 100.5]]))
+    soft = rasterize([point], 201, 201, RasterOptions(spread))
+    assert soft[100, 100] == soft.max() == 255
+    assert len(np.unique(soft)) > 100
+    expected = 255 * np.exp(-0.5 * (spread / np.hypot(spread, 2.5)) ** 2)
+    assert soft[100, 100 + spread] == pytest.approx(expected, abs=4)
+    faint = np.where(rasterize([point], 201, 201) > 0, 85, 0).astype(np.uint8)
+    assert soften(faint, spread).max() == 85
+
+
+@pytest.mark.parametrize("text", ["soft", "soft:", "soft:-1", "soft:nan", "round", "filled:2", ""])
+def test_an_unknown_shape_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="soft:PX"):
+        RasterOptions.parse(text, 3, 5)

@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.annotations import read_voc
+from preceptor.annotations.masks import voc_color
+from preceptor.annotations.shapes import Box, Polygon
+from preceptor.errors import PreceptorError
+from tests.annotations.trees import images_of, imported_maps, save_image
+
+
+def voc(*objects: str, name: str = "a.png", more: str = "", size: str = "40,30") -> str:
+    wide, high = size.split(",")
+    inside = f"<size><width>{wide}</width><height>{high}</height></size>{more}{''.join(objects)}"
+    return f"<annotation><filename>{name}</filename>{inside}</annotation>"
+
+
+def box(x: object = 1, y: object = 2, right: object = 11, bottom: object = 7, name: str = "crack"):  # type: ignore[no-untyped-def]
+    corners = f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+    return f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
+
+
+def write(folder: Path, text: str, name: str = "a") -> Path:
+    path = folder / "Annotations" / f"{name}.xml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_boxes_of_the_development_kit_count_from_one(tmp_path: Path) -> None:
+    source = "<source><database>{}</database></source>"
+    write(tmp_path, voc(box(), more=source.format("The VOC2012 Database")))
+    write(tmp_path, voc(box(), name="b.png", more=source.format("Unknown")), "b")
+    found = images_of(read_voc(tmp_path))
+    assert found["a.png"].annotations[0].shape == Box(0, 1, 11, 6)
+    assert found["b.png"].annotations[0].shape == Box(1, 2, 10, 5)
+
+
+def test_polygons_of_objects(tmp_path: Path) -> None:
+    points = "<x1>1</x1><y1>2</y1><x2>9</x2><y2>2</y2><x3>9</x3><y3>8</y3>"
+    one = box().replace("</object>", f"<polygon>{points}</polygon></object>")
+    write(tmp_path, voc(one))
+    (found,) = images_of(read_voc(tmp_path))["a.png"].annotations
+    assert isinstance(found.shape, Polygon)
+    assert found.shape.rings[0].tolist() == [[1, 2], [9, 2], [9, 8]]
+
+
+def test_segmentations_splits_and_void(tmp_path: Path) -> None:
+    save_image(tmp_path / "JPEGImages" / "a.jpg")
+    write(tmp_path, voc(box(name="person"), name="a.jpg"))
+    values = np.zeros((30, 40), np.uint8)
+    values[2:8, 3:9] = 15
+    values[8:10] = 255
+    image = Image.fromarray(values, "P")
+    image.putpalette([channel for value in range(256) for channel in voc_color(value)])
+    (tmp_path / "SegmentationClass").mkdir()
+    image.save(tmp_path / "SegmentationClass" / "a.png")
+    sets = tmp_path / "ImageSets" / "Segmentation"
+    sets.mkdir(parents=True)
+    (sets / "val.txt").write_text("a\n", encoding="utf-8-sig")
+    imported = read_voc(tmp_path)
+    (one,) = imported
+    assert one.split == "val"
+    assert [shape.label for shape in one.annotations] == ["person"]
+    _, maps = imported_maps(imported, tmp_path / "JPEGImages", tmp_path / "out")
+    assert (maps["a.jpg"] == np.where(values == 15, 255, 0)).all()
+
+
+def test_the_folder_and_not_the_name_of_an_image_is_its_split(tmp_path: Path) -> None:
+    names = ["a/train-12", "valid/b", "train/test 3"]
+    for name in names:
+        write(tmp_path / Path(name).parent, voc(box(), name=f"{name}.png"), Path(name).name)
+    found = images_of(read_voc(tmp_path))
+    assert sorted(one.split for one in found.values()) == ["", "train", "val"]
+    assert [one.split for one in read_voc(tmp_path / "a")] == [""]
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_the_stated_size_decides_the_frame(tmp_path: Path, orientation: int) -> None:
+    save_image(tmp_path / "images" / "a.jpg", 40, 30, orientation)
+    for size in ("30,40", "40,30"):
+        write(tmp_path / size, voc(box(), name="a.jpg", size=size))
+        imported = read_voc(tmp_path / size)
+        _, maps = imported_maps(imported, tmp_path / "images", tmp_path / f"out{size}")
+        assert maps["a.jpg"].shape == (40, 30)
+        assert maps["a.jpg"][2:7, 1:11].all() == (size == "30,40")
+
+
+BAD = [
+    ("empty", "", "not sound XML"),
+    ("cut", voc(box())[:-40], "not sound XML"),
+    ("root", "<annotations/>", "outermost element is <annotations>"),
+    ("entities", '<!DOCTYPE a [<!ENTITY b "c">]>' + voc("&b;"), "declares XML entities"),
+    ("filename", voc(name=""), "it has no filename"),
+    ("size", voc(box(), size="x,30"), "the size is 'x' × '30'"),
+    ("other size", voc(box(), size="41,30"), "for 41×30, the image is 40×30"),
+    ("image", voc(name="b.png"), "there is no image 'b.png'"),
+    ("name", voc(box(name="")), "object 1: it has no name"),
+    ("nan", voc(box("nan")), "xmin is 'nan'"),
+    ("text", voc(box(bottom="")), "ymax is ''"),
+    ("reversed", voc(box(30)), "the box is empty"),
+    ("outside", voc(box(50, 2, 60, 9)), "lies outside the image"),
+    ("traversal", voc(box(), name="x/../../a.png"), "leads out of the folder"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), [one[1:] for one in BAD], ids=[b[0] for b in BAD])
+def test_what_is_wrong_is_refused_by_row(tmp_path: Path, text: str, expected: str) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    write(tmp_path / "voc", text)
+    with pytest.raises(PreceptorError) as caught:
+        imported_maps(read_voc(tmp_path / "voc"), tmp_path / "images", tmp_path / "out")
+    assert expected in str(caught.value)
+    assert "Annotations/a.xml" in str(caught.value)
+    assert "; " in str(caught.value)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["images", "voc"]
