@@ -22,9 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from preceptor.evaluation.bootstrap import share_of_draws
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import positive_log_odds
-from preceptor.evaluation.share_of_the_way import share_of_draws
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results import StudyTables, read
 from preceptor.results.ladder import ANY_MAP, map_agreement

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
+from preceptor.evaluation.delong import class_units, logit_interval, t_quantile
 
 areas = st.floats(0.001, 0.999)
 halves = st.floats(1e-6, 0.5)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation import resampling
+from preceptor.evaluation import bootstrap as resampling
 from preceptor.evaluation.auc import auc, auc_weighted, macro_auc
-from preceptor.evaluation.bootstrap import Side, bootstrap_difference, two_level_bootstrap
+from preceptor.evaluation.bootstrap import (
+    Side,
+    bootstrap_difference,
+    share_of_draws,
+    share_of_the_way,
+    two_level_bootstrap,
+)
 from preceptor.evaluation.paired_tests import paired_difference
-from preceptor.evaluation.probabilities import accuracy
-from preceptor.evaluation.resampled_values import ResampledValues
-from preceptor.evaluation.share_of_the_way import share_of_draws, share_of_the_way
 
 
 def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
@@ -81,17 +85,12 @@ def test_one_aucs_interval_is_written_out_on_the_logit_scale(seeds, grouped):
     np.testing.assert_allclose([result.low, result.high], expected, atol=0.006)
 
 
-def test_intervals_of_differences_and_accuracies_are_percentiles():
+def test_intervals_of_differences_are_percentiles():
     rng = np.random.default_rng(10)
     labels, a, b, _ = study(rng, seeds=3, images=60)
-    classes = rng.integers(0, 3, 60)
-    scores = rng.random((3, 60, 3))
-    for found in (
-        two_level_bootstrap(labels, a, b, resamples=200),
-        two_level_bootstrap(classes, scores, resamples=200, metric="accuracy"),
-    ):
-        tails = np.quantile(found.replicates, [0.025, 0.975], method="nearest")
-        assert (found.low, found.high) == tuple(tails)
+    found = two_level_bootstrap(labels, a, b, resamples=200)
+    tails = np.quantile(found.replicates, [0.025, 0.975], method="nearest")
+    assert (found.low, found.high) == tuple(tails)
 
 
 def test_one_aucs_interval_stays_in_range_near_one():
@@ -209,14 +208,13 @@ def test_whole_groups_are_drawn():
         two_level_bootstrap(labels, scores, groups=groups[1:])
 
 
-def test_more_classes_and_accuracy():
+def test_more_classes():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, 150)
     scores = rng.random((4, 150, 3)) + np.eye(3)[labels] * 0.5
-    for metric, twin in (("auc", macro_auc), ("accuracy", accuracy)):
-        result = two_level_bootstrap(labels, scores, resamples=100, metric=metric)
-        assert result.estimate == pytest.approx(np.mean([twin(labels, row) for row in scores]))
-        assert result.low < result.estimate < result.high
+    result = two_level_bootstrap(labels, scores, resamples=100)
+    assert result.estimate == pytest.approx(np.mean([macro_auc(labels, row) for row in scores]))
+    assert result.low < result.estimate < result.high
 
 
 def test_resamples_without_a_class_are_redrawn_or_given_up():
@@ -250,10 +248,11 @@ def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
         ]
 
     # Nothing is known of each: what is kept of one must not be taken for another's.
-    monkeypatch.setattr(resampling, "_KNOWN", ResampledValues(room=0))
-    alone = results()
-    known, measured = ResampledValues(), []
-    monkeypatch.setattr(resampling, "_KNOWN", known)
+    monkeypatch.setattr(resampling, "_KNOWN", OrderedDict())
+    with monkeypatch.context() as without_room:
+        without_room.setattr(resampling, "_ROOM", 0)
+        alone = results()
+    measured = []
 
     def counted(given, row, counts):
         measured.append(len(counts))
@@ -268,42 +267,12 @@ def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
     assert sum(count == 100 for count in measured) == 4 * 6 + 4
 
 
-def test_values_used_last_are_kept():
-    known = ResampledValues(room=2 * 8 * 10)  # two rows of ten resamples
-    rows, drawn = np.eye(3), []
-
-    def of(*which):
-        drawn.clear()
-        values, _ = known.of([0], [rows[one] for one in which], measure, draw)
-        return [float(value[0]) for value in values]
-
-    def measure(row, counts):
-        return counts @ row
-
-    def draw():
-        drawn.append(True)
-        for start in (0, 5):  # in two blocks
-            yield np.tile(np.arange(3, dtype=np.float32), (5, 1)) + start, 0
-
-    assert of(0, 1) == [0, 1]
-    assert drawn
-    assert of(1, 0) == [1, 0]
-    assert not drawn
-    assert of(2) == [2]
-    assert of(0) == [0]
-    assert not drawn
-    assert of(1) == [1]
-    assert drawn
-
-
 def test_bad_bootstrap_input_is_refused():
     labels = np.array([True, False])
     with pytest.raises(InputError, match="must have the same shape"):
         two_level_bootstrap(labels, np.zeros((2, 2)), np.zeros((3, 2)))
     with pytest.raises(InputError, match="NaN"):
         two_level_bootstrap(labels, np.full((2, 2), np.nan))
-    with pytest.raises(InputError, match="metric 'f1'"):
-        two_level_bootstrap(labels, np.zeros((2, 2)), metric="f1")
     with pytest.raises(InputError, match="resamples"):
         two_level_bootstrap(labels, np.zeros((2, 2)), resamples=0)
 

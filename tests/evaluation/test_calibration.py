@@ -8,7 +8,7 @@ from scipy.special import expit, log_softmax
 from sklearn.isotonic import IsotonicRegression
 
 from preceptor.errors import InputError
-from preceptor.evaluation.calibration import fit_isotonic, fit_temperature
+from preceptor.evaluation.reliability import fit_isotonic, fit_temperature
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -13,8 +13,7 @@ from scipy import stats
 
 from preceptor.errors import InputError
 from preceptor.evaluation.auc import auc, auc_weighted
-from preceptor.evaluation.delong import AucInterval, DelongResult, auc_interval, delong
-from preceptor.evaluation.units import unit_codes
+from preceptor.evaluation.delong import AucInterval, DelongResult, auc_interval, delong, unit_codes
 
 LABELS = np.array([False] * 5 + [True] * 4)
 

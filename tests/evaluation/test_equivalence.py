@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation.equivalence import Excluded, excluded
+from preceptor.evaluation.paired_tests import Excluded, excluded
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.evaluation.auc import auc, macro_auc
-from preceptor.evaluation.compare import compare_sets
-from preceptor.evaluation.log_odds import log_odds
+from preceptor.evaluation.auc import auc, log_odds, macro_auc
+from preceptor.evaluation.delong import compare_sets
 from preceptor.evaluation.scores import deployed_scores, figures, fixed_thresholds, set_auc, stack
 
 

@@ -18,15 +18,16 @@ from preceptor.evaluation.operating_points import (
     APCERS,
     FDRS,
     RULES,
+    TERMS,
     TOO_SMALL,
     Rate,
+    Terms,
     fixed_threshold,
     roc_rates,
     rule_rate,
     threshold_rates,
 )
 from preceptor.evaluation.scores import deployed_scores, fixed_thresholds
-from preceptor.evaluation.terms import TERMS, Terms
 
 
 def images(least: int = 2, most: int = 60):

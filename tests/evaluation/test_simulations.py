@@ -24,10 +24,9 @@ import pytest
 from scipy import stats
 
 from preceptor.evaluation.auc import auc_weighted
-from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.evaluation.bootstrap import share_of_the_way, two_level_bootstrap
 from preceptor.evaluation.delong import auc_interval, delong
 from preceptor.evaluation.paired_tests import holm, p_floor, paired_difference
-from preceptor.evaluation.share_of_the_way import share_of_the_way
 from tests.evaluation.simulated_scores import OWN, Array, Draw
 
 

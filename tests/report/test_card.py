@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.evaluation.operating_points import RULES
+from preceptor.evaluation.operating_points import RULES, TERMS
 from preceptor.evaluation.scores import fixed_thresholds, set_auc
-from preceptor.evaluation.terms import TERMS
 from preceptor.models.model_folder import load_model
 from preceptor.report.write import write_results
 from preceptor.runtime.result_folder import read_scores

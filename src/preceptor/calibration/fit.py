@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import InputError
-from preceptor.evaluation.calibration import (
-    TEMPERATURES,
-    cross_entropy,
-    fit_isotonic,
-    fit_temperature,
-)
+from preceptor.evaluation.delong import unit_codes
 from preceptor.evaluation.reliability import (
+    TEMPERATURES,
     Bins,
     CalibrationError,
     calibration_error,
+    cross_entropy,
+    fit_isotonic,
+    fit_temperature,
     reliability_bins,
 )
-from preceptor.evaluation.units import unit_codes
 from preceptor.predictor.calibration import SMALLEST, Calibration, log_odds, score_and_rest
 from preceptor.predictor.prediction import scores_of
 

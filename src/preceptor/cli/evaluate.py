@@ -9,7 +9,7 @@ import typer
 
 from preceptor.cli.options import CacheDirOption, CacheOption, ManifestPath
 from preceptor.cli.output_files import PARQUET_FORMATS, check_target
-from preceptor.evaluation.terms import Field
+from preceptor.evaluation.operating_points import Field
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
         from preceptor.errors import InputError
-        from preceptor.evaluation.compare import compare_sets
+        from preceptor.evaluation.delong import compare_sets
         from preceptor.evaluation.operating_points import known_threshold
         from preceptor.evaluation.scores import check_score_file, figures, write_scores
         from preceptor.inference.score import check_comparable, score_sets

@@ -8,9 +8,15 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Console
 
-from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
+from preceptor.evaluation.operating_points import (
+    TERMS,
+    Field,
+    Rate,
+    Terms,
+    roc_rates,
+    threshold_rates,
+)
 from preceptor.evaluation.scores import class_auc, deployed_scores, positive_log_odds
-from preceptor.evaluation.terms import TERMS, Field, Terms
 from preceptor.runtime.printed_table import print_table
 
 _FIGURES = {

@@ -14,8 +14,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from preceptor.data.checks import text
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.evaluation.delong import unit_codes
 from preceptor.evaluation.split_names import kind_of, split_hint
-from preceptor.evaluation.units import unit_codes
 
 _Ints = NDArray[np.int64]
 

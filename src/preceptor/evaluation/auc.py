@@ -1,16 +1,80 @@
-"""Area under the ROC curve, of one set and of many resamples of it.
+"""Area under the ROC curve, of a set and of many resamples of it, and log-odds, which rank images.
 
-Metrics that are undefined on the data (no images, or one class only) are NaN; scores that are NaN
-are invalid input and raise `InputError`.
+Labels are (n,) bool, true for the positive class, with (n,) scores, higher for the positive
+class; or (n,) class indices in [0, C) with (n, C) scores. Counts are (R, n): how often each of R
+resamples contains each image. Metrics that are undefined on the data (no images, or one class only)
+are NaN. Scores that are NaN, and shapes or labels that do not match, raise `InputError`.
 """
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
-from preceptor.evaluation.arrays import Array
-from preceptor.evaluation.checked_scores import binary_scores, class_scores, image_counts
+from preceptor.errors import InputError
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+
+def binary_scores(
+    labels: npt.ArrayLike, scores: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Labels and scores of one class, checked."""
+    values = _scores(scores, 1)
+    given = np.asarray(labels)
+    if given.shape != values.shape:
+        raise InputError(f"labels of shape {given.shape} do not fit scores of {values.shape}")
+    if given.dtype != np.bool_ and not np.isin(given, (0, 1)).all():
+        raise InputError("labels must be true or false (1 or 0), true for the positive class")
+    return given.astype(np.bool_), values
+
+
+def class_scores(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike
+) -> tuple[npt.NDArray[np.int64], Array]:
+    """Class indices and scores of all classes, checked."""
+    values = _scores(probabilities, 2)
+    given = np.asarray(labels)
+    if given.shape != values.shape[:1]:
+        raise InputError(f"labels of shape {given.shape} do not fit scores of {values.shape}")
+    fits = given.dtype.kind in "biu" or not given.size  # floats would be cut to class indices
+    classes = given.astype(np.int64)
+    if not fits or ((classes < 0) | (classes >= values.shape[1])).any():
+        raise InputError(f"labels must be class indices from 0 to {values.shape[1] - 1}")
+    return classes, values
+
+
+def image_counts(counts: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
+    """Counts of images by resample, checked.
+
+    Args:
+        length: n; 0 = any.
+
+    Raises:
+        InputError: The shape does not match.
+    """
+    weights = np.asarray(counts)
+    if weights.ndim != 2 or (length and weights.shape[1] != length):
+        raise InputError(f"counts of shape {weights.shape} do not fit {length} scores")
+    return weights
+
+
+def _scores(scores: npt.ArrayLike, dimensions: int) -> Array:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != dimensions:
+        raise InputError(f"scores must have {dimensions} dimension(s), not shape {values.shape}")
+    missing: npt.NDArray[np.bool_] = np.isnan(values)
+    if dimensions == 2:
+        missing = np.asarray(missing.any(axis=1))
+    if missing.any():
+        raise InputError(
+            f"{missing.sum():,} of {len(values):,} scores are NaN, the first at position "
+            f"{missing.argmax()}; the model diverged or its scores are damaged"
+        )
+    return values
+
 
 _BLOCK = 131_072  # counts per block: 1 MiB, so that the passes over a block stay in the L2 cache
 
@@ -18,15 +82,8 @@ _BLOCK = 131_072  # counts per block: 1 MiB, so that the passes over a block sta
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Area under the ROC curve: P(positive scores higher than negative), ties counted one half.
 
-    Args:
-        labels: (n,) bool (or 0 and 1), true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-
     Returns:
         AUC in [0, 1]; NaN if a class is absent.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
 
     Reference:
         Hanley and McNeil, "The meaning and use of the area under a receiver operating
@@ -51,20 +108,8 @@ def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.Array
     With integer counts c, row r equals `auc` of the set in which image i occurs c[r, i] times.
     The scores are sorted once; each resample then costs one cumulative sum.
 
-    Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-        counts: (R, n) number of times each resample contains each image, or any weights >= 0.
-
     Returns:
         (R,) AUCs; NaN in rows with one class only.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
-
-    Example:
-        >>> auc_weighted([False, False, True], [0.1, 0.5, 0.3], [[1, 1, 1], [3, 1, 2], [1, 1, 0]])
-        array([0.5 , 0.75,  nan])
     """
     positive, values = binary_scores(labels, scores)
     weights = image_counts(counts, len(values))
@@ -96,20 +141,8 @@ def macro_auc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     For two classes this is `auc` with the second column (for probabilities, the first column
     gives the same number).
 
-    Args:
-        labels: (n,) class indices in [0, C).
-        probabilities: (n, C) one score per class.
-
     Returns:
         AUC in [0, 1]; NaN if fewer than two classes are present.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
-
-    Example:
-        >>> p = [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.4, 0.3, 0.3], [0.1, 0.2, 0.7]]
-        >>> round(macro_auc([0, 1, 2, 2], p), 4)
-        1.0
     """
     classes, values = class_scores(labels, probabilities)
     if values.shape[1] == 2:
@@ -125,21 +158,8 @@ def macro_auc_weighted(
 ) -> Array:
     """`macro_auc` of many resamples, each over the classes that it contains.
 
-    Args:
-        labels: (n,) class indices in [0, C).
-        probabilities: (n, C) a score per class.
-        counts: (R, n) number of times each resample contains each image.
-
     Returns:
         (R,) AUCs; NaN in rows with fewer than two classes.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
-
-    Example:
-        >>> p = [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]]
-        >>> macro_auc_weighted([0, 1, 2], p, [[1, 1, 1], [1, 2, 0]])
-        array([1., 1.])
     """
     classes, values = class_scores(labels, probabilities)
     if values.shape[1] == 2:
@@ -152,3 +172,35 @@ def macro_auc_weighted(
     total = np.where(held, stacked, 0.0).sum(axis=0)
     mean: Array = total / np.where(held.any(axis=0), held.sum(axis=0), np.nan)
     return mean
+
+
+_SMALLEST = 5e-324  # the smallest positive float64: a probability of 0 has log-odds of −744
+_TOLERANCE = 1e-3
+
+
+def log_odds(probabilities: npt.ArrayLike) -> Array:
+    """Log-odds of each class against all others: log p_c − log Σ_{k≠c} p_k.
+
+    Args:
+        probabilities: (n, C) probabilities of all classes, C ≥ 2. Scores that are no probabilities
+            (below 0, or with a sum other than 1 in a row) are returned as they are.
+
+    Returns:
+        (n, C) float64, finite for probabilities.
+
+    Example:
+        >>> log_odds([[1.0, 1e-20], [1.0, 1e-30]]).round(2).tolist()
+        [[46.05, -46.05], [69.08, -69.08]]
+    """
+    given = np.asarray(probabilities, np.float64)
+    total = given.sum(axis=1, keepdims=True)
+    if not ((given >= 0).all() and (np.abs(total - 1) < _TOLERANCE).all()):
+        return given
+    others = total - given
+    # Not by subtraction where a class has nearly everything: the sum of the small ones is exact.
+    rows, top = np.arange(len(given)), given.argmax(axis=1)
+    small = given.copy()
+    small[rows, top] = 0
+    others[rows, top] = small.sum(axis=1)
+    found: Array = np.log(np.maximum(given, _SMALLEST)) - np.log(np.maximum(others, _SMALLEST))
+    return found

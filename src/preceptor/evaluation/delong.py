@@ -1,4 +1,4 @@
-"""DeLong's test of the difference of two correlated AUCs.
+"""DeLong's test of two correlated AUCs, and 95 % intervals of one AUC.
 
 The test is conditional on the two models: it covers the variation over test images, but not over
 trainings. `two_level_bootstrap` covers both.
@@ -7,17 +7,131 @@ trainings. `two_level_bootstrap` covers both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import pandas as pd
+from scipy import special, stats
 
-from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
-from preceptor.evaluation.arrays import Array
-from preceptor.evaluation.auc import auc
-from preceptor.evaluation.units import unit_codes
+from preceptor.errors import InputError
+from preceptor.evaluation.auc import Array, auc
+from preceptor.evaluation.paired_tests import LEVEL
+from preceptor.evaluation.scores import positive_log_odds
+
+
+def unit_codes(groups: npt.ArrayLike | None, images: int) -> npt.NDArray[np.int64]:
+    """Codes of the independent units: groups in order of appearance, then images without a group.
+
+    Args:
+        groups: (n,) names of groups, None or "" for images without a group; None = no groups.
+        images: Number of images n.
+
+    Returns:
+        (n,) codes 0, 1, …, without gaps.
+
+    Raises:
+        InputError: The numbers of groups and images differ.
+
+    Example:
+        >>> unit_codes(["a", "", "b", "a", None], 5)
+        array([0, 2, 1, 0, 3])
+    """
+    if groups is None:
+        return np.arange(images)
+    names = np.asarray(groups, dtype=object)
+    if names.shape != (images,):
+        raise InputError(f"{len(names)} groups for {images} images; give one group per image")
+    alone = pd.isna(names)
+    alone[~alone] = names[~alone] == ""
+    codes = np.empty(images, dtype=np.int64)
+    codes[~alone] = pd.factorize(names[~alone])[0]
+    codes[alone] = codes[~alone].max(initial=-1) + 1 + np.arange(alone.sum())
+    return codes
+
+
+class ClassUnits(NamedTuple):
+    """Degrees of freedom and bootstrap bias factor of an AUC's variance, see `class_units`."""
+
+    degrees: float
+    factor: float
+
+
+def class_units(classes: npt.NDArray[Any], units: npt.NDArray[np.int64]) -> ClassUnits:
+    """Welch-Satterthwaite degrees of freedom of an AUC's variance, and its bootstrap's bias factor.
+
+    Let k_c be the number of units (images, or groups) that contain class c, and G the number of
+    all units. Each class is assumed to contribute a variance proportional to 1 / k_c:
+
+        degrees = min(G − 1, (Σ 1 / k_c)² ÷ Σ 1 / (k_c² (k_c − 1)))
+        factor = Σ 1 / (k_c − 1) ÷ Σ 1 / k_c
+
+    The rarest class dominates: 20 positives among 200 images give 23 degrees of freedom, not 199.
+    The variance over bootstrap resamples is too small by the factor; an unbiased variance does not
+    need it.
+
+    Args:
+        classes: (n,) class of each image.
+        units: (n,) codes of the independent units, as returned by `bootstrap.unit_codes`.
+
+    Returns:
+        Both numbers; NaN if fewer than two classes are present, or if a class is in one unit only.
+
+    Reference:
+        Welch, "The generalization of Student's problem when several different population
+        variances are involved", Biometrika 1947.
+    """
+    held = np.array([_distinct(units[classes == one]) for one in np.unique(classes)], float)
+    if len(held) < 2 or held.min() < 2:
+        return ClassUnits(math.nan, math.nan)
+    parts = 1 / held
+    welch = parts.sum() ** 2 / (parts**2 / (held - 1)).sum()
+    factor = (1 / (held - 1)).sum() / parts.sum()
+    return ClassUnits(float(min(welch, _distinct(units) - 1)), float(factor))
+
+
+def _distinct(codes: npt.NDArray[np.int64]) -> int:
+    return int((np.bincount(codes) > 0).sum())
+
+
+def t_quantile(degrees: float, level: float = LEVEL) -> float:
+    """Quantile of Student's t distribution for a two-sided interval.
+
+    Args:
+        degrees: Degrees of freedom, > 0; NaN gives NaN.
+        level: Coverage of the interval, in (0, 1).
+    """
+    return float(special.stdtrit(degrees, 0.5 + level / 2))
+
+
+def logit_interval(area: float, half_width: float) -> tuple[float, float]:
+    """Interval of an AUC computed on the logit scale: logit A ± half width / (A (1 − A)).
+
+    By the delta method, the half width on the logit scale is that of the AUC divided by
+    A (1 − A). The interval lies within (0, 1) and is longer on the side of 0.5: if an AUC near 1 is
+    too high by chance, its standard error is too small as well, so that the lower limit of
+    AUC ± 1.96 · se is too high.
+
+    Args:
+        area: A, in [0, 1].
+        half_width: Quantile times standard error, in units of the AUC.
+
+    Returns:
+        Lower and upper limit; NaN at an AUC of 0 or 1 and for a half width of 0 or NaN.
+
+    Reference:
+        Qin and Hotilovac, "Comparison of non-parametric confidence intervals for the area under
+        the ROC curve of a continuous-scale diagnostic test", Statistical Methods in Medical
+        Research 2008.
+    """
+    if not (0 < area < 1 and half_width > 0):
+        return math.nan, math.nan
+    half = half_width / (area * (1 - area))
+    low, high = special.expit(special.logit(area) + half * np.array([-1.0, 1.0]))
+    return float(low), float(high)
+
 
 _NORMAL = float(stats.norm.ppf(0.975))
 
@@ -59,29 +173,13 @@ def auc_interval(
     The standard error is that of `delong`. The interval is AUC ± t · se on the logit scale
     (`logit_interval`), with the degrees of freedom of `class_units`.
 
-    Coverage in simulations (4,000 of each, ±0.9 %): 95.5 % on
-    300 images at an AUC of 0.76, and 94 to 97 % over 10, 20, 40 and 100 groups of five images at
-    0.72, for which AUC ± 1.96 · se covers 85 to 90 %, 90 to 92 %, 93 to 94 % and 93 to 94 %. The
-    coverage is too low near 1 with few positives: 94 % with 40 of 100 images positive at 0.98,
-    92 % with 20 of 200 at 0.96, 93 % with 10 of 200 at 0.90, 90 % with 30 of 300 at 0.99
-    (AUC ± 1.96 · se: 85, 84, 83 and 78 %).
+    Coverage in simulations: docs/report.md. It is too low near 1 with few positives.
 
     Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
         groups: (n,) group of each image, see `delong`.
 
     Returns:
         AUC, standard error and interval; NaN in the same cases as in `delong`.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
-
-    Example:
-        >>> labels = [False] * 6 + [True] * 6
-        >>> found = auc_interval(labels, [1, 2, 3, 4, 6, 7, 5, 8, 9, 10, 11, 12])
-        >>> f"{found.auc:.3f} [{found.low:.3f}, {found.high:.3f}]"
-        '0.944 [0.510, 0.996]'
     """
     area = auc(labels, scores)
     positive = np.asarray(labels).astype(np.bool_)
@@ -109,12 +207,10 @@ def delong(
     where G counts the groups, G⁺ those with a positive and G⁻ those with a negative. Where every
     image is its own group the last sum is 0, and this is DeLong's variance without a further
     factor. The difference's se takes the components' differences. z = difference / se is set
-    against the normal distribution, which needs some tens of groups of each class: in simulations
-    with 40 % positive groups of five images, a difference's interval covered 93 to 94 % at 20
-    groups, 94 to 95 % at 40 and 95 % at 100. Each side's own interval is that of `auc_interval`.
+    against the normal distribution, which needs some tens of groups of each class. Each
+    side's own interval is that of `auc_interval`.
 
     Args:
-        labels: (n,) bool, true for the positive class.
         scores_a: (n,) scores, higher for the positive class.
         scores_b: (n,) the other model's scores of the same images.
         groups: (n,) group of each image (subject, patient), whose images depend on each other and
@@ -126,9 +222,6 @@ def delong(
         of 0 is not an estimate: interval, z and p are then NaN (perfect separation has no interval
         [1, 1]), except for a difference of 0, as of equal scores, with interval [0, 0], z 0 and
         p 1.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
 
     Reference:
         DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
@@ -216,3 +309,49 @@ def _interval(centre: float, se: float) -> tuple[float, float]:
     if not se > 0:
         return math.nan, math.nan
     return centre - _NORMAL * se, centre + _NORMAL * se
+
+
+def compare_sets(
+    ours: pd.DataFrame, theirs: pd.DataFrame, classes: Sequence[str], positive: str
+) -> pd.DataFrame:
+    """DeLong's test of two models on the same images, for each evaluation set.
+
+    Args:
+        ours: Score table of model a.
+        theirs: Score table of model b, with the same rows in the same order.
+        classes: Class names of both models, in any order.
+        positive: Positive class.
+
+    Returns:
+        One row per set, with columns set, images, groups (0 = the set has no groups, images are
+        treated as independent), auc_a, auc_b, difference, low, high, p.
+
+    Raises:
+        InputError: The tables are of different images.
+    """
+    if list(ours["path"]) != list(theirs["path"]):
+        raise InputError("the two score tables differ in their images or in the order of images")
+    found = []
+    for name, own in ours.groupby("split", sort=False):
+        other = theirs.loc[own.index]
+        grouped = bool((own["group"] != "").any())
+        result = delong(
+            own["label"] == positive,
+            positive_log_odds(own, classes, positive),
+            positive_log_odds(other, classes, positive),
+            own["group"] if grouped else None,
+        )
+        found.append(
+            {
+                "set": str(name),
+                "images": len(own),
+                "groups": result.units if grouped else 0,
+                "auc_a": result.auc_a,
+                "auc_b": result.auc_b,
+                "difference": result.difference,
+                "low": result.low,
+                "high": result.high,
+                "p": result.p,
+            }
+        )
+    return pd.DataFrame(found)

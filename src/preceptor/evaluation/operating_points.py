@@ -20,13 +20,84 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from preceptor.errors import InputError
-from preceptor.evaluation.arrays import Array
-from preceptor.evaluation.roc_curve import equal_error_rate
+from preceptor.evaluation.auc import Array
+from preceptor.evaluation.roc import equal_error_rate
+
+Field = Literal["pad", "medical", "generic"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Names of the error rates of `operating_points`.
+
+    Args:
+        positive, negative: Name of an image of the positive class, and of the other classes.
+        source: Name of a source of positives.
+        eer: Name of the equal error rate.
+        tdr, fdr: Names of the shares of positives and of negatives classified as positive.
+        apcer: Name of the share of the positives of one source classified as negative.
+        worst_apcer: Name of the largest such share over sources.
+        bpcer: Name of the share of negatives classified as positive.
+        acer: Name of the mean of the previous two.
+    """
+
+    positive: str
+    negative: str
+    source: str
+    eer: str
+    tdr: str
+    fdr: str
+    apcer: str
+    worst_apcer: str
+    bpcer: str
+    acer: str
+
+
+TERMS: dict[Field, Terms] = {
+    "pad": Terms(
+        "attack",
+        "bona fide",
+        "attack source",
+        "EER",
+        "TDR",
+        "FDR",
+        "APCER",
+        "APCER, worst source",
+        "BPCER",
+        "ACER",
+    ),
+    "medical": Terms(
+        "diseased",
+        "healthy",
+        "group of cases",
+        "equal error rate",
+        "Sensitivity",
+        "1 − specificity",
+        "Missed (1 − sensitivity)",
+        "Missed, worst group",
+        "False alarms (1 − specificity)",
+        "Mean of both errors",
+    ),
+    "generic": Terms(
+        "positive",
+        "negative",
+        "source",
+        "EER",
+        "True positive rate",
+        "FPR",
+        "False negative rate",
+        "False negative rate, worst source",
+        "False positive rate",
+        "Half total error rate",
+    ),
+}
+
 
 FDRS = (0.001, 0.01, 0.05)
 """False detection rates at which the true detection rate is given."""
@@ -64,10 +135,6 @@ def rule_rate(rule: str) -> float | None:
 
     Raises:
         InputError: Neither eer nor fdr=x with x in (0, 1).
-
-    Example:
-        >>> rule_rate("fdr=0.01"), rule_rate("eer")
-        (0.01, None)
     """
     if rule == "eer":
         return None
@@ -89,10 +156,6 @@ def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> f
 
     Raises:
         InputError: The rule is invalid, or the model has no threshold for it.
-
-    Example:
-        >>> known_threshold("fdr=0.010", {"eer": 0.5, "fdr=0.01": 0.75}, "the model")
-        0.75
     """
     key = normal_rule(rule)
     if key not in thresholds:
@@ -106,10 +169,6 @@ def normal_rule(rule: str) -> str:
 
     Raises:
         InputError: See `rule_rate`.
-
-    Example:
-        >>> normal_rule("fdr=0.50")
-        'fdr=0.5'
     """
     rate = rule_rate(rule)
     return rule if rate is None else f"fdr={rate:g}"
@@ -124,8 +183,6 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
 
     Args:
         rule: eer or fdr=x.
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
 
     Returns:
         Threshold; None if a class is absent, if x corresponds to less than one negative, or if no
@@ -164,25 +221,11 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
     which the APCER of every source is at most y. If an operating point corresponds to less than
     one image (of the negatives for FDR, of the smallest source for APCER), it has no value.
 
-    Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-        sources: (n,) source of each image; sources of negatives are ignored.
-
     Returns:
         eer, then tdr by `at`, then bpcer by `at`.
 
-    Raises:
-        InputError: A score is NaN, or the shapes do not match.
-
     Reference:
         ISO/IEC 30107-3:2023, Biometric presentation attack detection, Part 3.
-
-    Example:
-        >>> labels, scores = [False] * 20 + [True] * 2, [*range(20), 18.5, 30]
-        >>> rates = roc_rates(labels, scores, [""] * 22)
-        >>> rates[2].note, rates[3].measure, rates[3].value
-        ('n too small: 20 negatives, 100 needed', 'tdr', 1.0)
     """
     eer = equal_error_rate(labels, scores).eer
     positive, values = np.asarray(labels, bool), np.asarray(scores, np.float64)
@@ -217,9 +260,6 @@ def threshold_rates(
     """Error rates at a given threshold.
 
     Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-        sources: (n,) source of each image; sources of negatives are ignored.
         threshold: Images with `score >= threshold` are classified as positive.
 
     Returns:
@@ -227,11 +267,6 @@ def threshold_rates(
 
     Raises:
         InputError: A score or the threshold is NaN, or the shapes do not match.
-
-    Example:
-        >>> found = threshold_rates([False, True, True], [0.2, 0.4, 0.9], ["", "a", "b"], 0.5)
-        >>> [(r.measure, r.source, r.value) for r in found][2:]
-        [('worst_apcer', 'a', 1.0), ('bpcer', '', 0.0), ('acer', '', 0.5)]
     """
     equal_error_rate(labels, scores)  # checks labels and scores
     if math.isnan(threshold):

@@ -8,7 +8,9 @@ the same annotated images if these are drawn separately for each seed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation.arrays import Array
+from preceptor.evaluation.auc import Array
 
 LEVEL = 0.95
 """Of every interval."""
@@ -57,10 +59,6 @@ def mean_std(values: npt.ArrayLike) -> MeanStd:
 
     Args:
         values: (n,) numbers.
-
-    Example:
-        >>> mean_std([1.0, 2.0, 3.0])
-        MeanStd(mean=2.0, std=1.0)
     """
     given = np.asarray(values, dtype=np.float64)
     mean = float(given.mean()) if given.size else float("nan")
@@ -75,11 +73,6 @@ def t_interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float, floa
     Args:
         values: (n,) numbers, assumed to be normal.
         level: Coverage, in (0, 1).
-
-    Example:
-        >>> low, high = t_interval([1.0, 2.0, 3.0])
-        >>> round(low, 3), round(high, 3)
-        (-0.484, 4.484)
     """
     given = np.asarray(values, dtype=np.float64)
     mean, std = mean_std(given)
@@ -139,10 +132,6 @@ def p_floor(n: int) -> float:
 
     Args:
         n: Number of seeds.
-
-    Example:
-        >>> p_floor(3)
-        0.25
     """
     return min(1.0, 2.0 / 2**n) if n <= EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)
 
@@ -153,10 +142,6 @@ def floor_note(n: int, floor: float | None = None) -> str:
     Args:
         n: Number of seeds.
         floor: Smallest attainable p-value; None = that of a fixed number of seeds.
-
-    Example:
-        >>> floor_note(3)
-        '3 seeds: p cannot fall below 0.25'
     """
     least = p_floor(n) if floor is None else floor
     return f"{n} seed{'' if n == 1 else 's'}: p cannot fall below {least:.3g}"
@@ -264,3 +249,65 @@ def _sign_flip(d: Array) -> float:
         signs = rng.integers(0, 2, (_RANDOM_FLIPS // 16, len(d)), dtype=np.int8) * 2.0 - 1.0
         hits += int((np.abs(signs @ d) >= least).sum())
     return (1 + hits) / (1 + _RANDOM_FLIPS)
+
+
+RELEVANT_DIFFERENCE = 0.01
+"""Default of the smallest relevant difference in AUC."""
+
+
+class Excluded(Enum):
+    """Differences of at least the margin that an interval excludes."""
+
+    BOTH = "both"
+    """Gains and losses: the sides are equivalent."""
+    GAIN = "gain"
+    """Gains alone: the first side is not superior."""
+    LOSS = "loss"
+    """Losses alone: the first side is not inferior."""
+    NEITHER = "neither"
+    """Neither: the interval is too wide."""
+
+
+UNDEFINED = (math.nan, math.nan)
+"""Interval that is not known."""
+
+
+def excluded(
+    low: float, high: float, margin: float, images: tuple[float, float] = UNDEFINED
+) -> Excluded:
+    """Equivalence test of a difference by its confidence intervals.
+
+    With 95 % intervals each of the two one-sided tests has the level 2.5 %. An interval without a
+    width, as of two models with an AUC of 1 with every seed, is undefined.
+
+    Args:
+        low, high: Ends of the interval over seeds; NaN if it is undefined, which excludes nothing.
+        margin: Smallest relevant difference, above 0.
+        images: Interval over seeds and images, which has to exclude the same; NaN if there is none.
+
+    Raises:
+        InputError: The margin is not above 0, or low is above high.
+
+    Example:
+        >>> excluded(-0.004, 0.006, margin=0.01).value
+        'both'
+        >>> excluded(-0.02, 0.006, margin=0.01).value
+        'gain'
+        >>> excluded(-0.004, 0.006, margin=0.01, images=(-0.03, 0.008)).value
+        'gain'
+    """
+    if not margin > 0:
+        raise InputError(f"The margin of an equivalence test must be above 0, not {margin}.")
+    if low > high:
+        raise InputError(f"The lower end of an interval, {low}, is above the upper end, {high}.")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Excluded.NEITHER
+    if math.isfinite(images[0]) and math.isfinite(images[1]):
+        low, high = min(low, images[0]), max(high, images[1])
+    if low == high:
+        return Excluded.NEITHER
+    if -margin < low and high < margin:
+        return Excluded.BOTH
+    if high < margin:
+        return Excluded.GAIN
+    return Excluded.LOSS if low > -margin else Excluded.NEITHER

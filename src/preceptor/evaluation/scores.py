@@ -1,4 +1,7 @@
-"""Metrics of score tables: AUC, EER, accuracy and others by evaluation set and source."""
+"""Metrics of score tables by evaluation set and source: AUC, EER, accuracy, Brier score, others.
+
+Labels, scores and counts of functions of arrays are those of `auc`.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,69 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.errors import InputError
-from preceptor.evaluation.auc import auc, macro_auc
-from preceptor.evaluation.log_odds import log_odds
+from preceptor.evaluation.auc import (
+    auc,
+    binary_scores,
+    class_scores,
+    log_odds,
+    macro_auc,
+)
 from preceptor.evaluation.operating_points import RULES, fixed_threshold
-from preceptor.evaluation.probabilities import accuracy, brier
-from preceptor.evaluation.roc_curve import average_precision, equal_error_rate
+from preceptor.evaluation.roc import average_precision, equal_error_rate
 from preceptor.evaluation.split_names import kind_of
 from preceptor.runtime.replace_file import replacing
+
+
+def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Share of images whose highest score is that of their label (ties: the first class).
+
+    Returns:
+        The share in [0, 1]; NaN without images.
+    """
+    classes, values = class_scores(labels, probabilities)
+    if not len(classes):
+        return float("nan")
+    return float(np.mean(values.argmax(axis=1) == classes))
+
+
+def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Brier score: the mean squared error of probabilities.
+
+    (n,) probabilities of the positive class: 1/n Σ (p − y)², in [0, 1]. (n, C) probabilities:
+    1/n Σ_i Σ_c (p_ic − [y_i = c])², in [0, 2], which is Brier's definition; for two classes it is
+    twice the former.
+
+    Args:
+        labels: (n,) bool for (n,) probabilities, class indices for (n, C).
+        probabilities: (n,) or (n, C), in [0, 1].
+
+    Returns:
+        The error, 0 at best; NaN without images.
+
+    Raises:
+        InputError: A probability is NaN or outside [0, 1], or the shapes or labels do not match.
+
+    Reference:
+        Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
+        Review 1950.
+    """
+    if np.ndim(probabilities) == 2:
+        classes, values = class_scores(labels, probabilities)
+        errors = ((values - np.eye(values.shape[1])[classes]) ** 2).sum(axis=1)
+    else:
+        positive, values = binary_scores(labels, probabilities)
+        errors = (values - positive) ** 2
+    if ((values < 0) | (values > 1)).any():
+        raise InputError("probabilities must lie in [0, 1]; pass probabilities, not logits")
+    return float(errors.mean()) if len(errors) else float("nan")
+
 
 ALL_SOURCES = ""
 

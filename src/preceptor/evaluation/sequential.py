@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import optimize, special, stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation.arrays import Array
+from preceptor.evaluation.auc import Array
 from preceptor.evaluation.paired_tests import (
     LEVEL,
     PairedResult,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preceptor.errors import InputError
-from preceptor.evaluation.arrays import Array
+from preceptor.evaluation.auc import Array
 
 
 def ledoit_wolf(deviations: npt.ArrayLike) -> tuple[Array, float]:
@@ -27,11 +27,6 @@ def ledoit_wolf(deviations: npt.ArrayLike) -> tuple[Array, float]:
     Reference:
         O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance
         matrices", Journal of Multivariate Analysis 2004.
-
-    Example:
-        >>> covariance, share = ledoit_wolf([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-        >>> covariance.tolist()
-        [[0.5, 0.0], [0.0, 0.5]]
     """
     values = np.asarray(deviations, np.float64)
     if values.ndim != 2 or not values.size:

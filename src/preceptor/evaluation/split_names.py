@@ -49,24 +49,14 @@ def split_kind(name: str) -> SplitKind:
 
 
 def kind_or_none(name: str) -> SplitKind | None:
-    """Kind of a split as in `split_kind`, but None for an invalid name.
-
-    Example:
-        >>> kind_or_none("val"), kind_or_none("validated")
-        ('val', None)
-    """
+    """Kind of a split as in `split_kind`, but None for an invalid name."""
     if name == "train":
         return "train"
     return next((kind for kind in KINDS[1:] if name == kind or name.startswith(f"{kind}-")), None)
 
 
 def kind_of(splits: pd.Series) -> NDArray[np.object_]:
-    """Kind of each split name as in `split_kind`, but "" for invalid names.
-
-    Example:
-        >>> kind_of(pd.Series(["train", "val-unseen", "test_gan1", "trainer"])).tolist()
-        ['train', 'val', '', '']
-    """
+    """Kind of each split name as in `split_kind`, but "" for invalid names."""
     codes, names = pd.factorize(splits)
     kinds = [kind_or_none(str(name)) or "" for name in names]
     return np.array([*kinds, ""], dtype=object)[codes]

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.errors import PreceptorError
-from preceptor.evaluation.auc import auc, macro_auc
-from preceptor.evaluation.log_odds import log_odds
+from preceptor.evaluation.auc import auc, log_odds, macro_auc
 from preceptor.model_export.check_images import CheckImages
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.outputs import GuidedOutput, ModelOutput

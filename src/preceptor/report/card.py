@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preceptor.evaluation.terms import TERMS
+from preceptor.evaluation.operating_points import TERMS
 from preceptor.report import rate_tables
 from preceptor.report.cells import Table
 from preceptor.report.domain_tables import DomainTables

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.evaluation.roc_curve import roc_curve
+from preceptor.evaluation.roc import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES, stack
 from preceptor.report.axis import Axis
 from preceptor.report.cells import color, short

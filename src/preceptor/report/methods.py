@@ -9,9 +9,9 @@ import pandas as pd
 
 from preceptor.config.guidance import CamClass, distance_weights
 from preceptor.config.training import Training
+from preceptor.evaluation.operating_points import TERMS
 from preceptor.evaluation.paired_tests import EXACT_UP_TO
 from preceptor.evaluation.sequential import sequential_level
-from preceptor.evaluation.terms import TERMS
 from preceptor.models.pooling import Pool
 from preceptor.report.rate_tables import rule_words
 from preceptor.report.sentences import names_of

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.evaluation.delong import unit_codes
 from preceptor.evaluation.reliability import (
     Bins,
     CalibrationError,
@@ -15,7 +16,6 @@ from preceptor.evaluation.reliability import (
     reliability_bins,
 )
 from preceptor.evaluation.scores import labels_of, probabilities
-from preceptor.evaluation.units import unit_codes
 from preceptor.report.blocks import Block, FigureBlock, TableBlock, Text, slug
 from preceptor.report.cells import Cell, Line, Table, color, short
 from preceptor.report.figures import ROC_KEYS

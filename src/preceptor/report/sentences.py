@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.equivalence import UNDEFINED, Excluded, excluded
-from preceptor.evaluation.paired_tests import floor_note
+from preceptor.evaluation.paired_tests import UNDEFINED, Excluded, excluded, floor_note
 from preceptor.results.rows import CONTROLS, records
 from preceptor.runtime.formatting import DASH, interval, number, percent
 from preceptor.study.plan import Plan

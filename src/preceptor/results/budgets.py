@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.equivalence import Excluded, excluded
-from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
+from preceptor.evaluation.paired_tests import (
+    Excluded,
+    excluded,
+    mean_std,
+    paired_difference,
+    t_interval,
+)
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.ladder import map_agreement
 from preceptor.results.record import StudyRecord

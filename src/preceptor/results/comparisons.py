@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.evaluation.bootstrap import (
+    ShareResult,
+    share_of_draws,
+    share_of_the_way,
+    two_level_bootstrap,
+)
 from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
-from preceptor.evaluation.share_of_the_way import ShareResult, share_of_draws, share_of_the_way
 from preceptor.results.record import StudyRecord
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, select_arm
 from preceptor.study.steps import Arm

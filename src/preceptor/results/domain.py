@@ -16,9 +16,8 @@ import yaml
 
 from preceptor.config.yaml_text import dump_yaml
 from preceptor.errors import InputError
-from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
-from preceptor.evaluation.paired_tests import mean_std
+from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE, mean_std
 from preceptor.evaluation.scores import (
     ALL_SOURCES,
     deployed_scores,

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.equivalence import UNDEFINED
 from preceptor.evaluation.paired_tests import (
+    UNDEFINED,
     PairedResult,
     mean_std,
     paired_difference,

@@ -14,9 +14,9 @@ from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.settings import Amount, Few
 from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
-from preceptor.evaluation.equivalence import RELEVANT_DIFFERENCE
+from preceptor.evaluation.operating_points import Field as TermsField
 from preceptor.evaluation.operating_points import normal_rule
-from preceptor.evaluation.terms import Field as TermsField
+from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
 from preceptor.study.alphas import PAPER_ALPHA, Alpha, default_alphas
 from preceptor.study.config_problems import (
     backbone_problems,

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
-from preceptor.evaluation.auc import auc, macro_auc
-from preceptor.evaluation.log_odds import log_odds
-from preceptor.evaluation.probabilities import accuracy
+from preceptor.evaluation.auc import auc, log_odds, macro_auc
+from preceptor.evaluation.scores import accuracy
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.agreement import correlation

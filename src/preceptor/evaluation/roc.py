@@ -2,8 +2,7 @@
 
 A higher score means that the positive class is more probable, and an image is classified as
 positive if `score >= threshold`.
-Metrics that are undefined on the data (no images, or one class only) are NaN; scores that are NaN
-are invalid input and raise `InputError`.
+Labels and scores are those of `auc`; metrics that are undefined are NaN, as there.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from preceptor.evaluation.arrays import Array
-from preceptor.evaluation.checked_scores import binary_scores
+from preceptor.evaluation.auc import Array, binary_scores
 
 
 class RocCurve(NamedTuple):
@@ -35,20 +33,9 @@ class EqualError(NamedTuple):
 def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RocCurve:
     """ROC curve: false and true positive rate at each threshold, without collinear points.
 
-    Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-
     Returns:
         `fpr`, `tpr` and decreasing `thresholds`, the first of them infinity (no image is
         classified as positive). The rate of an absent class is NaN.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
-
-    Example:
-        >>> roc_curve([False, True, False, True], [0.1, 0.3, 0.5, 0.9]).tpr
-        array([0. , 0.5, 0.5, 1. , 1. ])
     """
     false, true, thresholds = _cumulative(labels, scores)
     keep = np.ones(len(false), dtype=bool)
@@ -68,16 +55,9 @@ def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError
     |FPR − FNR| (ties: the one that classifies more images as positive), and lies in the middle of
     the gap between the two scores that give this point.
 
-    Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-
     Returns:
         `eer` in [0, 1] and `threshold`; NaN and NaN if a class is absent. Constant scores give
         0.5 and that score.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> equal_error_rate([False, False, True, True], [0.1, 0.2, 0.8, 0.9])
@@ -100,19 +80,8 @@ def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Average precision: Σ (R_k − R_{k−1}) P_k over the distinct thresholds.
 
-    Args:
-        labels: (n,) bool, true for the positive class.
-        scores: (n,) scores, higher for the positive class.
-
     Returns:
         Average precision in (0, 1]; NaN without positive images, 1 without negative images.
-
-    Raises:
-        InputError: A score is NaN, or the shapes or labels do not match.
-
-    Example:
-        >>> round(average_precision([False, True, False, True], [0.1, 0.3, 0.5, 0.9]), 4)
-        0.8333
     """
     false, true, _ = _cumulative(labels, scores)
     if not true[-1]:
