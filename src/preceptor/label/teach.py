@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from preceptor.annotations.export import map_over_image
 from preceptor.config.yaml_file import load_config
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.images import ImageError, image_size
@@ -34,7 +35,6 @@ from preceptor.label.marks import Patch, bounding_runs, masks_of, newest_event, 
 from preceptor.label.queue import Proposal, add_teacher, write_proposals
 from preceptor.label.sources import root_of
 from preceptor.label.teacher import MARKED, NOTHING, TeacherConfig
-from preceptor.annotations.export import map_over_image
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.failed_writes import failed_write, named_errors
