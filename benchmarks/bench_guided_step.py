@@ -42,8 +42,8 @@ from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
 from preceptor.models.precision import autocast
+from preceptor.models.spec import Pool
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from preceptor.models.factories import network_factory
+from preceptor.models.custom import NetworkParts, network_factory
 
 
 @network_factory
-def small(num_classes: int, in_chans: int, width: int = 8) -> nn.Module:
+def small(num_classes: int, in_chans: int, width: int = 8) -> NetworkParts:
     """Two convolutions with batch norm, mean pooling and a linear head."""
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(in_chans, width, 5, stride=2, padding=2),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
@@ -26,14 +26,15 @@ def small(num_classes: int, in_chans: int, width: int = 8) -> nn.Module:
         nn.Flatten(),
         nn.Linear(2 * width, num_classes),
     )
+    return NetworkParts(network, "8", "5")
 
 
 @network_factory
-def tied(num_classes: int, in_chans: int) -> nn.Module:
+def tied(num_classes: int, in_chans: int) -> NetworkParts:
     """Convolutions of which two share their weight, mean pooling and a linear head."""
     one, other = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
     other.weight = one.weight
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(in_chans, 8, 5, stride=4, padding=2),
         nn.ReLU(),
         one,
@@ -44,6 +45,7 @@ def tied(num_classes: int, in_chans: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(8, num_classes),
     )
+    return NetworkParts(network, "8", "5")
 
 
 class TiedHead(nn.Module):
@@ -67,13 +69,13 @@ class TiedHead(nn.Module):
 
 
 @network_factory
-def tied_head(num_classes: int, in_chans: int) -> nn.Module:
+def tied_head(num_classes: int, in_chans: int) -> NetworkParts:
     """Network whose head has the weight of a layer before the features."""
-    return TiedHead(num_classes, in_chans)
+    return NetworkParts(TiedHead(num_classes, in_chans), "head", "features")
 
 
 @network_factory
-def gated(num_classes: int, in_chans: int) -> nn.Module:
+def gated(num_classes: int, in_chans: int) -> NetworkParts:
     """The network `small`, which processes with a GATE in their environment build together.
 
     GATE is a folder. With a file `meet` in it, the first two processes wait for each other; with a
@@ -86,7 +88,7 @@ def gated(num_classes: int, in_chans: int) -> nn.Module:
     if (folder / "hold").exists():
         (folder / f"held-{own}").touch()
         _wait((folder / "go").exists)
-    return small(num_classes, in_chans)  # type: ignore[return-value]
+    return small(num_classes, in_chans)
 
 
 def _wait(ready: Callable[[], bool]) -> None:

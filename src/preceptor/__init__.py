@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from preceptor.losses.guidance_term import guidance
     from preceptor.losses.guided import GuidedLoss
     from preceptor.models.build import build_model
-    from preceptor.models.factories import NetworkParts, network_factory
-    from preceptor.models.guide import guide
+    from preceptor.models.custom import NetworkParts, guide, network_factory
     from preceptor.models.model_folder import load_model
     from preceptor.predictor.load import load
     from preceptor.study.config import StudyConfig
@@ -29,17 +28,17 @@ if TYPE_CHECKING:
 _PLACES = {
     "GuidedLoss": "preceptor.losses.guided",
     "Manifest": "preceptor.data.manifest",
-    "NetworkParts": "preceptor.models.factories",
+    "NetworkParts": "preceptor.models.custom",
     "RunConfig": "preceptor.config.run",
     "StudyConfig": "preceptor.study.config",
     "annotate": "preceptor.inference.annotate",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.score",
     "guidance": "preceptor.losses.guidance_term",
-    "guide": "preceptor.models.guide",
+    "guide": "preceptor.models.custom",
     "load": "preceptor.predictor.load",
     "load_model": "preceptor.models.model_folder",
-    "network_factory": "preceptor.models.factories",
+    "network_factory": "preceptor.models.custom",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",
 }

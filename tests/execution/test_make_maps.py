@@ -28,7 +28,7 @@ from preceptor.maps.store import MapStore, read_store
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.runtime.leases import lease
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise_state import RiseState, write_state

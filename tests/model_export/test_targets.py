@@ -124,7 +124,7 @@ def test_the_deployed_model_decides_in_float64() -> None:
 def test_a_share_of_the_cells_is_a_number_of_cells() -> None:
     """Poolings that count the cells are traced for one size."""
     from preceptor.models.build import with_pool
-    from preceptor.models.pooling import Pool
+    from preceptor.models.spec import Pool
 
     model = load_model(model_folder("plain"))
     assert takes_other_sizes(DeployedModel(model, 0.5), torch.uint8)

@@ -16,8 +16,8 @@ from preceptor.errors import InputError
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
-from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.models.spec import Pool
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.result_folder import finish
 from preceptor.saliency.rise import rise
@@ -74,10 +74,8 @@ def test_the_same_pooling_is_the_same_model() -> None:
 @pytest.mark.parametrize(
     ("backbone", "size", "reason"),
     [
-        ("test_convnext", 64, "differs from the logits"),
         ("mobilenetv3_small_050", 64, "1024 inputs and the features have 288"),
         ("test_vit", 32, "differs from the logits"),
-        ("test_mambaout", 64, "other layers lie between"),
         ("deit_tiny_distilled_patch16_224", 32, "its classifier is Linear, Linear, not one linear"),
     ],
 )
@@ -118,7 +116,7 @@ def test_a_backbone_without_a_map_to_train_through_is_refused(
 def test_a_network_that_gives_no_logit_a_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"test_vit: the head returns logits \(2, \d+, 2\) for 2"):
         build_model("test_vit", ["a", "b"], backbone_args={"global_pool": ""})
-    with pytest.raises(InputError, match=r"features_only: True leaves test_resnet without a class"):
+    with pytest.raises(InputError, match=r"features_only leaves test_resnet without a class"):
         small(backbone_args={"features_only": True})
     assert small(backbone_args={"features_only": False}).spec.cam == "cam"
 
@@ -149,9 +147,9 @@ def test_a_network_that_keeps_what_it_computed_once_can_be_trained() -> None:
 def test_wrong_words_are_named() -> None:
     with pytest.raises(InputError, match=r"'resnet5O' is not known to timm.*resnet50"):
         build_model("resnet5O", ["a", "b"])
-    with pytest.raises(InputError, match=r"backbone_args.*'bogus': 1.*not accepted by test_resnet"):
+    with pytest.raises(InputError, match=r"cannot be built with backbone_args.*'bogus': 1"):
         small(backbone_args={"bogus": 1})
-    with pytest.raises(InputError, match=r"output_stride.*not accepted by densenet121"):
+    with pytest.raises(InputError, match=r"densenet121 cannot be built.*output_stride"):
         small("densenet121", backbone_args={"output_stride": 8})
     with pytest.raises(InputError, match="name at least two different classes"):
         build_model("test_resnet", ["a"])
@@ -176,9 +174,6 @@ def test_wrong_words_are_named() -> None:
     [
         ("test_resnet", 96, 3, False),
         ("test_vit", 32, 2, True),
-        ("mixer_s32_224", 64, 2, True),
-        ("levit_128s", 128, 2, True),
-        ("xcit_nano_12_p16_224", 64, 4, True),
         ("test_maxvit", 96, 3, True),
     ],
 )
@@ -205,12 +200,8 @@ def test_one_channel() -> None:
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("test_byobnet", {"in_chans": 1, "backbone_args": {"output_stride": 8}}),
-    ("test_byobnet", {"backbone_args": {"output_stride": 8}}),
-    ("test_resnet", {"cam": "gradcam"}),
     ("test_resnet", {"cam_source": "cyborg", "head": "sigmoid"}),
-    ("test_convnext", {"head": "sigmoid", "in_chans": 1}),
     ("test_vit", {"head": "sigmoid"}),
-    ("test_vit2", {}),
     ("deit_tiny_distilled_patch16_224", {}),
 ]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from preceptor.errors import InputError
-from preceptor.models.backbones import create_network
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.networks import create_network
 from preceptor.models.probes import check_cam_identity
 
 

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError
-from preceptor.models.backbones import head_in
 from preceptor.models.build import build_model, with_pool
-from preceptor.models.factories import factory_of
+from preceptor.models.custom import factory_of
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.models.pooling import Pool
+from preceptor.models.networks import head_in
+from preceptor.models.spec import Pool
 from preceptor.runtime.source_digest import source_digest
 
 CLASSES = ("real", "fake")
@@ -27,14 +27,15 @@ from own_networks.layers import block
 
 @network_factory
 def small(num_classes, in_chans, width=8):
-    return nn.Sequential(
+    network = nn.Sequential(
         block(in_chans, width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
     )
+    return NetworkParts(network, "3", "0")
 
 @network_factory
 def sized(num_classes, in_chans):
-    network = small(num_classes, in_chans)
-    return NetworkParts(network, features="0.1", input_size=48, mean=(0.5,) * 3)
+    network = small(num_classes, in_chans).module
+    return NetworkParts(network, "3", "0.1", input_size=48, mean=(0.5,) * 3)
 
 @network_factory
 def fixed(num_classes, in_chans):
@@ -172,7 +173,7 @@ def test_factories_that_are_refused(package: Path, target: str, message: str) ->
 def test_what_a_factory_does_is_one_line(package: Path) -> None:
     for network, message in (
         (built("own_networks.nets:small", depth=3), "unexpected keyword argument 'depth'"),
-        (built("own_networks.nets:wrong"), "returns a str; return a torch module"),
+        (built("own_networks.nets:wrong"), "returns a str; return NetworkParts"),
     ):
         with pytest.raises(InputError, match=message) as found:
             build_model("mine", CLASSES, input_size=32, network=network)

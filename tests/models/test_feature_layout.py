@@ -14,7 +14,7 @@ from torch.nn import functional
 from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
-from preceptor.models.feature_layout import (
+from preceptor.models.features import (
     Layout,
     allow_second_derivatives,
     cyborg_taps,

@@ -1,4 +1,4 @@
-"""Guided models of networks from outside timm: parts that are found, maps, refusals, folders."""
+"""Guided models of networks from outside timm: their parts, maps, refusals, folders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
-from preceptor.models.find_parts import find_parts
-from preceptor.models.guide import guide
+from preceptor.models.custom import guide
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.probes import check_cam_identity
@@ -48,13 +47,6 @@ class Functional(Net):
 
     def features(self, images: Tensor) -> Tensor:
         return functional.relu(self.trunk[1](self.trunk[0](images)), inplace=True)
-
-
-class DropoutNet(Net):
-    def forward(self, images: Tensor) -> Any:
-        return self.fc(
-            functional.dropout(super().features(images).mean((2, 3)), 0.5, self.training)
-        )
 
 
 class Normed(Net):
@@ -93,7 +85,7 @@ class ChannelsLast(Net):
 class Tokens(nn.Module):
     """Transformer with a class token, and as many registers as wanted."""
 
-    def __init__(self, registers: int = 0, *, zero_head: bool = False) -> None:
+    def __init__(self, registers: int = 0) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 16, 8, stride=8)
         self.first = nn.Parameter(torch.randn(1, 1 + registers, 16))
@@ -101,8 +93,6 @@ class Tokens(nn.Module):
             nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True) for _ in range(3)
         )
         self.head = nn.Linear(16, 2)
-        if zero_head:
-            nn.init.zeros_(self.head.weight)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
@@ -110,18 +100,6 @@ class Tokens(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return {"logits": self.head(tokens[:, 0])}
-
-
-class Flattened(nn.Module):
-    """No pooling, and a lazy layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Conv2d(3, 4, 5, stride=4)
-        self.hidden, self.last = nn.LazyLinear(16), nn.Linear(16, 2)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.last(torch.tanh(self.hidden(torch.tanh(self.trunk(images)).flatten(1))))
 
 
 class ChangesItsInput(Net):
@@ -153,18 +131,6 @@ class AttentionPooled(Net):
         return self.fc((places * self.score(places).softmax(1)).sum(1))
 
 
-class Gated(Net):
-    """Places weighted by a sigmoid, as in CBAM."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(nn.Conv2d(8, 1, 3, padding=1), nn.Sigmoid())
-
-    def forward(self, images: Tensor) -> Any:
-        features = self.features(images)
-        return self.fc((features * self.gate(features)).mean((2, 3)))
-
-
 class OneMap(Net):
     """The map of a single logit, then pooling: one channel, which nothing bypasses."""
 
@@ -188,8 +154,10 @@ class FlatPlaces(nn.Module):
         return self.fc(self.norm(self.flat(self.trunk(images)).mean(2)))
 
 
-def guided(module: nn.Module, **options: Any) -> GuidedModel:
-    return guide(module, **{"classes": CLASSES, "input_size": SIDE} | options)
+def guided(
+    module: nn.Module, head: Any = "fc", features: Any = "trunk", **options: Any
+) -> GuidedModel:
+    return guide(module, head, features, **{"classes": CLASSES, "input_size": SIDE} | options)
 
 
 def spread(module: nn.Module) -> nn.Module:
@@ -202,41 +170,33 @@ def spread(module: nn.Module) -> nn.Module:
     return module
 
 
-FOUND: list[tuple[Callable[[], nn.Module], str, str, str, int]] = [
+KINDS: list[tuple[Callable[[], nn.Module], str, str, str, int]] = [
     (Net, "cam", "fc", "trunk", 0),
     (Functional, "cam", "fc", "trunk.1", 0),
-    (DropoutNet, "cam", "fc", "trunk", 0),
     (ChangesItsInput, "cam", "fc", "trunk", 0),
     (ChannelsLast, "cam", "fc", "norm", 0),
     (Normed, "gradcam", "fc", "trunk", 0),
     (BatchNormedHead, "gradcam", "fc", "trunk", 0),
-    (Flattened, "gradcam", "last", "trunk", 0),
     (AttentionPooled, "gradcam", "fc", "trunk", 0),
-    (Gated, "gradcam", "fc", "trunk", 0),
-    (FlatPlaces, "gradcam", "fc", "trunk", 0),
     (Tokens, "gradcam", "head", "blocks.1", 1),
     (lambda: Tokens(4), "gradcam", "head", "blocks.1", 5),
-    (lambda: Tokens(zero_head=True), "gradcam", "head", "blocks.1", 1),
 ]
 
 
-@pytest.mark.parametrize(("create", "cam", "head", "features", "prefix"), FOUND)
-def test_parts_are_found_and_their_maps_guide(
+@pytest.mark.parametrize(("create", "cam", "head", "features", "prefix"), KINDS)
+def test_maps_of_named_parts_guide(
     create: Callable[[], nn.Module], cam: str, head: str, features: str, prefix: int
 ) -> None:
     torch.manual_seed(0)
     module = spread(create())
-    before = {
-        key: value.clone() for key, value in module.state_dict().items() if not is_lazy(value)
-    }
-    model = guided(module)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    model = guided(module, head, features)
     parts = model.spec.module
     assert parts is not None
     assert (model.spec.cam, parts.head, parts.features, parts.prefix) == (
         cam, head, features, prefix,
     )  # fmt: skip
-    after = module.state_dict()
-    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in before.items())
     images, labels = torch.randn(4, 3, SIDE, SIDE), torch.tensor([0, 1, 1, 0])
     given = images.clone()
     out = model.eval()(images, "every")
@@ -246,20 +206,13 @@ def test_parts_are_found_and_their_maps_guide(
     plain = module.eval()(images.clone())
     plain = plain["logits"] if isinstance(plain, dict) else plain
     torch.testing.assert_close(out.logits, plain)
-    model.train()
-    if isinstance(module, Tokens) and not module.head.weight.any():
-        return  # the first step of a head of zeros has no map
-    maps = torch.rand(4, *model.grid())
+    maps = torch.rand(4, *model.train().grid())
     out = model(images, labels)
     GuidedLoss(alpha=0.0)(out.logits, labels, out.saliency, maps).backward()
     first = module.patches if isinstance(module, Tokens) else module.trunk
     weight = next(first.parameters())
     assert weight.grad is not None
     assert weight.grad.abs().sum() > 0
-
-
-def is_lazy(value: Tensor) -> bool:
-    return isinstance(value, nn.parameter.UninitializedTensorMixin)
 
 
 def test_grad_cam_is_the_derivative_of_the_logit() -> None:
@@ -275,47 +228,15 @@ def test_grad_cam_is_the_derivative_of_the_logit() -> None:
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_one_logit_and_functions_that_select() -> None:
+def test_one_logit_functions_that_name_parts_and_no_linear_head() -> None:
     model = guided(Net(1))
-    assert model.spec.head == "sigmoid"
-    one = guided(OneMap()).spec.module
-    assert one is not None
-    assert one.features == "last"
+    assert (model.spec.head, model.spec.cam) == ("sigmoid", "cam")
+    assert guided(OneMap(), None, "last").spec.cam == "gradcam"
     assert model(torch.zeros(2, 3, SIDE, SIDE)).logits.shape == (2, 2)
-    model = guided(WithAuxiliary(), logits=lambda output: output[0])
-    assert model.spec.cam == "cam"
-    model = guided(
-        Net(), head=lambda module: module.fc, features=lambda module: module.trunk[0], cam="gradcam"
-    )
+    assert guided(WithAuxiliary(), logits=lambda output: output[0]).spec.cam == "cam"
+    model = guided(Net(), lambda module: module.fc, lambda module: module.trunk[0], cam="gradcam")
     assert model.spec.module is not None
     assert (model.spec.module.head, model.spec.module.features) == ("fc", "trunk.0")
-
-
-def test_logits_from_the_probabilities_of_a_network() -> None:
-    images = torch.randn(2, 3, SIDE, SIDE)
-    for module, inverse in (
-        (nn.Sequential(Net(), nn.Softmax(1)), torch.log),
-        (nn.Sequential(Net(1), nn.Sigmoid()), torch.logit),
-    ):
-        model = guided(module, logits=inverse).eval()
-        found = model(images).logits.softmax(1)[:, -1:]
-        torch.testing.assert_close(found, module(images)[:, -1:])
-
-
-def test_the_order_of_features_of_a_network_that_needs_no_gradients() -> None:
-    class Frozen(Gated):
-        def features(self, images: Tensor) -> Tensor:
-            with torch.no_grad():
-                return super().features(images)
-
-    images = torch.randn(2, 3, SIDE, SIDE)
-    found = find_parts(Frozen(), images).others
-    assert [one.features for one in found][:3] == ["gate", "gate.1", "gate.0"]
-
-
-class Random(Net):
-    def forward(self, images: Tensor) -> Any:
-        return super().forward(images) + torch.rand(1)
 
 
 class TwoHeads(Net):
@@ -340,20 +261,12 @@ class Images(Net):
         return self.features(images)
 
 
-class Probability(Net):
-    """Sigmoid by a function."""
-
-    def forward(self, images: Tensor) -> Any:
-        return torch.sigmoid(super().forward(images))
-
-
 REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
-    (Random, {}, "is not deterministic"),
-    (TwoHeads, {}, "returns a dictionary with type, age; say which"),
-    (Pair, {}, "returns a tuple of a tensor (2, 2), a tensor (2, 2); say which"),
-    (Images, {}, "the logits have shape (2, 8, 7, 7)"),
+    (Net, {"features": None}, "name the module whose output is the features"),
+    (TwoHeads, {}, "returns a dict; say which"),
+    (Pair, {}, "returns a tuple; say which"),
+    (Images, {}, "the logits are (2, 8, 7, 7)"),
     (Center, {}, "the logits do not depend on all places of the features"),
-    (lambda: Net().to("meta"), {}, "meta device"),
     (lambda: Net(3), {}, "has 3 logits, and there are 2 classes"),
     (Net, {"head": "classifier"}, "head: the network has no module 'classifier'; it has fc, trunk"),
     (Net, {"features": "fc"}, "features: fc returns (2, 2)"),
@@ -363,17 +276,14 @@ REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (Net, {"classes": ("a", "a")}, "two different classes"),
     (Net, {"mean": (0.5,)}, "mean has 1 values, and the input 3 channels"),
     (Normed, {"cam": "cam"}, "no exact class activation map: mean(CAM) + bias differs"),
-    (Net, {"logits": lambda output: 3}, "logits: the function returned a int"),
+    (Net, {"head": None, "cam": "cam"}, "its classifier is missing, not one linear layer"),
+    (Net, {"logits": lambda output: 3}, "the logits are int"),
     (
         AttentionPooled,
         {"features": "score"},
         "the slopes of the logits add up to 0 in every channel of the features",
     ),
-    (FlatPlaces, {"features": "flat"}, "features: flat returns (2, 16, 49)"),
-    (lambda: nn.Sequential(Net(), nn.Softmax(1)), {}, "remove the softmax at the end"),
-    (lambda: nn.Sequential(Net(1), nn.Sigmoid()), {}, "remove the sigmoid at the end"),
-    (lambda: nn.Sequential(Net(), nn.Sigmoid()), {}, "remove the sigmoid at the end"),
-    (lambda: Probability(1), {}, "probabilities: logits=torch.logit"),
+    (FlatPlaces, {"features": "flat"}, "guidance is refused"),
 ]
 
 
@@ -427,9 +337,8 @@ class InPlaceAfter(Normed):
 def test_a_function_in_place_after_the_features(*, frozen: bool) -> None:
     torch.manual_seed(0)
     module = spread(InPlaceAfter())
-    model = guided(module)
-    assert model.spec.module is not None
-    assert (model.spec.cam, model.spec.module.features) == ("gradcam", "trunk.1")
+    model = guided(module, None, "trunk.1")
+    assert model.spec.cam == "gradcam"
     for value in module.trunk.parameters():
         value.requires_grad_(not frozen)
     images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
@@ -470,7 +379,7 @@ def test_densenet_of_torchvision_with_another_classifier() -> None:
     network = torchvision.models.DenseNet(8, (2, 2, 2, 2), 16)
     inputs = network.classifier.in_features
     network.classifier = nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 2))
-    model = guided(network, input_size=64)
+    model = guided(network, None, "features", input_size=64)
     assert model.spec.cam == "gradcam"
     images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
     with torch.no_grad():
@@ -481,7 +390,7 @@ def test_densenet_of_torchvision_with_another_classifier() -> None:
 def test_features_of_a_module_that_is_replaced() -> None:
     torch.manual_seed(0)
     module = Net()
-    model = guided(module, features="trunk.1", cam="gradcam").eval()
+    model = guided(module, "fc", "trunk.1", cam="gradcam").eval()
     images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
     before = model(images, labels).saliency
     module.trunk[1] = copy.deepcopy(module.trunk[1])
@@ -500,7 +409,7 @@ def test_a_folder_needs_the_network_again(tmp_path: Path) -> None:
     assert loaded.spec == model.spec
     with pytest.raises(InputError, match=r"Net, is not timm's and has no factory; give it"):
         load_model(tmp_path / "model")
-    with pytest.raises(InputError, match="ResNet has no module 'trunk'"):
+    with pytest.raises(InputError, match="the network has no module 'trunk'"):
         load_model(tmp_path / "model", torchvision.models.resnet18(num_classes=2))
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(tmp_path / "model", Net(3))
@@ -508,14 +417,13 @@ def test_a_folder_needs_the_network_again(tmp_path: Path) -> None:
 
 def test_torchvision_networks() -> None:
     torch.manual_seed(0)
-    for name, cam, features in (
-        ("resnet18", "cam", "layer4"),
-        ("densenet121", "cam", "features"),
-        ("mobilenet_v3_small", "gradcam", "features"),
+    for name, cam, head, features in (
+        ("resnet18", "cam", "fc", "layer4"),
+        ("densenet121", "cam", "classifier", "features"),
+        ("mobilenet_v3_small", "gradcam", None, "features"),
     ):
         module = torchvision.models.get_model(name, num_classes=2)
-        model = guide(module, classes=CLASSES, input_size=64)
-        assert model.spec.module is not None
-        assert (model.spec.cam, model.spec.module.features) == (cam, features)
+        model = guided(module, head, features, input_size=64)
+        assert model.spec.cam == cam
         if cam == "cam":
             assert check_cam_identity(model) <= 1e-4

@@ -14,7 +14,7 @@ from preceptor.errors import InputError
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.models.pooling import Pool, pooled_logits
+from preceptor.models.spec import Pool, pooled_logits
 
 POOLS = [Pool("top", 0.25), Pool("top", 3), Pool("lse", sharpness=2.0)]
 SMALL = {"input_size": 64, "backbone_args": {"output_stride": 8}}

@@ -125,11 +125,8 @@ def test_a_layer_that_is_the_identity_at_the_start_is_found(make: Callable[[], n
         check_cam_identity(model)
 
 
-NORMED_HEADS = ["efficientvit_m0", "shvit_s1"]
-
-
-@pytest.mark.parametrize("backbone", NORMED_HEADS)
-def test_batch_norm_before_the_classifier_means_grad_cam(backbone: str) -> None:
+def test_batch_norm_before_the_classifier_means_grad_cam() -> None:
+    backbone = "efficientvit_m0"
     with pytest.raises(InputError, match=r"no exact class activation map: .*differs"):
         build_model(backbone, ["a", "b"], input_size=128, cam="cam")
     torch.manual_seed(0)

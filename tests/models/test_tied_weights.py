@@ -38,7 +38,7 @@ def test_a_model_folder_has_them_under_both_names(tmp_path: Path) -> None:
 
 def test_files_that_have_them_once_can_be_loaded(tmp_path: Path) -> None:
     torch.manual_seed(7)
-    network = tied(2, 3)
+    network = tied(2, 3).module
     save_once(network, str(tmp_path / "once.safetensors"))
     assert len(set(PAIR) & set(load_file(tmp_path / "once.safetensors"))) == 1
     model = build_model(
@@ -50,7 +50,7 @@ def test_files_that_have_them_once_can_be_loaded(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, other = tied(2, 3), tied(2, 3)
+    model, other = tied(2, 3).module, tied(2, 3).module
 
     def optimizer(network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)

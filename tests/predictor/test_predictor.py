@@ -17,9 +17,8 @@ import preceptor
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image
 from preceptor.errors import InputError
-from preceptor.models.guided_model import GuidedModel
+from preceptor.models.guided_model import GuidedModel, GuidedOutput
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.models.outputs import GuidedOutput
 from preceptor.predictor.inputs import BadImage
 from preceptor.predictor.prediction import Prediction, decide
 from preceptor.predictor.predictor import Predictor

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.saliency.rise import RiseResult, rise
 from preceptor.saliency.rise_masks import full_block
 from tests.saliency.analytic_models import ONE, analytic, correlation

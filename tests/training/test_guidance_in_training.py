@@ -24,7 +24,7 @@ from preceptor.inference.annotate import annotate
 from preceptor.inference.score import evaluate
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_record
 from preceptor.training.loop import derived_seed

@@ -18,7 +18,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
-from preceptor.models.guide import guide
+from preceptor.models.custom import guide
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_scores
@@ -130,7 +130,7 @@ def test_a_classifier_without_a_bias_is_refused() -> None:
     body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     for bias, told in ((True, ""), (False, "bias of the classifier")):
         network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2, bias))
-        model = guide(network, classes=["a", "b"], input_size=16, name="mine")
+        model = guide(network, "3", "0", classes=["a", "b"], input_size=16, name="mine")
         assert model.spec.cam == "cam"
         with pytest.raises(InputError, match=told) if told else nullcontext():
             check_last_layer(model)

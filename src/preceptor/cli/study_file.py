@@ -13,7 +13,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
-from preceptor.models.backbones import weights_file
+from preceptor.models.networks import weights_file
 from preceptor.runtime.cores import RUN_THREADS
 from preceptor.runtime.formatting import as_time
 from preceptor.runtime.result_folder import write_atomically

@@ -16,8 +16,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.evaluation.scores import check_score_file, figures, write_scores
 from preceptor.inference.predict import predict
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.outputs import ModelOutput
+from preceptor.models.guided_model import GuidedModel, ModelOutput
 
 
 def check_comparable(

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from preceptor.errors import PreceptorError
 from preceptor.evaluation.auc import auc, log_odds, macro_auc
 from preceptor.model_export.check_images import CheckImages
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.outputs import GuidedOutput, ModelOutput
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
 from preceptor.predictor.prediction import decide
 from preceptor.predictor.reference import Reference
 from preceptor.runtime.modes import evaluating

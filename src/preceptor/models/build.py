@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.data.config import resolve_model_data_config
@@ -18,19 +18,14 @@ from torch import nn
 from preceptor.config.image_format import Fit
 from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError, reason
-from preceptor.models.backbones import classifiers, create_network, head_in, load_weights
-from preceptor.models.factories import create_parts, resolved_network
-from preceptor.models.feature_layout import CamSource, last_block
-from preceptor.models.guide import check_classes, guide
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.outputs import ModelOutput
-from preceptor.models.pooling import Pool
+from preceptor.models.custom import check_classes, create_parts, guide, resolved_network
+from preceptor.models.features import last_block
+from preceptor.models.guided_model import GuidedModel, ModelOutput
+from preceptor.models.networks import classifiers, create_network, head_in, load_weights
 from preceptor.models.probes import check_cam_identity, check_grad_cam
-from preceptor.models.spec import Head, ModelSpec
+from preceptor.models.spec import CamKind, CamSource, Head, ModelSpec, Pool
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
-
-CamKind = Literal["auto", "cam", "gradcam"]
 
 
 def build_model(
@@ -94,30 +89,46 @@ def build_model(
         raise InputError(
             f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
         )
-    given, network = network, resolved_network(backbone, network, backbone_args or {})
-    if network is not None:
-        if (given is not None and backbone_args) or cam_source == "cyborg":
+    outputs = 1 if head == "sigmoid" else len(classes)
+    own = resolved_network(backbone, network, backbone_args or {})
+    if own is not None:
+        if (network is not None and backbone_args) or cam_source == "cyborg":
             wrong = "cam_source: cyborg" if cam_source == "cyborg" else "backbone_args"
             raise InputError(f"{backbone}: {wrong} is for backbones of timm; remove it")
-        model = _of_factory(
-            network, classes, positive=positive, weights=weights, new_head=new_head,
-            in_chans=in_chans, input_size=input_size, fit=fit, head=head, cam=cam, name=backbone,
+        parts = create_parts(own.factory, outputs, in_chans, own.args)
+        model = guide(
+            parts.module, parts.head, parts.features, classes=classes, positive=positive,
+            logits=parts.logits, input_size=input_size or parts.input_size, in_chans=in_chans,
+            mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=backbone,
         )  # fmt: skip
+        assert model.spec.module is not None
+        if model.spec.head != head:
+            raise InputError(
+                f"{backbone}: head is {head}, which has num_classes={outputs}, and the network of "
+                f"{own.factory} has another number of logits; let it use num_classes"
+            )
+        if weights != "none":
+            own_head = model.spec.module.head
+            load_weights(parts.module, own_head, weights, backbone, new_head=new_head)
+        spec = replace(model.spec, factory=own.factory, backbone_args=dict(own.args))
+        model = GuidedModel(model.backbone, spec)
         return model if pool is None else with_pool(model, pool)
-    outputs = 1 if head == "sigmoid" else len(classes)
     created, arguments = _sized(
         backbone, outputs, in_chans, dict(backbone_args or {}), weights, input_size
     )
     _reset_head(created)
     if weights not in ("hub", "none") and not new_head:
         created.load_state_dict(head_in(weights, created), strict=False)
-    mean, std, default_size = _input_of(created, in_chans)
+    config = resolve_model_data_config(created)  # type: ignore[no-untyped-call]
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if in_chans == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     spec = ModelSpec(
         backbone=backbone,
         classes=classes,
         positive=positive,
         in_chans=in_chans,
-        input_size=input_size or default_size,
+        input_size=input_size or int(config["input_size"][-1]),
         mean=mean,
         std=std,
         fit=fit,
@@ -161,40 +172,6 @@ def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
     return GuidedModel(model.backbone, replace(model.spec, pool=pool))
 
 
-def _of_factory(
-    network: NetworkFactory,
-    classes: tuple[str, ...],
-    *,
-    positive: str | None,
-    weights: str,
-    new_head: bool,
-    in_chans: int,
-    input_size: int | None,
-    fit: Fit,
-    head: Head,
-    cam: CamKind,
-    name: str,
-) -> GuidedModel:
-    """Guided model of a factory's network."""
-    outputs = 1 if head == "sigmoid" else len(classes)
-    parts = create_parts(network.factory, outputs, in_chans, network.args)
-    model = guide(
-        parts.module, parts.head, parts.features, classes=classes, positive=positive,
-        logits=parts.logits, input_size=input_size or parts.input_size, in_chans=in_chans,
-        mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=name,
-    )  # fmt: skip
-    if model.spec.head != head:
-        raise InputError(
-            f"{name}: head is {head}, which has num_classes={outputs}, and the network of "
-            f"{network.factory} has another number of logits; let it use num_classes"
-        )
-    if weights != "none":
-        assert model.spec.module is not None
-        load_weights(parts.module, model.spec.module.head, weights, name, new_head=new_head)
-    spec = replace(model.spec, factory=network.factory, backbone_args=dict(network.args))
-    return GuidedModel(model.backbone, spec)
-
-
 def _sized(
     backbone: str,
     outputs: int,
@@ -227,17 +204,6 @@ def _reset_head(network: nn.Module) -> None:
         for layer in part.modules():
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
-
-
-def _input_of(
-    network: nn.Module, in_chans: int
-) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Mean and standard deviation of each channel, and the default input size in pixels."""
-    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    if in_chans == 1:
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    return mean, std, int(config["input_size"][-1])
 
 
 def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:

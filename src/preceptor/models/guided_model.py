@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from preceptor.errors import InputError
-from preceptor.models.backbones import classifiers
-from preceptor.models.batch_norm import as_evaluated, of_the_batch, statistics
-from preceptor.models.cam_head import class_weight, linear_head, with_cam
-from preceptor.models.check_images import check_square, check_uint8
-from preceptor.models.feature_copies import FeatureCopies
-from preceptor.models.feature_layout import (
+from preceptor.models.features import (
+    FeatureCopies,
     Layout,
+    ModuleNetwork,
     allow_second_derivatives,
+    as_evaluated,
     cyborg_taps,
     last_block,
     layout_of,
+    of_the_batch,
+    statistics,
 )
-from preceptor.models.grad_cam_head import with_grad_cam
-from preceptor.models.module_network import ModuleNetwork
-from preceptor.models.outputs import GuidedOutput, ModelOutput
-from preceptor.models.pooling import pooled_logits
-from preceptor.models.spec import ModelSpec
+from preceptor.models.networks import classifiers
+from preceptor.models.spec import ModelSpec, pooled_logits
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import binary_logits
+from preceptor.saliency.cam import (
+    binary_logits,
+    class_activation_map,
+    decision_map,
+    log_odds_slopes,
+    other_entropy,
+)
+from preceptor.saliency.gradcam import grad_cam
+
+
+class ModelOutput(NamedTuple):
+    """Output of a forward pass.
+
+    Args:
+        logits: (B, C).
+        features: (B, Ch, h, w), the features from which saliency maps are computed.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+class GuidedOutput(NamedTuple):
+    """Output of a forward pass with saliency maps.
+
+    Args:
+        logits: (B, C).
+        features: (B, Ch, h, w), the features from which the maps are computed.
+        saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) for "every" class.
+        classes: (B,) class of each map; (B, C) for "every" class.
+        evidence: Evidence of each cell, in the shape of `saliency`: the maps with their bias, so
+            that their mean is the logit of a head on mean-pooled features; for decision maps, the
+            log-odds log p − log(1 − p) of the class, whatever the number of classes. Grad-CAM is
+            scaled by the number of cells, as the CAM is, and what its mean lacks counts as the same
+            in every cell.
+    """
+
+    logits: Tensor
+    features: Tensor
+    saliency: Tensor
+    classes: Tensor
+    evidence: Tensor
 
 
 class GuidedModel(nn.Module):
@@ -100,7 +138,7 @@ class GuidedModel(nn.Module):
             logits, features = self._pass(images)
             if saliency_for is None:
                 return ModelOutput(logits, features)
-            return with_cam(logits, features, self.head, saliency_for, decision=decision)
+            return _with_cam(logits, features, self.head, saliency_for, decision=decision)
         if torch.is_inference_mode_enabled():  # tensors of inference mode have no gradients
             with torch.inference_mode(False), torch.no_grad():
                 if isinstance(saliency_for, Tensor):
@@ -112,7 +150,7 @@ class GuidedModel(nn.Module):
         try:
             with torch.set_grad_enabled(trainable):  # undone here if a tap in the trunk changed it
                 logits, features, alone = self._pass_apart(images, norms)
-                return with_grad_cam(
+                return _with_grad_cam(
                     logits, features, alone, saliency_for, decision=decision, trainable=trainable
                 )
         finally:
@@ -124,10 +162,9 @@ class GuidedModel(nn.Module):
         if self.spec.pool.kind == "mean":
             return self._head(raw), features
         with torch.autocast(features.device.type, enabled=False):  # as for the CAM
-            linear, dense = linear_head(self.head, features)
-            maps = linear.maps(dense)
-            spec = self.spec
-            return pooled_logits(maps, linear.bias, spec.pool, spec.positive_index), features
+            weight, bias, dense = _linear_head(self.head, features)
+            maps, spec = _every_map(weight, dense), self.spec
+            return pooled_logits(maps, bias, spec.pool, spec.positive_index), features
 
     def mean_pooled(self, images: Tensor) -> ModelOutput:
         """Logits of the backbone itself, whatever the pooling, and the features."""
@@ -163,7 +200,12 @@ class GuidedModel(nn.Module):
                 raw = self._layout_of(raw).from_grid(features, raw)
         else:
             features, self._tapped = self._tapped, None
-        check_square(self._layout, images)
+        height, width = images.shape[-2:]
+        if height != width and self._layout is not None and self._layout.kind == "tokens":
+            raise InputError(
+                f"images are {height} × {width} pixels: the grid of tokens is known for square "
+                "images only; give square images"
+            )
         return raw, features
 
     def _attach(self) -> None:
@@ -204,7 +246,7 @@ class GuidedModel(nn.Module):
     def _norms_in_training(self) -> list[nn.Module]:
         if not self.training:
             return []
-        # By name, since modules may have been replaced by synchronized batch norms.
+        # By name, since modules of a copy may have been replaced.
         norms = [self.backbone.get_submodule(name) for name in self.norms_after_features()]
         return [norm for norm in norms if norm.training]
 
@@ -251,7 +293,11 @@ class GuidedModel(nn.Module):
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalize (B, in_chans, H, W) uint8 images to mean and std; others are a ValueError."""
-        check_uint8(images, self.spec.in_chans)
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images are {images.dtype}; give uint8 images, from 0 to 255")
+        if images.ndim != 4 or images.shape[1] != self.spec.in_chans:
+            shape = f"(B, {self.spec.in_chans}, H, W)"
+            raise ValueError(f"images {tuple(images.shape)} must be {shape}")
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
@@ -319,3 +365,107 @@ class GuidedModel(nn.Module):
         with evaluating(self), torch.no_grad():
             blank = torch.zeros(size, dtype=some.dtype, device=some.device)
             return ModelOutput(*self._pass(blank))
+
+
+def class_weight(head: nn.Linear) -> Tensor:
+    """(C, Ch) weight of the logit of each class; for a sigmoid head ± half of its weight."""
+    return binary_logits(head.weight.T).T
+
+
+def _linear_head(head: nn.Linear, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight (C, Ch) and bias (C,) of the logits, and the features, in float32 or wider."""
+    wide = torch.promote_types(features.dtype, torch.float32)
+    weight = class_weight(head).to(wide)
+    bias = weight.new_zeros(len(weight))
+    if head.bias is not None:
+        bias = binary_logits(head.bias.to(wide))
+    return weight, bias, features.to(wide)
+
+
+def _every_map(weight: Tensor, features: Tensor) -> Tensor:
+    """(B, C, h, w) map of every class, without the bias."""
+    return torch.einsum("kc,bchw->bkhw", weight, features)
+
+
+def _classes_of_maps(logits: Tensor, saliency_for: Tensor | str) -> Tensor:
+    """Class of each map: (B,), or (B, C) for "every" class."""
+    if isinstance(saliency_for, Tensor):
+        return saliency_for
+    if saliency_for == "predicted":
+        return logits.detach().argmax(1)
+    return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+
+
+def _with_cam(
+    logits: Tensor,
+    features: Tensor,
+    head: nn.Linear,
+    saliency_for: Tensor | str,
+    *,
+    decision: bool,
+) -> GuidedOutput:
+    """Output with the class activation maps, or the decision maps, of a linear head."""
+    # Always in float32: the map is a small product, and min-max normalization amplifies rounding
+    # errors.
+    with torch.autocast(features.device.type, enabled=False):
+        weight, bias, dense = _linear_head(head, features)
+        classes = _classes_of_maps(logits, saliency_for)
+        if classes.ndim == 2:
+            maps = _every_map(weight, dense)
+            offset = bias.expand(len(maps), -1)
+            if decision:
+                each = classes.unbind(1)
+                slopes = torch.stack([log_odds_slopes(logits, one) for one in each], 1)
+                slopes = slopes.to(maps.dtype)
+                maps = torch.einsum("bjk,bkhw->bjhw", slopes, maps)
+                entropy = torch.stack([other_entropy(logits, one) for one in each], 1)
+                offset = slopes @ bias - entropy
+        elif decision:
+            maps = decision_map(dense, weight, logits, classes)
+            offset = log_odds_slopes(logits, classes).to(bias.dtype) @ bias
+            offset = offset - other_entropy(logits, classes)
+        else:
+            maps = class_activation_map(dense, weight, classes)
+            offset = bias[classes]
+    return GuidedOutput(logits, features, maps, classes, maps + offset[..., None, None])
+
+
+def _with_grad_cam(
+    logits: Tensor,
+    features: Tensor,
+    alone: Tensor,
+    saliency_for: Tensor | str,
+    *,
+    decision: bool,
+    trainable: bool,
+) -> GuidedOutput:
+    """Output with Grad-CAM, scaled as class activation maps are.
+
+    Args:
+        logits: (B, C).
+        features: (B, Ch, h, w), of which the logits are a differentiable function.
+        alone: (B, C) logits for differentiation, which are independent between images.
+        saliency_for: Classes of the maps.
+        decision: Decision maps instead of class maps.
+        trainable: Whether gradients flow through the maps.
+    """
+    classes = _classes_of_maps(logits, saliency_for)
+    each = classes.unbind(1) if classes.ndim == 2 else (classes,)
+    raw = [grad_cam(alone, features, one, decision=decision, trainable=trainable) for one in each]
+    values = [
+        (log_odds_slopes(logits, one).to(logits.dtype) * logits).sum(1) - other_entropy(logits, one)
+        if decision
+        else logits.gather(1, one[:, None])[:, 0]
+        for one in each
+    ]
+    cells = features.shape[-2] * features.shape[-1]
+    scaled = [
+        cells * one + (value - cells * one.mean((-2, -1))).detach()[:, None, None]
+        for value, one in zip(values, raw, strict=True)
+    ]
+    maps, evidence = (
+        torch.stack(part, 1) if classes.ndim == 2 else part[0] for part in (raw, scaled)
+    )
+    if not trainable:
+        logits, features = logits.detach(), features.detach()
+    return GuidedOutput(logits, features, maps, classes, evidence)

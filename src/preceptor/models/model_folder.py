@@ -11,14 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from preceptor.errors import InputError, PreceptorError, reason
-from preceptor.models.backbones import create_network
-from preceptor.models.factories import NetworkParts, create_parts
-from preceptor.models.guide import with_parts
+from preceptor.models.custom import NetworkParts, create_parts, with_parts
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
+from preceptor.models.networks import create_network, separate
 from preceptor.models.probes import check_trained
-from preceptor.models.spec import ModelSpec, ModuleParts
-from preceptor.models.tied_weights import separate
+from preceptor.models.spec import ModelSpec, ModuleParts, Pool
 from preceptor.runtime.checksums import (
     CHECKSUMS,
     files_that_differ,

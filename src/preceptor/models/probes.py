@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
-from preceptor.models.backbones import classifiers
-from preceptor.models.batch_norm import statistics
+from preceptor.models.features import statistics
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
@@ -41,13 +40,11 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
     Raises:
         InputError: The identity does not hold; the message has the reason.
     """
-    spec = model.spec
-    refuse = f"{spec.backbone}: no exact class activation map: "
-    heads = classifiers(model.backbone)
-    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
-        names = ", ".join(type(part).__name__ for part in heads) or "missing"
-        raise InputError(f"{refuse}its classifier is {names}, not one linear layer")
-    head = heads[0]
+    refuse = f"{model.spec.backbone}: no exact class activation map: "
+    try:
+        head = model.head
+    except InputError as error:
+        raise InputError(refuse + str(error).removeprefix(f"{model.spec.backbone}: ")) from error
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.no_grad(), _other_values(model, head, trained, generator):
         images = _images(model, generator)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from preceptor.config.training import Precision
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
-from preceptor.models.guided_model import GuidedModel
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
 from preceptor.models.model_folder import load_model
-from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.precision import autocast
 from preceptor.predictor.inference_probe import probe_batch_size
 from preceptor.predictor.model_info import MapKind, ModelInfo

@@ -12,7 +12,7 @@ from preceptor.config.training import Training
 from preceptor.evaluation.operating_points import TERMS
 from preceptor.evaluation.paired_tests import EXACT_UP_TO
 from preceptor.evaluation.sequential import sequential_level
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.report.rate_tables import rule_words
 from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results

@@ -14,7 +14,7 @@ from preceptor.maps.placed_maps import check_matches
 from preceptor.maps.principal_components import too_few_for_components
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.study.config import StudyConfig
 from preceptor.study.run_configs import annotated_seed_of, plain_run
 from preceptor.study.shared_images import shared_images

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from preceptor.models.tied_weights import separate
+from preceptor.models.networks import separate
 from preceptor.runtime.failed_writes import tensors_to
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan

@@ -26,8 +26,8 @@ from preceptor.errors import InputError
 from preceptor.inference.predict import PREDICT_BATCH, to_device, uses_channels_last
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
 from preceptor.models.probes import features_use_head
+from preceptor.models.spec import Pool
 from preceptor.runtime import watchdog
 from preceptor.runtime.modes import evaluating
 

@@ -26,7 +26,7 @@ from preceptor.inference.predict import to_device
 from preceptor.losses.consistency import inconsistency
 from preceptor.losses.distillation import SoftTargets
 from preceptor.losses.guided import Targets, balanced_alpha, combine, guided_loss_terms
-from preceptor.models.batch_norm import has_batch_norm
+from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import gradient_scaler, in_precision
 from preceptor.runtime import watchdog

@@ -26,9 +26,9 @@ from preceptor.errors import InputError
 from preceptor.maps.soft_labels import soft_targets
 from preceptor.maps.targets import build_map_targets, marked_classes
 from preceptor.models.build import build_model
-from preceptor.models.factories import resolved_network
+from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.source_digest import source_digest

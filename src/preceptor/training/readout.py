@@ -14,7 +14,7 @@ from preceptor.data.loader import Rows
 from preceptor.errors import InputError
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.pooling import Pool
+from preceptor.models.spec import Pool
 from preceptor.training.validation import validate
 
 # Candidates, the first one with the highest AUC: the mean, the highest quarter, tenth and twentieth

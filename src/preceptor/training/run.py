@@ -20,10 +20,10 @@ from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.models.backbones import head_in
-from preceptor.models.batch_norm import has_batch_norm
+from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
+from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.runtime import watchdog
 from preceptor.runtime.failed_writes import failed_write

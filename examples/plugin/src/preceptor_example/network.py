@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from preceptor import network_factory
+from preceptor import NetworkParts, network_factory
 
 
 @network_factory
-def example_net(num_classes: int, in_chans: int, width: int = 16) -> nn.Module:
+def example_net(num_classes: int, in_chans: int, width: int = 16) -> NetworkParts:
     """Three convolutions, mean pooling and a linear head."""
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Sequential(
             nn.Conv2d(in_chans, width, 5, stride=2, padding=2),
             nn.ReLU(),
@@ -21,3 +21,4 @@ def example_net(num_classes: int, in_chans: int, width: int = 16) -> nn.Module:
         nn.Flatten(),
         nn.Linear(width, num_classes),
     )
+    return NetworkParts(network, head="3", features="0")

@@ -1,4 +1,4 @@
-"""Creation of timm networks with their weights; every failure has a message of one line."""
+"""timm networks with their weights, and weights files; every failure is one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
 from preceptor.models.decoder import PyramidNetwork, decoder_arguments
-from preceptor.models.tied_weights import with_tied
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.plugins import registered
 
@@ -24,8 +23,6 @@ from preceptor.runtime.plugins import registered
 # (it is part of a run's id), and timm unpickles some of these files.
 _LOADING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _WRAPPED = "module."  # before the names of tensors in a `ModuleNetwork`
-# Arguments that remove the classifier.
-_HEADLESS = ("features_only",)
 
 
 def create_network(
@@ -50,23 +47,31 @@ def create_network(
         near = difflib.get_close_matches(backbone.split(".")[0], known, n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
-    _check_arguments(backbone, arguments)
+    for key in _LOADING:
+        if key in arguments:
+            raise InputError(
+                f"backbone_args: {key} is not allowed; set `weights` to hub, none or a "
+                ".safetensors file"
+            )
+    if arguments.get("features_only"):
+        raise InputError(
+            f"backbone_args: features_only leaves {backbone} without a classifier; remove it"
+        )
     arguments, decoder = decoder_arguments(dict(arguments))
     if decoder:
         if weights != "none":  # the names of an encoder's tensors may differ from the file's
             create_network(backbone, outputs, in_chans, arguments, weights)
         arguments["features_only"] = True
-    overlay: dict[str, Any] | None = None
+    file = None
     if weights != "none":
         file = _hub_file(backbone) if weights == "hub" else weights_file(weights)
-        # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
-        overlay = {"file": str(file), "custom_load": False}
     try:
         with _silent():
             network: nn.Module = timm.create_model(
                 backbone,
-                pretrained=overlay is not None,
-                pretrained_cfg_overlay=overlay,
+                pretrained=file is not None,
+                # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
+                pretrained_cfg_overlay=file and {"file": str(file), "custom_load": False},
                 num_classes=outputs,
                 in_chans=in_chans,
                 **arguments,
@@ -74,21 +79,9 @@ def create_network(
     except Exception as error:  # timm and torch raise many types, all about the arguments
         if out_of_memory(error):
             raise
-        told = reason(error)
-        if overlay is not None:
-            try:
-                timm.create_model(backbone, num_classes=outputs, in_chans=in_chans, **arguments)
-            except Exception:  # the weights are not the cause
-                pass
-            else:
-                raise InputError(
-                    f"weights: {overlay['file']} does not fit {backbone}: {told}"
-                ) from error
-        if arguments:
-            raise InputError(
-                f"backbone_args {dict(arguments)}: not accepted by {backbone}: {told}"
-            ) from error
-        raise InputError(f"backbone {backbone} cannot be built: {told}") from error
+        given = f" with backbone_args {dict(arguments)}" if arguments else ""
+        given += f" and weights {file}" if file else ""
+        raise InputError(f"backbone {backbone} cannot be built{given}: {reason(error)}") from error
     if decoder:
         return PyramidNetwork(network, backbone, outputs, **decoder)
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
@@ -96,25 +89,10 @@ def create_network(
             f"backbone {backbone} is a {type(network).__name__} without features and head apart; "
             "choose another backbone"
         )
-    if overlay is not None and weights != "hub":
-        _check_names(network, Path(overlay["file"]), backbone)
+    if file is not None and weights != "hub":
+        _check_names(network, file, backbone)
     _thin_before_points(network)
     return network
-
-
-def _check_arguments(backbone: str, arguments: Mapping[str, Any]) -> None:
-    for key in _LOADING:
-        if key in arguments:
-            raise InputError(
-                f"backbone_args: {key} is not allowed; set `weights` to hub, none or a "
-                ".safetensors file"
-            )
-    for key in _HEADLESS:
-        if arguments.get(key):
-            raise InputError(
-                f"backbone_args: {key}: {arguments[key]} leaves {backbone} without a classifier; "
-                "remove it"
-            )
 
 
 @contextmanager
@@ -347,3 +325,58 @@ def _hub_file(backbone: str) -> Path:
             f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be downloaded: "
             f"{reason(error, 160)}; without a network set weights to a .safetensors file"
         ) from error
+
+
+# Tied weights: a tensor that a network has under several names.
+
+
+def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory, as safetensors stores them.
+
+    A file then has a tied weight under each of its names, and can be loaded by any network.
+
+    Args:
+        state: Tensors by name, such as a state dict.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.ones(2)
+        >>> found = separate({"one": weight, "other": weight})
+        >>> found["one"].data_ptr() == found["other"].data_ptr(), found["other"].tolist()
+        (False, [1.0, 1.0])
+    """
+    seen = set()
+    found = {}
+    for key, value in state.items():
+        tensor = value.detach().contiguous()
+        place = (tensor.device, tensor.untyped_storage().data_ptr())
+        found[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
+
+
+def with_tied(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Given tensors, and those of tied weights that are given under another name.
+
+    Files of other programs have a tied weight only once.
+
+    Args:
+        given: Tensors of a file by name.
+        own: State dict of the network.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.ones(2)
+        >>> sorted(with_tied({"one": torch.zeros(2)}, {"one": weight, "other": weight}))
+        ['one', 'other']
+    """
+    names = {_place(value): key for key, value in own.items() if key in given}
+    tied = {
+        key: given[names[place]] for key, value in own.items() if (place := _place(value)) in names
+    }
+    return tied | dict(given)
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """The same for tensors with the same values in memory."""
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()

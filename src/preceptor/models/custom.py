@@ -1,0 +1,391 @@
+"""Networks from outside timm: guided models of any classifier, and factories of such networks.
+
+A network from outside timm names its linear classifier and the module whose output is the features.
+Configs and model folders name a factory, a function that creates the network. Loading a model
+folder calls the function only if it is declared by `network_factory`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from preceptor.config.image_format import Fit
+from preceptor.config.network import NetworkFactory
+from preceptor.errors import InputError, reason
+from preceptor.models.features import ModuleNetwork, logits_in
+from preceptor.models.guided_model import GuidedModel
+from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.models.spec import CamKind, ModelSpec, ModuleParts
+from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.modes import evaluating
+from preceptor.runtime.module_names import missing_module, parents_of
+from preceptor.runtime.plugins import plugin
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Part = str | Callable[[nn.Module], nn.Module]
+"""A module of a network: its dotted name, or a function that returns it for the network."""
+
+_MARK = "_preceptor_network_factory"
+_MOST_PREFIX = 8  # tokens before those of the image: a class token, distillation, registers
+
+
+def guide(
+    module: nn.Module,
+    head: Part | None = None,
+    features: Part | None = None,
+    *,
+    classes: Sequence[str],
+    positive: str | None = None,
+    logits: Callable[[Any], Tensor] | None = None,
+    input_size: int = 224,
+    in_chans: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    fit: Fit = "squash",
+    cam: CamKind = "auto",
+    name: str | None = None,
+) -> GuidedModel:
+    """Guided model of any classifier, with the kind of saliency that it supports.
+
+    As `build_model` for timm: one forward pass gives logits, features and maps. The class
+    activation map is used where the logits are the head on the mean features, which is checked;
+    otherwise Grad-CAM from the features.
+
+    Args:
+        module: Classifier that returns (B, C) logits for (B, in_chans, H, W) images; its weights
+            are not changed. A single logit is that of class 1 against class 0.
+        head: Linear classifier: its dotted name, or a function that returns it for `module`; None =
+            there is none, and the maps are Grad-CAM.
+        features: Module whose output is the features, in the same way: (B, Ch, h, w), (B, h, w, Ch)
+            or tokens of a square grid, (B, N, Ch).
+        classes: Class names in logit order, at least two.
+        positive: Class whose probability is the score.
+        logits: Function that returns the logits for the output of `module`; None = the output, or
+            its entry `logits`.
+        input_size: Side of the input in pixels.
+        in_chans: Number of input channels, 1 or 3.
+        mean, std: Mean and standard deviation of the input in [0, 1], a value per channel; None =
+            those of ImageNet.
+        fit: Method that makes images square, stored in the specification of the model.
+        cam: Kind of saliency map: auto (the exact CAM if there is one, else Grad-CAM), cam or
+            gradcam.
+        name: Name in messages and in the model folder; None = that of the class.
+
+    Raises:
+        InputError: The network cannot be guided; the message has the part and the reason.
+
+    Example:
+        >>> network = nn.Sequential(
+        ...     nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()),
+        ...     nn.AdaptiveAvgPool2d(1),
+        ...     nn.Flatten(),
+        ...     nn.Linear(8, 2),
+        ... )
+        >>> model = guide(network, "3", "0", classes=["real", "fake"], input_size=32)
+        >>> model.spec.cam
+        'cam'
+        >>> model(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])).saliency.shape
+        torch.Size([2, 30, 30])
+    """
+    classes = tuple(classes)
+    check_classes(classes, positive, in_chans)
+    name = name or type(module).__name__
+    mean, std = (
+        _per_channel(given, default, in_chans, what)
+        for given, default, what in ((mean, IMAGENET_MEAN, "mean"), (std, IMAGENET_STD, "std"))
+    )
+    try:
+        parts, outputs = _parts(module, head, features, logits, input_size, in_chans)
+        if outputs != len(classes) and (outputs, len(classes)) != (1, 2):
+            raise InputError(
+                f"the network has {outputs} logits, and there are {len(classes)} classes; replace "
+                "its last layer, or name its classes"
+            )
+    except InputError as error:
+        raise InputError(f"{name}: guidance is refused: {error}") from error
+    spec = ModelSpec(
+        backbone=name,
+        classes=classes,
+        positive=positive,
+        in_chans=in_chans,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        fit=fit,
+        head="softmax" if outputs == len(classes) else "sigmoid",
+        module=parts,
+    )
+    return _sound(module, spec, logits, cam)
+
+
+def check_classes(classes: tuple[str, ...], positive: str | None, in_chans: int) -> None:
+    """Refuse classes or a number of channels that no model can have."""
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise InputError(f"classes {list(classes)}: name at least two different classes")
+    if positive is not None and positive not in classes:
+        raise InputError(f"positive {positive!r} is not one of the classes {list(classes)}")
+    if in_chans not in (1, 3):
+        raise InputError(f"in_chans is {in_chans}; images have 1 or 3 channels")
+
+
+def with_parts(
+    module: nn.Module, spec: ModelSpec, logits: Callable[[Any], Tensor] | None
+) -> GuidedModel:
+    """Guided model of a network whose parts are known from its specification.
+
+    Raises:
+        InputError: The network lacks one of the parts.
+    """
+    assert spec.module is not None
+    for part in filter(None, (spec.module.features, spec.module.head)):
+        _named(module, part, "network")
+    return GuidedModel(ModuleNetwork(module, spec.module, logits), spec)
+
+
+def _per_channel(
+    given: Sequence[float] | None, default: tuple[float, ...], in_chans: int, what: str
+) -> tuple[float, ...]:
+    if given is None:
+        return default if in_chans == 3 else (sum(default) / len(default),)
+    if len(given) != in_chans:
+        raise InputError(f"{what} has {len(given)} values, and the input {in_chans} channels")
+    return tuple(float(value) for value in given)
+
+
+def _named(module: nn.Module, part: Part, what: str) -> str:
+    """Dotted name of a part of a network."""
+    names = {id(inner): name for name, inner in module.named_modules() if name}
+    if callable(part):
+        chosen = part(module)
+        if id(chosen) not in names:
+            raise InputError(f"{what}: the function returned no module inside the network")
+        return names[id(chosen)]
+    if part not in names.values():
+        top = ", ".join(sorted({name.split(".")[0] for name in names.values()})[:8])
+        raise InputError(f"{what}: the network has no module {part!r}; it has {top}")
+    return part
+
+
+def _parts(
+    module: nn.Module,
+    head: Part | None,
+    features: Part | None,
+    logits: Callable[[Any], Tensor] | None,
+    input_size: int,
+    in_chans: int,
+) -> tuple[ModuleParts, int]:
+    """Parts of a network with the layout of its features, and its number of logits."""
+    if features is None:
+        top = ", ".join(name for name, _ in module.named_children())
+        raise InputError(
+            f"name the module whose output is the features, and the linear classifier: "
+            f"features=…, head=…; the network has {top}"
+        )
+    place = _named(module, features, "features")
+    outputs: list[Tensor] = []
+
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        outputs.append(output[0] if type(output) is tuple else output)
+
+    some = next(module.parameters(), torch.zeros(0))
+    images = torch.randn(
+        (2, in_chans, input_size, input_size), generator=torch.Generator().manual_seed(0)
+    )
+    images = images.to(some.device, some.dtype)
+    given = images.clone()
+    handle = module.get_submodule(place).register_forward_hook(note)
+    try:
+        with evaluating(module), torch.no_grad():
+            result = (logits or logits_in)(module(given))
+    except InputError:
+        raise
+    except Exception as error:  # anything may be raised by a network of others
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"the network cannot compute images {tuple(images.shape)}: {reason(error, 200)}"
+        ) from error
+    finally:
+        handle.remove()
+    if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != len(images):
+        shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(
+            f"the logits are {shape}, and one row per image is needed ({len(images)}, classes); "
+            "select them: logits=lambda output: …"
+        )
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor):
+        raise InputError(
+            f"features: {place} returns {len(outputs)} outputs in a pass, and one tensor is "
+            "needed; name another module"
+        )
+    in_place = not torch.equal(given, images)
+    shape = tuple(outputs[0].shape)
+    own_head = "" if head is None else _named(module, head, "head")
+    parts = ModuleParts(own_head, place, in_place=in_place)
+    if len(shape) == 4:
+        if shape[1] == shape[2] != shape[3]:
+            parts = replace(parts, layout="nhwc")
+        if min(shape[1:3] if parts.layout == "nhwc" else shape[2:]) > 1:
+            return parts, result.shape[1]
+    elif len(shape) == 3:
+        for prefix in range(_MOST_PREFIX + 1):
+            count = shape[1] - prefix
+            if count > 3 and math.isqrt(count) ** 2 == count:
+                return replace(parts, layout="tokens", prefix=prefix), result.shape[1]
+    raise InputError(
+        f"features: {place} returns {shape}, and a grid of at least 2 × 2 cells, or of tokens, is "
+        "needed; name another module, or raise input_size"
+    )
+
+
+def _sound(
+    module: nn.Module, spec: ModelSpec, logits: Callable[[Any], Tensor] | None, cam: CamKind
+) -> GuidedModel:
+    """Model with an exact CAM, or else a trainable Grad-CAM."""
+    why: list[str] = []
+    model = with_parts(module, spec, logits)
+    if cam != "gradcam":
+        try:
+            check_cam_identity(model)
+        except InputError as error:
+            why.append(str(error).removeprefix(f"{spec.backbone}: "))
+        else:
+            return model
+    model.backbone.remove_hook()  # type: ignore[operator]
+    if cam != "cam":
+        model = with_parts(module, replace(spec, cam="gradcam"), logits)
+        wrong = check_grad_cam(model)
+        if wrong is None:
+            return model
+        model.backbone.remove_hook()  # type: ignore[operator]
+        assert spec.module is not None
+        why.append(f"Grad-CAM from {spec.module.features}: {wrong}")
+    raise InputError(f"{spec.backbone}: guidance is refused: {'; '.join(why)}")
+
+
+# Factories.
+
+
+@dataclass(frozen=True)
+class NetworkParts:
+    """Network of a factory, with its parts.
+
+    Args:
+        module: Classifier, see `guide`.
+        head, features: See `guide`.
+        logits: Function that returns the logits for the output of `module`; None = see `guide`.
+        input_size: Default side of the input in pixels.
+        mean, std: Mean and standard deviation of the input; None = those of ImageNet.
+    """
+
+    module: nn.Module
+    head: Part | None = None
+    features: Part | None = None
+    logits: Callable[[Any], Tensor] | None = None
+    input_size: int = 224
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+
+Factory = Callable[..., NetworkParts]
+
+
+def network_factory(function: Factory) -> Factory:
+    """Declare a function as a factory of networks, which configs and model folders may name.
+
+    Args:
+        function: Function of `num_classes` (number of logits), `in_chans` (number of input
+            channels) and further arguments by name, that returns `NetworkParts`.
+
+    Example:
+        >>> @network_factory
+        ... def small(num_classes: int, in_chans: int, width: int = 8) -> NetworkParts:
+        ...     network = nn.Sequential(
+        ...         nn.Conv2d(in_chans, width, 3),
+        ...         nn.AdaptiveAvgPool2d(1),
+        ...         nn.Flatten(),
+        ...         nn.Linear(width, num_classes),
+        ...     )
+        ...     return NetworkParts(network, head="3", features="0")
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+def factory_of(target: str) -> Factory:
+    """Factory of this name, package.module:function.
+
+    Raises:
+        InputError: The module cannot be imported, or has no such factory.
+    """
+    name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a module may raise anything when it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name in parents_of(name):
+            raise InputError(f"network {target}: {missing_module(error.name or name)}") from error
+        raise InputError(
+            f"network {target}: {name} cannot be imported: {reason(error, 200)}"
+        ) from error
+    declared: Factory | None = getattr(module, attribute, None)
+    if declared is None:
+        raise InputError(f"network {target}: {module.__name__} has no {attribute}")
+    if getattr(declared, _MARK, None) is not True:
+        raise InputError(
+            f"network {target}: {attribute} is not declared as a factory; write "
+            "@preceptor.network_factory above it"
+        )
+    return declared
+
+
+def resolved_network(
+    backbone: str, network: NetworkFactory | None, arguments: Mapping[str, Any]
+) -> NetworkFactory | None:
+    """Factory of a backbone: that of the config, or of a plugin with its name; None = timm's.
+
+    Args:
+        backbone: Name of the backbone.
+        network: Factory of the config.
+        arguments: Arguments of the backbone, for plugins.
+    """
+    if network is not None or timm.is_model(backbone):
+        return network
+    found = plugin("preceptor.backbones", backbone)
+    return None if found is None else NetworkFactory(factory=found.value, args=dict(arguments))
+
+
+def create_parts(
+    target: str, num_classes: int, in_chans: int, arguments: Mapping[str, Any]
+) -> NetworkParts:
+    """Network of a factory.
+
+    Raises:
+        InputError: The factory does not exist, does not take the arguments, or does not return a
+            network.
+    """
+    factory = factory_of(target)
+    given = {"num_classes": num_classes, "in_chans": in_chans} | dict(arguments)
+    try:
+        made = factory(**given)
+    except Exception as error:  # anything may be raised by a network of others
+        if out_of_memory(error):
+            raise
+        words = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise InputError(
+            f"network {target}: cannot be created with {words}: {reason(error, 200)}"
+        ) from error
+    if not isinstance(made, NetworkParts):
+        raise InputError(
+            f"network {target}: returns a {type(made).__name__}; return NetworkParts(module, "
+            "head=…, features=…)"
+        )
+    return made
