@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 from preceptor.config.training import Augmentation, OutsideKind, Speed
 from preceptor.data import draws
 from preceptor.data.loader import MapTargets, Rows
-from preceptor.losses.consistency import inconsistency
-from preceptor.losses.evidence import EVIDENCE_DISTANCES
+from preceptor.losses.distances import EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss
+from preceptor.losses.predictions import inconsistency
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import autocast

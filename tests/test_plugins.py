@@ -19,8 +19,7 @@ from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.losses.guidance_term import _plugin_distance
-from preceptor.losses.guided import GuidedLoss
+from preceptor.losses.guided import GuidedLoss, _plugin_distance
 from preceptor.maps.plugin_maps import plugin_maps
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model

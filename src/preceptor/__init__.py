@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from preceptor.driver import run_study
     from preceptor.inference.annotate import annotate
     from preceptor.inference.score import evaluate
-    from preceptor.losses.guidance_term import guidance
-    from preceptor.losses.guided import GuidedLoss
+    from preceptor.losses.guided import GuidedLoss, guidance
     from preceptor.models.build import build_model
     from preceptor.models.custom import NetworkParts, guide, network_factory
     from preceptor.models.model_folder import load_model
@@ -34,7 +33,7 @@ _PLACES = {
     "annotate": "preceptor.inference.annotate",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.score",
-    "guidance": "preceptor.losses.guidance_term",
+    "guidance": "preceptor.losses.guided",
     "guide": "preceptor.models.custom",
     "load": "preceptor.predictor.load",
     "load_model": "preceptor.models.model_folder",

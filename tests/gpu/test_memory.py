@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
@@ -25,7 +26,6 @@ from preceptor.runtime.memory import peak_memory, release_memory
 from preceptor.training.loop import Trainer
 from preceptor.training.probe import step_seconds
 from preceptor.training.run import train
-from preceptor.training.step_stats import StepStats
 from tests.datasets import squares
 from tests.gpu.runs import run_of
 
@@ -72,7 +72,7 @@ def test_an_error_of_memory_divides_the_batch(
     whole = train(large(manifest, device.type), tmp_path / "whole")
     original, failed = Trainer.accumulate, iter([True])
 
-    def failing(self: Trainer, batch: object, *arguments: object) -> StepStats:
+    def failing(self: Trainer, batch: object, *arguments: object) -> dict[str, Tensor]:
         if next(failed, False):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return original(self, batch, *arguments)  # type: ignore[arg-type]

@@ -18,8 +18,7 @@ from torch import Tensor
 from preceptor.config.guidance import Distance, NormalizedDistance
 from preceptor.config.training import Training
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guidance_term import guidance
-from preceptor.losses.guided import Targets, combine, gradient_norms, guided_loss_terms
+from preceptor.losses.guided import Targets, combine, gradient_norms, guidance, guided_loss_terms
 from preceptor.saliency.normalise import normalise
 from preceptor.study.alphas import ALPHA_GRIDS
 from preceptor.study.options import Variant

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.losses.distillation import SoftTargets, distillation
 from preceptor.losses.guided import Targets, combine, gradient_norms, guided_loss_terms
+from preceptor.losses.predictions import SoftTargets, distillation
 from tests.losses.batches import NAN, batch, odd_batch
 
 

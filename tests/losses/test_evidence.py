@@ -13,14 +13,14 @@ from torch import Tensor
 
 from preceptor.config.guidance import EvidenceDistance
 from preceptor.config.training import Training
-from preceptor.losses.evidence import EVIDENCE_DISTANCES
-from preceptor.losses.guidance_term import guidance
+from preceptor.losses.distances import EVIDENCE_DISTANCES
 from preceptor.losses.guided import (
     GuidedLoss,
     Targets,
     balanced_alpha,
     combine,
     gradient_norms,
+    guidance,
     guided_loss_terms,
 )
 from preceptor.study.alphas import ALPHA_GRIDS

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from preceptor.config.guidance import DISTANCE_NAMES, Distance
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import (
     GuidedLoss,
     Targets,
     combine,
     gradient_norms,
+    guidance,
     guided_loss_terms,
 )
 from tests.losses.batches import INF, NAN, batch, odd_batch

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from preceptor.losses.distances import DISTANCES
-from preceptor.losses.evidence import EVIDENCE_DISTANCES
+from preceptor.losses.distances import DISTANCES, EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel

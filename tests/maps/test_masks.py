@@ -19,7 +19,7 @@ from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
 from preceptor.data.loader import MapArray, MapTargets, Masks, Rows
 from preceptor.data.workspace import Workspace
-from preceptor.losses.guidance_term import usable_by
+from preceptor.losses.guided import usable_by
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model
 from preceptor.training.prepare import guided_rows, run_id_of

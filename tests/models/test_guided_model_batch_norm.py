@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.losses.guided import GuidedLoss
-from preceptor.models.batch_norm import of_the_batch
 from preceptor.models.build import build_model
 from preceptor.models.features import of_the_batch
 from preceptor.models.guided_model import GuidedModel

@@ -28,8 +28,8 @@ from preceptor.models.spec import Pool
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_record
 from preceptor.training.loop import derived_seed
-from preceptor.training.readout import POOLS
 from preceptor.training.run import train
+from preceptor.training.validation import POOLS
 from tests.datasets import squares
 
 TRAINING: dict[str, Any] = {

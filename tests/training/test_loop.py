@@ -16,9 +16,8 @@ from preceptor.losses import guidance_term
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
-from preceptor.training.loop import Trainer
+from preceptor.training.loop import Trainer, step_sums
 from preceptor.training.run import train
-from preceptor.training.step_stats import StepStats
 from tests.datasets import squares
 from tests.no_reads import NoReads
 
@@ -43,15 +42,13 @@ def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(guidance_term, "normalise", normalised)
     terms = guided_loss_terms(logits, cam, targets)
-    stats = StepStats.of(logits, terms, targets, combine(terms, 0.3), 0.3, "l2")
+    sums = step_sums(logits, terms, targets, combine(terms, 0.3), 0.3, Training(distance="l2"))
     assert counted == [5, 5]
     rows = [0, 3, 4]
     expected = correlation(cam[rows], maps[rows]).values.sum()
-    torch.testing.assert_close(stats.map_correlation, expected)
-    assert (stats.guided.item(), stats.uninformative.item()) == (3, 1)
-    twice = StepStats.zero(cam.device) + stats + stats
-    torch.testing.assert_close(twice.stacked(), 2 * stats.stacked())
-    torch.testing.assert_close(twice.loss, 10 * combine(terms, 0.3))
+    torch.testing.assert_close(sums["map_correlation"], expected)
+    assert (sums["guided"].item(), sums["uninformative"].item()) == (3, 1)
+    torch.testing.assert_close(sums["loss"], 5 * combine(terms, 0.3))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import Tensor
 
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
@@ -22,10 +23,8 @@ from preceptor.data.loader import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.memory import out_of_memory
-from preceptor.training.loop import Trainer
-from preceptor.training.micro_batches import in_parts, more_parts
+from preceptor.training.loop import Trainer, in_parts, more_parts
 from preceptor.training.run import RunResult, train
-from preceptor.training.step_stats import StepStats
 from tests import forked
 from tests.commands import Outcome
 
@@ -67,10 +66,10 @@ def in_parts_from(monkeypatch: pytest.MonkeyPatch, parts: int, epoch: int = 0) -
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Exception) -> None:
     """Let the call-th forward of a training from here on fail, once."""
-    original: Callable[..., StepStats] = Trainer.accumulate
+    original: Callable[..., dict[str, Tensor]] = Trainer.accumulate
     calls = iter(range(10**6))
 
-    def failing(self: Trainer, *arguments: Any) -> StepStats:
+    def failing(self: Trainer, *arguments: Any) -> dict[str, Tensor]:
         if next(calls) == call:
             raise error
         return original(self, *arguments)
@@ -133,9 +132,9 @@ def test_batch_norm_sees_two_images_at_least(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original: Callable[..., StepStats] = Trainer.accumulate
+    original: Callable[..., dict[str, Tensor]] = Trainer.accumulate
 
-    def seen(self: Trainer, batch: Batch, *arguments: Any) -> StepStats:
+    def seen(self: Trainer, batch: Batch, *arguments: Any) -> dict[str, Tensor]:
         sizes.append(len(batch.labels))
         return original(self, batch, *arguments)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from preceptor.config.training import Training
-from preceptor.training.schedules import learning_rate, period_ends
+from preceptor.training.loop import learning_rate, period_ends
 
 
 def test_learning_rates() -> None:

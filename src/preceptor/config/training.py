@@ -146,7 +146,7 @@ class Training(Settings):
         in_chans: Number of input channels: 3 (color) or 1 (grayscale).
         distance: Distance of the guidance term. Between normalized maps: l2 (the paper), mse (the
             authors' code), l1, kl or dice. Of signed evidence from a mask, with cam_class decision:
-            cells, evidence, energy or cosine, see `preceptor.losses.evidence`. Or several with
+            cells, evidence, energy or cosine, see `preceptor.losses.distances`. Or several with
             their weights, as in {l2: 0.5, cells: 0.5}.
         mark_weight: Additional weight of a marked cell in the distance cells.
         cell_full: Share of a cell that a human map must cover to count as 1 in distances of
@@ -160,7 +160,7 @@ class Training(Settings):
             highest cells) or lse (log-sum-exp).
         pool_top: Highest cells of `top`: a share of all cells, or a number.
         readout: none, or auto: after the training, the pooling of the model is replaced by the one
-            of `preceptor.training.readout` with the highest AUC on the worst validation set.
+            of `preceptor.training.validation` with the highest AUC on the worst validation set.
         optimizer: sgd or adamw.
         lr: Learning rate.
         momentum: Momentum of SGD (unused by adamw).
@@ -189,7 +189,7 @@ class Training(Settings):
             fly).
         augmentation: Random augmentation of training images.
         consistency: Weight λ ≥ 0 of the divergence of the predictions for an image with and without
-            its change outside the map, see `preceptor.losses.consistency`; needs
+            its change outside the map, see `preceptor.losses.predictions`; needs
             `augmentation.outside`. A step then has a second forward pass.
     """
 

@@ -1,6 +1,5 @@
-"""Guided loss, distances between maps, and distillation."""
+"""Guided loss, distances between maps, and losses of predictions."""
 
-from preceptor.losses.guidance_term import guidance
-from preceptor.losses.guided import GuidedLoss
+from preceptor.losses.guided import GuidedLoss, guidance
 
 __all__ = ["GuidedLoss", "guidance"]

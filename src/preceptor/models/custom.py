@@ -11,6 +11,7 @@ import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import timm
@@ -66,7 +67,7 @@ def guide(
         head: Linear classifier: its dotted name, or a function that returns it for `module`; None =
             there is none, and the maps are Grad-CAM.
         features: Module whose output is the features, in the same way: (B, Ch, h, w), (B, h, w, Ch)
-            or tokens of a square grid, (B, N, Ch).
+            or tokens of a square grid, (B, N, Ch); None = the last module that returns a grid.
         classes: Class names in logit order, at least two.
         positive: Class whose probability is the score.
         logits: Function that returns the logits for the output of `module`; None = the output, or
@@ -184,17 +185,13 @@ def _parts(
     in_chans: int,
 ) -> tuple[ModuleParts, int]:
     """Parts of a network with the layout of its features, and its number of logits."""
-    if features is None:
-        top = ", ".join(name for name, _ in module.named_children())
-        raise InputError(
-            f"name the module whose output is the features, and the linear classifier: "
-            f"features=…, head=…; the network has {top}"
-        )
-    place = _named(module, features, "features")
-    outputs: list[Tensor] = []
+    place = None if features is None else _named(module, features, "features")
+    outputs: list[tuple[str, Tensor]] = []
 
-    def note(_: nn.Module, __: Any, output: Any) -> None:
-        outputs.append(output[0] if type(output) is tuple else output)
+    def note(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        first = output[0] if type(output) is tuple and output else output
+        if place is not None or (isinstance(first, Tensor) and _grid_of(first)):
+            outputs.append((name, first))
 
     some = next(module.parameters(), torch.zeros(0))
     images = torch.randn(
@@ -202,7 +199,10 @@ def _parts(
     )
     images = images.to(some.device, some.dtype)
     given = images.clone()
-    handle = module.get_submodule(place).register_forward_hook(note)
+    watched = {
+        name: part for name, part in module.named_modules() if name and place in (None, name)
+    }
+    handles = [part.register_forward_hook(partial(note, name)) for name, part in watched.items()]
     try:
         with evaluating(module), torch.no_grad():
             result = (logits or logits_in)(module(given))
@@ -215,22 +215,23 @@ def _parts(
             f"the network cannot compute images {tuple(images.shape)}: {reason(error, 200)}"
         ) from error
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != len(images):
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(
             f"the logits are {shape}, and one row per image is needed ({len(images)}, classes); "
             "select them: logits=lambda output: …"
         )
-    if len(outputs) != 1 or not isinstance(outputs[0], Tensor):
+    if (place is not None and len(outputs) != 1) or not outputs:
         raise InputError(
-            f"features: {place} returns {len(outputs)} outputs in a pass, and one tensor is "
-            "needed; name another module"
+            f"features: {place or 'none of the modules'} returns a grid {len(outputs)} times in a "
+            "pass; name a module that does once: features=…, or raise input_size"
         )
-    in_place = not torch.equal(given, images)
-    shape = tuple(outputs[0].shape)
+    place, output = outputs[-1]
+    shape = tuple(output.shape) if isinstance(output, Tensor) else ()
     own_head = "" if head is None else _named(module, head, "head")
-    parts = ModuleParts(own_head, place, in_place=in_place)
+    parts = ModuleParts(own_head, place, in_place=not torch.equal(given, images))
     if len(shape) == 4:
         if shape[1] == shape[2] != shape[3]:
             parts = replace(parts, layout="nhwc")
@@ -245,6 +246,11 @@ def _parts(
         f"features: {place} returns {shape}, and a grid of at least 2 × 2 cells, or of tokens, is "
         "needed; name another module, or raise input_size"
     )
+
+
+def _grid_of(output: Tensor) -> bool:
+    """Whether an output is (B, Ch, h, w) with at least 2 × 2 cells."""
+    return output.is_floating_point() and output.ndim == 4 and min(output.shape[2:]) > 1
 
 
 def _sound(

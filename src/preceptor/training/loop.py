@@ -2,6 +2,11 @@
 
 `fit` is the loop over epochs, `Trainer.epoch` the loop over steps, `Trainer.step` one step with
 gradient accumulation. A step does not synchronize with the device.
+
+Of a batch that does not fit into memory, the gradient is accumulated over micro-batches; the loss
+of each is weighted by its share of the images. Without batch norm the gradient is the same up to
+rounding; batch norm uses the statistics of a micro-batch, and `alpha: auto` the losses of a
+micro-batch. Dropout masks differ.
 """
 
 from __future__ import annotations
@@ -11,8 +16,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,27 +26,81 @@ from torch import Tensor
 
 from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
-from preceptor.data.loader import Batch, Rows, TrainingStream
-from preceptor.errors import RunFailedError
+from preceptor.config.training import Training
+from preceptor.data.loader import Batch, Rows, TrainingStream, shares
+from preceptor.errors import DeviceFullError, PreceptorError, RunFailedError
 from preceptor.inference.predict import to_device
-from preceptor.losses.consistency import inconsistency
-from preceptor.losses.distillation import SoftTargets
-from preceptor.losses.guided import Targets, balanced_alpha, combine, guided_loss_terms
+from preceptor.losses.guided import (
+    LossTerms,
+    Targets,
+    balanced_alpha,
+    combine,
+    gradient_norms,
+    guided_loss_terms,
+)
+from preceptor.losses.predictions import SoftTargets, inconsistency
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import gradient_scaler, in_precision
 from preceptor.runtime import watchdog
+from preceptor.runtime.leases import Lease
 from preceptor.runtime.memory import out_of_memory, release_memory
 from preceptor.runtime.progress import progress as progress_display
 from preceptor.runtime.result_folder import write_atomically
+from preceptor.saliency.agreement import correlation
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
-from preceptor.training.context import RunContext
-from preceptor.training.epoch_metrics import epoch_line, epoch_score, mean_metrics, metrics_table
-from preceptor.training.micro_batches import in_parts, more_parts
-from preceptor.training.record import SetMetrics, flat_metrics
-from preceptor.training.schedules import learning_rate, period_ends
-from preceptor.training.step_stats import StepStats
+from preceptor.training.record import (
+    SetMetrics,
+    epoch_line,
+    epoch_score,
+    flat_metrics,
+    metrics_table,
+)
 from preceptor.training.validation import NotANumberError, validate
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Run in progress: config, folder and lease.
+
+    Args:
+        config: Config of the run.
+        folder: Run folder.
+        held: Lease of the folder.
+        tell: Function that receives messages.
+        tell_epoch: Function that receives the summary line of each epoch.
+        exclusive: Whether no other step uses the device, see `train`.
+    """
+
+    config: RunConfig
+    folder: Path
+    held: Lease
+    tell: Callable[[str], None]
+    tell_epoch: Callable[[str], None]
+    exclusive: bool
+
+    @property
+    def id(self) -> str:
+        """Id of the run."""
+        return self.folder.name
+
+    @property
+    def state(self) -> Path:
+        """Checkpoint file."""
+        return self.folder / "resume.safetensors"
+
+    def out_of_memory(self, images: int | None = None) -> PreceptorError:
+        """Error of a run that runs out of memory even with micro-batches of `images` images."""
+        settings = self.config.training
+        given = f"batch_size {settings.batch_size}"
+        given += f", input_size {settings.input_size}" if settings.input_size else ""
+        if not self.exclusive:
+            return DeviceFullError(f"run {self.id}: out of memory on a shared device ({given})")
+        even = f" even with {images} image{'s' * (images > 1)} at a time" if images else ""
+        return RunFailedError(
+            f"run {self.id}: out of memory{even} ({given}); lower input_size, or take a smaller "
+            "backbone or a device with more memory"
+        )
 
 
 def fit(
@@ -60,8 +120,7 @@ def fit(
     Returns:
         History and best weights.
     """
-    config, model = run.config, trainer.model
-    ends = trainer.ends
+    config, model, ends = run.config, trainer.model, trainer.ends
 
     # Resume.
     progress = load_progress(run.state, run.id, model, trainer.optimizer)
@@ -83,11 +142,12 @@ def fit(
 
             # Train; an epoch that runs out of memory is repeated with micro-batches.
             advance = partial(display.advance, task)
-            while (found := _attempt(trainer, epoch, start, ends[epoch], advance)) is None:
+            while (trained := _attempt(trainer, epoch, start, ends[epoch], advance)) is None:
                 _divide(run, trainer, untrained, epoch)
                 display.update(task, completed=start)
-            metrics = {"epoch": epoch + 1.0} | found
-            _check_loss(run, metrics)
+            metrics = {"epoch": epoch + 1.0} | trained
+            if not math.isfinite(metrics["loss"]):
+                raise _diverged(run, f", with loss {metrics['loss']} in epoch {epoch + 1}")
 
             # Validate, and keep the best epoch: ties go to the later one.
             measured = _validated(run, trainer, validation, epoch)
@@ -104,7 +164,10 @@ def fit(
             progress.epoch, progress.parts = epoch + 1, trainer.parts
             progress.scaler = trainer.scaler.state_dict()
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
-            _keep(run, progress, trainer)
+            run.held.check()  # no other process has taken over
+            save_progress(run.state, run.id, progress, model, trainer.optimizer)
+            table = metrics_table(progress.history)
+            write_atomically(run.folder / "metrics.csv", table, flush=False)
             run.tell_epoch(line)  # an epoch that was reported is never repeated
             display.update(task, note=line)
             watchdog.beat()
@@ -136,7 +199,6 @@ class Trainer:
         self.forward = in_precision(model, config.training.speed.precision)
         self.reset_scaler({})
         self.ends = period_ends(config.training, stream.steps_per_epoch)  # step of each epoch's end
-        self.total = self.ends[-1]
         self.least = 2 if has_batch_norm(model) else 1  # images of a part
         self.channels_last = config.training.speed.channels_last
 
@@ -148,66 +210,58 @@ class Trainer:
         self, epoch: int, start: int, stop: int, advance: Callable[[], None]
     ) -> dict[str, float]:
         """Train steps start ≤ t < stop; returns the mean metrics."""
-        config = self.config
-        sums = StepStats.zero(self.device)
-        seen, rate = 0, 0.0
+        config, sums, seen, rate = self.config, dict[str, Tensor](), 0, 0.0
+        alpha: float | None = None if config.guided else 1.0  # None follows the losses
+        if config.guided and config.alpha != "auto":
+            alpha = config.alpha
         self.model.train()
         for step, batch in enumerate(self.stream.steps(start, stop), start):
-            rate = learning_rate(config.training, step, self.total, epoch)
+            rate = learning_rate(config.training, step, self.ends[-1], epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            alpha: float | None = None if config.guided else 1.0  # None follows the losses
-            if config.guided and config.alpha != "auto":
-                alpha = config.alpha
-            sums += self.step(batch, alpha)
+            sums = _added(sums, self.step(batch, alpha))
             seen += len(batch.labels)
             advance()
             watchdog.beat()
-        return {"lr": rate} | mean_metrics(sums, seen, consistency=bool(config.consistency))
+        return {"lr": rate} | _means(sums, seen)
 
-    def step(self, batch: Batch, alpha: float | None) -> StepStats:
-        """One optimizer step; α None follows the losses."""
+    def step(self, batch: Batch, alpha: float | None) -> dict[str, Tensor]:
+        """One optimizer step; α None follows the losses. Returns sums over the images."""
+        training = self.config.training
         self.optimizer.zero_grad(set_to_none=True)
-        sums = StepStats.zero(self.device)
+        sums: dict[str, Tensor] = {}
         for part in in_parts(batch, self.parts, self.least):
-            sums += self.accumulate(part, alpha, len(part.labels) / len(batch.labels))
-        if self.config.training.clip is not None:
+            share = len(part.labels) / len(batch.labels)
+            sums = _added(sums, self.accumulate(part, alpha, share))
+        if training.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return sums
 
-    def accumulate(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
+    def accumulate(self, batch: Batch, alpha: float | None, share: float) -> dict[str, Tensor]:
         """Accumulate `share` times the gradient of the mean loss of a batch, see `step`."""
-        training = self.config.training
-        images = to_device(batch.images, self.device, self.channels_last)
+        config, training = self.config, self.config.training
         targets = self._targets(batch)
+        images = to_device(batch.images, self.device, self.channels_last)
         logits, cam = self._logits_and_maps(self.model.preprocess(images), targets.labels)
         terms = guided_loss_terms(logits, cam, targets, training.distance, training.mark_weight)
         weight = balanced_alpha(terms) if alpha is None else alpha
         loss = combine(terms, weight)
-        divergence = self._inconsistency(batch, logits, targets.sample_weight)
-        if divergence is not None:
-            loss = loss + self.config.consistency * divergence.mean()
+        divergence: Tensor | None = None
+        if batch.unchanged is not None and batch.changed is not None:
+            pixels = to_device(batch.unchanged, self.device, self.channels_last)
+            unchanged, *_ = self.forward(self.model.preprocess(pixels))
+            which = batch.changed.to(self.device)
+            divergence = inconsistency(unchanged, logits, which, targets.sample_weight)
+            loss = loss + config.consistency * divergence.mean()
         self.scaler.scale(loss if share == 1 else loss * share).backward()
-        stats = StepStats.of(
-            logits, terms, targets, loss, weight, training.distance, training.mark_weight
-        )
-        if divergence is not None:
-            stats = replace(stats, inconsistency=divergence.detach().sum())
-        return stats
-
-    def _inconsistency(
-        self, batch: Batch, logits: Tensor, sample_weight: Tensor | None
-    ) -> Tensor | None:
-        """(B,) divergences of the predictions for the images without changes outside their maps."""
-        if batch.unchanged is None or batch.changed is None:
-            return None
-        images = to_device(batch.unchanged, self.device, self.channels_last)
-        unchanged, *_ = self.forward(self.model.preprocess(images))
-        which = batch.changed.to(self.device)
-        return inconsistency(unchanged, logits, which, sample_weight)
+        sums = step_sums(logits, terms, targets, loss, weight, training)
+        if config.consistency:
+            parts = logits.new_zeros(()) if divergence is None else divergence.detach().sum()
+            sums["inconsistency"] = parts
+        return sums
 
     def _logits_and_maps(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and the saliency maps or the evidence of a guided run."""
@@ -215,11 +269,8 @@ class Trainer:
             logits, _ = self.forward(images)
             return logits, None
         training = self.config.training
-        out = self.forward(
-            images,
-            "predicted" if training.cam_class == "predicted" else labels,
-            **({"decision": True} if training.cam_class == "decision" else {}),
-        )
+        classes = "predicted" if training.cam_class == "predicted" else labels
+        out = self.forward(images, classes, decision=training.cam_class == "decision")
         return out.logits, out.evidence if takes_masks(training.distance) else out.saliency
 
     def _targets(self, batch: Batch) -> Targets:
@@ -270,40 +321,154 @@ def _divide(
     run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
 
 
-def _check_loss(run: RunContext, metrics: dict[str, float]) -> None:
-    if not math.isfinite(metrics["loss"]):
-        raise RunFailedError(
-            f"run {run.id}: the training diverged, with loss {metrics['loss']} in epoch "
-            f"{metrics['epoch']:.0f}; lower lr or set clip"
-        )
+def _diverged(run: RunContext, how: str) -> RunFailedError:
+    return RunFailedError(f"run {run.id}: the training diverged{how}; lower lr or set clip")
 
 
 def _validated(
     run: RunContext, trainer: Trainer, sets: dict[str, Rows], epoch: int
 ) -> dict[str, SetMetrics]:
     """Validation metrics after an epoch; detects divergence in the last steps."""
+    config = run.config
     try:
         return validate(
-            trainer.model,
-            sets,
-            trainer.forward,
-            run.config.validation_negatives,
-            run.config.guided_map,
+            trainer.model, sets, trainer.forward, config.validation_negatives, config.guided_map
         )
     except NotANumberError as error:
-        raise RunFailedError(
-            f"run {run.id}: the training diverged: after epoch {epoch + 1}, {error}; lower lr or "
-            "set clip"
-        ) from error
-
-
-def _keep(run: RunContext, progress: Progress, trainer: Trainer) -> None:
-    """Write metrics.csv and the checkpoint after an epoch."""
-    run.check()
-    save_progress(run.state, run.id, progress, trainer.model, trainer.optimizer)
-    write_atomically(run.folder / "metrics.csv", metrics_table(progress.history), flush=False)
+        raise _diverged(run, f": after epoch {epoch + 1}, {error}") from error
 
 
 def derived_seed(seed: int, epoch: int) -> int:
     """Random seed of torch that differs between epochs and seeds."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest())
+
+
+# Schedule and micro-batches.
+
+
+def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
+    """Last step of each epoch (with length steps, of each of `epochs` equal periods).
+
+    Example:
+        >>> period_ends(Training(epochs=2), 10)
+        [10, 20]
+        >>> period_ends(Training(epochs=2, length="steps", steps=7), 10)
+        [3, 7]
+    """
+    if settings.length == "epochs":
+        return [steps_per_epoch * (epoch + 1) for epoch in range(settings.epochs)]
+    assert settings.steps is not None
+    return [settings.steps * (epoch + 1) // settings.epochs for epoch in range(settings.epochs)]
+
+
+def learning_rate(settings: Training, step: int, total: int, epoch: int) -> float:
+    """Learning rate of one step, 0 ≤ step < total, in an epoch (or period).
+
+    Example:
+        >>> settings = Training(schedule="step", lr=1.0)
+        >>> [learning_rate(settings, 0, 1, epoch) for epoch in (0, 11, 12)]
+        [1.0, 1.0, 0.1]
+    """
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * 0.1 ** (epoch // 12)  # as the authors of CYBORG
+    # The middle of the step, so that neither the first nor the last step has a rate of 0.
+    done = (step + 0.5) / total
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if done < settings.warmup:
+        return settings.lr * done / settings.warmup
+    fall = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
+    """Divide a batch into consecutive micro-batches whose sizes differ by at most one.
+
+    Args:
+        batch: Batch of B images.
+        parts: Maximum number of micro-batches.
+        least: Minimum number of images of a micro-batch, if B allows it.
+    """
+    count = len(batch.labels)
+    parts = min(parts, max(count // least, 1))
+    if parts == 1:
+        return [batch]
+    return [
+        Batch(*(None if value is None else value[part] for value in batch))  # type: ignore[arg-type]
+        for part in shares(count, parts)
+    ]
+
+
+def more_parts(parts: int, largest: int, least: int) -> int | None:
+    """Next larger number of micro-batches (at most double); None if it cannot be increased.
+
+    Args:
+        parts: Current number.
+        largest: Number of images of the largest batch.
+        least: Minimum number of images of a micro-batch.
+
+    Example:
+        >>> more_parts(1, 20, 2), more_parts(8, 20, 2), more_parts(10, 20, 2)
+        (2, 10, None)
+    """
+    most = max(largest // least, 1)
+    return min(2 * parts, most) if parts < most else None
+
+
+# Metrics of the steps.
+
+
+@torch.no_grad()
+def step_sums(
+    logits: Tensor,
+    terms: LossTerms,
+    targets: Targets,
+    loss: Tensor,
+    alpha: float | Tensor,
+    training: Training,
+) -> dict[str, Tensor]:
+    """Sums over the images of a batch, whose means over an epoch are in metrics.csv.
+
+    They are the loss, its terms (`LossTerms`), `gradient_norms`, the numbers of guided images and
+    of uninformative maps, and the correlation of map and target over the guided images.
+    """
+    at_logits, at_map = gradient_norms(
+        logits,
+        terms,
+        targets,
+        alpha=alpha,
+        distance=training.distance,
+        mark_weight=training.mark_weight,
+    )
+    agreement = torch.zeros((), device=logits.device)
+    if terms.pair is not None:
+        values, valid = correlation(terms.pair.model, terms.pair.target, normalised=True)
+        agreement = torch.where(valid & terms.guided, values, 0).sum()
+    return {
+        "loss": loss * len(logits),
+        "classification": terms.classification.sum(),
+        "guidance": terms.guidance.sum(),
+        "grad_logits": at_logits.sum(),
+        "grad_map": at_map.sum(),
+        "guided": terms.guided.sum().float(),
+        "uninformative": terms.uninformative.sum().float(),
+        "map_correlation": agreement,
+    }
+
+
+def _added(sums: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: sums[key] + value if sums else value for key, value in others.items()}
+
+
+def _means(sums: dict[str, Tensor], seen: int) -> dict[str, float]:
+    """Mean metrics of an epoch from its sums; of guidance, over the guided images."""
+    total = dict(zip(sums, torch.stack(tuple(sums.values())).cpu().double().tolist(), strict=True))
+    guided = total["guided"] or math.nan  # avoids a mean over no images
+    counts = {"guided", "uninformative"}
+    per_guided = {"guidance", "grad_map", "map_correlation"}
+    return {"images": float(seen)} | {
+        key: value if key in counts else value / (guided if key in per_guided else seen)
+        for key, value in total.items()
+    }

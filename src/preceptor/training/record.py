@@ -1,4 +1,4 @@
-"""Record of a finished training, as stored in `run.json`, and its metrics."""
+"""Metrics of epochs and validation sets, and the record of a finished training (`run.json`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import pandas as pd
 
+from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.runtime.result_folder import finish, read_record
@@ -91,6 +93,31 @@ def mean_map_correlation(folders: Iterable[Path]) -> float:
         if one.map_correlation is not None
     ]
     return float(np.mean(found)) if found else math.nan
+
+
+def epoch_score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> float:
+    """Score that selects the epoch: the value on the worst validation set."""
+    if settings.checkpoint == "last":
+        return epoch
+    accuracy = settings.checkpoint == "best_accuracy"
+    return min(one.accuracy if accuracy else one.auc for one in measured.values())
+
+
+def metrics_table(history: list[dict[str, float]]) -> str:
+    """Content of metrics.csv, one row per epoch."""
+    text: str = pd.DataFrame(history).to_csv(index=False, float_format="%.6g")
+    return text
+
+
+def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None) -> str:
+    """Log line of an epoch; `rate` is in images per second."""
+    parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
+    if math.isfinite(metrics["guidance"]):
+        parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
+    parts += [f"{name} AUC {one.auc:.3f}" for name, one in set_metrics(metrics).items()]
+    if rate is not None:
+        parts.append(f"{rate:,.0f} images/s")
+    return "  ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)

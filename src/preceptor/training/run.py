@@ -7,43 +7,55 @@ the best, score the validation sets, write the run folder. All random numbers ar
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import timm
 import torch
+import torchvision
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
+from preceptor.config.yaml_file import dump_config
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
+from preceptor.evaluation.scores import fixed_thresholds
+from preceptor.inference.score import score_frame
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.runtime import watchdog
 from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.leases import lease
-from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, release_memory
+from preceptor.runtime.memory import (
+    device_memory,
+    fix_order_of_sums,
+    out_of_memory,
+    peak_memory,
+    release_memory,
+)
 from preceptor.runtime.replace_file import remove_unfinished
-from preceptor.runtime.result_folder import is_finished
+from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.runtime.torch_state import kept_torch_state
-from preceptor.training.context import RunContext
+from preceptor.training.checkpoint import Progress
 from preceptor.training.last_layer import (
     check_images,
     check_last_layer,
     with_last_layer_trained,
 )
-from preceptor.training.loop import Trainer, derived_seed, fit
+from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
-from preceptor.training.readout import check_readout
-from preceptor.training.record import RunRecord, flat_metrics
-from preceptor.training.validation import validate, validation_sets
-from preceptor.training.write_run import RunTables, read_out, record_of, write_run
+from preceptor.training.record import RunRecord, epoch_line, flat_metrics, metrics_table
+from preceptor.training.validation import best_readout, check_readout, validate, validation_sets
+from preceptor.version import __version__
 
 
 @dataclass(frozen=True)
@@ -166,25 +178,33 @@ def _open_workspace(config: RunConfig) -> Workspace:
 
 def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> None:
     """Train the run and write its folder."""
-    config, settings = run.config, run.config.training
-    torch.set_num_threads(settings.threads)
+    config = run.config
+    torch.set_num_threads(config.training.threads)
     fix_order_of_sums()
     torch.use_deterministic_algorithms(True, warn_only=True)
     if config.last_layer is not None:
         _compute_last_layer(run, workspace, device, config.last_layer)
         return
     release_memory(device)
-
     model, rows, validation = _prepare(run, workspace)
-    trainer = _trainer(run, device, model, rows)
+    trainer = _trainer(config, device, model, rows)
     progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
-    record = record_of(run, model, rows, progress, device)
+    record = _record(run, model, rows, progress, device)
     model.load_state_dict(progress.best_state)
-    _check_maps(run, model)
-    final = read_out(run, model, validation)
-    if final is not model:  # the metrics of an epoch are those of the model's own pooling
-        record = replace(record, metrics=record.metrics | _metrics(run, final, validation))
-    write_run(run, workspace, final, RunTables.of(progress), record)
+    try:
+        check_trained(model)
+    except InputError as error:
+        raise RunFailedError(
+            f"run {run.id}: after training, the maps no longer add up to the logits: {error}; use "
+            "another backbone"
+        ) from error
+    if config.training.readout == "auto":
+        own, model = model, best_readout(model, validation, config.validation_negatives)
+        if model is not own:  # the metrics of an epoch are those of the model's own pooling
+            record = replace(record, metrics=record.metrics | _metrics(config, model, validation))
+    lines = [epoch_line(row, len(progress.history)) for row in progress.history]
+    tables = metrics_table(progress.history), "\n".join(lines) + "\n"
+    _write(run, workspace, model, tables, record)
 
 
 def _compute_last_layer(
@@ -193,8 +213,14 @@ def _compute_last_layer(
     """Train the last layer again on a validation set, after the run without it, which is trained
     first unless the store contains it; then write the folder.
     """
-    config = run.config
-    rows = _rows_of_last_layer(run, workspace, name)
+    config, cache = run.config, run.config.training.cache
+    try:
+        check_images(workspace.manifest, name)
+    except InputError as error:
+        raise InputError(f"last_layer: {error}") from error
+    model = build_untrained(workspace, config)
+    check_last_layer(model)
+    rows = validation_sets(workspace, model, cache)[name].without_maps()
     base = train(
         config.model_copy(update={"last_layer": None}),
         run.folder.parent,
@@ -205,53 +231,26 @@ def _compute_last_layer(
     )
     started = time.perf_counter()
     model = load_model(base.folder / "model").to(device)
-    validation = validation_sets(workspace, model, config.training.cache)
-    model = read_out(run, with_last_layer_trained(model, rows), validation)
+    validation = validation_sets(workspace, model, cache)
+    model = with_last_layer_trained(model, rows)
+    if config.training.readout == "auto":
+        model = best_readout(model, validation, config.validation_negatives)
     record = replace(
         base.record,
         id=run.id,
         config=config.model_dump(mode="json"),
-        metrics=base.record.metrics | _metrics(run, model, validation),
+        metrics=base.record.metrics | _metrics(config, model, validation),
         seconds=round(time.perf_counter() - started, 3),
     )
-    write_run(run, workspace, model, RunTables.read(base.folder), record)
+    metrics, log = (base.folder / name for name in ("metrics.csv", "log.txt"))
+    tables = metrics.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
+    _write(run, workspace, model, tables, record)
 
 
-def _metrics(run: RunContext, model: GuidedModel, sets: dict[str, Rows]) -> dict[str, float]:
+def _metrics(config: RunConfig, model: GuidedModel, sets: dict[str, Rows]) -> dict[str, float]:
     """Metrics of a finished model on the validation sets."""
-    negatives, cams = run.config.validation_negatives, run.config.guided_map
-    return flat_metrics(validate(model, sets, model, negatives=negatives, cams=cams))
-
-
-def _rows_of_last_layer(run: RunContext, workspace: Workspace, name: str) -> Rows:
-    """Images on which the last layer is trained again."""
-    try:
-        check_images(workspace.manifest, name)
-    except InputError as error:
-        raise InputError(f"last_layer: {error}") from error
-    model = build_untrained(workspace, run.config)
-    check_last_layer(model)
-    return validation_sets(workspace, model, run.config.training.cache)[name].without_maps()
-
-
-def _trainer(run: RunContext, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
-    """Trainer with model, optimizer and batches."""
-    config, settings = run.config, run.config.training
-    if settings.speed.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = model.to(device)
-    stream = TrainingStream(
-        rows,
-        settings.batch_size,
-        seed=config.seed,
-        settings=settings.augmentation,
-        length=settings.length,
-        balanced=settings.balanced,
-        device=device,
-        paired=config.consistency > 0,
-    )
-    _check_batches(config, stream, model)
-    return Trainer(config, model, _optimizer(settings, model), stream)
+    measured = validate(model, sets, model, config.validation_negatives, config.guided_map)
+    return flat_metrics(measured)
 
 
 def _prepare(run: RunContext, workspace: Workspace) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
@@ -283,34 +282,104 @@ def build_untrained(workspace: Workspace, config: RunConfig) -> GuidedModel:
     return build(workspace, config)
 
 
-def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidedModel) -> None:
-    """Check that networks with batch norm have two images per batch; the variance of one is 0."""
-    if stream.sizes[0] < 2 and has_batch_norm(model):
+def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
+    """Trainer with model, optimizer and batches."""
+    settings = config.training
+    if settings.speed.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device)
+    stream = TrainingStream(
+        rows,
+        settings.batch_size,
+        seed=config.seed,
+        settings=settings.augmentation,
+        length=settings.length,
+        balanced=settings.balanced,
+        device=device,
+        paired=config.consistency > 0,
+    )
+    if stream.sizes[0] < 2 and has_batch_norm(model):  # the variance of one image is 0
         raise InputError(
             f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images "
             "per batch; raise batch_size, or use a backbone without batch norm"
         )
-
-
-def _check_maps(run: RunContext, model: GuidedModel) -> None:
-    """Check that the maps of the trained model still add up to its logits."""
-    try:
-        check_trained(model)
-    except InputError as error:
-        raise RunFailedError(
-            f"run {run.id}: after training, the maps no longer add up to the logits: {error}; use "
-            "another backbone"
-        ) from error
-
-
-def _optimizer(settings: Training, model: torch.nn.Module) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+    else:
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    return Trainer(config, model, optimizer, stream)
+
+
+def _record(
+    run: RunContext, model: GuidedModel, rows: Rows, progress: Progress, device: torch.device
+) -> RunRecord:
+    """Record of a run after its last epoch."""
+    guided, history = run.config.guided, progress.history
+    return RunRecord(
+        id=run.id,
+        config=run.config.model_dump(mode="json"),
+        classes=tuple(model.spec.classes),
+        input_size=model.spec.input_size,
+        grid=rows.grid,
+        saliency=model.spec.cam,
+        training_images=len(rows),
+        guided_images=int((rows.targets.weight > 0).sum()) if guided and rows.targets else 0,
+        soft_labelled_images=0 if rows.soft is None else int((~np.isnan(rows.soft)).all(1).sum()),
+        uninformative_maps=int(max(row["uninformative"] for row in history)) if guided else 0,
+        images_seen=int(sum(row["images"] for row in history)),
+        best_epoch=progress.best_epoch + 1,
+        metrics=history[progress.best_epoch],
+        seconds=round(progress.seconds, 3),
+        parts=progress.parts,
+        peak_memory=peak_memory(device),
+        device_memory=device_memory(device) or None,
+        device=str(device),
+        versions={
+            "preceptor": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        },
     )
+
+
+def _write(
+    run: RunContext,
+    workspace: Workspace,
+    model: GuidedModel,
+    tables: tuple[str, str],
+    record: RunRecord,
+) -> None:
+    """Write the run folder: tables, scores of the validation sets, model; run.json last.
+
+    Args:
+        run: Run.
+        workspace: Opened manifest.
+        model: Finished model.
+        tables: Texts of metrics.csv and log.txt.
+        record: Record of the run.
+    """
+    folder = run.folder
+    write_atomically(folder / "metrics.csv", tables[0])
+    # In 32-true, as test sets are scored: a threshold must not depend on the precision.
+    rows = workspace.split_rows("val")
+    scores = score_frame(model, workspace, rows, run.config.training.cache)
+    run.held.check()
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    save_model(model, folder / "model", fixed_thresholds(scores, model.spec.positive))
+    write_atomically(folder / "config.yaml", dump_config(run.config))
+    write_atomically(folder / "log.txt", tables[1])
+    run.held.check()
+    record.write(folder, without=run.state.name)
+    run.state.unlink(missing_ok=True)
