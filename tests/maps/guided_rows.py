@@ -32,6 +32,7 @@ def manifest(**columns: Any) -> Any:
             "name": [f"d{row % 2}/{row}.png" for row in range(COUNT)],
             "label": LABELS,
             "saliency": [f"/m/{row}.png" if row < 5 or row == 9 else "" for row in range(COUNT)],
+            "group": "",
             "map_weight": 1 + 0.1 * np.arange(COUNT),
         }
     )

@@ -18,6 +18,7 @@ from tests.maps.guided_rows import (
     SCORES,
     SIZES,
     guides,
+    manifest,
     must,
     numbers,
     owners,
@@ -111,3 +112,31 @@ def test_human_maps_are_shuffled_within_the_class(seed: int) -> None:
         assert sorted(found.human_rows[members]) == ROWS[members].tolist()
     again = must(guides(MapSource(kind="human", shuffle_seed=seed), annotated=every))
     np.testing.assert_array_equal(found.human_rows, again.human_rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_image_receives_a_map_of_its_own_group(tmp_path: Path, seed: int) -> None:
+    write_maps(tmp_path, range(COUNT))
+    groups = np.array(["", "p", "q", "p", "", "", "q", "r", "r", "r"], object)
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed, shuffle_groups=True)
+    found = owners(must(guides(source, table=manifest(group=groups))))
+    assert sorted(found) == ROWS.tolist()
+    for row, owner in zip(ROWS, found, strict=True):
+        assert LABELS[owner] == LABELS[row]
+        assert owner != row
+        assert groups[owner] != groups[row] or groups[row] == ""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_with_most_maps_of_a_class_keeps_as_few_as_possible(
+    tmp_path: Path, seed: int
+) -> None:
+    write_maps(tmp_path, range(COUNT))
+    groups = np.array(["p" if row % 2 and row != 9 else "" for row in range(COUNT)], object)
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed, shuffle_groups=True)
+    found = owners(must(guides(source, table=manifest(group=groups))))
+    assert sorted(found) == ROWS.tolist()
+    within = [
+        row for row, owner in zip(ROWS, found, strict=True) if groups[row] == "p" == groups[owner]
+    ]
+    assert len(within) == 3  # of 1, 3, 5 and 7, with 9 the only other image of the class

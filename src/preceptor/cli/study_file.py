@@ -46,7 +46,7 @@ seeds: 3                   # with 3 seeds, p cannot fall below 0.25
 # The recommended settings of the method. Teachers: classifiers, α 0.1 or without guidance, and
 # mappers, which are trained on the maps alone. All other guided models: α 0.5 and 0.1 (smaller =
 # stronger guidance). Validation selects among Teachers, α and read-outs. Controls: shuffled,
-# centre, pca, shuffled_human. Settings that are given here replace them.
+# centre, pca, shuffled_human, mixed. Settings that are given here replace them.
 recipe: recommended
 mapper: {mapper}               # needs two classes, and maps of the positive one
 # alphas: [0.9, 0.5, 0.1]

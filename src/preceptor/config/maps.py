@@ -37,15 +37,18 @@ class MapSource(Settings):
             makes them. None = the content of the files.
         shuffle_seed: Seed of a permutation of the maps within each class (a control), for kinds
             store and human; None = no permutation.
+        shuffle_groups: Whether no image receives a map of its own group (patient, object), as far
+            as the groups allow it, see `preceptor.maps.targets`.
         human: Treatment of human maps of annotated images: replace (by the map of the store) or
             keep.
         trust: Factors of the map weights: none, score (the Teacher's score for the image's label),
             agreement (of the members of a committee) or entropy (larger for concentrated maps). The
             factors have mean 1 over the images guided by the store, so that the meaning of α is
             unchanged.
-        marks: Whether the maps of a store show where a person would mark, as those of a mapper do,
-            and not the evidence for the class of each image. For classes without human maps, such a
-            map shows where the evidence for the class does not lie.
+        marks: Whether the maps show where a person would mark, as those of a mapper do, and not the
+            evidence for the class of each image. For classes without human maps, such a map shows
+            where the evidence for the class does not lie; distances between normalized maps do not
+            guide these classes. Controls of a mapper's Student have it, to guide what it guides.
         components: Number of principal components, for kind pca.
     """
 
@@ -53,6 +56,7 @@ class MapSource(Settings):
     path: Annotated[ConfigPath | None, NotIdentity()] = None
     identity: str | None = None
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
+    shuffle_groups: bool = False
     human: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
     marks: bool = False

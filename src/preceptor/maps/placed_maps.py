@@ -121,6 +121,13 @@ def place_maps(
     return _from_store(path, source.trust, names, images.sizes[rows])
 
 
+def with_maps(path: Path, names: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """(n,) whether a folder of maps or a map store has a map of each image; no map is decoded."""
+    if is_store(path):
+        return np.isin(names.astype(str), read_store(path, columns=()).paths.astype(str))
+    return np.array([file is not None for file in map_files(path, names.tolist())], bool)
+
+
 def check_matches(path: Path, names: NDArray[np.object_]) -> None:
     """Check that a folder of maps or a map store has a map of an image; no map is decoded.
 

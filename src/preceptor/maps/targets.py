@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,7 +76,8 @@ def build_map_targets(
     trust = None if placed is None else placed.trust_of(index)
     human_rows: NDArray[np.int64] | None = None
     if source.shuffle_seed is not None:
-        whose = _shuffled(usable, labels, source.shuffle_seed)
+        groups = table["group"].to_numpy(object) if source.shuffle_groups else None
+        whose = _shuffled(usable, labels, source.shuffle_seed, groups)
         index, human_rows = index[whose], rows[whose]
         if placed is not None:
             trust = placed.trust_of(index)  # the trust belongs to the map
@@ -149,12 +151,46 @@ def _mean_one(
 
 
 def _shuffled(
-    usable: NDArray[np.bool_], labels: NDArray[np.object_], seed: int
+    usable: NDArray[np.bool_],
+    labels: NDArray[np.object_],
+    seed: int,
+    groups: NDArray[np.object_] | None = None,
 ) -> NDArray[np.int64]:
-    """(n,) position of the map of each row after a permutation of the maps within each class."""
+    """(n,) position of the map of each row after a permutation of the maps within each class.
+
+    With groups, no row receives a map of its own group; a row without a group is a group of its
+    own. If a group has more than half of the maps of a class, as few rows as possible receive a map
+    of their own group.
+    """
     generator = np.random.default_rng([seed, 3])
     whose = np.arange(len(usable))
     for label in np.unique(labels.astype(str)):
         members = np.flatnonzero((labels == label) & usable)
-        whose[members] = members[generator.permutation(len(members))]
+        order = generator.permutation(len(members))
+        if groups is not None:
+            codes = pd.factorize(groups[members])[0]
+            alone = np.arange(len(members)) + len(members)
+            order = _apart(order, np.where(groups[members] == "", alone, codes))
+        whose[members] = members[order]
     return whose
+
+
+def _apart(order: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) permutation of which as few elements as possible keep their group.
+
+    An element that keeps its group swaps with the next one for which neither keeps its group then.
+    There is one unless the group has more than half of the elements.
+    """
+    order = order.copy()
+    full: set[int] = set()  # groups whose elements cannot leave them
+    for row in np.flatnonzero(groups[order] == groups):
+        own = groups[row]
+        if groups[order[row]] != own or own in full:
+            continue
+        for other in ((row + step) % len(order) for step in range(1, len(order))):
+            if own not in (groups[other], groups[order[other]]):
+                order[[row, other]] = order[[other, row]]
+                break
+        else:
+            full.add(int(own))
+    return order

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 from preceptor.config.maps import MapSource
 from preceptor.study.protocol import Protocol
@@ -25,20 +27,26 @@ def full_run(
     backbone: str,
     setting: Setting,
     seed: int,
+    like: Mapping[str, Any] = MappingProxyType({}),
 ) -> Step:
     """Run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
     controls `centre`, `pca`, `shuffled_human` (the ceiling's maps, permuted within class) and
     `mixed` (human maps on A, labels only for the other images).
+
+    Args:
+        like: Settings of `control_runs.guides_like`, for the controls `centre` and `pca`.
     """
+    marks, own = bool(like.get("marks")), {key: like[key] for key in like if key != "marks"}
     maps = {
         "baseline2": MapSource(kind="none"),
         "ceiling": MapSource(kind="human"),
-        "centre": MapSource(kind="centre"),
-        "pca": MapSource(kind="pca", components=protocol.study.pca_components),
-        "shuffled_human": MapSource(kind="human", shuffle_seed=seed),
+        "centre": MapSource(kind="centre", marks=marks),
+        "pca": MapSource(kind="pca", marks=marks, components=protocol.study.pca_components),
+        "shuffled_human": protocol.shuffled(MapSource(kind="human"), seed),
         "mixed": MapSource(kind="human"),
     }[role]
-    own = {} if role == "mixed" else {"annotated": None, "annotated_seed": 0}
+    if role != "mixed":
+        own |= {"annotated": None, "annotated_seed": 0}
     config = protocol.config(
         backbone, seed, setting.guidance, rows="all", alpha=setting.alpha, maps=maps, **own
     )

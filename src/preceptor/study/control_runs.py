@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from preceptor.config.guidance import takes_masks
 from preceptor.config.maps import MapSource
 from preceptor.config.training import Training
 from preceptor.errors import InputError
@@ -38,13 +40,16 @@ def control_run(
     """
     if control == "dfr":
         return _dfr_run(protocol, backbone, seed)
+    if control == "centre" or control == "pca":
+        like = guides_like(protocol, teacher, backbone, setting, seed)
+        return [full_run(protocol, control, backbone, setting, seed, like)]
     if control != "shuffled" and control != "distilled" and control != "masked":
         return [full_run(protocol, control, backbone, setting, seed)]
     guiding, alpha = protocol.study.guiding(), setting.alpha
     source, steps = maps_of(protocol, teacher, seed, guiding)
     if control == "shuffled":
         values = guided_by(source, guiding, alpha)
-        values["maps"] = source.model_copy(update={"shuffle_seed": seed})
+        values["maps"] = protocol.shuffled(source, seed)
     elif control == "masked":
         setting = replace(setting, alpha=1.0)
         values = _masked(source, guiding, training_of(protocol.study, backbone, setting.guidance))
@@ -58,14 +63,37 @@ def control_run(
     )
 
 
+def guides_like(
+    protocol: Protocol, teacher: Teacher, backbone: str, setting: Setting, seed: int
+) -> dict[str, Any]:
+    """Settings with which maps of all images guide only the classes that a Teacher's maps guide.
+
+    Returns:
+        `marks` of the maps for the maps of a mapper; `guide_classes` for given maps that some
+        classes lack; nothing if the Teacher's maps guide all classes.
+    """
+    study = protocol.study
+    if teacher.kind == "mapper" and study.generations == 1:
+        # Masks guide all classes, also with the maps of a mapper.
+        masks = takes_masks(training_of(study, backbone, setting.guidance).distance)
+        return {} if masks else {"marks": True}
+    if teacher.kind == "given":
+        classes = protocol.classes_of(study.maps[teacher.name], seed)
+        if classes is not None:
+            chosen = study.guide_classes or classes
+            return {"guide_classes": tuple(name for name in chosen if name in classes)}
+    return {}
+
+
 def added_control_run(
-    protocol: Protocol, name: str, backbone: str, setting: Setting, seed: int
+    protocol: Protocol, name: str, teacher: Teacher, backbone: str, setting: Setting, seed: int
 ) -> Step:
     """Run of a control of a plugin, on all training images.
 
     Args:
         protocol: Builds the steps.
         name: Name of the plugin.
+        teacher: Selected Teacher; the maps of the control guide the classes that its maps guide.
         backbone, setting, seed: Backbone, setting and seed of the run; the setting is that of the
             Students.
 
@@ -77,6 +105,11 @@ def added_control_run(
     if fixed:
         raise InputError(f"controls: {name} sets {min(fixed)}, which the study sets; remove it")
     values = {"maps": MapSource(kind="none"), "annotated": None, "annotated_seed": 0} | own
+    like = guides_like(protocol, teacher, backbone, setting, seed)
+    maps = MapSource.model_validate(values["maps"])
+    if maps.kind not in ("none", "human", "store"):
+        values["maps"] = maps.model_copy(update={"marks": like.pop("marks", maps.marks)})
+        values = like | values
     config = protocol.config(
         backbone, seed, setting.guidance, rows="all", alpha=setting.alpha, **values
     )

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
+from preceptor.maps.placed_maps import with_maps
 from preceptor.runtime.result_folder import digest
 from preceptor.study.config import StudyConfig
 from preceptor.study.run_configs import run_config, training_of
@@ -46,6 +48,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         self._hashes: dict[tuple[Path, str], str] = {}
+        self._classes: dict[tuple[Path, Path], tuple[str, ...]] = {}
 
     @property
     def workspace(self) -> Workspace:
@@ -60,6 +63,25 @@ class Protocol:
             rows = train if kind == "train" else workspace.split_rows(kind)
             self._hashes[manifest, kind] = workspace.hashes.of(rows)
         return self._hashes[manifest, kind]
+
+    def shuffled(self, source: MapSource, seed: int) -> MapSource:
+        """Maps permuted within class, over groups if a group has several training images."""
+        workspace = self.workspaces.of(seed)
+        groups = workspace.manifest.table["group"][workspace.train_mask]
+        several = bool(groups[groups != ""].duplicated().any())
+        changes = {"shuffle_seed": seed, "shuffle_groups": several}
+        return source.model_copy(update=changes)
+
+    def classes_of(self, maps: Path, seed: int) -> tuple[str, ...] | None:
+        """Classes of the training images that have a map in a folder; None if all have some."""
+        workspace = self.workspaces.of(seed)
+        key = (maps, self.workspaces.manifests[seed])
+        if key not in self._classes:
+            table = workspace.manifest.table[workspace.train_mask]
+            has_map = with_maps(maps, table["name"].to_numpy(object))
+            self._classes[key] = tuple(sorted(set(table["label"][has_map])))
+        found = self._classes[key]
+        return None if set(found) == set(workspace.manifest.classes) else found
 
     def of_budget(self, size: int) -> Protocol:
         """Protocol with a number of annotated images, with a new draw for every seed."""

@@ -15,7 +15,7 @@ RECOMMENDED: dict[str, Any] = {
     "alphas": (0.5, 0.1),
     "teacher_alphas": (0.1,),
     "mapper": True,
-    "controls": ("shuffled", "centre", "pca", "shuffled_human"),
+    "controls": ("shuffled", "centre", "pca", "shuffled_human", "mixed"),
 }
 RECOMMENDED_TRAINING: dict[str, Any] = {
     "distance": "l2",

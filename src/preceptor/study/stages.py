@@ -90,7 +90,7 @@ def variants_and_tests(plan: Plan, winner: Teacher, backbone: str, setting: Sett
             for control in controls_of(study, winner):
                 add(control_run(protocol, control, winner, backbone, setting, seed))
         for name in added_controls_of(study):
-            add([added_control_run(protocol, name, backbone, setting, seed)])
+            add([added_control_run(protocol, name, winner, backbone, setting, seed)])
         for name, variant in study.variants.items():
             own = replace(setting, alpha=variant.alpha_of(setting.alpha))
             add(variant_run(protocol, name, winner, backbone, own, seed))
