@@ -99,7 +99,7 @@ def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> No
         assert found.record.metrics[f"{name}_auc"] == pytest.approx(value)
 
 
-def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) -> None:
+def test_three_classes_committee_and_given_maps(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", classes=("none", "red", "blue"), size=(40, 32))
     values = SETTINGS | {
         "manifest": str(manifest),
@@ -111,7 +111,6 @@ def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) ->
             "test_byobnet": {"output_stride": 8},
             "test_resnet": {"output_stride": 8},
         },
-        "plan": "full",
         "alphas": [0.5],
         "maps": {"segmenter": str(tmp_path / "data" / "maps")},
         "human_maps": "keep",

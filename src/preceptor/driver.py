@@ -172,7 +172,7 @@ class _Observer:
         if isinstance(selection, Look):
             self.tell(f"{where}after {selection.seeds} seeds: {plan.looks[selection].reason}")
             return
-        what = f"{selection.role} {selection.backbone}".rstrip()
+        what = f"{selection.label} {selection.backbone}".rstrip()
         what += f" after {selection.seeds} seeds" if selection.seeds else ""
         self.tell(f"{where}chosen: {what}: {plan.choices[selection].reason}")
 

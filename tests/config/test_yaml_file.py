@@ -287,7 +287,6 @@ def test_configs_are_frozen() -> None:
     ("values", "problem"),
     [
         ({"probe": "c"}, "probe c is not among the students"),
-        ({"plan": "full", "probe_alpha": 0.33}, "probe_alpha 0.33 is not among the settings"),
         ({"controls": ["pca", "centre", "pca"]}, "controls has duplicate values"),
         ({"seeds": 2_000_000}, "2,000,000 is above the maximum of 1,000"),
         ({"committee": 1_000}, "committee"),
@@ -315,17 +314,16 @@ def test_study_defaults() -> None:
     assert study.seed_list == (0, 1, 2)
     assert study.alpha_grid == (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)
     assert study.probe_backbone == "a"
-    assert study.stage_one_alpha == 0.1
+    assert study.probe_alpha == 0.1
     assert weights_of(study, "a") == "none"
     mse = parse_config(STUDY | {"training": {"distance": "mse"}}, StudyConfig)
     assert mse.alpha_grid == (0.01, 0.1, 0.5)
     for distance in ("l1", "kl", "dice"):
         one = parse_config(STUDY | {"training": {"distance": distance}}, StudyConfig)
         assert len(one.alpha_grid) == 6
-        assert one.stage_one_alpha == 0.1
+        assert one.probe_alpha == 0.1
     other = parse_config(STUDY | {"alphas": [0.5, 0.9], "probe": "b"}, StudyConfig)
-    assert (other.stage_one_alpha, other.probe_backbone) == (0.5, "b")
-    assert parse_config(STUDY | {"probe_alpha": 0.0}, StudyConfig).stage_one_alpha == 0.0
+    assert (other.probe_alpha, other.probe_backbone) == (0.5, "b")
 
 
 def numbers(model: type[Settings], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

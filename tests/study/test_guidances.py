@@ -101,7 +101,7 @@ def test_grids() -> None:
     )
     assert study.baseline_settings == study.settings
     assert study.plain_settings == (Setting(1.0, "l2"), Setting(1.0, "cells"))
-    assert study.probe_settings == (Setting(0.1, "l2"),)
+    assert study.probe_settings == (Setting(0.5, "l2"), Setting(0.1, "l2"))
     other = parse_config(STUDY | {"guidances": {"kl": {"distance": "kl"}}}, StudyConfig)
     assert [one.alpha for one in other.settings] == [0.01, 0.05, 0.1, 0.25, 0.5, 0.9]
     none = parse_config(STUDY | {"guidances": {}, "alphas": [0.3]}, StudyConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,34 +92,6 @@ def test_the_reason_names_the_alpha_only_where_it_decided() -> None:
     tied = "of 2 tied on validation, it"
     assert reason(0.5, 0.1, rule="val_auc") == f"1: {tied} has the smallest α"
     assert reason(0.5, 0.5, rule="val_auc") == f"0: {tied} has the highest AUC"
-
-
-@pytest.mark.parametrize("draws", [False, True])
-def test_further_models_of_a_seed_are_no_further_seeds(draws: bool) -> None:
-    """With `plan: full`, every Teacher has several probe Students per seed."""
-
-    def repeated(one: Candidate, times: int) -> Candidate:
-        tables = [table for table in one.scores for _ in range(times)]
-        return replace(one, scores=tables, models=times)
-
-    # Seeds differ in who is ahead.
-    two = [
-        Candidate(
-            name,
-            Setting(0.5),
-            [
-                scores({"val": apart + spread * seed}, seed, images=60)
-                for seed, spread in enumerate(spreads)
-            ],
-        )
-        for name, apart, spreads in (("a", 1.2, (0.3, 0.1, 0.0)), ("b", 1.0, (0.0, 0.2, 0.1)))
-    ]
-    settings: Any = {"classes": CLASSES, "positive": "fake", "rule": "val_auc", "draws": draws}
-    once = choose(two, **settings).table
-    thrice = choose([repeated(one, 3) for one in two], **settings).table
-    for row, same in zip(once, thrice, strict=True):
-        for key in ("value", "low", "high"):
-            assert row[key] == pytest.approx(same[key], abs=1e-9)
 
 
 @pytest.mark.parametrize("draws", [False, True])

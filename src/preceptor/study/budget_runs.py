@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from preceptor.study.baseline_runs import annotated_run
 from preceptor.study.plan import Plan
-from preceptor.study.setting import Setting
 from preceptor.study.steps import Step
-from preceptor.study.student_runs import student_run
 from preceptor.study.teacher_runs import mapper_run
-
-
-def budget_runs(
-    plan: Plan, role: Literal["baseline1", "student"], backbone: str, setting: Setting
-) -> list[Step]:
-    """Runs of Baseline 1 or of the Student for each number of annotated images.
-
-    Args:
-        plan: Plan of one domain.
-        role: baseline1 or student.
-        backbone: Backbone of the models.
-        setting: Setting selected for this role.
-    """
-    winner = plan.winner()
-    assert winner is not None
-    runs, makers = [], []
-    for size in plan.protocol.study.budgets:
-        protocol = plan.protocol.of_budget(size)
-        for seed in protocol.study.first_seeds:
-            if role == "baseline1":
-                runs.append(annotated_run(protocol, backbone, setting, seed))
-            elif winner.kind != "given":  # given maps do not depend on what is annotated
-                *before, run = student_run(protocol, winner, backbone, setting, seed)
-                makers += before
-                runs.append(run)
-    return makers + runs + [plan.protocol.evaluation(run) for run in runs]
 
 
 def budget_mappers(plan: Plan) -> list[Step]:

@@ -25,7 +25,6 @@ from preceptor.study.config_problems import (
     guidance_problems,
     mapper_problems,
     name_problems,
-    probe_problems,
     saliency_problems,
     variant_problems,
 )
@@ -35,7 +34,12 @@ from preceptor.study.options import Guidance, GuidanceConfig, MapperSetting, Var
 from preceptor.study.recommended import with_recommended
 from preceptor.study.seeds import AutoSeeds, Seeds, every_seed, seed_problems, selection_rungs
 from preceptor.study.setting import Setting
-from preceptor.study.setting_grids import guided_settings, plain_settings, probe_alpha
+from preceptor.study.setting_grids import (
+    compared_settings,
+    guided_settings,
+    plain_settings,
+    probe_alpha,
+)
 
 Publication = Literal["teaching-ai-to-teach"]
 """Publication whose results a report can show beside its own."""
@@ -85,12 +89,8 @@ class StudyConfig(GuidanceConfig):
         excluded_teachers: Teachers that are no candidates, such as "densenet121 data-driven, RISE":
             one that cannot be trained or has maps of noise would otherwise block the choice.
         rise: Settings of RISE.
-        plan: staged (select the Teacher with one probe Student, then train all Students) or full
-            (all combinations).
-        probe: Student backbone of stage 1; None = the first.
-        probe_alpha: α of the probe Student; None = 0.1 if in the grid, else the first of the grid.
-            With the plan full, probe and probe_alpha (None = the first of the grid) name the
-            Students by which Teachers are compared (RQ1).
+        probe: Student backbone of stage 1, by which Teachers are compared at up to three α of the
+            grid; None = the first.
         selection: highest (AUC on the worst validation set), or the rule that breaks ties between
             statistically equal configurations: guided (agreement with human maps of validation
             images) or val_auc (the smaller α).
@@ -153,9 +153,7 @@ class StudyConfig(GuidanceConfig):
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     excluded_teachers: tuple[str, ...] = ()
     rise: RiseSettings = RiseSettings()
-    plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
-    probe_alpha: Alpha | None = None
     selection: Literal["highest", "guided", "val_auc"] = "highest"
     search: Literal["grid", "racing", "halving"] = "grid"
     validation_negatives: str | None = None
@@ -188,7 +186,8 @@ class StudyConfig(GuidanceConfig):
         if (self.manifest is None) == (not self.domains):
             wrong.append("exactly one of manifest and domains is needed; set one of them")
         wrong += name_problems("domains", self.domains)
-        wrong += probe_problems(self.students, self.probe, self.probe_setting, self.probe_settings)
+        if self.probe is not None and self.probe not in self.students:
+            wrong.append(f"probe {self.probe} is not among the students; name one of them")
         if self.mapper is not None and self.manifest is not None:
             wrong += mapper_problems(self.positive)
         wrong += dfr_problems(self.controls, self.dfr_set, self.mean_setting)
@@ -327,22 +326,14 @@ class StudyConfig(GuidanceConfig):
         return self.probe or self.students[0]
 
     @property
-    def probe_setting(self) -> Setting:
-        """Setting of the Students by which Teachers are compared; in stage 1 the only one."""
-        if self.plan == "full" and self.probe_alpha is None:
-            return self.settings[0]
-        return Setting(self.stage_one_alpha, self.first_guidance)
-
-    @property
-    def stage_one_alpha(self) -> float:
-        """α of the probe Student."""
-        own = self.probe_alpha
-        return probe_alpha(self.settings, self.first_guidance) if own is None else own
+    def probe_alpha(self) -> float:
+        """α of a further generation of a Teacher without an α of its own."""
+        return probe_alpha(self.settings, self.first_guidance)
 
     @property
     def probe_settings(self) -> tuple[Setting, ...]:
-        """Settings of the Students among which a Teacher is selected."""
-        return self.settings if self.plan == "full" else (self.probe_setting,)
+        """Settings of the Students by which Teachers are compared, see `compared_settings`."""
+        return compared_settings(self.settings, self.first_guidance)
 
     @property
     def backbone_names(self) -> tuple[str, ...]:

@@ -68,28 +68,6 @@ def variant_problems(
     return wrong
 
 
-def probe_problems(
-    students: Sequence[str], probe: str | None, setting: Setting, trained: Sequence[Setting]
-) -> list[str]:
-    """Probe Students that are not trained.
-
-    Args:
-        students: Student backbones.
-        probe: Backbone of the probe Students; None = the first.
-        setting: Setting of the probe Students.
-        trained: Settings of the Students among which a Teacher is selected.
-    """
-    wrong = []
-    if probe is not None and probe not in students:
-        wrong.append(f"probe {probe} is not among the students; name one of them")
-    if setting not in trained:
-        wrong.append(
-            f"probe_alpha {setting.alpha:g} is not among the settings of the Students, which are "
-            "all that plan: full trains; name an α of the first grid"
-        )
-    return wrong
-
-
 def mapper_problems(positive: str | None) -> list[str]:
     """Settings that the Teacher mapper lacks.
 

@@ -17,7 +17,7 @@ from preceptor.study.search import survivors, with_dropped
 from preceptor.study.selection import Candidate, Choice, choose, evidence_of
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Look, Member, Role, Select, Selection, Step, Train
-from preceptor.study.teacher import Teacher, teachers_of
+from preceptor.study.teacher import Teacher, candidate_name, teachers_of
 from preceptor.training.record import mean_map_correlation
 
 
@@ -27,16 +27,18 @@ class Contender:
 
     Args:
         name: Name, unique among the candidates.
-        setting: α and way of guiding, or None.
+        setting: α and way of guiding.
+        preferred: Whether the candidate is chosen if it is tied with the best.
         chains: Function that returns the runs of a seed, each after the steps that make its maps.
         map_step: Function that returns the step of a seed whose record contains the agreement of
             its maps with human maps, or None without such a record. None = the runs themselves.
     """
 
     name: str
-    setting: Setting | None
+    setting: Setting
     chains: Callable[[int], list[list[Step]]]
     map_step: Callable[[int], Step | None] | None = None
+    preferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,19 @@ class _Scored:
 
     Args:
         name: Name, unique among the candidates.
-        setting: α and way of guiding, or None.
+        setting: α and way of guiding.
         runs: Runs with the validation scores, those of a seed one after another.
         seeds: Number of seeds.
         maps: Steps whose records contain the correlation of the maps with human maps.
+        preferred: Whether the candidate is chosen if it is tied with the best.
     """
 
     name: str
-    setting: Setting | None
+    setting: Setting
     runs: Sequence[Step]
     seeds: int
     maps: Sequence[Step]
+    preferred: bool
 
 
 @dataclass
@@ -108,24 +112,46 @@ class Plan:
         """Choice among Teachers; None before the selection."""
         return self.choices.get(self.teacher_selection)
 
-    def setting_choice(self, role: Role, backbone: str) -> Choice | None:
+    def setting_choice(self, role: Role, backbone: str, annotated: int = 0) -> Choice | None:
         """Choice of the setting of a role; None before the selection."""
-        return self.choices.get(Selection(self.domain, role, backbone))
+        return self.choices.get(Selection(self.domain, role, backbone, annotated=annotated))
 
     def winner(self) -> Teacher | None:
         """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
         if choice is None:
             return None
-        teachers = teachers_of(self.protocol.study)
-        return {str(teacher): teacher for teacher in teachers}[choice.winner]
+        study = self.protocol.study
+        names = {
+            candidate_name(teacher, setting): teacher
+            for teacher in teachers_of(study)
+            for setting in (None, *study.probe_settings)
+        }
+        return names[choice.winner]
 
-    def setting_of(self, role: Role, backbone: str) -> Setting | None:
-        """Selected setting of a role; None before the selection."""
+    def probe_setting_of(self, teacher: Teacher) -> Setting | None:
+        """Setting at which the Student of a Teacher is best on validation, of those of stage 1.
+
+        None before the choice of the Teacher, and if there is one Teacher only.
+        """
+        choice, study = self.teacher_choice, self.protocol.study
+        if choice is None:
+            return None
+        rows = {str(row["name"]): row for row in choice.table}
+        names = {candidate_name(teacher, setting): setting for setting in study.probe_settings}
+        known = [(float(rows[name]["value"]), names[name]) for name in names if name in rows]
+        return min(known, key=lambda one: (-one[0], one[1]))[1] if known else None
+
+    def setting_of(self, role: Role, backbone: str, annotated: int = 0) -> Setting | None:
+        """Selected setting of a role; None before the selection.
+
+        Args:
+            annotated: Number of annotated images of a budget; 0 = the study's own number.
+        """
         plain = self.protocol.study.plain_settings
         if role == "baseline2" and len(plain) == 1:
             return plain[0]
-        choice = self.setting_choice(role, backbone)
+        choice = self.setting_choice(role, backbone, annotated)
         return None if choice is None else choice.setting
 
     def is_decided(self, decision: Selection | Look) -> bool:
@@ -156,7 +182,7 @@ class Plan:
         return {
             (one.role, one.backbone): choice.setting
             for one, choice in self.choices.items()
-            if one.backbone and not one.seeds
+            if one.backbone and not one.seeds and not one.annotated
         }
 
     def search(
@@ -168,6 +194,7 @@ class Plan:
         also: Sequence[str] = (),
         rung: int = 0,
         dropped: tuple[Mapping[str, Any], ...] = (),
+        trivial: str = "",
     ) -> list[Step]:
         """The runs of the contenders up to a rung of seeds, and the step that compares them.
 
@@ -179,12 +206,12 @@ class Plan:
             also: Ids of further steps that the choice needs; comparisons before it do not.
             rung: Position in `StudyConfig.rungs`; after the last one the choice is made.
             dropped: Rows of the candidates that were dropped on earlier rungs.
+            trivial: Name of the only possible choice, which needs no scores; "" = there are more.
         """
         study = self.protocol.study
-        last = len(contenders) == 1 or rung + 1 == len(study.rungs)
+        last = bool(trivial) or len(contenders) == 1 or rung + 1 == len(study.rungs)
         seeds = study.first_seeds if last else study.first_seeds[: study.rungs[rung]]
         here = selection if last else replace(selection, seeds=len(seeds))
-        trivial = len(contenders) == 1 and selection == self.teacher_selection and not dropped
         chains = {
             one.name: [chain for seed in seeds for chain in one.chains(seed)] for one in contenders
         }
@@ -198,11 +225,17 @@ class Plan:
 
         def decide() -> list[Step]:
             if trivial:
-                name = contenders[0].name
-                choice = Choice(name, f"{name}: it is the only candidate.", ())
+                choice = Choice(trivial, f"{trivial}: it is the only candidate.", ())
             else:
                 scored = [
-                    _Scored(one.name, one.setting, runs[one.name], len(seeds), maps(one))
+                    _Scored(
+                        one.name,
+                        one.setting,
+                        runs[one.name],
+                        len(seeds),
+                        maps(one),
+                        one.preferred,
+                    )
                     for one in contenders
                 ]
                 choice = self._decide(here, scored, dropped if last else ())
@@ -273,7 +306,7 @@ class Plan:
                     one.setting,
                     [read_scores(run) for run in runs],
                     agreement,
-                    models=len(runs) // one.seeds,
+                    preferred=one.preferred,
                 )
                 for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
             ],

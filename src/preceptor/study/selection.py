@@ -3,9 +3,10 @@
 The score of a configuration is its AUC on its worst validation set, averaged over seeds. With the
 rule `highest`, the highest score is selected. With the other rules, all configurations whose paired
 bootstrap interval of the difference to the best (each on its own worst set) includes 0 are tied
-with it, and ties go to the best agreement with human maps of validation images (`guided`), or to
-the smaller α (`val_auc`). α is comparable only within one way of guiding; between several, the
-highest score is selected.
+with it. Of Teachers tied in this way mappers are preferred, by any rule. With `highest` the highest
+score among the mappers is selected; with the other rules ties go to the best agreement with human
+maps of validation images (`guided`), or to the smaller α (`val_auc`). α is comparable only within
+one way of guiding; between several, the highest score is selected.
 """
 
 from __future__ import annotations
@@ -44,17 +45,16 @@ class Candidate:
         name: Unique name for messages and tables.
         setting: α, of which the smaller one breaks ties, and way of guiding; None for a Teacher
             without guidance.
-        scores: Score tables of validation rows, those of a seed one after another, in the same
-            order for all.
+        scores: Score tables of validation rows, one per seed.
         agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
-        models: Number of models, and thus of score tables, per seed; their AUCs are averaged.
+        preferred: Whether the candidate is chosen over others if it is tied with the best.
     """
 
     name: str
     setting: Setting | None
     scores: Sequence[pd.DataFrame]
     agreement: float = math.nan
-    models: int = 1
+    preferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def choose(
     """Select one of the candidates by their validation scores.
 
     Args:
-        candidates: Candidates, at least one, with the same seeds and models per seed.
+        candidates: Candidates, at least one, with the same seeds.
         classes: Class names in score order.
         positive: Positive class, or None.
         rule: highest, or the rule that breaks ties: guided or val_auc.
@@ -127,7 +127,7 @@ def choose(
         InputError: A candidate has no AUC on a validation set.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
-    # (candidates, seeds × models, sets)
+    # (candidates, seeds, sets)
     aucs = np.array(
         [
             [
@@ -142,21 +142,21 @@ def choose(
     )
     if np.isnan(aucs).any():
         at, seed, place = (int(found[0]) for found in np.isnan(aucs).nonzero())
-        seed //= candidates[at].models
         raise InputError(
             f"selection: {candidates[at].name} has no AUC on {sets[place]} (seed number {seed}); "
             "every validation set needs images of every class, or set validation_negatives"
         )
-    models = candidates[0].models
-    aucs = aucs.reshape(len(candidates), -1, models, len(sets)).mean(2)  # (candidates, seeds, sets)
     per_set = aucs.mean(1)
     worst = per_set.argmin(1)
     values = per_set.min(1)
+    order = sorted(range(len(candidates)), key=lambda at: candidates[at].setting or _NO_SETTING)
+    rank = {index: place for place, index in enumerate(order)}
     # Of equal values the one with the smaller α, independently of the order of the candidates.
     best = min(
         range(len(candidates)),
         key=lambda index: (-values[index], candidates[index].setting or _NO_SETTING),
     )
+    ties = rule != "highest" or any(candidate.preferred for candidate in candidates)
     rows = []
     for index, candidate in enumerate(candidates):
         low = high = 0.0
@@ -176,7 +176,7 @@ def choose(
                 "worst_set": sets[int(worst[index])],
                 "low": low,
                 "high": high,
-                "tied": bool(index == best or (rule != "highest" and not high < 0)),
+                "tied": bool(index == best or (ties and not high < 0)),
                 "agreement": candidate.agreement,
                 "alpha": None if candidate.setting is None else candidate.setting.alpha,
                 "guidance": "" if candidate.setting is None else candidate.setting.guidance,
@@ -185,10 +185,20 @@ def choose(
     judged = sets[int(worst[best])]
     where = judged if len(sets) == 1 else f"the worst validation set ({judged})"
     tied = [index for index, row in enumerate(rows) if row["tied"]]
+    preferred = [index for index in tied if candidates[index].preferred]
+    among = f"of {len(tied)} tied on validation"
+    if len(preferred) < len(tied) and preferred:
+        among += ", mappers are preferred"
+        among += f"; of {len(preferred)} of them" if len(preferred) > 1 else ""
+    tied = preferred or tied
+    if rule == "highest":
+        tied = [max(tied, key=lambda index: (values[index], -rank[index]))]
     agreements = np.array([candidates[index].agreement for index in tied])
     equal = [index for index, value in enumerate(values) if value == values[best]]
-    among = f"of {len(tied)} tied on validation"
-    if len(tied) == 1:
+    if len(tied) == 1 and tied != [best]:
+        winner = tied[0]
+        why = among if len(preferred) == 1 else f"{among}, it has the highest AUC on {where}"
+    elif len(tied) == 1:
         winner, why = best, f"it has the highest AUC on {where}"
         if len(equal) > 1:
             reason = _by_alpha([candidates[index] for index in equal], candidates[best], "is first")
@@ -200,7 +210,8 @@ def choose(
             f"(r = {candidates[winner].agreement:.2f})"
         )
     elif not comparable(rows[index] for index in tied):
-        winner, why = best, f"{among}, it has the highest AUC on {where}"
+        winner = max(tied, key=lambda index: (values[index], -rank[index]))
+        why = f"{among}, it has the highest AUC on {where}"
     else:
         winner = min(
             tied, key=lambda index: (candidates[index].setting or _NO_SETTING, -values[index])
@@ -288,9 +299,5 @@ def _side(
     negatives: str | None,
 ) -> Side:
     """Scores of a candidate on a validation set."""
-    stacks = [
-        stack(candidate.scores[model :: candidate.models], name, classes, positive, negatives)
-        for model in range(candidate.models)
-    ]
-    labels, _, groups = stacks[0]
-    return Side(labels, [scores for _, scores, _ in stacks], groups)
+    labels, scores, groups = stack(candidate.scores, name, classes, positive, negatives)
+    return Side(labels, [scores], groups)

@@ -54,3 +54,31 @@ def probe_alpha(settings: Sequence[Setting], guidance: str) -> float:
     """
     grid = [one.alpha for one in settings if one.guidance == guidance]
     return 0.1 if 0.1 in grid else grid[0]
+
+
+def compared_settings(settings: Sequence[Setting], guidance: str) -> tuple[Setting, ...]:
+    """Settings of the Students by which Teachers are compared: up to three of a way of guiding.
+
+    Of more than three α: the smallest, `probe_alpha` and the largest; if these are two, the one in
+    the middle of the others (the smaller of two) as well.
+
+    Args:
+        settings: Settings of guided runs.
+        guidance: Way of guiding of the Students.
+
+    Example:
+        >>> grid = [Setting(alpha) for alpha in (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)]
+        >>> [one.alpha for one in compared_settings(grid, "")]
+        [0.01, 0.1, 0.9]
+        >>> [one.alpha for one in compared_settings(grid[2:], "")]
+        [0.1, 0.25, 0.9]
+    """
+    own = [one for one in settings if one.guidance == guidance]
+    if len(own) <= 3:
+        return tuple(own)
+    ordered = sorted(own)
+    kept = {ordered[0], Setting(probe_alpha(settings, guidance), guidance), ordered[-1]}
+    others = [one for one in ordered if one not in kept]
+    if len(kept) < 3:
+        kept.add(others[(len(others) - 1) // 2])
+    return tuple(one for one in own if one in kept)

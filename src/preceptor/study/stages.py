@@ -1,7 +1,8 @@
 """Stages of a study: which steps come first, and which follow from a choice.
 
-Stage 1 has the baselines, the ceiling, the Teachers and the probe Students; stage 2, after the
-choice of the Teacher, its Students and the controls. Test sets are scored only after the selection
+Stage 1 has the baselines, the ceiling, the Teachers and the probe Students, at up to three α each;
+stage 2, after the choice of the Teacher, its Students (those of stage 1 are used again) and the
+controls. Test sets are scored only after the selection
 of the Students' settings (the way of guiding and α), for which the selections of the other roles
 wait. If the number of seeds is auto, all selections use the seeds of the first look; every look at
 the primary comparisons is a step that may add further seeds of the selected runs.
@@ -15,7 +16,7 @@ from functools import partial
 from typing import Literal, cast, get_args
 
 from preceptor.study.baseline_runs import annotated_run, full_run
-from preceptor.study.budget_runs import budget_mappers, budget_runs
+from preceptor.study.budget_runs import budget_mappers
 from preceptor.study.config import StudyConfig
 from preceptor.study.control_runs import added_control_run, control_run
 from preceptor.study.controls import Control
@@ -26,7 +27,13 @@ from preceptor.study.selection import Choice
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Look, Role, Select, Selection, Step
 from preceptor.study.student_runs import from_mapper, student_run, variant_run
-from preceptor.study.teacher import Teacher, added_controls_of, controls_of, teachers_of
+from preceptor.study.teacher import (
+    Teacher,
+    added_controls_of,
+    candidate_name,
+    controls_of,
+    teachers_of,
+)
 from preceptor.study.teacher_maps import make_maps
 from preceptor.study.teacher_runs import mapper_run, teacher_run
 
@@ -144,6 +151,9 @@ def outline(plan: Plan, most: bool = False) -> tuple[list[Step], list[Step]]:
                 grid = study.settings if role == "baseline1" else _settings_of(study, role)
                 setting = grid[0]
             later += draft.add(_after_setting(draft, role, backbone, setting))
+            for size in study.budgets if role in ("student", "baseline1") else ():
+                setting = plan.setting_of(role, backbone, size) or _settings_of(study, role)[0]
+                later += draft.add(_budget_tests(draft, role, backbone, setting, size))
     known = {step.id for step in first}
     unique = {step.id: step for step in [*later, *plan.steps.values()] if step.id not in known}
     return list({step.id: step for step in first}.values()), list(unique.values())
@@ -169,41 +179,27 @@ def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
     return study.settings
 
 
-def _probes(plan: Plan) -> list[tuple[str, Setting]]:
-    """Student backbones and settings of stage 1."""
-    study = plan.protocol.study
-    names = [study.probe_backbone] if study.plan == "staged" else study.students
-    return [(backbone, setting) for backbone in names for setting in study.probe_settings]
-
-
-def _probe_chains(plan: Plan) -> list[list[Step]]:
-    """The probe Students of every Teacher and seed, each after the steps that make its maps."""
-    protocol, study = plan.protocol, plan.protocol.study
-    return [
-        student_run(protocol, teacher, study.probe_backbone, study.probe_setting, seed)
-        for teacher in teachers_of(protocol.study)
-        for seed in protocol.study.first_seeds
-    ]
-
-
 def _search_teacher(plan: Plan) -> list[Step]:
-    """Probe Students of every Teacher, and the selection among the Teachers."""
-    protocol, teachers = plan.protocol, teachers_of(plan.protocol.study)
+    """Probe Students of every Teacher at up to three α, and the choice of Teacher and α together.
 
-    def students(teacher: Teacher) -> Callable[[int], list[list[Step]]]:
-        return lambda seed: [
-            student_run(protocol, teacher, backbone, setting, seed)
-            for backbone, setting in _probes(plan)
-        ]
+    Of Teachers that are tied with the best, mappers are preferred.
+    """
+    protocol, study = plan.protocol, plan.protocol.study
+    teachers = teachers_of(study)
+
+    def students(teacher: Teacher, setting: Setting) -> Callable[[int], list[list[Step]]]:
+        return lambda seed: [student_run(protocol, teacher, study.probe_backbone, setting, seed)]
 
     contenders = [
         Contender(
-            str(teacher),
-            Setting(teacher.alpha) if teacher.kind == "human" else None,
-            students(teacher),
+            candidate_name(teacher, setting),
+            setting,
+            students(teacher, setting),
             partial(_map_step, plan, teacher),
+            preferred=teacher.kind == "mapper",
         )
         for teacher in teachers
+        for setting in study.probe_settings
     ]
 
     def follow(choice: Choice) -> list[Step]:
@@ -212,17 +208,22 @@ def _search_teacher(plan: Plan) -> list[Step]:
         return stage_two(plan, winner)
 
     title = f"among {len(teachers)} Teachers"
-    return plan.search(plan.teacher_selection, title, contenders, follow)
+    only = candidate_name(teachers[0]) if len(teachers) == 1 else ""
+    return plan.search(plan.teacher_selection, title, contenders, follow, trivial=only)
 
 
 def _search_setting(
-    plan: Plan, role: Role, backbone: str, winner: Teacher | None = None
+    plan: Plan, role: Role, backbone: str, winner: Teacher | None = None, annotated: int = 0
 ) -> list[Step]:
-    """Runs of a role at each of its settings, and the selection of its setting."""
+    """Runs of a role at each of its settings, and the selection of its setting.
+
+    Args:
+        annotated: Number of annotated images of a budget; 0 = the study's own number.
+    """
     protocol, study = plan.protocol, plan.protocol.study
 
     def runs(setting: Setting) -> Callable[[int], list[list[Step]]]:
-        return lambda seed: [_run(plan, role, backbone, setting, seed, winner)]
+        return lambda seed: [_run(plan, role, backbone, setting, seed, winner, annotated)]
 
     contenders = [
         Contender(str(setting), setting, runs(setting)) for setting in _settings_of(study, role)
@@ -231,57 +232,96 @@ def _search_setting(
         also = [Selection(plan.domain, "student", backbone).step_id]
     else:
         also = [plan.teacher_selection.step_id] if len(teachers_of(protocol.study)) == 1 else []
+    selection = Selection(plan.domain, role, backbone, annotated=annotated)
     where = f" ({plan.domain})" if plan.domain else ""
-    return plan.search(
-        Selection(plan.domain, role, backbone),
-        f"{'setting' if study.guidances else 'α'} of {role} {backbone}{where}",
-        contenders,
-        lambda choice: [*_after_setting(plan, role, backbone, choice.setting), *_look(plan)],
-        also,
-    )
+
+    def follow(choice: Choice) -> list[Step]:
+        if annotated:
+            return _budget_tests(plan, role, backbone, choice.setting, annotated)
+        return [*_after_setting(plan, role, backbone, choice.setting), *_look(plan)]
+
+    title = f"{'setting' if study.guidances else 'α'} of {selection.label} {backbone}{where}"
+    return plan.search(selection, title, contenders, follow, also)
 
 
 def _run(
-    plan: Plan, role: Role, backbone: str, setting: Setting, seed: int, winner: Teacher | None
+    plan: Plan,
+    role: Role,
+    backbone: str,
+    setting: Setting,
+    seed: int,
+    winner: Teacher | None,
+    annotated: int = 0,
 ) -> list[Step]:
     """The run of a role whose setting is chosen, after the steps that make its maps."""
+    protocol = plan.protocol.of_budget(annotated) if annotated else plan.protocol
     if role == "baseline1":
-        return [annotated_run(plan.protocol, backbone, setting, seed)]
+        return [annotated_run(protocol, backbone, setting, seed)]
     if role in ("ceiling", "baseline2"):
-        return [full_run(plan.protocol, role, backbone, setting, seed)]
+        return [full_run(protocol, role, backbone, setting, seed)]
     assert winner is not None
     if role == "student":
-        return student_run(plan.protocol, winner, backbone, setting, seed)
+        return student_run(protocol, winner, backbone, setting, seed)
     if role not in get_args(Control):
         raise ValueError(f"no setting is chosen for the role {role}")
-    return control_run(plan.protocol, cast(Control, role), winner, backbone, setting, seed)
+    return control_run(protocol, cast(Control, role), winner, backbone, setting, seed)
+
+
+def _search_budget(plan: Plan, role: Role, backbone: str) -> list[Step]:
+    """Runs of Baseline 1 or the Student for each number of annotated images, and the selection of
+    a setting for each number. Given maps do not depend on what is annotated."""
+    winner, sizes = plan.winner(), plan.protocol.study.budgets
+    assert winner is not None
+    if role == "student" and winner.kind == "given":
+        return []
+    searches = [_search_setting(plan, role, backbone, winner, size) for size in sizes]
+    return [step for steps in searches for step in steps]
+
+
+def _budget_tests(
+    plan: Plan, role: Role, backbone: str, setting: Setting, annotated: int
+) -> list[Step]:
+    """Test scores of the runs of a budget at the selected setting."""
+    seeds, winner = plan.protocol.study.first_seeds, plan.winner()
+    chains = [_run(plan, role, backbone, setting, seed, winner, annotated) for seed in seeds]
+    return [plan.protocol.evaluation(chain[-1]) for chain in chains]
 
 
 def _after_setting(plan: Plan, role: Role, backbone: str, setting: Setting) -> list[Step]:
     """Steps that follow from the selection of the setting of a role."""
-    winner = plan.winner()
+    winner, protocol = plan.winner(), plan.protocol
     if role == "student":
         assert winner is not None
         later = variants_and_tests(plan, winner, backbone, setting)
-        if backbone == plan.protocol.study.students[0]:
-            probes = _probe_chains(plan)  # a dropped Teacher lacks some seeds
-            known = [chain[-1] for chain in probes if chain[-1].id in plan.steps]
-            later += map(plan.protocol.evaluation, known)
+        if backbone == protocol.study.students[0]:
+            later += map(protocol.evaluation, _probes(plan))
             later += detectors(plan) + budget_mappers(plan)
-        return later + budget_runs(plan, "student", backbone, setting)
-    paper = plan.protocol.study.paper_setting
+        return later + _search_budget(plan, role, backbone)
+    paper = protocol.study.paper_setting
     shown = sorted({setting, paper} if role == "baseline1" else {setting})
     chains = [_run(plan, role, backbone, one, seed, winner) for one in shown for seed in plan.seeds]
-    if plan.protocol.study.starts_from_mapper and role in ("baseline1", "baseline2"):
+    if protocol.study.starts_from_mapper and role in ("baseline1", "baseline2"):
         chains += [
-            from_mapper(plan.protocol, _run(plan, role, backbone, setting, seed, winner), seed)
+            from_mapper(protocol, _run(plan, role, backbone, setting, seed, winner), seed)
             for seed in plan.seeds
         ]
     later = [step for chain in chains for step in chain]  # a dropped one lacks some seeds
-    later += [plan.protocol.evaluation(chain[-1]) for chain in chains]
+    later += [protocol.evaluation(chain[-1]) for chain in chains]
     if role == "baseline1":
-        later += budget_runs(plan, role, backbone, setting)
+        later += _search_budget(plan, role, backbone)
     return later
+
+
+def _probes(plan: Plan) -> list[Step]:
+    """The probe Students of every Teacher at the setting at which they are best on validation."""
+    protocol, study = plan.protocol, plan.protocol.study
+    runs = [
+        student_run(protocol, teacher, study.probe_backbone, setting, seed)[-1]
+        for teacher in teachers_of(study)
+        if (setting := plan.probe_setting_of(teacher)) is not None
+        for seed in study.first_seeds
+    ]
+    return [run for run in runs if run.id in plan.steps]  # a dropped Teacher lacks some seeds
 
 
 def _look(plan: Plan) -> list[Step]:

@@ -133,17 +133,24 @@ class Selection:
         role: Role whose α is chosen; teacher for the choice among Teachers.
         backbone: Backbone whose α is chosen; "" for the choice among Teachers.
         seeds: Number of seeds after which candidates are dropped; 0 for the selection itself.
+        annotated: Number of annotated images of an annotation budget; 0 = the study's own number.
     """
 
     domain: str
     role: Role
     backbone: str = ""
     seeds: int = 0
+    annotated: int = 0
+
+    @property
+    def label(self) -> str:
+        """Role, with the number of annotated images of a budget, as in `Arm.label`."""
+        return f"{self.role} @ {self.annotated}" if self.annotated else self.role
 
     @property
     def name(self) -> str:
         """Name of the selection within its domain, as `selection.json` writes it."""
-        name = f"{self.role}:{self.backbone}" if self.backbone else self.role
+        name = f"{self.label}:{self.backbone}" if self.backbone else self.role
         return f"{name}:{self.seeds} seeds" if self.seeds else name
 
     @property

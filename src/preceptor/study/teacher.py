@@ -8,6 +8,7 @@ from typing import Literal, cast
 from preceptor.config.maps import Method
 from preceptor.study.config import StudyConfig
 from preceptor.study.controls import CONTROL_NAMES, Control
+from preceptor.study.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class Teacher:
             return f"{self.name} mapper"
         guided = f"human-guided α {self.alpha:g}" if self.kind == "human" else "data-driven"
         return f"{self.name} {guided}, {self.method.upper()}"
+
+
+def candidate_name(teacher: Teacher, setting: Setting | None = None) -> str:
+    """Name of a candidate of stage 1: a Teacher, and the setting of its Student.
+
+    Example:
+        >>> candidate_name(Teacher("resnet18", "mapper", 0.0, "cells"), Setting(0.5))
+        'resnet18 mapper; Student α 0.5'
+    """
+    return str(teacher) if setting is None else f"{teacher}; Student {setting}"
 
 
 def teachers_of(study: StudyConfig) -> list[Teacher]:

@@ -66,7 +66,7 @@ def _next_teacher(
     need: str,
 ) -> Step:
     """Run of the Teacher's backbone on T, guided by the maps of the previous generation."""
-    alpha = teacher.alpha if teacher.alpha < 1 else protocol.study.stage_one_alpha
+    alpha = teacher.alpha if teacher.alpha < 1 else protocol.study.probe_alpha
     config = protocol.config(
         teacher.name,
         seed,
