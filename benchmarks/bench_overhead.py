@@ -23,10 +23,10 @@ import yaml
 
 from preceptor.benchmark.forged import write_draws
 from preceptor.benchmark.forged_settings import PRESETS
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.execution.perform import perform
 from preceptor.study.config import StudyConfig
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import reopen
 
 # Baseline 1 at two α, Baseline 2, Student, shuffled, centre, ceiling and mixed, five seeds each.

@@ -35,7 +35,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import parse_config, read_yaml
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
 from preceptor.results.domain import csv_files, study_results
@@ -60,11 +60,11 @@ weights: none
 backbone_args: {test_byobnet: {output_stride: 8}}
 alphas: [0.5]
 teacher_alphas: [0.5]
-mapper: {}
+mapper: true
 controls: [shuffled, centre, pca, shuffled_human, masked, dfr]
 dfr_set: val-noshort
 training:
-  {input_size: 32, batch_size: 8, length: steps, steps: 40, epochs: 2, optimizer: adamw, lr: 0.004,
+  {input_size: 32, batch_size: 8, steps: 40, epochs: 2, optimizer: adamw, lr: 0.004,
    schedule: one_cycle, checkpoint: last, threads: 1, augmentation: {quarter_turns: true}}
 """
 
@@ -173,7 +173,7 @@ def ids(work: Path) -> dict[str, Any]:
     for file in sorted(files):
         for name in set(re.findall(r"\$\{(\w+)\}", file.read_text(encoding="utf-8"))):
             os.environ[name] = "paper" if name == "RECIPE" else str(work / file.parent.name / name)
-        config = load_config(file, StudyConfig)
+        config = study_of(file)
         seeds = config.seeds
         config = config.model_copy(
             update={"seeds": min(seeds, 2) if isinstance(seeds, int) else seeds[:2]}
@@ -198,6 +198,17 @@ def ids(work: Path) -> dict[str, Any]:
             for role, known in roles.items()
         }
     return found
+
+
+def study_of(file: Path) -> StudyConfig:
+    """Config of a study file; in those of archives, settings of today for the former ones."""
+    values, _ = read_yaml(file.read_text(encoding="utf-8"))
+    values.get("training", {}).pop("length", None)  # steps alone say it
+    if values.get("mapper") == {}:
+        values["mapper"] = True
+    if values.pop("excluded_teachers", None):  # all but the mappers
+        values |= {"teacher_alphas": [], "data_driven": False}
+    return parse_config(values, StudyConfig, base=file.parent)
 
 
 def images(work: Path) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.data.images import decode_map, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError

@@ -23,7 +23,7 @@ def blocked_training(folder: Path) -> Iterator[tuple[Plan, Step]]:
     It does so until the end of the context, or for the seconds of /proc/sys/fs/lease-break-time.
     """
     config = study(squares(folder / "data"), seeds=1, controls=())
-    uncached = config.training.model_copy(update={"cache": "none"})
+    uncached = config.training.of_run().model_copy(update={"cache": "none"})
     config = config.model_copy(update={"training": uncached})
     plan = walk(config, folder / "store", compute=False)
     step = next(step for step in plan.steps.values() if step.kind == "train")

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from preceptor.config.yaml_file import dump_config
+from preceptor.config.files import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.driver import StudyResult, run_study
 from preceptor.evaluation.scores import set_auc
@@ -22,11 +22,9 @@ from preceptor.execution.perform import perform
 from preceptor.execution.serial import SerialExecutor
 from preceptor.runtime.result_folder import finish
 from preceptor.study.config import StudyConfig
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import Protocol
-from preceptor.study.stages import first_steps
-from preceptor.study.steps import Arm, AverageMaps, Evaluate, Role, Select, Selection, Step, Train
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.steps import Arm, Evaluate, JoinMaps, Role, Select, Selection, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
 from tests.datasets import SQUARES_STUDY, squares
@@ -78,7 +76,7 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
     """
     workspaces = Workspaces.of_study(config, store)
     plan = Plan(Protocol(config, workspaces, store))
-    graph = Graph(first_steps(plan))
+    graph = Graph(plan.first_steps())
     if compute:
         do_all(graph, store, workspaces)
     return plan
@@ -235,7 +233,7 @@ def _scores(
 
 def plain_step(name: str, *needs: str, cost: float = 1.0) -> Step:
     """A step of a graph that is never computed."""
-    return Step(name, AverageMaps(()), name, needs, cost=cost)
+    return Step(name, JoinMaps(()), name, needs, cost=cost)
 
 
 def selection_step(

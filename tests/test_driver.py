@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
-from preceptor.study.stages import outline
+from preceptor.study.plan import outline
 from preceptor.study_folder import open_study
 from tests import forked
 from tests.commands import assert_refused, here
@@ -227,7 +227,7 @@ def test_a_worker_that_cannot_start_is_told_at_once(
         f"if __name__ == '__mp_main__' and not {imports}:\n"
         "    multiprocessing.get_context('spawn').Process().start()\n"
         "from preceptor import StudyConfig, run_study\n"
-        "from preceptor.config.yaml_file import load_config\n"
+        "from preceptor.config.files import load_config\n"
         f"study = load_config({str(study_file)!r}, StudyConfig)\n"
         "def tell(line):\n"
         "    print(line)\n"

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from preceptor.config.files import load_config
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
 from preceptor.study.config import StudyConfig
 from preceptor.training.run import train
@@ -99,13 +99,12 @@ def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> No
         assert found.record.metrics[f"{name}_auc"] == pytest.approx(value)
 
 
-def test_three_classes_committee_and_given_maps(tmp_path: Path) -> None:
+def test_three_classes_and_given_maps(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", classes=("none", "red", "blue"), size=(40, 32))
     values = SETTINGS | {
         "manifest": str(manifest),
         "positive": None,
         "seeds": [3, 5],
-        "committee": 2,
         "students": ["test_byobnet", "test_resnet"],
         "backbone_args": {
             "test_byobnet": {"output_stride": 8},
@@ -113,11 +112,10 @@ def test_three_classes_committee_and_given_maps(tmp_path: Path) -> None:
         },
         "alphas": [0.5],
         "maps": {"segmenter": str(tmp_path / "data" / "maps")},
-        "human_maps": "keep",
         "selection": "val_auc",
         "guide_classes": ["red", "blue"],
         "annotated_per_seed": True,
-        "controls": ["distilled", "mixed"],
+        "controls": ["centre", "mixed"],
         "ceiling": False,
         "training": SETTINGS["training"] | {"epochs": 1, "fit": "letterbox"},
     }
@@ -136,6 +134,6 @@ def test_three_classes_committee_and_given_maps(tmp_path: Path) -> None:
     assert set(shown["backbone"]) == {"test_byobnet", "test_resnet", "overall"}
     choice = json.loads((tmp_path / "out" / "selection.json").read_text())["teacher"]
     assert {row["name"] for row in choice["table"]} == {
-        "test_byobnet human-guided α 0.5, CAM",
-        "segmenter (given maps)",
+        "test_byobnet human-guided α 0.5, CAM; Student α 0.5",
+        "segmenter (given maps); Student α 0.5",
     }

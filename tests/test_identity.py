@@ -73,10 +73,10 @@ def configs(data: Path) -> dict[str, dict[str, Any]]:
         "positive": "marked",
         "training": TRAINING,
     }
-    teacher = {"kind": "store", "path": data / "maps", "human": "keep", "trust": "score"}
+    teacher = {"kind": "store", "path": data / "maps", "human": "keep"}
     return {
         "human": common | {"rows": "annotated", "alpha": 0.5},
-        "student": common | {"maps": teacher, "soft_labels": {"path": data / "maps"}},
+        "student": common | {"maps": teacher},
         "plain": common | {"maps": {"kind": "none"}},
     }
 
@@ -215,8 +215,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "maps.identity": "known",
         "maps.shuffle_seed": 4,
         "maps.human": None,
-        "maps.trust": "entropy",
-        "maps.components": 3,
+        "maps.shuffle_groups": True,
         "maps.marks": True,
         "labels": "marks",
         "training.mark_weight": 1.0,
@@ -226,20 +225,6 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.readout": "auto",
         "guide_classes": ("marked",),
         "alpha": 0.25,
-        "post.blur": 0.2,
-        "post.power": 2.0,
-        "post.threshold": 0.6,
-        "post.dilate": 0.3,
-        "post.shape": "box",
-        "human_post.blur": 0.2,
-        "human_post.power": 2.0,
-        "human_post.threshold": 0.6,
-        "human_post.dilate": 0.3,
-        "human_post.shape": "box",
-        "soft_labels.path": data / "other-maps",
-        "soft_labels.identity": "known",
-        "soft_labels.weight": 0.75,
-        "soft_labels.temperature": 3.0,
         "validation_negatives": "val",
         "network": {"factory": "tests.networks:small"},
         "seed": 7,
@@ -287,17 +272,14 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "network": {"backbone_args": {}},
     "training.length": {"training.steps": 2, "training.epochs": 1},
     "training.steps": {"training.length": "steps", "training.epochs": 1},
-    "post.shape": {"post.threshold": 0.4},
-    "human_post.shape": {"human_post.threshold": 0.4},
-    "maps.kind": {"maps.trust": "none", "maps.path": None},
+    "maps.kind": {"maps.path": None},
+    "maps.shuffle_groups": {"maps.shuffle_seed": 4},
     "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
     "training.consistency": {"training.augmentation.outside": "blur"},
-    "maps.components": {"maps.kind": "pca", "maps.trust": "none", "maps.path": None},
     "labels": {
         "training.distance": "cells",
         "training.cam_class": "decision",
         "maps.kind": "human",
-        "maps.trust": "none",
         "maps.path": None,
     },
     "training.mark_weight": {"training.distance": "cells", "training.cam_class": "decision"},
@@ -307,14 +289,13 @@ TOGETHER: dict[str, dict[str, Any]] = {
 # Keys that mean nothing to a kind of run, or that such a run cannot have.
 NOT_FOR = {
     "maps.": {"human", "plain"},
-    "soft_labels.": {"human", "plain"},
     "training.cam_source": {"human", "student", "plain"},  # cyborg: known backbones alone
 }
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all keys of a config."""
-    nested = {"maps", "post", "human_post", "soft_labels", "training", "augmentation"}
+    nested = {"maps", "training", "augmentation"}
     for name, field in model.model_fields.items():
         if name not in nested:
             yield prefix + name
@@ -363,7 +344,7 @@ def test_every_config_key_is_covered(
             base = values
             for name, other in TOGETHER[key].items():
                 base = put(base, name, other)
-            if key in ("post.shape", "human_post.shape", "maps.components"):
+            if key == "maps.shuffle_groups":
                 before = runs.identity(base), runs.result(base)
         assert_covered(runs, before, changed, key)
 

@@ -13,22 +13,21 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from preceptor.config.files import load_config
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import load_config
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss, _plugin_distance
-from preceptor.maps.plugin_maps import plugin_maps
+from preceptor.maps.sources import plugin_maps
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.plugins import load_plugin, plugin, registered
 from preceptor.runtime.result_folder import read_record
-from preceptor.study.control_runs import added_control_run
-from preceptor.study.controls import added_control
-from preceptor.study.setting import Setting
+from preceptor.study.config import Setting, added_control
+from preceptor.study.protocol import teachers_of
 from preceptor.study_folder import open_study, reopen
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
@@ -223,7 +222,7 @@ def test_controls_of_a_plugin_that_are_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "from preceptor.study.controls import AddedControl\n"
+        "from preceptor.study.config import AddedControl\n"
         "none = 5\n"
         "fixed = AddedControl('Control: fixed', lambda alpha: {'alpha': 0.1})\n"
     )
@@ -241,7 +240,7 @@ def test_controls_of_a_plugin_that_are_wrong(
         report_to=print,
     ).first.protocol  # fmt: skip
     with pytest.raises(InputError, match="fixed sets alpha, which the study sets"):
-        added_control_run(protocol, "fixed", "test_byobnet", Setting(0.5), 0)
+        protocol.added_control("fixed", teachers_of(protocol.study)[0], "net", Setting(0.5), 0)
 
 
 def test_unknown_names_list_those_of_plugins(example: None) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from preceptor.cli.runs_output import list_runs
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.errors import RunFailedError
 from preceptor.models import build
 from preceptor.study import selection

@@ -30,7 +30,7 @@ from torch import nn
 from preceptor.benchmark.forged_examples import draw_areas, draw_example
 from preceptor.benchmark.forged_settings import PRESETS, Split
 from preceptor.benchmark.forgeries import Kind
-from preceptor.config.yaml_file import dump_config, load_config, parse_config
+from preceptor.config.files import dump_config, load_config, parse_config
 from preceptor.study.config import StudyConfig
 
 STUDY = Path(__file__).with_name("study.yaml")
@@ -39,7 +39,7 @@ BACKBONES = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 INPUT_SIZE = 112
 # Of networks that have hardly learnt anything, half of the maps are more than noise with these
 # settings. With masked pixels in the mean color, none is, and a study refuses such maps.
-RISE = {"max_masks": 96, "cells": 2, "tolerance": 0.9, "score": "logit", "fill": "blur"}
+MASKS = 96
 # Two seeds for intervals; the second recipe takes the same way once, without RISE, which takes most
 # of the time.
 BUDGETS: dict[str, dict[str, object]] = {
@@ -211,7 +211,7 @@ def rehearsed_study(recipe: str, und: Path, store: Path) -> StudyConfig:
     study = load_config(STUDY, StudyConfig)
     training = study.training.model_dump() | {"input_size": INPUT_SIZE}
     training |= {"epochs": 1, "batch_size": 8}
-    changes = BUDGETS[recipe] | {"rise": RISE, "store": str(store)}
+    changes = BUDGETS[recipe] | {"rise_masks": MASKS, "store": str(store)}
     values = study.model_dump(mode="json") | changes | {"training": training}
     return parse_config(values, StudyConfig, source=str(STUDY))
 

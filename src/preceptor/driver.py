@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preceptor.config.yaml_file import dump_config
+from preceptor.config.files import dump_config
 from preceptor.errors import HeldError, InputError
 from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
-from preceptor.execution.executors import Engine, ExecutorOptions, open_executor, probe_of
+from preceptor.execution.executors import Engine, ExecutorOptions, open_executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
@@ -24,8 +24,8 @@ from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Failure, Look, Select, Step
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.plan import StudyPlan
+from preceptor.study.steps import Failure, Select, Step
 from preceptor.study_folder import open_study, other_study_note, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
 from preceptor.version import __version__
@@ -111,7 +111,7 @@ def run_study(
     with _alone(out, tell):
         if note := other_study_note(study, out):
             tell(note)
-        opened = open_study(study, out, run=True, report_to=tell, measure=probe_of(options))
+        opened = open_study(study, out, run=True, report_to=tell)
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
         for plan in opened:
@@ -120,7 +120,7 @@ def run_study(
         store = opened.first.protocol.store
         training = study.training
         context = WorkerContext(
-            opened.workspaces, store, training.threads, training.device, 60 * hang_timeout
+            opened.workspaces, store, training.threads, "auto", 60 * hang_timeout
         )
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
@@ -169,11 +169,7 @@ class _Observer:
         selection = step.work.selection
         where = f"{selection.domain}: " if selection.domain else ""
         plan = self.study.plans[selection.domain]
-        if isinstance(selection, Look):
-            self.tell(f"{where}after {selection.seeds} seeds: {plan.looks[selection].reason}")
-            return
         what = f"{selection.label} {selection.backbone}".rstrip()
-        what += f" after {selection.seeds} seeds" if selection.seeds else ""
         self.tell(f"{where}chosen: {what}: {plan.choices[selection].reason}")
 
     def already_done(self, step: Step) -> None:

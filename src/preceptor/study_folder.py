@@ -9,22 +9,19 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.data.notes import notes
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.auto_speed import Measure, decide_speed
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.planned_runs import read_planned_runs, write_planned_runs
-from preceptor.study.protocol import Protocol
-from preceptor.study.run_configs import plain_run
+from preceptor.study.protocol import Protocol, plain_run
 from preceptor.study.selection import read_choices
 from preceptor.study.steps import Select
-from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import image_formats
 
@@ -35,7 +32,6 @@ def open_study(
     *,
     run: bool,
     report_to: Callable[[str], None],
-    measure: Measure | None = None,
 ) -> StudyPlan:
     """Read the manifests, check the study and make its plan.
 
@@ -43,9 +39,8 @@ def open_study(
         study: Study config.
         out: Study folder.
         run: Whether the study will be run: all images not verified by an earlier start are decoded,
-            image caches are filled, and settings that are auto are measured.
+            image caches are filled.
         report_to: Function that receives lines of progress.
-        measure: Function that measures settings that are auto, see `decide_speed`.
 
     Raises:
         InputError: The study is invalid; all problems are listed if possible.
@@ -67,8 +62,8 @@ def open_study(
             ):
                 report_to(f"note: {note}")
     _raise(problems)
-    plans = _plans(study, opened, out, report_to=report_to, probe=run, measure=measure)
-    if resumed and not _is_done(_plans(plans.config, opened, out)):
+    plans = _plans(study, opened, out)
+    if resumed and not _is_done(_plans(study, opened, out)):
         for name, own in study.by_domain().items():
             with _collected(problems, name):
                 check_study(own, opened[name])
@@ -77,7 +72,7 @@ def open_study(
 
 
 def read_study(study: StudyConfig, out: Path) -> StudyPlan:
-    """Plan of a study that was checked before; settings that are auto are not measured.
+    """Plan of a study that was checked before.
 
     Args:
         study: Study config.
@@ -118,17 +113,9 @@ def _plans(
     study: StudyConfig,
     opened: dict[str, Workspaces],
     out: Path,
-    *,
-    report_to: Callable[[str], None] = lambda line: None,
-    probe: bool = False,
-    measure: Measure | None = None,
 ) -> StudyPlan:
     """Plan of a study on its manifests, with the choices of an earlier start."""
-    manifests = [one.first.manifest for one in opened.values()]
     store = study.store_of(out)
-    study = decide_speed(
-        study, manifests, store, out / "study.yaml", report_to, probe=probe, measure=measure
-    )
     choices = read_choices(out / "selection.json", list(opened))
     plans = {
         name: Plan(
@@ -147,7 +134,7 @@ def _was_checked(study: StudyConfig, out: Path) -> bool:
         before = load_config(out / "study.yaml", StudyConfig)
     except InputError:
         return False
-    return before.model_copy(update={"speed": study.speed}) == study
+    return before == study
 
 
 def other_study_note(study: StudyConfig, out: Path) -> str:

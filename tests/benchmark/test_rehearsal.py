@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.config.files import dump_config, load_config
 from preceptor.data.manifest import Manifest
 from preceptor.models.build import build_model
 from preceptor.results.published import PUBLISHED

@@ -13,7 +13,6 @@ from preceptor.cli.main import app, main, reported_errors
 from preceptor.runtime.leases import lease
 from preceptor.runtime.replace_file import replacing
 from tests.commands import here
-from tests.small_files import files_up_to
 
 COMMANDS = [
     (),
@@ -54,7 +53,6 @@ COMMANDS = [
     ("study",),
     ("study", "run"),
     ("study", "init"),
-    ("study", "schema"),
     ("study", "plan"),
     ("study", "status"),
     ("study", "archive"),
@@ -123,12 +121,3 @@ def test_sigterm_ends_a_command_in_order(
     assert capsys.readouterr().err == "terminated; repeat the command to resume\n"
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_an_output_on_a_full_disk_is_named_and_not_left_in_part(tmp_path: Path) -> None:
-    out = tmp_path / "schema.json"
-    with files_up_to(4096):
-        done = here("study", "schema", "--out", out)
-    assert (done.code, done.err) == (1, f"error: {out}: File too large\n")
-    assert list(tmp_path.iterdir()) == []
-    assert here("study", "schema", "--out", out).code == 0

@@ -112,25 +112,10 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         ["guide_classes", "'lesion'"],
         None,
     ),
-    "agreement of one Teacher": (
-        {"trust": "agreement"},
-        ["trust: agreement", "set committee to 2 or more"],
+    "a way of guiding with an unknown key": (
+        {"guidances": {"v": {"distence": "l1"}}},
+        ["guidances.v.distence", "unknown key"],
         1,
-    ),
-    "a variant with an unknown key": (
-        {"variants": {"v": {"comittee": 3}}},
-        ["variants.v.comittee", "unknown key"],
-        1,
-    ),
-    "a variant's class": (
-        {"variants": {"v": {"guide_classes": ["lesion"]}}},
-        ["variants.v.guide_classes", "'lesion'"],
-        None,
-    ),
-    "a committee and seeds from 1000": (
-        {"committee": 2, "seeds": [1, 1000]},
-        ["seeds", "below 1000"],
-        None,
     ),
     "several contradictions, all told": (
         {"seeds": [1, 1], "probe": "resnet50", "weights": {"vgg11": "none"}},
@@ -142,7 +127,7 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         ["teachers: value 'test_byobnet'; write a list"],
         1,
     ),
-    "seeds that are none": ({"seeds": "all"}, ["seeds: value 'all'; write a number"], 1),
+    "seeds that are none": ({"seeds": "all"}, ["seeds: value 'all'; write a whole number"], 1),
     "weights that do not exist": (
         {"weights": "nowhere.safetensors"},
         ["weights", "nowhere.safetensors"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.model_export.check_images import synthetic_images
 from tests.commands import here
 from tests.exported_files import labelled_images, model_folder

@@ -11,8 +11,8 @@ import yaml
 
 from preceptor.cli.inspect_installation import advice_on
 from preceptor.cli.installation import StepTime
+from preceptor.config.files import load_config
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import load_config
 from preceptor.execution.local import jobs_at_first
 from preceptor.study.config import StudyConfig
 from tests.commands import assert_refused, here

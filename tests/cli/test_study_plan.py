@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.study_plan_output import print_plan
-from preceptor.study.study_plan import StudyPlan
+from preceptor.cli.study_file import print_plan
+from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import write_progress
 from tests.datasets import squares
 from tests.studies import study, walk, write_down

@@ -42,7 +42,7 @@ def test_data_check(sets: int, tmp_path: Path) -> None:
 def test_runs() -> None:
     run = Run(
         "0123456789abcdef",
-        ("student", "variant committee"),
+        ("student", "control halves"),
         "tf_efficientnet_lite0",
         0.05,
         12,

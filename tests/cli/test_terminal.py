@@ -16,8 +16,8 @@ from rich.console import Console
 from preceptor.cli.runs import runs as command_runs
 from preceptor.cli.runs_output import list_runs
 from preceptor.cli.terminal import live, render, tell_status
+from preceptor.config.files import load_config
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig

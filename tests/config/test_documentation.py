@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from preceptor.config.documentation import descriptions, json_schema
@@ -12,7 +9,6 @@ from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings
 from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
-from tests.commands import here
 
 
 @pytest.mark.parametrize("model", [StudyConfig, RunConfig, TeacherConfig])
@@ -24,8 +20,8 @@ def test_every_key_is_described(model: type[Settings]) -> None:
 
 def test_descriptions_are_those_of_the_docstrings() -> None:
     found = descriptions(StudyConfig)
-    assert found["probe"] == "Student backbone of stage 1; None = the first."
-    assert found["committee"].startswith("Number of Teachers whose mean maps")  # inherited
+    assert found["students"] == "Backbones of the Students, baselines and ceiling."
+    assert descriptions(RunConfig)["seed"].startswith("Random seed of weights")
 
 
 class Undescribed(Settings):
@@ -45,13 +41,3 @@ class Undescribed(Settings):
 def test_a_key_without_a_description_is_an_error() -> None:
     with pytest.raises(ValueError, match="Undescribed: no description of four"):
         descriptions(Undescribed)
-
-
-def test_the_command_writes_the_schema(tmp_path: Path) -> None:
-    assert here("study", "schema", "--out", tmp_path / "s.json").code == 0
-    schema = json.loads((tmp_path / "s.json").read_text())
-    assert schema == json_schema(StudyConfig)
-    assert schema["required"] == ["teachers", "students"]
-    assert schema["additionalProperties"] is False
-    again = here("study", "schema", "--out", tmp_path / "s.json")
-    assert (again.code, "exists already" in again.err) == (2, True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import parse_config
 from preceptor.study.config import StudyConfig
 
 FOLDER = Path("/a/folder")
@@ -23,9 +23,8 @@ def test_every_path_of_a_study_starts_from_its_file() -> None:
     found = study(store="../store", maps={"kind": "maps/one", "path": "/two"})
     assert (found.manifest, found.store) == (FOLDER / "m.csv", Path("/a/store"))
     assert found.maps == {"kind": FOLDER / "maps/one", "path": Path("/two")}
-    domains = {"a": {"manifest": "a.csv", "maps": {"given": "maps"}}}
-    of = study(manifest=None, domains=domains).domains["a"]
-    assert (of.manifest, of.maps) == (FOLDER / "a.csv", {"given": FOLDER / "maps"})
+    of = study(manifest=None, domains={"a": {"manifest": "a.csv"}}).domains["a"]
+    assert of.manifest == FOLDER / "a.csv"
 
 
 @pytest.mark.parametrize("word", ["hub", "none"])
@@ -42,16 +41,11 @@ def test_every_path_of_a_run_starts_from_its_file(monkeypatch: pytest.MonkeyPatc
         "manifest": "~/m.csv",
         "backbone": "b",
         "weights": "w.safetensors",
-        "maps": {"kind": "store", "path": "maps"},
-        "soft_labels": {"path": "~nobody-here/soft"},
+        "maps": {"kind": "store", "path": "~nobody-here/maps"},
     }
     found = parse_config(values, RunConfig, base=FOLDER)
     assert (found.manifest, found.weights) == (Path("/home/me/m.csv"), "/a/folder/w.safetensors")
-    assert found.soft_labels is not None
-    assert (found.maps.path, found.soft_labels.path) == (
-        FOLDER / "maps",
-        FOLDER / "~nobody-here/soft",
-    )
+    assert found.maps.path == FOLDER / "~nobody-here/maps"
 
 
 def test_a_config_that_is_read_from_no_file_keeps_its_paths() -> None:

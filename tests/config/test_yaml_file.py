@@ -10,14 +10,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from preceptor.config.files import dump_config, load_config, parse_config
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings, plain_types
 from preceptor.config.training import RECIPES, Augmentation, Training
-from preceptor.config.yaml_file import dump_config, load_config, parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.config import StudyConfig
-from preceptor.study.run_configs import weights_of
 
 RUN = "manifest: data/m.csv\nbackbone: test_resnet\n"
 STUDY = {"manifest": "m.csv", "teachers": ["t"], "students": ["a", "b"]}
@@ -129,18 +128,12 @@ maps: {kind: store}
         ({"annotated": 1.5}, "annotated"),
         ({"rows": "some"}, "rows"),
         ({"training": {"length": "steps"}}, "steps is not given"),
-        ({"training": {"steps": 100}}, "set length: steps"),
         ({"training": {"length": "steps", "steps": 5, "epochs": 10}}, "fewer than the 10"),
         ({"training": {"in_chans": 2}}, "in_chans"),
         ({"training": {"recipe": "home"}}, "training.recipe"),
         ({"training": 3}, "training"),
         ({"maps": {"kind": "alien"}}, "maps.kind"),
         ({"training": {"distance": "l3"}}, "training.distance"),
-        ({"post": {"dilate": -0.1}}, "post.dilate"),
-        ({"post": {"dilate": 1.5}}, "post.dilate"),
-        ({"post": {"shape": "circle"}}, "post.shape"),
-        ({"post": {"shape": "box"}}, "shape is box, and threshold is 0"),
-        ({"human_post": {"shape": "hull", "dilate": 0.1}}, "set threshold"),
     ],
 )
 def test_bad_values(values: dict[str, Any], problem: str) -> None:
@@ -155,9 +148,9 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("backbone_args: &a {x: *a}", "backbone_args: contains itself"),
-        ("backbone_args: &a {x: [*a]}", "backbone_args: contains itself"),
-        (LAUGHS, r"j: expands to [\d,]+ values; write it without aliases"),
+        ("backbone_args: &a {x: *a}", "contains itself"),
+        ("backbone_args: &a {x: [*a]}", "contains itself"),
+        (LAUGHS, "more than 100,000 values; write it without aliases"),
         ("backbone_args: {x: .nan}", "backbone_args.x: value nan; write a finite number"),
         ("backbone_args: {x: [1, 1e400]}", "backbone_args.x.1: value inf; write a finite"),
         ("seed: 99999999999999999999", r"seed: value 9+; write a number below 2\^63"),
@@ -166,13 +159,11 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
         (r'maps: {kind: store, path: "a\0b"}', "maps.path: value .* has a control character"),
         (r'"a\nb": 1', r"'a\\nb': a control character; remove it"),
         ("training: {recipe: [1, 2]}", r"training.recipe: value \[1, 2\]; write"),
-        ("maps: {kind: none, trust: score}", "trust weighs the maps of a store.*; remove it"),
         ("maps: {kind: pca, shuffle_seed: 1}", "shuffle_seed permutes.*kind is pca; remove it"),
-        ("maps: {kind: centre, components: 3}", "components counts.*kind is centre; remove it"),
         ("annotated_seed: -1", "annotated_seed: value -1; it must be at least 0"),
         ("training: {input_size: 100000}", "training.input_size: value 100000; it must be at most"),
         ("training: {epochs: 4000000000}", "training.epochs: value 4000000000; it must be at most"),
-        ("positive: 1.50", "positive: value 1.5; write it in quotes, with all of its digits"),
+        ("positive: 1.50", "positive: value 1.5; write a string; a number, yes and no need quotes"),
         ("positive: 010", "line 3: 010 is an ambiguous number"),
         (f"positive: {[1] * 500}", "positive: value .{,100}; write a string"),
     ],
@@ -289,12 +280,6 @@ def test_configs_are_frozen() -> None:
         ({"probe": "c"}, "probe c is not among the students"),
         ({"controls": ["pca", "centre", "pca"]}, "controls has duplicate values"),
         ({"seeds": 2_000_000}, "2,000,000 is above the maximum of 1,000"),
-        ({"committee": 1_000}, "committee"),
-        ({"trust": "agreement"}, "set committee to 2 or more"),
-        ({"variants": {"v": {"trust": "agreement"}}}, "variants.v: trust: agreement"),
-        ({"human_post": {"shape": "hull"}}, "set threshold"),
-        ({"variants": {"v": {"human_post": {"shape": "box"}}}}, "set threshold"),
-        ({"variants": {"v": {"distance": "l3"}}}, "variants.v.distance"),
         ({"students": ["a", "a"]}, "students has duplicate values"),
         ({"seeds": [1, 1]}, "seeds has duplicate values"),
         ({"alphas": [1.0]}, "alphas"),
@@ -315,7 +300,6 @@ def test_study_defaults() -> None:
     assert study.alpha_grid == (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)
     assert study.probe_backbone == "a"
     assert study.probe_alpha == 0.1
-    assert weights_of(study, "a") == "none"
     mse = parse_config(STUDY | {"training": {"distance": "mse"}}, StudyConfig)
     assert mse.alpha_grid == (0.01, 0.1, 0.5)
     for distance in ("l1", "kl", "dice"):
@@ -358,15 +342,11 @@ def test_a_truth_value_is_never_a_number(
 @pytest.mark.parametrize(
     "values",
     [
-        {"variants": {"x": {"committee": True}}},
-        {"variants": {"x": {"post": {"blur": True}}}},
-        {"domains": {"x": {"manifest": "m", "annotated": True}}},
+        {"guidances": {"x": {"alphas": [True]}}},
     ],
 )
 def test_nor_is_it_one_under_a_name_of_the_user(values: dict[str, Any]) -> None:
-    base = {key: value for key, value in STUDY.items() if key != "manifest"}
-    base |= {} if "domains" in values else {"manifest": "m.csv"}
-    (problem,) = problems(base | values, StudyConfig)
+    (problem,) = problems(STUDY | values, StudyConfig)
     assert "value True; write a number" in problem
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preceptor.config.yaml_text import YamlError, dump_yaml, literal, read_yaml
+from preceptor.config.files import YamlError, dump_yaml, literal, read_yaml
 
 
 def read(text: str) -> object:
@@ -34,7 +34,6 @@ def read(text: str) -> object:
         ("'no'", "no"),
         ("~", None),
         ("", None),
-        ("!!str 5", "5"),
         ("_", "_"),
     ],
 )
@@ -60,21 +59,11 @@ def test_numbers_that_programs_read_differently_are_refused(written: str) -> Non
         "binary aGVs",
         "set {a, b}",
         "omap [a: 1]",
-        "timestamp 2020-01-01",
-        "timestamp never",
     ],
 )
 def test_tags_make_nothing(tag: str) -> None:
     with pytest.raises(YamlError, match="could not determine a constructor"):
         read_yaml(f"a: !!{tag}")
-
-
-@pytest.mark.parametrize(
-    "tagged", ["!!int five", '!!int ""', '!!float ""', "!!bool perhaps", "!!float x"]
-)
-def test_tags_that_do_not_fit_are_named_with_their_line(tagged: str) -> None:
-    with pytest.raises(YamlError, match=r"^line 1: '\w*' cannot be read as \w+; remove the tag"):
-        read_yaml(f"a: {tagged}")
 
 
 def test_a_key_is_a_word_whatever_it_looks_like() -> None:
@@ -93,20 +82,6 @@ def test_merge_keys_may_repeat_what_they_merge() -> None:
     assert found == {"a": {"inner": {"x": 2}}, "c": {"x": 3}, "d": {"x": 2}}
 
 
-@pytest.mark.parametrize("key", ["x", "lr"])  # PyYAML 6.0.4 differs by the length of the key
-def test_the_first_of_several_merged_mappings_wins(key: str) -> None:
-    text = f"a: &a {{{key}: 1, y: 1}}\nb: &b {{{key}: 2, z: 2}}\nc: {{<<: [*a, *b], y: 3}}"
-    found = read(text)
-    assert isinstance(found, dict)
-    assert found["c"] == {key: 1, "y": 3, "z": 2}
-
-
-@pytest.mark.parametrize("text", ["a: {<<: 5}", "a: {<<: [{b: 1}, 5]}", "a: {<<: [[]]}"])
-def test_what_cannot_be_merged_is_refused(text: str) -> None:
-    with pytest.raises(YamlError, match="line 1: << takes a mapping, or a list of mappings"):
-        read_yaml(text)
-
-
 def test_a_mapping_that_merges_itself_ends() -> None:
     assert read("a: &a {<<: *a, b: 1}") == {"a": {"b": 1}}
 
@@ -114,9 +89,8 @@ def test_a_mapping_that_merges_itself_ends() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a: 1\n---\nb: 2", "line 2: a second document begins"),
-        ("a: \0", r"line 1: the character '\\x00'; remove it"),
-        ("a: 1\nb: \x1b[1m", r"line 2: the character '\\x1b'"),
+        ("a: 1\n---\nb: 2", "line 2: but found another document"),
+        ("a: \0", "not YAML: unacceptable character #x0000"),
         ("? [a, b]\n: 1", "line 1: found unhashable key"),
         ("a: *b", "line 1: found undefined alias 'b'"),
         ("[" * 1_000, "nested too deeply"),

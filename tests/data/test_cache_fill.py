@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data import (
     cache_fill,
     cache_writers,

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data import manifest as manifest_module
 from preceptor.data.decode_pass import TABLES, DecodePass
 from preceptor.data.manifest import Manifest

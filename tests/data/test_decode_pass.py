@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data import shards
 from preceptor.data.cache import open_images
 from preceptor.data.canvas_format import CanvasFormat

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data import file_reading, shards
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.decode_processes import DecodeProcesses
@@ -33,7 +33,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from typing import Any
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data import file_reading
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import Fit
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
+from preceptor.config.settings import Fit
 from preceptor.config.training import Augmentation
 from preceptor.data import draws
 from preceptor.data.geometry import (

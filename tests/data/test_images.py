@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from preceptor.annotations.masks import open_mask
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.data.geometry import render
 from preceptor.data.images import (
     ImageError,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image
 from preceptor.data.manifest import Manifest

@@ -31,7 +31,7 @@ KEYS = {
 }
 # Keys whose values have names of the user's choice; below `backbone_args`, at every depth.
 NAMED = {"args", "backbone_args", "backbones", "distance", "domains", "guidances"}
-NAMED |= {"maps", "speed", "variants", "weights"}
+NAMED |= {"maps", "weights"}
 
 
 def keys(value: Any, named: bool = False) -> Iterator[str]:

@@ -24,7 +24,7 @@ from preceptor.execution.process import start_process
 from preceptor.execution.worker import carry_out
 from preceptor.runtime import watchdog
 from preceptor.runtime.watchdog import hung
-from preceptor.study.steps import AverageMaps, Step
+from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
 from tests.commands import HANGS
 
@@ -106,7 +106,7 @@ def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> N
     executor = LocalExecutor(WorkerContext(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
     try:
         for name in ("first", "second"):
-            executor.start(Step(name, AverageMaps(()), name))  # a step without a run fails at once
+            executor.start(Step(name, JoinMaps(()), name))  # a step without a run fails at once
         assert executor.free == 0
         executor.packing.most = 4
         executor.packing.learn(record(1))  # both run alone still, whatever was measured
@@ -116,7 +116,7 @@ def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> N
             pass
         assert executor.free == 4  # on one of them; the other's end has not been heard
         for name in ("a", "b"):
-            executor.start(Step(name, AverageMaps(()), name))
+            executor.start(Step(name, JoinMaps(()), name))
         assert executor.free == 2
     finally:
         executor.close()
@@ -129,7 +129,7 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
     from preceptor.execution import worker
 
     monkeypatch.setattr(worker, "perform", lambda *_, **__: torch.empty(2**55))
-    step, needed = Step("x", AverageMaps(()), "x"), WorkerContext(Workspaces({}, {}), tmp_path)
+    step, needed = Step("x", JoinMaps(()), "x"), WorkerContext(Workspaces({}, {}), tmp_path)
     assert carry_out(step, needed, print, exclusive=False).kind == "out_of_memory"
     assert not (tmp_path / "failed" / "x.log").exists()
     alone = carry_out(step, needed, print, exclusive=True)

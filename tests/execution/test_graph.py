@@ -54,8 +54,8 @@ def test_what_is_added_later_looks_at_what_is_done() -> None:
 
 def blocked(name: str, need: str) -> Failure:
     """The failure of a plain step that needs another one."""
-    reason = f"needs average maps of {need}, which failed"
-    return Failure("committee", f"average maps of {name}", reason, blocked=True)
+    reason = f"needs make maps by {need}, which failed"
+    return Failure("maps", f"make maps by {name}", reason, blocked=True)
 
 
 def test_a_failure_blocks_what_needs_it_at_any_distance_and_nothing_else() -> None:
@@ -63,7 +63,7 @@ def test_a_failure_blocks_what_needs_it_at_any_distance_and_nothing_else() -> No
     taken(graph)
     graph.fail("a", "it diverged")
     assert graph.failed == {
-        "a": Failure("committee", "average maps of a", "it diverged"),
+        "a": Failure("maps", "make maps by a", "it diverged"),
         "b": blocked("b", "a"),
         "c": blocked("c", "b"),
     }

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from preceptor.config.files import parse_config
 from preceptor.config.maps import RiseSettings
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
 from preceptor.inference import annotate, plugin_method

@@ -13,12 +13,11 @@ import pytest
 import torch
 import yaml
 
+from preceptor.config.files import load_config
 from preceptor.config.maps import RiseSettings
-from preceptor.config.yaml_file import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
-from preceptor.execution.executors import ExecutorOptions, probe_of
 from preceptor.execution.ray import RayExecutor
 from preceptor.execution.ray_connection import connect
 from preceptor.execution.status import read_status
@@ -28,14 +27,12 @@ from preceptor.models.model_folder import load_model
 from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
-from preceptor.study_folder import open_study
-from preceptor.training import probe
 from tests.commands import flags
 from tests.datasets import squares
 from tests.execution.ray_cluster import Nodes
 from tests.forked import Forked, command
 from tests.hangs import blocked_training, until_it_hangs
-from tests.studies import SETTINGS, run_serially, same_tables, study, walk
+from tests.studies import SETTINGS, run_serially, same_tables, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -64,14 +61,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = folder / "study.yaml"
     values = SETTINGS | {
         "manifest": "data/manifest.csv",
-        "backbones": {"gated": {"factory": "tests.networks:gated"}},
+        "backbones": {"gated": "tests.networks:gated"},
         "teachers": ["gated"],
         "students": ["gated"],
         "backbone_args": {},
         "saliency": ["cam", "rise"],
         "controls": [],
         "ceiling": False,
-        "rise": {"max_masks": 128, "tolerance": 0.5},
+        "rise_masks": 128,
     }
     target.write_text(yaml.safe_dump(values))
     return target
@@ -180,27 +177,6 @@ def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> 
         RayExecutor(WorkerContext(empty, tmp_path, device="cuda"), address=cluster.address)
     with pytest.raises(InputError, match="no machine of the cluster has 64"):
         RayExecutor(WorkerContext(empty, tmp_path, threads=64), address=cluster.address)
-
-
-def test_the_speed_of_a_step_is_measured_on_the_cluster(
-    cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The machine of the study may have another device than those that train."""
-
-    def here(*_: Any, **__: Any) -> Any:
-        raise AssertionError("measured in the process of the study")
-
-    monkeypatch.setattr(probe, "step_seconds", here)
-    asked = study(
-        squares(tmp_path / "data", size=(8, 8)),
-        seeds=1,
-        training={"input_size": 32, "epochs": 50, "batch_size": 2, "channels_last": "auto"},
-    )
-    told: list[str] = []
-    measure = probe_of(ExecutorOptions("ray", address=cluster.address))
-    found = open_study(asked, tmp_path, run=True, report_to=told.append, measure=measure).config
-    assert set(found.speed) == {"test_byobnet"}
-    assert "s per step" in told[-1]
 
 
 def test_a_step_that_hangs_is_ended_once_and_not_tried_again(

@@ -19,10 +19,8 @@ from preceptor.execution.scheduler import Scheduler
 from preceptor.inference.shards import Shard
 from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish
-from preceptor.study.map_steps import map_steps
 from preceptor.study.plan import Plan
-from preceptor.study.stages import first_steps
-from preceptor.study.steps import Failure, MakeMaps, Selection, Step
+from preceptor.study.steps import Failure, MakeMaps, Selection, Step, map_steps
 from tests.studies import plain_step, scored_study, selection_step
 
 Said = tuple[str, ...]
@@ -194,7 +192,7 @@ def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, rea
     steps = [plain_step("a"), plain_step("b", "a"), plain_step("c", "b"), plain_step("d")]
     executor = Scripted({"a": [[("epoch", "epoch 1/9"), ("failed", reason)]]})
     found = walked(tmp_path, steps, executor)
-    assert found.graph.failed["a"] == Failure("committee", "average maps of a", reason)
+    assert found.graph.failed["a"] == Failure("maps", "make maps by a", reason)
     assert set(found.graph.failed) == {"a", "b", "c"}
     assert found.graph.done == {"d"}
     assert executor.started == ["a", "d"]  # once: what has failed is not tried again
@@ -241,7 +239,7 @@ def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path
         ("finished", False),
     ]
     (line,) = found.lines
-    assert line.startswith("average maps of a: another process is computing it")
+    assert line.startswith("make maps by a: another process is computing it")
     assert found.graph.done == {"a", "b", "c"}
     assert executor.started[-1] == "c"
 
@@ -310,7 +308,7 @@ def test_a_selection_whose_scores_are_gone_fails_alone(tmp_path: Path, name: str
     )
     store = before.protocol.store
     plan = Plan(before.protocol)
-    steps = first_steps(plan)
+    steps = plan.first_steps()
     run = next(step for step in steps if step.work.kind == "train" and "baseline1" in step.name)
     victim = run.folder(store) / name
     watcher, lines = Remover(run.id, victim), list[str]()
@@ -442,9 +440,9 @@ def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:
     found = walked(tmp_path, steps, Scripted(scripts, slots=3))
     assert found.graph.done == {"a", "b", "d", "a2", "b2", "d2"}
     assert found.graph.failed == {
-        "c": Failure("committee", "average maps of c", "no"),
+        "c": Failure("maps", "make maps by c", "no"),
         "c2": Failure(
-            "committee", "average maps of c2", "needs average maps of c, which failed", blocked=True
+            "maps", "make maps by c2", "needs make maps by c, which failed", blocked=True
         ),
     }
     ends = {"a": True, "b": False, "d": True, "a2": True, "b2": True, "d2": True}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares

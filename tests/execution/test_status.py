@@ -15,9 +15,8 @@ from preceptor.cli.terminal import tell_status
 from preceptor.execution.graph import Graph
 from preceptor.execution.status import StudyStatus, read_status
 from preceptor.report.write import write_results
-from preceptor.study.stages import first_steps
-from preceptor.study.steps import AverageMaps, Failure, Select, Step
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.plan import StudyPlan
+from preceptor.study.steps import Failure, JoinMaps, Select, Step
 from tests.datasets import squares
 from tests.studies import study, walk, write_down
 from tests.study.scored_plan import scored_plan, write_scores
@@ -32,20 +31,20 @@ def small(folder: Path) -> StudyPlan:
 def test_failed_steps_with_one_title_are_kept_apart(tmp_path: Path) -> None:
     graph = Graph(
         [
-            Step("one-id", AverageMaps(()), "a committee"),
-            Step("other-id", AverageMaps(()), "a committee"),
-            Step("third-id", AverageMaps(()), "another", ("one-id",)),
+            Step("one-id", JoinMaps(()), "a committee"),
+            Step("other-id", JoinMaps(()), "a committee"),
+            Step("third-id", JoinMaps(()), "another", ("one-id",)),
         ]
     )
     graph.fail("one-id", "the disk is full")
     graph.fail("other-id", "it diverged")
     StudyStatus(small(tmp_path), tmp_path).count(graph)
-    title = "average maps of a committee"
+    title = "make maps by a committee"
     assert read_status(tmp_path)[0].failed == {
-        "one-id": Failure("committee", title, "the disk is full"),
-        "other-id": Failure("committee", title, "it diverged"),
+        "one-id": Failure("maps", title, "the disk is full"),
+        "other-id": Failure("maps", title, "it diverged"),
         "third-id": Failure(
-            "committee", "average maps of another", f"needs {title}, which failed", blocked=True
+            "maps", "make maps by another", f"needs {title}, which failed", blocked=True
         ),
     }
 
@@ -98,8 +97,8 @@ def test_what_another_job_has_finished_is_not_left(tmp_path: Path) -> None:
     ("best", "changes"),
     [
         (0.5, {"alphas": [0.01, 0.1, 0.5]}),
-        (0.1, {"alphas": [0.5, 0.1], "variants": {"keep": {"human_maps": "keep"}}}),
-        (0.1, {"alphas": [0.9, 0.1], "controls": ["centre", "pca"], "search": "racing"}),
+        (0.1, {"alphas": [0.5, 0.1], "generations": 2}),
+        (0.1, {"alphas": [0.9, 0.1], "controls": ["centre", "pca"]}),
     ],
 )
 def test_a_finished_study_is_called_finished(
@@ -108,7 +107,7 @@ def test_a_finished_study_is_called_finished(
     """Other α are chosen than those of which the steps were foreseen."""
     plan, out = scored_plan(tmp_path, seeds=4, **changes), tmp_path / "out"
     out.mkdir()
-    status, graph = StudyStatus(StudyPlan.of(plan), out), Graph(first_steps(plan))
+    status, graph = StudyStatus(StudyPlan.of(plan), out), Graph(plan.first_steps())
     said = ""
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):

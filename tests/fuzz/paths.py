@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from preceptor.config.files import dump_config, load_config
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.checks import COLUMNS
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
@@ -55,9 +55,6 @@ RUNS: tuple[dict[str, Any], ...] = (
         "seed": 3,
         "training": _TRAINING | {"length": "steps", "steps": 6},
         "maps": {"kind": "store", "path": "teacher", "shuffle_seed": 2, "human": "keep"},
-        "post": {"blur": 0.1, "power": 2.0, "threshold": 0.5, "dilate": 0.1, "shape": "box"},
-        "human_post": {"threshold": 0.2, "shape": "hull"},
-        "soft_labels": {"path": "teacher", "weight": 0.5, "temperature": 2.0},
     },
     {
         "manifest": "manifest.csv",
@@ -85,7 +82,6 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "weights": {"test_byobnet": "none", "test_resnet": "none"},
         "seeds": [0, 2],
         "annotated": 0.5,
-        "annotated_seed": 1,
         "annotated_per_seed": True,
         "alphas": [0.1, 0.5],
         "teacher_alphas": [0.5],
@@ -93,42 +89,32 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "maps": {"segmenter": "maps"},
         "saliency": ["cam", "rise"],
         "probe": "test_resnet",
-        "rise": {"max_masks": 100, "tolerance": 0.1, "fill": 0.0, "cells": 4, "seed": 1},
+        "rise_masks": 100,
         "selection": "guided",
-        "controls": ["shuffled", "centre", "pca", "distilled", "mixed"],
+        "controls": ["shuffled", "centre", "pca", "mixed"],
         "ceiling": True,
         "budget": [4, 8],
-        "relevant_difference": 0.01,
         "threshold": "fdr=0.05",
         "terms": "pad",
         "training": _TRAINING | {"input_size": 64},
         "store": "store",
-        "trust": "score",
         "guide_classes": ["marked"],
-        "post": {"blur": 0.1},
-        "soft_labels": 0.5,
     },
     _STUDY
     | {
         "seeds": 2,
-        "committee": 2,
-        "teacher_rows": "all",
         "generations": 2,
-        "human_maps": "keep",
-        "trust": "agreement",
+        "mapper": "start",
         "annotated": 6,
-        "variants": {
-            "early": {"alpha": 0.2},
-            "weak Teacher": {"teacher_alpha": 0.02, "distance": "mse", "trust": "none"},
-            "fine": {"human_post": {"threshold": 0.2, "shape": "hull"}, "guide_classes": ["plain"]},
-        },
-        "training": _TRAINING | {"precision": "auto", "clip": 1.0},
+        "guidances": {"weak": {"distance": "mse"}, "masks": {"alphas": [0.1]}},
+        "training": _TRAINING | {"clip": 1.0},
     },
     {
         "domains": {
-            "Marks": {"manifest": "manifest.csv", "positive": "marked", "primary": "test"},
-            "more": {"manifest": "draws/{seed}.csv", "positive": "marked", "budget": [4]},
+            "Marks": {"manifest": "manifest.csv", "primary": "test"},
+            "more": {"manifest": "draws/{seed}.csv"},
         },
+        "positive": "marked",
         "teachers": ["test_byobnet"],
         "students": ["test_byobnet"],
         "seeds": 2,

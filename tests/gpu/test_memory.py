@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from preceptor.config.files import dump_config
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
-from preceptor.config.yaml_file import dump_config
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict

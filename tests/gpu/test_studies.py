@@ -15,7 +15,7 @@ from tests.studies import run_serially, same_tables, study
 def test_every_step_of_a_study_is_computed_on_the_device(
     device: torch.device, manifest: Path, tmp_path: Path
 ) -> None:
-    training = {"input_size": 32, "epochs": 1, "batch_size": 8, "device": device.type}
+    training = {"input_size": 32, "epochs": 1, "batch_size": 8}
     config = study(manifest, seeds=1, controls=(), ceiling=False, training=training)
     run_serially(config, tmp_path / "study")
     records = [json.loads(file.read_text()) for file in (tmp_path / "study").rglob("run.json")]
@@ -28,7 +28,7 @@ def test_every_step_of_a_study_is_computed_on_the_device(
 def test_runs_that_share_a_gpu_leave_the_tables_of_one(
     card: torch.device, manifest: Path, tmp_path: Path, runs: int
 ) -> None:
-    training = {"input_size": 32, "epochs": 1, "batch_size": 8, "device": "cuda"}
+    training = {"input_size": 32, "epochs": 1, "batch_size": 8}
     config = study(manifest, seeds=2, training=training)
     run_serially(config, tmp_path / "alone")
     run_study(config, tmp_path / "shared", jobs=2, runs_per_gpu=runs, tell=lambda line: None)

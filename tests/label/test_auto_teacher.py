@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from preceptor.config.yaml_file import dump_config
+from preceptor.config.files import dump_config
 from preceptor.errors import InputError
 from preceptor.label import teacher as auto_teacher
 from preceptor.label.db import Connection, connect

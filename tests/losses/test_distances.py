@@ -15,13 +15,11 @@ from scipy.spatial import distance as spatial
 from scipy.special import rel_entr
 from torch import Tensor
 
-from preceptor.config.guidance import Distance, NormalizedDistance
-from preceptor.config.training import Training
+from preceptor.config.training import Distance, NormalizedDistance, Training
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guided import Targets, combine, gradient_norms, guidance, guided_loss_terms
 from preceptor.saliency.normalise import normalise
-from preceptor.study.alphas import ALPHA_GRIDS
-from preceptor.study.options import Variant
+from preceptor.study.config import ALPHA_GRIDS, Guidance
 
 NAN = float("nan")
 every = pytest.mark.parametrize("distance", DISTANCES)
@@ -62,7 +60,7 @@ def test_every_list_of_distances_is_the_same() -> None:
     assert tuple(DISTANCES) == get_args(NormalizedDistance)
     for name in DISTANCES:
         assert Training(distance=name).distance == name
-        assert Variant(distance=name).distance == name
+        assert Guidance(distance=name).distance == name
         assert ALPHA_GRIDS[name] == tuple(sorted(set(ALPHA_GRIDS[name])))
         assert 0.1 in ALPHA_GRIDS[name]  # α of the probe Students
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.config.guidance import EvidenceDistance
-from preceptor.config.training import Training
+from preceptor.config.training import EvidenceDistance, Training
 from preceptor.losses.distances import EVIDENCE_DISTANCES
 from preceptor.losses.guided import (
     GuidedLoss,
@@ -23,7 +22,7 @@ from preceptor.losses.guided import (
     guidance,
     guided_loss_terms,
 )
-from preceptor.study.alphas import ALPHA_GRIDS
+from preceptor.study.config import ALPHA_GRIDS
 
 every = pytest.mark.parametrize("name", EVIDENCE_DISTANCES)
 

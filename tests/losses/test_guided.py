@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.config.guidance import DISTANCE_NAMES, Distance
+from preceptor.config.training import DISTANCE_NAMES, Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guided import (
     GuidedLoss,

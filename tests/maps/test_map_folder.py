@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.maps.map_folder import map_files
+from preceptor.maps.sources import map_files
 
 
 def touched(folder: Path, *names: str) -> Path:

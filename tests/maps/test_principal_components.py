@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_boxes, render
-from preceptor.maps.principal_components import SIDE, principal_maps, thumbnails
+from preceptor.maps.sources import SIDE, principal_maps, thumbnails
 
 COUNT = 40
 

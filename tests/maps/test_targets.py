@@ -14,8 +14,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.geometry import fit_box
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.errors import InputError
-from preceptor.maps.placed_maps import CENTRE_SIDE
-from preceptor.maps.principal_components import principal_maps, thumbnails
+from preceptor.maps.sources import CENTRE_SIDE, principal_maps, thumbnails
 from preceptor.maps.targets import build_map_targets
 from tests.maps.guided_rows import (
     ANNOTATED,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.model_export.check_images import CheckImages, synthetic_images
 from preceptor.model_export.parity import Outputs, Parity, map_difference, measure
 from preceptor.predictor.map_values import normalised

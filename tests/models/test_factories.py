@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from preceptor.config.network import NetworkFactory
+from preceptor.config.settings import NetworkFactory
 from preceptor.errors import InputError
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.custom import factory_of

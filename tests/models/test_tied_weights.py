@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save_model as save_once
 from torch import nn
 
-from preceptor.config.network import NetworkFactory
+from preceptor.config.settings import NetworkFactory
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot

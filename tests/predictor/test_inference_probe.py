@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.predictor.inference_probe import (
     BATCH_SIZES,
     GPU_BATCH_SIZES,

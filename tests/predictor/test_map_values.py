@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from preceptor.annotations.export import map_over_image
-from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.settings import Fit, ImageFormat
 from preceptor.maps.store import StoreInfo
 from preceptor.predictor.map_values import (
     CONSTANT_TOLERANCE,

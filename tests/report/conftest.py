@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
+from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Arm, Failure
-from preceptor.study.study_plan import StudyPlan
 from preceptor.study_folder import read_study
 from tests.datasets import squares
 from tests.made_once import made_once

@@ -6,7 +6,7 @@ import math
 
 from preceptor.evaluation.paired_tests import PairedResult, p_floor
 from preceptor.results.ladder import AnyMap, ControlGain, Gain, Ladder, Rung, RungName
-from preceptor.study.setting import Setting
+from preceptor.study.config import Setting
 
 
 def ladder(

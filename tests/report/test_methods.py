@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
-from preceptor.config.yaml_file import parse_config
 from preceptor.evaluation.paired_tests import EXACT_UP_TO
-from preceptor.report.methods import search_sentence, selection_sentence, sign_flip_words
-from preceptor.study.config import StudyConfig
+from preceptor.report.methods import selection_sentence, sign_flip_words
 
 
 def test_ties_of_draws_are_by_t_intervals() -> None:
@@ -25,24 +19,6 @@ def test_every_way_to_break_a_tie_is_told() -> None:
         assert "smaller α" in said
         assert said.endswith(", or by the higher AUC where the α cannot be compared.")
     assert "agreement" in selection_sentence("guided", draws=False)
-
-
-@pytest.mark.parametrize(
-    ("search", "seeds", "words"),
-    [
-        ("grid", 9, ()),
-        ("racing", 2, ()),
-        ("racing", 9, ("after 2, 4 and 8 seeds", "below 0 got no further seeds.")),
-        ("halving", {"auto": {"looks": [5, 9]}}, ("after 2 and 4 seeds", "at most half")),
-    ],
-)
-def test_candidates_that_had_not_every_seed_are_told(
-    search: str, seeds: Any, words: tuple[str, ...]
-) -> None:
-    values = {"manifest": "m.csv", "teachers": ["a"], "students": ["a"]}
-    said = search_sentence(parse_config(values | {"search": search, "seeds": seeds}, StudyConfig))
-    assert all(part in said for part in words)
-    assert bool(said) == bool(words)
 
 
 def test_tests_of_many_seeds_are_not_called_exact() -> None:

@@ -22,8 +22,7 @@ from preceptor.report.panels import Panels, make_panels
 from preceptor.report.write import write_results
 from preceptor.results.domain import gather_study
 from preceptor.saliency.normalise import normalise
-from preceptor.study.plan import Plan
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.plan import Plan, StudyPlan
 from tests.datasets import squares
 from tests.studies import study, walk, write_down
 

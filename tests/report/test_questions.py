@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.report.questions import across_domains, answers
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder

@@ -19,11 +19,9 @@ from preceptor.report.palette import DARK, LIGHT
 from preceptor.report.write import write_results
 from preceptor.results import read
 from preceptor.results.domain import gather
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import Protocol
-from preceptor.study.stages import first_steps
 from preceptor.study.steps import Failure
-from preceptor.study.study_plan import StudyPlan
 from tests.datasets import SPLITS, squares
 from tests.studies import scored_study, study, walk
 
@@ -237,7 +235,7 @@ def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
         identity = finished.protocol.evaluation_id(member)
         shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
     plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspaces, store))
-    first_steps(plan)
+    plan.first_steps()
     write_results(StudyPlan.of(plan), tmp_path, {})
     text, _ = checked(tmp_path)
     assert "No answer yet" in text

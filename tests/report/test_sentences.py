@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.report.sentences import sentences
 from preceptor.results.rows import OVERALL
 from preceptor.study.config import StudyConfig
@@ -67,17 +67,16 @@ def said(plan: Plan, *lines: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("key", "controls_alpha", "words"),
+    ("key", "words"),
     [
-        ("centre", "own", "at its own α, 0.9"),
-        ("centre", "student", "at the Student's α, 0.9"),
-        ("control halves", "own", "at the Student's α, 0.9"),  # of a plugin
+        ("centre", "at its own α, 0.9"),
+        ("control halves", "at the Student's α, 0.9"),  # of a plugin
     ],
 )
 def test_the_alpha_of_a_control_is_its_own_only_if_it_was_selected(
-    manifest: Path, key: str, controls_alpha: str, words: str
+    manifest: Path, key: str, words: str
 ) -> None:
-    (text,) = said(plan(manifest, controls_alpha=controls_alpha), line("control", "C", key))
+    (text,) = said(plan(manifest), line("control", "C", key))
     assert text == f"net: the Student's AUC is above “C” ({words}; {SPREAD})."
 
 
@@ -150,7 +149,7 @@ def test_an_interval_that_contains_0_says_what_it_excludes(
         line("RQ2", "Baseline 2", "baseline2", **shown),
         line("ceiling", "Ceiling", "ceiling", **shown),
     )
-    _, baseline, ceiling = said(plan(manifest, relevant_difference=margin), *both)
+    _, baseline, ceiling = said(plan(manifest), *both)
     assert baseline.endswith(f"{words}).")
     assert ceiling.endswith(f"{words}).")
     assert ("excluded" in ceiling or "equivalent" in ceiling) == bool(words)

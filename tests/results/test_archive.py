@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.yaml_file import load_config, parse_config
+from preceptor.config.files import load_config, parse_config
 from preceptor.errors import InputError
 from preceptor.results.domain import archive_study, csv_files, gather_study, study_results
 from preceptor.results.record import read_archive

@@ -12,18 +12,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.errors import InputError
 from preceptor.report.budget_figure import budget_plot
 from preceptor.report.questions import answers
 from preceptor.results.budgets import Enough, budget_steps, enough
 from preceptor.results.domain import Results, gather_study
 from preceptor.results.record import annotation_minutes
-from preceptor.study.config import StudyConfig
-from preceptor.study.plan import Plan
-from preceptor.study.setting import Setting
-from preceptor.study.student_runs import student_run
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.config import Setting, StudyConfig
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study_folder import open_study
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import walk, write_down
@@ -85,13 +82,10 @@ def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
     teachers = {(one.arm.label, one.seed): one.run for one in finished.members}
     for size in (4, 12):
         for seed in (0, 1):
-            chain = student_run(
-                protocol.of_budget(size),
-                finished.winner(),
-                "test_byobnet",
-                Setting(0.5),
-                seed,  # type: ignore[arg-type]
-            )
+            winner = finished.winner()
+            assert winner is not None
+            budget = protocol.of_budget(size)
+            chain = budget.student(winner, "test_byobnet", Setting(0.5), seed)
             assert [step.kind for step in chain] == ["train", "maps", "train"]
             assert chain[0].id == teachers[f"teacher @ {size}", seed]
             assert chain[2].id == teachers[f"student @ {size}", seed]

@@ -24,9 +24,8 @@ from preceptor.results.domain import Results, gather, gather_study
 from preceptor.results.rows import CONTROLS, OVERALL, select_arm
 from preceptor.runtime.formatting import DASH
 from preceptor.runtime.result_folder import read_scores
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm, Member
-from preceptor.study.study_plan import StudyPlan
 from tests.studies import scored_study
 
 BACKBONES = ("test_byobnet", "test_resnet")
@@ -46,7 +45,6 @@ EFFECTS = {
     "mixed": 0.4,
     "masked": 0.45,
     "dfr": 0.62,
-    "variant kept": 1.2,
     "mapper": 0.9,
     "mapper_all": 1.1,
 }
@@ -71,7 +69,6 @@ def scored(folder: Path, **values: Any) -> Plan:
         "teacher_alphas": (0.5,),
         "data_driven": True,
         "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
-        "variants": {"kept": {"human_maps": "keep"}},
         "saliency": ("cam", "rise"),
     }
     splits = {"train": 12, "val": 8, PRIMARY: 40}
@@ -123,7 +120,6 @@ def test_the_questions_and_their_pairs(whole: Results) -> None:
         for key, question in against.items()
         for backbone in BACKBONES
     ]
-    expected += [("variant", backbone, "variant kept", "student") for backbone in BACKBONES]
     expected += [("RQ1", BACKBONES[0], "", "")] * 2  # by CAM, and by RISE
     expected += [("saliency", BACKBONES[0], "", "")] * 2  # of each Teacher
     expected += [
@@ -162,7 +158,7 @@ def aucs(plan: Plan, role: str, backbone: str, alpha: float, teacher: str) -> di
 
 
 def role_of(key: str) -> str:
-    return {"baseline1_paper": "baseline1", "": "student", "variant kept": "variant"}.get(key, key)
+    return {"baseline1_paper": "baseline1", "": "student"}.get(key, key)
 
 
 def test_every_line_is_of_the_score_files(plan: Plan, whole: Results) -> None:
@@ -309,7 +305,7 @@ def test_without_students_there_are_no_comparisons(parted: Callable[..., Results
     found = parted(lambda member: member.arm.role == "student")
     assert found.comparisons.empty
     assert found.family.empty
-    assert set(found.shares["key"]) == {"variant kept"}  # it has test scores of its own
+    assert found.shares.empty
 
 
 def test_overall_is_the_mean_over_backbones_seed_by_seed(whole: Results) -> None:
@@ -349,7 +345,7 @@ def test_all_metrics_of_overall_are_of_the_same_seeds(parted: Callable[..., Resu
 def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> None:
     found = whole.shares
     keys = set(zip(found["key"], found["backbone"], strict=True))
-    assert keys == {(key, name) for key in ("student", "variant kept") for name in BACKBONES}
+    assert keys == {("student", name) for name in BACKBONES}
     assert set(found["baseline"]) == {"baseline2"}
     means = whole.table[(whole.table["set"] == PRIMARY) & (whole.table["source"] == "")].set_index(
         ["key", "backbone"]
@@ -371,7 +367,6 @@ def test_one_student_backbone_has_no_line_over_backbones(tmp_path: Path) -> None
         backbone_args={BACKBONES[0]: {"output_stride": 8}},
         controls=(),
         dfr_set=None,
-        variants={},
         data_driven=False,
         saliency=("cam",),
         ceiling=False,
@@ -393,10 +388,9 @@ def test_a_mapper_of_another_backbone_is_in_a_column_of_its_own(tmp_path: Path) 
         students=BACKBONES[:1],
         controls=(),
         dfr_set=None,
-        variants={},
         data_driven=False,
         saliency=("cam",),
-        mapper={},
+        mapper=True,
     )
     results = gather(own)
     found = results.table[results.table["set"] == PRIMARY].set_index("key")
@@ -411,8 +405,8 @@ def test_a_mapper_of_another_backbone_is_in_a_column_of_its_own(tmp_path: Path) 
 
 
 def test_mappers_of_several_backbones_have_no_mean_beside_students_of_one(tmp_path: Path) -> None:
-    few = {"seeds": [0], "controls": (), "dfr_set": None, "variants": {}, "saliency": ("cam",)}
-    own = scored(tmp_path, **few, teachers=BACKBONES, students=BACKBONES[:1], mapper={})
+    few = {"seeds": [0], "controls": (), "dfr_set": None, "saliency": ("cam",)}
+    own = scored(tmp_path, **few, teachers=BACKBONES, students=BACKBONES[:1], mapper=True)
     found = gather(own).table
     shown = {str(key): set(part["backbone"]) for key, part in found.groupby("key")}
     assert shown["student"] == shown["ceiling"] == {BACKBONES[0]}

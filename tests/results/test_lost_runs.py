@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.config.files import dump_config, load_config
 from preceptor.report.write import write_results
 from preceptor.results.runs import lost_runs
 from preceptor.study.config import StudyConfig

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.yaml_file import load_config, parse_config
+from preceptor.config.files import load_config, parse_config
 from preceptor.errors import InputError
 from preceptor.evaluation.paired_tests import holm, paired_difference
 from preceptor.models.model_folder import load_model
@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     squares(folder / "two", classes=("plain", "marked", "spotted")[:2], size=(40, 24), seed=1)
     domains = {
         "First": {"manifest": "one/manifest.csv"},
-        "The other": {"manifest": "two/manifest.csv", "primary": "test", "budget": [4, 8]},
+        "The other": {"manifest": "two/manifest.csv", "primary": "test"},
     }
     target = folder / "study.yaml"
     target.write_text(yaml.safe_dump(SETTINGS | {"domains": domains}))
@@ -155,7 +155,7 @@ def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
         ({"domains": {}}, "one of manifest and domains"),
         ({"domains": {"a/b": {"manifest": "m.csv"}}}, "'a/b' is not a valid name"),
         ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown key"),
-        ({"domains": {"a": {"manifest": "m.csv", "budget": [5, 5]}}}, "duplicate"),
+        ({"budget": [5, 5]}, "duplicate"),
         ({"domains": {"a": {}}}, "missing"),
         ({"threshold": "fdr=2"}, "write eer, or fdr=x"),
         ({"budget": [0]}, "above 0"),
@@ -172,13 +172,13 @@ def test_the_problems_of_all_domains_are_told_at_once(file: Path, tmp_path: Path
     domains = {
         "Good": {"manifest": str(file.parent / "one" / "manifest.csv")},
         "Bad": {"manifest": str(file.parent / "two" / "manifest.csv"), "primary": "test-gan"},
-        "Worse": {"manifest": str(file.parent / "two" / "manifest.csv"), "budget": [500]},
+        "Worse": {"manifest": str(file.parent / "two" / "manifest.csv"), "primary": "val"},
     }
     study = parse_config(SETTINGS | {"domains": domains}, StudyConfig)
     with pytest.raises(InputError) as error:
         open_study(study, tmp_path, run=False, report_to=lambda line: None)
     assert "domain Bad: primary: 'test-gan'" in str(error.value)
-    assert "domain Worse: budget: " in str(error.value)
+    assert "domain Worse: primary: 'val'" in str(error.value)
     assert "Good" not in str(error.value)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.images import pixel_formats
 from preceptor.errors import InputError
 from preceptor.serve.batcher import Batcher

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.execution.graph import Graph
 from preceptor.runtime.result_folder import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.selection import Choice
-from preceptor.study.stages import first_steps
-from preceptor.study.steps import Arm, Select, Selection, Step, Train
+from preceptor.study.steps import Arm, Select, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 
@@ -81,7 +79,7 @@ def finished(
 ) -> tuple[Plan, dict[str, Train]]:
     """A study whose trainings have the given separation, and the trainings that it asked for."""
     plan = scored_plan(folder, **changes)
-    graph, trained = Graph(first_steps(plan)), dict[str, Train]()
+    graph, trained = Graph(plan.first_steps()), dict[str, Train]()
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
             graph.add(step.work.choose())
@@ -91,8 +89,3 @@ def finished(
         graph.finish(step.id)
     assert len(graph.done) == len(graph.steps)
     return plan, trained
-
-
-def final(plan: Plan) -> dict[Selection, Choice]:
-    """The choices, without the comparisons on a part of the seeds."""
-    return {selection: one for selection, one in plan.choices.items() if not selection.seeds}

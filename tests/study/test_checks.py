@@ -5,25 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from preceptor.config.training import Training
+from preceptor.config.training import StudyTraining
 from preceptor.data.manifest import Manifest
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.study.checks import check_devices, check_study
+from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
-from preceptor.study.options import Mapper
-from preceptor.study.steps import Selection
-from preceptor.study.teacher import teachers_of
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from tests.datasets import SQUARES_STUDY, squares
-from tests.studies import run_serially, study
+from tests.studies import study
 
 
 @pytest.fixture
@@ -38,7 +34,7 @@ def test_a_precision_that_this_machine_lacks_is_told_once(tmp_path: Path) -> Non
         manifest=tmp_path / "none.csv",
         teachers=("test_byobnet",),
         students=("test_byobnet",),
-        training=Training(precision="16-mixed"),
+        training=StudyTraining(precision="16-mixed"),
     )
     lines: list[str] = []
     with pytest.raises(InputError, match=r"training\.precision is 16-mixed") as caught:
@@ -47,61 +43,10 @@ def test_a_precision_that_this_machine_lacks_is_told_once(tmp_path: Path) -> Non
     assert not lines  # no manifest was read
 
 
-@pytest.mark.usefixtures("no_gpu")
-def test_a_device_that_this_machine_lacks_is_told_once() -> None:
-    with pytest.raises(InputError, match=r"training\.device cuda"):
-        check_devices(Training(device="cuda"))
-
-
-@pytest.mark.usefixtures("no_gpu")
-def test_what_is_auto_is_left_to_the_probe() -> None:
-    check_devices(Training(precision="auto", channels_last="auto"))
-
-
-def test_a_teacher_whose_maps_are_noise_can_be_left_out(tmp_path: Path) -> None:
-    """It blocks the selection until the study says so; nothing finished is repeated then."""
-    values = {
-        "seeds": 1,
-        "saliency": ("cam", "rise"),
-        "rise": {"max_masks": 16, "tolerance": 0.0, "fill": 0.0},
-        "controls": (),
-        "ceiling": False,
-    }
-    asked = study(squares(tmp_path / "data"), **values)
-    failed = run_serially(asked, tmp_path / "out").failed
-    noise = "test_byobnet human-guided α 0.5, RISE"
-    assert any("none of the" in one.reason and "tolerance" in one.reason for one in failed.values())
-    assert failed[Selection("", "teacher").step_id].title == "choose among 2 Teachers"
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
-    fewer = asked.model_copy(update={"excluded_teachers": (noise,)})
-    result = run_serially(fewer, tmp_path / "out")
-    assert not result.failed
-    assert (
-        before.items()
-        <= {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}.items()
-    )
-    assert "student" in set(pd.read_csv(tmp_path / "out" / "table.csv")["key"])
-
-
-def test_teachers_that_are_left_out_must_be_known(tmp_path: Path) -> None:
-    asked = study(squares(tmp_path / "data"), data_driven=True)
-    names = [str(one) for one in teachers_of(asked)]
-    for given, message in (
-        (
-            (*names[:1], "resnet50"),
-            r"excluded_teachers: resnet50: not among the Teachers test_byobnet h.*;",
-        ),
-        (tuple(names), "excluded_teachers: no Teacher is left"),
-    ):
-        wrong = asked.model_copy(update={"excluded_teachers": given})
-        with pytest.raises(InputError, match=message):
-            check_study(wrong, Workspaces.of_study(wrong, tmp_path / "store"), networks=False)
-
-
 def test_a_mapper_of_more_than_two_classes_is_told_with_its_own_remedy(tmp_path: Path) -> None:
     """Not as a head of a network, which nobody has written into the file."""
     manifest = squares(tmp_path / "data", classes=("plain", "marked", "other"))
-    asked = study(manifest).model_copy(update={"mapper": Mapper()})
+    asked = study(manifest).model_copy(update={"mapper": True})
     expected = "^mapper: needs two classes, and there are 3; set mapper: false$"
     with pytest.raises(InputError, match=expected):
         check_study(asked, Workspaces.of_study(asked, tmp_path / "store"))
@@ -110,7 +55,7 @@ def test_a_mapper_of_more_than_two_classes_is_told_with_its_own_remedy(tmp_path:
 def test_a_decoder_of_a_backbone_that_starts_from_a_mapper_is_refused(tmp_path: Path) -> None:
     asked = study(squares(tmp_path / "data")).model_copy(
         update={
-            "mapper": Mapper(start=True),
+            "mapper": "start",
             "backbone_args": {"test_byobnet": {"decoder": "fpn"}},
         }
     )

@@ -8,15 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import parse_config
 from preceptor.maps.targets import build_map_targets
-from preceptor.study.config import StudyConfig
-from preceptor.study.control_runs import control_run
-from preceptor.study.protocol import Protocol
-from preceptor.study.setting import Setting
-from preceptor.study.student_runs import student_run
-from preceptor.study.teacher import Teacher, teachers_of
+from preceptor.study.config import Setting, StudyConfig
+from preceptor.study.protocol import Protocol, Teacher, teachers_of
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import SQUARES_STUDY, squares
 
@@ -34,9 +30,9 @@ def teacher(one: Protocol, kind: str) -> Teacher:
 
 def run_of(one: Protocol, role: Any, by: Teacher) -> RunConfig:
     if role == "student":
-        step = student_run(one, by, "test_byobnet", Setting(0.5), 0)[-1]
+        step = one.student(by, "test_byobnet", Setting(0.5), 0)[-1]
     else:
-        step = control_run(one, role, by, "test_byobnet", Setting(0.5), 0)[-1]
+        step = one.control(role, by, "test_byobnet", Setting(0.5), 0)[-1]
     assert step.config is not None
     return step.config
 

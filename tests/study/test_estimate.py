@@ -11,9 +11,10 @@ from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.models.model_folder import save_model
 from preceptor.study import estimate
+from preceptor.study.config import Setting
 from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
-from preceptor.study.run_configs import run_config
-from preceptor.study.steps import Arm, AverageMaps, Evaluate, Step, Train
+from preceptor.study.protocol import run_config
+from preceptor.study.steps import Arm, Evaluate, JoinMaps, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import build_for, image_formats
 from tests.datasets import squares
@@ -33,14 +34,14 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
     config = study(Path("m.csv"))
     assert config.training.epochs == 1
     runs = [
-        RunConfig(manifest=Path("m.csv"), backbone=name, training=config.training)
+        RunConfig(manifest=Path("m.csv"), backbone=name, training=config.training.of_run())
         for name in ("rate of one", "rate of two")
     ]
     arm = Arm("baseline2", "any", 1.0)
     steps = [
         *(Step(f"t{k}", Train(runs[k % 2], arm), "", cost=100) for k in range(4)),
         Step("e", Evaluate(runs[0], "t0"), "", cost=20),
-        Step("a", AverageMaps(()), "", cost=1000),  # without a model
+        Step("a", JoinMaps(()), "", cost=1000),  # without a model
     ]
     # Images: four times 100 and a third of 30, scored before and after the one epoch; and 20.
     for jobs, seconds in ((1, 50.0), (2, 25.0), (0, 50.0)):
@@ -55,7 +56,7 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
     config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
     backbone = config.students[0]
-    run = run_config(config, backbone, 0)
+    run = run_config(config, backbone, 0, Setting(1.0))
     train = Train(run, Arm("baseline2", backbone, 1.0))
     steps = [Step("a", train, ""), Step("b", train, ""), Step("e", Evaluate(run, "a"), "")]
     model = build_for(run, ["marked", "plain"], load_weights=False)
@@ -77,7 +78,7 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
 def test_kinds_are_counted_in_words() -> None:
     train = Train(RunConfig(manifest=Path("m.csv"), backbone="b"), Arm("baseline2", "b", 1.0))
     steps = [Step(str(k), train, "") for k in range(2)] + [plain_step("one")]
-    assert count_kinds(steps) == "2 trainings, 1 committee"
+    assert count_kinds(steps) == "2 trainings, 1 map store"
 
 
 def test_the_images_of_several_manifests_count_once(tmp_path: Path) -> None:

@@ -9,26 +9,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.errors import InputError
-from preceptor.study.baseline_runs import full_run
-from preceptor.study.config import StudyConfig
-from preceptor.study.control_runs import control_run
-from preceptor.study.plan import Plan
-from preceptor.study.protocol import Protocol
-from preceptor.study.setting import Setting
-from preceptor.study.stages import outline
+from preceptor.study.config import Setting, StudyConfig
+from preceptor.study.plan import Plan, outline
+from preceptor.study.protocol import Protocol, teachers_of
 from preceptor.study.steps import Arm, Evaluate, Role, Step, Train
-from preceptor.study.student_runs import from_mapper, student_run
-from preceptor.study.teacher import teachers_of
-from preceptor.study.teacher_runs import mapper_run
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 from tests.study.scored_plan import finished
 
 WAYS: dict[str, Any] = {
     "l2": {},
-    "cells": {"distance": "cells", "cam_class": "decision", "pool": "top", "alphas": [0.3, 0.05]},
+    "cells": {"distance": "cells", "cam_class": "decision", "alphas": [0.3, 0.05]},
 }
 STUDY: dict[str, Any] = {
     "manifest": "m.csv",
@@ -54,16 +47,15 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
         "baseline1": Setting(0.5, "l2"),
         "ceiling": Setting(0.3, "cells"),
         "centre": Setting(0.1, "l2"),
-        "baseline2": Setting(1.0, "cells"),
     }
     plan, trained = finished(tmp_path, best(wanted), guidances=WAYS, seeds=2)
     for role, setting in wanted.items():
         assert plan.setting_of(role, "test_byobnet") == setting, role
     configs = {(one.arm.role, one.arm.setting): one.config.training for one in trained.values()}
     student = configs["student", Setting(0.05, "cells")]
-    assert (student.distance, student.cam_class, student.pool) == ("cells", "decision", "top")
+    assert (student.distance, student.cam_class) == ("cells", "decision")
     other = configs["student", Setting(0.5, "l2")]
-    assert (other.distance, other.cam_class, other.pool) == ("l2", "label", "mean")
+    assert (other.distance, other.cam_class) == ("l2", "label")
     # Teachers have the settings of the study, probe Students the first way.
     (teacher, *_) = plan.members_of("teacher")
     assert trained[teacher.run].config.training.distance == "l2"
@@ -77,13 +69,17 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
             for step in plan.steps.values()
         )
     }
-    shown = {*wanted.items(), ("baseline1", Setting(0.5, "l2")), ("student", Setting(0.1, "l2"))}
+    shown = {
+        *wanted.items(),
+        ("baseline1", Setting(0.5, "l2")),
+        ("baseline2", Setting(1.0, "l2")),
+    }
     assert {one for one in tested if one[0] not in ("teacher", "mapper")} <= shown | {
         ("centre", Setting(0.1, "l2"))
     }
 
 
-def test_one_pooling_needs_no_selection_of_baseline_2(tmp_path: Path) -> None:
+def test_baseline_2_has_no_selection(tmp_path: Path) -> None:
     ways = {"a": {}, "b": {"distance": "mse", "alphas": [0.1]}}
     plan, trained = finished(tmp_path, best({}), guidances=ways, seeds=2)
     assert plan.setting_of("baseline2", "test_byobnet") == Setting(1.0, "a")
@@ -100,7 +96,7 @@ def test_grids() -> None:
         Setting(0.05, "cells"),
     )
     assert study.baseline_settings == study.settings
-    assert study.plain_settings == (Setting(1.0, "l2"), Setting(1.0, "cells"))
+    assert study.plain_setting == Setting(1.0, "l2")
     assert study.probe_settings == (Setting(0.5, "l2"), Setting(0.1, "l2"))
     other = parse_config(STUDY | {"guidances": {"kl": {"distance": "kl"}}}, StudyConfig)
     assert [one.alpha for one in other.settings] == [0.01, 0.05, 0.1, 0.25, 0.5, 0.9]
@@ -121,11 +117,6 @@ def test_grids() -> None:
         ({"guidances": {"x": {"colour": 1}}}, "colour"),
         ({"controls": ["dfr"]}, "dfr_set"),
         ({"dfr_set": "val"}, "dfr_set"),
-        (
-            {"controls": ["dfr"], "dfr_set": "val", "guidances": {"top": {"pool": "top"}}},
-            "dfr needs pool: mean",
-        ),
-        ({"mapper": {"start": True, "decoder": "fpn"}}, "start needs the weights"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], told: str) -> None:
@@ -147,11 +138,9 @@ def protocol(folder: Path, **changes: Any) -> Protocol:
 def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> None:
     one = protocol(tmp_path, controls=["dfr"], dfr_set="val")
     teacher = teachers_of(one.study)[0]
-    assert one.study.mean_setting == Setting(1.0, "l2")
-    # Also at a Student's setting, as with controls_alpha: student.
-    base, run = control_run(one, "dfr", teacher, "test_byobnet", Setting(0.05, "cells"), 0)
+    base, run = one.control("dfr", teacher, "test_byobnet", Setting(0.05, "cells"), 0)
     assert arm(run).setting == arm(base).setting == Setting(1.0, "l2")
-    assert base.id == full_run(one, "baseline2", "test_byobnet", Setting(1.0, "l2"), 0).id
+    assert base.id == one.baseline2("test_byobnet", 0).id
     assert run.needs == (base.id,)
     assert run.id != base.id
     assert isinstance(run.work, Train)
@@ -160,12 +149,12 @@ def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> Non
 
 
 def test_runs_from_the_weights_of_a_mapper(tmp_path: Path) -> None:
-    one = protocol(tmp_path, mapper={"start": True}, guidances={})
+    one = protocol(tmp_path, mapper="start", guidances={})
     teacher = next(one for one in teachers_of(one.study) if one.kind == "mapper")
-    chain = student_run(one, teacher, "test_byobnet", Setting(0.1), 1)
-    started = from_mapper(one, chain, 1)
+    chain = one.student(teacher, "test_byobnet", Setting(0.1), 1)
+    started = one.from_mapper(chain, 1)
     mapper, run = started[-2:]
-    assert mapper.id == mapper_run(one, "mapper", "test_byobnet", 1).id
+    assert mapper.id == one.mapper("mapper", "test_byobnet", 1).id
     assert run.id != chain[-1].id
     assert set(run.needs) == {*chain[-1].needs, mapper.id}
     assert isinstance(run.work, Train)

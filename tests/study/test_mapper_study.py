@@ -8,34 +8,24 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.errors import InputError
 from preceptor.maps.store import read_store
 from preceptor.models.model_folder import load_model
 from preceptor.study.config import StudyConfig
-from preceptor.study.options import Mapper
-from preceptor.study.setting import Setting
-from preceptor.study.stages import outline
-from preceptor.study.steps import Train
-from preceptor.study.student_runs import variant_run
-from preceptor.study.teacher import teachers_of
-from preceptor.study.teacher_maps import maps_of
+from preceptor.study.plan import outline
+from preceptor.study.protocol import teachers_of
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
-    "mapper": {"start": True},
+    "mapper": "start",
     "teachers": ["test_byobnet"],
     "controls": ["shuffled", "centre", "dfr"],
     "dfr_set": "val",
-    "guidances": {"l2": {}, "top": {"pool": "top", "alphas": [0.5]}},
-    "variants": {
-        "cells": {"cam_class": "decision", "distance": {"l2": 0.5, "cells": 0.5}, "pool": "top"},
-        "generations": {"generations": 2},
-        "auto": {"alpha": "auto"},
-    },
+    "guidances": {"l2": {}, "decision": {"cam_class": "decision", "alphas": [0.5]}},
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},
 }
 
@@ -43,7 +33,6 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mapper")
-    # A committee of given maps would win or lose by chance: the mapper alone is a candidate here.
     study = parse_config(SETTINGS | {"manifest": squares(folder / "data")}, StudyConfig)
     result = run_serially(study, folder / "study")
     assert not result.failed
@@ -56,7 +45,7 @@ def test_a_mapper_is_a_candidate_and_its_maps_are_probabilities(finished: Path) 
     names = [str(teacher) for teacher in teachers_of(plan.protocol.study)]
     assert names == ["test_byobnet human-guided α 0.5, CAM", "test_byobnet mapper"]
     mapper = teachers_of(plan.protocol.study)[1]
-    source, steps = maps_of(plan.protocol, mapper, 0)
+    source, steps = plan.protocol.maps_of(mapper, 0)
     assert source.marks
     store = read_store(plan.protocol.maps_folder(steps[-1].id))
     assert store.info.method == "cells"
@@ -84,10 +73,8 @@ def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> No
     table = pd.read_csv(finished / "table.csv")
     primary = table[(table["set"] == "test-unseen") & table["source"].isna()].set_index("key")
     assert primary.loc["dfr", "title"] == "Control: Baseline 2, last layer trained again on val"
-    assert primary.loc["dfr", "guidance"] == "l2"  # the way whose pooling is the mean
     rows = ["baseline1_started", "baseline2_started", "student_started"]
     assert primary.loc[rows, "mean"].notna().all()
-    assert primary.loc["baseline2", "guidance"] in ("l2", "top")
     compared = pd.read_csv(finished / "comparisons.csv")
     assert list(compared.loc[compared["question"] == "start", "key_b"]) == rows[:2]
     plan = reopen(finished).first
@@ -98,7 +85,7 @@ def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> No
             assert Path(config.weights).is_file()
     html = (finished / "report.html").read_text(encoding="utf-8")
     assert "Student from the mapper" in html
-    assert "“top” (distance l2" in html
+    assert "“decision” (distance l2" in html
 
 
 def test_the_report_names_the_mappers(finished: Path) -> None:
@@ -110,50 +97,16 @@ def test_the_report_names_the_mappers(finished: Path) -> None:
 def test_the_report_has_a_table_of_each_kind_of_comparison(finished: Path) -> None:
     compared = pd.read_csv(finished / "comparisons.csv")
     files = {file.stem for file in (finished / "tables").glob("*.csv")}
-    assert {"RQ2", "control", "detector", "ceiling", "variant", "start"} <= set(
-        compared["question"]
-    )
+    assert {"RQ2", "control", "detector", "ceiling", "start"} <= set(compared["question"])
     for question in compared["question"].unique():
         assert any(name.endswith(f"comparison-{question.lower()}") for name in files), question
-
-
-def test_variants_have_their_own_guidance(finished: Path) -> None:
-    plan = reopen(finished).first
-    teacher = plan.winner()
-    assert teacher is not None
-    config = variant_run(plan.protocol, "cells", teacher, "test_byobnet", Setting(0.5), 0)[
-        -1
-    ].work.config  # type: ignore[union-attr]
-    assert config.training.distance == {"l2": 0.5, "cells": 0.5}
-    assert (config.training.cam_class, config.training.pool) == ("decision", "top")
-
-
-def test_an_alpha_that_follows_the_losses_has_a_row(finished: Path) -> None:
-    table = pd.read_csv(finished / "table.csv")
-    row = table[(table["key"] == "variant auto") & (table["set"] == "test-unseen")].iloc[0]
-    assert pd.isna(row["alpha"])
-    assert 0 <= row["mean"] <= 1
-    plan = reopen(finished).first
-    (member,) = [one for one in plan.members_of("variant") if one.arm.variant == "auto"]
-    step = plan.steps[member.run]
-    assert isinstance(step.work, Train)
-    assert step.work.config.alpha == "auto"
-
-
-def test_a_decoder_is_a_setting_of_mappers() -> None:
-    mapper = Mapper(decoder="fpn", stride=4)
-    assert mapper.backbone_args({"output_stride": 8}) == {
-        "output_stride": 8,
-        "decoder": "fpn",
-        "decoder_stride": 4,
-    }
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"positive": None}, "mapper needs two classes"),
-        ({"variants": {"wrong": {"distance": "cells"}}}, "set cam_class: decision"),
+        ({"guidances": {"wrong": {"distance": "cells"}}}, "set cam_class: decision"),
         ({"saliency": ["cells"]}, "saliency"),
     ],
 )

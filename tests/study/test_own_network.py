@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,15 +14,18 @@ from preceptor.models.model_folder import load_model
 from tests.datasets import squares
 from tests.studies import run_serially, study
 
-OWN = {"factory": "tests.networks:small", "args": {"width": 4}}
+OWN: dict[str, Any] = {
+    "backbones": {"mine": "tests.networks:small"},
+    "backbone_args": {"mine": {"width": 4}},
+}
 
 
 @pytest.mark.slow
 def test_a_study_of_an_own_network(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data")
     config = study(
-        manifest, backbones={"mine": OWN}, teachers=("mine",), students=("mine", "test_byobnet"),
-        seeds=1, controls=(), ceiling=False,
+        manifest, **OWN, teachers=("mine",), students=("mine", "test_byobnet"), seeds=1,
+        controls=(), ceiling=False,
     )  # fmt: skip
     run_serially(config, tmp_path / "study")
     table = pd.read_csv(tmp_path / "study" / "table.csv")
@@ -29,7 +33,10 @@ def test_a_study_of_an_own_network(tmp_path: Path) -> None:
     best = tmp_path / "study" / "best"
     model = load_model(best)
     if model.spec.backbone == "mine":
-        assert (model.spec.factory, model.spec.backbone_args) == (OWN["factory"], OWN["args"])
+        assert (model.spec.factory, model.spec.backbone_args) == (
+            "tests.networks:small",
+            {"width": 4},
+        )
     image = next((tmp_path / "data" / "images").glob("test*.png"))
     assert load(best)(image).map.shape == model.grid()
 
@@ -37,12 +44,8 @@ def test_a_study_of_an_own_network(tmp_path: Path) -> None:
 def test_keys_of_own_networks(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
     for values, message in (
-        ({"backbones": {"mine": OWN}}, "backbones that are not used: mine"),
-        (
-            {"students": ("mine",), "backbones": {"mine": OWN}, "backbone_args": {"mine": {}}},
-            "mine is one of `backbones`, which has args of its own; move them",
-        ),
-        ({"students": ("mine",), "backbones": {"mine": {"factory": "small"}}}, "factory"),
+        (OWN, "backbones or weights name backbones that are not used: mine"),
+        ({"students": ("mine",), "backbones": {"mine": "small"}}, "backbones"),
     ):
         with pytest.raises(ValidationError, match=message):
             study(manifest, **values)

@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from preceptor.config.training import Training
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
+from preceptor.config.training import StudyTraining
 from preceptor.errors import InputError
-from preceptor.study.config import StudyConfig
-from preceptor.study.options import Mapper
-from preceptor.study.recommended import RECOMMENDED, RECOMMENDED_TRAINING
+from preceptor.study.config import RECOMMENDED, RECOMMENDED_TRAINING, StudyConfig
 from tests.documents import ROOT
 
 PLAIN: dict[str, Any] = {
@@ -29,7 +27,7 @@ def study(**settings: Any) -> StudyConfig:
 
 def test_they_are_those_of_the_frozen_study() -> None:
     file = ROOT / "benchmarks" / "evidence" / "spots_evidence" / "study.yaml"
-    frozen, defaults = yaml.safe_load(file.read_text()), Training().model_dump()
+    frozen, defaults = yaml.safe_load(file.read_text()), StudyTraining().model_dump()
     for name, value in RECOMMENDED.items():
         given = frozen.get(name, StudyConfig.model_fields[name].default)
         if name == "mapper":
@@ -47,19 +45,19 @@ def test_a_recipe_is_the_settings_written_out() -> None:
     named = study(recipe="recommended", training=training)
     written = study(**RECOMMENDED, training=training | RECOMMENDED_TRAINING)
     assert named.model_copy(update={"recipe": None}) == written
-    assert named.mapper == Mapper()
+    assert named.mapper is True
     assert named.training.readout == "auto"
 
 
 def test_given_settings_have_precedence() -> None:
     found = study(recipe="recommended", mapper=False, alphas=[0.3], training={"readout": "none"})
-    assert (found.mapper, found.alphas, found.training.readout) == (None, (0.3,), "none")
+    assert (found.mapper, found.alphas, found.training.readout) == (False, (0.3,), "none")
     assert found.teacher_alphas == RECOMMENDED["teacher_alphas"]
 
 
 def test_in_python_training_may_be_an_object() -> None:
     found = StudyConfig.model_validate(
-        PLAIN | {"recipe": "recommended", "training": Training(epochs=3, cam_class="decision")}
+        PLAIN | {"recipe": "recommended", "training": StudyTraining(epochs=3, cam_class="decision")}
     )
     assert (found.training.epochs, found.training.cam_class) == (3, "decision")
     assert found.training.readout == "auto"
@@ -67,7 +65,7 @@ def test_in_python_training_may_be_an_object() -> None:
 
 def test_without_it_the_defaults_follow_the_paper() -> None:
     found = study()
-    assert (found.mapper, found.teacher_alphas, found.training.readout) == (None, (0.5,), "none")
+    assert (found.mapper, found.teacher_alphas, found.training.readout) == (False, (0.5,), "none")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from preceptor.errors import InputError
+from preceptor.study.config import Setting
 from preceptor.study.selection import Candidate, choose
-from preceptor.study.setting import Setting
 
 CLASSES = ["real", "fake"]
 SEEDS = 4

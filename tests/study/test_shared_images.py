@@ -10,9 +10,9 @@ import pytest
 
 from preceptor.report.methods import methods
 from preceptor.results.domain import gather
+from preceptor.study.checks import SharedImages, shared_images
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.shared_images import SharedImages, shared_images
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from tests.datasets import squares

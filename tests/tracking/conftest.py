@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.config.yaml_file import dump_config
+from preceptor.config.files import dump_config
 from preceptor.report.write import WrittenReport, write_results
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Step
-from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
 from tests.studies import study, walk
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
-from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.mlflow import MlflowTracker
 from tests.tracking.conftest import Followed
 

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
+from preceptor.config.training import takes_masks
 from preceptor.data.loader import epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError

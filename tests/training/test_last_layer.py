@@ -13,8 +13,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from preceptor.config.network import NetworkFactory
 from preceptor.config.run import RunConfig
+from preceptor.config.settings import NetworkFactory
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.models.build import build_model

@@ -12,7 +12,7 @@ from torch import Tensor
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.losses import guidance_term
+from preceptor.losses import guided
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
@@ -40,7 +40,7 @@ def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.Mo
         counted.append(len(values))
         return normalise(values)
 
-    monkeypatch.setattr(guidance_term, "normalise", normalised)
+    monkeypatch.setattr(guided, "normalise", normalised)
     terms = guided_loss_terms(logits, cam, targets)
     sums = step_sums(logits, terms, targets, combine(terms, 0.3), 0.3, Training(distance="l2"))
     assert counted == [5, 5]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from preceptor.config.files import dump_config
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import dump_config
 from preceptor.data.loader import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
 from preceptor.runtime.checksums import file_digest
@@ -234,7 +234,7 @@ LIMITED = """
 import ctypes, resource, sys
 from pathlib import Path
 from preceptor.config.run import RunConfig
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.cli.main import main
 from preceptor.training import train
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.config.maps import MapSource, PostProcessing, SoftLabels
+from preceptor.config.files import dump_config, load_config
+from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.workspace import Workspace
-from preceptor.errors import InputError
-from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import damaged_files, finish, read_record
 from preceptor.training.prepare import run_id, run_id_of
@@ -40,16 +37,12 @@ DEFAULTS: dict[str, Any] = {
         "identity": None,
         "shuffle_seed": None,
         "human": "replace",
-        "trust": "none",
-        "components": 5,
+        "shuffle_groups": False,
         "marks": False,
     },
     "guide_classes": None,
     "alpha": 0.5,
     "labels": "class",
-    "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
-    "human_post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
-    "soft_labels": None,
     "validation_negatives": None,
     "seed": 0,
     "training": {
@@ -98,7 +91,6 @@ DEFAULTS: dict[str, Any] = {
         "consistency": 0.0,
     },
 }
-SOFT_DEFAULTS = {"path": "p", "identity": None, "weight": 0.5, "temperature": 2.0}
 
 
 def run(**values: Any) -> RunConfig:
@@ -117,7 +109,6 @@ def test_the_defaults_are_those_that_ids_leave_out() -> None:
         "for new ones"
     )
     assert run().model_dump(mode="json") == DEFAULTS, advice
-    assert SoftLabels(path=Path("p")).model_dump(mode="json") == SOFT_DEFAULTS, advice
 
 
 def test_a_default_that_is_written_changes_nothing() -> None:
@@ -133,7 +124,6 @@ def test_a_guided_run_with_all_defaults_is_not_an_unguided_one() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"human_post": {"blur": 0.1}},
         {"maps": {"kind": "centre"}},
         {"guide_classes": ("a",)},
         {"training": {"distance": "mse"}},
@@ -163,11 +153,10 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
         {"outside": "blur", "outside_rate": 0.4},
         {"outside": "blur", "outside_strength": 0.1},
     ]
-    post = {"human_post": {"blur": 0.1}}
     for alpha in (0.5, 1.0):
         assert len({identity(alpha=alpha, **changed(**one)) for one in settings}) == 5
         blurred = changed(outside="blur")
-        assert identity(alpha=alpha, **blurred, **post) != identity(alpha=alpha, **blurred)
+        assert identity(alpha=alpha, **blurred) != identity(alpha=alpha)
     # Without a guidance term, the distance has no effect.
     masked = {"outside": "blur"}
     distance = {"training": {"distance": "mse", "augmentation": masked}}
@@ -179,65 +168,6 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
 
 
 STORE = {"kind": "store", "path": "x", "identity": "t"}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"blur": 0.1},
-        {"power": 2.0},
-        {"threshold": 0.5},
-        {"dilate": 0.1},
-        {"threshold": 0.5, "shape": "box"},
-        {"threshold": 0.5, "shape": "hull"},
-    ],
-    ids=str,
-)
-def test_post_processing_counts_where_there_are_maps_that_it_is_done_to(
-    change: dict[str, Any],
-) -> None:
-    assert identity(human_post=change) != identity() == identity(post=change)
-    for maps in ({"kind": "centre"}, STORE):
-        assert identity(maps=maps, post=change) != identity(maps=maps)
-        assert identity(maps=maps, human_post=change) == identity(maps=maps)
-        kept = maps | {"human": "keep"}
-        ids = {
-            identity(maps=kept, **words) for words in ({}, {"post": change}, {"human_post": change})
-        }
-        ids.add(identity(maps=kept, post=change, human_post=change))
-        assert len(ids) == 4
-    for maps in ({"kind": "human"}, STORE, STORE | {"human": "keep"}, {"kind": "none"}):
-        for word in ("post", "human_post"):
-            assert identity(maps=maps, alpha=1.0, **{word: change}) == identity(alpha=1.0)
-
-
-def test_trust_is_part_of_the_id() -> None:
-    sources = [
-        MapSource(kind="store", path=Path("x"), identity="t", trust=trust)
-        for trust in ("none", "score", "agreement", "entropy")
-    ]
-    assert len({identity(maps=source) for source in sources}) == 4
-    moved = sources[1].model_copy(update={"path": Path("y")})
-    assert identity(maps=moved) == identity(maps=sources[1])
-
-
-def test_soft_labels_count_with_and_without_guidance() -> None:
-    for alpha in (0.5, 1.0):
-        soft = {"path": "x", "identity": "t"}
-        base = identity(alpha=alpha, soft_labels=soft)
-        assert base != identity(alpha=alpha)
-        assert base == identity(alpha=alpha, soft_labels=soft | {"path": "elsewhere"})
-        for other in ({"identity": "u"}, {"weight": 0.9}, {"temperature": 4.0}):
-            assert base != identity(alpha=alpha, soft_labels=soft | other)
-
-
-def write_soft(folder: Path, value: float) -> None:
-    info = StoreInfo("t", "cam", "squash", 32, ("marked", "plain"), {})
-    one = np.array([value], np.float32)
-    both = np.array([[value, 1 - value]], np.float32)
-    names = np.array(["images/train-0.png"], object)
-    maps, classes = np.zeros((1, 2, 2), np.float16), np.zeros(1, np.int32)
-    write_store(folder, MapStore(info, names, maps, classes, one, both))
 
 
 def test_a_permutation_depends_on_every_class_with_human_maps(tmp_path: Path) -> None:
@@ -258,40 +188,13 @@ def test_a_permutation_depends_on_every_class_with_human_maps(tmp_path: Path) ->
     assert ids[0] != ids[1]
 
 
-def test_without_an_identity_the_content_of_the_soft_labels_counts(tmp_path: Path) -> None:
-    manifest = squares(tmp_path / "data")
-    workspace = Workspace.open(manifest, tmp_path / "cache")
-    write_soft(tmp_path / "a", 0.25)
-    write_soft(tmp_path / "b", 0.25)
-    write_soft(tmp_path / "c", 0.5)
-
-    def soft(name: str) -> str:
-        labels = SoftLabels(path=tmp_path / name)
-        return run_id_of(workspace, run(manifest=manifest, positive="marked", soft_labels=labels))
-
-    assert soft("a") == soft("b") != soft("c")
-    with pytest.raises(InputError, match=r"soft_labels: .* is not a folder"):
-        soft("nowhere")
-
-
 def test_a_resolved_config_reads_back_to_the_same_run(tmp_path: Path) -> None:
     config = run(
-        soft_labels={"path": tmp_path / "s", "weight": 1.0},
-        post=PostProcessing(blur=0.1),
-        human_post=PostProcessing(threshold=0.5, dilate=0.1, shape="hull"),
         training=Training(epochs=3),
         manifest=tmp_path / "m.csv",
     )
     (tmp_path / "config.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "config.yaml", RunConfig) == config
-
-
-def test_a_relative_path_of_soft_labels_is_relative_to_the_file(tmp_path: Path) -> None:
-    text = "manifest: m.csv\nbackbone: b\nsoft_labels: {path: maps/teacher}\n"
-    (tmp_path / "config.yaml").write_text(text)
-    found = load_config(tmp_path / "config.yaml", RunConfig)
-    assert found.soft_labels is not None
-    assert found.soft_labels.path == tmp_path / "maps" / "teacher"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 1}', '{"id": "x"}'])

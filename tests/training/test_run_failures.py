@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from preceptor.config.files import dump_config
 from preceptor.config.training import Augmentation
-from preceptor.config.yaml_file import dump_config
 from preceptor.errors import RunFailedError
 from preceptor.models.build import build_model
 from preceptor.runtime.checksums import file_digest

@@ -49,7 +49,7 @@ def data_forged(
     changes = {name: value for name, value in given.items() if value is not None}
     settings = PRESETS[preset]
     if changes:
-        from preceptor.config.yaml_file import parse_config
+        from preceptor.config.files import parse_config
 
         values = settings.model_dump() | changes
         settings = parse_config(values, ForgedSettings, source=f"--preset {preset}")

@@ -52,7 +52,7 @@ def data_plant(
 
     with bulk_import():
         from preceptor.cli.data_output import print_planted
-        from preceptor.config.yaml_file import parse_config
+        from preceptor.config.files import parse_config
         from preceptor.data.manifest import Manifest
         from preceptor.data.plant import PlantSettings, plant
         from preceptor.runtime.progress import progress

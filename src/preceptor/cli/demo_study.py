@@ -8,7 +8,7 @@ from typing import Any
 
 from preceptor.benchmark.forged import write_draws
 from preceptor.benchmark.forged_settings import PRESETS
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.driver import StudyResult, run_study
 from preceptor.study.config import StudyConfig
 
@@ -32,7 +32,6 @@ DEMO: dict[str, Any] = {
     "training": {
         "input_size": 48,
         "batch_size": 32,
-        "length": "steps",
         "steps": 700,
         "epochs": 1,
         "optimizer": "adamw",

@@ -147,38 +147,6 @@ def init(
 
 
 @study.command()
-def schema(
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Output file (default: standard output).", show_default=False),
-    ] = None,
-) -> None:
-    """Print the JSON Schema of study files.
-
-    Editors with a YAML language server complete and check a file whose first line is
-    `# yaml-language-server: $schema=FILE`.
-    """
-    import json
-
-    from preceptor.cli.output_files import check_target
-    from preceptor.config.documentation import json_schema
-    from preceptor.runtime.bulk_import import bulk_import
-    from preceptor.runtime.replace_file import replacing
-
-    with bulk_import():
-        from preceptor.study.config import StudyConfig
-
-    text = json.dumps(json_schema(StudyConfig), indent=1, ensure_ascii=False) + "\n"
-    if out is None:
-        print(text, end="")
-        return
-    check_target("--out", out)
-    with replacing(out) as partial:
-        partial.write_text(text, encoding="utf-8")
-    print(f"wrote {out}")
-
-
-@study.command()
 def plan(
     file: StudyFile = None,
     out: Annotated[
@@ -194,7 +162,7 @@ def plan(
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
-        from preceptor.cli.study_plan_output import print_plan
+        from preceptor.cli.study_file import print_plan
 
     with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
         print_plan(settings, out or Path(nothing), jobs, print)
@@ -258,7 +226,7 @@ def _the_file(files: list[Path] | None, command: str) -> Path:
 
 
 def _read(file: Path) -> StudyConfig:
-    from preceptor.config.yaml_file import load_config
+    from preceptor.config.files import load_config
     from preceptor.study.config import StudyConfig
 
     return load_config(file, StudyConfig)

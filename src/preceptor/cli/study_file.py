@@ -1,31 +1,30 @@
-"""A commented study file for a manifest: `preceptor study init`."""
+"""A commented study file for a manifest (`preceptor study init`), and the plan of a study."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.cli.output_files import CONFIG_FORMATS, check_target
-from preceptor.config.yaml_file import parse_config
+from preceptor.config.files import parse_config
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
 from preceptor.models.networks import weights_file
-from preceptor.runtime.cores import RUN_THREADS
-from preceptor.runtime.formatting import as_time
+from preceptor.runtime.cores import RUN_THREADS, checked_jobs
+from preceptor.runtime.formatting import as_time, gibibytes
 from preceptor.runtime.result_folder import write_atomically
-from preceptor.study.auto_speed import decide_speed
-from preceptor.study.config import StudyConfig
-from preceptor.study.estimate import estimate_seconds
-from preceptor.study.plan import Plan
-from preceptor.study.protocol import Protocol
-from preceptor.study.recommended import RECOMMENDED
-from preceptor.study.run_configs import plain_run
-from preceptor.study.stages import outline
+from preceptor.study.config import RECOMMENDED, StudyConfig
+from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
+from preceptor.study.plan import Plan, outline
+from preceptor.study.protocol import Protocol, plain_run
 from preceptor.study.workspaces import Workspaces
+from preceptor.study_folder import open_study, replay
 from preceptor.training.prepare import build_for
 
 _TEMPLATE = """\
@@ -57,7 +56,6 @@ ceiling: {ceiling}              # false, unless all training images are annotate
 saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
 # guide_classes: [{marked}]   # classes with guidance
 selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
-search: grid               # racing or halving: drop weak candidates after a few seeds
 # budget: [25, 50, 100]    # annotation budget: three or four more trainings per number and seed
 threshold: eer             # rule of the decision threshold on validation: eer, or fdr=0.01
 terms: generic             # names of the error rates: pad (attacks), medical, generic
@@ -71,8 +69,7 @@ training:
   lr: 0.005
   schedule: cosine
   checkpoint: best_auc
-  precision: auto          # auto: measured once, at the start; or 32-true, bf16-mixed
-  channels_last: auto
+  precision: 32-true       # or bf16-mixed, on a GPU
   threads: {threads}               # of one run; part of the run's id
   augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, color: 0.0}}
 """
@@ -154,8 +151,7 @@ def write_study_file(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
     store = Path("store")  # where none is needed
-    study = decide_speed(study, [manifest], store, probe=False)
-    jobs = jobs_at_first(study.training.device, study.training.threads)
+    jobs = jobs_at_first("auto", study.training.threads)
     plain = plain_run(study, backbone)
     build_for(plain, manifest.classes, load_weights=False).guidable_grid()  # raises if too coarse
     workspace = Workspace(manifest)  # default cache folder, since there is no study folder yet
@@ -234,3 +230,43 @@ def _quoted(word: str) -> str:
     if plain and word.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
         return word
     return json.dumps(word, ensure_ascii=False)
+
+
+def print_plan(
+    study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
+) -> None:
+    """Print the plan of a study: stages, steps, estimated time and disk space.
+
+    Args:
+        study: Study config.
+        out: Study folder; its finished steps are not counted.
+        jobs: Maximum number of concurrent steps.
+        tell: Function that receives the lines.
+    """
+    training = study.training
+    jobs = checked_jobs(jobs, training.threads, tell) or jobs_at_first("auto", training.threads)
+    opened = open_study(study, out, run=False, report_to=tell)
+    with contextlib.suppress(InputError, OSError, ValueError):  # damaged results count as none
+        replay(opened)
+    names = (
+        "stage 1 (baselines, ceiling, Teachers, probe Students)",
+        "stage 2 (Students, controls, tests)",
+    )
+    total = 0.0
+    weights = caches = 0
+    for domain, plan in opened.plans.items():
+        if domain:
+            tell(f"{domain}:")
+        workspace = plan.protocol.workspace
+        caches += cache_bytes(plan.study, plan.protocol.workspaces.all())
+        classes, validation = workspace.manifest.classes, len(workspace.split_rows("val"))
+        for name, steps in zip(names, outline(plan), strict=True):
+            work = [step for step in steps if step.kind != "select"]
+            left = [step for step in work if not opened.is_finished(step)]
+            seconds = estimate_seconds(left, study, classes, validation, jobs)
+            total += seconds
+            weights += weight_bytes(left, classes)
+            tell(f"{name}: {count_kinds(steps)}")
+            tell(f"  left: {len(left)} of {len(work)}; about {as_time(seconds)}")
+    tell(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
+    tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")

@@ -19,8 +19,8 @@ def train(
 
     The same command resumes an interrupted training.
     """
+    from preceptor.config.files import load_config
     from preceptor.config.run import RunConfig
-    from preceptor.config.yaml_file import load_config
     from preceptor.errors import InputError
 
     settings = load_config(config, RunConfig)

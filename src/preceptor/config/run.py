@@ -7,25 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from preceptor.config.guidance import (
-    takes_masks,
-)
-from preceptor.config.identity import IdentityOf, NotIdentity, Use
-from preceptor.config.maps import (
-    MapSource,
-    PostProcessing,
-    SoftLabels,
-)
-from preceptor.config.network import NetworkFactory
-from preceptor.config.paths import ConfigPath, Weights
+from preceptor.config.maps import MapSource
 from preceptor.config.settings import (
     Amount,
+    ConfigPath,
     Fraction,
+    IdentityOf,
+    NetworkFactory,
+    NotIdentity,
     Settings,
+    Use,
+    Weights,
 )
-from preceptor.config.training import (
-    Training,
-)
+from preceptor.config.training import Training, takes_masks
 
 
 class RunConfig(Settings):
@@ -52,9 +46,6 @@ class RunConfig(Settings):
         labels: Labels of the training: class (of the image), or marks (the positive class for
             images with a human map, the other for examined images without one, whatever their
             class), for a model that learns the maps alone.
-        post: Post-processing of guiding maps other than human maps.
-        human_post: Post-processing of human maps that guide.
-        soft_labels: Soft labels of a Teacher; None = none.
         validation_negatives: Validation set whose images are used for the classes that another
             validation set lacks when its AUC is computed (a held-out attack type has no negatives).
             None = such sets have no AUC.
@@ -78,9 +69,6 @@ class RunConfig(Settings):
     guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("maps")] = None
     alpha: Annotated[Fraction | Literal["auto"], IdentityOf("guidance")] = 0.5
     labels: Literal["class", "marks"] = "class"
-    post: Annotated[PostProcessing, IdentityOf("other maps")] = PostProcessing()
-    human_post: Annotated[PostProcessing, IdentityOf("human maps")] = PostProcessing()
-    soft_labels: SoftLabels | None = None
     validation_negatives: str | None = None
     last_layer: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -106,22 +94,12 @@ class RunConfig(Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _decided(self) -> RunConfig:
-        for name in self.training.left_to_probe:
-            raise ValueError(
-                f"training.{name} is auto, which is possible in studies only; set a value"
-            )
-        return self
-
     @property
     def guided(self) -> bool:
         """Whether the loss has a guidance term."""
         if self.maps.kind == "none":
             return False
-        if self.alpha == "auto":
-            return True
-        return self.alpha < 1
+        return self.alpha == "auto" or self.alpha < 1
 
     @property
     def guided_map(self) -> Literal["label", "decision", "cells"]:
@@ -168,8 +146,4 @@ class RunConfig(Settings):
             found.append("guidance")
         if self.changes_outside:
             found.append("outside")
-        if self.maps.kind == "human" or self.maps.human == "keep":
-            found.append("human maps")
-        if self.maps.kind != "human":
-            found.append("other maps")
         return tuple(found)

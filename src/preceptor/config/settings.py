@@ -1,12 +1,27 @@
-"""Base class of all configs, and the types of their numbers."""
+"""Base class of all configs; which fields are part of a run's id; numbers, paths, names.
+
+All fields are part of the id, except those annotated otherwise:
+
+    device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
+    alpha: Annotated[float, IdentityOf("guidance")] = 0.5
+"""
+
+# os.path and not Path.resolve(): a manifest's paths start from where it is linked.
+# ruff: noqa: PTH111
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
+
+from preceptor.runtime.plugins import Group, plugin, registered
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -48,3 +63,170 @@ def _holds_truth_value(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_holds_truth_value, value))
     return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class PathContext:
+    """Validation context of a config read from a file.
+
+    Args:
+        folder: Absolute base folder of relative paths.
+    """
+
+    folder: Path
+
+    def absolute(self, path: str | Path) -> Path:
+        """Absolute path with `~` expanded, except for unknown users."""
+        return Path(os.path.normpath(self.folder / os.path.expanduser(path)))
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    return info.context.absolute(path) if isinstance(info.context, PathContext) else path
+
+
+def _absolute_file(weights: str, info: ValidationInfo) -> str:
+    if weights in ("hub", "none", "") or not isinstance(info.context, PathContext):
+        return weights
+    return str(info.context.absolute(weights))
+
+
+ConfigPath = Annotated[Path, AfterValidator(_absolute)]
+"""A path that is absolute once the config has been read from a file."""
+
+Weights = Annotated[str, AfterValidator(_absolute_file)]
+"""hub, none, or a .safetensors file, whose path is treated as a `ConfigPath`."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names that a key of a config takes.
+
+    Args:
+        own: Names of this library.
+        group: Entry points of the plugins.
+    """
+
+    own: tuple[str, ...]
+    group: Group
+
+    @property
+    def all(self) -> list[str]:
+        """Names of this library, and of the installed plugins."""
+        return [*self.own, *registered(self.group)]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.own or plugin(self.group, name) is not None
+
+    def check(self, name: str) -> str:
+        """The name, for a validator of pydantic.
+
+        Raises:
+            PydanticCustomError: It is neither of this library nor of a plugin.
+            InputError: Several packages offer the name.
+        """
+        if name not in self:
+            raise PydanticCustomError("name", f"not one of {', '.join(self.all)}")
+        return name
+
+    def functions(self, names: Iterable[str]) -> list[str]:
+        """Functions of those names that are plugins', as package.module:function."""
+        found = [plugin(self.group, name) for name in names if name not in self.own]
+        return [one.value for one in found if one is not None]
+
+
+FunctionName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")]
+"""A function, as package.module:function."""
+
+
+class NetworkFactory(Settings):
+    """Function that creates a network, see `models.factories`.
+
+    Args:
+        factory: The function, as package.module:function.
+        args: Further arguments of the function.
+    """
+
+    factory: FunctionName
+    args: Mapping[str, Any] = {}
+
+
+Fit = Literal["squash", "letterbox", "crop"]
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """Size, fit and channels of a model's input.
+
+    Args:
+        size: Side of the square input in pixels.
+        fit: Method that makes images square: squash (aspect ignored), letterbox (aspect kept) or
+            crop (central square).
+        channels: 3 (color) or 1 (grayscale).
+        canvas: Side of the stored square image in pixels, if random crops need more detail than the
+            input has; None = `size`.
+    """
+
+    size: int
+    fit: Fit = "squash"
+    channels: int = 3
+    canvas: int | None = None
+
+    @property
+    def side(self) -> int:
+        """Side of the stored square image, in pixels."""
+        return self.canvas or self.size
+
+
+Use = Literal["maps", "guidance", "cam class", "outside"]
+"""Uses of a run's settings: maps, in a guidance term or in input space; the class of the model's
+maps, in a guidance term or in the measured agreement."""
+
+
+@dataclass(frozen=True)
+class NotIdentity:
+    """Annotation of a field that is never part of the id.
+
+    The field determines where or how a run is computed, but not the result; or the content of its
+    files and rows is hashed instead.
+    """
+
+
+@dataclass(frozen=True)
+class IdentityOf:
+    """Annotation of a field that is part of the id only in runs with a given use."""
+
+    use: Use
+
+
+def is_identity(field: FieldInfo, uses: Collection[Use]) -> bool:
+    """Whether a field is part of the id of a run with these uses."""
+    return not any(
+        isinstance(mark, NotIdentity) or (isinstance(mark, IdentityOf) and mark.use not in uses)
+        for mark in field.metadata
+    )
+
+
+def identity_values(config: BaseModel, uses: Collection[Use]) -> dict[str, Any]:
+    """Non-default values that are part of a run's id.
+
+    Args:
+        config: Resolved config of the run.
+        uses: Uses of the settings in the run.
+    """
+    # Defaults are omitted, so that a new field does not change the ids of earlier runs.
+    return _identity(config, config.model_dump(mode="json", exclude_defaults=True), uses)
+
+
+def _identity(
+    config: BaseModel, values: Mapping[str, Any], uses: Collection[Use]
+) -> dict[str, Any]:
+    found = {}
+    for name, field in type(config).model_fields.items():
+        if name in values and is_identity(field, uses):
+            inner = getattr(config, name)
+            found[name] = values[name]
+            if isinstance(inner, BaseModel):
+                found[name] = _identity(inner, values[name], uses)
+                if not found[name] and isinstance(field.default, BaseModel):
+                    del found[name]  # as if it were not given
+    return found

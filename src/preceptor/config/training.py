@@ -1,71 +1,97 @@
-"""Training settings: augmentation, speed, recipes, optimizer, schedule."""
+"""Training settings: distances, augmentation, recipes, optimizer, schedule."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from preceptor.config.guidance import (
-    CamClass,
-    Distances,
-    EvidenceDistance,
-    PoolKind,
-    distance_weights,
-)
-from preceptor.config.identity import IdentityOf, NotIdentity
-from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.config.settings import (
     Amount,
     Count,
+    Fit,
     Fraction,
+    IdentityOf,
+    ImageFormat,
+    Names,
+    NotIdentity,
     Settings,
     Side,
 )
 from preceptor.runtime.cores import RUN_THREADS
 
+NormalizedDistance = Literal["l2", "mse", "l1", "kl", "dice"]  # between maps scaled to [0, 1]
+EvidenceDistance = Literal["cells", "evidence", "energy", "cosine"]  # of evidence from a mask
+DISTANCE_NAMES = Names(
+    (*get_args(NormalizedDistance), *get_args(EvidenceDistance)), "preceptor.distances"
+)
+# One of this library's, or of a plugin, which compares maps scaled to [0, 1].
+Distance = Annotated[str, AfterValidator(DISTANCE_NAMES.check)]
+# One distance, or several with their weights.
+Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]
+CamClass = Literal["label", "predicted", "decision"]
+PoolKind = Literal["mean", "top", "lse"]
 Length = Literal["epochs", "steps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 OutsideKind = Literal["none", "blur", "noise", "shuffle", "other", "mean"]
+
+
+def distance_weights(distance: Distances) -> dict[Distance, float]:
+    """Weight of each distance of a setting; 1 for a single one."""
+    return dict(distance) if isinstance(distance, Mapping) else {distance: 1.0}
+
+
+def takes_masks(distance: Distances) -> bool:
+    """Whether a distance, or one of several, compares evidence with a mask in [0, 1]."""
+    return any(name in get_args(EvidenceDistance) for name in distance_weights(distance))
 
 
 # Strength of each change outside maps, if none is given; the others have no strength.
 _OUTSIDE_AMOUNTS: dict[OutsideKind, float] = {"blur": 0.05, "noise": 0.25, "shuffle": 1 / 16}
 
 
-class Augmentation(Settings):
+class StudyAugmentation(Settings):
     """Random augmentation of training images; geometric changes apply to the maps as well.
-
-    Crop, flip, quarter turns, outside, blur, color and JPEG, in this order;
-    `preceptor.data.augment` and `preceptor.data.outside` have the formulas.
 
     Args:
         flip: Flip left and right with probability ½.
         quarter_turns: Rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop_area: Smallest area of a random square crop, as a fraction of the canvas; 1 = no crop.
         color: Strength of brightness, contrast and saturation changes; 0 = none.
-        blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
-        jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
-            codec only.
-        outside: Change of the image outside its guiding map, in proportion to 1 − the map: none,
-            blur, noise (added Gaussian noise), shuffle (square tiles outside the map are permuted),
-            other (replaced by another training image) or mean (by the mean color of the image).
-            Images without a map are not changed. Also in runs with `alpha: 1`, which then use maps
-            in input space only; without effect where `maps.kind` is none.
-        outside_rate: Probability of this change for an image with a map.
-        outside_strength: Standard deviation of blur as a fraction of the image's side (default
-            0.05) or of noise as a fraction of the range of levels (0.25), or side of the tiles of
-            shuffle as a fraction of the image's side, 1/64 to 1/2 (1/16).
+        outside: Change of half of the images outside their guiding maps, in proportion to 1 − the
+            map: none, other (replaced by another training image), mean (by the mean color of the
+            image) or noise (added Gaussian noise). Images without a map are not changed. Also in
+            runs with `alpha: 1`, which then use maps in input space only; without effect where
+            `maps.kind` is none.
     """
 
     flip: bool = False
     quarter_turns: bool = False
     crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
     color: Fraction = 0.0
+    outside: Annotated[OutsideKind, IdentityOf("outside")] = "none"
+
+
+class Augmentation(StudyAugmentation):
+    """Random augmentation of a run.
+
+    Crop, flip, quarter turns, outside, blur, color and JPEG, in this order;
+    `preceptor.data.augment` and `preceptor.data.outside` have the formulas.
+
+    Args:
+        blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
+        jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
+            codec only.
+        outside_rate: Probability of the change outside the map for an image with a map.
+        outside_strength: Standard deviation of blur as a fraction of the image's side (default
+            0.05) or of noise as a fraction of the range of levels (0.25), or side of the tiles of
+            shuffle as a fraction of the image's side, 1/64 to 1/2 (1/16).
+    """
+
     blur: Fraction = 0.0
     jpeg: Fraction = 0.0
-    outside: Annotated[OutsideKind, IdentityOf("outside")] = "none"
     outside_rate: Annotated[Fraction, IdentityOf("outside")] = 0.5
     outside_strength: Annotated[
         Annotated[float, Field(gt=0, le=1)] | None, IdentityOf("outside")
@@ -135,58 +161,41 @@ class Speed(Settings):
         return f"{self.precision}, {layout}"
 
 
-class Training(Settings):
-    """Training settings, which are the same for all runs of a study.
+class StudyTraining(Settings):
+    """Training settings of a study, which are the same for all of its runs.
 
     Args:
-        recipe: Published settings, cyborg or paper, for all settings that are not given.
+        recipe: Published settings, cyborg or paper, for all settings that are not given. cyborg
+            takes the CAM from the layers of the authors' code, for its backbone families.
         input_size: Side of the square input in pixels; None = the default of the backbone.
         fit: Method that makes images square: squash (aspect ignored, as in the authors' code),
             letterbox or crop.
-        in_chans: Number of input channels: 3 (color) or 1 (grayscale).
         distance: Distance of the guidance term. Between normalized maps: l2 (the paper), mse (the
             authors' code), l1, kl or dice. Of signed evidence from a mask, with cam_class decision:
             cells, evidence, energy or cosine, see `preceptor.losses.distances`. Or several with
             their weights, as in {l2: 0.5, cells: 0.5}.
-        mark_weight: Additional weight of a marked cell in the distance cells.
-        cell_full: Share of a cell that a human map must cover to count as 1 in distances of
-            evidence; less counts in proportion. 1 = the share itself.
         cam_class: Map that is guided: that of the label, of the predicted class, or the decision
             map, which is the map of the label's log-odds.
-        cam_source: Features of the CAM: head_input (input of the head), or cyborg (the layers of
-            the authors' code, for its backbone families).
-        head: softmax (one logit per class) or sigmoid (one logit for two classes).
-        pool: Pooling of the CAMs to logits: mean (as in the backbone itself), top (mean of the
-            highest cells) or lse (log-sum-exp).
-        pool_top: Highest cells of `top`: a share of all cells, or a number.
         readout: none, or auto: after the training, the pooling of the model is replaced by the one
             of `preceptor.training.validation` with the highest AUC on the worst validation set.
-        optimizer: sgd or adamw.
+        optimizer: sgd (with momentum 0.9) or adamw.
         lr: Learning rate.
-        momentum: Momentum of SGD (unused by adamw).
         weight_decay: Weight decay.
-        schedule: Learning rate schedule: constant, step (times 0.1 every 12 epochs),
-            cosine (to zero) or one_cycle (linear increase during warmup, cosine decrease).
-        warmup: Share of the steps of one_cycle in which the learning rate increases.
+        schedule: Learning rate schedule: constant, step (times 0.1 every 12 epochs), cosine (to
+            zero) or one_cycle (linear increase in the first quarter, cosine decrease).
         clip: Maximum gradient norm; None = no clipping.
         balanced: Sample all classes with equal probability.
-        length: Unit of the training length: epochs or steps. With steps, all runs see the same
-            number of images.
-        epochs: Number of passes over the training rows; with `length: steps`, the number of equal
-            periods, after each of which the validation sets are scored.
-        steps: Number of optimizer steps, with `length: steps`.
+        epochs: Number of passes over the training rows; with `steps`, the number of equal periods,
+            after each of which the validation sets are scored.
+        steps: Number of optimizer steps, so that all runs see the same number of images; None = as
+            many as the epochs have.
         batch_size: Number of images per step.
         checkpoint: Selected epoch: best_accuracy, best_auc (on the worst validation set; ties go to
             the later epoch) or last.
         precision: Precision of training steps and of the validation after each epoch: 32-true,
-            bf16-mixed or 16-mixed (GPU); in a study also auto (chosen by a probe). Thresholds and
-            the final scores of validation and test sets are computed in 32-true.
-        channels_last: Whether images and convolutions are channels-last; auto as for precision.
-        threads: Number of CPU threads of a run; part of the id, since it changes
-            rounding.
-        device: auto, cpu or cuda.
-        cache: Image cache: memmap (decoded, resized images, filled once) or none (decode on the
-            fly).
+            bf16-mixed or 16-mixed (GPU). Thresholds and the final scores of validation and test
+            sets are computed in 32-true.
+        threads: Number of CPU threads of a run; part of the id, since it changes rounding.
         augmentation: Random augmentation of training images.
         consistency: Weight λ ≥ 0 of the divergence of the predictions for an image with and without
             its change outside the map, see `preceptor.losses.predictions`; needs
@@ -196,36 +205,136 @@ class Training(Settings):
     recipe: Annotated[Literal["cyborg", "paper"] | None, NotIdentity()] = None
     input_size: Side | None = None
     fit: Fit = "squash"
-    in_chans: Literal[1, 3] = 3
     distance: Annotated[Distances, IdentityOf("guidance")] = "l2"
-    mark_weight: Annotated[float, Field(ge=0), IdentityOf("guidance")] = 9.0
-    cell_full: Annotated[float, Field(gt=0, le=1), IdentityOf("guidance")] = 0.25
     cam_class: Annotated[CamClass, IdentityOf("cam class")] = "label"
-    cam_source: Literal["head_input", "cyborg"] = "head_input"
-    head: Literal["softmax", "sigmoid"] = "softmax"
-    pool: PoolKind = "mean"
-    pool_top: Amount = 0.1
     readout: Literal["none", "auto"] = "none"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.005
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
-    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.25
     clip: Annotated[float, Field(gt=0)] | None = None
     balanced: bool = False
-    length: Length = "epochs"
     epochs: Count = 50
     steps: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
     batch_size: Count = 20
     checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
-    precision: Precision | Literal["auto"] = "32-true"
-    channels_last: bool | Literal["auto"] = True
+    precision: Precision = "32-true"
     threads: Annotated[int, Field(gt=0, le=1024)] = RUN_THREADS
+    augmentation: StudyAugmentation = StudyAugmentation()
+    consistency: Annotated[float, Field(ge=0), IdentityOf("outside")] = 0.0
+
+    def of_run(self) -> Training:
+        """Training settings of a run."""
+        if isinstance(self, Training):
+            return self
+        values = self.model_dump() | {"length": "epochs" if self.steps is None else "steps"}
+        if self.recipe == "cyborg":
+            values["cam_source"] = "cyborg"
+        return Training.model_validate(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_recipe(cls, values: Any) -> Any:
+        recipe = values.get("recipe") if isinstance(values, dict) else None
+        if not isinstance(recipe, str) or recipe not in RECIPES:
+            return values
+        own = {name: value for name, value in RECIPES[recipe].items() if name in cls.model_fields}
+        return own | values
+
+    @model_validator(mode="after")
+    def _periods_of_steps(self) -> Self:
+        if self.steps is not None and self.steps < self.epochs:
+            raise ValueError(
+                f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
+                "lower epochs or raise steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decision_map_of_evidence(self) -> Self:
+        names = distance_weights(self.distance)
+        if not names:
+            raise ValueError("distance is empty; name at least one, such as l2")
+        wrong = [name for name in names if name in get_args(EvidenceDistance)]
+        if wrong and self.cam_class != "decision":
+            raise ValueError(
+                f"distance {wrong[0]} takes the decision map, and cam_class is {self.cam_class}; "
+                "set cam_class: decision"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistency_of_two_images(self) -> Self:
+        if self.consistency and self.augmentation.outside == "none":
+            raise ValueError(
+                f"consistency is {self.consistency:g}, and augmentation.outside is none: there are "
+                "no two versions of an image; set outside, or remove consistency"
+            )
+        return self
+
+
+class Training(StudyTraining):
+    """Training settings of a run.
+
+    Args:
+        in_chans: Number of input channels: 3 (color) or 1 (grayscale).
+        device: auto, cpu or cuda.
+        mark_weight: Additional weight of a marked cell in the distance cells.
+        cell_full: Share of a cell that a human map must cover to count as 1 in distances of
+            evidence; less counts in proportion. 1 = the share itself.
+        cam_source: Features of the CAM: head_input (input of the head), or cyborg (the layers of
+            the authors' code, for its backbone families).
+        head: softmax (one logit per class) or sigmoid (one logit for two classes).
+        pool: Pooling of the CAMs to logits: mean (as in the backbone itself), top (mean of the
+            highest cells) or lse (log-sum-exp).
+        pool_top: Highest cells of `top`: a share of all cells, or a number.
+        momentum: Momentum of SGD (unused by adamw).
+        warmup: Share of the steps of one_cycle in which the learning rate increases.
+        length: Unit of the training length: epochs, or with `steps` steps.
+        channels_last: Whether images and convolutions are channels-last in memory.
+        cache: Image cache: memmap (decoded, resized images, filled once) or none (decode on the
+            fly).
+        augmentation: Random augmentation of training images.
+    """
+
+    in_chans: Literal[1, 3] = 3
     device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
+    mark_weight: Annotated[float, Field(ge=0), IdentityOf("guidance")] = 9.0
+    cell_full: Annotated[float, Field(gt=0, le=1), IdentityOf("guidance")] = 0.25
+    cam_source: Literal["head_input", "cyborg"] = "head_input"
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    pool: PoolKind = "mean"
+    pool_top: Amount = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    length: Length = "epochs"
+    channels_last: bool = True
     cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"
     augmentation: Augmentation = Augmentation()
-    consistency: Annotated[float, Field(ge=0), IdentityOf("outside")] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_of_steps(cls, values: Any) -> Any:
+        given = isinstance(values, dict) and values.get("steps") is not None
+        return {"length": "steps"} | values if given else values
+
+    def of_mapper(self) -> Training:
+        """Training settings of a mapper: a logistic loss for each cell, without class labels."""
+        augmentation = self.augmentation.model_copy(update={"outside": "none"})
+        changes = {
+            "recipe": None,
+            "distance": "cells",
+            "cam_class": "decision",
+            "head": "sigmoid",
+            "cam_source": "head_input",
+            "pool": "top",
+            "readout": "none",
+            "balanced": True,
+            "checkpoint": "last",
+            "consistency": 0.0,
+            "augmentation": augmentation,
+        }
+        return self.model_copy(update=changes)
 
     def image_format(self, input_size: int) -> ImageFormat:
         """Format of training images.
@@ -241,68 +350,29 @@ class Training(Settings):
         return ImageFormat(input_size, self.fit, self.in_chans, canvas)
 
     @property
-    def left_to_probe(self) -> tuple[str, ...]:
-        """Names of the settings among precision and channels_last that are auto."""
-        return tuple(name for name in Speed.model_fields if getattr(self, name) == "auto")
-
-    def without_auto(self) -> Training:
-        """Copy with the defaults of `Speed` for settings that are auto."""
-        plain = {name: getattr(Speed(), name) for name in self.left_to_probe}
-        return self.model_copy(update=plain)
-
-    @property
     def speed(self) -> Speed:
-        """Precision and memory layout, if none of them is auto."""
+        """Precision and memory layout."""
         return Speed.model_validate({name: getattr(self, name) for name in Speed.model_fields})
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_recipe(cls, values: Any) -> Any:
-        recipe = values.get("recipe") if isinstance(values, dict) else None
-        return RECIPES[recipe] | values if isinstance(recipe, str) and recipe in RECIPES else values
-
     @model_validator(mode="after")
-    def _steps_given(self) -> Training:
+    def _steps_given(self) -> Self:
         if self.length == "steps" and self.steps is None:
             raise ValueError("length is steps, and steps is not given; add a line `steps: …`")
         if self.steps is not None and self.length == "epochs":
             raise ValueError("steps is given, and length is epochs; set length: steps")
-        if self.steps is not None and self.steps < self.epochs:
+        return self
+
+    @model_validator(mode="after")
+    def _maps_that_add_up(self) -> Self:
+        if takes_masks(self.distance) and self.cam_source == "cyborg":
             raise ValueError(
-                f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
-                "lower epochs or raise steps"
+                "the distance takes maps that add up to the logits, and those of the recipe cyborg "
+                "do not; choose a distance between normalized maps"
             )
         return self
 
     @model_validator(mode="after")
-    def _decision_map_of_evidence(self) -> Training:
-        names = distance_weights(self.distance)
-        if not names:
-            raise ValueError("distance is empty; name at least one, such as l2")
-        wrong = [name for name in names if name in get_args(EvidenceDistance)]
-        if wrong and self.cam_class != "decision":
-            raise ValueError(
-                f"distance {wrong[0]} takes the decision map, and cam_class is {self.cam_class}; "
-                "set cam_class: decision"
-            )
-        if wrong and self.cam_source == "cyborg":
-            raise ValueError(
-                f"distance {wrong[0]} takes maps that add up to the logits, and those of "
-                "cam_source: cyborg do not; set cam_source: head_input"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _consistency_of_two_images(self) -> Training:
-        if self.consistency and self.augmentation.outside == "none":
-            raise ValueError(
-                f"consistency is {self.consistency:g}, and augmentation.outside is none: there are "
-                "no two versions of an image; set outside, or remove consistency"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _half_precision_on_a_gpu(self) -> Training:
+    def _half_precision_on_a_gpu(self) -> Self:
         if self.precision == "16-mixed" and self.device == "cpu":
             raise ValueError(
                 "precision is 16-mixed, which device cpu does not support; set precision to "

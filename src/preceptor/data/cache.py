@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.settings import Fit, ImageFormat
 from preceptor.data.cache_view import open_view
 from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
 from preceptor.data.decode_pass import INDEX, DecodePass

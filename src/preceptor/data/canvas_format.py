@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.settings import Fit, ImageFormat
 
 # Increased if the decoded pixels of the same file change: of images, and of maps.
 CACHE_FORMAT = 3

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.cache_fill import CacheFill, Missing
 from preceptor.data.cache_lock import cache_in_use
 from preceptor.data.cache_view import open_view

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 
 # Letterbox margins: the ImageNet mean color, about 0 after normalization for most backbones. One
 # value for all backbones, so that caches do not depend on the model.

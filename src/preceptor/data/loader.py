@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.config.training import Augmentation, Length
 from preceptor.data import draws
 from preceptor.data.augment import Prepared, apply, prepare
@@ -130,9 +130,6 @@ class MapTargets:
         weight: (n,) map weight w_k of each row, 0 = no guidance.
         array: Maps other than human maps, or None.
         index: (n,) position in `array`, −1 = the human map of the row.
-        post: Post-processing of the (B, h, w) maps of `array` on the model's grid; None = none. It
-            must commute with flips and quarter turns, which are applied afterwards.
-        human_post: Post-processing of human maps.
         human_rows: (n,) manifest row whose human map guides each row; None = the row itself.
         masks: Treatment of the maps as masks; None = maps of any scale.
         unmatched: Number of rows without guidance because a store or folder lacks their maps.
@@ -141,8 +138,6 @@ class MapTargets:
     weight: NDArray[np.float32]
     array: MapArray | None
     index: NDArray[np.int64]
-    post: Callable[[Tensor], Tensor] | None = None
-    human_post: Callable[[Tensor], Tensor] | None = None
     human_rows: NDArray[np.int64] | None = None
     masks: Masks | None = None
     unmatched: int = 0
@@ -327,10 +322,8 @@ class Rows:
             stored, full = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             found = resample(stored, unit, torch.from_numpy(boxes[human]), grid)
-            if masks is not None and targets.human_post is None:
-                found /= 255  # stored from 0 to 255
-            found = found if targets.human_post is None else targets.human_post(found)
             if masks is not None:
+                found /= 255  # stored from 0 to 255
                 found = (found / masks.full).clamp_max(1)
                 found[full] = 1
             maps[human] = found
@@ -342,7 +335,6 @@ class Rows:
             found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
             if masks is not None and targets.array.maps.dtype == np.uint8:
                 found /= 255  # stored from 0 to 255
-            found = found if targets.post is None else targets.post(found)
             if masks is not None:
                 found[full] = 1
             maps[other] = found

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import ImageFormat
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import Amount
+from preceptor.config.settings import Amount, ImageFormat
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_contents import written

@@ -12,7 +12,6 @@ from preceptor.execution.events import HANG_TIMEOUT, Executor, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import Starter
 from preceptor.runtime.cores import checked_jobs
-from preceptor.study.auto_speed import Measure
 
 Engine = Literal["local", "ray"]
 
@@ -89,12 +88,3 @@ def open_executor(
         return RayExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu, address=options.address)
 
     return LocalExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu, early=early)
-
-
-def probe_of(options: ExecutorOptions) -> Measure | None:
-    """Function that measures the speed of a step on a machine that computes steps; None = here."""
-    if options.engine == "ray":
-        from preceptor.execution.ray import RayProbe
-
-        return RayProbe(options.address)
-    return None

@@ -33,8 +33,7 @@ from preceptor.runtime.leases import lease
 from preceptor.runtime.progress import progress
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.source_digest import source_digest
-from preceptor.study.map_steps import map_steps
-from preceptor.study.steps import JoinMaps, MakeMaps, Step
+from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps
 from preceptor.study.workspaces import Workspaces
 
 PARTIAL_FOLDER = ".partial"

@@ -1,4 +1,4 @@
-"""Execute one step: train, make maps, average maps, score the test sets."""
+"""Execute one step: train, make maps, score the test sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from preceptor.inference.annotate import (
 )
 from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
-from preceptor.maps.committee import mean_store
 from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
@@ -29,18 +28,18 @@ from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.leases import lease
 from preceptor.runtime.memory import fix_order_of_sums
 from preceptor.runtime.result_folder import finish, is_finished, read_record
-from preceptor.study.map_steps import shard_id
 from preceptor.study.steps import (
     STEP_FOLDERS,
-    AverageMaps,
     Evaluate,
     JoinMaps,
     MakeMaps,
     Select,
     Step,
     Train,
+    joined_weights,
+    shard_id,
+    used_weights,
 )
-from preceptor.study.used_weights import joined_weights, used_weights
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
@@ -112,8 +111,6 @@ def perform(
                     record = _make_maps(work, store, folder, workspaces)
                 case JoinMaps():
                     record = _join(step.id, work, store, folder)
-                case AverageMaps():
-                    record = _average(work, store, folder)
                 case Evaluate():
                     record = _evaluate(work, store, folder, workspaces)
                 case _:
@@ -253,16 +250,6 @@ def _run_folder(store: Path, run: str) -> Path:
 
 def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
     return store / STEP_FOLDERS["shard"] / shard_id(joined_id, place)
-
-
-def _average(work: AverageMaps, store: Path, folder: Path) -> dict[str, Any]:
-    """Mean of the normalized maps of several Teachers on one grid."""
-    maps = store / STEP_FOLDERS["maps"]
-    stores = [maps / identity for identity in work.stores]
-    made = mean_store([read_store(one) for one in stores])
-    write_store(folder, made)
-    record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
-    return record | joined_weights(map(read_record, stores))
 
 
 def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:

@@ -11,24 +11,19 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import starmap
-from pathlib import Path
 from typing import Any
 
-from preceptor.config.run import RunConfig
-from preceptor.config.training import Speed
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import InputError
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_reason, log_of
 from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.ray_connection import connect, imported_ray
 from preceptor.execution.ray_mailbox import Mailbox
-from preceptor.execution.ray_task import do, measure
+from preceptor.execution.ray_task import do
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
-from preceptor.study.workspaces import Workspaces
 
 # Number of retries by Ray of a step whose worker or machine was lost.
 LOST_RETRIES = 3
@@ -110,26 +105,6 @@ class RayExecutor:
         task = self._do[self._gpu].options(**self._needs(step.title, self.packing.runs))
         reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
         self._tasks[reference] = (step, self.packing.runs)
-
-    def measure(
-        self, config: RunConfig, classes: Sequence[str], free: Sequence[str]
-    ) -> tuple[Speed, list[str]]:
-        """Fastest settings of a run on a machine of the cluster, see `choose_speed`, and messages.
-
-        Raises:
-            RunFailedError: The task failed.
-        """
-        needs = self._needs(f"measure {config.backbone}", 1)
-        task = self._ray.remote(max_calls=1)(measure).options(**needs)
-        try:
-            speed, lines = self._ray.get(task.remote(config, classes, free))
-        except self._ray.exceptions.RayError as error:
-            told = " ".join(str(error).split())[-300:]
-            raise RunFailedError(
-                f"{config.backbone}: the speed of a step could not be measured on the cluster "
-                f"({told}); set {', '.join(free)} under training, which is auto"
-            ) from error
-        return speed, lines
 
     def _needs(self, name: str, sharing: int) -> dict[str, Any]:
         """Options of a task: resources, and variables of its process.
@@ -264,34 +239,3 @@ class RayExecutor:
                 fit = min(fit, int(node.get("GPU", 0.0) * self.packing.runs))
             self._slots += fit
         return self._slots
-
-
-@dataclass(frozen=True)
-class RayProbe:
-    """Choice of precision and memory layout by a probe on a machine of a cluster.
-
-    Args:
-        address: Address of the cluster, see `RayExecutor`.
-    """
-
-    address: str | None = None
-
-    def __call__(
-        self,
-        config: RunConfig,
-        classes: Sequence[str],
-        *,
-        free: Sequence[str],
-        tell: Callable[[str], None],
-    ) -> Speed:
-        """Fastest settings of a run, see `auto_speed.Measure`."""
-        training = config.training
-        context = WorkerContext(Workspaces({}, {}), Path(), training.threads, training.device)
-        executor = RayExecutor(context, address=self.address)
-        try:
-            speed, lines = executor.measure(config, classes, free)
-        finally:
-            executor.close()
-        for line in lines:
-            tell(line)
-        return speed

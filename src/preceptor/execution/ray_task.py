@@ -1,4 +1,4 @@
-"""Tasks of a Ray cluster: a step, or the probe of a backbone, in a process that Ray has started.
+"""Tasks of a Ray cluster: a step, in a process that Ray has started.
 
 The process imports torch when it receives its first task, because Ray looks up the function by the
 name of this module.
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 from preceptor.runtime.bulk_import import bulk_import
 
 with bulk_import():
-    from preceptor.config.run import RunConfig
-    from preceptor.config.training import Speed
     from preceptor.execution.events import Event, WorkerContext
     from preceptor.execution.worker import carry_out
     from preceptor.runtime.freed_memory import keep_freed_memory
     from preceptor.runtime.progress import silence
     from preceptor.study.steps import Step
-    from preceptor.training.probe import choose_speed
 
 _known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
 
@@ -46,12 +42,3 @@ def do(token: str, context: WorkerContext, step: Step, mailbox: Any, exclusive: 
 
     say(Event("assigned", step.id, socket.gethostname()))
     return carry_out(step, context, say, exclusive=exclusive)
-
-
-def measure(
-    config: RunConfig, classes: Sequence[str], free: Sequence[str]
-) -> tuple[Speed, list[str]]:
-    """Fastest settings of a run on a machine of the cluster, see `choose_speed`, and messages."""
-    silence()
-    lines: list[str] = []
-    return choose_speed(config, classes, free=free, tell=lines.append), lines

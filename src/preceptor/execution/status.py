@@ -16,8 +16,8 @@ from preceptor.execution.graph import Graph
 from preceptor.runtime.leases import holder_of
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
+from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Kind, Step
-from preceptor.study.study_plan import StudyPlan
 
 FILE = "status.json"
 

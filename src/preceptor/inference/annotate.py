@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config.guidance import CamClass
 from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
-from preceptor.config.training import Precision
+from preceptor.config.training import CamClass, Precision
 from preceptor.data.loader import MapTargets, Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.annotations.export import map_over_image
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.images import ImageError, image_size
 from preceptor.data.manifest import Manifest

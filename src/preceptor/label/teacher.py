@@ -12,16 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from preceptor.config.files import load_config
 from preceptor.config.maps import MapSource
-from preceptor.config.paths import Weights
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import Count, Settings
+from preceptor.config.settings import Count, Settings, Weights
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, connect
 from preceptor.runtime.child_process import call_in_child
-from preceptor.study.options import Mapper
 
 MARKED, NOTHING = "marked", "nothing"
 """Classes of the mapper: images with marks, and examined images without."""
@@ -35,7 +33,6 @@ class TeacherConfig(Settings):
         backbone: Name of a timm backbone.
         weights: Initial weights: hub, none or a .safetensors file.
         backbone_args: Further arguments of the backbone.
-        mapper: Settings of the mapper.
         training: Training settings; by default 400 steps of 16 images with AdamW, and a one-cycle
             schedule up to a learning rate of 0.001.
         seed: Random seed.
@@ -45,7 +42,6 @@ class TeacherConfig(Settings):
     backbone: str = "resnet18"
     weights: Weights = "hub"
     backbone_args: Mapping[str, Any] = {}
-    mapper: Mapper = Mapper()
     training: Training = Training(
         length="steps",
         epochs=4,
@@ -64,13 +60,13 @@ class TeacherConfig(Settings):
             manifest=manifest,
             backbone=self.backbone,
             weights=self.weights,
-            backbone_args=self.mapper.backbone_args(self.backbone_args),
+            backbone_args=self.backbone_args,
             positive=MARKED,
             rows="annotated",
             labels="marks",
             alpha=0.0,
             maps=MapSource(kind="human"),
-            training=self.mapper.training(self.training),
+            training=self.training.of_mapper(),
             seed=self.seed,
         )
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.config.guidance import (
+from preceptor.config.training import (
     DISTANCE_NAMES,
     Distance,
     Distances,

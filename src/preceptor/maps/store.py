@@ -3,10 +3,9 @@
 One row per image: `path` (as in the manifest), `height` and `width` of the grid, `map` (float16,
 row-major, min-max normalized; probabilities of a mark for method cells), `class` of the map,
 `score` (probability of that class). Optional columns: `probabilities` (one float32 per class of the
-Teacher, in its order), `agreement` (float32, −1 to 1, agreement of the members of a committee on
-the map) and `error` (float32, for RISE: 1 − estimated correlation of the map with its limit). The
-metadata contains the Teacher, the method and the part of the image that the grid covers: the canvas
-of `side` pixels under `fit`, see `geometry.fit_box`.
+Teacher, in its order) and `error` (float32, for RISE: 1 − estimated correlation of the map with its
+limit). The metadata contains the Teacher, the method and the part of the image that the grid
+covers: the canvas of `side` pixels under `fit`, see `geometry.fit_box`.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 
 SHARD_ROWS = 100_000
 # Optional columns, which external maps may lack.
-OPTIONAL = ("probabilities", "agreement", "error")
+OPTIONAL = ("probabilities", "error")
 # Error of a map with as much noise as signal: 1 − the square root of a reliability of ½.
 HALF_NOISE = 1 - 0.5**0.5
 _KEY = b"preceptor"
@@ -71,7 +70,6 @@ class MapStore:
         scores: (n,) probability of that class.
         probabilities: (n, C) probabilities of all classes, in the order of info.classes; None = not
             stored.
-        agreement: (n,) mean correlation of the maps of a committee's members; None = no committee.
         error: (n,) 1 − estimated correlation of each map with its limit for infinitely many masks;
             None = the method has no such error.
     """
@@ -82,7 +80,6 @@ class MapStore:
     classes: NDArray[np.int32]
     scores: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None = None
-    agreement: NDArray[np.float32] | None = None
     error: NDArray[np.float32] | None = None
 
     @property
@@ -116,8 +113,6 @@ def write_store(folder: Path, store: MapStore) -> None:
     ]
     if store.probabilities is not None:
         fields.append(("probabilities", pa.list_(pa.float32(), len(store.info.classes))))
-    if store.agreement is not None:
-        fields.append(("agreement", pa.float32()))
     if store.error is not None:
         fields.append(("error", pa.float32()))
     schema = pa.schema(fields, metadata={_KEY: json.dumps(asdict(store.info)).encode()})
@@ -139,8 +134,6 @@ def write_store(folder: Path, store: MapStore) -> None:
         if store.probabilities is not None:
             flat = pa.array(store.probabilities[part].astype(np.float32).ravel())
             arrays.append(pa.FixedSizeListArray.from_arrays(flat, len(store.info.classes)))
-        if store.agreement is not None:
-            arrays.append(pa.array(store.agreement[part].astype(np.float32)))
         if store.error is not None:
             arrays.append(pa.array(store.error[part].astype(np.float32)))
         table = pa.Table.from_arrays(arrays, schema=schema)
@@ -199,7 +192,6 @@ def read_store(
         table["class"].to_numpy() if "class" in columns else np.zeros(0, np.int32),
         table["score"].to_numpy() if "score" in columns else np.zeros(0, np.float32),
         probabilities,
-        table["agreement"].to_numpy() if "agreement" in table.column_names else None,
         table["error"].to_numpy() if "error" in table.column_names else None,
     )
 

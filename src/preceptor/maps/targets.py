@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
 
-from preceptor.config.maps import MapSource, PostProcessing
+from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.data.cache import ImageSource
 from preceptor.data.loader import MapTargets, Masks
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.maps.placed_maps import place_maps
-from preceptor.saliency.postprocess import post_process
+from preceptor.maps.sources import place_maps
 
 
 def build_map_targets(
@@ -30,16 +25,14 @@ def build_map_targets(
     """Map targets of the training rows of a run, or None for a run that uses no maps.
 
     Args:
-        config: Config of the run: source of the maps (`maps`), guided classes, and post-processing
-            (`human_post` of human maps, `post` of all others).
+        config: Config of the run: source of the maps (`maps`), and guided classes.
         manifest: Manifest of the run.
         images: Images, whose original sizes determine the position of a Teacher's grid.
         rows: (n,) manifest rows used for training.
         annotated: (len(manifest),) bool, rows whose human maps may be used.
 
     Raises:
-        InputError: No guided row has a map, or the maps cannot be read, or they lack the values
-            required by `trust`.
+        InputError: No guided row has a map, or the maps cannot be read.
     """
     if not config.uses_maps:
         return None
@@ -73,14 +66,12 @@ def build_map_targets(
     if config.labels == "marks" and not has_human.any():
         raise _no_map(source, len(rows), 0)
     array = None if placed is None else placed.array()
-    trust = None if placed is None else placed.trust_of(index)
     human_rows: NDArray[np.int64] | None = None
     if source.shuffle_seed is not None:
         groups = table["group"].to_numpy(object) if source.shuffle_groups else None
         whose = _shuffled(usable, labels, source.shuffle_seed, groups)
         index, human_rows = index[whose], rows[whose]
         if placed is not None:
-            trust = placed.trust_of(index)  # the trust belongs to the map
             array, index = placed.received(index)  # the region to the image
     excluded = np.zeros(len(rows), bool) if placed is None else placed.excluded
     if config.guide_classes is not None:
@@ -95,10 +86,7 @@ def build_map_targets(
     if not usable.any():
         raise _no_map(source, len(rows), int(excluded.sum()))
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
-    if trust is not None:
-        weight *= _mean_one(trust, (weight > 0) & (index >= 0), source)
-    post, human_post = _applied(config.post), _applied(config.human_post)
-    return MapTargets(weight, array, index, post, human_post, human_rows, masks, unmatched)
+    return MapTargets(weight, array, index, human_rows=human_rows, masks=masks, unmatched=unmatched)
 
 
 def marked_classes(manifest: Manifest, annotated: NDArray[np.bool_]) -> list[str]:
@@ -125,29 +113,6 @@ def _no_map(source: MapSource, rows: int, excluded: int) -> InputError:
         f"maps: none of the {rows:,} training images has a map that can guide "
         f"(maps: {source.kind}{f' {source.path}' if source.path else ''})"
     )
-
-
-def _applied(settings: PostProcessing) -> Callable[[Tensor], Tensor] | None:
-    """Post-processing as a function of maps; None if there is none."""
-    return None if settings == PostProcessing() else partial(post_process, settings=settings)
-
-
-def _mean_one(
-    worth: NDArray[np.float32], from_store: NDArray[np.bool_], source: MapSource
-) -> NDArray[np.float32]:
-    """(n,) factors of the map weights: mean 1 over the rows guided by the store, 1 elsewhere.
-
-    With mean 1, the total weight of the store's maps, and thus the meaning of α, is unchanged.
-    """
-    if not from_store.any():
-        return np.ones_like(worth)
-    mean = worth[from_store].mean(dtype=np.float64)
-    if mean == 0:
-        raise InputError(
-            f"maps: trust: {source.trust} is 0 for all {int(from_store.sum()):,} maps of "
-            f"{source.path}; set trust to none or to another measure"
-        )
-    return np.where(from_store, worth / mean, 1).astype(np.float32)
 
 
 def _shuffled(

@@ -15,8 +15,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from preceptor.config.image_format import Fit
-from preceptor.config.network import NetworkFactory
+from preceptor.config.settings import Fit, NetworkFactory
 from preceptor.errors import InputError, reason
 from preceptor.models.custom import check_classes, create_parts, guide, resolved_network
 from preceptor.models.features import last_block

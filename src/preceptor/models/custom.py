@@ -18,8 +18,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from preceptor.config.image_format import Fit
-from preceptor.config.network import NetworkFactory
+from preceptor.config.settings import Fit, NetworkFactory
 from preceptor.errors import InputError, reason
 from preceptor.models.features import ModuleNetwork, logits_in
 from preceptor.models.guided_model import GuidedModel

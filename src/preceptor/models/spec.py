@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from preceptor.config.guidance import PoolKind
-from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.settings import Fit, ImageFormat
+from preceptor.config.training import PoolKind
 from preceptor.version import __version__
 
 Head = Literal["softmax", "sigmoid"]

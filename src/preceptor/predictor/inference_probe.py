@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 
 BATCH_SIZES = (8, 16, 32, 64)
 """Batch sizes that are tried on a CPU."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image, pixels_of, read_file
 from preceptor.data.locations.location import is_plain

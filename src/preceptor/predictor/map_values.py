@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import fit_box
 
 # As in `saliency.normalise`, which explains them.

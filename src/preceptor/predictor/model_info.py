@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args
 
-from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.settings import Fit, ImageFormat
 from preceptor.errors import InputError
 from preceptor.predictor.calibration import Calibration, calibration_from
 from preceptor.predictor.json_keys import JsonKeys, is_number, no_constant

@@ -37,7 +37,7 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
             0 to 1.
 
     Example:
-        >>> from preceptor.config.image_format import ImageFormat
+        >>> from preceptor.config.settings import ImageFormat
         >>> info = ModelInfo(("a", "b"), "b", ImageFormat(64), (0.5,) * 3, (0.5,) * 3, "net", "cam",
         ...                  {"eer": 0.4, "fdr=0.05": 0.7})
         >>> [find_threshold(one, info) for one in (None, "bpcer5%", "fdr=0.05", "0.25", 0.5)]

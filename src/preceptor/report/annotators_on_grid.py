@@ -18,7 +18,7 @@ from preceptor.annotations.agreement import (
     read_annotators,
 )
 from preceptor.annotations.merge import ANNOTATORS
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
 from preceptor.data.locations.location import is_plain

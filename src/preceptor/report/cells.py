@@ -8,7 +8,7 @@ from typing import Any
 
 from preceptor.results.rows import added_control_keys
 from preceptor.runtime.formatting import DASH, number
-from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.config import PAPER_ALPHA
 
 SHORT = {
     "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from preceptor.report import figures, rate_tables, study_tables, tables
+from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
+from preceptor.report import figures, rate_tables, tables
 from preceptor.report.annotators_on_grid import annotator_sentence
 from preceptor.report.blocks import (
     Block,
@@ -23,7 +24,7 @@ from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.domain_tables import DomainTables
 from preceptor.report.findings import DomainFindings, Findings
 from preceptor.report.ladder_blocks import domains_ladder, ladder_blocks
-from preceptor.report.methods import looks_sentence, methods
+from preceptor.report.methods import methods
 from preceptor.report.panels import Panels
 from preceptor.report.published_blocks import published_blocks
 from preceptor.report.questions import QUESTIONS
@@ -189,7 +190,7 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Blo
             for title, drawing in (
                 (
                     f"{backbone}: AUC by annotations",
-                    budget_plot(results, backbone, study.relevant_difference, study.budgets),
+                    budget_plot(results, backbone, RELEVANT_DIFFERENCE, study.budgets),
                 ),
                 ("The Teacher's maps", maps_plot(results, backbone)),
             )
@@ -260,10 +261,6 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
 
 def _seeds(plan: Plan, results: Results) -> list[Block | None]:
     blocks: list[Block | None] = []
-    if plan.protocol.study.looks:
-        looked = study_tables.look_table(results)
-        blocks.append(Text(looks_sentence(plan.protocol.study, results)))
-        blocks.append(TableBlock("looks", looked) if looked else None)
     drawings = _each(plan.protocol.study.students, lambda name: figures.dot_plot(results, name))
     if not drawings:
         return [*blocks, Text(f"No model has been scored on {results.primary} yet.", "none")]

@@ -36,10 +36,10 @@ from preceptor.report.unit_axes import UnitAxes
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records, select_arm
 from preceptor.runtime.formatting import number
+from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
-from preceptor.study.setting import Setting
+from preceptor.study.protocol import teachers_of
 from preceptor.study.steps import Arm
-from preceptor.study.teacher import teachers_of
 
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
 _ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}

@@ -9,8 +9,7 @@ from preceptor.report.questions import across_domains, answers
 from preceptor.report.sentences import sentences
 from preceptor.report.verdict import Verdict, verdict
 from preceptor.results.domain import Results, StudyResults
-from preceptor.study.plan import Plan
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.plan import Plan, StudyPlan
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,19 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from preceptor.config.guidance import CamClass, distance_weights
-from preceptor.config.training import Training
+from preceptor.config.training import CamClass, Training, distance_weights
 from preceptor.evaluation.operating_points import TERMS
-from preceptor.evaluation.paired_tests import EXACT_UP_TO
-from preceptor.evaluation.sequential import sequential_level
+from preceptor.evaluation.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
 from preceptor.models.spec import Pool
 from preceptor.report.rate_tables import rule_words
 from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished
-from preceptor.study.config import StudyConfig
+from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan
-from preceptor.study.run_configs import training_of
-from preceptor.study.seeds import AutoSeeds
+from preceptor.study.protocol import training_of
 from preceptor.study.selection import Rule
-from preceptor.study.shared_images import shared_images
 from preceptor.training.record import RunRecord
 
 _BREAKS_TIES: dict[Rule, str] = {
@@ -43,7 +39,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
     """Paragraphs of the methods section."""
     family = "domains × backbones × baselines" if plan.domain else "backbones × baselines"
     study = plan.protocol.study
-    training, seeds = study.training, len(plan.seeds)
+    training, seeds = training_of(study), len(plan.seeds)
     recipe = f"recipe {training.recipe}: " if training.recipe else ""
     length = (
         f"{training.epochs} epoch{'s' if training.epochs != 1 else ''}"
@@ -69,18 +65,10 @@ def methods(plan: Plan, results: Results) -> list[str]:
         "cross-entropy (CYBORG: Boyd et al., WACV 2023; Teacher and Student: Crum et al., BMVC "
         f"2023). {_ways_of_guiding(plan)}; Teachers' maps: {_marking(plan)}; guided classes: "
         f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
-        + (
-            "the Teacher's maps replace the human maps."
-            if study.human_maps == "replace"
-            else "the human maps are kept."
-        ),
+        "the Teacher's maps replace the human maps.",
         "All selections used validation sets only, with the AUC on the worst of several sets. "
         + selection_sentence(study.selection, draws=study.draws)
-        + search_sentence(study)
-        + (" Selections used the first seeds only." if study.looks else "")
-        + " Test sets were scored "
-        + ("after the selection only" if study.looks else "once, after the selection")
-        + "; decision thresholds "
+        + " Test sets were scored once, after the selection; decision thresholds "
         f"({rule_words(study.threshold, TERMS[study.terms])}) were fixed on the validation scores "
         "of each model.",
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
@@ -91,19 +79,17 @@ def methods(plan: Plan, results: Results) -> list[str]:
             else f"intervals, {sign_flip_words(seeds)}, Holm's correction over {family}, and a "
             "two-level bootstrap over seeds and images (or groups). "
         )
-        + f"The smallest relevant difference in AUC is {study.relevant_difference:g}: two sides "
+        + f"The smallest relevant difference in AUC is {RELEVANT_DIFFERENCE:g}: two sides "
         "are called equivalent if the 95 % intervals of their difference, over seeds and, where it "
         "is known, over seeds and images, lie within ± this value (two one-sided tests). Standard "
         "deviations have the divisor n − 1. All other results are descriptive.",
     ]
-    if study.looks:
-        paragraphs.append(looks_sentence(study, results))
     if study.budgets:
         paragraphs.append(
             f"Baseline 1, the selected Teacher and its Students were trained again with "
             f"{names_of(f'{size:,}' for size in study.budgets)} annotated images, with a new draw "
-            "for every seed (smaller sets are subsets of larger ones), at the α selected with all "
-            "annotations of the study."
+            "for every seed (smaller sets are subsets of larger ones), at the α selected on "
+            "validation at each number."
         )
     records = _records(plan)
     if records:
@@ -145,19 +131,6 @@ def selection_sentence(rule: Rule, *, draws: bool) -> str:
     )
 
 
-def search_sentence(study: StudyConfig) -> str:
-    """Which candidates of a selection were not trained with every seed; "" if all were."""
-    *rungs, _ = study.rungs
-    if not rungs:
-        return ""
-    halved = ", and at most half of the candidates were kept each time"
-    return (
-        f" Candidates were compared after {names_of(map(str, rungs))} seeds: those whose interval "
-        "of the difference to the best was below 0 got no further seeds"
-        f"{halved if study.search == 'halving' else ''}."
-    )
-
-
 def sign_flip_words(seeds: int) -> str:
     """Name of the sign-flip tests of a number of seeds, see `paired_difference`.
 
@@ -168,28 +141,6 @@ def sign_flip_words(seeds: int) -> str:
     if seeds <= EXACT_UP_TO:
         return "exact sign-flip tests (Fisher 1935)"
     return "sign-flip tests with random sign patterns (Fisher 1935)"
-
-
-def looks_sentence(study: StudyConfig, results: Results) -> str:
-    """How the number of seeds was found, and how intervals and p-values are corrected for it."""
-    assert isinstance(study.seeds, AutoSeeds)
-    width = study.seeds.auto.width
-    numbers = f"{names_of(map(str, study.looks[:-1]))} and at most {study.looks[-1]} seeds"
-    done = len(results.looked)
-    times = {0: "not been looked at yet", 1: "been looked at once"}.get(
-        done, f"been looked at {done} times"
-    )
-    last = f" In the last look, {results.looked[-1].reason}" if results.looked else ""
-    return (
-        f"The number of seeds was not fixed: after {numbers}, the study stopped if the intervals "
-        f"of all primary comparisons (Student minus each baseline, for every backbone) were at "
-        f"most {width:g} wide, and ran further seeds otherwise. The test set {results.primary} "
-        f"has {times}, and the intervals are corrected for these looks: they are t intervals and "
-        f"bootstrap intervals of level {sequential_level(study.looks):.1%}, which cover 95 % for "
-        "normal differences under any rule that stops by standard deviations. A sign-flip p-value "
-        "is the sum, over all looks that may be made, of the probability of so small a "
-        f"p-value.{last}"
-    )
 
 
 def _ways_of_guiding(plan: Plan) -> str:
@@ -204,9 +155,9 @@ def _ways_of_guiding(plan: Plan) -> str:
         )
 
     if not study.guidances:
-        return f"Guidance {words(study.training, study.alpha_grid)}"
+        return f"Guidance {words(training_of(study), study.alpha_grid)}"
     known = [
-        f"“{name}” ({words(way.training(study.training), way.alpha_grid(study.alpha_grid))})"
+        f"“{name}” ({words(training_of(study, name), way.alpha_grid(study.alpha_grid))})"
         for name, way in study.guidances.items()
     ]
     return (
@@ -251,18 +202,14 @@ def _place(record: RunRecord) -> str:
 
 
 def _computed(plan: Plan) -> str:
-    """Precision and memory layout, by backbone if a probe chose them."""
-    study = plan.protocol.study
-    if not study.training.left_to_probe:
-        return study.training.speed.words
-    names = dict.fromkeys([*study.teachers, *study.students])
-    return "; ".join(f"{name}: {training_of(study, name).speed.words}" for name in names)
+    """Precision and memory layout."""
+    return training_of(plan.protocol.study).speed.words
 
 
 def _guided_map(plan: Plan) -> str:
     """Kind of the guided map, by backbone if they differ."""
     study = plan.protocol.study
-    if study.training.cam_source == "cyborg":
+    if study.training.recipe == "cyborg":
         return "class activation map of the layers used by the released CYBORG code"
     names = {"cam": "class activation map", "gradcam": "Grad-CAM through the head"}
     kinds: dict[str, str] = {}
@@ -286,7 +233,7 @@ def _marking(plan: Plan) -> str:
         f"{rise.tolerance:g}, fill {rise.fill}; maps above the tolerance do not guide)",
     }
     names = [methods.get(method, f"the method {method} of a plugin") for method in study.saliency]
-    if study.mapper is not None:
+    if study.mapper:
         names.append("probabilities of a mark in each cell, of mappers trained on human maps alone")
     return names_of(names)
 
@@ -296,8 +243,9 @@ def _data(plan: Plan) -> str:
     table = plan.protocol.workspace.manifest.table
     counts = table.groupby("split", sort=False).size()
     sets = names_of(f"{name} {count:,}" for name, count in counts.items())
-    config = plan.protocol.config(plan.protocol.study.students[0], plan.protocol.study.seed_list[0])
-    annotated = int(plan.protocol.workspace.annotated(config).sum())
+    study = plan.protocol.study
+    seed = study.seed_list[0] if study.annotated_per_seed else 0
+    annotated = int(plan.protocol.workspace.drawn(study.annotated, seed).sum())
     where = f"{plan.domain}: " if plan.domain else ""
     return (
         f"{where}{len(table):,} images of the classes "

@@ -20,9 +20,8 @@ from preceptor.report.verdict import study_name
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.rows import records
 from preceptor.runtime.formatting import DASH, interval, number
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
-from preceptor.study.study_plan import StudyPlan
 
 FILES = {
     "table.csv": "the main table with all evaluation sets and sources",

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.image_format import Fit
 from preceptor.config.maps import METHOD_NAMES, Method
+from preceptor.config.settings import Fit
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import rise_rows
 from preceptor.inference.plugin_method import plugin_method_maps
@@ -19,8 +19,8 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.normalise import normalise
+from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
-from preceptor.study.setting import Setting
 from preceptor.study.steps import Role
 
 # Maps are made again for every report: on a CPU, 8,000 masks of 40 images may take hours.
@@ -113,7 +113,7 @@ def model_maps(
         method: Saliency method; rise has at most `MOST_MASKS` masks per image.
     """
     study = plan.protocol.study
-    data = workspace.rows(rows, model.spec.image_format, cache=study.training.cache)
+    data = workspace.rows(rows, model.spec.image_format, cache="memmap")
     settled = np.ones(len(rows), bool)
     if method == "rise":
         most = min(MOST_MASKS, study.rise.max_masks)

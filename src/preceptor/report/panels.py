@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.image_format import Fit
+from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.resampling import resample
@@ -37,6 +37,7 @@ from preceptor.results.domain import Results
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
+from preceptor.study.protocol import training_of
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
@@ -180,8 +181,8 @@ def _make(
 
     student = load_model(plan.protocol.run_folder(best.run) / "model")
     # Those that the Student's guidance compares, for all models alike.
-    config = plan.protocol.config(best.arm.backbone, best.seed, best.arm.guidance)
-    shown: Shown = "decision" if config.guided_map == "decision" else "label"
+    training = training_of(plan.study, best.arm.guidance)
+    shown: Shown = "decision" if training.cam_class == "decision" else "label"
     looks: dict[str, ModelMaps] = {}
     teacher_name, teacher = teacher_maps(plan, best.seed, rows, shown)
     if teacher is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
 from preceptor.report.ladder_words import place_clause
 from preceptor.report.sentences import (
     LEVEL,
@@ -109,7 +110,7 @@ def _which_teacher(plan: Plan, compared: pd.DataFrame) -> str:
             line,
             "the human-guided Teacher is better",
             "the human-guided Teacher is worse",
-            plan.protocol.study.relevant_difference,
+            RELEVANT_DIFFERENCE,
         )
         return (
             "The AUC of Students of the human-guided Teacher minus that of Students of the "
@@ -180,7 +181,7 @@ def _how_much(plan: Plan, results: Results) -> str:
 def _enough(plan: Plan, results: Results) -> str:
     """Answer on the annotation budget for the Student of each backbone."""
     study, said = plan.protocol.study, []
-    gain = study.relevant_difference
+    gain = RELEVANT_DIFFERENCE
     for backbone in study.students:
         found = enough(results.budget, backbone, "student", gain, study.budgets)
         if found is not None:

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.paired_tests import UNDEFINED, Excluded, excluded, floor_note
+from preceptor.evaluation.paired_tests import (
+    RELEVANT_DIFFERENCE,
+    UNDEFINED,
+    Excluded,
+    excluded,
+    floor_note,
+)
 from preceptor.results.rows import CONTROLS, records
 from preceptor.runtime.formatting import DASH, interval, number, percent
 from preceptor.study.plan import Plan
@@ -21,7 +27,7 @@ _OTHERS = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
 def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
     """Every comparison of a domain in a sentence."""
     said: list[str] = []
-    primary, margin = plan.protocol.primary, plan.protocol.study.relevant_difference
+    primary, margin = plan.protocol.primary, RELEVANT_DIFFERENCE
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
     for backbone in plan.protocol.study.students:
@@ -118,7 +124,7 @@ def _alpha(plan: Plan, line: dict[str, Any]) -> str:
     if line["alpha_b"] == 1:
         return "without guidance; "
     # Controls of plugins are trained at the Student's α alone.
-    own = plan.protocol.study.controls_alpha == "own" and line["key_b"] in CONTROLS
+    own = line["key_b"] in CONTROLS
     whose = "its own" if own else "the Student's"
     return f"at {whose} α, {line['alpha_b']:g}; "
 

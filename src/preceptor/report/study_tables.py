@@ -108,22 +108,3 @@ def _step(results: Results, backbone: str, line: str, size: int) -> dict[str, An
         (steps["backbone"] == backbone) & (steps["line"] == line) & (steps["size"] == size)
     ]
     return records(mine)[0] if len(mine) else None
-
-
-def look_table(results: Results) -> Table | None:
-    """Looks at the primary comparisons, if the number of seeds is auto."""
-    if not results.looked:
-        return None
-    lines = []
-    for one in results.looked:
-        widest = one.widest
-        where = f"{widest.backbone}, Student − {short(widest.baseline)}"
-        if one.next is not None:
-            decision = f"up to {one.next} seeds"
-        else:
-            decision = "stop: narrow enough" if widest.width <= one.width else "stop: the limit"
-        cells = [Cell(number(widest.width), where), Cell(number(one.width)), Cell(decision)]
-        lines.append(Line(f"{one.seeds}", cells))
-    columns = ["Widest interval (corrected)", "Largest allowed width", "Decision"]
-    caption = f"Looks at {results.primary}, and whether further seeds were run after each of them."
-    return Table(caption, "Seeds", columns, lines)

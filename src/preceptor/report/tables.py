@@ -15,7 +15,7 @@ from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
 from preceptor.runtime.formatting import DASH, interval, number, p_value, percent
-from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.config import PAPER_ALPHA
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
 

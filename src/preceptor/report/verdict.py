@@ -13,8 +13,7 @@ from preceptor.report.ladder_words import place_sentence
 from preceptor.report.sentences import LEVEL, names_of, only_here, qualifying_words, significant
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.rows import records
-from preceptor.study.plan import Plan
-from preceptor.study.study_plan import StudyPlan
+from preceptor.study.plan import Plan, StudyPlan
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,8 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
     protocol = plan.protocol
     study, workspace = protocol.study, protocol.workspace
     manifest = workspace.manifest
-    config = protocol.config(study.students[0], study.seed_list[0])
-    annotated, mapped = workspace.annotated(config), manifest.map_mask
+    seed = study.seed_list[0] if study.annotated_per_seed else 0
+    annotated, mapped = workspace.drawn(study.annotated, seed), manifest.map_mask
     share = annotated.sum() / max(int(manifest.train_mask.sum()), 1)
     remark = f"{100 * share:.0f} % of the training images"
     if study.draws:

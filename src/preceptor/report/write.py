@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
-from preceptor.evaluation.sequential import sequential_level
 from preceptor.report.blocks import slugs
 from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table
@@ -30,9 +29,8 @@ from preceptor.results.tables import CSV_FILES
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
-from preceptor.study.study_plan import StudyPlan
 
 
 @dataclass(frozen=True)
@@ -137,25 +135,12 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
             "sentences": findings.by_domain[name].sentences,
             "missing": [*one.missing, *one.unscored],
         }
-        | ({"looks": _looks(one)} if one.looks else {})
         for name, one in found.by_domain.items()
     }
     said = {"verdict": asdict(findings.verdict)}
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
-
-
-def _looks(results: Results) -> dict[str, Any]:
-    """Looks at the primary comparisons for programs."""
-    return {
-        "planned": results.looks,
-        "level": sequential_level(results.looks),
-        "made": [
-            {"seeds": one.seeds, "widest": one.widest.width, "width": one.width, "next": one.next}
-            for one in results.looked
-        ],
-    }
 
 
 def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:

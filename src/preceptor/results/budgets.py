@@ -19,7 +19,7 @@ from preceptor.evaluation.paired_tests import (
 )
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.ladder import map_agreement
-from preceptor.results.record import StudyRecord
+from preceptor.results.record import Budget, StudyRecord
 from preceptor.results.rows import records, select_arm
 from preceptor.study.steps import Arm, Role
 
@@ -77,7 +77,8 @@ def budget_curve(record: StudyRecord, figures: pd.DataFrame, runs: pd.DataFrame)
                 ("mapper", setup.budget_mapper),
             ]
             found: dict[str, pd.Series] = {
-                role: _aucs(figures, role, size, name, setup.primary) for role, name in sides
+                role: _aucs(_selected(figures, budget, role, name), role, size, name, setup.primary)
+                for role, name in sides
             }
             if setup.budget_teacher is not None:
                 arm = replace(setup.budget_teacher, annotated=size)
@@ -159,6 +160,16 @@ def enough(
 
 def _enough(size: int | None, shown: dict[str, Any]) -> Enough:
     return Enough(size, *(shown[name] for name in ("size", "then", "mean", "low", "high")))
+
+
+def _selected(
+    figures: pd.DataFrame, budget: Budget, role: Role, backbone: str | None
+) -> pd.DataFrame:
+    """Metrics of a role at the setting that was selected for a number of annotated images."""
+    for arm in budget.arms:
+        if (arm.role, arm.backbone) == (role, backbone):
+            return select_arm(figures, arm)
+    return figures
 
 
 def _aucs(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
-from preceptor.config.yaml_text import dump_yaml
+from preceptor.config.files import dump_yaml
 from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE, mean_std
@@ -50,11 +50,9 @@ from preceptor.results.tables import (
 )
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import write_atomically
-from preceptor.study.looks import LookResult
-from preceptor.study.plan import Plan
-from preceptor.study.setting import Setting
+from preceptor.study.config import Setting
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm
-from preceptor.study.study_plan import StudyPlan
 
 
 @dataclass
@@ -90,7 +88,6 @@ class Results:
         domain: Domain, or "".
         seeds: Number of seeds; None if it is found by looks.
         looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
-        looked: Looks made so far, in order.
         record: Record from which the results were computed.
         has_budget: Whether the study has numbers of annotated images to compare.
         students: Backbones of the Students of the study, also of those without results.
@@ -120,7 +117,6 @@ class Results:
     domain: str = ""
     seeds: int | None = None
     looks: tuple[int, ...] = ()
-    looked: list[LookResult] = field(default_factory=list)
     record: StudyRecord | None = None
     has_budget: bool = False
     students: tuple[str, ...] = ()

@@ -29,9 +29,8 @@ from preceptor.evaluation.paired_tests import (
 from preceptor.results.comparisons import set_aucs
 from preceptor.results.record import StudyRecord
 from preceptor.results.rows import Row, select_arm
-from preceptor.study.controls import Control
+from preceptor.study.config import Control, Setting
 from preceptor.study.selection import Candidate, choose
-from preceptor.study.setting import Setting
 from preceptor.training.record import metric_name
 
 ANY_MAP: tuple[Control, ...] = ("shuffled", "centre", "pca", "shuffled_human")

@@ -23,17 +23,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
+from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
 from preceptor.evaluation.scores import ALL_SOURCES, set_auc, validation_rows
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results.rows import Row, table_rows
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import SCORES, is_finished, read_scores, write_atomically
-from preceptor.study.budget_runs import mapper_backbone
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, mapper_backbone
+from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Choice, Rule
-from preceptor.study.steps import Arm, Member, Role
-from preceptor.study.teacher import teachers_of
-from preceptor.study.used_weights import trained_again
+from preceptor.study.steps import Arm, Member, Role, trained_again
 from preceptor.training.record import RunRecord, set_metrics
 
 RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
@@ -76,10 +75,13 @@ class Budget:
     Args:
         size: Number of annotated images.
         minutes: Annotation time, mean over seeds; NaN if a time is unknown.
+        arms: Baseline 1 and Student of each backbone at the setting that was selected for this
+            number; a role that is missing has one setting.
     """
 
     size: int
     minutes: float
+    arms: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -230,22 +232,22 @@ def setup_of(plan: Plan) -> Setup:
         sets=tuple(dict.fromkeys(sets)),
         students=tuple(study.students),
         teachers=tuple(study.teachers),
-        seeds=study.first_seeds,
+        seeds=study.seed_list,
         draws=study.draws,
         selection=study.selection,
         negatives=study.validation_negatives,
         threshold=study.threshold,
-        relevant_difference=study.relevant_difference,
-        controls_alpha=study.controls_alpha,
+        relevant_difference=RELEVANT_DIFFERENCE,
+        controls_alpha="own",
         dfr_set=study.dfr_set,
         rows=tuple(table_rows(plan)),
         choices=tuple(
             ChosenSetting(one.role, one.backbone, choice)
             for one, choice in plan.choices.items()
-            if not one.seeds
+            if not one.annotated
         ),
         pairs=tuple(_teacher_pairs(plan)),
-        budgets=tuple(Budget(size, annotation_minutes(plan, size)) for size in study.budgets),
+        budgets=tuple(_budgets(plan)),
         budget_mapper=mapper_backbone(plan),
         budget_teacher=teacher,
     )
@@ -262,17 +264,33 @@ def _teacher_pairs(plan: Plan) -> Iterator[TeacherPair]:
             question = "saliency"
         else:
             continue
-        probe = Arm.of_setting("student", study.probe_backbone, study.probe_setting)
-        ours, theirs = (replace(probe, teacher=str(by)) for by in (one, other))
-        yield TeacherPair(question, ours, theirs)
+        arms = [
+            Arm.of_setting("student", study.probe_backbone, setting, by)
+            for by in (one, other)
+            if (setting := plan.probe_setting_of(by)) is not None
+        ]
+        if len(arms) == 2:
+            yield TeacherPair(question, *arms)
+
+
+def _budgets(plan: Plan) -> Iterator[Budget]:
+    roles: tuple[Role, ...] = ("baseline1", "student")
+    for size in plan.study.budgets:
+        arms = [
+            replace(Arm.of_setting(role, backbone, setting), annotated=size)
+            for backbone in plan.study.students
+            for role in roles
+            if (setting := plan.setting_of(role, backbone, size)) is not None
+        ]
+        yield Budget(size, annotation_minutes(plan, size), tuple(arms))
 
 
 def annotation_minutes(plan: Plan, size: int) -> float:
     """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
     study, found = plan.protocol.study, []
-    for seed in study.first_seeds:
+    for seed in study.seed_list:
         manifest = plan.protocol.workspaces.of(seed).manifest
-        drawn = draw_annotated(manifest, size, study.annotated_seed + seed)
+        drawn = draw_annotated(manifest, size, seed)
         found.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)
     return float(np.mean(found))
 

@@ -10,12 +10,10 @@ from typing import Any
 import pandas as pd
 
 from preceptor.runtime.plugins import registered
-from preceptor.study.alphas import PAPER_ALPHA
-from preceptor.study.controls import OF_TEACHER, added_control
-from preceptor.study.options import Variant
+from preceptor.study.config import OF_TEACHER, PAPER_ALPHA, added_control
 from preceptor.study.plan import Plan
+from preceptor.study.protocol import added_controls_of, controls_of
 from preceptor.study.steps import Arm, Role
-from preceptor.study.teacher import Teacher, added_controls_of, controls_of
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {
@@ -23,7 +21,6 @@ CONTROLS = {
     "centre": "Control: one centred map",
     "pca": "Control: maps of principal components, no person",
     "shuffled_human": "Control: all human maps, shuffled",
-    "distilled": "Control: no maps, the Teacher's soft labels",
     "mixed": "Control: all images, human maps on the annotated",
     "masked": "Control: trained on the marked regions alone",
     "dfr": "Control: Baseline 2, last layer trained again on {set}",
@@ -91,24 +88,9 @@ def table_rows(plan: Plan) -> list[Row]:
             "Student: all images, Teacher's maps",
             chosen("student", "student", str(winner)),
         )
-        for name, variant in study.variants.items():
-            arms = chosen("variant", "student", _teacher_of(variant, winner), name)
-            arms = {
-                key: arm and replace(arm, alpha=variant.alpha_of(arm.alpha))
-                for key, arm in arms.items()
-            }
-            add(f"variant {name}", f"Variant: {name}", arms, name)
-        for control in controls_of(study, winner):
+        for control in controls_of(study):
             of_teacher = str(winner) if control in OF_TEACHER else ""
-            of: Role = control if study.controls_alpha == "own" else "student"
-            arms = chosen(control, of, of_teacher)
-            if control == "masked":
-                arms = {key: arm and replace(arm, alpha=1.0) for key, arm in arms.items()}
-            if control == "dfr" and study.mean_setting is not None:
-                way = study.mean_setting.guidance
-                arms = {
-                    key: arm and replace(arm, alpha=1.0, guidance=way) for key, arm in arms.items()
-                }
+            arms = chosen(control, control, of_teacher)
             add(control, CONTROLS[control].format(set=study.dfr_set), arms)
         for name in added_controls_of(study):
             arms = chosen("control", "student", "", name)
@@ -121,7 +103,7 @@ def table_rows(plan: Plan) -> list[Row]:
                     title,
                     {name: arm and replace(arm, start="mapper") for name, arm in arms.items()},
                 )
-    if study.mapper is not None and winner is not None:
+    if study.mapper and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:
                 add(role, title, {name: Arm(role, name, 0.0) for name in study.teachers})
@@ -142,13 +124,6 @@ def added_control_keys() -> list[str]:
 
 def _added_key(name: str) -> str:
     return f"control {name}"
-
-
-def _teacher_of(variant: Variant, winner: Teacher) -> str:
-    """Name of the Teacher in the arms of a variant."""
-    if variant.teacher_alpha is not None and winner.kind == "human":
-        winner = replace(winner, alpha=variant.teacher_alpha)
-    return str(winner)
 
 
 def row_order(rows: Iterable[Row]) -> list[str]:

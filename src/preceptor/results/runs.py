@@ -11,13 +11,13 @@ from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
-from preceptor.config.yaml_file import load_config
+from preceptor.config.files import load_config
 from preceptor.errors import InputError
 from preceptor.results.tables import RUNS, read_table
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.config import StudyConfig
+from preceptor.study.plan import StudyPlan
 from preceptor.study.planned_runs import PlannedRun
-from preceptor.study.study_plan import StudyPlan
 from preceptor.training.record import RunRecord
 
 

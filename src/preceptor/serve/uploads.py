@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.images import pixel_formats
 from preceptor.errors import is_control
 from preceptor.predictor.inputs import BadImage, Canvas, canvas_of

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from preceptor.config.training import Training
+from preceptor.config.maps import PCA_COMPONENTS
+from preceptor.config.settings import Amount
+from preceptor.config.training import StudyTraining, Training
+from preceptor.data.file_contents import arrow_hashes
 from preceptor.data.notes import primary_problems, selection_problems, small_marks
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.maps.placed_maps import check_matches
-from preceptor.maps.principal_components import too_few_for_components
-from preceptor.models.build import with_pool
+from preceptor.maps.sources import check_matches, too_few_for_components
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.spec import Pool
 from preceptor.study.config import StudyConfig
-from preceptor.study.run_configs import annotated_seed_of, plain_run
-from preceptor.study.shared_images import shared_images
-from preceptor.study.teacher import all_teachers_of, teachers_of
-from preceptor.study.teacher_runs import MEMBER_STRIDE
+from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.last_layer import check_images, check_last_layer
 from preceptor.training.prepare import build_for
@@ -64,9 +65,9 @@ def check_study(
                 model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
                 grid = model.guidable_grid()
                 if "dfr" in study.controls and backbone in study.students:
-                    check_last_layer(with_pool(model, Pool()))
+                    check_last_layer(model)
                 if maps_cached:
-                    notes += _coarse_grid(model, grid, study.training, workspaces.first)
+                    notes += _coarse_grid(model, grid, training_of(study), workspaces.first)
             except InputError as error:
                 problems.append(str(error))
     if len(problems) == 1:
@@ -78,16 +79,16 @@ def check_study(
     return notes if shared is None else [*notes, shared.note]
 
 
-def check_devices(training: Training) -> None:
+def check_devices(training: StudyTraining) -> None:
     """Check that this machine has the device and supports the precision of the training.
 
     Args:
-        training: Training settings of the study; settings that are auto are not checked.
+        training: Training settings of the study.
 
     Raises:
         InputError: The device does not exist or does not support the precision.
     """
-    training_device(training.without_auto())
+    training_device(training.of_run())
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
@@ -99,61 +100,36 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
-    if study.mapper is not None and len(classes) != 2:
+    if study.mapper and len(classes) != 2:
         yield f"mapper: needs two classes, and there are {len(classes)}; set mapper: false"
     for backbone in study.students if study.starts_from_mapper else ():
         if study.backbone_args.get(backbone, {}).get("decoder", "none") != "none":
             yield (
                 f"mapper: start needs the weights of a plain backbone, and backbone_args has a "
-                f"decoder of {backbone}; set start: false, or remove the decoder"
+                f"decoder of {backbone}; set mapper: true, or remove the decoder"
             )
-    teachers = [str(one) for one in all_teachers_of(study)]
-    unknown = sorted({*study.excluded_teachers} - {*teachers})
-    if unknown:
-        known = "; ".join(teachers)
-        yield f"excluded_teachers: {', '.join(unknown)}: not among the Teachers {known}"
-    elif not teachers_of(study):
-        yield "excluded_teachers: no Teacher is left; remove some"
-    for seed in study.seed_list if study.draws else study.seed_list[:1]:
+    seeds = study.seed_list if study.draws else study.seed_list[:1]
+    for seed in seeds:
         one = workspaces.of(seed).manifest
         where = f"{study.manifest_of(seed)}: " if study.draws else ""
         negatives = study.validation_negatives
         primary = study.primary if study.primary is not None else tests[0]
         for problem in (*selection_problems(one, negatives), *primary_problems(one, primary)):
             yield f"{where}{problem}"
-    levers = {"": study.guiding()} | {
-        f"variants.{name}.": study.guiding(variant) for name, variant in study.variants.items()
-    }
-    for where, guiding in levers.items():
-        unknown = sorted(set(guiding.guide_classes or ()) - set(classes))
-        if unknown:
-            yield f"{where}guide_classes: {unknown} not among the classes {classes}"
-    crowded = any(guiding.committee > 1 for guiding in levers.values())
-    if crowded and max(study.seed_list) >= MEMBER_STRIDE:
-        yield (
-            f"seeds: committees need seeds below {MEMBER_STRIDE}, since their members have the "
-            f"seeds {MEMBER_STRIDE} and up"
-        )
+    if unknown := sorted(set(study.guide_classes or ()) - set(classes)):
+        yield f"guide_classes: {unknown} not among the classes {classes}"
+    every = study.seed_list if study.annotated_per_seed else seeds
+    drawn = [(study.annotated, seed if study.annotated_per_seed else 0, seed) for seed in every]
+    yield from _first(_without_maps(workspaces, "annotated", drawn))
     for size in study.budgets:
-        for seed in study.first_seeds:
-            workspace = workspaces.of(seed)
-            try:
-                drawn = workspace.drawn(size, study.annotated_seed + seed)
-            except InputError as error:
-                yield f"budget: {error}"
-                break
-            if not (drawn & workspace.manifest.map_mask).any():
-                yield f"budget: none of the {size} images drawn for seed {seed} has a human map"
-                break
+        drawn = [(size, seed, seed) for seed in study.seed_list]
+        yield from _first(_without_maps(workspaces, "budget", drawn))
     if "pca" in study.controls:
-        for seed in study.seed_list if study.draws else study.seed_list[:1]:
-            images = int(workspaces.of(seed).train_mask.sum())
-            problem = too_few_for_components(images, study.pca_components)
-            if problem:
-                yield f"controls: pca: {problem} (pca_components)"
-                break
+        images = (int(workspaces.of(seed).train_mask.sum()) for seed in seeds)
+        problems = (too_few_for_components(number, PCA_COMPONENTS) for number in images)
+        yield from _first(f"controls: pca: {problem}" for problem in problems if problem)
     if study.dfr_set is not None:
-        for seed in study.seed_list if study.draws else study.seed_list[:1]:
+        for seed in seeds:
             try:
                 check_images(workspaces.of(seed).manifest, study.dfr_set)
             except InputError as error:
@@ -163,7 +139,7 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         if not path.is_dir():
             yield f"maps.{name}: {path} is not a folder"
             continue
-        for seed in study.seed_list if study.draws else study.seed_list[:1]:
+        for seed in seeds:
             opened = workspaces.of(seed)
             names = opened.manifest.table.loc[opened.train_mask, "name"]
             try:
@@ -171,17 +147,27 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             except InputError as error:
                 yield f"maps.{name}: {str(error).removeprefix('maps: ')}"
                 break
-    every = study.annotated_per_seed or study.draws
-    for seed in study.seed_list if every else study.seed_list[:1]:
+
+
+def _first(problems: Iterable[str]) -> Iterator[str]:
+    """The first of equal problems of several seeds."""
+    yield from itertools.islice(problems, 1)
+
+
+def _without_maps(
+    workspaces: Workspaces, key: str, drawn: Iterable[tuple[Amount | None, int, int]]
+) -> Iterator[str]:
+    """Draws of annotated images, by amount, random seed and seed of the study, without a map."""
+    for amount, number, seed in drawn:
         workspace = workspaces.of(seed)
         try:
-            mask = workspace.drawn(study.annotated, annotated_seed_of(study, seed))
+            mask = workspace.drawn(amount, number)
         except InputError as error:
-            yield str(error)
-            break
+            yield str(error) if key == "annotated" else f"{key}: {error}"
+            continue
         if not (mask & workspace.manifest.map_mask).any():
-            yield "annotated: none of the annotated training images has a human map"
-            break
+            images = "annotated training images" if key == "annotated" else f"{amount} images"
+            yield f"{key}: none of the {images} drawn for seed {seed} has a human map"
 
 
 def _coarse_grid(
@@ -200,3 +186,56 @@ def _coarse_grid(
             f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
             f"larger input_size{f' or {arguments}' if finer else ''} has finer cells"
         )
+
+
+@dataclass(frozen=True)
+class SharedImages:
+    """Test images of a seed that are in the manifest of another seed, by their content.
+
+    Args:
+        seeds: Number of seeds with such test images.
+        of: Number of seeds.
+        share: Largest share of such images among the test images of a seed.
+    """
+
+    seeds: int
+    of: int
+    share: float
+
+    @property
+    def words(self) -> str:
+        """What is shared, and what it means for intervals."""
+        return (
+            f"up to {100 * self.share:.3g} % of the test images of a seed are in the manifest of "
+            f"another seed ({self.seeds} of {self.of} seeds), so that seeds are not independent "
+            "draws of the data, and the intervals over draws are too narrow"
+        )
+
+    @property
+    def note(self) -> str:
+        """The same with its remedy."""
+        return (
+            f"manifest: {self.words}; use one manifest with several seeds, whose intervals are for "
+            "these images, or data without common images for each seed"
+        )
+
+
+def shared_images(workspaces: Workspaces) -> SharedImages | None:
+    """Test images that the manifests of several seeds share; None if there are none.
+
+    Args:
+        workspaces: Manifests of a study.
+    """
+    several = workspaces.all()
+    if len(several) < 2:
+        return None
+    distinct = [pc.unique(arrow_hashes(one.hashes.images)) for one in several]
+    counts = pc.value_counts(pa.concat_arrays(distinct))
+    common = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    shares = []
+    for one in several:
+        tests = arrow_hashes(one.hashes.images[one.split_rows("test")])
+        shares.append(pc.mean(pc.is_in(tests, value_set=common)).as_py() or 0.0)
+    if not any(shares):
+        return None
+    return SharedImages(sum(share > 0 for share in shares), len(several), max(shares))

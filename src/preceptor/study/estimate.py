@@ -12,7 +12,7 @@ from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
 from preceptor.data.file_contents import FileContents
 from preceptor.data.workspace import Workspace
 from preceptor.study.config import StudyConfig
-from preceptor.study.run_configs import plain_run
+from preceptor.study.protocol import plain_run
 from preceptor.study.steps import Step
 from preceptor.training.prepare import build_for, image_formats
 from preceptor.training.probe import step_seconds
@@ -123,7 +123,6 @@ def count_kinds(steps: Sequence[Step]) -> str:
         "train": "training",
         "shard": "shard",
         "maps": "map store",
-        "committee": "committee",
         "evaluate": "test scoring",
         "select": "selection",
     }

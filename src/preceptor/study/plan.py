@@ -1,65 +1,68 @@
-"""Plan of one domain of a study: the steps and choices so far, and the search of a selection.
+"""Plan of a study: its steps and choices so far, and the steps that follow from each choice.
 
-Selections are steps as well: the choice made by a selection adds the steps that follow from it;
-which steps these are is in `study.stages`.
+Stage 1 has the baselines, the ceiling, the Teachers and the probe Students, at up to three α each;
+stage 2, after the choice of the Teacher, its Students (those of stage 1 are used again) and the
+controls. Selections are steps as well: the choice made by a selection adds the steps that follow
+from it. Test sets are scored only after the selection of the Students' settings (the way of guiding
+and α), for which the selections of the other roles wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Literal, cast, get_args
 
-from preceptor.runtime.result_folder import SCORES, checksum, read_scores
-from preceptor.study.looks import LookResult
-from preceptor.study.protocol import Protocol
-from preceptor.study.search import survivors, with_dropped
+from preceptor.runtime.result_folder import SCORES, checksum, is_finished, read_scores
+from preceptor.study.config import Control, Setting, StudyConfig
+from preceptor.study.planned_runs import PlannedRun
+from preceptor.study.protocol import (
+    Protocol,
+    Teacher,
+    added_controls_of,
+    candidate_name,
+    controls_of,
+    teachers_of,
+)
 from preceptor.study.selection import Candidate, Choice, choose, evidence_of
-from preceptor.study.setting import Setting
-from preceptor.study.steps import Look, Member, Role, Select, Selection, Step, Train
-from preceptor.study.teacher import Teacher, candidate_name, teachers_of
+from preceptor.study.steps import (
+    STEP_FOLDERS,
+    MakeMaps,
+    Member,
+    Role,
+    Select,
+    Selection,
+    Step,
+    Train,
+)
+from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import mean_map_correlation
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Candidate of a selection, whose runs are created seed by seed.
+    """Candidate of a selection.
 
     Args:
         name: Name, unique among the candidates.
         setting: α and way of guiding.
+        chains: Runs, one per seed, each after the steps that make its maps.
+        maps: Steps whose records contain the agreement of the maps with human maps; None = the
+            runs themselves.
         preferred: Whether the candidate is chosen if it is tied with the best.
-        chains: Function that returns the runs of a seed, each after the steps that make its maps.
-        map_step: Function that returns the step of a seed whose record contains the agreement of
-            its maps with human maps, or None without such a record. None = the runs themselves.
     """
 
     name: str
     setting: Setting
-    chains: Callable[[int], list[list[Step]]]
-    map_step: Callable[[int], Step | None] | None = None
+    chains: Sequence[list[Step]]
+    maps: Sequence[Step] | None = None
     preferred: bool = False
 
-
-@dataclass(frozen=True)
-class _Scored:
-    """Candidate of a selection, given by the steps with its scores.
-
-    Args:
-        name: Name, unique among the candidates.
-        setting: α and way of guiding.
-        runs: Runs with the validation scores, those of a seed one after another.
-        seeds: Number of seeds.
-        maps: Steps whose records contain the correlation of the maps with human maps.
-        preferred: Whether the candidate is chosen if it is tied with the best.
-    """
-
-    name: str
-    setting: Setting
-    runs: Sequence[Step]
-    seeds: int
-    maps: Sequence[Step]
-    preferred: bool
+    @property
+    def runs(self) -> list[Step]:
+        """Runs, one per seed."""
+        return [chain[-1] for chain in self.chains]
 
 
 @dataclass
@@ -73,9 +76,7 @@ class Plan:
             scores have not changed.
         decided: Called after each choice.
         steps: Steps added so far, by id.
-        origin: Id of the selection that added a step, by the step's id; "" for the first steps.
         members: Runs added so far, each with its arm, in order.
-        looks: Looks made so far, in order; empty if the number of seeds is fixed.
     """
 
     protocol: Protocol
@@ -83,16 +84,17 @@ class Plan:
     remembered: Mapping[str, Choice] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
     steps: dict[str, Step] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
     members: dict[Member, None] = field(default_factory=dict)
-    looks: dict[Look, LookResult] = field(default_factory=dict)
+
+    @property
+    def study(self) -> StudyConfig:
+        """Config of the domain."""
+        return self.protocol.study
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of the selected runs; every look may add some."""
-        study = self.protocol.study
-        counts = [result.next or result.seeds for result in self.looks.values()]
-        return study.seed_list[: max(counts)] if counts else study.first_seeds
+        """Seeds of the study."""
+        return self.study.seed_list
 
     @property
     def domain(self) -> str:
@@ -107,6 +109,13 @@ class Plan:
             if arm.role == role and own and backbone in (None, arm.backbone):
                 yield member
 
+    # Choices.
+
+    @property
+    def teacher_selection(self) -> Selection:
+        """Identifier of the selection among the Teachers."""
+        return Selection(self.domain, "teacher")
+
     @property
     def teacher_choice(self) -> Choice | None:
         """Choice among Teachers; None before the selection."""
@@ -114,18 +123,17 @@ class Plan:
 
     def setting_choice(self, role: Role, backbone: str, annotated: int = 0) -> Choice | None:
         """Choice of the setting of a role; None before the selection."""
-        return self.choices.get(Selection(self.domain, role, backbone, annotated=annotated))
+        return self.choices.get(Selection(self.domain, role, backbone, annotated))
 
     def winner(self) -> Teacher | None:
         """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
         if choice is None:
             return None
-        study = self.protocol.study
         names = {
             candidate_name(teacher, setting): teacher
-            for teacher in teachers_of(study)
-            for setting in (None, *study.probe_settings)
+            for teacher in teachers_of(self.study)
+            for setting in (None, *self.study.probe_settings)
         }
         return names[choice.winner]
 
@@ -134,11 +142,11 @@ class Plan:
 
         None before the choice of the Teacher, and if there is one Teacher only.
         """
-        choice, study = self.teacher_choice, self.protocol.study
+        choice = self.teacher_choice
         if choice is None:
             return None
         rows = {str(row["name"]): row for row in choice.table}
-        names = {candidate_name(teacher, setting): setting for setting in study.probe_settings}
+        names = {candidate_name(teacher, one): one for one in self.study.probe_settings}
         known = [(float(rows[name]["value"]), names[name]) for name in names if name in rows]
         return min(known, key=lambda one: (-one[0], one[1]))[1] if known else None
 
@@ -148,42 +156,22 @@ class Plan:
         Args:
             annotated: Number of annotated images of a budget; 0 = the study's own number.
         """
-        plain = self.protocol.study.plain_settings
-        if role == "baseline2" and len(plain) == 1:
-            return plain[0]
+        if role == "baseline2":
+            return self.study.plain_setting
         choice = self.setting_choice(role, backbone, annotated)
         return None if choice is None else choice.setting
 
-    def is_decided(self, decision: Selection | Look) -> bool:
-        """Whether a selection or a look has been made."""
-        return decision in (self.looks if isinstance(decision, Look) else self.choices)
+    # Steps.
 
-    @property
-    def dropped_teachers(self) -> frozenset[str]:
-        """Teachers whose probe Students got no further seeds after a comparison on validation."""
-        study = self.protocol.study
-        if study.search == "grid":
-            return frozenset()
-        return frozenset(
-            str(row["name"])
-            for selection, choice in self.choices.items()
-            if selection.role == "teacher" and selection.seeds
-            for row in choice.table
-            if row["name"] not in survivors(choice, study.selection, study.search)
-        )
-
-    @property
-    def teacher_selection(self) -> Selection:
-        """Identifier of the selection among the Teachers."""
-        return Selection(self.domain, "teacher")
-
-    def settings(self) -> dict[tuple[Role, str], Setting]:
-        """Selected settings by role and backbone."""
-        return {
-            (one.role, one.backbone): choice.setting
-            for one, choice in self.choices.items()
-            if one.backbone and not one.seeds and not one.annotated
-        }
+    def add(self, steps: list[Step]) -> list[Step]:
+        """Add steps and their runs to the plan; known ones are not changed."""
+        for step in steps:
+            self.steps.setdefault(step.id, step)
+            if isinstance(step.work, Train):
+                config = step.work.config
+                member = Member(step.work.arm, config.seed, step.id, config.manifest)
+                self.members.setdefault(member)
+        return steps
 
     def search(
         self,
@@ -192,109 +180,52 @@ class Plan:
         contenders: Sequence[Contender],
         follow: Callable[[Choice], list[Step]],
         also: Sequence[str] = (),
-        rung: int = 0,
-        dropped: tuple[Mapping[str, Any], ...] = (),
-        trivial: str = "",
+        only: str = "",
     ) -> list[Step]:
-        """The runs of the contenders up to a rung of seeds, and the step that compares them.
+        """The runs of the contenders, and the step that selects among them.
 
         Args:
             selection: The selection.
             title: Title of the selection, for people.
-            contenders: Candidates that are still in the search.
+            contenders: Candidates.
             follow: The steps that follow from the choice.
-            also: Ids of further steps that the choice needs; comparisons before it do not.
-            rung: Position in `StudyConfig.rungs`; after the last one the choice is made.
-            dropped: Rows of the candidates that were dropped on earlier rungs.
-            trivial: Name of the only possible choice, which needs no scores; "" = there are more.
+            also: Ids of further steps that the choice needs.
+            only: Name of the only possible choice, which needs no scores; "" = there are several.
         """
-        study = self.protocol.study
-        last = bool(trivial) or len(contenders) == 1 or rung + 1 == len(study.rungs)
-        seeds = study.first_seeds if last else study.first_seeds[: study.rungs[rung]]
-        here = selection if last else replace(selection, seeds=len(seeds))
-        chains = {
-            one.name: [chain for seed in seeds for chain in one.chains(seed)] for one in contenders
-        }
-        runs = {name: [chain[-1] for chain in group] for name, group in chains.items()}
-        steps = [step for group in chains.values() for chain in group for step in chain]
-
-        def maps(one: Contender) -> list[Step]:
-            if one.map_step is None:
-                return runs[one.name]
-            return [step for seed in seeds if (step := one.map_step(seed)) is not None]
+        runs = [run.id for one in contenders for run in one.runs]
 
         def decide() -> list[Step]:
-            if trivial:
-                choice = Choice(trivial, f"{trivial}: it is the only candidate.", ())
-            else:
-                scored = [
-                    _Scored(
-                        one.name,
-                        one.setting,
-                        runs[one.name],
-                        len(seeds),
-                        maps(one),
-                        one.preferred,
-                    )
-                    for one in contenders
-                ]
-                choice = self._decide(here, scored, dropped if last else ())
-            self.choices[here] = choice
+            choice = Choice(only, f"{only}: it is the only candidate.", ())
+            self.choices[selection] = choice if only else self._decide(selection, contenders)
             self.decided()
-            if last:
-                return follow(choice)
-            assert study.search != "grid"
-            names = survivors(choice, study.selection, study.search)
-            gone = tuple(
-                {**row, "seeds": len(seeds)} for row in choice.table if row["name"] not in names
-            )
-            kept = [one for one in contenders if one.name in names]
-            return self.search(selection, title, kept, follow, also, rung + 1, (*dropped, *gone))
+            return follow(self.choices[selection])
 
-        needs = [run.id for group in runs.values() for run in group]
-        identity = here.step_id
-        work = Select(here, lambda: self.add(decide(), by=identity))
-        name = title if last else f"{title}, after {len(seeds)} seeds"
-        return [
-            *steps,
-            Step(identity, work, name, (*(() if trivial else needs), *(also if last else ()))),
-        ]
+        work = Select(selection, lambda: self.add(decide()))
+        steps = [step for one in contenders for chain in one.chains for step in chain]
+        needs = (*(() if only else runs), *also)
+        return [*steps, Step(selection.step_id, work, title, needs)]
 
-    def add(self, steps: list[Step], by: str = "") -> list[Step]:
-        """Add steps and their runs to the plan; known ones are not changed."""
-        for step in steps:
-            self.steps.setdefault(step.id, step)
-            self.origin.setdefault(step.id, by)
-            if isinstance(step.work, Train):
-                config = step.work.config
-                member = Member(step.work.arm, config.seed, step.id, config.manifest)
-                self.members.setdefault(member)
-        return steps
-
-    def _decide(
-        self,
-        selection: Selection,
-        candidates: Sequence[_Scored],
-        dropped: Sequence[Mapping[str, Any]],
-    ) -> Choice:
-        """Earlier choice with the same scores and dropped candidates, or a new one."""
-        study, manifest = self.protocol.study, self.protocol.workspace.manifest
-        folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
+    def _decide(self, selection: Selection, contenders: Sequence[Contender]) -> Choice:
+        """Earlier choice with the same scores, or a new one."""
+        study, manifest = self.study, self.protocol.workspace.manifest
+        folders = [[self.protocol.folder(run) for run in one.runs] for one in contenders]
         agreements = [
-            mean_map_correlation(self.protocol.folder(step) for step in one.maps)
-            for one in candidates
+            mean_map_correlation(
+                self.protocol.folder(step) for step in (one.runs if one.maps is None else one.maps)
+            )
+            for one in contenders
         ]
         evidence = evidence_of(
             [
                 (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
-                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+                for one, runs, agreement in zip(contenders, folders, agreements, strict=True)
             ],
             manifest.classes,
             study.positive,
             study.selection,
             study.draws,
             study.validation_negatives,
-            dropped,
+            (),
         )
         known = self.remembered.get(selection.name)
         if known is not None and known.evidence == evidence:
@@ -306,9 +237,9 @@ class Plan:
                     one.setting,
                     [read_scores(run) for run in runs],
                     agreement,
-                    preferred=one.preferred,
+                    one.preferred,
                 )
-                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+                for one, runs, agreement in zip(contenders, folders, agreements, strict=True)
             ],
             classes=manifest.classes,
             positive=study.positive,
@@ -316,5 +247,340 @@ class Plan:
             draws=study.draws,
             negatives=study.validation_negatives,
         )
-        choice = with_dropped(choice, dropped, len(study.first_seeds))
         return replace(choice, evidence=evidence)
+
+    # Stages.
+
+    def first_steps(self) -> list[Step]:
+        """First steps, which are added to the plan; their selections add the others."""
+        return self.add(self.stage_one())
+
+    def stage_one(self) -> list[Step]:
+        """Baselines, ceiling, Teachers, their maps and the probe Students."""
+        steps: list[Step] = []
+        for backbone in self.study.students:
+            steps += self._search_setting("baseline1", backbone)
+            if self.study.ceiling:
+                steps += self._search_setting("ceiling", backbone)
+            steps += [self.protocol.baseline2(backbone, seed) for seed in self.seeds]
+        return steps + self._search_teacher()
+
+    def stage_two(self, winner: Teacher) -> list[Step]:
+        """Students of the selected Teacher and controls, for every backbone and setting."""
+        steps: list[Step] = []
+        for backbone in self.study.students:
+            steps += self._search_setting("student", backbone, winner)
+            for control in controls_of(self.study):
+                steps += self._search_setting(control, backbone, winner)
+        return steps
+
+    def _search_teacher(self) -> list[Step]:
+        """Probe Students of every Teacher at up to three α, and the choice of both together.
+
+        Of Teachers that are tied with the best, mappers are preferred.
+        """
+        study, protocol, teachers = self.study, self.protocol, teachers_of(self.study)
+        contenders = [
+            Contender(
+                candidate_name(teacher, setting),
+                setting,
+                [
+                    protocol.student(teacher, study.probe_backbone, setting, seed)
+                    for seed in self.seeds
+                ],
+                [step for seed in self.seeds for step in self._map_steps(teacher, seed)],
+                preferred=teacher.kind == "mapper",
+            )
+            for teacher in teachers
+            for setting in study.probe_settings
+        ]
+
+        def follow(choice: Choice) -> list[Step]:
+            winner = self.winner()
+            assert winner is not None
+            return self.stage_two(winner)
+
+        title = f"among {len(teachers)} Teachers"
+        only = candidate_name(teachers[0]) if len(teachers) == 1 else ""
+        return self.search(self.teacher_selection, title, contenders, follow, only=only)
+
+    def _map_steps(self, teacher: Teacher, seed: int) -> list[Step]:
+        """The step whose record holds how a Teacher's maps agree with human maps: its training for
+        its own maps, the making of its maps for RISE and plugins; none for given maps."""
+        if teacher.kind == "given":
+            return []
+        training = self.protocol.teacher(teacher, seed)
+        if teacher.method in ("cam", "cells"):
+            return [training]
+        return self.protocol.make_maps(training, teacher)[-1:]
+
+    def _search_setting(
+        self, role: Role, backbone: str, winner: Teacher | None = None, annotated: int = 0
+    ) -> list[Step]:
+        """Runs of a role at each of its settings, and the selection of its setting.
+
+        Args:
+            annotated: Number of annotated images of a budget; 0 = the study's own number.
+        """
+        contenders = [
+            Contender(
+                str(setting),
+                setting,
+                [
+                    self._run(role, backbone, setting, seed, winner, annotated)
+                    for seed in self.seeds
+                ],
+            )
+            for setting in _settings_of(self.study, role)
+        ]
+        if role != "student":  # test sets are not scored before the selection of the Students
+            also = [Selection(self.domain, "student", backbone).step_id]
+        else:
+            single = len(teachers_of(self.study)) == 1
+            also = [self.teacher_selection.step_id] if single else []
+        selection = Selection(self.domain, role, backbone, annotated)
+
+        def follow(choice: Choice) -> list[Step]:
+            if annotated:
+                return self._budget_tests(role, backbone, choice.setting, annotated)
+            return self._after_setting(role, backbone, choice.setting)
+
+        where = f" ({self.domain})" if self.domain else ""
+        what = "setting" if self.study.guidances else "α"
+        title = f"{what} of {selection.label} {backbone}{where}"
+        return self.search(selection, title, contenders, follow, also)
+
+    def _run(
+        self,
+        role: Role,
+        backbone: str,
+        setting: Setting,
+        seed: int,
+        winner: Teacher | None,
+        annotated: int = 0,
+    ) -> list[Step]:
+        """The run of a role whose setting is chosen, after the steps that make its maps."""
+        protocol = self.protocol.of_budget(annotated) if annotated else self.protocol
+        if role == "baseline1":
+            return [protocol.baseline1(backbone, setting, seed)]
+        if role == "ceiling":
+            return [protocol.ceiling(backbone, setting, seed)]
+        assert winner is not None
+        if role == "student":
+            return protocol.student(winner, backbone, setting, seed)
+        if role not in get_args(Control):
+            raise ValueError(f"no setting is chosen for the role {role}")
+        return protocol.control(cast(Control, role), winner, backbone, setting, seed)
+
+    def _after_setting(self, role: Role, backbone: str, setting: Setting) -> list[Step]:
+        """Steps that follow from the selection of the setting of a role."""
+        protocol, winner = self.protocol, self.winner()
+        if role == "student":
+            assert winner is not None
+            later = self.tests(winner, backbone, setting)
+            if backbone == self.study.students[0]:
+                later += map(protocol.evaluation, self._probes())
+                later += self._mappers()
+            return later + self._search_budget(role, backbone)
+        paper = self.study.paper_setting
+        shown = sorted({setting, paper} if role == "baseline1" else {setting})
+        chains = [
+            self._run(role, backbone, one, seed, winner) for one in shown for seed in self.seeds
+        ]
+        if self.study.starts_from_mapper and role == "baseline1":
+            chains += [
+                protocol.from_mapper(self._run(role, backbone, setting, seed, winner), seed)
+                for seed in self.seeds
+            ]
+        later = [step for chain in chains for step in chain]
+        later += [protocol.evaluation(chain[-1]) for chain in chains]
+        return later + (self._search_budget(role, backbone) if role == "baseline1" else [])
+
+    def tests(self, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
+        """Test scores of the Students, of Baseline 2 and of plugins' controls, whose setting is
+        that of the Students."""
+        protocol, chains = self.protocol, list[list[Step]]()
+        for seed in self.seeds:
+            own = [
+                protocol.student(winner, backbone, setting, seed),
+                [protocol.baseline2(backbone, seed)],
+            ]
+            if self.study.starts_from_mapper:
+                own += [protocol.from_mapper(chain, seed) for chain in own]
+            own += [
+                [protocol.added_control(name, winner, backbone, setting, seed)]
+                for name in added_controls_of(self.study)
+            ]
+            chains += own
+        makers = [step for chain in chains for step in chain[:-1]]
+        runs = [chain[-1] for chain in chains]
+        return makers + runs + [protocol.evaluation(run) for run in runs]
+
+    def _probes(self) -> list[Step]:
+        """Probe Students of every Teacher at the setting at which they are best on validation."""
+        return [
+            self.protocol.student(teacher, self.study.probe_backbone, setting, seed)[-1]
+            for teacher in teachers_of(self.study)
+            if (setting := self.probe_setting_of(teacher)) is not None
+            for seed in self.seeds
+        ]
+
+    def _mappers(self) -> list[Step]:
+        """Mappers of A, of all human maps (with a ceiling) and of each budget, as detectors, and
+        their test scores."""
+        if not self.study.mapper:
+            return []
+        roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
+        roles += ["mapper_all"] if self.study.ceiling else []
+        runs = [
+            self.protocol.mapper(role, backbone, seed)
+            for role in roles
+            for backbone in self.study.teachers
+            for seed in self.seeds
+        ]
+        backbone = mapper_backbone(self)
+        runs += [
+            self.protocol.of_budget(size).mapper("mapper", str(backbone), seed)
+            for size in self.study.budgets
+            for seed in self.seeds
+        ]
+        return runs + [self.protocol.evaluation(run) for run in runs]
+
+    def _search_budget(self, role: Role, backbone: str) -> list[Step]:
+        """Runs of Baseline 1 or the Student for each number of annotated images, and the selection
+        of a setting for each number. Given maps do not depend on what is annotated."""
+        winner = self.winner()
+        assert winner is not None
+        if role == "student" and winner.kind == "given":
+            return []
+        sizes = self.study.budgets
+        searches = [self._search_setting(role, backbone, winner, size) for size in sizes]
+        return [step for steps in searches for step in steps]
+
+    def _budget_tests(
+        self, role: Role, backbone: str, setting: Setting, annotated: int
+    ) -> list[Step]:
+        """Test scores of the runs of a budget at the selected setting."""
+        winner = self.winner()
+        chains = [
+            self._run(role, backbone, setting, seed, winner, annotated) for seed in self.seeds
+        ]
+        return [self.protocol.evaluation(chain[-1]) for chain in chains]
+
+
+def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
+    """Settings among which that of a role is selected."""
+    if role == "baseline1":
+        return study.baseline_settings
+    return (study.plain_setting,) if role in ("masked", "dfr") else study.settings
+
+
+def mapper_backbone(plan: Plan) -> str | None:
+    """Backbone of the mappers of an annotation budget: that of the selected Teacher if it is a
+    mapper, otherwise the first of the Teachers; None in a study without mappers."""
+    if not plan.study.mapper:
+        return None
+    winner = plan.winner()
+    return winner.name if winner and winner.kind == "mapper" else plan.study.teachers[0]
+
+
+def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
+    """All steps of stage 1 and stage 2 with the choices made so far, and all steps of the plan.
+
+    Where no choice has been made, the first Teacher or setting is taken to be chosen. Nothing is
+    added to the plan.
+    """
+    study = plan.study
+    draft = Plan(plan.protocol, choices=dict(plan.choices))
+    first = draft.first_steps()
+    winner = plan.winner()
+    if winner is None:
+        winner = teachers_of(study)[0]
+        draft.choices[draft.teacher_selection] = Choice(candidate_name(winner), "", ())
+    later = draft.add(draft.stage_two(winner))
+    roles: list[Role] = ["student", "baseline1", *(["ceiling"] if study.ceiling else [])]
+    for backbone in study.students:
+        for role in (*roles, *controls_of(study)):
+            grid = study.settings if role == "baseline1" else _settings_of(study, role)
+            setting = plan.setting_of(role, backbone) or grid[0]
+            later += draft.add(draft._after_setting(role, backbone, setting))
+            for size in study.budgets if role in ("student", "baseline1") else ():
+                setting = plan.setting_of(role, backbone, size) or grid[0]
+                later += draft.add(draft._budget_tests(role, backbone, setting, size))
+    known = {step.id for step in first}
+    unique = {step.id: step for step in [*later, *plan.steps.values()] if step.id not in known}
+    return list({step.id: step for step in first}.values()), list(unique.values())
+
+
+@dataclass
+class StudyPlan:
+    """Plans of the domains of a study, in one graph and one store.
+
+    Args:
+        config: Study config.
+        plans: Plans by domain; one plan under "" without domains.
+    """
+
+    config: StudyConfig
+    plans: dict[str, Plan]
+
+    @classmethod
+    def of(cls, plan: Plan) -> StudyPlan:
+        """Plan of a study with one domain."""
+        return cls(plan.study, {plan.domain: plan})
+
+    @property
+    def first(self) -> Plan:
+        """Plan of the first domain, or the only one."""
+        return next(iter(self.plans.values()))
+
+    @property
+    def has_domains(self) -> bool:
+        """Whether the config has `domains`, even if only one."""
+        return list(self.plans) != [""]
+
+    def __iter__(self) -> Iterator[Plan]:
+        return iter(self.plans.values())
+
+    @property
+    def workspaces(self) -> Workspaces:
+        """Manifests of all domains."""
+        return Workspaces.together([plan.protocol.workspaces for plan in self])
+
+    def planned_runs(self) -> list[PlannedRun]:
+        """Runs known so far, each once in a domain, in the order of the plan."""
+        found: list[PlannedRun] = []
+        for plan in self:
+            roles: dict[str, dict[str, None]] = {}
+            for member in plan.members:
+                roles.setdefault(member.run, {})[member.arm.label] = None
+            first = {member.run: member for member in reversed(plan.members)}
+            for run, labels in roles.items():
+                arm, seed = first[run].arm, first[run].seed
+                found.append(
+                    PlannedRun(run, tuple(labels), arm.backbone, arm.alpha, seed, plan.domain)
+                )
+        return found
+
+    def start(self) -> list[Step]:
+        """First steps of all domains."""
+        return [step for plan in self for step in plan.first_steps()]
+
+    def folder(self, step: Step) -> Path:
+        """Folder of the result of a step."""
+        return self.first.protocol.folder(step)
+
+    def is_finished(self, step: Step) -> bool:
+        """Whether the result of a step exists; for a shard, also if its map store exists."""
+        store = self.first.protocol.store
+        folders = [step.folder(store)]
+        if isinstance(step.work, MakeMaps) and step.work.joined:
+            folders.append(store / STEP_FOLDERS["maps"] / step.work.joined)
+        return step.kind != "select" and any(map(is_finished, folders))
+
+    def outline(self) -> tuple[list[Step], list[Step]]:
+        """All steps of stage 1 and stage 2, see `outline`."""
+        stages = [outline(plan) for plan in self]
+        first = {step.id: step for early, _ in stages for step in early}
+        later = {step.id: step for _, late in stages for step in late if step.id not in first}
+        return list(first.values()), list(later.values())

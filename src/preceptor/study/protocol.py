@@ -1,10 +1,9 @@
-"""Protocol of a study: ids, names, costs and folders of trainings and evaluations.
+"""Protocol of a study: every run of the paper's table, in its order, with id, name and cost.
 
-The ids of all steps are known before any step runs: the maps that guide a Student are identified
-by the id of the step that makes them. Equal runs (a Baseline 1 and a Teacher of the same settings)
-have one id and are trained once. Asking for a step changes nothing. The runs of each role are
-functions of a protocol, in `teacher_runs.py`, `baseline_runs.py`, `student_runs.py` and
-`control_runs.py`.
+Baseline 1, Baseline 2, Teachers and mappers with their maps, Students, controls, ceiling. The ids
+of all steps are known before any step runs: the maps that guide a Student are identified by the id
+of the step that makes them. Equal runs (a Baseline 1 and a Teacher of the same settings) have one
+id and are trained once. Asking for a step changes nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +11,164 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 
-from preceptor.config.maps import MapSource
+from preceptor.config.maps import METHOD_NAMES, MapSource, Method
 from preceptor.config.run import RunConfig
+from preceptor.config.settings import NetworkFactory
+from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace
-from preceptor.maps.placed_maps import with_maps
+from preceptor.errors import InputError
+from preceptor.inference.shards import forwards_of, shards_of
+from preceptor.maps.sources import with_maps
 from preceptor.runtime.result_folder import digest
-from preceptor.study.config import StudyConfig
-from preceptor.study.run_configs import run_config, training_of
-from preceptor.study.steps import Arm, Evaluate, Member, Step, Train
-from preceptor.study.teacher import teachers_of
+from preceptor.runtime.source_digest import source_digest
+from preceptor.study.config import CONTROL_NAMES, Control, Setting, StudyConfig, added_control
+from preceptor.study.steps import (
+    Arm,
+    Evaluate,
+    MakeMaps,
+    Member,
+    Role,
+    Step,
+    Train,
+    map_steps,
+)
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
+
+# Increased if the arithmetic of RISE changes, so that old maps are not reused.
+RISE_NUMERICS = 1
+NO_MAPS = MapSource(kind="none")
+HUMAN_MAPS = MapSource(kind="human")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A Teacher configuration: one of the candidates of stage 1.
+
+    Args:
+        name: Backbone, or the name of given maps.
+        kind: human (guided by human maps), data (no guidance), mapper (taught human maps alone) or
+            given (maps from elsewhere).
+        alpha: α of its training; 1 where nothing guides.
+        method: Saliency method of its maps.
+    """
+
+    name: str
+    kind: Literal["human", "data", "mapper", "given"]
+    alpha: float
+    method: Method
+
+    def __str__(self) -> str:
+        if self.kind == "given":
+            return f"{self.name} (given maps)"
+        if self.kind == "mapper":
+            return f"{self.name} mapper"
+        guided = f"human-guided α {self.alpha:g}" if self.kind == "human" else "data-driven"
+        return f"{self.name} {guided}, {self.method.upper()}"
+
+
+def teachers_of(study: StudyConfig) -> list[Teacher]:
+    """Teacher configurations of a study among which one is selected."""
+    found = [
+        Teacher(name, "human", alpha, method)
+        for name in study.teachers
+        for alpha in study.teacher_alphas
+        for method in study.saliency
+    ]
+    if study.data_driven:
+        found += [
+            Teacher(name, "data", 1.0, method)
+            for name in study.teachers
+            for method in study.saliency
+        ]
+    if study.mapper:
+        found += [Teacher(name, "mapper", 0.0, "cells") for name in study.teachers]
+    return found + [Teacher(name, "given", 1.0, "cam") for name in study.maps]
+
+
+def candidate_name(teacher: Teacher, setting: Setting | None = None) -> str:
+    """Name of a candidate of stage 1: a Teacher, and the setting of its Student.
+
+    Example:
+        >>> candidate_name(Teacher("resnet18", "mapper", 0.0, "cells"), Setting(0.5))
+        'resnet18 mapper; Student α 0.5'
+    """
+    return str(teacher) if setting is None else f"{teacher}; Student {setting}"
+
+
+def controls_of(study: StudyConfig) -> list[Control]:
+    """Controls of a study; those of plugins are in `added_controls_of`."""
+    return cast(list[Control], [one for one in study.controls if one in CONTROL_NAMES.own])
+
+
+def added_controls_of(study: StudyConfig) -> list[str]:
+    """Names of the controls of plugins."""
+    return [name for name in study.controls if name not in CONTROL_NAMES.own]
+
+
+def training_of(study: StudyConfig, guidance: str = "") -> Training:
+    """Training settings of a run with a way of guiding; "" = the study's own settings."""
+    training = study.training.of_run()
+    return study.guidances[guidance].training(training) if guidance else training
+
+
+def plain_run(study: StudyConfig, backbone: str) -> RunConfig:
+    """Run config of a backbone for any classes: without guidance and without a positive class."""
+    first = next(iter(study.by_domain().values()))
+    config = run_config(first, backbone, first.seed_list[0], Setting(1.0))
+    return config.model_copy(update={"positive": None})
+
+
+def run_config(
+    study: StudyConfig,
+    backbone: str,
+    seed: int,
+    setting: Setting,
+    maps: MapSource = NO_MAPS,
+    *,
+    rows: Literal["all", "annotated"] = "all",
+    annotated: bool = True,
+    guide_classes: tuple[str, ...] | None = None,
+    labels: Literal["class", "marks"] = "class",
+    training: Training | None = None,
+) -> RunConfig:
+    """Run config for a backbone and a seed of a study without domains.
+
+    Args:
+        seed: Seed of the run, and of its manifest in a study with draws.
+        setting: α and way of guiding.
+        maps: Maps that guide.
+        rows: Training images.
+        annotated: Whether the run depends on the subset of annotated images that are used.
+        guide_classes: Classes with guidance; None = all.
+        labels: See `RunConfig`.
+        training: Training settings; None = those of the way of guiding.
+    """
+    args = study.backbone_args.get(backbone, {})
+    factory = study.backbones.get(backbone)
+    drawn = annotated and study.annotated_per_seed
+    return RunConfig(
+        manifest=study.manifest_of(seed),
+        backbone=backbone,
+        weights=study.weights if isinstance(study.weights, str) else study.weights[backbone],
+        backbone_args={} if factory else args,
+        network=NetworkFactory(factory=factory, args=args) if factory else None,
+        positive=study.positive,
+        rows=rows,
+        annotated=study.annotated if annotated else None,
+        annotated_seed=seed if drawn else 0,
+        maps=maps,
+        guide_classes=guide_classes,
+        alpha=setting.alpha,
+        labels=labels,
+        validation_negatives=study.validation_negatives,
+        seed=seed,
+        training=training or training_of(study, setting.guidance),
+    )
 
 
 @dataclass
@@ -33,7 +176,7 @@ class Protocol:
     """Builds the steps of a study.
 
     Args:
-        study: Study config.
+        study: Study config, without domains.
         workspaces: Tables of images.
         store: Folder of runs, maps and evaluations.
         domain: Domain of the study, or ""; written in the names of steps.
@@ -50,6 +193,328 @@ class Protocol:
         self._hashes: dict[tuple[Path, str], str] = {}
         self._classes: dict[tuple[Path, Path], tuple[str, ...]] = {}
 
+    def of_budget(self, size: int) -> Protocol:
+        """Protocol with a number of annotated images, with a new draw for every seed."""
+        study = self.study.model_copy(update={"annotated": size, "annotated_per_seed": True})
+        return replace(self, study=study, annotated=size)
+
+    # The runs of the paper's table.
+
+    def baseline1(self, backbone: str, setting: Setting, seed: int) -> Step:
+        """Baseline 1: a run on A, guided by human maps; without guidance for α 1."""
+        return self.train(
+            Arm.of_setting("baseline1", backbone, setting),
+            self._on_annotated(backbone, setting, seed),
+        )
+
+    def baseline2(self, backbone: str, seed: int) -> Step:
+        """Baseline 2: a run on T without guidance."""
+        setting = self.study.plain_setting
+        config = run_config(self.study, backbone, seed, setting, annotated=False)
+        return self.train(Arm.of_setting("baseline2", backbone, setting), config)
+
+    def teacher(self, teacher: Teacher, seed: int) -> Step:
+        """Training of a Teacher on A: a classifier with or without guidance, or a mapper."""
+        if teacher.kind == "mapper":
+            return self.mapper("mapper", teacher.name, seed)
+        config = self._on_annotated(teacher.name, Setting(teacher.alpha), seed)
+        return self.train(Arm("teacher", teacher.name, teacher.alpha), config)
+
+    def _on_annotated(self, backbone: str, setting: Setting, seed: int) -> RunConfig:
+        maps, guided = HUMAN_MAPS if setting.alpha < 1 else NO_MAPS, self.study.guide_classes
+        return run_config(
+            self.study, backbone, seed, setting, maps, rows="annotated", guide_classes=guided
+        )
+
+    def mapper(self, role: Literal["mapper", "mapper_all"], backbone: str, seed: int) -> Step:
+        """Training of a mapper on the human maps of A, or of T (`mapper_all`)."""
+        config = run_config(
+            self.study,
+            backbone,
+            seed,
+            Setting(0.0),
+            HUMAN_MAPS,
+            rows="annotated",
+            annotated=role == "mapper",
+            labels="marks",
+            training=training_of(self.study).of_mapper(),
+        )
+        return self.train(Arm(role, backbone, 0.0), config)
+
+    def maps_of(self, teacher: Teacher, seed: int) -> tuple[MapSource, list[Step]]:
+        """Maps that guide the Student of a seed, and the steps that make them."""
+        study = self.study
+        if teacher.kind == "given":
+            return MapSource(kind="store", path=study.maps[teacher.name]), []
+        steps: list[Step] = []
+        source = MapSource()
+        for generation in range(study.generations):
+            if generation == 0:
+                training = self.teacher(teacher, seed)
+            else:  # a model of the Teacher's backbone on T, guided by the maps of the previous one
+                alpha = teacher.alpha if teacher.alpha < 1 else study.probe_alpha
+                arm = Arm(
+                    "generation", teacher.name, alpha, str(teacher), generation=generation + 1
+                )
+                training = self._guided(arm, seed, source, Setting(alpha), steps)[-1]
+            steps += [training, *self.make_maps(training, teacher)]
+            source = MapSource(
+                kind="store",
+                path=self.maps_folder(steps[-1].id),
+                identity=steps[-1].id,
+                marks=teacher.kind == "mapper" and generation == 0,
+            )
+        return source, steps
+
+    def make_maps(self, training: Step, teacher: Teacher) -> list[Step]:
+        """Steps that make the maps of a trained Teacher for T; the last writes the map store."""
+        work = training.work
+        assert isinstance(work, Train)
+        config = work.config
+        # A mapper's next generation is a classifier on its maps.
+        plain = teacher.method == "cells" and config.labels == "class"
+        method: Method = "cam" if plain else teacher.method
+        decision = method == "cam" and config.training.cam_class == "decision"
+        rise = self.study.rise if method == "rise" else None
+        how: list[object] = ["decision"] if decision else []
+        how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
+        # Maps of such Teachers were once those of mean pooling.
+        pooled = config.training.pool != "mean" or config.training.readout == "auto"
+        how += ["pooled"] if rise and pooled else []
+        how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
+        # The record of the maps holds their correlation with human maps of validation images.
+        workspace = self.workspaces.at(config.manifest)
+        train_hash = self.rows_hash(config.manifest, "train")
+        identity = digest(
+            ["maps", training.id, method, train_hash, workspace.validation_hash(), *how]
+        )
+        forwards = forwards_of(method, rise)
+        shards = shards_of(workspace.manifest, "train", method, forwards, agreement=True)
+        return map_steps(
+            MakeMaps(config, training.id, method, rise, shards[0], decision=decision),
+            shards,
+            identity,
+            training.name + ("" if method in ("cam", "cells") else f", {method.upper()}"),
+            (training.id,),
+            forwards / 3,  # a forward is about a third of a training step
+        )
+
+    def student(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
+        """Run of a Student on T, after the steps that make its maps."""
+        source, steps = self.maps_of(teacher, seed)
+        arm = Arm.of_setting("student", backbone, setting, teacher)
+        return self._guided(arm, seed, source, setting, steps)
+
+    def _guided(
+        self, arm: Arm, seed: int, source: MapSource, setting: Setting, steps: list[Step]
+    ) -> list[Step]:
+        """Run on T that is guided by maps of all images, after the steps that make them."""
+        guided = self.study.guide_classes
+        config = run_config(
+            self.study, arm.backbone, seed, setting, source, annotated=False, guide_classes=guided
+        )
+        return [*steps, self.train(arm, config, tuple(step.id for step in steps[-1:]))]
+
+    # The controls.
+
+    def control(
+        self, control: Control, teacher: Teacher, backbone: str, setting: Setting, seed: int
+    ) -> list[Step]:
+        """Run of a control, after the steps that make its maps, see `StudyConfig.controls`.
+
+        Args:
+            teacher: Selected Teacher: `shuffled` and `masked` use its maps, `centre` and `pca`
+                guide the classes that its maps guide.
+            setting: Setting of the run; `masked` and `dfr` have α 1.
+        """
+        match control:
+            case "shuffled":
+                source, steps = self.maps_of(teacher, seed)
+                arm = Arm.of_setting(control, backbone, setting, teacher)
+                return self._guided(arm, seed, self.shuffled(source, seed), setting, steps)
+            case "centre" | "pca":
+                marks, classes = self.guided_classes(teacher, setting)
+                maps = MapSource(kind=control, marks=marks)
+                return [self._without_teacher(control, backbone, setting, seed, maps, classes)]
+            case "shuffled_human":
+                maps = self.shuffled(HUMAN_MAPS, seed)
+                return [self._without_teacher(control, backbone, setting, seed, maps)]
+            case "mixed":
+                return [self._without_teacher(control, backbone, setting, seed, HUMAN_MAPS)]
+            case "masked":
+                return self._masked(teacher, backbone, setting, seed)
+            case "dfr":
+                return self._dfr(backbone, seed)
+
+    def ceiling(self, backbone: str, setting: Setting, seed: int) -> Step:
+        """Ceiling: a run on T that is guided by all human maps."""
+        return self._without_teacher("ceiling", backbone, setting, seed, HUMAN_MAPS)
+
+    def _without_teacher(
+        self,
+        role: Role,
+        backbone: str,
+        setting: Setting,
+        seed: int,
+        maps: MapSource,
+        guide_classes: tuple[str, ...] | None = None,
+    ) -> Step:
+        """Run on T without a Teacher; `mixed` uses the human maps of A alone."""
+        config = run_config(
+            self.study,
+            backbone,
+            seed,
+            setting,
+            maps,
+            annotated=role == "mixed",
+            guide_classes=guide_classes or self.study.guide_classes,
+        )
+        return self.train(Arm.of_setting(role, backbone, setting), config)
+
+    def _masked(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
+        """Run on the marked regions alone.
+
+        Every image is changed outside its map, whatever its class: otherwise the change itself
+        would show the class.
+        """
+        source, steps = self.maps_of(teacher, seed)
+        setting = replace(setting, alpha=1.0)
+        training = training_of(self.study, setting.guidance)
+        changes = {"outside": "mean", "outside_rate": 1.0, "outside_strength": None}
+        augmentation = training.augmentation.model_copy(update=changes)
+        own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
+        config = run_config(
+            self.study,
+            backbone,
+            seed,
+            setting,
+            source.model_copy(update={"human": "keep", "marks": False}),
+            training=training.model_copy(update=own),
+        )
+        arm = Arm.of_setting("masked", backbone, setting, teacher)
+        return [*steps, self.train(arm, config, tuple(step.id for step in steps[-1:]))]
+
+    def _dfr(self, backbone: str, seed: int) -> list[Step]:
+        """Baseline 2, and the run that trains its last layer again."""
+        base = self.baseline2(backbone, seed)
+        assert isinstance(base.work, Train)
+        config = base.work.config.model_copy(update={"last_layer": self.study.dfr_set})
+        arm = Arm.of_setting("dfr", backbone, self.study.plain_setting)
+        step = self.train(arm, config, (base.id,))
+        workspace = self.workspaces.at(config.manifest)
+        return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
+
+    def added_control(
+        self, name: str, teacher: Teacher, backbone: str, setting: Setting, seed: int
+    ) -> Step:
+        """Run of a control of a plugin, on T; its maps guide the classes of the Teacher's maps.
+
+        Raises:
+            InputError: The plugin cannot be used, or gives settings that do not exist.
+        """
+        own = dict(added_control(name).settings(setting.alpha))
+        fixed = {"alpha", "rows", "backbone", "seed", "manifest"} & own.keys()
+        if fixed:
+            raise InputError(f"controls: {name} sets {min(fixed)}, which the study sets; remove it")
+        maps = MapSource.model_validate(own.pop("maps", NO_MAPS))
+        guided = self.study.guide_classes
+        if maps.kind not in ("none", "human", "store"):
+            marks, classes = self.guided_classes(teacher, setting)
+            maps = maps.model_copy(update={"marks": maps.marks or marks})
+            guided = classes or guided
+        config = run_config(
+            self.study, backbone, seed, setting, maps, annotated=False, guide_classes=guided
+        )
+        config = RunConfig.model_validate(dict(config) | own)
+        arm = replace(Arm.of_setting("control", backbone, setting), plugin=name)
+        return self.train(arm, config)
+
+    def from_mapper(self, chain: list[Step], seed: int) -> list[Step]:
+        """The last run of a chain from the weights of a mapper, after the mapper and the others."""
+        *before, run = chain
+        assert isinstance(run.work, Train)
+        arm = run.work.arm
+        mapper = self.mapper("mapper", arm.backbone, seed)
+        file = self.run_folder(mapper.id) / "model" / "model.safetensors"
+        changes = {"weights": str(file), "weights_identity": mapper.id}
+        config = run.work.config.model_copy(update=changes)
+        started = self.train(replace(arm, start="mapper"), config, (*run.needs, mapper.id))
+        return [*before, mapper, started]
+
+    def guided_classes(
+        self, teacher: Teacher, setting: Setting
+    ) -> tuple[bool, tuple[str, ...] | None]:
+        """Classes that maps of all images must guide, to guide what a Teacher's maps guide.
+
+        Returns:
+            Whether they are the classes with marks, see `MapSource.marks`; and otherwise the
+            classes, None = all that the study guides.
+        """
+        study = self.study
+        if teacher.kind == "mapper" and study.generations == 1:
+            # Masks guide all classes, also with the maps of a mapper.
+            return not takes_masks(training_of(study, setting.guidance).distance), None
+        if teacher.kind == "given":
+            classes = self._classes_of(study.maps[teacher.name])
+            chosen = study.guide_classes or classes
+            return False, tuple(one for one in chosen if one in classes)
+        return False, None
+
+    def _classes_of(self, maps: Path) -> tuple[str, ...]:
+        """Classes of the training images that have a map in a folder; () if all have some."""
+        manifest = self.workspace.manifest
+        key = (maps, self.workspaces.manifests[next(iter(self.workspaces.manifests))])
+        if key not in self._classes:
+            table = manifest.table[self.workspace.train_mask]
+            found = set(table["label"][with_maps(maps, table["name"].to_numpy(object))])
+            every = found == set(manifest.classes)
+            self._classes[key] = () if every else tuple(sorted(found))
+        return self._classes[key]
+
+    def shuffled(self, source: MapSource, seed: int) -> MapSource:
+        """Maps permuted within class, over groups if a group has several training images."""
+        workspace = self.workspaces.of(seed)
+        groups = workspace.manifest.table["group"][workspace.train_mask]
+        several = bool(groups[groups != ""].duplicated().any())
+        return source.model_copy(update={"shuffle_seed": seed, "shuffle_groups": several})
+
+    # Steps, and where their results are.
+
+    def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
+        """Training step of a run."""
+        workspace = self.workspaces.at(config.manifest)
+        arm = replace(arm, annotated=self.annotated)
+        training = config.training
+        cost = len(workspace.training_rows(config)) * training.epochs
+        if training.steps is not None:
+            cost = training.steps * training.batch_size
+        chosen = f" {arm.setting}" if arm.alpha < 1 or arm.guidance else ""
+        if arm.teacher and self._has_several_teachers:
+            chosen += f" of {arm.teacher},"
+        name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{self._in_domain}"
+        return Step(run_id_of(workspace, config), Train(config, arm), name, needs, cost=float(cost))
+
+    def evaluation(self, training: Step) -> Step:
+        """Step that scores the test sets with a trained model."""
+        work = training.work
+        assert isinstance(work, Train)
+        images = len(self.workspaces.at(work.config.manifest).split_rows("test"))
+        return Step(
+            self._evaluation_id(training.id, work.config.manifest),
+            Evaluate(work.config, training.id),
+            training.name,
+            (training.id,),
+            cost=images / 3,
+        )
+
+    @cached_property
+    def _has_several_teachers(self) -> bool:
+        return len(teachers_of(self.study)) > 1
+
+    @property
+    def _in_domain(self) -> str:
+        return f" ({self.domain})" if self.domain else ""
+
     @property
     def workspace(self) -> Workspace:
         """Workspace of the first seed, or the only one."""
@@ -64,75 +529,10 @@ class Protocol:
             self._hashes[manifest, kind] = workspace.hashes.of(rows)
         return self._hashes[manifest, kind]
 
-    def shuffled(self, source: MapSource, seed: int) -> MapSource:
-        """Maps permuted within class, over groups if a group has several training images."""
-        workspace = self.workspaces.of(seed)
-        groups = workspace.manifest.table["group"][workspace.train_mask]
-        several = bool(groups[groups != ""].duplicated().any())
-        changes = {"shuffle_seed": seed, "shuffle_groups": several}
-        return source.model_copy(update=changes)
-
-    def classes_of(self, maps: Path, seed: int) -> tuple[str, ...] | None:
-        """Classes of the training images that have a map in a folder; None if all have some."""
-        workspace = self.workspaces.of(seed)
-        key = (maps, self.workspaces.manifests[seed])
-        if key not in self._classes:
-            table = workspace.manifest.table[workspace.train_mask]
-            has_map = with_maps(maps, table["name"].to_numpy(object))
-            self._classes[key] = tuple(sorted(set(table["label"][has_map])))
-        found = self._classes[key]
-        return None if set(found) == set(workspace.manifest.classes) else found
-
-    def of_budget(self, size: int) -> Protocol:
-        """Protocol with a number of annotated images, with a new draw for every seed."""
-        study = self.study.model_copy(update={"annotated": size, "annotated_per_seed": True})
-        return replace(self, study=study, annotated=size)
-
     @property
     def primary(self) -> str:
         """Evaluation set of the hypothesis tests."""
         return self.study.primary or self.workspace.manifest.eval_splits("test")[0]
-
-    def config(self, backbone: str, draw: int, guidance: str = "", **values: object) -> RunConfig:
-        """Run config of a backbone, a seed and a way of guiding, see `run_configs.run_config`."""
-        training = {"training": training_of(self.study, backbone, guidance)}
-        return run_config(self.study, backbone, draw, **(training | values))
-
-    def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
-        """Training step of a run."""
-        workspace = self.workspaces.at(config.manifest)
-        arm = replace(arm, annotated=self.annotated)
-        training = config.training
-        cost = len(workspace.training_rows(config)) * training.epochs
-        if training.steps is not None:
-            cost = training.steps * training.batch_size
-        chosen = f" {arm.setting}" if arm.alpha < 1 or arm.guidance else ""
-        if arm.teacher and self._has_several_teachers:
-            chosen += f" of {arm.teacher},"
-        name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{self._in_domain}"
-        identity = run_id_of(workspace, config)
-        return Step(identity, Train(config, arm), name, needs, cost=float(cost))
-
-    @cached_property
-    def _has_several_teachers(self) -> bool:
-        return len(teachers_of(self.study)) > 1
-
-    @property
-    def _in_domain(self) -> str:
-        return f" ({self.domain})" if self.domain else ""
-
-    def evaluation(self, training: Step) -> Step:
-        """Step that scores the test sets with a trained model."""
-        work = training.work
-        assert isinstance(work, Train)
-        images = len(self.workspaces.at(work.config.manifest).split_rows("test"))
-        return Step(
-            self._evaluation_id(training.id, work.config.manifest),
-            Evaluate(work.config, training.id),
-            training.name,
-            (training.id,),
-            cost=images / 3,
-        )
 
     def evaluation_id(self, member: Member) -> str:
         """Id of the evaluation of a run on the test sets of its seed's manifest."""

@@ -27,7 +27,7 @@ from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.strict_json import with_nan
-from preceptor.study.setting import Setting
+from preceptor.study.config import Setting
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
 _RULES = 4
@@ -152,10 +152,7 @@ def choose(
     order = sorted(range(len(candidates)), key=lambda at: candidates[at].setting or _NO_SETTING)
     rank = {index: place for place, index in enumerate(order)}
     # Of equal values the one with the smaller α, independently of the order of the candidates.
-    best = min(
-        range(len(candidates)),
-        key=lambda index: (-values[index], candidates[index].setting or _NO_SETTING),
-    )
+    best = min(order, key=lambda index: (-values[index], rank[index]))
     ties = rule != "highest" or any(candidate.preferred for candidate in candidates)
     rows = []
     for index, candidate in enumerate(candidates):
@@ -234,7 +231,7 @@ def evidence_of(
 
     Args:
         candidates: Name, setting, checksums of the score tables and agreement of each candidate.
-        settings: Other arguments of `choose`, and the candidates that were dropped before it.
+        settings: Other arguments of `choose`.
     """
     known = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
     return digest([_RULES, known, settings])
@@ -282,22 +279,10 @@ def _difference(
     negatives: str | None,
 ) -> tuple[float, float]:
     """Interval of the difference of the AUCs of two candidates, each on its validation set."""
-    one, other = (
-        _side(candidate, name, classes, positive, negatives)
-        for candidate, name in zip(sides, names, strict=True)
-    )
+    found = []
+    for candidate, name in zip(sides, names, strict=True):
+        labels, scores, groups = stack(candidate.scores, name, classes, positive, negatives)
+        found.append(Side(labels, [scores], groups))
     same = names[0] == names[1]
-    result = bootstrap_difference(one, other, same_images=same, resamples=1000)
+    result = bootstrap_difference(*found, same_images=same, resamples=1000)
     return result.low, result.high
-
-
-def _side(
-    candidate: Candidate,
-    name: str,
-    classes: Sequence[str],
-    positive: str | None,
-    negatives: str | None,
-) -> Side:
-    """Scores of a candidate on a validation set."""
-    labels, scores, groups = stack(candidate.scores, name, classes, positive, negatives)
-    return Side(labels, [scores], groups)

@@ -2,22 +2,26 @@
 
 A step has an id that is equal for equal work in any study, so that results are shared between
 studies with one store. What a step computes is one of the classes `Train`, `MakeMaps`, `JoinMaps`,
-`AverageMaps`, `Evaluate` and `Select`.
+`Evaluate` and `Select`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
-from preceptor.study.setting import Setting
+from preceptor.runtime.result_folder import checksum, is_finished, read_record
+from preceptor.study.config import Setting
 
-Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
+_WEIGHTS = "weights"  # entry of a record: checksum of the weights by run id
+_FILE = "model/model.safetensors"
+
+Kind = Literal["train", "shard", "maps", "evaluate", "select"]
 
 Role = Literal[
     "baseline1",
@@ -29,21 +33,17 @@ Role = Literal[
     "centre",
     "pca",
     "shuffled_human",
-    "distilled",
     "mixed",
     "masked",
     "dfr",
-    "variant",
     "control",
-    "member",
     "generation",
     "mapper",
     "mapper_all",
 ]
-"""Roles of a run: the rows of the paper's table, the controls, the variants, `control` for the
-controls of plugins, and the Teachers that stand in no table (a committee's further members,
-Teachers of later generations). A mapper, taught maps alone, is a Teacher and, by its highest cells,
-a detector: of A, or of all human maps."""
+"""Roles of a run: the rows of the paper's table, the controls, `control` for the controls of
+plugins, and the Teachers of later generations, which stand in no table. A mapper, taught maps
+alone, is a Teacher and, by its highest cells, a detector: of A, or of all human maps."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Arm:
         backbone: Backbone of the model.
         alpha: α of the loss; 1 without guidance.
         teacher: Teacher configuration whose maps guide, as text; "" without a Teacher.
-        variant: Name of the variant or of the plugin, for the roles variant and control.
+        plugin: Name of the plugin, for the role control.
         generation: Generation of the Teacher (2 and up), for the role generation.
         annotated: Number of annotated images, for runs of an annotation budget; None = the
             study's own number.
@@ -68,7 +68,7 @@ class Arm:
     backbone: str
     alpha: float
     teacher: str = ""
-    variant: str = ""
+    plugin: str = ""
     generation: int = 0
     annotated: int | None = None
     guidance: str = ""
@@ -89,17 +89,15 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Role, variant, generation, start and budget as one text, as tables write them.
+        """Role, plugin, generation, start and budget as one text, as tables write them.
 
         Example:
             >>> Arm("student", "densenet121", 0.5, annotated=50).label
             'student @ 50'
-            >>> Arm("variant", "densenet121", 0.5, variant="blur").label
-            'variant blur'
         """
         name: str = self.role
-        if self.role in ("variant", "control"):
-            name = f"{self.role} {self.variant}"
+        if self.role == "control":
+            name = f"{self.role} {self.plugin}"
         elif self.role == "generation":
             name = f"generation {self.generation}"
         if self.start:
@@ -132,14 +130,12 @@ class Selection:
         domain: Domain, or "" in a study without domains.
         role: Role whose α is chosen; teacher for the choice among Teachers.
         backbone: Backbone whose α is chosen; "" for the choice among Teachers.
-        seeds: Number of seeds after which candidates are dropped; 0 for the selection itself.
         annotated: Number of annotated images of an annotation budget; 0 = the study's own number.
     """
 
     domain: str
     role: Role
     backbone: str = ""
-    seeds: int = 0
     annotated: int = 0
 
     @property
@@ -150,31 +146,12 @@ class Selection:
     @property
     def name(self) -> str:
         """Name of the selection within its domain, as `selection.json` writes it."""
-        name = f"{self.label}:{self.backbone}" if self.backbone else self.role
-        return f"{name}:{self.seeds} seeds" if self.seeds else name
+        return f"{self.label}:{self.backbone}" if self.backbone else self.role
 
     @property
     def step_id(self) -> str:
         """Id of the step that makes the selection."""
         return f"select:{self.domain}:{self.name}"
-
-
-@dataclass(frozen=True, order=True)
-class Look:
-    """Identifier of a look at the primary comparisons, after which a study may stop.
-
-    Args:
-        domain: Domain, or "" in a study without domains.
-        seeds: Number of seeds.
-    """
-
-    domain: str
-    seeds: int
-
-    @property
-    def step_id(self) -> str:
-        """Id of the step that looks."""
-        return f"look:{self.domain}:{self.seeds} seeds"
 
 
 @dataclass(frozen=True)
@@ -237,19 +214,6 @@ class JoinMaps:
 
 
 @dataclass(frozen=True)
-class AverageMaps:
-    """Mean map of a committee of Teachers.
-
-    Args:
-        stores: Ids of the steps that made the map stores.
-    """
-
-    stores: tuple[str, ...]
-    kind: ClassVar[Kind] = "committee"
-    verb: ClassVar[str] = "average maps of"
-
-
-@dataclass(frozen=True)
 class Evaluate:
     """Scores of a trained model on the test sets.
 
@@ -266,26 +230,25 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Select:
-    """Selection on validation scores, or the decision whether further seeds are run.
+    """Selection on validation scores.
 
     Args:
-        selection: Identifier of the selection or of the look.
+        selection: Identifier of the selection.
         choose: Makes the choice and returns the steps that follow from it.
     """
 
-    selection: Selection | Look
+    selection: Selection
     choose: Callable[[], list[Step]] = field(compare=False)
     kind: ClassVar[Kind] = "select"
     verb: ClassVar[str] = "choose"
 
 
-Work = Train | MakeMaps | JoinMaps | AverageMaps | Evaluate | Select
+Work = Train | MakeMaps | JoinMaps | Evaluate | Select
 
 STEP_FOLDERS: dict[Kind, str] = {
     "train": "runs",
     "shard": "shards",
     "maps": "maps",
-    "committee": "maps",
     "evaluate": "evaluations",
     "select": "",
 }
@@ -345,3 +308,88 @@ class Failure:
     title: str
     reason: str
     blocked: bool = False
+
+
+def map_steps(
+    work: MakeMaps,
+    shards: tuple[Shard, ...],
+    identity: str,
+    name: str,
+    needs: tuple[str, ...],
+    cost: float,
+    *,
+    join_one: bool = False,
+) -> list[Step]:
+    """Steps that make the maps of a model: one, or one for each shard and one that joins them.
+
+    Args:
+        work: The work; its shard and `joined` are replaced.
+        shards: All shards.
+        identity: Id of the step that leaves the map store.
+        name: Name of the model.
+        needs: Ids of the steps that come first.
+        cost: Cost of an image.
+        join_one: Whether a single shard has a step of its own beside the join.
+    """
+    if len(shards) == 1 and not join_one:
+        (only,) = shards
+        whole = replace(work, shard=only, joined="")
+        return [Step(identity, whole, name, needs, cost=(only.stop - only.start) * cost)]
+    made = [
+        Step(
+            shard_id(identity, place),
+            replace(work, shard=shard, joined=identity),
+            f"{name}, shard {place + 1} of {len(shards)}",
+            needs,
+            cost=(shard.stop - shard.start) * cost,
+        )
+        for place, shard in enumerate(shards)
+    ]
+    needs = (*needs, *(step.id for step in made))
+    return [*made, Step(identity, JoinMaps(shards), name, needs)]
+
+
+def shard_id(joined: str, place: int) -> str:
+    """Id of the step that makes the maps of one shard."""
+    return f"{joined}-{place:05d}"
+
+
+def used_weights(store: Path, runs: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Part of a record: the weights of the runs that a step uses.
+
+    Args:
+        store: Folder of runs, maps and evaluations.
+        runs: Ids of finished runs.
+    """
+    return {_WEIGHTS: {run: checksum(_run(store, run), _FILE) for run in runs}}
+
+
+def joined_weights(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Part of a record: the weights of all records from which a step makes its result."""
+    found: dict[str, str] = {}
+    for record in records:
+        found |= record.get(_WEIGHTS, {})
+    return {_WEIGHTS: found}
+
+
+def trained_again(folder: Path, store: Path) -> list[str]:
+    """Runs that have other weights now than those with which a result was made.
+
+    Weights that are unknown are not compared: those of a run that has not finished, of a run in an
+    archive, and of a result of an earlier version.
+
+    Args:
+        folder: Folder of a finished evaluation or map store.
+        store: Folder of runs, maps and evaluations.
+    """
+    found = []
+    for run, before in read_record(folder).get(_WEIGHTS, {}).items():
+        if before and is_finished(_run(store, run)):
+            now = checksum(_run(store, run), _FILE)
+            if now and now != before:
+                found.append(run)
+    return found
+
+
+def _run(store: Path, run: str) -> Path:
+    return store / STEP_FOLDERS["train"] / run

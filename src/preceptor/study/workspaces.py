@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Member, Step, Train
-from preceptor.study.study_plan import StudyPlan
 
 Value = str | int | float | bool
 
@@ -17,7 +17,8 @@ _ALWAYS = ("backbone", "alpha", "seed", "rows")
 # Not logged: paths and ids of files on this machine, which are part of the run's id.
 _PLACES = {
     "manifest",
-    *(f"{one}.{what}" for one in ("maps", "soft_labels") for what in ("path", "identity")),
+    "maps.path",
+    "maps.identity",
 }
 
 

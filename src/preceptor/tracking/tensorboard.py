@@ -29,8 +29,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from preceptor.report.write import WrittenReport
 from preceptor.runtime.result_folder import write_atomically
+from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
-from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.parameters import Value, file_name, parameters
 from preceptor.training.record import Measure, RunRecord, metric_name

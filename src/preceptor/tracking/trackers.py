@@ -10,8 +10,8 @@ from typing import Protocol
 
 from preceptor.errors import InputError, without_secrets
 from preceptor.report.write import WrittenReport
+from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
-from preceptor.study.study_plan import StudyPlan
 
 NAMES = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
 

@@ -24,9 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
-from preceptor.config.training import Training
+from preceptor.config.training import Training, takes_masks
 from preceptor.data.loader import Batch, Rows, TrainingStream, shares
 from preceptor.errors import DeviceFullError, PreceptorError, RunFailedError
 from preceptor.inference.predict import to_device
@@ -38,7 +37,7 @@ from preceptor.losses.guided import (
     gradient_norms,
     guided_loss_terms,
 )
-from preceptor.losses.predictions import SoftTargets, inconsistency
+from preceptor.losses.predictions import inconsistency
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import gradient_scaler, in_precision
@@ -275,14 +274,11 @@ class Trainer:
 
     def _targets(self, batch: Batch) -> Targets:
         """Training targets of a batch on the device."""
-        labels, maps, map_weight, sample_weight, probabilities = (
-            None if part is None else part.to(self.device) for part in batch[1:6]
+        labels, maps, map_weight, sample_weight = (
+            None if part is None else part.to(self.device) for part in batch[1:5]
         )
         assert labels is not None
-        soft, given = None, self.config.soft_labels
-        if probabilities is not None and given is not None:
-            soft = SoftTargets(probabilities, given.weight, given.temperature)
-        return Targets(labels, maps, map_weight, sample_weight, soft)
+        return Targets(labels, maps, map_weight, sample_weight)
 
 
 def _attempt(

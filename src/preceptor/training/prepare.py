@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.guidance import DISTANCE_NAMES, distance_weights
-from preceptor.config.identity import identity_values
-from preceptor.config.image_format import ImageFormat
 from preceptor.config.maps import KIND_NAMES
 from preceptor.config.run import RunConfig
+from preceptor.config.settings import ImageFormat, identity_values
+from preceptor.config.training import DISTANCE_NAMES, distance_weights
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import FileHashes, Workspace
 from preceptor.errors import InputError
-from preceptor.maps.soft_labels import soft_targets
 from preceptor.maps.targets import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
@@ -59,11 +57,6 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         assert maps.path is not None
         known_maps = maps.model_copy(update={"identity": folder_digest(maps.path, "maps", files)})
         config = config.model_copy(update={"maps": known_maps})
-    soft = config.soft_labels
-    if soft is not None and soft.identity is None:
-        identity = folder_digest(soft.path, "soft_labels", files)
-        known = soft.model_copy(update={"identity": identity})
-        config = config.model_copy(update={"soft_labels": known})
     weights = config.weights_identity or weights_digest(config.weights, files)
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
     if config.guided_by_masks or (config.uses_maps and maps.marks):
@@ -209,18 +202,14 @@ def image_formats(config: RunConfig) -> list[ImageFormat]:
 
 
 def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> Rows:
-    """Training rows of a run, with map targets and soft labels."""
+    """Training rows of a run, with map targets."""
     training, manifest = config.training, workspace.manifest
     form = training.image_format(model.spec.input_size)
     which = workspace.training_rows(config)
     grid = model.guidable_grid() if config.guided else model.grid()
     images = workspace.images(form, training.cache)
     targets = build_map_targets(config, manifest, images, which, workspace.human_maps_from(config))
-    soft = None
-    if config.soft_labels is not None:
-        names = manifest.table["name"].to_numpy(object)[which]
-        soft = soft_targets(config.soft_labels.path, names, model.spec.classes)
-    rows = workspace.rows(which, form, cache=training.cache, targets=targets, grid=grid, soft=soft)
+    rows = workspace.rows(which, form, cache=training.cache, targets=targets, grid=grid)
     if config.labels == "class":
         return rows
     marked = (manifest.map_mask & workspace.human_maps_from(config))[which]

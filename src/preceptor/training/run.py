@@ -18,9 +18,9 @@ import timm
 import torch
 import torchvision
 
+from preceptor.config.files import dump_config
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import dump_config
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.config.image_format import ImageFormat
+from preceptor.config.settings import ImageFormat
 from preceptor.data.cache import open_images
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.fingerprints import fingerprints

@@ -1,7 +1,7 @@
 """A control of a study: `controls: [shuffled, edge_maps]`."""
 
 from preceptor.config.maps import MapSource
-from preceptor.study.controls import AddedControl
+from preceptor.study.config import AddedControl
 
 
 def settings(alpha: float) -> dict[str, object]:

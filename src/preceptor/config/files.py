@@ -1,0 +1,337 @@
+"""YAML config files: unambiguous YAML with `${VARIABLES}`, and problems by key and value."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from reprlib import Repr
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from preceptor.config.settings import PathContext, Settings
+from preceptor.errors import InputError, Problem, ProblemsError, is_control
+
+Config = TypeVar("Config", bound=BaseModel)
+_VARIABLE = re.compile(r"(\$?)\$\{(\w+)\}")  # with another dollar, the text itself
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+# Numbers that YAML 1.1 and 1.2 read differently: 010 is 8 or 10, 1:30 is 90 or a text.
+_UNCLEAR = re.compile(
+    r"[-+]?(?:0[0-9_]+|0x[0-9a-fA-F_]+|0b[01_]+|[0-9][0-9_]*_[0-9_.]*|[0-9]+(:[0-9]+)+(\.[0-9]*)?)"
+)
+_MOST_VALUES = 100_000  # more than any config has, counting each use of an alias
+_LARGEST = 2**63  # integers of torch, NumPy and Parquet are below
+
+
+class YamlError(ValueError):
+    """Invalid or ambiguous YAML; the message has the position and the reason in one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader in which keys are texts that occur once, and dates are texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.unset: set[str] = set()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"  # a domain may be named 1 or no
+                if key.value in seen:
+                    raise _refused(key, f"{key.value[:80]!r} is given twice; remove one")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_text(self, node: yaml.ScalarNode) -> Any:
+        """A scalar: its variables are replaced, and a plain one may then be a number."""
+        plain = node.style is None
+        if plain and _UNCLEAR.fullmatch(node.value):
+            what = f"{node.value[:80]} is an ambiguous number; write it in decimal digits, or in"
+            raise _refused(node, f"{what} quotes if it is a string")
+        text = _VARIABLE.sub(self._variable, node.value)
+        if plain and _NUMBER.fullmatch(text):
+            return int(text) if re.fullmatch("[-+]?[0-9]+", text) else float(text)
+        if plain and node.tag.endswith(":float") and text.lstrip("-+.").lower() in ("inf", "nan"):
+            return float(text.replace(".", ""))
+        return text
+
+    def _variable(self, found: re.Match[str]) -> str:
+        escaped, name = found.groups()
+        if escaped:
+            return f"${{{name}}}"
+        if name not in os.environ:
+            self.unset.add(name)
+        return os.environ.get(name, "")
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+_Loader.yaml_constructors = {
+    f"tag:yaml.org,2002:{name}": _Loader.construct_text
+    for name in ("int", "float", "timestamp", "value", "str")
+} | {  # no other types than those of JSON
+    tag: yaml.SafeLoader.yaml_constructors[tag]
+    for tag in (None, *(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "seq", "map")))
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes the texts which are numbers for the loader."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _UNCLEAR, list("-+_0123456789"))
+
+
+def read_yaml(text: str) -> tuple[Any, set[str]]:
+    """Parse a YAML text with one document.
+
+    Args:
+        text: YAML text, whose values may contain `${VARIABLES}` of the environment; `$${NAME}` is
+            the text `${NAME}`.
+
+    Returns:
+        The values, and the names of unset variables.
+
+    Raises:
+        YamlError: The text is invalid, a key is repeated, or programs read a number in it in
+            different ways.
+
+    Example:
+        >>> read_yaml("lr: 1e-3")
+        ({'lr': 0.001}, set())
+    """
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data(), loader.unset
+    except RecursionError as error:
+        raise YamlError("lists or mappings are nested too deeply; write them flat") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlError(_reason(error)) from error
+
+
+def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
+    """Read a config from a YAML file, see `read_yaml`; relative paths are relative to the file.
+
+    Args:
+        path: YAML file.
+        model: RunConfig, StudyConfig or another model of settings.
+        overrides: Top-level values with precedence over those of the file.
+
+    Raises:
+        ProblemsError: The config is invalid; lists all problems by key and value.
+        InputError: The file cannot be read, is not unambiguous YAML, or has an unset variable.
+    """
+    path = Path(path)
+    if path.is_char_device() or path.is_block_device():
+        raise InputError(f"config {path}: is a device; name a YAML file")
+    if path.suffix.lower() in (".csv", ".parquet"):
+        raise InputError(
+            f"config {path}: is a table of images; name a YAML file, which `preceptor study init` "
+            "writes for a table"
+        )
+    try:
+        values, absent = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"config {path}: cannot be read: {reason}") from error
+    except YamlError as error:
+        raise InputError(f"config {path}: {error}") from error
+    if unset := sorted(absent):
+        raise InputError(
+            f"config {path}: {', '.join('${' + name + '}' for name in unset)} not set in the "
+            f"environment; set it, as in `{unset[0]}=… preceptor …`"
+        )
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else type(values).__name__
+        raise InputError(f"config {path}: expected `key: value` lines, found {found}")
+    return parse_config(values | overrides, model, source=f"config {path}", base=path.parent)
+
+
+def _reason(error: Exception) -> str:
+    """Position and reason of an error in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return "not YAML: " + " ".join(str(error).split())
+    problem = str(getattr(error, "problem", ""))
+    own = "is given twice" in problem or "ambiguous" in problem
+    return f"{'' if own else 'not YAML: '}line {mark.line + 1}: {problem}"
+
+
+def parse_config(
+    values: Mapping[str, Any],
+    model: type[Config],
+    *,
+    source: str = "config",
+    base: Path | None = None,
+) -> Config:
+    """Validate values against a config model.
+
+    Args:
+        values: Values as read from YAML.
+        model: RunConfig, StudyConfig or another model of settings.
+        source: Name of the config in messages.
+        base: Base folder of relative paths; None = the working folder.
+
+    Raises:
+        ProblemsError: The config is invalid; lists all problems by key and value.
+    """
+    problems = list(_unfit(values))
+    if problems:
+        raise ProblemsError(source, problems)
+    try:
+        return model.model_validate(values, context=PathContext((base or Path()).absolute()))
+    except ValidationError as error:
+        raise ProblemsError(source, _problems(error.errors(), model)) from error
+
+
+def _unfit(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Values that no setting takes: too many, not finite, not printable."""
+    left = [((str(key),), value) for key, value in values.items()]
+    for _ in range(_MOST_VALUES):
+        if not left:
+            return
+        place, value = left.pop()
+        where = ".".join(map(_name, place))
+        if any(map(is_control, place[-1])):
+            yield Problem(where, "a control character", "remove it")
+        elif isinstance(value, dict | list | tuple) and len(place) > 40:
+            yield Problem(where, "nested too deeply, or contains itself", "write it flat")
+        elif isinstance(value, dict):
+            left += [((*place, str(key)), one) for key, one in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [((*place, str(index)), one) for index, one in enumerate(value)]
+        elif isinstance(value, str) and any(map(is_control, value)):
+            yield Problem(where, f"value {_shown(value)} has a control character", "remove it")
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield Problem(where, f"value {value}", "write a finite number")
+        elif isinstance(value, int) and not -_LARGEST < value < _LARGEST:
+            yield Problem(where, f"value {_shown(value)}", "write a number below 2^63")
+    yield Problem(_name(place[0]), f"more than {_MOST_VALUES:,} values", "write it without aliases")
+
+
+def _name(key: str) -> str:
+    """Key in messages."""
+    printed = key if key and not any(map(is_control, key)) else repr(key)
+    return printed if len(printed) <= 80 else printed[:79] + "…"
+
+
+def _shown(value: Any) -> str:
+    """Shortened value in messages."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 100
+    short.maxlist = short.maxtuple = short.maxdict = 12
+    return short.repr(value)[:120]
+
+
+_WRITE = {
+    "tuple_type": "write a list, as in [a, b]",
+    "too_short": "name at least one",
+    "dict_type": "write `key: value` lines under it",
+    "mapping_type": "write `key: value` lines under it",
+    "model_type": "write `key: value` lines under it",
+    "number_type": "write a number (in YAML, yes and no are true and false)",
+    "string_type": "write a string; a number, yes and no need quotes",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_parsing": "write a number",
+    "greater_than": "it must be above {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be below {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "write {expected}",
+    "finite_number": "write a finite number",
+}
+
+
+def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
+    """Problems found by pydantic, in terms of the file; one for all branches of a union."""
+    keys = list(_keys(model))
+    branches: dict[tuple[str, ...], list[Any]] = {}
+    for entry in errors:
+        place = tuple(map(str, entry["loc"]))
+        for at, part in enumerate(place):
+            if "[" in part or "-" in part or part in ("int", "float", "str"):  # branch of a union
+                place = place[:at]
+                break
+        branches.setdefault(place, []).append(entry)
+    found = []
+    for place, entries in branches.items():
+        key, entry = ".".join(map(_name, place)) or "settings", entries[0]
+        kind, value = entry["type"], entry["input"]
+        if kind == "extra_forbidden":
+            found.append(Problem(key, "unknown key", _near(place, keys)))
+        elif kind == "missing":
+            found.append(Problem(key, "missing", f"add a line `{place[-1]}: …`"))
+        elif kind == "value_error":
+            lines = [line.partition("; ") for line in str(entry["ctx"]["error"]).split("\n")]
+            found += [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
+        else:
+            shown = "nothing is written" if value is None else f"value {_shown(value)}"
+            ways = [
+                _WRITE.get(one["type"], one["msg"][:1].lower() + one["msg"][1:]).format(
+                    **{name: _plain(value) for name, value in one.get("ctx", {}).items()}
+                )
+                for one in entries
+            ]
+            found.append(Problem(key, shown, ", or ".join(dict.fromkeys(ways))))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Number of a limit in messages: 0 and not 0.0."""
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _near(place: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> str:
+    """Remedy for an unknown key: the section to which it belongs, or a similar key."""
+    for known in keys:
+        if known[-1] == place[-1]:
+            return (
+                f"it belongs under `{'.'.join(known[:-1])}:`"
+                if known[:-1]
+                else "move it to the top"
+            )
+    siblings = [known[-1] for known in keys if known[:-1] == place[:-1]]
+    near = difflib.get_close_matches(place[-1], siblings, 1)
+    return f"did you mean {near[0]!r}?" if near else "check its spelling and indentation"
+
+
+def _keys(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key of a config model, after those above it."""
+    for name, field in model.model_fields.items():
+        yield (*above, name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, (*above, name))
+
+
+def dump_config(config: Settings) -> str:
+    """Resolved config as YAML, which `load_config` reads as the same config."""
+    return dump_yaml(literal(config.model_dump(mode="json")))
+
+
+def dump_yaml(values: Any) -> str:
+    """YAML text of values, in which `${NAME}` stays a variable; see `literal`."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def literal(values: Any) -> Any:
+    """Values whose texts `${NAME}` are read back as they are, and not as variables."""
+    if isinstance(values, dict):
+        return {literal(key): literal(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [literal(value) for value in values]
+    return _VARIABLE.sub(r"$\g<0>", values) if isinstance(values, str) else values

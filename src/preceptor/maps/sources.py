@@ -1,0 +1,452 @@
+"""Maps of a source placed on the images of a run: a map store, a folder, a plugin, or a control.
+
+**A folder** has the map of each image under the image's name.
+
+**Maps without people** (`pca`): the part of each image that lies in the first principal components.
+The training images as thumbnails x_1 … x_n of d grey values have the mean μ and the principal
+components u_1 … u_k: orthonormal eigenvectors of their covariance, with the k largest eigenvalues.
+The map of image i is the magnitude of its reconstruction from these components,
+
+    m_i = |Σ_j u_j u_jᵀ (x_i − μ)|,
+
+min-max normalized. It is high where the image differs from the mean image in the way in which most
+images do, and it knows neither labels nor marks.
+
+Principal components of images are the eigenfaces of Turk and Pentland, "Eigenfaces for
+Recognition", Journal of Cognitive Neuroscience 3(1), 1991. Webster and Scheirer, "What's Old is New
+Again: Classical Dimensionality Reduction for Efficient Saliency-Guided Biometric Attack Detection",
+arXiv:2606.13528, 2026, guide by maps from eigenfaces and Fisherfaces. The formula above is an
+adaptation of the idea, not their procedure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from preceptor.config.maps import KIND_NAMES, PCA_COMPONENTS, MapSource
+from preceptor.config.settings import Fit
+from preceptor.data.cache import ImageSource
+from preceptor.data.geometry import fit_boxes
+from preceptor.data.images import decode_map, image_suffixes
+from preceptor.data.loader import MapArray
+from preceptor.data.resampling import on_unit_square, resample
+from preceptor.errors import InputError, without_secrets
+from preceptor.maps.store import is_store, read_store
+from preceptor.runtime.plugins import installed_plugin, load_plugin
+from preceptor.runtime.result_folder import is_finished, read_record
+from preceptor.runtime.walk import walk
+
+# Control with a centred map: one Gaussian on the unit square of every image.
+CENTRE_SIDE = 32
+CENTRE_SIGMA = 0.25  # as a fraction of the image's side
+
+_NO_NAME = "no map has the name of one"
+
+UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
+
+
+@dataclass(frozen=True)
+class PlacedMaps:
+    """Maps of a source other than human maps, for the rows of a run.
+
+    Args:
+        maps: (m, h, w) maps.
+        index: (n,) position of each row's map; −1 = none.
+        regions: (n, 4) part of each row's image that a map covers.
+        excluded: (n,) bool, rows whose map was excluded because of its error.
+    """
+
+    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]
+    index: NDArray[np.int64]
+    regions: NDArray[np.float64]
+    excluded: NDArray[np.bool_]
+
+    def array(self) -> MapArray:
+        """Maps, each over the region of its own image."""
+        # One map for all images, the centred one, covers each image whole.
+        return MapArray(self.maps, self.regions[self.index >= 0][: len(self.maps)])
+
+    def received(self, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
+        """Maps in the order of the rows that receive them, each over the region of its image, and
+        the positions of the rows in them."""
+        has_map = index >= 0
+        array = MapArray(self.maps[index[has_map]], self.regions[has_map])
+        return array, np.where(has_map, np.cumsum(has_map) - 1, -1)
+
+
+def place_maps(
+    source: MapSource,
+    fit: Fit,
+    table: pd.DataFrame,
+    images: ImageSource,
+    rows: NDArray[np.int64],
+    *,
+    scaled: bool,
+) -> PlacedMaps | None:
+    """Maps of the source of a run; None for human maps, which the loader reads itself.
+
+    Args:
+        source: Source of the maps.
+        fit: Part of the images that the run sees.
+        table: Rows of the manifest.
+        images: Images, whose original sizes determine the position of a Teacher's grid.
+        rows: (n,) rows in `images`.
+        scaled: Whether the largest value of each map of a folder, or of a plugin, becomes 1.
+
+    Raises:
+        InputError: The maps cannot be read.
+    """
+    if source.kind == "human":
+        return None
+    if source.kind == "centre":
+        return _centred(len(rows))
+    if source.kind == "pca":
+        return _principal(PCA_COMPONENTS, fit, images, rows)
+    if source.kind not in KIND_NAMES.own:
+        made = plugin_maps(source.kind, table["path"].tolist(), table["label"].tolist())
+        if scaled:
+            made = made / made.max((1, 2), keepdims=True).clip(1e-12)
+        return _over_whole_images(made, np.arange(len(rows)))
+    names, path = table["name"].to_numpy(), source.path
+    assert path is not None
+    if not path.is_dir():
+        raise InputError(f"maps: {path} is not a folder")
+    if not is_store(path):
+        _check_not_left_out(path)
+        maps, index = _from_folder(path, names, scaled=scaled)
+        return _over_whole_images(maps, index)
+    return _from_store(path, names, images.sizes[rows])
+
+
+def with_maps(path: Path, names: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """(n,) whether a folder of maps or a map store has a map of each image; no map is decoded."""
+    if is_store(path):
+        return np.isin(names.astype(str), read_store(path, columns=()).paths.astype(str))
+    return np.array([file is not None for file in map_files(path, names.tolist())], bool)
+
+
+def check_matches(path: Path, names: NDArray[np.object_]) -> None:
+    """Check that a folder of maps or a map store has a map of an image; no map is decoded.
+
+    Args:
+        path: Folder.
+        names: (n,) names of the images.
+
+    Raises:
+        InputError: It has none, or it is not clear which one.
+    """
+    if is_store(path):
+        paths = read_store(path, columns=()).paths
+        if not set(paths) & set(names):
+            raise _no_store_match(path, names, paths)
+        return
+    _check_not_left_out(path)
+    if not any(map_files(path, names.tolist())):
+        raise _no_match(path, names, _NO_NAME)
+
+
+def _check_not_left_out(path: Path) -> None:
+    if is_finished(path):
+        teacher = path.parent.with_name("runs") / str(read_record(path).get("teacher"))
+        raise InputError(
+            f"maps: those of {path} were left out of an archive; remove this folder and that "
+            f"of its Teacher, {teacher}, and start again: both are computed anew"
+        )
+
+
+def _centred(count: int) -> PlacedMaps:
+    """One Gaussian in the center of every image."""
+    axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
+    line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
+    maps = (line[:, None] * line[None]).astype(np.float32)[None]
+    return _over_whole_images(maps, np.zeros(count, np.int64))
+
+
+def _over_whole_images(maps: NDArray[np.float32], index: NDArray[np.int64]) -> PlacedMaps:
+    regions, excluded = np.tile(UNIT, (len(index), 1)), np.zeros(len(index), bool)
+    return PlacedMaps(maps, index, regions, excluded)
+
+
+def _principal(
+    components: int, fit: Fit, images: ImageSource, rows: NDArray[np.int64]
+) -> PlacedMaps:
+    """Maps from the principal components of the images of the rows."""
+    problem = too_few_for_components(len(rows), components)
+    if problem:
+        raise InputError(f"maps: {problem}")
+    small, regions = thumbnails(images, rows, fit)
+    maps, index = principal_maps(small, components), np.arange(len(rows))
+    return PlacedMaps(maps, index, regions, np.zeros(len(rows), bool))
+
+
+def _from_store(path: Path, names: NDArray[np.object_], sizes: NDArray[np.int32]) -> PlacedMaps:
+    """Maps of a map store.
+
+    Args:
+        path: Folder of the store.
+        names: (n,) names of the rows' images.
+        sizes: (n, 2) their original widths and heights, in pixels.
+    """
+    store = read_store(path, columns=("map", "error"))
+    place = {name: position for position, name in enumerate(store.paths)}
+    found = np.array([place.get(name, -1) for name in names], np.int64)
+    if not (found >= 0).any():
+        raise _no_store_match(path, names, store.paths)
+    # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
+    excluded = np.append(~store.settled, False)[found]
+    found[excluded] = -1
+    used = np.flatnonzero(found >= 0)
+    index = np.full(len(names), -1, np.int64)
+    index[used] = np.arange(len(used))
+    chosen = found[used]
+    maps = store.maps[chosen]  # float16: a training process holds all of them
+    regions = fit_boxes(sizes, store.info.fit, store.info.side)
+    return PlacedMaps(maps, index, regions, excluded)
+
+
+def _no_store_match(
+    path: Path, names: NDArray[np.object_], paths: NDArray[np.object_]
+) -> InputError:
+    known = f"its first image is {_shown(paths)}" if len(paths) else "it has no map"
+    return _no_match(path, names, known)
+
+
+def _no_match(path: Path, names: NDArray[np.object_], known: str) -> InputError:
+    """Error of maps of which none is that of an image of the run."""
+    return InputError(
+        f"maps: {path} contains none of the {len(names):,} training images: {known}, and that of "
+        f"the manifest is {_shown(names)}; make maps for this manifest, or name its images as the "
+        "maps do, in a column name"
+    )
+
+
+def _shown(names: NDArray[np.object_]) -> str:
+    """First one of the names of images."""
+    return repr(without_secrets(str(names[0])))
+
+
+def _from_folder(
+    path: Path, names: NDArray[np.object_], *, scaled: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Map images of a folder over the whole images, see `map_files`."""
+    maps: list[NDArray[np.float32]] = []
+    index = np.full(len(names), -1, np.int64)
+    for position, file in enumerate(map_files(path, names.tolist())):
+        if file is not None:
+            index[position] = len(maps)
+            found = on_unit_square(decode_map(file))
+            maps.append(found / max(float(found.max()), 1e-12) if scaled else found)
+    if not maps:
+        raise _no_match(path, names, _NO_NAME)
+    return np.stack(maps), index
+
+
+# Folders of maps.
+
+
+def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
+    """Map image of each image.
+
+    A map has the relative path of its image, or its file name alone. It may have another suffix, or
+    one more (`a.jpg.png` for `a.jpg`, where there is an `a.png` as well).
+
+    Args:
+        folder: Folder of the maps; other files, hidden files and hidden folders are ignored.
+        names: (n,) names of the images.
+
+    Returns:
+        (n,) map images; None = the image has none.
+
+    Raises:
+        InputError: A map matches two images, or two maps match an image.
+    """
+    found = _Folder(folder)
+    owners: dict[Path, str] = {}
+    files: list[Path | None] = []
+    for name in map(str, names):
+        file = found.map_of(PurePosixPath(without_secrets(name)))
+        if file is not None and (owner := owners.setdefault(file, name)) != name:
+            raise InputError(_matches_both(file, *map(without_secrets, (owner, name))))
+        files.append(file)
+    return files
+
+
+class _Folder:
+    """Map images of a folder by their relative paths, with and without the last suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        suffixes = image_suffixes()
+        self._by_name: dict[str, Path] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        files = (Path(base, name) for base, _, names in walk(str(folder)) for name in names)
+        for file in sorted(files):
+            if file.suffix.lower() in suffixes and not file.name.startswith("."):
+                path = file.relative_to(folder)
+                self._by_name[path.as_posix()] = file
+                self._by_stem.setdefault(path.with_suffix("").as_posix(), []).append(file)
+
+    def map_of(self, image: PurePosixPath) -> Path | None:
+        """Map of an image, by its path or else its file name; None if there is none."""
+        for path in (image, PurePosixPath(image.name)):
+            if (same := self._by_name.get(str(path))) is not None:
+                return same
+            for key in (path, path.with_suffix("")):
+                files = self._by_stem.get(str(key), [])
+                if len(files) > 1:
+                    raise InputError(
+                        f"maps: {files[0]} and {files[1]} match {image}; remove one of them"
+                    )
+                if files:
+                    return files[0]
+        return None
+
+
+def _matches_both(file: Path, one: str, other: str) -> str:
+    """Message on a map that matches two images."""
+    remedy = "use the folders of the images for the maps"
+    if PurePosixPath(one).parent == PurePosixPath(other).parent:
+        names = (f"{PurePosixPath(name).name}.png" for name in (one, other))
+        remedy = f"name their maps {' and '.join(names)}"
+    return f"maps: {file} matches both {one} and {other}; {remedy}"
+
+
+# Plugins.
+
+
+class MapFunction(Protocol):
+    """Function that makes maps of images without a model: the interface of a plugin."""
+
+    def __call__(self, paths: Sequence[str], labels: Sequence[str]) -> ArrayLike:
+        """(n, h, w) maps ≥ 0, each over the whole of its image.
+
+        Args:
+            paths: Paths of n training images.
+            labels: Their labels.
+        """
+        ...
+
+
+def plugin_maps(name: str, paths: Sequence[str], labels: Sequence[str]) -> NDArray[np.float32]:
+    """(n, h, w) maps of a plugin.
+
+    Args:
+        name: Name of the plugin.
+        paths: Paths of the images.
+        labels: Their labels.
+
+    Raises:
+        InputError: The plugin is not installed, or its maps have another shape, or values that are
+            negative or not finite.
+    """
+    make: MapFunction = load_plugin(installed_plugin("preceptor.map_sources", name, "maps: kind"))
+    maps = np.asarray(make(paths, labels), np.float32)
+    if maps.ndim != 3 or len(maps) != len(paths) or 0 in maps.shape[1:]:
+        expected = f"({len(paths)}, height, width)"
+        raise InputError(f"maps: kind {name} gave maps of shape {maps.shape}, not {expected}")
+    if not np.isfinite(maps).all() or (maps < 0).any():
+        raise InputError(f"maps: kind {name} gave values that are negative or not finite")
+    return maps
+
+
+# Principal components.
+
+
+# Cells of a thumbnail's side. The first components of images are smooth, and feature grids have 6
+# to 14 cells. As uint8 a map needs 256 bytes, so that a million images fit into memory.
+SIDE = 16
+_BLOCK = 64  # images resized at once
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+# Grey levels of 255: a smaller range of a reconstruction is rounding, which min-max would enlarge.
+_ROUNDING = 1e-6
+
+
+def thumbnails(
+    images: ImageSource, rows: NDArray[np.int64], fit: Fit
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Grey thumbnails of images.
+
+    Args:
+        images: Canvases of the images.
+        rows: (n,) manifest rows.
+        fit: Method that made the canvases square.
+
+    Returns:
+        (n, 16, 16) grey values, and the (n, 4) region of its image that each thumbnail covers: the
+        whole image, or for `fit: crop` the central square.
+    """
+    boxes = fit_boxes(images.sizes[rows], fit, images.side)
+    regions = boxes.clip(0, 1)
+    found = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    for start in range(0, len(rows), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        canvases = torch.from_numpy(images.canvases(rows[part])).float()
+        grey = canvases @ _LUMA if canvases.shape[3] == 3 else canvases[..., 0]
+        own, to = torch.from_numpy(boxes[part].copy()), torch.from_numpy(regions[part])
+        found[part] = resample(grey, own, to, (SIDE, SIDE)).round_().byte().numpy()
+    return found, regions
+
+
+def too_few_for_components(images: int, components: int) -> str:
+    """Problem of a number of images that has fewer principal components; "" if there is none.
+
+    The mean takes one degree of freedom: n images have at most n − 1 components.
+
+    Example:
+        >>> too_few_for_components(5, 5)
+        '5 training images have fewer than 5 principal components; use at most 4 components'
+        >>> too_few_for_components(6, 5)
+        ''
+    """
+    if images > components:
+        return ""
+    remedy = f"use at most {images - 1} components" if images > 1 else "add images"
+    return f"{images} training images have fewer than {components} principal components; {remedy}"
+
+
+def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uint8]:
+    """Magnitude of the reconstruction of images from their first principal components.
+
+    Args:
+        images: (n, h, w) grey values.
+        components: Number k of components, less than n.
+
+    Returns:
+        (n, h, w) maps, each with the full range 0 to 255; 0 everywhere for an image whose
+        reconstruction is constant.
+
+    Example:
+        >>> images = np.zeros((3, 2, 2), np.uint8)
+        >>> images[0, 0, 0], images[1, 0, 0] = 30, 60  # they differ in one cell alone
+        >>> principal_maps(images, 1).tolist()
+        [[[0, 0], [0, 0]], [[255, 0], [0, 0]], [[255, 0], [0, 0]]]
+    """
+    values = torch.from_numpy(images.reshape(len(images), -1))
+    mean = values.sum(0, dtype=torch.int64).double() / len(values)
+    # In blocks, since the images as float64 would need eight times their memory.
+    blocks = [values[start : start + 4096] for start in range(0, len(values), 4096)]
+    covariance = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
+    for block in blocks:
+        centred = block - mean
+        covariance += centred.T @ centred
+    basis = torch.linalg.eigh(covariance).eigenvectors[:, -components:]
+    maps = [_magnitude(block - mean, basis) for block in blocks]
+    found: NDArray[np.uint8] = torch.cat(maps).numpy().reshape(images.shape)
+    return found
+
+
+def _magnitude(centred: Tensor, basis: Tensor) -> Tensor:
+    """(n, d) uint8: |projection on the basis|, each row scaled to the range 0 to 255."""
+    values = (centred @ basis @ basis.T).abs()
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    extent = high - low
+    scaled = (values - low) / extent.clamp_min(_ROUNDING) * 255
+    return torch.where(extent > _ROUNDING, scaled, 0).round_().byte()
