@@ -3,7 +3,7 @@
 Public names are imported at first use, so that `import preceptor` and the command line start fast.
 """
 
-from __future__ import annotations
+# No postponed annotations: their name is that of a package.
 
 import importlib
 from typing import TYPE_CHECKING, Any
