@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -26,9 +26,9 @@ from preceptor.evaluation.bootstrap import share_of_draws
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import positive_log_odds
 from preceptor.evaluation.split_names import kind_or_none
-from preceptor.results import StudyTables, read
 from preceptor.results.ladder import ANY_MAP, map_agreement
-from preceptor.results.record import read_archive
+from preceptor.results.record import archived_aucs, read_archive
+from preceptor.results.tables import CSV_FILES, read_table
 from preceptor.runtime.formatting import DASH, interval, number, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,10 +126,29 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
     return Difference(found.mean, found.low, found.high, found.p)
 
 
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Tables of an archive that its folder has."""
+
+    table: pd.DataFrame
+    comparisons: pd.DataFrame
+    budget: pd.DataFrame
+    runs: pd.DataFrame
+
+
 @cache
-def tables(folder: str) -> StudyTables:
+def tables(folder: str) -> Tables:
     """Tables of an archive."""
-    return read(EVIDENCE / folder)
+    names = [one.name for one in fields(Tables)]
+    return Tables(
+        *(read_table(EVIDENCE / folder / f"{name}.csv", CSV_FILES[f"{name}.csv"]) for name in names)
+    )
+
+
+@cache
+def aucs(folder: str) -> pd.DataFrame:
+    """AUC of every run of an archive on every set, from its scores."""
+    return archived_aucs(EVIDENCE / folder)
 
 
 def compared(folder: str, key: str, p: str = "p") -> Difference:
@@ -274,7 +293,7 @@ def _agreement(study: Study, key: str) -> float:
     rows, runs = tables(study.folder).table, tables(study.folder).runs
     alpha = float(rows[rows["key"] == key]["alpha"].iloc[0])
     own = runs[(runs["role"] == key) & (runs["alpha"] == alpha)]
-    sets = [one for one in tables(study.folder).results["set"].unique() if kind_or_none(one) == "val"]  # fmt: skip  # noqa: E501
+    sets = [one for one in tables(study.folder).table["set"].unique() if kind_or_none(one) == "val"]  # fmt: skip  # noqa: E501
     return float(map_agreement(own, sets).mean())
 
 
@@ -380,7 +399,7 @@ def at_size(folder: str, line: str, size: int) -> dict[int, float]:
 def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, float]:
     """AUC of the runs of a role on the primary set of a study by seed."""
     primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES}}[folder]
-    rows = tables(folder).results
+    rows = aucs(folder)
     rows = rows[(rows["role"] == role) & (rows["set"] == primary) & (rows["source"] == "")]
     if alpha is not None:
         rows = rows[rows["alpha"] == alpha]
@@ -477,7 +496,7 @@ def steps() -> str:
     alphas = tables(longer).table.drop_duplicates("key").set_index("key")["alpha"]
     sides: dict[tuple[str, str], dict[int, float]] = {}
     for folder, role in product((usual, longer), names):
-        rows = tables(folder).results
+        rows = aucs(folder)
         own = rows[
             (rows["role"] == role) & (rows["set"] == "test-unseen") & (rows["source"] == "")
             & (rows["alpha"] == float(alphas[role]))
