@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.evaluation.sequential import sequential_floor
+from preceptor.evaluation.paired_tests import p_floor
 from preceptor.evaluation.split_names import kind_of
 from preceptor.report.ladder_words import place_sentence
 from preceptor.report.sentences import LEVEL, names_of, only_here, qualifying_words, significant
@@ -101,7 +101,7 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
             "Nothing can be concluded from one seed",
             f"With one seed the Student is {lead}; another seed may reverse this.",
         )
-    limit = _limit(n, len(family), results.looks)
+    limit = _limit(n, len(family))
     better, worse = significant(family)
     if len(better) == len(family):
         text = f"It is significantly above both baselines for every {what}"
@@ -156,13 +156,13 @@ def _unit(row: dict[str, Any], several: bool, backbones: int) -> str:
     return str(row["domain"]) if backbones == 1 else f"{row['domain']} with {row['backbone']}"
 
 
-def _limit(n: int, family: int, looks: tuple[int, ...]) -> str:
+def _limit(n: int, family: int) -> str:
     """Note on a number of seeds that cannot give significance, and the number that can."""
-    if family * sequential_floor(n, looks) <= LEVEL:
+    if family * p_floor(n) <= LEVEL:
         return ""
-    enough = (one for one in range(n, 64) if family * sequential_floor(one, looks) <= LEVEL)
+    enough = (one for one in range(n, 64) if family * p_floor(one) <= LEVEL)
     needed = next(enough, None)
-    if needed is None:  # too many looks for so large a family
+    if needed is None:
         return f" With {n} seeds no difference can be significant after correction."
     return (
         f" With {n} seeds no difference can be significant: {family} comparisons need {needed} "
