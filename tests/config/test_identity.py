@@ -27,7 +27,7 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "human": (
-        "a2d7ee7acd7265fddaf0",
+        "64236e2dbd8665d88e52",
         {
             "rows": "annotated",
             "alpha": 0.25,
@@ -36,9 +36,12 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
             "guide_classes": ("a",),
         },
     ),
-    "store": ("STORE_ID", {"maps": STORE}),
-    "kept": ("KEPT_ID", {"maps": STORE | {"human": "keep", "shuffle_seed": 1}, "alpha": 0.5}),
-    "centre": ("CENTRE_ID", {"maps": {"kind": "centre"}}),
+    "store": ("17c2ceb65217b409f0ae", {"maps": STORE}),
+    "kept": (
+        "cafc511ea04fd2427744",
+        {"maps": STORE | {"human": "keep", "shuffle_seed": 1}, "alpha": 0.5},
+    ),
+    "centre": ("67f3c958f4ee72dd94ec", {"maps": {"kind": "centre"}}),
     "recipe": (
         "5f14814dfce5579e2477",
         {
