@@ -542,7 +542,8 @@ def data_agreement(
         )
     target = to or folder / "agreement"
     findings = write_agreement(maps, agreement, target, images)
-    for pair in agreement.pairs.itertuples():
+    pairs: Any = agreement.pairs
+    for pair in pairs.itertuples():
         print(
             f"{pair.a} – {pair.b}: {pair.images:,} images, Dice {number(pair.dice)}, IoU "
             f"{number(pair.iou)}, correlation {number(pair.correlation)}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
@@ -55,7 +57,7 @@ def write_agreement(
     findings = [
         f"{one.annotator} disagrees with all others: mean Dice {number(one.dice, 2)}, against "
         f"{number(one.dice_among_others, 2)} of the others among themselves."
-        for one in apart.itertuples()
+        for one in _rows(apart)
     ] or ["No annotator stands out."]
     with replacing(to) as partial:
         partial.mkdir()
@@ -92,7 +94,7 @@ def _page(maps: AnnotatorMaps, agreement: Agreement, findings: list[str], shown:
         "people": _people_table(agreement),
         "pairs": _pairs_table(agreement),
         "rule": disagreement_rule(),
-        "pictures": [_picture(one, maps, strokes) for one in images.itertuples()],
+        "pictures": [_picture(one, maps, strokes) for one in _rows(images)],
         "legend": [(name, _drawn("M4,10L44,10", *stroke)) for name, stroke in strokes.items()],
         "files": [
             (PEOPLE, "one row per annotator"),
@@ -102,6 +104,11 @@ def _page(maps: AnnotatorMaps, agreement: Agreement, findings: list[str], shown:
         "links": {},
     }
     return html_environment().get_template("agreement.html.j2").render(context)
+
+
+def _rows(frame: pd.DataFrame) -> Iterable[Any]:
+    """Rows with their cells as attributes."""
+    return frame.itertuples()
 
 
 def _name(maps: AnnotatorMaps, file: str) -> str:
@@ -129,7 +136,7 @@ def _people_table(agreement: Agreement) -> Table:
             ],
             bool(one.disagrees_with_all),
         )
-        for one in agreement.people.itertuples()
+        for one in _rows(agreement.people)
     ]
     columns = ["Images", "Dice with others", "Dice among others", "Difference", "Marked area"]
     caption = (
@@ -149,7 +156,7 @@ def _pairs_table(agreement: Agreement) -> Table:
                 *(Cell(number(value, 2)) for value in (one.dice, one.iou, one.correlation)),
             ],
         )
-        for one in agreement.pairs.itertuples()
+        for one in _rows(agreement.pairs)
     ]
     caption = (
         "Pairs of annotators, means over the images that both looked at. Where both marked "
