@@ -158,11 +158,6 @@ EXHAUSTIVE = (
     "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-sgd",
     # Stays: maps of the predicted class, which need the class first.
     "inference/test_annotate.py::test_a_store_of_rise_is_rise_image_by_image[label",
-    # Stay: a tar and HTTP, local and remote.
-    *(
-        f"data/locations/test_manifests.py::test_images_are_those_of_local_files[{name}"
-        for name in ("memory", "remote parquet")
-    ),
     # Stay: masks of 6 × 6 cells.
     "saliency/test_rise_masks.py::test_each_mask_by_itself_is_a_random_one[32",
     # Stay: other networks of convolutions, and other transformers.

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.canvas_format import MAP_SIDE
+from preceptor.data.geometry import MAP_SIDE
 
 # A study of tiny forged photographs, two draws of them; each test file adds what it is about.
 FORGED_STUDY: dict[str, Any] = {

@@ -1,15 +1,12 @@
-"""Tar and Parquet files with the images of a manifest."""
+"""Tar files with the images of a manifest."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 
 def tar_of(contents: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
@@ -20,13 +17,6 @@ def tar_of(contents: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def parquet_of(columns: dict[str, list[Any]], rows: int = 3) -> bytes:
-    """Parquet file of columns, with so many rows in each group."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, row_group_size=rows)
     return buffer.getvalue()
 
 

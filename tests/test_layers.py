@@ -50,7 +50,9 @@ LATE = (
     "training.__main__",
     "predictor.load",
     "model_export.export",
-    "data.locations.remote_files",
+    "data.remote",
+    "data.examine",
+    "data.table",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "annotations", "results")

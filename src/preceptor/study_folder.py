@@ -202,7 +202,7 @@ def _raise(problems: Sequence[InputError]) -> None:
 
 def _notes(workspaces: Workspaces) -> list[str]:
     """Notes on the manifests; one that applies to several seeds is given once."""
-    found = [note for one in workspaces.all() for note in notes(one.manifest, one.index)]
+    found = [note for one in workspaces.all() for note in notes(one.manifest, one.cache_dir)]
     return list(dict.fromkeys(found))
 
 

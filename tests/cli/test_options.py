@@ -18,7 +18,7 @@ from preceptor.calibration import fit
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
-from preceptor.data.plant import MarkKind
+from preceptor.data.marks import MarkKind
 from preceptor.execution import executors
 from preceptor.label import db
 from preceptor.model_export import export

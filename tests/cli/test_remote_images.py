@@ -25,8 +25,7 @@ DEVICE = ("--device", "cpu", "--batch-size", "4")
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultServer]:
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PRECEPTOR_REMOTE_WAIT", "0.001")
-    monkeypatch.setenv("PRECEPTOR_REMOTE_ATTEMPTS", "2")
+    monkeypatch.setattr("preceptor.data.remote._WAITS", (0.0,) * 4)
     with fault_server() as found:
         yield found
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from preceptor.cli.data_output import print_summary
+from preceptor.cli.data import print_summary
 from preceptor.cli.evaluate_output import print_comparison, print_figures
 from preceptor.cli.runs_output import runs_table
 from preceptor.cli.terminal import tell_status

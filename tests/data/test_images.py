@@ -2,7 +2,6 @@ import contextlib
 import pickle
 import struct
 import zlib
-from io import BytesIO
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +21,6 @@ from preceptor.data.images import (
     image_size,
     load_image,
     pixel_formats,
-    pixels_of,
 )
 from preceptor.predictor.inputs import read_pixels
 
@@ -75,24 +73,6 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     np.testing.assert_allclose(decode_image(path).astype(int), corners(), atol=tolerance)
     assert image_size(path) == (40, 24)
     assert decode_map(path).shape == (24, 40)
-
-
-def test_exif_chunk_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> None:
-    plain, with_exif = BytesIO(), BytesIO()
-    stored = Image.fromarray(stored_as(corners(), 6))
-    stored.save(plain, "PNG")
-    stored.save(with_exif, "PNG", exif=exif(6))
-    data = with_exif.getvalue()
-    at = data.index(b"eXIf") - 4
-    length = struct.unpack(">I", data[at : at + 4])[0] + 12
-    body = plain.getvalue()
-    end = body.index(b"IEND") - 4
-    path = tmp_path / "late.png"
-    path.write_bytes(body[:end] + data[at : at + length] + body[end:])
-    np.testing.assert_array_equal(decode_image(path), corners())
-    with Image.open(path) as opened:
-        np.testing.assert_array_equal(pixels_of(opened), corners())
-    assert image_size(path) == (40, 24)
 
 
 def test_damaged_exif_does_not_condemn_the_pixels(tmp_path: Path) -> None:
@@ -409,18 +389,18 @@ def test_image_errors_survive_pickling(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.eps"])
-def test_formats_that_run_a_program_are_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_formats_that_run_a_program_are_refused(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     content = file.read_bytes()
     for read in (decode_image, decode_map, load_image, image_size):
-        with pytest.raises(ImageError, match="the format EPS is not read; save the image as PNG"):
+        with pytest.raises(ImageError, match="not an image in a known format"):
             read(file)
-    with pytest.raises(ImageError, match="EPS"):
+    with pytest.raises(ImageError, match="not an image in a known format"):
         decode_image("https://host/a.png", 3, content)
-    with pytest.raises(ImageError, match="EPS"):
+    with pytest.raises(ImageError, match="not an image in a known format"):
         read_pixels(content)
-    with pytest.raises(ValueError, match="EPS"):
+    with pytest.raises(ValueError, match="not an image in a known format"):
         open_mask(file)
 
 

@@ -109,15 +109,6 @@ def test_a_device_is_no_manifest() -> None:
     assert problems(Path("/dev/zero")) == ["the file: it is a device; name a file"]
 
 
-def test_bytes_that_are_text_are_read_as_text(folder: Path) -> None:
-    table = pd.read_csv(folder / "m.csv", dtype="str", keep_default_na=False)
-    wanted = Manifest.read(folder / "m.csv").table
-    for column in ("path", "label", "split"):
-        table[column] = table[column].str.encode("utf-8")
-    table.to_parquet(folder / "m.parquet")
-    pd.testing.assert_frame_equal(Manifest.read(folder / "m.parquet").table, wanted)
-
-
 @pytest.mark.parametrize(
     ("cell", "kind"), [([1, 2], "ndarray"), ({"a": 1}, "dict"), (b"\xff\xfe", "bytes")]
 )

@@ -18,8 +18,7 @@ from torch import Tensor
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import augment, draws
 from preceptor.data.augment import prepare
-from preceptor.data.canvas_format import MAP_SIDE
-from preceptor.data.geometry import Turn, turn_array
+from preceptor.data.geometry import MAP_SIDE, Turn, turn_array
 from preceptor.data.loader import MapArray, MapTargets, Rows, TrainingStream
 from preceptor.data.outside import (
     change_outside,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from preceptor.data import workspace as row_hashes
-from preceptor.data.decode_pass import INDEX, DecodePass
-from preceptor.data.fingerprints import fingerprints
+from preceptor.data.cache import contents_of
 from preceptor.data.manifest import Manifest
+from preceptor.data.store import written
 from preceptor.data.workspace import RowHashes
 from tests.datasets import squares
 
@@ -34,7 +33,8 @@ def file(tmp_path: Path) -> Path:
 def slow(
     manifest: Manifest, rows: NDArray[np.int64], mapped: NDArray[np.bool_] | None, weighted: bool
 ) -> str:
-    hashes, table = fingerprints(manifest), manifest.table
+    contents, table = contents_of(manifest), manifest.table
+    hashes = {"path": written(contents.images), "saliency": written(contents.maps)}
     content = b""
     for position, row in enumerate(rows):
         one = table.iloc[row]
@@ -58,20 +58,5 @@ def test_the_hash_is_that_of_the_text_of_all_rows(
     manifest = Manifest.read(file)
     rows = np.random.default_rng(0).permutation(len(manifest))[:-2]
     mapped = manifest.map_mask[rows] & (rows % 2 == 0) if with_maps else None
-    found = RowHashes(manifest, None).of(rows, mapped, weighted=weighted)
+    found = RowHashes(manifest, contents_of(manifest)).of(rows, mapped, weighted=weighted)
     assert found == slow(manifest, rows, mapped, weighted)
-
-
-def test_a_checked_table_has_the_same_hashes_without_reading_its_files(file: Path) -> None:
-    cache = file.parent / "cache"
-    with DecodePass(cache) as decoding:
-        first = Manifest.read(file, decoding=decoding)
-    again = Manifest.read(file, verify=False, decoding=DecodePass(cache))
-    shutil.rmtree(cache / INDEX)
-    expected = RowHashes(Manifest.read(file), None)
-    rows = np.arange(len(first))
-    for manifest in (first, again):
-        assert manifest.contents is not None
-        found = RowHashes(manifest, cache / INDEX)
-        assert found.of(rows, found.has_map) == expected.of(rows, expected.has_map)
-    assert not (cache / INDEX).exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from preceptor.data.canvas_format import MAP_SIDE
+from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.images import decode_map
 from preceptor.data.resampling import on_unit_square, resample, stored_map
 

@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from preceptor.cli.data_output import print_summary
+from preceptor.cli.data import print_summary
 from preceptor.data.manifest import Manifest
 from preceptor.data.notes import summary_table
 from tests.data.sound_manifest import save

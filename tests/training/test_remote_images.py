@@ -23,7 +23,7 @@ SMALL = Training(input_size=32, epochs=2, batch_size=8, lr=0.01, schedule="const
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultServer]:
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PRECEPTOR_REMOTE_WAIT", "0.001")
+    monkeypatch.setattr("preceptor.data.remote._WAITS", (0.0,) * 4)
     with fault_server() as found:
         yield found
 

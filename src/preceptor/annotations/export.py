@@ -24,8 +24,8 @@ from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import new_folder
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import ImageError, decode_map, image_size
-from preceptor.data.locations.location import is_local
 from preceptor.data.manifest import Manifest
+from preceptor.data.remote import is_local
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from preceptor.data.checks import absolute, check_names, text
 from preceptor.data.images import image_suffixes
-from preceptor.data.locations.location import Member, is_url, parse
+from preceptor.data.remote import is_url, parse
 from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError
 from preceptor.runtime.walk import walk
@@ -110,7 +110,7 @@ def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
             known = " ".join(sorted(image_suffixes()))
             raise InputError(f"{name}: the folder has no images ({known})")
         return name
-    if not os.path.lexists(name) and isinstance(parse(name), Member):
+    if not os.path.lexists(name) and parse(name)[1]:
         return [name]
     if not os.path.lexists(name):
         found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []

@@ -1,12 +1,8 @@
-"""Images of a manifest as canvases and maps: memory-mapped from a cache, or decoded on the fly.
-
-A cache is shared by all manifests that use its folder; see `shards` for its content, `cache_view`
-for the way in which a manifest finds its images, and `decode_pass` for that in which it is filled.
-"""
+"""Images of a manifest as canvases and maps: from a cache that is filled once, or decoded anew."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +12,79 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.config.settings import Fit, ImageFormat
-from preceptor.data.cache_view import open_view
-from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
-from preceptor.data.decode_pass import INDEX, DecodePass
-from preceptor.data.file_index import FileIndex
-from preceptor.data.fingerprints import contents_of
-from preceptor.data.geometry import render
-from preceptor.data.images import decode_map, image_size, load_image, read_file
-from preceptor.data.locations.location import is_plain
-from preceptor.data.locations.read import reading_threads
+from preceptor.config.settings import ImageFormat
+from preceptor.data.examine import examine
+from preceptor.data.geometry import MAP_SIDE, render
+from preceptor.data.images import ImageError, decode_map, image_size, load_image, read_file
 from preceptor.data.manifest import Manifest
+from preceptor.data.remote import is_plain, reading_threads
 from preceptor.data.resampling import stored_map
-from preceptor.errors import RunFailedError
+from preceptor.data.store import (
+    FileContents,
+    FileIndex,
+    Store,
+    TableFiles,
+    positions_among,
+)
+from preceptor.errors import Problem, ProblemsError, RunFailedError
+from preceptor.runtime.checksums import content_hash
+from preceptor.runtime.cores import core_count
+
+
+def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileContents:
+    """Content hashes of a manifest: those it was read with, or those of its files now.
+
+    Args:
+        manifest: Manifest.
+        cache_dir: Cache folder; files that it knows and that are unchanged are not read.
+
+    Raises:
+        ProblemsError: Files are missing or cannot be read; lists all of them.
+    """
+    if manifest.contents is not None:
+        return manifest.contents
+    table = manifest.table
+    files, index = (
+        TableFiles(table["path"].tolist(), table["saliency"].tolist()),
+        FileIndex(cache_dir),
+    )
+    files.read_states()
+    index.look_up(files)
+    reasons = {at: error.strerror or str(error) for at, error in files.errors.items()}
+    unread = [at for at in np.flatnonzero(~files.known).tolist() if at not in reasons]
+
+    def read(at: int) -> bytes | None:
+        try:
+            return content_hash(read_file(files.paths[at]))
+        except ImageError as error:
+            reasons[at] = error.reason
+            return None
+
+    with ThreadPoolExecutor(reading_threads(files.paths, core_count())) as pool:
+        for at, digest in zip(unread, pool.map(read, unread), strict=True):
+            if digest is not None:
+                files.digest[at] = np.frombuffer(digest, np.uint8)
+    if reasons:
+        fix = "restore the file or remove its row"
+        problems = [Problem(files.paths[at], why, fix) for at, why in sorted(reasons.items())]
+        raise ProblemsError(str(manifest.source or manifest.root), problems)
+    index.remember(files, unread)
+    return files.contents()
+
+
+def bytes_missing(
+    cache_dir: Path, formats: Collection[ImageFormat], several: Sequence[FileContents]
+) -> int:
+    """Disk space that a cache needs for manifests, in addition to what it has."""
+    total = 0
+    stores = {
+        store.name: store for store in (Store.of(cache_dir, form) for form in (*formats, None))
+    }
+    for store in stores.values():
+        hashes = np.concatenate([one.maps if store.form is None else one.images for one in several])
+        distinct = np.unique(hashes[hashes.any(1)], axis=0)
+        total += store.item_bytes * int((positions_among(distinct, store.digests()) < 0).sum())
+    return total
 
 
 class ImageSource(Protocol):
@@ -50,34 +106,66 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True)
-class DecodedImages:
-    """An `ImageSource` that decodes at every call (`cache: none`).
+class CachedImages:
+    """`ImageSource` of a memory-mapped cache.
 
     Args:
         side: Canvas side in pixels.
         sizes: (n, 2) width and height of the original images.
-        fit: Method that makes images square, see `geometry.fit_box`.
-        channels: Number of channels, 3 or 1.
-        paths: (n,) locations of the images.
-        map_paths: (n,) locations of the human maps; "" for none.
+        pixels: (m, side, side, C) canvases.
+        positions: (n,) position of the canvas of each row.
+        maps: (k, 128, 128) human maps.
+        map_positions: (n,) position of the map of each row; −1 for none.
     """
 
     side: int
     sizes: NDArray[np.int32]
-    fit: Fit
-    channels: int
-    paths: pd.Series
-    map_paths: pd.Series
+    pixels: NDArray[np.uint8]
+    positions: NDArray[np.int64]
+    maps: NDArray[np.uint8]
+    map_positions: NDArray[np.int64]
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, side, side, C) canvases of these rows."""
-        paths = self.paths.iloc[rows].tolist()
-        return np.stack(
-            [
-                render(load_image(path, self.channels, content), self.fit, self.side)
-                for path, content in zip(paths, _read_remote(paths), strict=True)
-            ]
+        return self.pixels[self.positions[rows]]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, 128, 128) human maps of these rows, zeros for rows without one."""
+        positions = self.map_positions[rows]
+        found = np.zeros((len(positions), MAP_SIDE, MAP_SIDE), np.uint8)
+        found[positions >= 0] = self.maps[positions[positions >= 0]]
+        return found
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """`ImageSource` that decodes at every call (`cache: none`).
+
+    Args:
+        form: Format of the canvases.
+        sizes: (n, 2) width and height of the original images.
+        paths: (n,) locations of the images.
+        map_paths: (n,) locations of the human maps; "" for none.
+    """
+
+    form: ImageFormat
+    sizes: NDArray[np.int32]
+    paths: pd.Series
+    map_paths: pd.Series
+
+    @property
+    def side(self) -> int:
+        """Canvas side in pixels."""
+        return self.form.side
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, side, side, C) canvases of these rows."""
+        paths, form = self.paths.iloc[rows].tolist(), self.form
+        images = (
+            load_image(path, form.channels, content)
+            for path, content in zip(paths, _read_remote(paths), strict=True)
         )
+        return np.stack([render(image, form.fit, form.side) for image in images])
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, 128, 128) human maps of these rows, zeros for rows without one."""
@@ -85,22 +173,16 @@ class DecodedImages:
 
 
 def read_human_maps(paths: Sequence[str]) -> NDArray[np.uint8]:
-    """Human maps, decoded from their files.
-
-    Args:
-        paths: Paths of the maps; "" = no map.
-
-    Returns:
-        (B, 128, 128) maps as in a cache, zeros for "".
+    """(B, 128, 128) human maps, decoded from their files; zeros for "".
 
     Raises:
         ImageError: A file is missing or no map.
     """
-    found = np.zeros((len(paths), MAP_SIDE, MAP_SIDE), np.uint8)
-    for position, (path, content) in enumerate(zip(paths, _read_remote(paths), strict=True)):
+    maps = np.zeros((len(paths), MAP_SIDE, MAP_SIDE), np.uint8)
+    for at, (path, content) in enumerate(zip(paths, _read_remote(paths), strict=True)):
         if path:
-            found[position] = stored_map(decode_map(path, content))
-    return found
+            maps[at] = stored_map(decode_map(path, content))
+    return maps
 
 
 def _read_remote(paths: Sequence[str]) -> list[bytes | None]:
@@ -113,66 +195,61 @@ def _read_remote(paths: Sequence[str]) -> list[bytes | None]:
 
 def open_images(
     manifest: Manifest,
+    form: ImageFormat,
+    cache_dir: Path,
     *,
-    side: int,
-    fit: Fit = "squash",
-    channels: int = 3,
-    cache_dir: Path | None,
-    index: Path | None = None,
-    threads: int | None = None,
+    cached: bool = True,
+    contents: FileContents | None = None,
+    workers: int | None = None,
 ) -> ImageSource:
     """Images of a manifest on square canvases, with or without a cache.
 
     Args:
         manifest: Manifest.
-        side: Side of the canvases in pixels.
-        fit: Method that makes images square, see `geometry.fit_box`.
-        channels: Number of channels, 3 or 1.
-        cache_dir: Folder of the caches; None = decode on the fly.
-        index: Folder of a `FileIndex`, used without a cache: known sizes of unchanged images are
-            not read again.
-        threads: Number of decoding threads while the cache is filled; None = one per core.
+        form: Format of the canvases.
+        cache_dir: Folder of the cache.
+        cached: Whether canvases and maps are kept; otherwise they are decoded at every call.
+        contents: Content hashes of the manifest; None = `contents_of`.
+        workers: Number of decoding threads while the cache is filled; None = one per core.
 
     Raises:
         InputError: An image or a map cannot be decoded, or the disk is too small.
+        RunFailedError: The cache cannot be written.
     """
-    if cache_dir is None:
-        sizes = _sizes(manifest.table["path"].tolist(), index)
-        return DecodedImages(
-            side,
-            sizes,
-            fit,
-            channels,
-            manifest.table["path"],
-            manifest.table["saliency"],
-        )
-    form = ImageFormat(side, fit, channels)
-    found = _cached(manifest, form, cache_dir)
+    images, maps = manifest.table["path"], manifest.table["saliency"]
+    if not cached:
+        files, sizes = contents or manifest.contents, np.zeros((len(manifest), 2), np.int32)
+        sizes = sizes if files is None else files.sizes.copy()
+        unknown = np.flatnonzero(~sizes.any(1))
+        left = images.iloc[unknown].tolist()
+        with ThreadPoolExecutor(reading_threads(left, 1)) as pool:
+            for row, size in zip(unknown, pool.map(image_size, left), strict=True):
+                sizes[row] = size
+        return DecodedImages(form, sizes, images, maps)
+    contents = contents or contents_of(manifest, cache_dir)
+    found = _cached(contents, form, cache_dir)
     if found is None:
-        images, maps = manifest.table["path"].tolist(), manifest.table["saliency"].tolist()
-        with DecodePass(cache_dir, [form], threads) as decoding:
-            decoding.decode(images, maps).raise_first()
-        found = _cached(manifest, form, cache_dir)
+        paths = images.tolist(), maps.tolist()
+        done = examine(*paths, cache_dir=cache_dir, formats=[form], workers=workers)
+        for wrong, column in ((done.wrong_images, paths[0]), (done.wrong_maps, paths[1])):
+            for row, why in wrong.items():
+                raise ImageError(column[row], why)
+        found = _cached(contents, form, cache_dir)
     if found is None:
         raise RunFailedError(
-            f"image cache {cache_dir}: cannot be read after it was written, or images were changed "
-            "meanwhile; start again, remove the folder, or set cache: none"
+            f"image cache {cache_dir}: images were changed while they were read; start again, or "
+            "set cache: none"
         )
     return found
 
 
-def _sizes(paths: list[str], index: Path | None) -> NDArray[np.int32]:
-    """(n, 2) width and height of images."""
-    files = FileIndex(index).look_up(paths)
-    unknown = np.flatnonzero(~files.as_image)
-    left = [paths[row] for row in unknown]
-    with ThreadPoolExecutor(reading_threads(left, 1)) as pool:
-        for row, size in zip(unknown, pool.map(image_size, left), strict=True):
-            files.size[row] = size
-    return files.size
-
-
-def _cached(manifest: Manifest, form: ImageFormat, cache_dir: Path) -> ImageSource | None:
+def _cached(contents: FileContents, form: ImageFormat, cache_dir: Path) -> CachedImages | None:
     """Images from their cache; None if any is missing."""
-    contents = contents_of(manifest, cache_dir / INDEX)
-    return open_view(cache_dir, CanvasFormat.of(form), contents)
+    images, maps = Store.of(cache_dir, form), Store.of(cache_dir, None)
+    positions = positions_among(contents.images, images.digests())
+    map_positions = positions_among(contents.maps, maps.digests())
+    if (positions < 0).any() or (map_positions[contents.maps.any(1)] < 0).any():
+        return None
+    sizes = images.sizes()[positions] if len(positions) else np.empty((0, 2), np.int32)
+    pixels = images.pixels()
+    return CachedImages(form.side, sizes, pixels, positions, maps.pixels(), map_positions)

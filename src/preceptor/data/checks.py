@@ -1,10 +1,11 @@
-"""Checks of the cells and of the files of a manifest."""
+"""Checks of the cells and of the files of a manifest; all problems are noted by row and value."""
 
-# ruff: noqa: PTH100, PTH118
-# ruff: noqa: PTH100, PTH113, PTH114, PTH112, PTH118, PTH120
+# os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
+# ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -13,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from preceptor.data.decode_pass import DecodePass
-from preceptor.data.file_table import Decoded
-from preceptor.data.locations.location import is_url, not_plain
-from preceptor.data.locations.states import find_unreadable
+from preceptor.config.settings import ImageFormat
+from preceptor.data.examine import examine
+from preceptor.data.remote import LocationError, is_url, not_plain, states_of
+from preceptor.data.store import FileContents
 from preceptor.data.table import Findings, RawTable
 from preceptor.errors import is_control, without_secrets
 from preceptor.evaluation.split_names import KNOWN_SPLITS, kind_of, split_hint
@@ -39,6 +38,7 @@ OPTIONAL = (
 )
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 
+_ASPECT_TOLERANCE = 0.02
 _NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
 _OTHER_NAMES = {
     "path": ("file", "filename", "filepath", "file_path", "image", "image_path", "img"),
@@ -135,7 +135,7 @@ def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
 def _check_printable(
     cells: pd.Series, column: str, rows: NDArray[np.int64], findings: Findings
 ) -> None:
-    odd = _has_control(cells)
+    odd = cells.isin([cell for cell in cells.unique() if any(map(is_control, cell))])
     if odd.any():
         note(
             findings,
@@ -144,16 +144,6 @@ def _check_printable(
             lambda i: f"{column} {cells.iloc[i]!r} contains a line break or control character",
             "remove it",
         )
-
-
-def _has_control(cells: pd.Series) -> NDArray[np.bool_]:
-    """(n,) whether a string has one of the characters of `errors.is_control`."""
-    try:
-        strings = pa.array(cells, pa.large_string())
-    except (pa.ArrowInvalid, UnicodeEncodeError):  # surrogates, which UTF-8 does not have
-        return np.array([any(map(is_control, str(cell))) for cell in cells], dtype=bool)
-    found = pc.match_substring_regex(strings, r"[\p{Cc}\p{Zl}\p{Zp}]")
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def text(column: pd.Series) -> pd.Series:
@@ -168,29 +158,12 @@ def absolute(names: pd.Series, root: Path) -> pd.Series:
 
     URLs are kept as written; the container of a member is a path like any other.
     """
-    if (urls := _urls(names)) is not None:
-        both: pd.Series = pd.concat([names[urls], absolute(names[~urls], root)]).sort_index()
-        return both
     start = os.path.abspath(root)
-    special = names.str.match(r"$|\.{0,2}[/\\]|[A-Za-z]:")
-    if special.all():
-        return names.map(lambda name: os.path.join(start, name) if name else "").astype("str")
-    joined = (start.rstrip(os.sep) + os.sep) + names
-    if special.any():
-        joined = pd.concat([joined[~special], absolute(names[special], root)]).sort_index()
-    return joined
 
+    def joined(name: str) -> str:
+        return name if not name or is_url(name) else os.path.join(start, name)
 
-def _urls(names: pd.Series) -> NDArray[np.bool_] | None:
-    """(n,) whether a name is a URL; None if none is."""
-    try:
-        schemes = pc.match_substring(pa.array(names, pa.large_string()), "://")
-        if not pc.any(schemes).as_py():
-            return None
-    except (pa.ArrowInvalid, UnicodeEncodeError):  # surrogates
-        pass
-    found = np.fromiter(map(is_url, names), bool, len(names))
-    return found if found.any() else None
+    return names.map(joined).astype("str")
 
 
 def note(
@@ -342,94 +315,97 @@ def _check_groups(table: pd.DataFrame, rows: NDArray[np.int64], findings: Findin
         )
 
 
-_Size = tuple[int, int]
-
-_ASPECT_TOLERANCE = 0.02
-_FEW = (
-    32  # below this number of files in a folder, single queries are faster than listing the folder
-)
-
-
 def check_files(
     table: pd.DataFrame,
     rows: NDArray[np.int64],
     root: Path,
     findings: Findings,
     *,
-    decoding: DecodePass | None,
+    verify: bool,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> None:
-    """Note files that are missing, listed twice or, with `decoding`, invalid.
+    cache_dir: Path | None = None,
+    formats: Collection[ImageFormat] = (),
+) -> FileContents | None:
+    """Note files that are missing, listed twice or, with `verify`, invalid.
 
     Args:
-        table: Table from `manifest_cells.check_cells`.
+        table: Table from `check_cells`.
         rows: Numbers of the rows in messages.
         root: Base folder of relative paths.
         findings: Collects the problems.
-        decoding: Decoding pass over every image and map; None = they must only exist.
-        workers: Number of threads that look for files; None = one per core.
-        progress: Function called with (done, total) while files are decoded.
-    """
-    threads = workers or core_count()
-    images, maps = table["path"].tolist(), table["saliency"].tolist()
-    image_there, real = find_files(images, threads)
-    map_there, _ = find_files(maps, threads)
-    prefix = os.path.join(os.path.abspath(root), "")
-    for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
-        told = _note_unreadable(what, paths, there, rows, prefix, findings)
-        missing = [at for at in np.flatnonzero(~there).tolist() if paths[at] and at not in told]
-        told = _note_missing_folders(what, paths, missing, rows, prefix, findings)
-        for index in missing:
-            if index not in told:
-                name = paths[index].removeprefix(prefix)
-                fix = f"paths start from {prefix}: correct it"
-                if "\\" in name and os.sep == "/":
-                    fix = "write / instead of \\ in paths"
-                findings.add(rows[index], f"{what} {name!r} does not exist", fix)
-    _check_twice(images, real, rows, prefix, findings)
-    del real  # a million paths take 110 MB, and the decoding takes long
-    if decoding is not None:
-        images = [path if there else "" for path, there in zip(images, image_there, strict=True)]
-        maps = [path if there else "" for path, there in zip(maps, map_there, strict=True)]
-        found = decoding.decode(images, maps, complete=not findings, progress=progress)
-        _check_contents(found, rows, prefix, findings)
-
-
-def _note_missing_folders(
-    what: str,
-    paths: list[str],
-    missing: list[int],
-    rows: NDArray[np.int64],
-    prefix: str,
-    findings: Findings,
-) -> set[int]:
-    """Note each folder that is missing with several files, once.
-
-    Args:
-        what: Kind of the files in messages.
-        paths: Absolute paths.
-        missing: Positions of those that do not exist.
-        rows: Numbers of the rows in messages.
-        prefix: Beginning of paths that is left out in messages.
-        findings: Collects the problems.
+        verify: Whether to decode every image and map; otherwise they must only exist.
+        workers, progress, cache_dir, formats: Arguments of `cache.examine`; the cache is filled
+            only if no problem was noted before.
 
     Returns:
-        Positions of the files in these folders.
+        Content hashes, if all files were decoded and are valid.
     """
-    folders: dict[str, list[int]] = {}
-    for at in missing:
-        folders.setdefault(os.path.dirname(paths[at]), []).append(at)
-    told: set[int] = set()
-    for folder, files in folders.items():
-        name, first = folder.removeprefix(prefix), files[0]
-        if len(files) > 1 and "\\" not in name and not os.path.isdir(folder):
-            image = paths[first].removeprefix(prefix)
-            said = f"{what} {image!r} and {len(files) - 1:,} more: there is no folder {name!r}"
-            fix = f"paths start from {prefix}: correct them, or move the table"
-            findings.add(rows[first], said, fix)
-            told |= set(files)
-    return told
+    images, maps = table["path"].tolist(), table["saliency"].tolist()
+    prefix = os.path.join(os.path.abspath(root), "")
+    threads = workers or core_count()
+    image_there, real = _find_files(images, threads)
+    map_there, _ = _find_files(maps, threads)
+    for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
+        told = _note_unreadable(what, paths, there, rows, prefix, findings)
+        _note_missing(what, paths, there, rows, prefix, findings)
+        there[told] = False  # they are not read again
+    _note_repeated(images, real, rows, prefix, findings)
+    if not verify:
+        return None
+    examined = examine(
+        [path if there else "" for path, there in zip(images, image_there, strict=True)],
+        [path if there else "" for path, there in zip(maps, map_there, strict=True)],
+        cache_dir=cache_dir,
+        formats=() if len(findings) else formats,
+        workers=workers,
+        progress=progress,
+    )
+    for index, why in examined.wrong_images.items():
+        what = f"image {images[index].removeprefix(prefix)!r}: {why}"
+        findings.add(rows[index], what, "replace the file or remove the row")
+    for index, why in examined.wrong_maps.items():
+        what = f"map {maps[index].removeprefix(prefix)!r}: {why}"
+        findings.add(rows[index], what, "replace the file or empty the cell")
+    for index in _of_other_aspect(examined.map_sizes, examined.image_sizes):
+        (w, h), (width, height) = examined.map_sizes[index], examined.image_sizes[index]
+        what = f"map {maps[index].removeprefix(prefix)!r} is {w}×{h}, its image {width}×{height}"
+        fix = "save the map with the aspect ratio of the image (any size)"
+        findings.add(rows[index], what, fix)
+    return examined.contents
+
+
+def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[str]]:
+    """Whether local files exist, and their paths with resolved links; "" for others.
+
+    Remote files and members are as they are. Each folder is resolved once.
+    """
+    exists, real = np.zeros(len(paths), bool), [""] * len(paths)
+    inside: dict[str, list[int]] = {}
+    apart = set(not_plain(paths))
+    for index, path in enumerate(paths):
+        if index in apart:
+            real[index] = path
+        elif path:
+            inside.setdefault(os.path.dirname(path), []).append(index)
+
+    def look(folder: str) -> None:
+        start = os.path.join(os.path.realpath(folder), "")
+        plain: set[str] = set()
+        if len(inside[folder]) > 1:
+            with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
+                plain = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        for index in inside[folder]:
+            path, name = paths[index], os.path.basename(paths[index])
+            with contextlib.suppress(ValueError):  # a zero byte in the path
+                if name in plain:
+                    exists[index], real[index] = True, start + name
+                elif os.path.isfile(path):
+                    exists[index], real[index] = True, os.path.realpath(path)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(look, inside))
+    return exists, real
 
 
 def _note_unreadable(
@@ -439,159 +415,71 @@ def _note_unreadable(
     rows: NDArray[np.int64],
     prefix: str,
     findings: Findings,
-) -> set[int]:
-    """Look for remote files and members, and note those that cannot be read.
-
-    Args:
-        what: Kind of the files in messages.
-        paths: Locations.
-        there: (n,) whether they exist; set for remote files and members.
-        rows: Numbers of the rows in messages.
-        prefix: Beginning of paths that is left out in messages.
-        findings: Collects the problems.
-
-    Returns:
-        Positions of those that were noted.
-    """
+) -> list[int]:
+    """Note remote files and members that cannot be read, a damaged tar file once."""
     which = not_plain(paths)
-    told: set[int] = set()
-    for one in find_unreadable(paths, which) if which else ():
-        first, count = one.at[0], len(one.at)
-        name = without_secrets(paths[first]).removeprefix(prefix)
-        said, fix = f"{what} {name!r}: {one.reason}", "correct the path, or remove the row"
-        if one.container is not None:
-            place = str(one.container).removeprefix(prefix)
-            others = "" if count == 1 else f" ({count:,} rows)"
-            said = f"{what} {name!r}: {place}: {one.reason}{others}"
-            fix = "repair the file, or remove the rows"
-        findings.add(rows[first], said, one.remedy or fix)
-        told |= set(one.at)
-    there[[at for at in which if at not in told]] = True
-    return told
+    there[which] = True
+    told: dict[tuple[str, str], list[int]] = {}
+    for at, state in zip(which, states_of([paths[at] for at in which]), strict=True):
+        if isinstance(state, OSError):
+            container = state.container if isinstance(state, LocationError) else ""
+            reason = state.strerror or type(state).__name__
+            told.setdefault((container or paths[at], reason), []).append(at)
+    for (file, reason), places in told.items():
+        name, file = (without_secrets(one).removeprefix(prefix) for one in (paths[places[0]], file))
+        others = "" if len(places) == 1 else f" ({len(places):,} rows)"
+        place = "" if name == file else f"{file}: "
+        fix = "repair the file, or remove the rows" if place else "correct the path"
+        findings.add(rows[places[0]], f"{what} {name!r}: {place}{reason}{others}", fix)
+    return [at for places in told.values() for at in places]
 
 
-def _check_twice(
-    images: list[str],
-    real: list[str],
+def _note_missing(
+    what: str,
+    paths: list[str],
+    there: NDArray[np.bool_],
     rows: NDArray[np.int64],
     prefix: str,
     findings: Findings,
 ) -> None:
+    """Note files that do not exist; a folder that is missing with several files once."""
+    folders: dict[str, list[int]] = {}
+    for at in np.flatnonzero(~there).tolist():
+        if paths[at]:
+            folders.setdefault(os.path.dirname(paths[at]), []).append(at)
+    for folder, files in folders.items():
+        name, first = folder.removeprefix(prefix), files[0]
+        image = paths[first].removeprefix(prefix)
+        fix = f"paths start from {prefix}: correct it"
+        if "\\" in image and os.sep == "/":
+            fix = "write / instead of \\ in paths"
+        elif len(files) > 1 and not os.path.isdir(folder):
+            said = f"{what} {image!r} and {len(files) - 1:,} more: there is no folder {name!r}"
+            fix = f"paths start from {prefix}: correct them, or move the table"
+            findings.add(rows[first], said, fix)
+            continue
+        for at in files:
+            said = f"{what} {paths[at].removeprefix(prefix)!r} does not exist"
+            findings.add(rows[at], said, fix)
+
+
+def _note_repeated(
+    images: list[str], real: list[str], rows: NDArray[np.int64], prefix: str, findings: Findings
+) -> None:
     files = pd.Series(real, dtype="str")
     again = np.flatnonzero((files.duplicated() & (files != "")).to_numpy(bool)).tolist()
-    if not again:
-        return
-    first = {path: index for index, path in reversed(list(enumerate(real)))}
+    first = {path: index for index, path in reversed(list(enumerate(real)))} if again else {}
     for index in again:
         name, other = images[index].removeprefix(prefix), rows[first[real[index]]]
         what = f"image {name!r} is listed already in {findings.name(other)}"
         findings.add(rows[index], what, "remove one of the two")
 
 
-def _check_contents(
-    decoded: Decoded, rows: NDArray[np.int64], prefix: str, findings: Findings
-) -> None:
-    wrong_images, wrong_maps = decoded.wrong_images, decoded.wrong_maps
-    other = _of_other_aspect(decoded.map_size, decoded.image_size)
-    for index in sorted({*wrong_images, *wrong_maps, *other}):
-        row, image = rows[index], decoded.images[index].removeprefix(prefix)
-        name = decoded.maps[index].removeprefix(prefix)
-        if index in wrong_images:
-            what = f"image {image!r}: {wrong_images[index]}"
-            findings.add(row, what, "replace the file or remove the row")
-        if index in wrong_maps:
-            what = f"map {name!r}: {wrong_maps[index]}"
-            findings.add(row, what, "replace the file or empty the cell")
-        if index in other:
-            size = _size_words(decoded.map_size[index])
-            of = _size_words(decoded.image_size[index])
-            what = f"map {name!r} is {size}, its image {of}"
-            findings.add(row, what, "save the map with the aspect ratio of the image (any size)")
-
-
-def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> set[int]:
+def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> list[int]:
     """Rows whose map has another aspect ratio than the image, among rows with both."""
     both = np.flatnonzero(maps.all(1) & images.all(1))
-    pairs, which = np.unique(np.hstack([maps[both], images[both]]), axis=0, return_inverse=True)
-    differ = [not same_aspect((w, h), (wide, high)) for w, h, wide, high in pairs.tolist()]
-    return set(both[np.array(differ, bool)[which.ravel()]].tolist())
-
-
-def _size_words(size: NDArray[np.int32]) -> str:
-    return f"{size[0]}×{size[1]}"
-
-
-def same_aspect(first: _Size, second: _Size) -> bool:
-    """Whether two sizes have the same aspect ratio, within 2 % and a rounding of one pixel.
-
-    Example:
-        >>> same_aspect((10, 8), (299, 224)), same_aspect((224, 299), (299, 224))
-        (True, False)
-    """
-    (w, h), (width, height) = first, second
-    return (
-        abs(h - w * height / width) <= _ASPECT_TOLERANCE * h + 1
-        or abs(w - h * width / height) <= _ASPECT_TOLERANCE * w + 1
+    (w, h), (width, height) = maps[both].T.astype(float), images[both].T.astype(float)
+    same = (abs(h - w * height / width) <= _ASPECT_TOLERANCE * h + 1) | (
+        abs(w - h * width / height) <= _ASPECT_TOLERANCE * w + 1
     )
-
-
-def find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """Whether files exist, and their paths with resolved links; each folder is listed once.
-
-    Args:
-        paths: Absolute paths; "" for no file. Remote files and members are not looked for.
-        threads: Number of folders that are listed at the same time.
-
-    Returns:
-        (n,) bool, and n paths, "" for those that do not exist; remote ones as they are.
-    """
-    exists = np.zeros(len(paths), dtype=bool)
-    real = [""] * len(paths)
-    names = [""] * len(paths)
-    inside: dict[str, list[int]] = {}
-    special = set(not_plain(paths))
-    for index in special:
-        real[index] = paths[index]
-    for index, path in enumerate(paths):
-        if path and index not in special:
-            folder, names[index] = os.path.split(path) if os.altsep else _split(path)
-            inside.setdefault(folder, []).append(index)
-
-    def look(folder: str) -> None:
-        plain = _plain_files(folder) if len(inside[folder]) >= _FEW else frozenset()
-        start = os.path.join(os.path.realpath(folder), "")
-        for index in inside[folder]:
-            name = names[index]
-            if name in plain:
-                exists[index], real[index] = True, start + name
-            elif _is_file(paths[index]):  # a link, or its name is encoded otherwise
-                link = os.path.islink(paths[index])
-                exists[index] = True
-                real[index] = os.path.realpath(paths[index]) if link else start + name
-
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(look, inside):
-            pass
-    return exists, real
-
-
-def _split(path: str) -> tuple[str, str]:
-    """os.path.split for absolute POSIX paths, three times as fast."""
-    folder, _, name = path.rpartition("/")
-    return folder or "/", name
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return os.path.isfile(path)
-    except ValueError:  # a zero byte in the path
-        return False
-
-
-def _plain_files(folder: str) -> frozenset[str]:
-    """Names of the files in a folder that are not links."""
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(e.name for e in entries if e.is_file(follow_symlinks=False))
-    except (OSError, ValueError):
-        return frozenset()
+    return [int(row) for row in both[~same]]

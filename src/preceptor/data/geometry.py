@@ -21,6 +21,8 @@ from preceptor.config.settings import Fit
 # Letterbox margins: the ImageNet mean color, about 0 after normalization for most backbones. One
 # value for all backbones, so that caches do not depend on the model.
 OUTSIDE_COLOUR = (124, 116, 104)
+MAP_SIDE = 128
+"""Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32)."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from functools import cache
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -13,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from preceptor.data.locations.failures import LocationError
-from preceptor.data.locations.location import is_plain
-from preceptor.data.locations.read import read_content
+from preceptor.data.remote import LocationError, is_plain, read_content
 from preceptor.errors import InputError
 
 _BITS_PER_SAMPLE = 258  # TIFF tags
@@ -190,44 +187,21 @@ def pixel_formats() -> list[str]:
     return [one for one in _FORMATS if one in Image.OPEN]
 
 
-class RefusedFormatError(ValueError):
-    """Image in a format of Pillow that is not decoded."""
-
-
 def open_image(stream: IO[bytes]) -> Image.Image:
-    """Image of which the header was read, as from `Image.open`.
+    """Image whose header was read, as from `Image.open`.
 
     Formats that the program has added to Pillow are opened as well as those of `pixel_formats`.
 
-    Args:
-        stream: File at its start.
-
     Raises:
-        RefusedFormatError: The image is in another format of Pillow.
         UnidentifiedImageError: It is in no known format, or its header is damaged.
     """
     Image.init()
-    opened, refused = _formats(tuple(Image.ID))
-    try:
-        return Image.open(stream, formats=opened)
-    except UnidentifiedImageError:
-        stream.seek(0)
-        prefix = stream.read(16)
-        for name in refused:
-            accepts = Image.OPEN[name][1]
-            if accepts is not None and accepts(prefix) is True:
-                raise RefusedFormatError(
-                    f"the format {name} is not read; save the image as PNG or JPEG"
-                ) from None
-        raise
-
-
-@cache
-def _formats(known: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Formats that are opened, and the others of Pillow, in the order in which they are tried."""
-    own = [one for one in known if Image.OPEN[one][0].__module__.startswith("PIL.")]
-    refused = [one for one in own if one not in _FORMATS]
-    return [one for one in known if one not in refused], refused
+    opened = [
+        one
+        for one in Image.ID
+        if one in _FORMATS or not Image.OPEN[one][0].__module__.startswith("PIL.")
+    ]
+    return Image.open(stream, formats=opened)
 
 
 @cache
@@ -279,7 +253,7 @@ def read_file(path: Path | str) -> bytes:
     """Content of an image file.
 
     Args:
-        path: File, URL, or member of a tar or Parquet file, see `locations.location`.
+        path: File, URL, or member of a tar file, see `remote`.
 
     Raises:
         ImageError: The file is missing, empty or cannot be read.
@@ -425,12 +399,6 @@ def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[i
         with _opened(path, content) as stream, open_image(stream) as image:
             if image.format == "TIFF":
                 return image.size, 1
-            if image.format == "PNG" and "exif" not in image.info:
-                at = stream.tell()
-                late = _has_exif_chunk(stream)
-                stream.seek(at)
-                if late:
-                    image.load()  # the chunk stands behind the pixels
             orientation = _orientation(image)
             return image.size, orientation if orientation in _TRANSPOSE else 1
     except Exception as error:
@@ -465,28 +433,18 @@ def _load(path: Path | str, content: bytes | None) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """Image with its pixels, turned upright; TIFF files are turned by Pillow itself."""
-    image.load()  # first: the orientation of a PNG file may stand behind the pixels
-    return turned(image, 1 if image.format == "TIFF" else _orientation(image))
+    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    image.load()
+    return turned(image, orientation)
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation; 1 if there is none or the EXIF block is damaged."""
     try:
-        # Not the PNG plugin's own getexif: it decodes the whole file to look for a late chunk.
+        # Not the PNG plugin's own getexif, which decodes the file.
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block says nothing; the pixels may be sound
         return 1
-
-
-def _has_exif_chunk(stream: BinaryIO) -> bool:
-    """Whether a PNG file has the chunk anywhere."""
-    stream.seek(8)
-    while len(head := stream.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"eXIf":
-            return True
-        stream.seek(length + 4, 1)  # the data and its checksum
-    return False
 
 
 def _explain(path: Path | str, error: Exception) -> ImageError:
@@ -495,8 +453,6 @@ def _explain(path: Path | str, error: Exception) -> ImageError:
         return error
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"
-    elif isinstance(error, RefusedFormatError):
-        reason = str(error)
     elif isinstance(error, LocationError):
         reason = error.strerror or type(error).__name__
     elif isinstance(error, IsADirectoryError):

@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from preceptor.data.checked_tables import TableKey
+from preceptor.config.settings import ImageFormat
 from preceptor.data.checks import REQUIRED, check_cells, check_columns, check_files
-from preceptor.data.decode_pass import DecodePass
-from preceptor.data.file_contents import FileContents
-from preceptor.data.locations.location import is_url, split_member
+from preceptor.data.remote import is_url, split_member
+from preceptor.data.store import FileContents
 from preceptor.data.table import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.progress import Progress
@@ -38,9 +37,9 @@ class Checks(TypedDict, total=False):
             the column `split` may be missing or empty.
         classes: Allowed labels; None = any.
         progress: Function called with (done, total) while files are decoded.
-        decoding: Decoding pass, which may fill caches and skip unchanged files of an earlier pass;
-            None = a new pass without an index. Without `verify`, only what an earlier pass found of
-            an unchanged table is used.
+        cache_dir: Cache folder, with `verify`: files that it knows and that are unchanged are not
+            read; None = all are.
+        formats: Image formats of which the cache is filled in the same pass.
     """
 
     verify: bool
@@ -48,7 +47,8 @@ class Checks(TypedDict, total=False):
     need: Collection[str]
     classes: Collection[str] | None
     progress: Progress | None
-    decoding: DecodePass | None
+    cache_dir: Path | None
+    formats: Collection[ImageFormat]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Manifest:
 
     Args:
         table: One row per image, index 0..n-1 in file order, with the columns `path` (absolute,
-            a URL, or a member of a tar or Parquet file, see `locations.location`), `name` (the path
+            a URL, or a member of a tar file, see `preceptor.data.remote`), `name` (the path
             as written, which identifies the image in outputs), `label`, `split`,
             `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" if unknown),
             `map_weight` and `sample_weight` (float), `annotation_seconds` (float, NaN if unknown),
@@ -89,22 +89,10 @@ class Manifest:
             preceptor.errors.ProblemsError: nowhere.csv: 1 problem
               the file: there is no such file; correct the path
         """
+        findings = Findings(str(path))
         place = Path(os.path.abspath(path))
-        decoding = checks.get("decoding")
-        key = decoding and TableKey.of(place, checks.get("need", KINDS), checks.get("classes"))
-        found = decoding.find(key) if decoding and key else None
-        if found is None:
-            findings = Findings(str(path))
-            raw = read_table(Path(path), findings)
-            table, rows = _checked_cells(raw, place.parent, findings, **checks), raw.rows
-            del raw  # its cells are not needed while the images are decoded
-            _check_files(table, rows, place.parent, findings, **checks)
-            manifest = Manifest(table, place.parent, place)
-            if decoding and key and checks.get("verify", True):
-                found = decoding.remember(key, manifest.table)
-            if found is None:
-                return manifest
-        return Manifest(found.table, place.parent, place, found.contents)
+        raw = read_table(Path(path), findings)
+        return replace(check_raw(raw, place.parent, findings, **checks), source=place)
 
     @staticmethod
     def read_unsplit(path: Path | str) -> Manifest:
@@ -238,15 +226,6 @@ def check_raw(
     Raises:
         ProblemsError: The table is invalid; lists all problems, including those in `findings`.
     """
-    table = _checked_cells(raw, root, findings, **checks)
-    _check_files(table, raw.rows, root, findings, **checks)
-    return Manifest(table, root)
-
-
-def _checked_cells(
-    raw: RawTable, root: Path, findings: Findings, **checks: Unpack[Checks]
-) -> pd.DataFrame:
-    """Table of the cells of a raw table; problems of single cells are noted."""
     need = checks.get("need", KINDS)
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
@@ -258,27 +237,23 @@ def _checked_cells(
         findings.add(None, "there are no rows", "add one row per image")
         findings.raise_if_any()
     if (shown := os.fsencode(root).decode("utf-8", "backslashreplace")) != str(root):
-        what = f"the name of its folder, {shown}, is not UTF-8, as that of an older system"
+        what = f"the name of its folder, {shown}, is not UTF-8"
         findings.add(None, what, "rename the folder", where="the file")
         findings.raise_if_any()
-    return check_cells(raw, root, findings, need, checks.get("classes"))
-
-
-def _check_files(
-    table: pd.DataFrame,
-    rows: NDArray[np.int64],
-    root: Path,
-    findings: Findings,
-    **checks: Unpack[Checks],
-) -> None:
-    """Check the files of a table, and raise an error with all problems, if there are any."""
-    workers = checks.get("workers")
-    decoding = None
-    if checks.get("verify", True):
-        decoding = checks.get("decoding") or DecodePass(workers=workers)
-    progress = checks.get("progress")
-    check_files(table, rows, root, findings, decoding=decoding, workers=workers, progress=progress)
+    table = check_cells(raw, root, findings, need, checks.get("classes"))
+    contents = check_files(
+        table,
+        raw.rows,
+        root,
+        findings,
+        verify=checks.get("verify", True),
+        workers=checks.get("workers"),
+        progress=checks.get("progress"),
+        cache_dir=checks.get("cache_dir"),
+        formats=checks.get("formats", ()),
+    )
     findings.raise_if_any()
+    return Manifest(table, root, contents=contents)
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,9 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.cache import ImageSource
-from preceptor.data.file_contents import written
-from preceptor.data.fingerprints import fingerprints
+from preceptor.data.cache import ImageSource, contents_of
 from preceptor.data.images import (
     ImageError,
     decode_map,
@@ -25,17 +23,26 @@ from preceptor.data.images import (
     open_image,
     read_file,
 )
-from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
+from preceptor.data.remote import reading_threads
+from preceptor.data.store import written
 from preceptor.evaluation.split_names import KINDS, kind_of
 from preceptor.runtime.cores import core_count
 
+EXAMINED = 64
+"""Number of images, and of maps, whose values are examined at most."""
+# Values of 14 bits in files of 16 bits are decoded as 64 of 256 gray levels.
+_FEW_BITS = 2**14
+# Difference of the channels of a pixel, and share of such pixels, from which on a map is in color:
+# the lossy colors of JPEG files of gray images differ less.
+_COLOR, _COLORED = 32, 0.01
+_COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
+
+_Value = TypeVar("_Value")
+
 
 def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[str, list[str]]:
-    """Classes missing in each validation and test set; complete sets are omitted.
-
-    Without images of a class, its AUC is undefined. The usual case is a held-out attack type, whose
-    images are all positive.
+    """Classes missing in each validation and test set, for which its AUC is undefined.
 
     Args:
         manifest: Manifest.
@@ -50,17 +57,15 @@ def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[st
         >>> missing_classes(Manifest(table, Path()))
         {'val-noise': ['real']}
     """
-    there = manifest.table.groupby("split", sort=False)["label"].agg(set)
+    labels = manifest.table.groupby("split", sort=False)["label"].agg(set)
     validation = manifest.eval_splits("val")
-    found = {}
+    missing = {}
     for name in [*validation, *manifest.eval_splits("test")]:
-        present = there[name]
+        present = labels[name]
         if negatives is not None and name in validation:
-            present = present | there[negatives]
-        missing = [one for one in manifest.classes if one not in present]
-        if missing:
-            found[name] = missing
-    return found
+            present = present | labels[negatives]
+        missing[name] = [label for label in manifest.classes if label not in present]
+    return {name: classes for name, classes in missing.items() if classes}
 
 
 def missing_class_notes(manifest: Manifest) -> list[str]:
@@ -99,25 +104,23 @@ def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
             f"validation_negatives: {negatives!r} is not one of the validation sets {sets}; "
             "name one of them"
         ]
-    lacking = missing_classes(manifest, negatives)
-    whole = missing_classes(manifest)
-    found = []
-    for name in sets:
-        if name not in lacking:
-            continue
-        classes = ", ".join(lacking[name])
-        line = (
-            f"{name}: there is no image of class {classes}, so it has no AUC to select by; move "
-            f"images of {classes} into it"
-        )
-        others = [other for other in sets if other not in whole]
-        if others:
-            line += (
-                f", or set validation_negatives: {others[0]}, which scores it against the images "
-                f"of {classes} in {others[0]}"
+    incomplete = missing_classes(manifest)
+    others = [name for name in sets if name not in incomplete]
+    problems = []
+    for name, missing in missing_classes(manifest, negatives).items():
+        if name in sets:
+            classes = ", ".join(missing)
+            line = (
+                f"{name}: there is no image of class {classes}, so it has no AUC to select by; "
+                f"move images of {classes} into it"
             )
-        found.append(line)
-    return found
+            if others:
+                line += (
+                    f", or set validation_negatives: {others[0]}, which scores it against the "
+                    f"images of {classes} in {others[0]}"
+                )
+            problems.append(line)
+    return problems
 
 
 def primary_problems(manifest: Manifest, primary: str) -> list[str]:
@@ -131,148 +134,82 @@ def primary_problems(manifest: Manifest, primary: str) -> list[str]:
     ]
 
 
-def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
+def notes(manifest: Manifest, cache_dir: Path | None = None) -> list[str]:
     """Notes on a manifest, one line each.
 
     Args:
         manifest: Manifest whose files all exist.
-        cache: Folder with cached content hashes, see `fingerprints`.
+        cache_dir: Cache folder, see `contents_of`.
 
     Returns:
         Notes on sets that lack a class, byte-identical images in two kinds of split or with
         different labels, and similar labels.
     """
-    content = _contents(manifest, cache)
+    table = manifest.table[["name", "label"]].assign(
+        kind=kind_of(manifest.table["split"]),
+        content=written(contents_of(manifest, cache_dir).images),
+    )
     return [
         *missing_class_notes(manifest),
-        *repeated_image_notes(_repeated(manifest, content)),
-        *contradiction_notes(_contradictions(manifest, content)),
-        *similar_label_notes(manifest),
+        *_repeated_images(table),
+        *_contradictory_labels(table),
+        *_similar_labels(table["label"]),
     ]
 
 
-def repeated_images(manifest: Manifest, cache: Path | None = None) -> pd.DataFrame:
-    """Images that are byte-identical to an image of another kind of split.
-
-    Args:
-        manifest: Manifest.
-        cache: Folder with cached content hashes, see `fingerprints`.
-
-    Returns:
-        One row per image of the later kind, with columns `kinds` ("train, test") and the names
-        `first` and `second` of the two images.
-    """
-    return _repeated(manifest, _contents(manifest, cache))
-
-
-def _contents(manifest: Manifest, cache: Path | None) -> pd.Series:
-    """Content hashes of the images: those the manifest was read with, or those of its files."""
-    if manifest.contents is not None:
-        return pd.Series(written(manifest.contents.images), dtype="str")
-    return fingerprints(manifest, ["path"], cache)["path"]
+def _repeated_images(table: pd.DataFrame) -> list[str]:
+    """Note for each pair of kinds of split with byte-identical images."""
+    lines = []
+    for first, second in combinations(KINDS, 2):
+        known = table[table["kind"] == first].drop_duplicates("content")
+        pairs = known.merge(table[table["kind"] == second], on="content", suffixes=("", "_2"))
+        if count := len(pairs):
+            pair = pairs.iloc[0]
+            lines.append(
+                f"{count:,} image{'s' if count > 1 else ''} of {second} "
+                f"{'are' if count > 1 else 'is'} byte for byte in {first} too ({pair['name_2']} = "
+                f"{pair['name']}): {second} results are better than they would be on new images; "
+                "remove them, or give each pair a `group` of its own and split again"
+            )
+    return lines
 
 
-def _repeated(manifest: Manifest, content: pd.Series) -> pd.DataFrame:
-    frame = pd.DataFrame({"content": content, "name": manifest.table["name"]})
-    frame["kind"] = kind_of(manifest.table["split"])
-    parts = []
-    for one, other in combinations(KINDS, 2):
-        known = frame[frame["kind"] == one].drop_duplicates("content")
-        both = known.merge(frame[frame["kind"] == other], on="content", suffixes=("", "_second"))
-        found = pd.DataFrame({"first": both["name"], "second": both["name_second"]})
-        parts.append(found.assign(kinds=f"{one}, {other}"))
-    return pd.concat(parts, ignore_index=True)
-
-
-def contradictory_labels(manifest: Manifest, cache: Path | None = None) -> pd.DataFrame:
-    """Images that are byte-identical to an earlier image with another label.
-
-    Args:
-        manifest: Manifest.
-        cache: Folder with cached content hashes, see `fingerprints`.
-
-    Returns:
-        One row per image, with the names `first` and `second` of the two images and their labels
-        `first_label` and `second_label`.
-    """
-    return _contradictions(manifest, _contents(manifest, cache))
-
-
-def _contradictions(manifest: Manifest, content: pd.Series) -> pd.DataFrame:
-    frame = manifest.table[["name", "label"]].assign(content=content)
-    first = frame.drop_duplicates("content").rename(columns={"name": "first"})
-    both = frame.merge(first, on="content", suffixes=("", "_first"))
-    both = both.rename(columns={"name": "second", "label": "second_label"})
-    both = both.rename(columns={"label_first": "first_label"})
-    other = both[both["first_label"] != both["second_label"]]
-    return other[["first", "second", "first_label", "second_label"]].reset_index(drop=True)
-
-
-def contradiction_notes(found: pd.DataFrame) -> list[str]:
-    """Note on `contradictory_labels`, with their number and the first pair."""
-    if not len(found):
+def _contradictory_labels(table: pd.DataFrame) -> list[str]:
+    """Note on images that are byte-identical to an earlier image with another label."""
+    first = table.drop_duplicates("content")
+    pairs = table.merge(first, on="content", suffixes=("", "_1"))
+    pairs = pairs[pairs["label"] != pairs["label_1"]]
+    if not len(pairs):
         return []
-    one = found.iloc[0]
-    what = "image is" if len(found) == 1 else "images are"
+    pair = pairs.iloc[0]
+    what = "image is" if len(pairs) == 1 else "images are"
     return [
-        f"{len(found):,} {what} byte for byte the same as an image with another label "
-        f"({one['second']} is {one['second_label']!r}, {one['first']} is {one['first_label']!r}); "
+        f"{len(pairs):,} {what} byte for byte the same as an image with another label "
+        f"({pair['name']} is {pair['label']!r}, {pair['name_1']} is {pair['label_1']!r}); "
         "correct the labels, or remove the images"
     ]
 
 
-def repeated_image_notes(repeated: pd.DataFrame) -> list[str]:
-    """Note for each pair of kinds of split with byte-identical images, with their number."""
-    found = []
-    for kinds, part in repeated.groupby("kinds", sort=False):
-        one, other = str(kinds).split(", ")
-        images = f"{len(part):,} image{'s' if len(part) > 1 else ''}"
-        found.append(
-            f"{images} of {other} {'are' if len(part) > 1 else 'is'} byte for byte in {one} too "
-            f"({part['second'].iloc[0]} = {part['first'].iloc[0]}): {other} results are better "
-            "than they would be on new images; remove them, or give each pair a `group` of its own "
-            "and split again"
-        )
-    return found
+def _similar_labels(labels: pd.Series) -> list[str]:
+    """Note on labels that differ only in case, blanks, or how a number is written (1 and 1.0)."""
 
+    def plain(label: str) -> str:
+        text = "".join(label.split()).casefold()
+        try:
+            return repr(float(text))
+        except ValueError:
+            return text
 
-def similar_labels(manifest: Manifest) -> list[list[str]]:
-    """Labels that differ only in case, in blanks, or in how a number is written (1 and 1.0)."""
+    counts = labels.value_counts()
     alike: dict[str, list[str]] = {}
-    for label in manifest.classes:
-        alike.setdefault(_plain(label), []).append(label)
-    return [labels for labels in alike.values() if len(labels) > 1]
-
-
-def similar_label_notes(manifest: Manifest) -> list[str]:
-    """Note for each group of similar labels, with the number of images of each."""
-    counts = manifest.table["label"].value_counts()
+    for label in sorted(map(str, counts.index)):
+        alike.setdefault(plain(label), []).append(f"{label!r} ({counts[label]:,} images)")
     return [
-        "the labels "
-        + " and ".join(f"{label!r} ({counts[label]:,} images)" for label in labels)
-        + " are different classes; write them in one way if they are not meant to be"
-        for labels in similar_labels(manifest)
+        f"the labels {' and '.join(several)} are different classes; write them in one way if they "
+        "are not meant to be"
+        for several in alike.values()
+        if len(several) > 1
     ]
-
-
-def _plain(label: str) -> str:
-    """Normalized label, without differences that may be typing errors."""
-    text = "".join(label.split()).casefold()
-    try:
-        return repr(float(text))
-    except ValueError:
-        return text
-
-
-EXAMINED = 64
-"""Number of images, and of maps, that are examined at most: a file format is that of many files."""
-# Values of 14 bits in files of 16 bits are decoded as 64 of 256 gray levels.
-_FEW_BITS = 2**14
-# Difference of the channels of a pixel, and share of such pixels, from which on a map is in color:
-# the lossy colors of JPEG files of gray images differ less.
-_COLOR, _COLORED = 32, 0.01
-
-_Found = TypeVar("_Found")
 
 
 def value_notes(manifest: Manifest) -> list[str]:
@@ -282,77 +219,53 @@ def value_notes(manifest: Manifest) -> list[str]:
         manifest: Manifest whose files are valid; at most `EXAMINED` images and maps are read.
     """
     images = _examined(manifest.table["path"], _image_values)
-    return [*_deep_notes(images), *_invisible_notes(images), *_color_notes(manifest)]
-
-
-@dataclass(frozen=True)
-class _ImageValues:
-    """Values of an image.
-
-    Args:
-        largest: Largest value of an image of 16 bits; None for others.
-        is_invisible: Whether all pixels are transparent.
-    """
-
-    largest: int | None
-    is_invisible: bool
-
-
-def _deep_notes(found: Sequence[_ImageValues]) -> list[str]:
-    deep = [one.largest for one in found if one.largest is not None]
-    if not deep or (largest := max(deep)) >= _FEW_BITS:
-        return []
-    levels = round(largest / 65535 * 255) + 1
-    return [
-        f"{_of(len(deep), len(found), 'image')} 16 bits and no value above {largest:,}: 16 bits "
-        f"are decoded by their full range, so that {levels} gray levels are left; scale the images "
-        "to the full range"
-    ]
-
-
-def _invisible_notes(found: Sequence[_ImageValues]) -> list[str]:
-    count = sum(one.is_invisible for one in found)
-    if not count:
-        return []
-    return [
-        f"{_of(count, len(found), 'image')} no pixel that is visible, so that pure white is "
-        "decoded: some programs write an alpha channel of zeros; save the images without it"
-    ]
-
-
-def _color_notes(manifest: Manifest) -> list[str]:
     maps = manifest.table["saliency"]
-    found = _examined(maps[maps != ""], _is_colored)
-    if not any(found):
-        return []
-    return [
-        f"{_of(sum(found), len(found), 'human map')} colors: a map is read by its luminance, which "
-        "does not increase with the value in heat maps (the red of jet is darker than its yellow); "
-        "save maps as grayscale, bright in the relevant regions"
-    ]
+    colored = _examined(maps[maps != ""], _is_colored)
+    deep = [largest for largest, _ in images if largest is not None]
+    lines = []
+    if deep and max(deep) < _FEW_BITS:
+        levels = round(max(deep) / 65535 * 255) + 1
+        lines.append(
+            f"{_of(len(deep), len(images), 'image')} 16 bits and no value above {max(deep):,}: 16 "
+            f"bits are decoded by their full range, so that {levels} gray levels are left; scale "
+            "the images to the full range"
+        )
+    if invisible := sum(is_invisible for _, is_invisible in images):
+        lines.append(
+            f"{_of(invisible, len(images), 'image')} no pixel that is visible, so that pure white "
+            "is decoded: some programs write an alpha channel of zeros; save the images without it"
+        )
+    if any(colored):
+        lines.append(
+            f"{_of(sum(colored), len(colored), 'human map')} colors: a map is read by its "
+            "luminance, which does not increase with the value in heat maps (the red of jet is "
+            "darker than its yellow); save maps as grayscale, bright in the relevant regions"
+        )
+    return lines
 
 
 def _of(count: int, examined: int, what: str) -> str:
-    """Beginning of a note: the number of files, and of which."""
+    """Beginning of a note: the number of files."""
     return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
 
 
-def _examined(paths: pd.Series, look: Callable[[str], _Found]) -> list[_Found]:
-    """What is found of files at equal distances; files that are gone meanwhile are left out."""
+def _examined(paths: pd.Series, look: Callable[[str], _Value]) -> list[_Value]:
+    """Values of files at equal distances; files that are gone meanwhile are left out."""
     places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), EXAMINED)).round())
     chosen = [str(paths.iloc[int(at)]) for at in places]
 
-    def found(path: str) -> list[_Found]:
+    def values(path: str) -> list[_Value]:
         try:
             return [look(path)]
         except ImageError:
             return []
 
     with ThreadPoolExecutor(reading_threads(chosen, core_count())) as pool:
-        return [one for several in pool.map(found, chosen) for one in several]
+        return [value for several in pool.map(values, chosen) for value in several]
 
 
-def _image_values(path: str) -> _ImageValues:
+def _image_values(path: str) -> tuple[int | None, bool]:
+    """Largest value of an image of 16 bits, None for others; whether all pixels are transparent."""
     content = read_file(path)
     with open_image(io.BytesIO(content)) as image:
         is_deep = image.mode.startswith("I")
@@ -360,24 +273,17 @@ def _image_values(path: str) -> _ImageValues:
         if image.has_transparency_data:
             is_invisible = image.convert("RGBA").getchannel("A").getextrema()[1] == 0
     largest = round(float(decode_map(path, content).max()) * 65535) if is_deep else None
-    return _ImageValues(largest, is_invisible)
+    return largest, is_invisible
 
 
 def _is_colored(path: str) -> bool:
-    """Whether a map has more colors than those of a compressed gray image."""
+    """Whether a map has more colors than a compressed gray image."""
     pixels = np.asarray(load_image(path)).astype(np.int16)
     return bool((np.ptp(pixels, axis=2) > _COLOR).mean() > _COLORED)
 
 
-_COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
-
-
-def summary_table(manifest: Manifest, sizes: NDArray[np.int32] | None = None) -> pd.DataFrame:
+def summary_table(manifest: Manifest) -> pd.DataFrame:
     """Summary of each split: numbers of images, classes, sources and groups, and image sizes.
-
-    Args:
-        manifest: Manifest.
-        sizes: (n, 2) width and height of its images; None = they are read from the headers.
 
     Returns:
         One row per split, in order of appearance. Columns: `images`, one for each class,
@@ -387,9 +293,14 @@ def summary_table(manifest: Manifest, sizes: NDArray[np.int32] | None = None) ->
     Raises:
         ImageError: The header of an image cannot be read.
     """
-    table = manifest.table
-    by_row = _read_sizes(manifest) if sizes is None else list(map(tuple, sizes.tolist()))
-    all_sizes = pd.Series(by_row, dtype=object)
+    table, contents = manifest.table, manifest.contents
+    if contents is not None:
+        sizes = list(map(tuple, contents.sizes.tolist()))
+    else:
+        paths = table["path"].tolist()
+        with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
+            sizes = list(pool.map(image_size, paths))
+    by_row = pd.Series(sizes, dtype=object)
     rows = {}
     for split, part in table.groupby("split", sort=False):
         labels = part["label"].value_counts()
@@ -400,18 +311,11 @@ def summary_table(manifest: Manifest, sizes: NDArray[np.int32] | None = None) ->
         row["with map"] = int((part["saliency"] != "").sum())
         for column in ("source", "group"):
             row[f"{column}s"] = part.loc[part[column] != "", column].nunique()
-        row["sizes"] = _span(all_sizes[part.index])
+        row["sizes"] = _span(by_row[part.index])
         rows[str(split)] = row
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index.name = "split"
     return summary
-
-
-def _read_sizes(manifest: Manifest) -> list[tuple[int, int]]:
-    """Sizes of all images, from their headers."""
-    paths = manifest.table["path"].tolist()
-    with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
-        return list(pool.map(image_size, paths))
 
 
 def _span(sizes: Iterable[tuple[int, int]]) -> str:

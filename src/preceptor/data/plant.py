@@ -1,28 +1,27 @@
 """Planted shortcuts: a copy of a manifest whose training images of one class carry a mark.
 
-The mark goes with the label in the splits `train` and `val` and occurs in no other split, so that a
-classifier that relies on it fails on the test sets. The question is then whether guidance prevents
-this on the user's own images.
+The mark (a stamp, a border or a tint) goes with the label in the splits `train` and `val` and
+occurs in no other split, so that a classifier that relies on it fails on the test sets. The
+question is then whether guidance prevents this on the user's own images.
 
     manifest.csv  plant.json  (images and maps at their paths below the manifest's folder)
 """
 
-# ruff: noqa: PTH118, PTH119, PTH120, PTH122
-# ruff: noqa: PTH100
+# os.path and not Path: a path of a manifest is kept as it is written, links included.
+# ruff: noqa: PTH100, PTH118, PTH119, PTH122
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from operator import itemgetter
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,487 +29,29 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from preceptor.benchmark.forgeries import STAMP, STAMP_MARGIN, STAMP_SHAPE, StampPlace, free_places
+from preceptor.benchmark.forgeries import StampPlace
 from preceptor.config.settings import Fraction, Settings
-from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image, decode_map, open_image, read_file
-from preceptor.data.locations.location import is_local, is_plain
 from preceptor.data.manifest import Manifest
+from preceptor.data.marks import (
+    Box,
+    MarkKind,
+    Pixels,
+    corner_box,
+    draw_border,
+    kept_contrast,
+    random_box,
+    smallest_size,
+    stamp_box,
+    tint,
+)
+from preceptor.data.remote import is_local, is_plain
 from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json
 from preceptor.version import __version__
-
-MarkKind = Literal["stamp", "border", "tint"]
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-class Box(NamedTuple):
-    """Rectangle of pixels: row and column of the first one, height and width."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-# A cell of the stamp's glyphs has one pixel in an image of 64 pixels, as in the forged photographs.
-_STAMP_UNIT = 64
-# Pixels of the input over which the filter of `geometry.render` averages where it scales down: a
-# cell of this width keeps its contrast in a pixel at its middle, three quarters of it elsewhere.
-_FILTER_WIDTH = 2
-# Row and column of a cell in the middle of a vertical stroke between two gaps.
-_STROKE = (3, 5)
-# Each of the two lines of the border has one pixel in an image of this size.
-_BORDER_UNIT = 32
-
-
-def _scale(shape: tuple[int, int], unit: int) -> int:
-    return max(1, round(min(shape) / unit))
-
-
-def stamp_cell(shape: tuple[int, int], input_size: int | None = None) -> int:
-    """Side of a cell of the stamp's glyphs in pixels of the image; a stroke is one cell wide.
-
-    Args:
-        shape: Height and width of the image.
-        input_size: Side of the input in pixels, in which a cell has at least two pixels with any
-            fit if the image is scaled down; None = 1/64 of the shorter side, and of the image.
-
-    Example:
-        >>> stamp_cell((256, 256)), stamp_cell((256, 256), 64), stamp_cell((256, 256), 224)
-        (4, 8, 4)
-    """
-    cell = _scale(shape, _STAMP_UNIT)
-    if input_size is None or max(shape) <= input_size:
-        return cell
-    return max(cell, math.ceil(_FILTER_WIDTH * max(shape) / input_size))
-
-
-def smallest_size(
-    kind: MarkKind, shape: tuple[int, int], input_size: int | None = None
-) -> tuple[int, int]:
-    """Height and width that an image needs for a mark.
-
-    Args:
-        kind: Kind of mark.
-        shape: Height and width of the image, from which the size of the mark follows.
-        input_size: See `stamp_cell`.
-    """
-    if kind == "stamp":
-        return _window(stamp_cell(shape, input_size))
-    side = 4 * _scale(shape, _BORDER_UNIT) if kind == "border" else 1
-    return side, side
-
-
-def _window(cell: int) -> tuple[int, int]:
-    """Height and width of the stamp with its margin."""
-    height, width = (cell * (side + 2 * STAMP_MARGIN) for side in STAMP_SHAPE)
-    return height, width
-
-
-def _box(row: int, column: int, cell: int) -> Box:
-    """Box of the stamp in a window with its margin."""
-    margin = cell * STAMP_MARGIN
-    height, width = (cell * side for side in STAMP_SHAPE)
-    return Box(row + margin, column + margin, height, width)
-
-
-def corner_box(shape: tuple[int, int], input_size: int | None = None) -> Box:
-    """Box of a stamp in the lower right corner of an image.
-
-    Args:
-        shape: Height and width of the image.
-        input_size: See `stamp_cell`.
-
-    Example:
-        >>> corner_box((64, 64))
-        Box(top=58, left=51, height=5, width=12)
-    """
-    cell = stamp_cell(shape, input_size)
-    height, width = _window(cell)
-    return _box(shape[0] - height, shape[1] - width, cell)
-
-
-def random_box(
-    region: NDArray[np.bool_], generator: np.random.Generator, input_size: int | None = None
-) -> Box | None:
-    """Box of a stamp, uniform over all places at which it and its margin touch no region.
-
-    Args:
-        region: (H, W) region of the human map.
-        generator: Random generator.
-        input_size: See `stamp_cell`.
-
-    Returns:
-        The box, or None if the region leaves no place.
-
-    Example:
-        >>> region = np.zeros((64, 64), bool)
-        >>> region[7:] = True
-        >>> random_box(region, np.random.default_rng(0)).top
-        1
-    """
-    cell = stamp_cell((region.shape[0], region.shape[1]), input_size)
-    places = free_places(region, _window(cell))
-    if not len(places):
-        return None
-    row, column = places[generator.integers(len(places))]
-    return _box(int(row), int(column), cell)
-
-
-def stamp_box(pixels: Pixels, strength: float, box: Box) -> Pixels:
-    """Copy with a stamp: glyphs are brighter, gaps are darker.
-
-    Args:
-        pixels: (H, W, C) uint8 or uint16.
-        strength: Contrast in gray levels.
-        box: Place of the stamp, from `corner_box` or `random_box`.
-    """
-    rows = slice(box.top, box.top + box.height)
-    columns = slice(box.left, box.left + box.width)
-    scale = box.height // STAMP_SHAPE[0]
-    glyphs = (2 * STAMP - 1).repeat(scale, axis=0).repeat(scale, axis=1)[..., None]
-    marked = pixels.copy()
-    marked[rows, columns] = _changed(pixels[rows, columns], strength * glyphs)
-    return marked
-
-
-def kept_contrast(box: Box, shape: tuple[int, int], input_size: int) -> float:
-    """Contrast of a stamp's thin strokes in the squashed input, divided by that in the image.
-
-    It depends on the place: a stroke between two pixels of the input is paler than one at the
-    middle of a pixel.
-
-    Args:
-        box: Place of the stamp.
-        shape: Height and width of the image.
-        input_size: Side of the input in pixels.
-
-    Example:
-        >>> kept_contrast(Box(30, 30, 5, 12), (64, 64), 64)
-        1.0
-    """
-    most = 127
-    stamped = stamp_box(np.full((*shape, 1), most, np.uint8), most, box)
-    scaled = render(stamped.astype(np.uint8), "squash", input_size)
-    cell = box.height // STAMP_SHAPE[0]
-    down, along = input_size / shape[0], input_size / shape[1]
-    row = int((box.top + (_STROKE[0] + 0.5) * cell) * down)
-    left = box.left + _STROKE[1] * cell
-    stroke = scaled[row, int(left * along) : math.ceil((left + cell) * along)]
-    return (float(stroke.max()) - most) / most
-
-
-def draw_border(pixels: Pixels, strength: float) -> Pixels:
-    """Copy with a border of two lines: the outer one is brighter, the inner one darker.
-
-    Args:
-        pixels: (H, W, C) uint8 or uint16.
-        strength: Contrast in gray levels.
-
-    Example:
-        >>> marked = draw_border(np.full((32, 32, 1), 100, np.uint8), 20)
-        >>> marked[16, :4, 0].tolist()
-        [120, 80, 100, 100]
-    """
-    line = _scale((pixels.shape[0], pixels.shape[1]), _BORDER_UNIT)
-    change = np.ones(pixels.shape)
-    change[line:-line, line:-line] = -1
-    change[2 * line : -2 * line, 2 * line : -2 * line] = 0
-    return _changed(pixels, strength * change)
-
-
-def tint(pixels: Pixels, strength: float) -> Pixels:
-    """Copy with more red and less blue; gray pixels (C = 1) are brighter.
-
-    Args:
-        pixels: (H, W, C) uint8 or uint16.
-        strength: Change in gray levels.
-
-    Example:
-        >>> tint(np.full((1, 1, 3), 100, np.uint8), 20)[0, 0].tolist()
-        [120, 100, 80]
-    """
-    change = np.array([1.0, 0.0, -1.0]) if pixels.shape[2] == 3 else np.ones(1)
-    return _changed(pixels, strength * np.broadcast_to(change, pixels.shape))
-
-
-def _changed(pixels: Pixels, change: NDArray[np.float64]) -> Pixels:
-    """Sum of pixels and a change in gray levels of 255, rounded and clipped."""
-    full = np.iinfo(pixels.dtype).max
-    total = np.rint(np.clip(pixels + change * (full / 255), 0, full))
-    return total.astype(np.uint8) if pixels.dtype == np.uint8 else total.astype(np.uint16)
-
-
-# A map of a person can have compression noise or a faint tail nearly everywhere: its region is
-# where it is above this share of its largest value.
-_MAP_LEVEL = 0.05
-_GRAY_MODES = ("1", "L", "LA", "La")
-# Folder of files that are not below the folder of the manifest.
-_ELSEWHERE = "elsewhere"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Mark of one image.
-
-    Args:
-        box: Place of a stamp; None for other kinds.
-        touches_map: Whether the stamp lies on the human map.
-    """
-
-    box: Box | None
-    touches_map: bool
-
-
-def write_files(
-    manifest: Manifest,
-    folder: Path,
-    chosen: NDArray[np.int64],
-    *,
-    kind: MarkKind,
-    place: StampPlace | None,
-    strength: float,
-    input_size: int | None,
-    seed: int,
-    reserved: Collection[str],
-    workers: int,
-    progress: Progress | None = None,
-) -> tuple[pd.DataFrame, dict[int, Mark | None]]:
-    """Write all images and maps of a manifest, the chosen ones with a mark.
-
-    Args:
-        manifest: Manifest of the images.
-        folder: Output folder.
-        chosen: Rows to mark.
-        kind: Kind of mark.
-        place: Place of a stamp; None for other kinds.
-        strength: Contrast in gray levels.
-        input_size: Side of the input for which a stamp is drawn; None = of the image itself.
-        seed: Random seed of the places.
-        reserved: Names of files that are written into `folder` later.
-        workers: Number of threads.
-        progress: Function called with (done, total).
-
-    Returns:
-        Table of the manifest with the paths of the written files, and the mark of each chosen row;
-        None where the human map leaves no place.
-
-    Raises:
-        ProblemsError: Images cannot be decoded or are smaller than the mark.
-        OSError: A file cannot be read or written.
-    """
-    table = manifest.table
-    images, maps, names = (
-        table[column].astype(str).tolist() for column in ("path", "saliency", "name")
-    )
-    copies = _copy_names([*images, *filter(None, maps)], str(manifest.root), reserved)
-    marked = _marked_names(images, maps, chosen, copies, reserved)
-    for parent in {(folder / name).parent for name in {*copies.values(), *marked.values()}}:
-        parent.mkdir(parents=True, exist_ok=True)
-    problems: list[tuple[int, Problem]] = []
-
-    def mark(row: int) -> Mark | None:
-        generator = np.random.default_rng([seed, 2, row])
-        try:
-            pixels = _pixels(images[row])
-            _check_size(images[row], kind, pixels.shape, input_size)
-            region = _region(maps[row], pixels.shape)
-        except ImageError as error:
-            column = "path" if error.path == images[row] else "saliency"
-            what = f"{column} {os.path.basename(error.path)}: {error.reason}"
-            problems.append((row, Problem(names[row], what, "replace or remove it")))
-            return None
-        box: Box | None = None
-        shape = pixels.shape[0], pixels.shape[1]
-        if kind == "stamp":
-            if place == "corner":
-                box = corner_box(shape, input_size)
-            else:
-                box = random_box(region, generator, input_size)
-            if box is None:
-                return None
-            kept = 1.0 if input_size is None else kept_contrast(box, shape, input_size)
-            pixels = stamp_box(pixels, strength / kept, box)
-        else:
-            pixels = (draw_border if kind == "border" else tint)(pixels, strength)
-        # Level 1: higher levels take several times as long for a few percent.
-        flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        Image.fromarray(flat).save(folder / marked[row], "PNG", compress_level=1)
-        return Mark(box, box is not None and _touches(region, box))
-
-    def copy(source: str) -> None:
-        _link_or_copy(source, folder / copies[source])
-
-    with _Threads(workers, len(marked) + len(copies), progress) as threads:
-        marks = dict(zip(marked, threads.map(mark, marked), strict=True))
-        if problems:
-            source = str(manifest.source or manifest.root)
-            raise ProblemsError(
-                source, [problem for _, problem in sorted(problems, key=itemgetter(0))]
-            )
-        left = [image for row, image in enumerate(images) if marks.get(row) is None]
-        threads.map(copy, dict.fromkeys([*left, *filter(None, maps)]))
-
-    written = [
-        marked[row] if marks.get(row) is not None else copies[image]
-        for row, image in enumerate(images)
-    ]
-    paths = {
-        "path": [str(folder / name) for name in written],
-        "saliency": [str(folder / copies[path]) if path else "" for path in maps],
-    }
-    columns = {name: pd.Series(cells, table.index, "str") for name, cells in paths.items()}
-    return table.assign(**columns), marks
-
-
-def _copy_names(sources: Sequence[str], root: str, reserved: Collection[str]) -> dict[str, str]:
-    """Name of each file in the output folder: its path below the manifest's folder, if it is."""
-    prefix, used = os.path.join(root, ""), set(reserved)
-    # A path can leave the folder of the manifest with `..`.
-    plain = {source: os.path.normpath(_as_path(source, prefix)) for source in sources}
-    outside = [path for path in plain.values() if not path.startswith(prefix)]
-    above = _common_folder(outside) if outside else ""
-    names: dict[str, str] = {}
-    for source, path in plain.items():
-        if path.startswith(prefix):
-            name = path[len(prefix) :]
-        else:
-            name = os.path.join(_ELSEWHERE, os.path.relpath(_without_drive(path), above))
-        names[source] = _unused(name, used)
-    return names
-
-
-def _as_path(source: str, prefix: str) -> str:
-    """Path for a file; for a URL or a member, one below the folder of the manifest."""
-    if is_plain(source):
-        return source
-    parts = re.split(r"://|::|[/\\]", without_secrets(source.removeprefix(prefix)))
-    return prefix + "/".join(part for part in parts if part not in ("", ".", ".."))
-
-
-def _common_folder(paths: Iterable[str]) -> str:
-    return os.path.commonpath({os.path.dirname(_without_drive(path)) for path in paths})
-
-
-def _without_drive(path: str) -> str:
-    return os.path.splitdrive(path)[1]
-
-
-def _marked_names(
-    images: Sequence[str],
-    maps: Sequence[str],
-    chosen: NDArray[np.int64],
-    copies: dict[str, str],
-    reserved: Collection[str],
-) -> dict[int, str]:
-    """Name of the marked image of each chosen row: that of its copy, with the suffix of PNG."""
-    used, map_files = {*copies.values(), *reserved}, set(maps)
-    names = {}
-    for row in chosen.tolist():
-        copied = copies[images[row]]
-        name = f"{os.path.splitext(copied)[0]}.png"
-        # Either the copy of an image or the marked image is written, unless it is a map as well.
-        is_own = name == copied and images[row] not in map_files
-        names[row] = name if is_own else _unused(name, used)
-    return names
-
-
-def _unused(name: str, used: set[str]) -> str:
-    """Name with a number if it is in use; it is then in use."""
-    stem, suffix = os.path.splitext(name)
-    found, number = name, 1
-    while found in used:
-        number += 1
-        found = f"{stem}-{number}{suffix}"
-    used.add(found)
-    return found
-
-
-def _pixels(path: str) -> Pixels:
-    """Pixels of an image, (H, W, 1 or 3), as the library decodes them; uint16 if it is deeper."""
-    content = read_file(path)
-    decoded = decode_image(path, 3, content)
-    with open_image(io.BytesIO(content)) as image:
-        mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        deep: NDArray[np.uint16] = np.rint(decode_map(path, content) * 65535.0).astype(np.uint16)
-        return deep[..., None]
-    return decoded[..., :1] if mode in _GRAY_MODES else decoded
-
-
-def _check_size(path: str, kind: MarkKind, shape: tuple[int, ...], input_size: int | None) -> None:
-    height, width = smallest_size(kind, (shape[0], shape[1]), input_size)
-    if shape[0] < height or shape[1] < width:
-        drawn = "" if input_size is None else f" for an input size of {input_size}"
-        raise ImageError(
-            path,
-            f"{shape[1]} × {shape[0]} pixels, smaller than a {kind} with its margin{drawn}, "
-            f"{width} × {height}",
-        )
-
-
-def _region(path: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """(H, W) region of the human map over an image of this shape; empty without a map."""
-    if not path:
-        return np.zeros(shape[:2], bool)
-    values = decode_map(path)
-    above = Image.fromarray((values > _MAP_LEVEL * values.max()).astype(np.float32))
-    resized = above.resize((shape[1], shape[0]), Image.Resampling.BOX)
-    return np.asarray(resized) > 0
-
-
-def _touches(region: NDArray[np.bool_], box: Box) -> bool:
-    inside = region[box.top : box.top + box.height, box.left : box.left + box.width]
-    return bool(inside.any())
-
-
-def _link_or_copy(source: str, target: Path) -> None:
-    """Hard link if the file system allows it, which costs no space; otherwise a copy."""
-    if not is_local(source):
-        target.write_bytes(read_file(source))
-        return
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-class _Threads:
-    """Thread pool that counts finished files; queued ones are cancelled if one fails.
-
-    Args:
-        workers: Number of threads.
-        total: Number of files.
-        progress: Function called with (done, total).
-    """
-
-    def __init__(self, workers: int, total: int, progress: Progress | None) -> None:
-        self._pool = ThreadPoolExecutor(workers)
-        self._done, self._total, self._progress = 0, total, progress
-
-    def __enter__(self) -> _Threads:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Results of a function, in the order of the items."""
-        results = []
-        for result in self._pool.map(function, items):
-            results.append(result)
-            self._done += 1
-            if self._progress and (self._done % 64 == 0 or self._done == self._total):
-                self._progress(self._done, self._total)
-        return results
-
 
 RECORD = "plant.json"
 # The order is part of the random streams.
@@ -555,6 +96,27 @@ class PlantSettings(Settings):
                     f"{name}, or set kind to stamp"
                 )
         return self
+
+
+Item = TypeVar("Item")
+
+# A map of a person can have compression noise or a faint tail nearly everywhere: its region is
+# where it is above this share of its largest value.
+_MAP_LEVEL = 0.05
+_GRAY_MODES = ("1", "L", "LA", "La")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Mark of one image.
+
+    Args:
+        box: Place of a stamp; None for other kinds.
+        touches_map: Whether the stamp lies on the human map.
+    """
+
+    box: Box | None
+    touches_map: bool
 
 
 @dataclass(frozen=True)
@@ -630,8 +192,7 @@ def plant(
         ProblemsError: Images cannot be decoded or are smaller than the mark.
         RunFailedError: The files cannot be written.
     """
-    to = Path(to)
-    settings = settings or PlantSettings()
+    to, settings = Path(to), settings or PlantSettings()
     resolved: dict[str, str] = {"label": _label(manifest, settings.label)}
     if settings.kind == "stamp" and settings.place is None:
         resolved["place"] = "moving"
@@ -648,20 +209,17 @@ def plant(
                 f"{to}: the folder cannot be created ({error.strerror}); choose another one"
             ) from error
         try:
-            table, marks = write_files(
-                manifest,
-                partial,
-                chosen,
-                kind=settings.kind,
-                place=settings.place,
-                strength=settings.strength,
-                input_size=settings.input_size,
-                seed=settings.seed,
-                reserved=(name, RECORD),
-                workers=workers or core_count(),
-                progress=progress,
+            copies, marked = _names(manifest, chosen, {name, RECORD})
+            for parent in {
+                (partial / file).parent for file in (*copies.values(), *marked.values())
+            }:
+                parent.mkdir(parents=True, exist_ok=True)
+            marks = _write_files(
+                manifest, partial, settings, copies, marked, workers or core_count(), progress
             )
-            Manifest(table, partial).write(partial / name)
+            Manifest(_table(manifest, partial, copies, marked, marks), partial).write(
+                partial / name
+            )
             planted = _summary(manifest, to / name, settings, marks)
             (partial / RECORD).write_text(_record(planted), encoding="utf-8")
         except OSError as error:
@@ -670,6 +228,175 @@ def plant(
                 f"{to}: the images cannot be written: {error.strerror or error}{where}"
             ) from error
     return planted
+
+
+def _names(
+    manifest: Manifest, chosen: NDArray[np.int64], used: set[str]
+) -> tuple[dict[str, str], dict[int, str]]:
+    """Name of the copy of each file, and of the marked image of each chosen row.
+
+    A file keeps its path below the folder of the manifest; others are in the folder `elsewhere`.
+    """
+    prefix = os.path.join(manifest.root, "")
+    images, maps = manifest.table["path"].tolist(), manifest.table["saliency"].tolist()
+    copies: dict[str, str] = {}
+    for source in dict.fromkeys([*images, *filter(None, maps)]):
+        path = source
+        if not is_plain(source):  # a URL or a member
+            parts = re.split(r"://|::|[/\\]", without_secrets(source.removeprefix(prefix)))
+            path = prefix + "/".join(part for part in parts if part not in ("", ".", ".."))
+        path = os.path.normpath(path)  # it can leave the folder of the manifest with `..`
+        below = path.startswith(prefix)
+        copies[source] = _unused(
+            path[len(prefix) :] if below else f"elsewhere/{os.path.basename(path)}", used
+        )
+    marked, map_files = {}, set(maps)
+    for row in chosen.tolist():
+        copied = copies[images[row]]
+        name = f"{os.path.splitext(copied)[0]}.png"
+        # Either the copy of an image or the marked image is written, unless it is a map as well.
+        is_own = name == copied and images[row] not in map_files
+        marked[row] = name if is_own else _unused(name, used)
+    return copies, marked
+
+
+def _unused(name: str, used: set[str]) -> str:
+    """Name with a number if it is in use; it is then in use."""
+    stem, suffix = os.path.splitext(name)
+    unused, number = name, 1
+    while unused in used:
+        number += 1
+        unused = f"{stem}-{number}{suffix}"
+    used.add(unused)
+    return unused
+
+
+def _write_files(
+    manifest: Manifest,
+    folder: Path,
+    settings: PlantSettings,
+    copies: dict[str, str],
+    marked: dict[int, str],
+    workers: int,
+    progress: Progress | None,
+) -> dict[int, Mark | None]:
+    """Write all images and maps; returns the mark of each chosen row, None for no place."""
+    table = manifest.table
+    images, maps = table["path"].tolist(), table["saliency"].tolist()
+    problems: dict[int, Problem] = {}
+
+    def mark(row: int) -> Mark | None:
+        try:
+            pixels, found = _marked(images[row], maps[row], settings, row)
+        except ImageError as error:
+            column = "path" if error.path == images[row] else "saliency"
+            what = f"{column} {os.path.basename(error.path)}: {error.reason}"
+            problems[row] = Problem(str(table["name"].iloc[row]), what, "replace or remove it")
+            return None
+        if found is not None:
+            # Level 1: higher levels take several times as long for a few percent.
+            flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+            Image.fromarray(flat).save(folder / marked[row], "PNG", compress_level=1)
+        return found
+
+    def copy(source: str) -> None:
+        _link_or_copy(source, folder / copies[source])
+
+    with ThreadPoolExecutor(workers) as pool:
+        done, total = count(1), len(marked) + len(copies)
+
+        def told(results: Iterator[Item]) -> Iterator[Item]:
+            for result in results:
+                yield result
+                number = next(done)
+                if progress is not None and (number % 64 == 0 or number == total):
+                    progress(number, total)
+
+        try:
+            marks = dict(zip(marked, told(pool.map(mark, marked)), strict=True))
+            if problems:
+                source = str(manifest.source or manifest.root)
+                raise ProblemsError(source, [problems[row] for row in sorted(problems)])
+            left = [image for row, image in enumerate(images) if marks.get(row) is None]
+            list(told(pool.map(copy, dict.fromkeys([*left, *filter(None, maps)]))))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return marks
+
+
+def _marked(
+    path: str, map_path: str, settings: PlantSettings, row: int
+) -> tuple[Pixels, Mark | None]:
+    """Pixels of an image with its mark; None if the human map leaves no place."""
+    kind, size, strength = settings.kind, settings.input_size, settings.strength
+    pixels = _pixels(path)
+    shape = pixels.shape[0], pixels.shape[1]
+    height, width = smallest_size(kind, shape, size)
+    if shape[0] < height or shape[1] < width:
+        drawn = "" if size is None else f" for an input size of {size}"
+        raise ImageError(
+            path,
+            f"{shape[1]} × {shape[0]} pixels, smaller than a {kind} with its margin{drawn}, "
+            f"{width} × {height}",
+        )
+    region = np.zeros(shape, bool)
+    if map_path:
+        values = decode_map(map_path)
+        above = Image.fromarray((values > _MAP_LEVEL * values.max()).astype(np.float32))
+        region = np.asarray(above.resize((shape[1], shape[0]), Image.Resampling.BOX)) > 0
+    if kind != "stamp":
+        return (draw_border if kind == "border" else tint)(pixels, strength), Mark(None, False)
+    if settings.place == "corner":
+        box: Box | None = corner_box(shape, size)
+    else:
+        box = random_box(region, np.random.default_rng([settings.seed, 2, row]), size)
+    if box is None:
+        return pixels, None
+    kept = 1.0 if size is None else kept_contrast(box, shape, size)
+    inside = region[box.top : box.top + box.height, box.left : box.left + box.width]
+    return stamp_box(pixels, strength / kept, box), Mark(box, bool(inside.any()))
+
+
+def _pixels(path: str) -> Pixels:
+    """Pixels of an image, (H, W, 1 or 3), as the library decodes them; uint16 if it is deeper."""
+    content = read_file(path)
+    decoded = decode_image(path, 3, content)
+    with open_image(io.BytesIO(content)) as image:
+        mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        deep: NDArray[np.uint16] = np.rint(decode_map(path, content) * 65535.0).astype(np.uint16)
+        return deep[..., None]
+    return decoded[..., :1] if mode in _GRAY_MODES else decoded
+
+
+def _link_or_copy(source: str, target: Path) -> None:
+    """Hard link if the file system allows it, which costs no space; otherwise a copy."""
+    if not is_local(source):
+        target.write_bytes(read_file(source))
+        return
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _table(
+    manifest: Manifest,
+    folder: Path,
+    copies: dict[str, str],
+    marked: dict[int, str],
+    marks: dict[int, Mark | None],
+) -> pd.DataFrame:
+    """Table of the manifest with the paths of the written files."""
+    table = manifest.table
+    images = [
+        str(folder / (marked[row] if marks.get(row) is not None else copies[image]))
+        for row, image in enumerate(table["path"])
+    ]
+    maps = [str(folder / copies[path]) if path else "" for path in table["saliency"]]
+    columns = {"path": images, "saliency": maps}
+    return table.assign(**{k: pd.Series(v, table.index, "str") for k, v in columns.items()})
 
 
 def _summary(

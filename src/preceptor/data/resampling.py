@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from preceptor.data.canvas_format import MAP_SIDE
-from preceptor.data.geometry import Turn
+from preceptor.data.geometry import MAP_SIDE, Turn
 
 
 def largest(kind: torch.dtype) -> float:

@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Amount, ImageFormat
-from preceptor.data.cache import ImageSource, open_images
-from preceptor.data.decode_pass import INDEX, DecodePass
-from preceptor.data.file_contents import written
-from preceptor.data.fingerprints import contents_of
+from preceptor.data.cache import ImageSource, contents_of, open_images
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.manifest import Manifest
 from preceptor.data.splits import draw_annotated
+from preceptor.data.store import FileContents, written
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_of
 from preceptor.runtime.cache_dir import default_cache_dir
 from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.progress import progress
 from preceptor.runtime.result_folder import digest
 
 # Rows whose text is made at a time: that of a million rows takes 240 MB.
@@ -39,11 +38,11 @@ class RowHashes:
 
     Args:
         manifest: Manifest.
-        cache: Folder with cached content hashes.
+        contents: Content hashes of its files.
     """
 
-    def __init__(self, manifest: Manifest, cache: Path | None) -> None:
-        self._table, self._contents = manifest.table, contents_of(manifest, cache)
+    def __init__(self, manifest: Manifest, contents: FileContents) -> None:
+        self._table, self._contents = manifest.table, contents
         self.map_weight = manifest.table["map_weight"].to_numpy(np.float64)
         self.has_map = manifest.map_mask
         self._annotated = manifest.annotated_mask
@@ -181,20 +180,28 @@ class Workspace:
         Raises:
             ProblemsError: The manifest is invalid; lists all problems with row, value and remedy.
         """
-        formats = formats if verify else ()
-        with DecodePass(cache_dir or default_cache_dir(), formats) as decoding:
-            manifest = Manifest.read(path, verify=verify, decoding=decoding)
+        with progress() as bar:
+            task = bar.add_task("reading images", total=None, note="", visible=False)
+            manifest = Manifest.read(
+                path,
+                verify=verify,
+                cache_dir=cache_dir or default_cache_dir(),
+                formats=formats,
+                progress=lambda done, total: bar.update(
+                    task, completed=done, total=total, visible=True
+                ),
+            )
         return cls(manifest, cache_dir)
 
-    @property
-    def index(self) -> Path:
-        """Folder of the index of images, see `FileIndex`."""
-        return self.cache_dir / INDEX
+    @cached_property
+    def contents(self) -> FileContents:
+        """Content hashes of the files."""
+        return contents_of(self.manifest, self.cache_dir)
 
     @cached_property
     def hashes(self) -> RowHashes:
         """Content hashes of the rows."""
-        return RowHashes(self.manifest, self.index)
+        return RowHashes(self.manifest, self.contents)
 
     def images(self, form: ImageFormat, cache: Literal["memmap", "none"] = "memmap") -> ImageSource:
         """Images in a model's format.
@@ -205,13 +212,13 @@ class Workspace:
         """
         key = (form.side, form.fit, form.channels, cache)
         if key not in self._images:
+            cached = cache == "memmap"
             self._images[key] = open_images(
                 self.manifest,
-                side=form.side,
-                fit=form.fit,
-                channels=form.channels,
-                cache_dir=self.cache_dir if cache == "memmap" else None,
-                index=self.index,
+                form,
+                self.cache_dir,
+                cached=cached,
+                contents=self.contents if cached else None,
             )
         return self._images[key]
 

@@ -133,7 +133,7 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     """
     # pandas is imported only when a manifest has changed.
     from preceptor.data.checks import REQUIRED, check_cells, check_columns
-    from preceptor.data.locations.location import is_local, not_plain
+    from preceptor.data.remote import is_local, not_plain
     from preceptor.data.table import Findings, read_table
 
     findings = Findings(str(source.place))

@@ -22,7 +22,7 @@ from PIL import Image
 
 from preceptor.annotations.export import map_over_image
 from preceptor.config.files import load_config
-from preceptor.data.decode_pass import DecodePass
+from preceptor.data.examine import examine
 from preceptor.data.images import ImageError, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
@@ -483,8 +483,7 @@ def _without_damaged(
 ) -> list[tuple[int, Path]]:
     """Images that can be decoded; why the others cannot be shown is stored."""
     paths = [str(path) for _, path in images]
-    with DecodePass() as decoding:
-        found = decoding.decode(paths, [""] * len(paths), progress=lambda done, total: None)
+    found = examine(paths, [""] * len(paths))
     connection.execute("BEGIN IMMEDIATE")
     for image, path in (images[at] for at in found.wrong_images):
         problem = find_problem(path)

@@ -15,7 +15,7 @@ from PIL import Image
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image, pixels_of, read_file
-from preceptor.data.locations.location import is_plain
+from preceptor.data.remote import is_plain
 from preceptor.errors import InputError, one_line
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]

@@ -12,7 +12,7 @@ from typing import Any, get_args, overload
 import numpy as np
 
 from preceptor.data.images import ImageError
-from preceptor.data.locations.read import NETWORK_THREADS
+from preceptor.data.remote import NETWORK_THREADS
 from preceptor.errors import InputError
 from preceptor.predictor.inputs import (
     BadImage,

@@ -21,8 +21,8 @@ from preceptor.annotations.merge import ANNOTATORS
 from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
-from preceptor.data.locations.location import is_plain
 from preceptor.data.manifest import Manifest
+from preceptor.data.remote import is_plain
 from preceptor.data.resampling import resample
 from preceptor.errors import PreceptorError
 from preceptor.maps.store import is_store, read_store

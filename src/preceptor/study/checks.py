@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from preceptor.config.maps import PCA_COMPONENTS
 from preceptor.config.settings import Amount
 from preceptor.config.training import StudyTraining, Training
-from preceptor.data.file_contents import arrow_hashes
 from preceptor.data.notes import primary_problems, selection_problems, small_marks
+from preceptor.data.store import arrow_hashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.sources import check_matches, too_few_for_components

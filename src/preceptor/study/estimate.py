@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preceptor.config.run import RunConfig
-from preceptor.data.cache_fill import bytes_missing
-from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
-from preceptor.data.file_contents import FileContents
+from preceptor.data.cache import bytes_missing
+from preceptor.data.geometry import MAP_SIDE
+from preceptor.data.store import FileContents
 from preceptor.data.workspace import Workspace
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run
@@ -96,7 +96,7 @@ def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
         workspaces: Workspaces of the manifests.
     """
     forms = {
-        CanvasFormat.of(form)
+        form
         for backbone in study.backbone_names
         for form in image_formats(plain_run(study, backbone))
     }
@@ -110,10 +110,11 @@ def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
             continue
         images |= {(cache_dir, path) for path in manifest.table["path"]}
         maps |= {(cache_dir, path) for path in manifest.table["saliency"] if path}
-    unread = len(images) * sum(form.image_bytes for form in forms) + len(maps) * MAP_SIDE**2
+    sides = {(form.side, form.fit, form.channels) for form in forms}
+    image_bytes = sum(side**2 * channels for side, _, channels in sides)
+    unread = len(images) * image_bytes + len(maps) * MAP_SIDE**2
     return unread + sum(
-        bytes_missing(cache_dir, list(forms), FileContents.together(contents))
-        for cache_dir, contents in known.items()
+        bytes_missing(cache_dir, forms, contents) for cache_dir, contents in known.items()
     )
 
 

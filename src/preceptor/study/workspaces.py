@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -63,9 +62,7 @@ class Workspaces:
         """
         if manifest not in self.opened:
             cache_dir = self.caches[manifest]
-            table = Manifest.read(
-                manifest, verify=False, decoding=DecodePass(cache_dir), **self.reading
-            )
+            table = Manifest.read(manifest, verify=False, **self.reading)
             workspace = Workspace(table, cache_dir)
             known = self.known.get(manifest)
             if known is not None and known != workspace.hashes.whole:
