@@ -40,10 +40,10 @@ import torch
 from measure import machine
 from PIL import Image
 
+from preceptor.deploy.inputs import Canvas, canvas_of
+from preceptor.deploy.network import TorchNetwork
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
-from preceptor.predictor.inputs import Canvas, canvas_of
-from preceptor.predictor.torch_network import TorchNetwork
 
 # A server cannot be faster than its network; a median ratio above this is no noise.
 _POSSIBLE = 1.1

@@ -43,15 +43,15 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 EXHAUSTIVE = (
     # Stay: each compiled loss is one graph; a process in which torch cannot be imported.
     "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",
-    "predictor/test_onnx_network.py::test_an_environment_without_torch_runs_a_file_with_its_map",
+    "deploy/test_exported_files.py::test_an_environment_without_torch_runs_a_file_with_its_map",
     # Stays: the same block with a small network.
     "test_docs.py::test_python_of_the_documents_runs[README.md 1",
     # Stay: an isotonic calibration in an exported file, and the formulas of both; the distance by
     # Gaussians in one.
-    "model_export/test_targets.py::test_the_calibration_is_part_of_the_export[temperature",
-    "predictor/test_onnx_network.py::test_unfamiliar_images_are_flagged_without_the_reference[energy",
+    "deploy/test_targets.py::test_the_calibration_is_part_of_the_export[temperature",
+    "deploy/test_exported_files.py::test_unfamiliar_images_are_flagged_without_the_reference[energy",
     # Stays: the isotonic calibration, whose scores have ties.
-    "predictor/test_onnx_network.py::test_calibration_keeps_decisions_of_scores_equal_to_a_threshold[temp",
+    "deploy/test_exported_files.py::test_calibration_keeps_decisions_of_scores_equal_to_a_threshold[temp",
     # Stays: the tests that need a GPU, on an emulated one.
     "test_emulated_card.py::test_all_tests",
     # Stay: trainings, maps and predictions equal to those of the CPU, one of each kind.

@@ -11,9 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from preceptor.model_export.check_images import CheckImages, synthetic_images
-from preceptor.model_export.export import Exported, ExportSettings, export_model
-from preceptor.model_export.parity import model_outputs
+from preceptor.deploy.export import (
+    CheckImages,
+    Exported,
+    ExportSettings,
+    export_model,
+    model_outputs,
+    synthetic_images,
+)
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model, save_model
 from tests.made_once import made_once

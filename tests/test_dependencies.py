@@ -20,18 +20,17 @@ WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
     "data/remote.py": "remote",
+    "deploy/api.py": "web",
+    "deploy/http_server.py": "web",
+    "deploy/onnx.py": "onnx",
+    "deploy/serve.py": "web",
+    "deploy/service.py": "web",
     "execution/ray.py": "ray",
     "execution/ray_connection.py": "ray",
     "label/app.py": "web",
-    "model_export/onnx.py": "onnx",
-    "model_export/quantise.py": "onnx",
-    "predictor/onnx_network.py": "onnx",
-    "serve/application.py": "web",
-    "serve/ray.py": "ray",
     "tracking/mlflow.py": "track",
     "tracking/mlflow_runs.py": "track",
     "tracking/tensorboard.py": "track",
-    "web/server.py": "web",
 }
 
 
@@ -107,7 +106,7 @@ def test_the_palette_is_that_of_matplotlib() -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="the oracle of 64 colors")
     import numpy as np
 
-    from preceptor.predictor.overlay import MAGMA
+    from preceptor.report.overlay import MAGMA
 
     colors = (matplotlib.colormaps["magma"](np.linspace(0, 1, 64))[:, :3] * 255).round()
     assert colors.astype(np.uint8).tobytes() == MAGMA

@@ -16,9 +16,9 @@ ROOT = HERE.parent
 RISE = " ".join(f"tests/saliency/test_rise{name}.py" for name in ("", "_error", "_models"))
 # Tests of the CPU whose trainings and models then are on the card, since their device is auto.
 OTHERS = (
-    "tests/explain/test_explain.py",
+    "tests/deploy/test_explain.py",
     "tests/inference",
-    "tests/predictor/test_predictor.py",
+    "tests/deploy/test_predictor.py",
     RISE,
     "tests/study/test_rise_study.py",
     "tests/training/test_guidance_in_training.py",

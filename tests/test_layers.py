@@ -13,23 +13,21 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 ORDER = [
     {"version", "errors"},
     {"runtime"},
-    {"config", "evaluation", "benchmark", "web"},
+    {"config", "evaluation", "benchmark"},
     {"data"},
     {"saliency"},
     {"losses", "models", "maps"},
     {"annotations"},
     {"inference"},
     {"training"},
-    {"predictor"},
-    {"model_export", "batch_prediction"},
     {"study"},
     {"execution", "results"},
     {"report"},
     {"tracking"},
     {"study_folder"},
     {"driver"},
-    {"label", "calibration", "serve"},
-    {"explain"},
+    {"deploy"},
+    {"label"},
     {"cli"},
     {"__main__"},
 ]
@@ -42,17 +40,17 @@ NEVER = {
     "results": {"report"},
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
-# may be imported there. `predictor.load` imports torch, or what else runs a model, for its models.
+# may be imported there. `deploy.predictor` imports what runs a model: torch or ONNX Runtime.
 LATE = (
     "cli.",
     "tracking.",
     "execution.ray",
     "training.__main__",
-    "predictor.load",
-    "model_export.export",
     "data.remote",
     "data.examine",
     "data.table",
+    "deploy.predictor",
+    "deploy.export",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "annotations", "results")

@@ -36,7 +36,7 @@ def test_it_has_the_files_of_the_source_and_no_others(wheel: zipfile.ZipFile) ->
 
 
 @pytest.mark.parametrize(
-    "folder", ["label/static", "serve/static", "report/templates"], ids=lambda one: one
+    "folder", ["label/static", "deploy/static", "report/templates"], ids=lambda one: one
 )
 def test_it_has_the_files_of_the_pages(wheel: zipfile.ZipFile, folder: str) -> None:
     packed = [name for name in wheel.namelist() if name.startswith(f"preceptor/{folder}/")]

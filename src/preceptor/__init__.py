@@ -13,6 +13,7 @@ from preceptor.version import __version__
 if TYPE_CHECKING:
     from preceptor.config.run import RunConfig
     from preceptor.data.manifest import Manifest
+    from preceptor.deploy.predictor import load
     from preceptor.driver import run_study
     from preceptor.inference.annotate import annotate
     from preceptor.inference.score import evaluate
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from preceptor.models.build import build_model
     from preceptor.models.custom import NetworkParts, guide, network_factory
     from preceptor.models.model_folder import load_model
-    from preceptor.predictor.load import load
     from preceptor.study.config import StudyConfig
     from preceptor.training.run import train
 
@@ -35,7 +35,7 @@ _PLACES = {
     "evaluate": "preceptor.inference.score",
     "guidance": "preceptor.losses.guided",
     "guide": "preceptor.models.custom",
-    "load": "preceptor.predictor.load",
+    "load": "preceptor.deploy.predictor",
     "load_model": "preceptor.models.model_folder",
     "network_factory": "preceptor.models.custom",
     "run_study": "preceptor.driver",

@@ -11,17 +11,16 @@ import pytest
 import typer
 from typer.models import OptionInfo
 
-from preceptor.batch_prediction.map_files import MapFiles
 from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.benchmark.forgeries import StampPlace
-from preceptor.calibration import fit
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
 from preceptor.data.marks import MarkKind
+from preceptor.deploy import calibrate, export
+from preceptor.deploy.predict_files import MapFiles
 from preceptor.execution import executors
 from preceptor.label import db
-from preceptor.model_export import export
 
 
 def test_choices_of_options_are_those_of_the_configs() -> None:
@@ -32,7 +31,7 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.StampPlace == StampPlace
     assert options.MarkKind == MarkKind
     assert options.MapFiles == MapFiles
-    assert options.CalibrationMethod == fit.Method
+    assert options.CalibrationMethod == calibrate.Method
     assert options.ExportTarget == export.Target
     assert options.InputType == export.InputType
     assert options.LabelOrder == db.Order

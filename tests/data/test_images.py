@@ -20,9 +20,10 @@ from preceptor.data.images import (
     decode_map,
     image_size,
     load_image,
+    opaque_of,
     pixel_formats,
 )
-from preceptor.predictor.inputs import read_pixels
+from preceptor.deploy.inputs import read_pixels
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(

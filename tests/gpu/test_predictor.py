@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 import preceptor
+from preceptor.deploy.network import TorchNetwork, find_device
+from preceptor.deploy.prediction import GPU_BATCH_SIZES
 from preceptor.errors import InputError
-from preceptor.predictor.inference_probe import GPU_BATCH_SIZES
-from preceptor.predictor.torch_network import TorchNetwork, find_device
 
 KINDS = ("plain", "letterbox", "gray", "sigmoid", "three", "gradcam")
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from preceptor.deploy.http import Hosts
+from preceptor.deploy.http_server import listen, server_of
 from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
 from preceptor.label.marks import Bits, bounding_runs, to_text
 from preceptor.label.sources import find_source
-from preceptor.web.hosts import Hosts
-from preceptor.web.server import listen, server_of
 from tests.commands import APART
 
 HANGS = 120.0

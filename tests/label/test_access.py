@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from preceptor.deploy.http import Hosts
 from preceptor.errors import InputError
 from preceptor.label import people
 from preceptor.label.app import CSRF, WAYS, links_of
 from preceptor.label.people import read_password
-from preceptor.web.hosts import Hosts
 from tests.label.serving import HANGS, Client, Running, running
 
 PATH = {"image": "1", "level": "0", "column": "0", "row": "0", "name:path": "index.html"}

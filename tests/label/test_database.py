@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.deploy.http import RefusedError, conflict
 from preceptor.errors import InputError, RunFailedError
 from preceptor.label.db import FORMAT, Connection, Database, connect, serving, told_errors
-from preceptor.web.refusal import RefusedError, conflict
 from tests.small_files import files_up_to
 
 

@@ -164,21 +164,21 @@ def run(
     from preceptor.errors import InputError
 
     try:
+        from preceptor.deploy.http_server import serve
         from preceptor.label.app import application
-        from preceptor.web.server import serve
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise InputError(
             f"label: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
+    from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
     from preceptor.label.db import serving
     from preceptor.label.people import read_password
     from preceptor.label.sources import find_source, rows_of
     from preceptor.label.teacher import start_teacher
     from preceptor.runtime.memory import return_freed_memory
-    from preceptor.web.hosts import Hosts, address_of, is_local
 
     return_freed_memory()
     if overlap is not None and overlap > 1 and overlap_share is None:

@@ -20,18 +20,14 @@ import typer
 import typer.main
 
 from preceptor.cli.annotate import annotate
-from preceptor.cli.calibrate import calibrate
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
+from preceptor.cli.deploy import calibrate, explain, export, predict, serve
 from preceptor.cli.doctor import doctor
 from preceptor.cli.evaluate import evaluate
-from preceptor.cli.explain import explain
 from preceptor.cli.label import label
-from preceptor.cli.model_export import export
-from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
-from preceptor.cli.serve import serve
 from preceptor.cli.study import study
 from preceptor.cli.train import train
 from preceptor.runtime.signal_handlers import handling

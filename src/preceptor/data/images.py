@@ -316,8 +316,8 @@ def load_image(path: Path | str, channels: int = 3, content: bytes | None = None
         raise _explain(path, error) from error
 
 
-def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDArray[np.uint8]:
-    """Pixels of an image of Pillow, as `decode_image` has them for its file.
+def opaque_of(image: Image.Image, channels: int = 3, name: str = "image") -> Image.Image:
+    """Image of Pillow as `load_image` returns it for its file.
 
     Args:
         image: Image in any mode; it is turned upright by its EXIF orientation.
@@ -325,7 +325,7 @@ def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDA
         name: Name of the image in messages.
 
     Returns:
-        uint8 of shape (H, W, channels).
+        Image in mode RGB (3 channels) or L (1); it may be the given one.
 
     Raises:
         ImageError: The image has no pixels, is truncated, or has values without a scale.
@@ -333,7 +333,7 @@ def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDA
     try:
         if 0 in image.size:
             raise ValueError(f"{image.width} × {image.height} pixels")
-        return as_pixels(upright(image), channels)
+        return as_opaque(upright(image), channels)
     except Exception as error:  # an opened file is decoded here
         raise _explain(Path(name), error) from error
 

@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from preceptor.deploy.http import Hosts, RefusedError, Reply, forbidden, malformed, refused
+from preceptor.deploy.http_server import http_error, listen, read_body, response_of, with_headers
 from preceptor.errors import InputError
 from preceptor.label import routes
 from preceptor.label.calls import LARGEST, Access, Call, Labeling
@@ -52,10 +54,6 @@ from preceptor.label.sources import (
     take_in,
 )
 from preceptor.runtime.cache_dir import default_cache_dir
-from preceptor.web.hosts import Hosts
-from preceptor.web.refusal import RefusedError, forbidden, malformed
-from preceptor.web.replies import Reply, refused
-from preceptor.web.server import http_error, listen, read_body, response_of, with_headers
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:

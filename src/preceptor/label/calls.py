@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from preceptor.deploy.http import Hosts, RefusedError, forbidden, malformed, parse, unknown
 from preceptor.errors import is_control
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc
 from preceptor.label.images import (
@@ -30,9 +31,6 @@ from preceptor.label.images import (
 from preceptor.label.people import Keys, PasswordTries, Person, Session
 from preceptor.label.queue import Claims, Tabs, open_images
 from preceptor.label.sources import Source
-from preceptor.web.hosts import Hosts
-from preceptor.web.json_body import parse
-from preceptor.web.refusal import RefusedError, forbidden, malformed, unknown
 
 Access = Literal["local", "password", "links"]
 _LARGEST_ID = 2**53

@@ -21,8 +21,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
+from preceptor.deploy.http import RefusedError
 from preceptor.errors import InputError, PreceptorError, RunFailedError
-from preceptor.web.refusal import RefusedError
 
 
 def now() -> str:

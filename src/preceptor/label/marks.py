@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.deploy.http import conflict, unknown
 from preceptor.label.db import Connection, now
-from preceptor.web.refusal import conflict, unknown
 
 LIMIT = 100_000_000
 """Largest number of bits, and of pixels of an image."""

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from preceptor.deploy.http import malformed
 from preceptor.errors import InputError, is_control
 from preceptor.label.db import Connection, now
-from preceptor.web.refusal import malformed
 
 LONGEST = 60
 MOST = 1000

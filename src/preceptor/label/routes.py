@@ -12,6 +12,16 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
+from preceptor.deploy.http import (
+    RefusedError,
+    Reply,
+    conflict,
+    forbidden,
+    malformed,
+    refused,
+    told,
+    unknown,
+)
 from preceptor.label.calls import (
     MOST_IMAGES,
     AnswerBody,
@@ -69,8 +79,6 @@ from preceptor.label.queue import (
     still_open,
 )
 from preceptor.version import __version__
-from preceptor.web.refusal import RefusedError, conflict, forbidden, malformed, unknown
-from preceptor.web.replies import Reply, refused, told
 
 _LISTED = 10  # images that cannot be shown, at the end
 _LARGEST = 2**53

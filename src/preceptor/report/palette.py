@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preceptor.predictor.overlay import COLORS, MAGMA
+from preceptor.report.overlay import COLORS, MAGMA
 
 LIGHT = {
     "paper": "#fff",

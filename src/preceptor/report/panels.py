@@ -30,7 +30,7 @@ from preceptor.data.resampling import resample
 from preceptor.errors import without_secrets
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.models.model_folder import load_model
-from preceptor.predictor.overlay import colored, opacities
+from preceptor.report.overlay import colored, opacities
 from preceptor.report.panel_maps import ModelMaps, Shown, model_maps, run_of, teacher_maps
 from preceptor.results.best import Best
 from preceptor.results.domain import Results

@@ -1,1 +1,0 @@
-"""Prediction for many files into one table, which resumes where it stopped."""

@@ -1,1 +1,0 @@
-"""Calibration of a trained model on validation, and its distance from images of other kinds."""

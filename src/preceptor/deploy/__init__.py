@@ -1,0 +1,1 @@
+"""A trained model in use: prediction, export, calibration, explanation, HTTP server."""

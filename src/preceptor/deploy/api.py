@@ -1,0 +1,453 @@
+"""What a server of models takes and answers: images in bodies, typed answers, OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from preceptor.config.settings import ImageFormat
+from preceptor.data.images import pixel_formats
+from preceptor.deploy.http import RefusedError, malformed, parse
+from preceptor.deploy.inputs import BadImage, Canvas, canvas_of
+from preceptor.errors import is_control, one_line
+from preceptor.version import __version__
+
+PIXELS_OF_REQUEST = 4
+"""Largest number of pixels of all images of a request, in multiples of that of an image."""
+_LONGEST_NAME = 200
+_LONGEST_SIDE = 65_535  # resampling needs memory for each row and column of an image
+# Its warnings are a line for each malformed request.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+_RAW = ("application/octet-stream", "binary/octet-stream")
+
+MapForm = Literal["none", "grid", "image", "png"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MapAnswer(_Answer):
+    """Decision map of an image."""
+
+    of: str = Field(description="Class of the map.")
+    form: Literal["grid", "image", "png"] = Field(description="Form that the request named.")
+    values: list[list[float]] | None = Field(
+        description="Rows of values in [0, 1], on the grid of the model or at the size of the "
+        "image; null for png."
+    )
+    png: str | None = Field(
+        description="Grayscale PNG file of 8 bits at the size of the image, in base64; else null."
+    )
+
+
+class UnfamiliarAnswer(_Answer):
+    """How far an image is from the training images, in comparison with validation images."""
+
+    flagged: bool = Field(description="Whether `share` is at most `rate`.")
+    share: float = Field(description="Share of validation images that are at least as far.")
+    rate: float = Field(description="Rate of false alarms.")
+    distance: float = Field(description="Distance from the training images.")
+
+
+class PredictionAnswer(_Answer):
+    """Prediction for one image."""
+
+    name: str = Field(description="Name of the file, or of the image in the request.")
+    width: int = Field(description="Width of the upright image in pixels.")
+    height: int = Field(description="Height of the upright image in pixels.")
+    score: float = Field(
+        description="Probability of the positive class, or without one of the most probable class."
+    )
+    decision: str = Field(description="Class by the threshold, or the most probable class.")
+    probabilities: dict[str, float] = Field(description="Probability of each class.")
+    map: MapAnswer | None = Field(description="Decision map; null if none was asked for.")
+    unfamiliar: UnfamiliarAnswer | None = Field(
+        description="How unfamiliar the image is; null if the model has no reference."
+    )
+
+
+class PredictAnswer(_Answer):
+    """Predictions for the images of a request, in their order."""
+
+    model: str = Field(description="Name of the model.")
+    revision: str = Field(description="First digits of the hash of the files of the model.")
+    threshold: float | None = Field(
+        description="Threshold of the decision; null = the most probable class."
+    )
+    predictions: list[PredictionAnswer]
+
+
+class ModelAnswer(_Answer):
+    """Served model."""
+
+    name: str
+    revision: str
+    backbone: str
+    classes: list[str]
+    positive: str | None
+    threshold: float | None = Field(description="Threshold if a request has none.")
+    thresholds: dict[str, float] = Field(description="Thresholds by rule, fixed on validation.")
+    maps: Literal["cam", "gradcam", "none"]
+    input_size: int = Field(description="Side of the input in pixels.")
+    batch_size: int = Field(description="Largest number of images per pass.")
+    version: str = Field(description="Version of the library that built the model.")
+
+
+class ModelsAnswer(_Answer):
+    """Served models; the first one answers requests that name none."""
+
+    models: list[ModelAnswer]
+
+
+class HealthAnswer(_Answer):
+    """The process works."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ReadyAnswer(_Answer):
+    """Whether requests are taken."""
+
+    status: Literal["ready", "stopping"]
+    models: list[str] = Field(description="Names of the models.")
+
+
+class ErrorAnswer(_Answer):
+    """Request that was not carried out."""
+
+    error: str = Field(description="Reason in one line.")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of a server.
+
+    Args:
+        threshold: Threshold of the decision if a request has none, see `find_threshold`.
+        device: auto, cpu, cuda or cuda:N.
+        batch_size: Largest number of images per pass; None = chosen by a short probe.
+        delay: Longest time in seconds that an image waits for others to fill a batch.
+        queue: Largest number of images that are being answered; further ones are refused.
+        timeout: Longest time in seconds from the body of a request to its answer.
+        workers: Number of threads that decode; None = one per core.
+        body: Largest body in bytes.
+        pixels: Largest number of pixels per image.
+        images: Largest number of images per request.
+    """
+
+    threshold: str | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    delay: float = 0.005
+    queue: int = 256
+    timeout: float = 30.0
+    workers: int | None = None
+    body: int = 32 * 2**20
+    pixels: int = 50_000_000
+    images: int = 32
+
+    @property
+    def images_per_request(self) -> int:
+        """Largest number of images of a request that can be answered."""
+        return min(self.images, self.queue)
+
+    @property
+    def bodies(self) -> int:
+        """Largest size in bytes of all bodies that are being read or answered."""
+        return 8 * self.body
+
+
+class Upload(NamedTuple):
+    """Image in a request.
+
+    Args:
+        name: Name in messages and in the answer, in one line.
+        content: Content of the file.
+    """
+
+    name: str
+    content: bytes
+
+
+def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
+    """Images of a body: multipart/form-data, JSON with base64, or the file itself.
+
+    Args:
+        content_type: Header Content-Type.
+        body: Body.
+        most: Largest number of images.
+
+    Raises:
+        RefusedError: The type is another (415), the body is malformed (400), or it has no images
+            (422) or too many (413).
+
+    Example:
+        >>> uploads_of("image/png", b"...", 1)
+        [Upload(name='image', content=b'...')]
+    """
+    kind = content_type.split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        found = asyncio.run(_from_form(content_type, body, most))
+    elif kind == "application/json":
+        found = _from_json(parse(body), most)
+    elif kind.startswith("image/") or kind in _RAW:
+        found = [Upload("image", body)]
+    else:
+        raise RefusedError(
+            415,
+            "send the images as multipart/form-data, as application/json with base64, or one image "
+            "with its own type",
+        )
+    if not found:
+        raise RefusedError(422, "the request has no images")
+    if len(found) > most:
+        raise RefusedError(413, f"the request has more than {most} images")
+    return found
+
+
+async def _from_form(content_type: str, body: bytes, most: int) -> list[Upload]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    _, options = parse_options_header(content_type)
+    if b"--" + options.get(b"boundary", b"") + b"--" not in body:
+        raise malformed("the body does not contain its last boundary")
+    headers = Headers({"content-type": content_type})
+    parser = MultiPartParser(headers, stream(), max_files=most + 1, max_fields=0)
+    parser.spool_max_size = len(body) + 1  # nothing is written to a disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise RefusedError(413, f"the request has more than {most} images") from error
+        if "Too many fields" in error.message:
+            raise malformed(
+                "a part of the body has no file name; images need one, and parameters belong into "
+                "the address, as in /predict?threshold=0.5"
+            ) from error
+        raise malformed(f"the body is malformed: {one_line(error.message)}") from error
+    except (UnicodeError, LookupError, ValueError) as error:
+        raise malformed("the body is malformed: a head of a part") from error
+    found = []
+    for _, part in form.multi_items():
+        assert isinstance(part, UploadFile)
+        name = one_line(part.filename or "")
+        name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        found.append(Upload(name, part.file.read()))
+    await form.close()
+    return found
+
+
+def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
+    if body.keys() != {"images"} or not isinstance(body["images"], list):
+        raise malformed('the body must be {"images": [...]}, with the images in base64')
+    if len(body["images"]) > most:
+        raise RefusedError(413, f"the request has more than {most} images")
+    found = []
+    for number, value in enumerate(body["images"], 1):
+        name, data = f"image {number}", value
+        if isinstance(value, dict) and value.keys() == {"name", "data"}:
+            name, data = value["name"], value["data"]
+            if not isinstance(name, str) or len(name) > _LONGEST_NAME or any(map(is_control, name)):
+                raise malformed(f"image {number}: name must be a text of at most 200 characters")
+        if not isinstance(data, str):
+            raise malformed(f"image {number}: a text in base64 is needed")
+        try:
+            content = base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise malformed(f"image {number}: it is not in base64") from error
+        found.append(Upload(name, content))
+    return found
+
+
+def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
+    """Check the sizes of the images of a request, which their headers have.
+
+    Args:
+        uploads: Images.
+        pixels: Largest number of pixels of an image; all together have at most `PIXELS_OF_REQUEST`
+            times as many.
+
+    Raises:
+        RefusedError: One is no image or too large (422), or all are together (413).
+    """
+    total = 0
+    for upload in uploads:
+        if not upload.content:
+            raise RefusedError(422, f"{upload.name}: the file is empty (0 bytes)")
+        with _opened(upload) as image:
+            width, height = image.size
+        size = f"{upload.name}: {width:,} × {height:,} pixels"
+        if width * height > pixels:
+            raise RefusedError(422, f"{size}; at most {pixels:,} are decoded")
+        if max(width, height) > _LONGEST_SIDE:
+            raise RefusedError(422, f"{size}; a side has at most {_LONGEST_SIDE:,}")
+        total += width * height
+    if total > PIXELS_OF_REQUEST * pixels:
+        raise RefusedError(
+            413,
+            f"the images of the request have {total:,} pixels; at most "
+            f"{PIXELS_OF_REQUEST * pixels:,} are decoded; send fewer at a time",
+        )
+
+
+def decode_upload(upload: Upload, form: ImageFormat) -> Canvas:
+    """Image on the canvas of a model.
+
+    Args:
+        upload: Image whose size is checked, see `check_sizes`.
+        form: Input format of the model.
+
+    Raises:
+        RefusedError: It is damaged (422).
+    """
+    with _opened(upload) as image:
+        # Not the content: a file can be of two formats, and that of another one has another size.
+        found = canvas_of(image, form)
+    if isinstance(found, BadImage):
+        raise RefusedError(422, f"{upload.name}: {found.reason}")
+    return found
+
+
+def _opened(upload: Upload) -> Image.Image:
+    """Image of which the header was read; nothing is decoded."""
+    try:
+        return Image.open(io.BytesIO(upload.content), formats=pixel_formats())
+    except UnidentifiedImageError:
+        reason = "not an image in a known format, or its header is damaged"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = "too large to decode safely"
+    except Exception:  # Pillow's plugins raise many types of exceptions on corrupt files
+        reason = "its header is damaged"
+    raise RefusedError(422, f"{upload.name}: {reason}")
+
+
+_REFUSALS = {
+    "400": "The body or a parameter is malformed.",
+    "401": "An API key is needed.",
+    "403": "Without keys: the request names another host, or comes from another page.",
+    "404": "There is no such model.",
+    "408": "The body took too long.",
+    "413": "The body is too large, or has too many images or pixels.",
+    "415": "The type of the body is not known.",
+    "422": "An image cannot be decoded or is too large; there are no images, no maps, or no such "
+    "threshold; the maps are too large to be written as numbers.",
+    "429": "The queue is full; try again after the seconds of Retry-After.",
+    "500": "Something is wrong in the server.",
+    "503": "The server is stopping.",
+    "504": "The prediction took too long.",
+}
+_IMAGE = {"type": "string", "contentEncoding": "base64"}
+
+
+def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
+    """OpenAPI 3.1 document of a server.
+
+    Args:
+        settings: Settings, whose limits it states.
+        keys: Whether API keys are needed.
+    """
+    answers = (PredictAnswer, ModelsAnswer, HealthAnswer, ReadyAnswer, ErrorAnswer)
+    _, schema = models_json_schema(
+        [(one, "serialization") for one in answers], ref_template="#/components/schemas/{model}"
+    )
+    ready = _operation("Whether requests are taken", "ReadyAnswer")
+    ready["responses"]["503"] = _response("The server is stopping.", "ReadyAnswer")
+    metrics = _operation("Metrics in the text format of Prometheus", "", "401", "403")
+    metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    paths: dict[str, Any] = {
+        "/predict": {"post": _predict(settings)},
+        "/models": {"get": _operation("Models", "ModelsAnswer", "401", "403")},
+        "/healthz": {"get": _operation("Whether the process works", "HealthAnswer")},
+        "/readyz": {"get": ready},
+        "/metrics": {"get": metrics},
+    }
+    components: dict[str, Any] = {"schemas": schema["$defs"]}
+    if keys:
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        for path, method in (("/predict", "post"), ("/models", "get"), ("/metrics", "get")):
+            paths[path][method]["security"] = [{"bearer": []}, {"key": []}]
+    info = {
+        "title": "preceptor serve",
+        "version": __version__,
+        "description": "Predictions of trained image classifiers, with decision maps.",
+    }
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _predict(settings: ServeSettings) -> dict[str, Any]:
+    named = _object({"name": {"type": "string", "maxLength": _LONGEST_NAME}, "data": _IMAGE})
+    images = {
+        "type": "array",
+        "items": {"anyOf": [_IMAGE, named]},
+        "minItems": 1,
+        "maxItems": settings.images_per_request,
+    }
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    files = {"type": "array", "items": file, "description": "Files, in fields of any name."}
+    parameters = {
+        "model": ("Name of a model; the first one if it is left out.", {"type": "string"}),
+        "map": (
+            "Form of the decision map.",
+            {"type": "string", "enum": list(get_args(MapForm)), "default": "none"},
+        ),
+        "threshold": ("Rule (eer, fdr5%, bpcer1%) or number.", {"type": "string"}),
+    }
+    return _operation("Predict images", "PredictAnswer", *_REFUSALS) | {
+        "operationId": "predict",
+        "description": f"At most {settings.images_per_request} images and "
+        f"{settings.body // 2**20} MiB per request, {settings.pixels:,} pixels per image. All "
+        "images are predicted, or none.",
+        "parameters": [
+            {"name": name, "in": "query", "description": text, "schema": schema}
+            for name, (text, schema) in parameters.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {"image": files}}
+                },
+                "application/json": {"schema": _object({"images": images})},
+                "image/*": {"schema": {}},
+                "application/octet-stream": {"schema": {}},
+            },
+        },
+    }
+
+
+def _operation(summary: str, answer: str, *refusals: str) -> dict[str, Any]:
+    codes = {code: _response(_REFUSALS[code], "ErrorAnswer") for code in refusals}
+    return {"summary": summary, "responses": {"200": _response(f"{summary}.", answer)} | codes}
+
+
+def _response(text: str, answer: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{answer}"}
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

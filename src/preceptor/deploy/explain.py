@@ -1,0 +1,530 @@
+"""Explanation of single decisions on one page: maps, deletion curves, similar training images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from preceptor.data.images import ImageError, decode_image
+from preceptor.data.manifest import Manifest
+from preceptor.deploy.calibrate import StartTask, observe, sampled
+from preceptor.deploy.inputs import Canvas, canvas_of
+from preceptor.deploy.model_info import ModelInfo
+from preceptor.deploy.network import calibrated
+from preceptor.deploy.prediction import Prediction, normalized, over_image, scores_of
+from preceptor.deploy.predictor import Predictor
+from preceptor.errors import InputError, one_line, without_secrets
+from preceptor.evaluation.split_names import kind_of
+from preceptor.models.guided_model import GuidedModel
+from preceptor.report.blocks import (
+    Block,
+    CaptionedPicture,
+    FigureBlock,
+    PicturesBlock,
+    Section,
+    Text,
+)
+from preceptor.report.histogram_figure import histogram
+from preceptor.report.overlay import laid_over
+from preceptor.report.plain_page import PlainPage, render_plain_page
+from preceptor.report.svg import Figure, svg
+from preceptor.report.svg import path as curve_path
+from preceptor.report.unit_axes import UnitAxes
+from preceptor.runtime.formatting import fine_number, number, told_apart
+from preceptor.saliency.agreement import correlation
+from preceptor.saliency.deletion import deletion_curves
+from preceptor.saliency.rise import rise
+
+TOLERANCE = 0.05
+"""Error of a RISE map at which no further masks are added."""
+
+_LONGEST = 480  # pixels of a picture's longer side
+_SMALL = 200
+_QUALITY = 85
+# Colors of classes in the distribution of the score, in turn.
+_CLASSES = ("baseline2", "baseline1", "ceiling", "shuffled", "mixed", "centre")
+_CURVES = [("student", "decision map"), ("baseline1", "RISE")]
+
+
+@dataclass(frozen=True)
+class DeletionCurve:
+    """Deletion curve of a map.
+
+    Args:
+        shares: (m,) share of the cells that are removed.
+        probabilities: (m,) probability of the class of the map, when the most salient cells are
+            removed first; NaN for a constant map.
+        reversed_probabilities: (m,) the same when the least salient cells are removed first.
+    """
+
+    shares: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    reversed_probabilities: NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        """Area under the curve.
+
+        An area far below `reversed_area` means that the map shows what the model uses. Alone it
+        depends on how fast the probability falls for any map.
+        """
+        return float(np.trapezoid(self.probabilities, self.shares))
+
+    @property
+    def reversed_area(self) -> float:
+        """Area under the curve of the reversed map."""
+        return float(np.trapezoid(self.reversed_probabilities, self.shares))
+
+
+class Neighbor(NamedTuple):
+    """Training image with similar features, by the distance of `Explained.measure`."""
+
+    path: str
+    name: str
+    label: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Explanation of the decision for an image.
+
+    Args:
+        path: File or location.
+        prediction: Prediction with the map of the decided class.
+        as_far: Numbers of validation images that are at least as far from the training images, and
+            of all; None if the model has no reference.
+        rise: (h, w) RISE map of the same class on the same grid.
+        rise_error: Its estimated error, 1 − correlation with the limit.
+        masks: Number of its masks.
+        agreement: Correlation of both maps; NaN if one is constant.
+        cam_curve, rise_curve: Deletion curves of both maps.
+        neighbors: Most similar training images, the nearest first.
+    """
+
+    path: str
+    prediction: Prediction
+    as_far: tuple[int, int] | None
+    rise: NDArray[np.float32]
+    rise_error: float
+    masks: int
+    agreement: float
+    cam_curve: DeletionCurve
+    rise_curve: DeletionCurve
+    neighbors: list[Neighbor]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the error of the RISE map is within the tolerance."""
+        return self.rise_error <= TOLERANCE
+
+    @property
+    def name(self) -> str:
+        """Name of the image in titles: the last part of its path, without credentials.
+
+        What is not UTF-8 in it is escaped.
+        """
+        return one_line(PurePath(without_secrets(self.path)).name)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Explanations of several decisions of a model.
+
+    Args:
+        explanations: Explanations.
+        distribution: (n,) scores of validation images and (n,) class of each; None = not known.
+        compared: Number of training images that were compared; 0 = none.
+        measure: Distance by which training images are similar.
+    """
+
+    explanations: list[Explanation]
+    distribution: tuple[NDArray[np.float64], NDArray[np.object_]] | None
+    compared: int
+    measure: str
+
+
+def explain(
+    predictor: Predictor,
+    model: GuidedModel,
+    paths: Sequence[Path | str],
+    manifest: Manifest | None = None,
+    *,
+    max_masks: int = 1000,
+    neighbors: int = 6,
+    sample: int = 5000,
+    start_task: StartTask = lambda name, total: lambda count: None,
+) -> Explained:
+    """Explain the decisions of a model for images, by maps of the decided classes.
+
+    Args:
+        predictor: Predictor of the model.
+        model: The same model.
+        paths: Image files or locations.
+        manifest: Manifest of its training and validation images; None = without similar images.
+        max_masks: Largest number of RISE masks.
+        neighbors: Number of similar images.
+        sample: Largest number of training images that are compared, and of validation images.
+        start_task: Called at the start of each pass over images.
+
+    Raises:
+        ImageError: An image cannot be read.
+    """
+    predictions = [_decided(predictor, path) for path in paths]
+    near: list[list[Neighbor]] = [[] for _ in paths]
+    measure, compared = "", 0
+    if manifest is not None:
+        train = sampled(manifest.train_split, sample)
+        compared = len(train)
+        if compared:
+            advance = start_task("training images", compared)
+            features = observe(predictor, train["path"], advance=advance).features
+            near, measure = _neighbors(predictor, predictions, train, features, neighbors)
+    advance = start_task("maps", len(paths))
+    found = []
+    for path, prediction, similar in zip(paths, predictions, near, strict=True):
+        found.append(_explained(predictor, model, path, prediction, similar, max_masks))
+        advance(1)
+    distribution = _distribution(predictor, manifest, sample, start_task)
+    return Explained(found, distribution, compared, measure)
+
+
+def _decided(predictor: Predictor, path: Path | str) -> Prediction:
+    found = predictor(path)
+    if found.map_class == found.decision:
+        return found
+    return predictor(path, map_of=found.decision)
+
+
+def _explained(
+    predictor: Predictor,
+    model: GuidedModel,
+    path: Path | str,
+    prediction: Prediction,
+    similar: list[Neighbor],
+    max_masks: int,
+) -> Explanation:
+    info = predictor.info
+    canvas = canvas_of(path, info.image_format)
+    if not isinstance(canvas, Canvas):
+        raise ImageError(canvas.source, canvas.reason)
+    pixels = canvas.pixels
+    image = model.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous())
+    wanted = torch.tensor([info.classes.index(prediction.map_class)])
+    found = rise(model, image, wanted, max_masks=max_masks, tolerance=TOLERANCE)
+    maps = {"cam": torch.from_numpy(prediction.raw_map)[None], "rise": found.maps}
+
+    def logarithms(batch: Tensor) -> Tensor:
+        """Logarithms of the probabilities as `predictor` has them."""
+        probabilities: Tensor = model(batch)[0].float().softmax(1)
+        if info.calibration is not None:
+            probabilities = calibrated(probabilities, info.calibration, info.positive_index)
+        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    model.eval()
+    curves = {}
+    for name, one in maps.items():
+        both = torch.cat([one, -one])
+        shares, values = deletion_curves(
+            logarithms, image.expand(2, -1, -1, -1), both, wanted.expand(2)
+        )
+        curves[name] = DeletionCurve(
+            shares.numpy().astype(np.float64), *values.numpy().astype(np.float64)
+        )
+    reference, unfamiliar, as_far = predictor.reference, prediction.unfamiliar, None
+    if reference is not None and unfamiliar is not None:
+        known = reference.distances
+        as_far = int((known >= unfamiliar.distance).sum()), len(known)
+    return Explanation(
+        path=str(path),
+        prediction=prediction,
+        as_far=as_far,
+        rise=found.maps[0].numpy(),
+        rise_error=float(found.error[0]),
+        masks=int(found.masks_used[0]),
+        agreement=float(correlation(maps["cam"], maps["rise"]).values[0]),
+        cam_curve=curves["cam"],
+        rise_curve=curves["rise"],
+        neighbors=similar,
+    )
+
+
+def _neighbors(
+    predictor: Predictor,
+    predictions: Sequence[Prediction],
+    train: pd.DataFrame,
+    features: NDArray[np.float32],
+    count: int,
+) -> tuple[list[list[Neighbor]], str]:
+    reference = predictor.reference
+    if any(one.features is None for one in predictions):
+        raise InputError(f"{predictor.info.backbone}: this model returns no features")
+    own = np.stack([one.features for one in predictions if one.features is not None])
+    if reference is not None and reference.gaussians is not None:
+        measure = "Mahalanobis distance of the features"
+        whitening = reference.gaussians.whitening.astype(np.float64).T
+        first, second = (side.astype(np.float64) @ whitening for side in (own, features))
+    else:
+        measure = "distance of the features, scaled to length 1"
+        first, second = (side.astype(np.float64) for side in (own, features))
+        for side in (first, second):
+            lengths = np.linalg.norm(side, axis=1, keepdims=True)
+            side /= np.where(lengths > 0, lengths, 1)
+    found = []
+    for one in first:
+        distances = np.sqrt(((second - one) ** 2).sum(1))
+        nearest = np.argsort(distances, kind="stable")[:count]
+        rows = train.iloc[nearest]
+        found.append(
+            [
+                Neighbor(str(path), without_secrets(str(name)), str(label), float(distance))
+                for path, name, label, distance in zip(
+                    rows["path"], rows["name"], rows["label"], distances[nearest], strict=True
+                )
+            ]
+        )
+    return found, measure
+
+
+def _distribution(
+    predictor: Predictor, manifest: Manifest | None, sample: int, start_task: StartTask
+) -> tuple[NDArray[np.float64], NDArray[np.object_]] | None:
+    """Scores of the reference, or of the validation images of the manifest."""
+    classes = np.array(predictor.info.classes, object)
+    if predictor.reference is not None:
+        probabilities, labels = predictor.reference.probabilities, predictor.reference.labels
+        named = classes[labels]
+    else:
+        if manifest is None:
+            return None
+        rows = manifest.table[kind_of(manifest.table["split"]) == "val"]
+        if rows.empty:
+            return None
+        rows = sampled(rows, sample)
+        advance = start_task("validation images", len(rows))
+        probabilities = observe(predictor, rows["path"], advance=advance).probabilities
+        named = rows["label"].to_numpy(object)
+    scores = scores_of(probabilities, predictor.info.positive_index)
+    return scores.astype(np.float64), named
+
+
+def explain_page(found: Explained, info: ModelInfo, threshold: float | None, model: str) -> str:
+    """Page as HTML of at least one explanation, by the name of the model and its threshold."""
+    several = len(found.explanations) > 1
+    first = found.explanations[0]
+    sections: list[Section] = []
+    for place, one in enumerate(found.explanations, 1):
+        sections += _sections(one, found, info, threshold, place if several else 0)
+    decisions = [one.prediction.decision for one in found.explanations]
+    counts = ", ".join(f"{name}: {decisions.count(name):,}" for name in dict.fromkeys(decisions))
+    page = PlainPage(
+        name=f"{len(found.explanations):,} images" if several else first.name,
+        kind="explanation",
+        facts=[
+            model,
+            f"{info.backbone}: {' or '.join(info.classes)}",
+            *([f"{found.compared:,} training images compared"] if found.compared else []),
+        ],
+        headline=counts if several else _decision(first),
+        sentences=[] if several else _sentences(first, info, threshold),
+        mood="ahead" if any(one.prediction.unfamiliar for one in found.explanations) else "",
+        sections=sections,
+        footer="Made by preceptor. Maps show where the evidence for a class is, not why.",
+    )
+    return render_plain_page(page)
+
+
+def _decision(one: Explanation) -> str:
+    return f"Decision: {one.prediction.decision}, score {fine_number(one.prediction.score)}"
+
+
+def _sentences(one: Explanation, info: ModelInfo, threshold: float | None) -> list[str]:
+    prediction = one.prediction
+    if info.positive is not None and threshold is not None:
+        side = "at or above" if prediction.score >= threshold else "below"
+        score, limit = told_apart(prediction.score, threshold)
+        first = (
+            f"The score, {score}, is the probability of {info.positive}; it is {side} the "
+            f"threshold {limit}."
+        )
+    else:
+        first = "The decision is the most probable class."
+    unfamiliar = prediction.unfamiliar
+    if unfamiliar is None or one.as_far is None:
+        return [first]
+    count, known = one.as_far
+    flagged = "The image is unfamiliar: " if unfamiliar else "The image is not unfamiliar: "
+    return [
+        first,
+        f"{flagged}{count:,} of {known:,} validation images are at least as far from the training "
+        f"images. Its share, (k + 1) ÷ (n + 1) for k of n images, is "
+        f"{100 * unfamiliar.share:.3g} %; {100 * unfamiliar.rate:.3g} % or less is flagged.",
+    ]
+
+
+def _sections(
+    one: Explanation, found: Explained, info: ModelInfo, threshold: float | None, place: int
+) -> list[Section]:
+    """Sections of an image; with a place among several, one section."""
+    prefix, of = f"image-{place}-" if place else "", one.prediction.map_class
+    parts = [
+        ("maps", "Maps", f"Maps of {of}", _map_blocks(one, info)),
+        ("score", "Score", "Score", _score_blocks(one, found.distribution, info)),
+        ("deletion", "Deletion", f"Deletion: probability of {of}", _deletion_blocks(one)),
+        ("similar", "Similar images", "Similar training images", _similar_blocks(one, found)),
+    ]
+    if not place:
+        return [Section(*part) for part in parts]
+    told = [_decision(one), *_sentences(one, info, threshold)]
+    blocks: list[Block] = [Text(text) for text in told]
+    for _, _, title, inner in parts:
+        blocks += [Text(title, "heading"), *inner]
+    return [Section(f"{prefix}all", f"{place}", f"{place}: {one.name}", blocks)]
+
+
+def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
+    pixels = _pixels(one.path, _LONGEST)
+    size = pixels.shape[1], pixels.shape[0]
+    prediction = one.prediction
+    of = prediction.map_class
+    kind = "exact class activation map" if info.map_kind == "cam" else "Grad-CAM"
+    maps = {
+        ("Decision map", f"evidence for {of}; {kind}"): prediction.raw_map,
+        ("RISE", f"{one.masks:,} masks, error {number(one.rise_error, 2)}"): one.rise,
+    }
+    name = one.name
+    pictures = [CaptionedPicture(_jpeg(pixels), f"{name}: image", "Image", name)]
+    for (title, note), raw in maps.items():
+        over = over_image(normalized(raw), info.image_format, size)
+        picture = np.asarray(laid_over(pixels, over))
+        pictures.append(
+            CaptionedPicture(_jpeg(picture), f"{name}: {title} of {of}", f"{title}: {note}")
+        )
+    said = (
+        f"Correlation of both maps: {number(one.agreement, 2)}. RISE is computed from the scores "
+        "of masked images alone: where it agrees, the map shows what the score depends on."
+    )
+    if not one.is_settled:
+        said += (
+            f" The RISE map has not settled: its error is above {TOLERANCE:g}, so that it may be "
+            "noise. More masks (--masks) reduce the error if the score depends on the masks."
+        )
+    return [PicturesBlock(pictures, large=True), Text(said)]
+
+
+def _score_blocks(
+    one: Explanation,
+    distribution: tuple[NDArray[np.float64], NDArray[np.object_]] | None,
+    info: ModelInfo,
+) -> list[Block]:
+    if distribution is None:
+        text = (
+            "Scores of validation images are not known; calibrate the model (preceptor calibrate) "
+            "or give a manifest."
+        )
+        return [Text(text, "none")]
+    score, (known, labels) = one.prediction.score, distribution
+    groups, shares, legend = {}, [], []
+    for key, name in zip_longest(_CLASSES, info.classes):
+        own = known[labels == name]
+        if not len(own):
+            continue
+        shares.append(f"{100 * float((own >= score).mean()):.3g} % of {name}")
+        if key is not None:
+            groups[key] = (name, own)
+            legend.append((key, name))
+    axis = "score" if info.positive is None else f"score: probability of {info.positive}"
+    drawing = histogram(
+        groups, "Scores of validation images by class", axis, span=(0, 1), mark=("image", score)
+    )
+    blocks: list[Block] = [
+        Text(
+            f"Validation images with a score of {fine_number(score)} or more: {', '.join(shares)} "
+            f"({len(known):,} images)."
+        )
+    ]
+    if drawing is not None:
+        blocks.append(FigureBlock("score", [("", drawing)], legend))
+        if len(info.classes) > len(_CLASSES):
+            blocks.append(Text(f"The first {len(_CLASSES)} classes are drawn."))
+    return blocks
+
+
+def _deletion_blocks(one: Explanation) -> list[Block]:
+    curves = {"student": one.cam_curve, "baseline1": one.rise_curve}
+    of = one.prediction.map_class
+    areas = [
+        f"{name} {number(curves[key].area, 2)} ({number(curves[key].reversed_area, 2)})"
+        for key, name in _CURVES
+        if np.isfinite(curves[key].area)
+    ]
+    text = (
+        "The cells of a map are replaced by the mean color, the most salient first. The earlier "
+        f"the probability of {of} falls, the more of it is where the map is high. For the whole "
+        f"image it is {fine_number(one.prediction.probabilities[of])}. Area under the curve, and "
+        "in brackets that of the reversed map, with the least salient cells first: "
+        f"{', '.join(areas) or 'none, since the maps are constant'}. A map whose areas are alike "
+        "does not show where the probability comes from."
+    )
+    return [Text(text), FigureBlock("deletion", [("", _deletion_plot(curves, of))], _CURVES)]
+
+
+def _deletion_plot(curves: dict[str, DeletionCurve], of: str) -> Figure:
+    axes = UnitAxes(54.0, 210.0)
+    body = axes.grid()
+    said = []
+    for key, name in _CURVES:
+        curve = curves[key]
+        if not np.isfinite(curve.area):
+            continue
+        points = zip(curve.shares.tolist(), curve.probabilities.tolist(), strict=True)
+        body.append(curve_path([axes.at(*point) for point in points], key))
+        said.append(f"{name} {number(curve.area, 2)}")
+    body += axes.titles("share of removed cells", f"probability of {of}")
+    return svg(axes.height, f"Deletion curves. Areas: {', '.join(said) or 'none'}", body)
+
+
+def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:
+    if not one.neighbors:
+        text = "No training images were compared; give a manifest with --manifest."
+        return [Text(text, "none")]
+    pictures = [
+        CaptionedPicture(
+            _jpeg(_pixels(near.path, _SMALL)),
+            f"{near.name}, {near.label}",
+            f"{near.label}, distance {number(near.distance, 2)}",
+            near.name,
+        )
+        for near in one.neighbors
+    ]
+    labels = [near.label for near in one.neighbors]
+    same = labels.count(one.prediction.decision)
+    text = (
+        f"The nearest of {found.compared:,} training images by the {found.measure}; {same} of "
+        f"{len(labels)} are of the class {one.prediction.decision}."
+    )
+    return [Text(text), PicturesBlock(pictures)]
+
+
+def _pixels(file: str, longest: int) -> NDArray[np.uint8]:
+    image = Image.fromarray(decode_image(file, 3))
+    image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,229 @@
+"""HTTP server of an ASGI application: bodies within limits, headers of security, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import h11
+import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from preceptor.deploy.http import RefusedError, Reply, refused
+from preceptor.errors import InputError
+from preceptor.runtime.signal_handlers import handling
+
+_BODY_SECONDS = 60.0
+HEAD_SECONDS = 10.0
+"""Longest time in which a connection has to send the head of a request."""
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    # Not no-referrer, with which browsers send a form of the page with the origin null.
+    "referrer-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+def response_of(reply: Reply) -> Response:
+    """Response of Starlette with the content of an answer."""
+    return Response(reply.content, reply.status, {**reply.headers, "content-type": reply.kind})
+
+
+async def read_body(
+    request: Request,
+    largest: int,
+    *,
+    seconds: float = _BODY_SECONDS,
+    take: Callable[[int], None] = lambda count: None,
+) -> bytes:
+    """Body of a request.
+
+    Args:
+        request: Request.
+        largest: Largest size in bytes.
+        seconds: Longest time.
+        take: Function that is told the number of bytes of each part, and may refuse it.
+
+    Raises:
+        RefusedError: It is larger (413), or takes longer (408).
+        ClientDisconnect: The connection was closed.
+    """
+    too_large = RefusedError(413, f"the body is larger than {_size(largest)}")
+    stated = request.headers.get("content-length", "")
+    if stated.isascii() and stated.isdigit() and (len(stated) > 12 or int(stated) > largest):
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > largest:
+                    raise too_large
+                take(len(part))
+                parts.append(part)
+    except TimeoutError as error:
+        raise RefusedError(408, "the body took too long") from error
+    return b"".join(parts)
+
+
+def _size(count: int) -> str:
+    return f"{count // 2**20} MiB" if count >= 2**20 else f"{count:,} bytes"
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """Answer to a request that no route takes; a handler of exceptions of Starlette."""
+    assert isinstance(error, HTTPException)
+    words = {404: "there is no such page", 405: "this method is not possible here"}
+    reply = refused(error.status_code, words.get(error.status_code, "the request is not possible"))
+    return response_of(
+        Reply(reply.content, reply.kind, reply.status, {**reply.headers, **(error.headers or {})})
+    )
+
+
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Application whose answers all have the headers of security."""
+    added = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *added]
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return wrapped
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Socket that listens at a host and a port; port 0 = any free one.
+
+    Raises:
+        InputError: The port is in use, or the host is not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends the head and the body of an answer at once; otherwise a
+    # body waits up to 40 ms for the receipt of the head.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(256)
+    except OSError as error:
+        found.close()
+        raise InputError(
+            f"--host {host} --port {port}: {error.strerror or error}; choose another"
+        ) from error
+    return found
+
+
+def server_of(app: ASGIApp, *, stop_seconds: int = 5) -> uvicorn.Server:
+    """Server of an application, which no request is logged by.
+
+    Args:
+        app: Application.
+        stop_seconds: Longest time in which open requests are finished when the server stops.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="error",  # warnings are a line for each malformed request
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=stop_seconds,
+        timeout_keep_alive=30,
+        http=_Protocol,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    return _Server(config)
+
+
+class _Protocol(H11Protocol):
+    """HTTP protocol that closes connections which do not complete the head of a request in time.
+
+    Otherwise half-sent heads, which need no key, would hold all file descriptors of the process.
+    """
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self._head is None:
+            self._wait_for_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        begun, _ = self.conn.trailing_data  # of a further request on the same connection
+        if begun and self._head is None and self.conn.their_state is h11.IDLE:
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._head = self.loop.call_later(HEAD_SECONDS, self._close)
+
+    def _stop_waiting(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _close(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Server that leaves signals to its caller."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Context without handlers: uvicorn's would raise the signals again after the end."""
+        yield
+
+
+def serve(
+    app: ASGIApp,
+    at: socket.socket,
+    *,
+    stop_seconds: int = 5,
+    stopping: Callable[[], None] | None = None,
+) -> None:
+    """Serve until the process is interrupted or told to end; returns after open answers are sent.
+
+    Args:
+        app: Application.
+        at: Listening socket.
+        stop_seconds: Longest time in which open requests are finished.
+        stopping: Function that is called at the signal.
+    """
+    server = server_of(app, stop_seconds=stop_seconds)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+        if stopping is not None:
+            stopping()
+
+    with handling((signal.SIGINT, signal.SIGTERM), stop):
+        asyncio.run(server.serve([at]))

@@ -1,0 +1,192 @@
+"""Images that are named by files, folders, patterns, manifests and lists of paths."""
+
+# os.path and not Path: a million files are listed.
+# ruff: noqa: PTH118, PTH120, PTH122, PTH207
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from preceptor.data.checks import absolute, check_names, text
+from preceptor.data.images import image_suffixes
+from preceptor.data.remote import is_url, parse
+from preceptor.data.table import Findings, read_table
+from preceptor.errors import InputError
+from preceptor.runtime.walk import walk
+
+MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
+"""Suffixes of manifests."""
+LIST = "-"
+"""Input that stands for a list of paths, one per line."""
+MAPS_MARK = ".preceptor-maps"
+"""Name of the empty file by which a folder of written maps is recognized."""
+
+
+class ListedImage(NamedTuple):
+    """Image of a list.
+
+    Args:
+        name: Name in the output: the path as given, as in the manifest, or below the given folder.
+        path: Path of the file, or its location.
+    """
+
+    name: str
+    path: str
+
+
+class ImageList:
+    """Images of several inputs, in their order; folders are listed in the order of their names.
+
+    Folders of maps that `predict` has written, with a file `MAPS_MARK`, are left out of folders and
+    patterns that contain them.
+
+    Args:
+        inputs: Image files, URLs or members of tar and Parquet files, folders (all images below
+            them), patterns such as `scans/**/*.png`, manifests (CSV or Parquet), or `-` for a list
+            of paths, one per line.
+        lines: Lines of the list.
+        without: Folder whose images are left out, such as that of the maps to be written; or None.
+
+    Raises:
+        InputError: An input does not exist or has no images, or a manifest has no column path or
+            names that are not unique.
+    """
+
+    def __init__(
+        self, inputs: Sequence[str], lines: Iterable[str] = (), without: Path | None = None
+    ) -> None:
+        self._lines = lines
+        self._without = "" if without is None else os.path.realpath(without)
+        self._parts: list[str | list[str] | list[ListedImage]] = []
+        for name in inputs:
+            self._parts.append(_part(name, self._without))
+        if inputs.count(LIST) > 1:
+            raise InputError(f"{LIST} is given {inputs.count(LIST)} times; there is one list")
+
+    def __iter__(self) -> Iterator[ListedImage]:
+        for part in self._parts:
+            if part == LIST:
+                empty = True
+                for at, line in enumerate(self._lines):
+                    # Editors of Windows begin a file in UTF-8 with a mark.
+                    if path := line.rstrip("\r\n").removeprefix("" if at else "\ufeff"):
+                        empty = False
+                        yield ListedImage(path, path)
+                if empty:
+                    raise InputError(f"{LIST}: the list has no paths")
+            elif isinstance(part, str):
+                yield from _images_below(part, self._without)
+            else:
+                for one in part:
+                    yield one if isinstance(one, ListedImage) else ListedImage(one, one)
+
+    def count(self) -> int | None:
+        """Number of images; None if a list is read from a stream."""
+        if LIST in self._parts:
+            return None
+        return sum(1 for _ in self)
+
+    def left_out(self) -> Counter[str]:
+        """Numbers of files in the folders that are no images, by suffix, without hidden ones."""
+        folders = [one for one in self._parts if isinstance(one, str) and one != LIST]
+        names = (name for one in folders for name in _files_below(one, self._without))
+        return Counter(_suffix(name) for name in names if not _is_image(name))
+
+
+def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
+    """A folder or `-`, paths, or images of a manifest."""
+    if name == LIST:
+        return LIST
+    if is_url(name):
+        return [name]
+    if os.path.isdir(name):  # noqa: PTH112
+        if next(_images_below(name, without), None) is None:
+            known = " ".join(sorted(image_suffixes()))
+            raise InputError(f"{name}: the folder has no images ({known})")
+        return name
+    if not os.path.lexists(name) and parse(name)[1]:
+        return [name]
+    if not os.path.lexists(name):
+        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
+        folders = {os.path.dirname(path) for path in found}
+        left_out = {one for one in folders if _is_below(one, without) or _has_maps(one, name)}
+        paths = [
+            path
+            for path in found
+            if not os.path.isdir(path) and os.path.dirname(path) not in left_out  # noqa: PTH112
+        ]
+        if not paths:
+            what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
+            raise InputError(f"{name}: {what}; correct it")
+        return paths
+    if os.path.splitext(name)[1].lower() in MANIFESTS:
+        return _rows(Path(name))
+    return [name]
+
+
+def _rows(file: Path) -> list[ListedImage]:
+    findings = Findings(str(file))
+    raw = read_table(file, findings)
+    findings.raise_if_any()
+    if "path" not in raw.frame:
+        raise InputError(f"{file}: it has no column path; name the column of the images so")
+    written = text(raw.frame["path"])
+    if (written == "").any():
+        row = raw.rows[int((written == "").argmax())]
+        raise InputError(f"{file}: {findings.name(row)}: the path is empty; fill it in")
+    if written.empty:
+        raise InputError(f"{file}: it has no rows; add a row per image")
+    names = written
+    if "name" in raw.frame:
+        names = text(raw.frame["name"])
+        check_names(names, raw.rows, findings)
+        findings.raise_if_any()
+    paths = absolute(written, file.absolute().parent)
+    return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
+
+
+def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
+    for path in _files_below(folder, without):
+        if _is_image(path):
+            yield ListedImage(path, path)
+
+
+def _files_below(folder: str, without: str) -> Iterator[str]:
+    """Files of a folder and the folders below it; hidden ones, maps and one folder left out."""
+    for base, folders, names in walk(folder):
+        paths = {one: os.path.join(base, one) for one in folders}
+        folders[:] = [
+            one
+            for one, path in paths.items()
+            if not _is_below(path, without) and not os.path.lexists(os.path.join(path, MAPS_MARK))
+        ]
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(base, name)
+
+
+def _has_maps(folder: str, pattern: str) -> bool:
+    """Whether a folder that fits a pattern is in one of maps, which the pattern does not name."""
+    named = list(takewhile(lambda part: not glob.has_magic(part), Path(pattern).parent.parts))
+    places = [one for one in (Path(folder), *Path(folder).parents) if len(one.parts) > len(named)]
+    return any(os.path.lexists(one / MAPS_MARK) for one in places)
+
+
+def _is_image(path: str) -> bool:
+    return _suffix(path) in image_suffixes()
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a folder is another one, given without links, or lies below it; False for ""."""
+    whole = os.path.realpath(path) if folder else ""
+    return bool(folder) and (whole == folder or whole.startswith(folder + os.sep))

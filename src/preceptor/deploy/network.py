@@ -1,0 +1,517 @@
+"""Network of a model folder on torch, with its calibration and its distance from training images.
+
+An image is unfamiliar if it is farther from the training images than nearly all validation images
+are. Two distances are known: the Mahalanobis distance of the features to the nearest class (K. Lee,
+K. Lee, H. Lee, J. Shin, NeurIPS 2018) and the energy, minus the log-sum-exp of the logits (W. Liu,
+X. Wang, J. Owens, Y. Li, NeurIPS 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from preceptor.config.training import Precision
+from preceptor.deploy.model_info import CHECKED, Calibration, ModelInfo, validated
+from preceptor.deploy.prediction import NetworkOutput, joined_outputs, probe_batch_size
+from preceptor.errors import InputError, reason
+from preceptor.inference.predict import to_device
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
+from preceptor.models.model_folder import load_model
+from preceptor.models.precision import autocast
+from preceptor.runtime.checksums import CHECKSUMS, files_that_differ, read_checksums
+from preceptor.runtime.failed_writes import tensors_to
+from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.strict_json import strict_json
+
+DistanceKind = Literal["mahalanobis", "energy"]
+REFERENCE, ARRAYS = "reference.json", "reference.safetensors"
+REFERENCE_FILES = (REFERENCE, ARRAYS)
+"""Files of a reference in a model folder."""
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Smallest probability in logarithms."""
+
+# Isotonic regression is constant below its first knot and above its last one. This share of the
+# score itself is added, so that different scores stay different: AUC and decisions do not change,
+# and no probability is 0 or 1.
+_OWN_SHARE = 0.01
+_TWO = np.float32(2)
+
+
+class Step(NamedTuple):
+    """Threshold at which a calibration keeps decisions.
+
+    Args:
+        threshold: Threshold of the uncalibrated score.
+        below, above: Highest calibrated score below it, and lowest at or above it: two neighboring
+            float32 numbers.
+    """
+
+    threshold: float
+    below: float
+    above: float
+
+    @property
+    def calibrated(self) -> float:
+        """Threshold of the calibrated score, which is in the middle, where no score is."""
+        return (self.below + self.above) / 2
+
+
+def calibrated(
+    probabilities: Tensor,
+    calibration: Calibration,
+    positive: int | None,
+    steps: Iterable[Step] = (),
+) -> Tensor:
+    """Calibrated probabilities by the formulas of `Calibration`; exported graphs contain them.
+
+    Args:
+        probabilities: (B, C).
+        calibration: Calibration of the model.
+        positive: Index of the positive class, or None.
+        steps: Thresholds at which decisions are kept, see `steps_at`.
+
+    Returns:
+        (B, C) float32.
+
+    Example:
+        >>> shares = torch.tensor([[0.1, 0.9]])
+        >>> calibrated(shares, Calibration("temperature", 2.0), 1)
+        tensor([[0.2500, 0.7500]])
+    """
+    given = probabilities.double()
+    if positive is None:
+        return _logarithm(given).div(calibration.temperature).softmax(1).float()
+    own = torch.arange(given.shape[1]) == positive
+    others = given.masked_fill(own, 0.0)
+    rest = others.sum(1, keepdim=True)  # 1 − s without the rounding of a score close to 1
+    score = given[:, positive : positive + 1]
+    changed = _calibrated_score(score, rest, calibration)
+    for step in steps:
+        above, below = changed.clamp(min=step.above), changed.clamp(max=step.below)
+        changed = torch.where(score >= step.threshold, above, below)
+    even = torch.where(own, 0.0, 1.0 / (given.shape[1] - 1)).double()
+    shares = torch.where(rest > 0, others / torch.where(rest > 0, rest, 1.0), even)
+    return torch.where(own, changed, shares * (1 - changed)).float()
+
+
+def _calibrated_score(score: Tensor, rest: Tensor, calibration: Calibration) -> Tensor:
+    """(B, 1) g(s) of scores s and the sums of the other probabilities."""
+    odds = _logarithm(score) - _logarithm(rest)
+    if calibration.kind == "temperature":
+        return (odds / calibration.temperature).sigmoid()
+    knots = torch.tensor(calibration.knots, dtype=torch.float64)
+    values = torch.tensor(calibration.values, dtype=torch.float64)
+    widths = knots.diff()
+    # Piecewise linear: the sum of the rises of its pieces.
+    rises = (odds - knots[:-1]).clamp(min=0.0).minimum(widths) * (values.diff() / widths)
+    regression = values[0] + rises.sum(1, keepdim=True)
+    return (1 - _OWN_SHARE) * regression + _OWN_SHARE * score
+
+
+def _logarithm(values: Tensor) -> Tensor:
+    return values.clamp(min=SMALLEST).log()
+
+
+def steps_at(calibration: Calibration, thresholds: Iterable[float]) -> list[Step]:
+    """Thresholds of the uncalibrated score with those of the calibrated score, increasing.
+
+    By rounding, a score equal to a threshold may be below it after both are calibrated, and several
+    scores have the same calibrated one in float32. Calibrated scores are therefore limited: one is
+    above the calibrated threshold if and only if the score was at or above the threshold. Different
+    thresholds stay different. Thresholds outside of [0, 1], above or below all scores, are left
+    out.
+
+    Example:
+        >>> steps = steps_at(Calibration("temperature", 2.0), [0.9, 0.5])
+        >>> [(step.threshold, step.above) for step in steps]
+        [(0.5, 0.5), (0.9, 0.75)]
+    """
+    wanted = sorted({float(one) for one in thresholds if 0 <= one <= 1})
+    scores = torch.tensor(wanted, dtype=torch.float64)[:, None]
+    values = list(_calibrated_score(scores, 1 - scores, calibration)[:, 0].float().numpy())
+    for at, threshold in enumerate(wanted):
+        least = np.nextafter(values[at - 1], _TWO) if at else np.float32(SMALLEST)
+        if threshold > 0:
+            values[at] = max(values[at], least)
+    for at in reversed(range(len(wanted))):
+        most = np.nextafter(values[at + 1], -_TWO) if at + 1 < len(wanted) else np.float32(1)
+        values[at] = min(values[at], most)
+    return [
+        Step(threshold, float(np.nextafter(value, -_TWO)), float(value))
+        for threshold, value in zip(wanted, values, strict=True)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Features of the training images: a normal distribution per class, with one covariance.
+
+    Args:
+        means: (C, p) float32 mean of each class.
+        whitening: (p, p) float32 matrix W with WᵀW = inverse covariance.
+    """
+
+    means: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+
+    def distances(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n,) Mahalanobis distance of (n, p) features to the nearest class."""
+        whitening = self.whitening.astype(np.float64)
+        own = features.astype(np.float64) @ whitening.T
+        centers = self.means.astype(np.float64) @ whitening.T
+        found = [np.sqrt(((own - center) ** 2).sum(1)) for center in centers]
+        nearest: NDArray[np.float64] = np.min(found, axis=0)
+        return nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Calibration of a model, distribution of its features, and its validation images.
+
+    Args:
+        calibration: Calibration; None = the probabilities are those of the network.
+        kind: Distance by which images are unfamiliar.
+        rate: Rate of false alarms.
+        gaussians: Distribution of the features; None for the energy.
+        probabilities: (n, C) calibrated probabilities of the validation images.
+        labels: (n,) index of their class.
+        distances: (n,) their distances.
+        description: What the reference was made from, for model cards and pages.
+    """
+
+    calibration: Calibration | None
+    kind: DistanceKind
+    rate: float
+    gaussians: Gaussians | None
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    description: dict[str, str | float | int] = field(default_factory=dict)
+
+    def distances_of(
+        self, features: NDArray[np.float32], energies: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """(n,) distances of images with (n, p) features and (n,) energies."""
+        if self.gaussians is None:
+            return energies.astype(np.float64)
+        return self.gaussians.distances(features)
+
+    def shares_of(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) share of the validation images that are at least as far, see `Unfamiliar`."""
+        return shares_at_least(self.distances, distances)
+
+
+def shares_at_least(
+    known: NDArray[np.float64], distances: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(k + 1) ÷ (n + 1) of each distance, where k of n known distances are at least as large.
+
+    For exchangeable distances it is at most α with a probability of at most α.
+
+    Example:
+        >>> shares_at_least(np.array([1.0, 2.0, 3.0]), np.array([0.5, 3.0, 4.0])).tolist()
+        [1.0, 0.5, 0.25]
+    """
+    below = np.searchsorted(np.sort(known), distances, side="left")
+    return np.asarray((len(known) - below + 1) / (len(known) + 1), np.float64)
+
+
+# Data type and number of dimensions of each array.
+_ARRAYS = {"probabilities": (np.float32, 2), "labels": (np.int64, 1), "distances": (np.float64, 1)}
+_GAUSSIANS = {"means": (np.float32, 2), "whitening": (np.float32, 2)}
+
+
+@checked_dataclass(frozen=True, config=CHECKED)
+class _Unfamiliar:
+    kind: DistanceKind
+    rate: float
+
+
+@checked_dataclass(frozen=True, config=CHECKED)
+class _Stored:
+    calibration: Calibration | None
+    unfamiliar: _Unfamiliar
+    description: dict[str, str | int | float]
+
+
+_STORED = TypeAdapter(_Stored)
+
+
+def write_reference(reference: Reference, folder: Path) -> None:
+    """Write the files of a reference to a model folder, without their checksums."""
+    calibration = reference.calibration
+    values = {
+        "calibration": None if calibration is None else asdict(calibration),
+        "unfamiliar": {"kind": reference.kind, "rate": reference.rate},
+        "description": reference.description,
+    }
+    (folder / REFERENCE).write_text(strict_json(values) + "\n", encoding="utf-8")
+    arrays = {name: getattr(reference, name) for name in _ARRAYS}
+    if reference.gaussians is not None:
+        arrays |= {name: getattr(reference.gaussians, name) for name in _GAUSSIANS}
+    content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with tensors_to(folder / ARRAYS):
+        save_file(content, folder / ARRAYS)
+
+
+def find_reference(folder: Path, positive: bool) -> Reference | None:
+    """Reference of a model folder; None if it has none.
+
+    Args:
+        folder: Model folder.
+        positive: Whether the model has a positive class.
+
+    Raises:
+        InputError: A file is missing, damaged, or does not match its checksum.
+    """
+    known = read_checksums(folder)
+    # A reference that has been removed leaves its checksum, and is missed when it is read.
+    if not (folder / REFERENCE).exists() and REFERENCE not in known:
+        return None
+    wanted = {name: known.get(name, "") for name in REFERENCE_FILES}
+    if changed := files_that_differ(folder, wanted):
+        raise InputError(
+            f"{folder}: {changed[0]} does not match its checksum in {CHECKSUMS}: it was changed, "
+            "damaged or added after the model was calibrated; copy the folder again"
+        )
+    try:
+        stored: _Stored = validated(_STORED, (folder / REFERENCE).read_bytes(), "the reference")
+        calibration, kind = stored.calibration, stored.unfamiliar.kind
+        if calibration is not None and calibration.kind == "isotonic" and not positive:
+            raise InputError("an isotonic calibration needs a positive class")
+        arrays = load_file(folder / ARRAYS)
+        gaussians = None
+        if kind == "mahalanobis":
+            gaussians = Gaussians(**{name: _array(arrays, name, _GAUSSIANS) for name in _GAUSSIANS})
+        return Reference(
+            calibration=calibration,
+            kind=kind,
+            rate=stored.unfamiliar.rate,
+            gaussians=gaussians,
+            description=stored.description,
+            **{name: _array(arrays, name, _ARRAYS) for name in _ARRAYS},
+        )
+    except (InputError, OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: the reference cannot be read: {reason(error)}") from error
+
+
+def _array(
+    arrays: Mapping[str, NDArray[Any]], name: str, kinds: Mapping[str, tuple[type, int]]
+) -> NDArray[Any]:
+    kind, dimensions = kinds[name]
+    found = arrays.get(name)
+    if found is None or found.dtype != kind or found.ndim != dimensions:
+        raise InputError(f"array {name!r} is missing or of another kind")
+    return found
+
+
+class TorchNetwork:
+    """Trained model on a device, with its reference if it has one.
+
+    The memory layout is channels-last, which is the faster one in nearly all cases.
+
+    Args:
+        model: Trained model; its weights are moved to the device.
+        reference: Reference, by which probabilities are calibrated and distances computed; or None.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        precision: Precision; thresholds are fixed in 32-true.
+        batch_size: Number of images per call; None = chosen by a short probe when it is needed.
+
+    Raises:
+        InputError: There is no such device.
+    """
+
+    def __init__(
+        self,
+        model: GuidedModel,
+        reference: Reference | None = None,
+        *,
+        device: str = "auto",
+        precision: Precision = "32-true",
+        batch_size: int | None = None,
+    ) -> None:
+        self._device = find_device(device)
+        model = model.eval().to(self._device)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._precision: Precision = precision
+        self._batch_size = batch_size
+        self.reference = reference
+        self.info = info_of(model, reference)
+        calibration = self.info.calibration
+        thresholds = model.spec.thresholds.values()
+        self._steps = [] if calibration is None else steps_at(calibration, thresholds)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "32-true",
+        batch_size: int | None = None,
+    ) -> TorchNetwork:
+        """Network of a model folder; see `load_model` and `find_reference` for errors."""
+        model = load_model(folder)
+        reference = find_reference(folder, model.spec.positive is not None)
+        return cls(model, reference, device=device, precision=precision, batch_size=batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images per call at which the network is fast."""
+        return self._batch_size or self._probed_batch_size
+
+    @cached_property
+    def _probed_batch_size(self) -> int:
+        def compute(images: NDArray[np.uint8]) -> None:
+            try:
+                self._forward(images, maps=True, map_classes=None)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(str(error)) from error
+
+        return probe_batch_size(compute, self.info.image_format, gpu=self._device.type != "cpu")
+
+    def check_maps(self, map_class: int | None) -> None:
+        """Accept all classes, see `Network.check_maps`."""
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        maps: bool = True,
+        map_classes: NDArray[np.int64] | None = None,
+    ) -> NetworkOutput:
+        """Output for a batch, see `Network.__call__`; halved if memory runs out."""
+        out = self._halved(images, maps=maps, map_classes=map_classes)
+        if self.reference is None:
+            return out
+        assert out.features is not None
+        assert out.energies is not None
+        if self.info.calibration is not None:
+            plain = torch.from_numpy(out.probabilities)
+            positive = self.info.positive_index
+            changed = calibrated(plain, self.info.calibration, positive, self._steps)
+            out = out._replace(probabilities=changed.numpy())
+        distances = self.reference.distances_of(out.features, out.energies)
+        return out._replace(distances=distances, shares=self.reference.shares_of(distances))
+
+    def _halved(
+        self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
+    ) -> NetworkOutput:
+        try:
+            return self._forward(images, maps=maps, map_classes=map_classes)
+        except (MemoryError, RuntimeError) as error:
+            if len(images) == 1 or not out_of_memory(error):
+                raise
+        half = len(images) // 2  # here the error has been freed, with the tensors in its frames
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = []
+        for part in (slice(half), slice(half, None)):
+            classes = None if map_classes is None else map_classes[part]
+            parts.append(self._halved(images[part], maps=maps, map_classes=classes))
+        return joined_outputs(parts)
+
+    def _forward(
+        self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
+    ) -> NetworkOutput:
+        model, positive = self._model, self.info.positive_index
+        with torch.no_grad(), autocast(self._device, self._precision):
+            # The pixels lie channels-last already.
+            batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+            prepared = model.preprocess(to_device(batch, self._device, channels_last=True))
+            if not maps:
+                out: ModelOutput = model(prepared)
+                return _output(out.logits, out.features, None)
+            if map_classes is not None:
+                classes = torch.from_numpy(map_classes).to(self._device)
+            elif positive is not None:
+                classes = torch.full((len(images),), positive, device=self._device)
+            guided: GuidedOutput = model(
+                prepared,
+                "predicted" if map_classes is None and positive is None else classes,
+                decision=True,
+            )
+            return _output(guided.logits, guided.features, guided.saliency)
+
+
+def _output(logits: Tensor, features: Tensor, saliency: Tensor | None) -> NetworkOutput:
+    logits = logits.float()
+    return NetworkOutput(
+        _as_array(logits.softmax(1)),
+        None if saliency is None else _as_array(saliency.float()),
+        _as_array(features.float().mean((2, 3))),
+        _as_array(-logits.logsumexp(1)),
+    )
+
+
+def _as_array(values: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.detach().cpu().numpy()
+    return found
+
+
+def info_of(model: GuidedModel, reference: Reference | None = None) -> ModelInfo:
+    """Description of a model; with a reference, thresholds are calibrated as the probabilities."""
+    spec = model.spec
+    info = ModelInfo(
+        classes=tuple(spec.classes),
+        positive=spec.positive,
+        image_format=spec.image_format,
+        mean=tuple(spec.mean),
+        std=tuple(spec.std),
+        backbone=spec.backbone,
+        map_kind="cam" if spec.cam == "cam" else "gradcam",
+        thresholds=dict(spec.thresholds),
+        version=spec.version,
+    )
+    return info if reference is None else referenced_info(info, reference)
+
+
+def referenced_info(info: ModelInfo, reference: Reference) -> ModelInfo:
+    """Description of a model with a reference; thresholds outside of [0, 1] stay as they are."""
+    info = replace(info, false_alarms=reference.rate)
+    calibration = reference.calibration
+    if calibration is None:
+        return info
+    steps = steps_at(calibration, info.thresholds.values())
+    known = {step.threshold: step.calibrated for step in steps}
+    thresholds = {rule: known.get(value, value) for rule, value in info.thresholds.items()}
+    return replace(info, thresholds=thresholds, calibration=calibration)
+
+
+def find_device(name: str) -> torch.device:
+    """Device of a name.
+
+    Args:
+        name: auto (a GPU if there is one), cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is unknown; write auto, cpu, cuda or cuda:N") from error
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise InputError(f"device {name!r} is not supported; write auto, cpu, cuda or cuda:N")
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
+    return device

@@ -1,0 +1,156 @@
+"""Network of an exported ONNX file, computed by ONNX Runtime; imports no torch."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from preceptor.deploy.model_info import (
+    CARD_KEY,
+    EXPORT_KEY,
+    INFO_KEY,
+    ModelInfo,
+    with_export_threshold,
+)
+from preceptor.deploy.prediction import NetworkOutput, probe_batch_size
+from preceptor.errors import InputError, reason
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxNetwork:
+    """Exported model on a device.
+
+    Args:
+        path: File of `preceptor export --to onnx`.
+        device: auto (a GPU if ONNX Runtime has one), cpu or cuda.
+        threads: Number of threads of a computation; None = one per core.
+        batch_size: Number of images per call; None = chosen by a short probe when it is needed.
+
+    Raises:
+        InputError: The file is of another program, this version of ONNX Runtime cannot load it, or
+            there is no such device.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self._path = path
+        self._batch_size = batch_size
+        self._cuda = _uses_cuda(device)
+        provider = _PROVIDERS["cuda" if self._cuda else "cpu"]
+        try:
+            self._session = session_of(path.read_bytes(), provider, threads)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+        except Exception as error:  # ONNX Runtime raises many types
+            raise InputError(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: "
+                f"{reason(error, 200)}"
+            ) from error
+        # Without the libraries of CUDA, ONNX Runtime computes on the CPU and says nothing.
+        if self._cuda and provider not in self._session.get_providers():
+            if device == "cuda":
+                raise InputError(
+                    "device 'cuda': ONNX Runtime cannot use the GPU; install the versions of CUDA "
+                    "and cuDNN that it was built for, or write cpu"
+                )
+            self._cuda = False
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if INFO_KEY not in metadata:
+            raise InputError(
+                f"{path}: not a file of preceptor export; export the model with preceptor export"
+            )
+        try:
+            info = ModelInfo.from_json(metadata[INFO_KEY])
+            self.info = with_export_threshold(info, metadata.get(EXPORT_KEY, ""))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        self.card: str = metadata.get(CARD_KEY, "")
+        (image,) = self._session.get_inputs()
+        self._type = np.uint8 if image.type == "tensor(uint8)" else np.float32
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images per call at which the network is fast."""
+        return self._batch_size or self._probed_batch_size
+
+    @cached_property
+    def _probed_batch_size(self) -> int:
+        return probe_batch_size(self, self.info.image_format, gpu=self._cuda)
+
+    def check_maps(self, map_class: int | None) -> None:
+        """Check that maps of a class can be computed, see `Network.check_maps`."""
+        info = self.info
+        known = len(info.classes) == 2 or map_class is None or map_class == info.positive_index
+        if info.map_kind != "none" and not known:
+            has, others = "the most probable class", "of a given class"
+            if info.positive is not None:
+                has, others = repr(info.positive), "of another class"
+            raise InputError(
+                f"{self._path}: the exported file has the maps of {has} only; maps {others} need "
+                "the model folder; use it, or leave out the maps"
+            )
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        maps: bool = True,
+        map_classes: NDArray[np.int64] | None = None,
+    ) -> NetworkOutput:
+        """Output for a batch, see `Network.__call__`.
+
+        A file has the maps of one class per image. Those of the other of two classes are their
+        negatives; for more classes, no others are available.
+        """
+        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(self._type, copy=False)
+        names = ["probabilities"]
+        if maps and self.info.map_kind != "none":
+            names.append("raw_map")
+        if self.info.false_alarms is not None:
+            names += ["distance", "unfamiliar_share"]
+        found = dict(zip(names, self._session.run(names, {"image": batch}), strict=True))
+        probabilities, raw_map = found["probabilities"], found.get("raw_map")
+        if raw_map is not None and map_classes is not None:
+            positive = self.info.positive_index
+            own = probabilities.argmax(1) if positive is None else positive
+            other = map_classes != own
+            for wanted in map_classes[other]:
+                self.check_maps(int(wanted))
+            raw_map = np.where(other[:, None, None], -raw_map, raw_map)
+        distances, shares = found.get("distance"), found.get("unfamiliar_share")
+        return NetworkOutput(probabilities, raw_map, distances=distances, shares=shares)
+
+
+def session_of(
+    content: bytes, provider: str = _PROVIDERS["cpu"], threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """Session of ONNX Runtime of a file's content, without messages on standard error."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised as well
+    options.intra_op_num_threads = threads or 0
+    return onnxruntime.InferenceSession(content, sess_options=options, providers=[provider])
+
+
+def _uses_cuda(device: str) -> bool:
+    if device not in ("auto", *_PROVIDERS):
+        raise InputError(
+            f"device {device!r} is not available to ONNX Runtime; write auto, cpu or cuda"
+        )
+    available = _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+    if device == "cuda" and not available:
+        raise InputError(
+            "device 'cuda': this ONNX Runtime has no GPU support; install onnxruntime-gpu, or "
+            "write cpu"
+        )
+    return available and device != "cpu"

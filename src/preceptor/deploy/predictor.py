@@ -1,0 +1,367 @@
+"""Predictor: images in any form in, predictions out; decoding overlaps the network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, overload
+
+import numpy as np
+
+from preceptor.data.images import ImageError
+from preceptor.data.remote import NETWORK_THREADS
+from preceptor.deploy.inputs import (
+    BadImage,
+    Canvas,
+    ImageInput,
+    canvas_of,
+    fetched,
+    is_remote,
+    source_of,
+)
+from preceptor.deploy.model_info import ModelInfo, find_threshold
+from preceptor.deploy.prediction import At, Network, Prediction, Predictions, joined
+from preceptor.errors import InputError
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.cores import core_count
+
+if TYPE_CHECKING:
+    from preceptor.config.training import Precision
+    from preceptor.deploy.network import Reference
+
+# Batches that are decoded ahead of the network.
+_AHEAD = 3
+# So many images are one batch: the size at which the network is fast need not be known.
+_FEW = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Predictions for consecutive inputs.
+
+    Args:
+        predictions: Predictions for the images that could be decoded, in their order; None if
+            there are none.
+        bad: Inputs that could not be decoded, by their position.
+        count: Number of inputs.
+    """
+
+    predictions: Predictions | None
+    bad: dict[int, BadImage]
+    count: int
+
+    def results(self) -> Iterator[Prediction | BadImage]:
+        """Prediction or reason for each input, in their order."""
+        good = iter(self.predictions or ())
+        for place in range(self.count):
+            yield self.bad[place] if place in self.bad else next(good)
+
+
+class Predictor:
+    """Trained model in use; made by `preceptor.load`.
+
+    Args:
+        network: Network.
+        threshold: Threshold of the decision, see `find_threshold`.
+        batch_size: Number of images per pass; None = that at which the network is fast.
+        workers: Number of threads that decode; None = one per core.
+        reference: Reference of the model, with its validation images; None = it has none, as an
+            exported file, which compares images nevertheless.
+
+    Raises:
+        InputError: The model has no such threshold.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        threshold: str | float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        self._network = network
+        self._batch_size = batch_size
+        self._workers = workers or core_count()
+        self.threshold = find_threshold(threshold, network.info)
+        self.reference = reference
+
+    @property
+    def info(self) -> ModelInfo:
+        """Description of the model."""
+        return self._network.info
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images per pass."""
+        return self._batch_size or self._network.batch_size
+
+    @overload
+    def __call__(
+        self,
+        images: ImageInput,
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self,
+        images: list[Any] | tuple[ImageInput, ...],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Predictions: ...
+
+    def __call__(
+        self,
+        images: ImageInput | list[Any] | tuple[ImageInput, ...],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Prediction | Predictions:
+        """Prediction for an image, or predictions for a sequence of images.
+
+        Args:
+            images: Path or URL, content of a file, image of Pillow, or uint8 array (H, W, 3) or
+                (H, W); or a list of these, or an array (B, H, W, 3).
+            at: Size of `.map`: grid (of the model) or image.
+            map_of: Class of the maps; None = the positive class, or for models without one the most
+                probable class of each image.
+            maps: Whether maps are computed.
+
+        Raises:
+            ImageError: An image cannot be decoded.
+            InputError: An input is of another type, or there is no class `map_of` or size `at`.
+        """
+        several = isinstance(images, np.ndarray) and images.ndim == 4
+        one = not (several or isinstance(images, list | tuple))
+        inputs: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+        if not inputs:
+            raise InputError("there are no images; give at least one")
+        size = None if self._batch_size or len(inputs) > _FEW else len(inputs)
+        found: list[Predictions] = []
+        for batch in self.batches(inputs, at=at, map_of=map_of, maps=maps, batch_size=size):
+            for bad in batch.bad.values():
+                raise ImageError(bad.source, bad.reason)
+            assert batch.predictions is not None
+            found.append(batch.predictions)
+        return found[0][0] if one else joined(found)
+
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Iterator[Prediction | BadImage]:
+        """Predictions for any number of images, one by one in their order, in bounded memory.
+
+        Images that cannot be decoded give a `BadImage` and do not stop the iteration. Arguments as
+        in `__call__`.
+        """
+        for batch in self.batches(images, at=at, map_of=map_of, maps=maps):
+            yield from batch.results()
+
+    def batches(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+        batch_size: int | None = None,
+    ) -> Iterator[Batch]:
+        """Predictions for any number of images, batch by batch, in bounded memory.
+
+        A batch consists of the next `batch_size` inputs, of which some may be bad, so that results
+        do not depend on where an iteration starts. Other arguments as in `__call__`.
+        """
+        wanted = self._map_index(map_of, maps=maps)
+        _check_at(at)
+        for decoded in self._decoded(images, batch_size or self.batch_size):
+            good = [one for one in decoded if isinstance(one, Canvas)]
+            bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
+            predictions = self._predict(good, at, wanted, maps) if good else None
+            yield Batch(predictions, bad, len(decoded))
+
+    def predict_decoded(
+        self,
+        decoded: Sequence[Canvas],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Predictions:
+        """Predictions for images that were decoded by `canvas_of`, at least one, in one pass.
+
+        Other arguments as in `__call__`.
+
+        Raises:
+            InputError: There is no class `map_of` or size `at`.
+        """
+        _check_at(at)
+        return self._predict(decoded, at, self._map_index(map_of, maps=maps), maps)
+
+    def check_maps(self, map_of: str | None = None) -> None:
+        """Check that maps can be computed, before images are.
+
+        Args:
+            map_of: Class of the maps, see `__call__`.
+
+        Raises:
+            InputError: There is no class `map_of`, or an exported file lacks its maps.
+        """
+        self._map_index(map_of, maps=True)
+
+    def _predict(
+        self, decoded: Sequence[Canvas], at: At, wanted: int | None, maps: bool
+    ) -> Predictions:
+        count, positive = len(decoded), self.info.positive_index
+        sizes = np.array([one.size for one in decoded], np.int64)
+        canvases = np.stack([one.pixels for one in decoded])
+        classes = None if wanted is None else np.full(count, wanted, np.int64)
+        out = self._network(canvases, maps=maps, map_classes=classes)
+        if wrong := int((~np.isfinite(out.probabilities).all(1)).sum()):
+            raise InputError(
+                f"{self.info.backbone}: probabilities of {wrong:,} of {count:,} images are "
+                "not finite; in precision 16-mixed, use bf16-mixed or 32-true, otherwise the "
+                "weights are damaged"
+            )
+        if classes is None and positive is not None:
+            classes = np.full(count, positive, np.int64)
+        elif classes is None:
+            classes = np.asarray(out.probabilities.argmax(1), np.int64)
+        return Predictions(self.info, out, sizes, self.threshold, classes, at)
+
+    def _map_index(self, name: str | None, *, maps: bool) -> int | None:
+        """Class of the maps, of which the network has maps."""
+        index = None
+        if name is not None:
+            if name not in self.info.classes:
+                known = ", ".join(self.info.classes)
+                raise InputError(f"map_of {name!r} is not a class of the model; it has {known}")
+            index = self.info.classes.index(name)
+        if maps:
+            self._network.check_maps(index)
+        return index
+
+    def _decoded(
+        self, images: Iterable[ImageInput], size: int
+    ) -> Iterator[list[Canvas | BadImage]]:
+        """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile.
+
+        Remote images are read by further threads, since they wait for the network.
+        """
+        form = self.info.image_format
+
+        def decode(
+            image: ImageInput, content: Future[bytes | BadImage] | None
+        ) -> Canvas | BadImage:
+            if content is None:
+                return canvas_of(image, form)
+            found = content.result()
+            if isinstance(found, BadImage):
+                return found
+            decoded = canvas_of(found, form)
+            if isinstance(decoded, BadImage):
+                return BadImage(source_of(image), decoded.reason)
+            return decoded
+
+        with (
+            ThreadPoolExecutor(NETWORK_THREADS) as network,
+            ThreadPoolExecutor(self._workers) as pool,
+        ):
+            waiting: deque[list[Future[Canvas | BadImage]]] = deque()
+            try:
+                left = iter(images)
+                while batch := list(islice(left, size)):
+                    contents = [
+                        network.submit(fetched, one) if is_remote(one) else None for one in batch
+                    ]
+                    waiting.append(
+                        [pool.submit(decode, *pair) for pair in zip(batch, contents, strict=True)]
+                    )
+                    if len(waiting) >= _AHEAD:
+                        yield [one.result() for one in waiting.popleft()]
+                while waiting:
+                    yield [one.result() for one in waiting.popleft()]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                network.shutdown(cancel_futures=True)
+
+
+def _check_at(at: At) -> None:
+    if at not in get_args(At):
+        raise InputError(f"at {at!r} is no size of a map; give {' or '.join(get_args(At))}")
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    threshold: str | float | None = None,
+    device: str = "auto",
+    precision: Precision = "32-true",
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Predictor:
+    """Load a trained model for use.
+
+    Args:
+        model: Model folder, such as `best`, or ONNX file of `preceptor export`.
+        threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
+            None = that of the export for an exported file, else eer if the model has it, else the
+            decision is the most probable class.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
+        batch_size: Number of images per pass; None = chosen by a short probe when many images are
+            predicted.
+        workers: Number of threads that decode; None = one per core.
+
+    Raises:
+        InputError: The path is no model folder and no exported file, the model is damaged, or a
+            setting is invalid.
+    """
+    path = Path(model)
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
+    settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+    # The library of the network is imported only now.
+    if path.is_dir() or path.suffix.lower() != ".onnx":
+        from preceptor.deploy.network import TorchNetwork
+
+        network = TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)
+        return Predictor(network, threshold=threshold, reference=network.reference, **settings)
+    if precision != "32-true":
+        raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
+    if path.exists() and not path.is_file():  # a pipe, of which each reading has another content
+        raise InputError(f"{path}: it is no regular file; name a file of preceptor export")
+    try:
+        from preceptor.deploy.onnx import OnnxNetwork
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path}: {error.name} is not installed; pip install '.[onnx]' in the source folder"
+        ) from error
+    exported = OnnxNetwork(path, device=device, batch_size=batch_size)
+    return Predictor(exported, threshold=threshold, **settings)
+
+
+def files_digest(model: Path) -> str:
+    """Hash of the files of a model."""
+    found = hashlib.blake2b(digest_size=10)
+    files = [*model.glob("model.*"), *model.glob("reference.*")] if model.is_dir() else [model]
+    for file in sorted(files):
+        found.update(file_digest(file).encode())
+    return found.hexdigest()

@@ -1,1 +1,0 @@
-"""Explanation of single decisions of a model."""

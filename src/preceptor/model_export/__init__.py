@@ -1,1 +1,0 @@
-"""Export of trained models to other formats: ONNX, torch.export, a copied model folder."""

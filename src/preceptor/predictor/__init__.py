@@ -1,1 +1,0 @@
-"""Trained model in use: images in, scores, decisions and maps out; importable without torch."""

@@ -1,1 +1,0 @@
-"""Trained models behind HTTP: micro-batches, limits, metrics."""

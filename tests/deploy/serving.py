@@ -1,0 +1,147 @@
+"""A server of `preceptor serve` in a thread, and a client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preceptor.deploy.api import ServeSettings
+from preceptor.deploy.http import Hosts
+from preceptor.deploy.http_server import listen, server_of
+from preceptor.deploy.serve import application
+from preceptor.deploy.service import ApiKeys, Service
+
+HANGS = 120.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """Answer of the server."""
+
+    status: int
+    content: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def error(self) -> str:
+        """The reason of a refusal, which must be one line."""
+        assert set(self.json) == {"error"}, self
+        error = self.json["error"]
+        assert isinstance(error, str)
+        assert "\n" not in error
+        return error
+
+
+def send(
+    address: str,
+    method: str,
+    path: str,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Told:
+    """Send a request on a connection of its own."""
+    connection = http.client.HTTPConnection(address, timeout=HANGS)
+    try:
+        connection.request(method, path, content, dict(headers or {}))
+        answer = connection.getresponse()
+        return Told(answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()})
+    finally:
+        connection.close()
+
+
+def multipart(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
+    """Body with files, and its headers."""
+    boundary = uuid.uuid4().hex
+    body = b""
+    for name, content in files:
+        head = f'Content-Disposition: form-data; name="image"; filename="{name}"'
+        body += f"--{boundary}\r\n{head}\r\nContent-Type: image/png\r\n\r\n".encode()
+        body += content + b"\r\n"
+    body += f"--{boundary}--\r\n".encode()
+    return body, {"content-type": f"multipart/form-data; boundary={boundary}"}
+
+
+@dataclass
+class Running:
+    """Server that runs.
+
+    Args:
+        address: Host and port.
+        service: Service.
+    """
+
+    address: str
+    service: Service
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Told:
+        return send(self.address, "GET", path, None, self.headers | dict(headers or {}))
+
+    def post(self, content: bytes, kind: str = "image/png", query: str = "") -> Told:
+        headers = self.headers | ({"content-type": kind} if kind else {})
+        return send(self.address, "POST", f"/predict{query}", content, headers)
+
+    def post_files(self, files: Sequence[tuple[str, bytes]], query: str = "") -> Told:
+        body, headers = multipart(files)
+        return self.post(body, headers["content-type"], query)
+
+    def metric(self, line: str) -> float:
+        """Value of a sample."""
+        for one in self.get("/metrics").content.decode().splitlines():
+            name, _, value = one.rpartition(" ")
+            if name == line:
+                return float(value)
+        raise AssertionError(f"{line} is not a metric")
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[threading.Event]:
+        """Context in which the network of a model waits; yields an event that it has begun."""
+        batcher = self.service._batchers[name]
+        predict, go, begun = batcher._predict, threading.Event(), threading.Event()
+
+        def waiting(batch: Any) -> Any:
+            begun.set()
+            assert go.wait(HANGS)
+            return predict(batch)
+
+        batcher._predict = waiting
+        try:
+            yield begun
+        finally:
+            batcher._predict = predict
+            go.set()
+
+
+@contextlib.contextmanager
+def running(
+    models: Mapping[str, Path], keys: Path | None = None, **settings: Any
+) -> Iterator[Running]:
+    """Server in a thread."""
+    usual = {"device": "cpu", "batch_size": 8, "workers": 2, "timeout": HANGS}
+    given = ServeSettings(**{**usual, **settings})  # type: ignore[arg-type]
+    at = listen("127.0.0.1", 0)
+    port = at.getsockname()[1]
+    hosts = None if keys is not None else Hosts.of("127.0.0.1", port)
+    service = Service(models, given, None if keys is None else ApiKeys.read(keys), hosts)
+    server = server_of(application(service), stop_seconds=60)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([at])))
+    thread.start()
+    try:
+        yield Running(f"127.0.0.1:{port}", service)
+    finally:
+        service.stop()
+        server.should_exit = True
+        thread.join()
+        service.close()

@@ -1,0 +1,82 @@
+"""Calibration of probabilities against the formulas on logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, logit, softmax
+
+from preceptor.deploy.calibrate import apply, fit_calibration
+from preceptor.deploy.model_info import Calibration
+from preceptor.deploy.network import steps_at
+from preceptor.errors import InputError
+
+ISOTONIC = Calibration(
+    "isotonic",
+    knots=tuple(logit([0.1, 0.4, 0.4000001, 0.9]).tolist()),
+    values=(0.0, 0.2, 0.7, 1.0),
+)
+
+
+@pytest.mark.parametrize(("classes", "positive"), [(2, 1), (2, 0), (2, None), (4, None)])
+def test_temperature_scaling_is_that_of_logits(classes: int, positive: int | None) -> None:
+    logits = np.random.default_rng(0).normal(size=(50, classes)) * 9
+    given = softmax(logits, axis=1).astype(np.float32)
+    found = apply(Calibration("temperature", 2.5), given, positive)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, softmax(log_softmax(logits, 1) / 2.5, axis=1), atol=2e-6)
+
+
+@pytest.mark.parametrize("calibration", [Calibration("temperature", 0.3), ISOTONIC])
+def test_it_is_increasing(calibration: Calibration) -> None:
+    scores = np.sort(np.concatenate([np.linspace(0, 1, 2001), [0.4, 0.4000001, 1e-9]]))
+    given = np.stack([1 - scores, scores], 1).astype(np.float32)
+    for thresholds in ((), (0.1, 0.4, 0.95)):
+        found = apply(calibration, given, 1, thresholds).astype(np.float64)
+        assert (np.diff(found[:, 1]) >= 0).all()
+        np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+        np.testing.assert_allclose(found, apply(calibration, given, 1), atol=2e-7)
+
+
+CALIBRATIONS = [*(Calibration("temperature", one) for one in (0.05, 0.3, 2.5, 20.0)), ISOTONIC]
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_decisions_are_those_of_the_uncalibrated_score(calibration: Calibration) -> None:
+    """Also for scores that are a threshold, and for their neighbors, printed or not."""
+    drawn = np.random.default_rng(0).uniform(-40, 40, (60, 3))
+    logits = np.concatenate([drawn, drawn / 10]).astype(np.float32)
+    middle = softmax(logits, axis=1)
+    edges = np.array([0, 1e-44, 1e-30, 0.4, 0.5, 0.999999, 1], np.float32)
+    middle = np.concatenate([middle, np.stack([0 * edges, edges, 1 - edges], 1)])
+    scores = middle[:, 1]
+    given = []
+    for end in (-1, 2):
+        near = middle.copy()
+        near[:, 1] = np.nextafter(scores, np.float32(end)).clip(0, 1)
+        given.append(near)
+    shares = np.concatenate([middle, *given])
+    generator = np.random.default_rng(1)
+    for _ in range(40):
+        some = generator.choice(scores, 3).astype(np.float64)
+        raw = {"eer": some[0], "a": some[1], "b": some[2], "c": np.nextafter(some[2], 0)}
+        steps = {step.threshold: step.calibrated for step in steps_at(calibration, raw.values())}
+        known = {rule: steps[value] for rule, value in raw.items()}
+        found = apply(calibration, shares, 1, raw.values())[:, 1]
+        printed = np.array([float(str(value)) for value in found])
+        for rule, threshold in raw.items():
+            expected = shares[:, 1].astype(np.float64) >= threshold
+            np.testing.assert_array_equal(found.astype(np.float64) >= known[rule], expected)
+            np.testing.assert_array_equal(printed >= known[rule], expected)
+
+
+def test_thresholds_beyond_all_scores_are_no_steps() -> None:
+    assert steps_at(Calibration("temperature", 2.0), [1.7, -0.2]) == []
+
+
+def test_the_other_classes_keep_their_ratios() -> None:
+    given = np.array([[0.1, 0.3, 0.6], [0.0, 1.0, 0.0]], np.float32)
+    found = apply(ISOTONIC, given, 1)
+    assert found[0, 0] / found[0, 2] == pytest.approx(1 / 6, rel=1e-5)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    assert np.isfinite(found).all()

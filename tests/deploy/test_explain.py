@@ -1,0 +1,167 @@
+"""`preceptor explain`: what is computed, and the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import preceptor
+from preceptor.data.manifest import Manifest
+from preceptor.deploy.explain import Explained, explain, explain_page
+from preceptor.deploy.prediction import Unfamiliar
+from preceptor.models.model_folder import load_model
+from tests.calibrated import Calibrated
+from tests.commands import assert_refused, here
+
+
+@pytest.fixture(scope="module")
+def explained(calibrated: Calibrated) -> Explained:
+    """Two test images; the first one is also a training image."""
+    folder = calibrated.manifest.parent
+    table = Manifest.read(calibrated.manifest, need=(), verify=False)
+    return explain(
+        preceptor.load(calibrated.folder, device="cpu", batch_size=32),
+        load_model(calibrated.folder),
+        [folder / "train-3.png", folder / "test-0.png"],
+        table,
+        max_masks=300,
+        neighbors=4,
+    )
+
+
+def test_the_most_similar_training_image_is_the_image_itself(explained: Explained) -> None:
+    own, other = explained.explanations
+    assert own.neighbors[0].name == "train-3.png"
+    assert own.neighbors[0].distance < 1e-3
+    for one in (own, other):
+        distances = [near.distance for near in one.neighbors]
+        assert len(distances) == 4
+        assert distances == sorted(distances)
+    assert explained.compared == 60
+
+
+def test_the_curves_start_at_the_score(calibrated: Calibrated, explained: Explained) -> None:
+    predictor = preceptor.load(calibrated.model, device="cpu", batch_size=1)
+    for one in explained.explanations:
+        whole = one.prediction.probabilities[one.prediction.decision]
+        assert one.prediction.map_class == one.prediction.decision
+        assert one.cam_curve.probabilities[0] == pytest.approx(whole, abs=1e-5)
+        assert one.cam_curve.reversed_probabilities[0] == pytest.approx(whole, abs=1e-5)
+        assert one.cam_curve.reversed_probabilities[-1] == one.cam_curve.probabilities[-1]
+        assert one.cam_curve.shares[[0, -1]].tolist() == [0, 1]
+        assert 0 <= one.rise_curve.area <= 1
+        assert -1 <= one.agreement <= 1
+        assert one.rise.shape == one.prediction.raw_map.shape
+        assert one.prediction.score != predictor(one.path).score
+
+
+def test_the_scores_of_validation_are_those_of_the_reference(explained: Explained) -> None:
+    assert explained.distribution is not None
+    assert len(explained.distribution.scores) == 240
+    assert set(explained.distribution.labels) == {"real", "fake"}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_the_decided_class_is_explained(calibrated: Calibrated, threshold: float) -> None:
+    """The same image, once decided as positive and once as negative."""
+    predictor = preceptor.load(calibrated.folder, device="cpu", threshold=threshold)
+    image = calibrated.manifest.parent / "test-0.png"
+    found = explain(predictor, load_model(calibrated.folder), [image], max_masks=384)
+    (one,) = found.explanations
+    decided = "fake" if threshold == 0 else "real"
+    assert one.prediction.decision == one.prediction.map_class == decided
+    raw = predictor(image, map_of=decided).raw_map
+    np.testing.assert_array_equal(one.prediction.raw_map, raw)
+    whole = one.prediction.probabilities[decided]
+    assert one.cam_curve.probabilities[0] == pytest.approx(whole, abs=1e-5)
+    page = explain_page(found, predictor.info, predictor.threshold, "model")
+    assert f"Deletion: probability of {decided}" in page
+    assert f"Maps of {decided}" in page
+    assert f"For the whole image it is {whole:.3f}" in page
+    areas = f"{one.cam_curve.area:.2f} ({one.cam_curve.reversed_area:.2f})"
+    assert f"decision map {areas}" in page
+    assert ("has not settled" in page) == (one.rise_error > 0.05)
+
+
+def test_numbers_of_a_page_can_be_told_apart(calibrated: Calibrated, explained: Explained) -> None:
+    """A score near 1 that is below a threshold near 1, and an image farther than all others."""
+    info = preceptor.load(calibrated.folder, device="cpu").info
+    one = explained.explanations[0]
+    sure = np.array([0.00001, 0.99999], np.float32)
+    sure = sure[[info.classes.index("real"), info.classes.index("fake")]]
+    changed = replace(
+        one,
+        as_far=(0, 99),
+        prediction=replace(
+            one.prediction, class_probabilities=sure, unfamiliar=Unfamiliar(0.01, 0.05, 1e9)
+        ),
+        rise_error=1.0,
+    )
+    page = explain_page(
+        replace(explained, explanations=[changed]), info, 0.99999997, calibrated.model.name
+    )
+    assert "The score, 0.999990, is the probability of fake" in page
+    assert "below the threshold 0.999999970." in page
+    assert "0 of 99 validation images are at least as far" in page
+    assert "has not settled" in page
+
+
+def test_a_page_with_everything(calibrated: Calibrated, tmp_path: Path) -> None:
+    image = calibrated.manifest.parent / "test-0.png"
+    out = tmp_path / "page.html"
+    run = ("explain", calibrated.folder, image, "--out", out, "--masks", 300)
+    found = here(*run, "--manifest", calibrated.manifest)
+    assert found.code == 0
+    assert f"{image}: " in found.out
+    page = out.read_text()
+    assert page.count("<figure>") == 3 + 2 + 6
+    for text in ("Decision: ", "RISE", "Mahalanobis distance", "unfamiliar", "Area under"):
+        assert text in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert_refused(here(*run), ["exists already"])
+
+
+def test_a_page_without_a_reference_or_a_manifest(
+    models: dict[str, Path], calibrated: Calibrated, tmp_path: Path
+) -> None:
+    images = [calibrated.manifest.parent / f"test-{number}.png" for number in (0, 1)]
+    for name in ("three", "gray", "gradcam"):
+        out = tmp_path / f"{name}.html"
+        assert here("explain", models[name], *images, "--out", out, "--masks", 128).code == 0
+        page = out.read_text()
+        assert "Scores of validation images are not known" in page
+        assert "No training images were compared" in page
+        assert len(set(re.findall(r'id="([^"]+)"', page))) == len(re.findall(r' id="', page))
+
+
+def test_validation_scores_come_from_the_manifest_without_a_reference(
+    calibrated: Calibrated,
+) -> None:
+    table = Manifest.read(calibrated.manifest, need=(), verify=False)
+    found = explain(
+        preceptor.load(calibrated.model, device="cpu", batch_size=32),
+        load_model(calibrated.model),
+        [calibrated.manifest.parent / "test-0.png"],
+        table,
+        max_masks=128,
+        sample=50,
+    )
+    assert found.distribution is not None
+    assert len(found.distribution.scores) == 50
+    assert np.isfinite(found.distribution.scores).all()
+    assert found.measure == "distance of the features, scaled to length 1"
+
+
+def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    out = ("--out", tmp_path / "page.html")
+    assert_refused(here("explain", calibrated.folder, tmp_path / "bad.png", *out), ["bad.png"])
+    (tmp_path / "model.onnx").touch()
+    assert_refused(
+        here("explain", tmp_path / "model.onnx", tmp_path / "bad.png", *out),
+        ["name its model folder"],
+    )

@@ -1,0 +1,280 @@
+"""Exported files in use, with and without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+
+import preceptor
+from preceptor.deploy.calibrate import fit_gaussians
+from preceptor.deploy.export import ExportSettings, export_model
+from preceptor.deploy.model_info import Calibration, CalibrationKind
+from preceptor.deploy.network import (
+    REFERENCE_FILES,
+    DistanceKind,
+    Reference,
+    TorchNetwork,
+    write_reference,
+)
+from preceptor.deploy.onnx import OnnxNetwork
+from preceptor.deploy.predict_files import row_of
+from preceptor.errors import InputError
+from preceptor.models.model_folder import MODEL_FILES
+from preceptor.runtime.checksums import write_checksums
+from tests.commands import assert_refused, here
+from tests.exported_files import CARD, model_folder, onnx_file
+
+ROOT = Path(__file__).resolve().parents[2]
+PREDICT = """
+import json, sys
+import preceptor
+found = preceptor.load(sys.argv[1])([sys.argv[2]])[0]
+loaded = [name for name in ("torch", "timm", "pandas", "scipy") if name in sys.modules]
+print(json.dumps([found.score, found.decision, found.map.tolist(), loaded]))
+"""
+REFUSE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "timm", "pandas", "scipy", "pyarrow", "torchvision"):
+            raise ImportError(f"{name} is refused")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def images(count: int, side: int = 64) -> np.ndarray:  # type: ignore[type-arg]
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_the_file_and_the_folder_are_the_same_network() -> None:
+    file, batch = onnx_file(), images(5)
+    one, two = OnnxNetwork(file.path), TorchNetwork.open(file.folder, device="cpu")
+    assert one.info == two.info
+    assert one.card == CARD
+    for classes in (None, np.array([0, 1, 1, 0, 0])):
+        mine, theirs = (network(batch, map_classes=classes) for network in (one, two))
+        np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-5)
+        assert mine.raw_map is not None
+        assert theirs.raw_map is not None
+        np.testing.assert_allclose(mine.raw_map, theirs.raw_map, rtol=1e-4, atol=1e-5)
+    assert one(batch, maps=False).raw_map is None
+
+
+def test_load_takes_the_file_as_it_takes_the_folder(tmp_path: Path) -> None:
+    Image.fromarray(images(1, 100)[0]).save(tmp_path / "a.png")
+    file = onnx_file()
+    one, two = (preceptor.load(path)(tmp_path / "a.png") for path in (file.path, file.folder))
+    assert one.score == pytest.approx(two.score, abs=1e-5)
+    assert one.decision == two.decision
+    np.testing.assert_allclose(one.map, two.map, atol=1e-4)
+    with pytest.raises(InputError, match="an exported file has its own"):
+        preceptor.load(file.path, precision="bf16-mixed")
+
+
+def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
+    """Of three classes without a positive one, a file has the map of the most probable one."""
+    folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
+    export_model(folder, out, ExportSettings("onnx", dynamic_size=False))
+    refusal = "has the maps of the most probable class only; maps of a given class need the"
+    with pytest.raises(InputError, match=refusal):
+        preceptor.load(out)("missing.png", map_of="a")
+    (alone,) = preceptor.load(out)(list(images(1)))
+    assert set(alone.probabilities) == {"a", "b", "c"}
+    assert alone.map.max() == 1
+    Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
+    options = ("--out", tmp_path / "x.csv", "--maps", "png", "--map-of", "a")
+    assert_refused(here("predict", out, tmp_path, *options), [refusal])
+    assert not list(tmp_path.glob(".x*"))
+
+
+def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    batch = images(6)
+    score = preceptor.load(onnx_file().path)(list(batch), maps=False).score
+    threshold = float(np.sort(score)[4])
+    assert abs(threshold - 0.5) > 1e-3
+    export_model(
+        onnx_file().folder,
+        out,
+        ExportSettings("onnx", threshold=threshold, maps=False, dynamic_size=False),
+    )
+    predictor = preceptor.load(out)
+    assert predictor.threshold == threshold
+    assert predictor.info.thresholds == {"eer": 0.5, "export": threshold}
+    run = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (decision,) = run.run(["decision"], {"image": batch.transpose(0, 3, 1, 2).copy()})
+    found = predictor(list(batch), maps=False).decision
+    assert list(found) == [predictor.info.classes[one] for one in decision]
+    assert preceptor.load(out, threshold="eer").threshold == 0.5
+    assert preceptor.load(out, threshold="export").threshold == threshold
+
+
+@pytest.mark.parametrize("kind", ["mahalanobis", "energy"])
+def test_unfamiliar_images_are_flagged_without_the_reference(
+    kind: DistanceKind, tmp_path: Path
+) -> None:
+    """The graph has the reference: a file and its folder say the same of 64 images."""
+    folder = referenced(tmp_path / "model", kind, images(40))
+    out = tmp_path / "model.onnx"
+    found = export_model(folder, out, ExportSettings("onnx"))
+    assert found.parity.distances is not None
+    assert found.parity.distances < 1e-5
+    batch = np.concatenate([images(62), np.full((1, 64, 64, 3), 255, np.uint8), images(1)[:, ::-1]])
+    one, two = (preceptor.load(path, device="cpu")(list(batch)) for path in (out, folder))
+    assert one.unfamiliar is not None
+    assert two.unfamiliar is not None
+    assert {bool(one) for one in two.unfamiliar} == {True, False}
+    for mine, theirs in zip(one.unfamiliar, two.unfamiliar, strict=True):
+        assert mine.distance == pytest.approx(theirs.distance, rel=1e-4)
+        # A distance may lie between those of two neighbors of the validation images.
+        assert mine.share == pytest.approx(theirs.share, abs=1.01 / 41)
+        assert mine.rate == theirs.rate
+
+
+@pytest.mark.parametrize("kind", ["temperature", "isotonic"])
+def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
+    kind: CalibrationKind, tmp_path: Path
+) -> None:
+    """Of the folder and the file, with each threshold, also from the written scores."""
+    batch = images(24)
+    calibration = Calibration("temperature", 0.3)
+    if kind == "isotonic":
+        calibration = Calibration("isotonic", knots=(-9.0, 0.0, 9.0), values=(0.0, 0.9, 0.9))
+    plain_folder = shutil.copytree(onnx_file().folder, tmp_path / "plain")
+    plain = {
+        "folder": preceptor.load(plain_folder, device="cpu")(list(batch)).score,
+        "model.onnx": preceptor.load(onnx_file().path, device="cpu")(list(batch)).score,
+    }
+    for name, scores in plain.items():
+        thresholds = {"eer": float(scores[0]), "fdr=0.01": float(scores[1]), "fdr=0.05": 0.5}
+        folder = referenced(tmp_path / f"of_{name}", "energy", batch, calibration, thresholds)
+        path = folder
+        if name != "folder":
+            path = tmp_path / name
+            export_model(folder, path, ExportSettings("onnx", maps=False))
+        for rule, threshold in thresholds.items():
+            predictor = preceptor.load(path, device="cpu", threshold=rule)
+            found = predictor(list(batch), maps=False)
+            expected = scores.astype(np.float64) >= threshold
+            assert [one == "fake" for one in found.decision] == expected.tolist()
+            rows = [row_of("a.png", one) for one in found]
+            known = predictor.info.thresholds[rule]
+            assert [row["score"] >= known for row in rows] == expected.tolist()
+
+
+def referenced(
+    folder: Path,
+    kind: DistanceKind,
+    known: np.ndarray,  # type: ignore[type-arg]
+    calibration: Calibration | None = None,
+    thresholds: dict[str, float] | None = None,
+) -> Path:
+    """Model folder with a reference of these images."""
+    shutil.copytree(onnx_file().folder, folder)
+    if thresholds is not None:
+        told = json.loads((folder / "model.json").read_text())
+        told["thresholds"] = thresholds
+        (folder / "model.json").write_text(json.dumps(told))
+        write_checksums(folder, MODEL_FILES)
+    out = TorchNetwork.open(folder, device="cpu")(known)
+    assert out.features is not None
+    assert out.energies is not None
+    labels = np.arange(len(known)) % 2
+    gaussians = fit_gaussians(out.features, labels) if kind == "mahalanobis" else None
+    far = out.energies.astype(np.float64)
+    reference = Reference(
+        calibration, kind, 0.1, gaussians, out.probabilities, labels,
+        gaussians.distances(out.features) if gaussians is not None else far,
+    )  # fmt: skip
+    write_reference(reference, folder)
+    write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
+    return folder
+
+
+def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    import onnx
+
+    content = onnx_file().path.read_bytes()
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([], "g", [], []), opset_imports=[onnx.helper.make_opsetid("", 18)]
+    )
+    for number, (wrong, message) in enumerate([
+        (content[: len(content) // 2], "cannot load it"),
+        (foreign.SerializeToString(), "cannot load it|not a file of preceptor export"),
+        (b"", "cannot load it"),
+        (b"a text", "cannot load it"),
+    ]):  # fmt: skip
+        file = tmp_path / f"{number}.onnx"
+        file.write_bytes(wrong)
+        with pytest.raises(InputError, match=message) as found:
+            preceptor.load(file)
+        assert "\n" not in str(found.value)
+
+
+def test_devices_are_checked() -> None:
+    with pytest.raises(InputError, match="write auto, cpu or cuda"):
+        OnnxNetwork(onnx_file().path, device="tpu")
+
+
+def test_a_gpu_that_onnx_runtime_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime names the provider, and without the libraries of CUDA falls back to the CPU."""
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    with pytest.raises(InputError, match="cannot use the GPU; install"):
+        OnnxNetwork(onnx_file().path, device="cuda")
+    assert OnnxNetwork(onnx_file().path, device="auto").batch_size <= 64  # the sizes of a CPU
+
+
+def test_a_file_predicts_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    Image.fromarray(images(1, 80)[0]).save(tmp_path / "a.png")
+    file = onnx_file()
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE + PREDICT, file.path, tmp_path / "a.png"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    score, decision, shown, loaded = json.loads(done.stdout)
+    expected = preceptor.load(file.folder)(tmp_path / "a.png")
+    assert loaded == []
+    assert score == pytest.approx(expected.score, abs=1e-5)
+    assert decision == expected.decision
+    np.testing.assert_allclose(shown, expected.map, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_environment_without_torch_runs_a_file_with_its_map(tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*install, "numpy", "pillow", "onnxruntime", "pydantic"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"the registry of packages cannot be reached: {done.stderr[-200:]}")
+    subprocess.run([*install, "--no-deps", ROOT], check=True)
+    Image.fromarray(images(1, 80)[0]).save(tmp_path / "a.png")
+    file = onnx_file()
+    done = subprocess.run(
+        [python, "-c", PREDICT, file.path, tmp_path / "a.png"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    score, _, shown, loaded = json.loads(done.stdout)
+    expected = preceptor.load(file.folder)(tmp_path / "a.png")
+    assert loaded == []
+    assert score == pytest.approx(expected.score, abs=1e-5)
+    np.testing.assert_allclose(shown, expected.map, atol=1e-4)

@@ -1,0 +1,185 @@
+"""Images named by files, folders, patterns, manifests and lists."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import features
+
+from preceptor.deploy.image_list import MAPS_MARK, ImageList, ListedImage
+from preceptor.errors import InputError
+from preceptor.label.sources import find_source, folder_rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "deep/er/c.tif", "deep/.hidden.png", ".git/d.png", "notes.txt",
+                 "x[1].png", "deep/manifest.csv"):  # fmt: skip
+        file = tmp_path / "scans" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    return tmp_path / "scans"
+
+
+def names(*inputs: str, lines: tuple[str, ...] = ()) -> list[str]:
+    return [image.name for image in ImageList(inputs, lines)]
+
+
+def test_folders_and_files_in_their_order(folder: Path) -> None:
+    below = ["scans/a.JPG", "scans/b.png", "scans/x[1].png", "scans/deep/er/c.tif"]
+    assert names("scans") == below
+    assert names("scans/notes.txt", "scans/deep") == ["scans/notes.txt", "scans/deep/er/c.tif"]
+    assert names("scans/x[1].png") == ["scans/x[1].png"]
+    images = ImageList(["scans", "scans"])
+    assert images.count() == 8
+    assert [image.path for image in images] == 2 * below
+    assert images.left_out() == {".txt": 2, ".csv": 2}
+    assert not ImageList(["scans/a.JPG", "-"]).left_out()
+
+
+def test_suffixes_of_all_formats_of_pixels(folder: Path) -> None:
+    for suffix in ("jfif", "jpe", "jp2", "tga", "avif", "pdf", "eps", "h5", "mpg"):
+        (folder / "deep" / "er" / f"d.{suffix}").touch()
+    known = ["avif"] if features.check("avif") else []
+    expected = ["c.tif", *(f"d.{suffix}" for suffix in [*known, "jfif", "jp2", "jpe", "tga"])]
+    found = names("scans/deep")
+    assert [Path(name).name for name in found] == expected
+    assert [row.path for row in folder_rows(find_source(folder / "deep"))] == [
+        f"er/{name}" for name in expected
+    ]
+
+
+def test_the_folder_of_the_maps_is_left_out_also_behind_a_link(folder: Path) -> None:
+    maps = folder.parent / "maps"
+    maps.mkdir()
+    (maps / "m.png").touch()
+    (folder / "linked").symlink_to(maps)
+    assert "scans/linked/m.png" in names("scans")
+    assert "scans/linked/m.png" in names("scans/**/*.png")
+    for name in ("scans", "scans/**/*.png"):
+        found = [image.name for image in ImageList([name], without=maps)]
+        assert "scans/b.png" in found
+        assert "scans/linked/m.png" not in found
+
+
+def test_maps_of_earlier_commands_are_left_out_unless_they_are_named(folder: Path) -> None:
+    maps = folder / "found-maps"
+    (maps / "00000").mkdir(parents=True)
+    (maps / "00000" / "0-a.png").touch()
+    (maps / MAPS_MARK).touch()
+    drawn = "scans/found-maps/00000/0-a.png"
+    for name in ("scans", "scans/**/*.png"):
+        assert drawn not in names(name)
+        assert "scans/b.png" in names(name)
+    for name in ("scans/found-maps", "scans/found-maps/**/*.png", "scans/found-maps/00000/*.png"):
+        assert names(name) == [drawn]
+    (maps / MAPS_MARK).unlink()
+    assert drawn in names("scans")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.scandir
+    (folder / "lost+found").mkdir()
+    closed = {"lost+found", "er"}
+
+    def scandir(path: str | int) -> Iterator[os.DirEntry[str]]:
+        if isinstance(path, str) and Path(path).name in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="scans/deep/er"):
+        names("scans")
+    with pytest.raises(PermissionError, match="scans/deep/er"):
+        find_source(folder)
+    closed.remove("er")
+    assert len(names("scans")) == 4
+    assert len(folder_rows(find_source(folder))) == 4
+
+
+def test_patterns(folder: Path) -> None:
+    assert names("scans/*.png") == ["scans/b.png", "scans/x[1].png"]
+    assert names("scans/**/*.tif") == ["scans/deep/er/c.tif"]
+    with pytest.raises(InputError, match=r"scans/\*.bmp: no file fits this pattern"):
+        names("scans/*.bmp")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_manifests(folder: Path, suffix: str) -> None:
+    absolute = str(folder / "a.JPG")
+    table = pd.DataFrame({"label": ["x", ""], "path": ["deep/er/c.tif", absolute]})
+    file = folder / f"list{suffix}"
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    assert list(ImageList([f"scans/list{suffix}"])) == [
+        ListedImage("deep/er/c.tif", str(folder / "deep/er/c.tif")),
+        ListedImage(absolute, absolute),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_names_of_a_manifest_are_those_of_the_output(folder: Path, suffix: str) -> None:
+    table = pd.DataFrame({"path": ["deep/er/c.tif", "a.JPG"], "name": ["one", "7"]})
+    file = folder / f"list{suffix}"
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    assert list(ImageList([f"scans/list{suffix}"])) == [
+        ListedImage("one", str(folder / "deep/er/c.tif")),
+        ListedImage("7", str(folder / "a.JPG")),
+    ]
+    for wrong, message in ((["one", "one"], "'one' occurs again"), (["one", ""], "name is empty")):
+        table.assign(name=wrong).to_csv(folder / "wrong.csv", index=False)
+        with pytest.raises(InputError, match=message):
+            ImageList(["scans/wrong.csv"])
+
+
+def test_the_mark_of_an_editor_is_no_part_of_the_first_path(folder: Path) -> None:
+    assert names("-", lines=("\ufeffa.png\r\n", "b.png\r\n")) == ["a.png", "b.png"]
+
+
+def test_a_list_of_lines(folder: Path) -> None:
+    lines = ("one.png\n", "\n", "two words.png\r\n", "last.png")
+    images = ImageList(["scans/deep", "-"], lines)
+    assert images.count() is None
+    assert [image.name for image in images] == [
+        "scans/deep/er/c.tif", "one.png", "two words.png", "last.png"
+    ]  # fmt: skip
+
+
+def test_an_empty_list_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="-: the list has no paths"):
+        list(ImageList(["scans/deep", "-"], ("\n",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("missing.png", None, "there is no such file"),
+        ("empty", "", r"the folder has no images \(\..* .bmp .bw"),
+        ("a.csv", "label\nx\n", "no column path"),
+        ("a.csv", "path,label\na.png,x\n,y\n", "row 3: the path is empty"),
+        ("a.csv", "path\n", "no rows"),
+        ("a.csv", "", "the file is empty"),
+        ("a.parquet", "path\n", "not a Parquet file"),
+    ],
+)
+def test_inputs_without_images(
+    tmp_path: Path, name: str, content: str | None, expected: str
+) -> None:
+    if name == "empty":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=expected):
+        ImageList([str(tmp_path / name)])
+
+
+def test_only_one_list() -> None:
+    with pytest.raises(InputError, match="given 2 times"):
+        ImageList(["-", "-"])

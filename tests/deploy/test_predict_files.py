@@ -1,0 +1,281 @@
+"""`preceptor predict`: its tables and maps, bad images, and what a killed command leaves."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import preceptor
+from preceptor.data.images import decode_image, image_size
+from preceptor.deploy.image_list import ImageList, ListedImage
+from preceptor.deploy.predict_files import Unfinished, map_file_name
+from preceptor.deploy.prediction import Prediction, normalized
+from preceptor.maps.store import read_store
+from preceptor.report.overlay import laid_over
+from tests.commands import assert_refused, here
+from tests.image_files import ImageFiles
+from tests.small_files import files_up_to
+
+DEVICE = ("--device", "cpu", "--batch-size", "4")
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Rows with the columns of the tables, None for missing cells."""
+    if file.suffix == ".csv":
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [{key: cell or None for key, cell in row.items()}
+                    for row in csv.DictReader(stream)]  # fmt: skip
+    if file.suffix == ".parquet":
+        table = pd.read_parquet(file)
+        return table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[return-value]
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        scores = {f"score_{name}": value for name, value in row.pop("probabilities", {}).items()}
+        empty = dict.fromkeys(("path", "decision", "score", "score_real", "score_fake", "error"))
+        rows.append(empty | row | scores)
+    return rows
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_tables_of_all_formats(
+    models: dict[str, Path], image_files: ImageFiles, folder: Path, suffix: str
+) -> None:
+    out = folder / f"found{suffix}"
+    done = here("predict", models["plain"], "scans", "--out", out, *DEVICE)
+    good, bad = image_files.good, image_files.bad
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == (
+        f"error: {len(bad)} of {len(good) + len(bad)} images could not be read; the column error "
+        f"of {out} has the reasons"
+    )
+    rows = read(out)
+    files = sorted([*good, *bad])
+    assert [row["path"] for row in rows] == [f"scans/{file.name}" for file in files]
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=4)
+    for row, file, found in zip(rows, files, predictor.stream(files, maps=False), strict=True):
+        if file in bad:
+            assert bad[file] in row["error"]
+            assert f"bad image: {row['path']}: {row['error']}" in done.err
+            assert row["score"] is row["decision"] is row["score_fake"] is None
+        else:
+            assert isinstance(found, Prediction)
+            assert row["error"] is None
+            assert row["decision"] == found.decision
+            for key, value in (("score", found.score), ("score_fake", found.probabilities["fake"]),
+                               ("score_real", found.probabilities["real"])):  # fmt: skip
+                assert np.float32(row[key]) == np.float32(value)
+    count = sum(row["decision"] == "fake" for row in rows)
+    assert f"(real {len(good) - count}, fake {count})" in done.out
+    assert not (folder / f".found{suffix}.partial").exists()
+
+
+def test_without_an_output_the_table_is_printed(models: dict[str, Path], folder: Path) -> None:
+    done = here("predict", models["plain"], "scans/a color.jpg", *DEVICE)
+    assert (done.code, done.err) == (0, "")
+    here("predict", models["plain"], "scans/a color.jpg", "--out", "a.csv", *DEVICE)
+    assert done.out == (folder / "a.csv").read_text()
+
+
+def test_other_files_of_a_folder_are_counted(models: dict[str, Path], folder: Path) -> None:
+    (folder / "some").mkdir()
+    for name in ("a.TXT", "b.txt", "README", ".hidden"):
+        (folder / "some" / name).touch()
+    (folder / "some" / "linked").symlink_to(folder / "scans")
+    told = "other files left out: 3 (.txt 2, no suffix 1)"
+    done = here("predict", models["plain"], "some", "--out", folder / "some" / "a.csv", *DEVICE)
+    assert told in done.out
+    assert len(read(folder / "some" / "a.csv")) == len(list(ImageList(["scans"])))
+    (folder / "some" / "a.csv").unlink()
+    done = here("predict", models["plain"], "some", *DEVICE)
+    assert told in done.err
+    assert told not in done.out
+
+
+def test_the_name_of_a_map_fits() -> None:
+    name = map_file_name(7, ListedImage("scans/" + "𠮷" * 60 + ".png", ""))
+    assert name == f"00000/00000007-{'𠮷' * 20}.png"
+
+
+@pytest.mark.parametrize("kind", ["overlay", "png"])
+def test_maps_as_pictures(
+    models: dict[str, Path], image_files: ImageFiles, folder: Path, kind: str
+) -> None:
+    here("predict", models["letterbox"], "scans", "--out", "found.csv", "--maps", kind, *DEVICE)
+    rows = [row for row in read(folder / "found.csv") if row["map"]]
+    assert len(rows) == len(image_files.good)
+    assert len(list((folder / "found-maps").rglob("*.png"))) == len(rows)
+    predictor = preceptor.load(models["letterbox"], device="cpu")
+    for row, file in zip(rows, image_files.good, strict=True):
+        drawn = Image.open(folder / "found-maps" / row["map"])
+        assert drawn.size == image_size(file)
+        saliency = predictor(file).map_at_image()
+        if kind == "png":
+            expected = (255 * saliency).round()
+            assert drawn.mode == "L"
+        else:
+            expected = np.asarray(laid_over(decode_image(file), saliency), np.float32)
+        difference = np.abs(np.asarray(drawn, np.float32) - expected)
+        assert difference.mean() < 1  # batches of other sizes differ by rounding
+
+
+def test_maps_as_a_store(models: dict[str, Path], image_files: ImageFiles, folder: Path) -> None:
+    table = pd.DataFrame({"path": [file.name for file in image_files.good]})
+    table.to_csv(folder / "scans" / "manifest.csv", index=False)
+    done = here("predict", models["three"], "scans/manifest.csv", "--out", "found.jsonl",
+                "--maps", "store", "--maps-to", "maps", *DEVICE)  # fmt: skip
+    assert done.code == 0, done
+    store = read_store(folder / "maps")
+    assert list(store.paths) == [file.name for file in image_files.good]
+    found = preceptor.load(models["three"], device="cpu", batch_size=4)(image_files.good)
+    assert found.raw_map is not None
+    np.testing.assert_allclose(store.maps, normalized(found.raw_map), atol=2e-3)
+    assert store.probabilities is not None
+    np.testing.assert_allclose(store.probabilities, found.probabilities, atol=1e-6)
+    np.testing.assert_array_equal(store.classes, found.map_classes)
+    assert [store.info.classes[at] for at in store.classes] == found.decision
+    assert (store.info.method, store.info.fit, store.info.side) == ("cam", "squash", 64)
+
+
+def test_options_reach_the_predictor(models: dict[str, Path], folder: Path) -> None:
+    model = models["plain"]
+    done = here("predict", model, "scans/a color.jpg", "--threshold", "0.25", *DEVICE)
+    found = preceptor.load(model, device="cpu", threshold=0.25)("scans/a color.jpg")
+    cells = done.out.splitlines()[1].split(",")
+    assert cells[1] == found.decision
+    assert float(cells[2]) == pytest.approx(found.score, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["scans", "--out", "a.xlsx"], "a.xlsx: unknown format; name it .csv"),
+        (["scans", "--out", "none/a.csv"], "folder none does not exist"),
+        (["scans", "--out", "taken.csv"], "taken.csv exists already"),
+        (
+            ["scans", "--out", "a.csv", "--maps", "png", "--maps-to", "scans"],
+            "scans exists already",
+        ),
+        (["scans", "--maps", "png"], "maps need an output; add --out FILE"),
+        (["scans", "--out", "a.csv", "--map-of", "fake"], "there are no maps; add --maps"),
+        (["scans", "--out", "a.csv", "--maps", "png", "--map-of", "cat"], "'cat' is not a class"),
+        (["nowhere", "--out", "a.csv"], "nowhere: there is no such file"),
+        (["scans", "--out", "a.csv", "--threshold", "fdr3%"], "'fdr3%': the model has no such"),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    models: dict[str, Path], folder: Path, arguments: list[str], expected: str
+) -> None:
+    (folder / "taken.csv").write_text("")
+    assert_refused(here("predict", models["plain"], *arguments, "--device", "cpu"), [expected])
+    assert not (folder / "a.csv").exists()
+    assert not (folder / ".a.csv.partial").exists()  # the corrected command is not refused
+
+
+def test_without_a_good_image_the_store_is_empty(models: dict[str, Path], folder: Path) -> None:
+    (folder / "text.png").write_text("no image")
+    out = folder / "found.csv"
+    done = here("predict", models["plain"], "text.png", "--out", out, "--maps", "store", *DEVICE)
+    assert done.code == 1
+    assert done.err.endswith(
+        f"1 of 1 images could not be read; the column error of {out} has the reasons\n"
+    )
+    assert len(read_store(folder / "found-maps").paths) == 0
+
+
+def test_maps_are_not_predicted_themselves(models: dict[str, Path], folder: Path) -> None:
+    maps, out = folder / "scans" / "maps", folder / "found.jsonl"
+    run = ("predict", models["plain"], ".", "--out", out, "--maps", "png", "--maps-to", maps)
+    assert here(*run, *DEVICE).code == 1
+    assert list(maps.rglob("*.png"))
+    rows = [row["path"] for row in read(out)]
+    # The same command, interrupted, would list these images again.
+    assert rows == [image.name for image in ImageList(["."], without=maps)]
+    # Nor are they images of another command.
+    assert rows == [image.name for image in ImageList(["."])]
+    assert not [one for one in ImageList(["**/*.png"], without=maps) if "maps" in one.name]
+
+
+def test_another_folder_of_maps_is_another_command(models: dict[str, Path], folder: Path) -> None:
+    out = folder / "found.csv"
+    run = ("predict", models["plain"], "scans", "--out", out, "--maps", "store", *DEVICE)
+    with Unfinished(out, "other settings", lambda: 4) as unfinished:
+        unfinished.keep(0, "", [])
+    refused = here(*run, "--maps-to", folder / "elsewhere")
+    assert_refused(refused, ["was begun with another model or other options"])
+
+
+def test_a_changed_model_folder_is_refused(models: dict[str, Path], folder: Path) -> None:
+    shutil.copytree(models["plain"], folder / "best")
+    weights = folder / "best" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    refused = here("predict", "best", "scans", "--out", "a.csv")
+    assert_refused(refused, ["model.safetensors does not match its checksum"])
+
+
+def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], folder: Path) -> None:
+    with Unfinished(folder / "a.csv", "settings", lambda: 4):
+        done = here("predict", models["plain"], "scans", "--out", folder / "a.csv", *DEVICE)
+    assert done.code == 1
+    assert (
+        done.err == f"error: {folder / 'a.csv'}: another process writes it; choose another name\n"
+    )
+
+
+def test_an_output_on_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="a system without locks")
+    number = errno.ENOSYS
+
+    def refused(handle: int, kind: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)  # no such file system here
+    out = tmp_path / "a.csv"
+    with Unfinished(out, "settings", lambda: 4) as unfinished:
+        unfinished.remove()
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        Unfinished(out, "settings", lambda: 4)
+    assert caught.value.filename == str(tmp_path / ".a.csv.partial")
+
+
+def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:
+    name = os.fsdecode(b"scans/\xff,\r.png")
+    shutil.copy(folder / "scans" / "b color.png", name)
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        out = folder / f"found{suffix}"
+        done = here("predict", models["plain"], name, "--out", out, "--maps", "png", *DEVICE)
+        assert done.code == 0, done
+        assert [row["path"] for row in read(out)] == ["scans/\\udcff,\r.png"]
+        shutil.rmtree(folder / "found-maps")
+
+
+def test_a_full_disk_names_the_folder_of_the_unfinished_output(tmp_path: Path) -> None:
+    out = tmp_path / "found.csv"
+
+    def write() -> None:
+        with Unfinished(out, "settings", lambda: 4) as unfinished:
+            unfinished.write(bytes(3000), b"")
+            unfinished.keep(1, "names", ())
+            unfinished.write(bytes(3000), b"")
+            unfinished.keep(2, "names", ())
+
+    with pytest.raises(OSError, match="too large") as caught, files_up_to(5000):
+        write()
+    assert caught.value.filename == str(tmp_path / ".found.csv.partial")
+    with Unfinished(out, "settings", lambda: 4) as again:
+        assert again.state.images == 1

@@ -1,0 +1,341 @@
+"""Predictors of real model folders, against the model itself, and with inputs of all kinds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import preceptor
+from preceptor.data.geometry import render
+from preceptor.data.images import ImageError, decode_image
+from preceptor.deploy.inputs import BadImage
+from preceptor.deploy.prediction import Prediction, decide
+from preceptor.deploy.predictor import Predictor
+from preceptor.errors import InputError
+from preceptor.models.guided_model import GuidedModel, GuidedOutput
+from preceptor.models.model_folder import load_model, save_model
+from tests.image_files import ImageFiles
+
+NAMES = ["plain", "letterbox", "gray", "sigmoid", "three", "gradcam"]
+
+
+def canvases(model: GuidedModel, paths: list[Path]) -> torch.Tensor:
+    """(B, C, side, side) uint8."""
+    spec = model.spec
+    pixels = [
+        render(decode_image(path, spec.in_chans), spec.fit, spec.input_size) for path in paths
+    ]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+
+def expected(model: GuidedModel, images: torch.Tensor) -> GuidedOutput:
+    """Output with the decision maps that a predictor must return."""
+    model.eval()
+    classes: Any = "predicted"
+    if model.spec.positive is not None:
+        classes = torch.full((len(images),), model.spec.positive_index)
+    with torch.no_grad():
+        out: GuidedOutput = model(model.preprocess(images), classes, decision=True)
+    return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_are_those_of_the_model(
+    models: dict[str, Path], image_files: ImageFiles, name: str
+) -> None:
+    model = load_model(models[name])
+    out = expected(model, canvases(model, image_files.good))
+    predictor = preceptor.load(models[name], device="cpu")
+    found = predictor(image_files.good)
+    probabilities = out.logits.softmax(1).numpy()
+    np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-5)
+    assert found.raw_map is not None
+    scale = float(out.saliency.abs().max())
+    np.testing.assert_allclose(found.raw_map, out.saliency.numpy(), atol=1e-4 * scale)
+    assert len(found) == len(image_files.good)
+    for number, one in enumerate(found):
+        assert isinstance(one, Prediction)
+        assert one.probabilities == {
+            label: pytest.approx(float(value), abs=1e-5)
+            for label, value in zip(model.spec.classes, probabilities[number], strict=True)
+        }
+        assert one.map.shape == model.grid()
+        assert one.map.min() >= 0
+        assert one.map.max() <= 1
+        width, height = one.size
+        assert decode_image(image_files.good[number]).shape[:2] == (height, width)
+        assert one.map_at_image().shape == (height, width)
+    assert np.allclose([one.score for one in found], found.score)
+    if name == "three":
+        assert found.decision == [model.spec.classes[at] for at in probabilities.argmax(1)]
+        assert [one.map_class for one in found] == found.decision
+        np.testing.assert_allclose(found.score, probabilities.max(1), atol=1e-5)
+    else:
+        np.testing.assert_allclose(found.score, probabilities[:, 1], atol=1e-5)
+        assert found.decision == ["fake" if s >= 0.5 else "real" for s in found.score]
+        assert {one.map_class for one in found} == {"fake"}
+
+
+def test_every_form_of_an_image_gives_the_same_prediction(
+    models: dict[str, Path], image_files: ImageFiles
+) -> None:
+    predictor = preceptor.load(models["plain"], device="cpu")
+    for path in image_files.good:
+        wanted = predictor(path)
+        assert isinstance(wanted, Prediction)
+        forms: list[Any] = [str(path), path.read_bytes(), decode_image(path)]
+        with Image.open(path) as image:
+            forms.append(image)
+            for form in forms:
+                found = predictor(form)
+                np.testing.assert_array_equal(found.class_probabilities, wanted.class_probabilities)
+                np.testing.assert_array_equal(found.raw_map, wanted.raw_map)
+                assert found.size == wanted.size
+    gray = decode_image(image_files.good[0], 1)
+    one = [predictor(form).score for form in (gray, gray[..., 0], np.repeat(gray, 3, 2))]
+    assert one[0] == one[1] == one[2]
+    batch = np.stack([np.zeros((9, 7, 3), np.uint8), np.full((9, 7, 3), 200, np.uint8)])
+    assert len(predictor(batch)) == 2  # type: ignore[arg-type]
+    assert predictor(batch[1]).score == pytest.approx(predictor(list(batch))[1].score, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (3, "type int"),
+        (None, "type NoneType"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\)"),
+        (np.zeros((0, 4, 3), np.uint8), "4 × 0 pixels"),
+        (b"", "empty"),
+        (b"GIF89a", "bytes: "),
+        ("no such file.png", "no such file.png: there is no such file"),
+        ("with\0null", "null character"),
+        (".", "it is a folder"),
+        ([], "no images"),
+        (["missing.png", "b.png"], "missing.png"),
+    ],
+)
+def test_inputs_that_are_no_images(models: dict[str, Path], image: Any, expected: str) -> None:
+    predictor = preceptor.load(models["plain"], device="cpu")
+    with pytest.raises(InputError, match=expected) as caught:
+        predictor(image)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_raise_alone_and_are_reported_in_a_stream(
+    models: dict[str, Path], image_files: ImageFiles
+) -> None:
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=4)
+    for path, reason in image_files.bad.items():
+        with pytest.raises(ImageError, match=reason):
+            predictor(path)
+    paths = sorted([*image_files.good, *image_files.bad])
+    found = list(predictor.stream(iter(paths)))
+    assert len(found) == len(paths)
+    for path, one in zip(paths, found, strict=True):
+        if path in image_files.bad:
+            assert isinstance(one, BadImage)
+            assert one.source == str(path)
+            assert image_files.bad[path] in one.reason
+        else:
+            assert isinstance(one, Prediction)
+            assert one.score == pytest.approx(predictor(path).score, abs=1e-6)
+
+
+def test_a_stream_reads_no_further_than_it_must(
+    models: dict[str, Path], image_files: ImageFiles
+) -> None:
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=2)
+    taken: list[int] = []
+
+    def endless() -> Any:
+        number = 0
+        while True:
+            taken.append(number)
+            yield image_files.good[0]
+            number += 1
+
+    stream = predictor.stream(endless(), maps=False)
+    for _ in range(20):
+        assert isinstance(next(stream), Prediction)
+    stream.close()
+    assert len(taken) <= 20 + 3 * 2
+
+
+@pytest.mark.parametrize("name", ["plain", "three", "gradcam"])
+def test_a_map_of_another_class(
+    models: dict[str, Path], image_files: ImageFiles, name: str
+) -> None:
+    model = load_model(models[name])
+    images = canvases(model, image_files.good[:3])
+    other = model.spec.classes[0]
+    with torch.no_grad():
+        out = model.eval()(
+            model.preprocess(images), torch.zeros(3, dtype=torch.int64), decision=True
+        )
+    predictor = preceptor.load(models[name], device="cpu")
+    found = predictor(image_files.good[:3], map_of=other)
+    scale = float(out.saliency.abs().max())
+    np.testing.assert_allclose(found.raw_map, out.saliency.numpy(), atol=1e-4 * scale)
+    assert found[0].map_class == other
+    with pytest.raises(InputError, match=r"map_of 'cat' is not a class of the model; it has"):
+        predictor(image_files.good[0], map_of="cat")
+
+
+def test_scores_that_are_not_finite_are_no_predictions(
+    models: dict[str, Path], image_files: ImageFiles, tmp_path: Path
+) -> None:
+    """Not the negative class, which a comparison of NaN with a threshold would give."""
+    model = load_model(models["plain"])
+    with torch.no_grad():
+        model.head.weight.fill_(torch.nan)
+    save_model(model, tmp_path / "damaged")
+    predictor = preceptor.load(tmp_path / "damaged", device="cpu")
+    with pytest.raises(InputError, match="probabilities of 1 of 1 images are not finite"):
+        predictor(image_files.good[0])
+
+
+def test_a_map_at_the_size_of_the_image(models: dict[str, Path], image_files: ImageFiles) -> None:
+    predictor = preceptor.load(models["letterbox"], device="cpu")
+    found = predictor(image_files.good, at="image")
+    for path, one in zip(image_files.good, found, strict=True):
+        assert one.map.shape == decode_image(path).shape[:2]
+        np.testing.assert_array_equal(one.map, one.map_at_image())
+    assert len(found.map) == len(found)
+    none = predictor(image_files.good[0], maps=False)
+    with pytest.raises(InputError, match="was not computed"):
+        _ = none.map
+
+
+@pytest.mark.parametrize(
+    ("threshold", "value"),
+    [
+        (None, 0.5),
+        ("eer", 0.5),
+        ("EER", 0.5),
+        ("fdr5%", 0.25),
+        ("bpcer1%", 0.75),
+        ("fdr=0.01", 0.75),
+        (0.9, 0.9),
+        ("0.9", 0.9),
+    ],
+)
+def test_thresholds(
+    models: dict[str, Path], image_files: ImageFiles, threshold: Any, value: float
+) -> None:
+    predictor = preceptor.load(models["plain"], device="cpu", threshold=threshold)
+    assert predictor.threshold == value
+    found = predictor(image_files.good)
+    assert found.decision == ["fake" if score >= value else "real" for score in found.score]
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "expected"),
+    [
+        ("plain", "fdr2%", r"no such threshold; it has eer, fdr=0.05, fdr=0.01"),
+        ("plain", "", "no such threshold"),
+        ("plain", "nan", "not a finite number"),
+        ("plain", float("inf"), "not a finite number"),
+        ("plain", "50", "a score is a probability; give a number from 0 to 1, or the name"),
+        ("plain", -0.1, "threshold -0.1: a score is a probability"),
+        ("three", 0.5, "no positive class"),
+    ],
+)
+def test_thresholds_that_there_are_not(
+    models: dict[str, Path], name: str, threshold: Any, expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        preceptor.load(models[name], device="cpu", threshold=threshold)
+
+
+def test_models_that_cannot_be_loaded(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is not a model folder"):
+        preceptor.load(tmp_path)
+    with pytest.raises(InputError, match=r"is not a model folder"):
+        preceptor.load(tmp_path / "missing")
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "best").symlink_to(models["plain"])
+    with pytest.raises(InputError, match=f"^{study} is not .*; name {study / 'best'}$"):
+        preceptor.load(study)
+    with pytest.raises(InputError, match=r"device 'tpu'"):
+        preceptor.load(models["plain"], device="tpu")
+    with pytest.raises(InputError, match=r"batch_size is 0"):
+        preceptor.load(models["plain"], batch_size=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"has 0 GPUs"):
+            preceptor.load(models["plain"], device="cuda")
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, None])
+def test_predictions_do_not_depend_on_the_batch_size(
+    models: dict[str, Path], size: int | None
+) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (17, 20, 20, 3), dtype=np.uint8))
+    alone = preceptor.load(models["plain"], device="cpu", batch_size=17)(images)
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=size)
+    found = predictor(images)
+    np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-5)
+    assert predictor.batch_size == (size or predictor.batch_size) > 0
+    part = found[3:5]
+    np.testing.assert_array_equal(part.probabilities, found.probabilities[3:5])
+    assert part.decision == found.decision[3:5]
+
+
+def test_an_opened_image_can_be_given_several_times(
+    models: dict[str, Path], image_files: ImageFiles
+) -> None:
+    """It is decoded when it is used first, which threads must not do at once."""
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=8, workers=8)
+    for file in image_files.good:
+        one = predictor(file)
+        for _ in range(5):
+            with Image.open(file) as image:
+                found = predictor([image] * 16)
+            np.testing.assert_array_equal(found.sizes, [one.size] * 16)
+            np.testing.assert_allclose(found.score, one.score, atol=1e-6)
+
+
+def test_a_map_has_one_of_two_sizes(models: dict[str, Path], image_files: ImageFiles) -> None:
+    predictor: Any = preceptor.load(models["plain"], device="cpu")
+    message = "at 'pixels' is no size of a map; give grid or image"
+    with pytest.raises(InputError, match=message):
+        predictor(image_files.good[0], at="pixels")
+    with pytest.raises(InputError, match=message):
+        next(predictor.stream(image_files.good, at="pixels"))
+
+
+def test_thresholds_are_compared_in_float64() -> None:
+    """A threshold between two neighboring float32 scores tells them apart."""
+    low = np.float32(0.3)
+    high = np.nextafter(low, np.float32(1))
+    scores = np.array([[1 - low, low], [1 - high, high]], np.float32)
+    threshold = 0.5 * float(low) + 0.5 * float(high)
+    assert decide(scores, 1, threshold).tolist() == [0, 1]
+    three: NDArray[np.float32] = np.array([[0.5, 0.2, 0.3]], np.float32)
+    assert decide(three, 2, 0.3 - 1e-9).tolist() == [2]
+    assert decide(three, 2, 0.4).tolist() == [0]
+
+
+def test_the_predictor_is_public(models: dict[str, Path]) -> None:
+    assert isinstance(preceptor.load(models["plain"], device="cpu"), Predictor)
+
+
+def test_no_large_library_is_imported_without_a_model() -> None:
+    """What an exported file needs to run; see `preceptor.load` for the others."""
+    code = (
+        "import sys, preceptor; preceptor.load\n"
+        "print(sorted({'torch', 'timm', 'pandas', 'scipy', 'pyarrow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

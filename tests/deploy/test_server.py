@@ -1,0 +1,345 @@
+"""Requests to a real server: predictions, refusals, limits, time-outs, stop."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import io
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import preceptor
+from preceptor.deploy.api import PredictAnswer
+from preceptor.deploy.prediction import Prediction
+from preceptor.deploy.predictor import Predictor
+from tests.commands import here
+from tests.datasets import squares
+from tests.deploy.serving import HANGS, Running, multipart, running, send
+from tests.image_files import ImageFiles
+
+
+@pytest.fixture(scope="module")
+def predictor(served_folders: dict[str, Path]) -> Predictor:
+    return preceptor.load(served_folders["best"], device="cpu")
+
+
+def png(width: int, height: int, color: int = 128) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (width, height), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def assert_is(found: dict[str, Any], wanted: Prediction, threshold: float | None = None) -> None:
+    assert found["score"] == pytest.approx(wanted.score, abs=1e-5)
+    assert found["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
+    assert (found["width"], found["height"]) == wanted.size
+    if threshold is None:
+        assert found["decision"] == wanted.decision
+
+
+def test_every_form_of_a_request_gives_the_prediction_of_the_predictor(
+    server: Running, pictures: ImageFiles, predictor: Predictor
+) -> None:
+    contents = [path.read_bytes() for path in pictures.good]
+    wanted = [predictor(path) for path in pictures.good]
+    coded = [base64.b64encode(one).decode() for one in contents]
+    names = [path.name for path in pictures.good]
+    named = [{"name": n, "data": c} for n, c in zip(names, coded, strict=True)]
+    told = [
+        server.post_files(list(zip(names, contents, strict=True))),
+        server.post(json.dumps({"images": coded}).encode(), "application/json"),
+        server.post(json.dumps({"images": named}).encode(), "application/json; charset=utf-8"),
+    ]
+    for one in told:
+        assert one.status == 200, one
+        assert one.headers["cache-control"] == "no-store"
+        answer = PredictAnswer.model_validate_json(one.content)
+        assert (answer.model, answer.threshold) == ("best", 0.5)
+        for found, prediction in zip(one.json["predictions"], wanted, strict=True):
+            assert_is(found, prediction)
+            assert found["map"] is None
+    assert [one["name"] for one in told[0].json["predictions"]] == names
+    assert [one["name"] for one in told[1].json["predictions"]][:2] == ["image 1", "image 2"]
+    assert [one["name"] for one in told[2].json["predictions"]] == names
+    for kind in ("image/png", "image/anything", "application/octet-stream"):
+        for content, prediction in zip(contents, wanted, strict=True):
+            (found,) = server.post(content, kind).json["predictions"]
+            assert_is(found, prediction)
+
+
+@pytest.mark.parametrize("form", ["grid", "image", "png"])
+def test_maps(server: Running, pictures: ImageFiles, predictor: Predictor, form: str) -> None:
+    for path in pictures.good:
+        wanted = predictor(path)
+        (found,) = server.post(path.read_bytes(), query=f"?map={form}").json["predictions"]
+        assert found["map"]["of"] == "fake"
+        assert found["map"]["form"] == form
+        if form == "png":
+            assert found["map"]["values"] is None
+            with Image.open(io.BytesIO(base64.b64decode(found["map"]["png"]))) as image:
+                assert (image.format, image.mode, image.size) == ("PNG", "L", wanted.size)
+                values = np.asarray(image) / 255
+            np.testing.assert_allclose(values, wanted.map_at_image(), atol=0.003)
+        else:
+            assert found["map"]["png"] is None
+            target = wanted.map if form == "grid" else wanted.map_at_image()
+            np.testing.assert_allclose(found["map"]["values"], target, atol=1e-4)
+
+
+def test_other_models_and_thresholds(
+    server: Running, served_folders: dict[str, Path], pictures: ImageFiles, predictor: Predictor
+) -> None:
+    content = pictures.good[0].read_bytes()
+    score = predictor(pictures.good[0]).score
+    for threshold, value in (("eer", 0.5), ("fdr5%", 0.25), ("bpcer1%", 0.75), ("0.9", 0.9)):
+        told = server.post(content, query=f"?threshold={threshold.replace('%', '%25')}")
+        assert told.json["threshold"] == value
+        decision = told.json["predictions"][0]["decision"]
+        assert decision == ("fake" if score >= value else "real")
+    told = server.post(content, query="?model=three&map=grid")
+    wanted = preceptor.load(served_folders["three"], device="cpu")(pictures.good[0])
+    assert told.json["threshold"] is None
+    assert told.json["predictions"][0]["map"]["of"] == wanted.map_class
+    assert_is(told.json["predictions"][0], wanted)
+    assert server.post(content, query="?model=three&threshold=0.5").status == 422
+
+
+def test_images_that_are_none(server: Running, pictures: ImageFiles) -> None:
+    good = pictures.good[0].read_bytes()
+    for path, reason in pictures.bad.items():
+        told = server.post(path.read_bytes(), "application/octet-stream")
+        assert told.status == 422, (path, told)
+        wanted = "too large" if "huge" in path.name else reason
+        assert wanted in told.error
+        several = server.post_files([("good.jpg", good), (path.name, path.read_bytes())])
+        assert several.status == 422
+        assert several.error.startswith(f"{path.name}: ")
+    assert server.post(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").status == 422
+    assert server.post(png(4000, 2501)).error.startswith("image: 4,000 × 2,501 pixels")
+    assert server.post(png(70_000, 1)).error == (
+        "image: 70,000 × 1 pixels; a side has at most 65,535"
+    )
+    two = [("a.png", png(1024, 600)), ("b.png", png(1024, 600))]
+    assert "maps of 1,228,800 values are too large" in server.post_files(two, "?map=image").error
+    assert server.post_files(two[:1], "?map=image").status == 200
+    assert server.post(good).status == 200
+
+
+BOUNDED = "multipart/form-data; boundary=b"
+WRONG: list[tuple[bytes, str, str, int, str]] = [
+    (b"x", "", "", 415, "multipart/form-data"),
+    (b"x", "text/plain", "", 415, "multipart/form-data"),
+    (b"", "image/png", "", 422, "empty"),
+    (b"", "multipart/form-data", "", 400, "boundary"),
+    (b"", BOUNDED, "", 400, "its last boundary"),
+    (b"--b--", BOUNDED, "", 422, "no images"),
+    (
+        b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nhi\r\n--b--',
+        BOUNDED,
+        "",
+        400,
+        "a part of the body has no file name",
+    ),
+    (
+        b'--b\r\nContent-Disposition: form-data; filename="x"\r\n\r\nhi',
+        BOUNDED,
+        "",
+        400,
+        "its last boundary",
+    ),
+    (b"--b-", BOUNDED, "", 400, "its last boundary"),
+    (b"{", "application/json", "", 400, "no JSON"),
+    (b"[]", "application/json", "", 400, "no JSON object"),
+    (b"[" * 10_000, "application/json", "", 400, "no JSON"),
+    (b"\xff\xfe", "application/json", "", 400, "no JSON"),
+    (b"{}", "application/json", "", 400, "the body must be"),
+    (b'{"images": []}', "application/json", "", 422, "no images"),
+    (b'{"images": {}}', "application/json", "", 400, "the body must be"),
+    (b'{"images": [1]}', "application/json", "", 400, "image 1: a text in base64"),
+    (b'{"images": ["%%"]}', "application/json", "", 400, "image 1: it is not in base64"),
+    (b'{"images": ["\xc3\xa9"]}', "application/json", "", 400, "not in base64"),
+    (b'{"images": [{"name": "a\\nb", "data": ""}]}', "application/json", "", 400, "name must be"),
+    (b'{"images": [""]}', "application/json", "", 422, "image 1: the file is empty"),
+    (b'{"images": [], "more": 1}', "application/json", "", 400, "the body must be"),
+    (b'{"images": [' + b'"", ' * 20 + b'""]}', "application/json", "", 413, "more than 20"),
+    (b"x", "image/png", "?map=whole", 400, "one of none, grid, image, png"),
+    (b"x", "image/png", "?model=other", 404, "known are best, three"),
+    (b"x", "image/png", "?threshold=fdr2%25", 422, "no such threshold; it has eer"),
+    (b"x", "image/png", "?threshold=nan", 422, "not a finite number"),
+    (b"x", "image/png", "?threshold=" + "1" * 61, 400, "more than 60 characters"),
+    (b"x", "image/png", "?maps=grid", 400, "known are model, map, threshold"),
+    (b"x", "image/png", "?map=grid&map=png", 400, "there twice"),
+]
+
+
+@pytest.mark.parametrize(("body", "kind", "query", "status", "reason"), WRONG)
+def test_malformed_requests(
+    server: Running, body: bytes, kind: str, query: str, status: int, reason: str
+) -> None:
+    told = server.post(body, kind, query)
+    assert told.status == status, told
+    assert reason in told.error
+
+
+def test_paths_methods_and_hosts(server: Running) -> None:
+    assert server.get("/predict").status == 405
+    assert server.get("/nothing").status == 404
+    assert server.get("/static/nothing").status == 404
+    assert server.get("/static/..%2fapplication.py").status == 404
+    told = server.get("/models", {"host": "rebound.example"})
+    assert (told.status, told.error[:9]) == (403, "this host")
+    told = send(server.address, "POST", "/predict", b"x", {"origin": "http://other.example"})
+    assert told.status == 403
+    assert server.get("/healthz", {"host": "10.0.0.7"}).status == 200
+
+
+def test_a_body_over_the_limit_or_cut_off(served_folders: dict[str, Path]) -> None:
+    with running({"best": served_folders["best"]}, body=1000) as server:
+        told = server.post(b"x" * 1001)
+        assert (told.status, told.error) == (413, "the body is larger than 1,000 bytes")
+        host, port = server.address.split(":")
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n"
+        head = f"POST /predict HTTP/1.1\r\nHost: {server.address}\r\nContent-Type: image/png\r\n"
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + chunked)
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + b"Content-Length: 900\r\n\r\nxxx")
+        # All bodies together: the bytes of those that were cut off are free again.
+        for _ in range(30):
+            assert server.post(b"x" * 1000).status == 422
+        assert server.service._bytes == 0
+        server.service._bytes = server.service.settings.bodies
+        told = server.post(b"x" * 900)
+        assert (told.status, told.headers["retry-after"]) == (429, "1")
+
+
+def test_a_full_queue_refuses_and_a_slow_network_times_out(
+    served_folders: dict[str, Path], pictures: ImageFiles
+) -> None:
+    content = pictures.good[0].read_bytes()
+    with running({"best": served_folders["best"]}, queue=3) as server:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            with server.held("best") as begun:
+                first = pool.submit(server.post, content)
+                assert begun.wait(HANGS)
+                told = server.post_files([("a", content)] * 3)
+                assert told.status == 429
+                assert told.error.startswith("the server is busy; try again in 1 second")
+                assert int(told.headers["retry-after"]) >= 1
+                second = pool.submit(server.post_files, [("a", content)] * 2)
+            assert first.result().status == second.result().status == 200
+        assert server.post_files([("a", content)] * 4).status == 413  # more than can ever wait
+        assert server.metric("preceptor_images_in_flight") == 0
+        assert server.metric('preceptor_requests_total{path="/predict",status="429"}') == 1
+    with running({"best": served_folders["best"]}, timeout=0.05) as server:
+        with server.held("best"):
+            told = server.post(content)
+        assert told.status == 504
+        assert told.error == "the prediction took longer than 0.05 seconds"
+
+
+def test_a_client_that_goes_away_frees_its_place(
+    served_folders: dict[str, Path], pictures: ImageFiles
+) -> None:
+    content = pictures.good[0].read_bytes()
+    body, headers = multipart([("a", content)])
+    with running({"best": served_folders["best"]}, queue=2) as server:
+        host, port = server.address.split(":")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            with server.held("best") as begun:
+                first = pool.submit(server.post, content)
+                assert begun.wait(HANGS)
+                with socket.create_connection((host, int(port))) as connection:
+                    head = f"POST /predict HTTP/1.1\r\nHost: {server.address}\r\n"
+                    head += f"Content-Type: {headers['content-type']}\r\n"
+                    head += f"Content-Length: {len(body)}\r\n\r\n"
+                    connection.sendall(head.encode() + body)
+                    while server.metric("preceptor_images_in_flight") < 2:
+                        pass
+                while server.metric("preceptor_images_in_flight") > 1:
+                    pass
+            assert first.result().status == 200
+        assert server.post(content).status == 200
+        # The image of the client that went away was not predicted.
+        assert server.metric('preceptor_images_total{model="best"}') == 2
+
+
+def test_images_of_concurrent_requests_share_a_batch(
+    served_folders: dict[str, Path], pictures: ImageFiles, predictor: Predictor
+) -> None:
+    with running({"best": served_folders["best"]}, delay=HANGS, batch_size=6) as server:
+        paths = pictures.good[:6]
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            told = list(pool.map(lambda path: server.post(path.read_bytes()), paths))
+        for path, one in zip(paths, told, strict=True):
+            assert_is(one.json["predictions"][0], predictor(path))
+        assert server.metric('preceptor_batch_size_bucket{model="best",le="4"}') == 0
+        assert server.metric('preceptor_batch_size_count{model="best"}') == 1
+
+
+def test_a_stop_finishes_what_is_in_flight_and_takes_nothing_new(
+    served_folders: dict[str, Path], pictures: ImageFiles
+) -> None:
+    content = pictures.good[0].read_bytes()
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        running({"best": served_folders["best"]}) as server,
+    ):
+        with server.held("best") as begun:
+            first = pool.submit(server.post, content)
+            assert begun.wait(HANGS)
+            server.service.stop()
+            told = server.post(content)
+            assert (told.status, told.headers["connection"]) == (503, "close")
+            ready = server.get("/readyz")
+            assert (ready.status, ready.json["status"]) == (503, "stopping")
+            assert server.get("/healthz").status == 200
+        assert first.result().status == 200
+
+
+def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# of the tests\nfirst-key-0123456789\nsecond-key-0123456789\n")
+    content = pictures.good[0].read_bytes()
+    with running({"best": served_folders["best"]}, keys=keys) as server:
+        for path in ("/models", "/metrics"):
+            told = server.get(path)
+            assert (told.status, told.headers["www-authenticate"][:6]) == (401, "Bearer")
+        assert server.post(content).error.startswith("an API key is needed")
+        for path in ("/healthz", "/readyz", "/openapi.json", "/", "/static/app.js"):
+            assert server.get(path).status == 200
+        assert server.get("/models", {"host": "any.example", "x-api-key": "x" * 20}).status == 401
+        assert server.get("/models", {"x-api-key": "second-key-0123456789"}).status == 200
+        server.headers = {"authorization": "Bearer first-key-0123456789"}
+        assert server.post(content).status == 200
+        schemes = server.get("/openapi.json").json["components"]["securitySchemes"]
+        assert set(schemes) == {"bearer", "key"}
+
+
+def test_a_calibrated_model_flags_unfamiliar_images(
+    served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path
+) -> None:
+    splits = {"train": 24, "val": 24}
+    manifest = squares(tmp_path / "data", splits=splits, classes=("real", "fake"))
+    folder = tmp_path / "calibrated"
+    options = ["--method", "none", "--false-alarms", 0.1, "--device", "cpu"]  # it is untrained
+    told = here("calibrate", served_folders["best"], manifest, "--out", folder, *options)
+    assert told.code == 0, told
+    wanted = preceptor.load(folder, device="cpu")(pictures.good)
+    with running({"best": folder}) as server:
+        files = [(path.name, path.read_bytes()) for path in pictures.good]
+        found = server.post_files(files).json["predictions"]
+    for one, prediction in zip(found, wanted, strict=True):
+        assert one["score"] == pytest.approx(prediction.score, abs=1e-5)
+        far = prediction.unfamiliar
+        assert far is not None
+        assert one["unfamiliar"]["flagged"] == bool(far)
+        assert one["unfamiliar"]["share"] == pytest.approx(far.share)
+        assert one["unfamiliar"]["distance"] == pytest.approx(far.distance, rel=1e-4)
