@@ -80,3 +80,21 @@ def test_the_other_classes_keep_their_ratios() -> None:
     assert found[0, 0] / found[0, 2] == pytest.approx(1 / 6, rel=1e-5)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
     assert np.isfinite(found).all()
+
+
+def test_an_overconfident_model_has_a_temperature() -> None:
+    """Trained for long, a network is sure of its errors too: the best temperature was 64."""
+    generator = np.random.default_rng(0)
+    odds = generator.normal(size=400)
+    labels = (generator.random(400) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    sure = 1 / (1 + np.exp(-64 * odds))
+    given = np.stack([1 - sure, sure], 1).astype(np.float32)
+    assert 30 < fit_calibration(given, labels, 1, "temperature").temperature < 200
+
+
+def test_scores_that_say_nothing_have_none() -> None:
+    generator = np.random.default_rng(0)
+    score = generator.random(400).astype(np.float32)
+    labels = (generator.random(400) < 1 - score).astype(np.int64)
+    with pytest.raises(InputError, match="the scores say nothing"):
+        fit_calibration(np.stack([1 - score, score], 1), labels, 1, "temperature")

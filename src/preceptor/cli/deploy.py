@@ -396,13 +396,15 @@ def export(
 
 def _print(out: Path, settings: ExportSettings, exported: Exported, *, validation: bool) -> None:
     """Print what was written and how it differs from the model."""
+    from preceptor.deploy.model_info import threshold_text
+
     sizes = "any batch size, height and width"
     if not exported.dynamic_size:
         why = ": the backbone accepts no other size" if settings.dynamic_size else ""
         sizes = f"any batch size; fixed height and width{why}"
     rule = "the most probable class"
     if exported.threshold is not None:
-        rule = f"positive at a score of {exported.threshold:.6g} or more"
+        rule = f"positive at a score of {threshold_text(exported.threshold)} or more"
     parity = exported.parity
     gap, decisions = parity.distances, parity.decisions
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"

@@ -153,7 +153,7 @@ def _filled(truth: Array, values: Array, places: npt.NDArray[np.int64], weights:
     return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 
-TEMPERATURES = (0.05, 20.0)
+TEMPERATURES = (0.05, 1000.0)
 """Range of temperatures; a fit at its end is no calibration."""
 
 _HALVINGS = 60
