@@ -170,3 +170,19 @@ def test_images_that_nobody_needs_any_more_are_left_out() -> None:
         cancelled.result()
     batcher.close()
     assert seen == [["good"]]
+
+
+def test_decoding_takes_its_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads together hold a limited number of decoded pixels."""
+    taken: list[int] = []
+
+    class Noting(PixelBudget):
+        def reserve(self, pixels: int) -> AbstractContextManager[None]:
+            taken.append(pixels)
+            return super().reserve(pixels)
+
+    monkeypatch.setattr("preceptor.deploy.api.DECODING", Noting(50))
+    file = io.BytesIO()
+    Image.new("RGBA", (10, 12), (0, 0, 0, 128)).save(file, "PNG")
+    canvas = decode_upload(Upload("a", file.getvalue()), ImageFormat(4))
+    assert (canvas.size, taken) == ((10, 12), [120])

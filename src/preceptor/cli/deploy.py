@@ -502,6 +502,7 @@ def serve(
     """
     from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.memory import return_freed_memory
 
     if keys is not None and no_keys:
         raise InputError("--keys and --no-keys: choose one of the two")
@@ -533,6 +534,7 @@ def serve(
         pixels=max_pixels,
         images=max_images,
     )
+    return_freed_memory()
     at = listen(host, port)
     bound = at.getsockname()[1]
     hosts = None if keys is not None or no_keys else Hosts.of(host, bound)

@@ -23,6 +23,7 @@ from preceptor.data.images import pixel_formats
 from preceptor.deploy.http import RefusedError, malformed, parse
 from preceptor.deploy.inputs import BadImage, Canvas, canvas_of
 from preceptor.errors import is_control, one_line
+from preceptor.runtime.memory import DECODING
 from preceptor.version import __version__
 
 PIXELS_OF_REQUEST = 4
@@ -307,7 +308,7 @@ def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
 
 
 def decode_upload(upload: Upload, form: ImageFormat) -> Canvas:
-    """Image on the canvas of a model.
+    """Image on the canvas of a model; all threads together decode a limited number of pixels.
 
     Args:
         upload: Image whose size is checked, see `check_sizes`.
@@ -316,7 +317,7 @@ def decode_upload(upload: Upload, form: ImageFormat) -> Canvas:
     Raises:
         RefusedError: It is damaged (422).
     """
-    with _opened(upload) as image:
+    with _opened(upload) as image, DECODING.reserve(image.width * image.height):
         # Not the content: a file can be of two formats, and that of another one has another size.
         found = canvas_of(image, form)
     if isinstance(found, BadImage):
