@@ -20,7 +20,6 @@ from preceptor.data.images import (
     decode_map,
     image_size,
     load_image,
-    opaque_of,
     pixel_formats,
 )
 from preceptor.deploy.inputs import read_pixels
