@@ -29,7 +29,7 @@ from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results.ladder import ANY_MAP, map_agreement
 from preceptor.results.record import archived_aucs, read_archive
 from preceptor.results.tables import CSV_FILES, read_table
-from preceptor.runtime.formatting import DASH, interval, number, p_value
+from preceptor.runtime.text import DASH, interval, number, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "benchmarks" / "evidence"

@@ -20,7 +20,7 @@ from preceptor.evaluation.split_names import SplitKind
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import perform
 from preceptor.execution.serial import SerialExecutor
-from preceptor.runtime.result_folder import finish
+from preceptor.runtime.results import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import Protocol

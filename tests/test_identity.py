@@ -18,7 +18,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
-from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.results import file_digest
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
 from tests.datasets import squares

@@ -25,7 +25,7 @@ from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.plugins import load_plugin, plugin, registered
-from preceptor.runtime.result_folder import read_record
+from preceptor.runtime.results import read_record
 from preceptor.study.config import Setting, added_control
 from preceptor.study.protocol import teachers_of
 from preceptor.study_folder import open_study, reopen

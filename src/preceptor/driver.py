@@ -20,8 +20,7 @@ from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import WrittenReport, write_results
 from preceptor.runtime.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
-from preceptor.runtime.result_folder import digest, write_atomically
-from preceptor.runtime.strict_json import strict_json
+from preceptor.runtime.results import digest, strict_json, write_atomically
 from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan

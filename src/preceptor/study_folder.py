@@ -13,8 +13,7 @@ from preceptor.config.files import load_config
 from preceptor.data.notes import notes
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
-from preceptor.runtime.result_folder import write_atomically
-from preceptor.runtime.strict_json import strict_json
+from preceptor.runtime.results import strict_json, write_atomically
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan

@@ -31,7 +31,7 @@ from preceptor.cli.installation import (
     Package,
     StepTime,
 )
-from preceptor.runtime.formatting import gibibytes
+from preceptor.runtime.text import gibibytes
 from preceptor.training import probe
 from tests.commands import Outcome, here
 

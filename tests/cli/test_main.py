@@ -10,8 +10,8 @@ import pytest
 import typer
 
 from preceptor.cli.main import app, main, reported_errors
+from preceptor.runtime.files import replacing
 from preceptor.runtime.leases import lease
-from preceptor.runtime.replace_file import replacing
 from tests.commands import here
 
 COMMANDS = [

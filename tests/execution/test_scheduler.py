@@ -18,7 +18,7 @@ from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler
 from preceptor.inference.shards import Shard
 from preceptor.runtime.leases import lease
-from preceptor.runtime.result_folder import finish
+from preceptor.runtime.results import finish
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Failure, MakeMaps, Selection, Step, map_steps
 from tests.studies import plain_step, scored_study, selection_step

@@ -15,7 +15,7 @@ from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import autocast
-from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.results import file_digest
 from preceptor.training.run import RunResult, train
 from tests.gpu.runs import run_of
 

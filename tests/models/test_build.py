@@ -18,8 +18,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.models.spec import Pool
-from preceptor.runtime.checksums import write_checksums
-from preceptor.runtime.result_folder import finish
+from preceptor.runtime.results import finish, write_checksums
 from preceptor.saliency.rise import rise
 
 

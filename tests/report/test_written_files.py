@@ -13,7 +13,7 @@ from preceptor.models.build import build_model
 from preceptor.models.model_folder import check_model_files, load_model, save_model
 from preceptor.report.write import WrittenReport, write_results
 from preceptor.results import read
-from preceptor.runtime.result_folder import checksum
+from preceptor.runtime.results import checksum
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import read_study

@@ -22,8 +22,8 @@ from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather, gather_study
 from preceptor.results.rows import CONTROLS, OVERALL, select_arm
-from preceptor.runtime.formatting import DASH
-from preceptor.runtime.result_folder import read_scores
+from preceptor.runtime.results import read_scores
+from preceptor.runtime.text import DASH
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm, Member
 from tests.studies import scored_study

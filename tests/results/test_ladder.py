@@ -27,7 +27,7 @@ from preceptor.results.ladder import (
     ladders,
 )
 from preceptor.results.tables import LADDER
-from preceptor.runtime.result_folder import finish, read_scores
+from preceptor.runtime.results import finish, read_scores
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
 from tests.studies import scored_study

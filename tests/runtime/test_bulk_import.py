@@ -9,7 +9,7 @@ import sys
 def test_nothing_is_collected_during_the_import_and_what_stays_is_exempt() -> None:
     code = (
         "import gc\n"
-        "from preceptor.runtime.bulk_import import bulk_import\n"
+        "from preceptor.runtime.process import bulk_import\n"
         "collected = []\n"
         "gc.callbacks.append(lambda phase, info: collected.append(phase))\n"
         "with bulk_import():\n"
@@ -31,7 +31,7 @@ def test_nothing_is_collected_during_the_import_and_what_stays_is_exempt() -> No
 def test_an_error_turns_the_collector_on_again() -> None:
     code = (
         "import gc\n"
-        "from preceptor.runtime.bulk_import import bulk_import\n"
+        "from preceptor.runtime.process import bulk_import\n"
         "try:\n"
         "    with bulk_import():\n"
         "        import no_such_module\n"

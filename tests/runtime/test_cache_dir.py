@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.runtime.cache_dir import default_cache_dir
+from preceptor.runtime.files import default_cache_dir
 
 
 def test_an_empty_variable_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.runtime import cores
-from preceptor.runtime.cores import checked_jobs, core_count, job_count
+from preceptor.runtime import process
+from preceptor.runtime.process import checked_jobs, core_count, job_count
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
 def test_jobs_are_as_many_as_have_a_core_for_each_thread(
     there: int, threads: int, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "core_count", lambda: there)
+    monkeypatch.setattr(process, "core_count", lambda: there)
     assert job_count(threads) == jobs
     told: list[str] = []
     assert checked_jobs(jobs, threads, told.append) == jobs

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from preceptor.runtime.failed_writes import failed_write, named_errors, tensors_to
+from preceptor.runtime.files import failed_write, named_errors, tensors_to
 from tests.small_files import files_up_to
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.runtime.file_lock import lock_for_good, locked, locked_if_free, shared_lock
+from preceptor.runtime.files import lock_for_good, locked, locked_if_free, shared_lock
 
 fcntl = pytest.importorskip("fcntl", reason="a system without locks")
 

@@ -14,7 +14,7 @@ from preceptor.execution import worker
 STEPS = """
 import resource
 import sys
-from preceptor.runtime.freed_memory import keep_freed_memory
+from preceptor.runtime.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 
@@ -56,7 +56,7 @@ def test_pages_are_not_mapped_again_in_every_step() -> None:
 @on_linux
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"])
 def test_variables_of_the_user_stay_in_force(name: str) -> None:
-    code = "from preceptor.runtime.freed_memory import keep_freed_memory as k; print(k())"
+    code = "from preceptor.runtime.memory import keep_freed_memory as k; print(k())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {name: "100000"},

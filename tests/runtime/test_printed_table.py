@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from preceptor.runtime.printed_table import print_table
+from preceptor.runtime.text import print_table
 
 HEADER = ["set", "source", "images", "A − B", "95 % interval", ""]
 LINES = [

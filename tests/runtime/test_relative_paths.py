@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.runtime.relative_paths import RelativePaths
+from preceptor.runtime.files import RelativePaths
 
 
 @pytest.fixture

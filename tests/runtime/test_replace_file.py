@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import preceptor
-from preceptor.runtime.replace_file import copy_folder, replacing
+from preceptor.runtime.files import copy_folder, replacing
 from tests.small_files import files_up_to
 
 

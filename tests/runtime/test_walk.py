@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.annotations.files import ImageFiles, files_below
-from preceptor.runtime.walk import walk
+from preceptor.runtime.files import walk
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pandas as pd
 
 from preceptor.config.files import parse_config
 from preceptor.execution.graph import Graph
-from preceptor.runtime.result_folder import finish
+from preceptor.runtime.results import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol

@@ -16,7 +16,7 @@ from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, read_store
 from preceptor.report.methods import methods
 from preceptor.results.domain import gather
-from preceptor.runtime.result_folder import read_record
+from preceptor.runtime.results import read_record
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import outline
 from preceptor.study.protocol import teachers_of

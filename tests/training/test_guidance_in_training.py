@@ -25,8 +25,7 @@ from preceptor.inference.score import evaluate
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
 from preceptor.models.spec import Pool
-from preceptor.runtime.checksums import file_digest
-from preceptor.runtime.result_folder import read_record
+from preceptor.runtime.results import file_digest, read_record
 from preceptor.training.loop import derived_seed
 from preceptor.training.run import train
 from preceptor.training.validation import POOLS

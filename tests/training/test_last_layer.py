@@ -20,8 +20,7 @@ from preceptor.errors import InputError
 from preceptor.models.build import build_model
 from preceptor.models.custom import guide
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.checksums import file_digest
-from preceptor.runtime.result_folder import read_scores
+from preceptor.runtime.results import file_digest, read_scores
 from preceptor.training.last_layer import (
     STRENGTHS,
     balanced_logistic_regression,

@@ -21,8 +21,8 @@ from preceptor.config.files import dump_config
 from preceptor.config.run import RunConfig
 from preceptor.data.loader import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
-from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.results import file_digest
 from preceptor.training.loop import Trainer, in_parts, more_parts
 from preceptor.training.run import RunResult, train
 from tests import forked

@@ -13,8 +13,7 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
-from preceptor.runtime.checksums import file_digest
-from preceptor.runtime.result_folder import damaged_files, finish, read_record
+from preceptor.runtime.results import damaged_files, file_digest, finish, read_record
 from preceptor.training.prepare import run_id, run_id_of
 from tests.datasets import squares
 

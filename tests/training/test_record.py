@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.errors import InputError
-from preceptor.runtime.result_folder import damaged_files
+from preceptor.runtime.results import damaged_files
 from preceptor.training.record import (
     RunRecord,
     SetMetrics,

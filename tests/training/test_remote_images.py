@@ -11,7 +11,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.runtime.result_folder import read_scores
+from preceptor.runtime.results import read_scores
 from preceptor.training.run import RunResult, train
 from tests.datasets import squares
 from tests.fault_server import FaultServer, fault_server

@@ -22,8 +22,7 @@ from preceptor.evaluation.split_names import kind_of
 from preceptor.inference.score import score_sets
 from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
-from preceptor.runtime.checksums import file_digest
-from preceptor.runtime.result_folder import damaged_files, read_record, read_scores
+from preceptor.runtime.results import damaged_files, file_digest, read_record, read_scores
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import RunResult, build_untrained, train
 from tests.datasets import squares

@@ -15,7 +15,7 @@ from preceptor.config.files import dump_config
 from preceptor.config.training import Augmentation
 from preceptor.errors import RunFailedError
 from preceptor.models.build import build_model
-from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.results import file_digest
 from preceptor.training.run import train
 from tests import forked
 from tests.forked import Forked

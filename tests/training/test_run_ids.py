@@ -13,8 +13,7 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
-from preceptor.runtime.checksums import file_digest
-from preceptor.runtime.result_folder import digest
+from preceptor.runtime.results import digest, file_digest
 from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of
 from preceptor.training.run import build_untrained, train
 from tests.datasets import squares

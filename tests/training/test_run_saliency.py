@@ -14,7 +14,7 @@ from preceptor.evaluation.auc import auc
 from preceptor.inference.annotate import annotate
 from preceptor.inference.predict import predict
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.results import file_digest
 from preceptor.training.run import train
 from tests.training.small_runs import SMALL, small
 

@@ -11,7 +11,7 @@ from preceptor.config.maps import MapSource
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import annotate
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.results import file_digest
 from preceptor.training.run import train
 from tests.training.small_runs import SMALL, small
 

@@ -292,7 +292,7 @@ def _command(read: Reader) -> Callable[..., None]:
     options = [one for one in common if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
     def run(**values: Any) -> None:
-        from preceptor.runtime.bulk_import import bulk_import
+        from preceptor.runtime.process import bulk_import
 
         with bulk_import():
             import preceptor.annotations  # noqa: F401  # and torch
@@ -431,7 +431,7 @@ def data_export(
     The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
     labels.csv has the columns that the format lacks: give it to data import with --labels.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.annotations.agreement import read_annotators
@@ -526,13 +526,13 @@ def data_agreement(
     A page and CSV tables are written: Dice, IoU and correlation of each pair, each annotator
     against the others, and the images with the least agreement.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.annotations.agreement import agreement_of, read_annotators
         from preceptor.report.agreement_page import PAGE, write_agreement
-    from preceptor.runtime.formatting import number
     from preceptor.runtime.progress import progress
+    from preceptor.runtime.text import number
 
     maps = read_annotators(folder)
     with progress() as bar:

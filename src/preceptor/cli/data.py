@@ -36,7 +36,7 @@ def data_check(manifest: ManifestPath) -> None:
     """
     from rich.console import Console
 
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.data.manifest import Manifest
@@ -75,7 +75,7 @@ def data_split(
     Splits are stratified by label and source. Groups are not divided; sources can be held out. A
     column `split` of the manifest is replaced.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.data.manifest import Manifest
@@ -198,7 +198,7 @@ def data_plant(
     In the splits train and val, images of one class get a mark. A study on the copy tests whether
     guidance prevents a model from relying on the mark.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.config.files import parse_config

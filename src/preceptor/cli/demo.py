@@ -23,7 +23,7 @@ def demo(
 
     The study has three draws, two controls and no ceiling, and takes a few minutes.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.demo_study import run_demo

@@ -24,8 +24,8 @@ from preceptor.cli.options import (
     finite,
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
-from preceptor.runtime.formatting import fine_number
-from preceptor.runtime.model_paths import check_model_folder
+from preceptor.runtime.plugins import check_model_folder
+from preceptor.runtime.text import fine_number
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -108,7 +108,7 @@ def predict(
     inputs. Images that cannot be read have the reason in the column error, and the exit code is 1.
     The same command resumes an interrupted one.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.output_files import check_suffix, check_target
@@ -216,7 +216,7 @@ def explain(
     The page has the image with the map and the RISE map of the decided class, its score among
     those of the validation images, the deletion curves, and the most similar training images.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     if model.is_file():
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
@@ -229,7 +229,7 @@ def explain(
         from preceptor.deploy.predictor import load
         from preceptor.models.model_folder import load_model
         from preceptor.runtime.progress import progress
-        from preceptor.runtime.result_folder import write_atomically
+        from preceptor.runtime.results import write_atomically
 
     check_target("--out", out, formats=PAGE_FORMATS)
     predictor = load(model, threshold=threshold, device="cpu")
@@ -277,7 +277,7 @@ def calibrate(
     A copy of the model folder is written in which probabilities are calibrated and unfamiliar
     images are flagged. The results are in its model card.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.output_files import check_target
@@ -359,7 +359,7 @@ def export(
     The file contains pre-processing, decision and map. It is kept only if its outputs equal those
     of the model.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     check_model_folder(model)
     with bulk_import():
@@ -501,8 +501,8 @@ def serve(
     /metrics and /openapi.json describe the server; / is a page on which to try an image.
     """
     from preceptor.deploy.http import Hosts, address_of, is_local
-    from preceptor.runtime.bulk_import import bulk_import
     from preceptor.runtime.memory import return_freed_memory
+    from preceptor.runtime.process import bulk_import
 
     if keys is not None and no_keys:
         raise InputError("--keys and --no-keys: choose one of the two")

@@ -38,7 +38,7 @@ def evaluate(
 
     The output has AUC, EER, error rates and other metrics, by evaluation set and source.
     """
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.evaluate_output import print_comparison, print_figures, print_rates

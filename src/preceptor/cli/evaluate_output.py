@@ -17,7 +17,7 @@ from preceptor.evaluation.operating_points import (
     threshold_rates,
 )
 from preceptor.evaluation.scores import class_auc, deployed_scores, positive_log_odds
-from preceptor.runtime.printed_table import print_table
+from preceptor.runtime.text import print_table
 
 _FIGURES = {
     "auc": "AUC",

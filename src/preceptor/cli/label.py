@@ -319,7 +319,7 @@ def label_export(
     The output is that of data import: manifest.csv, maps, and the maps of each of several people.
     """
     from preceptor.label.db import connect, told_errors
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
     from preceptor.runtime.progress import progress
 
     connection = connect(database, readonly=True)

@@ -30,7 +30,7 @@ from preceptor.cli.report import report
 from preceptor.cli.runs import runs
 from preceptor.cli.study import study
 from preceptor.cli.train import train
-from preceptor.runtime.signal_handlers import handling
+from preceptor.runtime.process import handling
 
 app = typer.Typer(
     no_args_is_help=True,

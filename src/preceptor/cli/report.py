@@ -23,7 +23,7 @@ def report(
     written again from its scores.
     """
     from preceptor.errors import InputError
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.report.write import write_results

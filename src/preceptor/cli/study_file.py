@@ -16,9 +16,9 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
 from preceptor.models.networks import weights_file
-from preceptor.runtime.cores import RUN_THREADS, checked_jobs
-from preceptor.runtime.formatting import as_time, gibibytes
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.process import RUN_THREADS, checked_jobs
+from preceptor.runtime.results import write_atomically
+from preceptor.runtime.text import as_time, gibibytes
 from preceptor.study.config import RECOMMENDED, StudyConfig
 from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.plan import Plan, outline

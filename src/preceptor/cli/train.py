@@ -30,11 +30,11 @@ def train(
             f"{config}: training.augmentation.outside is {outside}, which needs maps, and "
             "maps.kind is none; set maps, or remove outside"
         )
-    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.process import bulk_import
 
     with bulk_import():
         from preceptor.data.workspace import Workspace
-        from preceptor.runtime.freed_memory import keep_freed_memory
+        from preceptor.runtime.memory import keep_freed_memory
         from preceptor.training.prepare import image_formats
         from preceptor.training.run import train as train_run
 

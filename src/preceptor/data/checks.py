@@ -23,7 +23,7 @@ from preceptor.data.store import FileContents
 from preceptor.data.table import Findings, RawTable
 from preceptor.errors import is_control, without_secrets
 from preceptor.evaluation.split_names import KNOWN_SPLITS, kind_of, split_hint
-from preceptor.runtime.cores import core_count
+from preceptor.runtime.process import core_count
 from preceptor.runtime.progress import Progress
 
 REQUIRED = ("path", "label", "split")

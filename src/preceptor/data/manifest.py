@@ -22,9 +22,8 @@ from preceptor.data.remote import is_url, split_member
 from preceptor.data.store import FileContents
 from preceptor.data.table import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
+from preceptor.runtime.files import RelativePaths, replacing
 from preceptor.runtime.progress import Progress
-from preceptor.runtime.relative_paths import RelativePaths
-from preceptor.runtime.replace_file import replacing
 
 
 class Checks(TypedDict, total=False):

@@ -27,7 +27,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.remote import reading_threads
 from preceptor.data.store import written
 from preceptor.evaluation.split_names import KINDS, kind_of
-from preceptor.runtime.cores import core_count
+from preceptor.runtime.process import core_count
 
 EXAMINED = 64
 """Number of images, and of maps, whose values are examined at most."""

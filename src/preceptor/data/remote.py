@@ -32,8 +32,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from preceptor.errors import reason, without_secrets
-from preceptor.runtime.cache_dir import default_cache_dir
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.files import default_cache_dir, replacing
 
 NETWORK_THREADS = 32
 """Number of requests at the same time: they wait for the network and not for a core."""

@@ -49,10 +49,10 @@ from preceptor.evaluation.split_names import kind_of
 from preceptor.models.model_folder import MODEL_FILES
 from preceptor.report.export import standalone
 from preceptor.report.reliability_figure import reliability_plot
-from preceptor.runtime.checksums import write_checksums
-from preceptor.runtime.formatting import between, number
-from preceptor.runtime.model_paths import check_model_folder
-from preceptor.runtime.replace_file import copy_folder, replacing
+from preceptor.runtime.files import copy_folder, replacing
+from preceptor.runtime.plugins import check_model_folder
+from preceptor.runtime.results import write_checksums
+from preceptor.runtime.text import between, number
 
 Method = Literal["temperature", "isotonic", "none"]
 Advance = Callable[[int], None]

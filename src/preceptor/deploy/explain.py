@@ -42,7 +42,7 @@ from preceptor.report.plain_page import PlainPage, render_plain_page
 from preceptor.report.svg import Figure, svg
 from preceptor.report.svg import path as curve_path
 from preceptor.report.unit_axes import UnitAxes
-from preceptor.runtime.formatting import fine_number, number, told_apart
+from preceptor.runtime.text import fine_number, number, told_apart
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.deletion import deletion_curves
 from preceptor.saliency.rise import rise

@@ -34,10 +34,10 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation.auc import auc, log_odds, macro_auc
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
+from preceptor.runtime.files import replacing
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.modes import evaluating
-from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.strict_json import strict_json
+from preceptor.runtime.results import strict_json
+from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.normalise import normalise
 
 Target = Literal["onnx", "torch_export"]

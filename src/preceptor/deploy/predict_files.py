@@ -38,10 +38,9 @@ from preceptor.deploy.predictor import Predictor
 from preceptor.errors import HeldError, InputError, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.report.overlay import laid_over
-from preceptor.runtime.cores import core_count
-from preceptor.runtime.file_lock import lock_for_good
-from preceptor.runtime.replace_file import beginning, replacing
-from preceptor.runtime.result_folder import digest, write_atomically
+from preceptor.runtime.files import beginning, lock_for_good, replacing
+from preceptor.runtime.process import core_count
+from preceptor.runtime.results import digest, write_atomically
 from preceptor.version import __version__
 
 KEEP_EVERY = 2.0

@@ -28,7 +28,7 @@ from preceptor.evaluation.auc import (
 from preceptor.evaluation.operating_points import RULES, fixed_threshold
 from preceptor.evaluation.roc import average_precision, equal_error_rate
 from preceptor.evaluation.split_names import kind_of
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.files import replacing
 
 
 def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

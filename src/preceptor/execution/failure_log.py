@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from preceptor.errors import PreceptorError
-from preceptor.runtime.failed_writes import failed_write
+from preceptor.runtime.files import failed_write
 from preceptor.study.steps import Step
 
 

@@ -24,8 +24,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
-from preceptor.runtime.bulk_import import bulk_import
-from preceptor.runtime.child_process import environment_of
+from preceptor.runtime.process import bulk_import, environment_of
 
 AVAILABLE = sys.platform == "linux"
 """Elsewhere the libraries of the system start threads of their own."""

@@ -24,10 +24,10 @@ from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
-from preceptor.runtime.failed_writes import failed_write
+from preceptor.runtime.files import failed_write
 from preceptor.runtime.leases import lease
 from preceptor.runtime.memory import fix_order_of_sums
-from preceptor.runtime.result_folder import finish, is_finished, read_record
+from preceptor.runtime.results import finish, is_finished, read_record
 from preceptor.study.steps import (
     STEP_FOLDERS,
     Evaluate,

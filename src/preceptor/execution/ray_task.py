@@ -10,12 +10,12 @@ import contextlib
 import socket
 from typing import Any
 
-from preceptor.runtime.bulk_import import bulk_import
+from preceptor.runtime.process import bulk_import
 
 with bulk_import():
     from preceptor.execution.events import Event, WorkerContext
     from preceptor.execution.worker import carry_out
-    from preceptor.runtime.freed_memory import keep_freed_memory
+    from preceptor.runtime.memory import keep_freed_memory
     from preceptor.runtime.progress import silence
     from preceptor.study.steps import Step
 

@@ -14,8 +14,7 @@ from pydantic import TypeAdapter
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.runtime.leases import holder_of
-from preceptor.runtime.result_folder import write_atomically
-from preceptor.runtime.strict_json import strict_json
+from preceptor.runtime.results import strict_json, write_atomically
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Kind, Step
 

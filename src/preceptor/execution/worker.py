@@ -16,8 +16,7 @@ from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_error, log_of, logged
 from preceptor.execution.perform import perform
 from preceptor.runtime import watchdog
-from preceptor.runtime.freed_memory import keep_freed_memory
-from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.memory import keep_freed_memory, out_of_memory
 from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
 

@@ -15,7 +15,7 @@ from preceptor.data.loader import Rows, in_order
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.modes import evaluating
+from preceptor.runtime.torch_state import evaluating
 
 PREDICT_BATCH = 64
 

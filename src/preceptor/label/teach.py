@@ -37,7 +37,7 @@ from preceptor.label.sources import root_of
 from preceptor.label.teacher import MARKED, NOTHING, TeacherConfig
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.failed_writes import failed_write, named_errors
+from preceptor.runtime.files import failed_write, named_errors
 from preceptor.training.run import train
 
 Mask = NDArray[np.bool_]

@@ -24,7 +24,7 @@ from preceptor.models.networks import classifiers, create_network, head_in, load
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.models.spec import CamKind, CamSource, Head, ModelSpec, Pool
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.modes import evaluating
+from preceptor.runtime.torch_state import evaluating
 
 
 def build_model(

@@ -25,9 +25,8 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.models.spec import CamKind, ModelSpec, ModuleParts
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.modes import evaluating
-from preceptor.runtime.module_names import missing_module, parents_of
-from preceptor.runtime.plugins import plugin
+from preceptor.runtime.plugins import missing_module, parents_of, plugin
+from preceptor.runtime.torch_state import evaluating
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -23,7 +23,7 @@ from preceptor.models.features import (
 )
 from preceptor.models.networks import classifiers
 from preceptor.models.spec import ModelSpec, pooled_logits
-from preceptor.runtime.modes import evaluating
+from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.cam import (
     binary_logits,
     class_activation_map,

@@ -16,17 +16,18 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import create_network, separate
 from preceptor.models.probes import check_trained
 from preceptor.models.spec import ModelSpec, ModuleParts, Pool
-from preceptor.runtime.checksums import (
+from preceptor.runtime.files import tensors_to
+from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.plugins import check_model_folder
+from preceptor.runtime.results import (
     CHECKSUMS,
+    checksum,
     files_that_differ,
+    is_finished,
     read_checksums,
+    strict_json,
     write_checksums,
 )
-from preceptor.runtime.failed_writes import tensors_to
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.model_paths import check_model_folder
-from preceptor.runtime.result_folder import checksum, is_finished
-from preceptor.runtime.strict_json import strict_json
 
 WEIGHTS = "model.safetensors"
 """Weights in a model folder."""

@@ -12,7 +12,7 @@ from preceptor.errors import InputError, reason
 from preceptor.models.features import statistics
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.modes import evaluating
+from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.cam import binary_logits
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.

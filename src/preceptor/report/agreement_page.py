@@ -23,8 +23,8 @@ from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.html import html_environment
 from preceptor.report.palette import DARK
 from preceptor.report.sentences import names_of
-from preceptor.runtime.formatting import DASH, number
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.files import replacing
+from preceptor.runtime.text import DASH, number
 
 PAGE, PEOPLE, PAIRS, IMAGES = "agreement.html", "people.csv", "pairs.csv", "images.csv"
 _LONGEST = 480  # pixels of the longer side of a picture

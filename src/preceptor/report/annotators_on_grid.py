@@ -27,8 +27,8 @@ from preceptor.data.resampling import resample
 from preceptor.errors import PreceptorError
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.formatting import number
-from preceptor.runtime.result_folder import is_finished
+from preceptor.runtime.results import is_finished
+from preceptor.runtime.text import number
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preceptor.report.svg import Element, digits, label, line, thinned, ticks
-from preceptor.runtime.formatting import number
+from preceptor.runtime.text import number
 
 
 class Axis:

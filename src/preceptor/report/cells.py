@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preceptor.results.rows import added_control_keys
-from preceptor.runtime.formatting import DASH, number
+from preceptor.runtime.text import DASH, number
 from preceptor.study.config import PAPER_ALPHA
 
 SHORT = {

@@ -35,7 +35,7 @@ from preceptor.report.svg import (
 from preceptor.report.unit_axes import UnitAxes
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records, select_arm
-from preceptor.runtime.formatting import number
+from preceptor.runtime.text import number
 from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import teachers_of

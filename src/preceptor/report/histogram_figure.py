@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from preceptor.report.axis import Axis
 from preceptor.report.svg import WIDTH, Element, Figure, area, label, line, path, svg
-from preceptor.runtime.formatting import number
+from preceptor.runtime.text import number
 
 BINS = 24
 

@@ -20,7 +20,7 @@ from preceptor.report.svg import (
     svg,
 )
 from preceptor.results.ladder import Ladder, RungName
-from preceptor.runtime.formatting import number
+from preceptor.runtime.text import number
 
 SERIES: dict[RungName, str] = {
     "none": "baseline2",

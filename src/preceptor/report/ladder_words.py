@@ -19,7 +19,7 @@ from preceptor.report.sentences import (
 )
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import ControlGain, Ladder, Rung, RungName
-from preceptor.runtime.formatting import DASH, interval, number, p_value
+from preceptor.runtime.text import DASH, interval, number, p_value
 
 ControlsAlpha = Literal["own", "student"]
 

@@ -14,8 +14,8 @@ from preceptor.models.spec import Pool
 from preceptor.report.rate_tables import rule_words
 from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
-from preceptor.runtime.formatting import duration
-from preceptor.runtime.result_folder import is_finished
+from preceptor.runtime.results import is_finished
+from preceptor.runtime.text import duration
 from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import training_of

@@ -19,7 +19,7 @@ from preceptor.report.svg import Figure
 from preceptor.report.verdict import study_name
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.rows import records
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.text import DASH, interval, number
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
 

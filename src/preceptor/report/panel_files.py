@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from preceptor.report.panels import Panel, Panels
-from preceptor.runtime.formatting import number
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.files import replacing
+from preceptor.runtime.text import number
 
 FOLDER = "panels"
 INDEX = "index.csv"

@@ -17,7 +17,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, largest_error, read_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.result_folder import is_finished
+from preceptor.runtime.results import is_finished
 from preceptor.saliency.normalise import normalise
 from preceptor.study.config import Setting
 from preceptor.study.plan import Plan

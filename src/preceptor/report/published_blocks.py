@@ -8,7 +8,7 @@ from preceptor.report.blocks import Block, TableBlock, Text
 from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
 from preceptor.results.domain import Results
 from preceptor.results.published import PUBLISHED, Reproduction, reproductions
-from preceptor.runtime.formatting import interval, number
+from preceptor.runtime.text import interval, number
 from preceptor.study.config import Publication
 
 _SOURCES: dict[Publication, str] = {

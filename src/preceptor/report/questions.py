@@ -26,7 +26,7 @@ from preceptor.report.sentences import (
 from preceptor.results.budgets import Enough, enough
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records
-from preceptor.runtime.formatting import percent
+from preceptor.runtime.text import percent
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 

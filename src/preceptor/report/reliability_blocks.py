@@ -21,7 +21,7 @@ from preceptor.report.cells import Cell, Line, Table, color, short
 from preceptor.report.figures import ROC_KEYS
 from preceptor.report.reliability_figure import reliability_plot
 from preceptor.results.domain import Results
-from preceptor.runtime.formatting import between, number
+from preceptor.runtime.text import between, number
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from preceptor.evaluation.reliability import Bins
 from preceptor.report.svg import Figure, dot, path, svg
 from preceptor.report.unit_axes import UnitAxes
-from preceptor.runtime.formatting import number
+from preceptor.runtime.text import number
 
 
 def reliability_plot(

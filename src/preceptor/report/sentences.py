@@ -16,7 +16,7 @@ from preceptor.evaluation.paired_tests import (
     floor_note,
 )
 from preceptor.results.rows import CONTROLS, records
-from preceptor.runtime.formatting import DASH, interval, number, percent
+from preceptor.runtime.text import DASH, interval, number, percent
 from preceptor.study.plan import Plan
 
 LEVEL = 0.05

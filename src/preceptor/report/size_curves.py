@@ -25,7 +25,7 @@ from preceptor.report.svg import (
     ticks,
 )
 from preceptor.results.rows import records
-from preceptor.runtime.formatting import number
+from preceptor.runtime.text import number
 
 
 @dataclass(frozen=True)

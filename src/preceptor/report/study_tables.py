@@ -11,7 +11,7 @@ from preceptor.report.cells import Cell, Line, Table, common_seeds_text, mean_st
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
-from preceptor.runtime.formatting import interval, number, p_value
+from preceptor.runtime.text import interval, number, p_value
 from preceptor.study.config import StudyConfig
 
 _BASELINES = ("baseline1", "baseline2")

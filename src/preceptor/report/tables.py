@@ -14,7 +14,7 @@ from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, shor
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
-from preceptor.runtime.formatting import DASH, interval, number, p_value, percent
+from preceptor.runtime.text import DASH, interval, number, p_value, percent
 from preceptor.study.config import PAPER_ALPHA
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm

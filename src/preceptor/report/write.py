@@ -26,9 +26,8 @@ from preceptor.report.verdict import Verdict, study_name
 from preceptor.results.best import BestModel, write_best
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
 from preceptor.results.tables import CSV_FILES
-from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.result_folder import write_atomically
-from preceptor.runtime.strict_json import strict_json
+from preceptor.runtime.files import replacing
+from preceptor.runtime.results import strict_json, write_atomically
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
 

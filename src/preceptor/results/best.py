@@ -19,8 +19,8 @@ from preceptor.models.model_folder import (
     save_model,
 )
 from preceptor.results.record import StudyRecord
-from preceptor.runtime.replace_file import copy_folder, remove_folder, replacing
-from preceptor.runtime.result_folder import checksum
+from preceptor.runtime.files import copy_folder, remove_folder, replacing
+from preceptor.runtime.results import checksum
 from preceptor.study.steps import Arm, Member
 
 

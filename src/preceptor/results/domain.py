@@ -48,8 +48,8 @@ from preceptor.results.tables import (
     RUNS,
     TABLE,
 )
-from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.files import replacing
+from preceptor.runtime.results import write_atomically
 from preceptor.study.config import Setting
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm

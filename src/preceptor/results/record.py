@@ -27,8 +27,8 @@ from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
 from preceptor.evaluation.scores import ALL_SOURCES, set_auc, validation_rows
 from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results.rows import Row, table_rows
-from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.result_folder import SCORES, is_finished, read_scores, write_atomically
+from preceptor.runtime.files import replacing
+from preceptor.runtime.results import SCORES, is_finished, read_scores, write_atomically
 from preceptor.study.plan import Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Choice, Rule

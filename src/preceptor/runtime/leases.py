@@ -71,7 +71,6 @@ class Lease:
     """Lease held by this process, with a heartbeat until it is released.
 
     Args:
-        path: Lease file.
         holder: This process.
     """
 
@@ -157,9 +156,6 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
 def lease_after_silence(folder: Path) -> Iterator[Lease]:
     """Context that holds the lease of a folder whose holder may have died on another machine.
 
-    Args:
-        folder: Folder, as in `lease`.
-
     Raises:
         HeldError: The holder has a heartbeat.
     """
@@ -223,7 +219,6 @@ def bury(path: Path, dead: Holder | None) -> bool:
     after it has read the file again.
 
     Args:
-        path: Lease file.
         dead: Its holder; None if it cannot be read, as after a loss of power.
 
     Returns:
@@ -246,7 +241,6 @@ def take_away(path: Path, dead: Holder | None) -> None:
     of the file.
 
     Args:
-        path: Lease file.
         dead: Its holder; None if it cannot be read.
     """
     grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
@@ -299,13 +293,7 @@ def _machine() -> str:
 
 
 def _start_of(pid: int | None = None, proc: Path = Path("/proc")) -> int:
-    """Start time of a process in ticks since boot; 0 if unknown, −1 if there is no such process.
-
-    Args:
-        pid: Process id; None = that of this process.
-        proc: Folder of the processes. It need not exist, and may hide those of other users
-            (hidepid).
-    """
+    """Start time of a process in ticks since boot; 0 if unknown, −1 if there is no such process."""
     try:
         text = (proc / ("self" if pid is None else str(pid)) / "stat").read_text(encoding="utf-8")
         fields = text.rpartition(")")[2].split()

@@ -1,13 +1,40 @@
-"""Plugins: what installed packages offer by entry points."""
+"""Plugins of installed packages, and modules that a config or a model folder names."""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from preceptor.errors import InputError, reason
+from preceptor.runtime.results import digest, file_digest
+
+
+def parents_of(name: str) -> set[str]:
+    """A dotted name and those of the packages that contain it.
+
+    Example:
+        >>> sorted(parents_of("a.b.c"))
+        ['a', 'a.b', 'a.b.c']
+    """
+    parts = name.split(".")
+    return {".".join(parts[: count + 1]) for count in range(len(parts))}
+
+
+def missing_module(name: str) -> str:
+    """What is wrong with a module that is not found, and what to do."""
+    top = name.partition(".")[0]
+    if Path(f"{top}.py").is_file() or Path(top, "__init__.py").is_file():
+        return (
+            f"there is no module {name} here, and {top} is in the current folder, which Python "
+            "does not search; write PYTHONPATH=. before the command"
+        )
+    return f"there is no module {name} here; install it, or add the folder with it to PYTHONPATH"
+
 
 Group = Literal[
     "preceptor.backbones",
@@ -51,7 +78,6 @@ def installed_plugin(group: Group, name: str, key: str) -> EntryPoint:
 
     Args:
         group: Group of entry points.
-        name: Name of the plugin.
         key: What the name is in a config, for the message.
 
     Raises:
@@ -90,3 +116,81 @@ def _offered(group: Group, folders: tuple[str, ...]) -> EntryPoints:
 
 def _package(found: EntryPoint) -> str:
     return "an unknown package" if found.dist is None else found.dist.name
+
+
+def source_digest(target: str) -> str:
+    """Hash of the source of a function: its module, and what that imports of the same package.
+
+    Args:
+        target: The function, as package.module:function.
+
+    Raises:
+        InputError: The module is not found, or has no source.
+    """
+    name = target.partition(":")[0]
+    top, waiting = name.partition(".")[0], [name]
+    found: dict[str, str] = {}
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        file = _source(one)
+        if file is None:
+            if one == name:
+                raise InputError(f"{target}: {missing_module(name)}")
+            continue
+        state = file.stat()
+        found[one], imported = _read(file, one, state.st_size, state.st_mtime_ns)
+        waiting += [other for other in imported if other.partition(".")[0] == top]
+    return digest(sorted(found.items()))
+
+
+def _source(name: str) -> Path | None:
+    """Source file of a module, which is not imported (its parent packages are)."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    file = None if spec is None or spec.origin is None else Path(spec.origin)
+    return file if file is not None and file.suffix == ".py" and file.is_file() else None
+
+
+@cache
+def _read(file: Path, name: str, size: int, changed: int) -> tuple[str, set[str]]:
+    """Hash and imports of a source file, which is read again if its size or time changes."""
+    return file_digest(file), _imports(file, name)
+
+
+def _imports(file: Path, name: str) -> set[str]:
+    """Names of the modules that a source file may import, and of their parent packages."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return set().union(*(parents_of(one) for one in found if one))
+
+
+# Model folders within the folder of a study, and of a run.
+_INSIDE = ("best", "model")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check that a folder is a model folder; its files are not read.
+
+    Raises:
+        InputError: It has no model.json.
+    """
+    if not (folder / "model.json").is_file():
+        inside = (folder / name for name in _INSIDE)
+        found = next((one for one in inside if (one / "model.json").is_file()), None)
+        fix = "" if found is None else f"; name {found}"
+        raise InputError(f"{folder} is not a model folder: it has no model.json{fix}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import InputError
-from preceptor.runtime.modes import evaluating
+from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.agreement import Agreement
 from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.data.resampling import resample
-from preceptor.runtime.modes import evaluating
+from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score
 from preceptor.saliency.rise_error import centred, error_of

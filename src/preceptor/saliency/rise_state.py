@@ -10,8 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from preceptor.runtime.failed_writes import tensors_to
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.files import replacing, tensors_to
 
 
 class RiseState(NamedTuple):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from preceptor.runtime.result_folder import SCORES, checksum, is_finished, read_scores
+from preceptor.runtime.results import SCORES, checksum, is_finished, read_scores
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.planned_runs import PlannedRun
 from preceptor.study.protocol import (

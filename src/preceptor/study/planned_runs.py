@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preceptor.runtime.result_folder import write_atomically
-from preceptor.runtime.strict_json import strict_json
+from preceptor.runtime.results import strict_json, write_atomically
 
 FILE = "planned_runs.json"
 

@@ -23,8 +23,8 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.sources import with_maps
-from preceptor.runtime.result_folder import digest
-from preceptor.runtime.source_digest import source_digest
+from preceptor.runtime.plugins import source_digest
+from preceptor.runtime.results import digest
 from preceptor.study.config import CONTROL_NAMES, Control, Setting, StudyConfig, added_control
 from preceptor.study.steps import (
     Arm,

@@ -25,8 +25,7 @@ from preceptor.errors import InputError
 from preceptor.evaluation.bootstrap import Side, bootstrap_difference
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
-from preceptor.runtime.result_folder import digest
-from preceptor.runtime.strict_json import with_nan
+from preceptor.runtime.results import digest, with_nan
 from preceptor.study.config import Setting
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.

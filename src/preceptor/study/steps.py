@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
-from preceptor.runtime.result_folder import checksum, is_finished, read_record
+from preceptor.runtime.results import checksum, is_finished, read_record
 from preceptor.study.config import Setting
 
 _WEIGHTS = "weights"  # entry of a record: checksum of the weights by run id

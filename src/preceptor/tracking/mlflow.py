@@ -17,7 +17,7 @@ import pandas as pd
 
 from preceptor.report.write import WrittenReport
 from preceptor.results.tables import CSV_FILES, read_table
-from preceptor.runtime.result_folder import digest
+from preceptor.runtime.results import digest
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves

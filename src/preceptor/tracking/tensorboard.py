@@ -28,7 +28,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from preceptor.report.write import WrittenReport
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.results import write_atomically
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves

@@ -13,9 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from preceptor.models.networks import separate
-from preceptor.runtime.failed_writes import tensors_to
-from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.strict_json import strict_json, with_nan
+from preceptor.runtime.files import replacing, tensors_to
+from preceptor.runtime.results import strict_json, with_nan
 
 
 @dataclass

@@ -45,7 +45,7 @@ from preceptor.runtime import watchdog
 from preceptor.runtime.leases import Lease
 from preceptor.runtime.memory import out_of_memory, release_memory
 from preceptor.runtime.progress import progress as progress_display
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.results import write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.record import (

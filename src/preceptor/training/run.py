@@ -33,7 +33,7 @@ from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.runtime import watchdog
-from preceptor.runtime.failed_writes import failed_write
+from preceptor.runtime.files import failed_write, remove_unfinished
 from preceptor.runtime.leases import lease
 from preceptor.runtime.memory import (
     device_memory,
@@ -42,8 +42,7 @@ from preceptor.runtime.memory import (
     peak_memory,
     release_memory,
 )
-from preceptor.runtime.replace_file import remove_unfinished
-from preceptor.runtime.result_folder import is_finished, write_atomically
+from preceptor.runtime.results import is_finished, write_atomically
 from preceptor.runtime.torch_state import kept_torch_state
 from preceptor.training.checkpoint import Progress
 from preceptor.training.last_layer import (

@@ -1,27 +1,125 @@
-"""Result folders of finished steps: writing, checksums and verification.
-
-    config.yaml  metrics.csv  scores.parquet  model/  log.txt  run.json
-
-`run.json` is written last, with the checksums of the other files: a run exists if and only if its
-`run.json` exists.
-"""
+"""Folders of results: record, checksums, scores; and JSON with null for NaN."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from preceptor.errors import InputError
-from preceptor.runtime.checksums import file_digest, files_that_differ
-from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.strict_json import strict_json, with_nan
+from preceptor.runtime.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def strict_json(value: Any, *, indent: int | None = 2) -> str:
+    """JSON text of a value, with null for non-finite numbers.
+
+    Args:
+        value: Value of nested mappings, sequences, strings, numbers and None.
+        indent: Number of blanks per level; None = one line.
+
+    Example:
+        >>> strict_json({"auc": float("nan"), "n": 3}, indent=None)
+        '{"auc": null, "n": 3}'
+    """
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
+
+
+def with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Inverse of `strict_json` for numbers: NaN for null.
+
+    Example:
+        >>> with_nan({"auc": None, "n": 3.0})
+        {'auc': nan, 'n': 3.0}
+    """
+    return {key: math.nan if value is None else value for key, value in values.items()}
+
+
+CHECKSUMS = "checksums.json"
+"""File with the checksums of other files of its folder."""
+
+
+DIGEST_BYTES = 16
+"""Size of the hashes of files."""
+
+
+def content_hash(content: bytes) -> bytes:
+    """BLAKE2b hash of bytes."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def content_digest(content: bytes) -> str:
+    """`content_hash`, hexadecimal."""
+    return content_hash(content).hex()
+
+
+def file_digest(path: Path) -> str:
+    """`content_digest` of a file, which is read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)
+        ).hexdigest()
+
+
+def files_that_differ(folder: Path, checksums: Mapping[str, Any]) -> list[str]:
+    """Files that are missing or do not match their checksums.
+
+    Args:
+        checksums: Checksum of each file, by its path from the folder.
+
+    Raises:
+        OSError: A file cannot be read; nothing is known of its content.
+    """
+    return [name for name, checksum in checksums.items() if not _is(folder / name, checksum)]
+
+
+def _is(path: Path, checksum: Any) -> bool:
+    try:
+        return file_digest(path) == str(checksum)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write `checksums.json` with the checksums of files of a folder."""
+    values = {name: file_digest(folder / name) for name in names}
+    with replacing(folder / CHECKSUMS) as partial:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Checksums of the files of a folder by name; {} if it has no `checksums.json`.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    file = folder / CHECKSUMS
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):  # errors of JSON and of UTF-8
+        values = None
+    if not isinstance(values, dict) or not values:
+        raise InputError(f"{file}: damaged; copy the folder again")
+    return {str(name): str(value) for name, value in values.items()}
+
 
 SCORES = "scores.parquet"
 """Score table of a finished run or evaluation."""
@@ -50,7 +148,6 @@ def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
     """Finish a result folder: write `run.json` with the checksums of all other files.
 
     Args:
-        folder: Folder of the run or step.
         record: Further content of `run.json`.
         without: File that is not part of the result and is removed.
     """
@@ -108,7 +205,6 @@ def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
     """Write a text file atomically: readers see the old or the new content, never a part.
 
     Args:
-        path: Output file.
         text: Content.
         flush: Whether to wait until the content is on the disk.
     """
@@ -122,6 +218,9 @@ def read_scores(folder: Path) -> pd.DataFrame:
     Raises:
         InputError: The file is missing or damaged.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     # Not pandas.read_parquet: for a few hundred rows, a data set and threads take most of the time.
     path = folder / SCORES
     try:
