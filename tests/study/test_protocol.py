@@ -202,7 +202,8 @@ def test_an_outline_leaves_no_trace_and_covers_controls(draws: Path) -> None:
     assert not plan.members
     assert not plan.steps
     titles = [step.title for step in [*first, *later]]
-    assert sum(title.startswith("train generation 2") for title in titles) == 2
+    # Both Teachers, human-trained and data-driven, with two seeds each.
+    assert sum(title.startswith("train generation 2") for title in titles) == 4
     for control in CONTROLS:
         assert sum(f"train {control} " in title for title in titles) == 2
 

@@ -90,7 +90,7 @@ def joined(stores: Sequence[MapStore]) -> MapStore:
     if "masks" in settings:
         settings["masks"] = sum(int(store.info.settings["masks"]) for store in stores)
     together: dict[str, Any] = {}
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "agreement", "error"):
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
         parts = [getattr(store, name) for store in stores]
         together[name] = None if parts[0] is None else np.concatenate(parts)
     return MapStore(replace(first.info, settings=settings), **together)
