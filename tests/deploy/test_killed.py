@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.batch_prediction.killed import AT, killed_command
+from tests.deploy.killed import AT, killed_command
 from tests.forked import run
 
 DEVICE = ("--device", "cpu", "--batch-size", "4")

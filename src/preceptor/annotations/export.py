@@ -373,7 +373,7 @@ def write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOpt
         for region in image.regions(options):
             high, wide = region.mask.shape
             rle = {"size": [height, width], "counts": encode_rle(region.whole(image.size))}
-            shape = {
+            shape: dict[str, Any] = {
                 "id": len(shapes) + 1,
                 "image_id": number,
                 "category_id": classes.setdefault(image.label, len(classes) + 1),
@@ -459,7 +459,8 @@ def write_labelme(images: Iterable[ExportedImage], folder: Path, options: Export
     names = FileNames(".json")
 
     def shape(image: ExportedImage, region: Region) -> dict[str, Any]:
-        common = {"label": image.label, "group_id": None, "description": options.model, "flags": {}}
+        common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}
+        common["description"] = options.model
         if options.form == "polygons":
             return common | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
         high, wide = region.mask.shape

@@ -86,7 +86,7 @@ def read_json(path: Path) -> Any:
 def read_xml(path: Path, root: str) -> Element:
     """Outermost element of an XML file, read without entities and external references."""
     try:
-        element: Element = ElementTree.parse(path).getroot()
+        element = ElementTree.parse(path).getroot()
     except DefusedXmlException as error:
         raise InputError(
             f"{path}: it declares XML entities ({type(error).__name__}); remove the DOCTYPE"
@@ -96,9 +96,9 @@ def read_xml(path: Path, root: str) -> Element:
         raise InputError(
             f"{path}: not sound XML ({reason}); export it again from the tool"
         ) from None
-    if element.tag != root:
+    if element is None or element.tag != root:
         raise InputError(
-            f"{path}: its outermost element is <{element.tag}>, not <{root}>; it is of another "
+            f"{path}: its outermost element is <{element.tag if element is not None else ''}>, not <{root}>; it is of another "
             "format"
         )
     return element

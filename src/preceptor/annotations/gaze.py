@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from preceptor.annotations.files import ImageFiles
 from preceptor.annotations.shapes import (
@@ -166,7 +167,10 @@ def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) ->
         for axis in (0, 1)
     )
     total = (down * weights[:, None]).T @ across
-    return np.rint(total * (255 / max(float(total.max()), 1e-300))).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(total * (255 / max(float(total.max()), 1e-300))).astype(
+        np.uint8
+    )
+    return levels
 
 
 def parse_numbers(option: str, value: str, count: int) -> tuple[float, ...]:

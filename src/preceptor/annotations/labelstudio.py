@@ -274,7 +274,9 @@ def decode_brush(rle: Any, width: int, height: int) -> Pixels:
         ValueError: The bytes are damaged or of another size.
     """
     try:
-        data = bytes(rle if isinstance(rle, list) else [None])
+        if not isinstance(rle, list):
+            raise TypeError("not a list")
+        data = bytes(rle)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("the RLE is not a list of whole numbers from 0 to 255") from None
     total = 4 * width * height

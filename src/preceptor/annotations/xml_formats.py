@@ -110,8 +110,8 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
         for stem, mask in left.items():
             of = mask.relative_to(root).as_posix()
             split = splits.get(stem) or splits.get(PurePosixPath(stem).name) or ""
-            shapes = tuple(segments(mask, log))
-            yield AnnotatedImage(f"{stem}.*", None, shapes, split=split, examined=True, of=of)
+            marks = tuple(segments(mask, log))
+            yield AnnotatedImage(f"{stem}.*", None, marks, split=split, examined=True, of=of)
 
     def segments(mask: Path, log: Log) -> Iterator[Annotation]:
         of = mask.relative_to(root).as_posix()
@@ -258,7 +258,8 @@ def _cvat_shape(element: Element, size: tuple[int, int]) -> Shape | None:
             left, top, right, bottom = values("xtl", "ytl", "xbr", "ybr")
             return Box(left, top, right - left, bottom - top, rotation)
         case "ellipse":
-            return Ellipse(*values("cx", "cy", "rx", "ry"), rotation)
+            x, y, radius_x, radius_y = values("cx", "cy", "rx", "ry")
+            return Ellipse(x, y, radius_x, radius_y, rotation)
         case "mask":
             left, top, wide, high = (
                 whole(element.get(name), name) for name in ("left", "top", "width", "height")

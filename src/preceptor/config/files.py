@@ -75,13 +75,14 @@ def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-_Loader.yaml_constructors = {
+_CONSTRUCTORS: dict[str | None, Any] = {
     f"tag:yaml.org,2002:{name}": _Loader.construct_text
     for name in ("int", "float", "timestamp", "value", "str")
 } | {  # no other types than those of JSON
     tag: yaml.SafeLoader.yaml_constructors[tag]
     for tag in (None, *(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "seq", "map")))
 }
+_Loader.yaml_constructors = _CONSTRUCTORS
 
 
 class _Dumper(yaml.SafeDumper):
@@ -196,7 +197,7 @@ def parse_config(
 
 def _unfit(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Values that no setting takes: too many, not finite, not printable."""
-    left = [((str(key),), value) for key, value in values.items()]
+    left: list[tuple[tuple[str, ...], Any]] = [((str(key),), one) for key, one in values.items()]
     for _ in range(_MOST_VALUES):
         if not left:
             return

@@ -223,7 +223,7 @@ def open_images(
         unknown = np.flatnonzero(~sizes.any(1))
         left = images.iloc[unknown].tolist()
         with ThreadPoolExecutor(reading_threads(left, 1)) as pool:
-            for row, size in zip(unknown, pool.map(image_size, left), strict=True):
+            for row, size in zip(unknown.tolist(), pool.map(image_size, left), strict=True):
                 sizes[row] = size
         return DecodedImages(form, sizes, images, maps)
     contents = contents or contents_of(manifest, cache_dir)

@@ -7,7 +7,7 @@ import base64
 import binascii
 import io
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -222,7 +222,7 @@ def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
 
 
 async def _from_form(content_type: str, body: bytes, most: int) -> list[Upload]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     _, options = parse_options_header(content_type)

@@ -118,7 +118,7 @@ class DeployedModel(nn.Module):
                 classes = torch.full((image.shape[0],), self.positive, dtype=torch.int64)
             out = self.model(pixels, classes, decision=True)
             maps = (normalise(out.saliency), out.saliency)
-        found = ()
+        found: tuple[Tensor, ...] = ()
         if "distance" in self.outputs:
             found = self._distances(out.logits, out.features)
         return *self._decided(out.logits), *maps, *found
@@ -185,7 +185,8 @@ def synthetic_pixels(
     noise = generator.random((count, form.channels, height, width), np.float32)
     rows, columns = (np.arange(side) * _COARSE // side for side in (height, width))
     mixed = 0.8 * coarse[:, :, rows][..., columns] + 0.2 * noise
-    return np.rint(255 * mixed).astype(np.uint8)
+    images: NDArray[np.uint8] = np.rint(255 * mixed).astype(np.uint8)
+    return images
 
 
 def _examples(

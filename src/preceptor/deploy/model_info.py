@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import field, replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -151,9 +151,10 @@ class ModelInfo:
 
 
 _INFO = TypeAdapter(ModelInfo)
+Valid = TypeVar("Valid")
 
 
-def validated(adapter: TypeAdapter[Any], text: str | bytes, owner: str) -> Any:
+def validated(adapter: TypeAdapter[Valid], text: str | bytes, owner: str) -> Valid:
     """Value of a JSON text.
 
     Args:

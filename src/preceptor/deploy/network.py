@@ -398,13 +398,13 @@ class TorchNetwork:
         out = self._halved(images, maps=maps, map_classes=map_classes)
         if self.reference is None:
             return out
-        assert out.features is not None
-        assert out.energies is not None
         if self.info.calibration is not None:
             plain = torch.from_numpy(out.probabilities)
             positive = self.info.positive_index
             changed = calibrated(plain, self.info.calibration, positive, self._steps)
             out = out._replace(probabilities=changed.numpy())
+        assert out.features is not None
+        assert out.energies is not None
         distances = self.reference.distances_of(out.features, out.energies)
         return out._replace(distances=distances, shares=self.reference.shares_of(distances))
 

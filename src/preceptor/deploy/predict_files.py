@@ -136,8 +136,9 @@ def predict_files(
         columns = columns_of(predictor.info, maps=kind in ("overlay", "png"))
         with replacing(out) as partial:
             WRITERS[out.suffix.lower()](rows, columns, partial)
-        decisions = Counter(row.get("decision") for row in read_rows(rows))
-        bad = decisions.pop(None, 0)
+        decided = [row.get("decision") for row in read_rows(rows)]
+        decisions = Counter(str(decision) for decision in decided if decision is not None)
+        bad = decided.count(None)
         unfinished.remove()
     return Summary(decisions, bad)
 
@@ -290,7 +291,8 @@ def _write_store(maps: MapOutput, unfinished: Unfinished, info: ModelInfo, model
         classes = np.full(len(good), info.classes.index(of), np.int64)
     # Without a good image, the size of the maps is not known.
     grid = unfinished.state.grid or (1, 1)
-    form, settings = info.image_format, {"cam_class": "decision"}
+    form = info.image_format
+    settings: dict[str, float | str] = {"cam_class": "decision"}
     store = MapStore(
         StoreInfo(model, info.map_kind, form.fit, form.size, info.classes, settings),
         np.array([row["path"] for row in good], dtype=object),
@@ -499,8 +501,14 @@ class Unfinished:
             for file in (self._rows, self._maps):
                 file.flush()
                 os.fsync(file.fileno())
-        sizes = {"rows": self._rows.tell(), "maps": self._maps.tell()}
-        state = replace(self.state, images=images, names=names, grid=grid, **sizes)
+        state = replace(
+            self.state,
+            images=images,
+            names=names,
+            grid=grid,
+            rows=self._rows.tell(),
+            maps=self._maps.tell(),
+        )
         write_atomically(self.folder / _STATE, json.dumps(asdict(state)) + "\n")
         self.state = state
 

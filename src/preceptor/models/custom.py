@@ -167,11 +167,11 @@ def _named(module: nn.Module, part: Part, what: str) -> str:
         chosen = part(module)
         if id(chosen) not in names:
             raise InputError(f"{what}: the function returned no module inside the network")
-        return names[id(chosen)]
+        return str(names[id(chosen)])
     if part not in names.values():
         top = ", ".join(sorted({name.split(".")[0] for name in names.values()})[:8])
         raise InputError(f"{what}: the network has no module {part!r}; it has {top}")
-    return part
+    return str(part)
 
 
 def _parts(

@@ -71,7 +71,7 @@ def create_network(
                 backbone,
                 pretrained=file is not None,
                 # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
-                pretrained_cfg_overlay=file and {"file": str(file), "custom_load": False},
+                pretrained_cfg_overlay={"file": str(file), "custom_load": False} if file else None,
                 num_classes=outputs,
                 in_chans=in_chans,
                 **arguments,

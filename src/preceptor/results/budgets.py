@@ -86,7 +86,7 @@ def budget_curve(record: StudyRecord, figures: pd.DataFrame, runs: pd.DataFrame)
             for line, values in found.items():
                 values = values.dropna().sort_index()
                 if len(values):
-                    at = {"backbone": backbone, "line": line}
+                    at: dict[str, Any] = {"backbone": backbone, "line": line}
                     at |= {"size": size, "minutes": budget.minutes}
                     lines.append(at | _summary(values))
     return pd.DataFrame(lines)

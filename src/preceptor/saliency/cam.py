@@ -117,7 +117,9 @@ def other_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         >>> other_entropy(torch.zeros(1, 3), torch.tensor([0]))
         tensor([0.6931])
     """
-    return torch.special.entr(log_odds_slopes(logits, labels).neg().clamp_min(0)).sum(1)
+    others = log_odds_slopes(logits, labels).neg().clamp_min(0)
+    entropy: Tensor = torch.special.entr(others).sum(1)
+    return entropy
 
 
 def _weighted_sum(features: Tensor, chosen: Tensor) -> Tensor:

@@ -498,7 +498,9 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
         winner = teachers_of(study)[0]
         draft.choices[draft.teacher_selection] = Choice(candidate_name(winner), "", ())
     later = draft.add(draft.stage_two(winner))
-    roles: list[Role] = ["student", "baseline1", *(["ceiling"] if study.ceiling else [])]
+    roles: list[Role] = ["student", "baseline1"]
+    if study.ceiling:
+        roles.append("ceiling")
     for backbone in study.students:
         for role in (*roles, *controls_of(study)):
             grid = study.settings if role == "baseline1" else _settings_of(study, role)

@@ -255,7 +255,8 @@ class Trainer:
             which = batch.changed.to(self.device)
             divergence = inconsistency(unchanged, logits, which, targets.sample_weight)
             loss = loss + config.consistency * divergence.mean()
-        self.scaler.scale(loss if share == 1 else loss * share).backward()
+        scaled: Tensor = self.scaler.scale(loss if share == 1 else loss * share)
+        scaled.backward()  # type: ignore[no-untyped-call]
         sums = step_sums(logits, terms, targets, loss, weight, training)
         if config.consistency:
             parts = logits.new_zeros(()) if divergence is None else divergence.detach().sum()
