@@ -49,7 +49,9 @@ def open_study(
     resumed = run and _was_checked(study, out)
     problems: list[InputError] = []
     for name, own in study.by_domain().items():
-        report_to(f"reading {own.manifest}")
+        first, *more = own.seed_list
+        others = f" and {len(more)} more" if own.draws and more else ""
+        report_to(f"reading {own.manifest_of(first)}{others}")
         with _collected(problems, name):
             if run:
                 forms = [image_formats(plain_run(own, backbone)) for backbone in own.backbone_names]

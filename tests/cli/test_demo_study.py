@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from preceptor.benchmark import forged_settings
-from preceptor.cli import demo_study
+from preceptor.cli import demo
 from preceptor.study.config import StudyConfig
 from tests.studies import without_workers
 
 
 def test_the_demo_trains_on_crops_as_they_are() -> None:
     settings = forged_settings.PRESETS["demo"]
-    study = StudyConfig.model_validate(demo_study.DEMO | {"manifest": "{seed}/manifest.csv"})
+    study = StudyConfig.model_validate(demo.DEMO | {"manifest": "{seed}/manifest.csv"})
     assert study.training.input_size == settings.size
     assert study.training.steps  # every run sees the same number of images
     assert isinstance(study.annotated, int)
@@ -33,20 +33,22 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
         update={"train": 48, "val": 12, "val_noshort": 12, "test_seen": 12, "test_unseen": 12}
     )
     monkeypatch.setitem(forged_settings.PRESETS, "demo", small)
-    short = demo_study.DEMO | {
+    short = demo.DEMO | {
         "seeds": 2,
         "annotated": 12,
-        "training": demo_study.DEMO["training"] | {"batch_size": 8, "steps": 2, "epochs": 1},
+        "training": demo.DEMO["training"] | {"batch_size": 8, "steps": 2, "epochs": 1},
     }
-    monkeypatch.setattr(demo_study, "DEMO", short)
+    monkeypatch.setattr(demo, "DEMO", short)
+    lines: list[str] = []
     with without_workers():
-        result = demo_study.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None)
+        result = demo.run_demo(tmp_path, jobs=1, first=3, tell=lines.append)
+    assert not any("{seed}" in line for line in lines)
     assert not result.failed
     assert result.missing == 0
     table = pd.read_csv(result.folder / "table.csv")
     rows = set(table.loc[table["set"] == "test-seen", "key"])
     assert {"baseline1", "baseline2", "student", "shuffled", "centre"} <= rows
-    for seed in range(3, 3 + demo_study.DEMO["seeds"]):
+    for seed in range(3, 3 + demo.DEMO["seeds"]):
         record = tmp_path / "forged_photographs" / str(seed) / "settings.json"
         assert json.loads(record.read_text())["settings"]["stamp_place"] == "moving"
-    assert demo_study.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None).computed == 0
+    assert demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None).computed == 0

@@ -17,7 +17,6 @@ SCRIPTS = {
     "guidance": "docs/pictures/guidance_pictures.py",
     "label": "docs/pictures/label_pictures.py",
     "method": "docs/pictures/method_pictures.py",
-    "report": "docs/pictures/report_pictures.py",
 }
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 

@@ -16,9 +16,9 @@ from preceptor.report.annotators_on_grid import (
     attainable_correlation,
     folder_of,
 )
-from preceptor.report.chapters import chapter
-from preceptor.report.domain_tables import domain_tables
-from preceptor.report.findings import study_findings
+from preceptor.report.page import chapter
+from preceptor.report.tables import domain_tables
+from preceptor.report.words import study_findings
 from preceptor.results.domain import gather_study
 from tests.annotations.annotator_folders import annotated_folder
 from tests.report.conftest import Written, effect, plans_of

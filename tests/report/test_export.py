@@ -1,4 +1,4 @@
-"""Tables and figures as files: CSV read back, LaTeX compiled, SVG that stands alone."""
+"""Tables as files, CSV read back and LaTeX compiled; names of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -21,18 +20,14 @@ from preceptor.report.blocks import (
     Section,
     TableBlock,
     Text,
-    slug,
-    slugs,
+    exported,
     unique_names,
 )
-from preceptor.report.cells import Cell, Line, Table
-from preceptor.report.export import exported, latex, standalone, table_csv, table_latex
-from preceptor.report.figure_style import page_styles
+from preceptor.report.cells import Cell, Line, Table, latex, slug, slugs
+from preceptor.report.figures import Figure
 from preceptor.report.palette import DARK, LIGHT
-from preceptor.report.svg import Figure, dot, label, path, ring, sideways, svg
-from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
+from tests.report.conftest import DOMAINS, NASTY, Written
 
-SPACE = "{http://www.w3.org/2000/svg}"
 MANY = "…–÷·→≤≥∞▲\u00a0éß \"quoted\" 'so' `so` [x] *y* <z> a--b , ; \\textbf{no}"
 
 
@@ -47,7 +42,7 @@ def nasty_table() -> Table:
 
 def test_csv_holds_what_the_table_shows() -> None:
     table = nasty_table()
-    head, *rows = csv.reader(io.StringIO(table_csv(table)))
+    head, *rows = csv.reader(io.StringIO(table.csv))
     assert head == [NASTY, "AUC, %", NASTY, "x & y"]
     assert [row[0] for row in rows] == [line.heading for line in table.lines]
     for row in rows:
@@ -86,7 +81,7 @@ def assert_even(text: str) -> None:
 
 
 def test_latex_has_as_many_cells_in_every_row(two_domains: Written) -> None:
-    assert_even(table_latex(nasty_table(), "nasty"))
+    assert_even(nasty_table().latex("nasty"))
     for file in (two_domains.out / "tables").glob("*.tex"):
         assert_even(file.read_text(encoding="utf-8"))
 
@@ -146,7 +141,7 @@ def compiled(pdflatex: str, folder: Path, tables: list[str]) -> str:
 def test_latex_compiles(pdflatex: str, two_domains: Written, tmp_path: Path) -> None:
     files_of_report = sorted((two_domains.out / "tables").glob("*.tex"))
     tables = [file.read_text(encoding="utf-8") for file in files_of_report]
-    log = compiled(pdflatex, tmp_path, [*tables, table_latex(nasty_table(), "nasty-ü")])
+    log = compiled(pdflatex, tmp_path, [*tables, nasty_table().latex("nasty-ü")])
     assert "Missing character" not in log
     assert "multiply defined" not in log
     pages = re.search(r"Output written on all\.pdf \((\d+) pages", log)
@@ -155,104 +150,9 @@ def test_latex_compiles(pdflatex: str, two_domains: Written, tmp_path: Path) -> 
 
 
 def test_latex_that_does_not_compile_is_noticed(pdflatex: str, tmp_path: Path) -> None:
-    broken = table_latex(nasty_table(), "nasty").replace(r"\&", "&", 1)
+    broken = nasty_table().latex("nasty").replace(r"\&", "&", 1)
     with pytest.raises(AssertionError):
         compiled(pdflatex, tmp_path, [broken])
-
-
-def drawings(written: Written) -> list[Path]:
-    found = sorted((written.out / "figures").glob("*.svg"))
-    assert len(found) >= 19
-    return found
-
-
-def test_svg_files_stand_alone(two_domains: Written) -> None:
-    said = ""
-    for file in drawings(two_domains):
-        text = file.read_text(encoding="utf-8")
-        root = ElementTree.fromstring(text)
-        assert root.tag == f"{SPACE}svg"
-        width, height = (float(size) for size in root.attrib["viewBox"].split()[2:])
-        assert (float(root.attrib["width"]), float(root.attrib["height"])) == (width, height)
-        for word in ("var(", "inherit", "currentColor", "href", "url(", "@import", "script"):
-            assert word not in text
-        ground = root.find(f"{SPACE}rect")
-        assert ground is not None
-        assert ground.attrib == {
-            "width": root.attrib["width"],
-            "height": root.attrib["height"],
-            "fill": "#fff",
-        }
-        drawn = [one for one in root if one.tag not in (f"{SPACE}title", f"{SPACE}style")]
-        assert drawn[0] is ground  # nothing lies under it
-        assert len(drawn) > 5
-        said += " ".join(root.itertext())
-    assert f"AUC on {PRIMARY}" in said
-
-
-def rules(css: str) -> dict[str, set[str]]:
-    """The properties that a stylesheet sets, by selector."""
-    found: dict[str, set[str]] = {}
-    for selectors, body in re.findall(r"([^{}]+)\{([^{}]*)\}", css):
-        names = {part.split(":")[0].strip() for part in body.split(";") if part.strip()}
-        for selector in selectors.split(","):
-            found.setdefault(selector.strip(), set()).update(names)
-    return found
-
-
-def test_every_class_of_a_figure_has_its_rule_in_the_file(two_domains: Written) -> None:
-    on_page, checked = rules(page_styles()), set[str]()
-    for file in drawings(two_domains):
-        root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
-        there = rules(root.findtext(f"{SPACE}style") or "")
-        for one in root.iter():
-            classes = one.attrib.get("class", "").split()
-            pairs = [f"{a}.{b}" for a in classes for b in classes if a != b]
-            for name in (*classes, *pairs):
-                wanted = on_page.get(f"svg .{name}", set())
-                given_there = set[str]()
-                for selector in (name, *(pair for pair in pairs if pair.startswith(f"{name}."))):
-                    given_there |= there.get(f".{selector}", set())
-                assert wanted <= given_there, (file.name, classes, name)
-                checked |= {name} if wanted else set()
-    assert {"strong", "rule", "chance", "ring", "grid", "tick", "edge", "band"} <= checked
-    assert {"curve.s-student", "curve.s-baseline2", "curve.s-ceiling"} <= checked
-
-
-def test_names_in_figures_are_escaped() -> None:
-    body = [label(1, 2, NASTY), sideways(1, 2, NASTY), dot(1, 2, 3, "student", NASTY)]
-    root = ElementTree.fromstring(standalone(svg(10, NASTY, body)))
-    assert root.attrib["aria-label"] == NASTY
-    assert [text for text in root.itertext() if text.strip() == NASTY.strip()] == [NASTY] * 4
-
-
-def test_a_legend_names_the_series_that_a_figure_draws() -> None:
-    points = [(0.0, 0.0), (1.0, 1.0)]
-    one = svg(10, "one", [label(1, 1, "s-ceiling"), path(points, "baseline1")])
-    other = svg(10, "other", [ring(1, 1, 8, "student"), dot(1, 1, 4, "student", "")])
-    keys = ("baseline1_paper", "baseline1", "student", "ceiling")
-    legend = [(key, f"the {key}") for key in keys]
-    block = FigureBlock("curves", [("one", one), ("other", other)], legend)
-    assert [key for key, _ in block.used(one)] == ["baseline1"]
-    assert [key for key, _ in block.used()] == ["baseline1", "student"]
-    root = ElementTree.fromstring(standalone(one, block.used(one)))
-    assert float(root.attrib["height"]) == 30
-    below = next(part for part in root if part.attrib.get("class") == "legend")
-    assert "".join(below.itertext()) == "the baseline1"
-
-
-@pytest.mark.parametrize(("letters", "rows"), [(17, 1), (18, 2), (60, 2)])
-def test_the_names_of_a_legend_lie_within_the_figure(letters: int, rows: int) -> None:
-    figure = svg(10, "one", [])
-    root = ElementTree.fromstring(
-        standalone(figure, [("student", "m" * letters), ("ceiling", "b")])
-    )
-    assert float(root.attrib["height"]) == 10 + 20 * rows
-    below = next(part for part in root if part.attrib.get("class") == "legend")
-    names = [part for part in below if part.text]
-    assert len(names) == 2
-    for one in names:
-        assert float(one.attrib["x"]) + 7 * len(one.text or "") <= float(root.attrib["width"])
 
 
 def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:
@@ -267,7 +167,7 @@ def shown(name: str) -> TableBlock:
 
 
 def drawn(name: str, *captions: str) -> FigureBlock:
-    return FigureBlock(name, [(caption, Figure(1, 1, caption, ())) for caption in captions])
+    return FigureBlock(name, [(caption, Figure(caption, "<svg/>")) for caption in captions])
 
 
 NAMES = st.lists(st.sampled_from(["a", "a-2", "a b", "A.B", "a-b", "b", "é", "*"]), max_size=9)

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.report.panel_files import SIDE, write_panels
-from preceptor.report.panels import Layer, Panel, Panels, Picture
+from preceptor.report.panels import Layer, Panel, Panels, Picture, write_panels
 from tests.report.conftest import Written
 from tests.small_files import files_up_to
 
@@ -37,10 +36,10 @@ def panels(folder: Path, *hits: bool) -> Panels:
 def test_files_have_the_image_and_its_maps_side_by_side(tmp_path: Path) -> None:
     (written,) = write_panels({"": panels(tmp_path, True)}, tmp_path)
     sheet = Image.open(tmp_path / written.file).convert("RGB")
-    width = SIDE + 8
-    middles = [sheet.getpixel((SIDE // 2 + width * place, 22 + SIDE // 4)) for place in range(3)]
+    width = 240 + 8
+    middles = [sheet.getpixel((240 // 2 + width * place, 22 + 240 // 4)) for place in range(3)]
     assert middles == [(200, 0, 0), (238, 238, 238), (0, 0, 255)]
-    assert sheet.size == (3 * width - 8, SIDE // 2 + 22)
+    assert sheet.size == (3 * width - 8, 240 // 2 + 22)
 
 
 def test_files_are_numbered_over_domains_and_the_index_describes_them(tmp_path: Path) -> None:

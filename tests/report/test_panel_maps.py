@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from preceptor.config.maps import RiseSettings
 from preceptor.inference.annotate import rise_rows
@@ -17,8 +19,7 @@ from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.report import panels as panels_module
-from preceptor.report.panel_maps import MOST_MASKS, model_maps
-from preceptor.report.panels import Panels, make_panels
+from preceptor.report.panels import MOST_MASKS, Panels, choose_rows, make_panels, model_maps
 from preceptor.report.write import write_results
 from preceptor.results.domain import gather_study
 from preceptor.saliency.normalise import normalise
@@ -146,3 +147,33 @@ def test_names_of_remote_images_are_shown_without_credentials(
     assert found is not None
     assert all(one.name.startswith("https://host/") for one in found.panels)
     assert not any("secret" in one.name or "signature" in one.name for one in found.panels)
+
+
+def frame(count: int, mapped: list[bool]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "name": [f"{number}.png" for number in range(count)],
+            "label": ["x"] * count,
+            "source": [f"s{number % 3}" for number in range(count)],
+            "mapped": mapped,
+        }
+    )
+
+
+def test_panels_are_half_hits_half_misses_with_maps_first() -> None:
+    mapped = [number % 2 == 0 for number in range(60)]
+    hit = np.array([number % 3 != 0 for number in range(60)])
+    chosen = choose_rows(frame(60, mapped), hit, 12)
+    assert [bool(hit[place]) for place in chosen] == [True] * 6 + [False] * 6
+    assert all(mapped[place] for place in chosen)
+    assert chosen == choose_rows(frame(60, mapped), hit, 12)
+    assert {place % 3 for place in chosen[:6]} == {1, 2}
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> None:
+    hit = np.array([row[0] for row in rows])
+    chosen = choose_rows(frame(len(rows), [row[1] for row in rows]), hit, 12)
+    assert len(chosen) == len(set(chosen)) == min(12, len(rows))
+    assert int((~hit[chosen]).sum()) >= min(6, int((~hit).sum()))

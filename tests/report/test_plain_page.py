@@ -40,7 +40,7 @@ def test_pages_fit_and_are_accessible(browser: Browser, pages: list[Path]) -> No
     page.on("pageerror", lambda error: said.append(str(error)))
     for file in pages:
         page.goto(file.as_uri())
-        page.add_style_tag(content=".scroll, .wide { background: none !important; }")
+        page.add_style_tag(content=".scroll { background: none !important; }")
         for width in (390, 1280):
             page.set_viewport_size({"width": width, "height": 900})
             fits = page.evaluate("() => document.documentElement.scrollWidth") <= width

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from preceptor.config.files import parse_config
-from preceptor.report.questions import across_domains, answers
+from preceptor.report.words import across_domains, answers
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder
 from preceptor.study.config import StudyConfig
@@ -106,15 +106,6 @@ def test_several_pairs_are_counted(plan: Plan) -> None:
     assert "In 4 comparisons" in found
     assert "better in 2, worse in 1, and not distinguishable in 1" in found
     assert "−0.040 to +0.050" in found
-
-
-def test_a_pair_that_was_stopped_early_supports_nothing(plan: Plan) -> None:
-    stopped = line("RQ1", "d", 0.05, float("nan"), n=2, stopped=True)
-    alone = said(plan, stopped)["RQ1"]
-    assert "(stopped early by validation, after 2 seeds; no interval)" in alone
-    assert "supports no conclusion" in alone
-    found = said(plan, stopped, line("RQ1", "d", 0.05, 0.02), line("RQ1", "d", 0.01, 0.02))["RQ1"]
-    assert "better in 1, worse in 0, and not distinguishable in 1; 1 were stopped early" in found
 
 
 def test_without_data_driven_teachers_the_kinds_are_not_compared(plan: Plan) -> None:

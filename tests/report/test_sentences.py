@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from preceptor.config.files import parse_config
-from preceptor.report.sentences import sentences
+from preceptor.report.words import sentences
 from preceptor.results.rows import OVERALL
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
@@ -132,17 +132,17 @@ def test_a_significant_loss_is_not_counted_as_a_gain(manifest: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "low", "high", "margin", "words"),
+    ("mean", "low", "high", "words"),
     [
-        (0.0, -0.02, 0.02, 0.01, ""),
-        (0.0, -0.02, 0.02, 0.05, "; equivalent within ±0.05"),
-        (-0.02, -0.045, 0.005, 0.01, "; a gain of 0.01 is excluded"),
-        (0.02, -0.005, 0.045, 0.01, "; a loss of 0.01 is excluded"),
-        (0.0, float("nan"), float("nan"), 0.01, ""),
+        (0.0, -0.02, 0.02, ""),
+        (0.0, -0.005, 0.005, "; equivalent within ±0.01"),
+        (-0.02, -0.045, 0.005, "; a gain of 0.01 is excluded"),
+        (0.02, -0.005, 0.045, "; a loss of 0.01 is excluded"),
+        (0.0, float("nan"), float("nan"), ""),
     ],
 )
 def test_an_interval_that_contains_0_says_what_it_excludes(
-    manifest: Path, mean: float, low: float, high: float, margin: float, words: str
+    manifest: Path, mean: float, low: float, high: float, words: str
 ) -> None:
     shown = {"mean": mean, "low": low, "high": high, "image_low": low, "image_high": high}
     both = (

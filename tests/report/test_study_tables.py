@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from preceptor.report.page import headlines
-from preceptor.report.study_tables import budget_table, domain_table
+from preceptor.report.tables import budget_table, domain_table
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import gather
 from preceptor.runtime.text import DASH

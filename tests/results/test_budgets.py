@@ -14,8 +14,8 @@ from scipy import stats
 
 from preceptor.config.files import parse_config
 from preceptor.errors import InputError
-from preceptor.report.budget_figure import budget_plot
-from preceptor.report.questions import answers
+from preceptor.report.plots import budget_plot
+from preceptor.report.words import answers
 from preceptor.results.budgets import Enough, budget_steps, enough
 from preceptor.results.domain import Results, gather_study
 from preceptor.results.record import annotation_minutes
@@ -137,9 +137,9 @@ def test_the_curve_has_the_mapper_of_each_size(tmp_path: Path) -> None:
     ]
     small = found.budget[(found.budget["line"] == "mapper") & (found.budget["size"] == 4)]
     assert small["mean"].item() == pytest.approx(tested["auc"].mean())
-    drawn = budget_plot(found, "test_resnet", 0.01, [4, 12])
+    drawn = budget_plot(plan.protocol.study, found, "test_resnet")
     assert drawn is not None
-    assert "mapper" in drawn.series
+    assert "Mapper, annotated" in drawn.title
     assert answers(plan, found)["budget"]
 
 
@@ -253,7 +253,7 @@ def test_what_is_said_of_it(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("preceptor.report.questions.enough", lambda *given: point)
+    monkeypatch.setattr("preceptor.report.words.enough", lambda *given: point)
     assert words in answers(finished, results)["budget"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from preceptor.report.blocks import TableBlock, Text
-from preceptor.report.published_blocks import published_blocks
+from preceptor.report.page import _published
 from preceptor.results.domain import Results
 from preceptor.results.published import PUBLISHED, reproductions
 from preceptor.results.rows import Row
@@ -57,7 +57,7 @@ def test_the_difference_has_the_interval_of_the_seeds() -> None:
 
 def test_the_table_of_the_page() -> None:
     close, above = [0.60, 0.61, 0.62], [0.90, 0.91, 0.92]
-    answer, source, block = published_blocks(
+    answer, source, block = _published(
         PAPER, results({"inception_v3": close, "densenet121": above})
     )
     assert isinstance(answer, Text)
@@ -78,7 +78,7 @@ def test_the_table_of_the_page() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    answer, _, block = published_blocks(PAPER, results({"resnet50": [0.6]}))
+    answer, _, block = _published(PAPER, results({"resnet50": [0.6]}))
     assert isinstance(answer, Text)
     assert "no intervals" in answer.text
     assert isinstance(block, TableBlock)
@@ -87,7 +87,7 @@ def test_one_seed_has_no_interval() -> None:
 
 @pytest.mark.parametrize("found", [results({"other": [0.5]}), results({"resnet50": [0.5]}, "pca")])
 def test_nothing_to_compare_is_said(found: Results) -> None:
-    (told,) = published_blocks(PAPER, found)
+    (told,) = _published(PAPER, found)
     assert isinstance(told, Text)
     assert told.kind == "none"
     assert "densenet121, resnet50, legacy_xception, inception_v3" in told.text

@@ -69,6 +69,7 @@ def test_a_tie_is_judged_on_the_worst_set_of_each(worst: str, rule: str, draws: 
     assert found.winner == "sound"
     assert found.table[0]["high"] < 0
     assert f"highest AUC on the worst validation set ({worst});" in found.reason
+    assert ", best " not in found.reason  # it is the best
 
 
 def test_the_reason_names_the_alpha_only_where_it_decided() -> None:

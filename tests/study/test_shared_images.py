@@ -56,6 +56,20 @@ def opened(manifest: Path, folder: Path) -> tuple[list[str], Plan]:
     return lines, Plan(Protocol(config, workspaces, folder / "store"))
 
 
+def test_a_start_names_the_manifests_and_no_share_below_a_hundredth(tmp_path: Path) -> None:
+    """The methods section names any share."""
+    manifest = tmp_path / "{seed}" / "manifest.csv"
+    for seed in range(2):
+        squares(tmp_path / str(seed), splits=SPLITS | {"test-unseen": 120}, size=(8, 8), seed=seed)
+    first, second = (Path(str(manifest).replace("{seed}", seed)).parent for seed in "01")
+    table = pd.read_csv(first / "manifest.csv").groupby("split")["path"].first()
+    (second / table["test-unseen"]).write_bytes((first / table["train"]).read_bytes())
+    lines, plan = opened(manifest, tmp_path / "out")
+    assert lines[0] == f"reading {first / 'manifest.csv'} and 1 more"
+    assert not any("{seed}" in line or "note: manifest" in line for line in lines)
+    assert "up to 0.833 % of the test images" in " ".join(methods(plan, gather(plan)))
+
+
 def test_images_of_their_own_are_draws(tmp_path: Path) -> None:
     lines, plan = opened(independent(tmp_path / "data"), tmp_path / "out")
     assert shared_images(plan.protocol.workspaces) is None

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from preceptor.cli.annotations import Format
-from preceptor.cli.options import LabelOrder, Proposals, finite
-from preceptor.cli.run_by_default import RunByDefault
+from preceptor.cli.options import LabelOrder, Proposals, RunByDefault, finite
 
 if TYPE_CHECKING:
     from preceptor.label.app import Prepared

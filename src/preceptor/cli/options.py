@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 CalibrationMethod = Literal["temperature", "isotonic", "none"]
 Cache = Literal["memmap", "none"]
@@ -78,3 +79,13 @@ HangTimeoutOption = Annotated[
         callback=finite,
     ),
 ]
+
+
+class RunByDefault(TyperGroup):
+    """Command group whose default command is `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `run` if the first argument is not a command."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)

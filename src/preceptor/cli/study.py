@@ -14,9 +14,9 @@ from preceptor.cli.options import (
     EngineOption,
     HangTimeoutOption,
     JobsOption,
+    RunByDefault,
     RunsPerGpuOption,
 )
-from preceptor.cli.run_by_default import RunByDefault
 
 if TYPE_CHECKING:
     from preceptor.driver import StudyResult

@@ -47,8 +47,7 @@ from preceptor.evaluation.reliability import (
 from preceptor.evaluation.shrinkage import ledoit_wolf
 from preceptor.evaluation.split_names import kind_of
 from preceptor.models.model_folder import MODEL_FILES
-from preceptor.report.export import standalone
-from preceptor.report.reliability_figure import reliability_plot
+from preceptor.report.figures import reliability_plot
 from preceptor.runtime.files import copy_folder, replacing
 from preceptor.runtime.plugins import check_model_folder
 from preceptor.runtime.results import write_checksums
@@ -528,15 +527,12 @@ def write_calibrated(model: Path, made: MadeReference, info: ModelInfo, out: Pat
 def _diagram(made: MadeReference, info: ModelInfo) -> str:
     """Reliability diagram on validation as an SVG file."""
     curves = {"baseline2": ("before", made.before.bins)}
-    legend = [("baseline2", "before")]
     if made.after is not None:
         curves["student"] = ("after, cross-validated", made.after.bins)
-        legend.append(("student", "after, cross-validated"))
     words = ("mean score", f"share of {info.positive}")
     if info.positive is None:
         words = ("mean highest probability", "share of correct decisions")
-    figure = reliability_plot(curves, "Reliability on validation", *words)
-    return standalone(figure, legend)
+    return reliability_plot(curves, "Reliability on validation", *words).svg
 
 
 def calibration_sentences(made: MadeReference) -> list[str]:

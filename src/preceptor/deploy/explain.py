@@ -33,15 +33,13 @@ from preceptor.report.blocks import (
     CaptionedPicture,
     FigureBlock,
     PicturesBlock,
+    PlainPage,
     Section,
     Text,
+    render_plain_page,
 )
-from preceptor.report.histogram_figure import histogram
+from preceptor.report.figures import Curve, Figure, curves_figure, histogram
 from preceptor.report.overlay import laid_over
-from preceptor.report.plain_page import PlainPage, render_plain_page
-from preceptor.report.svg import Figure, svg
-from preceptor.report.svg import path as curve_path
-from preceptor.report.unit_axes import UnitAxes
 from preceptor.runtime.text import fine_number, number, told_apart
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.deletion import deletion_curves
@@ -436,7 +434,7 @@ def _score_blocks(
         )
         return [Text(text, "none")]
     score, (known, labels) = one.prediction.score, distribution
-    groups, shares, legend = {}, [], []
+    groups, shares = {}, []
     for key, name in zip_longest(_CLASSES, info.classes):
         own = known[labels == name]
         if not len(own):
@@ -444,7 +442,6 @@ def _score_blocks(
         shares.append(f"{100 * float((own >= score).mean()):.3g} % of {name}")
         if key is not None:
             groups[key] = (name, own)
-            legend.append((key, name))
     axis = "score" if info.positive is None else f"score: probability of {info.positive}"
     drawing = histogram(
         groups, "Scores of validation images by class", axis, span=(0, 1), mark=("image", score)
@@ -456,7 +453,7 @@ def _score_blocks(
         )
     ]
     if drawing is not None:
-        blocks.append(FigureBlock("score", [("", drawing)], legend))
+        blocks.append(FigureBlock("score", [("", drawing)]))
         if len(info.classes) > len(_CLASSES):
             blocks.append(Text(f"The first {len(_CLASSES)} classes are drawn."))
     return blocks
@@ -478,22 +475,19 @@ def _deletion_blocks(one: Explanation) -> list[Block]:
         f"{', '.join(areas) or 'none, since the maps are constant'}. A map whose areas are alike "
         "does not show where the probability comes from."
     )
-    return [Text(text), FigureBlock("deletion", [("", _deletion_plot(curves, of))], _CURVES)]
+    return [Text(text), FigureBlock("deletion", [("", _deletion_plot(curves, of))])]
 
 
 def _deletion_plot(curves: dict[str, DeletionCurve], of: str) -> Figure:
-    axes = UnitAxes(54.0, 210.0)
-    body = axes.grid()
-    said = []
+    drawn, said = [], []
     for key, name in _CURVES:
         curve = curves[key]
-        if not np.isfinite(curve.area):
-            continue
-        points = zip(curve.shares.tolist(), curve.probabilities.tolist(), strict=True)
-        body.append(curve_path([axes.at(*point) for point in points], key))
-        said.append(f"{name} {number(curve.area, 2)}")
-    body += axes.titles("share of removed cells", f"probability of {of}")
-    return svg(axes.height, f"Deletion curves. Areas: {', '.join(said) or 'none'}", body)
+        if np.isfinite(curve.area):
+            drawn.append(Curve(name, key, curve.shares, curve.probabilities))
+            said.append(f"{name} {number(curve.area, 2)}")
+    title = f"Deletion curves. Areas: {', '.join(said) or 'none'}"
+    across, up = "share of removed cells", f"probability of {of}"
+    return curves_figure(drawn, title, across, up, unit=(True, True))
 
 
 def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:

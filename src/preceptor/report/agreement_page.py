@@ -19,10 +19,9 @@ from preceptor.annotations.agreement import Agreement, AnnotatorMaps, disagreeme
 from preceptor.annotations.shapes import outline
 from preceptor.data.images import decode_image
 from preceptor.errors import InputError, without_secrets
-from preceptor.report.cells import Cell, Line, Table
-from preceptor.report.html import html_environment
+from preceptor.report.blocks import html_environment
+from preceptor.report.cells import Cell, Line, Table, names_of
 from preceptor.report.palette import DARK
-from preceptor.report.sentences import names_of
 from preceptor.runtime.files import replacing
 from preceptor.runtime.text import DASH, number
 

@@ -1,15 +1,28 @@
-"""Structure of the page: chapters, sections and blocks, with names for anchors and files."""
+"""Structure of a page and its HTML: chapters, sections and blocks, with their files."""
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
-from preceptor.report.cells import Table
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from preceptor.report.cells import Table, slugs
+from preceptor.report.figures import Figure
+from preceptor.report.palette import DARK, LIGHT, magma
 from preceptor.report.panels import Panels
-from preceptor.report.svg import Figure
+
+# Columns that hold words, or many numbers.
+_WORDS = ("Remark", "Reason", "By seed")
+_KINDS = {
+    "csv": ("CSV", "text/csv"),
+    "tex": ("LaTeX", "text/plain"),
+    "svg": ("SVG", "image/svg+xml"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,35 +42,23 @@ class TableBlock:
     name: str
     table: Table
 
+    @property
+    def stems(self) -> list[str]:
+        """Names of its files, without the section's key and the suffix."""
+        return [self.name]
+
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """Figure block: figures side by side with captions, and the name of their files.
-
-    Args:
-        name: Name of the files.
-        drawings: Captions and figures.
-        legend: Color key and name of each line.
-        wide: Whether the figure is too wide for a phone and scrolls.
-        marks: Whether the figure shows means with intervals instead of curves.
-    """
+    """Figures side by side with captions, and the name of their files."""
 
     form: ClassVar[str] = "figures"
     name: str
     drawings: list[tuple[str, Figure]]
-    legend: list[tuple[str, str]] = field(default_factory=list)
-    wide: bool = False
-    marks: bool = False
-
-    def used(self, drawing: Figure | None = None) -> list[tuple[str, str]]:
-        """Entries of the legend that occur in the figures."""
-        figures = [figure for _, figure in self.drawings] if drawing is None else [drawing]
-        drawn = frozenset[str]().union(*(figure.series for figure in figures))
-        return [entry for entry in self.legend if entry[0] in drawn]
 
     @property
     def stems(self) -> list[str]:
-        """Name of each figure's file, without the section's key and the suffix."""
+        """Names of the files of its figures, without the section's key and the suffix."""
         if len(self.drawings) == 1:
             return [self.name]
         return [f"{self.name}-{own}" for own in slugs(caption for caption, _ in self.drawings)]
@@ -67,7 +68,7 @@ class FigureBlock:
 class PanelsBlock:
     """Block of image panels, or the reason of their absence."""
 
-    form: ClassVar[str] = "looks"
+    form: ClassVar[str] = "panels"
     panels: Panels | None
     note: str
 
@@ -142,6 +143,73 @@ class Chapter:
     key: str = ""
 
 
+@dataclass(frozen=True)
+class PlainPage:
+    """Page with a headline and sections.
+
+    Args:
+        name: Heading.
+        kind: What the page is about, in the title.
+        facts: Facts below the heading.
+        headline: Result in a few words.
+        sentences: Result in sentences.
+        mood: Color of the headline: neutral, good, warning or bad.
+        sections: Sections with unique keys.
+        footer: What the page was made from.
+    """
+
+    name: str
+    kind: str
+    facts: list[str]
+    headline: str
+    sentences: list[str]
+    mood: Literal["", "won", "ahead", "lost"]
+    sections: list[Section]
+    footer: str
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """File of a figure or a table beside the page.
+
+    Args:
+        folder: Its folder in the study folder.
+        stem, suffix: Its name: stem.suffix.
+        content: Its text.
+    """
+
+    folder: Literal["tables", "figures"]
+    stem: str
+    suffix: Literal["csv", "tex", "svg"]
+    content: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return f"{self.stem}.{self.suffix}"
+
+    @property
+    def link(self) -> tuple[str, str, str]:
+        """Text of a link to the file, its name, and its content as a data URI."""
+        text, kind = _KINDS[self.suffix]
+        data = base64.b64encode(self.content.encode()).decode("ascii")
+        return text, self.name, f"data:{kind};base64,{data}"
+
+
+def exported(sections: Iterable[Section]) -> Iterator[ExportedFile]:
+    """Files of all figures and tables."""
+    for section in sections:
+        for outer in section.blocks:
+            for block in outer.blocks if isinstance(outer, Details) else [outer]:
+                if isinstance(block, TableBlock):
+                    name = f"{section.key}-{block.name}"
+                    yield ExportedFile("tables", name, "csv", block.table.csv)
+                    yield ExportedFile("tables", name, "tex", block.table.latex(name))
+                elif isinstance(block, FigureBlock):
+                    for stem, (_, drawing) in zip(block.stems, block.drawings, strict=True):
+                        yield ExportedFile("figures", f"{section.key}-{stem}", "svg", drawing.svg)
+
+
 def unique_names(blocks: Sequence[Block]) -> list[Block]:
     """Blocks of a section with unique file names.
 
@@ -149,53 +217,57 @@ def unique_names(blocks: Sequence[Block]) -> list[Block]:
     """
     taken: set[tuple[type, str]] = set()
 
-    def free(block: TableBlock | FigureBlock) -> bool:
-        stems = block.stems if isinstance(block, FigureBlock) else [block.name]
-        names = {(type(block), stem) for stem in stems}
-        fits = not names & taken
-        if fits:
-            taken.update(names)
-        return fits
-
-    def own(block: Block) -> Block:
+    def own(block: Any) -> Any:
         if isinstance(block, Details):
-            inner = [own(one) for one in block.blocks]
-            return replace(
-                block, blocks=[one for one in inner if isinstance(one, Text | TableBlock)]
-            )
+            return replace(block, blocks=[own(one) for one in block.blocks])
         if not isinstance(block, TableBlock | FigureBlock):
             return block
         found, count = block, 1
-        while not free(found):
+        while taken & (names := {(type(found), stem) for stem in found.stems}):
             count += 1
             found = replace(block, name=f"{block.name}-{count}")
+        taken.update(names)
         return found
 
     return [own(block) for block in blocks]
 
 
-def slugs(names: Iterable[str]) -> list[str]:
-    """Slug of each name; of equal slugs, later ones get a number.
+def html_environment() -> Environment:
+    """Environment of the templates in `report/templates`, with escaping."""
+    environment = Environment(
+        loader=PackageLoader("preceptor.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = typeset
+    environment.globals["words"] = _WORDS
+    styles = {
+        "light": _variables(LIGHT),
+        "dark": _variables(DARK),
+        "ramp": ", ".join(magma(8)),
+    }
+    environment.globals["styles"] = {name: Markup(text) for name, text in styles.items()}
+    return environment
+
+
+def _variables(colors: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {value};" for name, value in colors.items())
+
+
+def render_plain_page(page: PlainPage) -> str:
+    """Page as HTML."""
+    return html_environment().get_template("plain_page.html.j2").render(page=page, links={})
+
+
+def typeset(text: str) -> str:
+    """Typographic minus signs, and no line breaks after α and before %.
 
     Example:
-        >>> slugs(["Tiles 1", "tiles-1", "Tiles"])
-        ['tiles-1', 'tiles-1-2', 'tiles']
+        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best\u00a0α, 95\u00a0%)"
+        True
     """
-    found: list[str] = []
-    for name in names:
-        own, count = slug(name), 1
-        while own in found:
-            count += 1
-            own = f"{slug(name)}-{count}"
-        found.append(own)
-    return found
-
-
-def slug(name: str) -> str:
-    """Name as part of an anchor and of a file name.
-
-    Example:
-        >>> slug("Magnetic tiles, 2020")
-        'magnetic-tiles-2020'
-    """
-    return re.sub(r"[^\w]+", "-", name.lower()).strip("-")
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+    text = re.sub(r"(?<=\d) %", "\u00a0%", text).replace(" − ", "\u00a0− ")
+    return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")

@@ -1,12 +1,15 @@
-"""Tables of formatted cells, and short names for axes."""
+"""Tables of formatted cells, their files (Markdown, CSV, LaTeX), and short names of rows."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from preceptor.results.rows import added_control_keys
 from preceptor.runtime.text import DASH, number
 from preceptor.study.config import PAPER_ALPHA
 
@@ -32,6 +35,31 @@ SHORT = {
 }
 """Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
 
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "α": r"$\alpha$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "∞": r"$\infty$",
+    "–": "--",
+    "…": r"\dots{}",
+    "÷": r"$\div$",
+    "·": r"$\cdot$",
+    "▲": "",
+    "\u00a0": "~",
+    # In LaTeX's default font encoding, these would print as other characters.
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
 
 def short(key: str) -> str:
     """Short name of a table row for an axis.
@@ -41,16 +69,6 @@ def short(key: str) -> str:
         ('Student', 'Variant blur')
     """
     return SHORT.get(key) or key[:1].upper() + key[1:]
-
-
-def color(key: str) -> str:
-    """Color class of a row in the stylesheet.
-
-    Variants have that of the Student, and controls of plugins that of `mixed`.
-    """
-    if key in added_control_keys():
-        return "mixed"
-    return key if key in SHORT else "student"
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,75 @@ class Table:
     lines: list[Line]
     sortable: bool = False
 
+    @property
+    def markdown(self) -> str:
+        """Table in Markdown with its caption; the best of a column is bold."""
+
+        def shown(cell: Cell) -> str:
+            text = f"**{plain(cell.text)}**" if cell.best else plain(cell.text)
+            return f"{text} ({plain(cell.note)})" if cell.note else text
+
+        head = [plain(name) for name in (self.corner, *self.columns)]
+        rows = [[plain(line.heading), *map(shown, line.cells)] for line in self.lines]
+        lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+        return "\n".join([f"**{plain(self.caption)}**", "", *lines])
+
+    @property
+    def csv(self) -> str:
+        """Table as CSV: formatted values with hyphens as minus signs and notes in brackets."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([self.corner, *self.columns])
+        for line in self.lines:
+            texts = (f"{one.text} ({one.note})" if one.note else one.text for one in line.cells)
+            writer.writerow([line.heading, *(text.replace("−", "-") for text in texts)])
+        return buffer.getvalue()
+
+    def latex(self, name: str) -> str:
+        """Table in LaTeX with booktabs rules and a label; the best of a column is bold."""
+        rows = []
+        for line in self.lines:
+            cells = [latex(line.heading)]
+            for cell in line.cells:
+                text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
+                cells.append(f"{text} ({latex(cell.note)})" if cell.note else text)
+            # After the end of a row, LaTeX interprets a bracket or a star as an argument.
+            guard = "{}" if line.heading.startswith(("[", "*")) else ""
+            rows.append(guard + " & ".join(cells) + r" \\")
+        return "\n".join(
+            [
+                r"% Needs \usepackage{booktabs}.",
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{latex(self.caption)}}}",
+                rf"\label{{tab:{name}}}",
+                rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
+                r"\toprule",
+                " & ".join(map(latex, [self.corner, *self.columns])) + r" \\",
+                r"\midrule",
+                *rows,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+def plain(text: str) -> str:
+    """Text with escaped cell separators of Markdown."""
+    return text.replace("|", "\\|")
+
+
+def latex(text: str) -> str:
+    r"""Escaped text for LaTeX.
+
+    Example:
+        >>> latex("α 0.5 & 95 %: −0.1 ± 0.2")
+        '$\\alpha$ 0.5 \\& 95 \\%: $-$0.1 $\\pm$ 0.2'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
 
 def mean_std_text(mean: Any, std: Any) -> str:
     """Mean ± std; only the mean for one seed."""
@@ -121,3 +208,41 @@ def common_seeds_text(difference: float, student: float, other: float, seeds: in
     if not abs(student - other - difference) > 1e-9:
         return ""
     return f"of {seeds} common seed{'' if seeds == 1 else 's'}"
+
+
+def names_of(names: Iterable[str]) -> str:
+    """Names as an enumeration in a sentence.
+
+    Example:
+        >>> names_of(["a", "b", "c"])
+        'a, b and c'
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def slug(name: str) -> str:
+    """Name as part of an anchor and of a file name.
+
+    Example:
+        >>> slug("Magnetic tiles, 2020")
+        'magnetic-tiles-2020'
+    """
+    return re.sub(r"[^\w]+", "-", name.lower()).strip("-")
+
+
+def slugs(names: Iterable[str]) -> list[str]:
+    """Slug of each name; of equal slugs, later ones get a number.
+
+    Example:
+        >>> slugs(["Tiles 1", "tiles-1", "Tiles"])
+        ['tiles-1', 'tiles-1-2', 'tiles']
+    """
+    found: list[str] = []
+    for name in names:
+        own, count = slug(name), 1
+        while own in found:
+            count += 1
+            own = f"{slug(name)}-{count}"
+        found.append(own)
+    return found

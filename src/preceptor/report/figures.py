@@ -1,312 +1,436 @@
-"""Figures of the results of a domain: seeds, selection of α, ROC curves, differences."""
+"""Figures of reports: SVG by matplotlib, the same bytes for the same results.
+
+A figure is drawn for a phone and repeated for each backbone, instead of one wide figure with small
+letters. Its files have light colors; on a page the colors are CSS variables, so that they follow a
+dark theme. Lines differ in their dashes as well.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
+import matplotlib
+import matplotlib.figure
+import matplotlib.style
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from markupsafe import Markup, escape
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
 
-from preceptor.evaluation.roc import roc_curve
-from preceptor.evaluation.scores import ALL_SOURCES, stack
-from preceptor.report.axis import Axis
-from preceptor.report.cells import color, short
-from preceptor.report.svg import (
-    LEFT,
-    NAME,
-    WIDTH,
-    Element,
-    Figure,
-    digits,
-    dot,
-    label,
-    line,
-    names,
-    path,
-    ring,
-    svg,
-    ticks,
-)
-from preceptor.report.unit_axes import UnitAxes
-from preceptor.results.domain import Results
-from preceptor.results.rows import OVERALL, records, select_arm
+from preceptor.evaluation.reliability import Bins
+from preceptor.report.palette import LIGHT, series_color
+from preceptor.results.rows import records
 from preceptor.runtime.text import number
-from preceptor.study.config import Setting
-from preceptor.study.plan import Plan
-from preceptor.study.protocol import teachers_of
-from preceptor.study.steps import Arm
 
-ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
-_ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}
-_FPR = np.linspace(0, 1, 201)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 360
+_NAME = 20  # letters of a line beside the plot
+_STYLE = Path(__file__).with_name("figures.mplstyle")
+_VARIABLES = {color: name for name, color in LIGHT.items()} | {"#ffffff": "paper"}
+_DASHES = {"baseline1": (0, (4, 2)), "baseline2": (0, (1, 1.5)), "ceiling": (0, (4.5, 1.5, 1, 1.5))}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mark in a figure of differences.
+class Figure:
+    """SVG figure.
 
     Args:
-        name: Name in the tool tip.
-        mean, low, high: Mean difference and its 95 % interval; NaN for one seed.
-        key: Color key.
+        title: Text alternative.
+        svg: File in light colors, with a background and the title.
+    """
+
+    title: str
+    svg: str
+
+    def on_page(self, name: str) -> Markup:
+        """Figure as part of a page, with the variables of its colors; `name` is unique there."""
+        body = re.sub("#[0-9a-f]{6}", lambda one: f"var(--{_VARIABLES[one[0]]})", self.svg)
+        body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", body)
+        label = f'<svg role="img" aria-label="{escape(self.title)}"'
+        return Markup(body.replace("<svg", label, 1))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Mark of a row: a value, its interval, and values that it is the mean of.
+
+    Args:
+        name: Name in the text alternative and in the legend.
+        key: Key of its color.
+        mean, low, high: Value and its 95 % interval; NaN where there is none.
+        values: Values that are drawn as dots, with a bar at the mean.
     """
 
     name: str
-    mean: float
-    low: float
-    high: float
     key: str
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    values: tuple[float, ...] = ()
 
 
-def dot_plot(results: Results, backbone: str) -> Figure | None:
-    """AUC on the primary set by arm: a dot for each seed, a bar for the mean."""
-    if results.figures.empty:
-        return None
-    found: dict[str, pd.Series] = {}
-    for row in results.rows:
-        if backbone in row.arms:
-            part = select_arm(results.figures, row.arms[backbone])
-            part = part[(part["set"] == results.primary) & (part["source"] == ALL_SOURCES)]
-            values = part.set_index("seed")["auc"].dropna().sort_index()
-            if len(values):
-                found[row.key] = values
-    if not found:
-        return None
-    everything = pd.concat(found.values())
-    left, right, top, step = LEFT, WIDTH - 14.0, 10.0, 28.0
-    bottom = top + step * len(found)
-    scale = Axis(float(everything.min()), float(everything.max()), left, right)
-    body, title = scale.drawn(top, bottom, f"AUC on {results.primary}")
-    for place, (key, values) in enumerate(found.items()):
-        y = top + step * (place + 0.5)
-        mean = float(values.mean())
-        strong = "name strong" if key == "student" else "name"
-        body += names(left - 10, y, short(key), strong)
-        body.append(line(left, y, right, y, "rule"))
-        body.append(line(scale.x(mean), y - 9, scale.x(mean), y + 9, "mean", color(key)))
-        for seed, value in values.items():
-            tip = f"{short(key)}, seed {seed}: AUC {number(value)}"
-            body.append(dot(scale.x(value), y, 4.5, color(key), tip))
-    body.append(title)
-    means = ", ".join(f"{short(key)} {number(part.mean())}" for key, part in found.items())
-    return svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
+@dataclass(frozen=True)
+class Curve:
+    """Curve with a band and marked points.
 
-
-def alpha_curve(results: Results, backbone: str) -> Figure | None:
-    """Validation AUC over α for Baseline 1, Student and ceiling; the selected α is ringed.
-
-    With several ways of guiding, their α follow one another.
+    Args:
+        name, key: Name in the legend, and key of its color.
+        x, y: Points.
+        low, high: Ends of a band; None = no band.
+        dots: Whether points have dots.
+        ringed: Places of points with a ring.
     """
-    if results.alphas.empty:
-        return None
-    table = results.alphas
-    drawn = table["role"].isin(list(_ROLES))
-    table = table[drawn & (table["backbone"] == backbone) & table["value"].notna()]
-    if table.empty:
-        return None
-    settings = sorted(
-        {Setting(*values) for values in zip(table["alpha"], table["guidance"], strict=True)},
-        key=lambda one: (one.guidance, one.alpha),
-    )
-    marks = ticks(float(table["value"].min()), float(table["value"].max()))
-    left, right, top, bottom = 46.0, WIDTH - 14.0, 10.0, 210.0
-    gap = (right - left) / len(settings)
 
-    def at(setting: Setting, value: float) -> tuple[float, float]:
-        share = (value - marks[0]) / (marks[-1] - marks[0])
-        return left + gap * (settings.index(setting) + 0.5), bottom - share * (bottom - top)
-
-    body: list[Element] = []
-    for mark in marks:
-        y = at(settings[0], mark)[1]
-        body.append(line(left, y, right, y, "grid"))
-        body.append(label(left - 7, y + 4, number(mark, digits(marks)), "tick", "end"))
-    for setting in settings:
-        x = at(setting, marks[0])[0]
-        body.append(label(x, bottom + 20, f"{setting.alpha:g}", "tick", "middle"))
-    ways = {name: list(part) for name, part in groupby(settings, lambda one: one.guidance)}
-    for name, part in ways.items():
-        if name:
-            ends = [at(one, marks[0])[0] for one in (part[0], part[-1])]
-            body.append(label(sum(ends) / 2, bottom + 36, name, "tick", "middle"))
-    under = 17 if any(ways) else 0
-    said = []
-    for role, name in _ROLES.items():
-        for way in ways:
-            own = table[(table["role"] == role) & (table["guidance"] == way)].sort_values("alpha")
-            if own.empty:
-                continue
-            mine = records(own)
-            points = [at(Setting(row["alpha"], way), row["value"]) for row in mine]
-            body.append(path(points, role))
-            for (px, py), row in zip(points, mine, strict=True):
-                setting = Setting(row["alpha"], way)
-                tip = f"{name}, {setting}: AUC {number(row['value'])} on {row['worst_set']}"
-                if row["chosen"]:
-                    tip += ", chosen"
-                    body.append(ring(px, py, 8, role))
-                    said.append(f"{name} {setting} with AUC {number(row['value'])}")
-                body.append(dot(px, py, 4, role, tip))
-    body.append(
-        label(
-            (left + right) / 2, bottom + 39 + under, "α (small: strong guidance)", "axis", "middle"
-        )
-    )
-    return svg(
-        bottom + 47 + under, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body
-    )
+    name: str
+    key: str
+    x: ArrayLike
+    y: ArrayLike
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    dots: bool = False
+    ringed: tuple[int, ...] = ()
 
 
-def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
-    """Mean ROC curve over seeds at 201 false positive rates (vertical averaging)."""
-    frames = results.tests_of(arm)
-    if results.positive is None or not frames:
-        return None
-    curves = []
-    for seed in sorted(frames):
-        found = stack([frames[seed]], results.primary, results.classes, results.positive)
-        labels, scores, _ = found
-        if labels.all() or not labels.any():
-            return None
-        curve = roc_curve(labels, scores[0])
-        curves.append(np.interp(_FPR, curve.fpr, curve.tpr))
-    mean: NDArray[np.float64] = np.mean(curves, axis=0)
-    return mean
+def _drawn(title: str, height: float, draw: Callable[[matplotlib.figure.Figure], None]) -> Figure:
+    """Figure with the style of all figures."""
+    with matplotlib.style.context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(WIDTH / 72, height / 72))
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={**_NO_METADATA, "Title": title})
+    text = re.sub(r" *<metadata>.*?</metadata>\n", "", buffer.getvalue(), flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # several figures share a page
+    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    text = re.sub(r"<defs>\s*<style.*?</defs>", "", text, count=1, flags=re.DOTALL)
+    return Figure(title, re.sub(r"\s*\n\s*", "\n", text[text.index("<svg") :]))
 
 
-def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
-    """Mean ROC curves of the baselines, the Student and the ceiling on the primary set."""
-    curves = {}
-    for row in results.rows:
-        if row.key in ROC_KEYS and backbone in row.arms:
-            curve = mean_roc(plan, results, row.arms[backbone])
-            if curve is not None:
-                curves[row.key] = curve
-    if not curves:
-        return None
-    axes = UnitAxes(46.0, 310.0)
-    body = [*axes.grid(), axes.diagonal()]
-    for key in sorted(curves, key=lambda key: key == "student"):  # the Student on top
-        points = [axes.at(0, 0), *(axes.at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
-        body.append(path(points, color(key)))
-    body += axes.titles("false positive rate", "true positive rate")
-    at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
-    title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
-    return svg(axes.height, title, body)
+def _axes(
+    figure: matplotlib.figure.Figure, height: float, left: float, below: float, top: float = 10
+) -> Axes:
+    """Axes with margins in units of the figure."""
+    box = (left / WIDTH, below / height, 1 - (left + 14) / WIDTH, 1 - (below + top) / height)
+    return figure.add_axes(box)
 
 
-def differences(
-    rows: Sequence[tuple[str, Sequence[Difference]]], title: str, axis: str = "AUC difference"
+def _legend(figure: matplotlib.figure.Figure, axes: Axes, entries: Mapping[str, Any]) -> float:
+    """Draw a legend at the lower edge."""
+    figure.legend(
+        list(entries.values()), list(entries), loc="lower left", ncols=2, columnspacing=1.2,
+        bbox_to_anchor=(8 / WIDTH, 0), alignment="left",
+    )  # fmt: skip
+
+
+def _legend_height(names: Sequence[str]) -> float:
+    return 17 * math.ceil(len(names) / 2) + 8 if len(names) > 1 else 0
+
+
+def _line(key: str) -> dict[str, Any]:
+    wide = 3 if key == "student" else 2
+    return {"color": series_color(key), "linestyle": _DASHES.get(key, "-"), "linewidth": wide}
+
+
+def rows_figure(
+    rows: Sequence[tuple[str, Sequence[Mark]]],
+    title: str,
+    axis: str,
+    *,
+    signed: bool = False,
+    joined: bool = False,
+    notes: Sequence[str] = (),
 ) -> Figure | None:
-    """Differences with 95 % intervals, one row per name with one or several marks.
+    """Marks over one horizontal axis, one row a name.
 
     Args:
-        rows: Name of each row, and its marks.
-        title: Text alternative of the figure; the marks are appended.
+        rows: Name of each row, and its marks; marks without a value are left out.
+        title: Text alternative; the marks are appended.
         axis: Label of the axis.
+        signed: Whether the values are differences: 0 is drawn, and ticks have signs.
+        joined: Whether a line joins the marks of a row.
+        notes: Text under each row, or none.
+
+    Returns:
+        The figure, with a legend where a row has several marks; None without marks.
     """
-    rows = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
-    rows = [(name, marks) for name, marks in rows if marks]
-    if not rows:
+    known = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
+    known = [(name, marks) for name, marks in known if marks]
+    if not known:
         return None
-    bounds = [
-        value
-        for _, marks in rows
-        for one in marks
-        for value in (one.mean, one.low, one.high)
-        if math.isfinite(value)
-    ]
-    left, top = LEFT, 10.0
-    scale = Axis(min(bounds), max(bounds), left, WIDTH - 18.0, signed=True)
-    heights = [
-        14.0 * (len(marks) - 1) + (28.0 if len(name) <= NAME else 34.0) for name, marks in rows
-    ]
-    bottom = top + sum(heights)
-    body, axis_title = scale.drawn(top, bottom, axis)
-    said, start = [], top
-    for (name, marks), height in zip(rows, heights, strict=True):
-        middle = start + height / 2
-        body += names(left - 10, middle, name)
-        for place, one in enumerate(marks):
-            y = middle + 14.0 * (place - (len(marks) - 1) / 2)
-            tip = f"{one.name} {number(one.mean, sign=True)}"
-            said.append(tip)
-            if math.isfinite(one.low) and math.isfinite(one.high):
-                body.append(line(scale.x(one.low), y, scale.x(one.high), y, "mean", color(one.key)))
-            body.append(dot(scale.x(one.mean), y, 4.5, color(one.key), tip))
-        start += height
-    body.append(axis_title)
-    return svg(bottom + 42, f"{title}: {'; '.join(said)}", body)
+    step = 14.0 if any(notes) or joined else 13.0
+    heights = [step * (len(marks) - 1) + (42 if any(notes) else 28) for _, marks in known]
+    legend = {one.name: one.key for _, marks in known if len(marks) > 1 for one in marks}
+    below = 40 + _legend_height([*legend])
+    height = sum(heights) + below + 10
+
+    def draw(figure: matplotlib.figure.Figure) -> None:
+        axes = _axes(figure, height, 136, below)
+        axes.set_ylim(sum(heights), 0)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        start, places, handles = 0.0, [], {}
+        for place, ((_, marks), own) in enumerate(zip(known, heights, strict=True)):
+            first = start + 14
+            at = [first + step * number for number in range(len(marks))]
+            places.append((at[0] + at[-1]) / 2)
+            if joined:
+                axes.plot([one.mean for one in marks], at, color=LIGHT["soft"], linewidth=1)
+            for y, one in zip(at, marks, strict=True):
+                color = series_color(one.key)
+                if math.isfinite(one.low) and math.isfinite(one.high):
+                    axes.plot([one.low, one.high], [y, y], color=color, linewidth=3)
+                if one.values:
+                    axes.plot([one.mean] * 2, [y - 9, y + 9], color=color, linewidth=3)
+                values = one.values or (one.mean,)
+                (dots,) = axes.plot(
+                    values, [y] * len(values), "o", color=color,
+                    markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
+                )  # fmt: skip
+                handles[one.name] = dots
+            if place < len(notes) and notes[place]:
+                axes.annotate(
+                    notes[place], (0, at[-1] + 17), xycoords=("axes fraction", "data"),
+                    fontsize=10, fontweight="bold", annotation_clip=False,
+                )  # fmt: skip
+            start += own
+        axes.set_yticks(places, [_beside(name) for name, _ in known])
+        axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        if signed:
+            axes.axvline(0, color=LIGHT["ink"], linewidth=1)
+            axes.xaxis.set_major_formatter(FuncFormatter(_signed))
+        axes.set_xlabel(axis)
+        if legend:
+            _legend(figure, axes, {name: handles[name] for name in legend})
+
+    said = "; ".join(
+        f"{name}: {', '.join(f'{one.name} {number(one.mean, sign=signed)}' for one in marks)}"
+        for name, marks in known
+    )
+    noted = ". ".join(note for note in notes if note)
+    return _drawn(f"{title}. {said}{f'. {noted}' if noted else ''}", height, draw)
 
 
-def _mark(row: dict[str, Any], name: str, key: str) -> Difference:
-    return Difference(name, row["mean"], row["low"], row["high"], key)
+def _beside(name: str) -> str:
+    """Name beside a plot, in one or two lines."""
+    lines = wrap(name, _NAME, break_on_hyphens=False)[:3]
+    return "\n".join(lines[:2]) if len(lines) < 3 else f"{lines[0]}\n{lines[1][: _NAME - 1]}…"
 
 
-def forest_plot(results: Results, backbone: str) -> Figure | None:
-    """Student minus each other side, one row per comparison; the backbone may be `OVERALL`."""
-    if results.comparisons.empty:
-        return None
-    table = results.comparisons
-    wanted = ["RQ2", "RQ3", "control", "detector", "ceiling"]
-    asked = table["question"].isin(["overall"] if backbone == OVERALL else wanted)
-    table = table[asked & (table["backbone"] == backbone)]
-    rows = []
-    for row in records(table):
-        key = row["key_b"]
-        name = f"− {short(key)}"
-        rows.append((name, [_mark(row, name, key)]))
-    return differences(rows, f"{backbone}: Student")
+def _signed(value: float, _: int) -> str:
+    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
-def backbone_plot(results: Results) -> Figure | None:
-    """Figure on RQ2: Student minus each baseline, one row per backbone."""
-    if results.comparisons.empty:
-        return None
-    table = results.comparisons[results.comparisons["question"] == "RQ2"]
-    rows = []
-    for backbone, part in table.groupby("backbone", sort=False):
-        marks = [
-            _mark(row, f"{backbone} − {short(row['key_b'])}", row["key_b"]) for row in records(part)
-        ]
-        rows.append((str(backbone), marks))
-    return differences(rows, "Student minus baseline, by backbone")
-
-
-def domain_plot(domains: pd.DataFrame) -> Figure | None:
-    """Figure on RQ4: Student minus each baseline, one row per domain and backbone.
+def curves_figure(
+    curves: Sequence[Curve],
+    title: str,
+    across: str,
+    up: str,
+    *,
+    unit: tuple[bool, bool] = (False, False),
+    diagonal: bool = False,
+    levels: Mapping[str, tuple[str, float]] | None = None,
+    ticks: Mapping[float, str] | None = None,
+    log: bool = False,
+    mark: tuple[str, float] | None = None,
+    height: float = 230,
+) -> Figure:
+    """Curves over two axes.
 
     Args:
-        domains: Results by domain, see `StudyResults.domains`.
+        curves: Curves, the last one on top.
+        title: Text alternative.
+        across, up: Labels of the axes.
+        unit: Whether each of the axes goes from 0 to 1.
+        diagonal: Whether the line of equal shares is drawn.
+        levels: Key and value of horizontal lines, by their name.
+        ticks: Text of the ticks of the horizontal axis, by their place.
+        log: Whether the horizontal axis is logarithmic.
+        mark: Name and place of a vertical line.
+        height: Height of the plot without the legend.
     """
-    if domains.empty:
-        return None
-    several = domains["backbone"].nunique() > 1
-    rows = []
-    for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
-        name = f"{domain}, {backbone}" if several else str(domain)
-        marks = [
-            _mark(row, f"{name} − {short(row['key_b'])}", row["key_b"]) for row in records(part)
-        ]
-        rows.append((name, marks))
-    return differences(rows, "Student minus baseline, by domain")
+    named = dict.fromkeys([*(one.name for one in curves), *(levels or {})])
+    lines = max((text.count("\n") for text in (ticks or {}).values()), default=0)
+    below = 40 + 13 * lines + _legend_height([*named])
+    whole = height + below
+
+    def draw(figure: matplotlib.figure.Figure) -> None:
+        axes, handles = _axes(figure, whole, 54, below, 22 if mark else 10), {}
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=LIGHT["soft"], linestyle=(0, (1, 2)), linewidth=1)
+        for name, (key, value) in (levels or {}).items():
+            handles[name] = axes.axhline(value, **_line(key) | {"linewidth": 1.5})
+        for one in curves:
+            x, y = np.asarray(one.x, float), np.asarray(one.y, float)
+            if one.low is not None and one.high is not None:
+                color = series_color(one.key)
+                axes.fill_between(x, one.low, one.high, color=color, alpha=0.16, linewidth=0)
+            (handles[one.name],) = axes.plot(x, y, marker="o" if one.dots else "", **_line(one.key))
+            if one.ringed:
+                at = list(one.ringed)
+                color = series_color(one.key)
+                axes.plot(x[at], y[at], "o", markersize=14, fillstyle="none", color=color)
+        for sure, limits in zip(unit, (axes.set_xlim, axes.set_ylim), strict=True):
+            if sure:
+                limits(0, 1)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        if log:
+            axes.set_xscale("log")
+        if ticks is not None:
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_locator(FixedLocator([*ticks]))
+            axes.set_xticks([*ticks], [*ticks.values()])
+        if mark is not None:
+            _vertical(axes, *mark)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        if len(named) > 1:
+            _legend(figure, axes, {name: handles[name] for name in named})
+
+    return _drawn(title, whole, draw)
 
 
-def teacher_plot(plan: Plan, results: Results, name: str) -> Figure | None:
-    """Figure on RQ1: Students of human-guided minus those of data-driven Teachers, by backbone."""
-    if results.comparisons.empty:
+def _vertical(axes: Axes, name: str, at: float) -> None:
+    axes.axvline(at, color=LIGHT["soft"], linestyle=(0, (1, 2)), linewidth=1.5)
+    low, high = axes.get_xlim()
+    side = "left" if at < low + (high - low) / 3 else "right"
+    axes.annotate(
+        name, (at, 1), xycoords=("data", "axes fraction"), xytext=(0, 4),
+        textcoords="offset points", ha=side, color=LIGHT["soft"],
+    )  # fmt: skip
+
+
+def reliability_plot(
+    curves: Mapping[str, tuple[str, Bins]],
+    title: str,
+    across: str = "mean score",
+    up: str = "share of hits",
+) -> Figure:
+    """Reliability diagram; a calibrated model is on the diagonal.
+
+    Args:
+        curves: Name and bins of each curve, by the key of its color.
+        title: Text alternative, which the largest gaps are appended to.
+        across, up: Labels of the axes.
+    """
+    lines = [
+        Curve(name, key, bins.scores, bins.shares, dots=True)
+        for key, (name, bins) in curves.items()
+    ]
+    gaps = (
+        f"{name} {number(max((bins.shares - bins.scores).tolist(), key=abs), sign=True)}"
+        for name, bins in curves.values()
+    )
+    title = f"{title}. Largest gap: {', '.join(gaps)}"
+    return curves_figure(lines, title, across, up, unit=(True, True), diagonal=True, height=300)
+
+
+def curves_by_size(
+    table: pd.DataFrame,
+    curves: Mapping[str, tuple[str, str]],
+    title: str,
+    up: str,
+    levels: Mapping[str, tuple[str, float]] | None = None,
+    enough: int | None = None,
+) -> Figure | None:
+    """Curves by number of annotated images on a logarithmic axis, with bands.
+
+    Args:
+        table: A row a curve and number: line (of `curves`), size, mean, low, high, minutes (of
+            annotation; NaN if unknown).
+        curves: Name and color key by line, in the order in which they are drawn.
+        title: What is drawn.
+        up: Label of the vertical axis.
+        levels: Horizontal lines, see `curves_figure`.
+        enough: Number with a vertical line, beyond which more are not needed; None = none.
+
+    Returns:
+        The figure; None without a mean.
+    """
+    known = table[table["mean"].notna()]
+    if known.empty:
         return None
-    table = results.comparisons[results.comparisons["question"] == "RQ1"]
-    rows = []
-    for teacher in teachers_of(plan.protocol.study):
-        if teacher.kind != "human" or teacher.name != name:
-            continue
-        for row in records(table[table["teacher_a"] == str(teacher)]):
-            text = f"α {teacher.alpha:g}, {teacher.method.upper()}"
-            rows.append((text, [_mark(row, f"human-guided {text} − data-driven", "student")]))
-    return differences(rows, f"Students of {name} Teachers, human-guided minus data-driven")
+    minutes = known.drop_duplicates("size").sort_values("size").set_index("size")["minutes"]
+    ticks = {
+        float(size): f"{size:,}" + (f"\n{took:,.0f} min" if math.isfinite(took) else "")
+        for size, took in minutes.items()
+    }
+    drawn, said = [], []
+    for line, (name, key) in curves.items():
+        mine = known[known["line"] == line].sort_values("size")
+        if len(mine):
+            band = [mine[side].clip(-1, 1) for side in ("low", "high")]
+            drawn.append(Curve(name, key, mine["size"], mine["mean"], *band, dots=True))
+            values = (f"{number(row['mean'])} at {row['size']:,}" for row in records(mine))
+            said.append(f"{name} {', '.join(values)}")
+    under = "annotated images (log scale)" + (
+        ", minutes of annotation" if minutes.notna().any() else ""
+    )
+    mark = None if enough is None else ("enough", float(enough))
+    return curves_figure(
+        drawn, f"{title}: {'; '.join(said)}", under, up, levels=levels, ticks=ticks, log=True,
+        mark=mark,
+    )  # fmt: skip
+
+
+def histogram(
+    groups: Mapping[str, tuple[str, NDArray[np.float64]]],
+    title: str,
+    axis: str,
+    *,
+    span: tuple[float, float] | None = None,
+    mark: tuple[str, float] | None = None,
+) -> Figure | None:
+    """Share of the values of each group in bins of equal width.
+
+    Args:
+        groups: Name and values of each group, by the key of its color; NaN is left out.
+        title: Text alternative, which the means are appended to.
+        axis: Label of the axis.
+        span: Ends of the bins; None = the range of the values.
+        mark: Name and value of a vertical line, in addition.
+
+    Returns:
+        Figure; None without values.
+    """
+    values = {key: one[np.isfinite(one)] for key, (_, one) in groups.items()}
+    values = {key: one for key, one in values.items() if len(one)}
+    if not values:
+        return None
+    low, high = span or (
+        min(float(one.min()) for one in values.values()),
+        max(float(one.max()) for one in values.values()),
+    )
+    edges = np.linspace(low, high if high > low else low + 1, 25)
+    below = 40 + _legend_height([*values])
+    whole = 140 + below
+
+    def draw(figure: matplotlib.figure.Figure) -> None:
+        axes, handles = _axes(figure, whole, 20, below, 22), {}
+        for key, own in values.items():
+            heights = np.histogram(own.clip(low, high), edges)[0] / len(own)
+            color = series_color(key)
+            axes.stairs(heights, edges, fill=True, color=color, alpha=0.16, linewidth=0)
+            handles[groups[key][0]] = axes.stairs(heights, edges, color=color, linewidth=2)
+        axes.yaxis.set_major_locator(NullLocator())
+        axes.set_xlabel(axis)
+        if mark is not None:
+            name, value = mark
+            _vertical(axes, f"{name} {number(value)}", float(np.clip(value, low, high)))
+        if len(handles) > 1:
+            _legend(figure, axes, handles)
+
+    said = [f"{groups[key][0]} {number(own.mean())}" for key, own in values.items()]
+    said += [f"{mark[0]} {number(mark[1])}"] if mark else []
+    return _drawn(f"{title}. Means: {', '.join(said)}", whole, draw)

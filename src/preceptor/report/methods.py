@@ -1,4 +1,4 @@
-"""Methods section of the report, in sentences for a paper."""
+"""Methods section of the report, in sentences for a paper, and the model card."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from preceptor.config.training import CamClass, Training, distance_weights
 from preceptor.evaluation.operating_points import TERMS
 from preceptor.evaluation.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
 from preceptor.models.spec import Pool
+from preceptor.report.cells import names_of
 from preceptor.report.rate_tables import rule_words
-from preceptor.report.sentences import names_of
+from preceptor.report.tables import DomainTables
+from preceptor.report.words import Verdict
+from preceptor.results.best import Best
 from preceptor.results.domain import Results
 from preceptor.runtime.results import is_finished
 from preceptor.runtime.text import duration
 from preceptor.study.checks import shared_images
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
 from preceptor.study.selection import Rule
 from preceptor.training.record import RunRecord
@@ -281,3 +284,87 @@ def _computing(runs: pd.DataFrame) -> float:
         return 0.0
     total = float(runs.drop_duplicates("run")["seconds"].astype(float).sum())
     return total if math.isfinite(total) else 0.0
+
+
+def study_name(study: StudyPlan) -> str:
+    """Name of a study: its domains, or the name of its manifest or of the manifest's folder."""
+    if study.has_domains:
+        return names_of(study.plans)
+    manifest = study.first.protocol.study.manifest
+    assert manifest is not None
+    generic = manifest.stem.lower() == "manifest"
+    folder = manifest.absolute().parent
+    if "{seed}" in folder.name:  # one manifest per seed: the name of the collection
+        folder = folder.parent if folder.name == "{seed}" else folder
+    name = folder.name if generic else manifest.stem
+    if generic and name.isdigit():  # one draw of several: 3 alone says nothing
+        name = f"{folder.parent.name} {name}"
+    return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
+
+
+def model_card(
+    plan: Plan, results: Results, shared: DomainTables, found: Verdict, best: Best
+) -> str:
+    """Model card as Markdown.
+
+    Args:
+        plan, results: Plan and results of the domain.
+        shared: Tables of the domain.
+        found: Verdict of the domain.
+        best: Selected Student.
+    """
+    study = plan.protocol.study
+    folder = plan.protocol.run_folder(best.run)
+    record = RunRecord.read(folder)
+    positive = results.positive
+    scored = (
+        f"The score is the probability of `{positive}`." if positive else "Scores of each class."
+    )
+    parts = [
+        f"# {best.arm.backbone}: {' or '.join(results.classes)}",
+        f"A {best.arm.backbone} network that classifies images of {record.input_size} × "
+        f"{record.input_size} pixels as {' or '.join(results.classes)}. {scored} It is a Student: "
+        f"it was trained on all training images, guided ({best.arm.setting}) by the saliency maps "
+        f"of a Teacher ({plan.winner()}). It is seed {best.seed} of {len(plan.seeds)} seeds, "
+        f"the median on validation (AUC {best.value:.3f} on the worst validation set).",
+        "## Results of the study",
+        f"**{found.headline}.** {found.sentences}",
+    ]
+    at = (results.primary, best.arm.backbone)
+    shown = [
+        shared.sets.get(results.primary),
+        shared.fixed_rates.get(at),
+        shared.roc_rates.get(at),
+        shared.sources.get(at),
+    ]
+    parts += [table.markdown for table in shown if table is not None]
+    if best.thresholds:
+        terms = TERMS[study.terms]
+        parts += [
+            "## Thresholds",
+            f"An image is classified as `{positive}` if its score is at least the threshold. The "
+            "thresholds were fixed on validation images and are in `model.json`; rules that the "
+            "number of validation images does not allow are omitted.",
+            "\n".join(
+                [
+                    "| rule | threshold |",
+                    "| --- | --- |",
+                    *(
+                        f"| {rule_words(rule, terms)} (`{rule}`) | {value:.6f} |"
+                        for rule, value in best.thresholds.items()
+                    ),
+                ]
+            ),
+        ]
+    parts += [
+        "## Limitations",
+        f"It was tested only on {names_of(plan.protocol.workspace.manifest.eval_splits('test'))}. "
+        "Accuracy may be lower on images from other sensors, sources or attacks, and the error "
+        "rates at the thresholds may differ: evaluate the model on your own images before use "
+        "(`preceptor evaluate`). Saliency maps show where the evidence for a class is, not why.",
+        "## Methods",
+        *methods(plan, results),
+        f"Run `{best.run}`. `preceptor predict` applies this model to images, and `preceptor "
+        "evaluate` evaluates it on a manifest; `preceptor.load` loads it.",
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,25 +1,47 @@
-"""Report as one HTML file: content from `chapters`, layout from the templates."""
+"""The report as one HTML file: its sections, each with sentences, figures and tables."""
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report import export
-from preceptor.report.blocks import Chapter, FigureBlock, Section
-from preceptor.report.cells import common_seeds_text, short
-from preceptor.report.findings import Findings
-from preceptor.report.html import html_environment
-from preceptor.report.sentences import names_of
-from preceptor.report.svg import Figure
-from preceptor.report.verdict import study_name
+from preceptor.report import plots, rate_tables, tables
+from preceptor.report.annotators_on_grid import annotator_sentence
+from preceptor.report.blocks import (
+    Block,
+    Chapter,
+    Details,
+    ExportedFile,
+    FigureBlock,
+    PanelsBlock,
+    Section,
+    TableBlock,
+    Text,
+    html_environment,
+    unique_names,
+)
+from preceptor.report.cells import Table, common_seeds_text, names_of, short, slug
+from preceptor.report.figures import Figure
+from preceptor.report.methods import methods, study_name
+from preceptor.report.panels import Panels
+from preceptor.report.tables import DomainTables
+from preceptor.report.words import (
+    QUESTIONS,
+    SHOWN,
+    DomainFindings,
+    Findings,
+    agreement_words,
+    any_map_words,
+    place_sentence,
+    rung_sentences,
+)
 from preceptor.results.domain import Results, StudyResults
-from preceptor.results.rows import records
+from preceptor.results.published import PUBLISHED, reproductions
+from preceptor.results.rows import OVERALL, records
 from preceptor.runtime.text import DASH, interval, number
+from preceptor.study.config import Publication
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
 
@@ -42,15 +64,12 @@ FILES = {
     "study.yaml": "the resolved study file",
     "best/": "the selected Student as a model folder with its card",
 }
-
-
-@dataclass(frozen=True)
-class Link:
-    """Link to a file that is embedded in the page."""
-
-    text: str
-    file: str
-    data: str
+_SOURCES: dict[Publication, str] = {
+    "teaching-ai-to-teach": "Published: Crum, Boyd, Bowyer, Czajka, Teaching AI to Teach, BMVC "
+    "2023, Table 2, with Baseline 1 at α 0.5, maps of a human-guided Xception (CAM) and Students "
+    "at α 0.01. Here, Teacher and α of the Students are selected on validation data."
+}
+Blocks = list[Block | None]
 
 
 def render_page(
@@ -60,7 +79,7 @@ def render_page(
     domains: Section | None,
     chapters: list[Chapter],
     *,
-    exports: Sequence[export.ExportedFile],
+    exports: Sequence[ExportedFile],
     failed: dict[str, Failure],
     files: list[str],
 ) -> str:
@@ -71,7 +90,7 @@ def render_page(
         findings: The same in words.
         domains: The section over all domains, where there are several.
         chapters: One a domain.
-        exports: Files of all figures and tables, see `export.exported`.
+        exports: Files of all figures and tables, see `blocks.exported`.
         failed: Steps without a result, by step id.
         files: Names of the files beside the page.
     """
@@ -80,11 +99,15 @@ def render_page(
     if not study.has_domains:
         said += findings.by_domain[""].sentences[:1] if top.kind != "open" else []
     said.append(top.place)
+    links: dict[str, list[tuple[str, str, str]]] = {}
+    for file in exports:
+        links.setdefault(f"{file.folder}/{file.stem}", []).append(file.link)
     context: dict[str, Any] = {
         "name": study_name(study),
         "facts": _facts(study, found),
         "verdict": top,
         "summary": " ".join(text for text in said if text),
+        "rule": SHOWN,
         "headlines": [
             card | {"domain": name}
             for name, plan in study.plans.items()
@@ -97,12 +120,10 @@ def render_page(
         "progress": found.progress,
         "domains": domains,
         "chapters": chapters,
-        "links": _links(exports),
+        "links": links,
         "files": [(name, text) for name, text in FILES.items() if name in files],
     }
-    environment = html_environment()
-    environment.filters["figures"] = named_figures
-    return environment.get_template("report.html.j2").render(context)
+    return html_environment().get_template("report.html.j2").render(context)
 
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
@@ -110,25 +131,21 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
 
     The difference is of the common seeds, which is noted if it is not that of the means.
     """
-    if results.table.empty or results.comparisons.empty:
+    table, compared, found = results.table, results.comparisons, list[dict[str, str]]()
+    if table.empty or compared.empty:
         return []
-    whole = results.table[
-        (results.table["set"] == results.primary) & (results.table["source"] == ALL_SOURCES)
-    ]
-    found = []
+    whole = table[(table["set"] == results.primary) & (table["source"] == ALL_SOURCES)]
     for backbone in plan.protocol.study.students:
-        compared = results.comparisons
         pairs = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
         means = whole[whole["backbone"] == backbone].set_index("key")["mean"]
         pairs = pairs.dropna(subset=["mean"]).sort_values("mean", kind="stable")
         if pairs.empty or "student" not in means:
             continue
         hardest = records(pairs)[0]
-        key = hardest["key_b"]
+        key, mean, n = hardest["key_b"], hardest["mean"], int(hardest["n"])
         spread = interval(hardest["low"], hardest["high"])
-        mean, n = hardest["mean"], int(hardest["n"])
-        note = common_seeds_text(mean, means["student"], means.get(key, math.nan), n)
         spread = "one seed: no interval" if spread == DASH else spread
+        note = common_seeds_text(mean, means["student"], means.get(key, math.nan), n)
         found.append(
             {
                 "backbone": backbone,
@@ -140,31 +157,6 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
             }
         )
     return found
-
-
-def _links(exports: Sequence[export.ExportedFile]) -> dict[str, list[Link]]:
-    """Download links of every table and figure, by `tables/NAME` and `figures/NAME`."""
-    kinds = {
-        "csv": ("CSV", "text/csv"),
-        "tex": ("LaTeX", "text/plain"),
-        "svg": ("SVG", "image/svg+xml"),
-    }
-    found: dict[str, list[Link]] = {}
-    for file in exports:
-        title, kind = kinds[file.suffix]
-        data = base64.b64encode(file.content.encode()).decode("ascii")
-        link = Link(title, file.name, f"data:{kind};base64,{data}")
-        found.setdefault(f"{file.folder}/{file.stem}", []).append(link)
-    return found
-
-
-def named_figures(block: FigureBlock, section: Section) -> list[tuple[str, str, Figure]]:
-    """File name, caption and drawing of each figure of a block."""
-    names = export.drawing_names(section, block)
-    return [
-        (file, caption, drawing)
-        for (file, _), (caption, drawing) in zip(names, block.drawings, strict=True)
-    ]
 
 
 def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
@@ -179,3 +171,329 @@ def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
     seeds = f"{names_of(map(str, counts))} seed{'s' if counts != [1] else ''}"
     work = [seeds, f"{done} of {total} trainings finished"]
     return [*([fact] for fact in about), work] if study.has_domains else [about + work]
+
+
+def chapter(
+    plan: Plan,
+    results: Results,
+    findings: DomainFindings,
+    shared: DomainTables,
+    panels: Panels | None,
+    note: str,
+    key: str = "",
+) -> Chapter:
+    """Chapter of one domain.
+
+    Args:
+        plan, results, findings: Plan, results and findings of the domain.
+        shared: Tables of the domain that are also used elsewhere.
+        panels: Images with maps, or None.
+        note: Reason of missing panels.
+        key: Key of the domain, see `slugs`; "" without domains.
+    """
+    study = plan.protocol.study
+
+    def section(name: str, short: str, title: str, blocks: Iterable[Block | None]) -> Section:
+        there = [block for block in blocks if block is not None]
+        return Section(f"{key}-{name}" if key else name, short, title, unique_names(there))
+
+    def asked(name: str, short: str, blocks: Blocks) -> Section:
+        answer = findings.answers.get(name, "")
+        lead = Text(answer, "answer") if answer else None
+        return section(name.lower(), short, _question(name), [lead, *blocks])
+
+    sections = [
+        section("ladder", "Ladder", "What the maps are worth", _ladder(results)),
+        asked("RQ1", "RQ1", _which_teacher(plan, results)),
+        asked("RQ2", "RQ2", _every_backbone(results, shared)),
+        asked("RQ3", "RQ3", _how_much(plan, results, findings.sentences)),
+    ]
+    if study.published is not None:
+        blocks = _published(study.published, results)
+        sections.append(section("published", "Published", "Published results", blocks))
+    if study.budgets:
+        sections.append(asked("budget", "Annotations", _annotations(plan, results, shared)))
+    sections += [
+        section("errors", "Error rates", "Error rates", _errors(plan, results, shared)),
+        section("sources", "Sources", "Sources and other sets", _sources(plan, results, shared)),
+        section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
+        section("alpha", "Choice of α", "Selection of α", _alphas(plan, results)),
+        section("roc", "ROC", "ROC curves", _rocs(plan, results)),
+        section("reliability", "Reliability", "Reliability of scores", _reliability(plan, results)),
+        section("images", "Images", "Saliency maps", [PanelsBlock(panels, note)]),
+        section("methods", "Methods", "Methods", _methods(plan, results)),
+    ]
+    return Chapter(plan.domain, sections, key)
+
+
+def _question(name: str) -> str:
+    """Question as a heading."""
+    question = QUESTIONS[name]
+    return f"{name}: {question[:1].lower()}{question[1:]}" if name.startswith("RQ") else question
+
+
+def domains_section(found: StudyResults, findings: Findings, table: Table | None) -> Section:
+    """Section on RQ4, over all domains; `table` from `tables.domain_table`."""
+    several = any(len(one.ladders_on(one.primary)) > 1 for one in found.by_domain.values())
+    rows = [
+        (f"{name}, {ladder.backbone}" if several else name, ladder)
+        for name, one in found.by_domain.items()
+        for ladder in one.ladders_on(one.primary)
+    ]
+    caption = "Student minus each baseline, mean and 95 % interval"
+    drawing = plots.domain_plot(found.domains)
+    blocks: Blocks = [
+        Text(findings.across, "answer"),
+        _ladder_figure(rows, "AUC on the primary set"),
+        FigureBlock("domains", [(caption, drawing)]) if drawing else None,
+        TableBlock("domains", table) if table else None,
+    ]
+    return Section("rq4", "RQ4", _question("RQ4"), [one for one in blocks if one is not None])
+
+
+def _ladder(results: Results) -> Blocks:
+    found = results.ladders_on(results.primary)
+    if not found:
+        return [_unscored("Student", results)]
+    table, definition, agreement = (
+        make(found) for make in (tables.rung_table, any_map_words, agreement_words)
+    )
+    others: list[Text | TableBlock] = []
+    for name in dict.fromkeys(ladder.set for ladder in results.ladders):
+        other = tables.rung_table(results.ladders_on(name)) if name != results.primary else None
+        others += [TableBlock(f"rungs-{slug(name)}", other)] if other else []
+    return [
+        Text(place_sentence(results) or " ".join(rung_sentences(found)), "answer"),
+        Text(definition) if definition else None,
+        _ladder_figure([(one.backbone, one) for one in found], f"AUC on {results.primary}"),
+        TableBlock("rungs", table) if table else None,
+        Text(agreement) if agreement else None,
+        Details("The same on the other sets", others) if others else None,
+    ]
+
+
+def _ladder_figure(rows: Sequence[tuple[str, Any]], axis: str) -> FigureBlock | None:
+    drawing = plots.ladder_plot(rows, axis)
+    caption = "Mean AUC and 95 % interval over seeds; the gain (place) is paired by seed"
+    return FigureBlock("rungs", [(caption, drawing)]) if drawing else None
+
+
+def _unscored(what: str, results: Results) -> Text:
+    return Text(f"No {what} has been scored on {results.primary} yet.", "none")
+
+
+def _which_teacher(plan: Plan, results: Results) -> Blocks:
+    choice, chosen = plan.teacher_choice, tables.teacher_table(plan, results)
+    among_people = annotator_sentence(plan) if chosen else ""
+    return [
+        _figures("teachers", plan.protocol.study.teachers, plots.teacher_plot, plan, results),
+        *_compared(results, ("RQ1", "saliency")),
+        Text("Selection of the Teacher", "heading"),
+        Text(choice.reason) if choice else Text("No Teacher has been selected yet.", "none"),
+        TableBlock("chosen", chosen) if chosen else None,
+        Text(among_people) if among_people else None,
+    ]
+
+
+def _every_backbone(results: Results, shared: DomainTables) -> Blocks:
+    main = shared.sets.get(results.primary)
+    blocks: Blocks = [_unscored("model", results)]
+    if main is not None:
+        text = (
+            "▲ marks the highest mean of a column, except for the ceiling, which uses all "
+            "available human maps and estimates what more annotations can gain, and for rows "
+            "that are trained on the set."
+        )
+        blocks = [Text(text), TableBlock("main", main)]
+    drawing = plots.backbone_plot(results)
+    where = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
+    blocks += [FigureBlock("backbones", [(where, drawing)])] if drawing else []
+    return blocks + _compared(results, ("RQ2",))
+
+
+def _how_much(plan: Plan, results: Results, sentences: list[str]) -> Blocks:
+    names = [*plan.protocol.study.students, OVERALL]
+    drawn = _figures("differences", names, plots.forest_plot, plan, results)
+    share = tables.share_table(results)
+    text = (
+        f"Difference of the AUC on {results.primary}, Student minus the model of the row: mean "
+        "over seeds and 95 % interval. Above zero, the Student is better."
+    )
+    questions = ("overall", "RQ3", "control", "detector", "ceiling", "variant", "start")
+    every = [Text(one) for one in sentences]
+    return [
+        Text(text) if drawn else None,
+        drawn,
+        TableBlock("share", share) if share else None,
+        *_compared(results, questions),
+        Details("All comparisons in sentences", [*every]) if every else None,
+    ]
+
+
+def _published(publication: Publication, results: Results) -> Blocks:
+    """Published results beside those of the study."""
+    found = reproductions(publication, results)
+    if not found:
+        names = ", ".join(dict.fromkeys(one.backbone for one in PUBLISHED[publication]))
+        text = (
+            f"No result on {results.primary} yet for a backbone of the published table ({names})."
+        )
+        return [Text(text, "none")]
+    known = [one for one in found if math.isfinite(one.low)]
+    above, below = sum(one.low > 0 for one in known), sum(one.high < 0 for one in known)
+    text = (
+        f"Of {len(known)} published means, {len(known) - above - below} are within the 95 % "
+        f"interval of this study's mean, {below} are above it and {above} below it."
+    )
+    if not known:
+        text = (
+            "The differences from the published results have no intervals: intervals need two "
+            "seeds or more."
+        )
+    table = TableBlock("published", tables.published_table(results, found))
+    return [Text(text, "answer"), Text(_SOURCES[publication]), table]
+
+
+def _annotations(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
+    study = plan.protocol.study
+    if results.budget.empty:
+        return [Text("No number of annotated images has been completed yet.", "none")]
+    text = (
+        "Bands are 95 % intervals of the mean over seeds, with a new draw of annotated images for "
+        "each seed; horizontal lines are the rows that use the labels or the human maps of all "
+        "training images."
+    )
+    blocks: Blocks = [Text(text)]
+    for backbone in study.students:
+        auc, maps = plots.budget_plot(study, results, backbone), plots.maps_plot(results, backbone)
+        drawings = [(f"{backbone}: AUC by annotations", auc), ("The Teacher's maps", maps)]
+        blocks.append(_drawn(f"curve-{slug(backbone)}", drawings))
+        table = shared.budgets.get(backbone)
+        blocks.append(TableBlock(f"table-{slug(backbone)}", table) if table else None)
+    return blocks
+
+
+def _errors(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
+    study, blocks = plan.protocol.study, Blocks()
+    if results.positive is None:
+        count = len(results.classes)
+        text = f"Error rates need a positive class; this study has {count} classes."
+        blocks.append(Text(text, "none"))
+    elif results.rates.empty:
+        blocks.append(Text("No model has been scored on a test set yet.", "none"))
+    for name in shared.tests:
+        own: list[TableBlock] = []
+        for backbone in study.students:
+            further = rate_tables.further_table(results, name, backbone)
+            for kind, table in (
+                ("fixed", shared.fixed_rates.get((name, backbone))),
+                ("roc", shared.roc_rates.get((name, backbone))),
+                ("further", further),
+            ):
+                key = f"{kind}-{slug(name)}-{slug(backbone)}"
+                own += [TableBlock(key, table)] if table else []
+        if name == results.primary:
+            blocks += own
+        elif own:
+            blocks.append(Details(f"The same on {name}", [*own]))
+    return blocks
+
+
+def _sources(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
+    blocks: Blocks = []
+    for name in shared.tests:
+        for backbone in plan.protocol.study.students:
+            for kind, table in (
+                ("source", shared.sources.get((name, backbone))),
+                ("class", tables.class_table(results, name, backbone)),
+            ):
+                key = f"{kind}-{slug(name)}-{slug(backbone)}"
+                blocks += [TableBlock(key, table)] if table else []
+    if blocks:
+        text = (
+            "The AUC of a source with positives only is computed with all negatives of its set. "
+            "▲ marks the highest mean of a row, except for the ceiling and for columns that are "
+            "trained on the set. Results of validation sets by source are in table.csv."
+        )
+        blocks.insert(0, Text(text))
+    others = [(name, one) for name, one in shared.sets.items() if name != results.primary]
+    if others:
+        inner = [TableBlock(f"set-{slug(name)}", one) for name, one in others]
+        blocks.append(Details("The main table on the other sets", [*inner]))
+    return blocks or [Text("Nothing has been scored yet.", "none")]
+
+
+def _seeds(plan: Plan, results: Results) -> Blocks:
+    drawn = _figures("dots", plan.protocol.study.students, plots.dot_plot, plan, results)
+    text = f"Each dot is the AUC of one training on {results.primary}; bars are means over seeds."
+    return [Text(text), drawn] if drawn else [_unscored("model", results)]
+
+
+def _alphas(plan: Plan, results: Results) -> Blocks:
+    drawn = _figures("curves", plan.protocol.study.students, plots.alpha_plot, plan, results)
+    text = (
+        "Validation AUC (on the worst set, mean over seeds) at each α; the selected α is ringed. "
+        "Test sets were not used."
+    )
+    return [Text(text), drawn] if drawn else [Text("No α has been selected yet.", "none")]
+
+
+def _rocs(plan: Plan, results: Results) -> Blocks:
+    drawn = _figures("curves", plan.protocol.study.students, plots.roc_plot, plan, results)
+    if drawn:
+        text = f"On {results.primary}, mean over seeds at each false positive rate."
+        return [Text(text), drawn]
+    if results.positive is None:
+        text = (
+            f"ROC curves need a positive class; this study has {len(results.classes)} classes, "
+            "and its AUC is the mean one-vs-rest AUC."
+        )
+        return [Text(text, "none")]
+    return [_unscored("model", results)]
+
+
+def _reliability(plan: Plan, results: Results) -> Blocks:
+    blocks: Blocks = []
+    for backbone in plan.protocol.study.students:
+        found = plots.reliability(plan, results, backbone)
+        if found is not None:
+            drawing, table = found
+            blocks.append(FigureBlock(f"curves-{slug(backbone)}", [(backbone, drawing)]))
+            blocks.append(TableBlock(f"error-{slug(backbone)}", table))
+    if not blocks:
+        return [_unscored("model", results)]
+    what = "The score" if results.positive is not None else "The highest probability"
+    text = (
+        f"{what} against the observed frequency on {results.primary}, in bins with equal numbers "
+        "of images, for the scores of all seeds together. The scores are not calibrated; preceptor "
+        "calibrate calibrates them on validation images."
+    )
+    return [Text(text), *blocks]
+
+
+def _methods(plan: Plan, results: Results) -> Blocks:
+    seen = tables.images_seen_table(plan, results)
+    blocks: Blocks = [Text(text) for text in methods(plan, results)]
+    blocks.append(TableBlock("images-seen", seen) if seen else None)
+    return [*blocks, TableBlock("annotated", tables.annotations_table(plan))]
+
+
+def _compared(results: Results, questions: Sequence[str]) -> Blocks:
+    found = tables.comparison_tables(results, questions)
+    return [TableBlock(f"comparison-{question.lower()}", table) for question, table in found]
+
+
+def _figures(
+    name: str,
+    names: Sequence[str],
+    draw: Callable[[Plan, Results, str], Figure | None],
+    plan: Plan,
+    results: Results,
+) -> FigureBlock | None:
+    """Figures of the backbones that have one."""
+    return _drawn(name, [(one, draw(plan, results, one)) for one in names])
+
+
+def _drawn(name: str, drawings: Sequence[tuple[str, Figure | None]]) -> FigureBlock | None:
+    there = [(caption, drawing) for caption, drawing in drawings if drawing is not None]
+    return FigureBlock(name, there) if there else None

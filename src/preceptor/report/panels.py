@@ -1,11 +1,9 @@
-"""Image panels: an image with the maps of human, Teacher, Student and baseline.
-
-Each map is a small picture that is transparent where saliency is low, so that the page can show it
-over the image, side by side with others or one after the other.
+"""Image panels: an image with the maps of people, Teacher, Student and baseline; and their files.
 
 Images with correct and with wrong predictions are sampled by a hash of the name. Maps are of the
 label's class, or decision maps of the label if the Student was trained with these, and min-max
-normalized, over the part of the image that is the model's input.
+normalized, over the part of the image that is the model's input. Each map is a small picture that
+is transparent where saliency is low, so that the page can show it over the image.
 """
 
 from __future__ import annotations
@@ -14,37 +12,71 @@ import base64
 import hashlib
 import io
 import math
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from preceptor.config.maps import METHOD_NAMES, Method
 from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.resampling import resample
+from preceptor.data.workspace import Workspace
 from preceptor.errors import without_secrets
 from preceptor.evaluation.scores import labels_of, probabilities
+from preceptor.inference.annotate import rise_rows
+from preceptor.inference.plugin_method import plugin_method_maps
+from preceptor.inference.predict import predict
+from preceptor.maps.store import is_store, largest_error, read_store
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.report.overlay import colored, opacities
-from preceptor.report.panel_maps import ModelMaps, Shown, model_maps, run_of, teacher_maps
-from preceptor.results.best import Best
 from preceptor.results.domain import Results
+from preceptor.runtime.files import replacing
+from preceptor.runtime.results import is_finished
+from preceptor.runtime.text import number
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
+from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import training_of
+from preceptor.study.steps import Role
 
 COUNT = 40  # of a whole report
-TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
-FINE, COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
-QUALITY = 80
+FOLDER, INDEX = "panels", "index.csv"
 LAYERS = ("Human", "Teacher", "Student", "Baseline 2")
+# Maps are made again for every report: on a CPU, 8,000 masks of 40 images may take hours.
+MOST_MASKS = 1000
+_TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
+_FINE, _COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
+_SIDE, _GAP, _HEAD = 240, 8, 22  # pixels of a tile in a file, between tiles, and of its heading
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+
+Shown = Literal["label", "decision"]
+"""Maps of classifiers: of the label's class, or decision maps (of the label's log-odds)."""
+
+
+@dataclass(frozen=True)
+class ModelMaps:
+    """Maps of a model.
+
+    Args:
+        maps: Min-max normalized (h, w) maps by manifest row.
+        fit: Fit of the images to the model's input.
+        unsettled: Rows whose map has an error above the tolerance and is not shown.
+    """
+
+    maps: dict[int, NDArray[np.float32]]
+    fit: Fit
+    unsettled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -121,6 +153,48 @@ class Panels:
     maps: Shown = "label"
 
 
+@dataclass(frozen=True)
+class PanelFile:
+    """Panel as a PNG file; the fields are the columns of the index.
+
+    Args:
+        file: Path of the PNG file, relative to the study folder.
+        domain: Domain of the study, or "".
+        backbone, seed: Backbone and seed of the Student.
+        image, label, source, scored, score, hit, agreement: See `Panel`.
+    """
+
+    file: str
+    domain: str
+    backbone: str
+    seed: int
+    image: str
+    label: str
+    source: str
+    scored: str
+    score: float
+    hit: bool
+    agreement: float
+
+    @property
+    def name(self) -> str:
+        """Name of the file without suffix."""
+        return Path(self.file).stem
+
+    @property
+    def caption(self) -> str:
+        """Caption of the panel in one line."""
+        parts = ["✓ hit" if self.hit else "✗ miss", self.label]
+        parts += [self.source] if self.source else []
+        parts.append(f"Student: {self.scored} {self.score:.3f}")
+        if math.isfinite(self.agreement):
+            parts.append(f"agreement {number(self.agreement, 2)}")
+        return f"{' · '.join(parts)} {self.image}"
+
+
+# Which images, and their maps
+
+
 def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
     """Sample of rows: half hits, half misses, those with human maps first, balanced by source.
 
@@ -154,77 +228,156 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
         PreceptorError: A model or an image cannot be read.
     """
     best = results.best
-    if best is None:
+    scored = {} if best is None else results.tests_of(best.arm)
+    if best is None or best.seed not in scored:
         return None
-    scored = results.tests_of(best.arm)
-    if best.seed not in scored:
-        return None
-    return _make(plan, results, best, scored[best.seed], count)
-
-
-def _make(
-    plan: Plan, results: Results, best: Best, scores: pd.DataFrame, count: int
-) -> Panels | None:
-    workspace = plan.protocol.workspaces.of(best.seed)
-    table = workspace.manifest.table
+    scores = scored[best.seed]
     scores = scores[scores["split"] == results.primary].reset_index(drop=True)
     if scores.empty:
         return None
+    workspace = plan.protocol.workspaces.of(best.seed)
+    table = workspace.manifest.table
     tests = table[table["split"] == results.primary]
     place = dict(zip(tests["name"], tests.index, strict=True))
     chances = probabilities(scores, results.classes)
     hit = chances.argmax(1) == labels_of(scores, results.classes)
     mapped = scores["path"].map(lambda name: table.loc[place[name], "saliency"] != "")
-    frame = scores.assign(name=scores["path"], mapped=mapped)
-    chosen = choose_rows(frame, hit, count)
+    chosen = choose_rows(scores.assign(name=scores["path"], mapped=mapped), hit, count)
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
 
+    backbone = best.arm.backbone
     student = load_model(plan.protocol.run_folder(best.run) / "model")
     # Those that the Student's guidance compares, for all models alike.
     training = training_of(plan.study, best.arm.guidance)
     shown: Shown = "decision" if training.cam_class == "decision" else "label"
-    looks: dict[str, ModelMaps] = {}
+    found: dict[str, ModelMaps] = {}
     teacher_name, teacher = teacher_maps(plan, best.seed, rows, shown)
     if teacher is not None:
-        looks["Teacher"] = teacher
-    looks["Student"] = model_maps(plan, workspace, student, rows, shown)
-    plain = plan.setting_of("baseline2", best.arm.backbone)
-    other = (
-        None if plain is None else run_of(plan, "baseline2", best.arm.backbone, plain, best.seed)
-    )
+        found["Teacher"] = teacher
+    found["Student"] = model_maps(plan, workspace, student, rows, shown)
+    plain = plan.setting_of("baseline2", backbone)
+    other = None if plain is None else run_of(plan, "baseline2", backbone, plain, best.seed)
     if other is not None:
         model = load_model(plan.protocol.run_folder(other) / "model")
-        looks["Baseline 2"] = model_maps(plan, workspace, model, rows, shown)
+        found["Baseline 2"] = model_maps(plan, workspace, model, rows, shown)
     panels = []
-    for position, manifest_row in zip(chosen, rows, strict=True):
-        entry = table.loc[manifest_row]
-        scored = results.positive if results.positive is not None else str(entry["label"])
-        score = float(chances[position, results.classes.index(scored)])
-        image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)
+    for position, row in zip(chosen, rows.tolist(), strict=True):
+        entry = table.loc[row]
+        scored_class = str(entry["label"]) if results.positive is None else results.positive
+        image, ratio, layers = _layers(entry, row, found, student.spec.fit)
         panels.append(
             Panel(
                 without_secrets(str(entry["name"])),
                 str(entry["label"]),
                 str(entry["source"]),
-                scored,
-                score,
+                scored_class,
+                float(chances[position, results.classes.index(scored_class)]),
                 bool(hit[position]),
-                _agreement(entry, looks["Student"], int(manifest_row)),
+                _agreement(entry, found["Student"], row),
                 image,
                 ratio,
                 layers,
             )
         )
-    return Panels(best.arm.backbone, best.seed, teacher_name, panels, shown)
+    return Panels(backbone, best.seed, teacher_name, panels, shown)
 
 
-def _agreement(entry: pd.Series, look: ModelMaps, row: int) -> float:
+def teacher_maps(
+    plan: Plan, seed: int, rows: NDArray[np.int64], shown: Shown
+) -> tuple[str, ModelMaps | None]:
+    """Name of the selected Teacher and its maps, from its model or a given store.
+
+    Args:
+        plan: Plan of the domain.
+        seed: Seed of the Teacher.
+        rows: (n,) manifest rows.
+        shown: Maps of a Teacher that is a classifier, with the method cam.
+
+    Returns:
+        The name, and the maps; None if there are none yet.
+    """
+    winner = plan.winner()
+    if winner is None:
+        return "", None
+    workspace = plan.protocol.workspaces.of(seed)
+    if winner.kind == "given":
+        folder = plan.protocol.study.maps[winner.name]
+        if not is_store(folder):
+            return str(winner), None
+        store = read_store(folder, columns=("map", "error"))
+        place = {name: position for position, name in enumerate(store.paths)}
+        names, settled = workspace.manifest.table["name"], store.settled
+        there = {int(row): place[names[row]] for row in rows if names[row] in place}
+        maps = {
+            row: np.asarray(store.maps[position], np.float32)
+            for row, position in there.items()
+            if settled[position]
+        }
+        return str(winner), ModelMaps(maps, store.info.fit, frozenset(there.keys() - maps.keys()))
+    role: Role = "mapper" if winner.kind == "mapper" else "teacher"
+    run = run_of(plan, role, winner.name, Setting(winner.alpha), seed)
+    if run is None:
+        return str(winner), None
+    model = load_model(plan.protocol.run_folder(run) / "model")
+    return str(winner), model_maps(plan, workspace, model, rows, shown, winner.method)
+
+
+def run_of(plan: Plan, role: Role, backbone: str, setting: Setting, seed: int) -> str | None:
+    """Finished run of a role and seed."""
+    for member in plan.members_of(role, backbone):
+        finished = is_finished(plan.protocol.run_folder(member.run))
+        if (member.arm.setting, member.seed) == (setting, seed) and finished:
+            return member.run
+    return None
+
+
+def model_maps(
+    plan: Plan,
+    workspace: Workspace,
+    model: GuidedModel,
+    rows: NDArray[np.int64],
+    shown: Shown,
+    method: Method = "cam",
+) -> ModelMaps:
+    """Maps of a model; those of rise and of plugins are of the label's class.
+
+    Args:
+        plan, workspace: Plan and manifest.
+        model: Model.
+        rows: (n,) manifest rows.
+        shown: Maps with the method cam.
+        method: Saliency method; rise has at most `MOST_MASKS` masks per image.
+    """
+    study = plan.protocol.study
+    data = workspace.rows(rows, model.spec.image_format, cache="memmap")
+    settled = np.ones(len(rows), bool)
+    if method == "rise":
+        most = min(MOST_MASKS, study.rise.max_masks)
+        made = rise_rows(
+            model, data, data.labels, study.rise.model_copy(update={"max_masks": most})
+        )
+        cams = made.maps
+        settled = made.error.numpy() <= largest_error(study.rise.tolerance)
+    elif method not in METHOD_NAMES.own:
+        cams = plugin_method_maps(method, model, data, data.labels)
+    else:
+        found = predict(model, data, cams="cells" if method == "cells" else shown).cams
+        assert found is not None
+        cams = found
+    pairs = zip(rows.tolist(), normalise(cams).numpy(), settled, strict=True)
+    maps = {row: cam for row, cam, good in pairs if good}
+    return ModelMaps(maps, model.spec.fit, frozenset(rows[~settled].tolist()))
+
+
+# Pictures
+
+
+def _agreement(entry: pd.Series, found: ModelMaps, row: int) -> float:
     """Correlation of a model's map with the human map, on the model's grid."""
-    if not entry["saliency"] or row not in look.maps:
+    if not entry["saliency"] or row not in found.maps:
         return math.nan
-    own = torch.from_numpy(look.maps[row])[None]
-    human = _human(entry, look.fit, own.shape[1:])
-    value, valid = correlation(own, human)
+    own = torch.from_numpy(found.maps[row])[None]
+    value, valid = correlation(own, _human(entry, found.fit, own.shape[1:]))
     return float(value[0]) if bool(valid[0]) else math.nan
 
 
@@ -232,48 +385,41 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
     """(1, h, w) human map on a grid over the part of the image that is the model's input."""
     human = torch.from_numpy(decode_map(str(entry["saliency"])))[None]
     width, height = image_size(str(entry["path"]))
-    box = torch.tensor([fit_box(width, height, fit, TILE).as_tuple()], dtype=torch.float64)
+    box = torch.tensor([fit_box(width, height, fit, _TILE).as_tuple()], dtype=torch.float64)
     return resample(human, _UNIT, box, (size[0], size[1]))
 
 
 def _layers(
-    entry: pd.Series, row: int, looks: dict[str, ModelMaps], fit: Fit
+    entry: pd.Series, row: int, found: dict[str, ModelMaps], fit: Fit
 ) -> tuple[Picture, float, list[Layer]]:
     """Image as in the model's input, its aspect ratio, and the maps over the same part of it."""
     image = decode_image(str(entry["path"]), 3)
-    height, width = image.shape[:2]
+    size = _TILE, _TILE
     if fit == "squash":  # the model saw all of it: shown in its own proportions
-        scale = min(1.0, TILE / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
+        size = _within((image.shape[1], image.shape[0]), _TILE)
         picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     else:
-        size = TILE, TILE
-        picture = render(image, fit, TILE)
+        picture = render(image, fit, _TILE)
     layers = [Layer("Human", None, "no human map")]
     if entry["saliency"]:
-        human = normalise(_human(entry, fit, _within(size, FINE)[::-1]))[0].numpy()
+        human = normalise(_human(entry, fit, _within(size, _FINE)[::-1]))[0].numpy()
         layers = [Layer("Human", _overlay(human))]
     for heading in LAYERS[1:]:
-        look = looks.get(heading, ModelMaps({}, fit))
-        if row in look.maps and look.fit == fit:
-            smooth = _smooth(look.maps[row], _within(size, COARSE))
-            layers.append(Layer(heading, _overlay(smooth)))
+        own = found.get(heading, ModelMaps({}, fit))
+        if row in own.maps and own.fit == fit:
+            grid = Image.fromarray(own.maps[row].astype(np.float32))
+            large = grid.resize(_within(size, _COARSE), Image.Resampling.BICUBIC)
+            layers.append(Layer(heading, _overlay(np.asarray(large, np.float32).clip(0, 1))))
         else:
-            note = "not settled" if row in look.unsettled else "not there"
+            note = "not settled" if row in own.unsettled else "not there"
             layers.append(Layer(heading, None, note))
-    return _encoded(Image.fromarray(picture), "JPEG", quality=QUALITY), size[0] / size[1], layers
+    return _encoded(Image.fromarray(picture), "JPEG", quality=80), size[0] / size[1], layers
 
 
 def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """Size (width, height) with the same aspect ratio and a limited longer side."""
     scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Map on a feature grid, smoothly interpolated to a size (width, height)."""
-    large = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(large, np.float32).clip(0, 1)
 
 
 def _overlay(saliency: NDArray[np.float32]) -> Picture:
@@ -288,3 +434,63 @@ def _encoded(picture: Image.Image, form: Literal["JPEG", "PNG"], **how: Any) -> 
     buffer = io.BytesIO()
     picture.save(buffer, form, optimize=True, **how)
     return Picture(form, buffer.getvalue())
+
+
+# Files
+
+
+def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelFile]:
+    """Write the panels of all domains and their index to `out/panels`.
+
+    Args:
+        domains: Panels by domain, or None.
+        out: Study folder. Earlier panels are replaced.
+
+    Returns:
+        Files, one per panel, numbered over all domains.
+    """
+    folder, files, drawn = out / FOLDER, list[PanelFile](), list[bytes]()
+    for domain, panels in domains.items():
+        for panel in panels.panels if panels is not None else ():
+            assert panels is not None
+            name = f"{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
+            about = (panel.name, panel.label, panel.source, panel.scored, panel.score, panel.hit)
+            models = (panels.backbone, panels.seed)
+            file = PanelFile(f"{FOLDER}/{name}", domain, *models, *about, panel.agreement)
+            files.append(file)
+            drawn.append(_sheet(panel))
+    if not files:
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    with replacing(folder, flush=False) as partial:
+        partial.mkdir()
+        for file, content in zip(files, drawn, strict=True):
+            (partial / Path(file.file).name).write_bytes(content)
+        index = pd.DataFrame([asdict(file) for file in files])
+        index.to_csv(partial / INDEX, index=False, float_format="%.6g", lineterminator="\n")
+    return files
+
+
+def _sheet(panel: Panel) -> bytes:
+    """PNG of the image and its maps over the grayscale image, side by side with headings."""
+    image = panel.image.decoded().convert("RGB")
+    scale = _SIDE / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    tiles = [("Image", image)]
+    for layer in panel.layers:
+        tile = Image.new("RGB", size, "#eeeeee")
+        if layer.picture is not None:
+            colors = layer.picture.decoded().convert("RGBA").resize(size, Image.Resampling.BILINEAR)
+            gray = image.convert("L").convert("RGBA")
+            tile = Image.alpha_composite(gray, colors).convert("RGB")
+        tiles.append((layer.heading, tile))
+    sheet = Image.new("RGB", (len(tiles) * (size[0] + _GAP) - _GAP, size[1] + _HEAD), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for place, (heading, tile) in enumerate(tiles):
+        left = place * (size[0] + _GAP)
+        draw.text((left, 2), heading, "#222222", font)
+        sheet.paste(tile, (left, _HEAD))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", compress_level=3)  # half the time of 6 for an eighth more bytes
+    return buffer.getvalue()

@@ -1,21 +1,45 @@
-"""Tables of the results of a study, for the page, Markdown, CSV and LaTeX."""
+"""Tables of results for the page, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import ALL_SOURCES, class_auc
-from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
+from preceptor.evaluation.split_names import kind_of, split_kind
+from preceptor.report.cells import (
+    SHORT,
+    Cell,
+    Line,
+    Table,
+    common_seeds_text,
+    mean_std_text,
+    short,
+)
+from preceptor.report.rate_tables import fixed_rate_table, roc_rate_table
+from preceptor.report.words import RUNGS
+from preceptor.results.budgets import LINES
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
-from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
+from preceptor.results.ladder import Ladder, Rung
+from preceptor.results.published import Reproduction
+from preceptor.results.rows import (
+    DETECTORS,
+    OVERALL,
+    Row,
+    control_keys,
+    records,
+    select_arm,
+    set_order,
+)
 from preceptor.runtime.text import DASH, interval, number, p_value, percent
-from preceptor.study.config import PAPER_ALPHA
+from preceptor.study.config import PAPER_ALPHA, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
 
@@ -31,14 +55,6 @@ _QUESTIONS = {
     "variant": "",
     "start": "all from the mapper's weights",
 }
-
-
-def sources_of(results: Results, evaluation: str) -> list[str]:
-    """Sources of an evaluation set, sorted."""
-    if results.table.empty:
-        return []
-    here = results.table[results.table["set"] == evaluation]
-    return sorted(source for source in here["source"].unique() if source != ALL_SOURCES)
 
 
 def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
@@ -125,7 +141,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     table = table[(table["set"] == evaluation) & (table["backbone"] == backbone)]
     keys = [row.key for row in results.rows if (table["key"] == row.key).any()]
     lines = []
-    for source in sources_of(results, evaluation):
+    for source in sorted(set(table["source"]) - {ALL_SOURCES}):
         here = table[table["source"] == source]
         if not here["mean"].notna().any():
             continue  # a source with negatives only has no AUC
@@ -169,16 +185,14 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
             else:
                 heading = f"{row['teacher_a']} − {row['teacher_b']}"
             cells = [
-                Cell(number(row["mean"], sign=True), _seeds_note(row)),
+                Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
                 Cell(interval(row["low"], row["high"])),
-                Cell(
-                    p_value(row["p"]), "" if row["stopped"] else f"floor {p_value(row['p_floor'])}"
-                ),
+                Cell(p_value(row["p"]), f"floor {p_value(row['p_floor'])}"),
             ]
             cells += [Cell(p_value(row["p_holm"]))] if family else []
             cells += [
                 Cell(interval(row["image_low"], row["image_high"])),
-                seeds_cell(row["seeds_needed"], row["seeds_cautious"]),
+                _seeds_cell(row["seeds_needed"], row["seeds_cautious"]),
                 Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
             lines.append(Line(heading, cells))
@@ -198,14 +212,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
     return tables
 
 
-def _seeds_note(row: dict[str, Any]) -> str:
-    """Note on a comparison of few seeds."""
-    if row["stopped"]:
-        return "stopped early by validation; no interval"
-    return "" if row["n"] > 1 else "one seed"
-
-
-def seeds_cell(expected: float, cautious: float) -> Cell:
+def _seeds_cell(expected: float, cautious: float) -> Cell:
     """Number of seeds for an interval of ±0.01."""
     if not math.isfinite(expected):
         return Cell()
@@ -287,3 +294,275 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
             cells.append(Cell(" to ".join(f"{value:,}" for value in spread) or DASH))
         lines.append(Line(short(role) if role in SHORT else role.capitalize(), cells))
     return Table("Images seen in one training, by role.", "Role", columns, lines)
+
+
+def rung_table(found: Sequence[Ladder]) -> Table | None:
+    """Table of ladders on one evaluation set: a row per rung, with its gain over the one below."""
+    if not found:
+        return None
+    several = len(found) > 1
+    lines = [
+        Line(_heading(ladder, rung, several), _cells(rung), rung.name == "teacher")
+        for ladder in found
+        for rung in ladder.rungs
+    ]
+    columns = [
+        "AUC",
+        "95 % interval of the AUC",
+        "Gain over the previous row",
+        "95 % interval of the gain",
+        "p",
+    ]
+    caption = (
+        f"{found[0].set}: AUC by the maps that guide, mean ± standard deviation over seeds; gains "
+        "are paired by seed, p is not corrected."
+    )
+    return Table(caption, "Maps", columns, lines)
+
+
+def _heading(ladder: Ladder, rung: Rung, several: bool) -> str:
+    which = f": {short(rung.key)}" if rung.name == "any" else ""
+    name = RUNGS[rung.name][0]
+    if several:
+        return f"{ladder.backbone}: {name if rung.name == 'teacher' else name.lower()}{which}"
+    return f"{name}{which}"
+
+
+def _cells(rung: Rung) -> list[Cell]:
+    plain = rung.name == "none" and not rung.setting.guidance
+    level = interval(rung.low, rung.high).replace("+", "")
+    own = [
+        Cell(mean_std_text(rung.mean, rung.std), "" if plain else str(rung.setting)),
+        Cell(level),
+    ]
+    if rung.gain is None:
+        return [*own, Cell(), Cell(), Cell()]
+    gain = rung.gain.paired
+    note = f"{gain.n} of {rung.n} seeds" if gain.n != rung.n else ""
+    return [
+        *own,
+        Cell(number(gain.mean, sign=True), note),
+        Cell(interval(gain.low, gain.high)),
+        Cell(p_value(gain.p), f"floor {p_value(gain.p_floor)}"),
+    ]
+
+
+_BASELINES = ("baseline1", "baseline2")
+
+
+def domain_table(domains: pd.DataFrame) -> Table | None:
+    """Table on RQ4: Student and both baselines, one row per domain (and backbone).
+
+    Which baseline is the stronger one is open where one of them has no results yet.
+    """
+    if domains.empty:
+        return None
+    lines = []
+    several = domains["backbone"].nunique() > 1
+    for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
+        rows = {row["key_b"]: row for row in records(part)}
+        hardest = min(rows.values(), key=lambda row: row["mean"])
+        heading = f"{domain}: {backbone}" if several else str(domain)
+        cells = [Cell(f"{hardest['primary']}", f"{hardest['images']:,} images")]
+        for key in _BASELINES:
+            row = rows.get(key)
+            cells.append(
+                Cell(mean_std_text(row["baseline"], row["baseline_std"])) if row else Cell()
+            )
+        cells.append(Cell(mean_std_text(hardest["student"], hardest["student_std"])))
+        if len(rows) == len(_BASELINES):
+            larger = max(row["p_holm"] for row in rows.values())
+            own = (hardest[name] for name in ("mean", "student", "baseline", "n"))
+            cells += [
+                Cell(number(hardest["mean"], sign=True), common_seeds_text(*own)),
+                Cell(interval(hardest["low"], hardest["high"])),
+                Cell(interval(hardest["image_low"], hardest["image_high"])),
+                Cell(p_value(larger), f"floor {p_value(hardest['p_floor'])}"),
+            ]
+        else:
+            cells += [Cell()] * 4
+        lines.append(Line(heading, cells))
+    columns = [
+        "Set",
+        *map(short, _BASELINES),
+        "Student",
+        "Student − stronger baseline",
+        "95 % interval, seeds",
+        "95 %, seeds × images",
+        "larger p (Holm, all domains)",
+    ]
+    return Table("AUC by domain, mean ± std over seeds.", "Domain", columns, lines)
+
+
+def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table | None:
+    """Results by number of annotated images, with the gain of the step to the next number."""
+    if results.budget.empty:
+        return None
+    curve = results.budget[results.budget["backbone"] == backbone]
+    if curve.empty:
+        return None
+    timed = curve["minutes"].notna().all()
+    shown = {line: name for line, name in LINES.items() if line in set(curve["line"])}
+    lines = []
+    for size in study.budgets:
+        here = {row["line"]: row for row in records(curve[curve["size"] == size])}
+        if not here:
+            continue
+        cells = [Cell(number(next(iter(here.values()))["minutes"], 1))] if timed else []
+        cells += [_curve_cell(here.get(line)) for line in shown]
+        step = _step(results, backbone, "student", size)
+        cells.append(
+            Cell(number(step["mean"], sign=True), interval(step["low"], step["high"]))
+            if step
+            else Cell()
+        )
+        lines.append(Line(f"{size:,}", cells))
+    columns = ["Minutes"] if timed else []
+    columns += [*shown.values(), "Student's gain by the next step"]
+    caption = (
+        f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
+        "interval over seeds; the images are a new draw for every seed."
+    )
+    return Table(caption, "Annotated", columns, lines)
+
+
+def _curve_cell(point: dict[str, Any] | None) -> Cell:
+    if point is None:
+        return Cell()
+    spread = f"{number(point['low'])} to {number(point['high'])}"
+    return Cell(number(point["mean"]), spread if math.isfinite(point["low"]) else "")
+
+
+def _step(results: Results, backbone: str, line: str, size: int) -> dict[str, Any] | None:
+    steps = results.budget_steps
+    if steps.empty:
+        return None
+    mine = steps[
+        (steps["backbone"] == backbone) & (steps["line"] == line) & (steps["size"] == size)
+    ]
+    return records(mine)[0] if len(mine) else None
+
+
+SetAndBackbone = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class DomainTables:
+    """Tables of the page, table.md, summary.md and the model card; empty ones are absent.
+
+    Args:
+        order: Evaluation sets, the primary one first.
+        sets: Main table by evaluation set.
+        sources: AUC by source, by evaluation set and backbone.
+        fixed_rates: Error rates at the threshold fixed on validation, by test set and backbone.
+        roc_rates: Error rates on the test ROC curve, by test set and backbone.
+        budgets: Table of annotation budgets by backbone.
+    """
+
+    order: list[str]
+    sets: dict[str, Table]
+    sources: dict[SetAndBackbone, Table]
+    fixed_rates: dict[SetAndBackbone, Table]
+    roc_rates: dict[SetAndBackbone, Table]
+    budgets: dict[str, Table]
+
+    @property
+    def tests(self) -> list[str]:
+        """Test sets, the primary one first."""
+        return [name for name in self.order if split_kind(name) == "test"]
+
+
+def domain_tables(plan: Plan, results: Results) -> DomainTables:
+    """Tables of a domain.
+
+    Args:
+        plan, results: Plan and results of the domain.
+    """
+    study, order = plan.protocol.study, set_order(plan)
+    tests = [name for name in order if split_kind(name) == "test"]
+
+    def each(
+        sets: Iterable[str], make: Callable[[str, str], Table | None]
+    ) -> dict[SetAndBackbone, Table]:
+        pairs = product(sets, study.students)
+        return {pair: table for pair in pairs if (table := make(*pair)) is not None}
+
+    made = {name: set_table(plan, results, name) for name in order}
+    budgets = {name: budget_table(study, results, name) for name in study.students}
+    return DomainTables(
+        order=order,
+        sets={name: table for name, table in made.items() if table is not None},
+        sources=each(order, lambda one, backbone: source_table(results, one, backbone)),
+        fixed_rates=each(tests, lambda one, name: fixed_rate_table(study, results, one, name)),
+        roc_rates=each(tests, lambda one, name: roc_rate_table(study, results, one, name)),
+        budgets={name: table for name, table in budgets.items() if table is not None},
+    )
+
+
+def published_table(results: Results, found: Sequence[Reproduction]) -> Table:
+    """Published results beside those of the study."""
+    lines = [
+        Line(
+            f"{one.published.backbone}: {short(one.published.key)}",
+            [
+                Cell(mean_std_text(one.published.mean, one.published.std)),
+                Cell(mean_std_text(one.mean, one.std), f"{one.n} seed{'s' if one.n != 1 else ''}"),
+                Cell(number(one.difference, sign=True)),
+                Cell(interval(one.low, one.high)),
+            ],
+            one.published.key == "student",
+        )
+        for one in found
+    ]
+    caption = (
+        f"AUC on {results.primary}, mean ± standard deviation over trainings. The interval is a t "
+        "interval over the seeds of this study; the published mean is treated as exact, because "
+        "its number of trainings is not known. An interval with its error would be wider."
+    )
+    columns = ["Published", "This study", "This study − published", "95 % interval"]
+    return Table(caption, "Row", columns, lines)
+
+
+def annotations_table(plan: Plan) -> Table:
+    """Numbers of annotated images that a study uses."""
+    protocol = plan.protocol
+    study, workspace = protocol.study, protocol.workspace
+    manifest = workspace.manifest
+    seed = study.seed_list[0] if study.annotated_per_seed else 0
+    annotated, mapped = workspace.drawn(study.annotated, seed), manifest.map_mask
+    share = annotated.sum() / max(int(manifest.train_mask.sum()), 1)
+    remark = f"{100 * share:.0f} % of the training images"
+    if study.draws:
+        remark += "; each seed is a new draw, the first is counted"
+    elif study.annotated_per_seed:
+        remark += "; a new draw for each seed, the first is counted"
+    validation = (kind_of(manifest.table["split"]) == "val") & mapped
+    used = "used to break ties in selection, and therefore counted as annotations"
+    rows = [
+        ("Annotated images (A)", annotated.sum(), remark),
+        (
+            "… of these with a human map",
+            (annotated & mapped).sum(),
+            "in the others there was nothing to mark",
+        ),
+        (
+            "All training images (T)",
+            manifest.train_mask.sum(),
+            "with the Teacher's maps; only labels are needed",
+        ),
+        (
+            "Human maps of validation images",
+            validation.sum(),
+            used if study.selection == "guided" else "reported, not used for selection",
+        ),
+    ]
+    if study.ceiling:
+        remark = "all that are available"
+        if not manifest.annotated_mask[manifest.train_mask].all():
+            remark += (
+                "; not all training images are annotated, so that more annotations may gain more "
+                "than the ceiling shows"
+            )
+        rows.append(("Human maps of the ceiling", (manifest.train_mask & mapped).sum(), remark))
+    lines = [Line(name, [Cell(f"{count:,}"), Cell(remark)]) for name, count, remark in rows]
+    return Table("Annotations used by this study.", "Kind", ["Images", "Remark"], lines)

@@ -11,18 +11,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
-from preceptor.report.blocks import slugs
-from preceptor.report.card import markdown_table, model_card
-from preceptor.report.cells import Table
-from preceptor.report.chapters import chapter, domains_section
-from preceptor.report.domain_tables import DomainTables, domain_tables
-from preceptor.report.export import ExportedFile, exported
-from preceptor.report.findings import Findings, study_findings
-from preceptor.report.page import FILES, render_page
-from preceptor.report.panel_files import PanelFile, write_panels
-from preceptor.report.panels import COUNT, Panels, make_panels
-from preceptor.report.study_tables import domain_table
-from preceptor.report.verdict import Verdict, study_name
+from preceptor.report.blocks import ExportedFile, exported
+from preceptor.report.cells import Table, slugs
+from preceptor.report.methods import model_card, study_name
+from preceptor.report.page import FILES, chapter, domains_section, render_page
+from preceptor.report.panels import COUNT, PanelFile, Panels, make_panels, write_panels
+from preceptor.report.tables import DomainTables, domain_table, domain_tables
+from preceptor.report.words import Findings, Verdict, study_findings
 from preceptor.results.best import BestModel, write_best
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
 from preceptor.results.tables import CSV_FILES
@@ -171,11 +166,11 @@ def _markdown(
     """Tables as Markdown by domain, followed by the verdict if given."""
     parts = [f"# {study_name(study)}"]
     if across is not None:
-        parts.append(markdown_table(across))
+        parts.append(across.markdown)
     for name, several in shown.items():
         if name:
             parts.append(f"## {name}")
-        parts += [markdown_table(table) for table in several]
+        parts += [table.markdown for table in several]
     if top is not None:
         parts.append(f"{top.headline}. {top.sentences}")
     return "\n\n".join(parts) + "\n"

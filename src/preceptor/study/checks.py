@@ -76,7 +76,7 @@ def check_study(
         lines = "\n  ".join(problems)
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
     shared = shared_images(workspaces)
-    return notes if shared is None else [*notes, shared.note]
+    return [*notes, shared.note] if shared is not None and shared.share >= _NOTED else notes
 
 
 def check_devices(training: StudyTraining) -> None:
@@ -186,6 +186,10 @@ def _coarse_grid(
             f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
             f"larger input_size{f' or {arguments}' if finer else ''} has finer cells"
         )
+
+
+# Share of common test images from which on a study notes them; the methods section names any.
+_NOTED = 0.01
 
 
 @dataclass(frozen=True)

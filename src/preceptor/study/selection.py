@@ -216,11 +216,9 @@ def choose(
             [candidates[index] for index in tied], candidates[winner], "has the highest AUC"
         )
         why = f"{among}, it {reason}"
-    return Choice(
-        candidates[winner].name,
-        f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}, best {values[best]:.3f}.",
-        tuple(rows),
-    )
+    highest = "" if winner == best else f", best {values[best]:.3f}"
+    reason = f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}{highest}."
+    return Choice(candidates[winner].name, reason, tuple(rows))
 
 
 def evidence_of(

@@ -1,35 +1,9 @@
 "use strict";
-// The page is complete without this: it adds the slider over the maps, the filters and the sorting.
-for (const section of document.querySelectorAll(".looks")) {
+// The page is complete without this: it adds the filters and the sorting.
+for (const section of document.querySelectorAll(".filtered")) {
   const panels = [...section.querySelectorAll(".panel")];
-  const names = [...panels[0].querySelectorAll(".tile")].map((tile) => tile.dataset.name);
-
-  const show = (panel, place) => {
-    panel.querySelectorAll(".tile").forEach((tile, index) => {
-      if (index) tile.style.opacity = Math.max(0, 1 - Math.abs(place - index));
-    });
-    const [low, high] = [Math.floor(place), Math.ceil(place)];
-    const words = low === high ? names[low] : `${names[low]} to ${names[high]}`;
-    panel.querySelector("output").textContent = words;
-    const slider = panel.querySelector("input");
-    slider.value = place;
-    slider.setAttribute("aria-valuetext", words);
-  };
-  for (const panel of panels) {
-    panel.classList.add("live");
-    const slider = panel.querySelector("input");
-    slider.addEventListener("input", () => show(panel, Number(slider.value)));
-  }
-
   const bar = section.querySelector(".filters");
   bar.hidden = false;
-  const together = bar.querySelector("input[type=range]");
-  const all = () => {
-    for (const panel of panels) show(panel, Number(together.value));
-    together.setAttribute("aria-valuetext", panels[0].querySelector("output").textContent);
-  };
-  together.addEventListener("input", all);
-  all();
   const choices = [...bar.querySelectorAll("select")];
   const fits = {
     source: (panel, value) => panel.dataset.source === value,

@@ -1,18 +1,13 @@
-"""The verdict says what the numbers allow; panels and axes are chosen by rule."""
+"""The verdict says what the numbers allow."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from preceptor.report.panels import choose_rows
-from preceptor.report.svg import ticks
-from preceptor.report.verdict import verdict
+from preceptor.report.words import verdict
 from preceptor.results.domain import Results, StudyResults
 from tests.report.ladders import ladder
 
@@ -185,43 +180,3 @@ def test_the_verdict_names_what_the_place_is_worth() -> None:
     assert found.sentences == f"{found.text} {found.place}"
     with_ladder.ladders = [replace(ladder(0.04, 0.01), set="another set")]
     assert verdict(with_ladder).place == ""
-
-
-def frame(count: int, mapped: list[bool]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "name": [f"{number}.png" for number in range(count)],
-            "label": ["x"] * count,
-            "source": [f"s{number % 3}" for number in range(count)],
-            "mapped": mapped,
-        }
-    )
-
-
-def test_panels_are_half_hits_half_misses_with_maps_first() -> None:
-    mapped = [number % 2 == 0 for number in range(60)]
-    hit = np.array([number % 3 != 0 for number in range(60)])
-    chosen = choose_rows(frame(60, mapped), hit, 12)
-    assert [bool(hit[place]) for place in chosen] == [True] * 6 + [False] * 6
-    assert all(mapped[place] for place in chosen)
-    assert chosen == choose_rows(frame(60, mapped), hit, 12)
-    assert {place % 3 for place in chosen[:6]} == {1, 2}
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
-def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> None:
-    hit = np.array([row[0] for row in rows])
-    chosen = choose_rows(frame(len(rows), [row[1] for row in rows]), hit, 12)
-    assert len(chosen) == len(set(chosen)) == min(12, len(rows))
-    assert int((~hit[chosen]).sum()) >= min(6, int((~hit).sum()))
-
-
-@settings(deadline=None)
-@given(st.floats(-2, 2), st.floats(0, 3))
-def test_ticks_cover_what_they_measure(low: float, span: float) -> None:
-    marks = ticks(low, low + span)
-    assert marks[0] <= low + 1e-6
-    assert marks[-1] >= low + span - 1e-6
-    assert marks == sorted(set(marks))
-    assert 2 <= len(marks) <= 8
