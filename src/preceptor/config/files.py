@@ -78,7 +78,8 @@ def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
 _CONSTRUCTORS: dict[str | None, Any] = {
     f"tag:yaml.org,2002:{name}": _Loader.construct_text
     for name in ("int", "float", "timestamp", "value", "str")
-} | {  # no other types than those of JSON
+}
+_CONSTRUCTORS |= {  # no other types than those of JSON
     tag: yaml.SafeLoader.yaml_constructors[tag]
     for tag in (None, *(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "seq", "map")))
 }
