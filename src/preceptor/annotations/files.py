@@ -96,10 +96,10 @@ def read_xml(path: Path, root: str) -> Element:
         raise InputError(
             f"{path}: not sound XML ({reason}); export it again from the tool"
         ) from None
-    if element is None or element.tag != root:
+    tag = "" if element is None else element.tag
+    if element is None or tag != root:
         raise InputError(
-            f"{path}: its outermost element is <{element.tag if element is not None else ''}>, not <{root}>; it is of another "
-            "format"
+            f"{path}: its outermost element is <{tag}>, not <{root}>; it is of another format"
         )
     return element
 
