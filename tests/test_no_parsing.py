@@ -69,7 +69,7 @@ def test_no_module_reads_text_made_for_people(pattern: str) -> None:
     "pattern",
     [
         r"for key in \(\"(manifest|maps|alpha|distance|post|device)\"",
-        r"\.pop\(\"(manifest|weights|maps|soft_labels|training|post|human_post|path)\"",
+        r"\.pop\(\"(manifest|weights|training|path)\"",
         r"\.get\(\"(manifest|store|weights|maps|domains|soft_labels)\"",
         r"\{\"recipe\", \"device\"",
     ],

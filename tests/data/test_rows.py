@@ -221,31 +221,6 @@ def test_weights_maps_and_labels_follow_their_images() -> None:
     assert not batch.maps[2][1:].any()
 
 
-def test_each_kind_of_map_is_changed_by_its_own_function() -> None:
-    """Before flips and turns, and only the maps that guide."""
-    count = 12
-    seen: list[tuple[str, int]] = []
-
-    def mark(name: str, value: float) -> Any:
-        def change(maps: torch.Tensor) -> torch.Tensor:
-            seen.append((name, len(maps)))
-            return torch.full_like(maps, value)
-
-        return change
-
-    index = np.where(np.arange(count) % 3 == 0, -1, 0)  # every third by its human map
-    weight = np.where(np.arange(count) == 4, 0.0, 1.0).astype(np.float32)
-    array = MapArray(np.eye(4, dtype=np.float32)[None], np.array([[0.0, 0.0, 1.0, 1.0]] * count))
-    targets = MapTargets(weight, array, index, mark("other", 2.0), mark("human", 3.0))
-    chosen = np.array([0, 1, 2, 3, 4])
-    maps = rows_of(count, targets=targets).maps_on_grid(chosen)
-    assert maps[:, 0, 0].tolist() == [3, 2, 2, 3, 0]
-    assert sorted(seen) == [("human", 2), ("other", 2)]
-    seen.clear()
-    rows_of(count, targets=targets).maps_on_grid(np.array([4]))
-    assert seen == []
-
-
 def test_soft_labels_follow_their_images() -> None:
     count = 12
     soft = np.stack([np.linspace(0, 1, count), np.linspace(1, 0, count)], 1).astype(np.float32)

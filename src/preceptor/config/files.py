@@ -32,6 +32,9 @@ class YamlError(ValueError):
     """Invalid or ambiguous YAML; the message has the position and the reason in one line."""
 
 
+_FLOAT = "tag:yaml.org,2002:float"
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader in which keys are texts that occur once, and dates are texts."""
 
@@ -58,7 +61,7 @@ class _Loader(yaml.SafeLoader):
         text = _VARIABLE.sub(self._variable, node.value)
         if plain and _NUMBER.fullmatch(text):
             return int(text) if re.fullmatch("[-+]?[0-9]+", text) else float(text)
-        if plain and node.tag.endswith(":float") and text.lstrip("-+.").lower() in ("inf", "nan"):
+        if plain and node.tag == _FLOAT and text.lstrip("-+.").lower() in ("inf", "nan"):
             return float(text.replace(".", ""))
         return text
 
