@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer.main
-from error_pages import errors_page
 
 from preceptor.cli.main import app
 from preceptor.config.documentation import json_schema
@@ -43,7 +42,6 @@ def write_reference() -> None:
         "config.md": config_page(schemas),
         "commands.md": commands_page(),
         "tables.md": tables_page(),
-        "errors.md": errors_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
         "changelog.md": _beside("CHANGELOG.md"),
         "paper.md": _beside("examples/paper/README.md"),

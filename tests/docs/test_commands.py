@@ -41,6 +41,8 @@ def problem_of(words: list[str]) -> str | None:
     while (inner := getattr(command, "commands", None)) is not None:
         if not rest:
             return None  # a group: it prints its help
+        if rest == ["--version"]:
+            return None
         if rest[0] not in inner:
             if "run" in inner and re.search(r"[./A-Z]", rest[0]):  # `study FILE`
                 command = inner["run"]

@@ -22,6 +22,8 @@ WORDS = set(re.findall(r"\w+", "\n".join(file.read_text(encoding="utf-8") for fi
 # Names of other libraries.
 OTHERS = {"adaptive_avg_pool2d", "client_kwargs", "convnext_tiny", "label_names"}
 OTHERS |= {"remove_unused_columns", "row_group_size", "trust_env"}
+# The names of metrics are made of a prefix, a name and a suffix.
+METRIC = re.compile(r"preceptor_[a-z_]+")
 
 
 def exists(name: str) -> bool:
@@ -49,7 +51,9 @@ def unknown(text: str) -> Iterator[str]:
     yield from (name for name in sorted(set(DOTTED.findall(text))) if not exists(name))
     for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
         yield from (
-            name for name in UNDERSCORED.findall(code) if name not in WORDS and name not in OTHERS
+            name
+            for name in UNDERSCORED.findall(code)
+            if name not in WORDS | OTHERS and not METRIC.fullmatch(name)
         )
 
 

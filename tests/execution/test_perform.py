@@ -85,7 +85,7 @@ def test_maps_do_not_depend_on_what_the_process_has_done_before(
 
     def made(method: Any, name: str) -> MapStore:
         rise = RiseSettings(max_masks=64) if method == "rise" else None
-        work = MakeMaps(config, run.id, method, False, rise, Shard("train", 0, 20))
+        work = MakeMaps(config, run.id, method, rise, Shard("train", 0, 20))
         perform(Step(name, work, "maps"), tmp_path, workspaces)
         return read_store(tmp_path / "maps" / name)
 
