@@ -139,7 +139,7 @@ class Store:
         try:
             entries = self.entries_file.stat().st_size // _ENTRY.itemsize
             return min(entries, self.pixels_file.stat().st_size // self.item_bytes)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def digests(self) -> NDArray[np.uint8]:
