@@ -107,7 +107,7 @@ def test_a_variable_is_a_value_whatever_it_holds(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("NUMBER", "3")
     monkeypatch.setenv("LINES", "a\nb: c")
     text = (
-        "a: ${ODD}/m.csv  # ${NOT_SET}\nb: {c: ${ODD}, d: '${NUMBER}'}\ne: ${NUMBER}\nf: ${LINES}"
+        "a: ${ODD}/m.csv  # ${NOT_SET}\nb: {c: '${ODD}', d: '${NUMBER}'}\ne: ${NUMBER}\nf: ${LINES}"
     )
     assert read(text) == {
         "a": "/my data: x #1/m.csv",

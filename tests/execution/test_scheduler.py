@@ -321,7 +321,7 @@ def test_a_selection_whose_scores_are_gone_fails_alone(tmp_path: Path, name: str
     assert failure.reason.endswith(f"(see failed/{lost.step_id}.log)")
     assert "Traceback" in (store / "failed" / f"{lost.step_id}.log").read_text()
     assert all(one.blocked for one in graph.failed.values())
-    assert not plan.is_decided(lost)
+    assert lost not in plan.choices
     chosen = Selection("", "student", "test_byobnet")
     assert ("chosen", chosen.step_id) in watcher.told
     scored = [one for one in graph.done if graph.steps[one].kind == "evaluate"]

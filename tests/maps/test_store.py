@@ -32,7 +32,7 @@ def make(count: int, grid: tuple[int, int] = (7, 7), seed: int = 0) -> MapStore:
 
 def assert_equal(one: MapStore, other: MapStore) -> None:
     assert one.info == other.info
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "agreement", "error"):
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None) == (b is None)
         if a is not None:
@@ -93,41 +93,34 @@ def test_only_the_columns_asked_for(tmp_path: Path) -> None:
 def rich(count: int, seed: int = 0) -> MapStore:
     """A store with everything that one may keep."""
     generator = np.random.default_rng(seed + 100)
-    agreement = generator.uniform(-1, 1, count).astype(np.float32)
-    agreement[:1] = np.nan
     share = generator.random(count).astype(np.float32)
     return replace(
         make(count, seed=seed),
         probabilities=np.stack([share, 1 - share], axis=1),
-        agreement=agreement,
         error=generator.random(count).astype(np.float32),
     )
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 11])
-def test_probabilities_agreement_and_error(
+def test_probabilities_and_error(
     tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "SHARD_ROWS", 4)
     store = rich(count)
     write_store(tmp_path, store)
     found = read_store(tmp_path)
-    for name in ("probabilities", "agreement", "error"):
+    for name in ("probabilities", "error"):
         np.testing.assert_array_equal(getattr(found, name), getattr(store, name))
         assert getattr(found, name).dtype == np.float32
     assert found.probabilities is not None
     assert found.probabilities.shape == (count, 2)
     if count:
         assert_equal(found, store)
-    found = read_store(tmp_path, columns=("map", "agreement"))
-    assert found.probabilities is None
-    assert found.error is None
-    np.testing.assert_array_equal(found.agreement, store.agreement)
     found = read_store(tmp_path, columns=("probabilities",))
-    assert found.agreement is None
+    assert found.error is None
     assert len(found.maps) == 0
     found = read_store(tmp_path, columns=("error",))
-    assert found.agreement is None
+    assert found.probabilities is None
     np.testing.assert_array_equal(found.error, store.error)
 
 
@@ -135,11 +128,10 @@ def test_a_store_without_them_is_read_all_the_same(tmp_path: Path) -> None:
     write_store(tmp_path, make(5))
     names = pq.read_schema(next(tmp_path.iterdir())).names
     assert names == ["path", "height", "width", "map", "class", "score"]
-    everything = ("map", "class", "score", "probabilities", "agreement", "error")
-    for columns in (everything, ("agreement",), ("error",)):
+    everything = ("map", "class", "score", "probabilities", "error")
+    for columns in (everything, ("error",)):
         found = read_store(tmp_path, columns=columns)
         assert found.probabilities is None
-        assert found.agreement is None
         assert found.error is None
         assert found.settled.tolist() == [True] * 5
 

@@ -136,7 +136,7 @@ def test_maps_of_principal_components_lie_on_their_images() -> None:
         {
             "manifest": "m",
             "backbone": "b",
-            "maps": {"kind": "pca", "components": 2},
+            "maps": {"kind": "pca"},
             "guide_classes": ("b",),
             "training": {"fit": "crop"},
         }
@@ -144,13 +144,12 @@ def test_maps_of_principal_components_lie_on_their_images() -> None:
     found = must(build_map_targets(run, manifest(), images, ROWS, ANNOTATED))
     small, regions = thumbnails(images, ROWS, "crop")
     assert found.array is not None
-    np.testing.assert_array_equal(found.array.maps, principal_maps(small, 2))
+    np.testing.assert_array_equal(found.array.maps, principal_maps(small, 5))
     np.testing.assert_array_equal(found.array.regions, regions)
     assert found.index.tolist() == list(range(len(ROWS)))
     assert (found.weight > 0).tolist() == [LABELS[row] == "b" for row in ROWS]
-    many = run.model_copy(update={"maps": MapSource(kind="pca", components=8)})
-    with pytest.raises(InputError, match="8 training images have fewer than 8 principal compone"):
-        build_map_targets(many, manifest(), images, ROWS, ANNOTATED)
+    with pytest.raises(InputError, match="5 training images have fewer than 5 principal compone"):
+        build_map_targets(run, manifest(), images, ROWS[:5], ANNOTATED)
 
 
 def test_maps_of_principal_components_are_masks_from_0_to_1() -> None:

@@ -15,12 +15,10 @@ from tests.maps.guided_rows import (
     COUNT,
     LABELS,
     ROWS,
-    SCORES,
     SIZES,
     guides,
     manifest,
     must,
-    numbers,
     owners,
     write_maps,
 )
@@ -41,8 +39,8 @@ def test_shuffling_stays_within_the_class(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_kept_human_maps_are_shuffled_with_the_others(tmp_path: Path, seed: int) -> None:
     """Every map that guides, whoever made it, goes to an image of its class, none is lost."""
-    write_maps(tmp_path, range(COUNT), scores=numbers(range(COUNT), SCORES))
-    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed, human="keep", trust="score")
+    write_maps(tmp_path, range(COUNT))
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed, human="keep")
     found = must(guides(source))
     assert found.human_rows is not None
     stored = owners(found)
@@ -55,9 +53,6 @@ def test_kept_human_maps_are_shuffled_with_the_others(tmp_path: Path, seed: int)
         members = [k for k, row in enumerate(ROWS) if LABELS[row] == label]
         kept = [(bool(ROWS[k] in (1, 2, 3)), int(ROWS[k])) for k in members]
         assert sorted(received[k] for k in members) == sorted(kept)
-    for position, (human, _) in enumerate(received):
-        if human:
-            assert found.weight[position] == pytest.approx(1 + 0.1 * ROWS[position])
 
 
 def test_a_shuffled_human_map_is_read_from_the_image_that_it_is_of(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ OWN: dict[str, Any] = {
 @pytest.mark.slow
 def test_a_study_of_an_own_network(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data")
+    own = {**OWN, "backbone_args": {"mine": {"width": 4}, "test_byobnet": {"output_stride": 8}}}
     config = study(
-        manifest, **OWN, teachers=("mine",), students=("mine", "test_byobnet"), seeds=1,
+        manifest, **own, teachers=("mine",), students=("mine", "test_byobnet"), seeds=1,
         controls=(), ceiling=False,
     )  # fmt: skip
     run_serially(config, tmp_path / "study")

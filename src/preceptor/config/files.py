@@ -42,15 +42,23 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.unset: set[str] = set()
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                key.tag = "tag:yaml.org,2002:str"  # a domain may be named 1 or no
+                # A domain may be named 1, 010 or no.
+                key.tag, key.style = "tag:yaml.org,2002:str", "'"
                 if key.value in seen:
                     raise _refused(key, f"{key.value[:80]!r} is given twice; remove one")
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge `<<`; what a mapping says itself wins, also where it is merged again."""
+        super().flatten_mapping(node)
+        if all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            node.value = list({pair[0].value: pair for pair in node.value}.values())
 
     def construct_text(self, node: yaml.ScalarNode) -> Any:
         """A scalar: its variables are replaced, and a plain one may then be a number."""
