@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.config.files import load_config
-from preceptor.config.training import Training
+from preceptor.config.training import StudyTraining
 from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 
@@ -45,7 +45,7 @@ def test_the_study_of_the_paper_is_read(
     monkeypatch.setenv("UND", str(tmp_path))
     monkeypatch.setenv("RECIPE", recipe)
     study = load_config(PAPER, StudyConfig)
-    assert study.training == Training(recipe=recipe)  # type: ignore[arg-type]
+    assert study.training == StudyTraining(recipe=recipe)  # type: ignore[arg-type]
     assert (study.seeds, study.saliency, study.data_driven) == (10, ("cam", "rise"), True)
     assert study.published == "teaching-ai-to-teach"
 

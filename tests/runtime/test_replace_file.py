@@ -146,8 +146,7 @@ def test_nothing_else_writes_and_renames_by_itself() -> None:
     source = Path(preceptor.__file__).parent
     renames = re.compile(r"(temporary|partial|tmp)\.(replace|rename)\(|os\.(replace|rename)\(")
     found = {path.name for path in source.rglob("*.py") if renames.search(path.read_text())}
-    # forged.py makes way for another process that was quicker.
-    assert found == {"replace_file.py", "forged.py"}
+    assert found == {"files.py"}
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -170,11 +169,10 @@ def test_a_file_that_cannot_be_copied_names_the_copy_or_the_source(tmp_path: Pat
     source, path = tmp_path / "source", tmp_path / "copy"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "x").write_bytes(bytes(5000))
-    (source / "left out").touch()
 
     def copy() -> None:
         with replacing(path) as partial:
-            copy_folder(source, partial, without=("left out",))
+            copy_folder(source, partial)
 
     with pytest.raises(OSError, match="too large") as caught, files_up_to(4000):
         copy()
