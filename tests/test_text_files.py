@@ -35,7 +35,7 @@ def without_encoding(file: Path) -> list[int]:
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         given = [one.value for one in node.args if isinstance(one, ast.Constant)]
         if name in ("read_text", "write_text"):
-            is_text = "utf-8" not in given
+            is_text = isinstance(node.func, ast.Attribute) and "utf-8" not in given
         elif name == "open":
             modes = {one for one in given if isinstance(one, str) and set(one) <= set("rwabx+t")}
             is_text = isinstance(node.func, ast.Name) and not modes

@@ -151,7 +151,7 @@ def test_bad_study_configs(case: str, data: Path) -> None:
     ("text", "expected"),
     [
         ("manifest: [", ["not YAML", "line 1"]),
-        ("manifest: m.csv\ntraining:\n\tlr: 1", ["not YAML: line 3", "indent with spaces"]),
+        ("manifest: m.csv\ntraining:\n\tlr: 1", ["not YAML: line 3", "cannot start any token"]),
         ("manifest: m.csv\nmanifest: n.csv", ["line 2: 'manifest' is given twice"]),
         ("", ["found nothing"]),
         ("- a\n- b", ["expected `key: value` lines, found list"]),
