@@ -200,8 +200,10 @@ class GuidedModel(nn.Module):
                 raw = self._layout_of(raw).from_grid(features, raw)
         else:
             features, self._tapped = self._tapped, None
-        height, width = images.shape[-2:]
-        if height != width and self._layout is not None and self._layout.kind == "tokens":
+        # The layout first: in a traced graph, a comparison of sizes fixes them.
+        tokens = self._layout is not None and self._layout.kind == "tokens"
+        if tokens and images.shape[-2] != images.shape[-1]:
+            height, width = images.shape[-2:]
             raise InputError(
                 f"images are {height} × {width} pixels: the grid of tokens is known for square "
                 "images only; give square images"
