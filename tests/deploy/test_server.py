@@ -280,7 +280,7 @@ def test_images_of_concurrent_requests_share_a_batch(
             told = list(pool.map(lambda path: server.post(path.read_bytes()), paths))
         for path, one in zip(paths, told, strict=True):
             assert_is(one.json["predictions"][0], predictor(path))
-        assert server.metric('preceptor_batch_size_bucket{model="best",le="4.0"}') == 0
+        assert server.metric('preceptor_batch_size_bucket{le="4.0",model="best"}') == 0
         assert server.metric('preceptor_batch_size_count{model="best"}') == 1
 
 

@@ -86,6 +86,13 @@ class DeletionCurve:
         return float(np.trapezoid(self.reversed_probabilities, self.shares))
 
 
+class Distribution(NamedTuple):
+    """(n,) scores of validation images, see `Prediction.score`, and (n,) class of each."""
+
+    scores: NDArray[np.float64]
+    labels: NDArray[np.object_]
+
+
 class Neighbor(NamedTuple):
     """Training image with similar features, by the distance of `Explained.measure`."""
 
@@ -143,13 +150,13 @@ class Explained:
 
     Args:
         explanations: Explanations.
-        distribution: (n,) scores of validation images and (n,) class of each; None = not known.
+        distribution: Scores of validation images; None = not known.
         compared: Number of training images that were compared; 0 = none.
         measure: Distance by which training images are similar.
     """
 
     explanations: list[Explanation]
-    distribution: tuple[NDArray[np.float64], NDArray[np.object_]] | None
+    distribution: Distribution | None
     compared: int
     measure: str
 
@@ -298,7 +305,7 @@ def _neighbors(
 
 def _distribution(
     predictor: Predictor, manifest: Manifest | None, sample: int, start_task: StartTask
-) -> tuple[NDArray[np.float64], NDArray[np.object_]] | None:
+) -> Distribution | None:
     """Scores of the reference, or of the validation images of the manifest."""
     classes = np.array(predictor.info.classes, object)
     if predictor.reference is not None:
@@ -315,7 +322,7 @@ def _distribution(
         probabilities = observe(predictor, rows["path"], advance=advance).probabilities
         named = rows["label"].to_numpy(object)
     scores = scores_of(probabilities, predictor.info.positive_index)
-    return scores.astype(np.float64), named
+    return Distribution(scores.astype(np.float64), named)
 
 
 def explain_page(found: Explained, info: ModelInfo, threshold: float | None, model: str) -> str:
@@ -424,7 +431,7 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
 
 def _score_blocks(
     one: Explanation,
-    distribution: tuple[NDArray[np.float64], NDArray[np.object_]] | None,
+    distribution: Distribution | None,
     info: ModelInfo,
 ) -> list[Block]:
     if distribution is None:
