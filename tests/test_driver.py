@@ -170,7 +170,7 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
             assert need in by_id
         if step.kind == "evaluate":
             assert step not in first
-    student = next(step for step in later if step.title.startswith("train student"))
+    student = next(step for step in by_id.values() if step.title.startswith("train student"))
     assert {by_id[need].kind for need in student.needs} == {"maps"}
 
 

@@ -67,7 +67,7 @@ def test_every_domain_has_its_own_protocol(finished: Path) -> None:
     plans = reopen(finished).plans
     assert list(plans) == ["First", "The other"]
     assert [plan.protocol.primary for plan in plans.values()] == ["test-unseen", "test"]
-    assert [plan.protocol.study.budgets for plan in plans.values()] == [(8,), (4, 8)]
+    assert [plan.protocol.study.budgets for plan in plans.values()] == [(8,), (8,)]
     runs = [{member.run for member in plan.members} for plan in plans.values()]
     assert not runs[0] & runs[1]
     chosen = json.loads((finished / "selection.json").read_text())
