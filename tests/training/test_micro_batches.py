@@ -261,9 +261,9 @@ def limited(config: RunConfig, store: Path, room: int) -> Outcome:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
 def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
-    """Measured: the batch of 24 needs 253 MiB, a part of 6 images 57 MiB."""
+    """The batch of 24 needs 253 MiB, a part of 12 images about 120; libraries take some more."""
     config = run_of(manifest, {"input_size": 224, "batch_size": 24, "epochs": 1})
-    outcome = limited(config, tmp_path / "limited", 160)
+    outcome = limited(config, tmp_path / "limited", 200)
     assert outcome.code == 0, outcome
     assert "out of memory in epoch 1: each batch is now computed in 2 parts" in outcome.out
     whole = train(config, tmp_path / "whole")
