@@ -130,6 +130,10 @@ def read_yaml(text: str) -> tuple[Any, set[str]]:
         raise YamlError("lists or mappings are nested too deeply; write them flat") from error
     except (yaml.YAMLError, ValueError) as error:
         raise YamlError(_reason(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:  # a value that does not fit its tag
+        tags = [token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
+        rows = dict.fromkeys(text.splitlines()[token.start_mark.line].strip() for token in tags)
+        raise YamlError(f"{'; '.join(rows)}: a tag (!!) does not fit; remove it") from error
 
 
 def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
@@ -276,7 +280,8 @@ def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     for entry in errors:
         place = tuple(map(str, entry["loc"]))
         for at, part in enumerate(place):
-            if "[" in part or "-" in part or part in ("int", "float", "str"):  # branch of a union
+            branch = "[" in part or "-" in part or part in ("int", "float", "str")
+            if at and branch:  # of a union
                 place = place[:at]
                 break
         branches.setdefault(place, []).append(entry)

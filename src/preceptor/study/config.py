@@ -511,7 +511,10 @@ def _problems(study: StudyConfig) -> list[str]:
     if not isinstance(study.weights, str):
         unknown |= set(study.weights) - known
         if missing := sorted(known - set(study.weights)):
-            wrong.append(f"weights: missing for {', '.join(missing)}; add hub, none or a file")
+            names = ", ".join(missing)
+            wrong.append(
+                f"weights: missing for {names} of teachers or students; add hub, none or a file"
+            )
     if unknown:
         wrong.append(
             "backbone_args, backbones or weights name backbones that are not used: "
