@@ -6,9 +6,7 @@
 
 step            guided ÷ plain, and ÷ the authors' way, for the paper's backbones at their sizes:
                 float32 and bf16, channels-last and not
-loader          seconds of the batches alone, the steps alone, and both
 rise            ÷ a plain loop over the same masks
-annotation      marking ÷ bare inference
 memory          peak of a plain and of a guided step
 out_of_memory   a training whose batch does not fit, in parts
 runs_per_gpu    seconds of a study with one, two and four runs on the GPU
@@ -32,8 +30,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import bench_annotation
-import bench_augment
 import bench_data
 import bench_guided_step
 import bench_rise
@@ -43,9 +39,6 @@ from measure import in_turn, machine, ratio
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
-from preceptor.data.loader import Batch
-from preceptor.data.manifest import Manifest
-from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
 from preceptor.models.build import build_model
 from preceptor.runtime.memory import peak_memory, release_memory
@@ -153,41 +146,6 @@ def step(task: Task) -> Iterator[Figure]:
                     yield ratio_of("step", name, seconds, "guided", other)
 
 
-def loader(task: Task) -> Iterator[Figure]:
-    names = list(bench_augment.CHANGES)[:1] if task.small else list(bench_augment.CHANGES)
-    backbone = task.backbones[-1] if task.small else "resnet50"
-    device = torch.device(task.device)
-    sides = Sides(backbone, bench_augment.BATCH, device, size=bench_augment.SIZE)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            stream = bench_augment.stream_of(Path(folder), name, device=device)
-            count = 2 if task.small else stream.steps_per_epoch
-
-            (kept,) = stream.steps(0, 1)
-
-            def train_on(batch: Batch) -> None:
-                sides.images = sides.model.preprocess(batch.images)
-                sides.guided()
-
-            def batches(stream=stream, count=count) -> None:
-                for _ in stream.steps(0, count):
-                    pass
-                wait(task)
-
-            def steps(count=count, kept=kept) -> None:
-                for _ in range(count):
-                    train_on(kept)
-
-            def both(stream=stream, count=count) -> None:
-                for batch in stream.steps(0, count):
-                    train_on(batch)
-
-            known = {"batches": batches, "steps": steps, "both": both}
-            seconds = in_turn(known, turns=task.turns)
-            yield ratio_of("loader", f"{backbone}, {name}", seconds, "batches", "steps")
-            yield ratio_of("loader", f"{backbone}, {name}", seconds, "both", "steps")
-
-
 def rise_maps(task: Task) -> Iterator[Figure]:
     masks = 128 if task.small else 4096
     for backbone in ("test_byobnet",) if task.small else ("resnet50", "densenet121"):
@@ -208,21 +166,6 @@ def rise_maps(task: Task) -> Iterator[Figure]:
         seconds = in_turn({"rise": ours, "plain loop": plain}, turns=task.turns)
         yield Figure("rise", f"{backbone}, {masks} masks", min(seconds["rise"]), "s")
         yield ratio_of("rise", f"{backbone}, {masks} masks", seconds, "rise", "plain loop")
-
-
-def annotation(task: Task) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        count = 16 if task.small else 2048
-        table = Manifest.read(bench_annotation.manifest(folder, count), verify=False, need=())
-        workspace = Workspace(table, folder / "cache")
-        for backbone in task.backbones:
-            seconds = bench_annotation.compare(
-                backbone, table, workspace, folder / "maps", task.turns, task.device
-            )
-            rate = count / min(seconds["marking"])
-            yield Figure("annotation", backbone, rate, "images/s")
-            yield ratio_of("annotation", backbone, seconds, "marking", "inference")
 
 
 def memory(task: Task) -> Iterator[Figure]:
@@ -306,9 +249,7 @@ def training(task: Task, count: int, **values: object) -> Iterator[tuple[RunConf
 
 SECTIONS: dict[str, Callable[[Task], Iterator[Figure]]] = {
     "step": step,
-    "loader": loader,
     "rise": rise_maps,
-    "annotation": annotation,
     "memory": memory,
     "out_of_memory": out_of_memory,
     "runs_per_gpu": runs_per_gpu,

@@ -184,7 +184,7 @@ def tables_page() -> str:
         "# Tables of a study\n",
         "`preceptor.results.read(folder)` returns the CSV files of a study folder as pandas data "
         "frames. Studies with several domains have a first column `domain`.\n",
-        "```{eval-rst}\n.. autofunction:: preceptor.results.tables\n"
+        "```{eval-rst}\n.. autofunction:: preceptor.results.read\n"
         ".. autoclass:: preceptor.results.StudyTables\n```\n",
     ]
     for name, schema in CSV_FILES.items():

@@ -49,6 +49,7 @@ LATE = (
     "data.remote",
     "data.examine",
     "data.table",
+    "label.sources",
     "deploy.predictor",
     "deploy.export",
 )

@@ -236,7 +236,7 @@ def test_a_shard_that_was_interrupted_continues_after_its_last_block(
     """Of which all blocks are done, so that its maps are those of the state that was left."""
     run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
     whose = model_digest(loaded(model))
-    work = MakeMaps(run, whose, "rise", False, RISE, Shard("test", 0, 4), model=model)
+    work = MakeMaps(run, whose, "rise", RISE, Shard("test", 0, 4), model=model)
     step = Step("an-id", work, "a model")
     workspaces = Workspaces({0: data}, {data: tmp_path / "cache"})
     folder = step.folder(tmp_path)
@@ -261,7 +261,7 @@ def test_a_model_that_changes_on_the_way_is_refused(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
-    work = MakeMaps(run, "weights", "cam", False, None, Shard("test", 0, 4), model=model)
+    work = MakeMaps(run, "weights", "cam", None, Shard("test", 0, 4), model=model)
     with pytest.raises(InputError, match="other weights than at the start of this command"):
         perform(
             Step("an-id", work, "a model"),

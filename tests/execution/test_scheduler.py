@@ -412,7 +412,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(
 def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -> None:
     run = RunConfig.model_validate({"manifest": "m.csv", "backbone": "test_byobnet"})
     parts = (Shard("train", 0, 8), Shard("train", 8, 16))
-    work = MakeMaps(run, "a run", "cam", False, None, parts[0])
+    work = MakeMaps(run, "a run", "cam", None, parts[0])
     *shards, join = map_steps(work, parts, "maps", "a model", (), 1.0)
     done_before(tmp_path, join)
     left = done_before(tmp_path, shards[0])  # its process died before it removed them

@@ -54,7 +54,6 @@ def test_the_store_holds_maps_scores_and_probabilities(
     assert found.info == made.info
     for name in ("paths", "maps", "classes", "scores", "probabilities"):
         np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
-    assert found.agreement is None
     assert found.probabilities is not None
     assert found.probabilities.shape == (24, 2)
 

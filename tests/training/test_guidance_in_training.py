@@ -146,7 +146,7 @@ def plain_loop(config: RunConfig) -> dict[str, Tensor]:
                 count = settings.pool_top if isinstance(settings.pool_top, int) else math.ceil(1.6)
                 z = d.flatten(1).sort(1).values[:, -count:].mean(1)
             else:
-                z = (2.0 * d).exp().mean((1, 2)).log() / 2.0
+                z = (4.0 * d).exp().mean((1, 2)).log() / 4.0
             marked = torch.from_numpy(labels[chosen]) == y1
             sign = torch.where(marked, 1.0, -1.0)
             ce = (1 + (-sign * z).exp()).log().mean()

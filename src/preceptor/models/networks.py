@@ -80,7 +80,10 @@ def create_network(
         if out_of_memory(error):
             raise
         given = f" with backbone_args {dict(arguments)}" if arguments else ""
-        given += f" and weights {file}" if file else ""
+        if file and not arguments:
+            raise InputError(
+                f"weights: {backbone} cannot be built with weights {file}: {reason(error)}"
+            ) from error
         raise InputError(f"backbone {backbone} cannot be built{given}: {reason(error)}") from error
     if decoder:
         return PyramidNetwork(network, backbone, outputs, **decoder)

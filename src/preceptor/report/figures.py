@@ -124,7 +124,7 @@ def _axes(
     return figure.add_axes(box)
 
 
-def _legend(figure: matplotlib.figure.Figure, axes: Axes, entries: Mapping[str, Any]) -> float:
+def _legend(figure: matplotlib.figure.Figure, axes: Axes, entries: Mapping[str, Any]) -> None:
     """Draw a legend at the lower edge."""
     figure.legend(
         list(entries.values()), list(entries), loc="lower left", ncols=2, columnspacing=1.2,
@@ -280,9 +280,10 @@ def curves_figure(
                 at = list(one.ringed)
                 color = series_color(one.key)
                 axes.plot(x[at], y[at], "o", markersize=14, fillstyle="none", color=color)
-        for sure, limits in zip(unit, (axes.set_xlim, axes.set_ylim), strict=True):
-            if sure:
-                limits(0, 1)
+        if unit[0]:
+            axes.set_xlim(0, 1)
+        if unit[1]:
+            axes.set_ylim(0, 1)
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if log:
@@ -364,14 +365,14 @@ def curves_by_size(
     minutes = known.drop_duplicates("size").sort_values("size").set_index("size")["minutes"]
     ticks = {
         float(size): f"{size:,}" + (f"\n{took:,.0f} min" if math.isfinite(took) else "")
-        for size, took in minutes.items()
+        for size, took in zip(minutes.index.tolist(), minutes.tolist(), strict=True)
     }
     drawn, said = [], []
     for line, (name, key) in curves.items():
         mine = known[known["line"] == line].sort_values("size")
         if len(mine):
-            band = [mine[side].clip(-1, 1) for side in ("low", "high")]
-            drawn.append(Curve(name, key, mine["size"], mine["mean"], *band, dots=True))
+            low, high = (mine[side].clip(-1, 1) for side in ("low", "high"))
+            drawn.append(Curve(name, key, mine["size"], mine["mean"], low, high, dots=True))
             values = (f"{number(row['mean'])} at {row['size']:,}" for row in records(mine))
             said.append(f"{name} {', '.join(values)}")
     under = "annotated images (log scale)" + (

@@ -255,9 +255,8 @@ def _ladder(results: Results) -> Blocks:
     found = results.ladders_on(results.primary)
     if not found:
         return [_unscored("Student", results)]
-    table, definition, agreement = (
-        make(found) for make in (tables.rung_table, any_map_words, agreement_words)
-    )
+    table = tables.rung_table(found)
+    definition, agreement = any_map_words(found), agreement_words(found)
     others: list[Text | TableBlock] = []
     for name in dict.fromkeys(ladder.set for ladder in results.ladders):
         other = tables.rung_table(results.ladders_on(name)) if name != results.primary else None

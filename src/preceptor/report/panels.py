@@ -454,10 +454,21 @@ def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelF
         for panel in panels.panels if panels is not None else ():
             assert panels is not None
             name = f"{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
-            about = (panel.name, panel.label, panel.source, panel.scored, panel.score, panel.hit)
-            models = (panels.backbone, panels.seed)
-            file = PanelFile(f"{FOLDER}/{name}", domain, *models, *about, panel.agreement)
-            files.append(file)
+            files.append(
+                PanelFile(
+                    file=f"{FOLDER}/{name}",
+                    domain=domain,
+                    backbone=panels.backbone,
+                    seed=panels.seed,
+                    image=panel.name,
+                    label=panel.label,
+                    source=panel.source,
+                    scored=panel.scored,
+                    score=panel.score,
+                    hit=panel.hit,
+                    agreement=panel.agreement,
+                )
+            )
             drawn.append(_sheet(panel))
     if not files:
         shutil.rmtree(folder, ignore_errors=True)

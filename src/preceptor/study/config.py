@@ -511,9 +511,9 @@ def _problems(study: StudyConfig) -> list[str]:
     if not isinstance(study.weights, str):
         unknown |= set(study.weights) - known
         if missing := sorted(known - set(study.weights)):
-            names = ", ".join(missing)
+            without = ", ".join(missing)
             wrong.append(
-                f"weights: missing for {names} of teachers or students; add hub, none or a file"
+                f"weights: missing for {without} of teachers or students; add hub, none or a file"
             )
     if unknown:
         wrong.append(
