@@ -100,7 +100,7 @@ def readers_of_markup(source: str) -> list[int]:
             if any(re.match(r"(html\.parser|xml|lxml|bs4)\b", name) for name in names):
                 found.append(node.lineno)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re."):
-            pattern = ast.unparse(node.args[0])
+            pattern = ast.unparse(node.args[0]) if node.args else ""
             found += [node.lineno] if re.search(REPORT_TEXT, pattern, re.IGNORECASE) else []
     return found
 

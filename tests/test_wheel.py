@@ -40,7 +40,7 @@ def test_it_has_the_files_of_the_source_and_no_others(wheel: zipfile.ZipFile) ->
 )
 def test_it_has_the_files_of_the_pages(wheel: zipfile.ZipFile, folder: str) -> None:
     packed = [name for name in wheel.namelist() if name.startswith(f"preceptor/{folder}/")]
-    assert len(packed) == sum(file.is_file() for file in (PACKAGE / folder).iterdir())
+    assert len(packed) == sum(file.is_file() for file in (PACKAGE / folder).rglob("*"))
     assert {Path(name).suffix for name in packed} - {".py"}
 
 

@@ -235,10 +235,9 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
         command_runs(out / "store", role="student")
 
 
-def test_runs_of_a_study_are_listed_without_torch(seen: tuple[Path, list[Status]]) -> None:
+def test_runs_of_a_study_are_listed(seen: tuple[Path, list[Status]]) -> None:
     out, _ = seen
     listed = imported_by_command(["runs", out], HEAVY)
-    assert not listed.imported
     for one in list_runs(out):
         assert one.id in listed.out
 

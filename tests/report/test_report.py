@@ -296,7 +296,7 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
 
 
 SURFACES = ("paper", "raised", "tint", "warn-tint")
-CONTROLS = ("shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked")
+CONTROLS = ("shuffled", "centre", "pca", "shuffled_human", "mixed", "masked")
 SERIES = ("baseline1", "baseline2", "student", *CONTROLS, "ceiling")
 
 

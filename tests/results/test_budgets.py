@@ -64,7 +64,9 @@ def test_each_size_is_drawn_anew_for_every_seed_and_within_the_larger(finished: 
     drawn = {
         (size, seed): set(
             np.flatnonzero(
-                protocol.workspace.annotated(protocol.of_budget(size).config("test_byobnet", seed))
+                protocol.workspace.annotated(
+                    protocol.of_budget(size).baseline1("test_byobnet", Setting(0.5), seed).config
+                )
             )
         )
         for size in (4, 12)

@@ -41,7 +41,6 @@ EFFECTS = {
     "centre": 0.5,
     "pca": 0.55,
     "shuffled_human": 0.65,
-    "distilled": 0.7,
     "mixed": 0.4,
     "masked": 0.45,
     "dfr": 0.62,

@@ -45,7 +45,7 @@ EFFECTS = {
     "centre": 0.8,
     "pca": 0.7,
     "shuffled_human": 0.5,
-    "distilled": 1.1,
+    "mixed": 1.1,
 }
 
 
@@ -57,7 +57,7 @@ def effect(arm: Arm, seed: int) -> float:
 def scored(folder: Path, **values: Any) -> Plan:
     """A study whose scores are written down."""
     splits = {"train": 12, "val": 40, "val-other": 40, PRIMARY: 40}
-    given = {"seeds": SEEDS, "controls": [*ANY_MAP, "distilled"]}
+    given = {"seeds": SEEDS, "controls": [*ANY_MAP, "mixed"]}
     return scored_study(folder, effect, splits, **given | values)
 
 

@@ -21,7 +21,7 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(InputError, match="add --track mlflow"):
         check_trackers(["tensorboard"], "http://127.0.0.1:5000")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(InputError, match=r"MLflow is not installed; pip install 'preceptor\[track"):
+    with pytest.raises(InputError, match=r"MLflow is not installed; pip install '\.\[track"):
         check_trackers(["mlflow"])
 
 

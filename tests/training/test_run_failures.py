@@ -83,9 +83,9 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
         undisturbed = train(config, tmp_path / "undisturbed")
         file = tmp_path / f"{optimizer}.yaml"
         file.write_text(dump_config(config))
-        arguments = [file, tmp_path / "killed"]
+        arguments = ["train", file, "--out", tmp_path / "killed"]
         hold = ("epoch 2/", tmp_path / "never")
-        with Forked(forked.training, arguments, hold=hold, stdout=subprocess.PIPE) as process:
+        with Forked(forked.command, arguments, hold=hold, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith("epoch 2/"):

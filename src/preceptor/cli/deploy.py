@@ -25,7 +25,6 @@ from preceptor.cli.options import (
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
 from preceptor.runtime.plugins import check_model_folder
-from preceptor.runtime.text import fine_number
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -237,6 +236,8 @@ def explain(
     if manifest is not None:
         classes = predictor.info.classes
         table = Manifest.read(manifest, verify=False, need=("train",), classes=classes)
+    from preceptor.runtime.text import fine_number
+
     with progress() as bar:
         found = explain_images(
             predictor, load_model(model), images, table, max_masks=masks, neighbors=similar,

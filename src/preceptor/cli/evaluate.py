@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from preceptor.cli.options import CacheDirOption, CacheOption, ManifestPath
 from preceptor.cli.output_files import PARQUET_FORMATS, check_target
-from preceptor.evaluation.operating_points import Field
+
+Field = Literal["pad", "medical", "generic"]
 
 
 def evaluate(

@@ -112,7 +112,8 @@ def _drawn(title: str, height: float, draw: Callable[[matplotlib.figure.Figure],
     text = re.sub(r" *<metadata>.*?</metadata>\n", "", buffer.getvalue(), flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # several figures share a page
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-    text = re.sub(r"<defs>\s*<style.*?</defs>", "", text, count=1, flags=re.DOTALL)
+    start, end = text.index("<defs>"), text.index("</defs>")  # the styles come first
+    text = text[:start] + text[end + len("</defs>") :]
     return Figure(title, re.sub(r"\s*\n\s*", "\n", text[text.index("<svg") :]))
 
 
