@@ -41,10 +41,10 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
 from preceptor.driver import run_study
 from preceptor.models.build import build_model
-from preceptor.runtime.memory import peak_memory, release_memory
 from preceptor.saliency.rise import rise
 from preceptor.study.config import StudyConfig
 from preceptor.training.run import train
+from preceptor.utils.memory import peak_memory, release_memory
 
 MARK = "found: "  # begins the last line of a section's process
 

@@ -22,14 +22,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from preceptor.evaluation.bootstrap import share_of_draws
-from preceptor.evaluation.paired_tests import paired_difference
-from preceptor.evaluation.scores import positive_log_odds
-from preceptor.evaluation.split_names import kind_or_none
+from preceptor.metrics.bootstrap import share_of_draws
+from preceptor.metrics.paired_tests import paired_difference
+from preceptor.metrics.scores import positive_log_odds
+from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.ladder import ANY_MAP, map_agreement
 from preceptor.results.record import archived_aucs, read_archive
 from preceptor.results.tables import CSV_FILES, read_table
-from preceptor.runtime.text import DASH, interval, number, p_value
+from preceptor.utils.text import DASH, interval, number, p_value
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "benchmarks" / "evidence"

@@ -269,7 +269,7 @@ def _serve(handle: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     make_fast()
     requests = socket.socket(fileno=handle)
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         for module in MODULES:

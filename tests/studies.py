@@ -15,18 +15,18 @@ import pandas as pd
 from preceptor.config.files import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.driver import StudyResult, run_study
-from preceptor.evaluation.scores import set_auc
-from preceptor.evaluation.split_names import SplitKind
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import perform
 from preceptor.execution.serial import SerialExecutor
-from preceptor.runtime.results import finish
+from preceptor.metrics.scores import set_auc
+from preceptor.metrics.split_names import SplitKind
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import Protocol
 from preceptor.study.steps import Arm, Evaluate, JoinMaps, Role, Select, Selection, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
+from preceptor.utils.results import finish
 from tests.datasets import SQUARES_STUDY, squares
 
 # A study file's settings; each test adds the manifest.

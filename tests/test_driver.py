@@ -18,10 +18,10 @@ from preceptor.config.files import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import outline
 from preceptor.study_folder import open_study
+from preceptor.utils.leases import lease
 from tests import forked
 from tests.commands import assert_refused, here
 from tests.datasets import squares

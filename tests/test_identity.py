@@ -18,9 +18,9 @@ from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
-from preceptor.runtime.results import file_digest
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
+from preceptor.utils.results import file_digest
 from tests.datasets import squares
 
 RESULT = ("metrics.csv", "scores.parquet", "model/model.safetensors", "model/model.json")

@@ -12,8 +12,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 # From the bottom to the top; a package imports from lines above its own, and from itself.
 ORDER = [
     {"version", "errors"},
-    {"runtime"},
-    {"config", "evaluation", "benchmark"},
+    {"utils"},
+    {"config", "metrics", "benchmark"},
     {"data"},
     {"saliency"},
     {"losses", "models", "maps"},
@@ -32,7 +32,7 @@ ORDER = [
     {"__main__"},
 ]
 NEVER = {
-    "evaluation": {"torch"},
+    "metrics": {"torch"},
     "saliency": {"models"},
     "data": {"models"},
     "study": {"execution"},

@@ -24,13 +24,13 @@ from preceptor.maps.sources import plugin_maps
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.plugins import load_plugin, plugin, registered
-from preceptor.runtime.results import read_record
 from preceptor.study.config import Setting, added_control
 from preceptor.study.protocol import teachers_of
 from preceptor.study_folder import open_study, reopen
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
+from preceptor.utils.plugins import load_plugin, plugin, registered
+from preceptor.utils.results import read_record
 from tests.datasets import squares
 from tests.studies import run_serially, study
 

@@ -30,7 +30,7 @@ from torch.nn.functional import interpolate
 
 import preceptor
 from preceptor.data.images import decode_image, decode_map
-from preceptor.evaluation.auc import auc
+from preceptor.metrics.auc import auc
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan

@@ -19,14 +19,14 @@ from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import WrittenReport, write_results
-from preceptor.runtime.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
-from preceptor.runtime.results import digest, strict_json, write_atomically
 from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Select, Step
 from preceptor.study_folder import open_study, other_study_note, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
+from preceptor.utils.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
+from preceptor.utils.results import digest, strict_json, write_atomically
 from preceptor.version import __version__
 
 # File with the steps of tables and report, and with the files that were written.

@@ -13,7 +13,6 @@ from preceptor.config.files import load_config
 from preceptor.data.notes import notes
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
-from preceptor.runtime.results import strict_json, write_atomically
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
@@ -23,6 +22,7 @@ from preceptor.study.selection import read_choices
 from preceptor.study.steps import Select
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import image_formats
+from preceptor.utils.results import strict_json, write_atomically
 
 
 def open_study(

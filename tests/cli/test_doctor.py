@@ -31,8 +31,8 @@ from preceptor.cli.installation import (
     Package,
     StepTime,
 )
-from preceptor.runtime.text import gibibytes
 from preceptor.training import probe
+from preceptor.utils.text import gibibytes
 from tests.commands import Outcome, here
 
 # Nobody listens on the port of "discard".

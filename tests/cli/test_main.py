@@ -10,8 +10,8 @@ import pytest
 import typer
 
 from preceptor.cli.main import app, main, reported_errors
-from preceptor.runtime.files import replacing
-from preceptor.runtime.leases import lease
+from preceptor.utils.files import replacing
+from preceptor.utils.leases import lease
 from tests.commands import here
 
 COMMANDS = [

@@ -22,7 +22,7 @@ from tests.datasets import squares
 def test_study_init_writes_what_study_plan_accepts(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.runtime.process.core_count", lambda: 1)
+    monkeypatch.setattr("preceptor.utils.process.core_count", lambda: 1)
     monkeypatch.chdir(tmp_path)
     folder = data / "studies"
     folder.mkdir()
@@ -127,7 +127,7 @@ def test_study_init_and_doctor_have_one_rule_for_threads(
 ) -> None:
     """Before, `study init` wrote two threads where doctor said that one is enough."""
     monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
-    monkeypatch.setattr("preceptor.runtime.process.core_count", lambda: 6)
+    monkeypatch.setattr("preceptor.utils.process.core_count", lambda: 6)
     options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
     target = tmp_path / "s.yaml"
     done = here("study", "init", data / "manifest.csv", "--to", target, *options)

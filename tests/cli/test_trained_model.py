@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from preceptor.maps.store import read_store
-from preceptor.runtime.results import file_digest
+from preceptor.utils.results import file_digest
 from tests import forked
 from tests.commands import HANGS, assert_refused, here
 from tests.datasets import squares

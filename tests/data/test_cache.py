@@ -25,7 +25,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.store import Store, stores_of, written
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, ProblemsError, RunFailedError
-from preceptor.runtime.results import content_digest
+from preceptor.utils.results import content_digest
 from tests.opened import OpenedFiles
 
 SIZES = [(40, 30), (30, 40), (64, 20), (25, 25), (33, 47)]

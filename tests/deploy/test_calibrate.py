@@ -17,7 +17,7 @@ from preceptor.deploy.calibrate import alarm_interval, smallest_rate
 from preceptor.deploy.network import find_reference, shares_at_least, write_reference
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.results import write_checksums
+from preceptor.utils.results import write_checksums
 from tests.calibrated import RATE, TEMPERATURE, Calibrated
 from tests.commands import assert_refused, here
 from tests.drawn_labels import drawn_labels

@@ -31,7 +31,7 @@ from preceptor.deploy.onnx import OnnxNetwork
 from preceptor.deploy.predict_files import row_of
 from preceptor.errors import InputError
 from preceptor.models.model_folder import MODEL_FILES
-from preceptor.runtime.results import write_checksums
+from preceptor.utils.results import write_checksums
 from tests.commands import assert_refused, here
 from tests.exported_files import CARD, model_folder, onnx_file
 

@@ -20,7 +20,7 @@ from preceptor.deploy.http import RefusedError
 from preceptor.deploy.serve import model_paths
 from preceptor.deploy.service import ApiKeys, Batcher
 from preceptor.errors import InputError
-from preceptor.runtime.memory import PixelBudget
+from preceptor.utils.memory import PixelBudget
 from tests.deploy.serving import multipart
 
 LATER = 1e12

@@ -30,7 +30,7 @@ from preceptor.deploy.network import (
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.spec import Pool
-from preceptor.runtime.results import write_checksums
+from preceptor.utils.results import write_checksums
 from tests.exported_files import model_folder
 
 CALIBRATIONS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.runtime.plugins import GROUPS
+from preceptor.utils.plugins import GROUPS
 from tests.documents import PAGES, ROOT
 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

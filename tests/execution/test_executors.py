@@ -22,10 +22,10 @@ from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, GpuPacking
 from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import start_process
 from preceptor.execution.worker import carry_out
-from preceptor.runtime import watchdog
-from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
+from preceptor.utils import watchdog
+from preceptor.utils.watchdog import hung
 from tests.commands import HANGS
 
 GIB = 2**30
@@ -172,7 +172,7 @@ def in_process(body: str, log: Path, patience: float) -> subprocess.CompletedPro
         import ctypes, threading
         from pathlib import Path
         from math import inf
-        from preceptor.runtime.watchdog import beat, watched
+        from preceptor.utils.watchdog import beat, watched
         with watched(Path({str(log)!r}), {patience}):
             {body}
         print("ended")

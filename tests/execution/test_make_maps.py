@@ -29,12 +29,12 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.spec import Pool
-from preceptor.runtime.leases import lease
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise_state import RiseState, write_state
 from preceptor.study.steps import MakeMaps, Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
+from preceptor.utils.leases import lease
 from tests.commands import flags
 from tests.datasets import squares
 from tests.forked import Forked, command, run, watched_command

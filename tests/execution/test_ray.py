@@ -24,9 +24,9 @@ from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
 from preceptor.maps.store import read_store
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
+from preceptor.utils.leases import holder_of
 from tests.commands import flags
 from tests.datasets import squares
 from tests.execution.ray_cluster import Nodes

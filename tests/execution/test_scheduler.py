@@ -17,10 +17,10 @@ from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler
 from preceptor.inference.shards import Shard
-from preceptor.runtime.leases import lease
-from preceptor.runtime.results import finish
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Failure, MakeMaps, Selection, Step, map_steps
+from preceptor.utils.leases import lease
+from preceptor.utils.results import finish
 from tests.studies import plain_step, scored_study, selection_step
 
 Said = tuple[str, ...]

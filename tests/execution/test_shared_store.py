@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from preceptor.config.files import load_config
-from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
+from preceptor.utils.leases import lease
 from tests.datasets import squares
 from tests.forked import Forked, serial_command
 from tests.studies import SETTINGS, run_serially, same_tables

@@ -22,10 +22,10 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
-from preceptor.runtime.memory import peak_memory, release_memory
 from preceptor.training.loop import Trainer
 from preceptor.training.probe import step_seconds
 from preceptor.training.run import train
+from preceptor.utils.memory import peak_memory, release_memory
 from tests.datasets import squares
 from tests.gpu.runs import run_of
 

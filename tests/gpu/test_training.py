@@ -15,8 +15,8 @@ from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import autocast
-from preceptor.runtime.results import file_digest
 from preceptor.training.run import RunResult, train
+from preceptor.utils.results import file_digest
 from tests.gpu.runs import run_of
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")

@@ -18,9 +18,9 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise import rise as estimate
+from preceptor.utils.torch_state import evaluating
 from tests.datasets import squares
 
 

@@ -23,7 +23,7 @@ from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.networks import classifiers
-from preceptor.runtime.results import write_checksums
+from preceptor.utils.results import write_checksums
 
 
 def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:

@@ -18,8 +18,8 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.models.spec import Pool
-from preceptor.runtime.results import finish, write_checksums
 from preceptor.saliency.rise import rise
+from preceptor.utils.results import finish, write_checksums
 
 
 def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:

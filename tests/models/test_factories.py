@@ -17,7 +17,7 @@ from preceptor.models.custom import factory_of
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.spec import Pool
-from preceptor.runtime.plugins import source_digest
+from preceptor.utils.plugins import source_digest
 
 CLASSES = ("real", "fake")
 SOURCE = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from preceptor.evaluation.paired_tests import PairedResult, p_floor
+from preceptor.metrics.paired_tests import PairedResult, p_floor
 from preceptor.results.ladder import AnyMap, ControlGain, Gain, Ladder, Rung, RungName
 from preceptor.study.config import Setting
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.evaluation.operating_points import RULES, TERMS
-from preceptor.evaluation.scores import fixed_thresholds, set_auc
+from preceptor.metrics.operating_points import RULES, TERMS
+from preceptor.metrics.scores import fixed_thresholds, set_auc
 from preceptor.models.model_folder import load_model
 from preceptor.report.write import write_results
-from preceptor.runtime.results import read_scores
+from preceptor.utils.results import read_scores
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
 
 FOLDERS = dict(zip(DOMAINS, ("squares-a", "squares-a-2"), strict=True))

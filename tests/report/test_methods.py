@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preceptor.evaluation.paired_tests import EXACT_UP_TO
+from preceptor.metrics.paired_tests import EXACT_UP_TO
 from preceptor.report.methods import selection_sentence, sign_flip_words
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from preceptor.config.files import parse_config
-from preceptor.evaluation.operating_points import APCERS, Field, roc_rates, threshold_rates
+from preceptor.metrics.operating_points import APCERS, Field, roc_rates, threshold_rates
 from preceptor.report.rate_tables import fixed_rate_table, roc_rate_table
 from preceptor.results.domain import Results
 from preceptor.results.rows import Row

@@ -12,7 +12,7 @@ from preceptor.report.page import headlines
 from preceptor.report.tables import budget_table, domain_table
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import gather
-from preceptor.runtime.text import DASH
+from preceptor.utils.text import DASH
 from tests.report.conftest import Written
 from tests.studies import scored_study
 

@@ -13,10 +13,10 @@ from preceptor.models.build import build_model
 from preceptor.models.model_folder import check_model_files, load_model, save_model
 from preceptor.report.write import WrittenReport, write_results
 from preceptor.results import read
-from preceptor.runtime.results import checksum
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import read_study
+from preceptor.utils.results import checksum
 from tests.datasets import squares
 from tests.report.conftest import effect
 from tests.studies import study, write_down

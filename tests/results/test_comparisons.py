@@ -17,15 +17,15 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.metrics.bootstrap import two_level_bootstrap
 from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather, gather_study
 from preceptor.results.rows import CONTROLS, OVERALL, select_arm
-from preceptor.runtime.results import read_scores
-from preceptor.runtime.text import DASH
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm, Member
+from preceptor.utils.results import read_scores
+from preceptor.utils.text import DASH
 from tests.studies import scored_study
 
 BACKBONES = ("test_byobnet", "test_resnet")

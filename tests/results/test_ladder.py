@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from preceptor.evaluation.paired_tests import PairedResult
+from preceptor.metrics.paired_tests import PairedResult
 from preceptor.results.domain import Results, gather
 from preceptor.results.ladder import (
     ANY_MAP,
@@ -27,9 +27,9 @@ from preceptor.results.ladder import (
     ladders,
 )
 from preceptor.results.tables import LADDER
-from preceptor.runtime.results import finish, read_scores
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
+from preceptor.utils.results import finish, read_scores
 from tests.studies import scored_study
 
 BACKBONE = "test_byobnet"

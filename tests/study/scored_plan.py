@@ -15,12 +15,12 @@ import pandas as pd
 
 from preceptor.config.files import parse_config
 from preceptor.execution.graph import Graph
-from preceptor.runtime.results import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.steps import Arm, Select, Step, Train
 from preceptor.study.workspaces import Workspaces
+from preceptor.utils.results import finish
 from tests.datasets import squares
 
 ALPHAS = [0.9, 0.5, 0.3, 0.1]

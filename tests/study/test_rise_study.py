@@ -16,12 +16,12 @@ from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, read_store
 from preceptor.report.methods import methods
 from preceptor.results.domain import gather
-from preceptor.runtime.results import read_record
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import outline
 from preceptor.study.protocol import teachers_of
 from preceptor.study.steps import MakeMaps
 from preceptor.study_folder import open_study, reopen
+from preceptor.utils.results import read_record
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
 

@@ -13,9 +13,9 @@ from preceptor.maps.store import read_store
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.report.write import write_results
 from preceptor.results import read
-from preceptor.runtime.results import finish, read_record, read_scores
 from preceptor.study.steps import Evaluate, MakeMaps, Step
 from preceptor.study_folder import reopen
+from preceptor.utils.results import finish, read_record, read_scores
 from tests.datasets import squares
 from tests.studies import run_serially, study
 

@@ -19,16 +19,16 @@ from preceptor.config.training import takes_masks
 from preceptor.data.loader import epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.evaluation.auc import auc
 from preceptor.inference.annotate import annotate
 from preceptor.inference.score import evaluate
+from preceptor.metrics.auc import auc
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model
 from preceptor.models.spec import Pool
-from preceptor.runtime.results import file_digest, read_record
 from preceptor.training.loop import derived_seed
 from preceptor.training.run import train
 from preceptor.training.validation import POOLS
+from preceptor.utils.results import file_digest, read_record
 from tests.datasets import squares
 
 TRAINING: dict[str, Any] = {

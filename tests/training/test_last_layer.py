@@ -20,7 +20,6 @@ from preceptor.errors import InputError
 from preceptor.models.build import build_model
 from preceptor.models.custom import guide
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.results import file_digest, read_scores
 from preceptor.training.last_layer import (
     STRENGTHS,
     balanced_logistic_regression,
@@ -29,6 +28,7 @@ from preceptor.training.last_layer import (
 )
 from preceptor.training.run import train
 from preceptor.training.validation import validate, validation_sets
+from preceptor.utils.results import file_digest, read_scores
 from tests.datasets import squares
 
 SPLITS = {"train": 16, "val": 8, "val-clean": 12, "test": 4}

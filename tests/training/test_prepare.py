@@ -13,8 +13,8 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
-from preceptor.runtime.results import damaged_files, file_digest, finish, read_record
 from preceptor.training.prepare import run_id, run_id_of
+from preceptor.utils.results import damaged_files, file_digest, finish, read_record
 from tests.datasets import squares
 
 # What ids leave out.

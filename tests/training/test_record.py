@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.errors import InputError
-from preceptor.runtime.results import damaged_files
 from preceptor.training.record import (
     RunRecord,
     SetMetrics,
@@ -19,6 +18,7 @@ from preceptor.training.record import (
     read_set_metrics,
     set_metrics,
 )
+from preceptor.utils.results import damaged_files
 
 RECORD = RunRecord(
     id="c0ffee",

@@ -11,8 +11,8 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.runtime.results import read_scores
 from preceptor.training.run import RunResult, train
+from preceptor.utils.results import read_scores
 from tests.datasets import squares
 from tests.fault_server import FaultServer, fault_server
 from tests.shards import contents_of, moved, tar_of

@@ -16,15 +16,15 @@ from preceptor.config.maps import MapSource
 from preceptor.config.training import Augmentation, OutsideKind, Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.evaluation.auc import auc
-from preceptor.evaluation.scores import fixed_thresholds
-from preceptor.evaluation.split_names import kind_of
 from preceptor.inference.score import score_sets
+from preceptor.metrics.auc import auc
+from preceptor.metrics.scores import fixed_thresholds
+from preceptor.metrics.split_names import kind_of
 from preceptor.models.model_folder import load_model
-from preceptor.runtime import watchdog
-from preceptor.runtime.results import damaged_files, file_digest, read_record, read_scores
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import RunResult, build_untrained, train
+from preceptor.utils import watchdog
+from preceptor.utils.results import damaged_files, file_digest, read_record, read_scores
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 

@@ -15,8 +15,8 @@ from preceptor.config.files import dump_config
 from preceptor.config.training import Augmentation
 from preceptor.errors import RunFailedError
 from preceptor.models.build import build_model
-from preceptor.runtime.results import file_digest
 from preceptor.training.run import train
+from preceptor.utils.results import file_digest
 from tests import forked
 from tests.forked import Forked
 from tests.small_files import files_up_to

@@ -13,9 +13,9 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
-from preceptor.runtime.results import digest, file_digest
 from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of
 from preceptor.training.run import build_untrained, train
+from preceptor.utils.results import digest, file_digest
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 

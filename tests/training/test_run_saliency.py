@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from preceptor.data.workspace import Workspace
-from preceptor.evaluation.auc import auc
 from preceptor.inference.annotate import annotate
 from preceptor.inference.predict import predict
+from preceptor.metrics.auc import auc
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.results import file_digest
 from preceptor.training.run import train
+from preceptor.utils.results import file_digest
 from tests.training.small_runs import SMALL, small
 
 KINDS: list[tuple[str, dict[str, Any], str]] = [

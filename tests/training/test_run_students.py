@@ -11,8 +11,8 @@ from preceptor.config.maps import MapSource
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import annotate
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.results import file_digest
 from preceptor.training.run import train
+from preceptor.utils.results import file_digest
 from tests.training.small_runs import SMALL, small
 
 

@@ -29,9 +29,9 @@ from preceptor.data.remote import is_local
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo
-from preceptor.runtime.files import RelativePaths, replacing
-from preceptor.runtime.progress import Progress
-from preceptor.runtime.results import strict_json
+from preceptor.utils.files import RelativePaths, replacing
+from preceptor.utils.progress import Progress
+from preceptor.utils.results import strict_json
 
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 _EIGHT = np.ones((3, 3), np.int64)

@@ -23,7 +23,7 @@ from defusedxml.common import DefusedXmlException
 from preceptor.annotations.shapes import Floats
 from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError
-from preceptor.runtime.files import walk
+from preceptor.utils.files import walk
 
 RECORD = "import.json"
 """File in the folder of an import, whose images are no images of another one."""

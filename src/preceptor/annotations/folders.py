@@ -23,7 +23,7 @@ from preceptor.annotations.shapes import AnnotatedImage, ImportedAnnotations, Lo
 from preceptor.data.manifest import Checks, Manifest, check_raw
 from preceptor.data.table import Findings, RawTable, read_table
 from preceptor.errors import InputError, Problem, ProblemsError
-from preceptor.evaluation.split_names import kind_or_none
+from preceptor.metrics.split_names import kind_or_none
 
 _UND_HEADER = ["split", "label", "path"]
 # The authors select their model on the rows named "test".

@@ -31,9 +31,9 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.splits import make_splits
 from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError, ProblemsError
-from preceptor.runtime.files import replacing
-from preceptor.runtime.progress import Progress
-from preceptor.runtime.results import strict_json
+from preceptor.utils.files import replacing
+from preceptor.utils.progress import Progress
+from preceptor.utils.results import strict_json
 from preceptor.version import __version__
 
 MANIFEST = "manifest.csv"

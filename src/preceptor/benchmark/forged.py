@@ -41,7 +41,7 @@ from preceptor.benchmark.forged_examples import (
 from preceptor.benchmark.forged_settings import SPLITS, ForgedSettings, Split
 from preceptor.benchmark.forgeries import Pixels, corner_place, random_place, stamp
 from preceptor.errors import InputError, RunFailedError
-from preceptor.runtime.files import replacing
+from preceptor.utils.files import replacing
 
 # Increased if the same settings and seed give other pixels than before.
 GENERATOR = 2

@@ -20,8 +20,8 @@ from preceptor.cli.options import (
     finite,
 )
 from preceptor.errors import InputError
-from preceptor.runtime.plugins import check_model_folder
-from preceptor.runtime.process import RUN_THREADS
+from preceptor.utils.plugins import check_model_folder
+from preceptor.utils.process import RUN_THREADS
 
 
 def _known_method(name: str) -> str:
@@ -74,7 +74,7 @@ def annotate(
 
     The maps are written as a map store. The same command resumes an interrupted one.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     check_model_folder(model)
     with bulk_import():

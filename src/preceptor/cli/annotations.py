@@ -12,7 +12,7 @@ import typer
 
 from preceptor.cli.options import finite
 from preceptor.cli.output_files import MANIFEST_FORMATS, check_target
-from preceptor.runtime.plugins import load_plugin, plugin, registered
+from preceptor.utils.plugins import load_plugin, plugin, registered
 
 if TYPE_CHECKING:
     from preceptor.annotations.shapes import ImportedAnnotations
@@ -252,7 +252,7 @@ def _write(
     """Write a manifest and maps; the parameters after `*` are options of all formats."""
     from preceptor.annotations.shapes import RasterOptions
     from preceptor.annotations.write import ImportOptions, parse_split, write_import
-    from preceptor.runtime.progress import progress
+    from preceptor.utils.progress import progress
 
     options = ImportOptions(
         RasterOptions.parse(shape, line_width, point_radius),
@@ -292,7 +292,7 @@ def _command(read: Reader) -> Callable[..., None]:
     options = [one for one in common if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
     def run(**values: Any) -> None:
-        from preceptor.runtime.process import bulk_import
+        from preceptor.utils.process import bulk_import
 
         with bulk_import():
             import preceptor.annotations  # noqa: F401  # and torch
@@ -431,7 +431,7 @@ def data_export(
     The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
     labels.csv has the columns that the format lacks: give it to data import with --labels.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.annotations.agreement import read_annotators
@@ -446,7 +446,7 @@ def data_export(
         from preceptor.data.manifest import Manifest
         from preceptor.errors import InputError
         from preceptor.maps.store import is_store, read_store
-    from preceptor.runtime.progress import progress
+    from preceptor.utils.progress import progress
 
     stored = source.is_dir()
     for wrong, message in (
@@ -526,13 +526,13 @@ def data_agreement(
     A page and CSV tables are written: Dice, IoU and correlation of each pair, each annotator
     against the others, and the images with the least agreement.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.annotations.agreement import agreement_of, read_annotators
         from preceptor.report.agreement_page import PAGE, write_agreement
-    from preceptor.runtime.progress import progress
-    from preceptor.runtime.text import number
+    from preceptor.utils.progress import progress
+    from preceptor.utils.text import number
 
     maps = read_annotators(folder)
     with progress() as bar:

@@ -36,12 +36,12 @@ def data_check(manifest: ManifestPath) -> None:
     """
     from rich.console import Console
 
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.data.manifest import Manifest
         from preceptor.data.notes import notes, value_notes
-        from preceptor.runtime.progress import progress
+        from preceptor.utils.progress import progress
 
     with progress() as bar:
         task = bar.add_task("reading images", total=None, note="")
@@ -75,14 +75,14 @@ def data_split(
     Splits are stratified by label and source. Groups are not divided; sources can be held out. A
     column `split` of the manifest is replaced.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.data.manifest import Manifest
         from preceptor.data.notes import missing_class_notes
         from preceptor.data.splits import added_classes, make_splits
         from preceptor.errors import InputError
-        from preceptor.evaluation.split_names import kind_or_none
+        from preceptor.metrics.split_names import kind_or_none
 
     check_target("--to", to, formats=MANIFEST_FORMATS)
     held: dict[str, str] = {}
@@ -198,13 +198,13 @@ def data_plant(
     In the splits train and val, images of one class get a mark. A study on the copy tests whether
     guidance prevents a model from relying on the mark.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.config.files import parse_config
         from preceptor.data.manifest import Manifest
         from preceptor.data.plant import PlantSettings, plant
-        from preceptor.runtime.progress import progress
+        from preceptor.utils.progress import progress
 
     values = {
         "kind": kind,

@@ -24,7 +24,7 @@ from preceptor.cli.options import (
     finite,
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
-from preceptor.runtime.plugins import check_model_folder
+from preceptor.utils.plugins import check_model_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -107,7 +107,7 @@ def predict(
     inputs. Images that cannot be read have the reason in the column error, and the exit code is 1.
     The same command resumes an interrupted one.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.output_files import check_suffix, check_target
@@ -120,7 +120,7 @@ def predict(
             print_predictions,
         )
         from preceptor.deploy.predictor import files_digest, load
-        from preceptor.runtime.progress import progress
+        from preceptor.utils.progress import progress
 
     output = None
     if maps_to is not None and maps is None:
@@ -215,7 +215,7 @@ def explain(
     The page has the image with the map and the RISE map of the decided class, its score among
     those of the validation images, the deletion curves, and the most similar training images.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     if model.is_file():
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
@@ -227,8 +227,8 @@ def explain(
         from preceptor.deploy.explain import explain_page
         from preceptor.deploy.predictor import load
         from preceptor.models.model_folder import load_model
-        from preceptor.runtime.progress import progress
-        from preceptor.runtime.results import write_atomically
+        from preceptor.utils.progress import progress
+        from preceptor.utils.results import write_atomically
 
     check_target("--out", out, formats=PAGE_FORMATS)
     predictor = load(model, threshold=threshold, device="cpu")
@@ -236,7 +236,7 @@ def explain(
     if manifest is not None:
         classes = predictor.info.classes
         table = Manifest.read(manifest, verify=False, need=("train",), classes=classes)
-    from preceptor.runtime.text import fine_number
+    from preceptor.utils.text import fine_number
 
     with progress() as bar:
         found = explain_images(
@@ -278,7 +278,7 @@ def calibrate(
     A copy of the model folder is written in which probabilities are calibrated and unfamiliar
     images are flagged. The results are in its model card.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.output_files import check_target
@@ -291,7 +291,7 @@ def calibrate(
         )
         from preceptor.deploy.network import referenced_info
         from preceptor.deploy.predictor import load
-        from preceptor.runtime.progress import progress
+        from preceptor.utils.progress import progress
 
     check_uncalibrated(model)
     check_target("--out", out, copied=model)
@@ -360,7 +360,7 @@ def export(
     The file contains pre-processing, decision and map. It is kept only if its outputs equal those
     of the model.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     check_model_folder(model)
     with bulk_import():
@@ -502,8 +502,8 @@ def serve(
     /metrics and /openapi.json describe the server; / is a page on which to try an image.
     """
     from preceptor.deploy.http import Hosts, address_of, is_local
-    from preceptor.runtime.memory import return_freed_memory
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.memory import return_freed_memory
+    from preceptor.utils.process import bulk_import
 
     if keys is not None and no_keys:
         raise InputError("--keys and --no-keys: choose one of the two")

@@ -15,7 +15,7 @@ def doctor(
     The output has versions, devices, the speed of a short training, disk space, optional extras and
     whether the model hub answers. The exit code is 1 if something that training needs is broken.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.doctor_output import as_json, as_text

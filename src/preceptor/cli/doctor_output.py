@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 from preceptor.cli.installation import Installation
 from preceptor.errors import Problem
-from preceptor.runtime.results import strict_json
-from preceptor.runtime.text import gibibytes
+from preceptor.utils.results import strict_json
+from preceptor.utils.text import gibibytes
 
 _WIDTH, _NAME = 80, 20
 

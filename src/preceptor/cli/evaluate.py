@@ -39,17 +39,17 @@ def evaluate(
 
     The output has AUC, EER, error rates and other metrics, by evaluation set and source.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.evaluate_output import print_comparison, print_figures, print_rates
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
         from preceptor.errors import InputError
-        from preceptor.evaluation.delong import compare_sets
-        from preceptor.evaluation.operating_points import known_threshold
-        from preceptor.evaluation.scores import check_score_file, figures, write_scores
         from preceptor.inference.score import check_comparable, score_sets
+        from preceptor.metrics.delong import compare_sets
+        from preceptor.metrics.operating_points import known_threshold
+        from preceptor.metrics.scores import check_score_file, figures, write_scores
         from preceptor.models.model_folder import load_model
 
     if out is not None:

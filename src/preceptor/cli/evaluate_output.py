@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Console
 
-from preceptor.evaluation.operating_points import (
+from preceptor.metrics.operating_points import (
     TERMS,
     Field,
     Rate,
@@ -16,8 +16,8 @@ from preceptor.evaluation.operating_points import (
     roc_rates,
     threshold_rates,
 )
-from preceptor.evaluation.scores import class_auc, deployed_scores, positive_log_odds
-from preceptor.runtime.text import print_table
+from preceptor.metrics.scores import class_auc, deployed_scores, positive_log_odds
+from preceptor.utils.text import print_table
 
 _FIGURES = {
     "auc": "AUC",

@@ -34,8 +34,8 @@ from preceptor.cli.installation import (
     StepTime,
 )
 from preceptor.errors import Problem, reason
-from preceptor.runtime.files import default_cache_dir
-from preceptor.runtime.process import RUN_THREADS, core_count
+from preceptor.utils.files import default_cache_dir
+from preceptor.utils.process import RUN_THREADS, core_count
 from preceptor.version import __version__
 
 HUB_SECONDS = 3.0

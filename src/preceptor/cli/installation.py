@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 
 from preceptor.errors import Problem
-from preceptor.runtime.text import gibibytes
+from preceptor.utils.text import gibibytes
 
 LEAST_DISK = 10 * 2**30
 """Free bytes below which disk space is a problem: one study with caches, maps and weights."""

@@ -177,7 +177,7 @@ def run(
     from preceptor.label.people import read_password
     from preceptor.label.sources import find_source, rows_of
     from preceptor.label.teacher import start_teacher
-    from preceptor.runtime.memory import return_freed_memory
+    from preceptor.utils.memory import return_freed_memory
 
     return_freed_memory()
     if overlap is not None and overlap > 1 and overlap_share is None:
@@ -318,8 +318,8 @@ def label_export(
     The output is that of data import: manifest.csv, maps, and the maps of each of several people.
     """
     from preceptor.label.db import connect, told_errors
-    from preceptor.runtime.process import bulk_import
-    from preceptor.runtime.progress import progress
+    from preceptor.utils.process import bulk_import
+    from preceptor.utils.progress import progress
 
     connection = connect(database, readonly=True)
     with bulk_import():

@@ -30,7 +30,7 @@ from preceptor.cli.report import report
 from preceptor.cli.runs import runs
 from preceptor.cli.study import study
 from preceptor.cli.train import train
-from preceptor.runtime.process import handling
+from preceptor.utils.process import handling
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -159,7 +159,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:  # importing torch takes seconds; without it, no torch errors
         return isinstance(error, MemoryError)
-    from preceptor.runtime.memory import out_of_memory
+    from preceptor.utils.memory import out_of_memory
 
     return out_of_memory(error)
 

@@ -23,7 +23,7 @@ def report(
     written again from its scores.
     """
     from preceptor.errors import InputError
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.report.write import write_results

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.results.runs import Run, runs_of_store, runs_of_study
-from preceptor.runtime.process import bulk_import
 from preceptor.study.planned_runs import read_planned_runs
+from preceptor.utils.process import bulk_import
 
 
 def list_runs(folder: Path) -> list[Run]:

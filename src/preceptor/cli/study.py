@@ -72,7 +72,7 @@ def run(
 
     # A process of the workers imports torch at the same time as this one.
     early = Starter(settings.training.threads) if engine == "local" else None
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from rich.console import Console
@@ -125,7 +125,7 @@ def init(
     The file includes a time estimate measured on this machine.
     """
     from preceptor.errors import InputError
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     if manifest is None:
         raise InputError(
@@ -159,7 +159,7 @@ def plan(
     import tempfile
 
     settings = _read(_the_file(file, "plan"))
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.cli.study_file import print_plan
@@ -188,7 +188,7 @@ def archive(
 
     It has no weights, maps and images. `preceptor report` makes the tables from it again.
     """
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.results.domain import archive_study

@@ -16,9 +16,6 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
 from preceptor.models.networks import weights_file
-from preceptor.runtime.process import RUN_THREADS, checked_jobs
-from preceptor.runtime.results import write_atomically
-from preceptor.runtime.text import as_time, gibibytes
 from preceptor.study.config import RECOMMENDED, StudyConfig
 from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.plan import Plan, outline
@@ -26,6 +23,9 @@ from preceptor.study.protocol import Protocol, plain_run
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study, replay
 from preceptor.training.prepare import build_for
+from preceptor.utils.process import RUN_THREADS, checked_jobs
+from preceptor.utils.results import write_atomically
+from preceptor.utils.text import as_time, gibibytes
 
 _TEMPLATE = """\
 # Study of {manifest_name}: {images:,} images, {training:,} of them for training, of which

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from preceptor.execution.status import Status, StudyStatus
-from preceptor.runtime.text import as_time
+from preceptor.utils.text import as_time
 
 Tell = Callable[[str], None]
 

@@ -30,13 +30,13 @@ def train(
             f"{config}: training.augmentation.outside is {outside}, which needs maps, and "
             "maps.kind is none; set maps, or remove outside"
         )
-    from preceptor.runtime.process import bulk_import
+    from preceptor.utils.process import bulk_import
 
     with bulk_import():
         from preceptor.data.workspace import Workspace
-        from preceptor.runtime.memory import keep_freed_memory
         from preceptor.training.prepare import image_formats
         from preceptor.training.run import train as train_run
+        from preceptor.utils.memory import keep_freed_memory
 
     keep_freed_memory()
     workspace = Workspace.open(

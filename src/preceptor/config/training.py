@@ -20,7 +20,7 @@ from preceptor.config.settings import (
     Settings,
     Side,
 )
-from preceptor.runtime.process import RUN_THREADS
+from preceptor.utils.process import RUN_THREADS
 
 NormalizedDistance = Literal["l2", "mse", "l1", "kl", "dice"]  # between maps scaled to [0, 1]
 EvidenceDistance = Literal["cells", "evidence", "energy", "cosine"]  # of evidence from a mask

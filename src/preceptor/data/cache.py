@@ -27,8 +27,8 @@ from preceptor.data.store import (
     positions_among,
 )
 from preceptor.errors import Problem, ProblemsError, RunFailedError
-from preceptor.runtime.process import core_count
-from preceptor.runtime.results import content_hash
+from preceptor.utils.process import core_count
+from preceptor.utils.results import content_hash
 
 
 def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileContents:

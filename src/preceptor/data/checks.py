@@ -22,9 +22,9 @@ from preceptor.data.remote import LocationError, is_url, not_plain, states_of
 from preceptor.data.store import FileContents
 from preceptor.data.table import Findings, RawTable
 from preceptor.errors import is_control, without_secrets
-from preceptor.evaluation.split_names import KNOWN_SPLITS, kind_of, split_hint
-from preceptor.runtime.process import core_count
-from preceptor.runtime.progress import Progress
+from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
+from preceptor.utils.process import core_count
+from preceptor.utils.progress import Progress
 
 REQUIRED = ("path", "label", "split")
 OPTIONAL = (

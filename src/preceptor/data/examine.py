@@ -34,9 +34,9 @@ from preceptor.data.store import (
     stores_of,
 )
 from preceptor.errors import InputError, RunFailedError
-from preceptor.runtime.process import core_count
-from preceptor.runtime.progress import Progress
-from preceptor.runtime.results import content_hash
+from preceptor.utils.process import core_count
+from preceptor.utils.progress import Progress
+from preceptor.utils.results import content_hash
 
 SPARE_DISK = 256 * 2**20
 """Bytes that stay free on the disk after a cache is filled."""

@@ -21,9 +21,9 @@ from preceptor.data.checks import REQUIRED, check_cells, check_columns, check_fi
 from preceptor.data.remote import is_url, split_member
 from preceptor.data.store import FileContents
 from preceptor.data.table import ROW_FROM_ZERO, Findings, RawTable, read_table
-from preceptor.evaluation.split_names import KINDS, kind_or_none
-from preceptor.runtime.files import RelativePaths, replacing
-from preceptor.runtime.progress import Progress
+from preceptor.metrics.split_names import KINDS, kind_or_none
+from preceptor.utils.files import RelativePaths, replacing
+from preceptor.utils.progress import Progress
 
 
 class Checks(TypedDict, total=False):

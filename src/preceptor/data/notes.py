@@ -26,8 +26,8 @@ from preceptor.data.images import (
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import reading_threads
 from preceptor.data.store import written
-from preceptor.evaluation.split_names import KINDS, kind_of
-from preceptor.runtime.process import core_count
+from preceptor.metrics.split_names import KINDS, kind_of
+from preceptor.utils.process import core_count
 
 EXAMINED = 64
 """Number of images, and of maps, whose values are examined at most."""

@@ -47,10 +47,10 @@ from preceptor.data.marks import (
 )
 from preceptor.data.remote import is_local, is_plain
 from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
-from preceptor.runtime.files import replacing
-from preceptor.runtime.process import core_count
-from preceptor.runtime.progress import Progress
-from preceptor.runtime.results import strict_json
+from preceptor.utils.files import replacing
+from preceptor.utils.process import core_count
+from preceptor.utils.progress import Progress
+from preceptor.utils.results import strict_json
 from preceptor.version import __version__
 
 RECORD = "plant.json"

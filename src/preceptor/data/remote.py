@@ -32,7 +32,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from preceptor.errors import reason, without_secrets
-from preceptor.runtime.files import default_cache_dir, replacing
+from preceptor.utils.files import default_cache_dir, replacing
 
 NETWORK_THREADS = 32
 """Number of requests at the same time: they wait for the network and not for a core."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from preceptor.data.checks import text
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError
-from preceptor.evaluation.delong import unit_codes
-from preceptor.evaluation.split_names import kind_of, split_hint
+from preceptor.metrics.delong import unit_codes
+from preceptor.metrics.split_names import kind_of, split_hint
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]

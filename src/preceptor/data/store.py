@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.remote import not_plain, states_of
-from preceptor.runtime.results import DIGEST_BYTES
+from preceptor.utils.results import DIGEST_BYTES
 
 # Increased if the decoded pixels of the same file change.
 _IMAGES, _MAPS = 3, 4

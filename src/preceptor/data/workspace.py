@@ -21,10 +21,10 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.splits import draw_annotated
 from preceptor.data.store import FileContents, written
 from preceptor.errors import InputError
-from preceptor.evaluation.split_names import kind_of
-from preceptor.runtime.files import default_cache_dir
-from preceptor.runtime.progress import progress
-from preceptor.runtime.results import digest, file_digest
+from preceptor.metrics.split_names import kind_of
+from preceptor.utils.files import default_cache_dir
+from preceptor.utils.progress import progress
+from preceptor.utils.results import digest, file_digest
 
 # Rows whose text is made at a time: that of a million rows takes 240 MB.
 _PART = 16_384

@@ -23,7 +23,7 @@ from preceptor.data.images import pixel_formats
 from preceptor.deploy.http import RefusedError, malformed, parse
 from preceptor.deploy.inputs import BadImage, Canvas, canvas_of
 from preceptor.errors import is_control, one_line
-from preceptor.runtime.memory import DECODING
+from preceptor.utils.memory import DECODING
 from preceptor.version import __version__
 
 PIXELS_OF_REQUEST = 4

@@ -32,9 +32,9 @@ from preceptor.deploy.network import (
 from preceptor.deploy.prediction import scores_of
 from preceptor.deploy.predictor import Predictor
 from preceptor.errors import InputError
-from preceptor.evaluation.auc import auc
-from preceptor.evaluation.delong import unit_codes
-from preceptor.evaluation.reliability import (
+from preceptor.metrics.auc import auc
+from preceptor.metrics.delong import unit_codes
+from preceptor.metrics.reliability import (
     TEMPERATURES,
     Bins,
     CalibrationError,
@@ -44,14 +44,14 @@ from preceptor.evaluation.reliability import (
     fit_temperature,
     reliability_bins,
 )
-from preceptor.evaluation.shrinkage import ledoit_wolf
-from preceptor.evaluation.split_names import kind_of
+from preceptor.metrics.shrinkage import ledoit_wolf
+from preceptor.metrics.split_names import kind_of
 from preceptor.models.model_folder import MODEL_FILES
 from preceptor.report.figures import reliability_plot
-from preceptor.runtime.files import copy_folder, replacing
-from preceptor.runtime.plugins import check_model_folder
-from preceptor.runtime.results import write_checksums
-from preceptor.runtime.text import between, number
+from preceptor.utils.files import copy_folder, replacing
+from preceptor.utils.plugins import check_model_folder
+from preceptor.utils.results import write_checksums
+from preceptor.utils.text import between, number
 
 Method = Literal["temperature", "isotonic", "none"]
 Advance = Callable[[int], None]

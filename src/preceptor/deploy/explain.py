@@ -26,7 +26,7 @@ from preceptor.deploy.network import calibrated
 from preceptor.deploy.prediction import Prediction, normalized, over_image, scores_of
 from preceptor.deploy.predictor import Predictor
 from preceptor.errors import InputError, one_line, without_secrets
-from preceptor.evaluation.split_names import kind_of
+from preceptor.metrics.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
 from preceptor.report.blocks import (
     Block,
@@ -40,10 +40,10 @@ from preceptor.report.blocks import (
 )
 from preceptor.report.figures import Curve, Figure, curves_figure, histogram
 from preceptor.report.overlay import laid_over
-from preceptor.runtime.text import fine_number, number, told_apart
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.deletion import deletion_curves
 from preceptor.saliency.rise import rise
+from preceptor.utils.text import fine_number, number, told_apart
 
 TOLERANCE = 0.05
 """Error of a RISE map at which no further masks are added."""

@@ -31,14 +31,14 @@ from preceptor.deploy.model_info import CARD_KEY, EXPORT_KEY, INFO_KEY, find_thr
 from preceptor.deploy.network import Reference, calibrated, find_reference, info_of, steps_at
 from preceptor.deploy.prediction import decide
 from preceptor.errors import InputError, PreceptorError
-from preceptor.evaluation.auc import auc, log_odds, macro_auc
+from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.files import replacing
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.results import strict_json
-from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.normalise import normalise
+from preceptor.utils.files import replacing
+from preceptor.utils.memory import out_of_memory
+from preceptor.utils.results import strict_json
+from preceptor.utils.torch_state import evaluating
 
 Target = Literal["onnx", "torch_export"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "torch_export": (".pt2",)}

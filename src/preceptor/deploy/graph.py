@@ -29,8 +29,8 @@ from preceptor.config.settings import ImageFormat
 from preceptor.deploy.network import Reference, calibrated, steps_at
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.guided_model import GuidedModel
-from preceptor.runtime.memory import out_of_memory
 from preceptor.saliency.normalise import normalise
+from preceptor.utils.memory import out_of_memory
 from preceptor.version import __version__
 
 # A number that is no channel, class or token count: sizes that are equal by chance would be traced

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from preceptor.deploy.http import RefusedError, Reply, refused
 from preceptor.errors import InputError
-from preceptor.runtime.process import handling
+from preceptor.utils.process import handling
 
 _BODY_SECONDS = 60.0
 HEAD_SECONDS = 10.0

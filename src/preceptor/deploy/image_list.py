@@ -18,7 +18,7 @@ from preceptor.data.images import image_suffixes
 from preceptor.data.remote import is_url, parse
 from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError
-from preceptor.runtime.files import walk
+from preceptor.utils.files import walk
 
 MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
 """Suffixes of manifests."""

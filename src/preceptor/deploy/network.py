@@ -31,9 +31,9 @@ from preceptor.inference.predict import to_device
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
 from preceptor.models.model_folder import load_model
 from preceptor.models.precision import autocast
-from preceptor.runtime.files import tensors_to
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.results import CHECKSUMS, files_that_differ, read_checksums, strict_json
+from preceptor.utils.files import tensors_to
+from preceptor.utils.memory import out_of_memory
+from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums, strict_json
 
 DistanceKind = Literal["mahalanobis", "energy"]
 REFERENCE, ARRAYS = "reference.json", "reference.safetensors"

@@ -38,9 +38,9 @@ from preceptor.deploy.predictor import Predictor
 from preceptor.errors import HeldError, InputError, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.report.overlay import laid_over
-from preceptor.runtime.files import beginning, lock_for_good, replacing
-from preceptor.runtime.process import core_count
-from preceptor.runtime.results import digest, write_atomically
+from preceptor.utils.files import beginning, lock_for_good, replacing
+from preceptor.utils.process import core_count
+from preceptor.utils.results import digest, write_atomically
 from preceptor.version import __version__
 
 KEEP_EVERY = 2.0

@@ -28,8 +28,8 @@ from preceptor.deploy.inputs import (
 from preceptor.deploy.model_info import ModelInfo, find_threshold
 from preceptor.deploy.prediction import At, Network, Prediction, Predictions, joined
 from preceptor.errors import InputError
-from preceptor.runtime.process import core_count
-from preceptor.runtime.results import file_digest
+from preceptor.utils.process import core_count
+from preceptor.utils.results import file_digest
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision

@@ -49,7 +49,7 @@ from preceptor.deploy.model_info import ModelInfo, find_threshold
 from preceptor.deploy.prediction import Prediction, decide
 from preceptor.deploy.predictor import Predictor, files_digest, load
 from preceptor.errors import InputError
-from preceptor.runtime.process import core_count
+from preceptor.utils.process import core_count
 from preceptor.version import __version__
 
 Item = TypeVar("Item")

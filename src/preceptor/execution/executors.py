@@ -11,7 +11,7 @@ from preceptor.errors import InputError
 from preceptor.execution.events import HANG_TIMEOUT, Executor, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import Starter
-from preceptor.runtime.process import checked_jobs
+from preceptor.utils.process import checked_jobs
 
 Engine = Literal["local", "ray"]
 

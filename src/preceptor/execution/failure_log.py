@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from preceptor.errors import PreceptorError
-from preceptor.runtime.files import failed_write
 from preceptor.study.steps import Step
+from preceptor.utils.files import failed_write
 
 
 def keep_error(step: Step, store: Path, error: Exception, lines: Iterable[str] = ()) -> str:

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
-from preceptor.runtime.process import bulk_import, environment_of
+from preceptor.utils.process import bulk_import, environment_of
 
 AVAILABLE = sys.platform == "linux"
 """Elsewhere the libraries of the system start threads of their own."""

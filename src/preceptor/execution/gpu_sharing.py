@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import InputError
-from preceptor.runtime.results import read_record
+from preceptor.utils.results import read_record
 
 # Usable share of a GPU's memory; the rest is for fragmentation of the allocator.
 USABLE = 0.9

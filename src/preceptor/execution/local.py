@@ -20,9 +20,9 @@ from preceptor.execution.failure_log import keep_reason, log_of
 from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.process import Handle, Starter, start_process
 from preceptor.execution.worker import silent
-from preceptor.runtime.process import job_count
-from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
+from preceptor.utils.process import job_count
+from preceptor.utils.watchdog import hung
 
 
 @dataclass

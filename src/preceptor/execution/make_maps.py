@@ -28,13 +28,13 @@ from preceptor.inference.annotate import model_digest, rows_of
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.store import MapStore, write_store
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.files import default_cache_dir
-from preceptor.runtime.leases import lease
-from preceptor.runtime.plugins import source_digest
-from preceptor.runtime.progress import progress
-from preceptor.runtime.results import digest
 from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps
 from preceptor.study.workspaces import Workspaces
+from preceptor.utils.files import default_cache_dir
+from preceptor.utils.leases import lease
+from preceptor.utils.plugins import source_digest
+from preceptor.utils.progress import progress
+from preceptor.utils.results import digest
 
 PARTIAL_FOLDER = ".partial"
 """Folder within the store's where shards are kept until all are there."""

@@ -23,11 +23,6 @@ from preceptor.inference.shards import joined
 from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.runtime import watchdog
-from preceptor.runtime.files import failed_write
-from preceptor.runtime.leases import lease
-from preceptor.runtime.memory import fix_order_of_sums
-from preceptor.runtime.results import finish, is_finished, read_record
 from preceptor.study.steps import (
     STEP_FOLDERS,
     Evaluate,
@@ -43,6 +38,11 @@ from preceptor.study.steps import (
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
+from preceptor.utils import watchdog
+from preceptor.utils.files import failed_write
+from preceptor.utils.leases import lease
+from preceptor.utils.memory import fix_order_of_sums
+from preceptor.utils.results import finish, is_finished, read_record
 
 _PROGRESS = "rise.safetensors"  # of maps that are not finished
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from preceptor.execution.fork_server import AVAILABLE, ForkServer, ForkServerError
-from preceptor.runtime.process import call_in_child, environment_of
+from preceptor.utils.process import call_in_child, environment_of
 
 SERVE = ("preceptor.execution.worker", "serve")
 """Module and function that a worker process runs."""

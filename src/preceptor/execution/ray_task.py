@@ -10,14 +10,14 @@ import contextlib
 import socket
 from typing import Any
 
-from preceptor.runtime.process import bulk_import
+from preceptor.utils.process import bulk_import
 
 with bulk_import():
     from preceptor.execution.events import Event, WorkerContext
     from preceptor.execution.worker import carry_out
-    from preceptor.runtime.memory import keep_freed_memory
-    from preceptor.runtime.progress import silence
     from preceptor.study.steps import Step
+    from preceptor.utils.memory import keep_freed_memory
+    from preceptor.utils.progress import silence
 
 _known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
 

@@ -14,9 +14,9 @@ from preceptor.execution.events import Event, Executor
 from preceptor.execution.failure_log import keep_error
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import drop_shards
-from preceptor.runtime.leases import lease
-from preceptor.runtime.results import damaged_files, is_finished
 from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Select, Step, trained_again
+from preceptor.utils.leases import lease
+from preceptor.utils.results import damaged_files, is_finished
 
 RETRY = 2.0  # seconds after which a step that another process is computing is tried again
 

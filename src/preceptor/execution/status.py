@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
-from preceptor.runtime.leases import holder_of
-from preceptor.runtime.results import strict_json, write_atomically
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Kind, Step
+from preceptor.utils.leases import holder_of
+from preceptor.utils.results import strict_json, write_atomically
 
 FILE = "status.json"
 

@@ -15,10 +15,10 @@ from preceptor.errors import DeviceFullError, HeldError, LeaseLostError
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_error, log_of, logged
 from preceptor.execution.perform import perform
-from preceptor.runtime import watchdog
-from preceptor.runtime.memory import keep_freed_memory, out_of_memory
-from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
+from preceptor.utils import watchdog
+from preceptor.utils.memory import keep_freed_memory, out_of_memory
+from preceptor.utils.progress import silence
 
 KEPT_LINES = 200  # lines of progress in the log of a failed step
 

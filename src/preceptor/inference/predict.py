@@ -13,9 +13,9 @@ from torch import Tensor
 
 from preceptor.data.loader import Rows, in_order
 from preceptor.models.guided_model import GuidedModel
-from preceptor.runtime import watchdog
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.torch_state import evaluating
+from preceptor.utils import watchdog
+from preceptor.utils.memory import out_of_memory
+from preceptor.utils.torch_state import evaluating
 
 PREDICT_BATCH = 64
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.evaluation.scores import check_score_file, figures, write_scores
 from preceptor.inference.predict import predict
+from preceptor.metrics.scores import check_score_file, figures, write_scores
 from preceptor.models.guided_model import GuidedModel, ModelOutput
 
 

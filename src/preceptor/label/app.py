@@ -53,7 +53,7 @@ from preceptor.label.sources import (
     rows_of,
     take_in,
 )
-from preceptor.runtime.files import default_cache_dir
+from preceptor.utils.files import default_cache_dir
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:

@@ -23,9 +23,9 @@ from preceptor.label.db import Connection, read_settings
 from preceptor.label.images import has_other_file, is_replaced
 from preceptor.label.marks import JUDGED, marks_without_answer, masks_of, union
 from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
-from preceptor.runtime.files import replacing
-from preceptor.runtime.progress import Progress
-from preceptor.runtime.results import strict_json
+from preceptor.utils.files import replacing
+from preceptor.utils.progress import Progress
+from preceptor.utils.results import strict_json
 from preceptor.version import __version__
 
 POSITIVE, NEGATIVE = "positive", "negative"

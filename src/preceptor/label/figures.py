@@ -22,7 +22,7 @@ from preceptor.errors import listed
 from preceptor.label.db import Connection
 from preceptor.label.images import answered_with_other_file, changed_states
 from preceptor.label.marks import EMPTY, Patch, marks_without_answer, masks_of
-from preceptor.runtime.text import print_table
+from preceptor.utils.text import print_table
 
 _PROBLEMS = 500
 

@@ -33,8 +33,8 @@ from preceptor.data.images import ImageError, image_size, load_image
 from preceptor.deploy.http import RefusedError
 from preceptor.label.db import Connection
 from preceptor.label.marks import LIMIT, has_work, withdraw_others
-from preceptor.runtime.files import replacing
-from preceptor.runtime.memory import DECODING
+from preceptor.utils.files import replacing
+from preceptor.utils.memory import DECODING
 
 WHOLE = 4_000_000
 """Largest number of pixels of an image that is sent as a whole."""

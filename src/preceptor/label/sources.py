@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError, is_control
 from preceptor.label.db import Connection, LabelSettings, read_setting, write_setting
-from preceptor.runtime.files import walk
-from preceptor.runtime.results import file_digest
+from preceptor.utils.files import walk
+from preceptor.utils.results import file_digest
 
 if TYPE_CHECKING:
     import pandas as pd

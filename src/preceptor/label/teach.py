@@ -27,7 +27,6 @@ from preceptor.data.images import ImageError, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, PreceptorError
-from preceptor.evaluation.split_names import kind_or_none
 from preceptor.inference.annotate import compute_maps
 from preceptor.label.db import Connection, connect, read_settings, told_errors
 from preceptor.label.images import find_problem, look_again, write_problem
@@ -35,10 +34,11 @@ from preceptor.label.marks import Patch, bounding_runs, masks_of, newest_event, 
 from preceptor.label.queue import Proposal, add_teacher, write_proposals
 from preceptor.label.sources import root_of
 from preceptor.label.teacher import MARKED, NOTHING, TeacherConfig
+from preceptor.metrics.split_names import kind_or_none
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.files import failed_write, named_errors
 from preceptor.training.run import train
+from preceptor.utils.files import failed_write, named_errors
 
 Mask = NDArray[np.bool_]
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))

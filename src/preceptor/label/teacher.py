@@ -19,7 +19,7 @@ from preceptor.config.settings import Count, Settings, Weights
 from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, connect
-from preceptor.runtime.process import call_in_child
+from preceptor.utils.process import call_in_child
 
 MARKED, NOTHING = "marked", "nothing"
 """Classes of the mapper: images with marks, and examined images without."""

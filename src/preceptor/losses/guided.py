@@ -37,9 +37,9 @@ from preceptor.losses.distances import (
     cells,
 )
 from preceptor.losses.predictions import SoftTargets, distillation, softened
-from preceptor.runtime.plugins import load_plugin, plugin
 from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative, normalise
+from preceptor.utils.plugins import load_plugin, plugin
 
 MARK_WEIGHT = 9.0  # additional weight of a marked cell in the distance cells
 

@@ -41,9 +41,9 @@ from preceptor.data.loader import MapArray
 from preceptor.data.resampling import on_unit_square, resample
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.store import is_store, read_store
-from preceptor.runtime.files import walk
-from preceptor.runtime.plugins import installed_plugin, load_plugin
-from preceptor.runtime.results import is_finished, read_record
+from preceptor.utils.files import walk
+from preceptor.utils.plugins import installed_plugin, load_plugin
+from preceptor.utils.results import is_finished, read_record
 
 # Control with a centred map: one Gaussian on the unit square of every image.
 CENTRE_SIDE = 32

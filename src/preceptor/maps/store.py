@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.settings import Fit
 from preceptor.errors import InputError
-from preceptor.runtime.files import replacing
+from preceptor.utils.files import replacing
 
 SHARD_ROWS = 100_000
 # Optional columns, which external maps may lack.

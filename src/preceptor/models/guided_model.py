@@ -23,7 +23,6 @@ from preceptor.models.features import (
 )
 from preceptor.models.networks import classifiers
 from preceptor.models.spec import ModelSpec, pooled_logits
-from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.cam import (
     binary_logits,
     class_activation_map,
@@ -32,6 +31,7 @@ from preceptor.saliency.cam import (
     other_entropy,
 )
 from preceptor.saliency.gradcam import grad_cam
+from preceptor.utils.torch_state import evaluating
 
 
 class ModelOutput(NamedTuple):

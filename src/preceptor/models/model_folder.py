@@ -16,10 +16,10 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import create_network, separate
 from preceptor.models.probes import check_trained
 from preceptor.models.spec import ModelSpec, ModuleParts, Pool
-from preceptor.runtime.files import tensors_to
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.plugins import check_model_folder
-from preceptor.runtime.results import (
+from preceptor.utils.files import tensors_to
+from preceptor.utils.memory import out_of_memory
+from preceptor.utils.plugins import check_model_folder
+from preceptor.utils.results import (
     CHECKSUMS,
     checksum,
     files_that_differ,

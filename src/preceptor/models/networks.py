@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
 from preceptor.models.decoder import PyramidNetwork, decoder_arguments
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.plugins import registered
+from preceptor.utils.memory import out_of_memory
+from preceptor.utils.plugins import registered
 
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
 # (it is part of a run's id), and timm unpickles some of these files.

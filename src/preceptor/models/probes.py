@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from preceptor.errors import InputError, reason
 from preceptor.models.features import statistics
 from preceptor.models.guided_model import GuidedModel
-from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.cam import binary_logits
+from preceptor.utils.memory import out_of_memory
+from preceptor.utils.torch_state import evaluating
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4

@@ -22,8 +22,8 @@ from preceptor.errors import InputError, without_secrets
 from preceptor.report.blocks import html_environment
 from preceptor.report.cells import Cell, Line, Table, names_of
 from preceptor.report.palette import DARK
-from preceptor.runtime.files import replacing
-from preceptor.runtime.text import DASH, number
+from preceptor.utils.files import replacing
+from preceptor.utils.text import DASH, number
 
 PAGE, PEOPLE, PAIRS, IMAGES = "agreement.html", "people.csv", "pairs.csv", "images.csv"
 _LONGEST = 480  # pixels of the longer side of a picture

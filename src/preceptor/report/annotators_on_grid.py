@@ -27,10 +27,10 @@ from preceptor.data.resampling import resample
 from preceptor.errors import PreceptorError
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.model_folder import load_model
-from preceptor.runtime.results import is_finished
-from preceptor.runtime.text import number
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
+from preceptor.utils.results import is_finished
+from preceptor.utils.text import number
 
 # Images that are read: their mean correlation is known to 0.01 or so.
 _MOST = 400

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from preceptor.runtime.text import DASH, number
 from preceptor.study.config import PAPER_ALPHA
+from preceptor.utils.text import DASH, number
 
 SHORT = {
     "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",

@@ -25,10 +25,10 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from preceptor.evaluation.reliability import Bins
+from preceptor.metrics.reliability import Bins
 from preceptor.report.palette import LIGHT, series_color
 from preceptor.results.rows import records
-from preceptor.runtime.text import number
+from preceptor.utils.text import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from preceptor.config.training import CamClass, Training, distance_weights
-from preceptor.evaluation.operating_points import TERMS
-from preceptor.evaluation.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
+from preceptor.metrics.operating_points import TERMS
+from preceptor.metrics.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
 from preceptor.models.spec import Pool
 from preceptor.report.cells import names_of
 from preceptor.report.rate_tables import rule_words
@@ -17,13 +17,13 @@ from preceptor.report.tables import DomainTables
 from preceptor.report.words import Verdict
 from preceptor.results.best import Best
 from preceptor.results.domain import Results
-from preceptor.runtime.results import is_finished
-from preceptor.runtime.text import duration
 from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
 from preceptor.study.selection import Rule
 from preceptor.training.record import RunRecord
+from preceptor.utils.results import is_finished
+from preceptor.utils.text import duration
 
 _BREAKS_TIES: dict[Rule, str] = {
     "guided": "the agreement with human maps of validation images (where it is unknown, the "

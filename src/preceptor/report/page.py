@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.report import plots, rate_tables, tables
 from preceptor.report.annotators_on_grid import annotator_sentence
 from preceptor.report.blocks import (
@@ -40,10 +40,10 @@ from preceptor.report.words import (
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.published import PUBLISHED, reproductions
 from preceptor.results.rows import OVERALL, records
-from preceptor.runtime.text import DASH, interval, number
 from preceptor.study.config import Publication
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
+from preceptor.utils.text import DASH, interval, number
 
 FILES = {
     "table.csv": "the main table with all evaluation sets and sources",

@@ -31,24 +31,24 @@ from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.errors import without_secrets
-from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.inference.annotate import rise_rows
 from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, largest_error, read_store
+from preceptor.metrics.scores import labels_of, probabilities
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.report.overlay import colored, opacities
 from preceptor.results.domain import Results
-from preceptor.runtime.files import replacing
-from preceptor.runtime.results import is_finished
-from preceptor.runtime.text import number
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import training_of
 from preceptor.study.steps import Role
+from preceptor.utils.files import replacing
+from preceptor.utils.results import is_finished
+from preceptor.utils.text import number
 
 COUNT = 40  # of a whole report
 FOLDER, INDEX = "panels", "index.csv"

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.evaluation.delong import unit_codes
-from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
-from preceptor.evaluation.reliability import (
+from preceptor.metrics.delong import unit_codes
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE
+from preceptor.metrics.reliability import (
     Bins,
     CalibrationError,
     calibration_error,
     reliability_bins,
 )
-from preceptor.evaluation.roc import roc_curve
-from preceptor.evaluation.scores import ALL_SOURCES, labels_of, probabilities, stack
+from preceptor.metrics.roc import roc_curve
+from preceptor.metrics.scores import ALL_SOURCES, labels_of, probabilities, stack
 from preceptor.report.cells import Cell, Line, Table, short
 from preceptor.report.figures import (
     Curve,
@@ -35,11 +35,11 @@ from preceptor.results.budgets import enough
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder
 from preceptor.results.rows import OVERALL, records, select_arm
-from preceptor.runtime.text import between, number
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import teachers_of
 from preceptor.study.steps import Arm
+from preceptor.utils.text import between, number
 
 _RUNG_KEYS = {"none": "baseline2", "any": "any", "teacher": "student", "human": "ceiling"}
 _DRAWN = ("baseline1", "baseline2", "student", "ceiling")  # in ROC curves and reliability

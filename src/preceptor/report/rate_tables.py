@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from preceptor.evaluation.operating_points import APCERS, FDRS, TERMS, TOO_SMALL, Terms, rule_rate
-from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.metrics.operating_points import APCERS, FDRS, TERMS, TOO_SMALL, Terms, rule_rate
+from preceptor.metrics.paired_tests import mean_std
+from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
 from preceptor.results.domain import Results
 from preceptor.results.rows import select_arm

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import ALL_SOURCES, class_auc
-from preceptor.evaluation.split_names import kind_of, split_kind
+from preceptor.metrics.paired_tests import mean_std
+from preceptor.metrics.scores import ALL_SOURCES, class_auc
+from preceptor.metrics.split_names import kind_of, split_kind
 from preceptor.report.cells import (
     SHORT,
     Cell,
@@ -38,10 +38,10 @@ from preceptor.results.rows import (
     select_arm,
     set_order,
 )
-from preceptor.runtime.text import DASH, interval, number, p_value, percent
 from preceptor.study.config import PAPER_ALPHA, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
+from preceptor.utils.text import DASH, interval, number, p_value, percent
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",

@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
-from preceptor.evaluation.paired_tests import (
+from preceptor.metrics.paired_tests import (
     RELEVANT_DIFFERENCE,
     UNDEFINED,
     Excluded,
@@ -30,8 +30,8 @@ from preceptor.results.budgets import enough
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import ControlGain, Ladder, RungName
 from preceptor.results.rows import CONTROLS, OVERALL, records
-from preceptor.runtime.text import DASH, interval, number, percent
 from preceptor.study.plan import Plan, StudyPlan
+from preceptor.utils.text import DASH, interval, number, percent
 
 LEVEL = 0.05
 """Significance level of corrected p-values."""

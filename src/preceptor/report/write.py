@@ -21,10 +21,10 @@ from preceptor.report.words import Findings, Verdict, study_findings
 from preceptor.results.best import BestModel, write_best
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
 from preceptor.results.tables import CSV_FILES
-from preceptor.runtime.files import replacing
-from preceptor.runtime.results import strict_json, write_atomically
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
+from preceptor.utils.files import replacing
+from preceptor.utils.results import strict_json, write_atomically
 
 
 @dataclass(frozen=True)

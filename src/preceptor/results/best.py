@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from preceptor.errors import InputError, PreceptorError
-from preceptor.evaluation.operating_points import RULES
-from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
+from preceptor.metrics.operating_points import RULES
+from preceptor.metrics.scores import fixed_thresholds, set_auc, validation_rows
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import (
     WEIGHTS,
@@ -19,9 +19,9 @@ from preceptor.models.model_folder import (
     save_model,
 )
 from preceptor.results.record import StudyRecord
-from preceptor.runtime.files import copy_folder, remove_folder, replacing
-from preceptor.runtime.results import checksum
 from preceptor.study.steps import Arm, Member
+from preceptor.utils.files import copy_folder, remove_folder, replacing
+from preceptor.utils.results import checksum
 
 
 @dataclass(frozen=True)

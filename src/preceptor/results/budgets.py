@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.paired_tests import (
+from preceptor.metrics.paired_tests import (
     Excluded,
     excluded,
     mean_std,
     paired_difference,
     t_interval,
 )
-from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.results.ladder import map_agreement
 from preceptor.results.record import Budget, StudyRecord
 from preceptor.results.rows import records, select_arm

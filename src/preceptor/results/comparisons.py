@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.evaluation.bootstrap import (
+from preceptor.metrics.bootstrap import (
     ShareResult,
     share_of_draws,
     share_of_the_way,
     two_level_bootstrap,
 )
-from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
-from preceptor.evaluation.scores import ALL_SOURCES, stack
+from preceptor.metrics.paired_tests import PairedResult, holm, paired_difference, seeds_needed
+from preceptor.metrics.scores import ALL_SOURCES, stack
 from preceptor.results.record import StudyRecord
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, select_arm
 from preceptor.study.steps import Arm

@@ -16,9 +16,9 @@ import yaml
 
 from preceptor.config.files import dump_yaml
 from preceptor.errors import InputError
-from preceptor.evaluation.operating_points import roc_rates, threshold_rates
-from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE, mean_std
-from preceptor.evaluation.scores import (
+from preceptor.metrics.operating_points import roc_rates, threshold_rates
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, mean_std
+from preceptor.metrics.scores import (
     ALL_SOURCES,
     deployed_scores,
     figure_rows,
@@ -48,11 +48,11 @@ from preceptor.results.tables import (
     RUNS,
     TABLE,
 )
-from preceptor.runtime.files import replacing
-from preceptor.runtime.results import write_atomically
 from preceptor.study.config import Setting
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm
+from preceptor.utils.files import replacing
+from preceptor.utils.results import write_atomically
 
 
 @dataclass

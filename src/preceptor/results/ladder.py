@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.paired_tests import (
+from preceptor.metrics.paired_tests import (
     UNDEFINED,
     PairedResult,
     mean_std,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from preceptor.evaluation.paired_tests import mean_std, t_interval
-from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.metrics.paired_tests import mean_std, t_interval
+from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.results.domain import Results
 from preceptor.results.rows import select_arm
 from preceptor.study.config import Publication

@@ -23,17 +23,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
-from preceptor.evaluation.paired_tests import RELEVANT_DIFFERENCE
-from preceptor.evaluation.scores import ALL_SOURCES, set_auc, validation_rows
-from preceptor.evaluation.split_names import kind_or_none
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE
+from preceptor.metrics.scores import ALL_SOURCES, set_auc, validation_rows
+from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.rows import Row, table_rows
-from preceptor.runtime.files import replacing
-from preceptor.runtime.results import SCORES, is_finished, read_scores, write_atomically
 from preceptor.study.plan import Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Choice, Rule
 from preceptor.study.steps import Arm, Member, Role, trained_again
 from preceptor.training.record import RunRecord, set_metrics
+from preceptor.utils.files import replacing
+from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
 RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
 _ARM = ("role", "backbone", "guidance", "alpha", "teacher")  # columns of runs.csv

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.runtime.plugins import registered
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA, added_control
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import added_controls_of, controls_of
 from preceptor.study.steps import Arm, Role
+from preceptor.utils.plugins import registered
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {

@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from preceptor.config.files import load_config
 from preceptor.errors import InputError
 from preceptor.results.tables import RUNS, read_table
-from preceptor.runtime.results import is_finished
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study.planned_runs import PlannedRun
 from preceptor.training.record import RunRecord
+from preceptor.utils.results import is_finished
 
 
 @dataclass(frozen=True)

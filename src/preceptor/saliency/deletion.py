@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import InputError
-from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.agreement import Agreement
 from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative
+from preceptor.utils.torch_state import evaluating
 
 # Every cell of a 7 × 7 map, one at a time.
 STEPS = 50

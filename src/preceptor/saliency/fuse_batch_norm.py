@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from preceptor.runtime.memory import out_of_memory
+from preceptor.utils.memory import out_of_memory
 
 # Fusion changes the order of float32 products: differences stay near 1e-6 of the largest output.
 TOLERANCE = 1e-3

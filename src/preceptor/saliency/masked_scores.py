@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from preceptor.runtime import watchdog
 from preceptor.saliency.cam import binary_logits
+from preceptor.utils import watchdog
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]

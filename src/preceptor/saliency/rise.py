@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.data.resampling import resample
-from preceptor.runtime.torch_state import evaluating
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score
 from preceptor.saliency.rise_error import centred, error_of
@@ -31,6 +30,7 @@ from preceptor.saliency.rise_masks import (
     spread_shift,
 )
 from preceptor.saliency.rise_state import RiseState
+from preceptor.utils.torch_state import evaluating
 
 Estimator = Literal["default", "published"]
 Size = Literal["grid", "image"] | tuple[int, int]

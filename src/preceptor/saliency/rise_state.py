@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from preceptor.runtime.files import replacing, tensors_to
+from preceptor.utils.files import replacing, tensors_to
 
 
 class RiseState(NamedTuple):

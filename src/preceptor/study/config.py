@@ -30,9 +30,9 @@ from preceptor.config.training import (
     distance_weights,
 )
 from preceptor.errors import InputError
-from preceptor.evaluation.operating_points import Field as TermsField
-from preceptor.evaluation.operating_points import normal_rule
-from preceptor.runtime.plugins import installed_plugin, load_plugin
+from preceptor.metrics.operating_points import Field as TermsField
+from preceptor.metrics.operating_points import normal_rule
+from preceptor.utils.plugins import installed_plugin, load_plugin
 
 # α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
 # pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells: mse 0.10 to

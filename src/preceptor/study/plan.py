@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from preceptor.runtime.results import SCORES, checksum, is_finished, read_scores
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.planned_runs import PlannedRun
 from preceptor.study.protocol import (
@@ -38,6 +37,7 @@ from preceptor.study.steps import (
 )
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import mean_map_correlation
+from preceptor.utils.results import SCORES, checksum, is_finished, read_scores
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preceptor.runtime.results import strict_json, write_atomically
+from preceptor.utils.results import strict_json, write_atomically
 
 FILE = "planned_runs.json"
 

@@ -23,8 +23,6 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.sources import with_maps
-from preceptor.runtime.plugins import source_digest
-from preceptor.runtime.results import digest
 from preceptor.study.config import CONTROL_NAMES, Control, Setting, StudyConfig, added_control
 from preceptor.study.steps import (
     Arm,
@@ -38,6 +36,8 @@ from preceptor.study.steps import (
 )
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
+from preceptor.utils.plugins import source_digest
+from preceptor.utils.results import digest
 
 # Increased if the arithmetic of RISE changes, so that old maps are not reused.
 RISE_NUMERICS = 1

@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import Side, bootstrap_difference
-from preceptor.evaluation.paired_tests import paired_difference
-from preceptor.evaluation.scores import set_auc, stack, validation_rows
-from preceptor.runtime.results import digest, with_nan
+from preceptor.metrics.bootstrap import Side, bootstrap_difference
+from preceptor.metrics.paired_tests import paired_difference
+from preceptor.metrics.scores import set_auc, stack, validation_rows
 from preceptor.study.config import Setting
+from preceptor.utils.results import digest, with_nan
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
 _RULES = 4

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
-from preceptor.runtime.results import checksum, is_finished, read_record
 from preceptor.study.config import Setting
+from preceptor.utils.results import checksum, is_finished, read_record
 
 _WEIGHTS = "weights"  # entry of a record: checksum of the weights by run id
 _FILE = "model/model.safetensors"

@@ -17,7 +17,6 @@ import pandas as pd
 
 from preceptor.report.write import WrittenReport
 from preceptor.results.tables import CSV_FILES, read_table
-from preceptor.runtime.results import digest
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
@@ -30,6 +29,7 @@ from preceptor.tracking.mlflow_runs import (
 )
 from preceptor.tracking.parameters import flat, parameters, roles_of
 from preceptor.training.record import RunRecord
+from preceptor.utils.results import digest
 
 # isort: split
 # After mlflow_runs, which sets the environment of MLflow.

@@ -28,12 +28,12 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from preceptor.report.write import WrittenReport
-from preceptor.runtime.results import write_atomically
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Step
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.parameters import Value, file_name, parameters
 from preceptor.training.record import Measure, RunRecord, metric_name
+from preceptor.utils.results import write_atomically
 
 State = Literal["running", "finished", "failed"]
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from preceptor.models.networks import separate
-from preceptor.runtime.files import replacing, tensors_to
-from preceptor.runtime.results import strict_json, with_nan
+from preceptor.utils.files import replacing, tensors_to
+from preceptor.utils.results import strict_json, with_nan
 
 
 @dataclass

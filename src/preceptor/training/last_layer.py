@@ -28,8 +28,8 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import features_use_head
 from preceptor.models.spec import Pool
-from preceptor.runtime import watchdog
-from preceptor.runtime.torch_state import evaluating
+from preceptor.utils import watchdog
+from preceptor.utils.torch_state import evaluating
 
 # Strengths of the L2 penalty among which cross-validation chooses, the first of equal ones.
 STRENGTHS = (1.0, 0.1, 0.01, 0.001)

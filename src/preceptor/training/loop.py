@@ -41,11 +41,6 @@ from preceptor.losses.predictions import inconsistency
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import gradient_scaler, in_precision
-from preceptor.runtime import watchdog
-from preceptor.runtime.leases import Lease
-from preceptor.runtime.memory import out_of_memory, release_memory
-from preceptor.runtime.progress import progress as progress_display
-from preceptor.runtime.results import write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.record import (
@@ -56,6 +51,11 @@ from preceptor.training.record import (
     metrics_table,
 )
 from preceptor.training.validation import NotANumberError, validate
+from preceptor.utils import watchdog
+from preceptor.utils.leases import Lease
+from preceptor.utils.memory import out_of_memory, release_memory
+from preceptor.utils.progress import progress as progress_display
+from preceptor.utils.results import write_atomically
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
-from preceptor.runtime.plugins import source_digest
-from preceptor.runtime.results import digest, file_digest
+from preceptor.utils.plugins import source_digest
+from preceptor.utils.results import digest, file_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.

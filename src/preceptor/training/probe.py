@@ -12,8 +12,8 @@ import torch
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
 from preceptor.models.precision import autocast
-from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.training.prepare import build_for
+from preceptor.utils.memory import fix_order_of_sums, out_of_memory, release_memory
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine

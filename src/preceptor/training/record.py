@@ -13,8 +13,8 @@ import pandas as pd
 
 from preceptor.config.training import Training
 from preceptor.errors import InputError
-from preceptor.evaluation.split_names import kind_or_none
-from preceptor.runtime.results import finish, read_record
+from preceptor.metrics.split_names import kind_or_none
+from preceptor.utils.results import finish, read_record
 
 Measure = Literal["accuracy", "auc", "map_correlation"]
 MEASURES: tuple[Measure, ...] = ("accuracy", "auc", "map_correlation")

@@ -25,25 +25,13 @@ from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame
+from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
-from preceptor.runtime import watchdog
-from preceptor.runtime.files import failed_write, remove_unfinished
-from preceptor.runtime.leases import lease
-from preceptor.runtime.memory import (
-    device_memory,
-    fix_order_of_sums,
-    out_of_memory,
-    peak_memory,
-    release_memory,
-)
-from preceptor.runtime.results import is_finished, write_atomically
-from preceptor.runtime.torch_state import kept_torch_state
 from preceptor.training.checkpoint import Progress
 from preceptor.training.last_layer import (
     check_images,
@@ -54,6 +42,18 @@ from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
 from preceptor.training.record import RunRecord, epoch_line, flat_metrics, metrics_table
 from preceptor.training.validation import best_readout, check_readout, validate, validation_sets
+from preceptor.utils import watchdog
+from preceptor.utils.files import failed_write, remove_unfinished
+from preceptor.utils.leases import lease
+from preceptor.utils.memory import (
+    device_memory,
+    fix_order_of_sums,
+    out_of_memory,
+    peak_memory,
+    release_memory,
+)
+from preceptor.utils.results import is_finished, write_atomically
+from preceptor.utils.torch_state import kept_torch_state
 from preceptor.version import __version__
 
 

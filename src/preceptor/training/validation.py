@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.evaluation.auc import auc, log_odds, macro_auc
-from preceptor.evaluation.scores import accuracy
 from preceptor.inference.predict import predict
+from preceptor.metrics.auc import auc, log_odds, macro_auc
+from preceptor.metrics.scores import accuracy
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool

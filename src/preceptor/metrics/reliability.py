@@ -1,0 +1,256 @@
+"""Reliability of probabilities; calibration by temperature scaling or isotonic regression."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logsumexp
+
+from preceptor.errors import InputError
+from preceptor.metrics.auc import Array
+from preceptor.metrics.delong import unit_codes
+from preceptor.metrics.paired_tests import LEVEL
+
+BINS = 10
+# Factors t of the ECE that are tried for its interval.
+_LARGEST, _FACTORS = 3.0, 121
+_BLOCK = 2**22  # counts drawn at once: 32 MiB for any number of images
+
+
+class Bins(NamedTuple):
+    """Images in bins of the score.
+
+    Args:
+        scores: (b,) mean score.
+        shares: (b,) share of hits.
+        counts: (b,) number of images.
+    """
+
+    scores: Array
+    shares: Array
+    counts: Array
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """Expected calibration error (ECE) with its interval.
+
+    Args:
+        value: Σ_b n_b / n · |share of hits − mean score|.
+        low, high: Interval over images or groups; NaN with one image or group, and if `value` is 0.
+        expected: Mean value of a perfectly calibrated model with these scores: the ECE is never 0
+            on a finite number of images.
+    """
+
+    value: float
+    low: float
+    high: float
+    expected: float
+
+
+def reliability_bins(hits: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> Bins:
+    """Bins with about equal numbers of images; equal scores are in the same bin.
+
+    Args:
+        hits: (n,) bool, whether the image is of the class that the score is the probability of.
+        scores: (n,) probabilities.
+        bins: Largest number of bins.
+
+    Raises:
+        InputError: There are no images, or the shapes do not match.
+    """
+    truth, values = _checked(hits, scores)
+    return _filled(truth, values, _places(values, bins), np.ones(len(values)))
+
+
+def calibration_error(
+    hits: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    bins: int = BINS,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> CalibrationError:
+    """ECE over bins with equal numbers of images, with an interval by test inversion.
+
+    The ECE is Σ_b |g_b|, where g_b is the sum of (hit − score) over the images of a bin, divided by
+    n. A sum of absolute values is larger the noisier its terms are: the ECE of a sample is too
+    large, that of a resample still more so, and percentile intervals do not cover. The interval
+    has the values t · ECE, t ≥ 0, for which the ECE of the sample is between the tail quantiles of
+    Σ_b |t g_b + (g_b* − g_b)|, where g_b* is the value on a resample of images or groups.
+
+    Args:
+        hits: (n,) bool, whether the image is of the class that the score is the probability of.
+        scores: (n,) probabilities.
+        groups: (n,) groups that are resampled as a whole, see `unit_codes`.
+        bins: Largest number of bins.
+        resamples: Number of resamples.
+        seed: Random seed.
+        level: Coverage of the interval.
+
+    Raises:
+        InputError: There are no images, or the shapes do not match.
+
+    Reference:
+        M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining Well Calibrated Probabilities Using
+        Bayesian Binning", AAAI 2015.
+
+    Example:
+        >>> found = calibration_error([True] * 70 + [False] * 30, [0.9] * 100)
+        >>> f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {found.expected:.2f}"
+        '0.20 [0.12, 0.28], 0.04'
+    """
+    truth, values = _checked(hits, scores)
+    codes = unit_codes(groups, len(values))
+    units, places = int(codes.max()) + 1, _places(values, bins)
+    width = int(places.max()) + 1
+    sums = np.bincount(codes * width + places, truth - values, units * width)
+    by_unit = sums.reshape(units, width) / len(values)
+    gaps = by_unit.sum(0)
+    value = float(np.abs(gaps).sum())
+    generator, even = np.random.default_rng(seed), np.full(units, 1 / units)
+    block = max(1, _BLOCK // units)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    drawn = [generator.multinomial(units, even, size) @ by_unit for size in sizes]
+    noise = np.concatenate(drawn) - gaps
+    factors = np.linspace(0, _LARGEST, _FACTORS)
+    simulated = np.abs(factors[:, None, None] * gaps + noise).sum(2)
+    tail = (1 - level) / 2
+    lower, upper = np.quantile(simulated, [tail, 1 - tail], axis=1)
+    inside = factors[(lower <= value) & (value <= upper)]
+    low, high = (float(inside.min()), float(inside.max())) if len(inside) else (0.0, 1.0)
+    if units < 2 or value == 0:  # nothing to resample, or no error that could be scaled
+        return CalibrationError(value, math.nan, math.nan, float(simulated[0].mean()))
+    return CalibrationError(value, low * value, high * value, float(simulated[0].mean()))
+
+
+def _checked(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
+    truth, values = np.asarray(hits, np.float64), np.asarray(scores, np.float64)
+    if truth.ndim != 1 or truth.shape != values.shape or not len(truth):
+        raise InputError(f"hits {truth.shape} and scores {values.shape} must be (n,), n ≥ 1")
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise InputError("a score is not a probability in [0, 1]")
+    return truth, values
+
+
+def _places(values: Array, bins: int) -> npt.NDArray[np.int64]:
+    """Bin of each image: by the rank of its score, equal scores together."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts + 1) / 2
+    return np.asarray((middle * bins / len(values)).astype(np.int64)[place])
+
+
+def _filled(truth: Array, values: Array, places: npt.NDArray[np.int64], weights: Array) -> Bins:
+    counts = np.asarray(np.bincount(places, weights), np.float64)
+    used = counts > 0
+    sums = [np.bincount(places, weights * one)[used] for one in (values, truth)]
+    return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])
+
+
+TEMPERATURES = (0.05, 1000.0)
+"""Range of temperatures; a fit at its end is no calibration."""
+
+_HALVINGS = 60
+# A slope that is rounding: where all images are right, it vanishes before the end of the range.
+_FLAT = 1e-12
+
+
+def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
+    """Temperature T with the smallest cross-entropy of softmax(logits / T).
+
+    The cross-entropy is convex in 1/T, so that its derivative has one zero, which is found by
+    halving in log T.
+
+    Args:
+        labels: (n,) class indices.
+        logits: (n, C) logits, up to a constant per image: logarithms of probabilities.
+
+    Returns:
+        Temperature in `TEMPERATURES`; above 1 if the model is overconfident.
+
+    Raises:
+        InputError: There are no images, or the shapes do not match.
+
+    Reference:
+        C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks",
+        ICML 2017.
+
+    Example:
+        >>> logits = np.log([[0.9, 0.1]] * 10)  # 0.9 for what is right in 7 of 10 images
+        >>> round(fit_temperature([0] * 7 + [1] * 3, logits), 3)
+        2.593
+    """
+    classes, values = np.asarray(labels, np.int64), np.asarray(logits, np.float64)
+    if values.ndim != 2 or classes.shape != values.shape[:1] or not len(classes):
+        raise InputError(
+            f"labels {classes.shape} and logits {values.shape} must be (n,) and (n, C), n ≥ 1"
+        )
+    own = values[np.arange(len(values)), classes]
+
+    def slope(temperature: float) -> float:
+        """Derivative of the cross-entropy with respect to 1/T."""
+        scaled = values / temperature
+        shares = np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
+        return float(((shares * values).sum(1) - own).mean())
+
+    low, high = np.log(TEMPERATURES)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(float(np.exp(middle))) < _FLAT else (middle, high)
+    return float(np.exp((low + high) / 2))
+
+
+def fit_isotonic(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
+    """Centered isotonic regression of hits on scores, by pooling of adjacent violators.
+
+    The regression is linear between the centers of the pooled blocks, and constant beyond the first
+    and the last center. Isotonic regression itself is constant on each block, and rises from a
+    block to the next between two neighboring scores, however close they are.
+
+    Args:
+        hits: (n,) bool, true for the positive class.
+        scores: (n,) scores, such as log-odds.
+
+    Returns:
+        Mean score (m,) and share of hits (m,) of each pooled block, both strictly increasing.
+
+    Raises:
+        InputError: There are no images, or the shapes do not match.
+
+    Reference:
+        B. Zadrozny, C. Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability
+        Estimates", KDD 2002. A. P. Oron, N. Flournoy, "Centered Isotonic Regression: Point and
+        Interval Estimation for Dose-Response Studies", Statistics in Biopharmaceutical Research 9,
+        2017.
+
+    Example:
+        >>> fit_isotonic([False, True, False, True], [-2.0, -1.0, 0.0, 3.0])
+        (array([-2. , -0.5,  3. ]), array([0. , 0.5, 1. ]))
+    """
+    truth, values = np.asarray(hits, np.float64), np.asarray(scores, np.float64)
+    if truth.ndim != 1 or truth.shape != values.shape or not len(truth):
+        raise InputError(f"hits {truth.shape} and scores {values.shape} must be (n,), n ≥ 1")
+    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means = np.bincount(place, truth) / counts
+    blocks: list[tuple[float, float, int]] = []  # mean score, share of hits, number of images
+    for center, mean, count in zip(distinct.tolist(), means.tolist(), counts.tolist(), strict=True):
+        while blocks and blocks[-1][1] >= mean:
+            center_before, before, images = blocks.pop()
+            center = (center_before * images + center * count) / (images + count)
+            mean = (before * images + mean * count) / (images + count)
+            count += images
+        blocks.append((center, mean, count))
+    return np.array([one[0] for one in blocks]), np.array([one[1] for one in blocks])
+
+
+def cross_entropy(hits: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Mean cross-entropy of the probability of the positive class; infinite for a sure error."""
+    truth, values = np.asarray(hits, bool), np.asarray(probabilities, np.float64)
+    with np.errstate(divide="ignore"):
+        return float(-np.log(np.where(truth, values, 1 - values)).mean())

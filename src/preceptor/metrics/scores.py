@@ -1,0 +1,364 @@
+"""Metrics of score tables by evaluation set and source: AUC, EER, accuracy, Brier score, others.
+
+Labels, scores and counts of functions of arrays are those of `auc`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from preceptor.errors import InputError
+from preceptor.metrics.auc import (
+    auc,
+    binary_scores,
+    class_scores,
+    log_odds,
+    macro_auc,
+)
+from preceptor.metrics.operating_points import RULES, fixed_threshold
+from preceptor.metrics.roc import average_precision, equal_error_rate
+from preceptor.metrics.split_names import kind_of
+from preceptor.utils.files import replacing
+
+
+def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Share of images whose highest score is that of their label (ties: the first class).
+
+    Returns:
+        The share in [0, 1]; NaN without images.
+    """
+    classes, values = class_scores(labels, probabilities)
+    if not len(classes):
+        return float("nan")
+    return float(np.mean(values.argmax(axis=1) == classes))
+
+
+def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Brier score: the mean squared error of probabilities.
+
+    (n,) probabilities of the positive class: 1/n Σ (p − y)², in [0, 1]. (n, C) probabilities:
+    1/n Σ_i Σ_c (p_ic − [y_i = c])², in [0, 2], which is Brier's definition; for two classes it is
+    twice the former.
+
+    Args:
+        labels: (n,) bool for (n,) probabilities, class indices for (n, C).
+        probabilities: (n,) or (n, C), in [0, 1].
+
+    Returns:
+        The error, 0 at best; NaN without images.
+
+    Raises:
+        InputError: A probability is NaN or outside [0, 1], or the shapes or labels do not match.
+
+    Reference:
+        Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
+        Review 1950.
+    """
+    if np.ndim(probabilities) == 2:
+        classes, values = class_scores(labels, probabilities)
+        errors = ((values - np.eye(values.shape[1])[classes]) ** 2).sum(axis=1)
+    else:
+        positive, values = binary_scores(labels, probabilities)
+        errors = (values - positive) ** 2
+    if ((values < 0) | (values > 1)).any():
+        raise InputError("probabilities must lie in [0, 1]; pass probabilities, not logits")
+    return float(errors.mean()) if len(errors) else float("nan")
+
+
+ALL_SOURCES = ""
+
+
+def check_score_file(path: Path) -> None:
+    """Check that writing scores to a path replaces nothing but a score table.
+
+    Raises:
+        InputError: The path is a folder, or a file without the columns of a score table.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file for the scores")
+    try:
+        columns = set(map(str, pq.read_schema(path).names))
+    except (OSError, pa.ArrowException):
+        columns = set()
+    scores = {name for name in columns if name.startswith("score_")}
+    if not scores or columns - scores - {"group"} != {"path", "label", "split", "source"}:
+        raise InputError(
+            f"{path} exists already and is not a score table (only score tables are replaced); "
+            "choose another name"
+        )
+
+
+def write_scores(frame: pd.DataFrame, path: Path) -> None:
+    """Write a score table as Parquet, atomically."""
+    with replacing(path) as partial:
+        frame.to_parquet(partial, index=False)
+
+
+def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+    """(n, C) scores of a score table, in class order."""
+    return frame[[f"score_{name}" for name in classes]].to_numpy(np.float64)
+
+
+def log_odds_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+    """(n, C) log-odds of a score table, by which its images are ranked, in class order."""
+    return log_odds(probabilities(frame, classes))
+
+
+def positive_log_odds(
+    frame: pd.DataFrame, classes: Sequence[str], positive: str
+) -> NDArray[np.float64]:
+    """(n,) log-odds of the positive class."""
+    return log_odds_of(frame, classes)[:, list(classes).index(positive)]
+
+
+def deployed_scores(frame: pd.DataFrame, positive: str) -> NDArray[np.float64]:
+    """(n,) scores of a score table as a model in use gives them, which are float32."""
+    return frame[f"score_{positive}"].to_numpy(np.float32).astype(np.float64)
+
+
+def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) class indices of a score table."""
+    index = {name: number for number, name in enumerate(classes)}
+    labels = frame["label"].to_numpy(object)
+    codes: NDArray[np.int64] = np.array([index[label] for label in labels], np.int64)
+    return codes
+
+
+def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
+    """AUC of the positive class, or macro-averaged one-vs-rest AUC if there is none."""
+    if positive is not None:
+        truth = (frame["label"] == positive).to_numpy()
+        return float(auc(truth, positive_log_odds(frame, classes, positive)))
+    return float(macro_auc(labels_of(frame, classes), log_odds_of(frame, classes)))
+
+
+def validation_rows(
+    frame: pd.DataFrame, name: str, classes: Sequence[str], negatives: str | None
+) -> pd.DataFrame:
+    """Rows over which the AUC of an evaluation set is computed.
+
+    Args:
+        frame: Score table.
+        name: Evaluation set.
+        classes: Class names.
+        negatives: Set whose rows are used for the classes that `name` lacks; None = no set.
+    """
+    own = frame["split"] == name
+    if negatives is not None:
+        lacking = set(classes) - set(frame["label"][own])
+        own |= (frame["split"] == negatives) & frame["label"].isin(lacking)
+    return frame[own]
+
+
+def fixed_thresholds(
+    frame: pd.DataFrame, positive: str | None, rules: Sequence[str] = RULES
+) -> dict[str, float]:
+    """Thresholds of rules on the scores of all validation sets together, for a model in use.
+
+    Args:
+        frame: Score table; its validation rows are used.
+        positive: Positive class; None = no threshold.
+        rules: Rules, see `fixed_threshold`.
+
+    Returns:
+        Thresholds by rule. Rules without a threshold on these scores are omitted, and those whose
+        threshold would be above 1: too many negatives have the float32 score 1, so that a model in
+        use would classify no image as positive.
+    """
+    if positive is None:
+        return {}
+    own = frame[kind_of(frame["split"]) == "val"]
+    truth, scores = (own["label"] == positive).to_numpy(), deployed_scores(own, positive)
+    found = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
+    return {rule: value for rule, value in found.items() if value is not None and value <= 1}
+
+
+def class_auc(name: str) -> str:
+    """Column of `figures` that holds the AUC of a class against the rest."""
+    return f"auc_{name}"
+
+
+def figures(
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
+) -> pd.DataFrame:
+    """Metrics of each evaluation set and of each source in it.
+
+    A source with positives only (an attack type) is evaluated with all negatives of its set, a
+    source with both classes by itself, and a source with negatives only has accuracy and Brier
+    score. Without a positive class, AUC and average precision are macro-averaged one-vs-rest. AUC,
+    EER and average precision rank the images by their log-odds, see `log_odds`. The
+    Brier score is in [0, 1] for two classes and in [0, 2] for more; it is NaN if scores are not
+    probabilities.
+
+    Args:
+        frame: Score table.
+        classes: Class names, in score order.
+        positive: Positive class, or None (EER is then NaN).
+        negatives: Set with the negatives for AUC, EER and average precision of whole sets, see
+            `validation_rows`.
+
+    Returns:
+        One row per set and source, with columns set, source ("" = the whole set), images,
+        positives, auc, eer, accuracy, average_precision, brier; and, for more than two classes,
+        the one-vs-rest AUC `auc_CLASS` of each.
+    """
+    return pd.DataFrame(figure_rows(frame, classes, positive, negatives))
+
+
+def figure_rows(
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
+) -> list[dict[str, object]]:
+    """Rows of `figures`, for tables of many models; arguments as there."""
+    # Arrays, not frames: a study has thousands of sets and sources, of a few hundred images each.
+    table = _ScoreArrays.of(frame, classes, positive)
+    splits, sources = frame["split"].to_numpy(object), frame["source"].to_numpy(object)
+    labels = frame["label"].to_numpy(object)
+    found = []
+    for name in dict.fromkeys(splits):
+        rows = np.flatnonzero(splits == name)
+        against = splits == name
+        if negatives is not None:
+            lacking = set(classes) - set(labels[rows])
+            against |= (splits == negatives) & np.isin(labels, list(lacking))
+        found.append(table.metrics(str(name), ALL_SOURCES, rows, np.flatnonzero(against)))
+        own_sources = [source for source in sorted(set(sources[rows])) if source]
+        for source in own_sources if len(own_sources) > 1 else []:
+            own = rows[sources[rows] == source]
+            other = own
+            if positive is not None and (labels[own] == positive).all():
+                other = np.concatenate([own, rows[labels[rows] != positive]])
+            found.append(table.metrics(str(name), str(source), own, other))
+    return found
+
+
+@dataclass(frozen=True)
+class _ScoreArrays:
+    """A score table as arrays.
+
+    Args:
+        classes: Class names, in score order.
+        positive: Position of the positive class, or None.
+        labels: (n,) class indices.
+        scores: (n, C) scores.
+        log_odds: (n, C) log-odds.
+    """
+
+    classes: Sequence[str]
+    positive: int | None
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    log_odds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> _ScoreArrays:
+        place = None if positive is None else list(classes).index(positive)
+        scores = probabilities(frame, classes)
+        return cls(classes, place, labels_of(frame, classes), scores, log_odds(scores))
+
+    def metrics(
+        self, name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
+    ) -> dict[str, object]:
+        """A row of `figures`.
+
+        Args:
+            name: Evaluation set.
+            source: Source, or "" for the whole set.
+            rows: Images of the source.
+            against: Images over which AUC, EER and average precision are computed.
+        """
+        labels, scores = self.labels[rows], self.scores[rows]
+        eer, positives = float("nan"), 0
+        if self.positive is not None:
+            truth = self.labels[against] == self.positive
+            eer = float(equal_error_rate(truth, self.log_odds[against, self.positive])[0])
+            positives = int((labels == self.positive).sum())
+        found: dict[str, object] = {
+            "set": name,
+            "source": source,
+            "images": len(rows),
+            "positives": positives,
+            "auc": self._auc(against, self.positive),
+            "eer": eer,
+            "accuracy": float(accuracy(labels, scores)),
+            "average_precision": self._precision(against),
+            "brier": _set_brier(labels, scores),
+        }
+        if len(self.classes) > 2:
+            found |= {
+                class_auc(one): self._auc(against, place) for place, one in enumerate(self.classes)
+            }
+        return found
+
+    def _auc(self, rows: NDArray[np.intp], positive: int | None) -> float:
+        if positive is not None:
+            return float(auc(self.labels[rows] == positive, self.log_odds[rows, positive]))
+        return float(macro_auc(self.labels[rows], self.log_odds[rows]))
+
+    def _precision(self, rows: NDArray[np.intp]) -> float:
+        """Average precision of the positive class, or macro average over the classes present."""
+        wanted = range(len(self.classes)) if self.positive is None else [self.positive]
+        labels, own = self.labels[rows], self.log_odds[rows]
+        found = [
+            average_precision(labels == one, own[:, one]) for one in wanted if (labels == one).any()
+        ]
+        return float(np.mean(found)) if found else float("nan")
+
+
+def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
+    """Brier score; NaN if scores are not probabilities."""
+    if ((scores < -1e-6) | (scores > 1 + 1e-6)).any():
+        return float("nan")
+    chances = np.clip(scores, 0.0, 1.0)  # means of float32 may exceed 1 in the last place
+    return brier(labels == 1, chances[:, 1]) if scores.shape[1] == 2 else brier(labels, chances)
+
+
+def stack(
+    frames: Sequence[pd.DataFrame],
+    name: str,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
+    """Labels, log-odds (S, n) or (S, n, C), and groups of one evaluation set over seeds.
+
+    Args:
+        frames: Score table of each seed, of the same images in the same order.
+        name: Evaluation set.
+        classes: Class names.
+        positive: Positive class, or None: log-odds of all classes.
+        negatives: See `validation_rows`.
+
+    Raises:
+        InputError: The tables are of different images.
+    """
+    parts = [validation_rows(frame, name, classes, negatives) for frame in frames]
+    first = parts[0]
+    if not all(np.array_equal(part["path"], first["path"]) for part in parts[1:]):
+        raise InputError(f"the score tables of {name} are of different images")
+    groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
+    if positive is not None:
+        return (
+            (first["label"] == positive).to_numpy(),
+            np.stack([positive_log_odds(part, classes, positive) for part in parts]),
+            groups,
+        )
+    every = np.stack([log_odds_of(part, classes) for part in parts])
+    return labels_of(first, classes), every, groups

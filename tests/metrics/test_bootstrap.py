@@ -1,0 +1,337 @@
+"""The bootstrap over seeds and images, and the share of the way: what they resample and cover."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from preceptor.errors import InputError
+from preceptor.metrics import bootstrap as resampling
+from preceptor.metrics.auc import auc, auc_weighted, macro_auc
+from preceptor.metrics.bootstrap import (
+    Side,
+    bootstrap_difference,
+    share_of_draws,
+    share_of_the_way,
+    two_level_bootstrap,
+)
+from preceptor.metrics.paired_tests import paired_difference
+
+
+def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
+    """Scores of two sides on shared images: image, seed and seed-by-image effects."""
+    labels = rng.random(images) < 0.4
+    shared = image_sd * rng.normal(size=images)
+
+    def side(shift):
+        strength = shift + seed_sd * rng.normal(size=(seeds, 1))
+        return shared + own_sd * rng.normal(size=(seeds, images)) + labels * strength
+
+    a, b = side(0.7 + effect), side(0.7)
+    spread = np.sqrt(2 * (image_sd**2 + own_sd**2) + seed_sd**2)
+    truth = stats.norm.cdf((0.7 + effect) / spread) - stats.norm.cdf(0.7 / spread)
+    return labels, a, b, truth
+
+
+def test_two_level_bootstrap_covers():
+    rng = np.random.default_rng(0)
+    hits = []
+    for k in range(500):
+        labels, a, b, truth = study(rng)
+        result = two_level_bootstrap(labels, a, b, resamples=200, seed=k)
+        hits.append(result.low <= truth <= result.high)
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_two_level_bootstrap_of_one_model_is_the_plain_one():
+    rng = np.random.default_rng(1)
+    labels, a, _, _ = study(rng, seeds=1, images=60)
+    result = two_level_bootstrap(labels, a, resamples=4_000, seed=3)
+    assert result.estimate == auc(labels, a[0])
+    twin = []
+    while len(twin) < 4_000:
+        pick = rng.integers(0, 60, 60)
+        twin.append(auc(labels[pick], a[0][pick]))
+    tails = [0.025, 0.25, 0.5, 0.75, 0.975]
+    expected = np.nanquantile(twin, tails)
+    np.testing.assert_allclose(np.quantile(result.replicates, tails), expected, atol=0.015)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_one_aucs_interval_is_written_out_on_the_logit_scale(seeds, grouped):
+    rng = np.random.default_rng(9)
+    labels, a, _, _ = study(rng, seeds=seeds, images=80)
+    groups = np.arange(80) // 2 if grouped else None
+    result = two_level_bootstrap(labels, a, groups=groups, resamples=4_000)
+    own = np.array([auc(labels, row) for row in a])
+    units = np.arange(80) if groups is None else groups
+    k = np.array([len(set(units[labels])), len(set(units[~labels]))])
+    degrees = min(len(set(units)) - 1, (1 / k).sum() ** 2 / (1 / (k**2 * (k - 1))).sum())
+    of_seeds = own.var(ddof=1) / seeds if seeds > 1 else 0.0
+    # Of the replicates' variance, the stretched seeds' part is taken off: what is left is images'.
+    stretched = of_seeds * (stats.t.ppf(0.975, seeds - 1) / 1.96) ** 2 if seeds > 1 else 0.0
+    of_images = result.replicates.var(ddof=1) - stretched
+    of_images *= (1 / (k - 1)).sum() / (1 / k).sum()
+    tails = stats.t.ppf(0.975, degrees) * of_images
+    tails += stats.t.ppf(0.975, seeds - 1) * of_seeds if seeds > 1 else 0.0
+    half = tails / np.sqrt(of_images + of_seeds) / (own.mean() * (1 - own.mean()))
+    centre = np.log(own.mean() / (1 - own.mean()))
+    expected = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
+    np.testing.assert_allclose([result.low, result.high], expected, atol=0.006)
+
+
+def test_intervals_of_differences_are_percentiles():
+    rng = np.random.default_rng(10)
+    labels, a, b, _ = study(rng, seeds=3, images=60)
+    found = two_level_bootstrap(labels, a, b, resamples=200)
+    tails = np.quantile(found.replicates, [0.025, 0.975], method="nearest")
+    assert (found.low, found.high) == tuple(tails)
+
+
+def test_one_aucs_interval_stays_in_range_near_one():
+    rng = np.random.default_rng(11)
+    labels = np.arange(60) < 8
+    scores = rng.normal(size=(3, 60)) + 3 * labels
+    found = two_level_bootstrap(labels, scores, resamples=300)
+    assert 0 < found.low < found.estimate < found.high < 1
+    macro = two_level_bootstrap(
+        labels.astype(int), np.stack([-scores, scores], axis=2), resamples=300
+    )
+    assert (macro.low, macro.high) == pytest.approx((found.low, found.high))
+
+
+def test_one_auc_without_a_spread_has_no_interval():
+    labels = np.arange(20) < 6
+    perfect = np.repeat(labels[None] * 1.0, 3, axis=0)
+    alone = np.arange(20) < 1
+    rng = np.random.default_rng(12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for truth, scores, resamples in (
+            (labels, perfect, 50),
+            (labels, 1 - perfect, 50),
+            (labels, np.ones((3, 20)), 50),
+            (labels, perfect[:1], 50),
+            (alone, rng.normal(size=(3, 20)), 50),  # how positives differ cannot be known
+            (labels, rng.normal(size=(3, 20)), 1),
+        ):
+            found = two_level_bootstrap(truth, scores, resamples=resamples)
+            assert np.isfinite(found.estimate)
+            assert np.isnan([found.low, found.high]).all()
+
+
+def test_two_level_bootstrap_pairs_the_sides():
+    rng = np.random.default_rng(2)
+    labels, a, b, _ = study(rng)
+    same = two_level_bootstrap(labels, a, a.copy(), resamples=50)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    one_way = two_level_bootstrap(labels, a, b, resamples=50)
+    other_way = two_level_bootstrap(labels, b, a, resamples=50)
+    np.testing.assert_allclose(one_way.replicates, -other_way.replicates, atol=1e-12)
+    per_seed = [auc(labels, x) - auc(labels, y) for x, y in zip(a, b, strict=True)]
+    assert one_way.estimate == pytest.approx(np.mean(per_seed))
+    again = two_level_bootstrap(labels, a, b, resamples=50)
+    np.testing.assert_array_equal(again.replicates, one_way.replicates)
+
+
+def test_a_difference_on_the_same_images_is_that_of_two_sides():
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 2 == 0, np.arange(120) // 3
+    a, b = (rng.normal(size=(3, 120)) + gain * labels for gain in (1.5, 0.5))
+    known = two_level_bootstrap(labels, a, b, groups, resamples=300)
+    sides = Side(labels, [a], groups), Side(labels, [b], groups)
+    found = bootstrap_difference(*sides, same_images=True, resamples=300)
+    assert (found.estimate, found.low, found.high) == (known.estimate, known.low, known.high)
+    assert (found.redrawn, found.skipped) == (known.redrawn, known.skipped)
+    several = Side(labels, [a, a, a], groups), Side(labels, [b, b, b], groups)
+    again = bootstrap_difference(*several, same_images=True, resamples=300)
+    assert np.allclose(again.replicates, known.replicates)
+
+
+def test_two_sets_share_seeds_and_not_images():
+    """With one seed, the variance is the sum of those of the sets; the spread over seeds that both
+    sides have in common cancels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2 == 0
+    one, other = (rng.normal(size=(1, 200)) + gain * labels for gain in (1.5, 0.5))
+    sides = Side(labels, [one]), Side(labels, [other])
+    found = bootstrap_difference(*sides, same_images=False, resamples=4000)
+    alone = [two_level_bootstrap(labels, side, resamples=4000) for side in (one, other)]
+    assert found.estimate == alone[0].estimate - alone[1].estimate
+    variances = [result.replicates.var() for result in (found, *alone)]
+    assert variances[0] == pytest.approx(variances[1] + variances[2], rel=0.08)
+
+    gains = np.linspace(0, 2, 6)[:, None] * labels  # seeds differ much, and equally on both sides
+    scores = rng.normal(size=200) + gains
+    same = bootstrap_difference(Side(labels, [scores]), Side(labels, [scores]), same_images=False)
+    assert same.estimate == 0
+    assert -0.2 < same.low < 0 < same.high < 0.2
+    assert same.replicates.std() < 0.7 * two_level_bootstrap(labels, scores).replicates.std()
+
+
+def test_two_sets_need_the_same_seeds():
+    labels = np.arange(20) % 2 == 0
+    sides = Side(labels, [np.ones((2, 20))]), Side(labels, [np.ones((3, 20))])
+    with pytest.raises(InputError, match="the same seeds"):
+        bootstrap_difference(*sides, same_images=False)
+
+
+def test_seed_spread_alone_gives_about_the_t_interval():
+    labels = np.arange(4_000) % 2 == 0
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(10, 4_000)) + labels * np.linspace(0.2, 2, 10)[:, None]
+    result = two_level_bootstrap(labels, a, resamples=2_000)
+    expected = paired_difference([auc(labels, row) for row in a], np.zeros(10))
+    assert result.high - result.low == pytest.approx(expected.high - expected.low, rel=0.08)
+
+
+def test_whole_groups_are_drawn():
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(40) % 2 == 0, 10)
+    shared = np.repeat(rng.normal(size=40), 10) + labels
+    scores = shared + 0.1 * rng.normal(size=(3, 400))
+    groups = np.repeat([f"subject {k}" for k in range(40)], 10)
+    by_image = two_level_bootstrap(labels, scores, resamples=300)
+    by_group = two_level_bootstrap(labels, scores, groups=groups, resamples=300)
+    assert by_group.estimate == by_image.estimate
+    image_spread, group_spread = by_image.replicates.std(), by_group.replicates.std()
+    assert group_spread > 1.5 * image_spread
+    for missing in (None, ""):
+        alone = two_level_bootstrap(labels, scores, groups=[missing] * 400, resamples=300)
+        np.testing.assert_array_equal(alone.replicates, by_image.replicates)
+    with pytest.raises(InputError, match="groups for"):
+        two_level_bootstrap(labels, scores, groups=groups[1:])
+
+
+def test_more_classes():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 3, 150)
+    scores = rng.random((4, 150, 3)) + np.eye(3)[labels] * 0.5
+    result = two_level_bootstrap(labels, scores, resamples=100)
+    assert result.estimate == pytest.approx(np.mean([macro_auc(labels, row) for row in scores]))
+    assert result.low < result.estimate < result.high
+
+
+def test_resamples_without_a_class_are_redrawn_or_given_up():
+    rng = np.random.default_rng(6)
+    labels = np.array([True] + [False] * 29)
+    scores = rng.normal(size=(2, 30))
+    result = two_level_bootstrap(labels, scores, resamples=400)
+    assert result.redrawn > 100  # a third lacks the one positive
+    assert (result.skipped, len(result.replicates)) == (0, 400)
+    assert np.isfinite(result.replicates).all()
+    single = two_level_bootstrap(np.ones(30, dtype=bool), scores, resamples=20)
+    assert np.isnan([single.estimate, single.low, single.high]).all()
+    assert single.skipped == 20
+
+
+def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
+    rng = np.random.default_rng(11)
+    labels, a, b, _ = study(rng, seeds=3, images=60)
+    groups = np.arange(60) // 3
+
+    def results():
+        return [
+            two_level_bootstrap(labels, a, b, resamples=100),
+            two_level_bootstrap(labels, b, a, resamples=100),
+            two_level_bootstrap(labels, a, resamples=100),
+            two_level_bootstrap(labels, a, b, resamples=100, level=0.9),
+            two_level_bootstrap(labels, a, b, resamples=100, seed=1),
+            two_level_bootstrap(labels, a, b, groups, resamples=100),
+            two_level_bootstrap(~labels, a, b, resamples=100),
+            two_level_bootstrap(labels, a[:2], b[:2], resamples=100),
+        ]
+
+    # Nothing is known of each: what is kept of one must not be taken for another's.
+    monkeypatch.setattr(resampling, "_KNOWN", OrderedDict())
+    with monkeypatch.context() as without_room:
+        without_room.setattr(resampling, "_ROOM", 0)
+        alone = results()
+    measured = []
+
+    def counted(given, row, counts):
+        measured.append(len(counts))
+        return auc_weighted(given, row, counts)
+
+    monkeypatch.setattr(resampling, "auc_weighted", counted)
+    for one, other in zip(results(), alone, strict=True):
+        np.testing.assert_array_equal(one.replicates, other.replicates)
+        assert (one.estimate, one.low, one.high) == (other.estimate, other.low, other.high)
+        assert one.redrawn == other.redrawn
+    # Six rows of each of four kinds of resamples, and four of two seeds; estimates are apart.
+    assert sum(count == 100 for count in measured) == 4 * 6 + 4
+
+
+def test_bad_bootstrap_input_is_refused():
+    labels = np.array([True, False])
+    with pytest.raises(InputError, match="must have the same shape"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), np.zeros((3, 2)))
+    with pytest.raises(InputError, match="NaN"):
+        two_level_bootstrap(labels, np.full((2, 2), np.nan))
+    with pytest.raises(InputError, match="resamples"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), resamples=0)
+
+
+# Share of the way --------------------------------------------------------------------------
+
+
+def test_share_of_the_way():
+    rng = np.random.default_rng(7)
+    labels = rng.random(400) < 0.5
+    base = rng.normal(size=(5, 400))
+    student, ceiling = base + labels, base + 2 * labels
+    result = share_of_the_way(labels, student, base, ceiling, resamples=300)
+    values = [np.mean([auc(labels, r) for r in side]) for side in (student, base, ceiling)]
+    assert result.share == pytest.approx((values[0] - values[1]) / (values[2] - values[1]))
+    assert result.low < result.share < result.high
+    assert result.reason == ""
+    whole = share_of_the_way(labels, ceiling, base, ceiling, resamples=300)
+    assert (whole.share, whole.low, whole.high) == (1, 1, 1)
+
+
+def test_share_of_the_way_needs_a_distance():
+    rng = np.random.default_rng(8)
+    labels = rng.random(100) < 0.5
+    base = rng.normal(size=(5, 100))
+    student, near = base + labels, base + 0.01 * rng.normal(size=(5, 100))
+    for ceiling, truth, reason in (
+        (near, labels, "includes 0"),
+        (base - 2 * labels, labels, "below the baseline"),
+        (near, np.ones(100, dtype=bool), "one class only"),
+    ):
+        result = share_of_the_way(truth, student, base, ceiling, resamples=100)
+        assert (result.share, result.low, result.high) == (None, None, None)
+        assert reason in result.reason
+
+
+def test_share_of_draws_is_the_ratio_of_means_and_covers():
+    rng = np.random.default_rng(0)
+    truth, covered, trials = 0.6, 0, 300
+    for _ in range(trials):
+        draw = rng.normal(0.7, 0.05, 10)  # an easy draw is easy for all three
+        base, ceiling = draw + rng.normal(0, 0.01, 10), draw + 0.1 + rng.normal(0, 0.01, 10)
+        student = draw + truth * 0.1 + rng.normal(0, 0.02, 10)
+        found = share_of_draws(student, base, ceiling, resamples=400)
+        expected = (student - base).mean() / (ceiling - base).mean()
+        assert found.share == pytest.approx(expected)
+        covered += found.low <= truth <= found.high
+    assert 0.91 <= covered / trials <= 0.985
+
+
+def test_share_of_one_draw_has_no_interval_and_is_not_given():
+    found = share_of_draws([0.7], [0.6], [0.8])
+    assert (found.share, found.low, found.high) == (None, None, None)
+    assert found.reason == "one seed has no interval over seeds"
+
+
+def test_share_of_draws_needs_a_distance_and_pairs():
+    found = share_of_draws([0.6, 0.7, 0.8], [0.7, 0.7, 0.7], [0.6, 0.8, 0.71])
+    assert found.share is None
+    assert "includes 0" in found.reason
+    with pytest.raises(InputError, match="paired"):
+        share_of_draws([0.6, 0.7], [0.5, 0.6, 0.7], [0.8, 0.8, 0.8])
