@@ -72,7 +72,7 @@ def test_every_teacher_marks_in_both_ways(finished: Path) -> None:
             continue
         assert store.error is not None
         assert store.info.settings["max_masks"] == MASKS
-        assert store.info.settings["tolerance"] == 0.3536  # 0.05 · √(8000 / 160)
+        assert store.info.settings["tolerance"] == 0.3125  # 0.05 · 1000 / 160
         assert 24 * MASKS >= int(store.info.settings["masks"]) > 0
 
 

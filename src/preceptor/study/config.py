@@ -225,7 +225,7 @@ class StudyConfig(Settings):
         maps: Teachers without training: name → folder of maps or map store.
         saliency: Saliency methods of the Teachers: cam, rise, plugins' names, or several of these.
         rise_masks: Maximum number of masks of RISE for each image; the tolerance of `RiseSettings`
-            is 0.05 · √(8000 / rise_masks).
+            is 0.05, and 50 / rise_masks below 1,000 masks, for rehearsals.
         generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's
             backbone on all images, whose maps guide Students; and so on.
         guide_classes: Classes with guidance, also for Teachers; None = all.
@@ -347,10 +347,9 @@ class StudyConfig(Settings):
 
     @property
     def rise(self) -> RiseSettings:
-        """Settings of RISE: the tolerance falls with the root of the masks, as errors do."""
-        defaults = RiseSettings()
-        fewer = (defaults.max_masks / self.rise_masks) ** 0.5
-        tolerance = round(min(0.9, defaults.tolerance * fewer), 4)
+        """Settings of RISE; a rehearsal with few masks takes maps as noisy as they are then."""
+        fewer = max(1.0, 1000 / self.rise_masks)  # 1 − correlation falls with 1 / masks
+        tolerance = round(min(0.9, RiseSettings().tolerance * fewer), 4)
         return RiseSettings(max_masks=self.rise_masks, tolerance=tolerance)
 
     @property
