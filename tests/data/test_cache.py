@@ -25,7 +25,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.store import Store, stores_of, written
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, ProblemsError, RunFailedError
-from preceptor.utils.results import content_digest
+from preceptor.utils.results import content_hash
 from tests.opened import OpenedFiles
 
 SIZES = [(40, 30), (30, 40), (64, 20), (25, 25), (33, 47)]
@@ -155,7 +155,7 @@ def test_contents_are_hashes_of_the_files(manifest: Manifest, tmp_path: Path) ->
     contents = contents_of(manifest, tmp_path / "c")
     for column, hashes in (("path", contents.images), ("saliency", contents.maps)):
         paths = manifest.table[column]
-        expected = [content_digest(Path(path).read_bytes()) if path else "" for path in paths]
+        expected = [content_hash(Path(path).read_bytes()).hex() if path else "" for path in paths]
         assert written(hashes) == expected
     # A file that was hashed is not taken for a valid image.
     (manifest.root / "0.png").write_bytes(b"none")

@@ -24,8 +24,8 @@ from preceptor.execution.process import start_process
 from preceptor.execution.worker import carry_out
 from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
-from preceptor.utils import watchdog
-from preceptor.utils.watchdog import hung
+from preceptor.utils import process
+from preceptor.utils.process import hung
 from tests.commands import HANGS
 
 GIB = 2**30
@@ -172,7 +172,7 @@ def in_process(body: str, log: Path, patience: float) -> subprocess.CompletedPro
         import ctypes, threading
         from pathlib import Path
         from math import inf
-        from preceptor.utils.watchdog import beat, watched
+        from preceptor.utils.process import beat, watched
         with watched(Path({str(log)!r}), {patience}):
             {body}
         print("ended")
@@ -244,17 +244,17 @@ class Alarm:
 @pytest.fixture
 def alarm(monkeypatch: pytest.MonkeyPatch) -> Alarm:
     found = Alarm()
-    monkeypatch.setattr(watchdog, "time", found)
-    monkeypatch.setattr(watchdog, "faulthandler", found)
+    monkeypatch.setattr(process, "time", found)
+    monkeypatch.setattr(process, "faulthandler", found)
     return found
 
 
 def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path, alarm: Alarm) -> None:
     log = tmp_path / "x.log"
-    with watchdog.watched(log, 60.0):
+    with process.watched(log, 60.0):
         assert alarm.after(50)
         for _ in range(12):
-            watchdog.beat()
+            process.beat()
             assert log.is_file()
             assert alarm.after(50)
         assert not alarm.after(20)  # it was silent for 70 seconds
@@ -263,20 +263,20 @@ def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path, alarm: Alarm) -> N
 
 
 def test_after_the_end_nothing_is_watched(tmp_path: Path, alarm: Alarm) -> None:
-    with watchdog.watched(tmp_path / "x.log", 60.0):
-        watchdog.beat()
-    watchdog.beat()
+    with process.watched(tmp_path / "x.log", 60.0):
+        process.beat()
+    process.beat()
     assert alarm.after(1e9)
-    with watchdog.watched(tmp_path / "x.log", math.inf):
-        watchdog.beat()
+    with process.watched(tmp_path / "x.log", math.inf):
+        process.beat()
         assert alarm.after(1e9)
 
 
 def test_a_beat_costs_little(tmp_path: Path, alarm: Alarm) -> None:
     """A loop of a thousand beats a second must not start a thousand timers."""
-    with watchdog.watched(tmp_path / "x.log", 60.0):
+    with process.watched(tmp_path / "x.log", 60.0):
         for _ in range(5000):
-            watchdog.beat()
+            process.beat()
             assert alarm.after(0.001)
     assert alarm.armed <= 1 + 6
 

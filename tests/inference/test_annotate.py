@@ -20,7 +20,7 @@ from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise import rise as estimate
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils.memory import evaluating
 from tests.datasets import squares
 
 

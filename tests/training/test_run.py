@@ -23,7 +23,7 @@ from preceptor.metrics.split_names import kind_of
 from preceptor.models.model_folder import load_model
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import RunResult, build_untrained, train
-from preceptor.utils import watchdog
+from preceptor.utils import process
 from preceptor.utils.results import damaged_files, file_digest, read_record, read_scores
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
@@ -258,7 +258,7 @@ def test_a_running_training_can_be_followed(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats: list[int] = []
-    monkeypatch.setattr(watchdog, "beat", lambda: beats.append(1))
+    monkeypatch.setattr(process, "beat", lambda: beats.append(1))
     written: list[str] = []
 
     def told(line: str) -> None:

@@ -82,12 +82,11 @@ def test_it_is_given_back_whatever_happens_inside(tmp_path: Path) -> None:
     assert left(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_hard_links_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(source: Path, target: Path) -> None:
-        raise OSError(number, os.strerror(number), str(source), None, str(target))
+        raise OSError(errno.EPERM, "Operation not permitted", str(source), None, str(target))
 
     monkeypatch.setattr(os, "link", refused)  # no such file system here
     with pytest.raises(InputError) as caught, lease(tmp_path / "study"):
@@ -317,18 +316,6 @@ def test_a_lease_that_is_gone_for_good_is_lost(tmp_path: Path) -> None:
         (tmp_path / ".run.lease").unlink()
         with pytest.raises(LeaseLostError):
             held.check()
-
-
-def test_a_process_that_the_system_hides_is_not_taken_for_dead(tmp_path: Path) -> None:
-    """With hidepid=2, /proc has no folder of another user's process."""
-    (tmp_path / "self").mkdir()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert leases._start_of(process.pid, tmp_path) == 0
-        assert leases._start_of(1, tmp_path) == 0  # of root
-        process.kill()
-    assert leases._start_of(process.pid, tmp_path) == -1
-    here = leases.Holder("t", leases._machine(), "host", 1, started=7)
-    assert here.died_here  # process 1 has started at another time
 
 
 def test_a_holder_that_was_killed_elsewhere_is_waited_for_and_a_living_one_is_not(

@@ -27,7 +27,7 @@ from preceptor.annotations.write import MANIFEST
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError, one_line
-from preceptor.utils.progress import Progress
+from preceptor.utils.text import Progress
 
 GAP = 0.05
 """Smallest difference of the mean Dice that counts as disagreement, for any number of images."""

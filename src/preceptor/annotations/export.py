@@ -30,8 +30,8 @@ from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo
 from preceptor.utils.files import RelativePaths, replacing
-from preceptor.utils.progress import Progress
 from preceptor.utils.results import strict_json
+from preceptor.utils.text import Progress
 
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 _EIGHT = np.ones((3, 3), np.int64)

@@ -32,8 +32,8 @@ from preceptor.data.splits import make_splits
 from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError, ProblemsError
 from preceptor.utils.files import replacing
-from preceptor.utils.progress import Progress
 from preceptor.utils.results import strict_json
+from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
 MANIFEST = "manifest.csv"

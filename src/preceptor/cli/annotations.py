@@ -252,7 +252,7 @@ def _write(
     """Write a manifest and maps; the parameters after `*` are options of all formats."""
     from preceptor.annotations.shapes import RasterOptions
     from preceptor.annotations.write import ImportOptions, parse_split, write_import
-    from preceptor.utils.progress import progress
+    from preceptor.utils.text import progress
 
     options = ImportOptions(
         RasterOptions.parse(shape, line_width, point_radius),
@@ -446,7 +446,7 @@ def data_export(
         from preceptor.data.manifest import Manifest
         from preceptor.errors import InputError
         from preceptor.maps.store import is_store, read_store
-    from preceptor.utils.progress import progress
+    from preceptor.utils.text import progress
 
     stored = source.is_dir()
     for wrong, message in (
@@ -531,8 +531,7 @@ def data_agreement(
     with bulk_import():
         from preceptor.annotations.agreement import agreement_of, read_annotators
         from preceptor.report.agreement_page import PAGE, write_agreement
-    from preceptor.utils.progress import progress
-    from preceptor.utils.text import number
+    from preceptor.utils.text import number, progress
 
     maps = read_annotators(folder)
     with progress() as bar:

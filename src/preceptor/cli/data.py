@@ -41,7 +41,7 @@ def data_check(manifest: ManifestPath) -> None:
     with bulk_import():
         from preceptor.data.manifest import Manifest
         from preceptor.data.notes import notes, value_notes
-        from preceptor.utils.progress import progress
+        from preceptor.utils.text import progress
 
     with progress() as bar:
         task = bar.add_task("reading images", total=None, note="")
@@ -204,7 +204,7 @@ def data_plant(
         from preceptor.config.files import parse_config
         from preceptor.data.manifest import Manifest
         from preceptor.data.plant import PlantSettings, plant
-        from preceptor.utils.progress import progress
+        from preceptor.utils.text import progress
 
     values = {
         "kind": kind,

@@ -120,7 +120,7 @@ def predict(
             print_predictions,
         )
         from preceptor.deploy.predictor import files_digest, load
-        from preceptor.utils.progress import progress
+        from preceptor.utils.text import progress
 
     output = None
     if maps_to is not None and maps is None:
@@ -227,8 +227,8 @@ def explain(
         from preceptor.deploy.explain import explain_page
         from preceptor.deploy.predictor import load
         from preceptor.models.model_folder import load_model
-        from preceptor.utils.progress import progress
         from preceptor.utils.results import write_atomically
+        from preceptor.utils.text import progress
 
     check_target("--out", out, formats=PAGE_FORMATS)
     predictor = load(model, threshold=threshold, device="cpu")
@@ -291,7 +291,7 @@ def calibrate(
         )
         from preceptor.deploy.network import referenced_info
         from preceptor.deploy.predictor import load
-        from preceptor.utils.progress import progress
+        from preceptor.utils.text import progress
 
     check_uncalibrated(model)
     check_target("--out", out, copied=model)

@@ -319,7 +319,7 @@ def label_export(
     """
     from preceptor.label.db import connect, told_errors
     from preceptor.utils.process import bulk_import
-    from preceptor.utils.progress import progress
+    from preceptor.utils.text import progress
 
     connection = connect(database, readonly=True)
     with bulk_import():

@@ -24,7 +24,7 @@ from preceptor.data.table import Findings, RawTable
 from preceptor.errors import is_control, without_secrets
 from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
 from preceptor.utils.process import core_count
-from preceptor.utils.progress import Progress
+from preceptor.utils.text import Progress
 
 REQUIRED = ("path", "label", "split")
 OPTIONAL = (

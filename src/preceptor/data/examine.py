@@ -35,8 +35,8 @@ from preceptor.data.store import (
 )
 from preceptor.errors import InputError, RunFailedError
 from preceptor.utils.process import core_count
-from preceptor.utils.progress import Progress
 from preceptor.utils.results import content_hash
+from preceptor.utils.text import Progress
 
 SPARE_DISK = 256 * 2**20
 """Bytes that stay free on the disk after a cache is filled."""

@@ -23,7 +23,7 @@ from preceptor.data.store import FileContents
 from preceptor.data.table import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.metrics.split_names import KINDS, kind_or_none
 from preceptor.utils.files import RelativePaths, replacing
-from preceptor.utils.progress import Progress
+from preceptor.utils.text import Progress
 
 
 class Checks(TypedDict, total=False):

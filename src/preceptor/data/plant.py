@@ -49,8 +49,8 @@ from preceptor.data.remote import is_local, is_plain
 from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
 from preceptor.utils.files import replacing
 from preceptor.utils.process import core_count
-from preceptor.utils.progress import Progress
 from preceptor.utils.results import strict_json
+from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
 RECORD = "plant.json"

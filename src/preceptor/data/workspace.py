@@ -23,8 +23,8 @@ from preceptor.data.store import FileContents, written
 from preceptor.errors import InputError
 from preceptor.metrics.split_names import kind_of
 from preceptor.utils.files import default_cache_dir
-from preceptor.utils.progress import progress
 from preceptor.utils.results import digest, file_digest
+from preceptor.utils.text import progress
 
 # Rows whose text is made at a time: that of a million rows takes 240 MB.
 _PART = 16_384

@@ -51,7 +51,7 @@ from preceptor.report.figures import reliability_plot
 from preceptor.utils.files import copy_folder, replacing
 from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.results import write_checksums
-from preceptor.utils.text import between, number
+from preceptor.utils.text import interval, number
 
 Method = Literal["temperature", "isotonic", "none"]
 Advance = Callable[[int], None]
@@ -554,8 +554,8 @@ def _error(found: Reliability) -> str:
     error = found.error
     return (
         f"expected calibration error {number(error.value)} (95 % interval "
-        f"{between(error.low, error.high)}; {number(error.expected)} on average for a calibrated "
-        f"model on as many images), cross-entropy {number(found.cross_entropy)}"
+        f"{interval(error.low, error.high, sign=False)}; {number(error.expected)} on average for a "
+        f"calibrated model on as many images), cross-entropy {number(found.cross_entropy)}"
     )
 
 

@@ -36,9 +36,8 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.saliency.normalise import normalise
 from preceptor.utils.files import replacing
-from preceptor.utils.memory import out_of_memory
+from preceptor.utils.memory import evaluating, out_of_memory
 from preceptor.utils.results import strict_json
-from preceptor.utils.torch_state import evaluating
 
 Target = Literal["onnx", "torch_export"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "torch_export": (".pt2",)}

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -38,7 +39,7 @@ from preceptor.deploy.predictor import Predictor
 from preceptor.errors import HeldError, InputError, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.report.overlay import laid_over
-from preceptor.utils.files import beginning, lock_for_good, replacing
+from preceptor.utils.files import beginning, replacing
 from preceptor.utils.process import core_count
 from preceptor.utils.results import digest, write_atomically
 from preceptor.version import __version__
@@ -467,12 +468,12 @@ class Unfinished:
         self.folder.mkdir(exist_ok=True)
         self._open_files = contextlib.ExitStack()
         try:
-            lock = self._opened("lock", 0)
-            # Where there are no locks, two processes with the same output are not told apart.
-            with self._named_errors():
-                is_own = lock_for_good(lock.fileno())  # released if the process dies
-            if not is_own:
-                raise HeldError(f"{out}: another process writes it; choose another name")
+            try:
+                with self._named_errors():
+                    lock = FileLock(self.folder / "lock").acquire(timeout=0)
+            except Timeout as error:
+                raise HeldError(f"{out}: another process writes it; choose another name") from error
+            self._open_files.enter_context(lock)  # released if the process dies
             self.state = self._read(settings) or State(settings, batch_size())
             self._rows = self._opened(_ROWS, self.state.rows)
             self._maps = self._opened(_MAPS, self.state.maps)

@@ -21,8 +21,7 @@ from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.process import Handle, Starter, start_process
 from preceptor.execution.worker import silent
 from preceptor.study.steps import Step
-from preceptor.utils.process import job_count
-from preceptor.utils.watchdog import hung
+from preceptor.utils.process import hung, job_count
 
 
 @dataclass

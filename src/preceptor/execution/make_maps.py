@@ -33,8 +33,8 @@ from preceptor.study.workspaces import Workspaces
 from preceptor.utils.files import default_cache_dir
 from preceptor.utils.leases import lease
 from preceptor.utils.plugins import source_digest
-from preceptor.utils.progress import progress
 from preceptor.utils.results import digest
+from preceptor.utils.text import progress
 
 PARTIAL_FOLDER = ".partial"
 """Folder within the store's where shards are kept until all are there."""

@@ -38,7 +38,7 @@ from preceptor.study.steps import (
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
-from preceptor.utils import watchdog
+from preceptor.utils import process
 from preceptor.utils.files import failed_write
 from preceptor.utils.leases import lease
 from preceptor.utils.memory import fix_order_of_sums
@@ -96,7 +96,7 @@ def perform(
         return found.trained
     folder = step.folder(store)
     with lease(folder, wait=wait) as held:
-        watchdog.beat()
+        process.beat()
         if is_finished(folder):
             return False
         joined_id = work.joined if isinstance(work, MakeMaps) else ""

@@ -23,7 +23,7 @@ from preceptor.execution.ray_connection import connect, imported_ray
 from preceptor.execution.ray_mailbox import Mailbox
 from preceptor.execution.ray_task import do
 from preceptor.study.steps import Step
-from preceptor.utils.watchdog import hung
+from preceptor.utils.process import hung
 
 # Number of retries by Ray of a step whose worker or machine was lost.
 LOST_RETRIES = 3

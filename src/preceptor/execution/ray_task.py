@@ -17,7 +17,7 @@ with bulk_import():
     from preceptor.execution.worker import carry_out
     from preceptor.study.steps import Step
     from preceptor.utils.memory import keep_freed_memory
-    from preceptor.utils.progress import silence
+    from preceptor.utils.text import silence
 
 _known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
 

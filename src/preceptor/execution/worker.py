@@ -16,9 +16,9 @@ from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_error, log_of, logged
 from preceptor.execution.perform import perform
 from preceptor.study.steps import Step
-from preceptor.utils import watchdog
+from preceptor.utils import process
 from preceptor.utils.memory import keep_freed_memory, out_of_memory
-from preceptor.utils.progress import silence
+from preceptor.utils.text import silence
 
 KEPT_LINES = 200  # lines of progress in the log of a failed step
 
@@ -54,7 +54,7 @@ def carry_out(
             memory continues with micro-batches.
     """
     log = log_of(step.id, context.store)
-    if watchdog.hung(log):  # retried by an executor that saw only that the process died
+    if process.hung(log):  # retried by an executor that saw only that the process died
         return Event("failed", step.id, silent(context.hang_timeout, step.id))
     lines: deque[str] = deque(maxlen=KEPT_LINES)
 
@@ -63,7 +63,7 @@ def carry_out(
         send(Event(kind, step.id, line))
 
     try:
-        with watchdog.watched(log, context.hang_timeout):
+        with process.watched(log, context.hang_timeout):
             done = perform(
                 step,
                 context.store,

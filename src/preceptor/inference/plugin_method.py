@@ -13,8 +13,8 @@ from preceptor.data.loader import Rows, in_order
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device, uses_channels_last
 from preceptor.models.guided_model import GuidedModel
+from preceptor.utils.memory import evaluating
 from preceptor.utils.plugins import installed_plugin, load_plugin
-from preceptor.utils.torch_state import evaluating
 
 _IMAGES = 16  # per call; gradients need the memory of a training step
 

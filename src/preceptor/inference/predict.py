@@ -13,9 +13,8 @@ from torch import Tensor
 
 from preceptor.data.loader import Rows, in_order
 from preceptor.models.guided_model import GuidedModel
-from preceptor.utils import watchdog
-from preceptor.utils.memory import out_of_memory
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils import process
+from preceptor.utils.memory import evaluating, out_of_memory
 
 PREDICT_BATCH = 64
 
@@ -83,7 +82,7 @@ def _predict(
             images = to_device(batch.images, device, channels_last)
             found, cam, wanted = _look(call, model, images, batch.labels.to(device), cams)
             probabilities.append(found)
-            watchdog.beat()
+            process.beat()
             if cam is not None:
                 maps.append(cam.cpu())
                 classes.append(wanted.cpu())

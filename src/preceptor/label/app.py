@@ -57,21 +57,7 @@ from preceptor.utils.files import default_cache_dir
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:
-    """Socket that listens at a port, or at that of the last start.
-
-    The port is stored, unless it stands in for that of the last start.
-
-    Args:
-        host: Address or name.
-        port: Port; 0 = any free one; None = that of the last start if it is free, else any free
-            one.
-
-    Returns:
-        Socket, and the port of the last start if it is taken, else None.
-
-    Raises:
-        InputError: The port is in use, or the host is not of this machine.
-    """
+    """Socket that listens at a port, or at that of the last start."""
     with told_errors(path), closing(connect(path)) as connection:
         last: int | None = read_setting(connection, "port")
         if port is None and last is not None:
@@ -96,16 +82,12 @@ Pool = Literal["calls", "pictures"]
 
 @dataclass(frozen=True)
 class Way:
-    """One route.
-
-    Args:
-        pool: Threads in which it runs.
-    """
+    """One route."""
 
     method: Literal["GET", "POST"]
     path: str
     handler: Handler
-    pool: Pool = "calls"
+    pool: Pool = "calls"  # threads in which it runs
     entry: bool = False
 
 
@@ -135,11 +117,7 @@ WAYS: list[Way] = [
 
 
 def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
-    """ASGI application of a server.
-
-    Args:
-        ways: Routes; None = all.
-    """
+    """ASGI application of a server."""
     pools = {"calls": labeling.calls, "pictures": labeling.decoding}
     routes = [
         Route(way.path, partial(_answer, labeling, pools[way.pool], way), methods=[way.method])
@@ -216,11 +194,7 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
 
 
 def check_host(labeling: Labeling, headers: dict[str, str], hosts: list[str]) -> None:
-    """Check the Host header.
-
-    Raises:
-        RefusedError: It is missing, twice there, or names another host (403).
-    """
+    """Check the Host header."""
     if len(hosts) != 1 or not labeling.hosts.allows(headers["host"]):
         raise forbidden("this host is not served here; use the address that was printed")
 
@@ -228,11 +202,7 @@ def check_host(labeling: Labeling, headers: dict[str, str], hosts: list[str]) ->
 def check_change(
     labeling: Labeling, headers: dict[str, str], session: Session | None, way: Way
 ) -> None:
-    """Check the headers of a request that changes something.
-
-    Raises:
-        RefusedError: The origin, the session, the token or the type is wrong.
-    """
+    """Check the headers of a request that changes something."""
     if not labeling.hosts.allows_origin(headers.get("origin", ""), headers["host"]):
         raise forbidden("the request comes from another page")
     if way.entry:
@@ -259,18 +229,13 @@ PAGE = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Database that is ready to be served.
-
-    Args:
-        changes: What a changed manifest did; None = it is as it was.
-        first: Whether the database is new.
-    """
+    """Database that is ready to be served."""
 
     path: Path
     source: Source
     settings: LabelSettings
-    changes: Changes | None
-    first: bool
+    changes: Changes | None  # what a changed manifest did; None = it is as it was
+    first: bool  # whether the database is new
 
 
 def prepare(
@@ -279,15 +244,7 @@ def prepare(
     given: dict[str, Any],
     rows: Sequence[Row] | None = None,
 ) -> Prepared:
-    """Create or open a database, and bring its images and settings to those of this start.
-
-    Args:
-        given: Settings that this start names.
-        rows: Images of the source; None = they are read if they have changed.
-
-    Raises:
-        InputError: The database, the manifest or a setting is invalid.
-    """
+    """Create or open a database, and bring its images and settings to those of this start."""
     first = not path.exists()
     connection = connect(path, create=True)
     try:
@@ -353,14 +310,7 @@ def labeling_of(
     name: str = "",
     cache: Path | None = None,
 ) -> Labeling:
-    """State of a server.
-
-    Args:
-        prepared: Database.
-        access: How people come in.
-        password: Password, with access by password.
-        name: Name of the person whom the link of the terminal is for, or "".
-    """
+    """State of a server."""
     database = Database(prepared.path)
     reading = database.reading
     lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
@@ -383,11 +333,7 @@ def labeling_of(
 
 
 def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
-    """Tokens of the links of people, who are added if necessary; others have no link any more.
-
-    Returns:
-        Token by name.
-    """
+    """Tokens of the links of people, who are added if necessary; others have no link any more."""
 
     def change(connection: Connection) -> dict[str, str]:
         connection.execute("UPDATE people SET key_hash = NULL")

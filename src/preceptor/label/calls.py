@@ -39,15 +39,7 @@ _LOOKING_AGAIN = 60.0  # seconds until files that could not be read are looked a
 
 @dataclass
 class Labeling:
-    """State of a server.
-
-    Args:
-        access: How people come in.
-        password: Password, with access by password.
-        lead: Number of the person whom the link of the terminal is for; 0 = a name is chosen.
-        calls, decoding, builder: Threads of changes and questions, of pictures that somebody waits
-            for, and of those that are made ahead.
-    """
+    """State of a server."""
 
     database: Database
     source: Source
@@ -56,9 +48,9 @@ class Labeling:
     hosts: Hosts
     pictures: Pictures
     static: Mapping[str, Path]
-    access: Access = "local"
-    password: str = ""
-    lead: int = 0
+    access: Access = "local"  # how people come in
+    password: str = ""  # password, with access by password
+    lead: int = 0  # number of the person whom the link of the terminal is for; 0 = a name is chosen
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
     tries: PasswordTries = field(default_factory=PasswordTries)
@@ -88,18 +80,14 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 
 @dataclass(frozen=True)
 class Call:
-    """One request.
-
-    Args:
-        content: Body.
-    """
+    """One request."""
 
     labeling: Labeling
     session: Session | None
     person: Person | None
     path: Mapping[str, str]
     query: Mapping[str, str]
-    content: bytes
+    content: bytes  # body
     headers: Mapping[str, str]
     address: str = ""
 
@@ -115,11 +103,7 @@ class Call:
 
     @property
     def someone(self) -> Person:
-        """Person of the session.
-
-        Raises:
-            RefusedError: No name was chosen (403).
-        """
+        """Person of the session."""
         if self.person is None:
             raise forbidden("choose a name first")
         return self.person
@@ -130,11 +114,7 @@ class Call:
         return leads(self.session, self.person)
 
     def image(self) -> sqlite3.Row:
-        """Image of the path.
-
-        Raises:
-            RefusedError: There is none (404).
-        """
+        """Image of the path."""
         number = self.number("image", _LARGEST_ID)
         row: sqlite3.Row | None = self.reading.execute(
             "SELECT * FROM images WHERE id = ?", (number,)
@@ -144,22 +124,14 @@ class Call:
         return row
 
     def number(self, key: str, largest: int) -> int:
-        """Number in the path, from 0.
-
-        Raises:
-            RefusedError: It is none (404).
-        """
+        """Number in the path, from 0."""
         value = number_of(self.path[key], largest)
         if value is None:
             raise unknown(f"there is no such {key}")
         return value
 
     def asked(self, key: str, largest: int) -> int | None:
-        """Number in the query, or None.
-
-        Raises:
-            RefusedError: It is none (400).
-        """
+        """Number in the query, or None."""
         if key not in self.query:
             return None
         value = number_of(self.query[key], largest)
@@ -176,12 +148,7 @@ def leads(session: Session | None, person: Person | None) -> bool:
 
 
 def number_of(text: str, largest: int) -> int | None:
-    """Number of decimal digits; None for anything else.
-
-    Example:
-        >>> [number_of(text, 99) for text in ("7", "-1", "100", "²", "")]
-        [7, None, None, None, None]
-    """
+    """Number of decimal digits; None for anything else."""
     if not (1 <= len(text) <= 16 and text.isascii() and text.isdigit()):
         return None
     value = int(text)
@@ -282,11 +249,7 @@ B = TypeVar("B", bound=Body)
 
 
 def checked(kind: type[B], body: dict[str, Any]) -> B:
-    """Body of a kind.
-
-    Raises:
-        RefusedError: It is malformed (400).
-    """
+    """Body of a kind."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -303,11 +266,7 @@ _PASSED = 256  # images among which missing ones are looked for at a time
 
 
 def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
-    """Next open images, kept for the person; those that cannot be shown are passed over.
-
-    Raises:
-        RefusedError: No image can be reached (503).
-    """
+    """Next open images, kept for the person; those that cannot be shown are passed over."""
     labeling, person, reading = call.labeling, call.someone, call.reading
     while True:
         with labeling.handing_out:
@@ -333,16 +292,7 @@ def sized(
     *,
     need_files: bool = True,
 ) -> list[sqlite3.Row]:
-    """Rows of images, whose sizes are read from the files if these are new or have changed.
-
-    While no image can be reached, nothing is stored of missing files.
-
-    Args:
-        need_files: Whether this is an error then.
-
-    Raises:
-        RefusedError: No image can be reached (503).
-    """
+    """Rows of images, whose sizes are read from the files if these are new or have changed."""
     numbers = list(images)
     rows = _rows(connection, numbers)
     changed = _changed(labeling, connection, rows)

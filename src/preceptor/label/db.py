@@ -31,12 +31,7 @@ def now() -> str:
 
 
 def in_utc(time: datetime) -> str:
-    """Time with a zone as text.
-
-    Example:
-        >>> in_utc(datetime.fromisoformat("2026-01-02T03:04:05+01:00"))
-        '2026-01-02T02:04:05.000Z'
-    """
+    """Time with a zone as text."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
@@ -178,17 +173,7 @@ _TOGETHER = 64  # changes of one commit at most
 def connect(
     path: Path, *, create: bool = False, readonly: bool = False, any_thread: bool = False
 ) -> Connection:
-    """Open a database of marks.
-
-    Args:
-        create: Whether to create it if it does not exist.
-        readonly: Whether nothing is changed.
-        any_thread: Whether other threads may use the connection.
-
-    Raises:
-        InputError: It does not exist, is another kind of file, or has another format.
-        RunFailedError: The disk is full.
-    """
+    """Open a database of marks."""
     if path.is_dir():
         raise InputError(f"{path}: it is a folder; name the file of the database")
     if not path.is_file() and not create:
@@ -260,15 +245,7 @@ def _number(connection: Connection, pragma: str) -> int:
 
 @contextlib.contextmanager
 def told_errors(path: Path, *, readonly: bool = False) -> Iterator[None]:
-    """Context in which an error of the database is told in one line.
-
-    Args:
-        readonly: Whether it is only read.
-
-    Raises:
-        InputError: It is held by another program, damaged, or no database.
-        RunFailedError: The disk is full, or has an error.
-    """
+    """Context in which an error of the database is told in one line."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -312,15 +289,7 @@ def _told(path: Path, error: sqlite3.Error, readonly: bool = False) -> Preceptor
 
 @contextlib.contextmanager
 def serving(path: Path) -> Iterator[None]:
-    """Context in which no second server uses a database.
-
-    The lock is SQLite's own on an empty file beside it, which the system releases if the process
-    dies.
-
-    Raises:
-        InputError: Another server has it.
-        RunFailedError: The disk is full.
-    """
+    """Context in which no second server uses a database."""
     beside = path.with_name(f".{path.name}.lock")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
@@ -367,15 +336,7 @@ class Database:
         return found
 
     def write(self, change: Callable[[Connection], T]) -> T:
-        """Carry out a change, and wait until it is on the disk.
-
-        Args:
-            change: Function of a connection within a transaction.
-
-        Raises:
-            RefusedError: The change was refused, the disk is full (507), or another process holds
-                the database or the server is stopping (503).
-        """
+        """Carry out a change, and wait until it is on the disk."""
         future: Future[T] = Future()
         with self._closing:
             if self._closed:
@@ -481,31 +442,17 @@ ProposalsMode = Literal["first", "after", "never"]
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """Settings that every start may change; they are kept in the database.
+    """Settings that every start may change; they are kept in the database."""
 
-    Args:
-        classes: Classes of marks.
-        splits: Splits whose images are to be marked; empty = all.
-        labels: Labels of images that may be answered; empty = labels are not asked for.
-        order: Order of the queue.
-        seed: Random seed of the order and of the overlap.
-        overlap: Number of people who mark the images of the overlap.
-        overlap_share: Share of the images in the overlap.
-        proposals: When a Teacher's proposal is shown.
-        proposals_on_evaluation: Whether also on images of val and test splits.
-        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown; those
-            of a Teacher whose overlap is not known are shown, too.
-    """
-
-    classes: tuple[str, ...] = ("evidence",)
+    classes: tuple[str, ...] = ("evidence",)  # classes of marks
     labels: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
-    order: Order = "random"
-    seed: int = 0
-    overlap: int = 1
-    overlap_share: float = 0.0
-    proposals: ProposalsMode = "after"
-    proposals_on_evaluation: bool = False
+    splits: tuple[str, ...] = ()  # splits whose images are to be marked; empty = all
+    order: Order = "random"  # order of the queue
+    seed: int = 0  # random seed of the order and of the overlap
+    overlap: int = 1  # number of people who mark the images of the overlap
+    overlap_share: float = 0.0  # share of the images in the overlap
+    proposals: ProposalsMode = "after"  # when a Teacher's proposal is shown
+    proposals_on_evaluation: bool = False  # whether also on images of val and test splits
     least_overlap: float = 0.6  # below, a proposal costs more time than it saves
 
 

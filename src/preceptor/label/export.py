@@ -24,20 +24,15 @@ from preceptor.label.images import has_other_file, is_replaced
 from preceptor.label.marks import JUDGED, marks_without_answer, masks_of, union
 from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
 from preceptor.utils.files import replacing
-from preceptor.utils.progress import Progress
 from preceptor.utils.results import strict_json
+from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
 POSITIVE, NEGATIVE = "positive", "negative"
 
 
 def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Table of the manifest or the folder of a database, and the paths of its images there.
-
-    Raises:
-        InputError: The manifest or the folder is gone.
-        ProblemsError: The manifest is invalid.
-    """
+    """Table of the manifest or the folder of a database, and the paths of its images there."""
     place, is_folder = source_of(connection, database)
     if not place.exists():
         raise InputError(
@@ -66,14 +61,7 @@ def map_name(path: str) -> str:
 
 
 class ExportedColumns:
-    """What people have answered, row by row.
-
-    Args:
-        table: Table of the source.
-        are_labels_answered: Whether the source has no labels; images then have the answered label.
-        labels: Labels among which people choose; without any, images without an answered label are
-            `positive` if at least half of those who judged them marked something, else `negative`.
-    """
+    """What people have answered, row by row."""
 
     def __init__(
         self, table: pd.DataFrame, *, are_labels_answered: bool, labels: Sequence[str] = ()
@@ -99,14 +87,7 @@ class ExportedColumns:
     def set(
         self, at: int, given: Sequence[sqlite3.Row], judged: Sequence[sqlite3.Row], saliency: str
     ) -> None:
-        """Set what was answered to an image.
-
-        Args:
-            at: Row of the table.
-            given: Answers, without skipped ones.
-            judged: Those that say what is marked.
-            saliency: Path of the merged map, or "".
-        """
+        """Set what was answered to an image."""
         if not given:
             if self._annotated[at]:
                 self.notes["images without an answer keep the map of the manifest"] += 1
@@ -172,12 +153,7 @@ def _column(table: pd.DataFrame, name: str, size: int) -> list[str]:
 
 
 def _most_frequent(labels: Sequence[str]) -> str:
-    """The label that most people have answered; "" if there are several.
-
-    Example:
-        >>> _most_frequent(["a", "b", "a"]), _most_frequent(["a", "b"])
-        ('a', '')
-    """
+    """The label that most people have answered; "" if there are several."""
     ranked = Counter(labels).most_common(2)
     if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return ""
@@ -193,22 +169,15 @@ UNREADABLE = "images that were never readable have answers, which are left out"
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export has written.
-
-    Args:
-        images, maps, annotated: Numbers of images, of maps, and of images that somebody judged.
-        strokes: Number of strokes in the maps.
-        annotators: Persons.
-        notes: What a user has to know, with counts.
-    """
+    """What an export has written."""
 
     folder: Path
-    images: int
+    images: int  # numbers of images, of maps, and of images that somebody judged
     maps: int
     annotated: int
-    strokes: int
-    annotators: tuple[str, ...]
-    notes: dict[str, int]
+    strokes: int  # number of strokes in the maps
+    annotators: tuple[str, ...]  # persons
+    notes: dict[str, int]  # what a user has to know, with counts
 
 
 def export_marks(
@@ -221,23 +190,7 @@ def export_marks(
     add_files: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write the marks of a database, as they are at one moment.
-
-    Images with a judgement (marked, or nothing to mark) get its map; those with other answers are
-    not annotated; those without an answer keep what the manifest says, as do those whose file was
-    replaced by one of another size.
-
-    Args:
-        to: Output folder, new or empty.
-        merge: Key of `MERGES`, or the name of a person.
-        classes: Classes of marks that are exported; empty = all.
-        add_files: Function that adds files to the folder, called with its temporary path.
-
-    Raises:
-        InputError: The folder exists, an option is invalid, no image has a label, or all
-            image files are missing.
-        ProblemsError: The manifest is invalid.
-    """
+    """Write the marks of a database, as they are at one moment."""
     to = to.absolute()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise InputError(f"{to} exists already; name a new folder with --to")

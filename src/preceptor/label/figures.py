@@ -39,11 +39,7 @@ class Remembered:
 
 
 def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
-    """All figures as JSON.
-
-    Args:
-        remembered: Comparisons of earlier calls.
-    """
+    """All figures as JSON."""
     images, done = connection.execute(
         "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images WHERE listed = 1 AND asked = 1"
     ).fetchone()

@@ -49,13 +49,7 @@ UNUSED = 30 * 86_400.0
 
 
 class PictureError(Exception):
-    """Image that cannot be shown; the message has no path.
-
-    Args:
-        message: Reason.
-        is_passing: Whether its file could not be read, which may be another time, as opposed to a
-            file that was read and is damaged.
-    """
+    """Image that cannot be shown; the message has no path."""
 
     def __init__(self, message: str, *, is_passing: bool = False) -> None:
         self.is_passing = is_passing
@@ -72,12 +66,7 @@ def _error_of(error: ImageError) -> PictureError:
 
 
 def view_of(width: int, height: int) -> tuple[str, int]:
-    """How an image is sent ("whole" or "tiles"), and the number of levels of its pyramid.
-
-    Example:
-        >>> view_of(640, 480), view_of(4096, 2048)
-        (('whole', 1), ('tiles', 4))
-    """
+    """How an image is sent ("whole" or "tiles"), and the number of levels of its pyramid."""
     if width * height <= WHOLE and max(width, height) <= LONGEST:
         return "whole", 1
     return "tiles", 1 + max(0, math.ceil(math.log2(max(width, height) / TILE)))
@@ -91,11 +80,7 @@ def level_size(width: int, height: int, level: int) -> tuple[int, int]:
 
 
 def measure(path: Path) -> tuple[int, int]:
-    """Width and height of an image, from its header.
-
-    Raises:
-        PictureError: The header cannot be read, or the image is too large.
-    """
+    """Width and height of an image, from its header."""
     try:
         width, height = image_size(path)
     except ImageError as error:
@@ -135,11 +120,7 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def version_of(path: Path) -> str:
-    """Text that changes with the file: of its path, size and time.
-
-    Raises:
-        PictureError: There is no such file.
-    """
+    """Text that changes with the file: of its path, size and time."""
     return _digest(f"{os.path.abspath(path)} {_stamp(path)}")  # noqa: PTH100
 
 
@@ -183,11 +164,7 @@ class Pictures:
             raise RefusedError(503, "the server is stopping; try again when it runs again")
 
     def whole(self, path: Path) -> bytes:
-        """JPEG file of an image.
-
-        Raises:
-            PictureError: It cannot be decoded.
-        """
+        """JPEG file of an image."""
         version = version_of(path)
         with self._lock:
             if version in self._kept:
@@ -205,12 +182,7 @@ class Pictures:
         return content
 
     def tile(self, path: Path, level: int, column: int, row: int) -> bytes | None:
-        """JPEG file of a tile; None if there is no such tile. The pyramid is made if necessary.
-
-        Raises:
-            PictureError: The image cannot be decoded.
-            OSError: The cache folder cannot be written.
-        """
+        """JPEG file of a tile; None if there is no such tile. The pyramid is made if necessary."""
         file = self.pyramid(path) / str(level) / f"{column}-{row}.jpg"
         try:
             return file.read_bytes()
@@ -236,14 +208,7 @@ class Pictures:
         return folder
 
     def remove_unused(self, seconds: float = UNUSED) -> int:
-        """Remove pyramids that no server has used for some time, and what killed ones left of them.
-
-        Args:
-            seconds: Time without use; much more than the hour by which uses are recorded.
-
-        Returns:
-            Number of removed folders.
-        """
+        """Remove pyramids that no server has used for some time, also unfinished ones."""
         removed = 0
         before = time.time() - seconds
         for folder in self.cache.glob("*"):
@@ -294,19 +259,11 @@ _ASKED = 64  # files that are looked for before all are said to be away
 
 @dataclass(frozen=True)
 class FileState:
-    """State of the file of an image.
-
-    Args:
-        width, height: Size in pixels of the image that was marked, or of the file if nothing is
-            marked yet; None = unknown.
-        problem: Why the image cannot be shown; None = it can, as far as is known.
-        looked_at: Version of the file that was looked at; None = there was none, or it could not
-            be read.
-    """
+    """State of the file of an image."""
 
     width: int | None
     height: int | None
-    problem: str | None
+    problem: str | None  # why the image cannot be shown; None = it can, as far as is known
     looked_at: str | None
 
 
@@ -363,11 +320,7 @@ def is_replaced(row: sqlite3.Row, path: Path) -> bool:
 
 
 def has_other_file(path: Path, answers: Iterable[sqlite3.Row]) -> bool:
-    """Whether the file of an image is not the one that some answer is about, as far as is known.
-
-    Args:
-        answers: Answers to it.
-    """
+    """Whether the file of an image is not the one that some answer is about, as far as is known."""
     version = version_or_none(path)
     about = {one["version"] for one in answers} - {None}
     return version is not None and bool(about - {version})
@@ -398,11 +351,7 @@ def changed_states(connection: Connection, root: Path) -> Iterator[tuple[sqlite3
 
 
 def write_states(connection: Connection, states: list[tuple[int, FileState]]) -> None:
-    """Store states of images by their numbers, within a transaction.
-
-    Of an image whose size changes, proposals are removed and answers without marks are withdrawn;
-    if it was marked since it was looked at, its state stays as it is.
-    """
+    """Store states of images by their numbers, within a transaction."""
     for image, one in states:
         size = connection.execute(
             "SELECT width, height FROM images WHERE id = ?", (image,)
@@ -432,10 +381,7 @@ def write_problem(connection: Connection, image: int, path: Path, problem: Pictu
 
 
 def look_again(connection: Connection, root: Path) -> None:
-    """Store the present state of images with work or a problem, within a transaction.
-
-    While no image can be reached, nothing is stored of missing files.
-    """
+    """Store the present state of images with work or a problem, within a transaction."""
     changed = [(row["id"], one) for row, one in changed_states(connection, root)]
     if any(one.looked_at is None for _, one in changed) and not are_reachable(connection, root):
         changed = [(image, one) for image, one in changed if one.looked_at is not None]

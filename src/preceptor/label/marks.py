@@ -32,9 +32,6 @@ Bits = NDArray[np.bool_]
 def encode_runs(bits: Bits) -> bytes:
     """Encode the bits of a rectangle.
 
-    Args:
-        bits: bool of shape (h, w), or flat.
-
     Example:
         >>> encode_runs(np.array([[False, True], [True, True]])).hex()
         '0103'
@@ -51,22 +48,7 @@ def encode_runs(bits: Bits) -> bytes:
 
 
 def decode_runs(code: bytes, size: int) -> Bits:
-    """Decode the bits of a rectangle.
-
-    Args:
-        code: Result of `encode_runs`.
-        size: Number of bits, w·h.
-
-    Returns:
-        bool of shape (size,).
-
-    Raises:
-        ValueError: The code is malformed, or the runs do not add up to `size`.
-
-    Example:
-        >>> decode_runs(bytes([1, 3]), 4).tolist()
-        [False, True, True, True]
-    """
+    """Decode the bits of a rectangle."""
     lengths = run_lengths(code, size)
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths)
@@ -101,16 +83,7 @@ def run_lengths(code: bytes, size: int) -> NDArray[np.int64]:
 
 
 def check_tight(code: bytes, w: int, h: int) -> None:
-    """Check that a rectangle is the bounding box of its ones.
-
-    Raises:
-        ValueError: The code is malformed, or an edge of the rectangle has no one.
-
-    Example:
-        >>> check_tight(bytes([1, 1]), 2, 1)
-        Traceback (most recent call last):
-        ValueError: the rectangle is larger than its marked pixels
-    """
+    """Check that a rectangle is the bounding box of its ones."""
     lengths = run_lengths(code, w * h)
     ends = np.cumsum(lengths)
     starts, stops = ends[::2], ends[1::2]  # of the runs of ones
@@ -130,11 +103,7 @@ def to_text(code: bytes) -> str:
 
 
 def from_text(text: str) -> bytes:
-    """Code from base64.
-
-    Raises:
-        ValueError: It is no base64.
-    """
+    """Code from base64."""
     try:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
@@ -172,17 +141,7 @@ def note(
     detail: dict[str, Any] | None = None,
     at: str | None = None,
 ) -> int:
-    """Store an event.
-
-    Args:
-        kind: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown or
-            proposal_adopted.
-        detail: What else is known.
-        at: Time; None = now.
-
-    Returns:
-        Number of the event; later events have larger ones.
-    """
+    """Store an event."""
     text = None if detail is None else json.dumps(detail, ensure_ascii=False)
     stored = connection.execute(
         "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
@@ -212,43 +171,25 @@ def note_proposal_shown(connection: Connection, image: int, person: int, proposa
 
 @dataclass(frozen=True)
 class Stroke:
-    """One stroke, as the page sends it.
+    """One stroke, as the page sends it."""
 
-    Args:
-        uuid: Its name, made by the page.
-        tool: Name of the tool.
-        class_: Class of the mark.
-        x, y, w, h: Rectangle in pixels of the image.
-        runs: Bits of the rectangle, see `runs`.
-        started: Time of its begin.
-        proposal: Number of the proposal that it adopts, or None.
-        version: Version of the file that it was drawn on, or None.
-    """
-
-    uuid: str
-    tool: str
-    class_: str
+    uuid: str  # its name, made by the page
+    tool: str  # name of the tool
+    class_: str  # class of the mark
     erase: bool
-    x: int
+    x: int  # rectangle in pixels of the image
     y: int
     w: int
     h: int
-    runs: bytes
-    started: str
+    runs: bytes  # bits of the rectangle, see `runs`
+    started: str  # time of its begin
     seconds: float
-    proposal: int | None = None
-    version: str | None = None
+    proposal: int | None = None  # number of the proposal that it adopts, or None
+    version: str | None = None  # version of the file that it was drawn on, or None
 
 
 def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke) -> tuple[int, str]:
-    """Store a stroke, within a transaction; once more has no effect.
-
-    Returns:
-        Number of the stroke, and when it was stored.
-
-    Raises:
-        RefusedError: Another stroke has its uuid (409).
-    """
+    """Store a stroke, within a transaction; once more has no effect."""
     old = connection.execute("SELECT * FROM strokes WHERE uuid = ?", (stroke.uuid,)).fetchone()
     if old is not None:
         if old["image"] == image and old["person"] == person and _of(old) == stroke:
@@ -284,13 +225,7 @@ def _of(row: sqlite3.Row) -> Stroke:
 
 
 def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: bool) -> None:
-    """Undo the newest stroke, or redo the one that was undone last, within a transaction.
-
-    Once more has no effect.
-
-    Raises:
-        RefusedError: There is no such stroke (404), or it is not the next one (409).
-    """
+    """Undo the newest stroke, or redo the one that was undone last, within a transaction."""
     rows = connection.execute(
         "SELECT uuid, undone FROM strokes WHERE image = ? AND person = ? ORDER BY number",
         (image, person),
@@ -313,10 +248,7 @@ def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: 
 
 
 def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str, Any]]:
-    """Strokes of a person on an image by number, as JSON.
-
-    `undone` says whether a stroke is undone, `redoable` whether that can be taken back.
-    """
+    """Strokes of a person on an image by number, as JSON."""
     rows = connection.execute(
         "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
     )
@@ -331,16 +263,11 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Mask within a rectangle; nothing is marked outside.
+    """Mask within a rectangle; nothing is marked outside."""
 
-    Args:
-        x, y: First column and row.
-        bits: bool of shape (h, w); may be empty.
-    """
-
-    x: int
+    x: int  # first column and row
     y: int
-    bits: Bits
+    bits: Bits  # bool of shape (h, w); may be empty
 
     def whole(self, width: int, height: int) -> Bits:
         """Mask of the whole image."""
@@ -354,11 +281,7 @@ EMPTY = Patch(0, 0, np.zeros((0, 0), bool))
 
 
 def fold(rows: Iterable[sqlite3.Row]) -> Patch:
-    """Mask that strokes make.
-
-    Args:
-        rows: Rows with `erase`, `x`, `y`, `w`, `h` and `runs`, by number, without undone ones.
-    """
+    """Mask that strokes make."""
     strokes = list(rows)
     painted = [row for row in strokes if not row["erase"]]
     if not painted:
@@ -429,29 +352,19 @@ _OWN = "WHERE image = :image AND person = :person"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer.
-
-    Args:
-        proposal: Number of the proposal that was shown, or None.
-        proposals_mode: When proposals were shown.
-        version: Version of the file that it is about, or None.
-    """
+    """One answer."""
 
     state: str
     label: str | None
     certainty: int | None
     seconds: float
-    proposal: int | None
-    proposals_mode: str
-    version: str | None = None
+    proposal: int | None  # number of the proposal that was shown, or None
+    proposals_mode: str  # when proposals were shown
+    version: str | None = None  # version of the file that it is about, or None
 
 
 def save_answer(connection: Connection, image: int, person: int, answer: Answer) -> None:
-    """Store an answer in place of an earlier one, within a transaction.
-
-    Raises:
-        RefusedError: It contradicts the marks (409).
-    """
+    """Store an answer in place of an earlier one, within a transaction."""
     if answer.state in JUDGED:
         marks = has_marks(connection, image, person)
         if answer.state == "marked" and not marks:
@@ -510,11 +423,7 @@ def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
 
 
 def withdraw_others(connection: Connection, image: int) -> None:
-    """Withdraw what people answered to an image without work, within a transaction.
-
-    Its file is another image now: it is open again, strokes that were undone cannot be redone, and
-    answers that do not count cannot come back. Events keep the answers.
-    """
+    """Withdraw what people answered to an image without work, within a transaction."""
     connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone = 1", (image,))
     connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
     rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
@@ -533,14 +442,7 @@ def _add_places(connection: Connection, image: int, change: int) -> None:
 
 
 def settle_answer(connection: Connection, image: int, person: int) -> bool:
-    """Set an answer aside that does not fit the marks any more, or bring it back once it does.
-
-    Call it after each change of marks, within its transaction. While an answer is aside, the image
-    is open for the person.
-
-    Returns:
-        Whether the answer is aside now.
-    """
+    """Set an answer aside that does not fit the marks any more, or bring it back once it does."""
     key = {"image": image, "person": person}
     row = connection.execute(
         f"SELECT state, 1 AS counts FROM answers {_OWN} "

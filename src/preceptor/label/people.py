@@ -30,24 +30,15 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class Person:
-    """One person.
+    """One person."""
 
-    Args:
-        id: Number in the database.
-        lead: Whether this person sees the page of the lead.
-    """
-
-    id: int
+    id: int  # number in the database
     name: str
-    lead: bool
+    lead: bool  # whether this person sees the page of the lead
 
 
 def check_name(name: object) -> str:
-    """Name without blanks at its ends.
-
-    Raises:
-        RefusedError: It is no name.
-    """
+    """Name without blanks at its ends."""
     if not isinstance(name, str) or not 1 <= len(name.strip()) <= LONGEST:
         raise malformed(f"a name has 1 to {LONGEST} characters")
     if any(map(is_control, name)):
@@ -78,11 +69,7 @@ def person_by_id(connection: Connection, number: int) -> Person | None:
 
 
 def add_person(connection: Connection, name: str, *, lead: bool = False) -> Person:
-    """Person of a name, who is added if there is none.
-
-    Raises:
-        RefusedError: The name is malformed, or there are too many people.
-    """
+    """Person of a name, who is added if there is none."""
     name = check_name(name)
     found = person_by_name(connection, name)
     if found is not None:
@@ -120,16 +107,11 @@ _COOKIE = re.compile(r"(lead|guest|linked)\.(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f
 
 @dataclass(frozen=True)
 class Session:
-    """One session.
+    """One session."""
 
-    Args:
-        role: How it was opened.
-        nonce: Random number.
-    """
-
-    role: Role
+    role: Role  # how it was opened
     person: int
-    nonce: str
+    nonce: str  # random number
 
     def of(self, person: int) -> Session:
         """The same session of another person."""
@@ -137,12 +119,7 @@ class Session:
 
 
 class Keys:
-    """Keys of sessions and links.
-
-    Args:
-        secret: Key of the database.
-        password: Password of guests; "" = there are none.
-    """
+    """Keys of sessions and links."""
 
     def __init__(self, secret: bytes, password: str = "") -> None:
         self._secret = secret
@@ -189,20 +166,12 @@ class Keys:
         return Session(role, int(person), nonce)  # type: ignore[arg-type]
 
     def csrf(self, session: Session) -> str:
-        """Token that every change must send in a header.
-
-        It is of the session and its person: after another person has signed in, an open tab of the
-        first one cannot save marks under the other name.
-        """
+        """Token that every change must send in a header."""
         return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
 
 
 def read_password(file: Path) -> str:
-    """Password of a file with one line.
-
-    Raises:
-        InputError: The file is no text in UTF-8, or has no line of 8 or more characters.
-    """
+    """Password of a file with one line."""
     try:
         # Editors of Windows begin a file in UTF-8 with a mark, which nobody can type.
         text = file.read_text(encoding="utf-8-sig").strip()

@@ -81,14 +81,7 @@ class Tabs:
         return held is not None and held[0] != tab and held[1] > self._clock()
 
     def open(self, image: int, person: int, tab: str, *, take: bool = False) -> bool:
-        """Open an image in a tab, or renew it.
-
-        Args:
-            take: Whether to take it from another tab.
-
-        Returns:
-            Whether the tab has it now.
-        """
+        """Open an image in a tab, or renew it."""
         with self._lock:
             if not take and self._elsewhere(image, person, tab):
                 return False
@@ -224,23 +217,15 @@ def claim_begun(connection: Connection, claims: Claims) -> None:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Proposed mask of an image, within its bounding box.
-
-    An empty one has no width and height: the Teacher has looked at the image and found nothing.
-
-    Args:
-        x, y, w, h: Rectangle in pixels of the image.
-        runs: Bits of the rectangle, see `runs`.
-        score: Score of the Teacher, or None.
-    """
+    """Proposed mask of an image, within its bounding box."""
 
     image: int
-    x: int
+    x: int  # rectangle in pixels of the image
     y: int
     w: int
     h: int
-    runs: bytes
-    score: float | None = None
+    runs: bytes  # bits of the rectangle, see `runs`
+    score: float | None = None  # score of the Teacher, or None
 
 
 def add_teacher(
@@ -251,15 +236,7 @@ def add_teacher(
     *,
     event: int = 0,
 ) -> int:
-    """Store a Teacher, within a transaction.
-
-    Args:
-        agreement: Agreement with people, or None.
-        event: Number of the latest event before its answers were read; 0 = none.
-
-    Returns:
-        Its number.
-    """
+    """Store a Teacher, within a transaction."""
     number = connection.execute(
         "INSERT INTO teachers (folder, made, images, agreement, event) VALUES (?, ?, ?, ?, ?)",
         (folder, now(), images, agreement, event),
@@ -277,10 +254,7 @@ def newest_teacher(connection: Connection) -> dict[str, Any] | None:
 
 
 def write_proposals(connection: Connection, teacher: int, rows: Iterable[Proposal]) -> None:
-    """Store proposals of a Teacher in place of its earlier ones, within a transaction.
-
-    Proposals that strokes or answers refer to keep their numbers.
-    """
+    """Store proposals of a Teacher in place of its earlier ones, within a transaction."""
     connection.executemany(
         "INSERT INTO proposals (image, teacher, x, y, w, h, runs, score) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (image, teacher) DO UPDATE SET "
@@ -294,15 +268,7 @@ def newest_proposal(
     connection: Connection, image: int, least_overlap: float
 ) -> dict[str, Any] | None:
     """Proposal for an image of the newest Teacher that has looked at it and overlaps people's marks
-    enough.
-
-    Args:
-        least_overlap: Least overlap; a Teacher whose overlap is not known is not refused.
-
-    Returns:
-        Proposal with the overlap (`agreement`) and number of `images` of its Teacher, as JSON; None
-        if it has found nothing, or there is no such Teacher.
-    """
+    enough."""
     row = connection.execute(
         "SELECT proposals.id, x, y, w, h, runs, teacher, score, images, agreement FROM proposals "
         "JOIN teachers ON teachers.id = teacher WHERE image = ? "
@@ -317,12 +283,7 @@ def newest_proposal(
 def proposal_for(
     connection: Connection, image: int, person: int, settings: LabelSettings
 ) -> dict[str, Any] | None:
-    """Proposal that a person is shown now, or None.
-
-    With `after`, a person must have marked something first. The Teacher must overlap people's marks
-    by the `least_overlap` of the settings. Images of val and test splits have
-    proposals only if the settings say so.
-    """
+    """Proposal that a person is shown now, or None."""
     if settings.proposals == "never":
         return None
     row = connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
@@ -341,10 +302,5 @@ def proposal_for(
 
 
 def is_evaluation(split: str) -> bool:
-    """Whether a split is for validation or test.
-
-    Example:
-        >>> [is_evaluation(split) for split in ("train", "", "val", "test-unseen")]
-        [False, False, True, True]
-    """
+    """Whether a split is for validation or test."""
     return split.split("-")[0] in ("val", "test")

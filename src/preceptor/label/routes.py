@@ -236,10 +236,7 @@ def _marked_row(call: Call) -> sqlite3.Row:
 
 
 def _check_version(connection: Connection, row: sqlite3.Row, version: str | None) -> None:
-    """Check that the file is the one that was shown, unless the image has work of an earlier one.
-
-    Such work is kept with its version, and exports name it.
-    """
+    """Check that the file is the one that was shown, unless the image has work of another one."""
     if version is None or row["looked_at"] in (None, version):
         return
     if not has_work(connection, row["id"]):

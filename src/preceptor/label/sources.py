@@ -29,35 +29,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One image.
+    """One image."""
 
-    Args:
-        path: Path from `Source.root`, or absolute if it is not below.
-        label, split, source: As in the manifest; "" = unknown.
-    """
-
-    path: str
-    label: str = ""
+    path: str  # path from `Source.root`, or absolute if it is not below
+    label: str = ""  # as in the manifest; "" = unknown
     split: str = ""
     source: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Manifest or folder.
+    """Manifest or folder."""
 
-    Args:
-        place: Absolute path of the manifest or the folder.
-        is_folder: Whether it is a folder.
-        digest: Hash of the table, or of the names of the files.
-        left_out: Number of image files of a folder that are left out, since their names are not
-            UTF-8 or have control characters.
-    """
-
-    place: Path
+    place: Path  # absolute path of the manifest or the folder
     root: Path
-    is_folder: bool
-    digest: str
+    is_folder: bool  # whether it is a folder
+    digest: str  # hash of the table, or of the names of the files
     left_out: int = 0
 
     @property
@@ -68,11 +55,7 @@ class Source:
 
 
 def find_source(path: Path) -> Source:
-    """Manifest or folder at a path, with its hash.
-
-    Raises:
-        InputError: There is neither.
-    """
+    """Manifest or folder at a path, with its hash."""
     place = Path(os.path.abspath(path))
     if place.is_dir():
         digest = hashlib.blake2b(digest_size=16)
@@ -88,11 +71,7 @@ def find_source(path: Path) -> Source:
 
 
 def folder_rows(source: Source) -> list[Row]:
-    """One row per image file of a folder.
-
-    Raises:
-        InputError: The folder has no images.
-    """
+    """One row per image file of a folder."""
     rows = [Row(name) for name in _files(source.place)[0]]
     if not rows and source.left_out:
         raise InputError(
@@ -106,8 +85,7 @@ def folder_rows(source: Source) -> list[Row]:
 
 def _files(folder: Path) -> tuple[list[str], int]:
     """Image files below a folder, as paths from it, sorted, and the number of those whose names
-    cannot be stored; hidden ones are left out.
-    """
+    cannot be stored; hidden ones are left out."""
     found, left_out = [], 0
     suffixes = image_suffixes()
     for base, _, names in walk(str(folder)):
@@ -124,13 +102,7 @@ def _files(folder: Path) -> tuple[list[str], int]:
 
 
 def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
-    """Table of a manifest as `Manifest` has it, and the paths of its images in a database.
-
-    Files are not looked for.
-
-    Raises:
-        ProblemsError: The manifest is invalid; lists all problems.
-    """
+    """Table of a manifest as `Manifest` has it, and the paths of its images in a database."""
     # pandas is imported only when a manifest has changed.
     from preceptor.data.checks import REQUIRED, check_cells, check_columns
     from preceptor.data.remote import is_local, not_plain
@@ -170,14 +142,7 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
 
 
 def rows_of(source: Source) -> list[Row]:
-    """Images of a manifest or a folder.
-
-    An image may be missing, but not all of them: then the paths are wrong.
-
-    Raises:
-        InputError: The folder has no images.
-        ProblemsError: The manifest is invalid; lists all problems.
-    """
+    """Images of a manifest or a folder."""
     if source.is_folder:
         return folder_rows(source)
     table, paths = checked_table(source)
@@ -194,13 +159,9 @@ def rows_of(source: Source) -> list[Row]:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a manifest that has changed did to the images of a database.
+    """What a manifest that has changed did to the images of a database."""
 
-    Args:
-        added, hidden, shown, relabeled: Numbers of images; shown = hidden before.
-    """
-
-    added: int = 0
+    added: int = 0  # numbers of images; shown = hidden before
     hidden: int = 0
     shown: int = 0
     relabeled: int = 0
@@ -212,10 +173,7 @@ def is_current(connection: Connection, source: Source) -> bool:
 
 
 def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Changes:
-    """Bring the images of the database to the rows of a source, within a transaction.
-
-    Rows that are gone are hidden; their marks are kept.
-    """
+    """Bring the images of the database to the rows of a source, within a transaction."""
     before = {
         row["path"]: row
         for row in connection.execute("SELECT id, path, label, split, source, listed FROM images")
@@ -272,12 +230,7 @@ def root_of(connection: Connection, database: Path) -> Path:
 
 
 def arrange(connection: Connection, settings: LabelSettings) -> None:
-    """Order the images and count the people needed, if something of it has changed.
-
-    The overlap and the random position of an image depend on the seed and on its path below the
-    common folder of the first images, so that neither images that are added later nor the place
-    of the database change anything.
-    """
+    """Order the images and count the people needed, if something of it has changed."""
     key = [
         settings.order,
         settings.seed,

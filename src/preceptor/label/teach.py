@@ -47,18 +47,12 @@ _HELD_OUT = 5  # every fifth image chooses the threshold, of those with marks an
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """An image that people have answered.
-
-    Args:
-        mark: Mark; empty if there is nothing to mark.
-        size: Width and height of the image.
-        split: Split of the manifest.
-    """
+    """An image that people have answered."""
 
     path: Path
-    mark: Patch
-    size: tuple[int, int]
-    split: str = "train"
+    mark: Patch  # mark; empty if there is nothing to mark
+    size: tuple[int, int]  # width and height of the image
+    split: str = "train"  # split of the manifest
 
     @property
     def is_marked(self) -> bool:
@@ -73,36 +67,22 @@ class MarkedImage:
 
 @dataclass(frozen=True)
 class LabelTeacher:
-    """A trained model with its threshold.
+    """A trained model with its threshold."""
 
-    Args:
-        model: Model folder.
-        threshold: Probability above which a pixel is proposed.
-        agreement: Mean overlap (intersection ÷ union) with people's marks at this threshold, on
-            images that the mapper was not taught; None if none of them is marked.
-        images: Number of images that it was taught; 0 = not known.
-        method: Maps: cells (probability of a mark, of a mapper) or cam (of a classifier; nothing is
-            proposed where it does not predict its positive class).
-    """
-
-    model: Path
-    threshold: float
+    model: Path  # model folder
+    threshold: float  # probability above which a pixel is proposed
     agreement: float | None
-    images: int
+    images: int  # number of images that it was taught; 0 = not known
     method: Literal["cells", "cam"] = "cells"
 
 
 @dataclass(frozen=True)
 class Proposed:
-    """Proposed mark of an image.
-
-    Args:
-        score: Probability of a mark, the model's score of the image.
-    """
+    """Proposed mark of an image."""
 
     path: Path
     mask: Mask
-    score: float
+    score: float  # probability of a mark, the model's score of the image
 
 
 def teach(
@@ -112,18 +92,7 @@ def teach(
     *,
     tell: Callable[[str], None] | None = None,
 ) -> LabelTeacher:
-    """Train a mapper on people's marks.
-
-    Images of validation splits are never taught; they choose the threshold. Without any, every
-    fifth image of the training split does, and is not taught either.
-
-    Args:
-        images: Answered images of training and validation splits.
-
-    Raises:
-        InputError: There are fewer than two images with marks and two without, or the settings are
-            invalid.
-    """
+    """Train a mapper on people's marks."""
     taught, held = _parts(images)
     counts = [sum(one.is_marked for one in part) for part in (taught, held)]
     if counts[0] < 2 or len(taught) - counts[0] < 2:
@@ -142,14 +111,7 @@ def teach(
 def given_teacher(
     folder: Path, images: Sequence[MarkedImage], cache: Path, method: Literal["cells", "cam"]
 ) -> LabelTeacher:
-    """A model that was trained elsewhere, with a threshold chosen on people's marks so far.
-
-    Args:
-        images: Answered images; without any mark, the threshold is 0.5.
-
-    Raises:
-        InputError: The folder has no model, or the model has no positive class.
-    """
+    """A model that was trained elsewhere, with a threshold chosen on people's marks so far."""
     model = load_model(folder)
     if model.spec.positive is None:
         raise InputError(f"{folder}: the model has no positive class, whose maps could be proposed")
@@ -176,11 +138,7 @@ def _chosen_threshold(
 
 
 def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterator[Proposed]:
-    """Proposals of a Teacher.
-
-    Args:
-        paths: Image files.
-    """
+    """Proposals of a Teacher."""
     model = load_model(teacher.model)
     maps = _maps(model, paths, cache, teacher.method)
     for path, (over, score) in zip(paths, maps, strict=True):
@@ -188,12 +146,7 @@ def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterat
 
 
 def overlap(one: Mask, other: Mask) -> float:
-    """Intersection over union of two masks; 1 if both are empty.
-
-    Example:
-        >>> overlap(np.array([True, True, False]), np.array([True, False, False]))
-        0.5
-    """
+    """Intersection over union of two masks; 1 if both are empty."""
     union = int((one | other).sum())
     return 1.0 if not union else int((one & other).sum()) / union
 
@@ -270,19 +223,7 @@ def teach_database(
     most: int = 5000,
     tell: Callable[[str], None] = print,
 ) -> LabelTeacher:
-    """Train a Teacher on the marks so far, and store its proposals for images without an answer.
-
-    Only images of training and validation splits are used. Proposals are made for training images,
-    and for those of other splits if the settings of the database say so. A server may use the
-    database at the same time.
-
-    Args:
-        most: Largest number of images that receive proposals, the first ones of the queue.
-
-    Raises:
-        InputError: There are too few marks, or the settings are invalid.
-        OSError, RunFailedError: The folder or the database cannot be written.
-    """
+    """Train a Teacher on the marks so far, and store its proposals for images without an answer."""
     with (
         closing(connect(database)) as connection,
         told_errors(database),
@@ -309,11 +250,7 @@ def teach_in_child(database: str, folder: str, config: str | None) -> None:
 def propose_in_child(
     database: str, folder: str, model: str, method: Literal["cells", "cam"]
 ) -> None:
-    """Store proposals of a given model in a process of low priority, as `teach_in_child`.
-
-    Args:
-        database, folder, model, method: Arguments of `propose_with`.
-    """
+    """Store proposals of a given model in a process of low priority, as `teach_in_child`."""
     with _as_child():
         propose_with(Path(database), Path(folder), Path(model), method)
 
@@ -342,17 +279,7 @@ def propose_with(
     most: int = 5000,
     tell: Callable[[str], None] = print,
 ) -> LabelTeacher:
-    """Store proposals of a model that was trained elsewhere.
-
-    Args:
-        model: Model folder.
-        method: Maps: cells, of a mapper, or cam, of a classifier.
-        most, tell: Arguments of `teach_database`.
-
-    Raises:
-        InputError: The folder has no model that can propose.
-        OSError, RunFailedError: The folder or the database cannot be written.
-    """
+    """Store proposals of a model that was trained elsewhere."""
     with (
         closing(connect(database)) as connection,
         told_errors(database),
@@ -366,10 +293,7 @@ def propose_with(
 
 
 def answered_images(connection: Connection, root: Path) -> Iterator[MarkedImage]:
-    """Images that people have marked or found to have nothing to mark, of training and validation.
-
-    Of several people, a pixel is marked if at least half of them marked it.
-    """
+    """Images of training and validation splits that people have judged."""
     rows = connection.execute(
         "SELECT id, path, split, group_concat(person) AS people FROM images JOIN answers "
         "ON answers.image = images.id WHERE state IN ('marked', 'nothing') "
@@ -392,11 +316,7 @@ def _answered_now(connection: Connection, root: Path) -> list[MarkedImage]:
 
 
 def marked_by_half(connection: Connection, image: int, people: list[int]) -> Patch:
-    """Pixels that at least half of some people marked, in any class.
-
-    Args:
-        people: Numbers of the people.
-    """
+    """Pixels that at least half of some people marked, in any class."""
     marks = [union(masks_of(connection, image, person).values()) for person in people]
     whole = union(marks)
     votes = np.zeros(whole.bits.shape, np.uint16)
@@ -416,10 +336,7 @@ def _publish(
     most: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Store a Teacher and its proposals, the first of the queue first.
-
-    `event` is the latest one before its answers were read.
-    """
+    """Store a Teacher and its proposals, the first of the queue first."""
     number = _store(connection, teacher, event)
     made = 0
     opened = _open_images(connection, root, most)

@@ -23,8 +23,7 @@ from preceptor.models.guided_model import GuidedModel, ModelOutput
 from preceptor.models.networks import classifiers, create_network, head_in, load_weights
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.models.spec import CamKind, CamSource, Head, ModelSpec, Pool
-from preceptor.utils.memory import out_of_memory
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils.memory import evaluating, out_of_memory
 
 
 def build_model(

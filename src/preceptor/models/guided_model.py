@@ -31,7 +31,7 @@ from preceptor.saliency.cam import (
     other_entropy,
 )
 from preceptor.saliency.gradcam import grad_cam
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils.memory import evaluating
 
 
 class ModelOutput(NamedTuple):

@@ -12,8 +12,7 @@ from preceptor.errors import InputError, reason
 from preceptor.models.features import statistics
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.cam import binary_logits
-from preceptor.utils.memory import out_of_memory
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils.memory import evaluating, out_of_memory
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4

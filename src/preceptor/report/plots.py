@@ -39,7 +39,7 @@ from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import teachers_of
 from preceptor.study.steps import Arm
-from preceptor.utils.text import between, number
+from preceptor.utils.text import interval, number
 
 _RUNG_KEYS = {"none": "baseline2", "any": "any", "teacher": "student", "human": "ceiling"}
 _DRAWN = ("baseline1", "baseline2", "student", "ceiling")  # in ROC curves and reliability
@@ -300,7 +300,7 @@ def reliability(plan: Plan, results: Results, backbone: str) -> tuple[Figure, Ta
         error, bins = reliability_of_seeds(parts, results.classes, results.positive, draws=draws)
         curves[row.key] = (short(row.key), bins)
         cells = [
-            Cell(number(error.value), between(error.low, error.high)),
+            Cell(number(error.value), interval(error.low, error.high, sign=False)),
             Cell(number(error.expected)),
         ]
         lines.append(Line(short(row.key), cells, row.key == "student"))

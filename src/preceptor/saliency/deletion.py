@@ -20,7 +20,7 @@ from preceptor.errors import InputError
 from preceptor.saliency.agreement import Agreement
 from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils.memory import evaluating
 
 # Every cell of a 7 × 7 map, one at a time.
 STEPS = 50

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.saliency.cam import binary_logits
-from preceptor.utils import watchdog
+from preceptor.utils import process
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]
@@ -79,7 +79,7 @@ class MaskedScores:
                 wanted = classes.repeat_interleave(len(masks[part]))
                 values = _score(logits, wanted, self.score)
                 found[first : first + len(some), part] = values.view(len(some), -1)
-                watchdog.beat()
+                process.beat()
         return found
 
     def _checked(self, logits: Tensor, count: int) -> Tensor:

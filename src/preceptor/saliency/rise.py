@@ -30,7 +30,7 @@ from preceptor.saliency.rise_masks import (
     spread_shift,
 )
 from preceptor.saliency.rise_state import RiseState
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils.memory import evaluating
 
 Estimator = Literal["default", "published"]
 Size = Literal["grid", "image"] | tuple[int, int]

@@ -28,8 +28,8 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import features_use_head
 from preceptor.models.spec import Pool
-from preceptor.utils import watchdog
-from preceptor.utils.torch_state import evaluating
+from preceptor.utils import process
+from preceptor.utils.memory import evaluating
 
 # Strengths of the L2 penalty among which cross-validation chooses, the first of equal ones.
 STRENGTHS = (1.0, 0.1, 0.01, 0.001)
@@ -108,7 +108,7 @@ def mean_features(model: GuidedModel, rows: Rows) -> NDArray[np.float64]:
             images = to_device(batch.images, device, channels_last)
             features = model(model.preprocess(images)).features
             found.append(features.double().mean((2, 3)).cpu().numpy())
-            watchdog.beat()
+            process.beat()
     return np.concatenate(found)
 
 

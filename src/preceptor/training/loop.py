@@ -51,11 +51,11 @@ from preceptor.training.record import (
     metrics_table,
 )
 from preceptor.training.validation import NotANumberError, validate
-from preceptor.utils import watchdog
+from preceptor.utils import process
 from preceptor.utils.leases import Lease
 from preceptor.utils.memory import out_of_memory, release_memory
-from preceptor.utils.progress import progress as progress_display
 from preceptor.utils.results import write_atomically
+from preceptor.utils.text import progress as progress_display
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def fit(
             write_atomically(run.folder / "metrics.csv", table, flush=False)
             run.tell_epoch(line)  # an epoch that was reported is never repeated
             display.update(task, note=line)
-            watchdog.beat()
+            process.beat()
     return progress
 
 
@@ -221,7 +221,7 @@ class Trainer:
             sums = _added(sums, self.step(batch, alpha))
             seen += len(batch.labels)
             advance()
-            watchdog.beat()
+            process.beat()
         return {"lr": rate} | _means(sums, seen)
 
     def step(self, batch: Batch, alpha: float | None) -> dict[str, Tensor]:

@@ -42,18 +42,18 @@ from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
 from preceptor.training.record import RunRecord, epoch_line, flat_metrics, metrics_table
 from preceptor.training.validation import best_readout, check_readout, validate, validation_sets
-from preceptor.utils import watchdog
+from preceptor.utils import process
 from preceptor.utils.files import failed_write, remove_unfinished
 from preceptor.utils.leases import lease
 from preceptor.utils.memory import (
     device_memory,
     fix_order_of_sums,
+    kept_torch_state,
     out_of_memory,
     peak_memory,
     release_memory,
 )
 from preceptor.utils.results import is_finished, write_atomically
-from preceptor.utils.torch_state import kept_torch_state
 from preceptor.version import __version__
 
 
@@ -120,7 +120,7 @@ def train(
     with lease(folder, wait=wait) as held:
         remove_unfinished(folder)
         there = is_finished(folder)
-        watchdog.beat()
+        process.beat()
         if not there:
             tell = tell or (lambda line: None)
             run = RunContext(config, folder, held, tell, tell_epoch or tell, exclusive)

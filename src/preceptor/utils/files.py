@@ -1,7 +1,4 @@
-"""Files and folders: atomic replacement, named errors, locks, walks, relative paths.
-
-Readers see the old or the new content of a path that is replaced, never a part of it.
-"""
+"""Files and folders: atomic replacement, named errors, walks, relative paths."""
 
 # os.path and not Path in walks and relative paths: a million are looked at.
 # ruff: noqa: PTH100, PTH114, PTH118, PTH206
@@ -13,7 +10,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from safetensors import SafetensorError
 
 from preceptor.errors import reason
 
-_FLUSHES = 32
 # Errors of file systems that cannot flush this kind of file; all others are failed writes.
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 # Errors of files that are written, never of those that are read.
@@ -32,17 +28,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Context that writes a new file or folder next to `path` and renames it to `path` at the end.
 
-    The content is flushed to the disk before the renaming, so that a power failure cannot leave an
-    empty or truncated file under the final name. If the block raises, the new file is removed and
-    `path` is unchanged. An existing folder is renamed, and removed after the renaming. An error of
-    the new file names `path`, since the temporary one is gone.
-
-    Args:
-        flush: Whether to wait until the content is on the disk; False for files that are written
-            again or verified when they are read.
-
-    Yields:
-        Temporary path of the new file or folder.
+    Readers see the old or the new content, never a part. With `flush`, the content is on the disk
+    before the renaming. If the block raises, `path` is unchanged, and the error names it.
 
     Example:
         >>> import tempfile
@@ -79,8 +66,6 @@ def _hidden_beside(path: Path) -> Path:
 def beginning(name: str, most: int) -> str:
     """Whole characters at the beginning of a file name that have at most so many bytes.
 
-    File systems limit the bytes of a name, and a character has up to four.
-
     Example:
         >>> beginning("größe", 4), beginning("größe", 3)
         ('grö', 'gr')
@@ -89,10 +74,7 @@ def beginning(name: str, most: int) -> str:
 
 
 def _replace_folder(path: Path, new: Path) -> None:
-    """Rename a folder to the name of another one, which is removed then.
-
-    Were it removed before, readers could see a part of it, and an error could leave one.
-    """
+    """Rename a folder to the name of another one, which is removed then."""
     old = _hidden_beside(path)
     path.rename(old)
     try:
@@ -124,13 +106,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy the files of a folder to an existing or new one.
-
-    Unlike `shutil.copytree`, it ends with the error of the first file that cannot be copied.
-
-    Args:
-        target: Its copy.
-    """
+    """Copy the files of a folder; unlike `shutil.copytree`, it ends with the first error."""
     target.mkdir(exist_ok=True)
     for file in sorted(source.iterdir()):
         if file.is_dir():
@@ -147,11 +123,7 @@ def _name(error: OSError, partial: Path, path: Path) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file, or a folder with its contents, is on the disk.
-
-    Raises:
-        OSError: It cannot be written, for example on a full disk.
-    """
+    """Wait until a file, or a folder with its contents, is on the disk."""
     if not path.is_dir():
         _flush(path)
         return
@@ -160,16 +132,10 @@ def flush_to_disk(path: Path) -> None:
         folders.append(base)
         files += [os.path.join(base, name) for name in names]
     # Each flush waits for the disk; a disk serves many of them at once.
-    with ThreadPoolExecutor(_FLUSHES) as pool:
-        for _ in pool.map(_flush_all, (files[at::_FLUSHES] for at in range(_FLUSHES))):
-            pass
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(_flush, files))
     for folder in reversed(folders):
         _flush(folder)
-
-
-def _flush_all(paths: Sequence[str]) -> None:
-    for path in paths:
-        _flush(path)
 
 
 def _flush(path: Path | str) -> None:
@@ -187,11 +153,7 @@ def _flush(path: Path | str) -> None:
 
 @contextlib.contextmanager
 def tensors_to(path: Path) -> Iterator[None]:
-    """Context in which safetensors writes a file.
-
-    Raises:
-        OSError: The file cannot be written, for example on a full disk.
-    """
+    """Context in which safetensors writes a file."""
     try:
         yield
     except SafetensorError as error:
@@ -200,11 +162,7 @@ def tensors_to(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Context in which an error of a file that names none names a path.
-
-    Raises:
-        OSError: The file cannot be written, for example on a full disk.
-    """
+    """Context in which an error of a file that names none names a path."""
     try:
         yield
     except OSError as error:
@@ -214,128 +172,8 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def failed_write(error: OSError, path: Path) -> str:
-    """Path and reason of an error.
-
-    Args:
-        error: Error of a file.
-
-    Example:
-        >>> failed_write(OSError(28, "No space left on device"), Path("runs"))
-        'runs: No space left on device'
-    """
+    """Path and reason of an error."""
     return f"{error.filename or path}: {error.strerror or reason(error)}"
-
-
-try:
-    import fcntl
-except ImportError:  # on Windows writers do not wait, and the last rename is harmless
-    fcntl = None  # type: ignore[assignment]
-
-# Errors of a lock that another holder has; EACCES on some network file systems.
-_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
-# Errors of file systems without locks, such as Lustre that is mounted without `flock`.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Context with an advisory lock on a file, which the kernel releases if the process dies.
-
-    Yields:
-        Whether this process has the lock; False if the system or its file system has no locks.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    with path.open("wb") as file:
-        yield _lock(file.fileno(), shared=False)
-
-
-@contextlib.contextmanager
-def shared_lock(path: Path) -> Iterator[bool]:
-    """Context with an advisory lock on a file that several processes may share, but not with the
-    holder of `locked` or `locked_if_free`. The file is created if it is missing.
-
-    Yields:
-        Whether this process has the lock; False if the system or its file system has no locks, or
-        the file can be neither opened nor created.
-    """
-    try:
-        try:
-            handle = os.open(path, os.O_RDONLY)  # in /tmp, creating would need to be its owner
-        except FileNotFoundError:
-            handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
-    except OSError:
-        yield False
-        return
-    try:
-        yield _lock(handle, shared=True)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Context with the lock of an existing file, if no other holder has it.
-
-    Yields:
-        Whether this process has the lock; False as well if that cannot be known: there is no such
-        file, it cannot be opened, or the system or its file system has no locks.
-    """
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
-        yield False
-        return
-    try:
-        yield _lock_at_once(handle)
-    finally:
-        os.close(handle)
-
-
-def lock_for_good(handle: int) -> bool:
-    """Lock an open file until it is closed, unless another holder has the lock.
-
-    Args:
-        handle: File descriptor.
-
-    Returns:
-        False if another holder has it; True as well if the system or its file system has no locks.
-
-    Raises:
-        OSError: Another error of the file system.
-    """
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _HELD | _NO_LOCKS:
-            raise
-        return error.errno in _NO_LOCKS
-    return True
-
-
-def _lock(handle: int, *, shared: bool) -> bool:
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return False
-    return True
-
-
-def _lock_at_once(handle: int) -> bool:
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class RelativePaths:
@@ -343,10 +181,6 @@ class RelativePaths:
 
     `..` after a symbolic link is the parent of the link's target. Where the path of
     `os.path.relpath` would cross a link in this way, the path between the real folders is taken.
-
-    Example:
-        >>> RelativePaths("/data/tables").of("/data/images/a.png")
-        '../images/a.png'
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -354,11 +188,7 @@ class RelativePaths:
         self._near: dict[str, str] = {}
 
     def of(self, path: str) -> str:
-        """Path of a file.
-
-        Raises:
-            ValueError: It is on another drive.
-        """
+        """Path of a file."""
         parent, name = os.path.split(path)
         near = self._near.get(parent)
         if near is None:
@@ -372,20 +202,11 @@ class RelativePaths:
         return os.path.relpath(real, os.path.realpath(self._folder))
 
 
-_OF_SYSTEM = "lost+found"  # at the top of a disk, and for the administrator alone
-
-
 def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """The same as `os.walk`, which would pass over a folder that cannot be read without a word.
+    """`os.walk` in sorted order, without hidden folders; a folder that cannot be read is an error.
 
-    Hidden folders are left out. Links to folders are followed, and no folder comes twice: a link
-    to a folder that is reached without it is left out, and so is one that leads back.
-
-    Yields:
-        A folder, names of its folders, which may be changed, and names of its files.
-
-    Raises:
-        OSError: A folder cannot be read.
+    Links to folders are followed. No folder comes twice: a link to a folder that is reached without
+    it is left out, and so is one that leads back.
     """
     root = os.path.realpath(folder)
     reached = {root}
@@ -407,7 +228,7 @@ def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _is_shown(name: str) -> bool:
-    return name[0] != "." and name != _OF_SYSTEM
+    return name[0] != "." and name != "lost+found"  # at the top of a disk, for its administrator
 
 
 def _raise(error: OSError) -> None:

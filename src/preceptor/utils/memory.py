@@ -1,6 +1,6 @@
-"""Memory of devices and of this process: limits, peaks, and what is returned to the system.
+"""Memory of devices and of this process, and the state of torch, which is imported when it is used.
 
-torch is not imported here, because servers that do not compute use this module, too.
+Servers that do not compute use this module, too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# Messages of plain RuntimeErrors: torch's CPU allocator, GPU libraries, and CUDA outside of torch's
-# allocator.
+# Messages of plain RuntimeErrors: torch's CPU allocator, oneDNN, GPU libraries, and CUDA outside of
+# torch's allocator.
 _WORDS = (
     "can't allocate memory",
     "not enough memory",
@@ -32,44 +32,26 @@ _WORDS = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
     "MPS backend out of memory",
-)
-# oneDNN's message for a failed allocation.
-_WHOLE = {
     "could not create a memory object",
     "could not create a primitive",
     "could not execute a primitive",
-}
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the memory of a GPU or of the machine is exhausted.
-
-    Args:
-        error: Any exception; its causes are examined as well.
-
-    Example:
-        >>> out_of_memory(MemoryError()), out_of_memory(ValueError("not enough memory"))
-        (True, False)
-    """
-    if isinstance(error, MemoryError):
-        return True
+    """Whether an error means that the memory of a GPU or of the machine is exhausted."""
     loaded = sys.modules.get("torch")
-    if loaded is not None and isinstance(error, loaded.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    if text in _WHOLE or any(word in text for word in _WORDS):
-        return True
-    return error.__cause__ is not None and out_of_memory(error.__cause__)
+    return (
+        isinstance(error, MemoryError)
+        or (loaded is not None and isinstance(error, loaded.OutOfMemoryError))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS))
+        or (error.__cause__ is not None and out_of_memory(error.__cause__))
+    )
 
 
 def fix_order_of_sums() -> None:
-    """Fix the order of summation of matrix products on a GPU.
-
-    CUDA's library reads the variable at its first product in a process, which may be that of a step
-    before a training.
-    """
+    """Fix the order of summation of matrix products on a GPU, before its first product."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
@@ -85,8 +67,7 @@ def release_memory(device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> int | None:
     """Peak memory in bytes: on a GPU the memory reserved by torch since `release_memory`, otherwise
-    the resident memory of this process since its start; None if unknown.
-    """
+    the resident memory of this process since its start; None if unknown."""
     if device.type == "cuda":
         import torch
 
@@ -106,36 +87,39 @@ def device_memory(device: torch.device) -> int | None:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
-_MMAP_THRESHOLD = -3  # parameter of mallopt(3)
+# Options of mallopt(3) of glibc, by the environment variable of a user for the same.
+_OPTIONS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_MMAP_MAX_": -4}
 
 
 def return_freed_memory() -> bool:
-    """Return each block of 1 MiB or more to the system as soon as it is freed.
+    """Return each block of 1 MiB or more to the system as soon as it is freed; whether that is set.
 
-    glibc raises its own threshold up to 32 MiB. Each thread then keeps the blocks of 16 MiB in
-    which Pillow decodes. Call it at the start of a server, before it starts threads.
-
-    Returns:
-        Whether the setting was changed: only with glibc, and not if `MALLOC_MMAP_THRESHOLD_` is
-        set.
+    For servers, before they start threads: each thread keeps the blocks in which Pillow decodes.
     """
-    if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+    return _set_options({"MALLOC_MMAP_THRESHOLD_": 2**20})
+
+
+def keep_freed_memory() -> bool:
+    """Keep the memory that this process frees for its next allocations; whether that is set.
+
+    For trainings on a CPU, which free the same blocks in every step: a tenth to a fifth of the time
+    of a small network.
+    """
+    return _set_options({"MALLOC_TRIM_THRESHOLD_": 2**31 - 1, "MALLOC_MMAP_MAX_": 0})
+
+
+def _set_options(values: dict[str, int]) -> bool:
+    """Set options of glibc, unless the user has set any of them."""
+    if sys.platform != "linux" or any(name in os.environ for name in _OPTIONS):
         return False
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    return set_option is not None and bool(set_option(_MMAP_THRESHOLD, 2**20))
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # None with musl
+    return set_option is not None and all(
+        set_option(_OPTIONS[name], value) for name, value in values.items()
+    )
 
 
 class PixelBudget:
-    """Limit on the pixels that all threads hold decoded at the same time.
-
-    Args:
-        most: Largest number of pixels. A larger image is decoded alone.
-
-    Example:
-        >>> budget = PixelBudget(1_000_000)
-        >>> with budget.reserve(640 * 480):
-        ...     pass  # decode and use the image
-    """
+    """Limit on the pixels that all threads hold decoded at the same time."""
 
     def __init__(self, most: int) -> None:
         self._most = self._free = most
@@ -163,32 +147,38 @@ DECODING = PixelBudget(50_000_000)
 white."""
 
 
-# Parameters of mallopt(3).
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_LARGEST = 2**31 - 1  # bytes
-_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
+@contextlib.contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Context in which a model is in evaluation mode; the mode of each submodule is restored."""
+    from torch import nn
+
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [part.training for part in parts]
+    try:
+        if isinstance(model, nn.Module) and any(modes):
+            model.eval()
+        yield
+    finally:
+        for part, training in zip(parts, modes, strict=True):
+            if part.training != training:
+                part.training = training
 
 
-def keep_freed_memory() -> bool:
-    """Keep the memory that this process frees for its next allocations.
+@contextlib.contextmanager
+def kept_torch_state() -> Iterator[None]:
+    """Context after which torch has the threads, algorithms and random numbers of before."""
+    import torch
 
-    The C library returns large blocks to the system when they are freed. A training on a CPU frees
-    the same blocks in every step, so that the system has to map and clear their pages again: a
-    tenth to a fifth of the time of a small network. The results of a training do not change.
-
-    The memory is returned when the process ends. Use it in processes that only train or annotate.
-
-    Returns:
-        Whether the setting was changed: not with another C library than glibc, nor if one of the
-        variables of glibc for the same settings (`MALLOC_TRIM_THRESHOLD_`, …) is set.
-
-    Example:
-        >>> keep_freed_memory() in (True, False)
-        True
-    """
-    if sys.platform != "linux" or any(name in os.environ for name in _VARIABLES):
-        return False
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is None:  # musl
-        return False
-    return bool(set_option(_TRIM_THRESHOLD, _LARGEST)) and bool(set_option(_MMAP_MAX, 0))
+    threads, random = torch.get_num_threads(), torch.random.get_rng_state()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = torch.cuda.get_rng_state_all() if used else None
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        torch.random.set_rng_state(random)
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 def strict_json(value: Any, *, indent: int | None = 2) -> str:
     """JSON text of a value, with null for non-finite numbers.
 
-    Args:
-        value: Value of nested mappings, sequences, strings, numbers and None.
-        indent: Number of blanks per level; None = one line.
-
     Example:
         >>> strict_json({"auc": float("nan"), "n": 3}, indent=None)
         '{"auc": null, "n": 3}'
@@ -42,21 +38,13 @@ def _finite(value: Any) -> Any:
 
 
 def with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Inverse of `strict_json` for numbers: NaN for null.
-
-    Example:
-        >>> with_nan({"auc": None, "n": 3.0})
-        {'auc': nan, 'n': 3.0}
-    """
+    """Inverse of `strict_json` for numbers: NaN for null."""
     return {key: math.nan if value is None else value for key, value in values.items()}
 
 
-CHECKSUMS = "checksums.json"
-"""File with the checksums of other files of its folder."""
-
-
-DIGEST_BYTES = 16
-"""Size of the hashes of files."""
+CHECKSUMS = "checksums.json"  # of other files of its folder
+SCORES = "scores.parquet"  # of a finished run or evaluation
+DIGEST_BYTES = 16  # of the hashes of files
 
 
 def content_hash(content: bytes) -> bytes:
@@ -64,51 +52,33 @@ def content_hash(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def content_digest(content: bytes) -> str:
-    """`content_hash`, hexadecimal."""
-    return content_hash(content).hex()
-
-
 def file_digest(path: Path) -> str:
-    """`content_digest` of a file, which is read in blocks."""
+    """Hexadecimal `content_hash` of a file, which is read in blocks."""
     with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)
-        ).hexdigest()
+        hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES))
+    return hashed.hexdigest()
 
 
 def files_that_differ(folder: Path, checksums: Mapping[str, Any]) -> list[str]:
-    """Files that are missing or do not match their checksums.
+    """Files that are missing or do not match their checksums; raises OSError if unknown."""
 
-    Args:
-        checksums: Checksum of each file, by its path from the folder.
+    def differs(path: Path, checksum: Any) -> bool:
+        try:
+            return file_digest(path) != str(checksum)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return True
 
-    Raises:
-        OSError: A file cannot be read; nothing is known of its content.
-    """
-    return [name for name, checksum in checksums.items() if not _is(folder / name, checksum)]
-
-
-def _is(path: Path, checksum: Any) -> bool:
-    try:
-        return file_digest(path) == str(checksum)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return False
+    return [name for name, checksum in checksums.items() if differs(folder / name, checksum)]
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Write `checksums.json` with the checksums of files of a folder."""
     values = {name: file_digest(folder / name) for name in names}
-    with replacing(folder / CHECKSUMS) as partial:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / CHECKSUMS, json.dumps(values, indent=2) + "\n")
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """Checksums of the files of a folder by name; {} if it has no `checksums.json`.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Checksums of the files of a folder; {} if it has none, InputError if they are damaged."""
     file = folder / CHECKSUMS
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -121,23 +91,15 @@ def read_checksums(folder: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in values.items()}
 
 
-SCORES = "scores.parquet"
-"""Score table of a finished run or evaluation."""
-
-
 def digest(value: Any) -> str:
-    """Short hash of a JSON-able value."""
+    """Short hash of a value that JSON can hold."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder contains the finished result of a run or another step.
-
-    Raises:
-        OSError: The disk does not answer.
-    """
-    # Not Path.is_file, which is False after any error in newer versions of Python.
+    """Whether a folder contains the finished result of a run or another step."""
+    # Not Path.is_file, which is False also if the disk does not answer.
     try:
         return stat.S_ISREG((folder / "run.json").stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -145,33 +107,17 @@ def is_finished(folder: Path) -> bool:
 
 
 def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
-    """Finish a result folder: write `run.json` with the checksums of all other files.
-
-    Args:
-        record: Further content of `run.json`.
-        without: File that is not part of the result and is removed.
-    """
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not file.name.startswith(".") and file.name != without
-    )
-    record = record | {
-        "files": {
-            file.relative_to(folder).as_posix(): file_digest(file)
-            for file in files
-            if file.name != "run.json"
-        }
+    """Finish a result folder: write `run.json` with the checksums of all other files."""
+    files = {
+        file.relative_to(folder).as_posix(): file_digest(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name[0] != "." and file.name not in (without, "run.json")
     }
-    write_atomically(folder / "run.json", strict_json(record) + "\n")
+    write_atomically(folder / "run.json", strict_json(record | {"files": files}) + "\n")
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Files of a finished run that are missing or do not match their checksums.
-
-    Raises:
-        OSError: A file cannot be read; nothing is known of its content.
-    """
+    """Files of a finished run that are missing or do not match their checksums."""
     try:
         files = dict(read_record(folder)["files"])
     except (FileNotFoundError, InputError, KeyError, TypeError, ValueError):
@@ -180,15 +126,11 @@ def damaged_files(folder: Path) -> list[str]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Content of `run.json`, with NaN for metrics that are null.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Content of `run.json`, with NaN for metrics that are null; InputError if it is damaged."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except ValueError as error:  # errors of JSON and of UTF-8
-        record = error
+    except ValueError:  # errors of JSON and of UTF-8
+        record = None
     if not isinstance(record, dict):
         raise InputError(f"{folder / 'run.json'}: damaged; remove the folder and run it again")
     if isinstance(record.get("metrics"), dict):
@@ -202,22 +144,13 @@ def checksum(folder: Path, name: str) -> str:
 
 
 def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
-    """Write a text file atomically: readers see the old or the new content, never a part.
-
-    Args:
-        text: Content.
-        flush: Whether to wait until the content is on the disk.
-    """
+    """Write a text file atomically: readers see the old or the new content, never a part."""
     with replacing(path, flush=flush) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
-    """Scores of a finished run or evaluation: path, label, source, split, one column per class.
-
-    Raises:
-        InputError: The file is missing or damaged.
-    """
+    """Scores of a finished run or evaluation: path, label, source, split, one column per class."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,15 +1,17 @@
-"""Numbers, intervals, durations and tables as text."""
+"""Numbers, intervals, durations, tables and progress on a terminal as text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
 from rich.table import Table
 
 DASH = "–"
@@ -33,10 +35,6 @@ def number(value: Any, digits: int = 3, sign: bool = False) -> str:
 
 def fine_number(value: Any, digits: int = 2) -> str:
     """Number with three decimals, and with more near 0 and 1, as of a confident model.
-
-    Args:
-        value: Number; NaN and None become a dash.
-        digits: Significant digits of a distance from 0 or 1 below 0.001.
 
     Example:
         >>> fine_number(0.12345), fine_number(0.00001), fine_number(0.99999), fine_number(1.0)
@@ -76,26 +74,11 @@ def p_value(value: Any) -> str:
     return "<0.001" if known and value < 0.001 else number(value)
 
 
-def interval(low: Any, high: Any) -> str:
-    """Interval of differences; a dash if it is undefined.
-
-    Example:
-        >>> interval(-0.01, 0.2)
-        '−0.010 to +0.200'
-    """
+def interval(low: Any, high: Any, *, sign: bool = True) -> str:
+    """Interval, of differences with signs; a dash if it is undefined."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return DASH
-    return f"{number(low, sign=True)} to {number(high, sign=True)}"
-
-
-def between(low: float, high: float) -> str:
-    """Interval of a quantity that is no difference; a dash if it is undefined.
-
-    Example:
-        >>> between(0.12, 0.2)
-        '0.120 to 0.200'
-    """
-    return DASH if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"
+    return f"{number(low, sign=sign)} to {number(high, sign=sign)}"
 
 
 def percent(value: float) -> str:
@@ -126,12 +109,7 @@ def duration(seconds: float) -> str:
 
 
 def as_time(seconds: float) -> str:
-    """Approximate duration in words.
-
-    Example:
-        >>> as_time(5400), as_time(40)
-        ('1.5 hours', '40 seconds')
-    """
+    """Approximate duration in words."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} hours"
     if seconds >= 90:
@@ -140,12 +118,7 @@ def as_time(seconds: float) -> str:
 
 
 def gibibytes(count: int) -> str:
-    """Number of bytes in GiB.
-
-    Example:
-        >>> gibibytes(3 * 2**29)
-        '1.5 GiB'
-    """
+    """Number of bytes in GiB."""
     return f"{count / 2**30:,.1f} GiB"
 
 
@@ -158,52 +131,67 @@ def print_table(
 ) -> None:
     """Print a table; its cells are not interpreted as markup.
 
-    Where it is too wide, the widest columns are made narrower, but words of headings and numbers
-    are not divided. If it is too wide even so, all columns keep their width, and the terminal
-    continues each line on the next.
-
-    Args:
-        header: Headings.
-        lines: Cells of each line.
-        right: Headings of the columns that are aligned at the right.
+    On a narrow terminal, the widest columns become narrower, but words of headings and numbers stay
+    whole. If it is too wide even so, the terminal continues each line on the next.
     """
     columns = list(zip(header, *lines, strict=True))
-    widths = _widths(columns, console.width)
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = [_least_width(column) for column in columns]
+    margins = 2 * len(columns)  # two blanks between columns, one at each side
+    before = console.width
+    if sum(least) + margins > before:
+        console.width = max(before, sum(widths) + margins)
+    while sum(widths) + margins > console.width:
+        at = max(range(len(widths)), key=lambda one: (widths[one] > least[one], widths[one]))
+        widths[at] -= 1
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, width in zip(header, widths, strict=True):
         justify = "right" if name in right else "left"
         table.add_column(escape(name), justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
     for line in lines:
         table.add_row(*map(escape, line))
-    before = console.width
-    console.width = max(before, _total(widths))
     console.print(table, soft_wrap=console.width > before)
     console.width = before
 
 
-def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Width of each column in cells."""
-    whole = [max(map(cell_len, column)) for column in columns]
-    least = [_least(column) for column in columns]
-    if _total(least) > room:
-        return whole
-    widths = list(whole)
-    while _total(widths) > room:
-        at = max(range(len(widths)), key=lambda one: (widths[one] > least[one], widths[one]))
-        widths[at] -= 1
-    return widths
-
-
-def _least(column: Sequence[str]) -> int:
+def _least_width(column: Sequence[str]) -> int:
     """Longest word of the heading, or of a cell if it has no letters."""
-    numbers = (word for cell in column[1:] for word in cell.split() if not _has_letters(word))
+    words = (word for cell in column[1:] for word in cell.split())
+    numbers = (word for word in words if not any(map(str.isalpha, word)))
     return max(map(cell_len, (*column[0].split(), *numbers)), default=1)
 
 
-def _has_letters(word: str) -> bool:
-    return any(map(str.isalpha, word))
+# Progress is written to standard error, so that standard output contains results only.
+console = Console(stderr=True)
+
+Item = TypeVar("Item")
+Progress = Callable[[int, int], None]
+"""Function called with (done, total) while items are worked on."""
 
 
-def _total(widths: Sequence[int]) -> int:
-    """Width of a table: two blanks between columns, one at each side."""
-    return sum(widths) + 2 * len(widths)
+def progress() -> Display:
+    """Progress display, which prints nothing if the output is not a terminal."""
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Display(
+        TextColumn("{task.description}"),
+        *columns,
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def silence() -> None:
+    """Disable progress bars in this process; used by workers, which share a terminal."""
+    global console
+    console = Console(stderr=True, force_terminal=False)
+
+
+def track(items: Iterable[Item], *, total: int, title: str) -> Iterator[Item]:
+    """Yield items under a progress bar."""
+    with progress() as bar:
+        task = bar.add_task(title, total=total, note="")
+        for item in items:
+            yield item
+            bar.advance(task)

@@ -1,12 +1,30 @@
+"""Replaced files and folders, failed writes, walks and relative paths."""
+
+from __future__ import annotations
+
+import errno
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import preceptor
-from preceptor.utils.files import copy_folder, replacing
+from preceptor.annotations.files import ImageFiles, files_below
+from preceptor.utils.files import (
+    RelativePaths,
+    copy_folder,
+    default_cache_dir,
+    failed_write,
+    named_errors,
+    replacing,
+    tensors_to,
+    walk,
+)
 from tests.small_files import files_up_to
 
 
@@ -184,3 +202,143 @@ def test_a_file_that_cannot_be_copied_names_the_copy_or_the_source(tmp_path: Pat
     with pytest.raises(FileNotFoundError) as missing:
         copy()
     assert missing.value.filename == str(source / "gone")
+
+
+def test_a_file_of_tensors_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(OSError) as caught, files_up_to(1000), tensors_to(path):  # noqa: PT011
+        save_file({"w": torch.zeros(1000)}, path)
+    told = failed_write(caught.value, tmp_path)
+    assert told.startswith(f"{path}: ")
+    assert "\n" not in told
+
+
+def test_an_error_that_names_no_file_gets_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with files_up_to(10), pytest.raises(OSError, match="too large") as caught, named_errors(path):
+        path.write_text("more than ten letters")
+    assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as missing, named_errors(path):
+        (tmp_path / "missing").read_text()
+    assert missing.value.filename == str(tmp_path / "missing")
+
+
+def test_an_error_without_a_file_names_what_was_written() -> None:
+    assert failed_write(OSError(28, "No space left"), Path("runs")) == "runs: No space left"
+    assert failed_write(OSError("cut"), Path("runs")) == "runs: cut"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/c", "a", ".hidden", "lost+found"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x.png").touch()
+    return tmp_path
+
+
+def bases(folder: Path) -> list[str]:
+    return [os.path.relpath(base, folder) for base, _, _ in walk(str(folder))]
+
+
+def test_folders_come_in_order_without_hidden_ones(folder: Path) -> None:
+    assert bases(folder) == [".", "a", "b", "b/c"]
+
+
+@pytest.mark.parametrize(
+    "use", [bases, ImageFiles, lambda folder: files_below(folder, ".png")], ids=["", "images", "s"]
+)
+def test_a_folder_that_cannot_be_read_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], object]
+) -> None:
+    whole = os.scandir
+
+    def scandir(path: str | int) -> Iterator[os.DirEntry[str]]:
+        if isinstance(path, str) and Path(path).name in ("c", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="b/c"):
+        use(folder)
+
+
+def test_links_to_folders_are_followed_and_no_folder_comes_twice(tmp_path: Path) -> None:
+    for name in ("root/a", "root/b/c", "root/.store/s", "other/x", "other/.hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    root = tmp_path / "root"
+    for name, target in {
+        "0 copy": root / "b",  # it comes as b anyway
+        "1 hidden": root / ".store",  # which no other way leads to
+        "2 other": tmp_path / "other",
+        "3 inner": tmp_path / "other" / "x",
+        "4 above": tmp_path,
+        "b/back": root,
+        "b/up": Path(".."),
+        "../other/round": tmp_path / "other",
+        "../other/x/root": root,
+    }.items():
+        (root / name).symlink_to(target)
+    found = bases(root)
+    assert found == [
+        ".",
+        "1 hidden",
+        "1 hidden/s",
+        "2 other",
+        "3 inner",  # and not once more as 2 other/x
+        "4 above",
+        "a",
+        "b",
+        "b/c",
+    ]
+
+
+def test_images_below_a_linked_folder_are_found(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "linked").symlink_to(folder / "b")
+    assert ImageFiles(tmp_path / "set").names == ["linked/c/x.png"]
+    assert files_below(tmp_path / "set", ".png") == [tmp_path / "set" / "linked/c/x.png"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """home/scratch, a link to mnt/deep/big, beside home/images, and a link to these."""
+    for folder in ("home/images", "home/own", "mnt/deep/big/imp"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "home" / "scratch").symlink_to(tmp_path / "mnt" / "deep" / "big")
+    (tmp_path / "mnt" / "pictures").symlink_to(tmp_path / "home" / "images")
+    for folder in ("home/images", "home", "mnt/deep/big", "mnt/deep/big/imp"):
+        (tmp_path / folder / "a.png").write_text(folder)
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", ["home", "home/own", "home/images", "mnt/deep/big/imp"])
+@pytest.mark.parametrize("file", ["home/images/a.png", "home/a.png", "mnt/deep/big/imp/a.png"])
+def test_without_links_they_are_those_of_the_library(root: Path, folder: str, file: str) -> None:
+    path = str(root / file)
+    assert RelativePaths(root / folder).of(path) == os.path.relpath(path, root / folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "home/images/a.png",
+        "mnt/pictures/a.png",
+        "home/scratch/a.png",
+        "home/scratch/../../pictures/a.png",
+        "mnt/pictures/../a.png",
+    ],
+)
+@pytest.mark.parametrize("folder", ["home/scratch", "home/scratch/imp", "home/own", "mnt/pictures"])
+def test_behind_links_they_lead_to_the_file(root: Path, folder: str, file: str) -> None:
+    path = f"{root}/{file}"
+    found = RelativePaths(root / folder).of(path)
+    assert not Path(found).is_absolute()
+    assert (root / folder / found).samefile(path)
+
+
+def test_an_empty_variable_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PRECEPTOR_CACHE", "")
+    assert default_cache_dir() == tmp_path / "preceptor"
+    monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "own"))
+    assert default_cache_dir() == tmp_path / "own"
