@@ -16,7 +16,7 @@ which there is no target. Targets: ÷ plain ≤ 1.03, the mapper ≤ 1.05.
 
 With --outside, other sides: a whole step from canvases and maps in memory, plain, guided, and
 guided with each change outside maps at its default rate and strength, all images with a map; with
---consistency, also the step with blur and the consistency of predictions. Target: ÷ plain ≤ 1.15
+--consistency, also the step with noise and the consistency of predictions. Target: ÷ plain ≤ 1.15
 without consistency. --cpu-time is for a machine that others use too.
 """
 
@@ -242,13 +242,13 @@ def compare_outside(
 ) -> None:
     """Print the ratio of each change outside maps to a plain step."""
     print("÷ plain step, median (min-max)")
-    names = [*kinds, "blur, consistency"] if consistency else kinds
+    names = [*kinds, "noise, consistency"] if consistency else kinds
     print("backbone         " + "".join(f"{name:22}" for name in names))
     for backbone in backbones:
         sides = WholeSteps(backbone, batch, device)
         steps = {"plain": sides.plain} | {kind: partial(sides.changed, kind) for kind in kinds}
         if consistency:
-            steps["blur, consistency"] = partial(sides.changed, "blur", 1.0)
+            steps["noise, consistency"] = partial(sides.changed, "noise", 1.0)
         seconds = in_turn(steps, turns=turns, clock=clock)
         found = [ratio(seconds, name, "plain") for name in names]
         cells = (f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in found)

@@ -203,7 +203,6 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
         saliency="cam",
         training_images=24,
         guided_images=12,
-        soft_labelled_images=0,
         uninformative_maps=0,
         images_seen=24,
         best_epoch=1,

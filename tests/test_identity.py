@@ -274,8 +274,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "maps.kind": {"maps.path": None},
     "maps.shuffle_groups": {"maps.shuffle_seed": 4},
-    "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
-    "training.consistency": {"training.augmentation.outside": "blur"},
+    "training.augmentation.outside_strength": {"training.augmentation.outside": "noise"},
+    "training.consistency": {"training.augmentation.outside": "noise"},
     "labels": {
         "training.distance": "cells",
         "training.cam_class": "decision",

@@ -26,7 +26,7 @@ from preceptor.study_folder import reopen
 
 SIDE = 160  # of a tile, in pixels
 GAP = 4
-KINDS = ("blur", "noise", "shuffle", "other", "mean")
+KINDS = ("noise", "other", "mean")
 COLORS = np.frombuffer(MAGMA, np.uint8).reshape(-1, 3)
 
 Picture = NDArray[np.uint8]

@@ -44,7 +44,6 @@ def test_runs_of_a_store(tmp_path: Path) -> None:
         saliency="cam",
         training_images=24,
         guided_images=12,
-        soft_labelled_images=0,
         uninformative_maps=0,
         images_seen=24,
         best_epoch=1,

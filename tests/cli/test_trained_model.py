@@ -239,13 +239,13 @@ def test_a_table_of_one_class_is_marked_for_that_class(
 
 
 def test_changes_outside_maps_need_maps(data: Path, tmp_path: Path) -> None:
-    changes = {"epochs": 1, "augmentation": {"outside": "blur"}}
+    changes = {"epochs": 1, "augmentation": {"outside": "noise"}}
     file = write_run(data, "no maps.yaml", maps={"kind": "none"}, training=changes)
     done = here("train", file, "--out", tmp_path / "runs")
     assert done.code == 2
     assert done.err.splitlines() == [
-        f"error: {file}: training.augmentation.outside is blur, which needs maps, and maps.kind is "
-        "none; set maps, or remove outside"
+        f"error: {file}: training.augmentation.outside is noise, which needs maps, and maps.kind "
+        "is none; set maps, or remove outside"
     ]
     assert not (tmp_path / "runs").exists()
 

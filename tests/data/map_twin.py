@@ -44,3 +44,8 @@ def twin(
     y = view[1] + down * (view[3] - view[1])
     values = point_value(grid, region, x, y)
     return values.reshape(h, fine, w, fine).mean((1, 3))
+
+
+def turned_array(array: NDArray[np.generic], flip: bool, quarters: int) -> NDArray[np.generic]:
+    """(H, W, …) flipped left and right, then turned counter-clockwise."""
+    return np.rot90(array[:, ::-1] if flip else array, quarters)

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as vision
 from preceptor.config.training import Augmentation
 from preceptor.data import augment, draws
 from preceptor.data.augment import prepare
-from preceptor.data.geometry import Turn, turn_array
+from tests.data.map_twin import turned_array
 from tests.no_reads import NoReads
 
 ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5, jpeg=0.5)
@@ -63,7 +63,7 @@ def test_flips_and_turns_move_every_pixel(kind: torch.dtype) -> None:
     for image, result, flip, quarters in zip(
         images.numpy(), found.numpy(), changes.flips, changes.quarters, strict=True
     ):
-        np.testing.assert_array_equal(result, turn_array(image, Turn(bool(flip), int(quarters))))
+        np.testing.assert_array_equal(result, turned_array(image, bool(flip), int(quarters)))
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32])
@@ -83,11 +83,11 @@ def test_crops_are_resized_as_torch_does(
     for place, (left, top, extent) in enumerate(changes.crops.tolist()):
         crop = canvases[place, top : top + extent, left : left + extent].permute(2, 0, 1).float()
         sized = vision.resize(crop, [size, size], antialias=True).permute(1, 2, 0).numpy()
-        turn = Turn(bool(changes.flips[place]), int(changes.quarters[place]))
+        turn = bool(changes.flips[place]), int(changes.quarters[place])
         # One level for the 8-bit arithmetic of each axis.
         slack = 1.01 if kind == torch.uint8 else 0.01
         result = found[place].float().numpy() / levels
-        np.testing.assert_allclose(result, turn_array(sized, turn), atol=slack)
+        np.testing.assert_allclose(result, turned_array(sized, *turn), atol=slack)
 
 
 def test_a_blur_is_the_gaussian_of_torchvision() -> None:

@@ -8,13 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.data.geometry import (
-    TURNS,
-    Turn,
-    turn_array,
-)
-from preceptor.data.resampling import resample, turn_all, turn_maps
-from tests.data.map_twin import twin
+from preceptor.data.resampling import resample, turn_maps
+from tests.data.map_twin import turned_array, twin
 
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
@@ -81,7 +76,7 @@ def test_mass_is_kept_where_the_view_covers_the_map(shape, grid, region, seed) -
 @pytest.mark.parametrize("quarters", range(4))
 def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
     values = np.arange(16.0).reshape(4, 4)
-    turned = turn_array(values, Turn(flip, quarters))
+    turned = turned_array(values, flip, quarters)
     stack = torch.from_numpy(np.stack([values, values]))
     maps = turn_maps(stack, torch.tensor([flip, False]), torch.tensor([quarters, 0]))
     np.testing.assert_array_equal(maps[0].numpy(), turned)
@@ -89,22 +84,3 @@ def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
     np.testing.assert_allclose(
         twin(values, (0, 0, 1, 1), (0, 0, 1, 1), (4, 4), flip, quarters, fine=4), turned
     )
-
-
-@pytest.mark.parametrize("turn", TURNS, ids=str)
-def test_a_turn_and_back_is_nothing(turn: Turn) -> None:
-    values = torch.arange(2 * 3 * 16).view(2, 3, 4, 4)
-    turned = turn_all(values, turn)
-    assert torch.equal(turn_all(turned, turn.back), values)
-    assert turn.back.back == turn
-    for one, other in zip(values.flatten(0, 1), turned.flatten(0, 1), strict=True):
-        np.testing.assert_array_equal(turn_array(one.numpy(), turn), other.numpy())
-    uneven = torch.arange(12).view(3, 4)
-    assert torch.equal(turn_all(turn_all(uneven, turn), turn.back), uneven)
-
-
-def test_the_turns_are_all_symmetries_of_the_square() -> None:
-    values = torch.arange(9).view(3, 3)
-    seen = {tuple(turn_all(values, turn).flatten().tolist()) for turn in TURNS}
-    assert len(TURNS) == len(seen) == 8
-    assert TURNS[0] == Turn()

@@ -67,29 +67,14 @@ def test_a_batch_depends_on_seed_and_step_alone(
     assert list(used.steps(4, 4)) == []
 
 
-def seen(streams: list[TrainingStream], steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images and maps of some steps of all streams, step by step."""
-    batches = [batch for step in range(steps) for s in streams for batch in s.steps(step, step + 1)]
-    maps = [batch.maps for batch in batches if batch.maps is not None]
-    return torch.cat([batch.images for batch in batches]), torch.cat(maps)
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_the_shares_of_processes_are_the_batch_of_one(world: int) -> None:
-    images, maps = seen([stream()], 8)
-    shared, shared_maps = seen([stream(rank=rank, world=world) for rank in range(world)], 8)
-    assert torch.equal(shared, images)
-    torch.testing.assert_close(shared_maps, maps)
-
-
 def test_the_size_of_batches_changes_no_image() -> None:
-    def of(size: int) -> TrainingStream:
-        return TrainingStream(rows_of(side=22), size, seed=1, settings=CHANGES, length="steps")
+    def seen(size: int, steps: int) -> list[torch.Tensor]:
+        source = TrainingStream(rows_of(side=22), size, seed=1, settings=CHANGES, length="steps")
+        batches = list(source.steps(0, steps))
+        maps = [batch.maps for batch in batches if batch.maps is not None]
+        return [torch.cat([batch.images for batch in batches]), torch.cat(maps)]
 
-    images, maps = seen([of(5)], 14)
-    others, other_maps = seen([of(7)], 10)
-    assert torch.equal(others, images)
-    torch.testing.assert_close(other_maps, maps)
+    torch.testing.assert_close(seen(7, 10), seen(5, 14))
 
 
 def test_an_epoch_shows_every_image_once() -> None:
@@ -120,41 +105,26 @@ def test_no_settings_and_all_settings_off_are_the_same() -> None:
     count=st.integers(1, 60),
     size=st.integers(1, 70),
     steps=st.integers(1, 40),
-    world=st.integers(1, 4),
     length=st.sampled_from(["epochs", "steps"]),
     start=st.integers(0, 39),
 )
 def test_every_index_comes_as_often_as_it_should(
-    count: int, size: int, steps: int, world: int, length: Length, start: int
+    count: int, size: int, steps: int, length: Length, start: int
 ) -> None:
-    """Over any number of rows, batches, steps and processes, and from any step on."""
-    size = max(size, world)
-    if length == "epochs":
-        count = max(count, world)
+    """Over any number of rows, batches and steps, and from any step on."""
     rows = rows_of(count, 2, 2, targets=None)
-    streams = [
-        TrainingStream(
-            rows, size, seed=3, settings=Augmentation(), length=length, rank=rank, world=world
-        )
-        for rank in range(world)
-    ]
+    source = TrainingStream(rows, size, seed=3, settings=Augmentation(), length=length)
     known = {pixels.tobytes(): index for index, pixels in enumerate(rows.images.pixels)}  # type: ignore[attr-defined]
     assert len(known) == count
 
     def indices(first: int) -> list[list[int]]:
-        """By step, those of all processes together."""
-        shares = [list(stream.steps(first, steps)) for stream in streams]
         return [
-            [
-                known[image.permute(1, 2, 0).contiguous().numpy().tobytes()]
-                for share in together
-                for image in share.images
-            ]
-            for together in zip(*shares, strict=True)
+            [known[image.permute(1, 2, 0).contiguous().numpy().tobytes()] for image in batch.images]
+            for batch in source.steps(first, steps)
         ]
 
     seen = indices(0)
-    assert [len(batch) for batch in seen] == [streams[0].size(step) for step in range(steps)]
+    assert {len(batch) for batch in seen} <= set(source.sizes)
     joined = [index for batch in seen for index in batch]
     if length == "steps":
         assert len(joined) == steps * size
@@ -163,8 +133,6 @@ def test_every_index_comes_as_often_as_it_should(
         for epoch in range(len(joined) // count + 1)
     ]
     assert joined == np.concatenate(orders)[: len(joined)].tolist()
-    times = np.bincount(joined, minlength=count)
-    assert times.max() - times.min() <= 1
     assert indices(min(start, steps)) == seen[min(start, steps) :]
 
 
@@ -219,22 +187,6 @@ def test_weights_maps_and_labels_follow_their_images() -> None:
     # The human map of row 3 is line 3 of 128, so the top row of four.
     assert (batch.maps[2][0] > 0).all()
     assert not batch.maps[2][1:].any()
-
-
-def test_soft_labels_follow_their_images() -> None:
-    count = 12
-    soft = np.stack([np.linspace(0, 1, count), np.linspace(1, 0, count)], 1).astype(np.float32)
-    soft[3] = np.nan
-    rows = rows_of(count, soft=soft)
-    chosen = np.array([7, 0, 3, 11])
-    found = rows.batch(chosen).soft
-    assert found is not None
-    np.testing.assert_array_equal(found.numpy(), soft[chosen])
-    draws = np.random.default_rng(0).random((4, 12))
-    turned = rows.batch(chosen, CHANGES, draws).soft
-    assert turned is not None
-    np.testing.assert_array_equal(turned.numpy(), soft[chosen])
-    assert rows_of(count).batch(chosen).soft is None
 
 
 def test_images_are_channels_last_and_resized_where_the_canvas_is_larger() -> None:

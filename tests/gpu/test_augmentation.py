@@ -45,7 +45,7 @@ def batches(rows: Rows, config: RunConfig, device: torch.device, steps: int = 6)
         ({"blur": 0.5}, 1, 0.01),
         # A coefficient of a block that is rounded the other way changes its 64 pixels.
         ({"jpeg": 0.5}, 255, 0.01),
-        ({"outside": "blur"}, 1, 0.01),
+        ({"outside": "noise"}, 1, 0.01),
         ({"outside": "mean"}, 1, 0.01),
         ({"outside": "other"}, 1, 0.01),
     ],

@@ -37,7 +37,7 @@ def metrics_of(run: RunResult) -> pd.DataFrame:
         ("test_convnext", {"distance": "mse", "optimizer": "adamw"}),
         ("test_resnet", {"distance": "dice", "cam_source": "cyborg", "clip": 1.0}),
         ("test_byobnet", {"distance": {"l2": 0.5, "cells": 0.5}, "cam_class": "decision"}),
-        ("test_resnet", {"readout": "auto", "augmentation": {"outside": "blur", "flip": True}}),
+        ("test_resnet", {"readout": "auto", "augmentation": {"outside": "noise", "flip": True}}),
         ("test_vit", {"channels_last": False}),
     ],
     ids=["cam", "gradcam", "cyborg", "decision", "outside", "vit"],

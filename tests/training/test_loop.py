@@ -58,7 +58,7 @@ def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.Mo
         ("test_byobnet", {"distance": "kl", "cam_class": "predicted", "head": "sigmoid"}),
         ("test_convnext", {"distance": "mse"}),
         ("test_resnet", {"distance": "dice", "cam_source": "cyborg", "clip": 1.0}),
-        ("test_resnet", {"consistency": 0.5, "augmentation": {"outside": "blur", "jpeg": 0.5}}),
+        ("test_resnet", {"consistency": 0.5, "augmentation": {"outside": "noise", "jpeg": 0.5}}),
     ],
 )
 def test_no_step_of_a_training_waits(

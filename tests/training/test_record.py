@@ -29,7 +29,6 @@ RECORD = RunRecord(
     saliency="cam",
     training_images=24,
     guided_images=12,
-    soft_labelled_images=0,
     uninformative_maps=1,
     images_seen=48,
     best_epoch=2,

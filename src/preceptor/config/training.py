@@ -35,7 +35,7 @@ CamClass = Literal["label", "predicted", "decision"]
 PoolKind = Literal["mean", "top", "lse"]
 Length = Literal["epochs", "steps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-OutsideKind = Literal["none", "blur", "noise", "shuffle", "other", "mean"]
+OutsideKind = Literal["none", "noise", "other", "mean"]
 
 
 def distance_weights(distance: Distances) -> dict[Distance, float]:
@@ -49,7 +49,7 @@ def takes_masks(distance: Distances) -> bool:
 
 
 # Strength of each change outside maps, if none is given; the others have no strength.
-_OUTSIDE_AMOUNTS: dict[OutsideKind, float] = {"blur": 0.05, "noise": 0.25, "shuffle": 1 / 16}
+_OUTSIDE_AMOUNTS: dict[OutsideKind, float] = {"noise": 0.25}
 
 
 class StudyAugmentation(Settings):
@@ -78,16 +78,15 @@ class Augmentation(StudyAugmentation):
     """Random augmentation of a run.
 
     Crop, flip, quarter turns, outside, blur, color and JPEG, in this order;
-    `preceptor.data.augment` and `preceptor.data.outside` have the formulas.
+    `preceptor.data.augment` has the formulas.
 
     Args:
         blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
         jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
             codec only.
         outside_rate: Probability of the change outside the map for an image with a map.
-        outside_strength: Standard deviation of blur as a fraction of the image's side (default
-            0.05) or of noise as a fraction of the range of levels (0.25), or side of the tiles of
-            shuffle as a fraction of the image's side, 1/64 to 1/2 (1/16).
+        outside_strength: Standard deviation of the noise as a fraction of the range of levels
+            (default 0.25).
     """
 
     blur: Fraction = 0.0
@@ -109,11 +108,6 @@ class Augmentation(StudyAugmentation):
             raise ValueError(
                 f"outside_strength is {strength:g}, and outside is {self.outside}, which has no "
                 f"strength; remove it, or set outside to {', '.join(_OUTSIDE_AMOUNTS)}"
-            )
-        if strength is not None and self.outside == "shuffle" and not 1 / 64 <= strength <= 1 / 2:
-            raise ValueError(
-                f"outside_strength is {strength:g}, and the tiles of outside: shuffle have 1/64 to "
-                "1/2 of the image's side; set a value in this range"
             )
         return self
 

@@ -1,22 +1,24 @@
 """Augmentation of training images, of a whole batch at once, on the CPU or a GPU.
 
-`preceptor.data.draws` decides the changes of each image, `preceptor.data.augment` groups
-the images by operation, and `apply` changes them: crop and resize; flip and quarter turns; the
-outside of maps (`preceptor.data.outside`); blur and color; JPEG compression. Each of the five
-computes in float32 (crops of 8-bit images on a CPU in 8 bits) and rounds once to the levels of the
-image type.
+`preceptor.data.draws` decides the changes of each image, `prepare` groups the images by operation,
+and `apply` changes them: crop and resize; flip and quarter turns; the outside of maps; blur and
+color; JPEG compression. Each computes in float32 (crops of 8-bit images on a CPU in 8 bits) and
+rounds once. Color, blur and compression come last, so that they treat both sides of a map's border
+alike. The outside of a map m in [0, 1], enlarged bilinearly to the image x, becomes
 
-Geometry comes first, since maps are defined on the source image and move with it. Changes of color,
-blur and compression come last, so that they treat the inside and the outside of a map alike, and
-the border between the two is no clue that survives in one of them only.
+    x' = m · x + (1 − m) · f(x)
+
+with f(x) noise, another image or the mean color, so that a network cannot rely on evidence outside
+the maps. Backgrounds are exchanged by K. Xiao, L. Engstrom, A. Ilyas, A. Madry, "Noise or Signal:
+The Role of Image Backgrounds in Object Recognition", ICLR 2021. Random numbers are outputs of
+SplitMix64 in integers, the same on every device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from preceptor.config.training import OutsideKind
 from preceptor.data.draws import SIGMAS, Changes
-from preceptor.data.outside import Outside, change_outside
 from preceptor.data.resampling import (
     blur_radius,
     chosen,
@@ -41,21 +43,22 @@ from preceptor.data.resampling import (
     weighted_rows,
 )
 
+# Cells of a mask a side, where the stored maps have as many. Human maps are stored at 128 × 128.
+MASK_SIDE = 32
+# A spread under this share of the largest value is rounding, as in `preceptor.saliency.normalise`.
+_CONSTANT = 1e-5
+
+Moved = TypeVar("Moved")
+
 
 class Turned(NamedTuple):
-    """Consecutive images of one orientation: transposed first, then flipped.
-
-    Args:
-        start, stop: Their places in the order.
-        transposed: Whether x and y change places.
-        down, across: Whether y or x run backwards.
-    """
+    """Consecutive images of one orientation: transposed first, then flipped."""
 
     start: int
     stop: int
-    transposed: bool
-    down: bool
-    across: bool
+    transposed: bool  # x and y change places
+    down: bool  # y runs backwards
+    across: bool  # x runs backwards
 
 
 class Blurred(NamedTuple):
@@ -66,59 +69,24 @@ class Blurred(NamedTuple):
     radius: int
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Changes of a batch, ordered so that images with the same operations are consecutive.
 
-    The choice of operations depends only on values on the host, so that `apply` never waits for the
-    device.
-
-    Args:
-        size: Side of the result in pixels.
-        crops: (B, 3) left, top and side, in this order; None = canvases have the right size.
-        turned: All images by orientation.
-        blurred: All images by blur.
-        colored: Whether colors change.
-        order: (B,) int64, positions in the batch.
-        places: (B,) int64, the place of each image of the batch in this order.
-        values: (B, 7) float32, in this order: left, top, side, sigma, and the factors of
-            brightness, contrast and saturation.
-        tables: (n, 2, 8, 8) quantisation tables of the last n images of the order, which are those
-            that are compressed.
-        transform: (8, 8) of `jpeg.cosines`.
-        outside: Changes outside the maps, whose places are those of this order; None = none.
-        partners: Images that replace the outside, for kind other; None = none.
+    Operations are chosen by values on the host, so that `apply` never waits for the device.
     """
 
-    size: int
-    crops: NDArray[np.int64] | None
+    size: int  # side of the result in pixels
+    crops: NDArray[np.int64] | None  # (B, 3) left, top and side; None = canvases have the size
     turned: tuple[Turned, ...]
     blurred: tuple[Blurred, ...]
     colored: bool
-    order: Tensor
-    places: Tensor
-    values: Tensor
-    tables: Tensor
-    transform: Tensor
+    order: Tensor  # (B,) int64, positions in the batch
+    places: Tensor  # (B,) int64, the place of each image of the batch in this order
+    values: Tensor  # (B, 7) left, top, side, sigma, factors of brightness, contrast, saturation
+    tables: Tensor  # (n, 2, 8, 8) of the last n images, which are compressed
+    transform: Tensor  # (8, 8) of `cosines`
     outside: Outside | None = None
     partners: Partners | None = None
-
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Prepared:
-        """The same with every tensor passed through `move`."""
-        return replace(
-            self,
-            order=move(self.order),
-            places=move(self.places),
-            values=move(self.values),
-            tables=move(self.tables),
-            transform=move(self.transform),
-            outside=None if self.outside is None else self.outside.moved(move),
-            partners=None if self.partners is None else self.partners.moved(move),
-        )
-
-    def without_outside(self) -> Prepared:
-        """The same without changes outside maps."""
-        return replace(self, outside=None, partners=None)
 
     def changed_outside(self) -> Tensor:
         """(B,) bool, whether each image of the batch is changed outside its map."""
@@ -129,19 +97,19 @@ class Prepared:
 
 
 class Partners(NamedTuple):
-    """Other images that replace the outside of maps.
+    """Other images that replace the outside of maps."""
 
-    Args:
-        canvases: (n, H, H, C) canvases, one for each changed image.
-        prepared: Their crops, flips and quarter turns, which are those of the changed images.
-    """
+    canvases: Tensor  # (n, H, H, C), one for each changed image
+    prepared: Prepared  # the geometry of the changed images
 
-    canvases: Tensor
-    prepared: Prepared
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Partners:
-        """The same with every tensor passed through `move`."""
-        return Partners(move(self.canvases), self.prepared.moved(move))
+def moved(value: Moved, move: Callable[[Tensor], Tensor]) -> Moved:
+    """A named tuple with every tensor in it passed through `move`."""
+    if isinstance(value, Tensor):
+        return cast(Moved, move(value))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return cast(Moved, type(value)(*(moved(part, move) for part in value)))
+    return value
 
 
 def prepare(
@@ -151,14 +119,7 @@ def prepare(
     outside: Outside | None = None,
     partners: Tensor | None = None,
 ) -> Prepared:
-    """Order the changes of a batch.
-
-    Args:
-        changes: Changes of B images.
-        side, size: Sides of the canvases and of the result, in pixels.
-        outside: Changes outside the maps, whose places are positions in the batch.
-        partners: (n, H, H, C) canvases of the images that replace the outside, or None.
-    """
+    """Order the changes of a batch; (n, H, H, C) `partners` replace the outside for kind other."""
     count = len(changes.flips)
     # A quarter turn is a transposition followed by flips. With the flip before it, this says which
     # axes of the result run backwards.
@@ -217,23 +178,15 @@ _CPU_BYTES, _GPU_BYTES = 5_000_000, 2**28
 
 @torch.no_grad()
 def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
-    """Change a batch of images.
+    """Change (B, H, H, C) images, uint8, uint16 or float in [0, 1], to (B, size, size, C).
 
-    Crops become the result's size through a triangle filter: linear interpolation where they are
-    smaller, antialiased where they are larger. Images are then turned, and rounded to whole levels
-    where their type has such. A blur is a Gaussian; brightness b, contrast c and saturation s make
-    of each pixel p, with its luma l and the image's mean luma m,
+    Crops are resized through a triangle filter, turned, and rounded to whole levels where their
+    type has such. A blur is a Gaussian; brightness b, contrast c and saturation s make of each
+    pixel p, with its luma l and the image's mean luma m,
 
         b · (c · (s · p + (1 − s) · l) + (1 − c) · m),
 
     clipped once, at the end. Of other than three channels, luma is their mean, and s = 1.
-
-    Args:
-        canvases: (B, H, H, C) uint8 or uint16, or float in [0, 1].
-        prepared: On the same device.
-
-    Returns:
-        (B, size, size, C) of the same type.
     """
     count, most = len(canvases), _most(canvases)
     images = _moved(canvases, prepared)
@@ -276,11 +229,7 @@ def _moved(canvases: Tensor, prepared: Prepared) -> Tensor:
 
 
 def _resized_by_torch(canvases: Tensor, prepared: Prepared, crops: NDArray[np.int64]) -> Tensor:
-    """The crops of uint8 canvases on a CPU, by torch's own kernel, in their order.
-
-    It rounds to whole levels after the first axis too: 8-bit arithmetic is two to three times as
-    fast as float, and differs from it by one level.
-    """
+    """The crops of uint8 canvases on a CPU, in order, by torch's 8-bit kernel: twice as fast."""
     size = [prepared.size] * 2
     images = canvases.new_empty((len(canvases), *size, canvases.shape[3]))
     for place, (index, (left, top, extent)) in enumerate(
@@ -368,3 +317,75 @@ def _compress(images: Tensor, tables: Tensor, transform: Tensor) -> None:
     levels = images.permute(0, 3, 1, 2).float().contiguous().mul_(scale).round_()
     levels = jpeg_round_trip(levels, tables, transform).div_(scale)
     images.copy_(stored(levels, images.dtype).permute(0, 2, 3, 1))
+
+
+class Outside(NamedTuple):
+    """Changes outside the maps of n images of a batch."""
+
+    kind: OutsideKind
+    amount: float  # strength of the noise
+    places: Tensor  # (n,) int64, positions in the batch
+    masks: Tensor  # (n, h, w) float32 in [0, 1]
+    keys: Tensor  # (n,) int64 starts of the random numbers
+
+
+def masks_of(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, h, w) maps scaled to [0, 1], and (B,) whether each is finite and not constant."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    spread = high - low
+    usable = torch.isfinite(spread) & (spread > _CONSTANT * torch.maximum(low.abs(), high.abs()))
+    return (maps - low) / torch.where(usable, spread, 1), usable.flatten()
+
+
+def partners_of(
+    keys: NDArray[np.uint64], positions: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """(n,) position of another of all `count` training images, each equally likely."""
+    share = keys.astype(np.float64) * 2.0**-53
+    step = 1 + np.minimum((share * (count - 1)).astype(np.int64), max(count - 2, 0))
+    found: NDArray[np.int64] = (positions + step) % count
+    return found
+
+
+def change_outside(images: Tensor, outside: Outside, others: Tensor | None, most: int) -> None:
+    """Change (B, S, S, C) images outside their maps, in place, for kind other by `others`."""
+    size = images.shape[1]
+    for start in range(0, len(outside.places), most):
+        part = slice(start, start + most)
+        places = outside.places[part]
+        levels = chosen(images, places).float()
+        masks = F.interpolate(outside.masks[part, None], (size, size), mode="bilinear")
+        changed = torch.lerp(
+            _replacement(levels, outside, part, others, largest(images.dtype)),
+            levels,
+            masks[:, 0, :, :, None].expand_as(levels),
+        )
+        signed(images).index_copy_(0, places, signed(stored(changed, images.dtype)))
+
+
+def _replacement(
+    levels: Tensor, outside: Outside, part: slice, others: Tensor | None, highest: float
+) -> Tensor:
+    """f(x) of (n, S, S, C) levels."""
+    if outside.kind == "other":
+        assert others is not None
+        return others[part].float()
+    if outside.kind == "mean":
+        mean = levels.sum((1, 2), keepdim=True, dtype=torch.float64) / levels.shape[1] ** 2
+        return mean.float().expand_as(levels)
+    noise = normal(outside.keys[part], levels[0].numel()).view_as(levels)
+    return noise.mul_(outside.amount * highest).add_(levels).clamp_(0, highest)
+
+
+def normal(keys: Tensor, count: int) -> Tensor:
+    """Standard normal random numbers, (n, count): quantiles of 2²³ outputs of SplitMix64."""
+    # Unsigned arithmetic in a signed type: products wrap around, and the bits that a shift to the
+    # right draws in are cleared.
+    counters = torch.arange(1, count + 1, device=keys.device)
+    value = keys[:, None] + counters * (0x9E3779B97F4A7C15 - 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64)):
+        value ^= (value >> shift) & (2 ** (64 - shift) - 1)
+        value *= factor
+    value ^= (value >> 31) & (2**33 - 1)
+    level = ((value >> 41) & (2**23 - 1)).float()
+    return level.add_(0.5).mul_(2.0**-22).sub_(1).erfinv_().mul_(2**0.5)

@@ -32,15 +32,7 @@ from preceptor.utils.results import content_hash
 
 
 def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileContents:
-    """Content hashes of a manifest: those it was read with, or those of its files now.
-
-    Args:
-        manifest: Manifest.
-        cache_dir: Cache folder; files that it knows and that are unchanged are not read.
-
-    Raises:
-        ProblemsError: Files are missing or cannot be read; lists all of them.
-    """
+    """Content hashes of a manifest: those it was read with, or those of its files now."""
     if manifest.contents is not None:
         return manifest.contents
     table = manifest.table
@@ -107,23 +99,14 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class CachedImages:
-    """`ImageSource` of a memory-mapped cache.
+    """`ImageSource` of a memory-mapped cache."""
 
-    Args:
-        side: Canvas side in pixels.
-        sizes: (n, 2) width and height of the original images.
-        pixels: (m, side, side, C) canvases.
-        positions: (n,) position of the canvas of each row.
-        maps: (k, 128, 128) human maps.
-        map_positions: (n,) position of the map of each row; −1 for none.
-    """
-
-    side: int
-    sizes: NDArray[np.int32]
-    pixels: NDArray[np.uint8]
-    positions: NDArray[np.int64]
-    maps: NDArray[np.uint8]
-    map_positions: NDArray[np.int64]
+    side: int  # Canvas side in pixels
+    sizes: NDArray[np.int32]  # (n, 2) width and height of the original images
+    pixels: NDArray[np.uint8]  # (m, side, side, C) canvases
+    positions: NDArray[np.int64]  # (n,) position of the canvas of each row
+    maps: NDArray[np.uint8]  # (k, 128, 128) human maps
+    map_positions: NDArray[np.int64]  # (n,) position of the map of each row; −1 for none
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, side, side, C) canvases of these rows."""
@@ -139,19 +122,12 @@ class CachedImages:
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """`ImageSource` that decodes at every call (`cache: none`).
+    """`ImageSource` that decodes at every call (`cache: none`)."""
 
-    Args:
-        form: Format of the canvases.
-        sizes: (n, 2) width and height of the original images.
-        paths: (n,) locations of the images.
-        map_paths: (n,) locations of the human maps; "" for none.
-    """
-
-    form: ImageFormat
-    sizes: NDArray[np.int32]
-    paths: pd.Series
-    map_paths: pd.Series
+    form: ImageFormat  # Format of the canvases
+    sizes: NDArray[np.int32]  # (n, 2) width and height of the original images
+    paths: pd.Series  # (n,) locations of the images
+    map_paths: pd.Series  # (n,) locations of the human maps; "" for none
 
     @property
     def side(self) -> int:
@@ -173,11 +149,7 @@ class DecodedImages:
 
 
 def read_human_maps(paths: Sequence[str]) -> NDArray[np.uint8]:
-    """(B, 128, 128) human maps, decoded from their files; zeros for "".
-
-    Raises:
-        ImageError: A file is missing or no map.
-    """
+    """(B, 128, 128) human maps, decoded from their files; zeros for ""."""
     maps = np.zeros((len(paths), MAP_SIDE, MAP_SIDE), np.uint8)
     for at, (path, content) in enumerate(zip(paths, _read_remote(paths), strict=True)):
         if path:
@@ -202,20 +174,7 @@ def open_images(
     contents: FileContents | None = None,
     workers: int | None = None,
 ) -> ImageSource:
-    """Images of a manifest on square canvases, with or without a cache.
-
-    Args:
-        manifest: Manifest.
-        form: Format of the canvases.
-        cache_dir: Folder of the cache.
-        cached: Whether canvases and maps are kept; otherwise they are decoded at every call.
-        contents: Content hashes of the manifest; None = `contents_of`.
-        workers: Number of decoding threads while the cache is filled; None = one per core.
-
-    Raises:
-        InputError: An image or a map cannot be decoded, or the disk is too small.
-        RunFailedError: The cache cannot be written.
-    """
+    """Images of a manifest on square canvases, with or without a cache."""
     images, maps = manifest.table["path"], manifest.table["saliency"]
     if not cached:
         files, sizes = contents or manifest.contents, np.zeros((len(manifest), 2), np.int32)

@@ -78,18 +78,7 @@ def check_cells(
     need: Collection[str],
     classes: Collection[str] | None,
 ) -> pd.DataFrame:
-    """Parse the cells of a manifest and note all problems.
-
-    Args:
-        raw: Raw table with the required columns.
-        root: Base folder of relative paths.
-        findings: Collects the problems.
-        need: Required kinds of split; if empty, `split` may be empty as well.
-        classes: Allowed labels; None = any.
-
-    Returns:
-        Table with all of `COLUMNS`, then the others; valid only if no problem was noted.
-    """
+    """Parse the cells of a manifest and note all problems."""
     frame, rows = _of_plain_cells(raw, findings), raw.rows
     empty = pd.Series("", index=frame.index, dtype="str")
     table = pd.DataFrame(index=frame.index)
@@ -154,10 +143,7 @@ def text(column: pd.Series) -> pd.Series:
 
 
 def absolute(names: pd.Series, root: Path) -> pd.Series:
-    """Absolute paths of names relative to `root`; `..` is kept, since it may follow a link.
-
-    URLs are kept as written; the container of a member is a path like any other.
-    """
+    """Absolute paths of names relative to `root`; `..` is kept, since it may follow a link."""
     start = os.path.abspath(root)
 
     def joined(name: str) -> str:
@@ -327,20 +313,7 @@ def check_files(
     cache_dir: Path | None = None,
     formats: Collection[ImageFormat] = (),
 ) -> FileContents | None:
-    """Note files that are missing, listed twice or, with `verify`, invalid.
-
-    Args:
-        table: Table from `check_cells`.
-        rows: Numbers of the rows in messages.
-        root: Base folder of relative paths.
-        findings: Collects the problems.
-        verify: Whether to decode every image and map; otherwise they must only exist.
-        workers, progress, cache_dir, formats: Arguments of `cache.examine`; the cache is filled
-            only if no problem was noted before.
-
-    Returns:
-        Content hashes, if all files were decoded and are valid.
-    """
+    """Note files that are missing, listed twice or, with `verify`, invalid."""
     images, maps = table["path"].tolist(), table["saliency"].tolist()
     prefix = os.path.join(os.path.abspath(root), "")
     threads = workers or core_count()
@@ -376,10 +349,7 @@ def check_files(
 
 
 def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """Whether local files exist, and their paths with resolved links; "" for others.
-
-    Remote files and members are as they are. Each folder is resolved once.
-    """
+    """Whether local files exist, and their paths with resolved links; "" for others."""
     exists, real = np.zeros(len(paths), bool), [""] * len(paths)
     inside: dict[str, list[int]] = {}
     apart = set(not_plain(paths))

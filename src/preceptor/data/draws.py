@@ -23,20 +23,7 @@ SIGMAS = 0.1, 2.0  # of a blur
 def draw(seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
     """Uniform random numbers in [0, 1) for positions in an epoch.
 
-    The counter-based generator SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom
-    number generators", OOPSLA 2014), started anew for every seed and epoch.
-
-    Args:
-        seed, epoch: Random seed and epoch, not negative.
-        positions: (n,) positions in the epoch.
-
-    Returns:
-        (n, 14) numbers; a row depends only on its position.
-
-    Example:
-        >>> some, all_of_them = draw(1, 0, np.array([3, 8])), draw(1, 0, np.arange(10))
-        >>> bool((some == all_of_them[[3, 8]]).all())
-        True
+    `positions` (n,); returns (n, 14).
     """
     parts = []
     for stream, count in (_OF_THE_IMAGE, _OF_THE_OUTSIDE):
@@ -60,27 +47,21 @@ def split_mix(
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes of each image of a batch.
+    """Changes of each image of a batch."""
 
-    Args:
-        crops: (B, 3) int64 left, top and side of the cropped square, in canvas pixels.
-        flips: (B,) bool, left-right flips, after the crop.
-        quarters: (B,) int64, number of counter-clockwise quarter turns after the flip, 0 to 3.
-        factors: (B, 3) factors of brightness, contrast and saturation; None = no change of color.
-        sigmas: (B,) standard deviation of the Gaussian blur, in pixels of the result; 0 = no blur.
-        qualities: (B,) int64 quality of the JPEG compression; 0 = no compression.
-        outside: (B,) bool, whether the outside of the image's map is changed, if it has a map.
-        keys: (B,) uint64 below 2⁵³, starts of the random numbers of this change.
-    """
-
+    # (B, 3) int64 left, top and side of the cropped square, in canvas pixels
     crops: NDArray[np.int64]
-    flips: NDArray[np.bool_]
+    flips: NDArray[np.bool_]  # (B,) bool, left-right flips, after the crop
+    # (B,) int64, number of counter-clockwise quarter turns after the flip, 0 to 3
     quarters: NDArray[np.int64]
+    # (B, 3) factors of brightness, contrast and saturation; None = no change of color
     factors: NDArray[np.float64] | None
+    # (B,) standard deviation of the Gaussian blur, in pixels of the result; 0 = no blur
     sigmas: NDArray[np.float64]
-    qualities: NDArray[np.int64]
+    qualities: NDArray[np.int64]  # (B,) int64 quality of the JPEG compression; 0 = no compression
+    # (B,) bool, whether the outside of the image's map is changed, if it has a map
     outside: NDArray[np.bool_]
-    keys: NDArray[np.uint64]
+    keys: NDArray[np.uint64]  # (B,) uint64 below 2⁵³, starts of the random numbers of this change
 
     def boxes(self, canvases: NDArray[np.float64], side: int) -> NDArray[np.float64]:
         """(B, 4) boxes of the crops, given the boxes of their canvases of `side` pixels."""
@@ -104,13 +85,7 @@ class Changes:
 
 
 def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) -> Changes:
-    """Changes of a batch.
-
-    Args:
-        settings: Augmentation settings.
-        numbers: (B, 14) numbers of `draw`; the last two only if the outside of maps is changed.
-        side: Side of the canvases in pixels.
-    """
+    """Changes of a batch. `numbers` (B, 14)."""
     sizes = np.full(len(numbers), side)
     if settings.crop_area < 1:
         areas = settings.crop_area + (1 - settings.crop_area) * numbers[:, 2]

@@ -46,19 +46,14 @@ _PART = 32  # files of a task: single files cost more than their hand-over
 
 @dataclass
 class Examined:
-    """Result of reading the files of a table, by row.
+    """Result of reading the files of a table, by row."""
 
-    Args:
-        image_sizes, map_sizes: (n, 2) int32 width and height; 0 for files that are not decoded.
-        wrong_images, wrong_maps: Reasons of files that cannot be decoded, by row.
-        contents: Content hashes, if all files are valid.
-    """
-
+    # (n, 2) int32 width and height; 0 for files that are not decoded
     image_sizes: NDArray[np.int32]
-    map_sizes: NDArray[np.int32]
-    wrong_images: dict[int, str]
-    wrong_maps: dict[int, str]
-    contents: FileContents | None
+    map_sizes: NDArray[np.int32]  # (n, 2) int32 width and height; 0 for files that are not decoded
+    wrong_images: dict[int, str]  # Reasons of files that cannot be decoded, by row
+    wrong_maps: dict[int, str]  # Reasons of files that cannot be decoded, by row
+    contents: FileContents | None  # Content hashes, if all files are valid
 
 
 @dataclass
@@ -84,19 +79,7 @@ def examine(
 ) -> Examined:
     """Decode the files of a table and fill the cache; known and unchanged files are not read.
 
-    What was decoded is kept if the process is killed: the next one goes on from there.
-
-    Args:
-        images: (n,) absolute paths or other locations; "" for missing files.
-        maps: (n,) the same of the human maps, or "".
-        cache_dir: Folder of the cache; None = nothing is stored.
-        formats: Formats of the canvases that the cache must have; maps are stored with them.
-        workers: Number of decoding threads; None = one per core.
-        progress: Function called with (done, total) while files are read.
-
-    Raises:
-        InputError: The disk is too small for the cache.
-        RunFailedError: The cache cannot be written.
+    `images` (n,); `maps` (n,).
     """
     files, index = TableFiles(images, maps), FileIndex(cache_dir)
     files.read_states()

@@ -27,24 +27,15 @@ MAP_SIDE = 128
 
 @dataclass(frozen=True)
 class Box:
-    """Rectangle of the source plane in units of the image: (0, 0) top left, (1, 1) bottom right.
+    """Rectangle of the source plane in units of the image: (0, 0) top left, (1, 1) bottom right."""
 
-    Args:
-        x0, y0, x1, y1: Left, top, right and bottom; finite, x0 < x1 and y0 < y1.
-    """
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
+    x0: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
+    y0: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
+    x1: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
+    y1: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
 
     def inside(self, part: Box) -> Box:
-        """Source rectangle of `part`, which is given in units of this box.
-
-        Example:
-            >>> Box(0.0, 0.0, 1.0, 0.5).inside(Box(0.5, 0.5, 1.0, 1.0))
-            Box(x0=0.5, y0=0.25, x1=1.0, y1=0.5)
-        """
+        """Source rectangle of `part`, which is given in units of this box."""
         width, height = self.x1 - self.x0, self.y1 - self.y0
         return Box(
             self.x0 + part.x0 * width,
@@ -59,14 +50,7 @@ class Box:
 
 
 def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, int, int, int]:
-    """Position of the image on a canvas in pixels: (left, top, width, height).
-
-    Only letterboxed images do not fill the canvas.
-
-    Example:
-        >>> content_pixels(200, 100, "letterbox", 64)
-        (0, 16, 64, 32)
-    """
+    """Position of the image on a canvas in pixels: (left, top, width, height)."""
     if fit != "letterbox":
         return 0, 0, side, side
     scale = side / max(width, height)
@@ -76,18 +60,7 @@ def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, i
 
 
 def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
-    """Part of the source plane that a square canvas shows of a width × height image.
-
-    Args:
-        width, height: Size of the image in pixels, after its orientation tag is applied.
-        fit: squash (the whole image, aspect ignored), letterbox (the whole image, aspect kept) or
-            crop (the central square).
-        side: Side of the canvas in pixels; letterboxed content starts at whole pixels.
-
-    Example:
-        >>> fit_box(200, 100, "crop", 64)
-        Box(x0=0.25, y0=0.0, x1=0.75, y1=1.0)
-    """
+    """Part of the source plane that a square canvas shows of a width × height image."""
     if fit == "squash":
         return Box(0.0, 0.0, 1.0, 1.0)
     if fit == "crop":
@@ -104,21 +77,7 @@ def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
 
 
 def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[np.float64]:
-    """Vectorized `fit_box` for many images.
-
-    Args:
-        sizes: (n, 2) width and height of each image in pixels.
-        fit: squash, letterbox or crop.
-        side: Side of the canvas in pixels.
-
-    Returns:
-        (n, 4) x0, y0, x1, y1.
-
-    Example:
-        >>> fit_boxes(np.array([[200, 100], [64, 64]]), "crop", 64)
-        array([[0.25, 0.  , 0.75, 1.  ],
-               [0.  , 0.  , 1.  , 1.  ]])
-    """
+    """Vectorized `fit_box` for many images. `sizes` (n, 2); returns (n, 4)."""
     sizes = sizes.astype(np.int64).reshape(-1, 2)
     if fit == "squash":
         # One box for all: a million of them would take 32 MB.
@@ -135,13 +94,7 @@ def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[n
 def render(image: NDArray[np.uint8] | Image.Image, fit: Fit, side: int) -> NDArray[np.uint8]:
     """Resize an image to its square canvas, with antialiasing.
 
-    Args:
-        image: (H, W, C) uint8 with C = 1 or 3, or an image of Pillow in mode L or RGB.
-        fit: squash, letterbox or crop; `fit_box` returns the box of the result.
-        side: Side of the canvas in pixels.
-
-    Returns:
-        (side, side, C) uint8.
+    `image` (H, W, C) uint8; returns (side, side, C) uint8.
     """
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
@@ -161,37 +114,3 @@ def render(image: NDArray[np.uint8] | Image.Image, fit: Fit, side: int) -> NDArr
     canvas[:] = outside
     canvas[top : top + inner_height, left : left + inner_width] = resized
     return canvas
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Symmetry of the square: a left-right flip, followed by quarter turns.
-
-    Args:
-        flip: Whether to flip left and right first.
-        quarters: Number of counter-clockwise quarter turns, 0 to 3.
-    """
-
-    flip: bool = False
-    quarters: int = 0
-
-    @property
-    def back(self) -> Turn:
-        """Inverse of this turn; a flip combined with quarter turns is its own inverse.
-
-        Example:
-            >>> Turn(quarters=1).back, Turn(flip=True, quarters=1).back
-            (Turn(flip=False, quarters=3), Turn(flip=True, quarters=1))
-        """
-        return self if self.flip else Turn(quarters=-self.quarters % 4)
-
-
-# All symmetries of the square, the identity first.
-TURNS = tuple(Turn(flip, quarters) for flip in (False, True) for quarters in range(4))
-
-
-def turn_array(array: NDArray[np.generic], turn: Turn) -> NDArray[np.generic]:
-    """Apply `turn` to the first two axes of (H, W, ...)."""
-    if turn.flip:
-        array = array[:, ::-1]
-    return np.rot90(array, turn.quarters) if turn.quarters else array

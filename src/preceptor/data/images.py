@@ -24,23 +24,13 @@ _STRIP = 256  # rows
 
 
 def as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """(H, W, channels) of a decoded, upright image, with transparent pixels composited on white.
-
-    Raises:
-        ValueError: Its values have no known scale.
-    """
+    """(H, W, channels) of a decoded, upright image, with transparent pixels composited on white."""
     pixels = np.array(as_opaque(image, channels))
     return pixels if channels == 3 else pixels[..., None]
 
 
 def as_opaque(image: Image.Image, channels: int) -> Image.Image:
-    """Image of mode RGB (3 channels) or L (1) with the pixels of `as_pixels`.
-
-    It may be the given one.
-
-    Raises:
-        ValueError: Its values have no known scale.
-    """
+    """Image of mode RGB (3 channels) or L (1) with the pixels of `as_pixels`."""
     deep = _deep_grey(image)
     if image.mode == "I" and deep is None:
         raise ValueError(
@@ -62,11 +52,7 @@ def as_opaque(image: Image.Image, channels: int) -> Image.Image:
 
 
 def as_map(image: Image.Image) -> NDArray[np.float32]:
-    """(H, W) luminance in [0, 1], with transparent pixels composited on black.
-
-    Raises:
-        ValueError: Its values have no known scale.
-    """
+    """(H, W) luminance in [0, 1], with transparent pixels composited on black."""
     deep = _deep_grey(image)
     if deep is not None:
         return deep
@@ -81,10 +67,7 @@ def as_map(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
-    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None if the scale is unknown.
-
-    8-bit modes and 32-bit integers (mode I) return None.
-    """
+    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None if the scale is unknown."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         tags = getattr(image, "tag_v2", {})
@@ -188,13 +171,7 @@ def pixel_formats() -> list[str]:
 
 
 def open_image(stream: IO[bytes]) -> Image.Image:
-    """Image whose header was read, as from `Image.open`.
-
-    Formats that the program has added to Pillow are opened as well as those of `pixel_formats`.
-
-    Raises:
-        UnidentifiedImageError: It is in no known format, or its header is damaged.
-    """
+    """Image whose header was read, as from `Image.open`."""
     Image.init()
     opened = [
         one
@@ -206,12 +183,7 @@ def open_image(stream: IO[bytes]) -> Image.Image:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Suffixes of image files in a folder, in lower case: those of the formats that are decoded.
-
-    Example:
-        >>> sorted(image_suffixes() & {".jpeg", ".jfif", ".tga", ".pdf", ".eps", ".h5"})
-        ['.jfif', '.jpeg', '.tga']
-    """
+    """Suffixes of image files in a folder, in lower case: those of the formats that are decoded."""
     formats = {*pixel_formats(), "MPO"}  # a JPEG of several images, which is read as JPEG
     suffixes = Image.registered_extensions()
     return frozenset(suffix for suffix, name in suffixes.items() if name in formats)
@@ -231,12 +203,7 @@ _EMPTY = "the file is empty (0 bytes)"
 
 
 class ImageError(InputError):
-    """Image file that cannot be decoded.
-
-    Args:
-        path: File or location.
-        reason: Reason, without the path ("truncated after 4,096 bytes").
-    """
+    """Image file that cannot be decoded."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = str(path)
@@ -250,14 +217,7 @@ class ImageError(InputError):
 
 
 def read_file(path: Path | str) -> bytes:
-    """Content of an image file.
-
-    Args:
-        path: File, URL, or member of a tar file, see `remote`.
-
-    Raises:
-        ImageError: The file is missing, empty or cannot be read.
-    """
+    """Content of an image file."""
     try:
         content = read_content(str(path))
     except Exception as error:
@@ -272,23 +232,7 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode an image file, upright, with transparent pixels composited on white.
 
-    Args:
-        path: File or location in a format of `pixel_formats`; the first frame is used.
-        channels: 3 for RGB or 1 for grayscale (luminance).
-        content: Content of the file, if it was read already.
-
-    Returns:
-        uint8 of shape (H, W, channels).
-
-    Raises:
-        ImageError: The file is missing, empty, truncated, corrupt or has values without a scale.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(Path(folder, "clear.png"))
-        ...     decode_image(Path(folder, "clear.png"), channels=1).shape
-        (2, 4, 1)
+    Returns uint8 of shape (H, W, channels).
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
@@ -299,17 +243,7 @@ def decode_image(
 
 
 def load_image(path: Path | str, channels: int = 3, content: bytes | None = None) -> Image.Image:
-    """Decode an image file as `decode_image`, without a copy of its pixels.
-
-    Args:
-        path, channels, content: Same as in `decode_image`.
-
-    Returns:
-        Image of Pillow in mode RGB (3 channels) or L (1).
-
-    Raises:
-        ImageError: Same as in `decode_image`.
-    """
+    """Decode an image file as `decode_image`, without a copy of its pixels."""
     try:
         return as_opaque(_load(path, content), channels)
     except Exception as error:
@@ -317,19 +251,7 @@ def load_image(path: Path | str, channels: int = 3, content: bytes | None = None
 
 
 def opaque_of(image: Image.Image, channels: int = 3, name: str = "image") -> Image.Image:
-    """Image of Pillow as `load_image` returns it for its file.
-
-    Args:
-        image: Image in any mode; it is turned upright by its EXIF orientation.
-        channels: 3 for RGB or 1 for grayscale (luminance).
-        name: Name of the image in messages.
-
-    Returns:
-        Image in mode RGB (3 channels) or L (1); it may be the given one.
-
-    Raises:
-        ImageError: The image has no pixels, is truncated, or has values without a scale.
-    """
+    """Image of Pillow as `load_image` returns it for its file."""
     try:
         if 0 in image.size:
             raise ValueError(f"{image.width} × {image.height} pixels")
@@ -341,23 +263,7 @@ def opaque_of(image: Image.Image, channels: int = 3, name: str = "image") -> Ima
 def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.float32]:
     """Decode the luminance of a human map, upright, with transparent pixels composited on black.
 
-    Args:
-        path: File or location in a format of `pixel_formats`; the first frame is used.
-        content: Content of the file, if it was read already.
-
-    Returns:
-        float32 of shape (H, W) in [0, 1]; 16-bit files keep their 16 bits, and 32-bit integers are
-        divided by the largest.
-
-    Raises:
-        ImageError: Same as in `decode_image`.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("L", (2, 1), 51).save(Path(folder, "map.png"))
-        ...     decode_map(Path(folder, "map.png")).tolist()
-        [[0.20000000298023224, 0.20000000298023224]]
+    Returns float32 of shape (H, W).
     """
     try:
         return as_map(_load(path, content))
@@ -368,14 +274,7 @@ def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.flo
 def image_size(path: Path | str) -> tuple[int, int]:
     """Width and height of the upright image, from the header of the file.
 
-    Args:
-        path: File or location in a format of `pixel_formats`.
-
-    Returns:
-        (width, height) in pixels, the same as from `decode_image`.
-
-    Raises:
-        ImageError: The header cannot be read. Other damage is not detected.
+    Returns (width, height).
     """
     (width, height), orientation = stored_size(path)
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
@@ -384,16 +283,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
 def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[int, int], int]:
     """Size of the image as stored, and its EXIF orientation, from the header of the file.
 
-    Args:
-        path: File or location in a format of `pixel_formats`.
-        content: Content of the file, if it was read already.
-
-    Returns:
-        (width, height) in pixels, and the orientation from 1 to 8; 1 = upright. Pillow turns TIFF
-        files itself, so that their size is that of the upright image and their orientation 1.
-
-    Raises:
-        ImageError: The header cannot be read. Other damage is not detected.
+    Returns (width, height).
     """
     try:
         with _opened(path, content) as stream, open_image(stream) as image:

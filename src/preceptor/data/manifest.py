@@ -27,27 +27,19 @@ from preceptor.utils.text import Progress
 
 
 class Checks(TypedDict, total=False):
-    """What is checked when a table of images is read.
+    """What is checked when a table of images is read."""
 
-    Args:
-        verify: Whether to decode every image and map; otherwise they must only exist.
-        workers: Number of decoding threads; None = one per core.
-        need: Required kinds of split, among "train", "val" and "test"; all by default. If empty,
-            the column `split` may be missing or empty.
-        classes: Allowed labels; None = any.
-        progress: Function called with (done, total) while files are decoded.
-        cache_dir: Cache folder, with `verify`: files that it knows and that are unchanged are not
-            read; None = all are.
-        formats: Image formats of which the cache is filled in the same pass.
-    """
-
-    verify: bool
-    workers: int | None
+    verify: bool  # Whether to decode every image and map; otherwise they must only exist
+    workers: int | None  # Number of decoding threads; None = one per core
+    # Required kinds of split, among "train", "val" and "test"; all by default. If empty, the column
+    # `split` may be missing or empty
     need: Collection[str]
-    classes: Collection[str] | None
-    progress: Progress | None
+    classes: Collection[str] | None  # Allowed labels; None = any
+    progress: Progress | None  # Function called with (done, total) while files are decoded
+    # Cache folder, with `verify`: files that it knows and that are unchanged are not read; None =
+    # all are
     cache_dir: Path | None
-    formats: Collection[ImageFormat]
+    formats: Collection[ImageFormat]  # Image formats of which the cache is filled in the same pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +87,7 @@ class Manifest:
 
     @staticmethod
     def read_unsplit(path: Path | str) -> Manifest:
-        """Read a manifest file whose splits are to be made; its column `split` is not read.
-
-        Args:
-            path: Same as in `read`.
-
-        Raises:
-            ProblemsError: The manifest is invalid, apart from its splits; files must only exist.
-        """
+        """Read a manifest file whose splits are to be made; its column `split` is not read."""
         findings, place = Findings(str(path)), Path(os.path.abspath(path))
         raw = read_table(Path(path), findings)
         cells = raw.frame.drop(columns="split", errors="ignore")
@@ -117,17 +102,7 @@ class Manifest:
         source: Path | str | None = None,
         **checks: Unpack[Checks],
     ) -> Manifest:
-        """Check a data frame as `read` checks a file.
-
-        Args:
-            frame: The same columns as a manifest file.
-            root: The folder that relative paths start from.
-            source: The file it came from, for messages.
-            checks: What is checked, see `Checks`; `verify` is off by default.
-
-        Raises:
-            ProblemsError: Everything that is wrong; rows are counted from 0.
-        """
+        """Check a data frame as `read` checks a file."""
         findings = Findings(str(source or "the table"), ROW_FROM_ZERO)
         raw = RawTable(frame.reset_index(drop=True), np.arange(len(frame), dtype=np.int64))
         checks.setdefault("verify", False)
@@ -163,22 +138,14 @@ class Manifest:
         return (self.table["saliency"] != "").to_numpy(bool)
 
     def eval_splits(self, kind: str) -> list[str]:
-        """Evaluation sets of a kind, in order of appearance.
-
-        Args:
-            kind: "val" or "test".
-        """
+        """Evaluation sets of a kind, in order of appearance."""
         if kind not in ("val", "test"):
             raise ValueError(f"kind must be 'val' or 'test', not {kind!r}")
         names = map(str, self.table["split"].unique())
         return [name for name in names if kind_or_none(name) == kind]
 
     def select(self, mask: ArrayLike) -> Manifest:
-        """Manifest of the rows with `mask` true, renumbered from 0.
-
-        Args:
-            mask: bool, shape (n,).
-        """
+        """Manifest of the rows with `mask` true, renumbered from 0. `mask` bool, shape (n,)."""
         keep = np.asarray(mask)
         if keep.dtype != bool or keep.shape != (len(self),):
             raise ValueError(
@@ -188,12 +155,7 @@ class Manifest:
         return Manifest(self.table[keep].reset_index(drop=True), self.root, self.source, contents)
 
     def write(self, path: Path | str) -> None:
-        """Write the manifest to a file that `read` converts back to the same table.
-
-        Args:
-            path: Output file; Parquet if it has this suffix, otherwise CSV. In another folder than
-                `root`, paths are rewritten, and a column `name` keeps the original ones.
-        """
+        """Write the manifest to a file that `read` converts back to the same table."""
         target = Path(os.path.abspath(path))
         table = self.table.copy()
         for column in ("path", "saliency"):
@@ -214,17 +176,7 @@ def check_raw(
     findings: Findings,
     **checks: Unpack[Checks],
 ) -> Manifest:
-    """Validate the cells and files of a raw table; for readers of other formats.
-
-    Args:
-        raw: Raw table.
-        root: Absolute base folder of relative paths.
-        findings: Problems found by the reader, and names of rows.
-        checks: What is checked, see `Checks`; `verify` is on by default.
-
-    Raises:
-        ProblemsError: The table is invalid; lists all problems, including those in `findings`.
-    """
+    """Validate the cells and files of a raw table; for readers of other formats."""
     need = checks.get("need", KINDS)
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")

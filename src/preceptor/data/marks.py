@@ -45,17 +45,7 @@ def _scale(shape: tuple[int, int], unit: int) -> int:
 
 
 def stamp_cell(shape: tuple[int, int], input_size: int | None = None) -> int:
-    """Side of a cell of the stamp's glyphs in pixels of the image; a stroke is one cell wide.
-
-    Args:
-        shape: Height and width of the image.
-        input_size: Side of the input in pixels, in which a cell has at least two pixels with any
-            fit if the image is scaled down; None = 1/64 of the shorter side, and of the image.
-
-    Example:
-        >>> stamp_cell((256, 256)), stamp_cell((256, 256), 64), stamp_cell((256, 256), 224)
-        (4, 8, 4)
-    """
+    """Side of a cell of the stamp's glyphs in pixels of the image; a stroke is one cell wide."""
     cell = _scale(shape, _STAMP_UNIT)
     if input_size is None or max(shape) <= input_size:
         return cell
@@ -86,16 +76,7 @@ def _box(row: int, column: int, cell: int) -> Box:
 
 
 def corner_box(shape: tuple[int, int], input_size: int | None = None) -> Box:
-    """Box of a stamp in the lower right corner of an image.
-
-    Args:
-        shape: Height and width of the image.
-        input_size: See `stamp_cell`.
-
-    Example:
-        >>> corner_box((64, 64))
-        Box(top=58, left=51, height=5, width=12)
-    """
+    """Box of a stamp in the lower right corner of an image."""
     cell = stamp_cell(shape, input_size)
     height, width = _window(cell)
     return _box(shape[0] - height, shape[1] - width, cell)
@@ -106,19 +87,7 @@ def random_box(
 ) -> Box | None:
     """Box of a stamp, uniform over all places at which it and its margin touch no region.
 
-    Args:
-        region: (H, W) region of the human map.
-        generator: Random generator.
-        input_size: See `stamp_cell`.
-
-    Returns:
-        The box, or None if the region leaves no place.
-
-    Example:
-        >>> region = np.zeros((64, 64), bool)
-        >>> region[7:] = True
-        >>> random_box(region, np.random.default_rng(0)).top
-        1
+    `region` (H, W).
     """
     cell = stamp_cell((region.shape[0], region.shape[1]), input_size)
     places = free_places(region, _window(cell))
@@ -129,10 +98,7 @@ def random_box(
 
 
 def stamp_box(pixels: Pixels, strength: float, box: Box) -> Pixels:
-    """Copy with a stamp: glyphs are brighter, gaps are darker.
-
-    Pixels are (H, W, C) uint8 or uint16; the strength is in gray levels of 255.
-    """
+    """Copy with a stamp: glyphs are brighter, gaps are darker."""
     rows = slice(box.top, box.top + box.height)
     columns = slice(box.left, box.left + box.width)
     scale = box.height // STAMP_SHAPE[0]
@@ -143,20 +109,7 @@ def stamp_box(pixels: Pixels, strength: float, box: Box) -> Pixels:
 
 
 def kept_contrast(box: Box, shape: tuple[int, int], input_size: int) -> float:
-    """Contrast of a stamp's thin strokes in the squashed input, divided by that in the image.
-
-    It depends on the place: a stroke between two pixels of the input is paler than one at the
-    middle of a pixel.
-
-    Args:
-        box: Place of the stamp.
-        shape: Height and width of the image.
-        input_size: Side of the input in pixels.
-
-    Example:
-        >>> kept_contrast(Box(30, 30, 5, 12), (64, 64), 64)
-        1.0
-    """
+    """Contrast of a stamp's thin strokes in the squashed input, divided by that in the image."""
     most = 127
     stamped = stamp_box(np.full((*shape, 1), most, np.uint8), most, box)
     scaled = render(stamped.astype(np.uint8), "squash", input_size)
@@ -169,15 +122,7 @@ def kept_contrast(box: Box, shape: tuple[int, int], input_size: int) -> float:
 
 
 def draw_border(pixels: Pixels, strength: float) -> Pixels:
-    """Copy with a border of two lines: the outer one is brighter, the inner one darker.
-
-    Pixels are (H, W, C) uint8 or uint16; the strength is in gray levels of 255.
-
-    Example:
-        >>> marked = draw_border(np.full((32, 32, 1), 100, np.uint8), 20)
-        >>> marked[16, :4, 0].tolist()
-        [120, 80, 100, 100]
-    """
+    """Copy with a border of two lines: the outer one is brighter, the inner one darker."""
     line = _scale((pixels.shape[0], pixels.shape[1]), _BORDER_UNIT)
     change = np.ones(pixels.shape)
     change[line:-line, line:-line] = -1
@@ -186,14 +131,7 @@ def draw_border(pixels: Pixels, strength: float) -> Pixels:
 
 
 def tint(pixels: Pixels, strength: float) -> Pixels:
-    """Copy with more red and less blue; gray pixels (C = 1) are brighter.
-
-    Pixels are (H, W, C) uint8 or uint16; the strength is in gray levels of 255.
-
-    Example:
-        >>> tint(np.full((1, 1, 3), 100, np.uint8), 20)[0, 0].tolist()
-        [120, 100, 80]
-    """
+    """Copy with more red and less blue; gray pixels (C = 1) are brighter."""
     change = np.array([1.0, 0.0, -1.0]) if pixels.shape[2] == 3 else np.ones(1)
     return _changed(pixels, strength * np.broadcast_to(change, pixels.shape))
 

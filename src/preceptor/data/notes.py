@@ -42,21 +42,7 @@ _Value = TypeVar("_Value")
 
 
 def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[str, list[str]]:
-    """Classes missing in each validation and test set, for which its AUC is undefined.
-
-    Args:
-        manifest: Manifest.
-        negatives: Validation set whose images are used for the classes that other validation sets
-            lack; None = no set.
-
-    Example:
-        >>> import pandas as pd
-        >>> from pathlib import Path
-        >>> splits, labels = ["train", "train", "val-noise"], ["real", "fake", "fake"]
-        >>> table = pd.DataFrame({"split": splits, "label": labels})
-        >>> missing_classes(Manifest(table, Path()))
-        {'val-noise': ['real']}
-    """
+    """Classes missing in each validation and test set, for which its AUC is undefined."""
     labels = manifest.table.groupby("split", sort=False)["label"].agg(set)
     validation = manifest.eval_splits("val")
     missing = {}
@@ -91,13 +77,7 @@ def missing_class_notes(manifest: Manifest) -> list[str]:
 
 
 def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
-    """Problems of the validation sets for model selection, one line each.
-
-    Args:
-        manifest: Manifest.
-        negatives: Validation set with the missing classes, see `missing_classes`; a name that is
-            not a validation set is a problem as well.
-    """
+    """Problems of the validation sets for model selection, one line each."""
     sets = manifest.eval_splits("val")
     if negatives is not None and negatives not in sets:
         return [
@@ -135,16 +115,7 @@ def primary_problems(manifest: Manifest, primary: str) -> list[str]:
 
 
 def notes(manifest: Manifest, cache_dir: Path | None = None) -> list[str]:
-    """Notes on a manifest, one line each.
-
-    Args:
-        manifest: Manifest whose files all exist.
-        cache_dir: Cache folder, see `contents_of`.
-
-    Returns:
-        Notes on sets that lack a class, byte-identical images in two kinds of split or with
-        different labels, and similar labels.
-    """
+    """Notes on a manifest, one line each."""
     table = manifest.table[["name", "label"]].assign(
         kind=kind_of(manifest.table["split"]),
         content=written(contents_of(manifest, cache_dir).images),
@@ -213,11 +184,7 @@ def _similar_labels(labels: pd.Series) -> list[str]:
 
 
 def value_notes(manifest: Manifest) -> list[str]:
-    """Notes on 16-bit images of few bits, invisible images and maps in color, one line each.
-
-    Args:
-        manifest: Manifest whose files are valid; at most `EXAMINED` images and maps are read.
-    """
+    """Notes on 16-bit images of few bits, invisible images and maps in color, one line each."""
     images = _examined(manifest.table["path"], _image_values)
     maps = manifest.table["saliency"]
     colored = _examined(maps[maps != ""], _is_colored)
@@ -283,16 +250,7 @@ def _is_colored(path: str) -> bool:
 
 
 def summary_table(manifest: Manifest) -> pd.DataFrame:
-    """Summary of each split: numbers of images, classes, sources and groups, and image sizes.
-
-    Returns:
-        One row per split, in order of appearance. Columns: `images`, one for each class,
-        `annotated`, `with map`, `sources`, `groups` (numbers of distinct values) and `sizes`
-        (smallest to largest by area, "224×224 – 640×480").
-
-    Raises:
-        ImageError: The header of an image cannot be read.
-    """
+    """Summary of each split: numbers of images, classes, sources and groups, and image sizes."""
     table, contents = manifest.table, manifest.contents
     if contents is not None:
         sizes = list(map(tuple, contents.sizes.tolist()))
@@ -330,31 +288,17 @@ _SAMPLE = 500
 
 @dataclass(frozen=True)
 class MarkPlaces:
-    """Size and places of the marks of a data set.
+    """Size and places of the marks of a data set."""
 
-    Args:
-        area: Median share of an image that its mark covers.
-        overlap: Mean share of a mark that the mark of another image covers. Marks that may lie
-            anywhere have an overlap of about their mean area, marks at one place of up to 1.
-        count: Number of marks looked at.
-    """
-
-    area: float
+    area: float  # Median share of an image that its mark covers
+    # Mean share of a mark that the mark of another image covers. Marks that may lie anywhere have
+    # an overlap of about their mean area, marks at one place of up to 1
     overlap: float
-    count: int = 0
+    count: int = 0  # Number of marks looked at
 
 
 def mark_places(maps: NDArray[np.uint8]) -> MarkPlaces | None:
-    """Size and places of human marks.
-
-    The mark of a map is where it has at least half of its maximum.
-
-    Args:
-        maps: (n, H, W) human maps; those without a mark are left out.
-
-    Returns:
-        Size and places, or None for fewer than two marks.
-    """
+    """Size and places of human marks. `maps` (n, H, W)."""
     marks = _marked(maps).reshape(len(maps), maps.shape[1] * maps.shape[2])
     marks = marks[marks.any(1)]
     count = len(marks)
@@ -373,10 +317,7 @@ def small_marks(
 ) -> tuple[int, int]:
     """Number of human maps that mark less than half a cell of a grid, and number looked at.
 
-    Args:
-        images: Source of the human maps.
-        rows: (n,) manifest rows with human maps, see `sampled`.
-        grid: Rows and columns of the grid over the whole image.
+    `rows` (n,).
     """
     if not len(rows):
         return 0, 0

@@ -61,30 +61,23 @@ _LEAST_INPUT = 32
 
 
 class PlantSettings(Settings):
-    """Settings of a planted shortcut.
+    """Settings of a planted shortcut."""
 
-    Args:
-        kind: stamp (a caption of a few glyphs), border (two lines around the image) or tint (more
-            red and less blue; brighter in grayscale images).
-        place: Place of a stamp: moving (uniform over all places that do not touch the human map) or
-            corner (lower right, over the human map if it is there); None = moving. Other kinds have
-            no place.
-        rate: Share of the images of the class with the mark, in train and in val each.
-        label: Class with the mark; None = the only class with human maps.
-        strength: Contrast of the mark in gray levels of 255.
-        input_size: Side in pixels of the model's input for which a stamp is drawn: its strokes have
-            at least two pixels of the input, and their contrast in the squashed input is the
-            strength; None = the stamp has this contrast in the file.
-        seed: Random seed of the marked images and the places.
-    """
-
+    # stamp (a caption of a few glyphs), border (two lines around the image) or tint (more red and
+    # less blue; brighter in grayscale images)
     kind: MarkKind = "stamp"
+    # Place of a stamp: moving (uniform over all places that do not touch the human map) or corner
+    # (lower right, over the human map if it is there); None = moving. Other kinds have no place
     place: StampPlace | None = None
-    rate: Fraction = 1.0
-    label: str | None = None
+    rate: Fraction = 1.0  # Share of the images of the class with the mark, in train and in val each
+    label: str | None = None  # Class with the mark; None = the only class with human maps
+    # Contrast of the mark in gray levels of 255
     strength: Annotated[float, Field(gt=0, le=255)] = 32.0
+    # Side in pixels of the model's input for which a stamp is drawn: its strokes have at least two
+    # pixels of the input, and their contrast in the squashed input is the strength; None = the
+    # stamp has this contrast in the file
     input_size: Annotated[int, Field(ge=_LEAST_INPUT, le=8192)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0  # Random seed of the marked images and the places
 
     @model_validator(mode="after")
     def _options_of_a_stamp(self) -> PlantSettings:
@@ -108,57 +101,35 @@ _GRAY_MODES = ("1", "L", "LA", "La")
 
 @dataclass(frozen=True)
 class Mark:
-    """Mark of one image.
+    """Mark of one image."""
 
-    Args:
-        box: Place of a stamp; None for other kinds.
-        touches_map: Whether the stamp lies on the human map.
-    """
-
-    box: Box | None
-    touches_map: bool
+    box: Box | None  # Place of a stamp; None for other kinds
+    touches_map: bool  # Whether the stamp lies on the human map
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Images of the class in a split.
+    """Images of the class in a split."""
 
-    Args:
-        split: Name of the split.
-        images: Number of images.
-        marked: Number of marked images.
-        no_place: Number of images without a mark because their human map leaves no place.
-        touch_map: Number of stamps that lie on the human map.
-    """
-
-    split: str
-    images: int
-    marked: int
-    no_place: int
-    touch_map: int
+    split: str  # Name of the split
+    images: int  # Number of images
+    marked: int  # Number of marked images
+    no_place: int  # Number of images without a mark because their human map leaves no place
+    touch_map: int  # Number of stamps that lie on the human map
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Written copy of a manifest.
+    """Written copy of a manifest."""
 
-    Args:
-        manifest: Path of the written manifest.
-        images: Number of images of all classes and splits.
-        settings: Settings, with the label.
-        splits: Counts of train and val.
-        marks: Marked images by name, in the order of the manifest.
-        no_place: Names of images without a mark because their human map leaves no place.
-        clean_validation: Whether the manifest has a validation set in which nothing is marked.
-    """
-
-    manifest: Path
-    images: int
-    settings: PlantSettings
-    splits: tuple[SplitCounts, ...]
-    marks: dict[str, Mark]
+    manifest: Path  # Path of the written manifest
+    images: int  # Number of images of all classes and splits
+    settings: PlantSettings  # Settings, with the label
+    splits: tuple[SplitCounts, ...]  # Counts of train and val
+    marks: dict[str, Mark]  # Marked images by name, in the order of the manifest
+    # Names of images without a mark because their human map leaves no place
     no_place: tuple[str, ...]
-    clean_validation: bool
+    clean_validation: bool  # Whether the manifest has a validation set in which nothing is marked
 
 
 def plant(
@@ -169,29 +140,7 @@ def plant(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Planted:
-    """Write a copy of a manifest and its files in which a shortcut is planted.
-
-    Marked images are written as PNG in gray or color, as the library decodes them: 8 bits stay 8
-    bits and deeper grayscale is written with 16 bits. All other files are the same bytes (hard
-    links where possible). Images keep their names in outputs. The folder is written atomically and
-    can be moved.
-
-    Args:
-        manifest: Manifest of the images.
-        to: Output folder; it must not exist, or be empty.
-        settings: Settings of the shortcut; None = defaults.
-        workers: Number of threads; None = one per core.
-        progress: Function called with (done, total) while images are written.
-
-    Returns:
-        The written manifest with the marked images.
-
-    Raises:
-        InputError: The folder has other contents or cannot be created, the label is not a class or
-            cannot be told, or the manifest has no image of it in train.
-        ProblemsError: Images cannot be decoded or are smaller than the mark.
-        RunFailedError: The files cannot be written.
-    """
+    """Write a copy of a manifest and its files in which a shortcut is planted."""
     to, settings = Path(to), settings or PlantSettings()
     resolved: dict[str, str] = {"label": _label(manifest, settings.label)}
     if settings.kind == "stamp" and settings.place is None:
@@ -233,10 +182,7 @@ def plant(
 def _names(
     manifest: Manifest, chosen: NDArray[np.int64], used: set[str]
 ) -> tuple[dict[str, str], dict[int, str]]:
-    """Name of the copy of each file, and of the marked image of each chosen row.
-
-    A file keeps its path below the folder of the manifest; others are in the folder `elsewhere`.
-    """
+    """Name of the copy of each file, and of the marked image of each chosen row."""
     prefix = os.path.join(manifest.root, "")
     images, maps = manifest.table["path"].tolist(), manifest.table["saliency"].tolist()
     copies: dict[str, str] = {}

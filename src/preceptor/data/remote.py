@@ -61,12 +61,7 @@ Result = TypeVar("Result")
 
 
 class LocationError(OSError):
-    """Location that cannot be read; `strerror` is the reason and the remedy, without secrets.
-
-    Args:
-        reason: Reason, with the remedy if it does not depend on what the location is for.
-        container: Tar file that cannot be read with all of its members, or "".
-    """
+    """Location that cannot be read; `strerror` is the reason and the remedy, without secrets."""
 
     def __init__(self, reason: str, container: str = "", number: int = errno.EIO) -> None:
         super().__init__(number, reason)
@@ -74,22 +69,12 @@ class LocationError(OSError):
 
 
 def is_plain(text: str) -> bool:
-    """Whether a location can only be a local file.
-
-    Example:
-        >>> is_plain("/data/a.png"), is_plain("s3://bucket/a.png"), is_plain("a.tar::b.png")
-        (True, False, False)
-    """
+    """Whether a location can only be a local file."""
     return "://" not in text and "::" not in text
 
 
 def not_plain(texts: Sequence[str]) -> list[int]:
-    """Positions of the locations that are not plain.
-
-    Example:
-        >>> not_plain(["/data/a.png", "s3://bucket/a.png"])
-        [1]
-    """
+    """Positions of the locations that are not plain."""
     return [at for at, text in enumerate(texts) if "::" in text or "://" in text]
 
 
@@ -115,10 +100,7 @@ def split_member(text: str) -> tuple[str, str]:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """File or URL, and the name of a member or "".
-
-    A local file may have `::` in its name: there is a member only if the tar file exists.
-    """
+    """File or URL, and the name of a member or ""."""
     file, name = split_member(text)
     return (file, name) if not name or is_url(file) or os.path.isfile(file) else (text, "")
 
@@ -135,11 +117,7 @@ def reading_threads(texts: Sequence[str], threads: int) -> int:
 
 
 def read_content(text: str) -> bytes:
-    """Content of a local file, a remote file or a member of a tar file.
-
-    Raises:
-        OSError: It does not exist or cannot be read; the message has no secrets.
-    """
+    """Content of a local file, a remote file or a member of a tar file."""
     file, name = ("", "") if is_plain(text) else parse(text)
     if name:
         path = _shard(file)
@@ -152,10 +130,7 @@ def read_content(text: str) -> bytes:
 
 
 def states_of(texts: Sequence[str]) -> list[State | OSError]:
-    """State of each location, or why it cannot be read; images are not read.
-
-    A member has the state of its tar file.
-    """
+    """State of each location, or why it cannot be read; images are not read."""
     parsed = [parse(text) for text in texts]
     files = list(dict.fromkeys(file for file, _ in parsed))
     listed = _listings([file for file in files if is_url(file)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from preceptor.data.geometry import MAP_SIDE, Turn
+from preceptor.data.geometry import MAP_SIDE
 
 
 def largest(kind: torch.dtype) -> float:
@@ -40,17 +40,7 @@ def chosen(images: Tensor, which: Tensor) -> Tensor:
 def triangle_taps(start: Tensor, extent: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
     """Taps that resize a part of each image, antialiased: the triangle filter of Pillow and torch.
 
-    Where the part is larger than the output, the filter is as wide as two output pixels; where it
-    is smaller, this is linear interpolation. Rows outside the part do not count.
-
-    Args:
-        start, extent: (n,) float, first row and number of rows of the part.
-        count: Output rows.
-        width: Taps a row, at least `taps_needed` of the largest extent; the same in all calls: how
-            many terms a sum of weights has changes its last bit.
-
-    Returns:
-        (n, count, width) indices and weights; weights of a row add up to 1.
+    `start, extent` (n,) float; returns (n, count, width).
     """
     row = torch.arange(count, dtype=start.dtype, device=start.device)
     scale = (extent / count)[:, None, None]
@@ -66,27 +56,14 @@ def triangle_taps(start: Tensor, extent: Tensor, count: int, width: int) -> tupl
 
 
 def taps_needed(extent: int, count: int) -> int:
-    """Most input rows that one of `count` output rows needs of a part with up to `extent` rows.
-
-    Example:
-        >>> taps_needed(5, 7), taps_needed(14, 7)
-        (2, 4)
-    """
+    """Most input rows that one of `count` output rows needs of a part with up to `extent` rows."""
     return math.ceil(2 * max(extent / count, 1.0))
 
 
 def gaussian_taps(sigma: Tensor, count: int, radius: int, widest: int) -> tuple[Tensor, Tensor]:
     """Taps of a Gaussian blur that ends at ⌊3σ + ½⌋ pixels; borders are mirrored.
 
-    Args:
-        sigma: (n,) float, standard deviations in pixels; above 0.
-        count: Rows.
-        radius: At least `blur_radius` of the largest sigma.
-        widest: At least `radius`, and the same in all calls: how many terms a sum of weights has
-            changes its last bit.
-
-    Returns:
-        (n, count, 2 · radius + 1) indices and weights.
+    `sigma` (n,) float; returns (n, count, 2 · radius + 1).
     """
     away = torch.arange(-widest, widest + 1, device=sigma.device)
     weight = torch.exp(-0.5 * (away / sigma[:, None]) ** 2)
@@ -107,15 +84,7 @@ def blur_radius(sigma: float) -> int:
 def weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of the rows of each image.
 
-    Each sum adds up its taps in order: its bits depend on no other image.
-
-    Args:
-        images: (n, R, F) float.
-        index: (n, S, K) int64, rows.
-        weight: (n, S, K) float.
-
-    Returns:
-        (n, S, F).
+    `images` (n, R, F) float; `index` (n, S, K) int64; `weight` (n, S, K) float; returns (n, S, F).
     """
     n, rows, features = images.shape
     count, width = index.shape[1:]
@@ -145,23 +114,7 @@ def _overlap(
 def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     """Exact area resampling of maps to a grid, separable and batched.
 
-    Cell (i, j) of the grid gets the mean of the piecewise-constant map over the rectangle that the
-    cell covers in the source plane; a map is 0 outside its region.
-
-    Args:
-        maps: (B, H, W) floats.
-        regions: (B, 4) part of the source plane that each map covers, (x0, y0, x1, y1).
-        boxes: (B, 4) part of the source plane that each grid covers.
-        grid: Size (h, w) of the grid.
-
-    Returns:
-        (B, h, w).
-
-    Example:
-        >>> m = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
-        >>> unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-        >>> resample(m, unit, unit, (1, 4))
-        tensor([[[0., 0., 1., 1.]]])
+    `maps` (B, H, W) floats; `regions` (B, 4); `boxes` (B, 4); returns (B, h, w).
     """
     height, width = maps.shape[-2:]
     # Edges are differences of nearby numbers: float64 keeps a cell's share exact to 1e-12.
@@ -171,14 +124,14 @@ def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]
     return rows @ maps @ columns.transpose(1, 2)
 
 
-def turn_maps(maps: Tensor, flips: Tensor, quarters: Tensor) -> Tensor:
+def turn_maps(
+    maps: Tensor, flips: Tensor | NDArray[np.bool_], quarters: Tensor | NDArray[np.int64]
+) -> Tensor:
     """Apply a separate turn to each of (B, h, w) maps; h = w if any number of quarters is odd.
 
-    Args:
-        maps: (B, h, w).
-        flips: (B,) bool.
-        quarters: (B,) integers 0 to 3.
+    `maps` (B, h, w); `flips` (B,) bool; `quarters` (B,) integers.
     """
+    flips, quarters = torch.as_tensor(flips), torch.as_tensor(quarters)
     turned = torch.where(flips[:, None, None], maps.flip(-1), maps)
     for quarter in (1, 2, 3):
         chosen = quarters == quarter
@@ -189,18 +142,6 @@ def turn_maps(maps: Tensor, flips: Tensor, quarters: Tensor) -> Tensor:
     return turned
 
 
-def turn_all(values: Tensor, turn: Turn) -> Tensor:
-    """Apply one turn to the last two axes of (..., H, W); H = W if the number of quarters is odd.
-
-    Example:
-        >>> turn_all(torch.tensor([[1, 2], [3, 4]]), Turn(quarters=1))
-        tensor([[2, 4],
-                [1, 3]])
-    """
-    turned = values.flip(-1) if turn.flip else values
-    return torch.rot90(turned, turn.quarters, (-2, -1)) if turn.quarters else turned
-
-
 # Error of a mean of float32 values, relative to the largest: smaller differences are rounding.
 _ROUNDING = 1e-6
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -209,14 +150,7 @@ _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Decoded map on the 128 × 128 grid of its unit square, minus its minimum.
 
-    Therefore a bright background does not stand out against the margins of a letterboxed canvas. A
-    constant map above 0 marks the whole image, and is 1 everywhere.
-
-    Args:
-        values: float32 of shape (H, W), see `decode_map`.
-
-    Returns:
-        float32 of shape (128, 128), from 0 up.
+    `values` float32 of shape (H, W); returns float32 of shape (128, 128).
     """
     lowest = values.min()
     if lowest > 0 and lowest == values.max():
@@ -231,11 +165,7 @@ def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Decoded map on its unit square, scaled to the full range of uint8.
-
-    The scaling prevents that small or faint marks are lost by rounding; guidance normalizes maps in
-    any case.
-    """
+    """Decoded map on its unit square, scaled to the full range of uint8."""
     grid = on_unit_square(values)
     stretched: NDArray[np.float32] = grid * np.float32(255 / max(float(grid.max()), 1e-12))
     return np.rint(stretched).astype(np.uint8)
@@ -269,12 +199,7 @@ _TABLES = np.array(
 
 
 def quantisation_tables(qualities: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(n, 2, 8, 8) luminance and chrominance tables of (n,) qualities from 1 to 100.
-
-    Example:
-        >>> quantisation_tables(np.array([50]))[0, 0, 0]
-        array([16., 11., 10., 16., 24., 40., 51., 61.], dtype=float32)
-    """
+    """(n, 2, 8, 8) luminance and chrominance tables of (n,) qualities from 1 to 100."""
     scale = np.where(qualities < 50, 5000 // np.maximum(qualities, 1), 200 - 2 * qualities)
     scaled = (_TABLES * scale[:, None, None, None] + 50) // 100
     return scaled.clip(1, 255).astype(np.float32)
@@ -291,15 +216,8 @@ def cosines() -> NDArray[np.float32]:
 def jpeg_round_trip(images: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
     """Images as they are after compression and decompression.
 
-    Three channels are color; of any other number, each channel is a grey image.
-
-    Args:
-        images: (n, C, H, W) float, whole levels from 0 to 255.
-        tables: (n, 2, 8, 8) of `quantisation_tables`.
-        transform: (8, 8) of `cosines`.
-
-    Returns:
-        (n, C, H, W) float, whole levels from 0 to 255.
+    `images` (n, C, H, W) float; `tables` (n, 2, 8, 8); `transform` (8, 8); returns (n, C, H, W)
+    float.
     """
     channels, height, width = images.shape[1:]
     if channels != 3:
@@ -336,9 +254,7 @@ def _pad(images: Tensor, block: int) -> Tensor:
 def _coded(planes: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
     """Transform, quantise and transform back the blocks of (n, C, H, W) planes.
 
-    Args:
-        planes: Sides are multiples of 8.
-        tables: (n, 1, 8, 8), for all planes of an image.
+    `tables` (n, 1, 8, 8).
     """
     n, channels, height, width = planes.shape
     across = transform.t()

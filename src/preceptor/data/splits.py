@@ -25,35 +25,7 @@ def make_splits(
     seed: int,
     hold_out: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Assign every image to a split, stratified by label and source.
-
-    The shares apply to the images that are not held out. Groups are assigned greedily, the largest
-    first, and single images fill up what is missing. Without groups, every split has its share of
-    each label to within one image. A label with too few images for all splits goes to the training
-    split first.
-
-    Args:
-        manifest: Manifest with `label` and, if known, `source` and `group`. Existing splits are
-            replaced; `Manifest.read_unsplit` reads a table for this.
-        fractions: Share of each split, above 0, adding up to 1; names as in a manifest.
-        seed: Random seed.
-        hold_out: Sources that are assigned to a split of their own as a whole, such as
-            {"lens-x": "test-unseen"}. Images of classes that such a set lacks are added from other
-            sources: in the ratio of the whole table, but at most half of the available images.
-
-    Returns:
-        Copy of the table with `split` filled.
-
-    Raises:
-        InputError: A seed, share, name or source is invalid, or a held-out source would divide a
-            group.
-
-    Example:
-        >>> frame = pd.DataFrame({"path": list("abcdefgh"), "label": ["real", "fake"] * 4})
-        >>> splits = make_splits(frame, {"train": 0.5, "val": 0.25, "test": 0.25}, seed=0)
-        >>> splits.groupby("label")["split"].value_counts().unstack().loc["fake"].to_dict()
-        {'test': 1, 'train': 2, 'val': 1}
-    """
+    """Assign every image to a split, stratified by label and source."""
     table = manifest.table if isinstance(manifest, Manifest) else manifest
     if "label" not in table:
         raise InputError("column 'label' is missing; add it, since splits are stratified by label")
@@ -130,16 +102,7 @@ def _assign(
     train: int | None,
     generator: np.random.Generator,
 ) -> _Ints:
-    """(n,) split of each image.
-
-    Args:
-        unit: (n,) unit of each image: a group, or an image that has none.
-        stratum: (n,) stratum (label and source) of each image.
-        label: (H,) label of each stratum.
-        shares: (S,) share of each split.
-        train: Split that gets the only unit of a label; None = no such split.
-        generator: Random generator.
-    """
+    """(n,) split of each image. `unit` (n,); `stratum` (n,); `label` (H,); `shares` (S,)."""
     sizes = np.bincount(unit)
     counts = np.bincount(stratum, minlength=len(label))
     # Images that each split lacks: by stratum, by label and overall.
@@ -194,11 +157,7 @@ def _assign(
 
 
 def _label_counts(lack_label: _Floats, lack: _Floats, number: _Ints, train: int | None) -> _Ints:
-    """(L, S) number of single images of each label in each split.
-
-    Shares are rounded up where the split has no image of the label, the training split before the
-    others, then where most images are missing; labels with few images come first.
-    """
+    """(L, S) number of single images of each label in each split."""
     quotas = np.stack([_scaled(*pair) for pair in zip(lack_label, number.tolist(), strict=True)])
     floors = np.floor(quotas + 1e-9).astype(np.int64)
     counts, can_rise = floors.copy(), quotas > floors + 1e-9
@@ -250,13 +209,7 @@ def _add_missing_classes(
 ) -> None:
     """Draw images of the classes that held-out sets lack from sources that are not held out.
 
-    Only whole groups are drawn, and no group with images of a class of the set.
-
-    Args:
-        split: (n,) held-out set of each image, None = not held out; filled in.
-        classes: (n,) class of each image.
-        units: (n,) unit of each image: a group, or an image that has none.
-        seed: Random seed.
+    `split` (n,); `classes` (n,); `units` (n,).
     """
     generator = np.random.default_rng([seed, 1])  # independent of the other splits
     rows = np.flatnonzero([name is None for name in split])
@@ -291,12 +244,7 @@ def _add_missing_classes(
 
 
 def added_classes(table: pd.DataFrame, hold_out: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Number of images of each class that were added to a held-out set from other sources.
-
-    Args:
-        table: Table returned by `make_splits`.
-        hold_out: Held-out sources, as passed to `make_splits`.
-    """
+    """Number of images of each class that were added to a held-out set from other sources."""
     sources = table["source"] if "source" in table else pd.Series("", index=table.index)
     moved = table[~sources.isin(list(hold_out)) & table["split"].isin(list(hold_out.values()))]
     added: dict[str, dict[str, int]] = {}
@@ -308,21 +256,7 @@ def added_classes(table: pd.DataFrame, hold_out: Mapping[str, str]) -> dict[str,
 def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) -> NDArray[np.bool_]:
     """Draw a subset of the annotated training images with the same share of every class.
 
-    For the same seed, a smaller share is part of a larger one, and so is a smaller number with two
-    classes; with more, a class may have one image less in a larger number (the Alabama paradox of
-    the largest remainder). The subset does not depend on the order of rows or on other splits.
-
-    Args:
-        manifest: Manifest.
-        amount: None = all; a float in (0, 1] = share of the annotated images of each class; an int
-            = total number, divided by largest remainder. Every class keeps at least one image.
-        seed: Random seed.
-
-    Returns:
-        (n,) bool, the drawn rows, all in the split train.
-
-    Raises:
-        InputError: A class has no annotated images, or the amount is invalid.
+    Returns (n,) bool.
     """
     table = manifest.table
     candidates = manifest.train_mask & manifest.annotated_mask

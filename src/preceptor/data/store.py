@@ -41,17 +41,11 @@ _NONE = "0" * (2 * DIGEST_BYTES)
 
 @dataclass(frozen=True, eq=False)
 class FileContents:
-    """Content hashes of the images and maps of a table, by row.
+    """Content hashes of the images and maps of a table, by row."""
 
-    Args:
-        images: (n, 16) uint8, BLAKE2b hashes of the images.
-        maps: (n, 16) uint8, the same of their human maps; 0 for rows without one.
-        sizes: (n, 2) int32 width and height of the images; 0 = not known.
-    """
-
-    images: NDArray[np.uint8]
-    maps: NDArray[np.uint8]
-    sizes: NDArray[np.int32]
+    images: NDArray[np.uint8]  # (n, 16) uint8, BLAKE2b hashes of the images
+    maps: NDArray[np.uint8]  # (n, 16) uint8, the same of their human maps; 0 for rows without one
+    sizes: NDArray[np.int32]  # (n, 2) int32 width and height of the images; 0 = not known
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,15 +62,7 @@ class FileContents:
 
 
 def written(hashes: NDArray[np.uint8]) -> list[str]:
-    """Hashes in hex; "" for hashes that are 0.
-
-    Args:
-        hashes: (n, 16) uint8.
-
-    Example:
-        >>> written(np.array([[255] * 16, [0] * 16], np.uint8))
-        ['ffffffffffffffffffffffffffffffff', '']
-    """
+    """Hashes in hex; "" for hashes that are 0. `hashes` (n, 16) uint8."""
     text, size = np.ascontiguousarray(hashes).tobytes().hex(), 2 * DIGEST_BYTES
     parts = (text[start : start + size] for start in range(0, len(text), size))
     return ["" if part == _NONE else part for part in parts]
@@ -97,19 +83,12 @@ def positions_among(hashes: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDAr
 
 @dataclass(frozen=True)
 class Store:
-    """Arrays of one format in a cache folder.
+    """Arrays of one format in a cache folder."""
 
-    Args:
-        folder: Cache folder.
-        name: Name of the format.
-        shape: Shape of an array.
-        form: Format of the canvases; None for human maps.
-    """
-
-    folder: Path
-    name: str
-    shape: tuple[int, ...]
-    form: ImageFormat | None = None
+    folder: Path  # Cache folder
+    name: str  # Name of the format
+    shape: tuple[int, ...]  # Shape of an array
+    form: ImageFormat | None = None  # Format of the canvases; None for human maps
 
     @classmethod
     def of(cls, folder: Path, form: ImageFormat | None) -> Store:
@@ -226,14 +205,10 @@ def _write(file: BinaryIO, data: memoryview) -> None:
 
 @dataclass
 class TableFiles:
-    """Distinct files of a table, and what is known of them in their current state.
+    """Distinct files of a table, and what is known of them in their current state."""
 
-    Args:
-        images, maps: (n,) locations of the images and of their human maps; "" for none.
-    """
-
-    images: Sequence[str]
-    maps: Sequence[str]
+    images: Sequence[str]  # (n,) locations of the images and of their human maps; "" for none
+    maps: Sequence[str]  # (n,) locations of the images and of their human maps; "" for none
     errors: dict[int, OSError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -23,13 +23,7 @@ _RESAVE = "save it as CSV (UTF-8) or Parquet"
 
 
 class Findings:
-    """Problems of one table.
-
-    Args:
-        source: Name of the table in messages.
-        name_row: Function that returns the name of a row from its number; rows of a file are
-            numbered as in an editor.
-    """
+    """Problems of one table."""
 
     def __init__(self, source: str, name_row: Callable[[int], str] = "row {}".format) -> None:
         self.source = source
@@ -55,40 +49,21 @@ class Findings:
         self._problems.append((number, Problem(where, without_secrets(what), fix)))
 
     def raise_if_any(self) -> None:
-        """Raise an error with all problems, if there are any.
-
-        Raises:
-            ProblemsError: There is at least one problem.
-        """
+        """Raise an error with all problems, if there are any."""
         if self._problems:
             raise ProblemsError(self.source, self.problems)
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """Table with uninterpreted cells.
+    """Table with uninterpreted cells."""
 
-    Args:
-        frame: Cells, one column per header cell; index 0..n-1.
-        rows: Number of each row in messages.
-    """
-
-    frame: pd.DataFrame
-    rows: NDArray[np.int64]
+    frame: pd.DataFrame  # Cells, one column per header cell; index 0..n-1
+    rows: NDArray[np.int64]  # Number of each row in messages
 
 
 def read_table(path: Path, findings: Findings, header: list[str] | None = None) -> RawTable:
-    """Read a CSV or Parquet file; rows with a wrong number of cells are noted and omitted.
-
-    Args:
-        path: File. Parquet is recognized by its first bytes, independently of its name.
-        findings: Collects the problems; those that prevent further reading are raised.
-        header: Column names of a CSV file without a header row.
-
-    Raises:
-        ProblemsError: The file is missing, empty, binary, not UTF-8 or unreadable, or has duplicate
-            column names.
-    """
+    """Read a CSV or Parquet file; rows with a wrong number of cells are noted and omitted."""
     try:
         if path.is_char_device():  # /dev/zero never ends
             raise _alone(findings, "it is a device", "name a file")
@@ -149,17 +124,7 @@ def _decode(data: bytes, findings: Findings) -> str:
 
 
 def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> RawTable:
-    """Parse CSV text into cells, all of them strings.
-
-    Args:
-        text: Text of the file.
-        findings: Collects the problems.
-        header: Column names of a text without a header row.
-
-    Raises:
-        ProblemsError: A quotation mark is not closed, column names are duplicate, or there are no
-            rows.
-    """
+    """Parse CSV text into cells, all of them strings."""
     first = re.search(r"\S[^\r\n]*", text)
     records, rows = _parse(text, sniff_delimiter(first[0]) if first else ",", findings)
     if not records:
@@ -187,12 +152,7 @@ def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> 
 
 
 def sniff_delimiter(line: str) -> str:
-    """Most frequent delimiter of a line, outside quotation marks.
-
-    Example:
-        >>> sniff_delimiter('path;label;"a,b,c,d"')
-        ';'
-    """
+    """Most frequent delimiter of a line, outside quotation marks."""
     bare = re.sub(r'"[^"]*"', "", line)
     return max(DELIMITERS, key=bare.count)  # the first of equals
 

@@ -33,12 +33,7 @@ _COLUMNS = ("label", "split", "source", "group", "sample_weight")
 
 
 class RowHashes:
-    """Content hashes of manifest rows, computed once for all runs of a study.
-
-    Args:
-        manifest: Manifest.
-        contents: Content hashes of its files.
-    """
+    """Content hashes of manifest rows, computed once for all runs of a study."""
 
     def __init__(self, manifest: Manifest, contents: FileContents) -> None:
         self._table, self._contents = manifest.table, contents
@@ -59,13 +54,7 @@ class RowHashes:
         *,
         weighted: bool = False,
     ) -> str:
-        """Hash of manifest rows.
-
-        Args:
-            rows: (n,) row numbers.
-            mapped: (n,) whether to include the content of the row's human map; None = no maps.
-            weighted: Whether to include map weights, as in all runs with guidance.
-        """
+        """Hash of manifest rows. `rows` (n,); `mapped` (n,)."""
         key = digest(
             [_bytes_digest(rows), None if mapped is None else _bytes_digest(mapped), weighted]
         )
@@ -95,8 +84,9 @@ class RowHashes:
     def _lines(
         self, rows: NDArray[np.int64], mapped: NDArray[np.bool_], *, weighted: bool
     ) -> Iterator[bytes]:
-        """What is hashed of each row. Values are listed as JSON, so that no two rows can be
-        written the same."""
+        """What is hashed of each row. Values are listed as JSON, so that no two rows can be written
+        the same.
+        """
         table = self._table
         images = zip(
             table["name"].iloc[rows].tolist(),
@@ -141,12 +131,7 @@ def _bytes_digest(values: NDArray[Any]) -> str:
 
 
 class Workspace:
-    """Manifest with the data that its runs share, opened at first use.
-
-    Args:
-        manifest: Validated manifest.
-        cache_dir: Folder of image caches and file hashes; None = the default.
-    """
+    """Manifest with the data that its runs share, opened at first use."""
 
     def __init__(self, manifest: Manifest, cache_dir: Path | None = None) -> None:
         self.manifest = manifest
@@ -167,18 +152,7 @@ class Workspace:
         verify: bool = False,
         formats: Collection[ImageFormat] = (),
     ) -> Workspace:
-        """Read a manifest.
-
-        Args:
-            path: Path of the manifest.
-            cache_dir: Folder of image caches and file hashes; None = the default.
-            verify: Whether to decode all images and maps that are new or have changed; otherwise
-                they must only exist.
-            formats: Image formats whose caches are filled in the same pass, with `verify`.
-
-        Raises:
-            ProblemsError: The manifest is invalid; lists all problems with row, value and remedy.
-        """
+        """Read a manifest."""
         with progress() as bar:
             task = bar.add_task("reading images", total=None, note="", visible=False)
             manifest = Manifest.read(
@@ -203,12 +177,7 @@ class Workspace:
         return RowHashes(self.manifest, self.contents)
 
     def images(self, form: ImageFormat, cache: Literal["memmap", "none"] = "memmap") -> ImageSource:
-        """Images in a model's format.
-
-        Args:
-            form: Image format, with side, fit and channels of the canvases.
-            cache: Image cache: memmap or none.
-        """
+        """Images in a model's format."""
         key = (form.side, form.fit, form.channels, cache)
         if key not in self._images:
             cached = cache == "memmap"
@@ -262,21 +231,8 @@ class Workspace:
         cache: Literal["memmap", "none"] = "memmap",
         targets: MapTargets | None = None,
         grid: tuple[int, int] = (1, 1),
-        soft: NDArray[np.float32] | None = None,
     ) -> Rows:
-        """Data of manifest rows in a model's format.
-
-        Args:
-            which: Manifest rows.
-            form: Image format.
-            classes: Class names in the order of the labels; None = those of the manifest. A trained
-                model has its own, of which the manifest may contain only some.
-            cache: Image cache: memmap or none.
-            targets, grid, soft: Arguments of `Rows`.
-
-        Raises:
-            InputError: A label is not among the classes.
-        """
+        """Data of manifest rows in a model's format."""
         weights = self.manifest.table["sample_weight"].to_numpy(np.float32)[which]
         return Rows(
             images=self.images(form, cache),
@@ -287,7 +243,6 @@ class Workspace:
             sample_weight=None if (weights == 1).all() else weights,
             targets=targets,
             grid=grid,
-            soft=soft,
         )
 
     def _labels_of(self, which: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -36,7 +36,6 @@ from preceptor.losses.distances import (
     MapDistance,
     cells,
 )
-from preceptor.losses.predictions import SoftTargets, distillation, softened
 from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative, normalise
 from preceptor.utils.plugins import load_plugin, plugin
@@ -200,21 +199,19 @@ class Targets(NamedTuple):
         maps: (B, h, w) target maps on the grid of the CAM, any scale; None = no guidance.
         map_weight: (B,) w_k ≥ 0, 0 = no map (the content is ignored); None = 1.
         sample_weight: (B,) v_k > 0; None = 1.
-        soft: Soft targets of the classification term; None = labels only.
     """
 
     labels: Tensor
     maps: Tensor | None = None
     map_weight: Tensor | None = None
     sample_weight: Tensor | None = None
-    soft: SoftTargets | None = None
 
 
 class LossTerms(NamedTuple):
     """Terms of the guided loss for each image, before weighting by α and averaging.
 
     Args:
-        classification: (B,) v_k · −log p(y_k), or its mixture with soft targets.
+        classification: (B,) v_k · −log p(y_k).
         guidance: (B,) v_k · w_k · d_k; exactly 0 for images without guidance.
         guided: (B,) bool, images with a map weight > 0 and an informative map.
         uninformative: (B,) bool, images with a map weight > 0 and a constant or non-finite map.
@@ -239,9 +236,6 @@ def guided_loss_terms(
 ) -> LossTerms:
     """Classification and guidance term of the guided loss for each image.
 
-    With `targets.soft` of weight s, the classification term of an image is (1 − s) · −log p(y) +
-    s · `distillation`.
-
     Args:
         logits: (B, C); (B, 1) are single logits of class 1 against class 0.
         cam: (B, h, w) raw saliency of the model, see `guidance`; None = no guidance.
@@ -252,14 +246,10 @@ def guided_loss_terms(
     Raises:
         ValueError: The shapes differ, or the distance is unknown.
     """
-    labels, maps, map_weight, sample_weight, soft = targets
+    labels, maps, map_weight, sample_weight = targets
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
     logits = binary_logits(logits)
     classification = functional.cross_entropy(logits, labels, reduction="none")
-    if soft is not None:
-        probabilities, share = soft.known()
-        distilled = distillation(logits, probabilities, soft.temperature)
-        classification = (1 - share) * classification + share * distilled
     nothing = torch.zeros_like(labels, dtype=torch.bool)
     if cam is None or maps is None:
         terms = LossTerms(classification, torch.zeros_like(classification), nothing, nothing)
@@ -425,8 +415,7 @@ def gradient_norms(
 ) -> tuple[Tensor, Tensor]:
     """Gradient norms of both terms for each image, without the division by the batch size.
 
-    Classification at the logits: α · v ‖p − y‖, with soft targets of share s
-    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the map m that the distance takes, the
+    Classification at the logits: α · v ‖p − y‖. Guidance at the map m that the distance takes, the
     normalized map or the evidence: (1 − α) · v · w ‖∂d ÷ ∂m‖, exactly 0 for images without
     guidance; for several distances that take both, the norm of both gradients together.
 
@@ -450,16 +439,11 @@ def gradient_norms(
         >>> gradient_norms(logits, terms, targets, alpha=0.25)
         (tensor([0.1768]), tensor([0.7500]))
     """
-    labels, _, map_weight, sample_weight, soft = targets
+    labels, _, map_weight, sample_weight = targets
     logits = binary_logits(logits)
     # Not with one_hot, which reads the values of the labels and may synchronize with the device.
     own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
     error = logits.softmax(1) - own.to(logits.dtype)
-    if soft is not None:
-        probabilities, share = soft.known()
-        q = softened(probabilities.to(logits.dtype), soft.temperature)
-        apart = soft.temperature * ((logits / soft.temperature).softmax(1) - q)
-        error = (1 - share)[:, None] * error + share[:, None] * apart
     at_logits = alpha * torch.linalg.vector_norm(error, dim=1)
     if sample_weight is not None:
         at_logits = at_logits * sample_weight

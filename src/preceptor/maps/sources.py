@@ -56,19 +56,12 @@ UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
 
 @dataclass(frozen=True)
 class PlacedMaps:
-    """Maps of a source other than human maps, for the rows of a run.
+    """Maps of a source other than human maps, for the rows of a run."""
 
-    Args:
-        maps: (m, h, w) maps.
-        index: (n,) position of each row's map; −1 = none.
-        regions: (n, 4) part of each row's image that a map covers.
-        excluded: (n,) bool, rows whose map was excluded because of its error.
-    """
-
-    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]
-    index: NDArray[np.int64]
-    regions: NDArray[np.float64]
-    excluded: NDArray[np.bool_]
+    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]  # (m, h, w) maps
+    index: NDArray[np.int64]  # (n,) position of each row's map; −1 = none
+    regions: NDArray[np.float64]  # (n, 4) part of each row's image that a map covers
+    excluded: NDArray[np.bool_]  # (n,) bool, rows whose map was excluded because of its error
 
     def array(self) -> MapArray:
         """Maps, each over the region of its own image."""
@@ -77,7 +70,8 @@ class PlacedMaps:
 
     def received(self, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
         """Maps in the order of the rows that receive them, each over the region of its image, and
-        the positions of the rows in them."""
+        the positions of the rows in them.
+        """
         has_map = index >= 0
         array = MapArray(self.maps[index[has_map]], self.regions[has_map])
         return array, np.where(has_map, np.cumsum(has_map) - 1, -1)
@@ -94,16 +88,7 @@ def place_maps(
 ) -> PlacedMaps | None:
     """Maps of the source of a run; None for human maps, which the loader reads itself.
 
-    Args:
-        source: Source of the maps.
-        fit: Part of the images that the run sees.
-        table: Rows of the manifest.
-        images: Images, whose original sizes determine the position of a Teacher's grid.
-        rows: (n,) rows in `images`.
-        scaled: Whether the largest value of each map of a folder, or of a plugin, becomes 1.
-
-    Raises:
-        InputError: The maps cannot be read.
+    `rows` (n,).
     """
     if source.kind == "human":
         return None
@@ -137,12 +122,7 @@ def with_maps(path: Path, names: NDArray[np.object_]) -> NDArray[np.bool_]:
 def check_matches(path: Path, names: NDArray[np.object_]) -> None:
     """Check that a folder of maps or a map store has a map of an image; no map is decoded.
 
-    Args:
-        path: Folder.
-        names: (n,) names of the images.
-
-    Raises:
-        InputError: It has none, or it is not clear which one.
+    `names` (n,).
     """
     if is_store(path):
         paths = read_store(path, columns=()).paths
@@ -189,13 +169,7 @@ def _principal(
 
 
 def _from_store(path: Path, names: NDArray[np.object_], sizes: NDArray[np.int32]) -> PlacedMaps:
-    """Maps of a map store.
-
-    Args:
-        path: Folder of the store.
-        names: (n,) names of the rows' images.
-        sizes: (n, 2) their original widths and heights, in pixels.
-    """
+    """Maps of a map store. `names` (n,); `sizes` (n, 2)."""
     store = read_store(path, columns=("map", "error"))
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
@@ -254,21 +228,7 @@ def _from_folder(
 
 
 def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
-    """Map image of each image.
-
-    A map has the relative path of its image, or its file name alone. It may have another suffix, or
-    one more (`a.jpg.png` for `a.jpg`, where there is an `a.png` as well).
-
-    Args:
-        folder: Folder of the maps; other files, hidden files and hidden folders are ignored.
-        names: (n,) names of the images.
-
-    Returns:
-        (n,) map images; None = the image has none.
-
-    Raises:
-        InputError: A map matches two images, or two maps match an image.
-    """
+    """Map image of each image. `names` (n,); returns (n,)."""
     found = _Folder(folder)
     owners: dict[Path, str] = {}
     files: list[Path | None] = []
@@ -326,27 +286,12 @@ class MapFunction(Protocol):
     """Function that makes maps of images without a model: the interface of a plugin."""
 
     def __call__(self, paths: Sequence[str], labels: Sequence[str]) -> ArrayLike:
-        """(n, h, w) maps ≥ 0, each over the whole of its image.
-
-        Args:
-            paths: Paths of n training images.
-            labels: Their labels.
-        """
+        """(n, h, w) maps ≥ 0, each over the whole of its image."""
         ...
 
 
 def plugin_maps(name: str, paths: Sequence[str], labels: Sequence[str]) -> NDArray[np.float32]:
-    """(n, h, w) maps of a plugin.
-
-    Args:
-        name: Name of the plugin.
-        paths: Paths of the images.
-        labels: Their labels.
-
-    Raises:
-        InputError: The plugin is not installed, or its maps have another shape, or values that are
-            negative or not finite.
-    """
+    """(n, h, w) maps of a plugin."""
     make: MapFunction = load_plugin(installed_plugin("preceptor.map_sources", name, "maps: kind"))
     maps = np.asarray(make(paths, labels), np.float32)
     if maps.ndim != 3 or len(maps) != len(paths) or 0 in maps.shape[1:]:
@@ -372,17 +317,7 @@ _ROUNDING = 1e-6
 def thumbnails(
     images: ImageSource, rows: NDArray[np.int64], fit: Fit
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Grey thumbnails of images.
-
-    Args:
-        images: Canvases of the images.
-        rows: (n,) manifest rows.
-        fit: Method that made the canvases square.
-
-    Returns:
-        (n, 16, 16) grey values, and the (n, 4) region of its image that each thumbnail covers: the
-        whole image, or for `fit: crop` the central square.
-    """
+    """Grey thumbnails of images. `rows` (n,); returns (n, 16, 16)."""
     boxes = fit_boxes(images.sizes[rows], fit, images.side)
     regions = boxes.clip(0, 1)
     found = np.empty((len(rows), SIDE, SIDE), np.uint8)
@@ -396,16 +331,7 @@ def thumbnails(
 
 
 def too_few_for_components(images: int, components: int) -> str:
-    """Problem of a number of images that has fewer principal components; "" if there is none.
-
-    The mean takes one degree of freedom: n images have at most n − 1 components.
-
-    Example:
-        >>> too_few_for_components(5, 5)
-        '5 training images have fewer than 5 principal components; use at most 4 components'
-        >>> too_few_for_components(6, 5)
-        ''
-    """
+    """Problem of a number of images that has fewer principal components; "" if there is none."""
     if images > components:
         return ""
     remedy = f"use at most {images - 1} components" if images > 1 else "add images"
@@ -415,19 +341,7 @@ def too_few_for_components(images: int, components: int) -> str:
 def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uint8]:
     """Magnitude of the reconstruction of images from their first principal components.
 
-    Args:
-        images: (n, h, w) grey values.
-        components: Number k of components, less than n.
-
-    Returns:
-        (n, h, w) maps, each with the full range 0 to 255; 0 everywhere for an image whose
-        reconstruction is constant.
-
-    Example:
-        >>> images = np.zeros((3, 2, 2), np.uint8)
-        >>> images[0, 0, 0], images[1, 0, 0] = 30, 60  # they differ in one cell alone
-        >>> principal_maps(images, 1).tolist()
-        [[[0, 0], [0, 0]], [[255, 0], [0, 0]], [[255, 0], [0, 0]]]
+    `images` (n, h, w); returns (n, h, w).
     """
     values = torch.from_numpy(images.reshape(len(images), -1))
     mean = values.sum(0, dtype=torch.int64).double() / len(values)

@@ -39,68 +39,43 @@ def largest_error(tolerance: float) -> float:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """Metadata of a map store.
+    """Metadata of a map store."""
 
-    Args:
-        teacher: Run id of the Teacher, or a name for external maps.
-        method: cam, gradcam, rise or cells.
-        fit, side: Canvas that the grid covers.
-        classes: Class names of the Teacher; the class of a map is one of them.
-        settings: Settings of the method, as JSON-able values; maps with an error above `tolerance`
-            are not accurate enough to guide.
-    """
-
-    teacher: str
-    method: str
-    fit: Fit
-    side: int
-    classes: tuple[str, ...]
+    teacher: str  # Run id of the Teacher, or a name for external maps
+    method: str  # cam, gradcam, rise or cells
+    fit: Fit  # Canvas that the grid covers
+    side: int  # Canvas that the grid covers
+    classes: tuple[str, ...]  # Class names of the Teacher; the class of a map is one of them
+    # Settings of the method, as JSON-able values; maps with an error above `tolerance` are not
+    # accurate enough to guide
     settings: dict[str, float | str]
 
 
 @dataclass(frozen=True)
 class MapStore:
-    """Map store in memory.
+    """Map store in memory."""
 
-    Args:
-        info: Metadata.
-        paths: (n,) image paths as in the manifest.
-        maps: (n, h, w) float16.
-        classes: (n,) class of each map, an index into info.classes.
-        scores: (n,) probability of that class.
-        probabilities: (n, C) probabilities of all classes, in the order of info.classes; None = not
-            stored.
-        error: (n,) 1 − estimated correlation of each map with its limit for infinitely many masks;
-            None = the method has no such error.
-    """
-
-    info: StoreInfo
-    paths: NDArray[np.object_]
-    maps: NDArray[np.float16]
-    classes: NDArray[np.int32]
-    scores: NDArray[np.float32]
+    info: StoreInfo  # Metadata
+    paths: NDArray[np.object_]  # (n,) image paths as in the manifest
+    maps: NDArray[np.float16]  # (n, h, w) float16
+    classes: NDArray[np.int32]  # (n,) class of each map, an index into info.classes
+    scores: NDArray[np.float32]  # (n,) probability of that class
+    # (n, C) probabilities of all classes, in the order of info.classes; None = not stored
     probabilities: NDArray[np.float32] | None = None
+    # (n,) 1 − estimated correlation of each map with its limit for infinitely many masks; None =
+    # the method has no such error
     error: NDArray[np.float32] | None = None
 
     @property
     def settled(self) -> NDArray[np.bool_]:
-        """(n,) whether the error of each map is within the tolerance of the method.
-
-        With a tolerance of 0 (use all masks) or without one, maps may contain as much noise as
-        signal.
-        """
+        """(n,) whether the error of each map is within the tolerance of the method."""
         if self.error is None:
             return np.ones(len(self.paths), bool)
         return self.error <= largest_error(float(self.info.settings.get("tolerance", 0)))
 
 
 def write_store(folder: Path, store: MapStore) -> None:
-    """Write a map store as shards of 100,000 rows; each shard is written atomically.
-
-    Args:
-        folder: Folder of the store, created if missing; shards of an earlier store are replaced.
-        store: Map store to write.
-    """
+    """Write a map store as shards of 100,000 rows; each shard is written atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     count, height, width = store.maps.shape
     fields = [
@@ -155,15 +130,7 @@ def is_store(folder: Path) -> bool:
 def read_store(
     folder: Path, columns: Sequence[str] = ("map", "class", "score", *OPTIONAL)
 ) -> MapStore:
-    """Read a map store.
-
-    Args:
-        folder: Folder of the shards.
-        columns: Columns to read in addition to the paths; the others are empty, or None.
-
-    Raises:
-        InputError: There is no map store, it is damaged, or its shards do not belong together.
-    """
+    """Read a map store."""
     shards = sorted(folder.glob("maps-*.parquet"))
     if not shards:
         raise InputError(f"{folder} is not a map store: it has no maps-*.parquet")

@@ -24,15 +24,7 @@ def build_map_targets(
 ) -> MapTargets | None:
     """Map targets of the training rows of a run, or None for a run that uses no maps.
 
-    Args:
-        config: Config of the run: source of the maps (`maps`), and guided classes.
-        manifest: Manifest of the run.
-        images: Images, whose original sizes determine the position of a Teacher's grid.
-        rows: (n,) manifest rows used for training.
-        annotated: (len(manifest),) bool, rows whose human maps may be used.
-
-    Raises:
-        InputError: No guided row has a map, or the maps cannot be read.
+    `rows` (n,).
     """
     if not config.uses_maps:
         return None
@@ -90,14 +82,7 @@ def build_map_targets(
 
 
 def marked_classes(manifest: Manifest, annotated: NDArray[np.bool_]) -> list[str]:
-    """Classes with a human map in any training image whose annotation is used.
-
-    The others are defined by the absence of marks.
-
-    Args:
-        manifest: Manifest.
-        annotated: (len(manifest),) bool, rows whose annotation is used.
-    """
+    """Classes with a human map in any training image whose annotation is used."""
     with_map = manifest.map_mask & manifest.train_mask & annotated
     return sorted(set(manifest.table["label"].to_numpy()[with_map]))
 
@@ -121,12 +106,7 @@ def _shuffled(
     seed: int,
     groups: NDArray[np.object_] | None = None,
 ) -> NDArray[np.int64]:
-    """(n,) position of the map of each row after a permutation of the maps within each class.
-
-    With groups, no row receives a map of its own group; a row without a group is a group of its
-    own. If a group has more than half of the maps of a class, as few rows as possible receive a map
-    of their own group.
-    """
+    """(n,) position of the map of each row after a permutation of the maps within each class."""
     generator = np.random.default_rng([seed, 3])
     whose = np.arange(len(usable))
     for label in np.unique(labels.astype(str)):
@@ -141,11 +121,7 @@ def _shuffled(
 
 
 def _apart(order: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) permutation of which as few elements as possible keep their group.
-
-    An element that keeps its group swaps with the next one for which neither keeps its group then.
-    There is one unless the group has more than half of the elements.
-    """
+    """(n,) permutation of which as few elements as possible keep their group."""
     order = order.copy()
     full: set[int] = set()  # groups whose elements cannot leave them
     for row in np.flatnonzero(groups[order] == groups):

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training, takes_masks
-from preceptor.data.loader import Batch, Rows, TrainingStream, shares
+from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.errors import DeviceFullError, PreceptorError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.guided import (
@@ -392,10 +392,8 @@ def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
     parts = min(parts, max(count // least, 1))
     if parts == 1:
         return [batch]
-    return [
-        Batch(*(None if value is None else value[part] for value in batch))  # type: ignore[arg-type]
-        for part in shares(count, parts)
-    ]
+    values = [[None] * parts if value is None else value.tensor_split(parts) for value in batch]
+    return [Batch(*part) for part in zip(*values, strict=True)]
 
 
 def more_parts(parts: int, largest: int, least: int) -> int | None:

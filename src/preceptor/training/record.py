@@ -133,7 +133,6 @@ class RunRecord:
         saliency: cam or gradcam, see `ModelSpec`.
         training_images: Number of training images.
         guided_images: Number of training images with map weight above 0.
-        soft_labelled_images: Number of training images with a Teacher's probabilities.
         uninformative_maps: Largest number of constant or non-finite maps in an epoch.
         images_seen: Number of images of all training steps.
         best_epoch: Selected epoch, from 1.
@@ -155,7 +154,6 @@ class RunRecord:
     saliency: str
     training_images: int
     guided_images: int
-    soft_labelled_images: int
     uninformative_maps: int
     images_seen: int
     best_epoch: int

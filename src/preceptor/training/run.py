@@ -331,7 +331,6 @@ def _record(
         saliency=model.spec.cam,
         training_images=len(rows),
         guided_images=int((rows.targets.weight > 0).sum()) if guided and rows.targets else 0,
-        soft_labelled_images=0 if rows.soft is None else int((~np.isnan(rows.soft)).all(1).sum()),
         uninformative_maps=int(max(row["uninformative"] for row in history)) if guided else 0,
         images_seen=int(sum(row["images"] for row in history)),
         best_epoch=progress.best_epoch + 1,
