@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.saliency.fuse_batch_norm import fused
+from preceptor.saliency.masked_scores import fused
 from preceptor.saliency.rise import CELLS, rise
 from preceptor.saliency.rise_masks import (
     Block,

@@ -32,7 +32,7 @@ import preceptor
 from preceptor.data.images import decode_image, decode_map
 from preceptor.metrics.auc import auc
 from preceptor.models.guided_model import GuidedModel
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
 from preceptor.study_folder import reopen
@@ -88,7 +88,7 @@ def label_maps(
     labels = torch.full((len(pixels),), model.spec.classes.index(str(model.spec.positive)))
     with torch.no_grad():
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        maps = normalise(model(model.preprocess(images), labels).saliency)[:, None]
+        maps = normalize(model(model.preprocess(images), labels).saliency)[:, None]
     return interpolate(maps, size, mode="bilinear")[:, 0].numpy()
 
 

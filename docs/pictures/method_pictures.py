@@ -19,7 +19,7 @@ from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.report.overlay import MAGMA
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
 from preceptor.study_folder import reopen
@@ -92,12 +92,12 @@ def main() -> None:
     batch = rows.batch(np.arange(len(rows)))
     pictures = [image.permute(1, 2, 0).numpy() for image in batch.images]
     assert batch.maps is not None
-    marks = normalise(batch.maps).numpy()
+    marks = normalize(batch.maps).numpy()
 
     def maps(name: str, cams: str) -> NDArray[np.float32]:
         found = predict(models[name], rows, cams=cams).cams
         assert found is not None
-        return (found if cams == "cells" else normalise(found)).numpy()
+        return (found if cams == "cells" else normalize(found)).numpy()
 
     options.to.mkdir(parents=True, exist_ok=True)
 

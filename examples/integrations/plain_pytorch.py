@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from preceptor import GuidedLoss, build_model
 from preceptor.models import save_model
-from preceptor.saliency.agreement import correlation
+from preceptor.saliency.maps import correlation
 
 
 def train(model: nn.Module, batches: Iterable[list[Tensor]], epochs: int) -> list[float]:

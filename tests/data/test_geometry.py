@@ -31,7 +31,7 @@ from preceptor.data.loader import Batch, MapTargets, Rows
 from preceptor.data.resampling import MAP_SIDE, resample
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
-from preceptor.saliency.normalise import informative
+from preceptor.saliency.maps import informative
 from tests.data.map_twin import twin
 
 FITS: list[Fit] = ["squash", "letterbox", "crop"]

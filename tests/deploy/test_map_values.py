@@ -10,9 +10,9 @@ from preceptor.annotations.export import map_over_image
 from preceptor.config.settings import Fit, ImageFormat
 from preceptor.deploy.prediction import CONSTANT_TOLERANCE, LEAST_SPREAD, normalized, over_image
 from preceptor.maps.store import StoreInfo
-from preceptor.saliency.normalise import CONSTANT_TOLERANCE as OF_TENSORS
-from preceptor.saliency.normalise import LEAST_SPREAD as LEAST_OF_TENSORS
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import CONSTANT_TOLERANCE as OF_TENSORS
+from preceptor.saliency.maps import LEAST_SPREAD as LEAST_OF_TENSORS
+from preceptor.saliency.maps import normalize
 
 
 def test_normalization_is_that_of_tensors() -> None:
@@ -22,7 +22,7 @@ def test_normalization_is_that_of_tensors() -> None:
     maps[2] = 1 + 1e-6 * maps[2]
     maps[3] = 0
     maps[4] *= 1e-35
-    expected = normalise(torch.from_numpy(maps)).numpy()
+    expected = normalize(torch.from_numpy(maps)).numpy()
     np.testing.assert_array_equal(normalized(maps), expected)
     assert not expected[1:5].any()
     assert (CONSTANT_TOLERANCE, LEAST_SPREAD) == (OF_TENSORS, LEAST_OF_TENSORS)

@@ -29,8 +29,8 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.spec import Pool
-from preceptor.saliency.normalise import normalise
-from preceptor.saliency.rise_state import RiseState, write_state
+from preceptor.saliency.maps import normalize
+from preceptor.saliency.rise import RiseState, write_state
 from preceptor.study.steps import MakeMaps, Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
@@ -252,7 +252,7 @@ def test_a_shard_that_was_interrupted_continues_after_its_last_block(
     assert found.info.settings["masks"] == 4 * 126
     assert found.error is not None
     assert (found.error == 0.125).all()
-    expected = normalise((total / 3).float()).numpy().astype(np.float16)
+    expected = normalize((total / 3).float()).numpy().astype(np.float16)
     np.testing.assert_array_equal(found.maps, expected)
     assert {one.name for one in folder.iterdir()} == {"maps-00000.parquet", "run.json"}
 

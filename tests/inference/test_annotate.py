@@ -18,7 +18,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import rise as estimate
 from preceptor.utils.memory import evaluating
 from tests.datasets import squares
@@ -63,7 +63,7 @@ def test_the_store_holds_maps_scores_and_probabilities(
     chances = seen.probabilities.astype(np.float32)
     np.testing.assert_array_equal(found.probabilities, chances)
     assert seen.cams is not None
-    np.testing.assert_allclose(found.maps, normalise(seen.cams).numpy(), atol=1e-3)
+    np.testing.assert_allclose(found.maps, normalize(seen.cams).numpy(), atol=1e-3)
     expected = rows.labels if cam_class == "label" else seen.probabilities.argmax(1)
     np.testing.assert_array_equal(found.classes, expected)
     np.testing.assert_array_equal(found.scores, chances[np.arange(24), expected])
@@ -162,7 +162,7 @@ def test_a_store_of_rise_is_rise_image_by_image(
         one = estimate(
             decided, images, torch.from_numpy(expected[part]), max_masks=90, tolerance=0.2
         )
-        np.testing.assert_allclose(found.maps[part], normalise(one.maps), atol=2e-3)
+        np.testing.assert_allclose(found.maps[part], normalize(one.maps), atol=2e-3)
         np.testing.assert_allclose(found.error[part], one.error, atol=1e-3)
         masks += int(one.masks_used)
     settings = QUICK.model_dump() | {"cam_class": cam_class, "masks": masks}

@@ -18,7 +18,7 @@ from torch import Tensor
 from preceptor.config.training import Distance, NormalizedDistance, Training
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guided import Targets, combine, gradient_norms, guidance, guided_loss_terms
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.study.config import ALPHA_GRIDS, Guidance
 
 NAN = float("nan")
@@ -84,7 +84,7 @@ def test_each_distance_is_the_loop(seed: int, grid: tuple[int, int], name: Dista
 @pytest.mark.parametrize("seed", range(5))
 def test_kl_is_scipys(seed: int) -> None:
     """The target comes first in KL(q‖p); SciPy normalises both to distributions itself."""
-    cam, maps = (normalise(each).flatten(1).numpy() for each in pair(seed))
+    cam, maps = (normalize(each).flatten(1).numpy() for each in pair(seed))
     found = guidance(*pair(seed), "kl").numpy()
     p, q = cam + 0.01, maps + 0.01
     np.testing.assert_allclose(found, stats.entropy(q, p, axis=1), rtol=1e-9)
@@ -104,7 +104,7 @@ def test_dice_of_binary_maps_is_the_dice_dissimilarity(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_l1_l2_and_mse_are_norms(seed: int) -> None:
-    cam, maps = (normalise(each).flatten(1).numpy() for each in pair(seed))
+    cam, maps = (normalize(each).flatten(1).numpy() for each in pair(seed))
     for name, expected in (
         ("l2", [spatial.euclidean(a, b) for a, b in zip(cam, maps, strict=True)]),
         ("l1", [spatial.cityblock(a, b) / 20 for a, b in zip(cam, maps, strict=True)]),
@@ -119,7 +119,7 @@ def test_l1_l2_and_mse_are_norms(seed: int) -> None:
 def test_gradients_of_guidance_are_finite_differences(distance: Any, seed: int) -> None:
     """Through normalisation; these maps differ in every cell, so that l1 has no kink here."""
     cam, maps = pair(seed, 3, (3, 4))
-    gaps = (normalise(cam) - normalise(maps)).abs().flatten(1)
+    gaps = (normalize(cam) - normalize(maps)).abs().flatten(1)
     assert gaps.min() > 1e-2
     assert torch.autograd.gradcheck(lambda c: guidance(c, maps, distance), cam.requires_grad_())
 
@@ -147,7 +147,7 @@ def test_never_negative_and_zero_where_equal_after_normalisation_alone(
 ) -> None:
     """Coarse whole numbers: ties, constant maps and equal maps all come up."""
     one, other = (torch.tensor(part, dtype=torch.float64).view(1, 2, -1) for part in cells)
-    apart = (normalise(one) - normalise(other)).abs().max().item()
+    apart = (normalize(one) - normalize(other)).abs().max().item()
     found = guidance(one, other, name).item()
     assert found >= 0
     assert math.isfinite(found)
@@ -188,7 +188,7 @@ def test_constant_cams_pass_nothing_and_empty_maps_no_nan(
 @every
 def test_the_gradient_is_zero_where_the_maps_agree(distance: Any) -> None:
     """At the normalised map, where the guidance is applied; zeros on both sides among them."""
-    for one in (normalise(pair()[0]), torch.zeros(2, 3, 3, dtype=torch.float64)):
+    for one in (normalize(pair()[0]), torch.zeros(2, 3, 3, dtype=torch.float64)):
         leaf = one.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(DISTANCES[distance](leaf, one).sum(), leaf)
         torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)

@@ -17,7 +17,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import in_precision
 from preceptor.models.probes import check_cam_identity
 from preceptor.saliency.cam import class_activation_map
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from tests.models.toys import small
 
 # Whose map, in which mode.
@@ -142,7 +142,7 @@ def test_guided_steps_in_each_precision(backbone: str, precision: Any) -> None:
     with torch.inference_mode():
         out = wrapped(images, labels)
         assert out.saliency.dtype == torch.float32
-        gap = (normalise(out.saliency) - normalise(plain)).abs().max()
+        gap = (normalize(out.saliency) - normalize(plain)).abs().max()
         assert float(gap) < (1e-4 if precision == "32-true" else 0.2)
     losses = []
     model.train()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from preceptor.losses.guided import GuidedLoss
-from preceptor.saliency.gradcam import grad_cam
+from preceptor.saliency.cam import grad_cam
 from tests.models.toys import Counted, Toy, ToyTokens, small, toy
 
 TOYS = [(Toy, ""), (ToyTokens, "last_block")]

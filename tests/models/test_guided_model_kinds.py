@@ -13,7 +13,7 @@ from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
 from preceptor.models.probes import check_cam_identity
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 
 # The four backbones of the paper at their own sizes.
 
@@ -59,7 +59,7 @@ def test_grad_cam_is_the_cam_on_the_papers_backbones(paper: tuple[str, GuidedMod
     with torch.inference_mode():
         exact, other = model(images, classes), through_head(images, classes)
     assert torch.equal(exact.logits, other.logits)
-    gap = (normalise(exact.saliency) - normalise(other.saliency)).abs().max()
+    gap = (normalize(exact.saliency) - normalize(other.saliency)).abs().max()
     assert float(gap) <= 1e-4
 
 

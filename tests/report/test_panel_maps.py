@@ -22,7 +22,7 @@ from preceptor.report import panels as panels_module
 from preceptor.report.panels import MOST_MASKS, Panels, choose_rows, make_panels, model_maps
 from preceptor.report.write import write_results
 from preceptor.results.domain import gather_study
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan, StudyPlan
 from tests.datasets import squares
 from tests.studies import study, walk, write_down
@@ -90,8 +90,8 @@ def test_panels_show_the_maps_that_guidance_compares(
     other = predict(network, data, cams="decision" if cam_class == "label" else "label").cams
     assert other is not None
     for maps in drawn.values():
-        np.testing.assert_allclose(np.stack(maps), normalise(cams).numpy(), atol=1e-5)
-        assert not np.allclose(np.stack(maps), normalise(other).numpy(), atol=1e-2)
+        np.testing.assert_allclose(np.stack(maps), normalize(cams).numpy(), atol=1e-5)
+        assert not np.allclose(np.stack(maps), normalize(other).numpy(), atol=1e-2)
     out = tmp_path / "out"
     write_results(StudyPlan.of(plan), out, {})
     page = (out / "report.html").read_text(encoding="utf-8")

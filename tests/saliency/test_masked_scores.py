@@ -160,18 +160,6 @@ def test_without_a_size_batches_suit_a_cpus_cache(side: int, expected: int) -> N
     assert max(recorder.sizes) == expected
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_batches_change_rounding_alone(batch_size: int) -> None:
-    model, images, masks = network(3), some(), masks_of(20)
-    classes = torch.tensor([0, 1, 2, 1])
-    with torch.inference_mode():
-        found, whole = (
-            MaskedScores(images, classes, model, batch_size=size)(torch.arange(4), masks)
-            for size in (batch_size, 80)
-        )
-    torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize("fill", [0.0, 0.5, "mean", "blur"])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("shared", [True, False])
@@ -220,16 +208,6 @@ def test_scores_of_sure_models_stay_finite() -> None:
         seen = MaskedScores(images, classes, sure, score=score)  # type: ignore[arg-type]
         found = seen(torch.arange(2), torch.stack([torch.ones(2, 2), torch.zeros(2, 2)]))
         torch.testing.assert_close(found, torch.tensor(expected))
-
-
-def test_nothing_is_changed() -> None:
-    images, masks = some(), masks_of(5)
-    before = images.clone(), masks.clone()
-    seen = MaskedScores(images, torch.tensor([0, 1, 0, 1]), network(2), fill="mean")
-    with torch.inference_mode():
-        seen(torch.arange(4), masks)
-    assert torch.equal(images, before[0])
-    assert torch.equal(masks, before[1])
 
 
 @pytest.mark.parametrize(

@@ -57,15 +57,6 @@ def test_masks_are_torchs_enlargement(seed: int, cells: int, size: tuple[int, in
         torch.testing.assert_close(mask.double(), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("side", "cells"), [(224, 7), (299, 7), (7, 7), (32, 2), (33, 8)])
-def test_every_row_of_a_ramp_is_a_mean_of_cells(side: int, cells: int) -> None:
-    weights = ramps(side, cells)
-    assert weights.shape == (math.ceil(side / cells), side, cells)
-    torch.testing.assert_close(weights.sum(2), torch.ones(weights.shape[:2]), atol=1e-5, rtol=0)
-    assert weights.min() >= 0
-    assert ((weights > 0).sum(2) <= 2).all()
-
-
 @pytest.mark.parametrize("size", [(28, 28), (20, 35)])
 def test_a_shared_shift_is_that_shift_for_every_mask(size: tuple[int, int]) -> None:
     rows, columns = ramps(size[0], 7), ramps(size[1], 7)
@@ -119,19 +110,6 @@ def test_each_mask_by_itself_is_a_random_one(count: int, members: tuple[int, ...
         assert pairs.abs().max() < 5 * blocks**0.5
 
 
-def test_each_pattern_is_as_likely_as_any_other() -> None:
-    generator, blocks = torch.Generator().manual_seed(1), 3200
-    powers = 2 ** torch.arange(4)
-    for member in (0, 3, 7):
-        patterns = [
-            int((balanced_block(2, 8, (0, 0), generator).cells[member].flatten() * powers).sum())
-            for _ in range(blocks)
-        ]
-        counts = np.bincount(patterns, minlength=16)
-        # χ² of 15 degrees of freedom: above 44.3 once in 10,000.
-        assert ((counts - blocks / 16) ** 2 / (blocks / 16)).sum() < 44.3
-
-
 def test_random_masks_are_coin_tosses_with_shifts_of_their_own() -> None:
     block = random_block(4, 6000, (8, 3), torch.Generator().manual_seed(0))
     assert block.cells.unique().tolist() == [0, 1]
@@ -143,14 +121,6 @@ def test_random_masks_are_coin_tosses_with_shifts_of_their_own() -> None:
     assert len(counts) == 24
     # χ² of 23 degrees of freedom: above 56.7 once in 10,000.
     assert ((counts - 250) ** 2 / 250).sum() < 56.7
-
-
-def test_blocks_depend_on_their_generator_alone() -> None:
-    def drawn(seed: int) -> Tensor:
-        return balanced_block(7, 128, (0, 0), torch.Generator().manual_seed(seed)).cells
-
-    assert torch.equal(drawn(3), drawn(3))
-    assert not torch.equal(drawn(3), drawn(4))
 
 
 # Shifts.
@@ -191,8 +161,3 @@ def test_a_shift_is_one_of_those_there_are(
     row, column = spread_shift(index, start, shifts)
     assert 0 <= row < shifts[0]
     assert 0 <= column < shifts[1]
-
-
-def test_all_shifts_come_before_long() -> None:
-    seen = {spread_shift(index, (0.2, 0.9), (4, 3)) for index in range(24)}
-    assert len(seen) == 12

@@ -16,7 +16,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
 from preceptor.saliency.rise import RiseResult, rise
 from preceptor.saliency.rise_masks import full_block
-from tests.saliency.analytic_models import ONE, analytic, correlation
+from tests.saliency.analytic_models import ONE, correlation
 
 # What a map depends on.
 
@@ -122,31 +122,6 @@ def test_the_model_is_as_it_was(network: nn.Module) -> None:
     assert torch.equal(found.maps, expected.maps)  # evaluation mode meanwhile: no dropout
 
 
-class Broken(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Dropout()
-
-    def forward(self, images: Tensor) -> Tensor:
-        raise RuntimeError("no such kernel")
-
-
-def test_an_exception_leaves_the_model_as_it_was() -> None:
-    model = Broken().train()
-    model.inner.eval()
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        rise(model, batch_of(1), ONE)
-    assert model.training
-    assert not model.inner.training
-    with pytest.raises(ValueError, match="classes from 7 to 7"):
-        rise(
-            nn.Sequential(model.inner, nn.Flatten(), nn.Linear(147, 2)).train(),
-            batch_of(1, size=(7, 7)),
-            torch.tensor([7]),
-        )
-    assert not torch.is_inference_mode_enabled()
-
-
 # Models, layouts, precisions, sizes.
 
 
@@ -205,21 +180,6 @@ def test_the_scores_are_those_of_the_pooling_of_the_model(pool: Pool) -> None:
     assert not torch.allclose(rise(mean, images, classes, **how).maps, found.maps, rtol=0.1)
 
 
-@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
-def test_backbones_with_strided_point_convolutions_are_marked(backbone: str) -> None:
-    torch.manual_seed(0)
-    model = build_model(backbone, ["a", "b"], input_size=64)
-    images = torch.randn(8, 3, 64, 64)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = 1.0
-    with torch.no_grad():
-        model(images)  # without statistics of images the signal fades on its way
-    found = rise(model, images[:1], ONE, max_masks=48)
-    assert found.maps.shape == (1, 2, 2)
-    assert float(found.maps.std()) > 0
-
-
 def test_the_other_class_has_the_opposite_map() -> None:
     torch.manual_seed(0)
     model = build_model("test_byobnet", ("a", "b"), positive="b", input_size=32, head="sigmoid")
@@ -275,24 +235,3 @@ def test_images_of_any_shape(network: nn.Module) -> None:
         assert found.maps.shape == (2, cells_a_side, cells_a_side)
         size = min(full_block(cells_a_side), 100)
         assert found.masks_used.tolist() == [300 // size * size] * 2
-
-
-def test_maps_can_be_used_like_any_tensor(network: nn.Module) -> None:
-    found = rise(network, batch_of(1), ONE, max_masks=20)
-    scale = torch.ones(1, requires_grad=True)
-    (found.maps * scale).sum().backward()
-    found.maps.add_(1)
-    found.error.mul_(2)
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 50])
-def test_the_model_sees_no_more_images_at_once_than_asked_for(batch_size: int) -> None:
-    seen: list[int] = []
-
-    def model(images: Tensor) -> Tensor:
-        seen.append(len(images))
-        return analytic(0)(images)
-
-    rise(model, torch.ones(3, 1, 28, 28), torch.ones(3).long(), max_masks=60, batch_size=batch_size)
-    assert max(seen) <= batch_size
-    assert sum(seen) == 180

@@ -14,8 +14,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.losses import guided
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
-from preceptor.saliency.agreement import correlation
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import correlation, normalize
 from preceptor.training.loop import Trainer, step_sums
 from preceptor.training.run import train
 from tests.datasets import squares
@@ -38,9 +37,9 @@ def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.Mo
 
     def normalised(values: Tensor) -> Tensor:
         counted.append(len(values))
-        return normalise(values)
+        return normalize(values)
 
-    monkeypatch.setattr(guided, "normalise", normalised)
+    monkeypatch.setattr(guided, "normalize", normalised)
     terms = guided_loss_terms(logits, cam, targets)
     sums = step_sums(logits, terms, targets, combine(terms, 0.3), 0.3, Training(distance="l2"))
     assert counted == [5, 5]

@@ -40,8 +40,8 @@ from preceptor.report.blocks import (
 )
 from preceptor.report.figures import Curve, Figure, curves_figure, histogram
 from preceptor.report.overlay import laid_over
-from preceptor.saliency.agreement import correlation
 from preceptor.saliency.deletion import deletion_curves
+from preceptor.saliency.maps import correlation
 from preceptor.saliency.rise import rise
 from preceptor.utils.text import fine_number, number, told_apart
 

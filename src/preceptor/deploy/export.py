@@ -34,7 +34,7 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.utils.files import replacing
 from preceptor.utils.memory import evaluating, out_of_memory
 from preceptor.utils.results import strict_json
@@ -361,7 +361,7 @@ def model_outputs(
             if not maps:
                 return Outputs(probabilities.numpy(), distance=distance)
             raw = out.saliency
-            return Outputs(probabilities.numpy(), normalise(raw).numpy(), raw.numpy(), distance)
+            return Outputs(probabilities.numpy(), normalize(raw).numpy(), raw.numpy(), distance)
 
     return compute
 

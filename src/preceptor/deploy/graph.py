@@ -29,7 +29,7 @@ from preceptor.config.settings import ImageFormat
 from preceptor.deploy.network import Reference, calibrated, steps_at
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.guided_model import GuidedModel
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import normalize
 from preceptor.utils.memory import out_of_memory
 from preceptor.version import __version__
 
@@ -117,7 +117,7 @@ class DeployedModel(nn.Module):
             if self.positive is not None:
                 classes = torch.full((image.shape[0],), self.positive, dtype=torch.int64)
             out = self.model(pixels, classes, decision=True)
-            maps = (normalise(out.saliency), out.saliency)
+            maps = (normalize(out.saliency), out.saliency)
         found: tuple[Tensor, ...] = ()
         if "distance" in self.outputs:
             found = self._distances(out.logits, out.features)

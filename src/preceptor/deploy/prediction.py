@@ -27,7 +27,7 @@ GPU_BATCH_SIZES = (32, 64, 128, 256)
 _GAIN = 1.05
 # A probe ends after a batch that took this long, in seconds.
 _LONG = 1.0
-# As in `saliency.normalise`, which explains them and needs torch.
+# As in `saliency.normalize`, which explains them and needs torch.
 CONSTANT_TOLERANCE, LEAST_SPREAD = 1e-5, 1e-30
 
 

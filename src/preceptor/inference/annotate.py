@@ -25,11 +25,9 @@ from preceptor.inference.shards import RISE_IMAGES
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import autocast
-from preceptor.saliency.agreement import correlation
-from preceptor.saliency.normalise import normalise
-from preceptor.saliency.rise import RiseResult
+from preceptor.saliency.maps import correlation, normalize
+from preceptor.saliency.rise import RiseResult, read_state, write_state
 from preceptor.saliency.rise import rise as estimate_rise
-from preceptor.saliency.rise_state import read_state, write_state
 
 
 def annotate(
@@ -142,7 +140,7 @@ def compute_maps(
             settings=how,
         ),
         workspace.manifest.table["name"].to_numpy(object)[chosen],
-        (maps if method == "cells" else normalise(maps)).numpy().astype(np.float16),
+        (maps if method == "cells" else normalize(maps)).numpy().astype(np.float16),
         classes.astype(np.int32),
         probabilities[np.arange(len(chosen)), classes],
         probabilities,

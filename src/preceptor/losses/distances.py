@@ -1,7 +1,7 @@
 """Distances of the guided loss: between normalized maps, and of signed evidence from a mask.
 
 l2, mse, l1, kl and dice take the model's map and the target, (B, h, w) in [0, 1] as returned by
-`normalise`, and return (B,) distances ≥ 0, which are zero if and only if the maps are equal.
+`normalize`, and return (B,) distances ≥ 0, which are zero if and only if the maps are equal.
 
 cells, evidence, energy and cosine take the evidence of the cells for the image's label and a mask,
 both (B, h, w). The evidence of a cell is the decision map plus the bias, minus the entropy of the

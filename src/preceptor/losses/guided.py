@@ -37,7 +37,7 @@ from preceptor.losses.distances import (
     cells,
 )
 from preceptor.saliency.cam import binary_logits
-from preceptor.saliency.normalise import informative, normalise
+from preceptor.saliency.maps import informative, normalize
 from preceptor.utils.plugins import load_plugin, plugin
 
 MARK_WEIGHT = 9.0  # additional weight of a marked cell in the distance cells
@@ -101,7 +101,7 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
             f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must both be (B, h, w)"
         )
     maps = maps if maps.is_floating_point() else maps.to(cam.dtype)
-    return MapPair(normalise(cam), normalise(maps), cam, maps)
+    return MapPair(normalize(cam), normalize(maps), cam, maps)
 
 
 def parts_of(distance: Distances) -> dict[Distance, float]:

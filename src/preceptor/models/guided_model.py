@@ -27,10 +27,10 @@ from preceptor.saliency.cam import (
     binary_logits,
     class_activation_map,
     decision_map,
+    grad_cam,
     log_odds_slopes,
     other_entropy,
 )
-from preceptor.saliency.gradcam import grad_cam
 from preceptor.utils.memory import evaluating
 
 

@@ -40,8 +40,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.report.overlay import colored, opacities
 from preceptor.results.domain import Results
-from preceptor.saliency.agreement import correlation
-from preceptor.saliency.normalise import normalise
+from preceptor.saliency.maps import correlation, normalize
 from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import training_of
@@ -364,7 +363,7 @@ def model_maps(
         found = predict(model, data, cams="cells" if method == "cells" else shown).cams
         assert found is not None
         cams = found
-    pairs = zip(rows.tolist(), normalise(cams).numpy(), settled, strict=True)
+    pairs = zip(rows.tolist(), normalize(cams).numpy(), settled, strict=True)
     maps = {row: cam for row, cam, good in pairs if good}
     return ModelMaps(maps, model.spec.fit, frozenset(rows[~settled].tolist()))
 
@@ -402,7 +401,7 @@ def _layers(
         picture = render(image, fit, _TILE)
     layers = [Layer("Human", None, "no human map")]
     if entry["saliency"]:
-        human = normalise(_human(entry, fit, _within(size, _FINE)[::-1]))[0].numpy()
+        human = normalize(_human(entry, fit, _within(size, _FINE)[::-1]))[0].numpy()
         layers = [Layer("Human", _overlay(human))]
     for heading in LAYERS[1:]:
         own = found.get(heading, ModelMaps({}, fit))

@@ -1,4 +1,4 @@
-"""Class activation maps (Zhou et al., CVPR 2016)."""
+"""Class activation maps (Zhou et al., CVPR 2016) and Grad-CAM (Selvaraju et al., ICCV 2017)."""
 
 from __future__ import annotations
 
@@ -75,23 +75,70 @@ def decision_map(features: Tensor, weight: Tensor, logits: Tensor, labels: Tenso
         return _weighted_sum(features, slopes.to(each.dtype) @ each)
 
 
-def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Derivative of the log-odds of one class per image with respect to the logits, detached.
+def grad_cam(
+    logits: Tensor,
+    features: Tensor,
+    classes: Tensor,
+    *,
+    decision: bool = False,
+    trainable: bool = True,
+) -> Tensor:
+    """Grad-CAM of one class per image, differentiated from the logits to the features only.
+
+        g_ch = mean over positions of ∂logit_c / ∂feature[ch],   map = Σ_ch g_ch · feature[ch]
+
+    For a linear head over mean-pooled features it is the CAM divided by h·w. No ReLU is applied: a
+    guided map must be able to show evidence against the class, and min-max normalization follows.
 
     Args:
-        logits: (B, C).
-        labels: (B,) int64 in [0, C).
+        logits: (B, C), computed from `features`; their graph must not have been freed.
+        features: (B, Ch, h, w), ancestors of the logits. The trunk is not differentiated.
+        classes: (B,) class of each map, int64 in [0, C).
+        decision: Differentiate the log-odds of the class instead of its logit, with the softmax
+            over the other classes taken as constant; see `decision_map`.
+        trainable: Keep the graph of the derivative, so that a loss on the map reaches the head and,
+            through the features, the trunk.
 
     Returns:
-        (B, C): 1 for the class of the image, minus the softmax over the others elsewhere.
+        (B, h, w), not normalized, float32 or wider.
 
     Raises:
-        ValueError: `labels` does not have one class per image.
+        ValueError: `classes` does not have one class per image.
+
+    Reference:
+        R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+        Localization", ICCV 2017.
 
     Example:
         >>> import torch
-        >>> log_odds_slopes(torch.zeros(1, 3), torch.tensor([0]))
-        tensor([[ 1.0000, -0.5000, -0.5000]])
+        >>> features = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]], requires_grad=True)
+        >>> logits = features.mean((2, 3)) @ torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> grad_cam(logits, features, torch.tensor([0]), trainable=False)
+        tensor([[[0.5000, 1.5000]]])
+    """
+    if classes.shape != (logits.shape[0],):
+        raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {len(logits)}")
+    # Without autocast, as for the CAM: otherwise the last product would be in bfloat16.
+    with torch.autocast(features.device.type, enabled=False):
+        # The derivative of the sum of the chosen logits, which is that of each image's own where
+        # images do not meet in the head; in training they do where it has batch norm.
+        if decision:
+            chosen = log_odds_slopes(logits, classes).to(logits.dtype)
+        else:
+            chosen = torch.zeros_like(logits).scatter(1, classes[:, None], 1.0)
+        (slope,) = torch.autograd.grad(
+            logits, features, chosen, create_graph=trainable, retain_graph=True
+        )
+        wide = torch.promote_types(features.dtype, torch.float32)
+        weight = slope.to(wide).mean((2, 3))  # (B, Ch)
+        kept = features if trainable else features.detach()
+        return torch.einsum("bc,bchw->bhw", weight, kept.to(wide))
+
+
+def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B, C) derivative of the log-odds of one class per image by the logits (B, C), detached.
+
+    It is 1 for the class of the image and minus the softmax over the others elsewhere.
     """
     if labels.shape != (logits.shape[0],):
         raise ValueError(f"labels {tuple(labels.shape)} must be (B,) with B = {len(logits)}")
@@ -101,21 +148,9 @@ def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def other_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Entropy H(q) of the softmax q over the classes c ≠ y of each image, detached.
+    """(B,) entropy H(q) of the softmax q over the classes c ≠ y of each image, detached.
 
     The log-odds of y are z_y − Σ_{c≠y} q_c z_c − H(q); for two classes H is exactly 0.
-
-    Args:
-        logits: (B, C).
-        labels: (B,) class y of each image, int64 in [0, C).
-
-    Returns:
-        (B,) in [0, log(C − 1)].
-
-    Example:
-        >>> import torch
-        >>> other_entropy(torch.zeros(1, 3), torch.tensor([0]))
-        tensor([0.6931])
     """
     others = log_odds_slopes(logits, labels).neg().clamp_min(0)
     entropy: Tensor = torch.special.entr(others).sum(1)
@@ -123,9 +158,7 @@ def other_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _weighted_sum(features: Tensor, chosen: Tensor) -> Tensor:
-    """(B, h, w) sum of the channels (B, Ch, h, w) with the weights (B, Ch) of each image, in
-    float32 or wider.
-    """
+    """(B, h, w) weighted sum of channels (B, Ch, h, w) by weights (B, Ch), float32 or wider."""
     wide = torch.promote_types(torch.promote_types(features.dtype, chosen.dtype), torch.float32)
     features, chosen = features.to(wide), chosen.to(wide)
     batch, channels, height, width = features.shape
@@ -141,21 +174,9 @@ def _weighted_sum(features: Tensor, chosen: Tensor) -> Tensor:
 
 
 def binary_logits(values: Tensor) -> Tensor:
-    """Logits of two classes from a single logit z: (−z/2, z/2); several logits are unchanged.
+    """Logits of two classes (…, 2) from a single logit z: (−z/2, z/2); several are unchanged.
 
-    Their softmax is (σ(−z), σ(z)), so that their cross-entropy is the logistic loss on z. The
-    weight of the head is split in the same way, and the CAM of each class adds up to its logit.
-
-    Args:
-        values: (..., C).
-
-    Returns:
-        (..., 2) for C = 1, else `values`.
-
-    Example:
-        >>> import torch
-        >>> binary_logits(torch.tensor([[3.0]]))
-        tensor([[-1.5000,  1.5000]])
+    Their cross-entropy is the logistic loss on z, and the CAM of each class adds up to its logit.
     """
     if values.shape[-1] != 1:
         return values

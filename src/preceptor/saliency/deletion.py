@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import InputError
-from preceptor.saliency.agreement import Agreement
 from preceptor.saliency.cam import binary_logits
-from preceptor.saliency.normalise import informative
+from preceptor.saliency.maps import Agreement, informative
 from preceptor.utils.memory import evaluating
 
 # Every cell of a 7 × 7 map, one at a time.
@@ -72,7 +71,8 @@ def deletion(
         >>> deletion(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0])).values
         tensor([0.5000])
     """
-    return _area(model, images, maps, classes, steps, fill, batch_size, insert=False)
+    shares, curves, valid = _curves(model, images, maps, classes, steps, fill, batch_size, False)
+    return Agreement(torch.trapezoid(curves, shares, dim=1), valid)
 
 
 def insertion(
@@ -97,17 +97,9 @@ def insertion(
 
     Raises:
         InputError: Same as in `deletion`.
-
-    Example:
-        >>> def model(images):  # depends on the upper left only
-        ...     return torch.stack([9 * images[:, 0, 0, 0], torch.zeros(len(images))], 1)
-        >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
-        >>> image, first = torch.ones(1, 1, 4, 4), torch.tensor([0])
-        >>> good, bad = (insertion(model, image, m, first).values for m in (maps, -maps))
-        >>> good > bad
-        tensor([True])
     """
-    return _area(model, images, maps, classes, steps, fill, batch_size, insert=True)
+    shares, curves, valid = _curves(model, images, maps, classes, steps, fill, batch_size, True)
+    return Agreement(torch.trapezoid(curves, shares, dim=1), valid)
 
 
 def deletion_curves(
@@ -131,37 +123,8 @@ def deletion_curves(
 
     Raises:
         InputError: Same as in `deletion`.
-
-    Example:
-        >>> def model(images):  # its probability is the share of the image that is visible
-        ...     share = images.mean((1, 2, 3))
-        ...     return torch.stack([share, 1 - share], 1).log()
-        >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
-        >>> shares, curves = deletion_curves(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0]))
-        >>> shares
-        tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
-        >>> curves[0]
-        tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000])
     """
-    shares, curves, _ = _curves(model, images, maps, classes, steps, fill, batch_size, insert=False)
-    return shares, curves
-
-
-def _area(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    maps: Tensor,
-    classes: Tensor,
-    steps: int,
-    fill: float,
-    batch_size: int,
-    *,
-    insert: bool,
-) -> Agreement:
-    shares, curves, valid = _curves(
-        model, images, maps, classes, steps, fill, batch_size, insert=insert
-    )
-    return Agreement(torch.trapezoid(curves, shares, dim=1), valid)
+    return _curves(model, images, maps, classes, steps, fill, batch_size, False)[:2]
 
 
 def _curves(
@@ -172,11 +135,18 @@ def _curves(
     steps: int,
     fill: float,
     batch_size: int,
-    *,
     insert: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(points,) shares of the cells, (B, points) probabilities, and (B,) whether a map is valid."""
-    _check(images, maps, classes, steps, batch_size)
+    fit = images.ndim == 4 and maps.ndim == 3 and classes.shape == (len(images),)
+    fit = fit and len(maps) == len(images) and 0 not in maps.shape[1:]
+    if not fit or maps.shape[1] > images.shape[2] or maps.shape[2] > images.shape[3]:
+        raise InputError(
+            f"images {tuple(images.shape)}, maps {tuple(maps.shape)} and classes "
+            f"{tuple(classes.shape)} must be (B, C, H, W), (B, h, w) and (B,), with h ≤ H and w ≤ W"
+        )
+    if steps < 2 or batch_size < 1:
+        raise InputError(f"steps is {steps}, at least 2; batch_size is {batch_size}, at least 1")
     device, wide = images.device, torch.float64 if images.dtype == torch.float64 else torch.float32
     maps, classes = maps.detach().to(device), classes.to(device)
     maps = maps if maps.is_floating_point() else maps.float()
@@ -207,24 +177,3 @@ def _curves(
     values = torch.full((len(maps), points), torch.nan, dtype=wide, device=device)
     values[used] = curves.view(-1, points)
     return counts.to(wide) / cells, values, valid
-
-
-def _check(images: Tensor, maps: Tensor, classes: Tensor, steps: int, batch_size: int) -> None:
-    batch = len(images)
-    fit = (
-        images.ndim == 4
-        and maps.ndim == 3
-        and len(maps) == batch
-        and classes.shape == (batch,)
-        and 0 < maps.shape[1] <= images.shape[2]
-        and 0 < maps.shape[2] <= images.shape[3]
-    )
-    if not fit:
-        raise InputError(
-            f"images {tuple(images.shape)}, maps {tuple(maps.shape)} and classes "
-            f"{tuple(classes.shape)} must be (B, C, H, W), (B, h, w) and (B,), with h ≤ H and w ≤ W"
-        )
-    if steps < 2:
-        raise InputError(f"steps is {steps}; a curve needs 2 points or more")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be 1 or more")

@@ -1,16 +1,19 @@
-"""Scores of masked images for any model, in batches that span images and masks."""
+"""Scores of masked images for any model, whose batch norms are fused into its convolutions."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.saliency.cam import binary_logits
 from preceptor.utils import process
+from preceptor.utils.memory import out_of_memory
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]
@@ -22,21 +25,15 @@ PIXELS_CPU, LEAST_CPU, MOST_CPU = 400_000, 8, 128
 # σ of the blurred fill, as a share of the image's shorter side.
 BLUR_SHARE = 0.1
 
+# Fusion changes the order of float32 products: differences stay near 1e-6 of the largest output.
+TOLERANCE = 1e-3
+
 
 class MaskedScores:
-    """Class scores of images under masks.
+    """Class scores of images (B, C, H, W) under masks, by a function of logits (N, K).
 
-    Args:
-        images: (B, C, H, W) input of the model.
-        classes: (B,) int64, class of each score.
-        logits: Function (N, C, H, W) → (N, K); K = 1 is treated as two classes.
-        score: probability or logit (log-odds).
-        fill: Value of masked pixels: a number, mean or blur.
-        batch_size: Number of images per forward pass; None = depending on the device.
-
-    Raises:
-        ValueError: `score`, `fill` or `batch_size` is invalid; in a call, the logits have another
-            shape, or a class is out of range.
+    Raises ValueError for an invalid `score`, `fill` or `batch_size`, logits of another shape, or a
+    class that is out of range.
     """
 
     def __init__(
@@ -55,16 +52,15 @@ class MaskedScores:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         self.images, self.classes = images, classes.to(images.device)
         self.logits, self.score = logits, score
-        self.batch_size = batch_size or _usual_batch(images)
+        usual = max(LEAST_CPU, min(MOST_CPU, PIXELS_CPU // (images.shape[-2] * images.shape[-1])))
+        self.batch_size = batch_size or (BATCH_GPU if images.is_cuda else usual)
         self.fill = _fill(images, fill)
         self.least, self.most = int(classes.min()), int(classes.max())
 
     def __call__(self, which: Tensor, masks: Tensor) -> Tensor:
         """(b, n) scores of the images at positions `which` (b,) under masks (n, H, W)."""
         count = len(masks)
-        masks = masks.to(
-            self.images.dtype
-        )  # a model in half precision needs inputs in half precision
+        masks = masks.to(self.images.dtype)  # of a model in half precision
         at_once = min(count, self.batch_size)
         together = max(1, self.batch_size // at_once)
         found = torch.empty(len(which), count, device=masks.device)
@@ -95,14 +91,6 @@ class MaskedScores:
                 f"{logits.shape[1] - 1}"
             )
         return logits
-
-
-def _usual_batch(images: Tensor) -> int:
-    """Default number of images per forward pass on a device."""
-    if images.is_cuda:
-        return BATCH_GPU
-    pixels = images.shape[-2] * images.shape[-1]
-    return max(LEAST_CPU, min(MOST_CPU, PIXELS_CPU // pixels))
 
 
 def _masked(images: Tensor, masks: Tensor, fill: Tensor | None) -> Tensor:
@@ -147,3 +135,96 @@ def _score(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
         return (own - logits.logsumexp(1)).exp()
     others = logits.scatter(1, classes[:, None], -torch.inf)
     return own - others.logsumexp(1)
+
+
+def fused(network: nn.Module, example: Tensor) -> nn.Module:
+    """Copy of a network for inference, with batch norms fused into convolutions if possible.
+
+    The copy is not fused if its output on an example (B, C, H, W) differs. A network that cannot be
+    copied (weights computed from other weights) is returned itself.
+    """
+    # Not in inference mode: weights made in it could not be used outside. Nor under autocast, whose
+    # rounding would hide whether two networks are the same.
+    device = example.device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        try:
+            plain = copy.deepcopy(network).eval()
+        except (RuntimeError, TypeError):
+            return network
+        example = example.clone()
+        if any(part.dtype != example.dtype for part in plain.parameters()):
+            return plain  # it needs autocast
+        expected = first_of(plain(example))
+        if not _stripped(plain, example, expected):
+            return copy.deepcopy(network).eval()
+        pairs = _pairs(plain, example)
+        candidate = copy.deepcopy(plain)
+        modules = dict(candidate.named_modules())
+        for convolution, norm in pairs:
+            old = modules[norm]
+            _replace(candidate, convolution, fuse_conv_bn_eval(modules[convolution], old))
+            # timm's batch norms may carry dropout and activation.
+            rest = nn.Sequential(old.drop, old.act) if hasattr(old, "act") else nn.Identity()
+            _replace(candidate, norm, rest.eval())
+        return candidate if _alike(first_of(candidate(example)), expected) else plain
+
+
+def _stripped(network: nn.Module, example: Tensor, expected: Tensor) -> bool:
+    """Remove all hooks from a copy; returns whether its output stays the same without them."""
+    for module in network.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    try:
+        return _alike(first_of(network(example)), expected)
+    except Exception as error:  # the forward pass fails without them
+        if out_of_memory(error):
+            raise
+        return False
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-12)
+    return bool(gap < TOLERANCE)
+
+
+def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+    """Names of each convolution and of the batch norm that takes its output."""
+    made: dict[int, tuple[str, Tensor]] = {}  # tensors are kept alive, so that ids are unique
+    pairs: list[tuple[str, str]] = []
+    handles = []
+
+    def watch(name: str) -> Any:
+        return lambda _, __, out: made.__setitem__(id(out), (name, out))
+
+    def meet(name: str) -> Any:
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if arguments and id(arguments[0]) in made:
+                pairs.append((made[id(arguments[0])][0], name))
+
+        return hook
+
+    for name, module in network.named_modules():
+        # Of subclasses, those that say so: others may compute their weights anew in each forward.
+        if type(module) is nn.Conv2d or getattr(module, "fusible", False):
+            handles.append(module.register_forward_hook(watch(name)))
+        elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            handles.append(module.register_forward_pre_hook(meet(name)))
+    network(example)
+    for handle in handles:
+        handle.remove()
+    # Run twice or shared, a module has no single partner.
+    once = [part for pair in pairs for part in pair]
+    return [pair for pair in pairs if once.count(pair[0]) == once.count(pair[1]) == 1]
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)
+
+
+def first_of(output: Any) -> Tensor:
+    """Logits of an output: a tensor, or a tuple that begins with them."""
+    found: Tensor = output if isinstance(output, Tensor) else output[0]
+    return found

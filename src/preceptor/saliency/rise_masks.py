@@ -19,60 +19,31 @@ _PLASTIC = 1.32471795724474602596
 
 
 def ramps(side: int, cells: int) -> Tensor:
-    """Bilinear weights R of every shift along one axis.
+    """Bilinear weights R of every shift along one axis of `side` pixels: (⌈side / s⌉, side, s).
 
     As published, s cells are upsampled to (s + 1) · ⌈side / s⌉ pixels, of which `side` are cropped
     from a random offset within the first cell; beyond the outermost centers a cell keeps its value.
-
-    Args:
-        side: Number of pixels along the axis.
-        cells: Number of cells s ≥ 2 along the axis.
-
-    Returns:
-        (⌈side / s⌉, side, s); each row sums to 1.
-
-    Reference:
-        V. Petsiuk, A. Das, K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
-        Models", BMVC 2018.
-
-    Example:
-        >>> ramps(2, 2).shape
-        torch.Size([1, 2, 2])
     """
     pixels = math.ceil(side / cells)
-    place = torch.arange(side)[None] + torch.arange(pixels)[:, None]
-    # Centre of each pixel in units of cells, from the centre of the first cell.
-    centre = ((place + 0.5) * cells / ((cells + 1) * pixels) - 0.5).clamp(0, cells - 1)
-    left = centre.floor().long().clamp(max=cells - 2)
-    share = (centre - left)[..., None]
+    position = torch.arange(side)[None] + torch.arange(pixels)[:, None]
+    # Center of each pixel in units of cells, from the center of the first cell.
+    center = ((position + 0.5) * cells / ((cells + 1) * pixels) - 0.5).clamp(0, cells - 1)
+    left = center.floor().long().clamp(max=cells - 2)
+    share = (center - left)[..., None]
     weights = torch.zeros(pixels, side, cells)
     weights.scatter_(2, left[..., None], 1 - share)
     return weights.scatter_add_(2, left[..., None] + 1, share)
 
 
 class Block(NamedTuple):
-    """Masks before upsampling.
+    """Masks before upsampling."""
 
-    Args:
-        cells: (n, s, s) of 0 and 1.
-        shifts: Shifts along rows and columns in pixels: (2,) common to all masks, or (n, 2).
-    """
-
-    cells: Tensor
-    shifts: Tensor
+    cells: Tensor  # (n, s, s) of 0 and 1
+    shifts: Tensor  # shifts along rows and columns in pixels: (2,) common to all masks, or (n, 2)
 
 
 def render(block: Block, rows: Tensor, columns: Tensor) -> Tensor:
-    """Masks of a block at full size.
-
-    Args:
-        block: Block of n masks.
-        rows: (shifts, H, s) weights from `ramps` along the rows.
-        columns: (shifts, W, s) weights from `ramps` along the columns.
-
-    Returns:
-        (n, H, W) in [0, 1]; not contiguous if all masks share one shift.
-    """
+    """(n, H, W) masks of a block in [0, 1], by the `ramps` along rows and columns."""
     cells, shifts = block
     count, side, _ = cells.shape
     if shifts.ndim == 2:
@@ -132,17 +103,7 @@ def balanced_block(
 def spread_shift(
     index: int, start: tuple[float, float], shifts: tuple[int, int]
 ) -> tuple[int, int]:
-    """Shift of the block `index` in a low-discrepancy sequence over all shifts.
-
-    Args:
-        index: Number of the block, ≥ 0.
-        start: Start of the sequence in [0, 1)², drawn once.
-        shifts: Numbers of shifts along rows and columns.
-
-    Example:
-        >>> [spread_shift(index, (0.5, 0.5), (32, 32)) for index in range(3)]
-        [(16, 16), (8, 2), (0, 20)]
-    """
+    """Shift of the block `index` in a low-discrepancy sequence over all shifts."""
     places = [(begin + index / _PLASTIC ** (axis + 1)) % 1 for axis, begin in enumerate(start)]
     row, column = (int(place * most) for place, most in zip(places, shifts, strict=True))
     return row, column

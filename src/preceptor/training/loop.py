@@ -41,7 +41,7 @@ from preceptor.losses.predictions import inconsistency
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import gradient_scaler, in_precision
-from preceptor.saliency.agreement import correlation
+from preceptor.saliency.maps import correlation
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.record import (
     SetMetrics,
@@ -439,7 +439,7 @@ def step_sums(
     )
     agreement = torch.zeros((), device=logits.device)
     if terms.pair is not None:
-        values, valid = correlation(terms.pair.model, terms.pair.target, normalised=True)
+        values, valid = correlation(terms.pair.model, terms.pair.target, normalized=True)
         agreement = torch.where(valid & terms.guided, values, 0).sum()
     return {
         "loss": loss * len(logits),

@@ -18,7 +18,7 @@ from preceptor.metrics.scores import accuracy
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
-from preceptor.saliency.agreement import correlation
+from preceptor.saliency.maps import correlation
 from preceptor.training.record import SetMetrics
 
 

@@ -1,8 +1,9 @@
-"""Agreement measures of saliency maps, vectorized over a batch.
+"""Normalization of saliency maps, and measures of the agreement of two maps.
 
 All measures take maps (B, h, w) on one grid and return `Agreement(values, valid)`, each (B,). If a
 map of a pair is constant (up to rounding, see `informative`) or not finite, the measure is
-undefined: `valid` is false and the value NaN. All other values are finite.
+undefined: `valid` is false and the value NaN. All other values are finite. Maps of other shapes
+raise an InputError.
 
 If a measure needs a distribution, a map x becomes p = (x − min x) / Σ (x − min x), so that raw CAMs
 with negative values are allowed and the offset of a map has no effect.
@@ -19,9 +20,70 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import InputError
-from preceptor.saliency.normalise import informative
 
 _EPSILON = 1e-7  # added to probabilities: keeps the logarithm of an empty cell finite in float32
+# A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
+# and area averages of a constant map stay below 1e-6 of it.
+CONSTANT_TOLERANCE = 1e-5
+# Below this spread a map counts as constant whatever its values: its gradient, 1 ÷ spread and more,
+# would not fit float32, and infinities of both signs meet in a NaN. The smallest that any backbone
+# gave was 1e-6.
+LEAST_SPREAD = 1e-30
+
+
+def informative(maps: Tensor) -> Tensor:
+    """Whether each map is informative: finite everywhere and not constant.
+
+    Args:
+        maps: (B, h, w) of any type, bool and integers included.
+
+    Returns:
+        (B,) bool.
+
+    Example:
+        >>> informative(torch.tensor([[[0.0, 1.0]], [[0.5, 0.5]], [[float("nan"), 1.0]]]))
+        tensor([ True, False, False])
+    """
+    maps = _floating(maps)
+    low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
+    spread = high - low
+    # A NaN or an infinity anywhere shows in the spread; so does a range too wide for the type.
+    return ~_constant(low, high) & torch.isfinite(spread)
+
+
+def normalize(maps: Tensor) -> Tensor:
+    """Min-max normalization of each map: (m − min m) ÷ (max m − min m); zeros for a constant map.
+
+    The gradient flows through minimum and maximum; that of a constant map is zero.
+
+    Args:
+        maps: (B, h, w); bool and integers are converted to float32.
+
+    Returns:
+        (B, h, w) in [0, 1].
+
+    Example:
+        >>> normalize(torch.tensor([[[1.0, 3.0], [2.0, 1.0]], [[4.0, 4.0], [4.0, 4.0]]]))
+        tensor([[[0.0000, 1.0000],
+                 [0.5000, 0.0000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000],
+                 [0.0000, 0.0000]]])
+    """
+    maps = _floating(maps)
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    constant = _constant(low, high)
+    return torch.where(constant, 0.0, (maps - low) / torch.where(constant, 1.0, high - low))
+
+
+def _constant(low: Tensor, high: Tensor) -> Tensor:
+    """Whether a map is constant up to rounding; False for maps with NaN, which stay NaN."""
+    spread, largest = high - low, torch.maximum(low.abs(), high.abs())
+    return (spread <= CONSTANT_TOLERANCE * largest) | (spread <= LEAST_SPREAD)
+
+
+def _floating(maps: Tensor) -> Tensor:
+    return maps if maps.is_floating_point() else maps.float()
 
 
 class Agreement(NamedTuple):
@@ -31,41 +93,26 @@ class Agreement(NamedTuple):
     valid: Tensor
 
 
-def correlation(a: Tensor, b: Tensor, *, normalised: bool = False) -> Agreement:
+def correlation(a: Tensor, b: Tensor, *, normalized: bool = False) -> Agreement:
     """Pearson's correlation CC = cov(a, b) / (σ_a σ_b) over the cells of each map.
-
-    Args:
-        a: (B, h, w) maps.
-        b: (B, h, w) maps.
-        normalised: Whether both are already min-max normalized to [0, 1].
 
     Returns:
         Values in [−1, 1]; symmetric in a and b.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Example:
         >>> a = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]]])
         >>> correlation(a, 5 - 2 * a).values
         tensor([-1., nan])
     """
-    (x, y), valid = _flat(a, b, normalised=normalised)
+    (x, y), valid = _flat(a, b, normalized=normalized)
     return _masked(_pearson(x, y), valid)
 
 
 def spearman(a: Tensor, b: Tensor) -> Agreement:
     """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank.
 
-    Args:
-        a: (B, h, w) maps.
-        b: (B, h, w) maps.
-
     Returns:
         Values in [−1, 1]; symmetric in a and b, invariant to increasing transformations of either.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Reference:
         Spearman, "The proof and measurement of association between two things", 1904.
@@ -82,15 +129,8 @@ def spearman(a: Tensor, b: Tensor) -> Agreement:
 def similarity(a: Tensor, b: Tensor) -> Agreement:
     """Histogram intersection SIM = Σ min(p_a, p_b) of the maps as distributions.
 
-    Args:
-        a: (B, h, w) maps.
-        b: (B, h, w) maps.
-
     Returns:
         Values in [0, 1]: 1 for the same distribution, 0 without overlap; symmetric.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Example:
         >>> a = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -106,15 +146,8 @@ def kl_divergence(model: Tensor, human: Tensor) -> Agreement:
 
     ε = 1e-7. Cells that are high in the human map and near zero in the model's map dominate.
 
-    Args:
-        model: (B, h, w) maps.
-        human: (B, h, w) maps.
-
     Returns:
         Values ≥ 0 up to ε, 0 for the same distribution, at most about 16 (−log ε); not symmetric.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Example:
         >>> human = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -132,15 +165,8 @@ def nss(model: Tensor, human: Tensor) -> Agreement:
     q is the human map as a distribution; for a binary human map, NSS is the mean of the
     standardized model map over the marked cells. σ has the divisor h·w.
 
-    Args:
-        model: (B, h, w) maps.
-        human: (B, h, w) maps, binary or grey.
-
     Returns:
         Values around 0 for chance, higher for agreement.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Reference:
         Peters, Iyer, Itti and Koch, "Components of bottom-up gaze allocation in natural images",
@@ -152,8 +178,8 @@ def nss(model: Tensor, human: Tensor) -> Agreement:
         tensor([1.])
     """
     (x, y), valid = _flat(model, human)
-    centred = x - x.mean(dim=1, keepdim=True)
-    z = centred / _nonzero(centred.square().mean(dim=1, keepdim=True).sqrt())
+    centered = x - x.mean(dim=1, keepdim=True)
+    z = centered / _nonzero(centered.square().mean(dim=1, keepdim=True).sqrt())
     return _masked((_distribution(y) * z).sum(dim=1), valid)
 
 
@@ -164,16 +190,8 @@ def iou_at_matched_area(model: Tensor, human: Tensor, threshold: float = 0.5) ->
     no effect and no threshold is needed. Cells tied for the last places are counted in proportion
     (the expected intersection over the order of ties).
 
-    Args:
-        model: (B, h, w) maps.
-        human: (B, h, w) maps, bool or in [0, 1].
-        threshold: Cells of the human map above it are marked.
-
     Returns:
         Values in [0, 1]; not valid if no cell or every cell is marked.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Example:
         >>> model = torch.tensor([[[0.1, 0.9], [0.8, 0.2]]])
@@ -195,16 +213,8 @@ def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agree
 
     For several equal maxima, the share of them that lies inside.
 
-    Args:
-        model: (B, h, w) maps.
-        human: (B, h, w) maps, bool or in [0, 1].
-        threshold: Cells of the human map above it are marked.
-
     Returns:
         Values in [0, 1]; not valid if no cell or every cell is marked.
-
-    Raises:
-        InputError: The shapes differ or are not (B, h, w).
 
     Reference:
         Zhang, Bargal, Lin, Brandt, Shen and Sclaroff, "Top-down neural attention by excitation
@@ -223,15 +233,9 @@ def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agree
 def entropy(maps: Tensor) -> Agreement:
     """Normalized Shannon entropy of each map as a distribution, −Σ p log p / log(h·w).
 
-    Args:
-        maps: (B, h, w) maps.
-
     Returns:
         Values in [0, 1]: 0 for a single bright cell, 1 for a uniform map. The division by log(h·w)
         makes maps on different grids comparable.
-
-    Raises:
-        InputError: The shape is not (B, h, w).
 
     Reference:
         Shannon, "A mathematical theory of communication", 1948.
@@ -247,7 +251,7 @@ def entropy(maps: Tensor) -> Agreement:
     )
 
 
-def _flat(*maps: Tensor, normalised: bool = False) -> tuple[list[Tensor], Tensor]:
+def _flat(*maps: Tensor, normalized: bool = False) -> tuple[list[Tensor], Tensor]:
     """Maps as rows (B, h·w) scaled to [0, 1], and which pairs are valid; invalid ones are 0."""
     shapes = [tuple(each.shape) for each in maps]
     if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0][1:]:
@@ -261,7 +265,7 @@ def _flat(*maps: Tensor, normalised: bool = False) -> tuple[list[Tensor], Tensor
         known, row = informative(own), own.flatten(1)
         row = torch.where(known[:, None], row, torch.zeros_like(row))
         valid &= known
-        rows.append(row if normalised else _unit(row))
+        rows.append(row if normalized else _unit(row))
     return rows, valid
 
 
