@@ -143,11 +143,7 @@ EXHAUSTIVE = (
     # Stay: efficientvit_m0; repvgg_a0; four smaller networks.
     "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[shvit",
     *(
-        f"saliency/test_{test}[{name}"
-        for test in (
-            "fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks",
-            "rise_models.py::test_backbones_with_strided_point_convolutions_are_marked",
-        )
+        f"saliency/test_fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks[{name}"
         for name in ("mobileone", "fastvit")
     ),
     "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
