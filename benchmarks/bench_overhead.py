@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from preceptor.benchmark.forged import write_draws
-from preceptor.benchmark.forged_settings import PRESETS
+from preceptor.benchmark.forgeries import PRESETS
 from preceptor.config.files import load_config
 from preceptor.execution.perform import perform
 from preceptor.study.config import StudyConfig

@@ -38,7 +38,7 @@ import numpy as np
 import yaml
 
 from preceptor.benchmark.forged import write_draws
-from preceptor.benchmark.forged_settings import PRESETS
+from preceptor.benchmark.forgeries import PRESETS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.execution.ray_cluster import ray_nodes

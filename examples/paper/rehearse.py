@@ -27,9 +27,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from preceptor.benchmark.forged_examples import draw_areas, draw_example
-from preceptor.benchmark.forged_settings import PRESETS, Split
-from preceptor.benchmark.forgeries import Kind
+from preceptor.benchmark.forged import draw_areas, draw_example
+from preceptor.benchmark.forgeries import PRESETS, Kind, Split
 from preceptor.config.files import dump_config, load_config, parse_config
 from preceptor.study.config import StudyConfig
 

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as oracle
 
-from preceptor.annotations.coco import encode_counts
-from preceptor.annotations.labelstudio import encode_brush
+from preceptor.annotations.json_formats import encode_brush, encode_counts
 from preceptor.annotations.shapes import Pixels
 from tests.annotations.trees import save_json
 from tests.commands import flags, here

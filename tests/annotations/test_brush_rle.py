@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preceptor.annotations.labelstudio import decode_brush, encode_brush
+from preceptor.annotations.json_formats import decode_brush, encode_brush
 from preceptor.annotations.shapes import Pixels
 
 MASKS = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(

@@ -124,10 +124,10 @@ def test_the_stated_size_decides_the_frame(tmp_path: Path, orientation: int) -> 
 
 ONE = [{"file_name": "a.png"}]
 BAD: list[tuple[str, Any, str]] = [
-    ("list", [], "list, as the results"),
+    ("list", [], "it is not a COCO file"),
     ("text", "x", "not a COCO file"),
     ("no categories", {"images": [], "annotations": []}, "categories missing"),
-    ("not lists", {"images": {}, "annotations": [], "categories": []}, "images is not a list"),
+    ("not lists", {"images": {}, "annotations": [], "categories": []}, "images missing"),
     ("no name", coco([{"file_name": None}], []), "images[0]: file_name is None"),
     ("image", coco([{"file_name": "b.png"}], []), "images[0] b.png: there is no image 'b.png'"),
     ("size", coco([{"file_name": "a.png", "width": 41}], []), "for 41×30, the image is 40×30"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from preceptor.annotations import read_cvat
-from preceptor.annotations.coco import encode_counts
+from preceptor.annotations.json_formats import encode_counts
 from preceptor.annotations.shapes import Box, Ellipse, Mask, Polyline, rasterize
 from preceptor.errors import PreceptorError
 from tests.annotations.trees import images_of, imported_maps, save_image

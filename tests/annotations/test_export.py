@@ -12,7 +12,7 @@ from preceptor.annotations import ImportOptions, read_coco, write_import
 from preceptor.annotations.export import (
     FORMATS,
     ExportOptions,
-    FileNames,
+    file_of,
     manifest_images,
     write_export,
 )
@@ -85,11 +85,14 @@ def test_the_maps_of_one_annotator_come_back(tmp_path: Path) -> None:
         assert (decode_map(Path(str(back))) == drawn).all() if number != 2 else back == ""
 
 
-def test_files_stay_in_the_folder() -> None:
-    names = FileNames(".png")
-    assert names.of("../../x.jpg") == "x.png"
-    assert names.of("/etc/X.png") == "etc/X.png"
-    assert names.of("etc/x.bmp") == "etc/x.bmp.png"
+def test_files_stay_in_the_folder(tmp_path: Path) -> None:
+    taken: set[str] = set()
+    for image, file in (
+        ("../../x.jpg", "x.png"),
+        ("/etc/X.png", "etc/X.png"),
+        ("etc/x.bmp", "etc/x.bmp.png"),
+    ):
+        assert file_of(image, ".png", tmp_path, taken) == tmp_path / file
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from preceptor.annotations import read_labelstudio
-from preceptor.annotations.labelstudio import encode_brush
+from preceptor.annotations.json_formats import encode_brush
 from preceptor.annotations.shapes import Box, Ellipse, Points, Polygon, RasterOptions, rasterize
 from preceptor.errors import PreceptorError, ProblemsError
 from tests.annotations.trees import (

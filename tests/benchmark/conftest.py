@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preceptor.benchmark.forged_examples import PHOTOGRAPHS, read_photograph
+from preceptor.benchmark.forged import PHOTOGRAPHS, read_photograph
 from preceptor.benchmark.forgeries import Pixels
 
 

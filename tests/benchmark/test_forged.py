@@ -12,11 +12,11 @@ from PIL import Image
 from scipy import ndimage
 
 from preceptor.benchmark import forged as forged_module
-from preceptor.benchmark.forged import COLUMNS, write_draws, write_forged
-from preceptor.benchmark.forged_examples import draw_areas
-from preceptor.benchmark.forged_settings import PRESETS, ForgedSettings
+from preceptor.benchmark.forged import COLUMNS, draw_areas, write_draws, write_forged
 from preceptor.benchmark.forgeries import (
+    PRESETS,
     STAMP_SHAPE,
+    ForgedSettings,
     Strengths,
 )
 from preceptor.data.manifest import Manifest

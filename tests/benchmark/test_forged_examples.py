@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preceptor.benchmark.forged_examples import draw_areas, draw_example
-from preceptor.benchmark.forged_settings import PRESETS
-from preceptor.benchmark.forgeries import KINDS, STAMP_MARGIN, STAMP_SHAPE, random_place
+from preceptor.benchmark.forged import draw_areas, draw_example
+from preceptor.benchmark.forgeries import KINDS, PRESETS, STAMP_MARGIN, STAMP_SHAPE, random_place
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])

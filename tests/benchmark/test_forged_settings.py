@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from preceptor.benchmark.forged_settings import PRESETS, SPLITS, ForgedSettings
-from preceptor.benchmark.forgeries import KINDS
+from preceptor.benchmark.forgeries import KINDS, PRESETS, SPLITS, ForgedSettings
 
 TINY = PRESETS["tiny"]
 

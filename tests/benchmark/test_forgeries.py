@@ -6,17 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from preceptor.benchmark.forged_settings import ForgedSettings
 from preceptor.benchmark.forgeries import (
     KINDS,
     STAMP_MARGIN,
     STAMP_SHAPE,
+    ForgedSettings,
     Strengths,
     add_noise,
     corner_place,
     draw_region,
     forge,
-    is_grey,
+    is_gray,
     pixelate,
     random_place,
     recompress,
@@ -40,7 +40,7 @@ def test_a_forgery_changes_its_region_and_nothing_else(photographs, kind, name):
     forged = forge(crop, region, kind, Strengths(), generator, donor)
     assert (forged == crop)[region == 0].all()
     assert (forged != crop)[region == 255].any()
-    assert is_grey(forged) == is_grey(crop) == (name == "grass")
+    assert is_gray(forged) == is_gray(crop) == (name == "grass")
 
 
 def test_a_stronger_setting_changes_more(photographs):
@@ -101,12 +101,12 @@ def test_pixelation_equals_its_slow_twin(photographs, block):
             np.testing.assert_allclose(result[row, column], mean)
 
 
-def test_noise_has_the_asked_deviation_and_leaves_grey_grey(photographs):
-    color, grey = crop_of(photographs, "coffee"), crop_of(photographs, "grass")
+def test_noise_has_the_asked_deviation_and_leaves_gray_grey(photographs):
+    color, gray = crop_of(photographs, "coffee"), crop_of(photographs, "grass")
     added = add_noise(color, 12.0, np.random.default_rng(0)) - color
     assert added.std() == pytest.approx(12.0, rel=0.05)
     assert not np.allclose(added[..., 0], added[..., 1])
-    added = add_noise(grey, 12.0, np.random.default_rng(0)) - grey
+    added = add_noise(gray, 12.0, np.random.default_rng(0)) - gray
     assert np.allclose(added[..., 0], added[..., 1])
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preceptor.benchmark import forged_settings
+from preceptor.benchmark import forgeries
 from preceptor.cli import demo
 from preceptor.study.config import StudyConfig
 from tests.studies import without_workers
 
 
 def test_the_demo_trains_on_crops_as_they_are() -> None:
-    settings = forged_settings.PRESETS["demo"]
+    settings = forgeries.PRESETS["demo"]
     study = StudyConfig.model_validate(demo.DEMO | {"manifest": "{seed}/manifest.csv"})
     assert study.training.input_size == settings.size
     assert study.training.steps  # every run sees the same number of images
@@ -29,10 +29,10 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
-    small = forged_settings.PRESETS["demo"].model_copy(
+    small = forgeries.PRESETS["demo"].model_copy(
         update={"train": 48, "val": 12, "val_noshort": 12, "test_seen": 12, "test_unseen": 12}
     )
-    monkeypatch.setitem(forged_settings.PRESETS, "demo", small)
+    monkeypatch.setitem(forgeries.PRESETS, "demo", small)
     short = demo.DEMO | {
         "seeds": 2,
         "annotated": 12,

@@ -11,8 +11,7 @@ import pytest
 import typer
 from typer.models import OptionInfo
 
-from preceptor.benchmark.forged_settings import PRESETS
-from preceptor.benchmark.forgeries import StampPlace
+from preceptor.benchmark.forgeries import PRESETS, StampPlace
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training

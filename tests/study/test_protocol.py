@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from preceptor.benchmark.forged import write_draws
-from preceptor.benchmark.forged_settings import PRESETS
+from preceptor.benchmark.forgeries import PRESETS
 from preceptor.config.files import parse_config
 from preceptor.errors import InputError
 from preceptor.study.checks import check_study

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from preceptor.annotations.coco import read_coco
-from preceptor.annotations.folders import read_folders, read_und
-from preceptor.annotations.gaze import Gaze, read_fixations
-from preceptor.annotations.labelme import read_labelme
-from preceptor.annotations.labelstudio import read_labelstudio
-from preceptor.annotations.masks import read_masks
+from preceptor.annotations.json_formats import read_coco, read_labelme, read_labelstudio
+from preceptor.annotations.masks import read_folders, read_masks
 from preceptor.annotations.shapes import ImportedAnnotations, RasterOptions
+from preceptor.annotations.tables import Gaze, read_fixations, read_und
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.annotations.xml_formats import read_cvat, read_voc
 from preceptor.annotations.yolo import read_yolo

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from preceptor.annotations.files import RECORD
-from preceptor.annotations.merge import ANNOTATORS, MAPS
 from preceptor.annotations.shapes import Pixels
-from preceptor.annotations.write import MANIFEST
+from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError, one_line
@@ -35,21 +34,13 @@ GAP = 0.05
 
 @dataclass(frozen=True)
 class AnnotatorMaps:
-    """Maps of all annotators of a folder.
-
-    Args:
-        folder: Folder with manifest.csv and annotators/.
-        people: Folder of each person's maps, by name.
-        files: Persons by map file, the path of the file from the folder of each.
-        table: Row of the manifest of each map file; files without a row are left out.
-        annotated: Number of annotated images of the manifest.
-    """
+    """Maps of all annotators of a folder of `data import`."""
 
     folder: Path
-    people: dict[str, Path]
-    files: dict[str, tuple[str, ...]]
-    table: pd.DataFrame
-    annotated: int
+    people: dict[str, Path]  # folder of each person's maps, by name
+    files: dict[str, tuple[str, ...]]  # persons by map file
+    table: pd.DataFrame  # row of the manifest of each map file
+    annotated: int  # images of the manifest
 
     def maps(self, file: str) -> dict[str, Pixels]:
         """Map of each person who looked at an image."""
@@ -78,14 +69,7 @@ class AnnotatorMaps:
 
 
 def read_annotators(folder: Path) -> AnnotatorMaps:
-    """Find the maps of the annotators of a folder that `data import` has written.
-
-    Args:
-        folder: Folder with manifest.csv and annotators/NAME/….
-
-    Raises:
-        InputError: There is no manifest, or fewer than two annotators.
-    """
+    """Find the maps of two or more annotators: manifest.csv and annotators/NAME/… in a folder."""
     folder = Path(folder)
     path = folder / MANIFEST
     if not path.is_file():
@@ -113,10 +97,8 @@ def read_annotators(folder: Path) -> AnnotatorMaps:
 def people_of(folder: Path) -> dict[str, Path]:
     """Folder of each annotator's maps, by name; import.json has names that are no file names."""
     base, record = folder / ANNOTATORS, folder / RECORD
-    if not base.is_dir():
-        return {}
     by_folder: dict[str, str] = {}
-    if record.is_file():
+    if base.is_dir() and record.is_file():
         try:
             named = json.loads(record.read_text(encoding="utf-8"))["annotators"]
             by_folder = {str(own): str(name) for name, own in dict(named).items()}
@@ -124,29 +106,22 @@ def people_of(folder: Path) -> dict[str, Path]:
             raise InputError(f"{record}: damaged; import the annotations again") from error
     people = {
         by_folder.get(own.name, one_line(own.name)): own  # it need not be UTF-8
-        for own in base.iterdir()
+        for own in (base.iterdir() if base.is_dir() else ())
         if own.is_dir() and not own.name.startswith(".")
     }
     return dict(sorted(people.items()))
 
 
 def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
-    """Row of the manifest of each map file."""
+    """Row of the manifest of each map file: that of the merged map, or of the image without one."""
     base = f"{(folder / MAPS).absolute().as_posix()}/"
-    rows: dict[str, int] = {}
-    table = manifest.table
-    unmarked: list[tuple[int, str]] = []
-    for row, (saliency, name) in enumerate(zip(table["saliency"], table["name"], strict=True)):
-        own = Path(saliency).as_posix().removeprefix(base) if saliency else ""
-        if own in files:
-            rows.setdefault(own, row)
-        elif not own:  # the merged map is empty: the name is that of the image
-            unmarked.append((row, str(name)))
-    for row, name in unmarked:
-        for own in (PurePosixPath(name).with_suffix(".png").as_posix(), f"{name}.png"):
-            if own in files and own not in rows:
-                rows[own] = row
-                break
+    own = manifest.table["saliency"].map(lambda path: Path(path).as_posix().removeprefix(base))
+    rows = {file: row for row, file in reversed([*enumerate(own)]) if file in files}
+    for row, name in enumerate(manifest.table["name"].astype(str)):
+        if not manifest.table["saliency"].iloc[row]:
+            names = (PurePosixPath(name).with_suffix(".png").as_posix(), f"{name}.png")
+            free = [file for file in names if file in files and file not in rows]
+            rows |= dict.fromkeys(free[:1], row)
     return rows
 
 
@@ -154,21 +129,18 @@ def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
 class Agreement:
     """Agreement of all annotators. Means are over images, and over pairs, where they are defined.
 
-    Args:
-        people: annotator, images, shared (images that somebody else looked at too), dice, iou,
-            correlation (with the others), dice_among_others, difference (mean over images of the
-            Dice of the pairs without this person minus those with), difference_low (lower end of
-            its t interval), area_ratio (median of the marked area to the mean of the others'),
-            disagrees_with_all (see `disagreement_rule`).
-        pairs: a, b, images, both_empty, dice, iou, correlation.
-        images: file, dice, iou, correlation, all_empty; the least agreement first.
-        single: Number of images with one annotator.
+    Columns of people: annotator, images, shared (images that somebody else looked at too), dice,
+    iou, correlation (with the others), dice_among_others, difference (mean over images of the Dice
+    of the pairs without this person minus those with), difference_low (lower end of its t
+    interval), area_ratio (median of the marked area to the mean of the others'),
+    disagrees_with_all (see `disagreement_rule`); of pairs: a, b, images, both_empty, dice, iou,
+    correlation; of images: file, dice, iou, correlation, all_empty; the least agreement first.
     """
 
     people: pd.DataFrame
     pairs: pd.DataFrame
     images: pd.DataFrame
-    single: int
+    single: int  # images with one annotator
 
 
 def disagreement_rule() -> str:
@@ -182,15 +154,7 @@ def disagreement_rule() -> str:
 
 
 def agreement_of(annotators: AnnotatorMaps, progress: Progress | None = None) -> Agreement:
-    """Agreement of all annotators of a folder.
-
-    Args:
-        annotators: Result of `read_annotators`.
-        progress: Function called with (done, total).
-
-    Raises:
-        ProblemsError: Maps cannot be read or have different sizes; lists all.
-    """
+    """Agreement of all annotators of a folder; a ProblemsError lists all maps that are wrong."""
     problems: list[Problem] = []
 
     def read() -> Iterator[tuple[str, dict[str, Pixels]]]:
@@ -209,11 +173,7 @@ def agreement_of(annotators: AnnotatorMaps, progress: Progress | None = None) ->
 
 
 def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
-    """Agreement of annotators.
-
-    Args:
-        images: File, and the uint8 map of each person who looked at the image, all of one shape.
-    """
+    """Agreement on files, each with the map of each person who looked at it, all of one shape."""
     rows: list[tuple[object, ...]] = []
     areas: dict[str, list[float]] = {}
     seen: Counter[str] = Counter()

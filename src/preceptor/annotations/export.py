@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from preceptor.annotations.coco import encode_counts, encode_rle
-from preceptor.annotations.labelstudio import encode_brush
+from preceptor.annotations.json_formats import encode_brush, encode_counts, encode_rle
 from preceptor.annotations.shapes import Floats, joined, outline
-from preceptor.annotations.write import new_folder
+from preceptor.annotations.write import new_folder, unique_name
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import ImageError, decode_map, image_size
 from preceptor.data.manifest import Manifest
@@ -34,51 +33,33 @@ from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-_EIGHT = np.ones((3, 3), np.int64)
 # Characters that XML 1.0 cannot hold, not even escaped.
 _NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "_")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How maps become shapes.
-
-    Args:
-        form: Polygons or masks.
-        threshold: Value from 0 to 1 from which on a pixel is inside; None = 0.5, and maps in gray
-            levels in the format `masks`.
-        tolerance: Largest distance in pixels by which points of polygons may be left out; 0 = the
-            polygons give the masks again, exactly.
-        predictions: Whether the shapes are those of a model, to be corrected.
-        model: Name of the model.
-        image_prefix: Text before the name of an image where a tool needs an address.
-    """
+    """How maps become shapes."""
 
     form: Literal["polygons", "masks"] = "polygons"
+    # Value from 0 to 1 from which on a pixel is inside; None = 0.5, and gray levels in `masks`.
     threshold: float | None = None
+    # Pixels by which points of polygons may be left out; 0 = they give the masks again, exactly.
     tolerance: float = 0.0
-    predictions: bool = False
+    predictions: bool = False  # whether the shapes are those of a model, to be corrected
     model: str = ""
-    image_prefix: str = "/data/local-files/?d="
+    image_prefix: str = "/data/local-files/?d="  # before the name of an image in Label Studio
 
 
 @dataclass(frozen=True, eq=False)
 class ExportedImage:
-    """One image with its map.
+    """One image with its map."""
 
-    Args:
-        row: Row of the manifest.
-        size: Width and height of the upright image in pixels.
-        pixels: float32 of shape (height, width) from 0 to 1; None = nothing is marked.
-        score: Score of a model, or None.
-        marked: Class of the shapes; "" = that of the image.
-    """
-
-    row: pd.Series
-    size: tuple[int, int]
-    pixels: NDArray[np.float32] | None = None
-    score: float | None = None
-    marked: str = ""
+    row: pd.Series  # of the manifest
+    size: tuple[int, int]  # width and height of the upright image
+    pixels: NDArray[np.float32] | None = None  # (height, width) from 0 to 1; None = nothing marked
+    score: float | None = None  # of a model
+    marked: str = ""  # class of the shapes; "" = that of the image
 
     @property
     def name(self) -> str:
@@ -98,7 +79,7 @@ class ExportedImage:
 
     def regions(self, options: ExportOptions) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
-        labels, _ = ndimage.label(self.mask(options), structure=_EIGHT)
+        labels, _ = ndimage.label(self.mask(options), structure=np.ones((3, 3), np.int64))
         for number, place in enumerate(ndimage.find_objects(labels), 1):
             mask = labels[place] == number
             x, y = place[1].start, place[0].start
@@ -108,7 +89,7 @@ class ExportedImage:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Connected region of an image."""
+    """Connected region of an image: its ring, and its mask at a column and row."""
 
     ring: Floats
     x: int
@@ -130,9 +111,7 @@ def manifest_images(
     positive: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Iterator[ExportedImage]:
-    """Images of a manifest with their human maps.
-
-    A map of another size than its image is resampled by areas.
+    """Images of a manifest with their human maps, resampled by areas to the size of the image.
 
     Args:
         manifest: Manifest.
@@ -222,19 +201,11 @@ def map_over_image(
     size: tuple[int, int],
     interpolation: Literal["linear", "area"] = "linear",
 ) -> NDArray[np.float32]:
-    """Map of a store over the whole image, 0 outside the part that the Teacher saw.
+    """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
 
     Maps are normalized to [0, 1] by their minimum and maximum, except those of method cells, which
-    are probabilities; a constant map becomes 0.
-
-    Args:
-        grid: (h, w) map.
-        info: Metadata of the store: the part of the image that the grid covers.
-        size: Width and height of the image in pixels.
-        interpolation: linear (between the centers of cells) or area (constant in each cell).
-
-    Returns:
-        (height, width) values from 0 to 1.
+    are probabilities; a constant map becomes 0. Values are interpolated between the centers of
+    cells, or constant in each (area).
 
     Example:
         >>> info = StoreInfo("teacher", "cam", "crop", 2, ("a", "b"), {})
@@ -296,9 +267,6 @@ def write_export(
 
     Returns:
         Numbers of images, and of images with marks.
-
-    Raises:
-        InputError: The folder exists, or there are no images.
     """
     rows: list[pd.Series] = []
     marked = 0
@@ -322,48 +290,33 @@ def write_export(
     return len(rows), marked
 
 
-class FileNames:
-    """Names of files that belong to images, with a suffix of their own."""
-
-    def __init__(self, suffix: str) -> None:
-        self.suffix = suffix
-        self._taken: set[str] = set()
-
-    def of(self, image: str) -> str:
-        """Name for an image; with the image's own suffix if two would have one name."""
-        parts = [
-            "".join("_" if is_control(letter) else letter for letter in part)
-            for part in PurePosixPath(without_secrets(image).replace("\\", "/")).parts
-            if part not in ("/", "..", ".")
-        ]
-        name = PurePosixPath(*(parts or ["image"]))
-        candidate, number = name.with_suffix(self.suffix).as_posix(), 1
-        while candidate.casefold() in self._taken:
-            candidate = f"{name}{'' if number == 1 else f'-{number}'}{self.suffix}"
-            number += 1
-        self._taken.add(candidate.casefold())
-        return candidate
+def file_of(image: str, suffix: str, folder: Path, taken: set[str]) -> Path:
+    """New file in a folder for an image, with the folders above it."""
+    parts = [
+        "".join("_" if is_control(letter) else letter for letter in part)
+        for part in PurePosixPath(without_secrets(image).replace("\\", "/")).parts
+        if part not in ("/", "..", ".")
+    ]
+    path = folder / unique_name("/".join(parts) or "image", suffix, taken)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
-def write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `masks/NAME.png`: 255 inside and 0 outside, or gray levels without a threshold."""
-    names = FileNames(".png")
+    taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
         if options.threshold is not None or image.pixels is None:
             pixels = image.mask(options).astype(np.uint8) * 255
         else:
             pixels = np.rint(image.pixels * 255).astype(np.uint8)
-        path = folder / "masks" / names.of(image.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = file_of(image.name, ".png", folder / "masks", taken)
         Image.fromarray(pixels).save(path, "PNG", compress_level=1)
 
 
-def write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `annotations.json`, one annotation for each connected region.
-
-    Polygons of COCO have no holes: a hole is joined to its ring by a cut without width.
-    """
+def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+    """Write `annotations.json`, one annotation for each region, whose holes are joined by cuts."""
     classes: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
@@ -373,13 +326,12 @@ def write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOpt
         for region in image.regions(options):
             high, wide = region.mask.shape
             rle = {"size": [height, width], "counts": encode_rle(region.whole(image.size))}
+            polygons = [region.ring.ravel().tolist()]
             shape: dict[str, Any] = {
                 "id": len(shapes) + 1,
                 "image_id": number,
                 "category_id": classes.setdefault(image.label, len(classes) + 1),
-                "segmentation": [region.ring.ravel().tolist()]
-                if options.form == "polygons"
-                else rle,
+                "segmentation": polygons if options.form == "polygons" else rle,
                 "area": int(region.mask.sum()),
                 "bbox": [region.x, region.y, wide, high],
                 "iscrowd": 0,
@@ -397,21 +349,18 @@ def write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOpt
     (folder / "annotations.json").write_text(text, encoding="utf-8")
 
 
-def write_labelstudio(
+def _write_labelstudio(
     images: Iterable[ExportedImage], folder: Path, options: ExportOptions
 ) -> None:
-    """Write `tasks.json` and `labeling_config.xml`, the labeling interface of the project.
-
-    The address of an image is the prefix of the options and its name.
-    """
+    """Write `tasks.json` and `labeling_config.xml`, the labeling interface of the project."""
     labels: dict[str, None] = {}
     tag = "PolygonLabels" if options.form == "polygons" else "BrushLabels"
 
     def result(image: ExportedImage, region: Region, known: str) -> dict[str, Any]:
         width, height = image.size
-        value: dict[str, Any] = {"closed": True}
         if options.form == "polygons":
-            value["points"] = (region.ring * (100 / width, 100 / height)).tolist()
+            points = (region.ring * (100 / width, 100 / height)).tolist()
+            value = {"closed": True, "points": points}
         else:
             brush = encode_brush(region.whole(image.size).astype(np.uint8) * 255)
             value = {"format": "rle", "rle": brush}
@@ -440,11 +389,9 @@ def write_labelstudio(
                 if image.score is not None:
                     task["score"] = round(image.score, 6)
             data = {"image": options.image_prefix + quote(image.name), "name": image.name}
-            content = {
-                "data": data,
-                "predictions" if options.predictions else "annotations": [task],
-            }
-            file.write(("," if number else "") + "\n" + strict_json(content, indent=None))
+            kind = "predictions" if options.predictions else "annotations"
+            content = strict_json({"data": data, kind: [task]}, indent=None)
+            file.write(("," if number else "") + "\n" + content)
         file.write("\n]\n")
     inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
     config = (
@@ -454,9 +401,9 @@ def write_labelstudio(
     (folder / "labeling_config.xml").write_text(config, encoding="utf-8")
 
 
-def write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `NAME.json` for each image; the class of the image is a flag that is set."""
-    names = FileNames(".json")
+    taken: set[str] = set()
 
     def shape(image: ExportedImage, region: Region) -> dict[str, Any]:
         common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}
@@ -474,13 +421,13 @@ def write_labelme(images: Iterable[ExportedImage], folder: Path, options: Export
         }
 
     for image in images:
-        path, source = folder / names.of(image.name), str(image.row["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
+        source = str(image.row["path"])
         if not is_local(source):
             raise InputError(
                 f"{source}: LabelMe opens local files only; copy the images to a folder, or export "
                 "to another format"
             )
+        path = file_of(image.name, ".json", folder, taken)
         try:
             relative = RelativePaths(path.parent).of(source)
         except ValueError:  # on another drive
@@ -497,7 +444,7 @@ def write_labelme(images: Iterable[ExportedImage], folder: Path, options: Export
         path.write_text(strict_json(content) + "\n", encoding="utf-8")
 
 
-def write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
+def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `annotations.xml` of CVAT 1.1; the class of an image is a tag.
 
     Shapes of a model have `source="auto"`, others `source="manual"`.
@@ -548,10 +495,10 @@ def write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOpt
 
 
 FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None]] = {
-    "masks": write_masks,
-    "coco": write_coco,
-    "labelstudio": write_labelstudio,
-    "labelme": write_labelme,
-    "cvat": write_cvat,
+    "masks": _write_masks,
+    "coco": _write_coco,
+    "labelstudio": _write_labelstudio,
+    "labelme": _write_labelme,
+    "cvat": _write_cvat,
 }
 """Writers by the name of the format: functions of images, the folder, and options."""

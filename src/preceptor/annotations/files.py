@@ -1,4 +1,4 @@
-"""Files of a source, and image files of the names in it, looked for in one folder."""
+"""Files of a source, values in them, and the image files that they name."""
 
 # os.path and not Path: a million files are listed.
 # ruff: noqa: PTH118, PTH122
@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree.ElementTree import Element, ParseError
@@ -22,11 +22,12 @@ from defusedxml.common import DefusedXmlException
 
 from preceptor.annotations.shapes import Floats
 from preceptor.data.images import image_suffixes
-from preceptor.errors import InputError
+from preceptor.errors import InputError, reason
 from preceptor.utils.files import walk
 
 RECORD = "import.json"
 """File in the folder of an import, whose images are no images of another one."""
+Sources = Path | str | Sequence[Path | str]
 _SPLIT = re.compile(
     r"(?:^|[^a-z])(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?:[^a-z]|$)"
 )
@@ -45,15 +46,20 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
     ]
 
 
-def files_of(source: Path | str | Sequence[Path | str], suffix: str) -> list[Path]:
-    """Files of a source: given by name, or all with a suffix in a folder."""
-    given = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
+def paths_of(source: Sources) -> list[Path]:
+    """Paths of a source, one or several."""
+    return [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
+
+
+def files_of(source: Sources, suffix: str, first: str = "") -> list[Path]:
+    """Files given by name, or all with a suffix in a folder: of these, `first…` alone if any."""
     files: list[Path] = []
-    for path in given:
-        inside = files_below(existing(path), suffix) if path.is_dir() else [existing(path)]
+    for path in map(existing, paths_of(source)):
+        inside = files_below(path, suffix) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"{path}: there is no {suffix} file in it; correct the path")
-        files += inside
+        preferred = [file for file in inside if first and file.name.startswith(first)]
+        files += preferred if path.is_dir() and preferred else inside
     return files
 
 
@@ -77,10 +83,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"{path}: not sound JSON ({reason}); export it again from the tool"
-        ) from None
+        what = f"{path}: not sound JSON ({reason(error, 100)}); export it again from the tool"
+        raise InputError(what) from None
 
 
 def read_xml(path: Path, root: str) -> Element:
@@ -88,19 +92,15 @@ def read_xml(path: Path, root: str) -> Element:
     try:
         element = ElementTree.parse(path).getroot()
     except DefusedXmlException as error:
-        raise InputError(
-            f"{path}: it declares XML entities ({type(error).__name__}); remove the DOCTYPE"
-        ) from None
+        what = f"it declares XML entities ({type(error).__name__}); remove the DOCTYPE"
+        raise InputError(f"{path}: {what}") from None
     except (ParseError, ValueError, LookupError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: not sound XML ({reason}); export it again from the tool"
-        ) from None
-    tag = "" if element is None else element.tag
-    if element is None or tag != root:
-        raise InputError(
-            f"{path}: its outermost element is <{tag}>, not <{root}>; it is of another format"
-        )
+        what = f"{path}: not sound XML ({reason(error, 100)}); export it again from the tool"
+        raise InputError(what) from None
+    if element is None or element.tag != root:
+        tag = "" if element is None else element.tag
+        what = f"its outermost element is <{tag}>, not <{root}>; it is of another format"
+        raise InputError(f"{path}: {what}")
     return element
 
 
@@ -112,9 +112,7 @@ def split_of(word: str) -> str:
         ('val', 'train', '')
     """
     match = _SPLIT.fullmatch(word.strip().lower().rstrip("0123456789"))
-    if match is None:
-        return ""
-    return "train" if match[1] else "val" if match[2] else "test"
+    return "" if match is None else "train" if match[1] else "val" if match[2] else "test"
 
 
 def split_of_folders(path: PurePath) -> str:
@@ -144,19 +142,12 @@ class ImageFiles:
 
     A name is looked for as a path from the folder, then without its first folders one after the
     other; a name that then fits several files is refused. A file in another folder does not fit if
-    a folder of the name exists: `p1/a.png` is not `p2/a.png` if there is a folder `p1`. Leading
-    `..` are left out, as an annotation file may lie elsewhere. The name is tried as written,
-    without the query of a URL, and with `%20` and the like replaced; the name of a file that was
-    uploaded to Label Studio also as Label Studio changes names.
+    a folder of the name exists: `p1/a.png` is not `p2/a.png` if there is a folder `p1`.
 
     Args:
         folder: Folder of the images.
         without: Folder below it whose files are no images, such as the folder of the masks.
         masks: Paths of files in it that are no images.
-
-    Raises:
-        InputError: It is not a folder, or lies in `without`.
-        OSError: A folder below it cannot be read.
     """
 
     def __init__(
@@ -165,9 +156,8 @@ class ImageFiles:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder}: it is not a folder; name the folder of the images")
-        left_out = None if without is None else os.path.realpath(without)
-        own = os.path.realpath(self.folder)
-        if left_out is not None and (own == left_out or own.startswith(f"{left_out}{os.sep}")):
+        left_out = None if without is None else Path(os.path.realpath(without))
+        if left_out and Path(os.path.realpath(self.folder)).is_relative_to(left_out):
             raise InputError(
                 f"{folder}: the images lie in the folder of the masks, {without}, so that every "
                 "image would be its own mask; name a folder of masks that has no images, or state "
@@ -182,10 +172,9 @@ class ImageFiles:
             if RECORD in names and inside != ".":
                 folders[:] = []
                 continue
-            if left_out is not None:
-                folders[:] = [
-                    one for one in folders if os.path.realpath(os.path.join(base, one)) != left_out
-                ]
+            if left_out:
+                real = [Path(os.path.realpath(os.path.join(base, one))) for one in folders]
+                folders[:] = [one for one, at in zip(folders, real, strict=True) if at != left_out]
             for name in names:
                 path = name if inside == "." else f"{inside}/{name}"
                 stem, suffix = os.path.splitext(name)
@@ -195,87 +184,76 @@ class ImageFiles:
                 self._folders.update(_plain(path).split("/")[:-1])
                 for key in (name, f"{stem}.*"):
                     self._by_name.setdefault(_plain(key), []).append(path)
-        self.names = sorted(self._paths)
-        """Paths of all images from the folder, sorted."""
-        self._uploaded: dict[str, list[str]] | None = None
+        self.names = sorted(self._paths)  # paths of all images from the folder
+        self._uploaded: dict[str, list[str]] = {}
 
     def has(self, name: str) -> bool:
         """Whether there are images of a name, see `find`."""
         return name in self._paths or any(self._ending(form)[0] for form in name_forms(name))
 
     def find(self, name: str) -> str:
-        """Path of an image from the folder.
-
-        Args:
-            name: Name in an annotation file; `a.*` is an image with any suffix.
+        """Path from the folder of the image of a name, where `a.*` is one with any suffix.
 
         Raises:
-            LookupError: There is none, or several; the message says so, and how to correct it.
+            LookupError: There is none, or several.
         """
         if name in self._paths:
             return name
-        wrong = ""
+        several = ""
         elsewhere: list[str] = []
-        forms = name_forms(name)
-        for form in forms:
+        for form in name_forms(name):
             if ".." in form.split("/"):
                 raise LookupError(f"{name!r} leads out of the folder of images; remove the ../")
             if form in self._paths:
                 return form
             fitting, others = self._ending(form)
             if not fitting and (upload := _UPLOAD.search(form)):
-                fitting = self._by_uploaded_name().get(upload[1], [])
+                if not self._uploaded:
+                    for path in self.names:
+                        own = uploaded_name(path.split("/")[-1])
+                        self._uploaded.setdefault(own, []).append(path)
+                fitting = self._uploaded.get(upload[1], [])
             if len(fitting) == 1:
                 return fitting[0]
             if fitting:
                 more = ", …" if len(fitting) > 2 else ""
-                wrong = (
+                several = (
                     f"{name!r} fits {len(fitting)} files ({fitting[0]}, {fitting[1]}{more}); write "
                     "the folder with the name, or import one folder at a time"
                 )
             elsewhere += others
         where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
         missing = f"there is no image {name!r} in {self.folder}{where}; correct --images"
-        raise LookupError(wrong or missing)
-
-    def _by_uploaded_name(self) -> dict[str, list[str]]:
-        if self._uploaded is None:
-            self._uploaded = {}
-            for path in self.names:
-                self._uploaded.setdefault(uploaded_name(path.split("/")[-1]), []).append(path)
-        return self._uploaded
+        raise LookupError(several or missing)
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:
-        """Images that share the longest end of a path with it, at least the file name."""
+        """Images that share the longest end of a path with it, and such in another folder."""
         parts = [_plain(one) for one in form.split("/") if one not in ("", ".")]
-        if not parts:
+        by_length: dict[int, list[str]] = {}
+        for path in self._by_name.get(parts[-1], ()) if parts else ():
+            pairs = zip(reversed(parts[:-1]), reversed(_plain(path).split("/")[:-1]), strict=False)
+            same = next((n for n, (one, own) in enumerate(pairs) if one != own), None)
+            shorter = min(len(parts) - 1, path.count("/"))
+            by_length.setdefault(shorter if same is None else same, []).append(path)
+        if not by_length:
             return [], []
-        best: list[str] = []
-        longest = 0
-        for path in self._by_name.get(parts[-1], ()):
-            own = _plain(path).split("/")[:-1]
-            same = 1
-            while same <= min(len(own), len(parts) - 1) and own[-same] == parts[-1 - same]:
-                same += 1
-            if same > longest:
-                best, longest = [], same
-            if same == longest:
-                best.append(path)
-        stated = parts[:-longest] if longest else []
+        longest = max(by_length)
+        stated = parts[: -1 - longest]
         if _ABSOLUTE.match(form):  # its first folders are folders of another machine
             stated = stated[-1:]
-        others = [
+        stated = [one for one in stated if one in self._folders]
+        fitting = [
             path
-            for path in best
-            if any(one in self._folders and one not in _plain(path).split("/") for one in stated)
+            for path in by_length[longest]
+            if all(one in _plain(path).split("/") for one in stated)
         ]
-        return [path for path in best if path not in others], others
+        return fitting, [path for path in by_length[longest] if path not in fitting]
 
 
 def name_forms(name: str) -> list[str]:
     """Forms of a name in an annotation file, most literal first, with / between folders.
 
-    Leading `..` are left out.
+    Leading `..` are left out, as an annotation file may lie elsewhere.
 
     Example:
         >>> name_forms("/data/upload/1/a%20b.png?x=1")[-1]
@@ -308,25 +286,14 @@ def uploaded_name(name: str) -> str:
     return re.sub(r"[^-\w.]", "", _plain(name).strip().replace(" ", "_"))
 
 
-def safe_name(name: str) -> str:
-    """Name of a file or folder that lies in its folder on every system.
-
-    Example:
-        >>> safe_name("../ann@lab.org"), safe_name("CON?")
-        ('ann@lab.org', 'CON_')
-    """
-    last = PurePosixPath(name.replace("\\", "/")).name
-    return re.sub(r"[^\w.@+ -]", "_", _plain(last)).strip(" .")[:120] or "_"
-
-
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def shown(value: Any, limit: int = 60) -> str:
+def shown(value: Any) -> str:
     """Value in a message, cut."""
     text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def number(value: Any, name: str) -> float:
@@ -337,8 +304,8 @@ def number(value: Any, name: str) -> float:
         (1.5, 2.0)
     """
     try:
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            found = float("nan" if isinstance(value, str) and "_" in value else value)
+        if isinstance(value, int | float) or (isinstance(value, str) and "_" not in value):
+            found = math.nan if isinstance(value, bool) else float(value)
             if math.isfinite(found):
                 return found
     except (ValueError, OverflowError):

@@ -1,10 +1,11 @@
-"""Mask images: binary, gray, palette, or one color a class; and folders of them."""
+"""Mask images (binary, gray, palette, or one color a class): folders of them, and class folders."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.annotations.files import ImageFiles, read_text, split_of_folders
+from preceptor.annotations.files import ImageFiles, read_text, split_of, split_of_folders
 from preceptor.annotations.shapes import (
     MAX_PIXELS,
     AnnotatedImage,
@@ -24,23 +25,19 @@ from preceptor.annotations.shapes import (
     Mask,
     Pixels,
 )
-from preceptor.data.images import ImageError, decode_map, open_image, stored_size, upright
-from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.data.images import decode_map, open_image, stored_size, upright
+from preceptor.errors import InputError, Problem, ProblemsError, reason
 
 Color = tuple[int, int, int]
-_BLACK, _VOID = (0, 0, 0), (224, 224, 192)
-# More colors in one image belong to a picture, not to classes.
-_MOST_COLORS = 256
+# The borders of Pascal VOC are void.
+BLACK, VOID = (0, 0, 0), (224, 224, 192)
+_MOST_COLORS = 256  # more in one image belong to a picture, not to classes
 _WORDS = r"(mask|masks|seg|segmentation|label|labels|gt|map|heatmap)"
 _ENDING = re.compile(rf"[ _.-]{_WORDS}$", re.I)
 _NUMBERED = re.compile(rf"[ _.-]{_WORDS}(?:[ _.-]?\d+)?$", re.I)
 # A gray mask with more levels is a map. Cityscapes numbers 34 classes, VOC 21 and the border 255;
 # ADE20K has 150 classes: of strengths in 40 equal steps up to 255, one alone is below 12.
 _MOST_LEVELS, _LARGEST_CLASS, _LARGEST_OF_MANY, _SMALL_CLASS = 40, 63, 200, 11
-_NAME_CLASSES = (
-    "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: and "
-    "crack:1,1,1::) or save masks of 0 and 255"
-)
 
 
 def read_masks(
@@ -64,16 +61,12 @@ def read_masks(
         images: Folder of the images, to tell masks from images where both are in one folder; None
             = no image is in the folder of the masks.
         label: Class of gray masks.
-
-    Raises:
-        InputError: It is not a folder, has no image, `labelmap.txt` is wrong, or no file is named
-            as the mask of another one although the images are in the folder.
     """
     root = Path(source)
-    real, own = os.path.realpath(root), os.path.realpath(root if images is None else images)
+    real, own = (Path(os.path.realpath(one)) for one in (root, root if images is None else images))
     mixed = images is not None and own == real
-    inside = images is not None and not mixed and Path(own).is_relative_to(real)
-    names = ImageFiles(root, Path(own) if inside else None).names
+    inside = images is not None and not mixed and own.is_relative_to(real)
+    names = ImageFiles(root, own if inside else None).names
     if not names:
         raise InputError(f"{root}: there is no image in it; name the folder of the masks")
     pairs = mask_pairs(names) if mixed else {}
@@ -83,37 +76,134 @@ def read_masks(
             "another one (a_mask.png beside a.png); name the folder of the masks"
         )
     lone = lone_masks(names, pairs) if mixed else names
+    by_image = _by_image(pairs)
     colors = read_labelmap(root)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
-        masks = Masks(root, colors, log)
-        for image in sorted(set(pairs.values())):
-            files = sorted(mask for mask, of in pairs.items() if of == image)
+        masks = _Masks(root, colors, log)
+        for image, files in by_image.items():
             if (record := masks.joined(files, label)) is not None:
                 yield replace(record, name=image, other_name="")
         for of in lone:
             if (record := masks.record(of, label)) is not None:
                 yield record
-        masks.check(_NAME_CLASSES)
+        masks.check(
+            "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: "
+            "and crack:1,1,1::) or save masks of 0 and 255"
+        )
 
-    classes = [name for name in colors.values() if name != "background"] or [label]
     return ImportedAnnotations(
         "masks",
         root,
         read,
-        classes,
+        [name for name in colors.values() if name != "background"] or [label],
         (),
-        len(set(pairs.values())) + len(lone),
+        len(by_image) + len(lone),
         whole_folder=True,
         masks=None if mixed or inside else root,
         mask_files=frozenset([*pairs, *lone]) if mixed else frozenset(),
     )
 
 
-def voc_color(value: int) -> Color:
-    """Color of a class in the segmentations of Pascal VOC.
+def read_folders(source: Path | str, masks: Path | str | None = None) -> ImportedAnnotations:
+    """Class folders of images, in folders of splits or not: `train/crack/a.png`, `crack/a.png`.
 
-    The bits of the value are dealt to red, green and blue in turn, the highest ones first.
+    The class is the last folder that does not name a split. A mask lies at the same place in the
+    folder of masks, with any suffix; in the same folder, `a_mask.png` is the mask of `a.png`.
+
+    Args:
+        source: Folder with the class folders.
+        masks: Folder of the masks, or None.
+    """
+    root = Path(source)
+    other = None if masks is None else Path(masks)
+    mixed = other is not None and os.path.realpath(other) == os.path.realpath(root)
+    every = ImageFiles(root, None if mixed else other).names
+    if not every:
+        raise InputError(f"{root}: there is no image in it; name the folder of the class folders")
+    pairs = mask_pairs(every)
+    own = [*pairs, *lone_masks(every, pairs)] if mixed else []
+    mask_names = ImageFiles(other).names if other is not None and not mixed else own
+    names = [name for name in every if name not in set(own)]
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        if pairs and not mixed:
+            first = next(iter(pairs))
+            log.problem(
+                f"{len(pairs):,} files (such as {first})",
+                f"they are named as masks of images beside them ({pairs[first]})",
+                f"add --masks {shlex.quote(str(root))}, or rename or move them",
+            )
+        given = _by_image(pairs) if mixed else _by_place(mask_names, names, log)
+        records = _Masks(root if other is None else other, {}, log)
+        for name in names:
+            folders = PurePosixPath(name).parts[:-1]
+            label = next((part for part in reversed(folders) if not split_of(part)), "")
+            split = split_of_folders(PurePosixPath(name))
+            if not label:
+                log.problem(name, "it lies in no class folder", "move it into one")
+            elif name not in given:
+                yield AnnotatedImage(name, None, (), (label,), split, of=name)
+            elif (record := records.joined(given[name], label)) is not None:
+                yield replace(record, name=name, labels=(label,), split=split, of=name)
+        records.check("save masks of 0 and 255")
+        used = {mask for several in given.values() for mask in several}
+        _note_unused([mask for mask in mask_names if mask not in used], names, root, log)
+
+    return ImportedAnnotations(
+        "folders",
+        root,
+        read,
+        annotators=(),
+        count=len(names),
+        masks=None if mixed else other,
+        mask_files=frozenset(own),
+    )
+
+
+def _by_image(pairs: Mapping[str, str]) -> dict[str, list[str]]:
+    """Sorted masks of each image."""
+    given: dict[str, list[str]] = {image: [] for image in sorted(set(pairs.values()))}
+    for mask in sorted(pairs):
+        given[pairs[mask]].append(mask)
+    return given
+
+
+def place_of(name: str) -> str:
+    """Path without the suffix."""
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _by_place(masks: Sequence[str], images: Sequence[str], log: Log) -> dict[str, list[str]]:
+    """Mask at the place of each image, whatever its suffix."""
+    by_place: dict[str, list[str]] = {}
+    for mask in masks:
+        files = by_place.setdefault(place_of(mask), [])
+        if files:
+            log.problem(mask, f"{files[0]} has the same place", "keep one of them")
+        files.append(mask)
+    return {image: by_place[place_of(image)] for image in images if place_of(image) in by_place}
+
+
+def _note_unused(unused: Sequence[str], images: Sequence[str], root: Path, log: Log) -> None:
+    """Note masks without an image at their place; masks of images elsewhere in one problem."""
+    by_stem = {PurePosixPath(image).stem: image for image in images}
+    moved = [mask for mask in unused if PurePosixPath(mask).stem in by_stem]
+    if moved:
+        first = PurePosixPath(moved[0])
+        expected = PurePosixPath(by_stem[first.stem]).with_suffix(first.suffix)
+        log.problem(
+            f"{len(moved):,} masks (such as {first})",
+            f"they lie at another place than their images in {root}; expected {expected}",
+            "put the masks into the same folders as the images",
+        )
+    for mask in unused:
+        if mask not in moved:
+            log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
+
+
+def voc_color(value: int) -> Color:
+    """Color of a class in Pascal VOC: its bits go to red, green and blue in turn, highest first.
 
     Example:
         >>> [voc_color(value) for value in (1, 2, 15, 255)]
@@ -137,20 +227,18 @@ def read_labelmap(folder: Path) -> dict[Color, str]:
     for row, line in enumerate(read_text(path).splitlines() if path.is_file() else (), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, rest = line.partition(":")
-        color = rest.split(":")[0].replace(" ", "")
-        red, green, blue = voc_color(len(names))
-        color = color or f"{red},{green},{blue}"
-        match = re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", color)
-        if match is None or max(map(int, match.groups())) > 255 or not name.strip():
+        name, stated = (one.strip() for one in (*line.split(":"), "")[:2])
+        stated = stated.replace(" ", "") or ",".join(map(str, voc_color(len(names))))
+        match = re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", stated)
+        color = tuple(map(int, match.groups())) if match else (256,)
+        if max(color) > 255 or not name:
             what = f"{line[:60]!r} is not name:red,green,blue::"
             problems.append(Problem(f"line {row}", what, "correct it"))
-            continue
-        key = (int(match[1]), int(match[2]), int(match[3]))
-        if key in names:
-            what = f"the color {key} is that of {names[key]!r} too"
+        elif color in names:
+            what = f"the color {color} is that of {names[color]!r} too"
             problems.append(Problem(f"line {row}", what, "give it a color of its own"))
-        names[key] = name.strip()
+        else:
+            names[color] = name
     if problems:
         raise ProblemsError(str(path), problems)
     return names
@@ -164,19 +252,19 @@ def open_mask(path: Path) -> Image.Image:
                 raise ValueError("too large to decode safely")
             return upright(image)
     except Exception as error:  # Pillow's plugins raise many types of exceptions
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"cannot be decoded ({reason}); replace or remove the file") from None
+        what = f"cannot be decoded ({reason(error, 120)}); replace or remove the file"
+        raise ValueError(what) from None
 
 
 def masks_by_color(image: Image.Image) -> Iterator[tuple[Color, Mask]]:
-    """Mask of each color of the visible pixels of an image, cropped, in the order of the colors."""
+    """Cropped mask of each color of the visible pixels of an image, in the order of the colors."""
     rgb, seen = _colors(image)
     parts = rgb.astype(np.int32)
     codes = np.where(seen, parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2], -1)
-    found = [code for code in np.unique(codes).tolist() if code >= 0]
-    if len(found) > _MOST_COLORS:
-        raise ValueError(f"it has {len(found):,} colors; save it without smoothing and as PNG")
-    for code in found:
+    different = [code for code in np.unique(codes).tolist() if code >= 0]
+    if len(different) > _MOST_COLORS:
+        raise ValueError(f"it has {len(different):,} colors; save it without smoothing and as PNG")
+    for code in different:
         mask = Mask(np.where(codes == code, 255, 0).astype(np.uint8))
         yield (code >> 16, code >> 8 & 255, code & 255), mask.cropped()
 
@@ -202,7 +290,7 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def is_gray(image: Image.Image) -> bool:
+def _is_gray(image: Image.Image) -> bool:
     """Whether all pixels that are not transparent are gray, whatever the mode of the image is."""
     if image.mode in ("1", "L", "LA", "La") or _is_deep(image):
         return True
@@ -213,7 +301,7 @@ def is_gray(image: Image.Image) -> bool:
     return bool((rgb == rgb[..., :1]).all())
 
 
-def levels_of(image: Image.Image) -> NDArray[Any]:
+def _levels_of(image: Image.Image) -> NDArray[Any]:
     """(H, W) gray levels of an image as stored, with transparent pixels composited on black."""
     if _is_deep(image):
         return np.asarray(image)
@@ -233,7 +321,7 @@ def mask_pairs(names: Sequence[str]) -> dict[str, str]:
         >>> mask_pairs(["a.png", "a_mask.png", "a_mask_1.png", "world_map.png"])
         {'a_mask.png': 'a.png', 'a_mask_1.png': 'a.png'}
     """
-    by_stem = {str(PurePosixPath(name).with_suffix("")): name for name in names}
+    by_stem = {place_of(name): name for name in names}
     pairs = {name: by_stem.get(_base(name)[0], "") for name in names}
     images = {image for image in pairs.values() if image}
     return {name: image for name, image in pairs.items() if image and name not in images}
@@ -260,7 +348,7 @@ def _base(name: str) -> tuple[str, str]:
     return str(stem.with_name(stem.name[: match.start()])), match[1].lower()
 
 
-class Masks:
+class _Masks:
     """Mask files of a folder: their shapes, and what can be told only after the last one."""
 
     def __init__(self, root: Path, colors: Mapping[Color, str], log: Log) -> None:
@@ -287,25 +375,22 @@ class Masks:
     def record(self, of: str, label: str) -> AnnotatedImage | None:
         """Image of a mask file; None after a problem."""
         path = self.root / of
-        try:
+        with self.log.part(of, "save it as PNG", path):
             image = open_mask(path)
             shapes = tuple(self._shapes(image, of, label))
-            is_turned = stored_size(path)[1] != 1
-        except (ValueError, ImageError) as error:
-            self.log.error(of, error, "save it as PNG", path)
-            return None
-        stem = PurePosixPath(of).with_suffix("")
-        short = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
-        return AnnotatedImage(
-            f"{stem}.*",
-            image.size,
-            shapes,
-            split=split_of_folders(stem),
-            examined=True,
-            of=of,
-            other_name="" if short == stem else f"{short}.*",
-            upright=is_turned,
-        )
+            stem = PurePosixPath(of).with_suffix("")
+            short = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
+            return AnnotatedImage(
+                f"{stem}.*",
+                image.size,
+                shapes,
+                split=split_of_folders(stem),
+                examined=True,
+                of=of,
+                other_name="" if short == stem else f"{short}.*",
+                upright=stored_size(path)[1] != 1,
+            )
+        return None
 
     def check(self, fix: str) -> None:
         """Note what is wrong with the masks together, after the last one."""
@@ -325,12 +410,8 @@ class Masks:
             self.log.problem("the gray masks", what, "save masks of 0 and 255")
         # Numbers of classes cannot be told from strengths by one file, which need not have all.
         small = sum(0 < level <= _SMALL_CLASS for level in self._levels)
-        largest = _LARGEST_OF_MANY if small > 1 else _LARGEST_CLASS
-        are_classes = all(
-            level == 255 or (level == int(level) and 0 <= level <= largest)
-            for level in self._levels
-        )
-        if are_classes and len(self._levels) > 2 and not self._has_map:
+        numbers = {*range((_LARGEST_OF_MANY if small > 1 else _LARGEST_CLASS) + 1), 255}
+        if len(self._levels) > 2 and not self._has_map and self._levels.keys() <= numbers:
             levels = [f"{level:g} ({of})" for level, of in sorted(self._levels.items())]
             more = f" and {len(levels) - 4} more" if len(levels) > 4 else ""
             what = (
@@ -340,27 +421,21 @@ class Masks:
             self.log.problem("the gray masks", what, fix)
 
     def _shapes(self, image: Image.Image, of: str, label: str) -> Iterator[Annotation]:
-        """Shapes of a mask."""
         rgb, seen = _colors(image)
-        if (
-            self.colors.get(_BLACK, "background") == "background"
-            and seen.any()
-            and not seen.all()
-            and not rgb[seen].any()
-        ):
+        black_is_outside = self.colors.get(BLACK, "background") == "background"
+        if black_is_outside and seen.any() and not seen.all() and not rgb[seen].any():
             raise ValueError(
                 "it is black where it is visible and transparent elsewhere, and black is outside; "
                 "draw in white"
             )
-        if not self.colors and is_gray(image):
-            mask = self._gray_mask(image, of)
-            if mask is not None:
+        if not self.colors and _is_gray(image):
+            if (gray := self._gray_mask(image, of)) is not None:
                 self._gray.append(of)
-                yield Annotation(mask, label)
+                yield Annotation(gray, label)
             return
         for color, mask in masks_by_color(image):
             name = self.colors.get(color)
-            if name == "background" or (name is None and color in (_BLACK, _VOID)):
+            if name == "background" or (name is None and color in (BLACK, VOID)):
                 continue
             if name is None and self.colors:
                 raise ValueError(f"the color {color} is of no class; add it to labelmap.txt")
@@ -369,7 +444,7 @@ class Masks:
 
     def _gray_mask(self, image: Image.Image, of: str) -> Mask | None:
         """Mask of a gray image as stored, or None if nothing is inside."""
-        pixels = levels_of(image)
+        pixels = _levels_of(image)
         stored = np.unique(pixels)
         levels: NDArray[Any] = pixels
         values, largest, middle = stored, 255.0, 128.0
@@ -396,15 +471,11 @@ class Masks:
 
 
 def are_region_numbers(pixels: NDArray[Any], levels: NDArray[Any]) -> bool:
-    """Whether the levels of a mask are numbers of regions, such as cells.
+    """Whether the increasing levels of an (H, W) mask are numbers of regions, such as cells.
 
     They are if nearly all numbers up to the largest occur, most pixels continue their region, and
     many borders lie between far numbers: they differ by more than half the square root of the
     largest, the number of regions in half a row. In a smooth map, neighboring levels are close.
-
-    Args:
-        pixels: (H, W) mask.
-        levels: (n,) its different levels, in increasing order.
     """
     largest = float(levels[-1])
     if levels[0] < 0 or (levels != np.floor(levels)).any() or (levels > 0).sum() < 0.9 * largest:
@@ -414,6 +485,5 @@ def are_region_numbers(pixels: NDArray[Any], levels: NDArray[Any]) -> bool:
         [np.abs(np.diff(one, axis=1))[one[:, :-1] > 0] for one in (values, values.T)]
     )
     borders = steps[steps > 0]
-    return len(borders) < 0.5 * len(steps) and bool(
-        (borders > math.sqrt(largest) / 2).mean() >= 0.2
-    )
+    far = borders > math.sqrt(largest) / 2
+    return len(borders) < 0.5 * len(steps) and bool(far.mean() >= 0.2)

@@ -1,13 +1,14 @@
 """Annotations of one source: shapes in pixels of the image, who drew them, and how they are drawn.
 
-All coordinates are in pixels with the origin at the upper left corner of the image, x to the right
-and y downward: the first pixel covers 0 ≤ x < 1, 0 ≤ y < 1, and its center is (0.5, 0.5).
+The origin is the upper left corner of the image, x to the right and y downward; the center of the
+first pixel is (0.5, 0.5).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from preceptor.data.images import ImageError
 from preceptor.errors import InputError, Problem, ProblemsError
 
 Floats = NDArray[np.float64]
@@ -38,11 +40,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygon:
-    """Union of closed rings, arrays of shape (n, 2).
-
-    The last point is joined to the first. A ring that crosses itself is filled by the even-odd
-    rule.
-    """
+    """Union of rings of shape (n, 2), closed by themselves and filled by the even-odd rule."""
 
     rings: tuple[Floats, ...]
 
@@ -60,14 +58,14 @@ class Ellipse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polyline:
-    """Open line through points, an array of shape (n, 2), of a width that the user states."""
+    """Open line through points of shape (n, 2), of a width that the user states."""
 
     points: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
-    """Single points, an array of shape (n, 2), of a radius in pixels; None = the user states it."""
+    """Single points of shape (n, 2), of a radius in pixels; None = the user states it."""
 
     points: Floats
     radius: float | None = None
@@ -75,7 +73,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """Part of a grayscale map: uint8 of shape (height, width), 255 inside, at a column and row."""
+    """Part of a gray map: uint8 of shape (height, width), 255 inside, at a column and row."""
 
     pixels: Pixels
     x: int = 0
@@ -83,13 +81,10 @@ class Mask:
 
     def cropped(self) -> Mask:
         """Mask without the empty rows and columns around it."""
-        rows = np.flatnonzero(self.pixels.any(axis=1))
-        columns = np.flatnonzero(self.pixels.any(axis=0))
-        if not len(rows):
+        if not self.pixels.any():
             return self
-        top, left = int(rows[0]), int(columns[0])
-        part = self.pixels[top : rows[-1] + 1, left : columns[-1] + 1].copy()
-        return Mask(part, self.x + left, self.y + top)
+        (place,) = ndimage.find_objects((self.pixels > 0).view(np.uint8))
+        return Mask(self.pixels[place].copy(), self.x + place[1].start, self.y + place[0].start)
 
 
 Shape = Box | Polygon | Ellipse | Polyline | Points | Mask
@@ -97,60 +92,35 @@ Shape = Box | Polygon | Ellipse | Polyline | Points | Mask
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One shape.
-
-    Args:
-        shape: Geometry.
-        label: Class, or "".
-        annotator: Person, or "" if the file names nobody.
-        prediction: Whether a model made it; it is then no annotation of a person.
-        where: Place in the file, for messages ("annotations[3]").
-    """
+    """One shape."""
 
     shape: Shape
-    label: str
-    annotator: str = ""
-    prediction: bool = False
-    where: str = ""
+    label: str  # class, or ""
+    annotator: str = ""  # person, or "" if the file names nobody
+    prediction: bool = False  # whether a model made it
+    where: str = ""  # place in the file, for messages ("annotations[3]")
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """One image with its shapes.
+    """One image with its shapes, as a source states it."""
 
-    Args:
-        name: Name as the file states it; `a.*` if it does not state the suffix.
-        size: (width, height) as the file states it, or None.
-        annotations: Shapes of all annotators.
-        labels: Classes of the whole image as the file states them; more than one are a problem
-            unless a table of labels decides.
-        split: Split as the file states it, or "".
-        examined: Whether a person looked at the image; None = the file does not say. It matters
-            where there is no shape.
-        annotators: Persons who looked at the image; persons of the shapes need not be repeated.
-        seconds: Time that was spent on the image, or None.
-        where: Place in the file, for messages ("images[3]").
-        of: File, if there are several.
-        other_name: Name that is looked for if there is no image of this name, or "".
-        upright: Whether the shapes are upright, whatever the rule for coordinates is.
-    """
-
-    name: str
-    size: tuple[int, int] | None
-    annotations: tuple[Annotation, ...]
-    labels: tuple[str, ...] = ()
+    name: str  # `a.*` if the source does not state the suffix
+    size: tuple[int, int] | None  # width and height
+    annotations: tuple[Annotation, ...]  # of all annotators
+    labels: tuple[str, ...] = ()  # classes of the whole image; a table of labels chooses of several
     split: str = ""
-    examined: bool | None = None
-    annotators: tuple[str, ...] = ()
-    seconds: float | None = None
-    where: str = ""
-    of: str = ""
-    other_name: str = ""
-    upright: bool = False
+    examined: bool | None = None  # whether a person looked at it; None = not stated
+    annotators: tuple[str, ...] = ()  # who looked at it; those of the shapes need not be repeated
+    seconds: float | None = None  # time spent on it
+    where: str = ""  # place in the file, for messages ("images[3]")
+    of: str = ""  # file, if there are several
+    other_name: str = ""  # looked for if there is no image of this name
+    upright: bool = False  # whether the shapes are upright, whatever the size says
 
 
 class Log:
-    """Problems and notes of one pass over a file."""
+    """Problems and notes of one pass over a source."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -160,10 +130,15 @@ class Log:
         """Note a problem; the import fails at the end of the pass."""
         self.problems.append(Problem(where, what, fix))
 
-    def error(self, where: str, error: Exception, fix: str, path: Path | None = None) -> None:
-        """Note an error of the form "what; fix" as a problem."""
-        what, mark, stated = str(error).removeprefix(f"{path}: ").rpartition("; ")
-        self.problem(where, what if mark else stated, stated if mark else fix)
+    @contextmanager
+    def part(self, where: str, fix: str, path: Path | None = None) -> Iterator[None]:
+        """Note the error of a part of a source, "what" or "what; fix", and go on behind it."""
+        try:
+            yield
+        except (ValueError, LookupError, InputError) as error:
+            text = error.reason if isinstance(error, ImageError) else str(error)
+            what, mark, stated = text.removeprefix(f"{path}: ").rpartition("; ")
+            self.problem(where, what if mark else stated, stated if mark else fix)
 
     def note(self, text: str, count: int = 1) -> None:
         """Count something that was read in a way that a user has to know."""
@@ -174,30 +149,19 @@ class Log:
 class ImportedAnnotations:
     """Annotations of one source; each iteration reads the images from the start.
 
-    Args:
-        format: Name of the format ("coco").
-        source: File or folder.
-        read: Function that yields the images, one record each, and notes problems in a log.
-        classes: Classes that the file declares; empty = it declares none.
-        annotators: Persons of the whole source; None = they are known after a pass.
-        count: Number of images, if it is known without a pass.
-        whole_folder: Whether images that the source does not mention belong to it, without shapes.
-        masks: Folder whose image files are masks and no images, wherever it lies, or None.
-        mask_files: Paths of masks from the folder of images, if they are in it among the images.
-
     Raises:
         ProblemsError: At the end of an iteration, if anything in the source is wrong.
     """
 
-    format: str
+    format: str  # name of the format ("coco")
     source: Path
     read: Callable[[Log], Iterator[AnnotatedImage]] = field(repr=False)
-    classes: Sequence[str] = ()
-    annotators: Sequence[str] | None = None
-    count: int | None = None
-    whole_folder: bool = False
-    masks: Path | None = None
-    mask_files: frozenset[str] = frozenset()
+    classes: Sequence[str] = ()  # that the source declares
+    annotators: Sequence[str] | None = None  # None = known after a pass
+    count: int | None = None  # images, if known without a pass
+    whole_folder: bool = False  # whether images that the source does not mention belong to it
+    masks: Path | None = None  # folder whose image files are no images
+    mask_files: frozenset[str] = frozenset()  # masks among the images
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         log = Log()
@@ -208,17 +172,11 @@ class ImportedAnnotations:
 
 @dataclass(frozen=True)
 class RasterOptions:
-    """How shapes become a map.
+    """How shapes become a map."""
 
-    Args:
-        soft: Standard deviation in pixels of a blur of the filled shapes, see `soften`; 0 = none.
-        line_width: Width of lines in pixels.
-        point_radius: Radius in pixels of points that have none of their own.
-    """
-
-    soft: float = 0.0
-    line_width: float = 3.0
-    point_radius: float = 5.0
+    soft: float = 0.0  # standard deviation in pixels of a blur, see `soften`
+    line_width: float = 3.0  # pixels
+    point_radius: float = 5.0  # pixels, of points that have none of their own
 
     @classmethod
     def parse(cls, shape: str, line_width: float, point_radius: float) -> RasterOptions:
@@ -236,47 +194,37 @@ class RasterOptions:
 def rasterize(
     shapes: Sequence[Shape], width: int, height: int, options: RasterOptions = RasterOptions()
 ) -> Pixels:
-    """Map of the union of shapes.
+    """(height, width) uint8 map of shapes; where they overlap, it has the largest value.
 
-    A pixel is inside a shape if its center is; a center on an edge belongs to the shape on its
-    right or below. Parts outside the image are cut off.
-
-    Args:
-        shapes: Shapes with finite coordinates.
-        width, height: Size of the map in pixels.
-        options: How shapes become a map.
-
-    Returns:
-        uint8 of shape (height, width); where shapes overlap, the largest value.
-
-    Example:
-        >>> rasterize([Box(1, 0, 2, 1)], 4, 2).tolist()
-        [[0, 255, 255, 0], [0, 0, 0, 0]]
+    A pixel is inside if its center is; a center on an edge belongs to the shape on its right or
+    below.
     """
     canvas = np.zeros((height, width), np.uint8)
     for shape in shapes:
-        if isinstance(shape, Mask):
-            _paste(canvas, shape)
-        else:
+        if not isinstance(shape, Mask):
             for ring in _rings(shape, options):
                 fill(canvas, ring)
-    return soften(canvas, options.soft) if options.soft else canvas
+            continue
+        high, wide = shape.pixels.shape
+        rows = slice(max(shape.y, 0), max(min(shape.y + high, height), 0))
+        columns = slice(max(shape.x, 0), max(min(shape.x + wide, width), 0))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            part = shape.pixels[
+                rows.start - shape.y : rows.stop - shape.y,
+                columns.start - shape.x : columns.stop - shape.x,
+            ]
+            canvas[rows, columns] = np.maximum(canvas[rows, columns], part)
+    return soften(canvas, options.soft)
 
 
 def soften(pixels: Pixels, spread: float) -> Pixels:
-    """Map blurred by a Gaussian and scaled so that its largest value stays the same.
-
-    Without the scale, shapes that are smaller than the blur would have few gray levels or none.
-
-    Args:
-        pixels: uint8 of shape (height, width).
-        spread: Standard deviation in pixels.
+    """Map blurred by a Gaussian of so many pixels; its largest value stays.
 
     Example:
         >>> soften(np.array([[0, 0, 255, 0, 0]], np.uint8), 1.0).tolist()
         [[35, 155, 255, 155, 35]]
     """
-    if not pixels.any():
+    if not spread or not pixels.any():
         return pixels
     blurred = ndimage.gaussian_filter(pixels.astype(np.float32), spread, mode="constant")
     return np.asarray(np.rint(blurred * (int(pixels.max()) / blurred.max())), np.uint8)
@@ -285,12 +233,11 @@ def soften(pixels: Pixels, spread: float) -> Pixels:
 def fill(canvas: Pixels, ring: Floats) -> None:
     """Set the pixels to 255 whose centers are inside a ring by the even-odd rule, in place.
 
-    Each edge crosses the rows whose centers lie in [top, bottom). A row is inside from an odd
+    Each edge crosses the rows whose centers lie in [top, bottom); a row is inside from an odd
     crossing to the next.
     """
     height, width = canvas.shape
-    # No image is as large, and differences of the coordinates stay finite.
-    ring = np.clip(ring, -1e9, 1e9)
+    ring = np.clip(ring, -1e9, 1e9)  # differences of the coordinates stay finite
     ends = np.stack([ring, np.roll(ring, -1, axis=0)], axis=1)
     down = ends[:, 0, 1] <= ends[:, 1, 1]
     (left, right), (top, bottom) = np.where(down[:, None, None], ends, ends[:, ::-1]).T
@@ -314,27 +261,6 @@ def _first_pixel(at: Floats, count: int) -> NDArray[np.int64]:
     return np.clip(np.ceil(at - 0.5), 0, count).astype(np.int64)
 
 
-def _paste(canvas: Pixels, mask: Mask) -> None:
-    """Larger value of a map and a mask, in place; parts outside the map are cut off."""
-    (height, width), (high, wide) = canvas.shape, mask.pixels.shape
-    top, left = max(mask.y, 0), max(mask.x, 0)
-    bottom, right = min(mask.y + high, height), min(mask.x + wide, width)
-    if top < bottom and left < right:
-        part = mask.pixels[top - mask.y : bottom - mask.y, left - mask.x : right - mask.x]
-        place = canvas[top:bottom, left:right]
-        np.maximum(place, part, out=place)
-
-
-def bounds(shape: Shape, options: RasterOptions) -> tuple[float, ...]:
-    """Left, top, right and bottom of a shape."""
-    if isinstance(shape, Mask):
-        mask = shape.cropped()
-        height, width = mask.pixels.shape
-        return mask.x, mask.y, mask.x + width, mask.y + height
-    every = np.concatenate(_rings(shape, options))
-    return (*every.min(axis=0).tolist(), *every.max(axis=0).tolist())
-
-
 def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
     """Rings whose union is a shape."""
     match shape:
@@ -345,11 +271,17 @@ def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
             return [rotate(corners, (x + w / 2, y + h / 2), rotation) if rotation else corners]
         case Ellipse(x, y, radius_x, radius_y, rotation):
             return [_ellipse(x, y, radius_x, radius_y, rotation)]
-        case Polyline(points):
-            return _line(points, options.line_width / 2)
         case Points(points, radius):
             r = options.point_radius if radius is None else radius
-            return [_ellipse(x, y, r, r, 0) for x, y in points.tolist()]
+            return [_ellipse(x, y, r, r) for x, y in points.tolist()]
+        case Polyline(points):  # with round joints and ends
+            radius = options.line_width / 2
+            rings = [_ellipse(x, y, radius, radius) for x, y in points.tolist()]
+            for start, end in pairwise(points):
+                if length := float(np.hypot(*(end - start))):
+                    side = (end - start)[::-1] * [-radius / length, radius / length]
+                    rings.append(np.array([start + side, end + side, end - side, start - side]))
+            return rings
         case Mask():
             raise TypeError("a mask has no rings")
 
@@ -366,7 +298,7 @@ def rotate(points: Floats, pivot: tuple[float, float], degrees: float) -> Floats
     return turned
 
 
-def _ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float) -> Floats:
+def _ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float = 0) -> Floats:
     """Ring whose chords are at most 0.01 pixels away from the ellipse."""
     largest = min(max(radius_x, radius_y, 0.01), 1e6)
     step = math.acos(1 - min(0.01 / largest, 1.0)) * 2
@@ -375,21 +307,8 @@ def _ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: flo
     return rotate(points, (x, y), rotation) if rotation else points
 
 
-def _line(points: Floats, radius: float) -> list[Floats]:
-    """Rectangle around each segment, and a disk at each point: round joints and ends."""
-    rings = [_ellipse(x, y, radius, radius, 0) for x, y in points.tolist()]
-    for start, end in pairwise(points):
-        if length := float(np.hypot(*(end - start))):
-            along = (end - start) * (radius / length)
-            side = np.array([-along[1], along[0]])
-            rings.append(np.array([start + side, end + side, end - side, start - side]))
-    return rings
-
-
 def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) -> str:
     """What is wrong with a shape on an image of a size, or "".
-
-    A shape must have finite coordinates, not be empty, and lie in the image at least in part.
 
     Example:
         >>> wrong_with(Box(20, 0, 5, 5), 10, 10, RasterOptions())
@@ -407,7 +326,13 @@ def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) ->
             empty = not pixels.any()
     if empty:
         return f"the {name} is empty"
-    left, top, right, bottom = bounds(shape, options)
+    if isinstance(shape, Mask):
+        mask = shape.cropped()
+        height_, width_ = mask.pixels.shape
+        corners = np.array([[mask.x, mask.y], [mask.x + width_, mask.y + height_]])
+    else:
+        corners = np.concatenate(_rings(shape, options))
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     if not math.isfinite(left + top + right + bottom):
         return f"the {name} has a coordinate that is not a finite number"
     if right <= 0 or bottom <= 0 or left >= width or top >= height:
@@ -417,18 +342,10 @@ def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) ->
 
 
 def outline(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[list[Floats]]:
-    """Rings of the regions of a mask; pixels that share a corner are connected.
+    """Outer ring and holes, each (n, 2), of the regions of a mask; corners connect its pixels.
 
-    The rings run halfway between the centers of pixels inside and outside, so that filling them by
-    pixel centers gives the mask again, exactly.
-
-    Args:
-        mask: bool of shape (height, width).
-        tolerance: Largest distance in pixels by which points may be left out (Douglas and Peucker).
-
-    Returns:
-        For each region its outer ring and its holes, (n, 2) x and y, in pixels with the origin at
-        the upper left corner of the mask, not closed by a repeated point.
+    The rings run halfway between the centers of pixels inside and outside, so that `fill` gives the
+    mask again, exactly; with a tolerance in pixels, points that are nearer to it are left out.
 
     Example:
         >>> outline(np.array([[0, 1, 1], [0, 1, 1]], bool))[0][0].shape
@@ -440,8 +357,7 @@ def outline(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[list[Floats
     regions = []
     for points, offsets in zip(*lines, strict=True):
         halves = np.rint(points * 2) / 2 - 0.5
-        rings = [halves[a : b - 1] for a, b in pairwise(offsets)]
-        rings = [_simplified(ring, tolerance) for ring in rings]
+        rings = [_simplified(halves[a : b - 1], tolerance) for a, b in pairwise(offsets)]
         if len(rings[0]) >= 3:
             regions.append([ring for ring in rings if len(ring) >= 3])
     return regions
@@ -452,8 +368,7 @@ def _simplified(ring: Floats, tolerance: float) -> Floats:
     ring = np.roll(ring, -int(ring.sum(axis=1).argmin()), axis=0)
     middle = int(np.hypot(*(ring - ring[0]).T).argmax())
     closed = np.concatenate([ring, ring[:1]])
-    keep = np.zeros(len(closed), bool)
-    keep[[0, middle]] = True
+    keep = {0, middle}
     todo = [(0, middle), (middle, len(ring))]
     while todo:
         low, high = todo.pop()
@@ -466,17 +381,13 @@ def _simplified(ring: Floats, tolerance: float) -> Floats:
         far = int(distance.argmax())
         if distance[far] > max(tolerance, 1e-9):
             cut = low + 1 + far
-            keep[cut] = True
+            keep.add(cut)
             todo += [(low, cut), (cut, high)]
-    simple = ring[keep[:-1]]
-    return simple if len(simple) >= 3 else ring
+    return ring[sorted(keep)] if len(keep) >= 3 else ring
 
 
 def joined(rings: list[Floats]) -> Floats:
-    """One ring of a region with holes, for formats without holes.
-
-    Each hole is joined to the ring by a cut without width, there and back between two near points;
-    filled by the even-odd or the nonzero rule, the ring is the region.
+    """One ring of a region with holes, each joined by a cut without width, there and back.
 
     Example:
         >>> rings = outline(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool))[0]

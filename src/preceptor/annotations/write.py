@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -14,29 +16,28 @@ import pandas as pd
 from PIL import Image
 
 from preceptor.annotations.files import RECORD, ImageFiles
-from preceptor.annotations.merge import MERGES, MapDrawer, annotator_folders, check_merge
 from preceptor.annotations.shapes import (
     AnnotatedImage,
-    Annotation,
     ImportedAnnotations,
     Log,
+    Pixels,
     RasterOptions,
     Shape,
     rasterize,
+    soften,
     wrong_with,
 )
-from preceptor.data.checks import text
-from preceptor.data.images import ImageError, stored_size, turned
+from preceptor.annotations.tables import read_cells
+from preceptor.data.images import stored_size, turned
 from preceptor.data.manifest import Manifest
 from preceptor.data.splits import make_splits
-from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError, ProblemsError
 from preceptor.utils.files import replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
-MANIFEST = "manifest.csv"
+MANIFEST, MAPS, ANNOTATORS = "manifest.csv", "maps", "annotators"
 _NO_CENTER = (
     "images have shapes that contain the center of no pixel; they have no map and are not annotated"
 )
@@ -49,43 +50,123 @@ _NO_CLASS = (
 )
 
 
+def _mean(maps: Pixels) -> Pixels:
+    total = maps.sum(axis=0, dtype=np.uint32)
+    return ((2 * total + len(maps)) // (2 * len(maps))).astype(np.uint8)
+
+
+def _majority(maps: Pixels) -> Pixels:
+    return np.where(2 * (maps >= 128).sum(axis=0) > len(maps), 255, 0).astype(np.uint8)
+
+
+MERGES: dict[str, Callable[[Pixels], Pixels]] = {
+    "mean": _mean,
+    "majority": _majority,
+    "any": lambda maps: np.asarray(maps.max(axis=0)),
+}
+"""Rules of merging maps (annotators, height, width) by the name of `--merge`: the share who marked
+a pixel, 255 where more than half did (a value of 128 or more), and where at least one did."""
+
+
+def annotator_folders(names: Sequence[str]) -> dict[str, str]:
+    """Folder of each annotator by name; no folders if there is only one.
+
+    Example:
+        >>> annotator_folders(["", "a/ann", "ann"])
+        {'a/ann': 'ann', 'ann': 'ann-2'}
+    """
+    named = [name for name in names if name]
+    folders: dict[str, str] = {}
+    for name in named if len(named) > 1 else ():
+        folder, number = safe_name(name), 2
+        while folder.casefold() in {one.casefold() for one in folders.values()}:
+            folder, number = f"{safe_name(name)}-{number}", number + 1
+        folders[name] = folder
+    return folders
+
+
+def safe_name(name: str) -> str:
+    """Name of a file or folder that lies in its folder on every system.
+
+    Example:
+        >>> safe_name("../ann@lab.org"), safe_name("CON?")
+        ('ann@lab.org', 'CON_')
+    """
+    last = unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).name)
+    return re.sub(r"[^\w.@+ -]", "_", last).strip(" .")[:120] or "_"
+
+
+def check_merge(merge: str, names: Sequence[str]) -> None:
+    """Check a rule of merging."""
+    if merge not in MERGES and merge not in names:
+        known = ", ".join([*MERGES, *filter(None, names)])
+        raise InputError(f"--merge {merge!r}: neither a rule nor an annotator; known: {known}")
+
+
+def unique_name(name: str, suffix: str, taken: set[str]) -> str:
+    """Name with another suffix, or behind its own one if that is taken in any case of letters."""
+    candidate, number = f"{posixpath.splitext(name)[0]}{suffix}", 1
+    while candidate.casefold() in taken:
+        candidate = f"{name}{'' if number == 1 else f'-{number}'}{suffix}"
+        number += 1
+    taken.add(candidate.casefold())
+    return candidate
+
+
+class MapDrawer:
+    """Writer of maps of one image after the other: one for each annotator with a folder, and one
+    merged by a rule, or of one annotator alone."""
+
+    def __init__(
+        self, folder: Path, folders: Mapping[str, str], merge: str, raster: RasterOptions
+    ) -> None:
+        self.folder, self.folders, self.merge = folder, folders, merge
+        # A merge cuts maps at one half, which a blurred map need not reach: it is before the blur.
+        self._soft, self.before_blur = raster.soft, replace(raster, soft=0.0)
+        self._taken: set[str] = set()
+
+    def save(self, maps: Mapping[str, Pixels], image: str) -> str:
+        """Write the maps of the annotators of an image; path of the merged one, "" if empty."""
+        name = unique_name(image, ".png", self._taken)
+        for person in maps.keys() & self.folders.keys():
+            self._write(f"{ANNOTATORS}/{self.folders[person]}/{name}", maps[person])
+        if self.merge not in MERGES:
+            merged = maps.get(self.merge)
+        elif len(maps) == 1:
+            merged = next(iter(maps.values()))
+        else:
+            merged = MERGES[self.merge](np.stack(list(maps.values())))
+        if merged is None or not merged.any():
+            return ""
+        self._write(f"{MAPS}/{name}", merged)
+        return f"{MAPS}/{name}"
+
+    def _write(self, name: str, pixels: Pixels) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(soften(pixels, self._soft)).save(path, "PNG", compress_level=1)
+
+
 @dataclass(frozen=True)
 class ImportOptions:
-    """How annotations become a manifest with maps.
-
-    Args:
-        raster: How shapes become maps.
-        labels: CSV with `path,label[,split,source,group,annotated]`, or None: labels come from the
-            source.
-        positive: Classes of shapes that are drawn and give an image its label; empty = all.
-        negative: Label of images without such a shape.
-        unmarked: What an image without a shape means where the source does not say: `examined`
-            (somebody looked, and found nothing to mark) or `unknown` (nobody looked).
-        nothing_to_mark: Labels whose images without a shape were examined; others were not.
-        merge: Name of a function of `MERGES`, or of an annotator whose maps alone are used.
-        split: Shares of splits by name; empty = the splits of the source.
-        group_by: Column of `labels`, or regular expression on the path of the image, that
-            identifies images that depend on each other.
-        seed: Random seed of the splits.
-    """
+    """How annotations become a manifest with maps."""
 
     raster: RasterOptions = field(default_factory=RasterOptions)
+    # CSV with `path,label[,split,source,group,annotated]`; None = labels come from the source.
     labels: Path | None = None
-    positive: tuple[str, ...] = ()
-    negative: str = "negative"
+    positive: tuple[str, ...] = ()  # classes that are drawn and give the label; empty = all
+    negative: str = "negative"  # label of images without such a shape
+    # What an image without a shape means where the source does not say.
     unmarked: Literal["examined", "unknown"] | None = None
-    nothing_to_mark: tuple[str, ...] = ()
-    merge: str = "mean"
-    split: dict[str, float] = field(default_factory=dict)
-    group_by: str = ""
-    seed: int = 0
+    nothing_to_mark: tuple[str, ...] = ()  # labels whose images without a shape were examined
+    merge: str = "mean"  # key of `MERGES`, or an annotator whose maps alone are used
+    split: dict[str, float] = field(default_factory=dict)  # shares; empty = those of the source
+    group_by: str = ""  # see `groups_of`
+    seed: int = 0  # of the splits
 
 
 def parse_split(shares: str) -> dict[str, float]:
     """Shares of `--split`: train, val and test, separated by commas.
-
-    Raises:
-        InputError: It is another text.
 
     Example:
         >>> parse_split("0.7,0.15,0.15")
@@ -105,22 +186,14 @@ def parse_split(shares: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import has written.
-
-    Args:
-        folder: The folder.
-        images, maps: Numbers of images and of maps.
-        annotators: Persons, if the source has several.
-        notes: What a user has to know, with counts.
-        without_split: Number of images that are in no split.
-    """
+    """What an import has written."""
 
     folder: Path
     images: int
     maps: int
-    annotators: tuple[str, ...]
-    notes: dict[str, int]
-    without_split: int
+    annotators: tuple[str, ...]  # if the source has several
+    notes: dict[str, int]  # what a user has to know, with counts
+    without_split: int  # images in no split
 
 
 def write_import(
@@ -143,9 +216,6 @@ def write_import(
         options: How annotations become a manifest.
         progress: Function called with (done, total).
 
-    Returns:
-        Numbers and notes.
-
     Raises:
         ProblemsError: Annotations, images or labels are invalid; lists all problems.
         InputError: A decision of the user is missing, or the folder exists.
@@ -156,11 +226,7 @@ def write_import(
     labels = _read_labels(options.labels, files) if options.labels else None
     names = imported.annotators
     if names is None:
-        names = [
-            name
-            for record in imported.read(Log())
-            for name in (*record.annotators, *(_drawn_by(record)))
-        ]
+        names = [name for record in imported.read(Log()) for name in _persons(record)]
     names = sorted({"", *names})
     check_merge(options.merge, names)
     folders = annotator_folders(names)
@@ -168,12 +234,12 @@ def write_import(
     with replacing(target) as partial:
         partial.mkdir()
         drawer = MapDrawer(partial, folders, options.merge, options.raster)
-        reading = _Import(imported, files, options, drawer, log)
+        reading = _Import(imported, files, labels, options, drawer, log)
         for done, record in enumerate(imported.read(log), 1):
             reading.add(record)
             if progress is not None:
                 progress(done, max(imported.count or 0, done))
-        frame = reading.table(labels)
+        frame = reading.table()
         if log.problems:
             raise ProblemsError(str(imported.source), log.problems)
         if options.split:
@@ -210,24 +276,22 @@ def new_folder(to: Path) -> Path:
     return target
 
 
+def _persons(record: AnnotatedImage) -> set[str]:
+    """Annotators who looked at an image; "" if shapes name nobody."""
+    drawn_by = {one.annotator for one in record.annotations if not one.prediction}
+    return {*record.annotators, *drawn_by}
+
+
 @dataclass
 class _Row:
-    """What is known of an image after its annotations were read.
+    """What is known of an image after its annotations were read."""
 
-    Args:
-        where: Place in the source, for messages.
-        record: The image as the source states it.
-        classes: Classes of its drawn shapes.
-        examined: Whether a person looked at it; None = unknown.
-        nothing_to_mark: Whether an examined image without a map has nothing to be marked: not if
-            the annotator of `--merge` did not look at it, or if its shapes left no map.
-        saliency: Path of the map from the output folder, or "".
-    """
-
-    where: str
+    where: str  # place in the source, for messages
     record: AnnotatedImage
-    classes: tuple[str, ...] = ()
-    examined: bool | None = None
+    classes: tuple[str, ...] = ()  # of its drawn shapes
+    examined: bool | None = None  # whether a person looked at it; None = unknown
+    # Whether an examined image without a map has nothing to be marked: not if the annotator of
+    # `--merge` did not look at it, or if its shapes left no map.
     nothing_to_mark: bool = True
     saliency: str = ""
 
@@ -238,6 +302,7 @@ class _Import:
 
     imported: ImportedAnnotations
     files: ImageFiles
+    labels: Mapping[str, dict[str, str]] | None  # cells by image, or None without a table
     options: ImportOptions
     drawer: MapDrawer
     log: Log
@@ -247,144 +312,133 @@ class _Import:
         """Check an image, and draw its maps unless something was wrong before."""
         shown = "" if record.name.endswith(".*") or record.name == record.of else record.name
         place = ", ".join(filter(None, (record.of, f"{record.where} {shown}".strip())))
-        try:
+        with self.log.part(place, "replace the file or remove the annotation"):
             use_other = record.other_name and not self.files.has(record.name)
             image = self.files.find(record.other_name if use_other else record.name)
             size, orientation = _frame(self.files.folder / image, record)
-        except LookupError as error:
-            self.log.error(place, error, "correct the annotation")
-            return
-        except ImageError as error:
-            self.log.problem(place, error.reason, "replace the file or remove the annotation")
-            return
-        except ValueError as error:
-            fix = "use the image that was annotated, or correct the size in the file"
-            self.log.problem(place, str(error), fix)
-            return
-        if image in self.rows:
-            what = f"image {image!r} is listed already in {self.rows[image].where}"
-            self.log.problem(place, what, "remove one of the two, or import them one at a time")
-            return
-        drawn = [one for one in record.annotations if self._is_drawn(one)]
+            if image in self.rows:
+                what = f"image {image!r} is listed already in {self.rows[image].where}"
+                fix = "remove one of the two, or import them one at a time"
+                raise ValueError(f"{what}; {fix}")
+            self._add(record, place, image, size, orientation)
+
+    def _add(
+        self,
+        record: AnnotatedImage,
+        place: str,
+        image: str,
+        size: tuple[int, int],
+        orientation: int,
+    ) -> None:
+        options, log = self.options, self.log
+        drawn = [one for one in record.annotations if not one.prediction]
+        if len(drawn) < len(record.annotations):
+            more = len(record.annotations) - len(drawn)
+            log.note("shapes of models (predictions) are not drawn", more)
+        for one in drawn if options.positive else ():
+            if one.label not in options.positive:
+                log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
+        drawn = [one for one in drawn if not options.positive or one.label in options.positive]
         for number, one in enumerate(drawn, 1):
-            if why := wrong_with(one.shape, *size, self.options.raster):
+            if why := wrong_with(one.shape, *size, options.raster):
                 spot = one.where or f"shape {number}"
-                self.log.problem(f"{place}, {spot}", why, "correct or remove the shape")
-        persons = {*_drawn_by(record), *record.annotators}
+                log.problem(f"{place}, {spot}", why, "correct or remove the shape")
+        persons = _persons(record)
         # The annotator of `--merge` decides; of images that this person did not see, the others.
-        alone = None if self.options.merge in MERGES else self.options.merge
+        alone = None if options.merge in MERGES else options.merge
         decides = alone is None or alone in persons
         own = [one for one in drawn if alone in (None, one.annotator)]
-        row = self.rows[image] = _Row(
-            place,
-            record,
-            tuple(sorted({one.label for one in (own if decides else drawn)})),
-            True if persons else record.examined,
-            nothing_to_mark=decides,
-        )
-        if self.log.problems:  # nothing will be kept: only problems are looked for
+        classes = tuple(sorted({one.label for one in (own if decides else drawn)}))
+        examined = True if persons else record.examined
+        row = self.rows[image] = _Row(place, record, classes, examined, nothing_to_mark=decides)
+        if log.problems:  # nothing will be kept: only problems are looked for
             return
         shapes: dict[str, list[Shape]] = {name: [] for name in record.annotators}
         for one in drawn:
             shapes.setdefault(one.annotator, []).append(one.shape)
         # Of several annotators, the ones who found nothing have an empty map of their own.
         if any(shapes.values()) or (self.drawer.folders and shapes):
-            raster = self.drawer.before_blur
-            maps = {who: rasterize(drawing, *size, raster) for who, drawing in shapes.items()}
-            if orientation != 1:
-                maps = {
-                    who: np.asarray(turned(Image.fromarray(pixels), orientation))
-                    for who, pixels in maps.items()
-                }
+            maps = {}
+            for who, drawing in shapes.items():
+                pixels = Image.fromarray(rasterize(drawing, *size, self.drawer.before_blur))
+                maps[who] = np.asarray(turned(pixels, orientation))
             row.saliency = self.drawer.save(maps, image)
         if own and not row.saliency:
             if alone is not None or len(shapes) == 1:
-                self.log.note(_NO_CENTER)
+                log.note(_NO_CENTER)
                 row.nothing_to_mark = False
             elif 2 * sum(map(bool, shapes.values())) > len(shapes):
-                self.log.note(_NO_PIXEL.format(self.options.merge))
+                log.note(_NO_PIXEL.format(options.merge))
                 row.nothing_to_mark = False
 
-    def _is_drawn(self, one: Annotation) -> bool:
-        if one.prediction:
-            self.log.note("shapes of models (predictions) are not drawn")
-            return False
-        if self.options.positive and one.label not in self.options.positive:
-            self.log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
-            return False
-        return True
-
-    def table(self, labels: Mapping[str, dict[str, str]] | None) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
         """Table of the manifest; problems are noted in the log."""
-        names = self.files.names if self.imported.whole_folder else []
-        for name in names if labels is None else labels:
-            blank = AnnotatedImage(name, None, ())
-            self.rows.setdefault(name, _Row(name, blank))
-        self._decide_unmarked(labels)
-        self._check_classes(labels)
+        options, labels, log = self.options, self.labels, self.log
+        every = self.files.names if self.imported.whole_folder else []
+        for name in every if labels is None else labels:
+            self.rows.setdefault(name, _Row(name, AnnotatedImage(name, None, ())))
+        self._decide_unmarked()
+        self._check_classes()
         records: list[dict[str, object]] = []
         for image, row in self.rows.items():
             path = (self.files.folder.absolute() / image).as_posix()
             if (printable := os.fsencode(path).decode("utf-8", "backslashreplace")) != path:
-                self.log.problem(printable, "its name or folder is not UTF-8", "rename it")
+                log.problem(printable, "its name or folder is not UTF-8", "rename it")
                 continue
-            cells = dict(labels.get(image, {})) if labels else {}
+            cells = dict((labels or {}).get(image, {}))
             if labels is not None and not cells:
-                what = f"image {image!r} is not in {self.options.labels}"
-                self.log.problem(row.where, what, "add its label")
+                what = f"image {image!r} is not in {options.labels}"
+                log.problem(row.where, what, "add its label")
                 continue
             if labels is None and not (any(row.record.labels) or row.classes or row.examined):
-                self.log.note(_NO_CLASS)
+                log.note(_NO_CLASS)
                 continue
-            try:
-                label = cells.pop("label", "") or label_of(
-                    row.record.labels, row.classes, self.options
-                )
-            except LookupError as error:
-                self.log.error(row.where, error, "give --labels")
-                continue
-            judged = bool(row.saliency) or (bool(row.examined) and row.nothing_to_mark)
-            seconds = row.record.seconds
-            own = {
-                "path": path,
-                "name": image,
-                "label": label,
-                "split": cells.get("split") or row.record.split,
-                "saliency": row.saliency,
-                "annotated": cells.get("annotated") or int(judged),
-                "source": cells.get("source", ""),
-                "group": cells.get("group", ""),
-                "annotation_seconds": "" if seconds is None else seconds,
-            }
-            records.append({**cells, **own})
-        if not self.rows and not self.log.problems:
-            self.log.problem("the source", "it names no image", "check the source and --images")
-        elif not records and not self.log.problems:
+            with log.part(row.where, "give --labels"):
+                label = cells.pop("label", "") or label_of(row.record.labels, row.classes, options)
+                judged = bool(row.saliency) or (bool(row.examined) and row.nothing_to_mark)
+                seconds = row.record.seconds
+                own = {
+                    "path": path,
+                    "name": image,
+                    "label": label,
+                    "split": cells.get("split") or row.record.split,
+                    "saliency": row.saliency,
+                    "annotated": cells.get("annotated") or int(judged),
+                    "source": cells.get("source", ""),
+                    "group": cells.get("group", ""),
+                    "annotation_seconds": "" if seconds is None else seconds,
+                }
+                records.append({**cells, **own})
+        if not self.rows and not log.problems:
+            log.problem("the source", "it names no image", "check the source and --images")
+        elif not records and not log.problems:
             what = "nobody examined its images, so that their classes are unknown"
-            self.log.problem("the source", what, "give --labels")
+            log.problem("the source", what, "give --labels")
         frame = pd.DataFrame(records)
-        if len(frame) and self.options.group_by:
-            frame["group"] = groups_of(frame, self.options.group_by, self.log)
+        if len(frame) and options.group_by:
+            frame["group"] = groups_of(frame, options.group_by, log)
         if len(frame) and (frame["annotation_seconds"] == "").all():
             frame = frame.drop(columns="annotation_seconds")
         return frame
 
-    def _decide_unmarked(self, labels: Mapping[str, dict[str, str]] | None) -> None:
+    def _cell(self, image: str, name: str) -> str:
+        return (self.labels or {}).get(image, {}).get(name, "")
+
+    def _decide_unmarked(self) -> None:
         """Decide whether images without a shape were examined, where the source does not say."""
         nothing = set(self.options.nothing_to_mark)
         unknown: list[_Row] = []
         for image, row in self.rows.items():
-            cells = (labels or {}).get(image, {})
-            if row.classes or row.examined is not None or cells.get("annotated"):
+            if row.classes or row.examined is not None or self._cell(image, "annotated"):
                 continue
             unknown.append(row)
             if nothing:
-                row.examined = bool(nothing & {cells.get("label", ""), *row.record.labels})
+                row.examined = bool(nothing & {self._cell(image, "label"), *row.record.labels})
             elif self.options.unmarked is not None:
                 row.examined = self.options.unmarked == "examined"
         matters = any(row.classes for row in self.rows.values()) or (
             # Shapes that were wrong are among the problems already.
-            labels is None
+            self.labels is None
             and not self.log.problems
             and not all(any(row.record.labels) for row in unknown)
         )
@@ -396,25 +450,22 @@ class _Import:
                 "--nothing-to-mark CLASS (looked at in this class alone)",
             )
 
-    def _check_classes(self, labels: Mapping[str, dict[str, str]] | None) -> None:
+    def _check_classes(self) -> None:
         """Note classes of `--positive` and `--nothing-to-mark` that do not occur."""
         drawn = {name for row in self.rows.values() for name in row.classes}
         given = {name for row in self.rows.values() for name in row.record.labels}
-        given |= {cells.get("label", "") for cells in (labels or {}).values()}
-        for option, wanted, known, what in (
-            ("--positive", self.options.positive, drawn, "no image has a shape of this class"),
-            ("--nothing-to-mark", self.options.nothing_to_mark, given, "no image has this label"),
+        given |= {self._cell(image, "label") for image in self.labels or {}}
+        declared = set(self.imported.classes)
+        for option, wanted, used, known, what in (
+            ("--positive", self.options.positive, drawn, declared, "a shape of this class"),
+            ("--nothing-to-mark", self.options.nothing_to_mark, given, set(), "this label"),
         ):
             for name in wanted:
-                if name not in known and not self.log.problems:
-                    more = set(self.imported.classes) if option == "--positive" else set()
-                    listed = ", ".join(sorted((known | more) - {""})) or "none"
-                    self.log.problem(f"{option} {name!r}", what, f"known: {listed}")
-
-
-def _drawn_by(record: AnnotatedImage) -> set[str]:
-    """Annotators of the shapes of an image."""
-    return {one.annotator for one in record.annotations if not one.prediction}
+                if name not in used and not self.log.problems:
+                    listed = ", ".join(sorted((used | known) - {""})) or "none"
+                    self.log.problem(
+                        f"{option} {name!r}", f"no image has {what}", f"known: {listed}"
+                    )
 
 
 def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:
@@ -429,26 +480,19 @@ def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:
         stored, orientation = upright, 1
     if stated is not None and stated != stored:
         real = f"{upright[0]}×{upright[1]}"
-        raise ValueError(f"the annotations are for {stated[0]}×{stated[1]}, the image is {real}")
+        what = f"the annotations are for {stated[0]}×{stated[1]}, the image is {real}"
+        fix = "use the image that was annotated, or correct the size in the file"
+        raise ValueError(f"{what}; {fix}")
     return stored, orientation
 
 
 def _read_labels(path: Path, images: ImageFiles) -> dict[str, dict[str, str]]:
     """Cells of a table with the columns `path` and `label`, by the path of the image."""
-    findings = Findings(str(path))
-    raw = read_table(path, findings)
-    frame = raw.frame
-    for name in ("path", "label"):
-        if name not in frame.columns:
-            columns = ", ".join(map(str, frame.columns))[:200]
-            fix = f"add it; the first row must contain the column names (found: {columns})"
-            findings.add(None, f"column {name!r} is missing", fix, where="the header")
-    findings.raise_if_any()
-    cells = pd.DataFrame({str(c): text(frame[c]).str.strip() for c in frame.columns})
+    cells, numbers, findings = read_cells(path, ("path", "label"))
     rows: dict[str, dict[str, str]] = {}
-    for number, row in zip(raw.rows.tolist(), cells.to_dict("records"), strict=True):
+    for number, row in zip(numbers.tolist(), cells.to_dict("records"), strict=True):
         try:
-            image = images.find(str(row["path"]))
+            image = images.find(str(row.pop("path")))
         except LookupError as error:
             what, _, fix = str(error).rpartition("; ")
             findings.add(number, what, fix)
@@ -457,22 +501,16 @@ def _read_labels(path: Path, images: ImageFiles) -> dict[str, dict[str, str]]:
             findings.add(number, "label is empty", "write the class of the image")
         if image in rows:
             findings.add(number, f"image {image!r} is listed already", "remove one of the two")
-        rows[image] = {str(key): str(value) for key, value in row.items() if key != "path"}
+        rows[image] = {str(key): str(value) for key, value in row.items()}
     findings.raise_if_any()
     return rows
 
 
 def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptions) -> str:
-    """Label of an image that is in no table.
-
-    Args:
-        stated: Classes of the whole image in the source.
-        classes: Classes of its drawn shapes, in any order.
-        options: `positive` and `negative`.
+    """Label of an image in no table, of stated classes of the image and classes of its shapes.
 
     Raises:
-        LookupError: The source states several classes, or it states none and the shapes are of
-            several or without a class, so that there is no one label.
+        LookupError: There is no one label.
 
     Example:
         >>> label_of([], [], ImportOptions()), label_of([], ["crack"], ImportOptions())
@@ -485,9 +523,8 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
 
     different = sorted(set(stated) - {""})
     if len(different) > 1:
-        raise LookupError(
-            f"the source gives it {shown(different)}; keep one there, or give --labels"
-        )
+        what = f"the source gives it {shown(different)}"
+        raise LookupError(f"{what}; keep one there, or give --labels")
     if different:
         return different[0]
     different = sorted(set(classes))
@@ -506,17 +543,9 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
 
 
 def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
-    """Group of each image.
+    """Group of each image: a column, or the first parentheses of a regular expression on `name`.
 
-    Args:
-        frame: Table with `name` (path of the image from its folder) and the columns of the labels.
-        group_by: Name of a column, or regular expression that is looked for in `name`: the group
-            is what its first parentheses match, or all that it matches.
-        log: Notes the images that it does not fit, and images without a group in the column, which
-            would be divided from others of the same subject.
-
-    Raises:
-        InputError: It is neither a column nor a regular expression.
+    Images without a group are problems: they would be divided from others of the same subject.
 
     Example:
         >>> frame = pd.DataFrame({"name": ["p1_a.png", "p2_b.png"]})
@@ -525,20 +554,19 @@ def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
     """
     if group_by in frame.columns and group_by not in ("path", "label", "split", "saliency"):
         groups = frame[group_by].astype(str)
-        for name in frame.loc[groups == "", "name"].astype(str):
-            what = f"its cell of the column {group_by!r} is empty (--group-by)"
-            log.problem(name, what, "write its group, or one of its own")
-        return groups
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise InputError(
-            f"--group-by {group_by!r}: neither a column of the labels nor a regular expression "
-            f"({error}); correct it"
-        ) from None
-    matches = [pattern.search(name) for name in frame["name"].astype(str)]
-    found = [(match[1] if pattern.groups else match[0]) if match else "" for match in matches]
-    for name, group in zip(frame["name"].astype(str), found, strict=True):
-        if not group:
-            log.problem(name, f"--group-by {group_by!r} does not fit its path", "correct it")
-    return pd.Series([group or "" for group in found], index=frame.index, dtype="str")
+        what = f"its cell of the column {group_by!r} is empty (--group-by)"
+        fix = "write its group, or one of its own"
+    else:
+        try:
+            pattern = re.compile(group_by)
+        except re.error as error:
+            raise InputError(
+                f"--group-by {group_by!r}: neither a column of the labels nor a regular expression "
+                f"({error}); correct it"
+            ) from None
+        matches = frame["name"].astype(str).map(pattern.search)
+        groups = matches.map(lambda one: (one[min(pattern.groups, 1)] or "") if one else "")
+        what, fix = f"--group-by {group_by!r} does not fit its path", "correct it"
+    for name in frame.loc[groups == "", "name"].astype(str):
+        log.problem(name, what, fix)
+    return groups.astype("str")

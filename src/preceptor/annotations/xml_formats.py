@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from preceptor.annotations.coco import decode_rle
 from preceptor.annotations.files import (
     existing,
     files_below,
@@ -19,7 +18,15 @@ from preceptor.annotations.files import (
     split_of_folders,
     whole,
 )
-from preceptor.annotations.masks import masks_by_color, open_mask, read_labelmap, voc_color
+from preceptor.annotations.json_formats import decode_rle
+from preceptor.annotations.masks import (
+    BLACK,
+    VOID,
+    masks_by_color,
+    open_mask,
+    read_labelmap,
+    voc_color,
+)
 from preceptor.annotations.shapes import (
     AnnotatedImage,
     Annotation,
@@ -35,30 +42,11 @@ from preceptor.annotations.shapes import (
 )
 from preceptor.errors import InputError
 
-VOC_CLASSES = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
-"""Classes of Pascal VOC in the order of their values in segmentations, from 1."""
-_VOID = voc_color(255)
+VOC_CLASSES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+)
+"""Classes of Pascal VOC in the order of their values in segmentations, from 0."""
 
 
 def read_voc(source: Path | str) -> ImportedAnnotations:
@@ -71,9 +59,6 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
 
     Args:
         source: Folder of the data set, folder of the XML files, or one XML file.
-
-    Raises:
-        InputError: There is no such file, or the class names cannot be read.
     """
     path = existing(source)
     root = path if path.is_dir() else path.parent
@@ -84,55 +69,50 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
         if "SegmentationClass" in one.relative_to(root).parts
     }
     if not xmls and not masks:
-        raise InputError(
-            f"{path}: there is neither an XML file nor a folder SegmentationClass in it; correct "
-            "the path"
-        )
+        what = "there is neither an XML file nor a folder SegmentationClass in it"
+        raise InputError(f"{path}: {what}; correct the path")
     colors = read_labelmap(root)
-    splits = _splits(root)
+    known = colors or {voc_color(n): name for n, name in enumerate(VOC_CLASSES.split())}
+    splits = _voc_splits(root)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
         left = dict(masks)
         for xml in xmls:
-            of = xml.relative_to(root).as_posix()
-            stem = of.removesuffix(".xml").split("Annotations/")[-1]
+            of = xml.relative_to(root)
+            stem = of.as_posix().removesuffix(".xml").split("Annotations/")[-1]
             mask = left.pop(stem, None)
-            try:
+            with log.part(of.as_posix(), "export it again", xml):
                 element = read_xml(xml, "annotation")
                 name, size = _voc_image(element, PurePosixPath(stem).parent)
-            except (InputError, ValueError) as error:
-                log.error(of, error, "export it again", xml)
-                continue
-            split = splits.get(stem) or splits.get(PurePosixPath(stem).name)
-            split = split or split_of_folders(PurePosixPath(of)) or split_of(xml.parent.name)
-            shapes = _objects(element, of, log) if mask is None else segments(mask, log)
-            yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
+                split = splits.get(stem) or splits.get(PurePosixPath(stem).name)
+                split = split or split_of_folders(of) or split_of(xml.parent.name)
+                shapes = segments(mask, log) if mask else _voc_objects(element, of.as_posix(), log)
+                yield AnnotatedImage(
+                    name, size, tuple(shapes), split=split, examined=True, of=of.as_posix()
+                )
         for stem, mask in left.items():
-            of = mask.relative_to(root).as_posix()
+            of = mask.relative_to(root)
             split = splits.get(stem) or splits.get(PurePosixPath(stem).name) or ""
-            marks = tuple(segments(mask, log))
-            yield AnnotatedImage(f"{stem}.*", None, marks, split=split, examined=True, of=of)
+            shapes = tuple(segments(mask, log))
+            yield AnnotatedImage(
+                f"{stem}.*", None, shapes, split=split, examined=True, of=of.as_posix()
+            )
 
     def segments(mask: Path, log: Log) -> Iterator[Annotation]:
-        of = mask.relative_to(root).as_posix()
-        known = colors or {voc_color(n): c for n, c in enumerate(("background", *VOC_CLASSES))}
-        try:
+        with log.part(mask.relative_to(root).as_posix(), "save it as PNG"):
             for color, shape in masks_by_color(open_mask(mask)):
-                if known.get(color) != "background" and color not in ((0, 0, 0), _VOID):
+                if known.get(color) != "background" and color not in (BLACK, VOID):
                     if color not in known:
-                        raise ValueError(
-                            f"the color {color} is of no class; add it to labelmap.txt"
-                        )
+                        what = f"the color {color} is of no class; add it to labelmap.txt"
+                        raise ValueError(what)
                     yield Annotation(shape, known[color], where=f"color {color}")
-        except ValueError as error:
-            log.error(of, error, "save it as PNG")
 
     classes = [name for name in colors.values() if name != "background"]
     count = len({*masks, *(xml.stem for xml in xmls)})
     return ImportedAnnotations("voc", path, read, classes, (), count)
 
 
-def _splits(root: Path) -> dict[str, str]:
+def _voc_splits(root: Path) -> dict[str, str]:
     """Split of each image in `ImageSets`; of several sets, the first in the order of names."""
     splits: dict[str, str] = {}
     for file in files_below(root, ".txt"):
@@ -157,12 +137,11 @@ def _voc_image(element: Element, folder: PurePosixPath) -> tuple[str, tuple[int,
     return name, None if stated == ["0", "0"] else size_of(*stated)
 
 
-def _objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
+def _voc_objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
     database = (element.findtext("source/database") or "").strip()
     first = 1.0 if database.startswith("The VOC") or "roboflow" in database else 0.0
     for row, one in enumerate(element.findall("object"), 1):
-        where = f"object {row}"
-        try:
+        with log.part(f"{of}, object {row}", "correct or remove the object"):
             label = (one.findtext("name") or "").strip()
             if not label:
                 raise ValueError("it has no name")
@@ -179,9 +158,7 @@ def _objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
                 )
                 left, top = left - first, top - first
                 shape = Box(left, top, right - left, bottom - top)
-            yield Annotation(shape, label, where=where)
-        except ValueError as error:
-            log.problem(f"{of}, {where}", str(error), "correct or remove the object")
+            yield Annotation(shape, label, where=f"object {row}")
 
 
 def read_cvat(source: Path | str) -> ImportedAnnotations:
@@ -192,9 +169,6 @@ def read_cvat(source: Path | str) -> ImportedAnnotations:
 
     Args:
         source: XML file (`annotations.xml` of the exported archive), or a folder with it.
-
-    Raises:
-        InputError: The file cannot be read, is not of this format, or has XML entities.
     """
     path = existing(source)
     if path.is_dir():
@@ -205,45 +179,38 @@ def read_cvat(source: Path | str) -> ImportedAnnotations:
         path = files[0]
     root = read_xml(path, "annotations")
     if root.find("track") is not None:
-        raise InputError(
-            f"{path}: it is of a video (CVAT for video); export as CVAT for images 1.1"
-        )
-    classes = [(one.findtext("name") or "").strip() for one in root.findall("meta//label")]
+        what = "it is of a video (CVAT for video); export as CVAT for images 1.1"
+        raise InputError(f"{path}: {what}")
     images = root.findall("image")
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
         for row, element in enumerate(images):
             name, where = element.get("name") or "", f"image {element.get('id', row)}"
-            try:
-                if not name:
-                    raise ValueError("it has no name")
+            with log.part(f"{where} {name}".strip(), "export the file again"):
                 size = size_of(element.get("width"), element.get("height"))
-                if size is None:
-                    raise ValueError("it has no width and height")
-            except ValueError as error:
-                log.problem(f"{where} {name}".strip(), str(error), "export the file again")
-                continue
-            shapes: list[Annotation] = []
-            tags: set[str] = set()
-            for place, child in enumerate(element, 1):
-                spot, label = f"{child.tag} {place}", child.get("label") or ""
-                try:
-                    if child.tag == "tag":
-                        tags.add(label)
-                    elif (shape := _cvat_shape(child, size)) is None:
-                        log.note(f"elements <{child.tag}> are not read")
-                    else:
-                        made = child.get("source") == "auto"
-                        shapes.append(Annotation(shape, label, prediction=made, where=spot))
-                except ValueError as error:
-                    fix = "correct or remove the shape"
-                    log.problem(f"{where} {name}, {spot}", str(error), fix)
-            labels = tuple(sorted(tags - {""}))
-            split, examined = split_of(element.get("subset") or ""), True if labels else None
-            yield AnnotatedImage(name, size, tuple(shapes), labels, split, examined, where=where)
+                if not name or size is None:
+                    raise ValueError(f"it has no {'width and height' if name else 'name'}")
+                shapes: list[Annotation] = []
+                tags: set[str] = set()
+                for place, child in enumerate(element, 1):
+                    spot, label = f"{child.tag} {place}", child.get("label") or ""
+                    with log.part(f"{where} {name}, {spot}", "correct or remove the shape"):
+                        if child.tag == "tag":
+                            tags.add(label)
+                        elif (shape := _cvat_shape(child, size)) is None:
+                            log.note(f"elements <{child.tag}> are not read")
+                        else:
+                            made = child.get("source") == "auto"
+                            shapes.append(Annotation(shape, label, prediction=made, where=spot))
+                labels, split = tuple(sorted(tags - {""})), split_of(element.get("subset") or "")
+                examined = True if labels else None
+                yield AnnotatedImage(
+                    name, size, tuple(shapes), labels, split, examined, where=where
+                )
 
-    found = [*dict.fromkeys(filter(None, classes))]
-    return ImportedAnnotations("cvat", path, read, found, (), len(images))
+    classes = [(one.findtext("name") or "").strip() for one in root.findall("meta//label")]
+    listed = [*dict.fromkeys(filter(None, classes))]
+    return ImportedAnnotations("cvat", path, read, listed, (), len(images))
 
 
 def _cvat_shape(element: Element, size: tuple[int, int]) -> Shape | None:
@@ -258,19 +225,16 @@ def _cvat_shape(element: Element, size: tuple[int, int]) -> Shape | None:
             left, top, right, bottom = values("xtl", "ytl", "xbr", "ybr")
             return Box(left, top, right - left, bottom - top, rotation)
         case "ellipse":
-            x, y, radius_x, radius_y = values("cx", "cy", "rx", "ry")
-            return Ellipse(x, y, radius_x, radius_y, rotation)
+            return Ellipse(*values("cx", "cy", "rx", "ry"), rotation)
         case "mask":
-            left, top, wide, high = (
+            x, y, wide, high = (
                 whole(element.get(name), name) for name in ("left", "top", "width", "height")
             )
-            if min(left, top) < 0 or min(wide, high) < 1:
-                raise ValueError("left, top, width and height are no part of the image")
-            if left + wide > size[0] or top + high > size[1]:
-                raise ValueError(f"the mask of {wide}×{high} at {left}, {top} leaves the image")
-            counts: list[object] = [*(element.get("rle") or "").split(",")]
+            if min(x, y) < 0 or min(wide, high) < 1 or x + wide > size[0] or y + high > size[1]:
+                raise ValueError(f"the mask of {wide}×{high} at {x}, {y} leaves the image")
             # The encoding of COCO, but row by row: of the transposed mask.
-            return Mask(decode_rle(counts, high, wide).T.copy(), left, top)
+            counts = (element.get("rle") or "").split(",")
+            return Mask(decode_rle(counts, high, wide).T.copy(), x, y)
         case "polygon" | "polyline" | "points":
             text = element.get("points") or ""
             pairs = [pair.split(",") for pair in text.split(";")]

@@ -27,8 +27,8 @@ from preceptor.annotations.shapes import (
     Polygon,
     Shape,
 )
-from preceptor.data.images import ImageError, image_size
-from preceptor.errors import InputError
+from preceptor.data.images import image_size
+from preceptor.errors import InputError, reason
 
 _NAMES = ("classes.txt", "obj.names")
 _NOT_LABELS = {*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
@@ -51,9 +51,6 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
     Args:
         source: `data.yaml`, or the folder of the data set or of the text files.
         images: Folder of the images; None = the folder of the source.
-
-    Raises:
-        InputError: There is no such file, or the class names cannot be read.
     """
     path = existing(source)
     root = path if path.is_dir() else path.parent
@@ -71,27 +68,19 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
             of = text.relative_to(root).as_posix()
             stem = PurePosixPath(of).with_suffix("")
             parts = ["images" if part == "labels" else part for part in stem.parts]
-            try:
+            with log.part(of, "replace the image", text):
                 name = files.find(f"{'/'.join(parts)}.*")
                 size = image_size(files.folder / name)
-                lines = read_text(text).splitlines()
-            except (LookupError, ImageError) as error:
-                log.error(of, error, "replace the image")
-                continue
-            except InputError as error:
-                log.error(of, error, "export it again", text)
-                continue
-            shapes: list[Annotation] = []
-            for row, line in enumerate(lines, 1):
-                try:
-                    if line.strip():
-                        shapes.append(_annotation(line, size, names, keypoints, f"line {row}"))
-                except ValueError as error:
-                    log.problem(f"{of}, line {row}", str(error), "correct or remove the line")
-            if shapes and not names:
-                log.note(_NO_NAMES, len(shapes))
-            split = split_of_folders(stem)
-            yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
+                shapes: list[Annotation] = []
+                for row, line in enumerate(read_text(text).splitlines(), 1):
+                    with log.part(f"{of}, line {row}", "correct or remove the line"):
+                        if line.strip():
+                            where = f"line {row}"
+                            shapes.append(_annotation(line, size, names, keypoints, where))
+                if shapes and not names:
+                    log.note(_NO_NAMES, len(shapes))
+                split = split_of_folders(stem)
+                yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
 
     classes = list(names.values())
     return ImportedAnnotations("yolo", path, read, classes, (), len(texts), whole_folder=True)
@@ -108,8 +97,8 @@ def _settings(path: Path) -> dict[str, Any]:
         # All values are text as written: classes may be named no, 010 or null.
         value = yaml.load(read_text(path), yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not sound YAML ({reason}); correct it") from None
+        what = f"{path}: not sound YAML ({reason(error, 120)}); correct it"
+        raise InputError(what) from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: it is not a data.yaml of `key: value` lines; correct it")
     return value
@@ -125,18 +114,15 @@ def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int,
             raise InputError(f"data.yaml: names are {shown(names)}; write a name for each number")
         return {int(key): name for key, name in names.items()}
     # labelImg writes them beside the text files; a folder above them holds for all of its folders.
-    folders = {Path(): None} | {
-        folder: None for text in texts for folder in text.relative_to(root).parents
-    }
+    folders = {Path(), *(folder for text in texts for folder in text.relative_to(root).parents)}
     files = [root / folder / name for folder in sorted(folders) for name in _NAMES]
     listed = [
         {place: line.strip() for place, line in enumerate(lines) if line.strip()}
         for lines in (read_text(file).splitlines() for file in files if file.is_file())
     ]
     if any(one != listed[0] for one in listed if not (root / _NAMES[0]).is_file()):
-        raise InputError(
-            f"{root}: its folders have different {' or '.join(_NAMES)}; import one at a time"
-        )
+        what = f"its folders have different {' or '.join(_NAMES)}; import one at a time"
+        raise InputError(f"{root}: {what}")
     return listed[0] if listed else {}
 
 
@@ -148,14 +134,12 @@ def _annotation(
     if not (kind.isascii() and kind.isdecimal() and len(kind) < 10):
         raise ValueError(f"the class is {shown(kind)}, not a whole number")
     values = [number(word, "a number") for word in words[: 4 if keypoints else None]]
-    if len(values) == 5 or len(values) < 4 or len(values) % 2:
-        raise ValueError(
-            f"it has {len(values)} numbers after the class, not 4 (a box) or 6, 8, … (a polygon)"
-        )
+    if len(values) < 4 or len(values) % 2:
+        what = f"it has {len(values)} numbers after the class"
+        raise ValueError(f"{what}, not 4 (a box) or 6, 8, … (a polygon)")
     if min(values) < -_SLACK or max(values) > 1 + _SLACK:
-        raise ValueError(
-            f"{min(values):g} to {max(values):g} are not shares of the image, from 0 to 1"
-        )
+        span = f"{min(values):g} to {max(values):g}"
+        raise ValueError(f"{span} are not shares of the image, from 0 to 1")
     if names and int(kind) not in names:
         raise ValueError(f"there is no class {kind}; data.yaml or classes.txt does not name it")
     width, height = size

@@ -1,8 +1,7 @@
-"""Built-in benchmark: crops of photographs, half of them forged in one region.
+"""Built-in benchmark: crops of photographs of installed packages, half forged in one region.
 
-`write_forged` writes a folder with images, maps and a manifest. The forged region is the human map;
-authentic crops have no map. The seed determines the assignment of photographs to training and test,
-the crops, regions and forgeries.
+The forged region is the human map; authentic crops have no map. The seed determines the photographs
+of each split, the crops, regions and forgeries.
 
 | split | photographs | kinds | stamp |
 | --- | --- | --- | --- |
@@ -12,41 +11,216 @@ the crops, regions and forgeries.
 | test-seen | test | `kinds` | none |
 | test-unseen | test | `unseen_kinds` | none |
 
-**Groups.** Train and val are from the same photographs, as in a random split of one collection, but
-share no pixels: each training photograph is cut in two along its longer side, and crops stay within
-one part. `group` is the name of the photograph, with `/a` (train) or `/b` (val) for the parts, so
-that no group is in two kinds of split.
-
-**Independence of content and label.** A crop is accepted only if its forgery would be visible; its
-label then determines whether the forged or the authentic pixels are written. Therefore both classes
-have the same photographs, texture and brightness.
+Train and val share photographs, as in a random split of one collection, but no pixels: each is cut
+in two along its longer side. `group` is the photograph, with `/a` (train) or `/b` (val) for the
+parts. A crop is accepted only if its forgery would be visible; its label then determines whether
+the forged or the authentic pixels are written, so that both classes have the same content.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from preceptor.benchmark.forged_examples import (
-    Area,
-    draw_areas,
-    draw_example,
-    photograph_checksums,
+from preceptor.benchmark.forgeries import (
+    SPLITS,
+    ForgedSettings,
+    Kind,
+    Pixels,
+    Split,
+    corner_place,
+    draw_region,
+    forge,
+    is_gray,
+    random_place,
+    stamp,
+    visible_change,
 )
-from preceptor.benchmark.forged_settings import SPLITS, ForgedSettings, Split
-from preceptor.benchmark.forgeries import Pixels, corner_place, random_place, stamp
 from preceptor.errors import InputError, RunFailedError
 from preceptor.utils.files import replacing
 
 # Increased if the same settings and seed give other pixels than before.
 GENERATOR = 2
-
 COLUMNS = ("path", "label", "split", "saliency", "annotated", "source", "group")
+_VAL_SHARE = 0.25  # of a training photograph's longer side
+# Crops drawn for one row before the settings are rejected; usually 1 to 20 are needed.
+_MOST_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """Photograph that is distributed with a package."""
+
+    name: str
+    package: str
+    file: str  # path inside the package
+    sort: Literal["everyday", "scientific", "gray"]  # every pool has all sorts; gray is no color
+    # Divisor of the sides, for photographs whose crops at full size would show sensor noise.
+    reduce: int = 1
+
+
+# Photographs of real scenes, with enough texture for a forgery to be seen in. Left out, though
+# they ship too: drawings and test charts (chessboards, color wheel, logo, horse, phantom), sheets
+# of text (page, text), nearly flat or blurred frames (cell, clock_motion), thumbnails
+# (microaneurysms, the LFW faces), and motorcycle_right, the same scene as motorcycle_left.
+PHOTOGRAPHS: tuple[Photograph, ...] = (
+    Photograph("astronaut", "skimage", "data/astronaut.png", "everyday"),
+    Photograph("chelsea", "skimage", "data/chelsea.png", "everyday"),
+    Photograph("coffee", "skimage", "data/coffee.png", "everyday"),
+    Photograph("motorcycle", "skimage", "data/motorcycle_left.png", "everyday"),
+    Photograph("rocket", "skimage", "data/rocket.jpg", "everyday"),
+    Photograph("china", "sklearn", "datasets/images/china.jpg", "everyday"),
+    Photograph("flower", "sklearn", "datasets/images/flower.jpg", "everyday"),
+    Photograph("ihc", "skimage", "data/ihc.png", "scientific"),
+    Photograph("retina", "skimage", "data/retina.jpg", "scientific", reduce=2),
+    Photograph("hubble", "skimage", "data/hubble_deep_field.jpg", "scientific", reduce=2),
+    Photograph("camera", "skimage", "data/camera.png", "gray"),
+    Photograph("coins", "skimage", "data/coins.png", "gray"),
+    Photograph("brick", "skimage", "data/brick.png", "gray"),
+    Photograph("grass", "skimage", "data/grass.png", "gray"),
+    Photograph("gravel", "skimage", "data/gravel.png", "gray"),
+    Photograph("moon", "skimage", "data/moon.png", "gray"),
+)
+
+# Number of photographs of each sort for development and for tests; the others are for training: 8,
+# 3 and 5 of 16. Every pool has two in color, so that splices have donors.
+_DEVELOPMENT = {"everyday": 1, "scientific": 1, "gray": 1}
+_TEST = {"everyday": 2, "scientific": 1, "gray": 2}
+
+
+def photograph_path(photograph: Photograph) -> Path:
+    """Path of a photograph in the installed package."""
+    spec = importlib.util.find_spec(photograph.package)
+    if spec is None or not spec.submodule_search_locations:
+        name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[photograph.package]
+        raise InputError(
+            f"{name} is not installed, and the forged photographs are made from its photographs; "
+            "run: pip install '.[demo]' in the source folder"
+        )
+    path = Path(spec.submodule_search_locations[0]) / photograph.file
+    if not path.is_file():
+        raise InputError(
+            f"{path}: the photograph '{photograph.name}' is missing from the installed package; "
+            "run: pip install --force-reinstall scikit-image scikit-learn"
+        )
+    return path
+
+
+def read_photograph(photograph: Photograph) -> Pixels:
+    """Pixels of a photograph: (H, W, 3) uint8, with equal channels for gray ones."""
+    with Image.open(photograph_path(photograph)) as image:
+        return np.asarray(image.convert("RGB").reduce(photograph.reduce))
+
+
+def draw_pools(generator: np.random.Generator) -> dict[str, list[Photograph]]:
+    """Assign the photographs at random to disjoint pools, each with photographs of every sort.
+
+    Example:
+        >>> pools = draw_pools(np.random.default_rng(0))
+        >>> {pool: len(photographs) for pool, photographs in pools.items()}
+        {'training': 8, 'development': 3, 'test': 5}
+    """
+    pools: dict[str, list[Photograph]] = {"training": [], "development": [], "test": []}
+    for sort, development in _DEVELOPMENT.items():
+        ours = [photograph for photograph in PHOTOGRAPHS if photograph.sort == sort]
+        order = [ours[i] for i in generator.permutation(len(ours))]
+        first_training = development + _TEST[sort]
+        pools["development"] += order[:development]
+        pools["test"] += order[development:first_training]
+        pools["training"] += order[first_training:]
+    return pools
+
+
+@dataclass(frozen=True)
+class Area:
+    """Part of a photograph from which the crops of a split are cut."""
+
+    group: str  # name of the photograph, and its part
+    pixels: Pixels  # (H, W, 3)
+    gray: bool  # whether the whole photograph is
+
+
+def _halves(name: str, pixels: Pixels, size: int, val_first: bool) -> tuple[Area, Area]:
+    """Train part and val part of a training photograph, divided along its longer side."""
+    gray = is_gray(pixels)
+    axis = 0 if pixels.shape[0] > pixels.shape[1] else 1
+    length = pixels.shape[axis]
+    # At least one and a half crops, otherwise all val crops of a photograph would be nearly equal.
+    cut = max(round(_VAL_SHARE * length), min(size * 3 // 2, length // 2))
+    if val_first:
+        val, train = np.split(pixels, [cut], axis=axis)
+    else:
+        train, val = np.split(pixels, [length - cut], axis=axis)
+    return Area(f"{name}/a", train, gray), Area(f"{name}/b", val, gray)
+
+
+def draw_areas(size: int, seed: int) -> dict[Split, list[Area]]:
+    """Areas of each split for a seed."""
+    generator = np.random.default_rng([seed, len(SPLITS), 0])
+    pools = draw_pools(generator)
+    pixels = {photograph.name: read_photograph(photograph) for photograph in PHOTOGRAPHS}
+    halves = [
+        _halves(photograph.name, pixels[photograph.name], size, bool(generator.integers(2)))
+        for photograph in pools["training"]
+    ]
+    development, test = (
+        [Area(one.name, pixels[one.name], is_gray(pixels[one.name])) for one in pools[pool]]
+        for pool in ("development", "test")
+    )
+    return {
+        "train": [train for train, _ in halves],
+        "val": [val for _, val in halves],
+        "val-noshort": development,
+        "test-seen": test,
+        "test-unseen": test,
+    }
+
+
+def _cut(area: Area, size: int, generator: np.random.Generator) -> Pixels:
+    top = int(generator.integers(area.pixels.shape[0] - size + 1))
+    left = int(generator.integers(area.pixels.shape[1] - size + 1))
+    return area.pixels[top : top + size, left : left + size]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Crop of a group with its forged version, equal to it where the region, the map, is 0."""
+
+    group: str
+    authentic: Pixels
+    forged: Pixels
+    region: Pixels
+
+
+def draw_example(
+    areas: list[Area], kind: Kind, settings: ForgedSettings, generator: np.random.Generator
+) -> Example:
+    """Draw photograph, crop, region and forgery at random until the forgery is visible."""
+    size = settings.size
+    for _ in range(_MOST_DRAWS):
+        area = areas[int(generator.integers(len(areas)))]
+        crop = _cut(area, size, generator)
+        region = draw_region(size, settings.radius, settings.edge, generator)
+        # A gray patch in a color photograph would be conspicuous.
+        donors = [other for other in areas if other is not area and (area.gray or not other.gray)]
+        donor = _cut(donors[int(generator.integers(len(donors)))], size, generator)
+        forged = forge(crop, region, kind, settings.strengths, generator, donor)
+        if visible_change(crop, forged, region) >= settings.least_change:
+            return Example(area.group, crop, forged, region)
+    raise InputError(
+        f"strengths.{kind} = {getattr(settings.strengths, kind)}: no forgery in {_MOST_DRAWS:,} "
+        f"changed its region by least_change = {settings.least_change} grey levels; "
+        "increase the strength or lower least_change"
+    )
 
 
 def _save(pixels: Pixels, path: Path) -> None:
@@ -96,11 +270,7 @@ def _write_all(folder: Path, settings: ForgedSettings, seed: int) -> None:
 
 
 def _is_there(folder: Path, record: dict[str, object]) -> bool:
-    """Whether `folder` already contains the benchmark described by `record`.
-
-    Raises:
-        InputError: The folder is a file, or has other contents.
-    """
+    """Whether a folder contains the benchmark of a record; other contents are refused."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not folder.is_dir():
@@ -122,13 +292,12 @@ def _is_there(folder: Path, record: dict[str, object]) -> bool:
 def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
     """Write the benchmark (images, human maps, manifest), unless it exists already.
 
-    The same settings and seed give the same bytes. The folder is written atomically: it is filled
-    under a temporary name and then renamed.
+    The same settings and seed give the same bytes. The folder appears when it is complete.
 
     Args:
         folder: Output folder; it must not exist, be empty, or contain the same benchmark.
         settings: Settings, such as `PRESETS["full"]` or `PRESETS["tiny"]`.
-        seed: Random seed, 0 or more, of photographs, crops, regions and forgeries.
+        seed: Random seed, 0 or more.
 
     Returns:
         Path of `manifest.csv`.
@@ -137,14 +306,6 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
         InputError: scikit-image is not installed, the folder has other contents, or no visible
             forgery exists with these settings.
         RunFailedError: The disk is full or cannot be written to.
-
-    Example:
-        >>> import tempfile
-        >>> from preceptor.benchmark.forged_settings import PRESETS
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     manifest = write_forged(Path(parent) / "forged", PRESETS["tiny"], seed=0)
-        ...     print(manifest.read_text().splitlines()[0])
-        path,label,split,saliency,annotated,source,group
     """
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or more")
@@ -152,7 +313,10 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
         "generator": GENERATOR,
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
-        "photographs": photograph_checksums(),
+        "photographs": {
+            photograph.name: hashlib.sha256(photograph_path(photograph).read_bytes()).hexdigest()
+            for photograph in PHOTOGRAPHS
+        },
     }
     if _is_there(folder, record):
         return folder / "manifest.csv"
@@ -163,25 +327,15 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
             _write_all(partial, settings, seed)
             (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     except OSError as error:
-        raise RunFailedError(
-            f"{folder}: the forged photographs cannot be written: {error}"
-        ) from error
+        what = f"the forged photographs cannot be written: {error}"
+        raise RunFailedError(f"{folder}: {what}") from error
     return folder / "manifest.csv"
 
 
 def write_draws(folder: Path, settings: ForgedSettings, seeds: Sequence[int]) -> Path:
-    """Write a draw of the benchmark for each seed, as `folder/SEED/`.
+    """Write a draw for each seed as `folder/SEED/`; pattern of the manifests for a study.
 
-    Args:
-        folder: Output folder; existing draws are kept.
-        settings: Settings of all draws.
-        seeds: Seeds, 0 or more each.
-
-    Returns:
-        Pattern of the manifests for a study: `folder/{seed}/manifest.csv`.
-
-    Raises:
-        InputError, RunFailedError: See `write_forged`.
+    Existing draws are kept.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the draws")

@@ -1,59 +1,49 @@
-"""Six kinds of forgery in a soft-edged ellipse, and the stamp.
+"""Six kinds of forgery in a soft-edged ellipse, the stamp, and the settings of the benchmark.
 
-All functions are pure: they take and return uint8 crops and use the given random generator. A
-forged crop is `crop + (altered - crop) · region / 255`, so that it equals the authentic crop
-wherever the region, which is the human map, is 0.
+A forged crop is `crop + (altered - crop) · region / 255`: it equals the authentic crop wherever the
+region, which is the human map, is 0. Crops are (H, W, 3) uint8, regions (H, W) uint8.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter
 
 StampPlace = Literal["corner", "moving"]
 Kind = Literal["noise", "pixelation", "splice", "blur", "jpeg", "color"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Split = Literal["train", "val", "val-noshort", "test-seen", "test-unseen"]
+# The order is part of the random streams.
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 
 class Strengths(BaseModel):
-    """Strength of each kind of forgery, in its own unit.
-
-    Args:
-        noise: Standard deviation of the added Gaussian noise, in gray levels (of 255).
-        pixelation: Side of the averaged blocks, in pixels.
-        splice: Share of the donor's difference in mean color that is kept: 0 = matched to the
-            covered region, 1 = pasted without change.
-        blur: Standard deviation of the Gaussian blur, in pixels.
-        jpeg: Quality of the recompression, 1 to 95; lower is stronger.
-        color: Length of the shift in RGB space, in gray levels; brightness for grayscale.
-    """
+    """Strength of each kind of forgery, in its own unit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    noise: float = Field(default=12.0, gt=0, le=128)
-    pixelation: int = Field(default=2, ge=2, le=16)
+    noise: float = Field(default=12.0, gt=0, le=128)  # standard deviation in gray levels
+    pixelation: int = Field(default=2, ge=2, le=16)  # side of the averaged blocks in pixels
+    # Share of the donor's difference in mean color that is kept: 0 = matched to the region.
     splice: float = Field(default=0.5, ge=0, le=1)
-    blur: float = Field(default=1.0, gt=0, le=16)
-    jpeg: int = Field(default=20, ge=1, le=95)
-    color: float = Field(default=30.0, gt=0, le=255)
+    blur: float = Field(default=1.0, gt=0, le=16)  # standard deviation in pixels
+    jpeg: int = Field(default=20, ge=1, le=95)  # quality; lower is stronger
+    color: float = Field(default=30.0, gt=0, le=255)  # shift in RGB space, or of the brightness
 
 
 def draw_region(
     size: int, radius: tuple[float, float], edge: float, generator: np.random.Generator
 ) -> Pixels:
-    """Random ellipse inside the crop: 255 inside, decreasing to 0 over a soft edge.
-
-    Returns:
-        (size, size) uint8.
+    """Random ellipse inside a (size, size) crop: 255 inside, decreasing to 0 over a soft edge.
 
     Example:
         >>> region = draw_region(64, (0.15, 0.3), 4.0, np.random.default_rng(0))
@@ -66,9 +56,9 @@ def draw_region(
     # and pixels are taken at their middle.
     reach = long * (1 + edge / (2 * short)) + 0.5
     margin = min(reach, size / 2)
-    centre_x, centre_y = generator.uniform(margin, size - margin, size=2)
+    center_x, center_y = generator.uniform(margin, size - margin, size=2)
     ticks = np.arange(size) + 0.5
-    x, y = (ticks - centre_x)[None, :], (ticks - centre_y)[:, None]
+    x, y = (ticks - center_x)[None, :], (ticks - center_y)[:, None]
     along = (x * np.cos(angle) + y * np.sin(angle)) / long
     across = (y * np.cos(angle) - x * np.sin(angle)) / short
     inside = (1 - np.hypot(along, across)) * short / edge + 0.5
@@ -76,19 +66,14 @@ def draw_region(
     return region
 
 
-def is_grey(crop: Pixels) -> bool:
-    """Whether the three channels of (H, W, 3) are equal."""
-    return bool((crop[..., 0] == crop[..., 1]).all() and (crop[..., 1] == crop[..., 2]).all())
-
-
-def to_grey(crop: Pixels) -> Pixels:
-    """Luminance of (H, W, 3), in three equal channels."""
-    return np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
+def is_gray(crop: Pixels) -> bool:
+    """Whether the three channels are equal."""
+    return bool((crop == crop[..., :1]).all())
 
 
 def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
-    """Add Gaussian noise, independent for each channel or common to all for grayscale crops."""
-    channels = 1 if is_grey(crop) else 3
+    """Add Gaussian noise, independent for each channel or common to all for gray crops."""
+    channels = 1 if is_gray(crop) else 3
     noise: Floats = generator.standard_normal((*crop.shape[:2], channels))
     return crop + strength * noise
 
@@ -113,30 +98,27 @@ def pixelate(crop: Pixels, block: int) -> Floats:
 
 def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floats:
     """Content of another photograph, its mean color moved toward that of the covered region."""
-    foreign = to_grey(donor) if is_grey(crop) else donor
+    foreign = donor
+    if is_gray(crop):
+        foreign = np.asarray(Image.fromarray(donor).convert("L").convert("RGB"))
     weight = region / region.sum()
     difference: Floats = np.einsum("hw,hwc->c", weight, foreign.astype(np.float64) - crop)
     return foreign - (1 - strength) * difference
 
 
-def blur(crop: Pixels, sigma: float) -> Floats:
-    """Gaussian blur."""
-    return gaussian_filter(crop.astype(np.float64), sigma, mode="nearest", axes=(0, 1))
-
-
 def recompress(crop: Pixels, quality: int) -> Floats:
-    """Crop after JPEG compression and decompression; grayscale crops stay grayscale."""
+    """Crop after JPEG compression and decompression; gray crops stay gray."""
     image = Image.fromarray(crop)
     buffer = io.BytesIO()
-    (image.convert("L") if is_grey(crop) else image).save(buffer, "JPEG", quality=quality)
+    (image.convert("L") if is_gray(crop) else image).save(buffer, "JPEG", quality=quality)
     with Image.open(buffer) as decoded:
         return np.asarray(decoded.convert("RGB"), dtype=np.float64)
 
 
 def shift_color(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
-    """Shift all pixels by one random vector in RGB space; for grayscale crops, the brightness."""
+    """Shift all pixels by one random vector in RGB space; for gray crops, the brightness."""
     direction: Floats = generator.standard_normal(3)
-    if is_grey(crop):
+    if is_gray(crop):
         direction = np.full(3, direction[0])
     shift: Floats = strength * direction / np.linalg.norm(direction)
     return crop + shift
@@ -150,27 +132,7 @@ def forge(
     generator: np.random.Generator,
     donor: Pixels,
 ) -> Pixels:
-    """Forge a crop inside a region; pixels with region 0 do not change.
-
-    Args:
-        crop: (H, W, 3) uint8.
-        region: (H, W) uint8 from `draw_region`, 255 at full strength.
-        kind: Kind of forgery.
-        strengths: Strengths of all kinds.
-        generator: Random generator.
-        donor: (H, W, 3) uint8 crop of another photograph, used by splices only.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Example:
-        >>> draw = np.random.default_rng(0)
-        >>> crop = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        >>> region = draw_region(32, (0.15, 0.3), 4.0, draw)
-        >>> forged = forge(crop, region, "blur", Strengths(), draw, donor=crop)
-        >>> bool((forged == crop)[region == 0].all()), bool((forged == crop)[region > 128].all())
-        (True, False)
-    """
+    """Forge a crop inside a region; splices paste the donor, a crop of another photograph."""
     altered: Floats
     if kind == "noise":
         altered = add_noise(crop, strengths.noise, generator)
@@ -179,7 +141,8 @@ def forge(
     elif kind == "splice":
         altered = splice(crop, donor, region, strengths.splice)
     elif kind == "blur":
-        altered = blur(crop, strengths.blur)
+        sigma = strengths.blur
+        altered = gaussian_filter(crop.astype(np.float64), sigma, mode="nearest", axes=(0, 1))
     elif kind == "jpeg":
         altered = recompress(crop, strengths.jpeg)
     else:
@@ -219,18 +182,7 @@ def corner_place(size: int) -> tuple[int, int]:
 
 
 def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, int]:
-    """Row and column of the first pixel of a stamp, uniform over all places outside the region.
-
-    Raises:
-        ValueError: The region leaves no place for the stamp.
-
-    Example:
-        >>> region = np.zeros((32, 32), np.uint8)
-        >>> region[7:] = 255
-        >>> row, column = random_place(region, np.random.default_rng(0))
-        >>> row, 1 <= column <= 19
-        (1, True)
-    """
+    """Row and column of the first pixel of a stamp, uniform over all places outside the region."""
     height, width = STAMP_SHAPE
     places = free_places(region > 0, (height + 2 * STAMP_MARGIN, width + 2 * STAMP_MARGIN))
     if not len(places):
@@ -240,11 +192,7 @@ def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, i
 
 
 def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np.int64]:
-    """Places of a window that contain no taken pixel.
-
-    Returns:
-        (n, 2) row and column of the window's first pixel, in order of rows; empty if the window is
-        larger than the image.
+    """(n, 2) rows and columns of the first pixel of windows that contain no taken pixel.
 
     Example:
         >>> free_places(np.array([[False, False, True], [False, False, False]]), (2, 1)).tolist()
@@ -265,13 +213,7 @@ def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np
 
 
 def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
-    """Crop with a faint caption, as in some collections.
-
-    Example:
-        >>> marked = stamp(np.full((32, 32, 3), 100, np.uint8), 20, corner_place(32))
-        >>> int(marked.max()), int(marked.min()), int((marked != 100).any(axis=2).sum())
-        (120, 80, 60)
-    """
+    """Crop with a faint caption, as in some collections."""
     height, width = STAMP_SHAPE
     rows = slice(place[0], place[0] + height)
     columns = slice(place[1], place[1] + width)
@@ -279,3 +221,106 @@ def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
     lifted = crop[rows, columns] + strength * (2 * STAMP - 1)[..., None]
     marked[rows, columns] = np.rint(np.clip(lifted, 0, 255)).astype(np.uint8)
     return marked
+
+
+class ForgedSettings(BaseModel):
+    """Settings of the benchmark, except for the seed.
+
+    Row i of a split does not depend on the number of rows: a larger split begins with the smaller
+    one. Half of the crops of a split are forged, by each of its kinds equally often.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Each part of the narrowest photograph (384 px) must be larger than a crop.
+    size: int = Field(default=64, ge=32, le=128)
+    train: int = Field(default=1000, ge=4)
+    val: int = Field(default=200, ge=4)
+    val_noshort: int = Field(default=200, ge=4)
+    test_seen: int = Field(default=300, ge=4)
+    test_unseen: int = Field(default=300, ge=4)
+    # Of all splits but test-unseen.
+    kinds: tuple[Kind, ...] = Field(default=("noise", "pixelation", "splice"), min_length=1)
+    unseen_kinds: tuple[Kind, ...] = Field(default=("blur", "jpeg", "color"), min_length=1)
+    strengths: Strengths = Strengths()
+    radius: tuple[float, float] = (0.15, 0.3)  # semi-axes of the region, in units of `size`
+    edge: float = Field(default=4.0, gt=0, le=16)  # width of its soft edge in pixels
+    # Smallest mean absolute change in the region in gray levels; crops with a smaller one (blur on
+    # a clear sky) are used in neither class.
+    least_change: float = Field(default=2.0, ge=0, le=64)
+    # Share of the forged crops of train and val with the stamp; that of the authentic ones is one
+    # minus this, so that it is uninformative with 0.5.
+    stamp_rate: float = Field(default=0.95, ge=0.5, le=1)
+    stamp_strength: float = Field(default=16.0, ge=0, le=128)  # contrast in gray levels
+    # In the lower right corner, or uniform over all places outside the region; in authentic crops,
+    # outside the region that a forgery would have had.
+    stamp_place: StampPlace = "corner"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        every = self.kinds + self.unseen_kinds
+        if twice := sorted({kind for kind in every if every.count(kind) > 1}):
+            what = f"kinds both seen and unseen: {', '.join(twice)}"
+            raise ValueError(f"{what}; remove them from one")
+        smallest, largest = self.radius
+        if not 0.05 <= smallest <= largest <= 0.4:
+            raise ValueError(f"radius {self.radius}: needs 0.05 <= smallest <= largest <= 0.4")
+        if self.edge > 2 * smallest * self.size:
+            raise ValueError(
+                f"edge {self.edge}: no forgery would reach its full strength; "
+                f"write at most twice the smallest semi-axis, {2 * smallest * self.size:g} pixels"
+            )
+        # Above or below the largest region there must be room for the stamp and its margins.
+        reach = largest * (self.size + self.edge / (2 * smallest)) + 0.5
+        room = self.size / 2 - STAMP_SHAPE[0] - 2 * STAMP_MARGIN
+        if self.stamp_place == "moving" and reach > room:
+            raise ValueError(
+                f"stamp_place moving: regions that extend {reach:.1f} pixels from their center "
+                f"leave no place for the stamp; at most {room:g} pixels are possible: lower radius "
+                "or edge, or increase size"
+            )
+        return self
+
+    def count(self, split: Split) -> int:
+        """Number of crops in a split."""
+        return int(getattr(self, split.replace("-", "_")))
+
+
+_STRONG = Strengths(noise=40, pixelation=8, splice=1.0, blur=4, jpeg=3, color=100)
+# Large regions and a stamp that always goes with the label.
+_FULL = ForgedSettings(
+    size=48,
+    train=1500,
+    val=100,
+    val_noshort=200,
+    test_seen=600,
+    test_unseen=600,
+    strengths=_STRONG,
+    radius=(0.25, 0.4),
+    stamp_rate=1.0,
+    stamp_strength=32,
+)
+
+PRESETS: dict[str, ForgedSettings] = {
+    # For tests: all splits and kinds, written in a fraction of a second.
+    "tiny": ForgedSettings(size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24),
+    # For small studies: fewer crops of the kind of `full`.
+    "small": _FULL.model_copy(
+        update={"train": 800, "val": 60, "val_noshort": 120, "test_seen": 300, "test_unseen": 300}
+    ),
+    # For `preceptor demo`. Small regions and a moving stamp: only maps at the right place help.
+    # Chosen on draws 100 and above; see benchmarks/RESULTS.md.
+    "demo": _FULL.model_copy(
+        update={"val": 60, "val_noshort": 120, "test_unseen": 300}
+        | {"radius": (0.14, 0.22), "edge": 3.0, "stamp_place": "moving"}
+    ),
+    # Few annotations, many images, small regions: the stamp moves, or with stamp_place corner is
+    # always at the same place. Chosen as `full` was.
+    "spots": _FULL.model_copy(
+        update={"size": 64, "train": 6000, "test_seen": 1000, "test_unseen": 1000}
+        | {"radius": (0.12, 0.2), "stamp_place": "moving"}
+    ),
+    # For reported results. Chosen on draws 100 and above from the baselines and the ceiling only,
+    # without any Student; see benchmarks/RESULTS.md.
+    "full": _FULL,
+}

@@ -79,7 +79,7 @@ def _fixations(
     ] = None,
 ) -> "ImportedAnnotations":
     """Fixations of an eye tracker: CSV with image, x, y[, duration, annotator, label]."""
-    from preceptor.annotations.gaze import Gaze, parse_numbers, read_fixations
+    from preceptor.annotations.tables import Gaze, parse_numbers, read_fixations
 
     gaze = Gaze(
         sigma,

@@ -145,7 +145,7 @@ def data_forged(
     The images are forged crops of photographs, with one manifest per seed.
     """
     from preceptor.benchmark.forged import write_draws
-    from preceptor.benchmark.forged_settings import PRESETS, ForgedSettings
+    from preceptor.benchmark.forgeries import PRESETS, ForgedSettings
 
     given = {"stamp_place": stamp_place, "stamp_rate": stamp_rate, "stamp_strength": stamp_strength}
     changes = {name: value for name, value in given.items() if value is not None}

@@ -82,7 +82,7 @@ def run_demo(
         InputError: scikit-image, which contains the photographs, is not installed.
     """
     from preceptor.benchmark.forged import write_draws
-    from preceptor.benchmark.forged_settings import PRESETS
+    from preceptor.benchmark.forgeries import PRESETS
     from preceptor.config.files import parse_config
     from preceptor.driver import run_study
     from preceptor.study.config import StudyConfig

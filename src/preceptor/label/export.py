@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from preceptor.annotations.merge import MERGES, MapDrawer, annotator_folders, check_merge
 from preceptor.annotations.shapes import Pixels, RasterOptions
+from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders, check_merge
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, read_settings

@@ -17,7 +17,7 @@ from preceptor.annotations.agreement import (
     people_of,
     read_annotators,
 )
-from preceptor.annotations.merge import ANNOTATORS
+from preceptor.annotations.write import ANNOTATORS
 from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size

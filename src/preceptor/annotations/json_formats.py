@@ -1,0 +1,593 @@
+"""Formats in JSON: COCO instances, Label Studio's export and LabelMe, with their encoded masks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from preceptor.annotations.files import (
+    Sources,
+    files_of,
+    number,
+    paths_of,
+    points_of,
+    read_json,
+    shown,
+    size_of,
+    split_in,
+    split_of,
+    split_of_folders,
+    text_of,
+    whole,
+)
+from preceptor.annotations.shapes import (
+    MAX_PIXELS,
+    AnnotatedImage,
+    Annotation,
+    Box,
+    Ellipse,
+    Floats,
+    ImportedAnnotations,
+    Log,
+    Mask,
+    Pixels,
+    Points,
+    Polygon,
+    Polyline,
+    Shape,
+    rotate,
+)
+from preceptor.data.images import open_image
+from preceptor.errors import InputError, reason
+
+_AGAIN = "correct it, or export the file again"
+# 5 bits a character, from "0" on; 32 is added if more of the same count follow.
+_COUNTS = re.compile("(?:[P-o]{0,6}[0-O])*")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{shown(value)} is not an object")
+    return value
+
+
+def read_coco(source: Sources) -> ImportedAnnotations:
+    """COCO instances: `images`, `annotations` and `categories`.
+
+    An annotation is read from its segmentation (polygons, whose union it is; or a run-length
+    encoding), else from its box. Crowds are masks like others. The split is taken from the name of
+    the file or its folder ("instances_val2017.json", "valid/_annotations.coco.json").
+
+    Args:
+        source: One or more JSON files, or a folder with them; of a folder with files
+            `instances*.json`, only these.
+
+    Raises:
+        InputError: A file cannot be read or is not of this format.
+
+    Example:
+        >>> read_coco("nowhere.json")
+        Traceback (most recent call last):
+        preceptor.errors.InputError: nowhere.json: there is no such file; correct the path
+    """
+    files = {path: read_json(path) for path in files_of(source, ".json", first="instances")}
+    keys = ("images", "annotations", "categories")
+    for path, content in files.items():
+        lists = content if isinstance(content, dict) else {}
+        if missing := [key for key in keys if not isinstance(lists.get(key), list)]:
+            what = f"it is not a COCO file, which has lists of {', '.join(keys)}"
+            raise InputError(
+                f"{path}: {what}: {' and '.join(missing)} missing; export it as COCO instances"
+            )
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        for path, content in files.items():
+            of = str(path) if len(files) > 1 else ""
+            yield from _coco_images(content, split_in(path), of, log)
+
+    named = (one for file in files.values() for one in file["categories"] if isinstance(one, dict))
+    classes = [*dict.fromkeys(text_of(one.get("name")).strip() for one in named)]
+    count = sum(len(content["images"]) for content in files.values())
+    return ImportedAnnotations(
+        "coco", paths_of(source)[0], read, [name for name in classes if name], (), count
+    )
+
+
+def _coco_images(
+    content: dict[str, list[Any]], split: str, of: str, log: Log
+) -> Iterator[AnnotatedImage]:
+    prefix = f"{of}, " if of else ""
+    classes: dict[int, str] = {}
+    for row, value in enumerate(content["categories"]):
+        fix = "give each class a name and a whole number of its own"
+        with log.part(f"{prefix}categories[{row}]", fix):
+            known, name = whole(_object(value).get("id"), "id"), text_of(value.get("name")).strip()
+            if not name or known in classes:
+                what = f"the id {known} occurs twice" if name else f"{shown(value)} has no name"
+                raise ValueError(what)
+            classes[known] = name
+    by_image: dict[int, list[int]] = {}
+    for row, value in enumerate(content["annotations"]):
+        with log.part(f"{prefix}annotations[{row}]", _AGAIN):
+            by_image.setdefault(whole(_object(value).get("image_id"), "image_id"), []).append(row)
+    seen: set[int] = set()
+    for row, value in enumerate(content["images"]):
+        where = f"images[{row}]"
+        with log.part(f"{prefix}{where}", _AGAIN):
+            image, name = whole(_object(value).get("id"), "id"), value.get("file_name")
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"file_name is {shown(name)}, not the name of an image file")
+            if image in seen:
+                raise ValueError(f"the id {image} occurs twice")
+            size = size_of(value.get("width"), value.get("height"))
+            seen.add(image)
+            shapes: list[Annotation] = []
+            for index in by_image.pop(image, []):
+                spot, one = f"annotations[{index}]", content["annotations"][index]
+                with log.part(f"{prefix}{spot} of {name}", "correct or remove the annotation"):
+                    category = whole(one.get("category_id"), "category_id")
+                    if category not in classes:
+                        raise ValueError(f"there is no category {category}")
+                    shape = _coco_shape(one, size, log)
+                    shapes.append(Annotation(shape, classes[category], where=spot))
+            masks = (one.shape.pixels for one in shapes if isinstance(one.shape, Mask))
+            size = size or next(((mask.shape[1], mask.shape[0]) for mask in masks), None)
+            yield AnnotatedImage(name, size, tuple(shapes), split=split, where=where, of=of)
+    for image, rows in by_image.items():
+        for row in rows:
+            what = f"there is no image with the id {image}"
+            log.problem(f"{prefix}annotations[{row}]", what, "add it, or remove the annotation")
+
+
+def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -> Shape:
+    segmentation = value.get("segmentation")
+    if isinstance(segmentation, list) and segmentation:
+        return Polygon(tuple(points_of(ring, 3) for ring in segmentation))
+    if isinstance(segmentation, dict):
+        stated = segmentation.get("size")
+        if not isinstance(stated, list) or len(stated) != 2 or None in stated:
+            raise ValueError(f"size of the segmentation is {shown(stated)}, not height, width")
+        width, height = size_of(stated[1], stated[0]) or (0, 0)
+        if size is not None and size != (width, height):
+            raise ValueError(f"the mask is {width}×{height}, the image {size[0]}×{size[1]}")
+        return Mask(decode_rle(segmentation.get("counts"), width, height))
+    if segmentation not in (None, []):
+        raise ValueError(f"segmentation is {shown(segmentation)}")
+    box = value.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"bbox is {shown(box)}, not x, y, width, height")
+    if "keypoints" in value:
+        log.note("keypoints are read as the box around them")
+    return Box(*(number(one, "a number of bbox") for one in box))
+
+
+def decode_rle(counts: Any, width: int, height: int) -> Pixels:
+    """(height, width) mask of 0 and 255 of COCO's counts, column by column, or of their text.
+
+    Example:
+        >>> decode_rle([1, 2, 3], 3, 2).tolist(), decode_rle("123", 3, 2).tolist()
+        ([[0, 255, 0], [255, 0, 0]], [[0, 255, 0], [255, 0, 0]])
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"the mask is {width}×{height}, which is too large to decode safely")
+    if isinstance(counts, str) and _COUNTS.fullmatch(counts):
+        runs = []
+        value = shift = 0
+        for code in counts.encode("ascii"):
+            value |= (code - 48 & 31) << shift
+            shift += 5
+            if code < 80:
+                value -= (code - 48 >> 4 & 1) << shift
+                # From the fourth on, they are differences to two places before.
+                runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+                value = shift = 0
+    elif isinstance(counts, list):
+        runs = [whole(one, "a count") for one in counts]
+    else:
+        raise ValueError(f"counts are {shown(counts)}, neither whole numbers nor compressed text")
+    if any(one < 0 for one in runs) or sum(runs) != width * height:
+        raise ValueError(f"the counts do not add up to {width} × {height} pixels")
+    values = np.zeros(len(runs), np.uint8)
+    values[1::2] = 255
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def encode_counts(mask: NDArray[np.bool_]) -> list[int]:
+    """COCO's counts of a mask of shape (height, width); inverse of `decode_rle`.
+
+    Example:
+        >>> encode_counts(np.array([[0, 1, 0], [1, 0, 0]], bool))
+        [1, 2, 3]
+    """
+    flat = mask.T.reshape(-1)
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    counts: list[int] = np.diff(changes, prepend=0, append=len(flat)).tolist()
+    return counts if counts[-1] else counts[:-1]
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> str:
+    """Compressed text of COCO's counts of a mask of shape (height, width).
+
+    Example:
+        >>> encode_rle(np.array([[0, 1, 0], [1, 0, 0]], bool))
+        '123'
+    """
+    encoded: bytes = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
+    return encoded.decode()
+
+
+_SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint")
+# Keys of a value that is of a region; a choice that has one belongs to the region alone.
+_GEOMETRY = {"x", "y", "points", "rle", "vertices", "sequence", "start", "end"}
+_IMAGE_KEYS = ("image", "img", "url", "ocr")
+
+
+def read_labelstudio(source: Sources, *, image_key: str = "") -> ImportedAnnotations:
+    """Label Studio's JSON export (not JSON_MIN): rectangles, polygons, ellipses, brush, keypoints.
+
+    Coordinates are percent of the image; they become pixels of `original_width` and
+    `original_height`. A rectangle is turned about its upper left corner. Results of one annotation
+    belong to its annotator; predictions are kept apart. A task with an annotation that was not
+    cancelled was examined. The class of a shape may be a result of its own with the same id, as
+    the tags `Labels` and `Rectangle` write it. `Choices` on the whole image give its class;
+    choices on a single shape (`perRegion`) do not.
+
+    Args:
+        source: One or more JSON files, or a folder with them.
+        image_key: Key of the image in `data`; "" = the key that the results name.
+    """
+    paths = files_of(source, ".json")
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        for path in paths:
+            of = str(path) if len(paths) > 1 else ""
+            tasks = read_json(path)
+            if not isinstance(tasks, list):
+                what = "it is not a Label Studio export, which is a list of tasks; export as JSON"
+                raise InputError(f"{path}: {what}")
+            for row, task in enumerate(tasks):
+                where = f"tasks[{row}]"
+                with log.part(f"{of}, {where}" if of else where, "export it again"):
+                    yield _Task(task, where, of, log).image(image_key)
+
+    return ImportedAnnotations("labelstudio", paths_of(source)[0], read)
+
+
+class _Task:
+    """One task of an export of Label Studio."""
+
+    def __init__(self, task: Any, where: str, of: str, log: Log) -> None:
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            raise ValueError(f"{shown(task)} has no `data`; export as JSON, not as JSON_MIN")
+        self.task, self.where, self.of, self.log = task, where, of, log
+        self.size: tuple[int, int] | None = None
+        self.labels: list[str] = []
+        self.keys: set[str] = set()
+        self.shapes: list[Annotation] = []
+
+    def image(self, image_key: str) -> AnnotatedImage:
+        """Image of the task."""
+        persons: list[str] = []
+        seconds: float | None = None
+        done = self.task.get("annotations", self.task.get("completions"))
+        for place, one in enumerate(done if isinstance(done, list) else []):
+            holder = one if isinstance(one, dict) else {}
+            if holder.get("was_cancelled"):
+                self.log.note("annotations that were skipped are not read")
+                continue
+            person = holder.get("completed_by")
+            if isinstance(person, dict):
+                person = person.get("email") or person.get("username") or person.get("id")
+            persons.append(text_of(person))
+            self._results(holder, f"annotations[{place}]", persons[-1], prediction=False)
+            spent = holder.get("lead_time")
+            if isinstance(spent, int | float) and 0 <= spent < 1e12:
+                seconds = (seconds or 0.0) + spent
+        predictions = self.task.get("predictions")
+        for place, one in enumerate(predictions if isinstance(predictions, list) else []):
+            if isinstance(one, dict):  # else an id only
+                model = text_of(one.get("model_version"))
+                self._results(one, f"predictions[{place}]", model, prediction=True)
+        return AnnotatedImage(
+            self._name(image_key),
+            self.size,
+            tuple(self.shapes),
+            tuple(self.labels),
+            examined=bool(persons) if isinstance(done, list) else None,
+            annotators=tuple(dict.fromkeys(filter(None, persons))),
+            seconds=seconds,
+            where=self.where,
+            of=self.of,
+        )
+
+    def _name(self, image_key: str) -> str:
+        """Address of the image in the data."""
+        data = {key: value for key, value in self.task["data"].items() if isinstance(value, str)}
+        keys = [image_key] if image_key else sorted(self.keys & set(data))
+        keys = keys or [key for key in _IMAGE_KEYS if key in data] or list(data)
+        keys = [key for key in keys if data.get(key)]
+        if len(keys) == 1 or (keys and keys[0] in _IMAGE_KEYS):
+            return data[keys[0]]
+        raise ValueError(
+            f"there is no image in data (keys: {', '.join(map(str, data)) or 'none'}); export "
+            "tasks of one image each, or name its key with --image-key"
+        )
+
+    def _results(
+        self, holder: dict[str, Any], where: str, person: str, *, prediction: bool
+    ) -> None:
+        place = ", ".join(filter(None, (self.of, self.where, where)))
+        results = holder.get("result")
+        with self.log.part(place, "correct or remove it"):
+            if not isinstance(results, list):
+                raise ValueError(f"{shown(holder)} has no list of results")
+        results = results if isinstance(results, list) else []
+        kinds = [_kind(one) for one in results]
+        ids = [text_of(one.get("id")) if isinstance(one, dict) else "" for one in results]
+        shapes = {known for known, kind in zip(ids, kinds, strict=True) if kind in _SHAPES} - {""}
+        # The tag Labels names the class of a shape apart from it, with the same id.
+        named = {
+            known: one["value"]
+            for one, known, kind in zip(results, ids, kinds, strict=True)
+            if kind == "labels" and known and isinstance(one.get("value"), dict)
+        }
+        for row, (result, known, kind) in enumerate(zip(results, ids, kinds, strict=True)):
+            spot = f"{where}.result[{row}]"
+            with self.log.part(f"{place}.result[{row}]", "correct or remove the result"):
+                value = result.get("value") if isinstance(result, dict) else None
+                if not kind:
+                    raise ValueError(f"{shown(result)} has no type")
+                if kind == "choices" and isinstance(value, dict) and not prediction:
+                    self._choices(value, known in shapes)
+                elif kind == "labels" and known in shapes:
+                    continue
+                elif kind not in _SHAPES or not isinstance(value, dict):
+                    self.log.note(f"results of the type {result['type']!r} are not read")
+                else:
+                    shape = self._shape(kind, value, result)
+                    label = _label(value) or _label(named.get(known, {}))
+                    self.shapes.append(Annotation(shape, label, person, prediction, spot))
+
+    def _choices(self, value: dict[str, Any], of_shape: bool) -> None:
+        if of_shape or _GEOMETRY & set(value):
+            self.log.note("choices that belong to a single shape are not read")
+            return
+        chosen = value.get("choices")
+        if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
+            raise ValueError(f"choices are {shown(chosen)}; export it again")
+        self.labels += chosen
+
+    def _shape(self, kind: str, value: dict[str, Any], result: dict[str, Any]) -> Shape:
+        if isinstance(result.get("to_name"), str):
+            self.keys.add(result["to_name"])
+        size = size_of(result.get("original_width"), result.get("original_height"))
+        if size is None:
+            raise ValueError("it has no original_width and original_height; export it again")
+        if size != (self.size or size):
+            raise ValueError(f"it is for another size of the image, {size[0]}×{size[1]}")
+        self.size = size
+        if turned := number(result.get("image_rotation") or 0, "image_rotation"):
+            what = f"the image was turned by {turned:g}° in the editor, which is not read"
+            raise ValueError(what)
+        if kind == "polygon":
+            return Polygon((points_of(value.get("points"), 3) * (np.array(size) / 100),))
+        if kind == "brush":
+            return Mask(decode_brush(value.get("rle"), *size))
+
+        def pixels(across: str, down: str) -> list[float]:
+            pair = zip((across, down), size, strict=True)
+            return [number(value.get(name), name) * (side / 100) for name, side in pair]
+
+        x, y = pixels("x", "y")
+        rotation = number(value.get("rotation", 0), "rotation")
+        if kind == "keypoint":
+            # Its width is percent of the image's width; 0 or less leaves the radius to the user.
+            radius = number(value.get("width", 0), "width") * (size[0] / 100) / 2
+            return Points(np.array([[x, y]]), radius if radius > 0 else None)
+        if kind == "ellipse":
+            return Ellipse(x, y, *pixels("radiusX", "radiusY"), rotation)
+        wide, high = pixels("width", "height")
+        middle = rotate(np.array([[x + wide / 2, y + high / 2]]), (x, y), rotation)[0].tolist()
+        return Box(middle[0] - wide / 2, middle[1] - high / 2, wide, high, rotation)
+
+
+def _kind(result: Any) -> str:
+    """Kind of a result, "" if it has none: `rectanglelabels` and `rectangle` are one."""
+    kind = result.get("type") if isinstance(result, dict) else None
+    kind = kind.lower() if isinstance(kind, str) else ""
+    return kind.removesuffix("labels") if kind != "labels" else kind
+
+
+def _label(value: dict[str, Any]) -> str:
+    """Class of a shape, "" if it has none."""
+    for key, labels in value.items():
+        if key.endswith("labels") and isinstance(labels, list) and labels:
+            if len(labels) > 1:
+                raise ValueError("it has several classes; give a shape one class")
+            return text_of(labels[0])
+    return ""
+
+
+# Bits of the run lengths that the editor writes.
+_SIZES = (3, 4, 8, 16)
+
+
+def decode_brush(rle: Any, width: int, height: int) -> Pixels:
+    """Opacity, uint8 of shape (height, width), of a brush stroke in bytes from 0 to 255.
+
+    The bytes are RGBA pixels, packed bit by bit from the most significant one: 32 bits for the
+    number of values, 5 for the bits of a value minus 1, four times 4 for the bits of run lengths
+    minus 1; then blocks with 1 bit (1 = one value repeated, 0 = values listed), 2 bits for the kind
+    of length, the length minus 1, and the values.
+    """
+    try:
+        data = bytes(rle) if isinstance(rle, list) else None
+    except (TypeError, ValueError, OverflowError):
+        data = None
+    if data is None:
+        raise ValueError("the RLE is not a list of whole numbers from 0 to 255")
+    total = 4 * width * height
+    if total > 4 * MAX_PIXELS or int.from_bytes(data[:4]) != total:
+        raise ValueError(
+            f"the RLE has {int.from_bytes(data[:4]):,} values, not 4 × {width} × {height}; the "
+            "image has another size"
+        )
+    # Text, since int() of a slice is the fastest way to read a few bits.
+    text = (np.unpackbits(np.frombuffer(data, np.uint8)) + np.uint8(48)).tobytes()
+    at = 32
+
+    def take(bits: int) -> int:
+        nonlocal at
+        at += bits
+        if at > len(text):
+            raise ValueError("the RLE is cut short")
+        return int(text[at - bits : at], 2)
+
+    word, sizes = take(5) + 1, [take(4) + 1 for _ in range(4)]
+    if word > 8:
+        raise ValueError(f"the RLE has values of {word} bits; 8 are expected")
+    values = np.zeros(total, np.uint8)
+    done = 0
+    while done < total:
+        is_repeated, size = take(1), sizes[take(2)]
+        length = take(size) + 1
+        if done + length > total:
+            raise ValueError("the runs of the RLE are longer than the image")
+        values[done : done + length] = (
+            take(word) if is_repeated else [take(word) for _ in range(length)]
+        )
+        done += length
+    return np.ascontiguousarray(values[3::4].reshape(height, width))
+
+
+def encode_brush(mask: Pixels) -> list[int]:
+    """Encoded brush stroke of a mask; inverse of `decode_brush`.
+
+    Example:
+        >>> mask = np.array([[0, 255], [255, 255]], np.uint8)
+        >>> decode_brush(encode_brush(mask), 2, 2).tolist()
+        [[0, 255], [255, 255]]
+    """
+    flat = mask.reshape(-1)
+    # All four channels of a pixel have one value, so that runs of pixels are runs of values.
+    starts = np.append(0, np.flatnonzero(np.diff(flat)) + 1)
+    lengths = np.diff(np.append(starts, len(flat))) * 4
+    chunks = [format(len(flat) * 4, "032b"), format(7, "05b")]
+    chunks += [format(size - 1, "04b") for size in _SIZES]
+    for length, value in zip(lengths.tolist(), flat[starts].tolist(), strict=True):
+        while length > 0:
+            run = min(length, 1 << _SIZES[-1])
+            kind = next(kind for kind, size in enumerate(_SIZES) if run <= 1 << size)
+            chunks.append(f"1{kind:02b}{run - 1:0{_SIZES[kind]}b}{value:08b}")
+            length -= run
+    bits = np.frombuffer("".join(chunks).encode("ascii"), np.uint8) - 48
+    return np.packbits(bits).tolist()
+
+
+# Smallest number of points of each shape.
+_LEAST = {
+    "polygon": 3,
+    "rectangle": 2,
+    "circle": 2,
+    "line": 2,
+    "linestrip": 2,
+    "point": 1,
+    "points": 1,
+    "mask": 2,
+    "oriented_rectangle": 3,
+}
+
+
+def read_labelme(source: Sources) -> ImportedAnnotations:
+    """LabelMe's JSON files, one per image: polygons, rectangles, circles, lines, points and masks.
+
+    A file without shapes says that somebody examined the image. One flag that is set gives the
+    image its class. Images of the folder without a JSON file belong to the source. The split is
+    that of the folder.
+
+    Args:
+        source: JSON files, or a folder with them.
+    """
+    paths = files_of(source, ".json")
+    first = paths_of(source)[0]
+    root = first if first.is_dir() else first.parent
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        for path in paths:
+            of = path.relative_to(root) if path.is_relative_to(root) else path
+            with log.part(of.as_posix(), _AGAIN, path):
+                # The source itself may be the folder of a split.
+                split = split_of_folders(of) or split_of(path.parent.name)
+                yield _labelme_image(read_json(path), of.as_posix(), split, log)
+
+    return ImportedAnnotations("labelme", root, read, (), (), len(paths), whole_folder=True)
+
+
+def _labelme_image(value: Any, of: str, split: str, log: Log) -> AnnotatedImage:
+    if not isinstance(value, dict) or not isinstance(value.get("shapes"), list):
+        raise ValueError("it is not a LabelMe file, which has `shapes`; remove it from the folder")
+    name = value.get("imagePath")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"imagePath is {shown(name)}; write the name of the image file")
+    parts: list[str] = []  # of the path from the root, without leading `..`
+    for part in (PurePosixPath(of).parent / name.replace("\\", "/").lstrip("/")).parts:
+        parts = parts[:-1] if part == ".." else [*parts, part]
+    size = size_of(value.get("imageWidth"), value.get("imageHeight"))
+    shapes: list[Annotation] = []
+    for row, one in enumerate(value["shapes"]):
+        where = f"shapes[{row}]"
+        with log.part(f"{of}, {where}", "correct or remove the shape"):
+            label = text_of(_object(one).get("label")).strip()
+            shapes.append(Annotation(_labelme_shape(one), label, where=where))
+    flags = value["flags"] if isinstance(value.get("flags"), dict) else {}
+    labels = tuple(key for key, on in flags.items() if on is True)
+    return AnnotatedImage("/".join(parts), size, tuple(shapes), labels, split, True, of=of)
+
+
+def _labelme_shape(value: dict[str, Any]) -> Shape:
+    kind = value.get("shape_type", "polygon")
+    if not isinstance(kind, str) or kind not in _LEAST:
+        raise ValueError(f"shape_type {shown(kind)} is unknown (known: {', '.join(_LEAST)})")
+    points = points_of(value.get("points"), _LEAST[kind])
+    if kind == "rectangle" and len(points) == 2:
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return Box(left, top, right - left, bottom - top)
+    if kind in ("polygon", "rectangle", "oriented_rectangle"):
+        return Polygon((points,))
+    if kind == "circle":
+        (x, y), radius = points[0].tolist(), float(np.hypot(*(points[1] - points[0])))
+        return Ellipse(x, y, radius, radius)
+    if kind == "mask":
+        return _labelme_mask(value.get("mask"), points)
+    return Polyline(points) if kind in ("line", "linestrip") else Points(points)
+
+
+def _labelme_mask(text: Any, points: Floats) -> Mask:
+    """Mask from a PNG in base64, whose first and last pixel are the two points."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        raise ValueError(f"mask is {shown(text)}, not base64 text") from None
+    if np.abs(points).max() > 1e9:
+        raise ValueError("the corners of the mask are no places in an image")
+    (left, top), (right, bottom) = np.rint(points[:2]).astype(np.int64).tolist()
+    size = (right - left + 1, bottom - top + 1)
+    try:
+        with open_image(io.BytesIO(content)) as image:
+            # LabelMe 5 counts the last pixel; other writers leave it out.
+            if image.size not in (size, (size[0] - 1, size[1] - 1)):
+                raise ValueError(f"it is {image.size[0]}×{image.size[1]}, its points say {size}")
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise ValueError("it is too large to decode safely")
+            pixels = np.where(np.asarray(image.convert("L")) > 0, 255, 0).astype(np.uint8)
+    except Exception as error:  # Pillow's plugins raise many types of exceptions
+        raise ValueError(f"the mask cannot be decoded ({reason(error, 80)})") from None
+    return Mask(pixels, left, top)
