@@ -91,7 +91,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from bench_data import config_of
 from pathlib import Path
-from preceptor.training import train
+from preceptor.training.run import train
 from preceptor.data.workspace import Workspace
 config = config_of(Path({str(manifest)!r}))
 workspace = Workspace.open(config.manifest, Path({str(folder / "cache")!r}))

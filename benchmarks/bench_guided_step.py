@@ -38,11 +38,9 @@ from preceptor.config.training import Augmentation, OutsideKind, Speed
 from preceptor.data import draws
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.losses.distances import EVIDENCE_DISTANCES
-from preceptor.losses.guided import GuidedLoss
-from preceptor.losses.predictions import inconsistency
+from preceptor.losses.guided import GuidedLoss, inconsistency
 from preceptor.models.build import build_model, with_pool
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.precision import autocast
+from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import Pool
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")

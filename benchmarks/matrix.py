@@ -29,7 +29,6 @@ TOOLS = (
     "pytest-xdist>=3.6",
     "hypothesis>=6.120",
     "scikit-learn>=1.5",
-    "MLstatkit>=0.1.9",
     "pycocotools>=2.0.8",
     "opencv-python-headless>=4.10",
 )

@@ -41,8 +41,7 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 # What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
 # settings, of which one of each kind stays. No property may be tested here alone.
 EXHAUSTIVE = (
-    # Stay: each compiled loss is one graph; a process in which torch cannot be imported.
-    "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",
+    # Stays: a process in which torch cannot be imported.
     "deploy/test_exported_files.py::test_an_environment_without_torch_runs_a_file_with_its_map",
     # Stays: the same block with a small network.
     "test_docs.py::test_python_of_the_documents_runs[README.md 1",
@@ -92,56 +91,6 @@ EXHAUSTIVE = (
     "execution/test_ray.py::test_on_gpus_a_process_does_one_step_and_ends",
     # Stays: the wide window.
     "report/test_browser.py::test_no_rule_of_accessibility_is_broken[390",
-    # Stays: a limit of memory that parts of a batch keep.
-    "training/test_micro_batches.py::test_a_real_limit_that_nothing_fits_in",
-    "training/test_micro_batches.py::test_a_real_limit_in_which_no_image_can_be_read",
-    # Stays: a transformer.
-    *(
-        f"training/test_micro_batches.py::test_a_step_in_parts_is_the_step_of_the_batch[{name}"
-        for name in ("test_convnext", "test_efficientnet_gn")
-    ),
-    # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
-    *(
-        f"models/test_guided_model_batch_norm.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
-        for name in (
-            "cpubone",
-            "efficientvit_m0",
-            "iformer",
-            "lowformer",
-            "repvit",
-            "resnet50_mlp",
-            "shvit",
-        )
-    ),
-    # Stays: densenet121.
-    "models/test_guided_model_kinds.py::test_the_papers_backbones_have_an_exact_cam[resnet50",
-    # Stay: resnet50 and densenet121.
-    *(
-        f"models/test_guided_model_kinds.py::{test}[{name}"
-        for test in (
-            "test_the_papers_backbones_have_an_exact_cam",
-            "test_grad_cam_is_the_cam_on_the_papers_backbones",
-        )
-        for name in ("inception_v3", "legacy_xception")
-    ),
-    # Stay: each backbone, head, precision and kind of map once.
-    *(
-        f"training/test_run_saliency.py::test_every_kind_of_saliency_trains_annotates_and_predicts[{name}"
-        for name in (
-            "test_convnext-{}",
-            "test_convnext-{'head'",
-            "test_resnet-{'head'",
-            "test_vit-{'precision'",
-            "test_vit-{}",
-        )
-    ),
-    # Stays: repvgg_a0.
-    *(
-        f"models/test_backbones.py::test_strided_point_convolutions_leave_the_memory_whole[{name}"
-        for name in ("mobileone", "fastvit")
-    ),
-    # Stay: efficientvit_m0; repvgg_a0; four smaller networks.
-    "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[shvit",
     *(
         f"saliency/test_fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks[{name}"
         for name in ("mobileone", "fastvit")
@@ -149,36 +98,10 @@ EXHAUSTIVE = (
     "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
     # Stay: the same without the seconds in which each worker imports torch.
     "test_driver.py::test_a_worker_that_cannot_start_is_told_at_once[True",
-    # Stay: each optimizer with one of the two moments of the interruption.
-    "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[0-adamw",
-    "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-sgd",
     # Stays: maps of the predicted class, which need the class first.
     "inference/test_annotate.py::test_a_store_of_rise_is_rise_image_by_image[label",
     # Stay: masks of 6 × 6 cells.
     "saliency/test_rise_masks.py::test_each_mask_by_itself_is_a_random_one[32",
-    # Stay: other networks of convolutions, and other transformers.
-    "models/test_guided_model_kinds.py::test_kinds[vgg11",
-    *(
-        f"models/test_guided_model_{test}[{name}"
-        for test in (
-            "kinds.py::test_kinds",
-            "batch_norm.py::test_batch_and_single_image_maps_are_one_in_training",
-        )
-        for name in ("levit_128s", "xcit_nano")
-    ),
-    "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[xcit_nano",
-    # Stay: 3 seeds; seeds that differ; few groups whose images are of one class.
-    "metrics/test_simulations.py::test_the_interval_over_seeds_covers[5",
-    "metrics/test_simulations.py::test_the_interval_over_seeds_covers[10",
-    "metrics/test_simulations.py::test_the_plain_bootstrap_of_three_seeds_would_not_cover[0.0",
-    "metrics/test_simulations.py::test_delong_of_one_auc_covers_over_few_groups_and_the_normal_one_would_not[20-True",
-    # Stay: 3 seeds; of DeLong's intervals those of images and of groups of one class each.
-    "metrics/test_simulations.py::test_the_bootstrap_over_seeds_and_images_covers[5",
-    "metrics/test_simulations.py::test_the_bootstrap_over_seeds_and_images_covers[10",
-    "metrics/test_simulations.py::test_the_bootstrap_over_groups_covers_and_over_images_would_not[5",
-    "metrics/test_simulations.py::test_the_bootstrap_over_groups_covers_and_over_images_would_not[10",
-    "metrics/test_simulations.py::test_delong_covers[5-True",
-    "metrics/test_simulations.py::test_without_an_effect_p_by_delong_is_uniform[1",
     # Stay: each estimator with one spread of the scores; each head with one number of channels.
     "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[1.0-published",
     "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[3.0-default",

@@ -70,7 +70,7 @@ def test_no_module_reads_text_made_for_people(pattern: str) -> None:
     [
         r"for key in \(\"(manifest|maps|alpha|distance|post|device)\"",
         r"\.pop\(\"(manifest|weights|training|path)\"",
-        r"\.get\(\"(manifest|store|weights|maps|domains|soft_labels)\"",
+        r"\.get\(\"(manifest|store|weights|maps|domains)\"",
         r"\{\"recipe\", \"device\"",
     ],
 )

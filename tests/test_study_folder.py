@@ -14,7 +14,7 @@ from preceptor.config.files import dump_config
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
 from preceptor.study.plan import StudyPlan
-from preceptor.study.planned_runs import read_planned_runs
+from preceptor.study.steps import read_planned_runs
 from preceptor.study_folder import other_study_note, read_study, write_progress
 from preceptor.utils.leases import DEAD_AFTER, Holder
 from tests.datasets import squares

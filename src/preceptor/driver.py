@@ -19,12 +19,12 @@ from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import WrittenReport, write_results
-from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Select, Step
 from preceptor.study_folder import open_study, other_study_note, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
+from preceptor.training.run import training_device
 from preceptor.utils.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
 from preceptor.utils.results import digest, strict_json, write_atomically
 from preceptor.version import __version__
@@ -101,7 +101,7 @@ def run_study(
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: it is a file; name a folder")
     if engine == "local":
-        check_devices(study.training)
+        training_device(study.training.of_run())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -213,7 +213,7 @@ def _dated(study: StudyPlan, graph: Graph) -> list[tuple[str, int]]:
     """
     found = []
     for identity in sorted(graph.done):
-        record = study.folder(graph.steps[identity]) / "run.json"
+        record = graph.steps[identity].folder(study.first.protocol.store) / "run.json"
         found.append((identity, record.stat().st_mtime_ns if record.is_file() else 0))
     return found
 

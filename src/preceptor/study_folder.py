@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from preceptor.config.files import load_config
@@ -16,10 +17,9 @@ from preceptor.execution.graph import Graph
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
-from preceptor.study.planned_runs import read_planned_runs, write_planned_runs
 from preceptor.study.protocol import Protocol, plain_run
 from preceptor.study.selection import read_choices
-from preceptor.study.steps import Select
+from preceptor.study.steps import Select, read_planned_runs, write_planned_runs
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import image_formats
 from preceptor.utils.results import strict_json, write_atomically
@@ -242,7 +242,7 @@ def write_choices(study: StudyPlan, out: Path, *, complete: bool = False) -> Non
         found = {} if complete else dict(plan.remembered)
         found |= {one.name: choice for one, choice in plan.choices.items()}
         # In an order that does not depend on the order of execution.
-        chosen[domain] = {name: found[name].as_dict() for name in sorted(found)}
+        chosen[domain] = {name: asdict(found[name]) for name in sorted(found)}
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not stop the running steps
         write_atomically(out / "selection.json", text + "\n")

@@ -31,7 +31,7 @@ from preceptor.cli.installation import (
     Package,
     StepTime,
 )
-from preceptor.training import probe
+from preceptor.training import prepare as probe
 from preceptor.utils.text import gibibytes
 from tests.commands import Outcome, here
 

@@ -21,8 +21,7 @@ from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
-from preceptor.study.planned_runs import read_planned_runs
-from preceptor.study.steps import Failure
+from preceptor.study.steps import Failure, read_planned_runs
 from preceptor.study_folder import reopen
 from preceptor.training.run import train
 from tests import forked

@@ -9,7 +9,7 @@ import pytest
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 
 from preceptor.deploy.calibrate import CHANGES, changed_copies, choose_distance, fit_gaussians
-from preceptor.metrics.shrinkage import ledoit_wolf
+from preceptor.metrics.reliability import ledoit_wolf
 
 
 @pytest.mark.parametrize(("rows", "features"), [(200, 12), (30, 80), (6, 3)])

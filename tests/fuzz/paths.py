@@ -21,8 +21,8 @@ from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
-from preceptor.training import train
 from preceptor.training.prepare import build, guided_rows, run_id_of
+from preceptor.training.run import train
 
 _TRAINING: dict[str, Any] = {
     "input_size": 32,

@@ -51,14 +51,6 @@ def card(device: torch.device) -> torch.device:
     return device
 
 
-@pytest.fixture
-def two_cards(card: torch.device) -> int:
-    """Number of GPUs of this machine, at least two."""
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
-    return torch.cuda.device_count()
-
-
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return squares(tmp_path_factory.mktemp("data"), splits=SPLITS)

@@ -13,7 +13,7 @@ from preceptor.cli.inspect_installation import inspect_installation
 from preceptor.execution.events import WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.probe import has_bf16
+from preceptor.training.prepare import has_bf16
 from tests.studies import study
 
 

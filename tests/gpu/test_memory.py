@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from preceptor.config.files import dump_config
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
 from preceptor.data.manifest import Manifest
@@ -23,7 +19,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.training.loop import Trainer
-from preceptor.training.probe import step_seconds
+from preceptor.training.prepare import step_seconds
 from preceptor.training.run import train
 from preceptor.utils.memory import peak_memory, release_memory
 from tests.datasets import squares
@@ -111,13 +107,3 @@ def test_the_peak_is_that_of_the_run(card: torch.device, manifest: Path, tmp_pat
     assert record.device_memory == torch.cuda.get_device_properties(card).total_memory
     assert record.peak_memory is not None
     assert 0 < record.peak_memory < 2**28
-
-
-def test_a_training_may_be_the_first_use_of_a_gpu(
-    card: torch.device, manifest: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(dump_config(run_of(manifest, "cuda", "test_byobnet")))
-    command = [sys.executable, "-m", "preceptor.training", file, tmp_path / "runs"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -32,3 +33,34 @@ def odd_batch(seed: int = 0) -> Any:
     maps[7] = 0
     sample_weight = torch.linspace(0.5, 2, 8, dtype=torch.float64)
     return logits, labels, cam, maps, map_weight, sample_weight
+
+
+def slow(name: str, one: list[float], other: list[float]) -> float:
+    """One cell at a time, as the formulas are printed; `one` is the model's."""
+    count = len(one)
+    if name == "l2":
+        return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)))
+    if name == "mse":
+        return sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / count
+    if name == "l1":
+        return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / count
+    if name == "kl":
+        total_p, total_q = sum(one) + 0.01 * count, sum(other) + 0.01 * count
+        result = 0.0
+        for a, b in zip(one, other, strict=True):
+            p, q = (a + 0.01) / total_p, (b + 0.01) / total_q
+            result += q * math.log(q / p)
+        return result
+    assert name == "dice", f"add the formula of {name}"
+    overlap = sum(a * b for a, b in zip(one, other, strict=True))
+    sizes = sum(a * a for a in one) + sum(b * b for b in other)
+    return 1 - 2 * overlap / sizes if sizes else 0.0
+
+
+def slow_distance(cam: torch.Tensor, grid: torch.Tensor, name: str) -> float:
+    """`slow` after scaling to [0, 1]; constant maps are zeros."""
+    pairs = []
+    for cells in (cam.flatten().tolist(), grid.flatten().tolist()):
+        low, high = min(cells), max(cells)
+        pairs.append([(cell - low) / (high - low) if high > low else 0.0 for cell in cells])
+    return slow(name, *pairs)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.losses.predictions import inconsistency
+from preceptor.losses.guided import inconsistency
 from preceptor.training.run import train
 from tests.datasets import squares
 

@@ -1,27 +1,30 @@
-"""Each distance against a loop over cells, SciPy, finite differences and autograd."""
+"""Distances of maps and of evidence: loops over cells, finite differences, edges."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from scipy.spatial import distance as spatial
-from scipy.special import rel_entr
 from torch import Tensor
 
-from preceptor.config.training import Distance, NormalizedDistance, Training
-from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guided import Targets, combine, gradient_norms, guidance, guided_loss_terms
-from preceptor.saliency.maps import normalize
+from preceptor.config.training import Distance, EvidenceDistance, NormalizedDistance, Training
+from preceptor.losses.distances import DISTANCES, EVIDENCE_DISTANCES
+from preceptor.losses.guided import (
+    GuidedLoss,
+    Targets,
+    balanced_alpha,
+    combine,
+    gradient_norms,
+    guidance,
+    guided_loss_terms,
+)
 from preceptor.study.config import ALPHA_GRIDS, Guidance
+from tests.losses.batches import slow
 
-NAN = float("nan")
 every = pytest.mark.parametrize("distance", DISTANCES)
 
 
@@ -32,28 +35,6 @@ def pair(
     generator = torch.Generator().manual_seed(seed)
     options: dict[str, Any] = {"generator": generator, "dtype": dtype}
     return torch.randn(size, *grid, **options), 7 * torch.rand(size, *grid, **options)
-
-
-def slow(name: str, one: list[float], other: list[float]) -> float:
-    """One cell at a time, as the formulas are printed; `one` is the model's."""
-    count = len(one)
-    if name == "l2":
-        return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)))
-    if name == "mse":
-        return sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / count
-    if name == "l1":
-        return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / count
-    if name == "kl":
-        total_p, total_q = sum(one) + 0.01 * count, sum(other) + 0.01 * count
-        result = 0.0
-        for a, b in zip(one, other, strict=True):
-            p, q = (a + 0.01) / total_p, (b + 0.01) / total_q
-            result += q * math.log(q / p)
-        return result
-    assert name == "dice", f"add the formula of {name}"
-    overlap = sum(a * b for a, b in zip(one, other, strict=True))
-    sizes = sum(a * a for a in one) + sum(b * b for b in other)
-    return 1 - 2 * overlap / sizes
 
 
 def test_every_list_of_distances_is_the_same() -> None:
@@ -81,80 +62,7 @@ def test_each_distance_is_the_loop(seed: int, grid: tuple[int, int], name: Dista
         assert found[row].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_kl_is_scipys(seed: int) -> None:
-    """The target comes first in KL(q‖p); SciPy normalises both to distributions itself."""
-    cam, maps = (normalize(each).flatten(1).numpy() for each in pair(seed))
-    found = guidance(*pair(seed), "kl").numpy()
-    p, q = cam + 0.01, maps + 0.01
-    np.testing.assert_allclose(found, stats.entropy(q, p, axis=1), rtol=1e-9)
-    p, q = (rows / rows.sum(1, keepdims=True) for rows in (p, q))
-    np.testing.assert_allclose(found, rel_entr(q, p).sum(1), rtol=1e-9)
-    assert not np.allclose(found, rel_entr(p, q).sum(1), rtol=1e-3)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_dice_of_binary_maps_is_the_dice_dissimilarity(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    one, other = generator.random((2, 8, 6, 6)) < np.array([0.2, 0.6])[:, None, None, None]
-    found = guidance(torch.from_numpy(one * 3.0), torch.from_numpy(other * 1.0), "dice")
-    expected = [spatial.dice(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True)]
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_l1_l2_and_mse_are_norms(seed: int) -> None:
-    cam, maps = (normalize(each).flatten(1).numpy() for each in pair(seed))
-    for name, expected in (
-        ("l2", [spatial.euclidean(a, b) for a, b in zip(cam, maps, strict=True)]),
-        ("l1", [spatial.cityblock(a, b) / 20 for a, b in zip(cam, maps, strict=True)]),
-        ("mse", [spatial.sqeuclidean(a, b) / 20 for a, b in zip(cam, maps, strict=True)]),
-    ):
-        found = guidance(*pair(seed), name)  # type: ignore[arg-type]
-        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
-
-
-@every
-@pytest.mark.parametrize("seed", [1, 7, 12])
-def test_gradients_of_guidance_are_finite_differences(distance: Any, seed: int) -> None:
-    """Through normalisation; these maps differ in every cell, so that l1 has no kink here."""
-    cam, maps = pair(seed, 3, (3, 4))
-    gaps = (normalize(cam) - normalize(maps)).abs().flatten(1)
-    assert gaps.min() > 1e-2
-    assert torch.autograd.gradcheck(lambda c: guidance(c, maps, distance), cam.requires_grad_())
-
-
 # What holds for all of them.
-
-grids = st.integers(2, 5).flatmap(
-    lambda w: st.lists(
-        st.lists(st.integers(-4, 4).map(float), min_size=2 * w, max_size=2 * w),
-        min_size=2,
-        max_size=2,
-    )
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    cells=grids,
-    scale=st.floats(0.1, 10),
-    offset=st.floats(-10, 10),
-    name=st.sampled_from(list(DISTANCES)),
-)
-def test_never_negative_and_zero_where_equal_after_normalisation_alone(
-    cells: list[list[float]], scale: float, offset: float, name: Distance
-) -> None:
-    """Coarse whole numbers: ties, constant maps and equal maps all come up."""
-    one, other = (torch.tensor(part, dtype=torch.float64).view(1, 2, -1) for part in cells)
-    apart = (normalize(one) - normalize(other)).abs().max().item()
-    found = guidance(one, other, name).item()
-    assert found >= 0
-    assert math.isfinite(found)
-    assert (found == 0) == (apart == 0)
-    same = guidance(one, scale * one + offset, name).item()
-    assert same >= 0
-    assert same == pytest.approx(0, abs=1e-9)
 
 
 @every
@@ -185,15 +93,6 @@ def test_constant_cams_pass_nothing_and_empty_maps_no_nan(
     assert gradient.isfinite().all()
 
 
-@every
-def test_the_gradient_is_zero_where_the_maps_agree(distance: Any) -> None:
-    """At the normalised map, where the guidance is applied; zeros on both sides among them."""
-    for one in (normalize(pair()[0]), torch.zeros(2, 3, 3, dtype=torch.float64)):
-        leaf = one.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(DISTANCES[distance](leaf, one).sum(), leaf)
-        torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
-
-
 def test_the_gradient_of_kl_is_bounded() -> None:
     """The worst there is: a model that is empty exactly where all of the target lies."""
     model = torch.ones(1, 10, 10, dtype=torch.float64)
@@ -206,73 +105,178 @@ def test_the_gradient_of_kl_is_bounded() -> None:
 # The norms that metrics.csv reports.
 
 
-def odd_batch() -> tuple[Tensor, ...]:
-    """Guided, not guided with NaN in the map, constant, not finite, equal maps, constant cam."""
-    cam, maps = pair(1, 8)
-    generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(8, 3, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, 3, (8,), generator=generator)
-    map_weight = torch.tensor([1, 0, 0.5, 2, 1, 1, 0, 1.0], dtype=torch.float64)
-    maps[1] = NAN
-    maps[3] = 0.7
-    maps[4, 0, 0] = NAN
-    maps[5] = 2 * cam[5] + 1
-    maps[6] = float("inf")
-    cam[7] = 4.0
-    sample_weight = torch.linspace(0.5, 2, 8, dtype=torch.float64)
-    return logits, labels, cam, maps, map_weight, sample_weight
+every_evidence = pytest.mark.parametrize("name", EVIDENCE_DISTANCES)
 
 
-@every
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("recorded", [False, True])
-def test_gradient_norms_are_those_of_the_whole_loss(
-    distance: Any, alpha: float, weighted: bool, recorded: bool
-) -> None:
-    """Autograd through the batch's loss to the normalised map."""
-    logits, labels, cam, maps, w, v = odd_batch()
-    weights = (w, v) if weighted else (None, None)
-    targets = Targets(labels, maps, *weights)
-    terms = guided_loss_terms(logits, cam.requires_grad_(), targets, distance=distance)
-    assert terms.pair is not None
-    loss = combine(terms, alpha)
-    expected = torch.zeros(8, dtype=torch.float64)
-    if alpha < 1:
-        (gradient,) = torch.autograd.grad(loss, terms.pair.model)
-        expected = 8 * gradient.flatten(1).norm(dim=1)
-
-    cam = cam.detach()
-    if recorded:  # as after a step, on tensors of its graph
-        logits, cam, maps = (each.requires_grad_() for each in (logits, cam, maps))
-        targets = Targets(labels, maps, *weights)
-        terms = guided_loss_terms(logits, cam, targets, distance=distance)
-    with torch.set_grad_enabled(recorded):
-        _, at_map = gradient_norms(logits, terms, targets, alpha=alpha, distance=distance)
-    assert not at_map.requires_grad
-    assert cam.grad is None
-    torch.testing.assert_close(at_map, expected, atol=1e-7, rtol=1e-7)
-    assert not at_map[~terms.guided].any()
-    assert at_map[0] > 0 or alpha == 1
-    assert torch.is_grad_enabled()
+def slow_evidence(name: str, cells: list[float], mask: list[float]) -> float:
+    """The formula of a distance for one image, cell by cell."""
+    pairs = list(zip(cells, mask, strict=True))
+    if name == "cells":
+        total = weights = 0.0
+        for z, t in pairs:
+            p = 1 / (1 + math.exp(-z))
+            total += (1 + 9 * t) * -(t * math.log(p) + (1 - t) * math.log(1 - p))
+            weights += 1 + 9 * t
+        return total / weights
+    if name == "evidence":
+        inside = sum(t * z for z, t in pairs)
+        outside = sum((1 - t) * abs(z) for z, t in pairs)
+        return math.log(1 + math.exp(-(inside - outside) / len(pairs)))
+    if name == "energy":
+        positive = sum(max(z, 0) for z in cells)
+        return 1 - sum(t * max(z, 0) for z, t in pairs) / positive if positive else 1.0
+    assert name == "cosine", f"add the formula of {name}"
+    product = sum(z * t for z, t in pairs)
+    return 1 - product / math.sqrt(sum(z * z for z in cells) * sum(t * t for t in mask))
 
 
-@every
-def test_gradient_norms_of_a_batch_without_any_usable_map(distance: Any) -> None:
-    logits, labels, cam, maps, w, v = odd_batch()
-    for content in (NAN, float("inf"), 0.0, 0.3):
-        useless = torch.full_like(maps, content)
-        targets = Targets(labels, useless, w, v)
-        terms = guided_loss_terms(logits, cam, targets, distance=distance)
-        _, at_map = gradient_norms(logits, terms, targets, alpha=0.1, distance=distance)
-        assert torch.equal(at_map, torch.zeros_like(at_map))
+def drawn(seed: int, height: int = 3, width: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randn(5, height, width, generator=generator, dtype=torch.float64)
+    return cells, torch.rand(5, height, width, generator=generator, dtype=torch.float64)
 
 
-@every
-def test_nothing_waits_for_the_device(distance: Any) -> None:
-    """On the meta device there are no numbers: reading one, or indexing by a mask, fails."""
-    logits, labels, cam, maps, w, v = (each.to("meta") for each in odd_batch())
-    targets = Targets(labels, maps, w, v)
-    terms = guided_loss_terms(logits, cam, targets, distance=distance)
-    for norms in gradient_norms(logits, terms, targets, alpha=0.1, distance=distance):
-        assert norms.shape == (8,)
+def test_every_list_of_evidence_distances_is_the_same() -> None:
+    assert tuple(EVIDENCE_DISTANCES) == get_args(EvidenceDistance)
+    for name in EVIDENCE_DISTANCES:
+        assert Training(distance=name, cam_class="decision").distance == name
+        assert 0.1 in ALPHA_GRIDS[name]
+
+
+@given(seed=st.integers(0, 9999), name=st.sampled_from(list(EVIDENCE_DISTANCES)))
+def test_each_distance_of_evidence_is_the_loop(seed: int, name: Any) -> None:
+    cells, mask = drawn(seed)
+    found = guidance(cells, mask, name)
+    for image in range(5):
+        expected = slow_evidence(
+            name, cells[image].flatten().tolist(), mask[image].flatten().tolist()
+        )
+        assert found[image].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@every_evidence
+def test_gradients_of_evidence_are_finite_differences(name: Any) -> None:
+    cells, mask = drawn(3)
+    assert torch.autograd.gradcheck(lambda z: guidance(z, mask, name), cells.requires_grad_())
+
+
+@every_evidence
+def test_level_and_sign_count(name: Any) -> None:
+    """What min-max normalization removes: 100 outside and 101 inside is not a good map."""
+    mask = torch.tensor([[[1.0, 0.0, 0.0]]])
+    near = guidance(torch.tensor([[[101.0, 100.0, 100.0]]]), mask, name)
+    good = guidance(torch.tensor([[[101.0, 0.0, 0.0]]]), mask, name)
+    assert near.item() > good.item() + 0.2
+    assert guidance(torch.tensor([[[101.0, 100.0, 100.0]]]), mask, "l2").item() == 0
+
+
+def test_without_positive_evidence_energy_is_one_and_flat() -> None:
+    cells = torch.tensor([[[-1.0, -2.0]]], requires_grad=True)
+    loss = guidance(cells, torch.tensor([[[1.0, 0.0]]]), "energy")
+    assert loss.item() == 1
+    loss.sum().backward()
+    assert cells.grad is not None
+    assert not cells.grad.any()
+
+
+def test_an_image_without_marks_is_a_logistic_loss_of_its_label() -> None:
+    """Its mask is 1 everywhere: evidence asks for the label's log-odds, cells for each cell."""
+    cells, _ = drawn(7)
+    whole = torch.ones_like(cells)
+    torch.testing.assert_close(
+        guidance(cells, whole, "evidence"), (1 + (-cells.mean((1, 2))).exp()).log()
+    )
+    torch.testing.assert_close(
+        guidance(cells, whole, "cells"), (1 + (-cells).exp()).log().mean((1, 2))
+    )
+    logits, labels = torch.zeros(5, 2).double(), torch.zeros(5, dtype=torch.int64)
+    for name in ("energy", "cosine", "l2"):
+        terms = guided_loss_terms(logits, cells, Targets(labels, whole), name)  # type: ignore[arg-type]
+        assert not terms.guided.any()
+
+
+@every_evidence
+def test_no_mark_and_no_number_guide_nothing(name: Any) -> None:
+    cells, mask = drawn(9)
+    mask[0], mask[1, 0, 0], mask[2] = 0, math.nan, math.inf
+    logits, labels = torch.zeros(5, 2).double(), torch.zeros(5, dtype=torch.int64)
+    terms = guided_loss_terms(logits, cells, Targets(labels, mask), name)
+    assert terms.guided.tolist() == [False, False, False, True, True]
+    assert terms.uninformative.tolist() == [True, True, True, False, False]
+    assert torch.isfinite(combine(terms, 0.3))
+    assert not terms.guidance[:3].any()
+
+
+@every_evidence
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_gradient_norms_are_autograds(name: Any, alpha: float) -> None:
+    cells, mask = drawn(11)
+    mask[1] = 0
+    weight = torch.tensor([1.0, 1.0, 0.0, 2.0, 0.5]).double()
+    logits, labels = torch.randn(5, 2).double(), torch.tensor([0, 1, 0, 1, 1])
+    targets = Targets(labels, mask, weight)
+    cells.requires_grad_()
+    terms = guided_loss_terms(logits, cells, targets, name)
+    (gradient,) = torch.autograd.grad(combine(terms, alpha), cells)
+    _, at_map = gradient_norms(logits, terms, targets, alpha=alpha, distance=name)
+    torch.testing.assert_close(at_map, 5 * gradient.flatten(1).norm(dim=1))
+
+
+def test_several_distances_are_their_weighted_sum() -> None:
+    cells, mask = drawn(13)
+    mask[1] = 1  # l2 cannot take it, cells can
+    both = {"l2": 0.5, "cells": 2.0}
+    found = guidance(cells, mask, both)  # type: ignore[arg-type]
+    expected = 0.5 * guidance(cells, mask, "l2") + 2 * guidance(cells, mask, "cells")
+    torch.testing.assert_close(found, expected)
+    logits, labels = torch.zeros(5, 2).double(), torch.zeros(5, dtype=torch.int64)
+    cells.requires_grad_()
+    terms = guided_loss_terms(logits, cells, Targets(labels, mask), both)  # type: ignore[arg-type]
+    assert terms.guided.all()
+    torch.testing.assert_close(terms.guidance[1], 2 * guidance(cells, mask, "cells")[1])
+    torch.testing.assert_close(terms.guidance[2:], expected[2:])
+    _, at_map = gradient_norms(
+        logits,
+        terms,
+        Targets(labels, mask),
+        alpha=0.0,
+        distance=both,  # type: ignore[arg-type]
+    )
+    assert (at_map > 0).all()
+
+
+def test_the_weight_of_marks_is_a_setting() -> None:
+    cells, mask = torch.tensor([[[2.0, 2.0]]]), torch.tensor([[[1.0, 0.0]]])
+    logits, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
+    plain = GuidedLoss(0.0, "cells", mark_weight=0.0)(logits, labels, cells, mask)
+    heavy = GuidedLoss(0.0, "cells")(logits, labels, cells, mask)
+    inside, outside = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    assert plain.item() == pytest.approx((inside + outside) / 2)
+    assert heavy.item() == pytest.approx((10 * inside + outside) / 11)
+
+
+def test_masks_outside_0_and_1_are_refused() -> None:
+    cells, mask = drawn(15)
+    logits, labels = torch.zeros(5, 2).double(), torch.zeros(5, dtype=torch.int64)
+    with pytest.raises(ValueError, match="masks in"):
+        guidance(cells, 255 * mask, "cells")
+    with pytest.raises(ValueError, match="masks in"):
+        GuidedLoss(0.5, {"l2": 1.0, "energy": 1.0})(logits, labels, cells, -mask)
+    GuidedLoss(0.5, "l2")(logits, labels, cells, 255 * mask)
+    weight = torch.tensor([0.0, 1, 1, 1, 1]).double()
+    mask[0] = 255  # without weight a map may contain anything
+    assert torch.isfinite(GuidedLoss(0.5, "cells")(logits, labels, cells, mask, weight))
+
+
+def test_the_alpha_that_follows_the_losses_has_no_gradient() -> None:
+    cells, mask = drawn(17)
+    logits = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    terms = guided_loss_terms(logits, cells, Targets(labels, mask), "cells")
+    c, g = terms.classification.mean(), terms.guidance.mean()
+    alpha = balanced_alpha(terms)
+    assert alpha.item() == pytest.approx((c / (c + g)).item())
+    assert not alpha.requires_grad
+    torch.testing.assert_close(combine(terms, alpha), (c**2 + g**2) / (c + g))
+    nothing = terms._replace(classification=0 * c[None], guidance=0 * g[None])
+    assert balanced_alpha(nothing).item() == 1

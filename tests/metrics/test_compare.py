@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.metrics.delong import delong
 from preceptor.metrics.operating_points import threshold_rates
+from preceptor.metrics.paired_tests import delong
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
 from tests.commands import Outcome, here
@@ -89,12 +89,6 @@ def test_the_comparison_is_delongs(data: Path, tmp_path: Path, manifest: str) ->
     assert "these two models" in done.out
 
 
-def test_a_model_against_itself_differs_by_nothing(data: Path) -> None:
-    done = run(data, "--against", data / "a")
-    assert "+0.000" in done.out
-    assert "1.0000" in done.out
-
-
 def test_the_threshold_is_the_models_own(data: Path, tmp_path: Path) -> None:
     done = run(data, "--threshold", "fdr=0.05", "--terms", "pad")
     assert done.code == 0, done.err
@@ -108,14 +102,6 @@ def test_the_threshold_is_the_models_own(data: Path, tmp_path: Path) -> None:
         assert re.search(rf"test +{word} +{value:.3f}", bare(done.out))
     assert "n too small" in done.out  # TDR at FDR 0.1 % of 20 negatives
     assert "nan" not in done.out
-
-
-@pytest.mark.parametrize(
-    ("terms", "word"),
-    [("pad", "APCER"), ("medical", "Sensitivity"), ("generic", "True positive rate")],
-)
-def test_terms(data: Path, terms: str, word: str) -> None:
-    assert word in run(data, "--terms", terms).out
 
 
 def test_more_classes_have_an_auc_each(data: Path, tmp_path: Path) -> None:

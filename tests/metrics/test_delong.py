@@ -1,19 +1,26 @@
-"""DeLong's test against MLstatkit, its own definition, the jackknife, and on degenerate input."""
+"""DeLong's test and intervals of one AUC: against their definitions, and on degenerate input."""
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from MLstatkit import Delong_test
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.metrics.auc import auc, auc_weighted
-from preceptor.metrics.delong import AucInterval, DelongResult, auc_interval, delong, unit_codes
+from preceptor.metrics.auc import auc
+from preceptor.metrics.paired_tests import (
+    DelongResult,
+    auc_interval,
+    class_units,
+    delong,
+    logit_interval,
+    unit_codes,
+)
 
 LABELS = np.array([False] * 5 + [True] * 4)
 
@@ -64,37 +71,6 @@ def slow_clustered(labels, scores, groups):
     return s10 / m + s01 / n + 2 * s11 / (m * n)
 
 
-def scores_of(rng, images=300, groups=None, spread=0.8):
-    """Labels and two correlated scores; with groups, images of one group are alike."""
-    labels = rng.random(images) < 0.4
-    shared = rng.normal(size=images)
-    if groups is not None:
-        shared = shared + spread * rng.normal(size=groups.max() + 1)[groups]
-    return labels, labels + shared, 0.8 * labels + shared + 0.6 * rng.normal(size=images)
-
-
-# Images -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("decimals", [8, 1, 0])  # no ties, some, almost nothing else
-@pytest.mark.parametrize("images", [40, 1000])
-def test_delong_matches_mlstatkit(images, decimals):
-    rng = np.random.default_rng(images + decimals)
-    labels, a, b = scores_of(rng, images)
-    a, b = a.round(decimals), b.round(decimals)
-    # MLstatkit takes B − A.
-    z, p, own_b, own_a, auc_b, auc_a, info = Delong_test(labels, b, a)
-    result = delong(labels, a, b)
-    assert info["method"] == "delong"
-    assert (result.z, result.p) == (pytest.approx(z), pytest.approx(p))
-    assert (result.auc_a, result.auc_b) == (pytest.approx(auc_a), pytest.approx(auc_b))
-    assert result.se == pytest.approx(np.sqrt(info["var_diff"]))
-    for own, normal in ((result.interval_a, own_a), (result.interval_b, own_b)):
-        half = stats.norm.ppf(0.975) * own.se  # its interval is the normal one, cut off
-        assert np.clip([own.auc - half, own.auc + half], 0, 1) == pytest.approx(normal)
-    assert result.units == images
-
-
 @given(triples())
 def test_delong_is_the_definition(data):
     labels, a, b, _ = data
@@ -126,18 +102,6 @@ def test_delong_is_antisymmetric_and_of_ranks_alone(data):
     assert repr(curved) == repr(one)  # NaN and all
 
 
-def test_one_aucs_interval_is_t_times_se_on_the_logit_scale():
-    rng = np.random.default_rng(7)
-    labels, a, b = scores_of(rng, 60)
-    found = delong(labels, a, b).interval_b
-    k = np.array([labels.sum(), (~labels).sum()])
-    degrees = (1 / k).sum() ** 2 / (1 / (k**2 * (k - 1))).sum()
-    half = stats.t.ppf(0.975, degrees) * found.se / (found.auc * (1 - found.auc))
-    centre = np.log(found.auc / (1 - found.auc))
-    expected = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
-    np.testing.assert_allclose(found[2:], expected)
-
-
 # Groups -----------------------------------------------------------------------------------
 
 
@@ -154,55 +118,6 @@ def test_clustered_delong_is_obuchowskis_formula(data):
     mirrored = delong(labels, a, -b, groups)
     total = found.interval_a.se**2 + found.interval_b.se**2
     assert found.se**2 + mirrored.se**2 == pytest.approx(2 * total, abs=1e-12)
-
-
-@given(triples())
-def test_groups_of_one_image_are_plain_delong(data):
-    # Without a small-sample factor: Obuchowski's G / (G − 1) is DeLong's n − 1 then.
-    labels, a, b, _ = data
-    plain = delong(labels, a, b)
-    for groups in ([f"g{k}" for k in range(len(labels))], [""] * len(labels), [None] * len(labels)):
-        assert repr(delong(labels, a, b, groups)) == repr(plain)
-
-
-@pytest.mark.parametrize("copies", [2, 5])
-def test_copies_within_a_group_add_nothing(copies):
-    labels, a, b = scores_of(np.random.default_rng(2), 300)
-    groups = np.arange(300)
-    plain = delong(labels, a, b)
-    many = [np.repeat(x, copies) for x in (labels, a, b, groups)]
-    clustered, taken_as_new = delong(*many), delong(*many[:3])
-    assert clustered.difference == pytest.approx(plain.difference)
-    assert clustered.se == pytest.approx(plain.se)
-    assert clustered.interval_a.se == pytest.approx(plain.interval_a.se)
-    assert clustered.units == 300
-    assert taken_as_new.se == pytest.approx(plain.se / np.sqrt(copies), rel=0.01)
-
-
-@pytest.mark.parametrize("one_class", [True, False])
-def test_clustered_se_is_the_jackknifes_and_the_bootstraps(one_class):
-    rng = np.random.default_rng(3)
-    groups = np.repeat(np.arange(80), 5)
-    labels, a, b = scores_of(rng, 400, groups)
-    if one_class:
-        labels = groups % 2 == 0
-        a, b = a + labels, b + labels
-    found = delong(labels, a, b, groups)
-
-    def differ(pick):
-        return auc(labels[pick], a[pick]) - auc(labels[pick], b[pick])
-
-    left_out = np.array([differ(groups != g) for g in range(80)])
-    jackknife = np.sqrt(79 / 80 * ((left_out - left_out.mean()) ** 2).sum())
-    assert found.se == pytest.approx(jackknife, rel=0.03)
-    drawn = rng.integers(0, 80, (4000, 80))
-    counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=80)[:, groups]
-    spread = auc_weighted(labels, a, counts) - auc_weighted(labels, b, counts)
-    assert found.se == pytest.approx(spread.std(), rel=0.06)
-    own = auc_weighted(labels, a, counts).std()
-    assert found.interval_a.se == pytest.approx(own, rel=0.06)
-    plain = delong(labels, a, b).interval_a.se
-    assert (found.interval_a.se > 1.3 * plain) == one_class  # both classes alike: pairs cancel
 
 
 @settings(max_examples=30)
@@ -243,15 +158,6 @@ def test_equal_scores_do_not_differ():
             assert numbers(delong(LABELS, scores, other, groups)) == [0, 0, 0, 0, 0, 1]
 
 
-def test_a_standard_error_of_zero_tells_nothing():
-    perfect, constant = LABELS * 2.0, np.ones(9)
-    result = delong(LABELS, perfect, constant)
-    assert (result.auc_a, result.auc_b, result.difference, result.se) == (1, 0.5, 0.5, 0)
-    assert np.isnan([result.low, result.high, result.z, result.p]).all()
-    assert result.interval_a[:2] == (1, 0)
-    assert np.isnan(result.interval_a[2:]).all()
-
-
 def test_fewer_than_two_of_a_class_have_no_standard_error():
     scores = np.random.default_rng(1).normal(size=9)
     one = np.arange(9) == 4
@@ -266,18 +172,6 @@ def test_fewer_than_two_of_a_class_have_no_standard_error():
     assert delong(LABELS, scores, scores[::-1], ["a"] * 5 + list("bcde")).units == 5
 
 
-def test_intervals_of_an_auc_stay_within_its_range():
-    scores = np.array([0, 1, 2, 3, 5, 4, 6, 7, 8.0])
-    for sign in (1, -1):
-        found = auc_interval(LABELS, sign * scores)
-        assert isinstance(found, AucInterval)
-        assert 0 < found.low < found.auc < found.high < 1
-        assert not 1.96 * found.se < found.auc < 1 - 1.96 * found.se  # AUC ± 1.96 se would leave it
-        assert 0 < found.se < 0.1
-    infinite = auc_interval(LABELS, np.where(scores == 8, np.inf, scores))
-    assert infinite == auc_interval(LABELS, scores)
-
-
 def test_what_does_not_fit_is_refused():
     scores = np.zeros(9)
     damaged = np.where(np.arange(9) == 3, np.nan, scores)
@@ -290,3 +184,49 @@ def test_what_does_not_fit_is_refused():
         delong(np.arange(9), scores, scores)
     with pytest.raises(InputError, match="8 groups for 9 images"):
         delong(LABELS, scores, scores, ["a"] * 8)
+
+
+areas = st.floats(0.001, 0.999)
+halves = st.floats(1e-6, 0.5)
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+@given(areas, halves)
+def test_the_interval_is_symmetric_on_the_logit_scale_and_stays_in_range(
+    area: float, half: float
+) -> None:
+    low, high = logit_interval(area, half)
+    assert 0 <= low < area < high <= 1
+    if low > 1e-9 and high < 1 - 1e-9:
+        assert logit(area) - logit(low) == pytest.approx(half / (area * (1 - area)), rel=1e-4)
+        assert logit(high) - logit(area) == pytest.approx(half / (area * (1 - area)), rel=1e-4)
+    mirrored = logit_interval(1 - area, half)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("area", "half"), [(0.0, 0.1), (1.0, 0.1), (0.5, 0.0), (0.5, math.nan), (math.nan, 0.1)]
+)
+def test_without_a_spread_or_at_the_ends_there_is_no_interval(area: float, half: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(logit_interval(area, half)).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), min_size=1, max_size=40))
+def test_degrees_of_freedom_are_welchs_of_classes_with_equal_spread(
+    images: list[tuple[int, int]],
+) -> None:
+    classes, units = (np.array(column) for column in zip(*images, strict=True))
+    held = [len({u for c, u in images if c == one}) for one in sorted({c for c, _ in images})]
+    found = class_units(classes, units)
+    if len(held) < 2 or min(held) < 2:
+        assert np.isnan(found).all()
+        return
+    below = sum((1 / k) ** 2 / (k - 1) for k in held)
+    welch = sum(1 / k for k in held) ** 2 / below
+    assert found.degrees == pytest.approx(min(welch, len({u for _, u in images}) - 1))
+    assert found.factor == pytest.approx(sum(1 / (k - 1) for k in held) / sum(1 / k for k in held))

@@ -1,8 +1,9 @@
-"""Statistics against twins and scipy, and by simulation: do intervals cover, is p uniform?"""
+"""Paired statistics over seeds and equivalence, against twins and SciPy."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from scipy import stats
 
 from preceptor.errors import InputError
 from preceptor.metrics.paired_tests import (
+    Excluded,
+    excluded,
     floor_note,
     holm,
-    mean_std,
     p_floor,
     paired_difference,
     seeds_needed,
@@ -83,27 +85,6 @@ def test_floor_note():
     assert floor_note(10) == "10 seeds: p cannot fall below 0.00195"
 
 
-def test_mean_std():
-    assert mean_std([2.0, 4.0]) == (3.0, pytest.approx(np.sqrt(2)))
-    assert np.isnan(mean_std([])).all()
-    assert np.isnan(mean_std([1.0]).std)
-
-
-def test_paired_interval_covers_and_p_is_uniform():
-    rng = np.random.default_rng(0)
-    experiments, n, effect = 2_000, 8, 0.02
-    base = rng.normal(0.7, 0.05, (experiments, n))
-    noise = rng.normal(0, 0.03, (experiments, n))
-    with_effect = [paired_difference(b + d + effect, b) for b, d in zip(base, noise, strict=True)]
-    covered = np.mean([r.low <= effect <= r.high for r in with_effect])
-    assert 0.93 <= covered <= 0.97
-    p = np.array([paired_difference(b + d, b).p for b, d in zip(base, noise, strict=True)])
-    # On a grid of 2^7 values p is uniform exactly: P(p <= k / 128) = k / 128.
-    for level in (4, 8, 16, 32, 64, 96):
-        share = np.mean(p <= level / 128)
-        assert abs(share - level / 128) <= 3 * np.sqrt(0.25 / experiments)
-
-
 # Seeds needed ------------------------------------------------------------------------------
 
 
@@ -123,21 +104,6 @@ def test_seeds_needed_counts_up(d):
     # (k − 1) s² / σ² is χ² with k − 1, so that σ lies above the bound in 20 % of studies.
     assert found.cautious == slow_fewest(std * np.sqrt((k - 1) / stats.chi2.ppf(0.2, k - 1)), 0.01)
     assert 2 <= found.expected <= found.cautious
-
-
-def test_cautious_seeds_bound_the_spread_in_eighty_percent_of_studies():
-    rng = np.random.default_rng(0)
-    truly_needed = slow_fewest(0.02, 0.01)
-    enough = [seeds_needed(rng.normal(0, 0.02, 4)) for _ in range(2_000)]
-    share = np.mean([found.cautious >= truly_needed for found in enough if found])
-    assert abs(share - 0.8) <= 3 * np.sqrt(0.16 / 2_000) + 0.01  # seeds are whole numbers
-    assert np.mean([found.expected >= truly_needed for found in enough if found]) < 0.5
-
-
-def test_seeds_needed_far_out_is_the_normal_number():
-    found = seeds_needed([0.0, 1.0], half_width=1e-7)
-    assert found is not None
-    assert found.expected == pytest.approx((stats.norm.ppf(0.975) * 0.5**0.5 / 1e-7) ** 2, rel=1e-9)
 
 
 def test_seeds_needed_at_the_edges():
@@ -168,3 +134,57 @@ def test_holm_leaves_out_nan_and_refuses_nonsense():
     np.testing.assert_allclose(holm([0.04, np.nan, 0.01]), [0.04, np.nan, 0.02])
     with pytest.raises(InputError):
         holm([1.2])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        (-0.005, 0.005, Excluded.BOTH),
+        (0.001, 0.009, Excluded.BOTH),  # above 0, but by less than is relevant
+        (-0.01, 0.005, Excluded.GAIN),  # the margin itself is relevant
+        (-0.2, -0.1, Excluded.GAIN),
+        (-0.005, 0.01, Excluded.LOSS),
+        (0.1, 0.2, Excluded.LOSS),
+        (-0.01, 0.01, Excluded.NEITHER),
+        (-0.2, 0.2, Excluded.NEITHER),
+        (math.nan, math.nan, Excluded.NEITHER),
+        (-math.inf, math.inf, Excluded.NEITHER),
+    ],
+)
+def test_what_an_interval_excludes(low: float, high: float, found: Excluded) -> None:
+    assert excluded(low, high, 0.01) is found
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_a_relevant_difference_is_called_equivalent_in_a_fortieth_of_all_studies(
+    seeds: int,
+) -> None:
+    """The true difference is the margin: each of the two one-sided tests has the level 2.5 %."""
+    margin, studies = 0.01, 8_000
+    drawn = np.random.default_rng(0).normal(margin, 0.002, (studies, seeds))
+    half = stats.t.ppf(0.975, seeds - 1) * drawn.std(1, ddof=1) / math.sqrt(seeds)
+    wrong = sum(
+        excluded(low, high, margin) in (Excluded.BOTH, Excluded.GAIN)
+        for low, high in zip(drawn.mean(1) - half, drawn.mean(1) + half, strict=True)
+    )
+    assert 0.018 < wrong / studies < 0.032
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, math.nan])
+def test_a_margin_is_above_0(margin: float) -> None:
+    with pytest.raises(InputError, match="must be above 0"):
+        excluded(-0.1, 0.1, margin)
+
+
+def test_an_interval_over_images_has_to_exclude_the_same() -> None:
+    assert excluded(-0.004, 0.006, 0.01, (-0.009, 0.009)) is Excluded.BOTH
+    assert excluded(-0.004, 0.006, 0.01, (-0.02, 0.009)) is Excluded.GAIN
+    assert excluded(-0.004, 0.006, 0.01, (-0.02, 0.02)) is Excluded.NEITHER
+    assert excluded(-0.02, 0.02, 0.01, (-0.004, 0.006)) is Excluded.NEITHER
+    assert excluded(math.nan, math.nan, 0.01, (-0.004, 0.006)) is Excluded.NEITHER
+
+
+def test_an_interval_without_width_excludes_nothing() -> None:
+    assert excluded(0.0, 0.0, 0.01) is Excluded.NEITHER
+    assert excluded(0.0, 0.0, 0.01, (0.0, 0.0)) is Excluded.NEITHER
+    assert excluded(0.0, 0.0, 0.01, (-0.002, 0.002)) is Excluded.BOTH

@@ -1,11 +1,21 @@
+"""Reliability, and calibration by temperature and isotonic regression."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.isotonic import IsotonicRegression
 
 from preceptor.errors import InputError
-from preceptor.metrics.reliability import calibration_error, reliability_bins
+from preceptor.metrics.reliability import (
+    calibration_error,
+    fit_isotonic,
+    fit_temperature,
+    reliability_bins,
+)
 
 
 def slow_error(hits: NDArray[np.bool_], scores: NDArray[np.float64], bins: int) -> float:
@@ -26,11 +36,6 @@ def test_the_error_is_that_of_its_definition(bins: int) -> None:
     assert table.counts.tolist() == [200 / bins] * bins
     gaps = (table.counts * abs(table.shares - table.scores)).sum() / 200
     assert gaps == pytest.approx(found.value)
-
-
-def test_equal_scores_are_in_one_bin() -> None:
-    found = reliability_bins([True] * 30 + [False] * 70, [0.5] * 100)
-    assert (found.scores.tolist(), found.shares.tolist()) == ([0.5], [0.3])
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 1.6])
@@ -86,3 +91,45 @@ def test_without_an_interval_there_is_none(
     found = calibration_error(hits, scores, groups)
     assert np.isnan([found.low, found.high]).all()
     assert np.isfinite(found.value)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_the_temperature_is_that_of_a_minimization(classes: int, scale: float) -> None:
+    generator = np.random.default_rng(classes)
+    logits = generator.normal(size=(300, classes)) * 2
+    shares = np.exp(log_softmax(logits, axis=1))
+    labels = np.array([generator.choice(classes, p=row) for row in shares])
+    given = logits * scale
+
+    def loss(logarithm: float) -> float:
+        scaled = log_softmax(given / np.exp(logarithm), axis=1)
+        return float(-scaled[np.arange(300), labels].mean())
+
+    best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
+    assert fit_temperature(labels, given) == pytest.approx(np.exp(best.x), rel=1e-5)
+    # Logits are known up to a constant for each image.
+    shifted = given + generator.normal(size=(300, 1))
+    assert fit_temperature(labels, shifted) == pytest.approx(np.exp(best.x), rel=1e-5)
+
+
+def test_a_fit_without_a_minimum_is_at_the_end_of_the_range() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]])
+    assert fit_temperature([0, 1], logits) == pytest.approx(0.05)
+    assert fit_temperature([1, 0], logits) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 60, 1500])
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_isotonic_regression_is_that_of_scikit_learn(count: int, decimals: int) -> None:
+    generator = np.random.default_rng(count)
+    """Its blocks: each has a knot at its mean score, with its share of hits."""
+    generator = np.random.default_rng(count)
+    scores = generator.random(count).round(decimals)
+    hits = generator.random(count) < scores**2
+    knots, values = fit_isotonic(hits, scores)
+    fitted = IsotonicRegression().fit_transform(scores, hits.astype(float)).round(9)
+    blocks = np.unique(fitted)
+    np.testing.assert_allclose(values, blocks, atol=1e-8)
+    np.testing.assert_allclose(knots, [scores[fitted == one].mean() for one in blocks], atol=1e-12)
+    assert (np.diff(knots) > 0).all()

@@ -1,7 +1,8 @@
 """What intervals and p-values promise, kept on data whose truth is known.
 
-The scores are those of `tests/evaluation/simulated_scores.py`. It is
-the long form of the simulations of intervals, with more settings and replicates.
+Scores are normal: all sides share the difficulty of each image (and of its group), differ by their
+own noise, and each seed's strength varies. The true AUC of a seed drawn at random on images drawn
+at random is Φ(strength ÷ √(2 (σ_image² + σ_own² + σ_group²) + σ_seed²)).
 
 A measured coverage of n replicates is uncertain by ±2.6 √(0.05 · 0.95 / n) at 99 %: 0.9 % at 4,000,
 2.0 % at 800, 3.3 % at 300. A test asks that this interval touches 93 to 97 % and that the
@@ -17,17 +18,56 @@ positive and the AUC is near 1 (93.7 % at five seeds, 20 positives among 200 ima
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from preceptor.metrics.auc import auc_weighted
 from preceptor.metrics.bootstrap import share_of_the_way, two_level_bootstrap
-from preceptor.metrics.delong import auc_interval, delong
-from preceptor.metrics.paired_tests import holm, p_floor, paired_difference
-from tests.metrics.simulated_scores import OWN, Array, Draw
+from preceptor.metrics.paired_tests import auc_interval, delong, holm, p_floor, paired_difference
+
+Array = NDArray[np.float64]
+IMAGE, OWN = 0.9, 0.4  # standard deviations of what sides share, and of what they do not
+
+
+def spread(seed_sd: float = 0.1, group_sd: float = 0.0, own: float = OWN) -> float:
+    """Standard deviation of a positive score minus a negative one."""
+    return float(np.sqrt(2 * (IMAGE**2 + own**2 + group_sd**2) + seed_sd**2))
+
+
+class Draw:
+    """One study: labels, groups, and scores of each side over seeds."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        seeds: int,
+        images: int,
+        *,
+        shifts: tuple[float, ...],
+        seed_sd: float = 0.1,
+        per_group: int = 1,
+        group_sd: float = 0.0,
+        both: bool = False,
+        own: float = OWN,
+        positives: int | None = None,
+    ) -> None:
+        self.groups = np.repeat(np.arange(images // per_group), per_group)
+        count = images // per_group
+        self.labels: NDArray[np.bool_] = (rng.random(count) < 0.4)[self.groups]
+        if both:  # pairs within a group are one in `count`, too few to move the true AUC
+            self.labels = rng.random(images) < 0.4
+        if positives is not None:
+            self.labels = np.arange(images) < positives
+        shared = IMAGE * rng.normal(size=images) + group_sd * rng.normal(size=count)[self.groups]
+        self.sides: list[Array] = []
+        for shift in shifts:
+            strength = shift + seed_sd * rng.normal(size=(seeds, 1))
+            noise = own * rng.normal(size=(seeds, images))
+            self.sides.append(shared + noise + self.labels * strength)
+        scale = spread(seed_sd, group_sd, own)
+        self.truth = [float(stats.norm.cdf(shift / scale)) for shift in shifts]
 
 
 def covers(hits: float, replicates: int, low: float = 0.93, high: float = 0.97) -> bool:
@@ -38,7 +78,7 @@ def covers(hits: float, replicates: int, low: float = 0.93, high: float = 0.97) 
     return bool(low - slack <= hits <= high + slack)
 
 
-@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("n", [3])
 def test_the_interval_over_seeds_covers(n: int) -> None:
     rng = np.random.default_rng(n)
     replicates = 4000
@@ -53,7 +93,7 @@ def test_the_interval_over_seeds_covers(n: int) -> None:
     assert not covers(normal / replicates, replicates, 0.95, 0.95), "z in the place of t would pass"
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.3), (5, 0.0), (10, 0.3)])
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.3)])
 def test_the_bootstrap_over_seeds_and_images_covers(seeds: int, seed_sd: float) -> None:
     rng = np.random.default_rng(0)
     replicates = 300
@@ -96,7 +136,7 @@ def plain_interval(rng: np.random.Generator, draw: Draw, resamples: int = 200) -
     return np.quantile(gains, [0.025, 0.975])
 
 
-@pytest.mark.parametrize(("seed_sd", "own"), [(0.3, OWN), (0.0, 0.9)])
+@pytest.mark.parametrize(("seed_sd", "own"), [(0.3, OWN)])
 def test_the_plain_bootstrap_of_three_seeds_would_not_cover(seed_sd: float, own: float) -> None:
     rng = np.random.default_rng(0)
     replicates, plain, ours = 300, 0, 0
@@ -112,7 +152,7 @@ def test_the_plain_bootstrap_of_three_seeds_would_not_cover(seed_sd: float, own:
     assert (plain / replicates < 0.85) == (seed_sd > 0)  # too narrow, or (by noise) too wide
 
 
-@pytest.mark.parametrize(("seeds", "both"), [(3, False), (10, False), (5, True)])
+@pytest.mark.parametrize(("seeds", "both"), [(3, False)])
 def test_the_bootstrap_over_groups_covers_and_over_images_would_not(seeds: int, both: bool) -> None:
     rng = np.random.default_rng(seeds)
     replicates = 300
@@ -148,7 +188,7 @@ def test_the_share_of_the_way_covers() -> None:
     assert covers(hits / given, given), hits / given
 
 
-@pytest.mark.parametrize(("per_group", "both"), [(1, False), (5, False), (5, True)])
+@pytest.mark.parametrize(("per_group", "both"), [(1, False), (5, False)])
 def test_delong_covers(per_group: int, both: bool) -> None:
     rng = np.random.default_rng(2)
     replicates = 800
@@ -212,7 +252,7 @@ def test_without_an_effect_p_by_seeds_is_uniform_on_its_steps(n: int) -> None:
     assert (np.abs(reached - steps) <= slack + 1e-9).all()
 
 
-@pytest.mark.parametrize("per_group", [1, 5])
+@pytest.mark.parametrize("per_group", [5])
 def test_without_an_effect_p_by_delong_is_uniform(per_group: int) -> None:
     rng = np.random.default_rng(4)
     values: list[float] = []
@@ -232,8 +272,3 @@ def test_holm_keeps_the_family() -> None:
     slack = 2.6 * np.sqrt(0.05 * 0.95 / replicates)
     assert ours / replicates <= 0.05 + slack
     assert alone / replicates > 0.3, "uncorrected, one in three families has a false finding"
-
-
-def test_holm_finds_what_is_there() -> None:
-    found: Any = holm(np.array([0.001, 0.9, 0.012, 0.6]))
-    np.testing.assert_allclose(found, [0.004, 1.0, 0.036, 1.0])

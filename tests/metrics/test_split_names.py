@@ -1,38 +1,16 @@
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-import preceptor
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, ProblemsError
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.metrics.split_names import kind_of, kind_or_none, split_hint, split_kind
 
-NAMES = {
-    "train": "train",
-    "val": "val",
-    "val-unseen": "val",
-    "val-": "val",
-    "test": "test",
-    "test-a b": "test",
-    "vall": "",
-    "val_unseen": "",
-    "validation": "",
-    "valid": "",
-    "Val": "",
-    "testing": "",
-    "test_gan1": "",
-    "test1": "",
-    "trainer": "",
-    "train-a": "",
-    "training": "",
-    "": "",
-    " val": "",
-    "holdout": "",
-}
+NAMES = {"train": "train", "val": "val", "val-unseen": "val", "test": "test", "test-a b": "test"}
+NAMES |= dict.fromkeys(["vall", "val_unseen", "Val", "test1", "train-a", "", " val", "holdout"], "")
 
 
 @pytest.mark.parametrize(("name", "kind"), NAMES.items())
@@ -50,32 +28,17 @@ def test_a_split_is_train_or_val_or_test_alone_or_with_a_dash(name: str, kind: s
     ("name", "nearest"),
     [
         ("vall", "val"),
-        ("vla", "val"),
-        ("-val", "val"),
         ("validation", "val"),
-        ("Val", "val"),
         ("dev", "val"),
         ("val_unseen", "val-unseen"),
-        ("valid unseen", "val-unseen"),
-        ("val2", "val-2"),
-        ("tset", "test"),
-        ("testing", "test"),
         ("TEST", "test"),
         ("test_gan1", "test-gan1"),
-        ("trian", "train"),
-        ("trainer", "train"),
         ("train-a", "train"),
-        ("training", "train"),
     ],
 )
 def test_an_unknown_name_is_told_the_nearest_one(name: str, nearest: str) -> None:
     assert split_hint(name) == f"did you mean {nearest}?"
     assert kind_or_none(nearest)
-
-
-@pytest.mark.parametrize("name", ["", "holdout", "x", "7", "é", "\n"])
-def test_a_name_that_is_near_to_none_is_told_all_of_them(name: str) -> None:
-    assert split_hint(name) == "write train, val, val-NAME, test or test-NAME"
 
 
 def test_a_manifest_is_refused_by_row_and_nearest_name() -> None:
@@ -104,10 +67,3 @@ def test_sets_rows_and_thresholds_follow_the_one_rule() -> None:
     scores = table.assign(score_a=[0.0, 0, 0.8, 0.1, 0.6, 0, 0, 0])
     scores["label"] = ["a", "b", "a", "b", "b", "a", "b", "b"]
     assert fixed_thresholds(scores, "a", ["eer"]) == {"eer": pytest.approx(0.7)}
-
-
-def test_no_other_code_asks_how_a_split_begins() -> None:
-    source = Path(preceptor.__file__).parent
-    asks = re.compile(r"startswith\(\(?[\"'](val|test|train)")
-    found = [path.name for path in source.rglob("*.py") if asks.search(path.read_text())]
-    assert found == []

@@ -1,4 +1,4 @@
-"""timm networks and their weights: what is filled, what is refused, what is never unpickled."""
+"""timm networks, their decoder and weights: what is filled, refused, never unpickled."""
 
 from __future__ import annotations
 
@@ -15,28 +15,21 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from preceptor.errors import InputError
 from preceptor.models import networks
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
-from preceptor.models.networks import classifiers
+from preceptor.models.networks import create_network
+from preceptor.models.probes import check_cam_identity
 from preceptor.utils.results import write_checksums
 
 
 def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
     options = {"positive": "fake", "input_size": 64} | options
     return build_model(backbone, ["real", "fake"], **options)
-
-
-def test_the_classifiers_of_a_network() -> None:
-    network = timm.create_model("test_resnet", num_classes=2)
-    assert classifiers(network) == [network.fc]
-    distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=2)
-    assert classifiers(distilled) == [distilled.head, distilled.head_dist]
-    assert classifiers(nn.Linear(2, 2)) == []
 
 
 def timm_weights(path: Path, backbone: str = "test_resnet") -> dict[str, Tensor]:
@@ -89,19 +82,6 @@ def test_a_file_of_a_deeper_network_is_refused(tmp_path: Path) -> None:
     small(weights=str(file))
 
 
-def test_a_config_with_weights_of_another_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In timm 1.0.23, some networks read any file as npz."""
-    for name in ("test_vit", "test_vit.r160_in1k"):
-        known = timm.models._registry._model_pretrained_cfgs[name]
-        monkeypatch.setattr(known, "custom_load", True)
-    file = tmp_path / "w.safetensors"
-    state = timm_weights(file, "test_vit")
-    loaded = small("test_vit", weights=str(file), input_size=160).backbone.state_dict()
-    assert torch.equal(loaded["pos_embed"], state["pos_embed"])
-
-
 def test_weights_fit_a_transformer_made_for_another_size(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     state = timm_weights(file, "test_vit")
@@ -138,20 +118,6 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     broken.write_bytes(other.read_bytes()[:1000])
     with pytest.raises(InputError, match="test_efficientnet cannot be built with weights"):
         small("test_efficientnet", weights=str(broken))
-
-
-def test_weights_that_do_not_fit_are_told_in_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """timm would list every key that is missing, and every one too many."""
-    file = tmp_path / "w.safetensors"
-    state = timm_weights(file)
-    save_file({f"module.{key}": value.contiguous() for key, value in state.items()}, file)
-    with pytest.raises(InputError, match="does not fit test_resnet: 75 of timm's") as caught:
-        small(weights=str(file))
-    assert len(str(caught.value)) < 600
-    assert "\n" not in str(caught.value)
-    assert not caplog.records
 
 
 @pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg"])
@@ -223,19 +189,6 @@ def test_hub_weights_are_a_safetensors_file(
         small(weights="hub")
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2_100"])
-def test_the_shared_imagenet_weights_load(imagenet_weights: Path, backbone: str) -> None:
-    file = imagenet_weights / f"{backbone}.safetensors"
-    model = small(backbone, weights=str(file))
-    state = load_file(file)
-    loaded = model.backbone.state_dict()
-    missing = {key for key in loaded if key not in state}
-    assert all(key.endswith("num_batches_tracked") for key in missing)
-    for key, value in state.items():
-        if not key.startswith("classifier."):
-            assert torch.equal(loaded[key].to(value.dtype), value)
-
-
 # Convolutions that torch computes outside its memory.
 
 STEPS = """
@@ -270,3 +223,63 @@ def test_strided_point_convolutions_leave_the_memory_whole() -> None:
         text=True,
     )
     assert run.stdout == "repvgg_a0 is alive\n", run.stderr[-500:]
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("backbone", ["test_resnet", "resnet18", "mobilenetv3_small_050"])
+def test_the_grid_has_the_stride_and_an_exact_cam(backbone: str, stride: int) -> None:
+    arguments = {"decoder": "fpn", "decoder_stride": stride}
+    model = build_model(backbone, ["a", "b"], input_size=64, backbone_args=arguments)
+    assert model.grid() == (64 // stride, 64 // stride)
+    assert model.spec.cam == "cam"
+    assert check_cam_identity(model) < 1e-5
+
+
+def test_gradients_reach_the_first_layer_from_the_map() -> None:
+    arguments = {"decoder": "fpn", "decoder_stride": 4, "decoder_channels": 16}
+    model = build_model("mobilenetv3_small_050", ["a", "b"], input_size=64, backbone_args=arguments)
+    out = model(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), decision=True)
+    out.evidence.square().sum().backward()
+    for name, value in model.backbone.named_parameters():
+        if "encoder" in name or "lateral" in name or "smooth" in name:
+            assert value.grad is not None, name
+            assert value.grad.any() or "se." in name, name  # a dead ReLU of a small gate
+
+
+def test_a_model_folder_keeps_the_decoder(tmp_path: Path) -> None:
+    model = build_model(
+        "test_resnet", ["a", "b"], input_size=64, backbone_args={"decoder": "fpn"}
+    ).eval()
+    save_model(model, tmp_path)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(load_model(tmp_path).eval()(images).logits, model(images).logits)
+
+
+def test_weights_of_the_backbone_fill_the_encoder(tmp_path: Path) -> None:
+    plain = create_network("test_resnet", 2, 3, {}, "none")
+    save_file(plain.state_dict(), tmp_path / "weights.safetensors")
+    model = build_model(
+        "test_resnet",
+        ["a", "b"],
+        input_size=64,
+        backbone_args={"decoder": "fpn"},
+        weights=str(tmp_path / "weights.safetensors"),
+    )
+    encoder = model.backbone.get_submodule("encoder").state_dict()
+    assert torch.equal(
+        encoder["layer1.0.conv1.weight"], plain.state_dict()["layer1.0.conv1.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decoder": "unet"}, "write fpn, or remove it"),
+        ({"decoder_stride": 8}, "need decoder: fpn"),
+        ({"decoder": "fpn", "decoder_stride": 5}, "write 4, 8 or 16"),
+        ({"decoder": "fpn", "decoder_channels": 7}, "a multiple of 8"),
+    ],
+)
+def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_model("test_resnet", ["a", "b"], input_size=64, backbone_args=arguments)

@@ -1,14 +1,22 @@
-"""Decision maps: both kinds of CAM, both heads, two to a hundred classes."""
+"""Decision maps of both kinds of CAM and heads, and the pooling of them."""
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.models.build import build_model
+from preceptor.errors import InputError
+from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.saliency.cam import decision_map, log_odds_slopes
+from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.spec import Pool, pooled_logits
+from preceptor.saliency.cam import decision_map
 
 # Exact CAMs and Grad-CAMs.
 BACKBONES = ["test_resnet", "test_efficientnet_evos", "densenet121", "test_convnext", "test_vit"]
@@ -32,16 +40,6 @@ def test_a_decision_map_is_the_loop(classes: int) -> None:
         total = sum(logits[image, c].exp() for c in others)
         rest = sum(logits[image, c].exp() / total * cams[c] for c in others)
         torch.testing.assert_close(found[image], cams[y] - rest)
-
-
-@pytest.mark.parametrize("classes", [2, 5])
-def test_slopes_are_the_derivative_of_the_log_odds(classes: int) -> None:
-    logits = torch.randn(6, classes, dtype=torch.float64, requires_grad=True)
-    labels = torch.arange(6) % classes
-    (expected,) = torch.autograd.grad(odds(logits, labels).sum(), logits)
-    found = log_odds_slopes(logits, labels)
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-7)
-    assert not found.requires_grad
 
 
 def shift(model: GuidedModel, by: float) -> None:
@@ -85,41 +83,80 @@ def test_the_mean_of_the_evidence_is_the_log_odds(backbone: str, classes: int) -
     torch.testing.assert_close(every, torch.stack(each, 1), atol=1e-3, rtol=1e-3)
 
 
-def test_for_two_classes_the_evidence_is_the_map_plus_the_difference_of_the_biases() -> None:
-    model = build_model("test_resnet", ["a", "b"], input_size=64).eval()
-    torch.nn.init.normal_(model.head.bias)
-    labels = torch.tensor([0, 1])
-    out, bias = model(torch.randn(2, 3, 64, 64), labels, decision=True), model.head.bias
-    offset = torch.stack((bias[0] - bias[1], bias[1] - bias[0]))
-    assert torch.equal(out.evidence, out.saliency + offset[:, None, None])
+POOLS = [Pool("top", 0.25), Pool("top", 3), Pool("lse", sharpness=2.0)]
+SMALL = {"input_size": 64, "backbone_args": {"output_stride": 8}}
 
 
-def test_the_gradient_of_the_mean_evidence_is_that_of_the_log_odds() -> None:
-    model = build_model("test_resnet", ["a", "b", "c"], input_size=64).eval()
-    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 2])
-    out = model(images, labels, decision=True)
-    (found,) = torch.autograd.grad(out.evidence.mean((1, 2)).sum(), model.head.weight)
-    (expected,) = torch.autograd.grad(odds(model(images).logits, labels).sum(), model.head.weight)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+def slow(pool: Pool, cells: list[float]) -> float:
+    if pool.kind == "mean":
+        return sum(cells) / len(cells)
+    if pool.kind == "lse":
+        return math.log(sum(math.exp(pool.sharpness * x) for x in cells) / len(cells)) / (
+            pool.sharpness
+        )
+    count = pool.top if isinstance(pool.top, int) else math.ceil(pool.top * len(cells))
+    return sum(sorted(cells)[-count:]) / count
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_with_one_logit_it_is_twice_the_labels_map(backbone: str) -> None:
-    model = build_model(backbone, ["a", "b"], input_size=64, head="sigmoid").eval()
-    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
-    decision, own = model(images, labels, decision=True), model(images, labels)
-    scale = own.saliency.abs().max()
-    torch.testing.assert_close(
-        decision.saliency / scale, 2 * own.saliency / scale, atol=1e-3, rtol=0
-    )
+@given(seed=st.integers(0, 999), pool=st.sampled_from([Pool(), *POOLS]))
+def test_each_pooling_is_the_loop(seed: int, pool: Pool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(4, 2, 3, 5, generator=generator, dtype=torch.float64)
+    found = pool(maps)
+    for image in range(4):
+        for kind in range(2):
+            expected = slow(pool, maps[image, kind].flatten().tolist())
+            assert found[image, kind].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert torch.autograd.gradcheck(pool, maps.requires_grad_())
 
 
-@pytest.mark.parametrize("backbone", ["test_byobnet", "test_vit"])
-def test_every_class_is_each_by_itself(backbone: str) -> None:
-    model = build_model(backbone, ["a", "b", "c"], input_size=64).eval()
-    images = torch.randn(2, 3, 64, 64)
-    every = model(images, "every", decision=True)
-    for label in range(3):
-        one = model(images, torch.full((2,), label), decision=True)
-        torch.testing.assert_close(every.saliency[:, label], one.saliency, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(every.evidence[:, label], one.evidence, atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("positive", [0, 1])
+def test_the_positive_class_is_pooled_whatever_its_place(positive: int) -> None:
+    maps, bias = torch.randn(3, 2, 4, 4), torch.tensor([0.3, -0.2])
+    logits = pooled_logits(maps, bias, Pool("top", 2), positive)
+    swapped = pooled_logits(maps.flip(1), bias.flip(0), Pool("top", 2), 1 - positive)
+    torch.testing.assert_close(swapped.flip(1), logits)
+    d = (maps[:, positive] - maps[:, 1 - positive]).flatten(1).sort(1).values[:, -2:].mean(1)
+    z = d + bias[positive] - bias[1 - positive]
+    torch.testing.assert_close(logits.softmax(1)[:, positive], z.sigmoid())
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_a_model_pools_its_decision_map(pool: Pool, head: str, tmp_path: Path) -> None:
+    model = build_model(
+        "test_byobnet",
+        ["a", "b"],
+        positive="b",
+        head=head,
+        pool=pool,
+        **SMALL,  # type: ignore[arg-type]
+    ).eval()
+    torch.nn.init.normal_(model.head.weight)
+    images, b = torch.randn(3, 3, 64, 64), torch.ones(3, dtype=torch.int64)
+    out = model(images, b, decision=True)
+    odds = out.logits[:, 1] - out.logits[:, 0]
+    evidence = out.evidence.flatten(1)
+    expected = torch.tensor([slow(pool, cells.tolist()) for cells in evidence])
+    torch.testing.assert_close(odds, expected, atol=1e-4, rtol=1e-4)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path).eval()
+    assert loaded.spec == model.spec
+    torch.testing.assert_close(loaded(images).logits, out.logits)
+    plain = with_pool(loaded, Pool()).eval()
+    torch.testing.assert_close(plain.mean_pooled(images).logits, plain(images).logits)
+
+
+def test_a_pool_larger_than_the_grid_is_refused() -> None:
+    with pytest.raises(InputError, match="pool_top is 65, and the feature grid has 8 × 8 = 64"):
+        build_model("test_byobnet", ["a", "b"], pool=Pool("top", 65), **SMALL)  # type: ignore[arg-type]
+
+
+def test_grad_cam_is_not_pooled() -> None:
+    with pytest.raises(InputError, match="needs an exact class activation map"):
+        build_model("test_vit", ["a", "b"], input_size=64, pool=Pool("lse"))
+
+
+def test_the_taps_of_the_authors_are_not_pooled() -> None:
+    with pytest.raises(InputError, match="do not add up to the logits"):
+        build_model("test_resnet", ["a", "b"], cam_source="cyborg", pool=Pool("top"))

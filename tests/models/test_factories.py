@@ -1,4 +1,4 @@
-"""Factories of networks: declared functions, their source, and models in folders and runs."""
+"""Factories of networks, tied weights: declared functions, their source, folders and runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from safetensors.torch import save_model as save_once
 
 from preceptor.config.settings import NetworkFactory
 from preceptor.errors import InputError
-from preceptor.models.build import build_model, with_pool
+from preceptor.models.build import build_model
 from preceptor.models.custom import factory_of
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.spec import Pool
+from preceptor.training.run import train
 from preceptor.utils.plugins import source_digest
+from tests.datasets import squares
+from tests.networks import tied
+from tests.training.small_runs import SMALL, small
 
 CLASSES = ("real", "fake")
 SOURCE = """
@@ -100,18 +105,6 @@ def test_a_model_of_a_factory_and_its_folder(package: Path, tmp_path: Path) -> N
     assert sized.spec.module is not None
     assert (sized.spec.input_size, sized.spec.module.features) == (48, "0.1")
     assert sized.spec.mean == (0.5, 0.5, 0.5)
-
-
-def test_models_with_different_poolings_share_a_network(package: Path) -> None:
-    torch.manual_seed(0)
-    network = built("own_networks.nets:small")
-    mean = build_model("mine", CLASSES, input_size=32, in_chans=1, network=network).eval()
-    highest, smooth = (with_pool(mean, pool).eval() for pool in (Pool("top", top=3), Pool("lse")))
-    images, classes = torch.randn(2, 1, 32, 32), torch.tensor([0, 1])
-    found = [model(images, classes) for model in (smooth, highest, mean, smooth)]
-    assert torch.equal(found[0].logits, found[3].logits)
-    assert all(torch.equal(one.saliency, found[0].saliency) for one in found)
-    assert not torch.equal(found[1].logits, found[2].logits)
 
 
 def test_weights_of_a_factory(package: Path, tmp_path: Path) -> None:
@@ -199,14 +192,6 @@ def test_a_folder_elsewhere_names_what_is_missing(
         load_model(tmp_path / "model")
 
 
-def test_a_module_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "beside.py").write_text("")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
-    with pytest.raises(InputError, match=r"write PYTHONPATH=\. before the command"):
-        factory_of("beside:network")
-
-
 def test_the_source_is_the_module_and_what_it_imports(package: Path) -> None:
     target = "own_networks.nets:small"
     first = source_digest(target)
@@ -219,3 +204,47 @@ def test_the_source_is_the_module_and_what_it_imports(package: Path) -> None:
     assert source_digest(target) not in (first, second)
     with pytest.raises(InputError, match="not_there:f: there is no module not_there here"):
         source_digest("not_there:f")
+
+
+MARKS = ("plain", "marked")
+NETWORK = NetworkFactory(factory="tests.networks:tied")
+PAIR = ("2.weight", "4.weight")
+
+
+def test_a_model_folder_has_them_under_both_names(tmp_path: Path) -> None:
+    model = build_model("mine", MARKS, input_size=32, network=NETWORK)
+    save_model(model, tmp_path / "model")
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert set(stored) == set(model.backbone.state_dict())
+    again = load_model(tmp_path / "model")
+    one, other = (again.backbone.get_parameter(f"module.{name}") for name in PAIR)
+    assert one is other
+    images = torch.randn(2, 3, 32, 32)
+    model.eval(), again.eval()
+    torch.testing.assert_close(again(images).logits, model(images).logits, rtol=0, atol=0)
+
+
+def test_files_that_have_them_once_can_be_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    network = tied(2, 3).module
+    save_once(network, str(tmp_path / "once.safetensors"))
+    assert len(set(PAIR) & set(load_file(tmp_path / "once.safetensors"))) == 1
+    model = build_model(
+        "mine", MARKS, input_size=32, network=NETWORK, weights=tmp_path / "once.safetensors"
+    )
+    found = model.backbone.get_parameter(f"module.{PAIR[1]}")
+    assert torch.equal(found, network.get_parameter(PAIR[1]))
+
+
+def test_they_stay_tied_in_a_run(tmp_path: Path) -> None:
+    config = small(
+        squares(tmp_path / "data"),
+        backbone="mine",
+        backbone_args={},
+        network=NETWORK,
+        training=SMALL.model_copy(update={"epochs": 1}),
+    )
+    result = train(config, tmp_path / "runs")
+    stored = load_file(result.folder / "model" / "model.safetensors")
+    assert torch.equal(*(stored[f"module.{name}"] for name in PAIR))
+    load_model(result.folder / "model")

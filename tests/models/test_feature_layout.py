@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
 from preceptor.models.features import (
@@ -19,11 +18,9 @@ from preceptor.models.features import (
     allow_second_derivatives,
     cyborg_taps,
     last_block,
-    layout_of,
 )
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity
-from preceptor.saliency.cam import class_activation_map
 
 # Layouts.
 
@@ -58,55 +55,6 @@ def test_channels_last_features_and_plain_ones() -> None:
     assert plain.from_grid(raw, raw) is raw
     assert torch.equal(last.to_grid(raw)[1, 4, 2, 3], raw[1, 2, 3, 4])
     assert torch.equal(last.from_grid(last.to_grid(raw), raw), raw)
-
-
-@pytest.mark.parametrize("layout", [Layout("nchw"), Layout("nhwc"), Layout("tokens", 1, (2, 2))])
-def test_the_way_back_is_a_function_of_the_features(layout: Layout) -> None:
-    raw = torch.randn(2, 5, 4) if layout.kind == "tokens" else torch.randn(2, 4, 2, 2)
-    features = layout.to_grid(raw).detach().requires_grad_()
-    back = layout.from_grid(features, raw)
-    (slope,) = torch.autograd.grad(back.sum(), features)
-    assert torch.equal(slope, torch.ones_like(features))
-
-
-class Declared(nn.Module):
-    def __init__(self, **values: Any) -> None:
-        super().__init__()
-        for key, value in values.items():
-            setattr(self, key, value)
-
-
-@pytest.mark.parametrize(
-    ("shape", "declared", "expected"),
-    [
-        ((2, 8, 3, 3), {}, Layout("nchw")),
-        ((2, 3, 3, 8), {"output_fmt": "NHWC"}, Layout("nhwc")),
-        ((2, 9, 8), {}, Layout("tokens", 0, (3, 3))),
-        ((2, 10, 8), {}, Layout("tokens", 1, (3, 3))),  # not every family says so
-        ((2, 11, 8), {}, Layout("tokens", 2, (3, 3))),
-        ((2, 9, 8), {"num_prefix_tokens": 1}, Layout("tokens", 0, (3, 3))),  # added after the tap
-        ((2, 9, 8), {"num_prefix_tokens": 5}, Layout("tokens", 5, (2, 2))),  # registers
-    ],
-)
-def test_a_layout_is_told_by_shape(
-    shape: tuple[int, ...], declared: dict[str, Any], expected: Layout
-) -> None:
-    assert layout_of(Declared(**declared), torch.zeros(shape)) == expected
-
-
-@pytest.mark.parametrize(
-    ("raw", "reason"),
-    [
-        (torch.zeros(2, 8), r"\(2, 8\), without a spatial grid"),
-        (torch.zeros(2, 1, 8), r"\(2, 1, 8\), without a spatial grid"),  # one token is no grid
-        (torch.zeros(2, 3, 8), "without a spatial grid"),
-        (torch.zeros(2, 7, 8), "without a spatial grid"),
-        ((torch.zeros(2, 3),), "a tuple of tensors"),
-    ],
-)
-def test_features_without_a_grid_are_refused(raw: object, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        layout_of(nn.Identity(), raw)
 
 
 def fused(network: nn.Module) -> list[bool]:
@@ -201,23 +149,6 @@ def test_densenet_tap() -> None:
         assert (model(images).features >= 0).all()
 
 
-def xception_tap(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    x = images
-    for name, part in network.named_children():
-        if name == "conv4":
-            break
-        x = part(x)
-    weight = network.state_dict()
-    x = functional.conv2d(x, weight["conv4.conv1.weight"], padding=1, groups=x.shape[1])
-    tap = functional.conv2d(x, weight["conv4.pointwise.weight"])
-    return tap, normed(network, "bn4", tap).relu()
-
-
-def test_xception_tap() -> None:
-    model, images = published("legacy_xception", 64)
-    check_tap(model, images, *xception_tap(model.backbone, images))
-
-
 def check_tap(model: GuidedModel, images: Tensor, tap: Tensor, head_input: Tensor) -> None:
     """The features are the tap, the logits those of the head's own input, the map the tap's CAM."""
     head = model.head
@@ -234,28 +165,6 @@ def check_tap(model: GuidedModel, images: Tensor, tap: Tensor, head_input: Tenso
     # It is not the map that adds up to the logits, which is what cam_source: head_input gives.
     with pytest.raises(InputError, match="differs from the logits"):
         check_cam_identity(model)
-
-
-def test_inception_tap_is_what_the_head_sees() -> None:
-    model, images = published("inception_v3", 96)
-    assert check_cam_identity(model) <= 1e-4
-    with torch.no_grad():
-        out = model(images, torch.tensor([0, 1]))
-        raw = model.backbone.forward_features(images)  # type: ignore[operator]
-        expected = class_activation_map(raw, model.head.weight, torch.tensor([0, 1]))
-    assert torch.equal(out.features, raw)
-    torch.testing.assert_close(out.saliency, expected)
-
-
-def test_a_basic_block_ends_with_its_second_convolution() -> None:
-    model, images = published("test_resnet", 64)
-    block = list(model.backbone.get_submodule("layer4").children())[-1]
-    seen: list[Tensor] = []
-    last = block.get_submodule("conv3" if hasattr(block, "conv3") else "conv2")
-    last.register_forward_hook(lambda _, __, out: seen.append(out.clone()))
-    with torch.no_grad():
-        assert torch.equal(model(images).features, seen[0])
-    assert model.grid() == tuple(seen[0].shape[2:])
 
 
 def test_the_gradient_of_the_map_stops_at_the_tap() -> None:
@@ -280,17 +189,6 @@ def test_other_families_are_refused(backbone: str) -> None:
         cyborg_taps(nn.Linear(2, 2), lambda _: None)
 
 
-def test_a_tap_of_other_channels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from preceptor.models import guided_model
-
-    def narrow(network: nn.Module, keep: Any) -> None:
-        cyborg_taps(network, lambda features: keep(features[:, :5]))
-
-    monkeypatch.setattr(guided_model, "cyborg_taps", narrow)
-    with pytest.raises(InputError, match=r"has 5 channels and the head needs \d+; set cam_source"):
-        build_model("test_resnet", ["a", "b"], input_size=64, cam_source="cyborg")
-
-
 @pytest.mark.parametrize(
     ("backbone", "options"),
     [
@@ -311,9 +209,3 @@ def test_a_copied_model_has_taps_of_its_own(backbone: str, options: dict[str, An
         out, other = twin(images, of), rebuilt(images, of)
         assert torch.equal(out.saliency, other.saliency)
         assert not torch.equal(out.saliency, model(images, of).saliency)
-
-
-def test_the_recipe_of_the_authors_taps_as_they_do() -> None:
-    assert Training(recipe="cyborg").cam_source == "cyborg"
-    assert Training(recipe="paper").cam_source == "head_input"
-    assert Training().cam_source == "head_input"

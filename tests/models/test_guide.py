@@ -18,7 +18,6 @@ from preceptor.losses.guided import GuidedLoss
 from preceptor.models.custom import guide
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.models.probes import check_cam_identity
 
 CLASSES = ("real", "fake")
 SIDE = 32
@@ -369,40 +368,6 @@ def test_a_function_in_place_after_the_features(*, frozen: bool) -> None:
     assert all(value is not None and bool(value.isfinite().all()) for value in reached)
 
 
-def test_features_that_nothing_changes_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = guided(Normed()).eval()
-    images = torch.randn(2, 3, SIDE, SIDE)
-    model(images, "predicted")
-    monkeypatch.setattr(Tensor, "clone", None)
-    model(images, "predicted")
-
-
-def test_densenet_of_torchvision_with_another_classifier() -> None:
-    """Its features are activated in place, by a function."""
-    torch.manual_seed(0)
-    network = torchvision.models.DenseNet(8, (2, 2, 2, 2), 16)
-    inputs = network.classifier.in_features
-    network.classifier = nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 2))
-    model = guided(network, None, "features", input_size=64)
-    assert model.spec.cam == "gradcam"
-    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
-    with torch.no_grad():
-        still = model.eval()(images, labels).saliency
-    torch.testing.assert_close(model(images, labels).saliency.detach(), still)
-
-
-def test_features_of_a_module_that_is_replaced() -> None:
-    torch.manual_seed(0)
-    module = Net()
-    model = guided(module, "fc", "trunk.1", cam="gradcam").eval()
-    images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
-    before = model(images, labels).saliency
-    module.trunk[1] = copy.deepcopy(module.trunk[1])
-    for key in [*module.trunk[1]._forward_hooks]:
-        del module.trunk[1]._forward_hooks[key]
-    torch.testing.assert_close(model(images, labels).saliency, before)
-
-
 def test_a_folder_needs_the_network_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = guided(spread(Net()), positive="fake").eval()
@@ -417,17 +382,3 @@ def test_a_folder_needs_the_network_again(tmp_path: Path) -> None:
         load_model(tmp_path / "model", torchvision.models.resnet18(num_classes=2))
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(tmp_path / "model", Net(3))
-
-
-def test_torchvision_networks() -> None:
-    torch.manual_seed(0)
-    for name, cam, head, features in (
-        ("resnet18", "cam", "fc", "layer4"),
-        ("densenet121", "cam", "classifier", "features"),
-        ("mobilenet_v3_small", "gradcam", None, "features"),
-    ):
-        module = torchvision.models.get_model(name, num_classes=2)
-        model = guided(module, head, features, input_size=64)
-        assert model.spec.cam == cam
-        if cam == "cam":
-            assert check_cam_identity(model) <= 1e-4

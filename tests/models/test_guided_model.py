@@ -1,8 +1,9 @@
-"""One forward for logits, features and saliency: whose, in which mode and precision."""
+"""One forward for logits, features and saliency: whose map, kinds, gradients, precision."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,15 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from preceptor.config.training import Precision
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.precision import in_precision
+from preceptor.models.guided_model import (
+    GuidedModel,
+    GuidedOutput,
+    ModelOutput,
+    gradient_scaler,
+)
 from preceptor.models.probes import check_cam_identity
-from preceptor.saliency.cam import class_activation_map
-from preceptor.saliency.maps import normalize
-from tests.models.toys import small
+from tests.models.toys import Counted, Toy, ToyTokens, small, toy
 
 # Whose map, in which mode.
 
@@ -66,18 +70,6 @@ def test_the_map_is_the_same_with_and_without_a_graph(backbone: str) -> None:
             assert not part.requires_grad
             assert part.grad_fn is None
             torch.testing.assert_close(part, expected.detach())
-
-
-@pytest.mark.parametrize("backbone", ["test_vit", "test_vit2", "test_convnext", "test_nfnet"])
-def test_evaluation_and_training_give_the_same_map(backbone: str) -> None:
-    """On networks without dropout and batch norm the modes are the same function."""
-    model = small(backbone)
-    images, of = torch.randn(3, 3, 64, 64), torch.tensor([1, 0, 1])
-    with torch.inference_mode():
-        evaluated = model.eval()(images, of)
-    trained = model.train()(images, of)
-    torch.testing.assert_close(evaluated.saliency, trained.saliency.detach())
-    torch.testing.assert_close(evaluated.logits, trained.logits.detach())
 
 
 @pytest.mark.parametrize("backbone", ["test_convnext", "test_vit", "test_vit2"])
@@ -128,36 +120,6 @@ def test_what_saliency_for_may_be() -> None:
 # Precision.
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-def test_guided_steps_in_each_precision(backbone: str, precision: Any) -> None:
-    torch.manual_seed(0)
-    model = small(backbone)
-    images, labels = torch.randn(8, 3, 64, 64), torch.arange(8) % 2
-    with torch.no_grad():
-        plain = model(images, labels).saliency
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    wrapped = in_precision(model, precision)
-    maps = torch.rand(8, *model.grid())
-    with torch.inference_mode():
-        out = wrapped(images, labels)
-        assert out.saliency.dtype == torch.float32
-        gap = (normalize(out.saliency) - normalize(plain)).abs().max()
-        assert float(gap) < (1e-4 if precision == "32-true" else 0.2)
-    losses = []
-    model.train()
-    for _ in range(8):
-        logits, _, cam, *_ = wrapped(images, labels)
-        assert cam.dtype == torch.float32
-        loss = GuidedLoss(0.1)(logits, labels, cam, maps)
-        optimizer.zero_grad()
-        loss.backward()
-        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.9 * losses[0]
-
-
 # Sigmoid heads and grey images.
 
 
@@ -182,46 +144,181 @@ def test_one_logit_is_two_classes(backbone: str, in_chans: int) -> None:
     torch.testing.assert_close(every.saliency[:, 0], -every.saliency[:, 1])
 
 
-def test_the_cam_of_a_sigmoid_head_adds_up_for_both_classes() -> None:
-    model = small("test_resnet", head="sigmoid")
-    assert model.spec.cam == "cam"
-    assert check_cam_identity(model) <= 1e-4
-    torch.nn.init.normal_(model.head.weight)
-    torch.nn.init.normal_(model.head.bias)
-    images = torch.randn(3, 3, 64, 64)
-    with torch.inference_mode():
-        out = model(images, "every")
-        for wanted, sign in ((0, -0.5), (1, 0.5)):
-            bias = sign * model.head.bias
-            gap = out.saliency[:, wanted].mean((1, 2)) + bias - out.logits[:, wanted]
-            assert float(gap.abs().max()) <= 1e-4 * float(out.logits.abs().max())
-            alone = class_activation_map(out.features, model.head.weight, torch.full((3,), wanted))
-            torch.testing.assert_close(alone, out.saliency[:, wanted])
-            slow = sign * torch.einsum("c,bchw->bhw", model.head.weight[0], out.features)
-            torch.testing.assert_close(alone, slow)
-    assert model.class_weight.shape == (2, model.head.in_features)
-
-
-def test_a_sigmoid_head_is_guided_through_grad_cam_as_through_the_cam() -> None:
-    exact = small("test_resnet", head="sigmoid")
-    through = GuidedModel(exact.backbone, replace(exact.spec, cam="gradcam"))
-    images, of = torch.randn(3, 3, 64, 64), torch.tensor([0, 1, 1])
-    places = exact.grid()[0] * exact.grid()[1]
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            through(images, of).saliency * places, exact(images, of).saliency
-        )
-
-
 # What else a model is asked.
-
-
-def test_a_head_that_is_not_one_linear_layer_is_named() -> None:
-    model = small("deit_tiny_distilled_patch16_224")
-    with pytest.raises(InputError, match="its classifier is Linear, Linear, not one linear layer"):
-        _ = model.head
 
 
 def test_too_coarse_a_grid_is_refused() -> None:
     with pytest.raises(InputError, match="1 × 1 feature grid, too coarse"):
         small("test_convnext", input_size=32).guidable_grid()
+
+
+# The four backbones of the paper at their own sizes.
+
+PAPER = {"densenet121": 7}
+# |mean(CAM) + bias − logit| ÷ largest |logit| where the network runs in bfloat16 and the map is
+# made in float32: 0.012 at most over three batches of four on each (bfloat16 has 8 bits: 0.004).
+BF16_IDENTITY = 0.03
+
+
+@pytest.fixture(scope="module", params=PAPER)
+def paper(request: pytest.FixtureRequest) -> Iterator[tuple[str, GuidedModel]]:
+    torch.manual_seed(0)
+    model = build_model(request.param, ["real", "fake"]).eval()
+    yield request.param, model
+    del model
+
+
+def test_the_papers_backbones_have_an_exact_cam(paper: tuple[str, GuidedModel]) -> None:
+    name, model = paper
+    assert model.spec.cam == "cam"
+    assert model.grid() == (PAPER[name], PAPER[name])
+    assert check_cam_identity(model) <= 1e-4
+    side = model.spec.input_size
+    images = torch.randn(2, 3, side, side)
+    smaller = images[:, :, : side // 2, : side // 2]  # a CPU is slow in bfloat16
+    with torch.inference_mode():
+        for autocast, bound in ((False, 1e-4), (True, BF16_IDENTITY)):
+            images = smaller if autocast else images
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                out = model(images, "every")
+            assert out.logits.dtype == (torch.bfloat16 if autocast else torch.float32)
+            assert out.saliency.dtype == torch.float32
+            logits = out.saliency.mean((2, 3)) + model.head.bias
+            gap = (logits - out.logits).abs().max() / out.logits.abs().max()
+            assert float(gap) <= bound
+
+
+# Kinds.
+
+KINDS: list[tuple[str, int | None, str, str, tuple[int, int]]] = [
+    ("test_resnet", 96, "cam", "", (3, 3)),
+    ("swin_tiny_patch4_window7_224", 64, "cam", "", (2, 2)),  # NHWC
+    ("mixer_s32_224", 64, "cam", "", (2, 2)),  # tokens
+    ("test_mambaout", 64, "gradcam", "", (2, 2)),  # NHWC
+    ("test_convnext", 64, "gradcam", "", (2, 2)),
+    ("test_vit2", 32, "gradcam", "", (2, 2)),  # tokens, pooled
+    ("vit_tiny_patch16_224", 64, "gradcam", "last_block", (4, 4)),  # class token
+    ("cait_xxs24_224", 64, "gradcam", "last_block", (4, 4)),  # class token after the blocks
+]
+# Fewer blocks of the same kind.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
+    "vit_tiny_patch16_224": {"depth": 2},
+    "cait_xxs24_224": {"depth": 2},
+}
+
+
+@pytest.mark.parametrize(("backbone", "size", "cam", "tap", "grid"), KINDS, ids=lambda v: str(v))
+def test_kinds(backbone: str, size: int | None, cam: str, tap: str, grid: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        backbone, ["a", "b", "c"], input_size=size, backbone_args=ARGUMENTS.get(backbone)
+    )
+    assert (model.spec.cam, model.spec.tap) == (cam, tap)
+    assert model.guidable_grid() == grid
+    side = model.spec.input_size
+    images, labels = torch.randn(3, 3, side, side), torch.tensor([2, 0, 1])
+    for model_mode in (model.train(), model.eval()):
+        out = model_mode(images, labels)
+        assert isinstance(out, GuidedOutput)
+        assert out.saliency.shape == (3, *grid)
+        assert out.features.shape[2:] == grid
+        assert out.saliency.dtype == torch.float32
+        assert torch.equal(out.classes, labels)
+        plain = model(images)
+        assert isinstance(plain, ModelOutput)
+        assert plain.logits.shape == (3, 3)
+    torch.testing.assert_close(out.logits, plain.logits)
+    torch.testing.assert_close(out.logits, model.backbone(images))
+    torch.testing.assert_close(out.features, plain.features)
+    # A loss on the map reaches through the whole network, and no parameter gets a NaN.
+    model.train().zero_grad()
+    images.requires_grad_()
+    out = model(images, labels)
+    GuidedLoss(0.0)(out.logits, labels, out.saliency, torch.rand(3, *grid)).backward()
+    assert images.grad is not None
+    assert images.grad.flatten(1).any(1).all()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+    assert len(grads) > len(list(model.parameters())) / 2
+
+
+TOYS = [(Toy, ""), (ToyTokens, "last_block")]
+
+
+@pytest.mark.parametrize(("make", "tap"), TOYS)
+@pytest.mark.parametrize("of", ["labels", "predicted", "every"])
+def test_the_trunk_is_differentiated_once_a_step(make: type[Toy], tap: str, of: str) -> None:
+    torch.manual_seed(0)
+    model = toy(make(), tap)
+    images, labels = torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 1])
+    wanted: Any = labels if of == "labels" else of
+    Counted.backwards = 0
+    out = model(images, wanted)
+    assert Counted.backwards == 0  # saliency does not enter the trunk
+    (out.saliency.square().sum() + functional.cross_entropy(out.logits, labels)).backward()
+    assert Counted.backwards == 1
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+    model.zero_grad()
+    model.eval()
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            model(images, wanted)
+    assert Counted.backwards == 1
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("make", "tap"), TOYS)
+def test_a_loss_on_the_map_has_the_true_gradient(make: type[Toy], tap: str) -> None:
+    """Of head and trunk, by finite differences in float64."""
+    torch.manual_seed(0)
+    model = toy(make(), tap).double()
+    images, of = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 1])
+    names = [name for name, _ in model.named_parameters()]
+    target = torch.rand(2, 2, 2, dtype=torch.float64)
+
+    def loss(*values: Tensor) -> Tensor:
+        state = dict(zip(names, values, strict=True))
+        out = torch.func.functional_call(model, state, (images, of))
+        guided: Tensor = GuidedLoss(0.3)(out.logits, of, out.saliency, target)
+        return guided
+
+    values = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    assert any("stem" in name for name in names)
+    assert torch.autograd.gradcheck(loss, values)
+
+
+def test_a_frozen_trunk_stays_as_it_is() -> None:
+    for backbone in ("test_convnext", "test_vit"):
+        model = small(backbone).train()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        head = model.head.requires_grad_()
+        images, of = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+        model(images, of).saliency.square().sum().backward()
+        assert head.weight.grad is not None
+        assert head.weight.grad.any()
+        assert all(p.grad is None for p in model.backbone.parameters() if not p.requires_grad)
+
+
+CPU = torch.device("cpu")
+
+
+def test_it_is_kept_and_goes_on() -> None:
+    scaler = gradient_scaler(CPU, "16-mixed", {})
+    scaler.scale(torch.ones(1))
+    scaler.update(1024.0)
+    state = json.loads(json.dumps(scaler.state_dict()))
+    other = gradient_scaler(CPU, "16-mixed", state)
+    assert other.state_dict() == scaler.state_dict()
+    assert state["scale"] == 1024.0
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_nothing_is_scaled_elsewhere(precision: Precision) -> None:
+    scaler = gradient_scaler(CPU, precision, {})
+    loss = torch.ones(1)
+    assert scaler.scale(loss) is loss
+    assert scaler.state_dict() == {}

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.losses.guided import GuidedLoss
-from preceptor.models.build import build_model
-from preceptor.models.features import of_the_batch
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_grad_cam
 from tests.models.toys import Block, Toy, ToyTokens, toy
@@ -125,44 +123,6 @@ def test_a_loss_on_the_map_has_the_true_gradient_beside_batch_norm(
     assert torch.autograd.gradcheck(loss, values)
     loss(*values).backward()
     assert all(value.grad is not None and value.grad.any() for value in values)
-
-
-# Three of the 11 families of timm that have batch norm between features and logits.
-FAMILIES_WITH_NORMED_HEADS = [
-    ("efficientvit_m0", 128),
-    ("resnet50_mlp", 64),
-    ("xcit_nano_12_p16_224", 64),  # in the block that its map is taken before
-]
-
-
-@pytest.mark.parametrize(("backbone", "size"), FAMILIES_WITH_NORMED_HEADS)
-def test_batch_and_single_image_maps_are_one_in_training(backbone: str, size: int) -> None:
-    torch.manual_seed(0)
-    model = build_model(backbone, ["a", "b"], input_size=size)
-    images = torch.randn(4, 3, size, size)
-    norms = {name: part for name, part in model.backbone.named_modules() if of_the_batch(part)}
-    for part in norms.values():
-        part.momentum = 1.0
-    with torch.no_grad():
-        model.train()(images)  # without statistics of images some signals fade on their way
-    after = model.norms_after_features()
-    assert after
-    model.eval()  # what the features are made of is not in question, nor dropout
-    model.training = True
-    for name in after:
-        norms[name].training, norms[name].momentum = True, 0.1
-    twin = copy.deepcopy(model).eval()
-    others = torch.randn(4, 3, size, size)
-    for of in (torch.tensor([0, 1, 1, 0]), torch.ones(4, dtype=torch.int64)):
-        with torch.no_grad():
-            alone = [twin(images[k : k + 1], of[k : k + 1]).saliency[0] for k in range(4)]
-        wanted = torch.stack(alone)
-        bound = 1e-3 * float((wanted - wanted.mean((1, 2), keepdim=True)).abs().max())
-        together = copy.deepcopy(model)(images, of).saliency.detach()
-        torch.testing.assert_close(together, wanted, rtol=0, atol=bound)
-        mixed = torch.cat([images[:2], others[:2]])
-        beside = copy.deepcopy(model)(mixed, of).saliency.detach()
-        torch.testing.assert_close(beside[:2], wanted[:2], rtol=0, atol=bound)
 
 
 def test_batch_norm_without_running_statistics_in_a_head_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Ways of guiding: every role is given the best one on validation, with its own α."""
+"""Ways of guiding, Teachers and α are chosen on validation."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from preceptor.config.files import parse_config
 from preceptor.errors import InputError
+from preceptor.results.domain import gather
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
-from preceptor.study.protocol import Protocol, teachers_of
+from preceptor.study.protocol import Protocol, Teacher, teachers_of
+from preceptor.study.selection import Candidate, choose
 from preceptor.study.steps import Arm, Evaluate, Role, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
-from tests.study.scored_plan import finished
+from tests.studies import scored_study
+from tests.study.scored_plan import finished, table
 
 WAYS: dict[str, Any] = {
     "l2": {},
@@ -77,14 +81,6 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
     assert {one for one in tested if one[0] not in ("teacher", "mapper")} <= shown | {
         ("centre", Setting(0.1, "l2"))
     }
-
-
-def test_baseline_2_has_no_selection(tmp_path: Path) -> None:
-    ways = {"a": {}, "b": {"distance": "mse", "alphas": [0.1]}}
-    plan, trained = finished(tmp_path, best({}), guidances=ways, seeds=2)
-    assert plan.setting_of("baseline2", "test_byobnet") == Setting(1.0, "a")
-    assert plan.setting_choice("baseline2", "test_byobnet") is None
-    assert sum(one.arm.role == "baseline2" for one in trained.values()) == 2
 
 
 def test_grids() -> None:
@@ -166,3 +162,131 @@ def test_runs_from_the_weights_of_a_mapper(tmp_path: Path) -> None:
     for role in ("baseline1", "baseline2", "student"):
         rows = [title for title in titles if title.startswith(f"train {role} from mapper")]
         assert len(rows) == 3, role
+
+
+SPLITS = {"train": 16, "val": 8, "test": 8}
+CLASSIFIER = Teacher("test_byobnet", "human", 0.5, "cam")
+MAPPER = Teacher("test_byobnet", "mapper", 0.0, "cells")
+
+
+def students(plan: Plan) -> dict[tuple[str, float], set[str]]:
+    """Ids of the Students of a study, by Teacher and α."""
+    found: dict[tuple[str, float], set[str]] = {}
+    for member in plan.members_of("student"):
+        found.setdefault((member.arm.teacher, member.arm.alpha), set()).add(member.run)
+    return found
+
+
+def test_a_teacher_is_chosen_at_the_alpha_at_which_its_student_is_best(tmp_path: Path) -> None:
+    """At the α of 0.1 the classifier is ahead; over all α the mapper is."""
+    by = {(CLASSIFIER, 0.1): 1.5, (CLASSIFIER, 0.5): 1.5, (MAPPER, 0.1): 0.2, (MAPPER, 0.5): 4.0}
+
+    def separation(arm: Arm) -> float:
+        known = {(str(teacher), alpha): value for (teacher, alpha), value in by.items()}
+        return known.get((arm.teacher, arm.alpha), 1.0)
+
+    plan, _ = finished(tmp_path, separation, mapper=True, alphas=[0.5, 0.1], seeds=3)
+    assert plan.winner() == MAPPER
+    choice = plan.teacher_choice
+    assert choice is not None
+    assert choice.winner == "test_byobnet mapper; Student α 0.5"
+    assert len(choice.table) == 4
+    assert plan.setting_of("student", "test_byobnet") == Setting(0.5)
+    assert plan.probe_setting_of(CLASSIFIER) in (Setting(0.1), Setting(0.5))
+    assert plan.probe_setting_of(MAPPER) == Setting(0.5)
+    # Every Student of stage 2 is one of stage 1.
+    assert {key: len(runs) for key, runs in students(plan).items()} == {
+        (str(teacher), alpha): 3 for teacher, alpha in by
+    }
+
+
+@pytest.mark.parametrize("rule", ["highest", "guided", "val_auc"])
+@pytest.mark.parametrize("draws", [False, True])
+def test_a_mapper_that_is_tied_with_the_best_is_preferred(rule: Any, draws: bool) -> None:
+    def one(name: str, apart: float, preferred: bool, alpha: float = 0.5) -> Candidate:
+        tables = [table(apart + 0.05 * (-1) ** seed, seed) for seed in range(4)]
+        agreement = 0.2 if preferred else 0.9
+        return Candidate(name, Setting(alpha), tables, agreement, preferred=preferred)
+
+    ahead, close = one("classifier", 1.02, False), one("mapper", 1.0, True)
+    far = one("weak mapper", 0.2, True)
+    words: Any = {"classes": ["marked", "plain"], "positive": "marked", "draws": draws}
+    noisy = [
+        Candidate(
+            close.name,
+            close.setting,
+            [table(1.0 + 0.3 * np.cos(seed), seed + 50) for seed in range(4)],
+            0.2,
+            preferred=True,
+        )
+    ]
+    chosen = choose([ahead, *noisy, far], **words, rule=rule)
+    assert chosen.winner == "mapper"
+    assert "mappers are preferred" in chosen.reason
+    assert [row["tied"] for row in chosen.table] == [True, True, False]
+    assert choose([ahead, far], **words, rule=rule).winner == "classifier"
+
+
+def test_a_large_grid_is_compared_at_three_alphas(tmp_path: Path) -> None:
+    grid = [0.9, 0.5, 0.3, 0.1, 0.05]
+    plan, trained = finished(tmp_path, lambda arm: 1.0, data_driven=True, alphas=grid, seeds=2)
+    assert [one.alpha for one in plan.protocol.study.probe_settings] == [0.9, 0.1, 0.05]
+    winner = plan.winner()
+    alphas = {
+        work.arm.alpha
+        for work in trained.values()
+        if work.arm.role == "student" and work.arm.teacher != str(winner)
+    }
+    assert alphas == {0.9, 0.1, 0.05}
+
+
+@pytest.mark.parametrize("probe", [None, "test_resnet"])
+def test_teachers_are_compared_each_at_its_best_alpha(tmp_path: Path, probe: str | None) -> None:
+    values: dict[str, Any] = {
+        "probe": probe,
+        "students": ("test_byobnet", "test_resnet"),
+        "alphas": (0.9, 0.5, 0.1),
+        "data_driven": True,
+        "controls": (),
+        "ceiling": False,
+        "primary": "test",
+        "seeds": 2,
+    }
+
+    def effect(arm: Arm, seed: int) -> float:
+        best = 0.5 if "data-driven" in arm.teacher else 0.9
+        return 3.0 * (arm.alpha == best) + seed / 10
+
+    made = scored_study(tmp_path, effect, SPLITS, **values)
+    compared = gather(made).comparisons.set_index("question").loc[["RQ1"]]
+    assert compared["backbone"].tolist() == [probe or "test_byobnet"]
+    assert compared["n"].tolist() == [2]
+    assert compared["alpha_a"].tolist() == [0.9]
+    assert compared["alpha_b"].tolist() == [0.5]
+
+
+def test_a_budget_chooses_alpha_at_each_number_of_annotations(tmp_path: Path) -> None:
+    def separation(arm: Arm) -> float:
+        return 3.0 if arm.alpha == {None: 0.9, 2: 0.1, 4: 0.5}[arm.annotated] else 0.5
+
+    grid = [0.9, 0.5, 0.1]
+    plan, _ = finished(tmp_path, separation, alphas=grid, seeds=2, budget=[2, 4])
+    for role in ("baseline1", "student"):
+        for size, alpha in {0: 0.9, 2: 0.1, 4: 0.5}.items():
+            assert plan.setting_of(role, "test_byobnet", size) == Setting(alpha)
+        runs = {
+            (member.arm.alpha, member.seed)
+            for member in plan.members
+            if member.arm.role == role and member.arm.annotated == 4
+        }
+        assert len(runs) == 6
+    names = {selection.name for selection in plan.choices}
+    assert {"student @ 2:test_byobnet", "baseline1 @ 4:test_byobnet"} <= names
+    tested = {step.work.run for step in plan.steps.values() if isinstance(step.work, Evaluate)}
+    of_budget = {
+        (member.arm.role, member.arm.annotated, member.arm.alpha)
+        for member in plan.members
+        if member.run in tested and member.arm.annotated and member.arm.role != "teacher"
+    }
+    expected = {(role, 2, 0.1) for role in ("baseline1", "student")}
+    assert of_budget == expected | {(role, 4, 0.5) for role in ("baseline1", "student")}

@@ -1,21 +1,23 @@
-"""A study with mappers: a Teacher among the candidates, its maps, its detectors, its report."""
+"""Studies with mappers, with RISE, and whose weights change: what is trained and compared."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from preceptor.config.files import parse_config
-from preceptor.errors import InputError
-from preceptor.maps.store import read_store
+from preceptor.maps.store import MapStore, read_store
 from preceptor.models.model_folder import load_model
-from preceptor.study.config import StudyConfig
+from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import outline
 from preceptor.study.protocol import teachers_of
-from preceptor.study_folder import reopen
+from preceptor.study.steps import MakeMaps
+from preceptor.study_folder import open_study, reopen
+from preceptor.utils.results import read_record
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
 
@@ -88,37 +90,116 @@ def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> No
     assert "“decision” (distance l2" in html
 
 
-def test_the_report_names_the_mappers(finished: Path) -> None:
-    html = (finished / "report.html").read_text(encoding="utf-8")
-    assert "test_byobnet mapper" in html
-    assert "Mapper as a detector: annotated, human maps" in html
+MASKS = 160
+RISE_SETTINGS: dict[str, Any] = SQUARES_STUDY | {
+    "data_driven": True,
+    "seeds": [0, 1],
+    "teacher_alphas": [0.5],
+    "controls": [],
+    "ceiling": False,
+    "saliency": ["cam", "rise"],
+    "rise_masks": MASKS,
+    "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},
+}
+HUMAN, DATA = "test_byobnet human-guided α 0.5", "test_byobnet data-driven"
 
 
-def test_the_report_has_a_table_of_each_kind_of_comparison(finished: Path) -> None:
-    compared = pd.read_csv(finished / "comparisons.csv")
-    files = {file.stem for file in (finished / "tables").glob("*.csv")}
-    assert {"RQ2", "control", "detector", "ceiling", "start"} <= set(compared["question"])
-    for question in compared["question"].unique():
-        assert any(name.endswith(f"comparison-{question.lower()}") for name in files), question
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("rise study") / "data")
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"positive": None}, "mapper needs two classes"),
-        ({"guidances": {"wrong": {"distance": "cells"}}}, "set cam_class: decision"),
-        ({"saliency": ["cells"]}, "saliency"),
-    ],
-)
-def test_wrong_settings(values: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_config(SETTINGS | {"manifest": tmp_path / "m.csv"} | values, StudyConfig)
+@pytest.fixture(scope="module")
+def rise_study(manifest: Path) -> Path:
+    study = parse_config(RISE_SETTINGS | {"manifest": manifest}, StudyConfig)
+    out = manifest.parents[1] / "study"
+    result = run_serially(study, out)
+    assert not result.failed
+    assert result.missing == 0
+    return out
 
 
-def test_the_outline_has_every_step_of_the_study(finished: Path) -> None:
-    plan = reopen(finished).first
-    first, later = outline(plan)
-    outlined = {step.id for step in (*first, *later)}
-    mappers = [member.run for role in ("mapper", "mapper_all") for member in plan.members_of(role)]  # type: ignore[arg-type]
-    assert len(mappers) == 2
-    assert set(mappers) <= outlined
+def stores(out: Path) -> dict[str, MapStore]:
+    return {str(folder): read_store(folder) for folder in sorted(out.glob("store/maps/[!.]*"))}
+
+
+def test_every_teacher_marks_in_both_ways(rise_study: Path) -> None:
+    found = list(stores(rise_study).values())
+    methods = sorted((store.info.method, store.info.teacher) for store in found)
+    teachers = {teacher for _, teacher in methods}
+    assert len(teachers) == 4  # human-guided and data-driven, two seeds
+    assert methods == sorted((method, one) for method in ("cam", "rise") for one in teachers)
+    for store in found:
+        assert store.maps.shape == (24, 4, 4)
+        assert store.probabilities is not None
+        if store.info.method == "cam":
+            assert store.error is None
+            continue
+        assert store.error is not None
+        assert store.info.settings["max_masks"] == MASKS
+        assert store.info.settings["tolerance"] == 0.3125  # 50 ÷ 160
+        assert 24 * MASKS >= int(store.info.settings["masks"]) > 0
+
+
+def test_students_learn_from_the_maps_that_settled(rise_study: Path) -> None:
+    plan = reopen(rise_study).first
+    protocol = plan.protocol
+    unsettled = 0
+    for teacher in teachers_of(protocol.study):
+        for seed in (0, 1):
+            steps = protocol.student(teacher, "test_byobnet", Setting(0.5), seed)
+            *_, marking, student = steps
+            store = read_store(protocol.maps_folder(marking.id))
+            record = read_record(protocol.run_folder(student.id))
+            assert record["guided_images"] == store.settled.sum()
+            unsettled += int((~store.settled).sum())
+    assert unsettled > 0  # so that it was about something
+
+
+def test_rise_is_compared_with_cam(rise_study: Path) -> None:
+    compared = pd.read_csv(rise_study / "comparisons.csv")
+    lines = compared[compared["question"] == "saliency"]
+    assert set(zip(lines["a"], lines["b"], strict=True)) == {
+        (f"Students of {whose}, RISE", f"Students of {whose}, CAM") for whose in (HUMAN, DATA)
+    }
+    questions = compared[compared["question"] == "RQ1"]
+    assert set(zip(questions["a"], questions["b"], strict=True)) == {
+        (f"Students of {HUMAN}, {how}", f"Students of {DATA}, {how}") for how in ("CAM", "RISE")
+    }
+    results = pd.read_csv(rise_study / "results.csv")
+    here = results[(results["set"] == "test-unseen") & results["source"].isna()]
+    here = here[here["role"] == "student"].set_index(["teacher", "seed"])["auc"]
+    for line in lines.itertuples():
+        whose = str(line.a).removeprefix("Students of ").removesuffix(", RISE")
+        expected = [here[f"{whose}, RISE", seed] - here[f"{whose}, CAM", seed] for seed in (0, 1)]
+        by_seed = [float(value) for value in str(line.difference_by_seed).split()]
+        np.testing.assert_allclose(by_seed, expected, atol=1e-5)
+        assert line.mean == pytest.approx(np.mean(expected), abs=1e-5)
+        assert np.isnan(line.p_holm)
+
+
+def test_ids_depend_on_the_settings_of_rise(
+    manifest: Path, rise_study: Path, tmp_path: Path
+) -> None:
+    def ids(**changes: Any) -> dict[str, set[str]]:
+        study = parse_config(RISE_SETTINGS | {"manifest": manifest} | changes, StudyConfig)
+        plan = open_study(study, tmp_path / "none", run=False, report_to=lambda _: None).first
+        first, _ = outline(plan)
+        found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
+        for step in first:
+            if isinstance(step.work, MakeMaps):
+                found[step.work.method].add(step.work.joined or step.id)
+            elif step.kind == "train":
+                found["train"].add(step.id)
+        return found
+
+    usual = ids()
+    assert {len(usual["cam"]), len(usual["rise"])} == {4}
+    assert usual == ids()
+    folders = {folder.name for folder in rise_study.glob("store/maps/[!.]*")}
+    assert folders == usual["cam"] | usual["rise"]
+    other = ids(rise_masks=62)
+    assert other["cam"] == usual["cam"]
+    assert not other["rise"] & usual["rise"]
+    # Of the Students those by RISE alone are others: two Teachers, two seeds.
+    assert len(usual["train"] - other["train"]) == 4

@@ -1,23 +1,33 @@
-"""The runs of a study: their ids, what they share, and the steps that make their maps."""
+"""The runs of a study: ids, what they share, steps that make their maps, controls, lists."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from preceptor.benchmark.forged import write_draws
 from preceptor.benchmark.forgeries import PRESETS
 from preceptor.config.files import parse_config
+from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
-from preceptor.study.checks import check_study
+from preceptor.maps.targets import build_map_targets
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
-from preceptor.study.protocol import Protocol, plain_run, teachers_of, training_of
-from preceptor.study.steps import Arm, Step, Train
+from preceptor.study.protocol import Protocol, Teacher, teachers_of
+from preceptor.study.steps import (
+    Arm,
+    PlannedRun,
+    Step,
+    Train,
+    read_planned_runs,
+    write_planned_runs,
+)
 from preceptor.study.workspaces import Workspaces
-from tests.datasets import FORGED_STUDY
+from tests.datasets import FORGED_STUDY, SQUARES_STUDY, squares
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "alphas": [0.1],
@@ -107,16 +117,6 @@ def test_a_run_has_the_annotated_images_of_its_seed(draws: Path) -> None:
         assert (every.annotated, every.annotated_seed) == (None, 0)
 
 
-def test_settings_of_a_run_are_those_of_the_study(draws: Path) -> None:
-    training = {"steps": 100, "epochs": 1, "recipe": "cyborg"}
-    one = protocol(draws, training=training, guidances={"m": {"distance": "l1"}})
-    found = training_of(one.study)
-    assert (found.length, found.steps, found.cam_source) == ("steps", 100, "cyborg")
-    assert (found.distance, training_of(one.study, "m").distance) == ("mse", "l1")
-    plain = plain_run(one.study, NET)
-    assert (plain.positive, plain.guided, plain.seed) == (None, False, 0)
-
-
 def test_a_baseline_1_and_a_teacher_of_equal_settings_are_one_run(draws: Path) -> None:
     one = protocol(draws)
     assert one.baseline1(NET, Setting(0.1), 0).id == chain(one)[0].id
@@ -163,15 +163,6 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path) -> None:
     assert run.maps.path == one.maps_folder(steps[1].id)
     assert run.annotated == 0.5
     assert arm(steps[-1]) == Arm("masked", NET, 1.0, str(teacher))
-
-
-def test_too_few_images_for_principal_components_are_refused(draws: Path) -> None:
-    one = protocol(draws, controls=["pca"])
-    check_study(one.study, one.workspaces)
-    for workspace in one.workspaces.all():
-        workspace.train_mask = workspace.train_mask & False
-    with pytest.raises(InputError, match=r"controls: pca: 0 training images have fewer than 5"):
-        check_study(one.study, one.workspaces)
 
 
 CONTROLS = ("shuffled", "centre", "pca", "shuffled_human", "mixed", "masked")
@@ -235,3 +226,94 @@ def test_what_is_wrong_with_any_draw_is_told_at_once(tmp_path: Path) -> None:
         "val/000003.png",
     ):
         assert text in str(caught.value)
+
+
+def squares_protocol(manifest: Path, **changes: Any) -> Protocol:
+    values = SQUARES_STUDY | {"manifest": manifest, "training": {"input_size": 32}, "seeds": 1}
+    study = parse_config(values | changes, StudyConfig)
+    store = manifest.parent / "store"
+    return Protocol(study, Workspaces.of_study(study, store), store)
+
+
+def teacher(one: Protocol, kind: str) -> Teacher:
+    return next(found for found in teachers_of(one.study) if found.kind == kind)
+
+
+def run_of(one: Protocol, role: Any, by: Teacher) -> RunConfig:
+    if role == "student":
+        step = one.student(by, "test_byobnet", Setting(0.5), 0)[-1]
+    else:
+        step = one.control(role, by, "test_byobnet", Setting(0.5), 0)[-1]
+    assert step.config is not None
+    return step.config
+
+
+def guided(one: Protocol, config: RunConfig) -> set[str]:
+    """Classes of the training images that a run without a map store guides."""
+    workspace = one.workspaces.of(0)
+    rows = workspace.training_rows(config)
+    images = workspace.images(config.training.image_format(32))
+    made = build_map_targets(
+        config, workspace.manifest, images, rows, workspace.human_maps_from(config)
+    )
+    assert made is not None
+    return set(workspace.manifest.table["label"].iloc[rows[made.weight > 0]])
+
+
+@pytest.mark.parametrize("role", ["centre", "pca"])
+def test_controls_of_a_mapper_guide_the_class_with_marks(tmp_path: Path, role: str) -> None:
+    one = squares_protocol(squares(tmp_path / "data"), mapper=True)
+    classifier, mapper = (teacher(one, kind) for kind in ("human", "mapper"))
+    assert guided(one, run_of(one, role, classifier)) == {"plain", "marked"}
+    assert guided(one, run_of(one, role, mapper)) == {"marked"}
+    assert run_of(one, "student", mapper).maps.marks
+
+
+def test_masks_guide_all_classes_with_the_maps_of_a_mapper(tmp_path: Path) -> None:
+    training = {"input_size": 32, "distance": "cells", "cam_class": "decision"}
+    one = squares_protocol(squares(tmp_path / "data"), mapper=True, training=training)
+    assert guided(one, run_of(one, "centre", teacher(one, "mapper"))) == {"plain", "marked"}
+
+
+def test_controls_of_given_maps_guide_the_classes_that_have_some(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data")
+    one = squares_protocol(manifest, maps={"some": manifest.parent / "maps"})
+    given, human = (teacher(one, kind) for kind in ("given", "human"))
+    assert guided(one, run_of(one, "student", given)) == {"marked"}
+    assert guided(one, run_of(one, "centre", given)) == {"marked"}
+    assert run_of(one, "centre", human).guide_classes is None
+
+
+@pytest.mark.parametrize("role", ["shuffled", "shuffled_human"])
+def test_maps_are_shuffled_over_the_groups_of_a_manifest(tmp_path: Path, role: str) -> None:
+    manifest = squares(tmp_path / "data")
+    alone = squares_protocol(manifest)
+    assert not run_of(alone, role, teacher(alone, "human")).maps.shuffle_groups
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    train = table["split"] == "train"
+    table.loc[train, "group"] = [f"object {number // 4}" for number in range(train.sum())]
+    table.to_csv(manifest, index=False)
+    several = squares_protocol(manifest)
+    assert run_of(several, role, teacher(several, "human")).maps.shuffle_groups
+
+
+def test_runs_come_back_as_they_were_written(tmp_path: Path) -> None:
+    runs = [
+        PlannedRun("a", ("baseline1", "teacher"), "test_vit", 1.0, 0),
+        PlannedRun("b", ("student",), "test_vit", 0.5, 1, "skin"),
+    ]
+    write_planned_runs(runs, tmp_path)
+    assert read_planned_runs(tmp_path) == runs
+
+
+def test_an_alpha_that_follows_the_losses_comes_back(tmp_path: Path) -> None:
+    write_planned_runs([PlannedRun("a", ("variant",), "test_vit", math.nan, 0)], tmp_path)
+    (found,) = read_planned_runs(tmp_path) or ()
+    assert math.isnan(found.alpha)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"id": "a"}]', "3"])
+def test_a_damaged_list_is_no_list(tmp_path: Path, content: str) -> None:
+    assert read_planned_runs(tmp_path) is None
+    (tmp_path / "planned_runs.json").write_text(content)
+    assert not read_planned_runs(tmp_path)

@@ -1,17 +1,25 @@
-"""The recommended settings of a study: those of the frozen study, where nothing else is given."""
+"""The recommended settings, and networks from outside timm in a study."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from pydantic import ValidationError
 
+from preceptor import load
 from preceptor.config.files import parse_config
 from preceptor.config.training import StudyTraining
 from preceptor.errors import InputError
+from preceptor.models.model_folder import load_model
 from preceptor.study.config import RECOMMENDED, RECOMMENDED_TRAINING, StudyConfig
+from tests.datasets import squares
 from tests.documents import ROOT
+from tests.studies import run_serially
+from tests.studies import study as squares_study
 
 PLAIN: dict[str, Any] = {
     "manifest": "manifest.csv",
@@ -55,19 +63,6 @@ def test_given_settings_have_precedence() -> None:
     assert found.teacher_alphas == RECOMMENDED["teacher_alphas"]
 
 
-def test_in_python_training_may_be_an_object() -> None:
-    found = StudyConfig.model_validate(
-        PLAIN | {"recipe": "recommended", "training": StudyTraining(epochs=3, cam_class="decision")}
-    )
-    assert (found.training.epochs, found.training.cam_class) == (3, "decision")
-    assert found.training.readout == "auto"
-
-
-def test_without_it_the_defaults_follow_the_paper() -> None:
-    found = study()
-    assert (found.mapper, found.teacher_alphas, found.training.readout) == (False, (0.5,), "none")
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -79,3 +74,41 @@ def test_without_it_the_defaults_follow_the_paper() -> None:
 def test_what_is_wrong_is_said(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         study(**settings)
+
+
+OWN: dict[str, Any] = {
+    "backbones": {"mine": "tests.networks:small"},
+    "backbone_args": {"mine": {"width": 4}},
+}
+
+
+@pytest.mark.slow
+def test_a_study_of_an_own_network(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data")
+    own = {**OWN, "backbone_args": {"mine": {"width": 4}, "test_byobnet": {"output_stride": 8}}}
+    config = squares_study(
+        manifest, **own, teachers=("mine",), students=("mine", "test_byobnet"), seeds=1,
+        controls=(), ceiling=False,
+    )  # fmt: skip
+    run_serially(config, tmp_path / "study")
+    table = pd.read_csv(tmp_path / "study" / "table.csv")
+    assert {"mine", "test_byobnet"} <= set(table["backbone"])
+    best = tmp_path / "study" / "best"
+    model = load_model(best)
+    if model.spec.backbone == "mine":
+        assert (model.spec.factory, model.spec.backbone_args) == (
+            "tests.networks:small",
+            {"width": 4},
+        )
+    image = next((tmp_path / "data" / "images").glob("test*.png"))
+    assert load(best)(image).map.shape == model.grid()
+
+
+def test_keys_of_own_networks(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    for values, message in (
+        (OWN, "backbones or weights name backbones that are not used: mine"),
+        ({"students": ("mine",), "backbones": {"mine": "small"}}, "backbones"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            squares_study(manifest, **values)

@@ -155,33 +155,6 @@ def test_a_set_of_one_class_never_decides_by_nan(rule: str, draws: bool) -> None
             assert row["value"] == pytest.approx(np.mean(slow))
 
 
-def test_equal_candidates_do_not_depend_on_their_order() -> None:
-    large, small = (candidate(f"α {alpha}", {"val": 9.0}, alpha=alpha) for alpha in (0.5, 0.1))
-    for rule in ("highest", "val_auc"):
-        settings: Any = {"classes": CLASSES, "positive": "fake", "rule": rule}
-        found = [choose(order, **settings) for order in ([large, small], [small, large])]
-        assert [one.winner for one in found] == ["α 0.1", "α 0.1"]
-        assert all("smallest α" in one.reason for one in found)
-
-
-def test_a_tie_with_a_teacher_without_an_alpha_goes_to_the_highest_auc() -> None:
-    guided = candidate("guided", {"val": 1.0}, agreement=float("nan"), alpha=0.1)
-    plain = Candidate(
-        "plain",
-        None,
-        [
-            frame.assign(score_fake=frame["score_fake"] + 0.03 * (frame["label"] == "fake"))
-            for frame in guided.scores
-        ],
-    )
-    for rule in ("guided", "val_auc"):
-        settings: Any = {"classes": CLASSES, "positive": "fake", "rule": rule}
-        found = choose([guided, plain], **settings)
-        assert all(row["tied"] for row in found.table) or found.winner == "plain"
-        assert found.winner == "plain"
-        assert "highest AUC on val" in found.reason
-
-
 def jitter() -> list[list[np.ndarray]]:
     """Noise on every score, so that seeds differ in who is ahead."""
     generator = np.random.default_rng(7)

@@ -1,4 +1,4 @@
-"""Manifests in the processes of a study: all of them work on the same tables."""
+"""Manifests of a study: the same in another process, and images that seeds share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from preceptor.errors import InputError
+from preceptor.report.methods import methods
+from preceptor.results.domain import gather
+from preceptor.study.checks import SharedImages, shared_images
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
 from preceptor.study.workspaces import Workspaces
+from preceptor.study_folder import open_study
 from tests.datasets import squares
+from tests.studies import study
 
 
 def other_label(file: Path) -> None:
@@ -66,3 +74,77 @@ def test_a_manifest_that_was_edited_meanwhile_is_refused(
     with pytest.raises(InputError, match="have changed since the command was started; start it"):
         there.at(file)
     assert there.opened == {}
+
+
+SPLITS = {"train": 12, "val": 8, "test-unseen": 20}
+
+
+def independent(folder: Path) -> Path:
+    """Two manifests of images of their own."""
+    for seed in range(2):
+        squares(folder / str(seed), splits=SPLITS, size=(8, 8), seed=seed)
+    return folder / "{seed}" / "manifest.csv"
+
+
+def split_again(folder: Path, swapped: int) -> Path:
+    """Two splits of one data set, whose files have other names; `swapped` images of training are
+    test images of the second."""
+    for seed in range(2):
+        file = squares(folder / str(seed), splits=SPLITS, size=(8, 8))
+        if seed:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+            train, test = (
+                np.flatnonzero(table["split"] == name) for name in SPLITS if name != "val"
+            )
+            table.loc[train[:swapped], "split"] = "test-unseen"
+            table.loc[test[:swapped], "split"] = "train"
+            fresh = [f"images/again-{row}.png" for row in range(len(table))]
+            for old, new in zip(table["path"], fresh, strict=True):
+                (file.parent / old).rename(file.parent / new)
+            table.assign(path=fresh).to_csv(file, index=False)
+    return folder / "{seed}" / "manifest.csv"
+
+
+def opened(manifest: Path, folder: Path) -> tuple[list[str], Plan]:
+    """Notes at the start of a study, and its plan."""
+    lines: list[str] = []
+    config = study(manifest)
+    open_study(config, folder, run=False, report_to=lines.append)
+    workspaces = Workspaces.of_study(config, folder / "store")
+    return lines, Plan(Protocol(config, workspaces, folder / "store"))
+
+
+def test_splits_of_one_data_set_are_noted(tmp_path: Path) -> None:
+    lines, plan = opened(split_again(tmp_path / "data", swapped=4), tmp_path / "out")
+    # All images of the data set are in both manifests, whatever their split and name.
+    assert shared_images(plan.protocol.workspaces) == SharedImages(2, 2, 1.0)
+    (note,) = (line for line in lines if line.startswith("note: manifest"))
+    assert "up to 100 % of the test images" in note
+    assert "too narrow; use one manifest with several seeds" in note
+    said = " ".join(methods(plan, gather(plan)))
+    assert "new draw of the data" not in said
+    assert "the intervals over draws are too narrow (Nadeau and Bengio 2003)" in said
+
+
+def test_only_test_images_count(tmp_path: Path) -> None:
+    """An image that both seeds train on is none of the tests; one that is tested once is."""
+    manifest = independent(tmp_path)
+    first, second = (Path(str(manifest).replace("{seed}", seed)) for seed in "01")
+    table = pd.read_csv(second, dtype=str, keep_default_na=False)
+    other = pd.read_csv(first, dtype=str, keep_default_na=False)
+
+    def exchange(split: str, with_split: str) -> None:
+        ours = table.loc[table["split"] == split, "path"].iloc[0]
+        theirs = other.loc[other["split"] == with_split, "path"].iloc[0]
+        (second.parent / ours).write_bytes((first.parent / theirs).read_bytes())
+
+    def found() -> SharedImages | None:
+        return shared_images(
+            Workspaces({0: first, 1: second}, dict.fromkeys((first, second), cache))
+        )
+
+    cache = tmp_path / "cache"
+    exchange("train", "train")
+    assert found() is None
+    exchange("train", "test-unseen")
+    assert found() == SharedImages(1, 2, pytest.approx(1 / 20))

@@ -1,17 +1,29 @@
-"""The state of an unfinished run: everything comes back, or a fresh start."""
+"""Checkpoints and records of runs."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from preceptor.errors import InputError
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
+from preceptor.training.record import (
+    RunRecord,
+    SetMetrics,
+    flat_metrics,
+    set_metrics,
+)
+from preceptor.utils.results import damaged_files, read_record
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -72,21 +84,6 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 
-def test_before_the_first_best_epoch(tmp_path: Path) -> None:
-    model = network(0)
-    optimizer = OPTIMISERS["sgd"](model.parameters())
-    save_progress(tmp_path / "state", "r", Progress(), model, optimizer)
-    assert load_progress(tmp_path / "state", "r", model, optimizer) == Progress()
-
-
-def test_a_snapshot_is_a_copy() -> None:
-    model = network(0)
-    kept = snapshot(model)
-    before = {key: value.clone() for key, value in kept.items()}
-    step(model, torch.optim.SGD(model.parameters(), lr=1.0), 0)
-    assert_equal(kept, before)
-
-
 def test_anything_else_is_a_fresh_start(tmp_path: Path) -> None:
     model = network(0)
     optimizer = OPTIMISERS["momentum"](model.parameters())
@@ -135,3 +132,55 @@ def test_the_old_state_stays_until_the_new_is_whole(
     with pytest.raises(OSError, match="no space"):
         save_progress(path, "r", Progress(epoch=2), model, optimizer)
     assert load_progress(path, "r", model, optimizer).epoch == 1
+
+
+RECORD = RunRecord(
+    id="c0ffee",
+    config={"seed": 3},
+    classes=("real", "fake"),
+    input_size=64,
+    grid=(4, 4),
+    saliency="cam",
+    training_images=24,
+    guided_images=12,
+    uninformative_maps=1,
+    images_seen=48,
+    best_epoch=2,
+    metrics={"epoch": 2.0, "loss": 0.5, "val_accuracy": 0.75, "val_auc": 0.875},
+    seconds=1.5,
+    device="cpu",
+    versions={"torch": "2"},
+)
+NAMES = st.text(
+    st.characters(codec="ascii", exclude_categories=("C",)), min_size=1, max_size=12
+).map(lambda text: f"val-{text}")
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    RECORD.write(tmp_path)
+    assert RunRecord.read(tmp_path) == RECORD
+    assert damaged_files(tmp_path) == []
+    assert set_metrics(read_record(tmp_path)["metrics"]) == {"val": SetMetrics(0.75, 0.875)}
+
+
+def test_a_record_that_lacks_a_value_is_named(tmp_path: Path) -> None:
+    RECORD.write(tmp_path)
+    file = tmp_path / "run.json"
+    values = json.loads(file.read_text())
+    del values["saliency"]
+    file.write_text(json.dumps(values))
+    with pytest.raises(
+        InputError, match=r"run\.json: not the record of a training \(saliency is missing\)"
+    ):
+        RunRecord.read(tmp_path)
+
+
+@given(
+    st.dictionaries(
+        st.just("val") | NAMES,
+        st.builds(SetMetrics, st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(-1, 1)),
+    )
+)
+def test_measures_of_sets_come_back_from_their_names(sets: dict[str, SetMetrics]) -> None:
+    others = {"loss": 0.1, "map_correlation": 0.2, "grad_map": math.nan}
+    assert set_metrics(others | flat_metrics(sets)) == sets

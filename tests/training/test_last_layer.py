@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +9,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import NetworkFactory
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
-from preceptor.models.custom import guide
 from preceptor.models.model_folder import load_model
-from preceptor.training.last_layer import (
+from preceptor.training.run import train
+from preceptor.training.validation import (
     STRENGTHS,
     balanced_logistic_regression,
     check_last_layer,
     mean_features,
+    validation_sets,
 )
-from preceptor.training.run import train
-from preceptor.training.validation import validate, validation_sets
-from preceptor.utils.results import file_digest, read_scores
+from preceptor.utils.results import read_scores
 from tests.datasets import squares
 
 SPLITS = {"train": 16, "val": 8, "val-clean": 12, "test": 4}
@@ -45,7 +41,7 @@ def test_scikit_learn_finds_the_same_weights(
     labels = generator.integers(0, classes, 90) * (generator.random(90) < 0.8)
     features = generator.normal(labels[:, None] * [1.0, 0.2, 0.0, 0.5], [1.0, 3.0, 0.1, 1.0])
     features = np.c_[features, np.ones(90)]  # a channel that is constant
-    monkeypatch.setattr("preceptor.training.last_layer.STRENGTHS", (strength,))
+    monkeypatch.setattr("preceptor.training.validation.STRENGTHS", (strength,))
     weight, bias = balanced_logistic_regression(features, labels, classes)
     spread = np.where(features.std(0) > 0, features.std(0), 1)
     standard = (features - features.mean(0)) / spread
@@ -61,16 +57,6 @@ def test_scikit_learn_finds_the_same_weights(
             C=2 / (strength * 90), class_weight="balanced", max_iter=10_000, tol=1e-10
         ).fit(standard, labels)
     np.testing.assert_allclose(shown, oracle.predict_proba(standard), atol=2e-4)
-
-
-def test_cross_validation_prefers_a_strong_penalty_on_noise() -> None:
-    generator = np.random.default_rng(0)
-    labels = np.arange(60) % 2
-    noise = generator.normal(size=(60, 40))
-    weight, _ = balanced_logistic_regression(noise, labels, 2)
-    signal = noise + labels[:, None] * 1.0
-    other, _ = balanced_logistic_regression(signal, labels, 2)
-    assert np.abs(weight).sum() < np.abs(other).sum()
 
 
 def config(manifest: Path, **values: Any) -> RunConfig:
@@ -109,32 +95,6 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     assert not scores.equals(read_scores(base.folder))
 
 
-def test_its_maps_are_compared_as_those_of_the_run_without_it(tmp_path: Path) -> None:
-    """A run that guides decision maps reports the correlation of decision maps."""
-    classes = ("plain", "marked", "other")
-    manifest = squares(tmp_path / "data", splits=SPLITS, classes=classes)
-    values = {"maps": {"kind": "human"}, "training": TRAINING | {"cam_class": "decision"}}
-    run = train(config(manifest, last_layer="val-clean", **values), tmp_path / "runs")
-    model = load_model(run.folder / "model")
-    sets = validation_sets(Workspace.open(manifest), model)
-    decision = validate(model, sets, model, cams="decision")
-    of_label = validate(model, sets, model, cams="label")
-    for name in ("val", "val-clean"):
-        found = run.record.sets[name].map_correlation
-        assert found == pytest.approx(decision[name].map_correlation, abs=1e-5)
-        assert found != pytest.approx(of_label[name].map_correlation, abs=1e-3)
-
-
-def test_a_classifier_without_a_bias_is_refused() -> None:
-    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
-    for bias, told in ((True, ""), (False, "bias of the classifier")):
-        network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2, bias))
-        model = guide(network, "3", "0", classes=["a", "b"], input_size=16, name="mine")
-        assert model.spec.cam == "cam"
-        with pytest.raises(InputError, match=told) if told else nullcontext():
-            check_last_layer(model)
-
-
 def test_a_classifier_whose_weight_another_layer_has_too_is_refused(tmp_path: Path) -> None:
     """A new weight would change the features that it was computed from."""
     manifest = squares(tmp_path / "data", splits=SPLITS)
@@ -144,24 +104,6 @@ def test_a_classifier_whose_weight_another_layer_has_too_is_refused(tmp_path: Pa
     assert not list((tmp_path / "runs").glob("*/run.json"))
     network = NetworkFactory(factory="tests.networks:tied")
     check_last_layer(build_model("mine", ("a", "b"), input_size=32, network=network))
-
-
-def test_a_base_from_the_store_gives_the_same_bits(tmp_path: Path) -> None:
-    """Of the threads of the run too, which a training sets that is not done again."""
-    manifest = squares(tmp_path / "data", splits=SPLITS, size=(64, 64))
-    values = {"training": TRAINING | {"input_size": 128, "threads": 1}}
-    first = train(config(manifest, last_layer="val-clean", **values), tmp_path / "a")
-    base = train(config(manifest, **values), tmp_path / "a")
-    shutil.copytree(base.folder, tmp_path / "b" / base.id)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        again = train(config(manifest, last_layer="val-clean", **values), tmp_path / "b")
-    finally:
-        torch.set_num_threads(threads)
-    assert first.id == again.id
-    for name in ("model/model.safetensors", "scores.parquet"):
-        assert file_digest(first.folder / name) == file_digest(again.folder / name)
 
 
 @pytest.mark.parametrize(

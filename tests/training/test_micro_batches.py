@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +16,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from preceptor.config.files import dump_config
 from preceptor.config.run import RunConfig
 from preceptor.data.loader import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
-from preceptor.training.loop import Trainer, in_parts, more_parts
+from preceptor.training.loop import Trainer, in_parts
 from preceptor.training.run import RunResult, train
-from preceptor.utils.memory import out_of_memory
 from preceptor.utils.results import file_digest
-from tests import forked
-from tests.commands import Outcome
 
 SMALL = {
     "input_size": 64,
@@ -90,32 +85,11 @@ def test_parts_are_the_batch(count: int, parts: int, least: int) -> None:
     assert len(found) == min(parts, max(count // least, 1))
 
 
-@given(largest=st.integers(1, 100), least=st.integers(1, 2))
-def test_parts_grow_until_they_cannot(largest: int, least: int) -> None:
-    steps = [1]
-    while (parts := more_parts(steps[-1], largest, least)) is not None:
-        assert steps[-1] < parts <= 2 * steps[-1]
-        steps.append(parts)
-    assert steps[-1] == max(largest // least, 1)
-
-
-@pytest.mark.parametrize(
-    ("backbone", "values"),
-    [
-        ("test_vit", {}),
-        ("test_convnext", {"alpha": 0.0}),
-        ("test_efficientnet_gn", {"alpha": 1.0}),
-    ],
-)
 def test_a_step_in_parts_is_the_step_of_the_batch(
-    manifest: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    backbone: str,
-    values: dict[str, Any],
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured, over eight steps in 3 parts: weights apart by at most 4e-6 of the largest."""
-    config = run_of(manifest, {}, backbone=backbone, **values)
+    config = run_of(manifest, {})
     whole = train(config, tmp_path / "whole")
     in_parts_from(monkeypatch, 3)
     divided = train(config, tmp_path / "divided")
@@ -155,8 +129,7 @@ def assert_same(one: RunResult, other: RunResult) -> None:
         assert file_digest(one.folder / name) == file_digest(other.folder / name), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize(("epoch", "optimizer"), [(0, "sgd"), (1, "adamw")])
 def test_an_epoch_begins_again_as_it_was(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, optimizer: str
 ) -> None:
@@ -228,88 +201,3 @@ def test_where_it_cannot_go_on_it_says_so(
         failing_at(patch, 3, RuntimeError("sizes differ"))
         with pytest.raises(RuntimeError, match="sizes differ"):
             train(config, tmp_path)
-
-
-LIMITED = """
-import ctypes, resource, sys
-from pathlib import Path
-from preceptor.config.run import RunConfig
-from preceptor.config.files import load_config
-from preceptor.cli.main import main
-from preceptor.training import train
-
-libc = ctypes.CDLL(None)
-libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD: what is freed is free at once
-libc.mallopt(-8, 1)  # M_ARENA_MAX: no thread reserves 64 MiB of its own
-config, store, room = load_config(sys.argv[1], RunConfig), sys.argv[2], int(sys.argv[3])
-small = {"training": config.training.model_copy(update={"batch_size": 2, "epochs": 1})}
-train(config.model_copy(update=small), store + "-warm")  # threads, libraries
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-limit = pages * resource.getpagesize() + room * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-sys.argv = ["preceptor", "train", sys.argv[1], "--out", store]
-main()
-"""
-
-
-def limited(config: RunConfig, store: Path, room: int) -> Outcome:
-    """`preceptor train` with so many MiB of memory more than it begins with."""
-    file, script = store.with_suffix(".yaml"), store.with_suffix(".py")
-    file.write_text(dump_config(config))
-    script.write_text(LIMITED)
-    done = forked.run(forked.script, [script, file, store, room])
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
-def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
-    """The batch of 24 needs between 300 and 400 MiB, a part of 12 images less than 240."""
-    config = run_of(manifest, {"input_size": 224, "batch_size": 24, "epochs": 1})
-    outcome = limited(config, tmp_path / "limited", 270)
-    assert outcome.code == 0, outcome
-    assert "out of memory in epoch 1: each batch is now computed in 2 parts" in outcome.out
-    whole = train(config, tmp_path / "whole")
-    assert (tmp_path / "limited" / whole.id / "run.json").is_file()
-    divided = train(config, tmp_path / "limited")
-    assert not divided.trained
-    assert divided.record.parts in (2, 4)
-    assert apart(whole.folder, divided.folder) < 2e-5
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
-def test_a_real_limit_that_nothing_fits_in(manifest: Path, tmp_path: Path) -> None:
-    config = run_of(manifest, {"input_size": 224, "batch_size": 24}, alpha=1.0)
-    outcome = limited(config, tmp_path / "runs", 20)
-    assert outcome.code == 1, outcome
-    assert outcome.err.startswith("error: run ")
-    assert "out of memory" in outcome.err
-    assert "(batch_size 24, input_size 224); lower input_size" in outcome.err
-    assert outcome.err.count("\n") == 1
-    assert not list(tmp_path.glob("runs/*/run.json"))
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
-def test_a_real_limit_in_which_no_image_can_be_read(manifest: Path, tmp_path: Path) -> None:
-    config = run_of(manifest, {"input_size": 224, "batch_size": 24}, alpha=1.0)
-    outcome = limited(config, tmp_path / "runs", 1)
-    assert outcome.code == 1, outcome
-    assert "out of memory" in outcome.err
-    assert outcome.err.count("\n") == 1
-
-
-def test_what_says_that_memory_ran_out() -> None:
-    with pytest.raises(RuntimeError) as found:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert out_of_memory(found.value)
-    with pytest.raises(MemoryError) as found_too:
-        np.zeros(2**60, np.uint8)
-    assert out_of_memory(found_too.value)
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."))
-    assert out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
-    wrapped = ValueError("the compiler failed")
-    wrapped.__cause__ = MemoryError()
-    assert out_of_memory(wrapped)
-    for other in (ValueError("not enough memory"), RuntimeError("shapes differ"), OSError(28, "")):
-        assert not out_of_memory(other)
-    assert not out_of_memory(RuntimeError("could not create a primitive descriptor"))

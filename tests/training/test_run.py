@@ -1,4 +1,4 @@
-"""One run: what it leaves, what it learns, and every kind of setting."""
+"""One run: what it leaves, what it learns, every kind of setting, Teachers and Students."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ import torch
 from pydantic import ValidationError
 
 from preceptor.config.maps import MapSource
-from preceptor.config.training import Augmentation, OutsideKind, Training
+from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.inference.score import score_sets
+from preceptor.inference.annotate import annotate
+from preceptor.inference.predict import predict
 from preceptor.metrics.auc import auc
-from preceptor.metrics.scores import fixed_thresholds
-from preceptor.metrics.split_names import kind_of
 from preceptor.models.model_folder import load_model
-from preceptor.training.prepare import run_id_of
-from preceptor.training.run import RunResult, build_untrained, train
+from preceptor.training.run import build_untrained, train
 from preceptor.utils import process
-from preceptor.utils.results import damaged_files, file_digest, read_record, read_scores
+from preceptor.utils.results import damaged_files, file_digest, read_record
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 
@@ -39,18 +37,6 @@ def test_images_seen_are_counted_and_steps_have_full_batches(tmp_path: Path) -> 
     by_passes = {"input_size": 32, "batch_size": 20, "epochs": 2}
     config = small(manifest, training=Training.model_validate(by_passes))
     assert read_record(train(config, tmp_path / "runs").folder)["images_seen"] == 50
-
-
-def test_batches_of_one_image_are_refused_where_a_network_has_batch_norm(
-    manifest: Path, tmp_path: Path
-) -> None:
-    one = SMALL.model_copy(update={"batch_size": 1, "epochs": 1})
-    with pytest.raises(InputError, match="batch_size is 1, and the batch norm of test_byobnet"):
-        train(small(manifest, training=one), tmp_path / "runs")
-    without = {"backbone": "test_vit", "backbone_args": {}}
-    sized = one.model_copy(update={"input_size": 64})
-    folder = train(small(manifest, training=sized, **without), tmp_path / "runs").folder
-    assert read_record(folder)["images_seen"] == 24
 
 
 def test_the_head_of_initial_weights(manifest: Path, tmp_path: Path) -> None:
@@ -135,19 +121,6 @@ def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
     assert last["map_correlation"] > first["map_correlation"] + 0.2
 
 
-def test_thresholds_are_fixed_in_the_precision_in_which_tests_are_scored(
-    manifest: Path, tmp_path: Path
-) -> None:
-    workspace = Workspace.open(manifest, tmp_path / "cache")
-    training = SMALL.model_copy(update={"precision": "bf16-mixed", "epochs": 1})
-    run = train(small(manifest, training=training), tmp_path / "runs", workspace=workspace)
-    model = load_model(run.folder / "model").to(memory_format=torch.channels_last)
-    again = score_sets(model, workspace)
-    again = again[kind_of(again["split"]) == "val"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(read_scores(run.folder), again, rtol=0, atol=1e-6)
-    assert model.spec.thresholds == fixed_thresholds(read_scores(run.folder), "marked")
-
-
 def test_half_precision_is_refused_on_a_cpu(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,39 +194,6 @@ def test_three_classes_and_images_of_another_shape(tmp_path: Path) -> None:
     assert np.allclose(scores[columns].sum(axis=1), 1, atol=1e-5)
 
 
-def test_two_classes_need_a_positive_one(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="positive"):
-        train(small(manifest, positive=None), tmp_path)
-
-
-def test_maps_in_input_space_alone_change_what_is_learnt(manifest: Path, tmp_path: Path) -> None:
-    """With α = 1, without a guidance term; and nothing where there are no maps."""
-
-    def trained(outside: OutsideKind, store: str = "runs", **values: Any) -> RunResult:
-        changes = {"augmentation": Augmentation(outside=outside, outside_rate=1)}
-        training = SMALL.model_copy(update=changes | values.pop("training", {}))
-        return train(small(manifest, training=training, **values), tmp_path / store)
-
-    plain, masked = trained("none", alpha=1.0), trained("mean", alpha=1.0)
-    name = "model/model.safetensors"
-    assert file_digest(plain.folder / name) != file_digest(masked.folder / name)
-    metrics = pd.read_csv(masked.folder / "metrics.csv")
-    assert metrics["guidance"].isna().all()
-    assert (metrics["guided"] == 0).all()
-    assert masked.record.guided_images == 0
-    # No guidance term has a distance; the class of the maps is that of the measured agreement.
-    same = trained("mean", "again", alpha=1.0, training={"distance": "mse"})
-    assert same.id == masked.id
-    assert file_digest(same.folder / name) == file_digest(masked.folder / name)
-    # A distance that takes masks makes none of maps that no guidance term compares.
-    cells = trained("mean", alpha=1.0, training={"distance": "cells", "cam_class": "decision"})
-    assert cells.id != masked.id
-    assert file_digest(cells.folder / name) == file_digest(masked.folder / name)
-    none = trained("mean", maps=MapSource(kind="none"))
-    assert none.id == plain.id
-    assert not none.trained
-
-
 def test_a_running_training_can_be_followed(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,13 +227,127 @@ def test_training_leaves_torchs_settings_as_they_were(manifest: Path, tmp_path: 
     assert read_record(next(tmp_path.glob("*/run.json")).parent)["device"]
 
 
-def test_files_that_a_killed_training_was_writing_are_removed(
-    manifest: Path, tmp_path: Path
+def test_a_student_learns_from_a_teachers_maps(manifest: Path, tmp_path: Path) -> None:
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    teacher = train(small(manifest), tmp_path / "runs", workspace=workspace)
+    model = load_model(teacher.folder / "model")
+    store = annotate(model, workspace.manifest, out=tmp_path / "maps", workspace=workspace)
+    assert store.maps.shape == (24, 4, 4)
+    source = MapSource(kind="store", path=tmp_path / "maps", identity="teacher")
+    student = train(small(manifest, maps=source), tmp_path / "runs", workspace=workspace)
+    assert student.record.guided_images == 24
+    shuffled = source.model_copy(update={"shuffle_seed": 0})
+    control = train(small(manifest, maps=shuffled), tmp_path / "runs", workspace=workspace)
+    assert len({teacher.id, student.id, control.id}) == 3
+
+
+@pytest.fixture(scope="module")
+def marked(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The map store of a Teacher."""
+    folder = tmp_path_factory.mktemp("marked")
+    workspace = Workspace.open(manifest, folder / "cache")
+    teacher = train(small(manifest), folder / "runs", workspace=workspace)
+    model = load_model(teacher.folder / "model")
+    annotate(model, workspace.manifest, out=folder / "maps", workspace=workspace)
+    return folder / "maps"
+
+
+def test_students_resume_with_the_same_bits(
+    manifest: Path, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, workspace = small(manifest), Workspace.open(manifest)
-    folder = tmp_path / "runs" / run_id_of(workspace, run)
-    (folder / ".model.0123.tmp").mkdir(parents=True)
-    (folder / ".model.0123.tmp" / "model.json").write_text("{}")
-    (folder / ".resume.safetensors.0123.tmp").write_bytes(b"a part")
-    train(run, tmp_path / "runs", workspace=workspace)
-    assert not list(folder.glob(".*"))
+    from preceptor.training import loop as module
+
+    config = small(
+        manifest,
+        alpha=0.6,
+        maps=MapSource(kind="store", path=marked, identity="t"),
+        training=SMALL.model_copy(update={"epochs": 3}),
+    )
+    undisturbed = train(config, tmp_path / "undisturbed")
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(*arguments: Any) -> None:
+        save(*arguments)
+        if arguments[2].epoch == 1:
+            raise StoppedError
+
+    save = module.save_progress
+    monkeypatch.setattr(module, "save_progress", stop)
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "stopped")
+    monkeypatch.setattr(module, "save_progress", save)
+    lines: list[str] = []
+    resumed = train(config, tmp_path / "stopped", tell=lines.append)
+    assert lines[0].startswith("resumed after epoch 1")
+    for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
+        one, other = (file_digest(run.folder / name) for run in (resumed, undisturbed))
+        assert one == other, name
+
+
+KINDS: list[tuple[str, dict[str, Any], str]] = [
+    ("test_convnext", {"precision": "bf16-mixed", "channels_last": False}, "gradcam"),
+    ("test_mambaout", {"cam_class": "predicted", "distance": "mse"}, "gradcam"),
+    ("test_resnet", {"cam_source": "cyborg", "cam_class": "predicted"}, "cam"),
+    ("test_vit", {"head": "sigmoid", "in_chans": 1}, "gradcam"),
+]
+
+
+@pytest.mark.parametrize(("backbone", "training", "kind"), KINDS, ids=str)
+def test_every_kind_of_saliency_trains_annotates_and_predicts(
+    manifest: Path, tmp_path: Path, backbone: str, training: dict[str, Any], kind: str
+) -> None:
+    settings = {"input_size": 64, "lr": 1e-3, "optimizer": "adamw", "epochs": 3, "batch_size": 8}
+    config = small(
+        manifest, backbone=backbone, backbone_args={}, alpha=0.1, training=settings | training
+    )
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    result = train(config, tmp_path / "runs", workspace=workspace)
+    assert result.record.saliency == kind
+    assert result.record.guided_images == 12
+    metrics = pd.read_csv(result.folder / "metrics.csv")
+    for column in (
+        "loss",
+        "guidance",
+        "grad_logits",
+        "grad_map",
+        "map_correlation",
+        "val_map_correlation",
+        "val_auc",
+    ):
+        assert np.isfinite(metrics[column]).all(), column
+    assert (metrics["grad_map"] > 0).all()
+    assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
+    scores = pd.read_parquet(result.folder / "scores.parquet")
+    kept = auc(scores["label"] == "marked", scores["score_marked"])
+    # Epochs are validated in the training's precision, scores are left in float32: under bf16 a few
+    # of the 36 pairs may change their order.
+    rounding = 3 / 36 if "precision" in training else 1e-9
+    assert kept == pytest.approx(result.record.metrics["val_auc"], abs=rounding)
+    # What it left marks images and scores them as the run did.
+    model = load_model(result.folder / "model")
+    assert model.spec.cam == kind
+    assert model.spec.head == training.get("head", "softmax")
+    store = annotate(model, workspace.manifest, out=tmp_path / "maps", workspace=workspace)
+    assert store.maps.shape == (24, *model.grid())
+    assert np.isfinite(store.maps).all()
+    assert (store.maps.max((1, 2)) == 1).all()
+    assert store.probabilities is not None
+    np.testing.assert_allclose(store.probabilities.sum(1), 1, atol=1e-5)
+    turned = annotate(
+        model,
+        workspace.manifest,
+        out=tmp_path / "turned",
+        workspace=workspace,
+        cam_class="predicted",
+    )
+    assert turned.probabilities is not None
+    assert (turned.classes == turned.probabilities.argmax(1)).all()
+    rows = workspace.rows(workspace.split_rows("val"), model.spec.image_format, model.spec.classes)
+    found, bare = predict(model, rows, cams="predicted"), predict(model, rows)
+    assert bare.cams is None
+    np.testing.assert_allclose(bare.probabilities, found.probabilities, atol=1e-6)
+    marked = found.probabilities[:, model.spec.classes.index("marked")]
+    close = 0.05 if "precision" in training else 1e-5
+    np.testing.assert_allclose(marked, scores["score_marked"], atol=close)

@@ -100,17 +100,6 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
             assert file_digest(folder / name) == file_digest(undisturbed.folder / name), name
 
 
-def test_a_damaged_resume_state_is_a_fresh_start(manifest: Path, tmp_path: Path) -> None:
-    config = small(manifest)
-    first = train(config, tmp_path / "a")
-    broken = tmp_path / "b" / first.id
-    broken.mkdir(parents=True)
-    (broken / "resume.safetensors").write_bytes(b"\x00" * 100)
-    second = train(config, tmp_path / "b")
-    name = "model/model.safetensors"
-    assert file_digest(first.folder / name) == file_digest(second.folder / name)
-
-
 def test_a_full_disk_is_a_failure_that_names_the_file(manifest: Path, tmp_path: Path) -> None:
     config = small(manifest, training=SMALL.model_copy(update={"cache": "none", "epochs": 1}))
     with pytest.raises(RunFailedError) as caught, files_up_to(50_000):

@@ -47,9 +47,8 @@ def evaluate(
         from preceptor.data.workspace import Workspace
         from preceptor.errors import InputError
         from preceptor.inference.score import check_comparable, score_sets
-        from preceptor.metrics.delong import compare_sets
         from preceptor.metrics.operating_points import known_threshold
-        from preceptor.metrics.scores import check_score_file, figures, write_scores
+        from preceptor.metrics.scores import check_score_file, compare_sets, figures, write_scores
         from preceptor.models.model_folder import load_model
 
     if out is not None:

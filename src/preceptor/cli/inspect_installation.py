@@ -199,7 +199,7 @@ def measured_speed(devices: Devices, limit: float) -> tuple[StepTime, ...]:
     """
     from preceptor.config.run import RunConfig
     from preceptor.config.training import Precision, Speed
-    from preceptor.training.probe import has_bf16, step_seconds
+    from preceptor.training.prepare import has_bf16, step_seconds
 
     threads = [RUN_THREADS]
     if not devices.gpus and devices.cores > RUN_THREADS:

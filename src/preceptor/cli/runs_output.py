@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.results.runs import Run, runs_of_store, runs_of_study
-from preceptor.study.planned_runs import read_planned_runs
+from preceptor.study.steps import read_planned_runs
 from preceptor.utils.process import bulk_import
 
 

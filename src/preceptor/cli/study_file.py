@@ -16,8 +16,8 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
 from preceptor.models.networks import weights_file
+from preceptor.study.checks import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.config import RECOMMENDED, StudyConfig
-from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, plain_run
 from preceptor.study.workspaces import Workspaces

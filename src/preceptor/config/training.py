@@ -192,7 +192,7 @@ class StudyTraining(Settings):
         threads: Number of CPU threads of a run; part of the id, since it changes rounding.
         augmentation: Random augmentation of training images.
         consistency: Weight λ ≥ 0 of the divergence of the predictions for an image with and without
-            its change outside the map, see `preceptor.losses.predictions`; needs
+            its change outside the map, see `losses.guided.inconsistency`; needs
             `augmentation.outside`. A step then has a second forward pass.
     """
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from preceptor.data.checks import text
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError
-from preceptor.metrics.delong import unit_codes
+from preceptor.metrics.paired_tests import unit_codes
 from preceptor.metrics.split_names import kind_of, split_hint
 
 _Ints = NDArray[np.int64]

@@ -33,7 +33,7 @@ from preceptor.deploy.prediction import scores_of
 from preceptor.deploy.predictor import Predictor
 from preceptor.errors import InputError
 from preceptor.metrics.auc import auc
-from preceptor.metrics.delong import unit_codes
+from preceptor.metrics.paired_tests import unit_codes
 from preceptor.metrics.reliability import (
     TEMPERATURES,
     Bins,
@@ -42,9 +42,9 @@ from preceptor.metrics.reliability import (
     cross_entropy,
     fit_isotonic,
     fit_temperature,
+    ledoit_wolf,
     reliability_bins,
 )
-from preceptor.metrics.shrinkage import ledoit_wolf
 from preceptor.metrics.split_names import kind_of
 from preceptor.models.model_folder import MODEL_FILES
 from preceptor.report.figures import reliability_plot

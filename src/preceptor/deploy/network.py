@@ -28,9 +28,8 @@ from preceptor.deploy.model_info import CHECKED, Calibration, ModelInfo, validat
 from preceptor.deploy.prediction import NetworkOutput, joined_outputs, probe_batch_size
 from preceptor.errors import InputError, reason
 from preceptor.inference.predict import to_device
-from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, autocast
 from preceptor.models.model_folder import load_model
-from preceptor.models.precision import autocast
 from preceptor.utils.files import tensors_to
 from preceptor.utils.memory import out_of_memory
 from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums, strict_json

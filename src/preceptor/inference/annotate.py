@@ -23,8 +23,7 @@ from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict, to_device, uses_channels_last
 from preceptor.inference.shards import RISE_IMAGES
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.precision import autocast
+from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.saliency.maps import correlation, normalize
 from preceptor.saliency.rise import RiseResult, read_state, write_state
 from preceptor.saliency.rise import rise as estimate_rise

@@ -1,4 +1,4 @@
-"""Guided loss, distances between maps, and losses of predictions."""
+"""Guided loss and distances between maps."""
 
 from preceptor.losses.guided import GuidedLoss, guidance
 

@@ -35,20 +35,8 @@ _FLOOR = 0.01
 def l2(model: Tensor, target: Tensor) -> Tensor:
     """L2 norm of the flattened difference, ‖s − t‖; its gradient has norm 1 for every image.
 
-    Args:
-        model: (B, h, w) s in [0, 1].
-        target: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) in [0, √(h·w)].
-
-    Reference:
-        A. Boyd, P. Tinsley, K. Bowyer, A. Czajka, "CYBORG: Blending Human Saliency Into the Loss
-        Improves Deep Learning-Based Synthetic Face Detection", WACV 2023.
-
-    Example:
-        >>> l2(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]]))
-        tensor([1.4142])
+    A. Boyd, P. Tinsley, K. Bowyer, A. Czajka, "CYBORG: Blending Human Saliency Into the Loss
+    Improves Deep Learning-Based Synthetic Face Detection", WACV 2023.
     """
     # The gradient of vector_norm at 0 is 0; that of the root of a sum of squares is NaN.
     norms: Tensor = torch.linalg.vector_norm((model - target).flatten(1), dim=1)
@@ -56,36 +44,12 @@ def l2(model: Tensor, target: Tensor) -> Tensor:
 
 
 def mse(model: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error 1/(h·w) Σ (s − t)², as in the authors' code; gradient 2‖s − t‖ ÷ (h·w).
-
-    Args:
-        model: (B, h, w) s in [0, 1].
-        target: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) in [0, 1].
-
-    Example:
-        >>> mse(torch.tensor([[[0.0, 0.5]]]), torch.tensor([[[0.0, 1.0]]]))
-        tensor([0.1250])
-    """
+    """Mean squared error 1/(h·w) Σ (s − t)², as in the authors' code; gradient 2‖s − t‖ ÷ (h·w)."""
     return (model - target).flatten(1).square().mean(1)
 
 
 def l1(model: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error 1/(h·w) Σ |s − t|; the gradient of each differing cell is 1/(h·w).
-
-    Args:
-        model: (B, h, w) s in [0, 1].
-        target: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) in [0, 1].
-
-    Example:
-        >>> l1(torch.tensor([[[0.0, 0.5]]]), torch.tensor([[[0.0, 1.0]]]))
-        tensor([0.2500])
-    """
+    """Mean absolute error 1/(h·w) Σ |s − t|; the gradient of each differing cell is 1/(h·w)."""
     return (model - target).flatten(1).abs().mean(1)
 
 
@@ -99,23 +63,9 @@ def kl(model: Tensor, target: Tensor) -> Tensor:
     one empty cell cannot dominate a batch; and a map of zeros becomes the uniform distribution,
     whereas without ε it would not be a distribution.
 
-    Args:
-        model: (B, h, w) s in [0, 1].
-        target: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) in [0, log(h·w · (1 + 1 ÷ ε))).
-
-    Reference:
-        S. Kullback, R. A. Leibler, "On Information and Sufficiency", 1951. As a saliency measure:
-        Z. Bylinskii, T. Judd, A. Oliva, A. Torralba, F. Durand, "What do different evaluation
-        metrics tell us about saliency models?", IEEE TPAMI 2019.
-
-    Example:
-        >>> kl(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]]))
-        tensor([4.5246])
-        >>> kl(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2))
-        tensor([0.])
+    S. Kullback, R. A. Leibler, "On Information and Sufficiency", 1951. As a saliency measure:
+    Z. Bylinskii, T. Judd, A. Oliva, A. Torralba, F. Durand, "What do different evaluation
+    metrics tell us about saliency models?", IEEE TPAMI 2019.
     """
     log_p, log_q = _log_distribution(model), _log_distribution(target)
     # For equal distributions, rounding may give a sum slightly below 0.
@@ -134,20 +84,8 @@ def dice(model: Tensor, target: Tensor) -> Tensor:
     Computed as Σ (s − t)² ÷ (Σ s² + Σ t²), which is the same, exact near 0, and 0 for two maps of
     zeros.
 
-    Args:
-        model: (B, h, w) s in [0, 1].
-        target: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) in [0, 1]: 1 for maps that do not overlap.
-
-    Reference:
-        F. Milletari, N. Navab, S.-A. Ahmadi, "V-Net: Fully Convolutional Neural Networks for
-        Volumetric Medical Image Segmentation", 3DV 2016.
-
-    Example:
-        >>> dice(torch.tensor([[[0.0, 1.0, 1.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]]))
-        tensor([0.5000])
+    F. Milletari, N. Navab, S.-A. Ahmadi, "V-Net: Fully Convolutional Neural Networks for
+    Volumetric Medical Image Segmentation", 3DV 2016.
     """
     s, t = model.flatten(1), target.flatten(1)
     sizes = s.square().sum(1) + t.square().sum(1)
@@ -174,18 +112,6 @@ def cells(evidence: Tensor, mask: Tensor, mark_weight: float = 9.0) -> Tensor:
     """Weighted mean of the logistic loss of each cell, Σ wᵢ (log(1 + exp zᵢ) − tᵢ zᵢ) ÷ Σ wᵢ.
 
     w = 1 + `mark_weight` · t, so that a small mark is not outweighed by the cells around it.
-
-    Args:
-        evidence: (B, h, w) z, signed.
-        mask: (B, h, w) t in [0, 1].
-        mark_weight: Additional weight of a cell inside the mask.
-
-    Returns:
-        (B,) ≥ 0; 0 is the limit for a binary mask and infinite evidence of the right sign.
-
-    Example:
-        >>> cells(torch.tensor([[[2.0, -2.0]]]), torch.tensor([[[1.0, 0.0]]]))
-        tensor([0.1269])
     """
     z, t = evidence.flatten(1), mask.flatten(1)
     weight = 1 + mark_weight * t
@@ -199,20 +125,8 @@ def evidence(evidence: Tensor, mask: Tensor) -> Tensor:
 
     Without an outside (t = 1 everywhere) it is the logistic loss of the label's log-odds.
 
-    Args:
-        evidence: (B, h, w) z, signed.
-        mask: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) > 0.
-
-    Reference:
-        J. Setpal, "Contrastive-factored cross-entropy" (ContrastiveCAM), draft and MIT-licensed
-        code in github.com/jinensetpal/contrastive-optimization, 2025; here with a soft mask.
-
-    Example:
-        >>> evidence(torch.tensor([[[2.0, -2.0]]]), torch.tensor([[[1.0, 0.0]]]))
-        tensor([0.6931])
+    J. Setpal, "Contrastive-factored cross-entropy" (ContrastiveCAM), draft and MIT-licensed
+    code in github.com/jinensetpal/contrastive-optimization, 2025; here with a soft mask.
     """
     z, t = evidence.flatten(1), mask.flatten(1)
     return functional.softplus(-(t * z - (1 - t) * z.abs()).mean(1))
@@ -223,20 +137,8 @@ def energy(evidence: Tensor, mask: Tensor) -> Tensor:
 
     1 without positive evidence, where it has no gradient.
 
-    Args:
-        evidence: (B, h, w) z, signed.
-        mask: (B, h, w) t in [0, 1].
-
-    Returns:
-        (B,) in [0, 1].
-
-    Reference:
-        S. Rao, M. Böhle, A. Parchami-Araghi, B. Schiele, "Studying How to Efficiently and
-        Effectively Guide Models with Explanations", ICCV 2023.
-
-    Example:
-        >>> energy(torch.tensor([[[3.0, 1.0, -2.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
-        tensor([0.2500])
+    S. Rao, M. Böhle, A. Parchami-Araghi, B. Schiele, "Studying How to Efficiently and
+    Effectively Guide Models with Explanations", ICCV 2023.
     """
     positive, t = evidence.flatten(1).clamp_min(0), mask.flatten(1)
     total = positive.mean(1)
@@ -247,20 +149,8 @@ def energy(evidence: Tensor, mask: Tensor) -> Tensor:
 def cosine(evidence: Tensor, mask: Tensor) -> Tensor:
     """Cosine distance of the signed evidence from the mask, 1 − z·t ÷ (‖z‖ ‖t‖).
 
-    Args:
-        evidence: (B, h, w) z, signed.
-        mask: (B, h, w) t ≥ 0.
-
-    Returns:
-        (B,) in [0, 2].
-
-    Reference:
-        A. Parchami-Araghi, M. Böhle, S. Rao, B. Schiele, "Good Teachers Explain:
-        Explanation-Enhanced Knowledge Distillation", ECCV 2024.
-
-    Example:
-        >>> cosine(torch.tensor([[[3.0, -4.0]]]), torch.tensor([[[1.0, 0.0]]]))
-        tensor([0.4000])
+    A. Parchami-Araghi, M. Böhle, S. Rao, B. Schiele, "Good Teachers Explain:
+    Explanation-Enhanced Knowledge Distillation", ECCV 2024.
     """
     similarity = functional.cosine_similarity(evidence.flatten(1), mask.flatten(1), 1, 1e-6)
     return 1 - similarity

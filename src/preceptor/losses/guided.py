@@ -8,8 +8,8 @@ Deep Learning-Based Synthetic Face Detection", WACV 2023.
 K is the number of images of the batch, v_k the weight of an image, w_k the weight of its map
 (0 = no guidance), y_k its label, and d the distance of the model's map from the target: of maps
 scaled to [0, 1] by their minimum and maximum, of signed evidence from a mask, or a weighted sum of
-several (`preceptor.losses.distances`). Training calls
-`guided_loss_terms` and `combine`; `GuidedLoss` is the interface for other training loops.
+several (`preceptor.losses.distances`). Training calls `guided_loss_terms`, `combine` and
+`inconsistency`; `GuidedLoss` is the interface for other training loops.
 """
 
 from __future__ import annotations
@@ -79,19 +79,12 @@ def guidance(cam: Tensor, maps: Tensor, distance: Distances = "l2") -> Tensor:
 
 
 class MapPair(NamedTuple):
-    """Saliency of the model and target maps, as the distances take them.
+    """Saliency of the model and target maps, as the distances take them."""
 
-    Args:
-        model: (B, h, w) normalized saliency in [0, 1]; gradients flow through it into the CAM.
-        target: (B, h, w) normalized maps in [0, 1]; zeros for images without guidance.
-        evidence: (B, h, w) raw saliency of the model.
-        mask: (B, h, w) maps as given; zeros for images without guidance.
-    """
-
-    model: Tensor
-    target: Tensor
-    evidence: Tensor
-    mask: Tensor
+    model: Tensor  # (B, h, w) normalized saliency in [0, 1]; gradients flow through it into the CAM
+    target: Tensor  # (B, h, w) normalized maps in [0, 1]; zeros for images without guidance
+    evidence: Tensor  # (B, h, w) raw saliency of the model
+    mask: Tensor  # (B, h, w) maps as given; zeros for images without guidance
 
 
 def paired(cam: Tensor, maps: Tensor) -> MapPair:
@@ -105,11 +98,7 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
 
 
 def parts_of(distance: Distances) -> dict[Distance, float]:
-    """Weight of each distance.
-
-    Raises:
-        ValueError: A distance is unknown.
-    """
+    """Weight of each distance."""
     parts = distance_weights(distance)
     for name in parts:
         if name not in DISTANCE_NAMES.own:
@@ -141,20 +130,14 @@ def distance_of(
         elif name in EVIDENCE_DISTANCES:
             found = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
         else:
-            found = _normalized_distance(name)(pair.model, pair.target)
+            own = DISTANCES.get(name) or _plugin_distance(name)
+            found = own(pair.model, pair.target)
         if weight != 1:
             found = found * weight
         found = torch.where(usable[name], found, 0)
         total = found if total is None else total + found
     assert total is not None
     return total
-
-
-def _normalized_distance(name: str) -> MapDistance:
-    """Distance of maps scaled to [0, 1], of this library or of a plugin."""
-    if name in DISTANCES:
-        return DISTANCES[name]
-    return _plugin_distance(name)
 
 
 @cache
@@ -171,14 +154,6 @@ def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = N
 
     Maps of weight 0 may have any value. Compiled code does not check: a condition on values would
     divide its graph.
-
-    Args:
-        maps: (B, h, w) maps.
-        distance: Distance, or several with their weights.
-        map_weight: (B,) w_k ≥ 0; None = 1.
-
-    Raises:
-        ValueError: A distance takes masks, and a map has values outside [0, 1].
     """
     if not takes_masks(distance) or torch.compiler.is_compiling():
         return
@@ -192,39 +167,23 @@ def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = N
 
 
 class Targets(NamedTuple):
-    """Training targets of a batch of B images, on the device of the model.
+    """Training targets of a batch of B images, on the device of the model."""
 
-    Args:
-        labels: (B,) int64.
-        maps: (B, h, w) target maps on the grid of the CAM, any scale; None = no guidance.
-        map_weight: (B,) w_k ≥ 0, 0 = no map (the content is ignored); None = 1.
-        sample_weight: (B,) v_k > 0; None = 1.
-    """
-
-    labels: Tensor
-    maps: Tensor | None = None
-    map_weight: Tensor | None = None
-    sample_weight: Tensor | None = None
+    labels: Tensor  # (B,) int64
+    maps: Tensor | None = None  # (B, h, w) target maps on the grid of the CAM, any scale
+    map_weight: Tensor | None = None  # (B,) w_k ≥ 0, 0 = no map (the content is ignored); None = 1
+    sample_weight: Tensor | None = None  # (B,) v_k > 0; None = 1
 
 
 class LossTerms(NamedTuple):
-    """Terms of the guided loss for each image, before weighting by α and averaging.
+    """Terms of the guided loss for each image, before weighting by α and averaging."""
 
-    Args:
-        classification: (B,) v_k · −log p(y_k).
-        guidance: (B,) v_k · w_k · d_k; exactly 0 for images without guidance.
-        guided: (B,) bool, images with a map weight > 0 and an informative map.
-        uninformative: (B,) bool, images with a map weight > 0 and a constant or non-finite map.
-        pair: Maps of the guidance term; None without a CAM or maps.
-        usable: (B,) bool for each distance, images whose map can guide by it.
-    """
-
-    classification: Tensor
-    guidance: Tensor
-    guided: Tensor
-    uninformative: Tensor
-    pair: MapPair | None = None
-    usable: Mapping[Distance, Tensor] = {}
+    classification: Tensor  # (B,) v_k · −log p(y_k)
+    guidance: Tensor  # (B,) v_k · w_k · d_k; exactly 0 for images without guidance
+    guided: Tensor  # (B,) bool, images with a map weight > 0 and an informative map
+    uninformative: Tensor  # (B,) bool, images with a map weight > 0 and no informative map
+    pair: MapPair | None = None  # maps of the guidance term; None without a CAM or maps
+    usable: Mapping[Distance, Tensor] = {}  # (B,) bool by distance, see `usable_by`
 
 
 def guided_loss_terms(
@@ -236,15 +195,7 @@ def guided_loss_terms(
 ) -> LossTerms:
     """Classification and guidance term of the guided loss for each image.
 
-    Args:
-        logits: (B, C); (B, 1) are single logits of class 1 against class 0.
-        cam: (B, h, w) raw saliency of the model, see `guidance`; None = no guidance.
-        targets: Labels, maps and weights.
-        distance: Distance, or several with their weights, see `guidance`.
-        mark_weight: Additional weight of a marked cell in the distance cells.
-
-    Raises:
-        ValueError: The shapes differ, or the distance is unknown.
+    Raises ValueError for shapes that differ, and for an unknown distance.
     """
     labels, maps, map_weight, sample_weight = targets
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
@@ -388,16 +339,7 @@ def balanced_alpha(terms: LossTerms) -> Tensor:
 
     The larger a term, the larger its weight. No gradient flows through α.
 
-    Returns:
-        Scalar in [0, 1], on the device of the terms; 1 if both terms are 0.
-
-    Reference:
-        VISER, IJCB 2026, arXiv:2603.17859, whose code lets the gradient flow through α.
-
-    Example:
-        >>> terms = LossTerms(torch.tensor([3.0]), torch.tensor([1.0]), *[torch.tensor([True])] * 2)
-        >>> balanced_alpha(terms)
-        tensor(0.7500)
+    VISER, IJCB 2026, arXiv:2603.17859, whose code lets the gradient flow through α.
     """
     classification, guidance = terms.classification.mean(), terms.guidance.mean()
     total = (classification + guidance).detach()
@@ -408,36 +350,16 @@ def gradient_norms(
     logits: Tensor,
     terms: LossTerms,
     targets: Targets,
-    *,
     alpha: float | Tensor,
     distance: Distances = "l2",
     mark_weight: float = MARK_WEIGHT,
 ) -> tuple[Tensor, Tensor]:
     """Gradient norms of both terms for each image, without the division by the batch size.
 
-    Classification at the logits: α · v ‖p − y‖. Guidance at the map m that the distance takes, the
-    normalized map or the evidence: (1 − α) · v · w ‖∂d ÷ ∂m‖, exactly 0 for images without
-    guidance; for several distances that take both, the norm of both gradients together.
-
-    Also works under `torch.no_grad`, leaves no gradients, and does not synchronize with the device.
-
-    Args:
-        logits: (B, C).
-        terms: Terms returned by `guided_loss_terms` for the same batch.
-        targets: Targets passed to `guided_loss_terms`.
-        alpha: α of the step.
-        distance: Distance, or several with their weights, see `guidance`.
-        mark_weight: Additional weight of a marked cell in the distance cells.
-
-    Returns:
-        (B,) norms at the logits and (B,) norms at the map, detached.
-
-    Example:
-        >>> logits, cam = torch.zeros(1, 2), torch.tensor([[[0.0, 1.0]]])
-        >>> targets = Targets(torch.tensor([0]), maps=torch.tensor([[[1.0, 0.0]]]))
-        >>> terms = guided_loss_terms(logits, cam, targets)
-        >>> gradient_norms(logits, terms, targets, alpha=0.25)
-        (tensor([0.1768]), tensor([0.7500]))
+    (B,) at the logits: α · v ‖p − y‖. (B,) at the map m that the distance takes, the normalized map
+    or the evidence: (1 − α) · v · w ‖∂d ÷ ∂m‖, exactly 0 without guidance; for several distances
+    that take both, the norm of both gradients together. Works under `torch.no_grad`, and does not
+    synchronize with the device.
     """
     labels, _, map_weight, sample_weight = targets
     logits = binary_logits(logits)
@@ -450,16 +372,41 @@ def gradient_norms(
     if terms.pair is None:
         return at_logits, torch.zeros_like(at_logits)
     with torch.enable_grad():  # by autograd on separate leaves, which works for every distance
-        leaves = [
-            part.detach().requires_grad_() for part in (terms.pair.model, terms.pair.evidence)
-        ]
-        pair = MapPair(leaves[0], terms.pair.target.detach(), leaves[1], terms.pair.mask.detach())
+        pair = MapPair(*(part.detach() for part in terms.pair))
+        leaves = [pair.model.requires_grad_(), pair.evidence.requires_grad_()]
         total = distance_of(pair, distance, terms.usable, mark_weight).sum()
-        found = torch.autograd.grad(total, leaves, allow_unused=True)
-    gradients = torch.cat([part.flatten(1) for part in found if part is not None], 1)
+        slopes = torch.autograd.grad(total, leaves, allow_unused=True)
+    gradients = torch.cat([slope.flatten(1) for slope in slopes if slope is not None], 1)
     pull = torch.linalg.vector_norm(gradients, dim=1).to(at_logits.dtype)
     if map_weight is not None:
         pull = pull * map_weight
     if sample_weight is not None:
         pull = pull * sample_weight
     return at_logits, (1 - alpha) * torch.where(terms.guided, pull, 0)
+
+
+def inconsistency(
+    unchanged: Tensor, changed: Tensor, which: Tensor, sample_weight: Tensor | None = None
+) -> Tensor:
+    """(B,) divergence D_KL(p(x_k) ‖ p(x'_k)) of predictions, of images changed outside their maps.
+
+    x' is the image in which `preceptor.data.augment` has changed what the map leaves out; the loss
+    L + λ · 1/K Σ_k v_k K_k adds it to the guided loss L of x'. Exactly 0 for images that were not
+    changed. The gradient flows through both predictions: that of the unchanged image may not depend
+    on what was changed. Unlike a squared difference of logits, the divergence does not depend on
+    their common offset, and it is the same for heads with one logit.
+
+    Divergence: A. A. Ismail, H. Corrada Bravo, S. Feizi, "Improving Deep Learning Interpretability
+    by Saliency Guided Training", NeurIPS 2021. Features are compared by J. Viviano et al.,
+    "Saliency is a Possible Red Herring When Diagnosing Poor Generalization", ICLR 2021 (ActDiff);
+    embeddings with and without what the map marks by C. R. Crum et al., arXiv 2511.12744 (SAGE).
+    """
+    if unchanged.shape != changed.shape or which.shape != unchanged.shape[:1]:
+        raise ValueError(
+            f"logits {tuple(unchanged.shape)} and {tuple(changed.shape)} must be equal in shape, "
+            f"and which {tuple(which.shape)} (B,)"
+        )
+    kind = torch.promote_types(unchanged.dtype, torch.float32)
+    log_p, log_q = (binary_logits(part.to(kind)).log_softmax(1) for part in (unchanged, changed))
+    divergence = torch.where(which, (log_p.exp() * (log_p - log_q)).sum(1).clamp_min(0), 0)
+    return divergence if sample_weight is None else divergence * sample_weight

@@ -1,14 +1,15 @@
-"""Area under the ROC curve, of a set and of many resamples of it, and log-odds, which rank images.
+"""ROC curve, area under it (of a set and of many resamples), equal error rate, average precision.
 
 Labels are (n,) bool, true for the positive class, with (n,) scores, higher for the positive
 class; or (n,) class indices in [0, C) with (n, C) scores. Counts are (R, n): how often each of R
 resamples contains each image. Metrics that are undefined on the data (no images, or one class only)
-are NaN. Scores that are NaN, and shapes or labels that do not match, raise `InputError`.
+are NaN. Scores that are NaN, and shapes or labels that do not match, raise `InputError`. An image
+is classified as positive if `score >= threshold`.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -47,14 +48,7 @@ def class_scores(
 
 
 def image_counts(counts: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
-    """Counts of images by resample, checked.
-
-    Args:
-        length: n; 0 = any.
-
-    Raises:
-        InputError: The shape does not match.
-    """
+    """Counts of images by resample, checked."""
     weights = np.asarray(counts)
     if weights.ndim != 2 or (length and weights.shape[1] != length):
         raise InputError(f"counts of shape {weights.shape} do not fit {length} scores")
@@ -82,16 +76,8 @@ _BLOCK = 131_072  # counts per block: 1 MiB, so that the passes over a block sta
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Area under the ROC curve: P(positive scores higher than negative), ties counted one half.
 
-    Returns:
-        AUC in [0, 1]; NaN if a class is absent.
-
-    Reference:
-        Hanley and McNeil, "The meaning and use of the area under a receiver operating
-        characteristic (ROC) curve", Radiology 1982.
-
-    Example:
-        >>> auc([False, False, True, True], [0.1, 0.4, 0.4, 0.8])
-        0.875
+    Hanley and McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve", Radiology 1982.
     """
     positive, values = binary_scores(labels, scores)
     negatives, positives = np.sort(values[~positive]), np.sort(values[positive])
@@ -107,9 +93,6 @@ def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.Array
 
     With integer counts c, row r equals `auc` of the set in which image i occurs c[r, i] times.
     The scores are sorted once; each resample then costs one cumulative sum.
-
-    Returns:
-        (R,) AUCs; NaN in rows with one class only.
     """
     positive, values = binary_scores(labels, scores)
     weights = image_counts(counts, len(values))
@@ -140,9 +123,6 @@ def macro_auc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
     For two classes this is `auc` with the second column (for probabilities, the first column
     gives the same number).
-
-    Returns:
-        AUC in [0, 1]; NaN if fewer than two classes are present.
     """
     classes, values = class_scores(labels, probabilities)
     if values.shape[1] == 2:
@@ -156,11 +136,7 @@ def macro_auc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 def macro_auc_weighted(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, counts: npt.ArrayLike
 ) -> Array:
-    """`macro_auc` of many resamples, each over the classes that it contains.
-
-    Returns:
-        (R,) AUCs; NaN in rows with fewer than two classes.
-    """
+    """`macro_auc` of many resamples, each over the classes that it contains."""
     classes, values = class_scores(labels, probabilities)
     if values.shape[1] == 2:
         return auc_weighted(classes == 1, values[:, 1], counts)
@@ -179,19 +155,7 @@ _TOLERANCE = 1e-3
 
 
 def log_odds(probabilities: npt.ArrayLike) -> Array:
-    """Log-odds of each class against all others: log p_c − log Σ_{k≠c} p_k.
-
-    Args:
-        probabilities: (n, C) probabilities of all classes, C ≥ 2. Scores that are no probabilities
-            (below 0, or with a sum other than 1 in a row) are returned as they are.
-
-    Returns:
-        (n, C) float64, finite for probabilities.
-
-    Example:
-        >>> log_odds([[1.0, 1e-20], [1.0, 1e-30]]).round(2).tolist()
-        [[46.05, -46.05], [69.08, -69.08]]
-    """
+    """Log-odds of each class against all others: log p_c − log Σ_{k≠c} p_k."""
     given = np.asarray(probabilities, np.float64)
     total = given.sum(axis=1, keepdims=True)
     if not ((given >= 0).all() and (np.abs(total - 1) < _TOLERANCE).all()):
@@ -204,3 +168,87 @@ def log_odds(probabilities: npt.ArrayLike) -> Array:
     others[rows, top] = small.sum(axis=1)
     found: Array = np.log(np.maximum(given, _SMALLEST)) - np.log(np.maximum(others, _SMALLEST))
     return found
+
+
+class RocCurve(NamedTuple):
+    """Corners of an ROC curve, from (0, 0) at threshold infinity to (1, 1)."""
+
+    fpr: Array
+    tpr: Array
+    thresholds: Array
+
+
+class EqualError(NamedTuple):
+    """Equal error rate and the threshold that is closest to it."""
+
+    eer: float
+    threshold: float
+
+
+def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RocCurve:
+    """ROC curve: false and true positive rate at each threshold, without collinear points."""
+    false, true, thresholds = _cumulative(labels, scores)
+    keep = np.ones(len(false), dtype=bool)
+    step_false, step_true = np.diff(false), np.diff(true)
+    # Counts are integers, so that the cross product of neighbouring steps is exact.
+    keep[1:-1] = step_false[:-1] * step_true[1:] != step_false[1:] * step_true[:-1]
+    fpr, tpr = _rate(false)[keep], _rate(true)[keep]
+    return RocCurve(fpr, tpr, thresholds[keep])
+
+
+def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError:
+    """Equal error rate: FPR = FNR on the ROC curve.
+
+    The ROC curve is the line through the operating points of all distinct scores (not their
+    convex hull); between two points both rates are interpolated linearly. A threshold can only
+    realize an operating point: the returned one belongs to the neighboring point with the smaller
+    |FPR − FNR| (ties: the one that classifies more images as positive), and lies in the middle of
+    the gap between the two scores that give this point.
+    """
+    false, true, thresholds = _cumulative(labels, scores)
+    if not false[-1] or not true[-1]:
+        return EqualError(float("nan"), float("nan"))
+    fpr = _rate(false)
+    # The sign is taken from integers: a rounding error must not move the crossing.
+    exact = false * true[-1] - (true[-1] - true) * false[-1]
+    after = int(np.argmax(exact >= 0))
+    before = after - 1  # exact[0] < 0 always: no image is classified as positive there
+    share = -exact[before] / (exact[after] - exact[before])
+    eer = fpr[before] + share * (fpr[after] - fpr[before])
+    nearest = before if -exact[before] < exact[after] else after
+    return EqualError(float(eer), _mid_gap(thresholds, nearest))
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Average precision: Σ (R_k − R_{k−1}) P_k over the distinct thresholds."""
+    false, true, _ = _cumulative(labels, scores)
+    if not true[-1]:
+        return float("nan")
+    precision = true[1:] / (true[1:] + false[1:])
+    return float(np.sum(np.diff(true) / true[-1] * precision))
+
+
+def _cumulative(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    """False and true positive counts at infinity and at each distinct score, in falling order."""
+    positive, values = binary_scores(labels, scores)
+    order = np.argsort(-values, kind="stable")
+    values, positive = values[order], positive[order]
+    last = np.flatnonzero(np.append(values[1:] != values[:-1], [True] * (len(values) > 0)))
+    true = np.cumsum(positive, dtype=np.float64)[last]  # float64: exact, and products fit
+    false = np.cumsum(~positive, dtype=np.float64)[last]
+    start = [0.0]
+    return np.append(start, false), np.append(start, true), np.append([np.inf], values[last])
+
+
+def _rate(counts: Array) -> Array:
+    return counts / (counts[-1] or np.nan)
+
+
+def _mid_gap(thresholds: Array, index: int) -> float:
+    """Middle between a score and the next lower one, or the score itself if it is the lowest."""
+    here = float(thresholds[index])
+    if index + 1 == len(thresholds):
+        return here
+    lower = float(thresholds[index + 1])
+    middle = 0.5 * here + 0.5 * lower
+    return middle if lower < middle < here else here  # infinite, or adjacent floats

@@ -20,8 +20,13 @@ from scipy import stats
 
 from preceptor.errors import InputError
 from preceptor.metrics.auc import Array, auc_weighted, macro_auc_weighted
-from preceptor.metrics.delong import class_units, logit_interval, t_quantile, unit_codes
-from preceptor.metrics.paired_tests import LEVEL
+from preceptor.metrics.paired_tests import (
+    LEVEL,
+    class_units,
+    logit_interval,
+    t_quantile,
+    unit_codes,
+)
 
 Blocks = Iterator[tuple[npt.NDArray[np.float32], int]]
 """Counts of images in some resamples, and the number of those that were drawn again."""
@@ -75,19 +80,12 @@ _REDRAWS = 50  # rounds after which a resample without some class is skipped
 
 
 class Resamples(NamedTuple):
-    """Metric of each side and seed on a set and on its resamples.
+    """Metric of each side and seed on a set and on its resamples."""
 
-    Args:
-        estimates: (K, S) value of each side and seed on the set itself.
-        values: (K, S, R) value on resampled images; NaN for skipped resamples.
-        shifts: (R, S) weight of each seed in each resample, minus 1/S, times κ.
-        redrawn: Number of resamples that were drawn again.
-    """
-
-    estimates: Array
-    values: Array
-    shifts: Array
-    redrawn: int
+    estimates: Array  # (K, S) value of each side and seed on the set itself
+    values: Array  # (K, S, R) value on resampled images; NaN for skipped resamples
+    shifts: Array  # (R, S) weight of each seed in each resample, minus 1/S, times κ
+    redrawn: int  # number of resamples that were drawn again
 
 
 def resample(
@@ -98,16 +96,7 @@ def resample(
     seed: int,
     level: float,
 ) -> Resamples:
-    """Metric of each side and seed on each resample; the resampled images are common to all.
-
-    Args:
-        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        sides: K arrays of scores, (S, n) or (S, n, C), one row per seed.
-        groups: (n,) units that are resampled as a whole; None = images.
-        resamples: Number of resamples R.
-        seed: Random seed.
-        level: Coverage of the interval, in (0, 1), which sets κ.
-    """
+    """Metric of each side and seed on each resample; the resampled images are common to all."""
     scores = [np.asarray(side, dtype=np.float64) for side in sides]
     given = np.asarray(labels)
     shape = scores[0].shape
@@ -141,14 +130,7 @@ def resample(
 
 
 def seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: float) -> Array:
-    """(R, S) weight of each seed in each resample, minus 1/S, times κ.
-
-    Args:
-        seeds: Number of seeds S.
-        resamples: Number of resamples R.
-        rng: Random generator.
-        level: Coverage of the interval, in (0, 1), which sets κ, see `two_level_bootstrap`.
-    """
+    """(R, S) weight of each seed in each resample, minus 1/S, times κ."""
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
     stretch = 1.0
     if seeds > 1:
@@ -158,12 +140,7 @@ def seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: flo
 
 
 def contrast(sample: Resamples, weights: Sequence[float]) -> tuple[float, Array]:
-    """Weighted sum of the sides: the estimate, and the replicates that could be drawn.
-
-    Args:
-        sample: Resamples of K sides.
-        weights: K weights.
-    """
+    """Weighted sum of the sides: the estimate, and the replicates that could be drawn."""
     own = np.tensordot(weights, sample.estimates, 1)
     values = np.tensordot(weights, sample.values, 1)
     held = ~np.isnan(values).any(axis=0)
@@ -230,17 +207,10 @@ def _image_counts(
 
 
 class Side(NamedTuple):
-    """One side of a difference on an evaluation set, see `bootstrap_difference`.
+    """One side of a difference on an evaluation set, see `bootstrap_difference`."""
 
-    Args:
-        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        scores: Scores of each model, (S, n) or (S, n, C), one row per seed; the metric is the mean
-            over models.
-        groups: (n,) units that are resampled as a whole, see `two_level_bootstrap`.
-    """
-
-    labels: npt.ArrayLike
-    scores: Sequence[npt.ArrayLike]
+    labels: npt.ArrayLike  # (n,) bool for scores (S, n), class indices for (S, n, C)
+    scores: Sequence[npt.ArrayLike]  # scores of each model, (S, n) or (S, n, C), one row per seed
     groups: npt.ArrayLike | None = None
 
 
@@ -302,34 +272,9 @@ def two_level_bootstrap(
     Coverage in simulations: docs/report.md. With one seed only images are resampled, and the
     interval is conditional on this model.
 
-    Args:
-        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        scores_a: (S, n) or (S, n, C) scores, one row per seed.
-        scores_b: Scores of the other side, the same shape and seeds; None = side a only.
-        groups: (n,) units that are resampled as a whole (subject, patient); None or "" is a group
-            of its own.
-        resamples: Number of resamples R.
-        seed: Random seed; equal seeds give equal results.
-        level: Coverage of the interval, in (0, 1).
-
-    Returns:
-        Estimate (of the sample itself), interval and replicates. Resamples without some class of
-        the sample are drawn again and counted. All values are NaN if the sample has one class only.
-        The interval of one AUC is also NaN if its value is 0 or 1, if nothing varies, or if a class
-        is in one unit only, since the variance of the AUC is then unknown.
-
-    Reference:
-        Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (the plain bootstrap
-        counts the seed-by-image variance more than once); Cochran, "Approximate significance levels
-        of the Behrens-Fisher test", Biometrics 1964 (t quantiles weighted by variances).
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> labels = np.arange(200) % 2 == 0
-        >>> b = rng.normal(size=(3, 200)) + labels
-        >>> r = two_level_bootstrap(labels, b + labels, b, resamples=500)
-        >>> r.low < r.estimate < r.high
-        True
+    Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (the plain bootstrap
+    counts the seed-by-image variance more than once); Cochran, "Approximate significance levels
+    of the Behrens-Fisher test", Biometrics 1964 (t quantiles weighted by variances).
     """
     sides = [scores_a] if scores_b is None else [scores_a, scores_b]
     sample = resample(labels, sides, groups, resamples, seed, level)
@@ -357,17 +302,6 @@ def bootstrap_difference(
     That of `two_level_bootstrap`, for sides of several models, or on two evaluation sets. The
     resampled seeds are the same for both sides and all models, and the resampled images are those
     of the set.
-
-    Args:
-        one, other: The two sides, with the same seeds.
-        same_images: Whether the two sides have the same images in the same order; the images of two
-            sets are resampled independently.
-        resamples: Number of resamples R.
-        seed: Random seed; equal seeds give equal results.
-        level: Coverage of the interval, in (0, 1).
-
-    Raises:
-        InputError: A score is NaN, shapes do not match, or the numbers of seeds differ.
     """
     samples = [
         resample(side.labels, side.scores, side.groups, resamples, images, level)
@@ -436,28 +370,6 @@ def share_of_the_way(
     The ratio is meaningless if its denominator may be zero; it is given only if the interval of the
     denominator lies above 0. The few resamples with a denominator ≤ 0 count as ±infinity by the
     sign of their numerator, as in Fieller's interval.
-
-    Args:
-        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        student: (S, n) or (S, n, C) scores, one row per seed; the same seeds for all three.
-        best_baseline: Scores of the better baseline.
-        ceiling: Scores of the run on all human maps.
-        groups: (n,) units that are resampled as a whole.
-        resamples: Number of resamples.
-        seed: Random seed.
-        level: Coverage of the interval, in (0, 1).
-
-    Returns:
-        The share (1: as good as the ceiling; below 0: worse than the baseline) and its interval, or
-        None for each, with the reason.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> labels = np.arange(400) % 2 == 0
-        >>> base = rng.normal(size=(5, 400))
-        >>> r = share_of_the_way(labels, base + labels, base, base + 2 * labels, resamples=500)
-        >>> 0.5 < r.share < 0.8
-        True
     """
     sides = [student, best_baseline, ceiling]
     return _share(resample(labels, sides, groups, resamples, seed, level), level)
@@ -476,17 +388,6 @@ def share_of_draws(
 
     The differences between seeds then include the differences between images, so that only seeds
     are resampled. Of a single seed, the interval is unknown, and there is no share.
-
-    Args:
-        student: (S,) metric of the Student by seed.
-        best_baseline: (S,) metric of the better baseline.
-        ceiling: (S,) metric of the run on all human maps.
-        resamples: Number of resamples.
-        seed: Random seed.
-        level: Coverage of the interval, in (0, 1).
-
-    Raises:
-        InputError: The three differ in length, or are empty.
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (student, best_baseline, ceiling)]
     if any(side.shape != sides[0].shape or side.ndim != 1 for side in sides) or not len(sides[0]):

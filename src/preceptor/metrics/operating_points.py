@@ -26,26 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from preceptor.errors import InputError
-from preceptor.metrics.auc import Array
-from preceptor.metrics.roc import equal_error_rate
+from preceptor.metrics.auc import Array, equal_error_rate
 
 Field = Literal["pad", "medical", "generic"]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Names of the error rates of `operating_points`.
-
-    Args:
-        positive, negative: Name of an image of the positive class, and of the other classes.
-        source: Name of a source of positives.
-        eer: Name of the equal error rate.
-        tdr, fdr: Names of the shares of positives and of negatives classified as positive.
-        apcer: Name of the share of the positives of one source classified as negative.
-        worst_apcer: Name of the largest such share over sources.
-        bpcer: Name of the share of negatives classified as positive.
-        acer: Name of the mean of the previous two.
-    """
+    """Names of the error rates of `operating_points`."""
 
     positive: str
     negative: str
@@ -53,10 +41,10 @@ class Terms:
     eer: str
     tdr: str
     fdr: str
-    apcer: str
-    worst_apcer: str
-    bpcer: str
-    acer: str
+    apcer: str  # name of the share of the positives of one source classified as negative
+    worst_apcer: str  # name of the largest such share over sources
+    bpcer: str  # name of the share of negatives classified as positive
+    acer: str  # name of the mean of the previous two
 
 
 TERMS: dict[Field, Terms] = {
@@ -112,30 +100,17 @@ _SLACK = 1e-9  # 0.05 · 20 is one image, whatever the rounding
 
 @dataclass(frozen=True)
 class Rate:
-    """One error or detection rate.
+    """One error or detection rate."""
 
-    Args:
-        measure: eer, tdr, bpcer, apcer (of one source), worst_apcer or acer.
-        at: Operating point: the FDR for tdr, the APCER for bpcer; NaN for other measures.
-        source: Source for apcer, the worst source for worst_apcer, otherwise "".
-        value: Rate in [0, 1]; NaN if a class is absent or the set is too small for the operating
-            point.
-        note: Reason of a missing value, or "".
-    """
-
-    measure: str
-    at: float
-    source: str
-    value: float
+    measure: str  # eer, tdr, bpcer, apcer (of one source), worst_apcer or acer
+    at: float  # operating point: the FDR for tdr, the APCER for bpcer; NaN for other measures
+    source: str  # source for apcer, the worst source for worst_apcer, otherwise ""
+    value: float  # rate in [0, 1]
     note: str = ""
 
 
 def rule_rate(rule: str) -> float | None:
-    """FDR of a threshold rule; None for the rule eer.
-
-    Raises:
-        InputError: Neither eer nor fdr=x with x in (0, 1).
-    """
+    """FDR of a threshold rule; None for the rule eer."""
     if rule == "eer":
         return None
     found = re.fullmatch(r"fdr=(\d*\.?\d+(?:e-?\d+)?)", rule)
@@ -147,16 +122,7 @@ def rule_rate(rule: str) -> float | None:
 
 
 def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> float:
-    """Threshold of a model for a rule.
-
-    Args:
-        rule: eer or fdr=x.
-        thresholds: Thresholds by rule, as in `model.json`.
-        owner: Name of the model in messages.
-
-    Raises:
-        InputError: The rule is invalid, or the model has no threshold for it.
-    """
+    """Threshold of a model for a rule."""
     key = normal_rule(rule)
     if key not in thresholds:
         has = ", ".join(thresholds) or "none (its validation images could not fix any)"
@@ -165,11 +131,7 @@ def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> f
 
 
 def normal_rule(rule: str) -> str:
-    """Threshold rule in its canonical spelling, as in `model.json`.
-
-    Raises:
-        InputError: See `rule_rate`.
-    """
+    """Threshold rule in its canonical spelling, as in `model.json`."""
     rate = rule_rate(rule)
     return rule if rate is None else f"fdr={rate:g}"
 
@@ -180,21 +142,6 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
     `eer` is the threshold of the equal error rate. `fdr=x` is the lowest threshold at which at most
     the share x of the negatives is classified as positive, placed in the middle of the gap between
     the two scores that bound it.
-
-    Args:
-        rule: eer or fdr=x.
-
-    Returns:
-        Threshold; None if a class is absent, if x corresponds to less than one negative, or if no
-        finite threshold exists (infinite scores).
-
-    Raises:
-        InputError: The rule is invalid, or the shapes do not match.
-
-    Example:
-        >>> labels, scores = [False, False, True, True], [0.25, 0.75, 0.5, 1.0]
-        >>> fixed_threshold("fdr=0.5", labels, scores), fixed_threshold("fdr=0.1", labels, scores)
-        (0.375, None)
     """
     rate = rule_rate(rule)
     found = equal_error_rate(labels, scores)
@@ -221,11 +168,7 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
     which the APCER of every source is at most y. If an operating point corresponds to less than
     one image (of the negatives for FDR, of the smallest source for APCER), it has no value.
 
-    Returns:
-        eer, then tdr by `at`, then bpcer by `at`.
-
-    Reference:
-        ISO/IEC 30107-3:2023, Biometric presentation attack detection, Part 3.
+    ISO/IEC 30107-3:2023, Biometric presentation attack detection, Part 3.
     """
     eer = equal_error_rate(labels, scores).eer
     positive, values = np.asarray(labels, bool), np.asarray(scores, np.float64)
@@ -257,17 +200,7 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
 def threshold_rates(
     labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLike, threshold: float
 ) -> list[Rate]:
-    """Error rates at a given threshold.
-
-    Args:
-        threshold: Images with `score >= threshold` are classified as positive.
-
-    Returns:
-        apcer of each source (sorted), worst_apcer, bpcer, and acer = (worst APCER + BPCER) / 2.
-
-    Raises:
-        InputError: A score or the threshold is NaN, or the shapes do not match.
-    """
+    """Error rates at a given threshold."""
     equal_error_rate(labels, scores)  # checks labels and scores
     if math.isnan(threshold):
         raise InputError("the threshold is NaN: fix it on validation scores again")

@@ -1,4 +1,4 @@
-"""Reliability of probabilities; calibration by temperature scaling or isotonic regression."""
+"""Reliability and calibration of probabilities; covariance of features, for distances of images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from scipy.special import logsumexp
 
 from preceptor.errors import InputError
 from preceptor.metrics.auc import Array
-from preceptor.metrics.delong import unit_codes
-from preceptor.metrics.paired_tests import LEVEL
+from preceptor.metrics.paired_tests import LEVEL, unit_codes
 
 BINS = 10
 # Factors t of the ECE that are tried for its interval.
@@ -22,47 +21,25 @@ _BLOCK = 2**22  # counts drawn at once: 32 MiB for any number of images
 
 
 class Bins(NamedTuple):
-    """Images in bins of the score.
+    """Images in bins of the score."""
 
-    Args:
-        scores: (b,) mean score.
-        shares: (b,) share of hits.
-        counts: (b,) number of images.
-    """
-
-    scores: Array
-    shares: Array
-    counts: Array
+    scores: Array  # (b,) mean score
+    shares: Array  # (b,) share of hits
+    counts: Array  # (b,) number of images
 
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """Expected calibration error (ECE) with its interval.
+    """Expected calibration error (ECE) with its interval."""
 
-    Args:
-        value: Σ_b n_b / n · |share of hits − mean score|.
-        low, high: Interval over images or groups; NaN with one image or group, and if `value` is 0.
-        expected: Mean value of a perfectly calibrated model with these scores: the ECE is never 0
-            on a finite number of images.
-    """
-
-    value: float
+    value: float  # Σ_b n_b / n · |share of hits − mean score|
     low: float
     high: float
     expected: float
 
 
 def reliability_bins(hits: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> Bins:
-    """Bins with about equal numbers of images; equal scores are in the same bin.
-
-    Args:
-        hits: (n,) bool, whether the image is of the class that the score is the probability of.
-        scores: (n,) probabilities.
-        bins: Largest number of bins.
-
-    Raises:
-        InputError: There are no images, or the shapes do not match.
-    """
+    """Bins with about equal numbers of images; equal scores are in the same bin."""
     truth, values = _checked(hits, scores)
     return _filled(truth, values, _places(values, bins), np.ones(len(values)))
 
@@ -85,26 +62,8 @@ def calibration_error(
     has the values t · ECE, t ≥ 0, for which the ECE of the sample is between the tail quantiles of
     Σ_b |t g_b + (g_b* − g_b)|, where g_b* is the value on a resample of images or groups.
 
-    Args:
-        hits: (n,) bool, whether the image is of the class that the score is the probability of.
-        scores: (n,) probabilities.
-        groups: (n,) groups that are resampled as a whole, see `unit_codes`.
-        bins: Largest number of bins.
-        resamples: Number of resamples.
-        seed: Random seed.
-        level: Coverage of the interval.
-
-    Raises:
-        InputError: There are no images, or the shapes do not match.
-
-    Reference:
-        M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining Well Calibrated Probabilities Using
-        Bayesian Binning", AAAI 2015.
-
-    Example:
-        >>> found = calibration_error([True] * 70 + [False] * 30, [0.9] * 100)
-        >>> f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {found.expected:.2f}"
-        '0.20 [0.12, 0.28], 0.04'
+    M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining Well Calibrated Probabilities Using
+    Bayesian Binning", AAAI 2015.
     """
     truth, values = _checked(hits, scores)
     codes = unit_codes(groups, len(values))
@@ -167,24 +126,8 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
     The cross-entropy is convex in 1/T, so that its derivative has one zero, which is found by
     halving in log T.
 
-    Args:
-        labels: (n,) class indices.
-        logits: (n, C) logits, up to a constant per image: logarithms of probabilities.
-
-    Returns:
-        Temperature in `TEMPERATURES`; above 1 if the model is overconfident.
-
-    Raises:
-        InputError: There are no images, or the shapes do not match.
-
-    Reference:
-        C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks",
-        ICML 2017.
-
-    Example:
-        >>> logits = np.log([[0.9, 0.1]] * 10)  # 0.9 for what is right in 7 of 10 images
-        >>> round(fit_temperature([0] * 7 + [1] * 3, logits), 3)
-        2.593
+    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks",
+    ICML 2017.
     """
     classes, values = np.asarray(labels, np.int64), np.asarray(logits, np.float64)
     if values.ndim != 2 or classes.shape != values.shape[:1] or not len(classes):
@@ -213,25 +156,10 @@ def fit_isotonic(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Arr
     and the last center. Isotonic regression itself is constant on each block, and rises from a
     block to the next between two neighboring scores, however close they are.
 
-    Args:
-        hits: (n,) bool, true for the positive class.
-        scores: (n,) scores, such as log-odds.
-
-    Returns:
-        Mean score (m,) and share of hits (m,) of each pooled block, both strictly increasing.
-
-    Raises:
-        InputError: There are no images, or the shapes do not match.
-
-    Reference:
-        B. Zadrozny, C. Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability
-        Estimates", KDD 2002. A. P. Oron, N. Flournoy, "Centered Isotonic Regression: Point and
-        Interval Estimation for Dose-Response Studies", Statistics in Biopharmaceutical Research 9,
-        2017.
-
-    Example:
-        >>> fit_isotonic([False, True, False, True], [-2.0, -1.0, 0.0, 3.0])
-        (array([-2. , -0.5,  3. ]), array([0. , 0.5, 1. ]))
+    B. Zadrozny, C. Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability
+    Estimates", KDD 2002. A. P. Oron, N. Flournoy, "Centered Isotonic Regression: Point and
+    Interval Estimation for Dose-Response Studies", Statistics in Biopharmaceutical Research 9,
+    2017.
     """
     truth, values = np.asarray(hits, np.float64), np.asarray(scores, np.float64)
     if truth.ndim != 1 or truth.shape != values.shape or not len(truth):
@@ -254,3 +182,29 @@ def cross_entropy(hits: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     truth, values = np.asarray(hits, bool), np.asarray(probabilities, np.float64)
     with np.errstate(divide="ignore"):
         return float(-np.log(np.where(truth, values, 1 - values)).mean())
+
+
+def ledoit_wolf(deviations: npt.ArrayLike) -> tuple[Array, float]:
+    """Covariance shrunk toward a multiple of the identity: (1 − δ) S + δ (tr S / p) I.
+
+    δ minimizes the expected squared error of the estimate; it is high where there are few rows for
+    the number of features, and makes the covariance invertible.
+
+    O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance
+    matrices", Journal of Multivariate Analysis 2004.
+    """
+    values = np.asarray(deviations, np.float64)
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"deviations {values.shape} must be (n, p), n ≥ 1 and p ≥ 1")
+    rows, features = values.shape
+    sample = values.T @ values / rows
+    scale = float(np.trace(sample)) / features
+    if not scale > 0:
+        raise InputError("all features are constant; a covariance needs images that differ")
+    squares = values**2
+    distance = float((sample**2).sum()) - features * scale**2
+    noise = (float((squares.sum(1) ** 2).sum()) / rows - float((sample**2).sum())) / rows
+    share = 0.0 if noise <= 0 else 1.0 if distance <= noise else noise / distance
+    shrunk = (1 - share) * sample
+    shrunk[np.diag_indices(features)] += share * scale
+    return shrunk, share

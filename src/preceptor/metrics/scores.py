@@ -20,23 +20,21 @@ from numpy.typing import NDArray
 from preceptor.errors import InputError
 from preceptor.metrics.auc import (
     auc,
+    average_precision,
     binary_scores,
     class_scores,
+    equal_error_rate,
     log_odds,
     macro_auc,
 )
 from preceptor.metrics.operating_points import RULES, fixed_threshold
-from preceptor.metrics.roc import average_precision, equal_error_rate
+from preceptor.metrics.paired_tests import delong
 from preceptor.metrics.split_names import kind_of
 from preceptor.utils.files import replacing
 
 
 def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Share of images whose highest score is that of their label (ties: the first class).
-
-    Returns:
-        The share in [0, 1]; NaN without images.
-    """
+    """Share of images whose highest score is that of their label (ties: the first class)."""
     classes, values = class_scores(labels, probabilities)
     if not len(classes):
         return float("nan")
@@ -50,19 +48,8 @@ def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     1/n Σ_i Σ_c (p_ic − [y_i = c])², in [0, 2], which is Brier's definition; for two classes it is
     twice the former.
 
-    Args:
-        labels: (n,) bool for (n,) probabilities, class indices for (n, C).
-        probabilities: (n,) or (n, C), in [0, 1].
-
-    Returns:
-        The error, 0 at best; NaN without images.
-
-    Raises:
-        InputError: A probability is NaN or outside [0, 1], or the shapes or labels do not match.
-
-    Reference:
-        Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
-        Review 1950.
+    Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
+    Review 1950.
     """
     if np.ndim(probabilities) == 2:
         classes, values = class_scores(labels, probabilities)
@@ -79,11 +66,7 @@ ALL_SOURCES = ""
 
 
 def check_score_file(path: Path) -> None:
-    """Check that writing scores to a path replaces nothing but a score table.
-
-    Raises:
-        InputError: The path is a folder, or a file without the columns of a score table.
-    """
+    """Check that writing scores to a path replaces nothing but a score table."""
     if not path.exists():
         return
     if path.is_dir():
@@ -147,14 +130,7 @@ def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
 def validation_rows(
     frame: pd.DataFrame, name: str, classes: Sequence[str], negatives: str | None
 ) -> pd.DataFrame:
-    """Rows over which the AUC of an evaluation set is computed.
-
-    Args:
-        frame: Score table.
-        name: Evaluation set.
-        classes: Class names.
-        negatives: Set whose rows are used for the classes that `name` lacks; None = no set.
-    """
+    """Rows over which the AUC of an evaluation set is computed."""
     own = frame["split"] == name
     if negatives is not None:
         lacking = set(classes) - set(frame["label"][own])
@@ -165,18 +141,7 @@ def validation_rows(
 def fixed_thresholds(
     frame: pd.DataFrame, positive: str | None, rules: Sequence[str] = RULES
 ) -> dict[str, float]:
-    """Thresholds of rules on the scores of all validation sets together, for a model in use.
-
-    Args:
-        frame: Score table; its validation rows are used.
-        positive: Positive class; None = no threshold.
-        rules: Rules, see `fixed_threshold`.
-
-    Returns:
-        Thresholds by rule. Rules without a threshold on these scores are omitted, and those whose
-        threshold would be above 1: too many negatives have the float32 score 1, so that a model in
-        use would classify no image as positive.
-    """
+    """Thresholds of rules on the scores of all validation sets together, for a model in use."""
     if positive is None:
         return {}
     own = frame[kind_of(frame["split"]) == "val"]
@@ -204,18 +169,6 @@ def figures(
     EER and average precision rank the images by their log-odds, see `log_odds`. The
     Brier score is in [0, 1] for two classes and in [0, 2] for more; it is NaN if scores are not
     probabilities.
-
-    Args:
-        frame: Score table.
-        classes: Class names, in score order.
-        positive: Positive class, or None (EER is then NaN).
-        negatives: Set with the negatives for AUC, EER and average precision of whole sets, see
-            `validation_rows`.
-
-    Returns:
-        One row per set and source, with columns set, source ("" = the whole set), images,
-        positives, auc, eer, accuracy, average_precision, brier; and, for more than two classes,
-        the one-vs-rest AUC `auc_CLASS` of each.
     """
     return pd.DataFrame(figure_rows(frame, classes, positive, negatives))
 
@@ -251,21 +204,13 @@ def figure_rows(
 
 @dataclass(frozen=True)
 class _ScoreArrays:
-    """A score table as arrays.
-
-    Args:
-        classes: Class names, in score order.
-        positive: Position of the positive class, or None.
-        labels: (n,) class indices.
-        scores: (n, C) scores.
-        log_odds: (n, C) log-odds.
-    """
+    """A score table as arrays."""
 
     classes: Sequence[str]
-    positive: int | None
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    log_odds: NDArray[np.float64]
+    positive: int | None  # position of the positive class, or None
+    labels: NDArray[np.int64]  # (n,) class indices
+    scores: NDArray[np.float64]  # (n, C) scores
+    log_odds: NDArray[np.float64]  # (n, C) log-odds
 
     @classmethod
     def of(cls, frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> _ScoreArrays:
@@ -276,14 +221,7 @@ class _ScoreArrays:
     def metrics(
         self, name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
     ) -> dict[str, object]:
-        """A row of `figures`.
-
-        Args:
-            name: Evaluation set.
-            source: Source, or "" for the whole set.
-            rows: Images of the source.
-            against: Images over which AUC, EER and average precision are computed.
-        """
+        """A row of `figures`."""
         labels, scores = self.labels[rows], self.scores[rows]
         eer, positives = float("nan"), 0
         if self.positive is not None:
@@ -337,18 +275,7 @@ def stack(
     positive: str | None,
     negatives: str | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
-    """Labels, log-odds (S, n) or (S, n, C), and groups of one evaluation set over seeds.
-
-    Args:
-        frames: Score table of each seed, of the same images in the same order.
-        name: Evaluation set.
-        classes: Class names.
-        positive: Positive class, or None: log-odds of all classes.
-        negatives: See `validation_rows`.
-
-    Raises:
-        InputError: The tables are of different images.
-    """
+    """Labels, log-odds (S, n) or (S, n, C), and groups of one evaluation set over seeds."""
     parts = [validation_rows(frame, name, classes, negatives) for frame in frames]
     first = parts[0]
     if not all(np.array_equal(part["path"], first["path"]) for part in parts[1:]):
@@ -362,3 +289,35 @@ def stack(
         )
     every = np.stack([log_odds_of(part, classes) for part in parts])
     return labels_of(first, classes), every, groups
+
+
+def compare_sets(
+    ours: pd.DataFrame, theirs: pd.DataFrame, classes: Sequence[str], positive: str
+) -> pd.DataFrame:
+    """DeLong's test of two models on the same images, for each evaluation set."""
+    if list(ours["path"]) != list(theirs["path"]):
+        raise InputError("the two score tables differ in their images or in the order of images")
+    found = []
+    for name, own in ours.groupby("split", sort=False):
+        other = theirs.loc[own.index]
+        grouped = bool((own["group"] != "").any())
+        result = delong(
+            own["label"] == positive,
+            positive_log_odds(own, classes, positive),
+            positive_log_odds(other, classes, positive),
+            own["group"] if grouped else None,
+        )
+        found.append(
+            {
+                "set": str(name),
+                "images": len(own),
+                "groups": result.units if grouped else 0,
+                "auc_a": result.auc_a,
+                "auc_b": result.auc_b,
+                "difference": result.difference,
+                "low": result.low,
+                "high": result.high,
+                "p": result.p,
+            }
+        )
+    return pd.DataFrame(found)

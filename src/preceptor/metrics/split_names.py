@@ -27,21 +27,7 @@ _WORDS: dict[str, SplitKind] = {
 
 
 def split_kind(name: str) -> SplitKind:
-    """Kind of a split: train, val (`val` or `val-NAME`) or test (`test` or `test-NAME`).
-
-    Args:
-        name: Name of the split.
-
-    Raises:
-        InputError: The name is invalid; the message suggests the nearest valid name.
-
-    Example:
-        >>> split_kind("val-unseen")
-        'val'
-        >>> split_kind("vall")
-        Traceback (most recent call last):
-        preceptor.errors.InputError: split 'vall' is unknown; did you mean val?
-    """
+    """Kind of a split: train, val (`val` or `val-NAME`) or test (`test` or `test-NAME`)."""
     kind = kind_or_none(name)
     if kind is None:
         raise InputError(f"split {name!r} is unknown; {split_hint(name)}")
@@ -63,12 +49,7 @@ def kind_of(splits: pd.Series) -> NDArray[np.object_]:
 
 
 def split_hint(name: str) -> str:
-    """Remedy for an invalid name: the nearest valid name, or all valid names.
-
-    Example:
-        >>> split_hint("test_gan1"), split_hint("holdout")
-        ('did you mean test-gan1?', 'write train, val, val-NAME, test or test-NAME')
-    """
+    """Remedy for an invalid name: the nearest valid name, or all valid names."""
     parts = re.fullmatch(r"[\W_]*([^\W\d_]*)[\W_]*(.*)", name.strip(), re.DOTALL)
     assert parts is not None, "every text matches"
     word, rest = parts[1].lower(), parts[2]

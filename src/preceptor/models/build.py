@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ from preceptor.models.custom import check_classes, create_parts, guide, resolved
 from preceptor.models.features import last_block
 from preceptor.models.guided_model import GuidedModel, ModelOutput
 from preceptor.models.networks import classifiers, create_network, head_in, load_weights
-from preceptor.models.probes import check_cam_identity, check_grad_cam
-from preceptor.models.spec import CamKind, CamSource, Head, ModelSpec, Pool
+from preceptor.models.probes import with_saliency
+from preceptor.models.spec import CamKind, CamSource, Head, ModelSpec, Pool, Tap
 from preceptor.utils.memory import evaluating, out_of_memory
 
 
@@ -114,7 +115,12 @@ def build_model(
     created, arguments = _sized(
         backbone, outputs, in_chans, dict(backbone_args or {}), weights, input_size
     )
-    _reset_head(created)
+    # The same initialization in all backbones: in some families new heads have weights 25 times
+    # larger, and an initial cross-entropy of 2.5 for two classes; in others zeros, and no saliency.
+    for part in classifiers(created):
+        for layer in part.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
     if weights not in ("hub", "none") and not new_head:
         created.load_state_dict(head_in(weights, created), strict=False)
     config = resolve_model_data_config(created)  # type: ignore[no-untyped-call]
@@ -142,17 +148,27 @@ def build_model(
                 f"cam_source: cyborg has maps that do not add up to the logits, and pool is "
                 f"{pool.kind}; set cam_source: head_input, or pool: mean"
             )
-        return _with_cyborg_taps(created, spec)
-    model = _probed(created, spec, cam)
+        try:
+            model = GuidedModel(created, spec)
+        except InputError as error:
+            raise InputError(f"{backbone}: {error}") from error
+        channels = int(_trial(model).features.shape[1])
+        if channels != model.head.in_features:
+            raise InputError(
+                f"{backbone}: cam_source: cyborg has {channels} channels and the head needs "
+                f"{model.head.in_features}; set cam_source: head_input"
+            )
+        return model
+    _trial(GuidedModel(created, spec))
+    taps: dict[Tap, str] = {"": ""}
+    if last_block(created) is not None:
+        taps["last_block"] = " from the last block"
+    model = with_saliency(partial(GuidedModel, created), spec, cam, taps)
     return model if pool is None else with_pool(model, pool)
 
 
 def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
-    """The same network with another pooling of its CAMs to logits; the model if it has that one.
-
-    Raises:
-        InputError: The model has no exact CAM, or `pool.top` is larger than its grid.
-    """
+    """The same network with another pooling of its CAMs to logits; the model if it has that one."""
     if pool.kind != "mean" and model.spec.cam != "cam":
         raise InputError(
             f"{model.spec.backbone}: pool: {pool.kind} needs an exact class activation map, and "
@@ -178,10 +194,7 @@ def _sized(
     weights: str,
     input_size: int | None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Network for an input size, and the arguments of the backbone that it was created with.
-
-    Networks with position embeddings for patches or windows are created for one size.
-    """
+    """Network for an input size, and the arguments of the backbone that it was created with."""
     network = create_network(backbone, outputs, in_chans, arguments, weights)
     if not input_size or "img_size" in arguments or _is_for(network, in_chans, input_size):
         return network, arguments
@@ -190,18 +203,6 @@ def _sized(
         return create_network(backbone, outputs, in_chans, sized, weights), sized
     except InputError:  # no such argument: `_trial` checks the size
         return network, arguments
-
-
-def _reset_head(network: nn.Module) -> None:
-    """Give the head the same initialization in all backbones.
-
-    In some families new heads have weights 25 times larger, and an initial cross-entropy of 2.5 for
-    two classes; in others zeros, and no saliency.
-    """
-    for part in classifiers(network):
-        for layer in part.modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
 
 
 def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
@@ -217,50 +218,8 @@ def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
     return True
 
 
-def _with_cyborg_taps(network: nn.Module, spec: ModelSpec) -> GuidedModel:
-    """Model with the taps of the authors' code, if its head has that many input channels."""
-    try:
-        model = GuidedModel(network, spec)
-    except InputError as error:
-        raise InputError(f"{spec.backbone}: {error}") from error
-    channels = int(_trial(model).features.shape[1])
-    if channels != model.head.in_features:
-        raise InputError(
-            f"{spec.backbone}: cam_source: cyborg has {channels} channels and the head needs "
-            f"{model.head.in_features}; set cam_source: head_input"
-        )
-    return model
-
-
-def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidedModel:
-    """Model with the kind of saliency that its network supports."""
-    model = GuidedModel(network, spec)
-    _trial(model)
-    why = ""
-    if cam != "gradcam":
-        try:
-            check_cam_identity(model)
-        except InputError as error:
-            if cam == "cam":
-                raise
-            why = f"{error}; ".removeprefix(f"{spec.backbone}: ")
-        else:
-            return model
-    for tap in ("", "last_block") if last_block(network) is not None else ("",):
-        model = GuidedModel(network, replace(spec, cam="gradcam", tap=tap))
-        wrong = check_grad_cam(model)
-        if wrong is None:
-            return model
-        why += f"Grad-CAM{' from the last block' if tap else ''}: {wrong}; "
-    raise InputError(f"{spec.backbone}: guidance is refused: {why.removesuffix('; ')}")
-
-
 def _trial(model: GuidedModel) -> ModelOutput:
-    """Check a network by one forward pass.
-
-    Raises:
-        InputError: The network does not accept the input size, or has no grid of features.
-    """
+    """Check a network by one forward pass."""
     spec, side = model.spec, model.spec.input_size
     try:
         # Not in inference mode: what a network then caches cannot be trained with.

@@ -22,8 +22,8 @@ from preceptor.config.settings import Fit, NetworkFactory
 from preceptor.errors import InputError, reason
 from preceptor.models.features import ModuleNetwork, logits_in
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.probes import check_cam_identity, check_grad_cam
-from preceptor.models.spec import CamKind, ModelSpec, ModuleParts
+from preceptor.models.probes import with_saliency
+from preceptor.models.spec import CamKind, ModelSpec, ModuleParts, Tap
 from preceptor.utils.memory import evaluating, out_of_memory
 from preceptor.utils.plugins import missing_module, parents_of, plugin
 
@@ -122,7 +122,8 @@ def guide(
         head="softmax" if outputs == len(classes) else "sigmoid",
         module=parts,
     )
-    return _sound(module, spec, logits, cam)
+    taps: dict[Tap, str] = {"": f" from {parts.features}"}
+    return with_saliency(lambda spec: with_parts(module, spec, logits), spec, cam, taps)
 
 
 def check_classes(classes: tuple[str, ...], positive: str | None, in_chans: int) -> None:
@@ -138,11 +139,7 @@ def check_classes(classes: tuple[str, ...], positive: str | None, in_chans: int)
 def with_parts(
     module: nn.Module, spec: ModelSpec, logits: Callable[[Any], Tensor] | None
 ) -> GuidedModel:
-    """Guided model of a network whose parts are known from its specification.
-
-    Raises:
-        InputError: The network lacks one of the parts.
-    """
+    """Guided model of a network whose parts are known from its specification."""
     assert spec.module is not None
     for part in filter(None, (spec.module.features, spec.module.head)):
         _named(module, part, "network")
@@ -250,31 +247,6 @@ def _grid_of(output: Tensor) -> bool:
     return output.is_floating_point() and output.ndim == 4 and min(output.shape[2:]) > 1
 
 
-def _sound(
-    module: nn.Module, spec: ModelSpec, logits: Callable[[Any], Tensor] | None, cam: CamKind
-) -> GuidedModel:
-    """Model with an exact CAM, or else a trainable Grad-CAM."""
-    why: list[str] = []
-    model = with_parts(module, spec, logits)
-    if cam != "gradcam":
-        try:
-            check_cam_identity(model)
-        except InputError as error:
-            why.append(str(error).removeprefix(f"{spec.backbone}: "))
-        else:
-            return model
-    model.backbone.remove_hook()  # type: ignore[operator]
-    if cam != "cam":
-        model = with_parts(module, replace(spec, cam="gradcam"), logits)
-        wrong = check_grad_cam(model)
-        if wrong is None:
-            return model
-        model.backbone.remove_hook()  # type: ignore[operator]
-        assert spec.module is not None
-        why.append(f"Grad-CAM from {spec.module.features}: {wrong}")
-    raise InputError(f"{spec.backbone}: guidance is refused: {'; '.join(why)}")
-
-
 # Factories.
 
 
@@ -325,11 +297,7 @@ def network_factory(function: Factory) -> Factory:
 
 
 def factory_of(target: str) -> Factory:
-    """Factory of this name, package.module:function.
-
-    Raises:
-        InputError: The module cannot be imported, or has no such factory.
-    """
+    """Factory of this name, package.module:function."""
     name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(name)
@@ -353,13 +321,7 @@ def factory_of(target: str) -> Factory:
 def resolved_network(
     backbone: str, network: NetworkFactory | None, arguments: Mapping[str, Any]
 ) -> NetworkFactory | None:
-    """Factory of a backbone: that of the config, or of a plugin with its name; None = timm's.
-
-    Args:
-        backbone: Name of the backbone.
-        network: Factory of the config.
-        arguments: Arguments of the backbone, for plugins.
-    """
+    """Factory of a backbone: that of the config, or of a plugin with its name; None = timm's."""
     if network is not None or timm.is_model(backbone):
         return network
     found = plugin("preceptor.backbones", backbone)
@@ -369,12 +331,7 @@ def resolved_network(
 def create_parts(
     target: str, num_classes: int, in_chans: int, arguments: Mapping[str, Any]
 ) -> NetworkParts:
-    """Network of a factory.
-
-    Raises:
-        InputError: The factory does not exist, does not take the arguments, or does not return a
-            network.
-    """
+    """Network of a factory."""
     factory = factory_of(target)
     given = {"num_classes": num_classes, "in_chans": in_chans} | dict(arguments)
     try:

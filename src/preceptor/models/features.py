@@ -24,17 +24,11 @@ from preceptor.models.spec import ModuleParts
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of the features of a backbone.
-
-    Args:
-        kind: nchw, nhwc, or tokens (B, N, Ch).
-        prefix: Number of tokens before those of the image (class token, registers).
-        grid: Size (h, w) of the grid of image tokens.
-    """
+    """Layout of the features of a backbone."""
 
     kind: Literal["nchw", "nhwc", "tokens"]
-    prefix: int = 0
-    grid: tuple[int, int] = (0, 0)
+    prefix: int = 0  # number of tokens before those of the image (class token, registers)
+    grid: tuple[int, int] = (0, 0)  # size (h, w) of the grid of image tokens
 
     @property
     def tokens(self) -> int:
@@ -51,10 +45,7 @@ class Layout:
         return tokens.transpose(1, 2).reshape(raw.shape[0], raw.shape[2], *self.grid)
 
     def from_grid(self, features: Tensor, raw: Tensor) -> Tensor:
-        """Convert features (B, Ch, h, w) to the backbone's layout, with the prefix tokens of `raw`.
-
-        The output of the head is then a function of `features` for every layout.
-        """
+        """Inverse of `to_grid` for features (B, Ch, h, w), with the prefix tokens of `raw`."""
         if self.kind == "nchw":
             return features
         if self.kind == "nhwc":
@@ -64,11 +55,7 @@ class Layout:
 
 
 def layout_of(network: nn.Module, raw: object) -> Layout:
-    """Layout of the features of a network for a square image.
-
-    Raises:
-        InputError: The layout is unknown.
-    """
+    """Layout of the features of a network for a square image."""
     if not isinstance(raw, Tensor):
         raise InputError(f"the features are a {type(raw).__name__} of tensors, not one tensor")
     if raw.ndim == 4:
@@ -95,11 +82,7 @@ def last_block(network: nn.Module) -> nn.Module | None:
 
 
 def allow_second_derivatives(network: nn.Module, tap: str) -> None:
-    """Switch off fused attention, which has no second derivative, in the layers after the tap.
-
-    The layers are those after the blocks, with `tap` last_block also the last block; in networks
-    without blocks, the last module.
-    """
+    """Switch off fused attention, which has no second derivative, in the layers after the tap."""
     names = [name for name, _ in network.named_children()]
     after = names.index("blocks") + 1 if last_block(network) is not None else len(names) - 1
     parts = list(network.children())[after:]
@@ -112,15 +95,7 @@ def allow_second_derivatives(network: nn.Module, tap: str) -> None:
 
 
 def cyborg_taps(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
-    """Register a hook that passes the features used by the authors' CYBORG code to `keep`.
-
-    ResNet: the last convolution of the last block, before its batch norm, the residual and ReLU.
-    DenseNet: the last batch norm, before its ReLU. Xception: conv4, before batch norm and ReLU.
-    Inception-v3: Mixed_7c. Only the maps of the last add up to the logits.
-
-    Raises:
-        InputError: The network belongs to another family.
-    """
+    """Register a hook that passes the features used by the authors' CYBORG code to `keep`."""
     if isinstance(network, ResNet):
         block = list(network.get_submodule("layer4").children())[-1]
         last = block.get_submodule("conv3" if hasattr(block, "conv3") else "conv2")
@@ -150,34 +125,6 @@ def _hand_input(keep: Callable[[Tensor], None], _: nn.Module, arguments: tuple[A
     keep(arguments[0])
 
 
-class FeatureCopies:
-    """Copies of features that are differentiated, as far as they are needed.
-
-    A function that works in place, such as the ReLU after the features of torchvision's DenseNet,
-    would change the features that were kept; without a graph it would fail, since they are then a
-    leaf that requires gradients. The first pass tells whether there is such a function.
-    """
-
-    def __init__(self) -> None:
-        self._needed: bool | None = None  # None = unknown
-        self._last: Tensor | None = None
-
-    def of(self, entered: Tensor) -> Tensor:
-        """A copy of what enters the layers after the features; itself if they do not change it."""
-        if self._needed is False:
-            return entered
-        copy = entered.clone()
-        if self._needed is None:
-            self._last = copy
-        return copy
-
-    def after_pass(self) -> None:
-        """See whether the first copy was changed by the pass."""
-        if self._last is not None:
-            self._needed = self._last._version > 0
-            self._last = None
-
-
 # Batch norm.
 
 
@@ -204,12 +151,7 @@ def statistics(norm: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def as_evaluated(norms: Sequence[nn.Module], kept: Sequence[dict[str, Tensor]]) -> Iterator[None]:
-    """Context in which batch norms are in evaluation mode, so that images are independent.
-
-    Args:
-        norms: Batch norms; mode and statistics are restored afterwards.
-        kept: Running `statistics` to use for each batch norm; empty = its current ones.
-    """
+    """Context in which batch norms are in evaluation mode, so that images are independent."""
     modes = [norm.training for norm in norms]
     own = [
         {name: norm.get_buffer(name) for name in values}
@@ -235,16 +177,7 @@ def _put(norm: nn.Module, values: dict[str, Tensor]) -> None:
 
 
 class ModuleNetwork(nn.Module):
-    """Any classifier, in the interface of timm's networks.
-
-    The features are taken inside the forward pass, by a hook on one of the modules.
-
-    Args:
-        module: Classifier of images (B, C, H, W).
-        parts: Head and features.
-        logits: Function that returns the (B, C) logits for the output of `module`; None =
-            `logits_in`.
-    """
+    """Any classifier, in the interface of timm's networks."""
 
     def __init__(
         self,
@@ -305,11 +238,7 @@ class ModuleNetwork(nn.Module):
 
 
 def logits_in(output: object) -> Tensor:
-    """Logits in the output of a classifier: a tensor, or `logits` of an output with names.
-
-    Raises:
-        InputError: The output is something else.
-    """
+    """Logits in the output of a classifier: a tensor, or `logits` of an output with names."""
     named = output.get("logits") if isinstance(output, Mapping) else None
     found = output if isinstance(output, Tensor) else getattr(output, "logits", named)
     if not isinstance(found, Tensor):

@@ -1,16 +1,17 @@
-"""Guided model: a network that also returns its features and saliency maps."""
+"""Guided model: a network that also returns its features and saliency maps, in any precision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from preceptor.config.training import Precision
 from preceptor.errors import InputError
 from preceptor.models.features import (
-    FeatureCopies,
     Layout,
     ModuleNetwork,
     allow_second_derivatives,
@@ -89,7 +90,6 @@ class GuidedModel(nn.Module):
         self._tapped: Tensor | None = None
         self._differentiate = False  # whether the current pass needs a graph from the tap on
         self._entered: Tensor | None = None  # what follows the features is a function of it
-        self._copies = FeatureCopies()
         self._after: list[str] | None = None  # see `norms_after_features`
         self._watched: list[str] = []
         self._taps = spec.cam_source == "cyborg" or spec.tap != "" or spec.module is not None
@@ -172,13 +172,7 @@ class GuidedModel(nn.Module):
         return ModelOutput(self._head(raw), features)
 
     def _pass_apart(self, images: Tensor, norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_pass`, with further logits for differentiation that are independent between images.
-
-        In training, batch norm couples the images: the logit of an image depends on the features of
-        the whole batch, and in a batch of one class the derivatives add up to zero. Therefore the
-        layers after the features are computed again with the running statistics that the batch
-        norms had before this batch, as in evaluation.
-        """
+        """As `_pass`, with further logits, independent between images, to differentiate."""
         before = [statistics(norm) for norm in norms]
         raw, features = self._features(images)
         with torch.enable_grad():
@@ -211,10 +205,7 @@ class GuidedModel(nn.Module):
         return raw, features
 
     def _attach(self) -> None:
-        """Take the features of a network from outside timm, which has them for one model at a time.
-
-        Models that differ in their pooling share a network, and any of them may be called.
-        """
+        """Take the features of a network from outside timm, which serves one model at a time."""
         network = self.backbone
         if isinstance(network, ModuleNetwork) and network.tap != self._tap:
             network.tap, network.plain_attention = self._tap, self.spec.cam == "gradcam"
@@ -253,9 +244,9 @@ class GuidedModel(nn.Module):
         return [norm for norm in norms if norm.training]
 
     def _head(self, raw: Tensor) -> Tensor:
-        entered = self._copies.of(raw) if self._differentiate and not self._taps else raw
+        # A copy, since the layers after the features may change their input in place.
+        entered = raw.clone() if self._differentiate and not self._taps else raw
         logits: Tensor = self.backbone.forward_head(entered)  # type: ignore[operator]
-        self._copies.after_pass()
         return binary_logits(logits)
 
     def _as_features(self, raw: Tensor) -> Tensor:
@@ -283,14 +274,14 @@ class GuidedModel(nn.Module):
         """Keep the features inside the network, and return a function of them to go on with."""
         if self._entered is not None:
             torch.set_grad_enabled(True)
-            return self._copies.of(self._entered)
+            return self._entered.clone()
         self._tapped = self._as_features(raw)
         if self._differentiate:
             torch.set_grad_enabled(True)  # from here to the end of the forward
         entered = self._layout_of(raw).from_grid(self._tapped, raw)
         if self._differentiate:
             self._entered = entered
-            entered = self._copies.of(entered)
+            entered = entered.clone()
         return entered
 
     def preprocess(self, images: Tensor) -> Tensor:
@@ -334,12 +325,7 @@ class GuidedModel(nn.Module):
         return next(self.parameters()).device
 
     def guidable_grid(self) -> tuple[int, int]:
-        """Size of the feature grid, at least 2 × 2 cells.
-
-        Raises:
-            InputError: The grid is coarser: all maps would be constant or nearly so, and guidance
-                would have no effect.
-        """
+        """Size of the feature grid, at least 2 × 2 cells."""
         height, width = self.grid()
         if min(height, width) < 2:
             raise InputError(
@@ -441,16 +427,7 @@ def _with_grad_cam(
     decision: bool,
     trainable: bool,
 ) -> GuidedOutput:
-    """Output with Grad-CAM, scaled as class activation maps are.
-
-    Args:
-        logits: (B, C).
-        features: (B, Ch, h, w), of which the logits are a differentiable function.
-        alone: (B, C) logits for differentiation, which are independent between images.
-        saliency_for: Classes of the maps.
-        decision: Decision maps instead of class maps.
-        trainable: Whether gradients flow through the maps.
-    """
+    """Output with Grad-CAM, scaled as class activation maps are."""
     classes = _classes_of_maps(logits, saliency_for)
     each = classes.unbind(1) if classes.ndim == 2 else (classes,)
     raw = [grad_cam(alone, features, one, decision=decision, trainable=trainable) for one in each]
@@ -471,3 +448,35 @@ def _with_grad_cam(
     if not trainable:
         logits, features = logits.detach(), features.detach()
     return GuidedOutput(logits, features, maps, classes, evidence)
+
+
+_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Autocast context of a precision; a null context for 32-true."""
+    kind = _TYPES.get(precision)
+    return torch.autocast(device.type, dtype=kind, enabled=kind is not None)
+
+
+def in_precision(model: nn.Module, precision: Precision) -> Callable[..., Any]:
+    """Forward function of a `GuidedModel` in a precision, whose outputs are float32."""
+    if precision not in _TYPES:
+        return model
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        with autocast(next(model.parameters()).device, precision):
+            out = model(*arguments, **options)
+        return out._make(part.float() if part.is_floating_point() else part for part in out)
+
+    return forward
+
+
+def gradient_scaler(
+    device: torch.device, precision: Precision, state: dict[str, Any]
+) -> torch.amp.GradScaler:
+    """Gradient scaler of 16-mixed with a state, {} = the initial; it does nothing otherwise."""
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
+    if state:
+        scaler.load_state_dict(state)
+    return scaler

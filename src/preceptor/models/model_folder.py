@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -15,7 +15,7 @@ from preceptor.models.custom import NetworkParts, create_parts, with_parts
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import create_network, separate
 from preceptor.models.probes import check_trained
-from preceptor.models.spec import ModelSpec, ModuleParts, Pool
+from preceptor.models.spec import ModelSpec
 from preceptor.utils.files import tensors_to
 from preceptor.utils.memory import out_of_memory
 from preceptor.utils.plugins import check_model_folder
@@ -29,6 +29,7 @@ from preceptor.utils.results import (
     write_checksums,
 )
 
+_SPEC = TypeAdapter(ModelSpec)
 WEIGHTS = "model.safetensors"
 """Weights in a model folder."""
 MODEL_FILES = ("model.json", WEIGHTS)
@@ -48,16 +49,7 @@ def save_model(
 
 
 def check_model_files(folder: Path) -> dict[str, str]:
-    """Check the files of a model folder against their checksums.
-
-    The model folder of a run that an earlier version trained has its checksums in `run.json`.
-
-    Returns:
-        Checksum of each file.
-
-    Raises:
-        InputError: A file does not match its checksum, or there are no checksums.
-    """
+    """Check the files of a model folder against their checksums."""
     known, run = read_checksums(folder), folder.absolute().parent
     if not known and is_finished(run):
         inside = folder.absolute().name
@@ -89,17 +81,10 @@ def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = No
             is inconsistent, or its model has CAMs that do not add up to the logits.
     """
     folder = Path(folder)
-    file = folder / "model.json"
     check_model_folder(folder)
     check_model_files(folder)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        for key in ("classes", "mean", "std"):
-            values[key] = tuple(values[key])
-        values["pool"] = Pool(**values["pool"])
-        if values.get("module") is not None:
-            values["module"] = ModuleParts(**values["module"])
-        spec = ModelSpec(**values)
+        spec = _SPEC.validate_json((folder / "model.json").read_bytes())
         model = _empty(spec, network)
         model.backbone.load_state_dict(load_file(folder / WEIGHTS))
         check_trained(model)
@@ -108,7 +93,7 @@ def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = No
         raise InputError(f"{folder}: {error}") from error
     except PreceptorError:
         raise
-    except Exception as error:  # damaged JSON, missing keys, tensors of another shape
+    except Exception as error:  # damaged JSON, invalid keys, tensors of another shape
         if out_of_memory(error):  # it says nothing of the model
             raise
         raise InputError(f"{folder}: cannot be loaded: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""timm networks with their weights, and weights files; every failure is one line."""
+"""timm networks with their weights, with a pyramid decoder, and weights files."""
 
 from __future__ import annotations
 
@@ -7,17 +7,104 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 from safetensors import safe_open
 from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
+from torch.nn import functional
 
 from preceptor.errors import InputError, reason
-from preceptor.models.decoder import PyramidNetwork, decoder_arguments
 from preceptor.utils.memory import out_of_memory
 from preceptor.utils.plugins import registered
+
+STRIDES = (4, 8, 16)
+
+
+class PyramidNetwork(nn.Module):
+    """Encoder with a feature pyramid decoder and a linear head, as timm's networks.
+
+    The last grid of a backbone has a stride of 16 or 32 pixels, and a mark smaller than a cell
+    nearly vanishes in it. Upsampled deep features are added to shallow ones; the output is
+    mean-pooled and classified by one linear layer, so that the class activation map is exact.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, backbone: str, outputs: int, stride: int = 8, channels: int = 64
+    ) -> None:
+        super().__init__()
+        if stride not in STRIDES:
+            raise InputError(f"backbone_args: decoder_stride is {stride!r}; write 4, 8 or 16")
+        info = cast(Any, encoder.feature_info)
+        reductions, widths = info.reduction(), info.channels()
+        levels = [place for place, own in enumerate(reductions) if own >= stride]
+        if not levels or reductions[levels[0]] != stride:
+            known = ", ".join(map(str, dict.fromkeys(reductions)))
+            raise InputError(
+                f"backbone_args: decoder_stride is {stride}, and {backbone} has features at "
+                f"strides {known}; choose one of them"
+            )
+        self.encoder, self.levels, self.num_features = encoder, levels, channels
+        self.lateral = nn.ModuleList(nn.Conv2d(widths[place], channels, 1) for place in levels)
+        self.smooth = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(8, channels),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(channels, outputs)
+        config: Any = getattr(encoder, "pretrained_cfg", None) or get_pretrained_cfg(backbone)
+        self.pretrained_cfg = config if isinstance(config, dict) else config.to_dict()
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Features (B, channels, h, w) at the stride of the decoder."""
+        found = self.encoder(images)
+        pyramid: Tensor | None = None
+        for place, lateral in zip(reversed(self.levels), reversed(self.lateral), strict=True):
+            own = lateral(found[place])
+            if pyramid is not None:
+                if pyramid.shape[-2:] != own.shape[-2:]:
+                    pyramid = functional.interpolate(pyramid, own.shape[-2:], mode="nearest")
+                own = own + pyramid
+            pyramid = own
+        smoothed: Tensor = self.smooth(pyramid)
+        return smoothed
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Outputs (B, C) of the linear classifier on mean-pooled features."""
+        logits: Tensor = self.head(features.mean((2, 3)))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs (B, C)."""
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Linear:
+        """The linear classifier."""
+        return self.head
+
+
+def decoder_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the encoder and of the decoder; the latter are empty without a decoder."""
+    encoder = dict(arguments)
+    kind = encoder.pop("decoder", None)
+    settings = {
+        key: encoder.pop(f"decoder_{key}")
+        for key in ("stride", "channels")
+        if f"decoder_{key}" in encoder
+    }
+    if kind is None and settings:
+        raise InputError("backbone_args: decoder_stride and decoder_channels need decoder: fpn")
+    if kind not in (None, "fpn"):
+        raise InputError(f"backbone_args: decoder is {kind!r}; write fpn, or remove it")
+    channels = settings.get("channels", 64)
+    if not isinstance(channels, int) or channels < 8 or channels % 8:
+        raise InputError(
+            f"backbone_args: decoder_channels is {channels!r}; write a multiple of 8, such as 64"
+        )
+    return encoder, {} if kind is None else {"stride": 8} | settings
+
 
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
 # (it is part of a run's id), and timm unpickles some of these files.
@@ -28,20 +115,7 @@ _WRAPPED = "module."  # before the names of tensors in a `ModuleNetwork`
 def create_network(
     backbone: str, outputs: int, in_chans: int, arguments: Mapping[str, Any], weights: str
 ) -> nn.Module:
-    """Create a timm network with its weights.
-
-    Args:
-        backbone: Name of the timm backbone.
-        outputs: Number of outputs of the classifier.
-        in_chans: Number of input channels.
-        arguments: Further arguments of the backbone; decoder, decoder_stride and decoder_channels
-            are those of a `PyramidNetwork` around it.
-        weights: hub, none or a .safetensors file.
-
-    Raises:
-        InputError: The name or an argument is unknown, or the weights do not match or cannot be
-            loaded.
-    """
+    """Create a timm network with its weights."""
     if not timm.is_model(backbone):
         known = [*timm.list_models(), *registered("preceptor.backbones")]
         near = difflib.get_close_matches(backbone.split(".")[0], known, n=3)
@@ -118,15 +192,7 @@ def classifiers(network: nn.Module) -> list[nn.Module]:
 
 
 class ThinnedConv2d(nn.Conv2d):
-    """1 × 1 convolution with a stride, computed by subsampling the input first.
-
-    On a CPU, torch 2.13 writes out of bounds in the weight gradient of a strided 1 × 1 convolution
-    with 2 to 5 channels in float32 and channels-last: training RepVGG, MobileOne or FastViT would
-    crash.
-
-    Args:
-        convolution: 1 × 1 convolution with a stride and without padding; its weights are used.
-    """
+    """1 × 1 convolution with a stride, computed by subsampling the input first."""
 
     fusible = True  # a batch norm after it can be fused into its weights, as into any Conv2d's
 
@@ -162,12 +228,7 @@ def _thin_before_points(network: nn.Module) -> None:
 
 
 def _check_names(network: nn.Module, file: Path, backbone: str) -> None:
-    """Check that a weights file contains all tensors of the network, and none of another one.
-
-    timm loads without `strict` if the number of classes differs from that of the file, so that a
-    file with other key names would be ignored silently, and a deeper network of the same family
-    would be cut.
-    """
+    """Check that a weights file contains all tensors of the network, and none of another one."""
     with safe_open(file, "pt") as tensors:
         given = set(tensors.keys())
     head = _head_names(network)
@@ -199,14 +260,7 @@ _UNUSED = ("aux", "pre_logits", "mask_token")
 
 
 def _check_none_left(network: nn.Module, given: set[str], file: Path, name: str) -> None:
-    """Check that a network has all tensors of a file, except those of its head.
-
-    Args:
-        network: The network.
-        given: Names of the tensors outside the head.
-        file: The file.
-        name: Name of the network in messages.
-    """
+    """Check that a network has all tensors of a file, except those of its head."""
     own = {*network.state_dict(), *(key for key, _ in network.named_buffers())}
     left = sorted(key for key in given - own if not key.lower().startswith(_UNUSED))
     if left:
@@ -217,15 +271,7 @@ def _check_none_left(network: nn.Module, given: set[str], file: Path, name: str)
 
 
 def head_in(weights: str, network: nn.Module) -> dict[str, Tensor]:
-    """Tensors of a weights file for the classifier of a network, by their names in its state dict.
-
-    Args:
-        weights: A .safetensors file.
-        network: Network of timm, or of a factory in a `ModuleNetwork`.
-
-    Returns:
-        The tensors; none if one is missing or has another shape, or the network has a decoder.
-    """
+    """Tensors of a weights file for the classifier of a network, by name; {} if they do not fit."""
     if isinstance(network, PyramidNetwork):  # the file is that of the encoder
         return {}
     own, found = network.state_dict(), {}
@@ -245,18 +291,7 @@ def head_in(weights: str, network: nn.Module) -> dict[str, Tensor]:
 def load_weights(
     module: nn.Module, head: str, weights: str, name: str, *, new_head: bool = False
 ) -> None:
-    """Load the weights of a network from outside timm; those of a head of another size are left.
-
-    Args:
-        module: The network.
-        head: Dotted name of its classifier; "" = none.
-        weights: A .safetensors file with the names of `module`'s state dict.
-        name: Name of the network in messages.
-        new_head: Whether the head keeps its initial weights in any case.
-
-    Raises:
-        InputError: The weights are not a .safetensors file, or do not fit.
-    """
+    """Load the weights of a network from outside timm; those of a head of another size are left."""
     if weights == "hub":
         raise InputError(f"weights: {name} is not on timm's hub; use a .safetensors file or none")
     file = weights_file(weights)
@@ -292,14 +327,7 @@ def load_weights(
 
 
 def weights_file(weights: str) -> Path:
-    """Path of the initial weights of a network.
-
-    Args:
-        weights: Path of a .safetensors file.
-
-    Raises:
-        InputError: There is no such file, or it has another suffix.
-    """
+    """Path of the initial weights of a network."""
     file = Path(weights)
     if not file.is_file():
         raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
@@ -334,20 +362,7 @@ def _hub_file(backbone: str) -> Path:
 
 
 def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors of which no two share memory, as safetensors stores them.
-
-    A file then has a tied weight under each of its names, and can be loaded by any network.
-
-    Args:
-        state: Tensors by name, such as a state dict.
-
-    Example:
-        >>> import torch
-        >>> weight = torch.ones(2)
-        >>> found = separate({"one": weight, "other": weight})
-        >>> found["one"].data_ptr() == found["other"].data_ptr(), found["other"].tolist()
-        (False, [1.0, 1.0])
-    """
+    """Contiguous tensors of which no two share memory, as safetensors stores them."""
     seen = set()
     found = {}
     for key, value in state.items():
@@ -359,20 +374,7 @@ def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_tied(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Given tensors, and those of tied weights that are given under another name.
-
-    Files of other programs have a tied weight only once.
-
-    Args:
-        given: Tensors of a file by name.
-        own: State dict of the network.
-
-    Example:
-        >>> import torch
-        >>> weight = torch.ones(2)
-        >>> sorted(with_tied({"one": torch.zeros(2)}, {"one": weight, "other": weight}))
-        ['one', 'other']
-    """
+    """Given tensors, and those of tied weights that are given under another name."""
     names = {_place(value): key for key, value in own.items() if key in given}
     tied = {
         key: given[names[place]] for key, value in own.items() if (place := _place(value)) in names

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
-from preceptor.models.features import statistics
+from preceptor.models.features import ModuleNetwork, statistics
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.spec import CamKind, ModelSpec, Tap
 from preceptor.saliency.cam import binary_logits
 from preceptor.utils.memory import evaluating, out_of_memory
 
@@ -22,23 +24,7 @@ LEAST_MEAN_SLOPE = 1e-4
 
 
 def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
-    """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map.
-
-    The identity must hold for all weights, not only for the initial ones: for example, a batch norm
-    between pooling and head is initially the identity function. Therefore the head, norms and all
-    other vectors with one entry per channel have random values during the check.
-
-    Args:
-        model: The model; its weights are restored afterwards.
-        trained: Keep the norms of the model. The head is random in any case, since the logits of a
-            trained head may nearly cancel.
-
-    Returns:
-        Largest error ÷ largest |logit|, on random input in evaluation mode.
-
-    Raises:
-        InputError: The identity does not hold; the message has the reason.
-    """
+    """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map."""
     refuse = f"{model.spec.backbone}: no exact class activation map: "
     try:
         head = model.head
@@ -64,21 +50,13 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
 
 
 def check_trained(model: GuidedModel) -> None:
-    """Check the identity of a trained model with an exact CAM; other models are not checked.
-
-    Raises:
-        InputError: The identity does not hold; the message has the reason.
-    """
+    """Check the identity of a trained model with an exact CAM; other models are not checked."""
     if model.spec.cam == "cam" and model.spec.cam_source == "head_input":
         check_cam_identity(model, trained=True)
 
 
 def features_use_head(model: GuidedModel) -> bool:
-    """Whether the features depend on the weights of the classifier, which another layer then has.
-
-    Args:
-        model: Model with a linear classifier; its weights are restored afterwards.
-    """
+    """Whether the features depend on the weights of the classifier, which another layer shares."""
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.no_grad():
         images = _images(model, generator)
@@ -132,13 +110,7 @@ def _images(model: GuidedModel, generator: torch.Generator) -> Tensor:
 
 
 def check_grad_cam(model: GuidedModel) -> str | None:
-    """Check whether Grad-CAM can be computed and trained on a model.
-
-    Returns:
-        None if it can, else the reason: the head couples images even in evaluation, does not depend
-        on the features at each position, depends on no channel in the mean over the positions, or
-        has no second derivative, or the gradient of a loss on the map does not reach the trunk.
-    """
+    """Check whether Grad-CAM can be computed and trained on a model."""
     generator = torch.Generator().manual_seed(0)
     try:
         with evaluating(model), torch.enable_grad():
@@ -167,3 +139,38 @@ def check_grad_cam(model: GuidedModel) -> str | None:
         if out_of_memory(error):  # it says nothing of the model
             raise
         return reason(error, 160)
+
+
+def with_saliency(
+    make: Callable[[ModelSpec], GuidedModel],
+    spec: ModelSpec,
+    cam: CamKind,
+    taps: Mapping[Tap, str],
+) -> GuidedModel:
+    """Model of a network with an exact CAM, or else a trainable Grad-CAM from one of the taps.
+
+    `make` makes the model of a specification; `taps` has the words for each tap in messages.
+    """
+    why: list[str] = []
+    if cam != "gradcam":
+        model = make(spec)
+        try:
+            check_cam_identity(model)
+            return model
+        except InputError as error:
+            why.append(str(error).removeprefix(f"{spec.backbone}: "))
+            _leave(model)
+    for tap in () if cam == "cam" else taps:
+        model = make(replace(spec, cam="gradcam", tap=tap))
+        wrong = check_grad_cam(model)
+        if wrong is None:
+            return model
+        why.append(f"Grad-CAM{taps[tap]}: {wrong}")
+        _leave(model)
+    raise InputError(f"{spec.backbone}: guidance is refused: {'; '.join(why)}")
+
+
+def _leave(model: GuidedModel) -> None:
+    """Leave a network from outside timm as it was."""
+    if isinstance(model.backbone, ModuleNetwork):
+        model.backbone.remove_hook()

@@ -4,46 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from preceptor.config.settings import Fit, ImageFormat
+from preceptor.config.settings import Amount, Fit, ImageFormat
 from preceptor.config.training import PoolKind
 from preceptor.version import __version__
 
 Head = Literal["softmax", "sigmoid"]
 CamKind = Literal["auto", "cam", "gradcam"]
 CamSource = Literal["head_input", "cyborg"]
+Tap = Literal["", "last_block"]
 
 
-@dataclass(frozen=True)
+# Of what `model.json` holds: everything is checked when it is read.
+_CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class Pool:
-    """Pooling of the cells of a map to one value.
+    """Pooling of the cells of a map to one value; the mean hides a mark that is small.
 
-    The mean over the grid is that of usual networks; it hides a mark that is small compared with
-    the image, which the others do not.
-
-    Args:
-        kind: mean; top (mean of the highest cells); or lse (log-sum-exp, (1 ÷ r) · log of the mean
-            of exp(r x), between the mean and the maximum).
-        top: Highest cells of `top`: a share of all cells in (0, 1], rounded up, or a number ≥ 1.
-        sharpness: r > 0 of `lse`.
-
-    Reference:
-        lse: P. O. Pinheiro, R. Collobert, "From Image-level to Pixel-level Labeling with
-        Convolutional Networks", CVPR 2015.
-
-    Example:
-        >>> Pool("top", top=2)(torch.tensor([[[1.0, 5.0], [3.0, 0.0]]]))
-        tensor([4.])
+    lse is log-sum-exp, (1 ÷ r) · log of the mean of exp(r x): P. O. Pinheiro, R. Collobert, "From
+    Image-level to Pixel-level Labeling with Convolutional Networks", CVPR 2015.
     """
 
-    kind: PoolKind = "mean"
-    top: float = 0.1
-    sharpness: float = 4.0
+    kind: PoolKind = "mean"  # mean, top (mean of the highest cells) or lse
+    top: Amount = 0.1  # highest cells: a share of all, rounded up, or a number
+    sharpness: Annotated[float, Field(gt=0)] = 4.0  # r
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Pool (..., h, w) maps to (...) values."""
@@ -69,21 +62,11 @@ class Pool:
 
 
 def pooled_logits(maps: Tensor, bias: Tensor, pool: Pool, positive: int) -> Tensor:
-    """Logits from pooled maps instead of pooled features.
+    """(B, C) logits from pooled maps (B, C, h, w) and the bias (C,), not from pooled features.
 
     For two classes, the decision map d of the positive class is pooled: z = pool(d) + its bias, and
-    the logits are (−z/2, z/2). For more classes, the CAM of each class minus the mean CAM over the
-    classes is pooled. In both cases, a change of all CAMs by the same map changes nothing. With
-    the mean, the probabilities are those of the linear head.
-
-    Args:
-        maps: (B, C, h, w) CAMs.
-        bias: (C,) bias of the head.
-        pool: Pooling.
-        positive: Index of the positive class, for two classes.
-
-    Returns:
-        (B, C).
+    the logits are (−z/2, z/2). For more, the CAM of each class minus the mean CAM is pooled. In
+    both cases a change of all CAMs by the same map changes nothing.
     """
     if maps.shape[1] == 2:
         other = 1 - positive
@@ -92,68 +75,38 @@ def pooled_logits(maps: Tensor, bias: Tensor, pool: Pool, positive: int) -> Tens
     return pool(maps - maps.mean(1, keepdim=True)) + bias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class ModuleParts:
-    """Parts of a network from outside timm that its saliency maps are computed from.
+    """Parts of a network from outside timm that its saliency maps are computed from."""
 
-    Args:
-        head: Dotted name of the linear classifier; "" = none.
-        features: Dotted name of the module whose output is the features.
-        layout: Layout of this output: nchw, nhwc or tokens.
-        prefix: Number of tokens before those of the image.
-        in_place: Whether the network changes its input in place, and needs a copy.
-    """
-
-    head: str
-    features: str
+    head: str  # dotted name of the linear classifier; "" = none
+    features: str  # dotted name of the module whose output is the features
     layout: Literal["nchw", "nhwc", "tokens"] = "nchw"
-    prefix: int = 0
-    in_place: bool = False
+    prefix: int = 0  # number of tokens before those of the image
+    in_place: bool = False  # whether the network changes its input in place, and needs a copy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class ModelSpec:
-    """Specification of a model: architecture, classes and input format, as in `model.json`.
-
-    Args:
-        backbone: Name of the timm backbone, or of the network from outside timm.
-        classes: Class names in logit order.
-        positive: Class whose probability is the score (two classes), or None.
-        in_chans: Number of input channels, 1 or 3.
-        input_size: Side of the square input in pixels.
-        mean, std: Mean and std of the input in [0, 1], one value per channel.
-        fit: Method that makes images square: squash, letterbox or crop.
-        backbone_args: Further arguments of the backbone.
-        head: softmax (one logit per class) or sigmoid (one logit for two classes).
-        cam: Kind of saliency map: "cam" (exact on this backbone), or "gradcam".
-        cam_source: Features of the CAM: head_input, or cyborg (the layers of the authors' code).
-        tap: Features of Grad-CAM: "" (input of the head), or "last_block" (input of the last
-            transformer block, for heads that use a class token only).
-        pool: Pooling of the CAMs to logits.
-        module: Parts of a network from outside timm; None = a timm backbone.
-        factory: Function that creates this network, as package.module:function; "" = the network
-            was given as an object.
-        thresholds: Decision thresholds by rule, fixed on validation.
-        version: Version of the library that built the model.
-    """
+    """Specification of a model: architecture, classes and input format, as in `model.json`."""
 
     backbone: str
-    classes: tuple[str, ...]
-    positive: str | None
+    classes: tuple[str, ...]  # class names in logit order
+    positive: str | None  # class whose probability is the score (two classes), or None
     in_chans: int
-    input_size: int
-    mean: tuple[float, ...]
+    input_size: int  # side of the square input in pixels
+    mean: tuple[float, ...]  # of the input in [0, 1], one value per channel
     std: tuple[float, ...]
-    fit: Fit = "squash"
+    fit: Fit = "squash"  # method that makes images square: squash, letterbox or crop
     backbone_args: Mapping[str, Any] = field(default_factory=dict)
-    head: Head = "softmax"
-    cam: str = "cam"
-    cam_source: CamSource = "head_input"
-    tap: str = ""
+    head: Head = "softmax"  # softmax (one logit per class) or sigmoid (one logit for two classes)
+    cam: Literal["cam", "gradcam"] = "cam"  # kind of saliency map; cam is exact on this backbone
+    cam_source: CamSource = "head_input"  # features of the CAM; cyborg: of the authors' code
+    tap: Tap = ""  # features of Grad-CAM: input of the head, or of this block
     pool: Pool = field(default_factory=Pool)
     module: ModuleParts | None = None
-    factory: str = ""
-    thresholds: Mapping[str, float] = field(default_factory=dict)
+    factory: str = ""  # function that creates this network, as package.module:function
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # by rule, fixed on validation
     version: str = __version__
 
     @property

@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.metrics.delong import unit_codes
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE
+from preceptor.metrics.auc import roc_curve
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, unit_codes
 from preceptor.metrics.reliability import (
     Bins,
     CalibrationError,
     calibration_error,
     reliability_bins,
 )
-from preceptor.metrics.roc import roc_curve
 from preceptor.metrics.scores import ALL_SOURCES, labels_of, probabilities, stack
 from preceptor.report.cells import Cell, Line, Table, short
 from preceptor.report.figures import (

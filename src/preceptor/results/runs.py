@@ -16,7 +16,7 @@ from preceptor.errors import InputError
 from preceptor.results.tables import RUNS, read_table
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
-from preceptor.study.planned_runs import PlannedRun
+from preceptor.study.steps import PlannedRun
 from preceptor.training.record import RunRecord
 from preceptor.utils.results import is_finished
 

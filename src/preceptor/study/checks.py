@@ -1,10 +1,12 @@
-"""Checks of a study before training."""
+"""Checks of a study before training, and its estimated time and disk space."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,19 +14,21 @@ import pyarrow.compute as pc
 
 from preceptor.config.maps import PCA_COMPONENTS
 from preceptor.config.settings import Amount
-from preceptor.config.training import StudyTraining, Training
+from preceptor.config.training import Training
+from preceptor.data.cache import bytes_missing
+from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.notes import primary_problems, selection_problems, small_marks
-from preceptor.data.store import arrow_hashes
+from preceptor.data.store import FileContents, arrow_hashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.sources import check_matches, too_few_for_components
 from preceptor.models.guided_model import GuidedModel
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run, training_of
+from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.last_layer import check_images, check_last_layer
-from preceptor.training.prepare import build_for
-from preceptor.training.run import training_device
+from preceptor.training.prepare import build_for, image_formats, step_seconds
+from preceptor.training.validation import check_images, check_last_layer
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25
@@ -39,23 +43,10 @@ def check_study(
     networks: bool = True,
     maps_cached: bool = False,
 ) -> list[str]:
-    """Check a study before training; all problems are reported together.
+    """Check a study before training; all problems are reported together, as an InputError.
 
-    Args:
-        study: Study config of one domain.
-        workspaces: Manifests of the study.
-        networks: Whether to build each backbone, which takes most of the time; if False, only the
-            config and the data are checked.
-        maps_cached: Whether the human maps are cached, so that their marks are compared with the
-            grids of the networks.
-
-    Returns:
-        Notes on grids that are coarse compared with the human marks, and on images that the
-        manifests of several seeds share.
-
-    Raises:
-        InputError: The primary set or a class is unknown, annotations or maps are missing, or a
-            backbone or its weights cannot be used.
+    Returns notes: grids that are coarse compared with the human marks (if `maps_cached`), and test
+    images that the manifests of several seeds share. Without `networks` no backbone is built.
     """
     problems = list(_problems(study, workspaces))
     notes: list[str] = []
@@ -77,18 +68,6 @@ def check_study(
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
     shared = shared_images(workspaces)
     return [*notes, shared.note] if shared is not None and shared.share >= _NOTED else notes
-
-
-def check_devices(training: StudyTraining) -> None:
-    """Check that this machine has the device and supports the precision of the training.
-
-    Args:
-        training: Training settings of the study.
-
-    Raises:
-        InputError: The device does not exist or does not support the precision.
-    """
-    training_device(training.of_run())
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
@@ -194,17 +173,11 @@ _NOTED = 0.01
 
 @dataclass(frozen=True)
 class SharedImages:
-    """Test images of a seed that are in the manifest of another seed, by their content.
+    """Test images of a seed that are in the manifest of another seed, by their content."""
 
-    Args:
-        seeds: Number of seeds with such test images.
-        of: Number of seeds.
-        share: Largest share of such images among the test images of a seed.
-    """
-
-    seeds: int
+    seeds: int  # number of seeds with such test images
     of: int
-    share: float
+    share: float  # largest share of such images among the test images of a seed
 
     @property
     def words(self) -> str:
@@ -225,11 +198,7 @@ class SharedImages:
 
 
 def shared_images(workspaces: Workspaces) -> SharedImages | None:
-    """Test images that the manifests of several seeds share; None if there are none.
-
-    Args:
-        workspaces: Manifests of a study.
-    """
+    """Test images that the manifests of several seeds share; None if there are none."""
     several = workspaces.all()
     if len(several) < 2:
         return None
@@ -243,3 +212,76 @@ def shared_images(workspaces: Workspaces) -> SharedImages | None:
     if not any(shares):
         return None
     return SharedImages(sum(share > 0 for share in shares), len(several), max(shares))
+
+
+FORWARD_SHARE = 1 / 3  # of a training step
+_rates: dict[str, float] = {}  # images per second; the same for both stages of a study
+
+
+def estimate_seconds(
+    steps: Sequence[Step], study: StudyConfig, classes: Sequence[str], validation: int, jobs: int
+) -> float:
+    """Estimated wall time of steps in seconds."""
+    seconds = 0.0
+    for step in steps:
+        run = step.config
+        if run is None:
+            continue
+        key = repr((run.backbone, run.backbone_args, run.network, run.training, len(classes)))
+        if key not in _rates:
+            seconds_of_step = step_seconds(run, classes, run.training.speed)
+            _rates[key] = run.training.batch_size / seconds_of_step
+        images = step.cost
+        if step.kind == "train":
+            epochs = 0 if run.last_layer is not None else study.training.epochs
+            images += FORWARD_SHARE * validation * (epochs + 1)
+        seconds += images / _rates[key]
+    return seconds / max(jobs, 1)
+
+
+def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
+    """Disk space of the models that the trainings among these steps leave in the store."""
+    sizes: dict[str, int] = {}
+    total = 0
+    for step in steps:
+        run = step.config
+        if step.kind != "train" or run is None:
+            continue
+        key = repr((run.backbone, run.backbone_args, run.training.pool))
+        if key not in sizes:
+            state = build_for(run, classes, load_weights=False).state_dict()
+            sizes[key] = sum(value.nbytes for value in state.values())
+        total += sizes[key]
+    return total
+
+
+def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
+    """Disk space that the image caches of a study need for its manifests."""
+    forms = {
+        form
+        for backbone in study.backbone_names
+        for form in image_formats(plain_run(study, backbone))
+    }
+    known: dict[Path, list[FileContents]] = defaultdict(list)  # manifests whose files were read
+    images, maps = set[tuple[Path, str]](), set[tuple[Path, str]]()
+    for workspace in workspaces:
+        cache_dir, manifest = workspace.cache_dir, workspace.manifest
+        if manifest.contents is not None:
+            known[cache_dir].append(manifest.contents)
+            continue
+        images |= {(cache_dir, path) for path in manifest.table["path"]}
+        maps |= {(cache_dir, path) for path in manifest.table["saliency"] if path}
+    sides = {(form.side, form.fit, form.channels) for form in forms}
+    image_bytes = sum(side**2 * channels for side, _, channels in sides)
+    unread = len(images) * image_bytes + len(maps) * MAP_SIDE**2
+    return unread + sum(
+        bytes_missing(cache_dir, forms, contents) for cache_dir, contents in known.items()
+    )
+
+
+def count_kinds(steps: Sequence[Step]) -> str:
+    """ "12 trainings, 3 map stores" for a list of steps."""
+    names = {"train": "training", "maps": "map store", "evaluate": "test scoring"}
+    names |= {"shard": "shard", "select": "selection"}
+    counts = Counter(names[step.kind] for step in steps)
+    return ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())

@@ -35,23 +35,15 @@ from preceptor.metrics.operating_points import normal_rule
 from preceptor.utils.plugins import installed_plugin, load_plugin
 
 # α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
-# pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells: mse 0.10 to
-# 0.17, l1 0.10 to 0.17, dice 0.12 to 0.21, kl 0.6 to 1.0. Hence the grid of l1 and dice acts like
-# l2 at about 0.01, 0.05, 0.1, 0.25, 0.4 and 0.9, and kl has l2's own. The distances of evidence
-# depend on its level; at a spread of 4 between the cells, cells, evidence and cosine pull as l1 and
-# dice do, energy at about half of that. All hold 0.1.
+# pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells: mse and l1 0.10 to 0.17, dice 0.12 to 0.21,
+# kl 0.6 to 1.0; of evidence at a spread of 4 between the cells: cells, evidence and cosine as l1
+# and dice, energy half of that. All grids hold 0.1.
 _L2 = (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)
 _L1 = (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5)
 ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
-    "l2": _L2,
+    **dict.fromkeys(("l2", "kl"), _L2),
     "mse": (0.01, 0.1, 0.5),
-    "l1": _L1,
-    "kl": _L2,
-    "dice": _L1,
-    "cells": _L1,
-    "evidence": _L1,
-    "energy": _L1,
-    "cosine": _L1,
+    **dict.fromkeys(("l1", "dice", "cells", "evidence", "energy", "cosine"), _L1),
 }
 PAPER_ALPHA = 0.5
 Alpha = Annotated[float, Field(ge=0, lt=1)]
@@ -66,22 +58,16 @@ ControlName = Annotated[str, AfterValidator(CONTROL_NAMES.check)]
 Publication = Literal["teaching-ai-to-teach"]
 """Publication whose results a report can show beside its own."""
 
-# Settings of the method that `recipe: recommended` takes where a study file leaves them open.
-# Frozen before the study of small forged regions was run (benchmarks/evidence/spots_evidence), in
-# which
-# Students were above the network without maps and above any map; mixed was added later. Optimizer,
-# length and sizes depend on the data and the network, and are not part of it.
+# What `recipe: recommended` takes where a study file leaves settings of the method open. Frozen
+# before the study of small forged regions was run (benchmarks/evidence/spots_evidence), in which
+# Students were above the network without maps and above any map; mixed was added later.
 RECOMMENDED: dict[str, Any] = {
     "alphas": (0.5, 0.1),
     "teacher_alphas": (0.1,),
     "mapper": True,
     "controls": ("shuffled", "centre", "pca", "shuffled_human", "mixed"),
 }
-RECOMMENDED_TRAINING: dict[str, Any] = {
-    "distance": "l2",
-    "cam_class": "label",
-    "readout": "auto",
-}
+RECOMMENDED_TRAINING = {"distance": "l2", "cam_class": "label", "readout": "auto"}
 
 # A typing error must not become a plan of more steps than memory holds.
 MOST_SEEDS = 1_000
@@ -95,19 +81,10 @@ def default_alphas(distance: Distances) -> tuple[float, ...]:
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """Setting of a run that is selected on validation.
+    """Setting of a run that is selected on validation."""
 
-    Args:
-        alpha: α of the loss; 1 without guidance.
-        guidance: Name in `StudyConfig.guidances`; "" = the training settings of the study.
-
-    Example:
-        >>> str(Setting(0.1)), str(Setting(0.1, "cells")), str(Setting(1.0, "cells"))
-        ('α 0.1', 'cells, α 0.1', 'cells')
-    """
-
-    alpha: float
-    guidance: str = ""
+    alpha: float  # α of the loss; 1 without guidance
+    guidance: str = ""  # name in `StudyConfig.guidances`; "" = the training settings of the study
 
     def __str__(self) -> str:
         parts = [self.guidance] if self.guidance else []
@@ -116,24 +93,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class AddedControl:
-    """Control of a plugin: a run on all training images with settings of its own.
+    """Control of a plugin: a run on all training images with settings of its own."""
 
-    Args:
-        title: Title of its row in the tables, such as "Control: maps of edges".
-        settings: Function of the Student's α that returns keys of the run config, such as `maps`,
-            that differ from those of a run without guidance. α itself is the Student's.
-    """
-
-    title: str
+    title: str  # title of its row in the tables, such as "Control: maps of edges"
     settings: Callable[[float], Mapping[str, Any]]
 
 
 def added_control(name: str) -> AddedControl:
-    """Control of a plugin.
-
-    Raises:
-        InputError: The plugin is not installed, cannot be imported, or is no `AddedControl`.
-    """
+    """Control of a plugin."""
     found = installed_plugin("preceptor.controls", name, "controls:")
     control = load_plugin(found)
     if not isinstance(control, AddedControl):
@@ -297,8 +264,14 @@ class StudyConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_recipe(cls, values: Any) -> Any:
-        chosen = isinstance(values, dict) and values.get("recipe") == "recommended"
-        return with_recommended(values) if chosen else values
+        if not (isinstance(values, dict) and values.get("recipe") == "recommended"):
+            return values
+        training = values.get("training", {})
+        if isinstance(training, StudyTraining):
+            training = {name: getattr(training, name) for name in training.model_fields_set}
+        if isinstance(training, Mapping):
+            training = RECOMMENDED_TRAINING | dict(training)
+        return RECOMMENDED | values | {"training": training}
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
@@ -320,15 +293,13 @@ class StudyConfig(Settings):
         """Config of each domain with its manifest; the config itself under "" without domains."""
         if not self.domains:
             return {"": self}
-        return {
-            name: self.model_copy(
-                update={
-                    "domains": {},
-                    "manifest": domain.manifest,
-                    "primary": domain.primary or self.primary,
-                }
-            )
+        own = {
+            name: {"manifest": domain.manifest, "primary": domain.primary or self.primary}
             for name, domain in self.domains.items()
+        }
+        return {
+            name: self.model_copy(update={"domains": {}, **changes})
+            for name, changes in own.items()
         }
 
     def store_of(self, out: Path) -> Path:
@@ -402,20 +373,13 @@ class StudyConfig(Settings):
 
     @property
     def probe_alpha(self) -> float:
-        """0.1 if the first way of guiding has it, else its first α.
-
-        It is also the α of a further generation of a Teacher without an α of its own.
-        """
+        """0.1 if the first way of guiding has it, else its first α."""
         grid = [one.alpha for one in self.settings if one.guidance == self.first_guidance]
         return 0.1 if 0.1 in grid else grid[0]
 
     @property
     def probe_settings(self) -> tuple[Setting, ...]:
-        """Settings of the Students by which Teachers are compared: up to three of the first way.
-
-        Of more than three α: the smallest, `probe_alpha` and the largest; if these are two, the one
-        in the middle of the others (the smaller of two) as well.
-        """
+        """Settings of the Students by which Teachers are compared: up to three of the first way."""
         own = [one for one in self.settings if one.guidance == self.first_guidance]
         if len(own) <= 3:
             return tuple(own)
@@ -430,25 +394,6 @@ class StudyConfig(Settings):
     def backbone_names(self) -> tuple[str, ...]:
         """All distinct backbones, those of the Teachers first."""
         return tuple(dict.fromkeys([*self.teachers, *self.students]))
-
-
-def with_recommended(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a study with the recommended ones for those that are not given.
-
-    Args:
-        given: Settings as in a study file; `training` may also be an object.
-
-    Example:
-        >>> found = with_recommended({"alphas": (0.2,), "training": {"epochs": 3}})
-        >>> found["alphas"], found["mapper"], found["training"]["readout"]
-        ((0.2,), True, 'auto')
-    """
-    training = given.get("training", {})
-    if isinstance(training, StudyTraining):
-        training = {name: getattr(training, name) for name in training.model_fields_set}
-    if isinstance(training, Mapping):
-        training = RECOMMENDED_TRAINING | dict(training)
-    return RECOMMENDED | dict(given) | {"training": training}
 
 
 def _problems(study: StudyConfig) -> list[str]:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 from preceptor.study.config import Control, Setting, StudyConfig
-from preceptor.study.planned_runs import PlannedRun
 from preceptor.study.protocol import (
     Protocol,
     Teacher,
@@ -29,6 +27,7 @@ from preceptor.study.steps import (
     STEP_FOLDERS,
     MakeMaps,
     Member,
+    PlannedRun,
     Role,
     Select,
     Selection,
@@ -42,22 +41,13 @@ from preceptor.utils.results import SCORES, checksum, is_finished, read_scores
 
 @dataclass(frozen=True)
 class Contender:
-    """Candidate of a selection.
+    """Candidate of a selection."""
 
-    Args:
-        name: Name, unique among the candidates.
-        setting: α and way of guiding.
-        chains: Runs, one per seed, each after the steps that make its maps.
-        maps: Steps whose records contain the agreement of the maps with human maps; None = the
-            runs themselves.
-        preferred: Whether the candidate is chosen if it is tied with the best.
-    """
-
-    name: str
+    name: str  # unique
     setting: Setting
-    chains: Sequence[list[Step]]
-    maps: Sequence[Step] | None = None
-    preferred: bool = False
+    chains: Sequence[list[Step]]  # runs, one per seed, each after the steps that make its maps
+    maps: Sequence[Step] | None = None  # whose records have its agreement; None = its runs
+    preferred: bool = False  # whether it is chosen if it is tied with the best
 
     @property
     def runs(self) -> list[Step]:
@@ -67,24 +57,14 @@ class Contender:
 
 @dataclass
 class Plan:
-    """Plan of one domain of a study.
-
-    Args:
-        protocol: Builds the steps.
-        choices: Choices made so far.
-        remembered: Choices of an earlier start by the name of the selection, which are kept if the
-            scores have not changed.
-        decided: Called after each choice.
-        steps: Steps added so far, by id.
-        members: Runs added so far, each with its arm, in order.
-    """
+    """Plan of one domain of a study."""
 
     protocol: Protocol
     choices: dict[Selection, Choice] = field(default_factory=dict)
-    remembered: Mapping[str, Choice] = field(default_factory=dict)
-    decided: Callable[[], None] = lambda: None
-    steps: dict[str, Step] = field(default_factory=dict)
-    members: dict[Member, None] = field(default_factory=dict)
+    remembered: Mapping[str, Choice] = field(default_factory=dict)  # of an earlier start, by name
+    decided: Callable[[], None] = lambda: None  # called after each choice
+    steps: dict[str, Step] = field(default_factory=dict)  # steps added so far, by id
+    members: dict[Member, None] = field(default_factory=dict)  # a set in the order of the plan
 
     @property
     def study(self) -> StudyConfig:
@@ -121,10 +101,6 @@ class Plan:
         """Choice among Teachers; None before the selection."""
         return self.choices.get(self.teacher_selection)
 
-    def setting_choice(self, role: Role, backbone: str, annotated: int = 0) -> Choice | None:
-        """Choice of the setting of a role; None before the selection."""
-        return self.choices.get(Selection(self.domain, role, backbone, annotated))
-
     def winner(self) -> Teacher | None:
         """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
@@ -138,10 +114,7 @@ class Plan:
         return names[choice.winner]
 
     def probe_setting_of(self, teacher: Teacher) -> Setting | None:
-        """Setting at which the Student of a Teacher is best on validation, of those of stage 1.
-
-        None before the choice of the Teacher, and if there is one Teacher only.
-        """
+        """Setting at which the Student of a Teacher is best on validation, of those of stage 1."""
         choice = self.teacher_choice
         if choice is None:
             return None
@@ -151,15 +124,11 @@ class Plan:
         return min(known, key=lambda one: (-one[0], one[1]))[1] if known else None
 
     def setting_of(self, role: Role, backbone: str, annotated: int = 0) -> Setting | None:
-        """Selected setting of a role; None before the selection.
-
-        Args:
-            annotated: Number of annotated images of a budget; 0 = the study's own number.
-        """
+        """Selected setting of a role; None before the selection."""
         if role == "baseline2":
             return self.study.plain_setting
-        choice = self.setting_choice(role, backbone, annotated)
-        return None if choice is None else choice.setting
+        choice = self.choices.get(Selection(self.domain, role, backbone, annotated))
+        return choice and choice.setting
 
     # Steps.
 
@@ -182,16 +151,7 @@ class Plan:
         also: Sequence[str] = (),
         only: str = "",
     ) -> list[Step]:
-        """The runs of the contenders, and the step that selects among them.
-
-        Args:
-            selection: The selection.
-            title: Title of the selection, for people.
-            contenders: Candidates.
-            follow: The steps that follow from the choice.
-            also: Ids of further steps that the choice needs.
-            only: Name of the only possible choice, which needs no scores; "" = there are several.
-        """
+        """The runs of the contenders, and the step that selects among them."""
         runs = [run.id for one in contenders for run in one.runs]
 
         def decide() -> list[Step]:
@@ -207,63 +167,52 @@ class Plan:
 
     def _decide(self, selection: Selection, contenders: Sequence[Contender]) -> Choice:
         """Earlier choice with the same scores, or a new one."""
-        study, manifest = self.study, self.protocol.workspace.manifest
-        folders = [[self.protocol.folder(run) for run in one.runs] for one in contenders]
-        agreements = [
-            mean_map_correlation(
-                self.protocol.folder(step) for step in (one.runs if one.maps is None else one.maps)
+        study, folder = self.study, self.protocol.folder
+        judged = [
+            (
+                one,
+                [folder(run) for run in one.runs],
+                mean_map_correlation(map(folder, one.runs if one.maps is None else one.maps)),
             )
             for one in contenders
         ]
-        evidence = evidence_of(
-            [
-                (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
-                for one, runs, agreement in zip(contenders, folders, agreements, strict=True)
-            ],
-            manifest.classes,
+        settings = (
+            self.protocol.workspace.manifest.classes,
             study.positive,
             study.selection,
             study.draws,
             study.validation_negatives,
+        )
+        evidence = evidence_of(
+            [
+                (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
+                for one, runs, agreement in judged
+            ],
+            *settings,
             (),
         )
         known = self.remembered.get(selection.name)
         if known is not None and known.evidence == evidence:
             return known
-        choice = choose(
-            [
-                Candidate(
-                    one.name,
-                    one.setting,
-                    [read_scores(run) for run in runs],
-                    agreement,
-                    one.preferred,
-                )
-                for one, runs, agreement in zip(contenders, folders, agreements, strict=True)
-            ],
-            classes=manifest.classes,
-            positive=study.positive,
-            rule=study.selection,
-            draws=study.draws,
-            negatives=study.validation_negatives,
-        )
-        return replace(choice, evidence=evidence)
+        candidates = [
+            Candidate(one.name, one.setting, list(map(read_scores, runs)), agreement, one.preferred)
+            for one, runs, agreement in judged
+        ]
+        return replace(choose(candidates, *settings), evidence=evidence)
 
     # Stages.
 
     def first_steps(self) -> list[Step]:
-        """First steps, which are added to the plan; their selections add the others."""
-        return self.add(self.stage_one())
-
-    def stage_one(self) -> list[Step]:
-        """Baselines, ceiling, Teachers, their maps and the probe Students."""
+        """Stage 1: baselines, ceiling, Teachers, their maps and the probe Students, which are added
+        to the plan; their selections add the others.
+        """
         steps: list[Step] = []
         for backbone in self.study.students:
             steps += self._search_setting("baseline1", backbone)
             if self.study.ceiling:
                 steps += self._search_setting("ceiling", backbone)
             steps += [self.protocol.baseline2(backbone, seed) for seed in self.seeds]
-        return steps + self._search_teacher()
+        return self.add(steps + self._search_teacher())
 
     def stage_two(self, winner: Teacher) -> list[Step]:
         """Students of the selected Teacher and controls, for every backbone and setting."""
@@ -275,10 +224,7 @@ class Plan:
         return steps
 
     def _search_teacher(self) -> list[Step]:
-        """Probe Students of every Teacher at up to three α, and the choice of both together.
-
-        Of Teachers that are tied with the best, mappers are preferred.
-        """
+        """Probe Students of every Teacher at up to three α, and the choice of both together."""
         study, protocol, teachers = self.study, self.protocol, teachers_of(self.study)
         contenders = [
             Contender(
@@ -306,7 +252,8 @@ class Plan:
 
     def _map_steps(self, teacher: Teacher, seed: int) -> list[Step]:
         """The step whose record holds how a Teacher's maps agree with human maps: its training for
-        its own maps, the making of its maps for RISE and plugins; none for given maps."""
+        its own maps, the making of its maps for RISE and plugins; none for given maps.
+        """
         if teacher.kind == "given":
             return []
         training = self.protocol.teacher(teacher, seed)
@@ -317,11 +264,7 @@ class Plan:
     def _search_setting(
         self, role: Role, backbone: str, winner: Teacher | None = None, annotated: int = 0
     ) -> list[Step]:
-        """Runs of a role at each of its settings, and the selection of its setting.
-
-        Args:
-            annotated: Number of annotated images of a budget; 0 = the study's own number.
-        """
+        """Runs of a role at each of its settings, and the selection of its setting."""
         contenders = [
             Contender(
                 str(setting),
@@ -368,8 +311,6 @@ class Plan:
         assert winner is not None
         if role == "student":
             return protocol.student(winner, backbone, setting, seed)
-        if role not in get_args(Control):
-            raise ValueError(f"no setting is chosen for the role {role}")
         return protocol.control(cast(Control, role), winner, backbone, setting, seed)
 
     def _after_setting(self, role: Role, backbone: str, setting: Setting) -> list[Step]:
@@ -398,7 +339,8 @@ class Plan:
 
     def tests(self, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
         """Test scores of the Students, of Baseline 2 and of plugins' controls, whose setting is
-        that of the Students."""
+        that of the Students.
+        """
         protocol, chains = self.protocol, list[list[Step]]()
         for seed in self.seeds:
             own = [
@@ -427,7 +369,8 @@ class Plan:
 
     def _mappers(self) -> list[Step]:
         """Mappers of A, of all human maps (with a ceiling) and of each budget, as detectors, and
-        their test scores."""
+        their test scores.
+        """
         if not self.study.mapper:
             return []
         roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
@@ -448,24 +391,29 @@ class Plan:
 
     def _search_budget(self, role: Role, backbone: str) -> list[Step]:
         """Runs of Baseline 1 or the Student for each number of annotated images, and the selection
-        of a setting for each number. Given maps do not depend on what is annotated."""
+        of a setting for each number. Given maps do not depend on what is annotated.
+        """
         winner = self.winner()
         assert winner is not None
         if role == "student" and winner.kind == "given":
             return []
-        sizes = self.study.budgets
-        searches = [self._search_setting(role, backbone, winner, size) for size in sizes]
-        return [step for steps in searches for step in steps]
+        return [
+            step
+            for size in self.study.budgets
+            for step in self._search_setting(role, backbone, winner, size)
+        ]
 
     def _budget_tests(
         self, role: Role, backbone: str, setting: Setting, annotated: int
     ) -> list[Step]:
         """Test scores of the runs of a budget at the selected setting."""
         winner = self.winner()
-        chains = [
-            self._run(role, backbone, setting, seed, winner, annotated) for seed in self.seeds
+        return [
+            self.protocol.evaluation(
+                self._run(role, backbone, setting, seed, winner, annotated)[-1]
+            )
+            for seed in self.seeds
         ]
-        return [self.protocol.evaluation(chain[-1]) for chain in chains]
 
 
 def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
@@ -477,7 +425,8 @@ def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
 
 def mapper_backbone(plan: Plan) -> str | None:
     """Backbone of the mappers of an annotation budget: that of the selected Teacher if it is a
-    mapper, otherwise the first of the Teachers; None in a study without mappers."""
+    mapper, otherwise the first of the Teachers; None in a study without mappers.
+    """
     if not plan.study.mapper:
         return None
     winner = plan.winner()
@@ -485,11 +434,7 @@ def mapper_backbone(plan: Plan) -> str | None:
 
 
 def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
-    """All steps of stage 1 and stage 2 with the choices made so far, and all steps of the plan.
-
-    Where no choice has been made, the first Teacher or setting is taken to be chosen. Nothing is
-    added to the plan.
-    """
+    """All steps of stage 1 and stage 2 with the choices made so far, and all steps of the plan."""
     study = plan.study
     draft = Plan(plan.protocol, choices=dict(plan.choices))
     first = draft.first_steps()
@@ -509,22 +454,17 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
             for size in study.budgets if role in ("student", "baseline1") else ():
                 setting = plan.setting_of(role, backbone, size) or grid[0]
                 later += draft.add(draft._budget_tests(role, backbone, setting, size))
-    known = {step.id for step in first}
-    unique = {step.id: step for step in [*later, *plan.steps.values()] if step.id not in known}
-    return list({step.id: step for step in first}.values()), list(unique.values())
+    stage_one = {step.id: step for step in first}
+    others = {step.id: step for step in [*later, *plan.steps.values()] if step.id not in stage_one}
+    return list(stage_one.values()), list(others.values())
 
 
 @dataclass
 class StudyPlan:
-    """Plans of the domains of a study, in one graph and one store.
-
-    Args:
-        config: Study config.
-        plans: Plans by domain; one plan under "" without domains.
-    """
+    """Plans of the domains of a study, in one graph and one store."""
 
     config: StudyConfig
-    plans: dict[str, Plan]
+    plans: dict[str, Plan]  # plans by domain; one plan under "" without domains
 
     @classmethod
     def of(cls, plan: Plan) -> StudyPlan:
@@ -551,26 +491,20 @@ class StudyPlan:
 
     def planned_runs(self) -> list[PlannedRun]:
         """Runs known so far, each once in a domain, in the order of the plan."""
-        found: list[PlannedRun] = []
+        runs: list[PlannedRun] = []
         for plan in self:
-            roles: dict[str, dict[str, None]] = {}
+            members: dict[str, list[Member]] = {}
             for member in plan.members:
-                roles.setdefault(member.run, {})[member.arm.label] = None
-            first = {member.run: member for member in reversed(plan.members)}
-            for run, labels in roles.items():
-                arm, seed = first[run].arm, first[run].seed
-                found.append(
-                    PlannedRun(run, tuple(labels), arm.backbone, arm.alpha, seed, plan.domain)
-                )
-        return found
+                members.setdefault(member.run, []).append(member)
+            for run, own in members.items():
+                labels = tuple(dict.fromkeys(member.arm.label for member in own))
+                arm, seed = own[0].arm, own[0].seed
+                runs.append(PlannedRun(run, labels, arm.backbone, arm.alpha, seed, plan.domain))
+        return runs
 
     def start(self) -> list[Step]:
         """First steps of all domains."""
         return [step for plan in self for step in plan.first_steps()]
-
-    def folder(self, step: Step) -> Path:
-        """Folder of the result of a step."""
-        return self.first.protocol.folder(step)
 
     def is_finished(self, step: Step) -> bool:
         """Whether the result of a step exists; for a shard, also if its map store exists."""

@@ -47,19 +47,11 @@ HUMAN_MAPS = MapSource(kind="human")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A Teacher configuration: one of the candidates of stage 1.
+    """A Teacher configuration: one of the candidates of stage 1."""
 
-    Args:
-        name: Backbone, or the name of given maps.
-        kind: human (guided by human maps), data (no guidance), mapper (taught human maps alone) or
-            given (maps from elsewhere).
-        alpha: α of its training; 1 where nothing guides.
-        method: Saliency method of its maps.
-    """
-
-    name: str
+    name: str  # backbone, or the name of given maps
     kind: Literal["human", "data", "mapper", "given"]
-    alpha: float
+    alpha: float  # α of its training; 1 where nothing guides
     method: Method
 
     def __str__(self) -> str:
@@ -73,30 +65,21 @@ class Teacher:
 
 def teachers_of(study: StudyConfig) -> list[Teacher]:
     """Teacher configurations of a study among which one is selected."""
-    found = [
+    names, methods = study.teachers, study.saliency
+    human = [
         Teacher(name, "human", alpha, method)
-        for name in study.teachers
+        for name in names
         for alpha in study.teacher_alphas
-        for method in study.saliency
+        for method in methods
     ]
-    if study.data_driven:
-        found += [
-            Teacher(name, "data", 1.0, method)
-            for name in study.teachers
-            for method in study.saliency
-        ]
-    if study.mapper:
-        found += [Teacher(name, "mapper", 0.0, "cells") for name in study.teachers]
-    return found + [Teacher(name, "given", 1.0, "cam") for name in study.maps]
+    data = [Teacher(name, "data", 1.0, method) for name in names for method in methods]
+    mappers = [Teacher(name, "mapper", 0.0, "cells") for name in names]
+    given = [Teacher(name, "given", 1.0, "cam") for name in study.maps]
+    return human + data * study.data_driven + mappers * bool(study.mapper) + given
 
 
 def candidate_name(teacher: Teacher, setting: Setting | None = None) -> str:
-    """Name of a candidate of stage 1: a Teacher, and the setting of its Student.
-
-    Example:
-        >>> candidate_name(Teacher("resnet18", "mapper", 0.0, "cells"), Setting(0.5))
-        'resnet18 mapper; Student α 0.5'
-    """
+    """Name of a candidate of stage 1: a Teacher, and the setting of its Student."""
     return str(teacher) if setting is None else f"{teacher}; Student {setting}"
 
 
@@ -136,18 +119,7 @@ def run_config(
     labels: Literal["class", "marks"] = "class",
     training: Training | None = None,
 ) -> RunConfig:
-    """Run config for a backbone and a seed of a study without domains.
-
-    Args:
-        seed: Seed of the run, and of its manifest in a study with draws.
-        setting: α and way of guiding.
-        maps: Maps that guide.
-        rows: Training images.
-        annotated: Whether the run depends on the subset of annotated images that are used.
-        guide_classes: Classes with guidance; None = all.
-        labels: See `RunConfig`.
-        training: Training settings; None = those of the way of guiding.
-    """
+    """Run config for a backbone and a seed of a study without domains."""
     args = study.backbone_args.get(backbone, {})
     factory = study.backbones.get(backbone)
     drawn = annotated and study.annotated_per_seed
@@ -173,25 +145,17 @@ def run_config(
 
 @dataclass
 class Protocol:
-    """Builds the steps of a study.
+    """Builds the steps of a study."""
 
-    Args:
-        study: Study config, without domains.
-        workspaces: Tables of images.
-        store: Folder of runs, maps and evaluations.
-        domain: Domain of the study, or ""; written in the names of steps.
-        annotated: Number of annotated images, for runs of an annotation budget; see `of_budget`.
-    """
-
-    study: StudyConfig
+    study: StudyConfig  # study config, without domains
     workspaces: Workspaces
     store: Path
-    domain: str = ""
-    annotated: int | None = None
+    domain: str = ""  # domain of the study, or ""; written in the names of steps
+    annotated: int | None = None  # number of annotated images, for runs of an annotation budget
 
     def __post_init__(self) -> None:
         self._hashes: dict[tuple[Path, str], str] = {}
-        self._classes: dict[tuple[Path, Path], tuple[str, ...]] = {}
+        self._classes: dict[Path, tuple[str, ...]] = {}
 
     def of_budget(self, size: int) -> Protocol:
         """Protocol with a number of annotated images, with a new draw for every seed."""
@@ -253,9 +217,8 @@ class Protocol:
                 training = self.teacher(teacher, seed)
             else:  # a model of the Teacher's backbone on T, guided by the maps of the previous one
                 alpha = teacher.alpha if teacher.alpha < 1 else study.probe_alpha
-                arm = Arm(
-                    "generation", teacher.name, alpha, str(teacher), generation=generation + 1
-                )
+                name, number = str(teacher), generation + 1
+                arm = Arm("generation", teacher.name, alpha, name, generation=number)
                 training = self._guided(arm, seed, source, Setting(alpha), steps)[-1]
             steps += [training, *self.make_maps(training, teacher)]
             source = MapSource(
@@ -301,8 +264,8 @@ class Protocol:
 
     def student(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
         """Run of a Student on T, after the steps that make its maps."""
-        source, steps = self.maps_of(teacher, seed)
         arm = Arm.of_setting("student", backbone, setting, teacher)
+        source, steps = self.maps_of(teacher, seed)
         return self._guided(arm, seed, source, setting, steps)
 
     def _guided(
@@ -320,13 +283,7 @@ class Protocol:
     def control(
         self, control: Control, teacher: Teacher, backbone: str, setting: Setting, seed: int
     ) -> list[Step]:
-        """Run of a control, after the steps that make its maps, see `StudyConfig.controls`.
-
-        Args:
-            teacher: Selected Teacher: `shuffled` and `masked` use its maps, `centre` and `pca`
-                guide the classes that its maps guide.
-            setting: Setting of the run; `masked` and `dfr` have α 1.
-        """
+        """Run of a control, after the steps that make its maps, see `StudyConfig.controls`."""
         match control:
             case "shuffled":
                 source, steps = self.maps_of(teacher, seed)
@@ -372,11 +329,7 @@ class Protocol:
         return self.train(Arm.of_setting(role, backbone, setting), config)
 
     def _masked(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
-        """Run on the marked regions alone.
-
-        Every image is changed outside its map, whatever its class: otherwise the change itself
-        would show the class.
-        """
+        """Run on the marked regions alone."""
         source, steps = self.maps_of(teacher, seed)
         setting = replace(setting, alpha=1.0)
         training = training_of(self.study, setting.guidance)
@@ -407,11 +360,7 @@ class Protocol:
     def added_control(
         self, name: str, teacher: Teacher, backbone: str, setting: Setting, seed: int
     ) -> Step:
-        """Run of a control of a plugin, on T; its maps guide the classes of the Teacher's maps.
-
-        Raises:
-            InputError: The plugin cannot be used, or gives settings that do not exist.
-        """
+        """Run of a control of a plugin, on T; its maps guide the classes of the Teacher's maps."""
         own = dict(added_control(name).settings(setting.alpha))
         fixed = {"alpha", "rows", "backbone", "seed", "manifest"} & own.keys()
         if fixed:
@@ -444,12 +393,7 @@ class Protocol:
     def guided_classes(
         self, teacher: Teacher, setting: Setting
     ) -> tuple[bool, tuple[str, ...] | None]:
-        """Classes that maps of all images must guide, to guide what a Teacher's maps guide.
-
-        Returns:
-            Whether they are the classes with marks, see `MapSource.marks`; and otherwise the
-            classes, None = all that the study guides.
-        """
+        """Classes that maps of all images must guide, to guide what a Teacher's maps guide."""
         study = self.study
         if teacher.kind == "mapper" and study.generations == 1:
             # Masks guide all classes, also with the maps of a mapper.
@@ -462,14 +406,13 @@ class Protocol:
 
     def _classes_of(self, maps: Path) -> tuple[str, ...]:
         """Classes of the training images that have a map in a folder; () if all have some."""
-        manifest = self.workspace.manifest
-        key = (maps, self.workspaces.manifests[next(iter(self.workspaces.manifests))])
-        if key not in self._classes:
+        if maps not in self._classes:
+            manifest = self.workspace.manifest
             table = manifest.table[self.workspace.train_mask]
-            found = set(table["label"][with_maps(maps, table["name"].to_numpy(object))])
-            every = found == set(manifest.classes)
-            self._classes[key] = () if every else tuple(sorted(found))
-        return self._classes[key]
+            classes = set(table["label"][with_maps(maps, table["name"].to_numpy(object))])
+            every = classes == set(manifest.classes)
+            self._classes[maps] = () if every else tuple(sorted(classes))
+        return self._classes[maps]
 
     def shuffled(self, source: MapSource, seed: int) -> MapSource:
         """Maps permuted within class, over groups if a group has several training images."""
@@ -491,29 +434,22 @@ class Protocol:
         chosen = f" {arm.setting}" if arm.alpha < 1 or arm.guidance else ""
         if arm.teacher and self._has_several_teachers:
             chosen += f" of {arm.teacher},"
-        name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{self._in_domain}"
+        where = f" ({self.domain})" if self.domain else ""
+        name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{where}"
         return Step(run_id_of(workspace, config), Train(config, arm), name, needs, cost=float(cost))
 
     def evaluation(self, training: Step) -> Step:
         """Step that scores the test sets with a trained model."""
-        work = training.work
-        assert isinstance(work, Train)
-        images = len(self.workspaces.at(work.config.manifest).split_rows("test"))
-        return Step(
-            self._evaluation_id(training.id, work.config.manifest),
-            Evaluate(work.config, training.id),
-            training.name,
-            (training.id,),
-            cost=images / 3,
-        )
+        config = training.config
+        assert config is not None
+        images = len(self.workspaces.at(config.manifest).split_rows("test"))
+        identity = self._evaluation_id(training.id, config.manifest)
+        work = Evaluate(config, training.id)
+        return Step(identity, work, training.name, (training.id,), cost=images / 3)
 
     @cached_property
     def _has_several_teachers(self) -> bool:
         return len(teachers_of(self.study)) > 1
-
-    @property
-    def _in_domain(self) -> str:
-        return f" ({self.domain})" if self.domain else ""
 
     @property
     def workspace(self) -> Workspace:

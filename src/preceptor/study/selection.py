@@ -38,92 +38,52 @@ _NO_SETTING = Setting(math.inf)  # after all others
 
 @dataclass(frozen=True)
 class Candidate:
-    """Candidate configuration.
-
-    Args:
-        name: Unique name for messages and tables.
-        setting: α, of which the smaller one breaks ties, and way of guiding; None for a Teacher
-            without guidance.
-        scores: Score tables of validation rows, one per seed.
-        agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
-        preferred: Whether the candidate is chosen over others if it is tied with the best.
-    """
+    """Candidate configuration."""
 
     name: str
-    setting: Setting | None
-    scores: Sequence[pd.DataFrame]
-    agreement: float = math.nan
-    preferred: bool = False
+    setting: Setting | None  # α, of which the smaller one breaks ties, and way of guiding
+    scores: Sequence[pd.DataFrame]  # score tables of validation rows, one per seed
+    agreement: float = math.nan  # mean correlation of its maps with human maps of validation images
+    preferred: bool = False  # whether it is chosen if it is tied with the best
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Selected configuration with the reason.
-
-    Args:
-        winner: Name of the selected candidate.
-        reason: Reason, in one sentence.
-        table: One row per candidate: name, value (AUC on its worst set, mean over seeds),
-            worst_set, low and high of the difference of the values to the best, tied, agreement,
-            alpha, guidance.
-        evidence: Hash of the data of the choice, see `evidence_of`; "" if there was only one
-            candidate.
-    """
+    """Selected configuration with the reason."""
 
     winner: str
     reason: str
     table: tuple[Mapping[str, Any], ...]
-    evidence: str = ""
+    evidence: str = ""  # hash of the data of the choice, see `evidence_of`
 
     @property
     def setting(self) -> Setting:
-        """α and way of guiding of the selected candidate.
-
-        Raises:
-            TypeError: The candidate has no α.
-        """
+        """α and way of guiding of the selected candidate."""
         (row,) = (row for row in self.table if row["name"] == self.winner)
         return Setting(float(row["alpha"]), str(row["guidance"]))
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choice:
-        """Inverse of `as_dict`, after `strict_json`.
-
-        Raises:
-            KeyError, TypeError, AttributeError: The values are not those of a choice.
-        """
-        rows = [
-            dict(row) | with_nan({name: row[name] for name in _MAY_BE_NAN})
+        """Inverse of `asdict`, after `strict_json`."""
+        rows = (
+            {**row, **with_nan({name: row[name] for name in _MAY_BE_NAN})}
             for row in values["table"]
-        ]
+        )
         return cls(values["winner"], values["reason"], tuple(rows), values["evidence"])
 
 
 def choose(
     candidates: Sequence[Candidate],
-    *,
     classes: Sequence[str],
     positive: str | None,
     rule: Rule = "guided",
     draws: bool = False,
     negatives: str | None = None,
 ) -> Choice:
-    """Select one of the candidates by their validation scores.
+    """Select one of the candidates by their validation scores; NaN scores are an InputError.
 
-    Args:
-        candidates: Candidates, at least one, with the same seeds.
-        classes: Class names in score order.
-        positive: Positive class, or None.
-        rule: highest, or the rule that breaks ties: guided or val_auc.
-        draws: Whether every seed has its own images; then only seeds are resampled.
-        negatives: Validation set with the missing classes, see `validation_rows`.
-
-    Raises:
-        InputError: A candidate has no AUC on a validation set.
+    With `draws`, seeds have images of their own, and the interval of a difference is over seeds.
+    `negatives` is a validation set whose images are used for the classes that another set lacks.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
     # (candidates, seeds, sets)
@@ -224,28 +184,18 @@ def choose(
 def evidence_of(
     candidates: Sequence[tuple[str, Setting | None, Sequence[str], float]], *settings: object
 ) -> str:
-    """Hash of all data on which a choice depends.
-
-    Args:
-        candidates: Name, setting, checksums of the score tables and agreement of each candidate.
-        settings: Other arguments of `choose`.
-    """
+    """Hash of all data on which a choice depends."""
     known = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
     return digest([_RULES, known, settings])
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
-    """Choices of an earlier start, by domain and name of the selection.
-
-    Args:
-        file: selection.json of the study folder; a missing, damaged or older one gives no choices.
-        domains: Domains of the study; [""] without domains.
-    """
+    """Choices of an earlier start, by domain and name of the selection."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        found = {"": values} if list(domains) == [""] else values
+        chosen = {"": values} if list(domains) == [""] else values
         return {
-            domain: {name: Choice.from_json(one) for name, one in found[domain].items()}
+            domain: {name: Choice.from_json(one) for name, one in chosen[domain].items()}
             for domain in domains
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -254,9 +204,8 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
 
 def comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the α of candidates are comparable: all are guided, in one way."""
-    known = list(rows)
-    guided = all(row["alpha"] is not None for row in known)
-    return guided and len({row["guidance"] for row in known}) == 1
+    ways = {(row["alpha"] is not None, row["guidance"]) for row in rows}
+    return len(ways) == 1 and all(guided for guided, _ in ways)
 
 
 def _by_alpha(candidates: Sequence[Candidate], winner: Candidate, then: str) -> str:

@@ -1,4 +1,4 @@
-"""Steps of a study: what is computed, and which other steps it needs.
+"""Steps of a study: what is computed, and which other steps it needs; the list of its runs.
 
 A step has an id that is equal for equal work in any study, so that results are shared between
 studies with one store. What a step computes is one of the classes `Train`, `MakeMaps`, `JoinMaps`,
@@ -7,8 +7,10 @@ studies with one store. What a step computes is one of the classes `Train`, `Mak
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +18,13 @@ from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
 from preceptor.study.config import Setting
-from preceptor.utils.results import checksum, is_finished, read_record
+from preceptor.utils.results import (
+    checksum,
+    is_finished,
+    read_record,
+    strict_json,
+    write_atomically,
+)
 
 _WEIGHTS = "weights"  # entry of a record: checksum of the weights by run id
 _FILE = "model/model.safetensors"
@@ -48,30 +56,16 @@ alone, is a Teacher and, by its highest cells, a detector: of A, or of all human
 
 @dataclass(frozen=True)
 class Arm:
-    """Arm of a study: the role of a run and what distinguishes it within the role.
-
-    Args:
-        role: Role of the run.
-        backbone: Backbone of the model.
-        alpha: α of the loss; 1 without guidance.
-        teacher: Teacher configuration whose maps guide, as text; "" without a Teacher.
-        plugin: Name of the plugin, for the role control.
-        generation: Generation of the Teacher (2 and up), for the role generation.
-        annotated: Number of annotated images, for runs of an annotation budget; None = the
-            study's own number.
-        guidance: Way of guiding, see `StudyConfig.guidances`; "" = the study's own settings.
-        start: Source of the initial weights: "" = the study's weights, mapper = a mapper of the
-            same backbone and seed.
-    """
+    """Arm of a study: the role of a run and what distinguishes it within the role."""
 
     role: Role
     backbone: str
-    alpha: float
-    teacher: str = ""
+    alpha: float  # α of the loss; 1 without guidance
+    teacher: str = ""  # teacher configuration whose maps guide, as text; "" without a Teacher
     plugin: str = ""
-    generation: int = 0
-    annotated: int | None = None
-    guidance: str = ""
+    generation: int = 0  # generation of the Teacher (2 and up), for the role generation
+    annotated: int | None = None  # number of annotated images, for runs of an annotation budget
+    guidance: str = ""  # way of guiding, see `StudyConfig.guidances`; "" = the study's own settings
     start: Literal["", "mapper"] = ""
 
     @classmethod
@@ -89,12 +83,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Role, plugin, generation, start and budget as one text, as tables write them.
-
-        Example:
-            >>> Arm("student", "densenet121", 0.5, annotated=50).label
-            'student @ 50'
-        """
+        """Role, plugin, generation, start and budget as one text, as tables write them."""
         name: str = self.role
         if self.role == "control":
             name = f"{self.role} {self.plugin}"
@@ -107,36 +96,22 @@ class Arm:
 
 @dataclass(frozen=True)
 class Member:
-    """One run of an arm.
-
-    Args:
-        arm: Arm of the study.
-        seed: Seed of the run.
-        run: Run id.
-        manifest: Table of images that the run is trained and tested on.
-    """
+    """One run of an arm."""
 
     arm: Arm
     seed: int
     run: str
-    manifest: Path
+    manifest: Path  # table of images that the run is trained and tested on
 
 
 @dataclass(frozen=True, order=True)
 class Selection:
-    """Identifier of a selection: the Teacher of a domain, or the α of a role and backbone.
-
-    Args:
-        domain: Domain, or "" in a study without domains.
-        role: Role whose α is chosen; teacher for the choice among Teachers.
-        backbone: Backbone whose α is chosen; "" for the choice among Teachers.
-        annotated: Number of annotated images of an annotation budget; 0 = the study's own number.
-    """
+    """Identifier of a selection: the Teacher of a domain, or the α of a role and backbone."""
 
     domain: str
-    role: Role
-    backbone: str = ""
-    annotated: int = 0
+    role: Role  # role whose α is chosen; teacher for the choice among Teachers
+    backbone: str = ""  # backbone whose α is chosen; "" for the choice among Teachers
+    annotated: int = 0  # number of annotated images of an annotation budget
 
     @property
     def label(self) -> str:
@@ -156,12 +131,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Train:
-    """Training of one model.
-
-    Args:
-        config: Run config.
-        arm: Arm of the study that the run belongs to. Equal runs of two arms are one step.
-    """
+    """Training of one model."""
 
     config: RunConfig
     arm: Arm
@@ -171,27 +141,16 @@ class Train:
 
 @dataclass(frozen=True)
 class MakeMaps:
-    """Saliency maps of one shard of images by a trained model.
+    """Saliency maps of one shard of images by a trained model."""
 
-    Args:
-        config: Run config of the model: manifest, threads, device and precision.
-        run: Run id of the model, or its digest outside of a study.
-        method: cam, rise or cells.
-        rise: Settings of RISE.
-        shard: Images.
-        joined: Id of the step that joins the shards; "" where one shard holds all images.
-        model: Model folder; None = the folder of the run in the store.
-        decision: Whether the maps of cam are decision maps.
-    """
-
-    config: RunConfig
-    run: str
+    config: RunConfig  # run config of the model: manifest, threads, device and precision
+    run: str  # run id of the model, or its digest outside of a study
     method: Method
     rise: RiseSettings | None
     shard: Shard
-    joined: str = ""
-    model: Path | None = None
-    decision: bool = False
+    joined: str = ""  # id of the step that joins the shards; "" where one shard holds all images
+    model: Path | None = None  # model folder; None = the folder of the run in the store
+    decision: bool = False  # whether the maps of cam are decision maps
     verb: ClassVar[str] = "make maps by"
 
     @property
@@ -202,25 +161,16 @@ class MakeMaps:
 
 @dataclass(frozen=True)
 class JoinMaps:
-    """One map store from the shards of a model's maps.
+    """One map store from the shards of a model's maps."""
 
-    Args:
-        shards: Shards, in the order in which they are joined.
-    """
-
-    shards: tuple[Shard, ...]
+    shards: tuple[Shard, ...]  # shards, in the order in which they are joined
     kind: ClassVar[Kind] = "maps"
     verb: ClassVar[str] = "make maps by"
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Scores of a trained model on the test sets.
-
-    Args:
-        config: Run config of the model.
-        run: Run id of the model.
-    """
+    """Scores of a trained model on the test sets."""
 
     config: RunConfig
     run: str
@@ -230,12 +180,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Select:
-    """Selection on validation scores.
-
-    Args:
-        selection: Identifier of the selection.
-        choose: Makes the choice and returns the steps that follow from it.
-    """
+    """Selection on validation scores."""
 
     selection: Selection
     choose: Callable[[], list[Step]] = field(compare=False)
@@ -257,21 +202,13 @@ STEP_FOLDERS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a study.
+    """One step of a study."""
 
-    Args:
-        id: Identifier, equal for equal work in any study.
-        work: Work of the step.
-        name: Name of the object of the step: a run, a Teacher, a selection.
-        needs: Ids of the steps that come first.
-        cost: Images that pass a model forward and backward; for order and time estimates.
-    """
-
-    id: str
+    id: str  # identifier, equal for equal work in any study
     work: Work
-    name: str
-    needs: tuple[str, ...] = ()
-    cost: float = 0.0
+    name: str  # name of the object of the step: a run, a Teacher, a selection
+    needs: tuple[str, ...] = ()  # ids of the steps that come first
+    cost: float = 0.0  # images that pass a model forward and backward; for order and time estimates
 
     @property
     def kind(self) -> Kind:
@@ -295,19 +232,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Failure:
-    """Failure of a step.
-
-    Args:
-        kind: Kind of the step.
-        title: Title of the step, for people; several steps may have the same.
-        reason: Reason, in one line.
-        blocked: Whether the step was not started because a step that it needs failed.
-    """
+    """Failure of a step."""
 
     kind: Kind
-    title: str
+    title: str  # title of the step, for people; several steps may have the same
     reason: str
-    blocked: bool = False
+    blocked: bool = False  # whether the step was not started because a step that it needs failed
 
 
 def map_steps(
@@ -320,17 +250,7 @@ def map_steps(
     *,
     join_one: bool = False,
 ) -> list[Step]:
-    """Steps that make the maps of a model: one, or one for each shard and one that joins them.
-
-    Args:
-        work: The work; its shard and `joined` are replaced.
-        shards: All shards.
-        identity: Id of the step that leaves the map store.
-        name: Name of the model.
-        needs: Ids of the steps that come first.
-        cost: Cost of an image.
-        join_one: Whether a single shard has a step of its own beside the join.
-    """
+    """Steps that make the maps of a model: one, or one for each shard and one that joins them."""
     if len(shards) == 1 and not join_one:
         (only,) = shards
         whole = replace(work, shard=only, joined="")
@@ -355,12 +275,7 @@ def shard_id(joined: str, place: int) -> str:
 
 
 def used_weights(store: Path, runs: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Part of a record: the weights of the runs that a step uses.
-
-    Args:
-        store: Folder of runs, maps and evaluations.
-        runs: Ids of finished runs.
-    """
+    """Part of a record: the weights of the runs that a step uses."""
     return {_WEIGHTS: {run: checksum(_run(store, run), _FILE) for run in runs}}
 
 
@@ -373,15 +288,7 @@ def joined_weights(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, str
 
 
 def trained_again(folder: Path, store: Path) -> list[str]:
-    """Runs that have other weights now than those with which a result was made.
-
-    Weights that are unknown are not compared: those of a run that has not finished, of a run in an
-    archive, and of a result of an earlier version.
-
-    Args:
-        folder: Folder of a finished evaluation or map store.
-        store: Folder of runs, maps and evaluations.
-    """
+    """Runs that have other weights now than those with which a result was made."""
     found = []
     for run, before in read_record(folder).get(_WEIGHTS, {}).items():
         if before and is_finished(_run(store, run)):
@@ -393,3 +300,43 @@ def trained_again(folder: Path, store: Path) -> list[str]:
 
 def _run(store: Path, run: str) -> Path:
     return store / STEP_FOLDERS["train"] / run
+
+
+PLANNED_RUNS = "planned_runs.json"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """Run of a study, in a list that is read without its plan, which needs the images and torch."""
+
+    id: str
+    roles: tuple[str, ...]
+    backbone: str
+    alpha: float
+    seed: int
+    domain: str = ""
+
+
+def write_planned_runs(runs: Iterable[PlannedRun], out: Path) -> None:
+    """Write runs to a study folder."""
+    rows = [asdict(one) for one in runs]
+    write_atomically(out / PLANNED_RUNS, strict_json(rows) + "\n")
+
+
+def read_planned_runs(out: Path) -> list[PlannedRun] | None:
+    """Runs of a study folder; None without a sound file."""
+    try:
+        rows = json.loads((out / PLANNED_RUNS).read_text(encoding="utf-8"))
+        return [
+            PlannedRun(
+                str(row["id"]),
+                tuple(map(str, row["roles"])),
+                str(row["backbone"]),
+                math.nan if row["alpha"] is None else float(row["alpha"]),
+                int(row["seed"]),
+                str(row["domain"]),
+            )
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -16,18 +16,10 @@ from preceptor.study.config import StudyConfig
 
 @dataclass
 class Workspaces:
-    """Workspaces of a study, each opened when it is first used.
+    """Workspaces of a study, each opened when it is first used."""
 
-    Args:
-        manifests: Manifest paths by seed; equal paths are opened once.
-        caches: Folder of image caches and file hashes by manifest.
-        opened: Workspaces opened so far.
-        reading: Further arguments of `Manifest.read`.
-        known: Hashes of the tables that another process has read, see `RowHashes.whole`.
-    """
-
-    manifests: dict[int, Path]
-    caches: dict[Path, Path]
+    manifests: dict[int, Path]  # manifest paths by seed; equal paths are opened once
+    caches: dict[Path, Path]  # folder of image caches and file hashes by manifest
     opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
     reading: dict[str, Any] = field(default_factory=dict)
     known: dict[Path, str] = field(default_factory=dict, repr=False)
@@ -55,11 +47,7 @@ class Workspaces:
         return self.at(self.manifests[seed])
 
     def at(self, manifest: Path) -> Workspace:
-        """Workspace of a manifest.
-
-        Raises:
-            InputError: It is not the table of which steps and their ids were made.
-        """
+        """Workspace of a manifest."""
         if manifest not in self.opened:
             cache_dir = self.caches[manifest]
             table = Manifest.read(manifest, verify=False, **self.reading)
@@ -83,17 +71,7 @@ class Workspaces:
         return [self.at(path) for path in dict.fromkeys(self.manifests.values())]
 
     def verify(self, formats: Collection[ImageFormat] = ()) -> None:
-        """Verify every image and map of every manifest, and the consistency of the manifests.
-
-        Unchanged files that were verified by an earlier call are not read.
-
-        Args:
-            formats: Image formats whose caches are filled in the same pass.
-
-        Raises:
-            InputError: Images, maps or rows of a manifest are invalid, or the draws differ in their
-                classes or evaluation sets.
-        """
+        """Verify every image and map of every manifest, and the consistency of the manifests."""
         wrong: list[InputError] = []
         for path in dict.fromkeys(self.manifests.values()):
             try:

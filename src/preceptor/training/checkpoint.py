@@ -19,26 +19,15 @@ from preceptor.utils.results import strict_json, with_nan
 
 @dataclass
 class Progress:
-    """Progress of a run after an epoch.
+    """Progress of a run after an epoch."""
 
-    Args:
-        epoch: Number of finished epochs (or periods).
-        history: Metrics, one dict per epoch.
-        best_score: Score of the selected epoch so far; higher is better.
-        best_epoch: Number of the selected epoch, from 0; −1 before the first.
-        best_state: Weights of the selected epoch, on the CPU.
-        seconds: Training time so far, over all interruptions.
-        parts: Number of micro-batches per batch.
-        scaler: State of the gradient scaler, see `preceptor.models.precision`.
-    """
-
-    epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_score: float = float("-inf")
-    best_epoch: int = -1
+    epoch: int = 0  # number of finished epochs (or periods)
+    history: list[dict[str, float]] = field(default_factory=list)  # metrics, one dict per epoch
+    best_score: float = float("-inf")  # score of the selected epoch so far; higher is better
+    best_epoch: int = -1  # number of the selected epoch, from 0; −1 before the first
     best_state: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
-    parts: int = 1
+    seconds: float = 0.0  # training time so far, over all interruptions
+    parts: int = 1  # number of micro-batches per batch
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -60,17 +49,8 @@ def save_progress(
                 tensors[f"optimizer.{index}.{name}"] = value
             elif value is not None:
                 numbers.setdefault(str(index), {})[name] = value
-    state = {
-        "run": run,
-        "epoch": progress.epoch,
-        "history": progress.history,
-        "best_score": progress.best_score,
-        "best_epoch": progress.best_epoch,
-        "seconds": progress.seconds,
-        "parts": progress.parts,
-        "scaler": progress.scaler,
-        "optimizer": numbers,
-    }
+    kept = {key: value for key, value in vars(progress).items() if key != "best_state"}
+    state = kept | {"run": run, "optimizer": numbers}
     with replacing(path) as partial, tensors_to(partial):
         save_file(
             separate({key: value.cpu() for key, value in tensors.items()}),
@@ -82,22 +62,21 @@ def save_progress(
 def load_progress(
     path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Progress:
-    """Restore model and optimizer from the checkpoint of a run, if there is one.
-
-    Without a file, or with a damaged one or one of another run, the run starts from the beginning.
-    With a checkpoint of this run, weights, optimizer and best epoch are restored.
-    """
+    """Restore model and optimizer from the checkpoint of a run, if there is a sound one."""
     if not path.is_file():
         return Progress()
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
-            owner, parts, scaler = state["run"], state["parts"], state["scaler"]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        owner, numbers = state.pop("run"), state.pop("optimizer")
+        history, best = list(map(with_nan, state.pop("history"))), state.pop("best_score")
+        progress = Progress(history=history, **state)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return Progress()
     if owner != run:
         return Progress()
+    progress.best_score = float("-inf") if best is None else best
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {
@@ -111,18 +90,10 @@ def load_progress(
     for key, value in part("optimizer.").items():
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
-    for index, values in state["optimizer"].items():
+    for index, values in numbers.items():
         entries.setdefault(int(index), {}).update(values)
     optimizer.load_state_dict(
         {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-    return Progress(
-        epoch=state["epoch"],
-        history=[with_nan(row) for row in state["history"]],
-        best_score=float("-inf") if state["best_score"] is None else state["best_score"],
-        best_epoch=state["best_epoch"],
-        best_state=part("best."),
-        seconds=state["seconds"],
-        parts=parts,
-        scaler=scaler,
-    )
+    progress.best_state = part("best.")
+    return progress

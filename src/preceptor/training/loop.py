@@ -3,10 +3,9 @@
 `fit` is the loop over epochs, `Trainer.epoch` the loop over steps, `Trainer.step` one step with
 gradient accumulation. A step does not synchronize with the device.
 
-Of a batch that does not fit into memory, the gradient is accumulated over micro-batches; the loss
-of each is weighted by its share of the images. Without batch norm the gradient is the same up to
-rounding; batch norm uses the statistics of a micro-batch, and `alpha: auto` the losses of a
-micro-batch. Dropout masks differ.
+A batch that does not fit into memory is divided into micro-batches, whose losses are weighted by
+their shares of the images. The gradient is the same up to rounding, except that batch norm uses the
+statistics and `alpha: auto` the losses of a micro-batch, and that dropout masks differ.
 """
 
 from __future__ import annotations
@@ -36,20 +35,13 @@ from preceptor.losses.guided import (
     combine,
     gradient_norms,
     guided_loss_terms,
+    inconsistency,
 )
-from preceptor.losses.predictions import inconsistency
 from preceptor.models.features import has_batch_norm
-from preceptor.models.guided_model import GuidedModel
-from preceptor.models.precision import gradient_scaler, in_precision
+from preceptor.models.guided_model import GuidedModel, gradient_scaler, in_precision
 from preceptor.saliency.maps import correlation
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
-from preceptor.training.record import (
-    SetMetrics,
-    epoch_line,
-    epoch_score,
-    flat_metrics,
-    metrics_table,
-)
+from preceptor.training.record import epoch_line, epoch_score, flat_metrics, metrics_table
 from preceptor.training.validation import NotANumberError, validate
 from preceptor.utils import process
 from preceptor.utils.leases import Lease
@@ -60,23 +52,14 @@ from preceptor.utils.text import progress as progress_display
 
 @dataclass(frozen=True)
 class RunContext:
-    """Run in progress: config, folder and lease.
-
-    Args:
-        config: Config of the run.
-        folder: Run folder.
-        held: Lease of the folder.
-        tell: Function that receives messages.
-        tell_epoch: Function that receives the summary line of each epoch.
-        exclusive: Whether no other step uses the device, see `train`.
-    """
+    """Run in progress: config, folder and lease."""
 
     config: RunConfig
     folder: Path
     held: Lease
     tell: Callable[[str], None]
-    tell_epoch: Callable[[str], None]
-    exclusive: bool
+    tell_epoch: Callable[[str], None]  # function that receives the summary line of each epoch
+    exclusive: bool  # whether no other step uses the device
 
     @property
     def id(self) -> str:
@@ -101,6 +84,10 @@ class RunContext:
             "backbone or a device with more memory"
         )
 
+    def diverged(self, how: str) -> RunFailedError:
+        """Error of a run whose loss or scores are no numbers."""
+        return RunFailedError(f"run {self.id}: the training diverged{how}; lower lr or set clip")
+
 
 def fit(
     run: RunContext,
@@ -108,17 +95,7 @@ def fit(
     validation: dict[str, Rows],
     untrained: Callable[[], GuidedModel],
 ) -> Progress:
-    """Train all remaining epochs, and keep the weights of the best one.
-
-    Args:
-        run: Run, whose checkpoint is `run.state`.
-        trainer: Trainer with model and batches.
-        validation: Validation sets by name.
-        untrained: Function that builds the initial model, for a first epoch that is repeated.
-
-    Returns:
-        History and best weights.
-    """
+    """Train all remaining epochs, and keep the weights of the best one."""
     config, model, ends = run.config, trainer.model, trainer.ends
 
     # Resume.
@@ -146,10 +123,14 @@ def fit(
                 display.update(task, completed=start)
             metrics = {"epoch": epoch + 1.0} | trained
             if not math.isfinite(metrics["loss"]):
-                raise _diverged(run, f", with loss {metrics['loss']} in epoch {epoch + 1}")
+                raise run.diverged(f", with loss {metrics['loss']} in epoch {epoch + 1}")
 
             # Validate, and keep the best epoch: ties go to the later one.
-            measured = _validated(run, trainer, validation, epoch)
+            negatives, maps = config.validation_negatives, config.guided_map
+            try:
+                measured = validate(model, validation, trainer.forward, negatives, maps)
+            except NotANumberError as error:
+                raise run.diverged(f": after epoch {epoch + 1}, {error}") from error
             metrics |= flat_metrics(measured)
             score = epoch_score(config.training, epoch, measured)
             if score >= progress.best_score or progress.best_epoch < 0:
@@ -174,15 +155,7 @@ def fit(
 
 
 class Trainer:
-    """Trainer of epochs.
-
-    Args:
-        config: Config of the run.
-        model: Model to be saved.
-        optimizer: Optimizer of its parameters.
-        stream: Batches, on the device of the training.
-        parts: Number of micro-batches per batch; may be changed between epochs.
-    """
+    """Trainer of epochs."""
 
     def __init__(
         self,
@@ -242,9 +215,18 @@ class Trainer:
     def accumulate(self, batch: Batch, alpha: float | None, share: float) -> dict[str, Tensor]:
         """Accumulate `share` times the gradient of the mean loss of a batch, see `step`."""
         config, training = self.config, self.config.training
-        targets = self._targets(batch)
-        images = to_device(batch.images, self.device, self.channels_last)
-        logits, cam = self._logits_and_maps(self.model.preprocess(images), targets.labels)
+        labels, *others = (None if part is None else part.to(self.device) for part in batch[1:5])
+        assert labels is not None
+        targets = Targets(labels, *others)
+        images = self.model.preprocess(to_device(batch.images, self.device, self.channels_last))
+        cam = None
+        if config.guided:
+            classes = "predicted" if training.cam_class == "predicted" else labels
+            out = self.forward(images, classes, decision=training.cam_class == "decision")
+            logits = out.logits
+            cam = out.evidence if takes_masks(training.distance) else out.saliency
+        else:
+            logits, _ = self.forward(images)
         terms = guided_loss_terms(logits, cam, targets, training.distance, training.mark_weight)
         weight = balanced_alpha(terms) if alpha is None else alpha
         loss = combine(terms, weight)
@@ -262,24 +244,6 @@ class Trainer:
             parts = logits.new_zeros(()) if divergence is None else divergence.detach().sum()
             sums["inconsistency"] = parts
         return sums
-
-    def _logits_and_maps(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the saliency maps or the evidence of a guided run."""
-        if not self.config.guided:
-            logits, _ = self.forward(images)
-            return logits, None
-        training = self.config.training
-        classes = "predicted" if training.cam_class == "predicted" else labels
-        out = self.forward(images, classes, decision=training.cam_class == "decision")
-        return out.logits, out.evidence if takes_masks(training.distance) else out.saliency
-
-    def _targets(self, batch: Batch) -> Targets:
-        """Training targets of a batch on the device."""
-        labels, maps, map_weight, sample_weight = (
-            None if part is None else part.to(self.device) for part in batch[1:5]
-        )
-        assert labels is not None
-        return Targets(labels, maps, map_weight, sample_weight)
 
 
 def _attempt(
@@ -318,23 +282,6 @@ def _divide(
     run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
 
 
-def _diverged(run: RunContext, how: str) -> RunFailedError:
-    return RunFailedError(f"run {run.id}: the training diverged{how}; lower lr or set clip")
-
-
-def _validated(
-    run: RunContext, trainer: Trainer, sets: dict[str, Rows], epoch: int
-) -> dict[str, SetMetrics]:
-    """Validation metrics after an epoch; detects divergence in the last steps."""
-    config = run.config
-    try:
-        return validate(
-            trainer.model, sets, trainer.forward, config.validation_negatives, config.guided_map
-        )
-    except NotANumberError as error:
-        raise _diverged(run, f": after epoch {epoch + 1}, {error}") from error
-
-
 def derived_seed(seed: int, epoch: int) -> int:
     """Random seed of torch that differs between epochs and seeds."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest())
@@ -344,14 +291,7 @@ def derived_seed(seed: int, epoch: int) -> int:
 
 
 def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
-    """Last step of each epoch (with length steps, of each of `epochs` equal periods).
-
-    Example:
-        >>> period_ends(Training(epochs=2), 10)
-        [10, 20]
-        >>> period_ends(Training(epochs=2, length="steps", steps=7), 10)
-        [3, 7]
-    """
+    """Last step of each epoch (with length steps, of each of `epochs` equal periods)."""
     if settings.length == "epochs":
         return [steps_per_epoch * (epoch + 1) for epoch in range(settings.epochs)]
     assert settings.steps is not None
@@ -359,13 +299,7 @@ def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
 
 
 def learning_rate(settings: Training, step: int, total: int, epoch: int) -> float:
-    """Learning rate of one step, 0 ≤ step < total, in an epoch (or period).
-
-    Example:
-        >>> settings = Training(schedule="step", lr=1.0)
-        >>> [learning_rate(settings, 0, 1, epoch) for epoch in (0, 11, 12)]
-        [1.0, 1.0, 0.1]
-    """
+    """Learning rate of one step, 0 ≤ step < total, in an epoch (or period)."""
     if settings.schedule == "constant":
         return settings.lr
     if settings.schedule == "step":
@@ -381,13 +315,7 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
 
 
 def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
-    """Divide a batch into consecutive micro-batches whose sizes differ by at most one.
-
-    Args:
-        batch: Batch of B images.
-        parts: Maximum number of micro-batches.
-        least: Minimum number of images of a micro-batch, if B allows it.
-    """
+    """Divide a batch into consecutive micro-batches whose sizes differ by at most one."""
     count = len(batch.labels)
     parts = min(parts, max(count // least, 1))
     if parts == 1:
@@ -397,17 +325,7 @@ def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
 
 
 def more_parts(parts: int, largest: int, least: int) -> int | None:
-    """Next larger number of micro-batches (at most double); None if it cannot be increased.
-
-    Args:
-        parts: Current number.
-        largest: Number of images of the largest batch.
-        least: Minimum number of images of a micro-batch.
-
-    Example:
-        >>> more_parts(1, 20, 2), more_parts(8, 20, 2), more_parts(10, 20, 2)
-        (2, 10, None)
-    """
+    """Next larger number of micro-batches (at most double); None if it cannot be increased."""
     most = max(largest // least, 1)
     return min(2 * parts, most) if parts < most else None
 
@@ -424,18 +342,9 @@ def step_sums(
     alpha: float | Tensor,
     training: Training,
 ) -> dict[str, Tensor]:
-    """Sums over the images of a batch, whose means over an epoch are in metrics.csv.
-
-    They are the loss, its terms (`LossTerms`), `gradient_norms`, the numbers of guided images and
-    of uninformative maps, and the correlation of map and target over the guided images.
-    """
+    """Sums over the images of a batch, whose means over an epoch are in metrics.csv."""
     at_logits, at_map = gradient_norms(
-        logits,
-        terms,
-        targets,
-        alpha=alpha,
-        distance=training.distance,
-        mark_weight=training.mark_weight,
+        logits, terms, targets, alpha, training.distance, training.mark_weight
     )
     agreement = torch.zeros((), device=logits.device)
     if terms.pair is not None:

@@ -1,4 +1,4 @@
-"""Preparation of a run: id, initial model and training rows.
+"""Preparation of a run: its id, initial model and training rows, and the time of its steps.
 
 The id is known before the training: it is a hash of the resolved config, of the rows and files that
 the run uses, and of NUMERICS.
@@ -6,27 +6,32 @@ the run uses, and of NUMERICS.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from preceptor.config.maps import KIND_NAMES
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
-from preceptor.config.training import DISTANCE_NAMES, distance_weights
+from preceptor.config.training import DISTANCE_NAMES, Speed, distance_weights
 from preceptor.data.loader import Rows
-from preceptor.data.workspace import FileHashes, Workspace
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.targets import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
-from preceptor.models.guided_model import GuidedModel
+from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import Pool
+from preceptor.utils.memory import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.utils.plugins import source_digest
 from preceptor.utils.results import digest, file_digest
 
@@ -54,9 +59,17 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         config = config.model_copy(update={"guide_classes": None})
     if config.uses_maps and maps.kind == "store" and maps.identity is None:
         assert maps.path is not None
-        known_maps = maps.model_copy(update={"identity": folder_digest(maps.path, "maps", files)})
-        config = config.model_copy(update={"maps": known_maps})
-    weights = config.weights_identity or weights_digest(config.weights, files)
+        if not maps.path.is_dir():
+            raise InputError(f"maps: {maps.path} is not a folder")
+        identified = maps.model_copy(update={"identity": files.folder(maps.path)})
+        config = config.model_copy(update={"maps": identified})
+    weights = config.weights_identity or config.weights
+    if weights == config.weights and weights not in ("hub", "none"):
+        if not Path(weights).is_file():
+            raise InputError(
+                f"weights: {weights} is not a file; use a .safetensors file, hub or none"
+            )
+        weights = files.file(Path(weights))
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
     if config.guided_by_masks or (config.uses_maps and maps.marks):
         # Classes with marks and examined images determine the masks.
@@ -80,34 +93,12 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
 
 
 def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
-    """Id of a run from its config and content hashes.
-
-    Args:
-        config: Resolved config; see `config.identity` for the fields that are part of the id.
-        rows_hash: Hash from `RowHashes.of`.
-        weights_hash: Hash or identity of the weights file, or "hub" or "none".
-    """
+    """Id of a run from its config and content hashes."""
     values = identity_values(config, config.uses)
     values.setdefault("training", {})
     if not config.guided:
         values["guided"] = False  # otherwise equal to a guided run with defaults
     return digest([values, rows_hash, weights_hash, NUMERICS])
-
-
-def weights_digest(weights: str, files: FileHashes) -> str:
-    """Hash of the weights file, or the setting hub or none, for the id."""
-    if weights in ("hub", "none"):
-        return weights
-    if not Path(weights).is_file():
-        raise InputError(f"weights: {weights} is not a file; use a .safetensors file, hub or none")
-    return files.file(Path(weights))
-
-
-def folder_digest(folder: Path, word: str, files: FileHashes) -> str:
-    """Hash of all files of a folder of maps, which is the setting `word` of the config."""
-    if not folder.is_dir():
-        raise InputError(f"{word}: {folder} is not a folder")
-    return files.folder(folder)
 
 
 def files_digest(arguments: Mapping[str, Any]) -> str:
@@ -133,11 +124,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def build(workspace: Workspace, config: RunConfig) -> GuidedModel:
-    """Initial model of a run.
-
-    Raises:
-        InputError: Same as in `build_model`; or there are two classes and no positive class.
-    """
+    """Initial model of a run."""
     classes = workspace.manifest.classes
     if len(classes) == 2 and config.positive is None:
         raise InputError(f"positive is missing; set it to one of the classes {classes}")
@@ -152,17 +139,7 @@ def build(workspace: Workspace, config: RunConfig) -> GuidedModel:
 def build_for(
     config: RunConfig, classes: Sequence[str], *, load_weights: bool = True
 ) -> GuidedModel:
-    """Initial model of a run config.
-
-    Args:
-        config: Config of the run.
-        classes: Class names, in logit order.
-        load_weights: Whether to load `config.weights`; shape and speed of a model do not depend on
-            them.
-
-    Raises:
-        InputError: Same as in `build_model`.
-    """
+    """Initial model of a run config."""
     training = config.training
     return build_model(
         config.backbone,
@@ -183,10 +160,7 @@ def build_for(
 
 
 def image_formats(config: RunConfig) -> list[ImageFormat]:
-    """Image formats that a run reads from the cache, for training and for scoring.
-
-    Empty if the run uses no cache, and for a model that cannot be built (`build` reports this).
-    """
+    """Image formats that a run reads from the cache, for training and for scoring."""
     if config.training.cache == "none":
         return []
     size = config.training.input_size
@@ -214,3 +188,75 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
     marked = (manifest.map_mask & workspace.human_maps_from(config))[which]
     positive = model.spec.positive_index
     return replace(rows, labels=np.where(marked, positive, 1 - positive))
+
+
+_WARM, _TIMED = 2, 5
+_LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
+
+
+def step_seconds(
+    config: RunConfig, classes: Sequence[str], speed: Speed, *, limit: float = math.inf
+) -> float:
+    """Seconds of a guided training step on random images; NaN if `limit` seconds are over before a
+    step was timed, infinite if memory runs out.
+    """
+    settings = config.training
+    end = time.perf_counter() + limit
+    threads, random = torch.get_num_threads(), torch.random.get_rng_state()
+    torch.set_num_threads(settings.threads)
+    fix_order_of_sums()
+    cuda = settings.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    times: list[float] = []
+    try:
+        for seconds in _steps(config, classes, speed, device):
+            times.append(seconds)
+            enough = len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST
+            if enough or time.perf_counter() >= end:
+                break
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return math.inf
+    finally:
+        torch.set_num_threads(threads)
+        torch.random.set_rng_state(random)
+        release_memory(device)  # of a GPU, which the process of a study shares with its workers
+    return median(times[_WARM:] or [math.nan])
+
+
+def _steps(
+    config: RunConfig, classes: Sequence[str], speed: Speed, device: torch.device
+) -> Iterator[float]:
+    """Seconds of guided training steps, without end."""
+    settings = config.training
+    model = build_for(config, classes, load_weights=False).to(device)
+    if speed.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    side, batch = model.spec.input_size, settings.batch_size
+    images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
+    if speed.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device) % len(classes)
+    while True:
+        started = time.perf_counter()
+        with autocast(device, speed.precision):
+            out = model(model.preprocess(images.to(torch.uint8)), labels)
+        loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
+        (loss + out.saliency.std()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        yield time.perf_counter() - started
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the device supports bf16 natively."""
+    if device != "cpu" and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known = torch.backends.cpu.get_cpu_capability()
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return known.startswith("AVX512") and bool(probe and probe())

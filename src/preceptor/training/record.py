@@ -22,37 +22,20 @@ MEASURES: tuple[Measure, ...] = ("accuracy", "auc", "map_correlation")
 
 @dataclass(frozen=True)
 class SetMetrics:
-    """Metrics of one validation set after an epoch.
+    """Metrics of one validation set after an epoch."""
 
-    Args:
-        accuracy: Share of the images whose most probable class is their label.
-        auc: Macro AUC over the classes present; NaN if the set has images of one class only.
-        map_correlation: Mean correlation of the model's maps with human maps; None if the set has
-            none.
-    """
-
-    accuracy: float = math.nan
-    auc: float = math.nan
-    map_correlation: float | None = None
+    accuracy: float = math.nan  # share of the images whose most probable class is their label
+    auc: float = math.nan  # macro AUC over the classes present
+    map_correlation: float | None = None  # mean correlation of the model's maps with human maps
 
 
 def metric_name(name: str, measure: Measure) -> str:
-    """Name of a metric of a set in metrics.csv, run.json and the table of runs.
-
-    Example:
-        >>> metric_name("val-unseen", "auc")
-        'val-unseen_auc'
-    """
+    """Name of a metric of a set in metrics.csv, run.json and the table of runs."""
     return f"{name}_{measure}"
 
 
 def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
-    """Available metrics of several sets by `metric_name`.
-
-    Example:
-        >>> flat_metrics({"val": SetMetrics(0.5, 0.75)})
-        {'val_accuracy': 0.5, 'val_auc': 0.75}
-    """
+    """Available metrics of several sets by `metric_name`."""
     return {
         metric_name(name, measure): value
         for name, found in sets.items()
@@ -62,12 +45,7 @@ def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
 
 
 def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
-    """Metrics of each validation set from `flat_metrics`; other entries are ignored.
-
-    Example:
-        >>> set_metrics({"loss": 0.1, "val_auc": 0.75, "val_map_correlation": 0.5})
-        {'val': SetMetrics(accuracy=nan, auc=0.75, map_correlation=0.5)}
-    """
+    """Metrics of each validation set from `flat_metrics`; other entries are ignored."""
     found: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         for measure in MEASURES:
@@ -77,22 +55,17 @@ def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
     return {name: SetMetrics(**values) for name, values in found.items()}
 
 
-def read_set_metrics(folder: Path) -> dict[str, SetMetrics]:
-    """Metrics of each validation set in the record of a finished training or map step."""
-    return set_metrics(read_record(folder).get("metrics", {}))
-
-
 def mean_map_correlation(folders: Iterable[Path]) -> float:
-    """Mean correlation of maps with human maps of validation images, over finished trainings or
-    map steps and their validation sets; NaN without any.
+    """Mean correlation with human maps over finished trainings or map steps and their validation
+    sets; NaN without any.
     """
-    found = [
-        one.map_correlation
+    correlations = [
+        measured.map_correlation
         for folder in folders
-        for one in read_set_metrics(folder).values()
-        if one.map_correlation is not None
+        for measured in set_metrics(read_record(folder).get("metrics", {})).values()
+        if measured.map_correlation is not None
     ]
-    return float(np.mean(found)) if found else math.nan
+    return float(np.mean(correlations)) if correlations else math.nan
 
 
 def epoch_score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> float:
@@ -122,46 +95,24 @@ def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Record of a finished training.
-
-    Args:
-        id: Run id.
-        config: Resolved `RunConfig`, as JSON values.
-        classes: Class names, in the order of the model's outputs.
-        input_size: Side of the model's input in pixels.
-        grid: Rows and columns of the CAM.
-        saliency: cam or gradcam, see `ModelSpec`.
-        training_images: Number of training images.
-        guided_images: Number of training images with map weight above 0.
-        uninformative_maps: Largest number of constant or non-finite maps in an epoch.
-        images_seen: Number of images of all training steps.
-        best_epoch: Selected epoch, from 1.
-        metrics: Row of metrics.csv of the selected epoch.
-        seconds: Training time, over all interruptions.
-        parts: Number of micro-batches per batch.
-        peak_memory: Peak memory of a process in bytes; None if unknown.
-        device_memory: Memory of the GPU in bytes; None on a CPU.
-        device: Torch device.
-        versions: Versions of the libraries, and the machine with the largest instruction set that
-            torch uses on its processor (sums have another order with another one).
-    """
+    """Record of a finished training."""
 
     id: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # resolved `RunConfig`, as JSON values
     classes: tuple[str, ...]
-    input_size: int
-    grid: tuple[int, int]
-    saliency: str
+    input_size: int  # side of the model's input in pixels
+    grid: tuple[int, int]  # rows and columns of the CAM
+    saliency: str  # cam or gradcam, see `ModelSpec`
     training_images: int
-    guided_images: int
+    guided_images: int  # number of training images with map weight above 0
     uninformative_maps: int
-    images_seen: int
-    best_epoch: int
-    metrics: dict[str, float]
-    seconds: float
-    parts: int = 1
-    peak_memory: int | None = None
-    device_memory: int | None = None
+    images_seen: int  # number of images of all training steps
+    best_epoch: int  # selected epoch, from 1
+    metrics: dict[str, float]  # row of metrics.csv of the selected epoch
+    seconds: float  # training time, over all interruptions
+    parts: int = 1  # number of micro-batches per batch
+    peak_memory: int | None = None  # peak memory of a process in bytes; None if unknown
+    device_memory: int | None = None  # memory of the GPU in bytes; None on a CPU
     device: str
     versions: dict[str, str]
 
@@ -172,28 +123,19 @@ class RunRecord:
 
     def write(self, folder: Path, *, without: str = "") -> None:
         """Write the record and finish the run folder, see `finish`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
         unsaid = {"parts": 1, "peak_memory": None, "device_memory": None}
-        kept = {
-            key: value for key, value in values.items() if key not in unsaid or value != unsaid[key]
-        }
+        kept = {k: v for k, v in vars(self).items() if k not in unsaid or v != unsaid[k]}
         finish(folder, kept, without=without)
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """Read the record of a finished run folder.
-
-        Raises:
-            InputError: The record is damaged, or not that of a training.
-        """
+        """Read the record of a finished run folder."""
         values = read_record(folder)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
             known |= {"classes": tuple(known["classes"]), "grid": tuple(known["grid"])}
             return cls(**cast(Any, known))
         except (KeyError, TypeError) as error:
-            missing = [field.name for field in fields(cls) if field.name not in values]
-            lack = f" ({missing[0]} is missing)" if missing else ""
             raise InputError(
-                f"{folder / 'run.json'}: not the record of a training{lack}; remove the folder"
+                f"{folder / 'run.json'}: not the record of a training ({error}); remove the folder"
             ) from error

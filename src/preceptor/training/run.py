@@ -33,15 +33,18 @@ from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.training.checkpoint import Progress
-from preceptor.training.last_layer import (
-    check_images,
-    check_last_layer,
-    with_last_layer_trained,
-)
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
 from preceptor.training.record import RunRecord, epoch_line, flat_metrics, metrics_table
-from preceptor.training.validation import best_readout, check_readout, validate, validation_sets
+from preceptor.training.validation import (
+    best_readout,
+    check_images,
+    check_last_layer,
+    check_readout,
+    validate,
+    validation_sets,
+    with_last_layer_trained,
+)
 from preceptor.utils import process
 from preceptor.utils.files import failed_write, remove_unfinished
 from preceptor.utils.leases import lease
@@ -56,22 +59,17 @@ from preceptor.utils.memory import (
 from preceptor.utils.results import is_finished, write_atomically
 from preceptor.version import __version__
 
+_TABLES = ("metrics.csv", "log.txt")
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """Finished run.
-
-    Args:
-        folder: Run folder.
-        id: Run id.
-        record: Record of the training.
-        trained: Whether the run was trained in this call, and not taken from the store.
-    """
+    """Finished run."""
 
     folder: Path
     id: str
     record: RunRecord
-    trained: bool = True
+    trained: bool = True  # whether the run was trained in this call, and not taken from the store
 
 
 def train(
@@ -138,11 +136,7 @@ def train(
 
 
 def training_device(settings: Training) -> torch.device:
-    """Device of the trainings: the first GPU, or the CPU.
-
-    Raises:
-        InputError: There is no GPU, or the device does not support the precision.
-    """
+    """Device of the trainings: the first GPU, or the CPU."""
     there = torch.cuda.is_available()
     if settings.device == "cuda" and not there:
         raise InputError("training.device is cuda, and torch finds no GPU; set it to auto or cpu")
@@ -157,12 +151,7 @@ def training_device(settings: Training) -> torch.device:
 
 
 def _open_workspace(config: RunConfig) -> Workspace:
-    """The manifest of a run, with every image verified and cached.
-
-    Raises:
-        InputError: The manifest or an image cannot be used.
-        RunFailedError: Memory or the disk is full.
-    """
+    """The manifest of a run, with every image verified and cached."""
     try:
         return Workspace.open(config.manifest, verify=True, formats=image_formats(config))
     except (OSError, MemoryError) as error:
@@ -202,16 +191,14 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
         if model is not own:  # the metrics of an epoch are those of the model's own pooling
             record = replace(record, metrics=record.metrics | _metrics(config, model, validation))
     lines = [epoch_line(row, len(progress.history)) for row in progress.history]
-    tables = metrics_table(progress.history), "\n".join(lines) + "\n"
-    _write(run, workspace, model, tables, record)
+    texts = metrics_table(progress.history), "\n".join(lines) + "\n"
+    _write(run, workspace, model, dict(zip(_TABLES, texts, strict=True)), record)
 
 
 def _compute_last_layer(
     run: RunContext, workspace: Workspace, device: torch.device, name: str
 ) -> None:
-    """Train the last layer again on a validation set, after the run without it, which is trained
-    first unless the store contains it; then write the folder.
-    """
+    """Train the last layer again on a validation set, after the run without it, and write both."""
     config, cache = run.config, run.config.training.cache
     try:
         check_images(workspace.manifest, name)
@@ -241,15 +228,15 @@ def _compute_last_layer(
         metrics=base.record.metrics | _metrics(config, model, validation),
         seconds=round(time.perf_counter() - started, 3),
     )
-    metrics, log = (base.folder / name for name in ("metrics.csv", "log.txt"))
-    tables = metrics.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
+    tables = {name: (base.folder / name).read_text(encoding="utf-8") for name in _TABLES}
     _write(run, workspace, model, tables, record)
 
 
 def _metrics(config: RunConfig, model: GuidedModel, sets: dict[str, Rows]) -> dict[str, float]:
     """Metrics of a finished model on the validation sets."""
-    measured = validate(model, sets, model, config.validation_negatives, config.guided_map)
-    return flat_metrics(measured)
+    return flat_metrics(
+        validate(model, sets, model, config.validation_negatives, config.guided_map)
+    )
 
 
 def _prepare(run: RunContext, workspace: Workspace) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
@@ -302,18 +289,12 @@ def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: 
             f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images "
             "per batch; raise batch_size, or use a backbone without batch norm"
         )
+    how = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        optimizer = torch.optim.AdamW(model.parameters(), **how)
     else:
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = torch.optim.SGD(model.parameters(), momentum=settings.momentum, **how)
     return Trainer(config, model, optimizer, stream)
 
 
@@ -356,20 +337,11 @@ def _write(
     run: RunContext,
     workspace: Workspace,
     model: GuidedModel,
-    tables: tuple[str, str],
+    tables: dict[str, str],
     record: RunRecord,
 ) -> None:
-    """Write the run folder: tables, scores of the validation sets, model; run.json last.
-
-    Args:
-        run: Run.
-        workspace: Opened manifest.
-        model: Finished model.
-        tables: Texts of metrics.csv and log.txt.
-        record: Record of the run.
-    """
+    """Write the run folder: tables, scores of the validation sets, model; run.json last."""
     folder = run.folder
-    write_atomically(folder / "metrics.csv", tables[0])
     # In 32-true, as test sets are scored: a threshold must not depend on the precision.
     rows = workspace.split_rows("val")
     scores = score_frame(model, workspace, rows, run.config.training.cache)
@@ -377,7 +349,8 @@ def _write(
     scores.to_parquet(folder / "scores.parquet", index=False)
     save_model(model, folder / "model", fixed_thresholds(scores, model.spec.positive))
     write_atomically(folder / "config.yaml", dump_config(run.config))
-    write_atomically(folder / "log.txt", tables[1])
+    for name, text in tables.items():
+        write_atomically(folder / name, text)
     run.held.check()
     record.write(folder, without=run.state.name)
     run.state.unlink(missing_ok=True)

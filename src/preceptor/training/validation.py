@@ -1,25 +1,32 @@
-"""Validation after each epoch, and the read-out of the finished model."""
+"""What validation images decide: metrics after each epoch, the read-out, a new last layer."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
-from preceptor.data.loader import MapTargets, Rows
+from preceptor.data.loader import MapTargets, Rows, in_order
+from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.inference.predict import predict
+from preceptor.inference.predict import PREDICT_BATCH, predict, to_device, uses_channels_last
 from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.metrics.scores import accuracy
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.probes import features_use_head
 from preceptor.models.spec import Pool
 from preceptor.saliency.maps import correlation
 from preceptor.training.record import SetMetrics
+from preceptor.utils import process
+from preceptor.utils.memory import evaluating
 
 
 class NotANumberError(RunFailedError):
@@ -35,9 +42,7 @@ def validation_sets(
     for name in workspace.manifest.eval_splits("val"):
         which = np.flatnonzero((table["split"] == name).to_numpy())
         has_map = (table["saliency"].iloc[which] != "").to_numpy()
-        targets = None
-        if has_map.any():
-            targets = MapTargets.human(has_map)
+        targets = MapTargets.human(has_map) if has_map.any() else None
         sets[name] = workspace.rows(
             which, model.spec.image_format, cache=cache, targets=targets, grid=model.grid()
         )
@@ -53,18 +58,8 @@ def validate(
 ) -> dict[str, SetMetrics]:
     """Accuracy, AUC and agreement with human maps on each validation set.
 
-    The AUC is that of `set_auc`: of the positive class, or macro-averaged if the model has none.
-
-    Args:
-        model: Model in any mode.
-        sets: Validation sets by name.
-        forward: Forward function of the model in its precision.
-        negatives: Set whose images are used for the classes that another set lacks when its AUC is
-            computed; None = the AUC of such a set is NaN.
-        cams: Maps that are compared with human maps, see `predict`.
-
-    Raises:
-        NotANumberError: A score is NaN.
+    `forward` is the forward function of the model in its precision, `negatives` a set whose images
+    are used for the classes that another set lacks. NaN scores are a `NotANumberError`.
     """
     metrics: dict[str, SetMetrics] = {}
     correlations: dict[str, float] = {}
@@ -91,11 +86,8 @@ def validate(
             area = macro_auc(labels, odds)
         else:
             area = auc(labels == positive, odds[:, positive])
-        metrics[name] = SetMetrics(
-            float(accuracy(rows.labels, scored[name])),
-            float(area),
-            correlations.get(name),
-        )
+        share = float(accuracy(rows.labels, scored[name]))
+        metrics[name] = SetMetrics(share, float(area), correlations.get(name))
     return metrics
 
 
@@ -108,11 +100,7 @@ POOLS = (Pool(), *(Pool("top", top) for top in (0.25, 0.1, 0.05, 1)), Pool("lse"
 
 
 def check_readout(model: GuidedModel) -> None:
-    """Check that a model can be read out by other poolings than its own.
-
-    Raises:
-        InputError: It has no class activation map that adds up to its logits.
-    """
+    """Check that a model can be read out by other poolings than its own."""
     spec = model.spec
     if spec.cam != "cam" or spec.cam_source != "head_input":
         raise InputError(
@@ -124,23 +112,150 @@ def check_readout(model: GuidedModel) -> None:
 def best_readout(
     model: GuidedModel, sets: Mapping[str, Rows], negatives: str | None = None
 ) -> GuidedModel:
-    """The model with the pooling of the highest AUC on the worst validation set.
-
-    Args:
-        model: Trained model; its own pooling wins ties, then the order of `POOLS`.
-        sets: Validation sets by name.
-        negatives: Set that provides the classes another set lacks, see `validate`.
-
-    Returns:
-        The model, or one with the same network and another pooling.
-    """
-    candidates = [model.spec.pool, *(pool for pool in POOLS if pool != model.spec.pool)]
+    """The model with the pooling of the highest AUC on the worst validation set."""
     best, highest = model, -np.inf
-    for pool in candidates:
+    plain = {name: rows.without_maps() for name, rows in sets.items()}
+    for pool in dict.fromkeys([model.spec.pool, *POOLS]):  # its own pooling wins ties
         read = with_pool(model, pool)
-        plain = {name: rows.without_maps() for name, rows in sets.items()}
-        measured = validate(read, plain, read, negatives=negatives)
-        worst = min(one.auc for one in measured.values())
+        worst = min(one.auc for one in validate(read, plain, read, negatives).values())
         if worst > highest:  # False for NaN
             best, highest = read, worst
     return best
+
+
+# Deep feature reweighting: the last layer of a trained model, trained again on other images. A
+# network that relies on a shortcut usually has the other features as well, and a regression on a
+# few images without the shortcut is a strong and cheap control; it sees their labels, which the
+# other models do not. P. Kirichenko, P. Izmailov, A. G. Wilson, "Last Layer Re-Training is
+# Sufficient for Robustness to Spurious Correlations", ICLR 2023; there the penalty is L1, here L2.
+
+# Strengths of the L2 penalty among which cross-validation chooses, the first of equal ones.
+STRENGTHS = (1.0, 0.1, 0.01, 0.001)
+FOLDS = 5
+
+
+def check_last_layer(model: GuidedModel) -> None:
+    """Check that the logits are linear in the mean features, with weights of their own."""
+    spec = model.spec
+    if spec.cam != "cam" or spec.cam_source != "head_input" or spec.pool.kind != "mean":
+        raise InputError(
+            f"{spec.backbone}: last_layer needs logits that are linear in the mean features (an "
+            "exact class activation map, and pool: mean); use another backbone, or leave it out"
+        )
+    if model.head.bias is None:
+        raise InputError(
+            f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; "
+            "use another backbone, or leave it out"
+        )
+    if features_use_head(model):
+        raise InputError(
+            f"{spec.backbone}: last_layer changes the classifier alone, and the features depend on "
+            "its weights, which another layer shares; use another backbone, or leave it out"
+        )
+
+
+def check_images(manifest: Manifest, name: str) -> None:
+    """Check that a validation set has enough images of every class for cross-validation."""
+    known = manifest.eval_splits("val")
+    if name not in known:
+        raise InputError(f"{name!r} is not one of the validation sets {known}; name one of them")
+    labels = manifest.table["label"][manifest.table["split"] == name]
+    for label in manifest.classes:
+        if (count := int((labels == label).sum())) < 2:
+            raise InputError(
+                f"{name} has {count} image{'s' * (count != 1)} of class {label}, and each class "
+                "needs 2; name another validation set"
+            )
+
+
+def with_last_layer_trained(model: GuidedModel, rows: Rows) -> GuidedModel:
+    """A copy of a model whose last layer is the logistic regression on these images."""
+    model = with_pool(copy.deepcopy(model), Pool())
+    weight, bias = balanced_logistic_regression(
+        mean_features(model, rows), np.asarray(rows.labels), len(model.spec.classes)
+    )
+    if model.spec.head == "sigmoid":
+        # The single logit is that of class 1 against class 0, whichever is the positive class.
+        weight, bias = (weight[1] - weight[0])[None], (bias[1] - bias[0])[None]
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(weight))
+        model.head.bias.copy_(torch.from_numpy(bias))
+    return model
+
+
+def mean_features(model: GuidedModel, rows: Rows) -> NDArray[np.float64]:
+    """Mean features (n, channels) over the grid, in evaluation mode."""
+    device, channels_last = model.device, uses_channels_last(model)
+    means = []
+    with evaluating(model), torch.no_grad():
+        for _, batch in in_order(rows, PREDICT_BATCH):
+            images = to_device(batch.images, device, channels_last)
+            features = model(model.preprocess(images)).features
+            means.append(features.double().mean((2, 3)).cpu().numpy())
+            process.beat()
+    return np.concatenate(means)
+
+
+def balanced_logistic_regression(
+    features: NDArray[np.float64], labels: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Multinomial logistic regression: weights (C, k) and biases (C,) for features (n, k).
+
+    The loss is Σ_i v_i · CE_i + λ ÷ 2 · ‖W‖², with Σ v_i = 1 ÷ C in each class, W on standardized
+    features; λ is chosen among `STRENGTHS` by stratified cross-validation.
+    """
+    mean, spread = features.mean(0), features.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    standard = (features - mean) / spread
+    rank = np.zeros(len(labels), np.int64)
+    for index in range(classes):
+        rank[labels == index] = np.arange((labels == index).sum())
+    folds = rank % min(FOLDS, int(np.bincount(labels, minlength=classes).min()))
+
+    def held_out(strength: float) -> float:
+        losses = []
+        for fold in range(int(folds.max()) + 1):
+            inside, outside = folds != fold, folds == fold
+            weight, bias = _fitted(standard[inside], labels[inside], classes, strength)
+            logits = standard[outside] @ weight.T + bias
+            losses.append(_balanced_loss(logits, labels[outside], classes))
+        return float(np.mean(losses))
+
+    strength = min(STRENGTHS, key=held_out)
+    weight, bias = _fitted(standard, labels, classes, strength)
+    weight = weight / spread
+    return weight, bias - weight @ mean
+
+
+def _fitted(
+    features: NDArray[np.float64], labels: NDArray[np.int64], classes: int, strength: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (C, k) and biases (C,) for one strength of the penalty."""
+    truth, shares = np.eye(classes)[labels], _shares(labels, classes)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        table = flat.reshape(classes, -1)
+        weight, bias = table[:, :-1], table[:, -1]
+        logits = features @ weight.T + bias
+        value = -(shares * log_softmax(logits, 1)[np.arange(len(labels)), labels]).sum()
+        slope = shares[:, None] * (softmax(logits, 1) - truth)
+        gradient = np.c_[slope.T @ features + strength * weight, slope.sum(0)]
+        return float(value + strength / 2 * (weight**2).sum()), gradient.ravel()
+
+    start = np.zeros(classes * (features.shape[1] + 1))
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+    table = np.asarray(best.x).reshape(classes, -1)
+    return table[:, :-1], table[:, -1]
+
+
+def _shares(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Weight of each image: 1 ÷ C in total for each class."""
+    counts = np.bincount(labels, minlength=classes)
+    shares: NDArray[np.float64] = 1 / (classes * counts[labels])
+    return shares
+
+
+def _balanced_loss(logits: NDArray[np.float64], labels: NDArray[np.int64], classes: int) -> float:
+    """Cross-entropy with equal total weight of all classes."""
+    own = log_softmax(logits, 1)[np.arange(len(labels)), labels]
+    return float(-(_shares(labels, classes) * own).sum())
