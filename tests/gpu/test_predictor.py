@@ -33,14 +33,6 @@ def test_scores_and_maps_are_those_of_the_cpu(
     np.testing.assert_allclose(found[0].map, expected[0].map, atol=2e-3)
 
 
-def test_half_precision_is_near(
-    device: torch.device, models: dict[str, Path], images: list[NDArray[np.uint8]]
-) -> None:
-    expected = preceptor.load(models["plain"], device="cpu")(images)
-    half = preceptor.load(models["plain"], device=device.type, precision="bf16-mixed")(images)
-    np.testing.assert_allclose(half.probabilities, expected.probabilities, atol=0.05)
-
-
 def test_auto_takes_the_device(device: torch.device, models: dict[str, Path]) -> None:
     if device.type == "cpu" and torch.cuda.is_available():
         pytest.skip("auto takes the GPU")

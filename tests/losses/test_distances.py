@@ -245,16 +245,6 @@ def test_several_distances_are_their_weighted_sum() -> None:
     assert (at_map > 0).all()
 
 
-def test_the_weight_of_marks_is_a_setting() -> None:
-    cells, mask = torch.tensor([[[2.0, 2.0]]]), torch.tensor([[[1.0, 0.0]]])
-    logits, labels = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
-    plain = GuidedLoss(0.0, "cells", mark_weight=0.0)(logits, labels, cells, mask)
-    heavy = GuidedLoss(0.0, "cells")(logits, labels, cells, mask)
-    inside, outside = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
-    assert plain.item() == pytest.approx((inside + outside) / 2)
-    assert heavy.item() == pytest.approx((10 * inside + outside) / 11)
-
-
 def test_masks_outside_0_and_1_are_refused() -> None:
     cells, mask = drawn(15)
     logits, labels = torch.zeros(5, 2).double(), torch.zeros(5, dtype=torch.int64)

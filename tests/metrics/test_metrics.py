@@ -378,26 +378,6 @@ def test_points_by_trying_every_threshold(data):
             assert math.isnan(found.value)
 
 
-@pytest.mark.parametrize(("count", "known"), [(19, False), (20, True), (21, True)])
-def test_points_finer_than_the_set_have_no_value(count, known):
-    # 5 % of the negatives for TDR, of the smallest source for BPCER.
-    rates = roc_rates(*many(0, count, {"a": 200}))
-    found = by(rates, "tdr", 0.05)
-    assert math.isnan(found.value) != known
-    assert found.note == ("" if known else f"n too small: {count} negatives, 20 needed")
-    assert by(rates, "tdr", 0.001).note == f"n too small: {count} negatives, 1000 needed"
-    rates = roc_rates(*many(0, 30, {"a": 200, "b": count}))
-    found = by(rates, "bpcer", 0.05)
-    assert math.isnan(found.value) != known
-    assert found.note == ("" if known else f"n too small: {count} of b, 20 needed")
-    assert by(rates, "bpcer", 0.01).note == f"n too small: {count} of b, 100 needed"
-    assert not by(roc_rates(*many(0, 30, {"a": 100})), "bpcer", 0.01).note
-    rates = roc_rates(*many(0, 30, {"": count}))
-    assert by(rates, "bpcer", 0.05).note == (
-        "" if known else "n too small: 19 positives, 20 needed"
-    )
-
-
 @pytest.mark.parametrize("labels", [[], [False] * 30, [True] * 30])
 def test_absent_classes_have_no_rates_and_no_warning(labels):
     scores, sources = np.linspace(0, 1, len(labels)), ["a"] * len(labels)

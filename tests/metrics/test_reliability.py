@@ -59,18 +59,6 @@ def test_the_interval_covers(sharpness: float) -> None:
     assert np.mean(covered) > 0.89
 
 
-def test_groups_widen_the_interval() -> None:
-    generator = np.random.default_rng(1)
-    shares = np.repeat(generator.random(40), 5)
-    hits = np.repeat(generator.random(40) < shares[::5], 5)
-    names = [f"g{number // 5}" for number in range(200)]
-    alone = calibration_error(hits, shares, resamples=300)
-    grouped = calibration_error(hits, shares, names, resamples=300)
-    assert grouped.value == alone.value
-    assert grouped.expected > 1.5 * alone.expected
-    assert grouped.low <= alone.low
-
-
 @pytest.mark.parametrize("scores", [[0.1], [0.1, 1.2], [0.1, np.nan]])
 def test_invalid_scores_are_refused(scores: list[float]) -> None:
     with pytest.raises(InputError):

@@ -92,7 +92,7 @@ def test_a_model_of_a_factory_and_its_folder(package: Path, tmp_path: Path) -> N
         torch.manual_seed(0)
         model = build_model(
             "mine", CLASSES, positive="fake", input_size=32, in_chans=1, head=head,
-            network=network, pool=Pool("top", top=3),
+            network=network, pool=Pool("top", top=3)
         ).eval()  # fmt: skip
         assert (model.spec.backbone, model.spec.cam, model.spec.head) == ("mine", "cam", head)
         assert model.class_weight.shape == (2, 6)

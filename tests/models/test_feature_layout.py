@@ -6,19 +6,13 @@ import copy
 from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
-from preceptor.models.features import (
-    Layout,
-    allow_second_derivatives,
-    cyborg_taps,
-    last_block,
-)
+from preceptor.models.features import Layout, cyborg_taps
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity
 
@@ -46,41 +40,6 @@ def test_tokens_of_an_image_that_is_not_square_are_refused() -> None:
     for height, width in ((32, 128), (64, 96)):
         with pytest.raises(InputError, match=f"{height} × {width} pixels: the grid of tokens"):
             model(torch.randn(1, 3, height, width), torch.tensor([0]))
-
-
-def test_channels_last_features_and_plain_ones() -> None:
-    raw = torch.randn(2, 3, 4, 5)
-    plain, last = Layout("nchw"), Layout("nhwc")
-    assert plain.to_grid(raw) is raw
-    assert plain.from_grid(raw, raw) is raw
-    assert torch.equal(last.to_grid(raw)[1, 4, 2, 3], raw[1, 2, 3, 4])
-    assert torch.equal(last.from_grid(last.to_grid(raw), raw), raw)
-
-
-def fused(network: nn.Module) -> list[bool]:
-    return [m.fused_attn for m in network.modules() if hasattr(m, "fused_attn")]  # type: ignore[misc]
-
-
-def test_only_attention_that_is_differentiated_twice_loses_its_speed() -> None:
-    def vit(**arguments: Any) -> nn.Module:
-        network: nn.Module = timm.create_model("vit_tiny_patch16_224", depth=3, **arguments)
-        assert all(fused(network))
-        return network
-
-    network = vit()
-    assert last_block(network) is network.blocks[-1]  # type: ignore[index]
-    allow_second_derivatives(network, "")
-    assert fused(network) == [True, True, True]
-    allow_second_derivatives(network, "last_block")
-    assert fused(network) == [True, True, False]
-    network = vit(global_pool="map")  # attention that pools, after the blocks
-    allow_second_derivatives(network, "")
-    assert fused(network) == [True, True, True, False]
-    network = timm.create_model("resnet50_clip")
-    assert last_block(network) is None
-    allow_second_derivatives(network, "")
-    assert fused(network) == [False]
-    allow_second_derivatives(timm.create_model("test_resnet"), "")
 
 
 # What the authors' released code takes.

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from preceptor.losses.guided import GuidedLoss
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_grad_cam
 from tests.models.toys import Block, Toy, ToyTokens, toy
@@ -100,29 +99,6 @@ def test_the_forward_beside_the_map_is_that_of_training(
     assert all(guided.backbone.get_submodule(name).training for name in after + before)
     every = guided(images, "every")
     assert every.saliency.shape[1] == 2
-
-
-@pytest.mark.parametrize(("make", "tap", "after", "before"), NORMED_TOYS)
-def test_a_loss_on_the_map_has_the_true_gradient_beside_batch_norm(
-    make: type[Toy], tap: str, after: list[str], before: list[str]
-) -> None:
-    model = normed_toy(make, tap)
-    kept = {name: value.clone() for name, value in model.named_buffers()}
-    images, of = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 0])
-    names = [name for name, _ in model.named_parameters()]
-    target = torch.rand(3, 4, 4, dtype=torch.float64)
-
-    def loss(*values: Tensor) -> Tensor:
-        state = dict(zip(names, values, strict=True))
-        buffers = {name: value.clone() for name, value in kept.items()}
-        out = torch.func.functional_call(model, state | buffers, (images, of))
-        guided: Tensor = GuidedLoss(0.3)(out.logits, of, out.saliency, target)
-        return guided
-
-    values = [p.detach().clone().requires_grad_() for p in model.parameters()]
-    assert torch.autograd.gradcheck(loss, values)
-    loss(*values).backward()
-    assert all(value.grad is not None and value.grad.any() for value in values)
 
 
 def test_batch_norm_without_running_statistics_in_a_head_is_refused() -> None:

@@ -19,12 +19,7 @@ from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.model_folder import save_model
 from preceptor.study import checks
-from preceptor.study.checks import (
-    cache_bytes,
-    check_study,
-    estimate_seconds,
-    weight_bytes,
-)
+from preceptor.study.checks import cache_bytes, check_study, estimate_seconds, weight_bytes
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.protocol import run_config
 from preceptor.study.steps import Arm, Evaluate, JoinMaps, Step, Train
@@ -178,19 +173,3 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     unread = replace(other.manifest, contents=None)
     assert cache_bytes(config, [Workspace(unread)]) == cache_bytes(config, [other])
     assert cache_bytes(config, [workspace.first]) == 0
-
-
-def test_the_images_of_several_manifests_count_once(tmp_path: Path) -> None:
-    """Read before or not: those of the draws of a study are the same files."""
-    manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
-    config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
-    unread = Workspaces.of_study(config, tmp_path / "store").first
-    once = cache_bytes(config, [unread])
-    assert once > 0
-    assert cache_bytes(config, [unread, unread]) == once
-    verified = Workspace.open(manifest, tmp_path / "store", verify=True)
-    assert verified.manifest.contents is not None
-    assert cache_bytes(config, [verified, verified]) == cache_bytes(config, [verified])
-    elsewhere = Workspace(verified.manifest, tmp_path / "another")
-    both = cache_bytes(config, [verified, elsewhere])
-    assert both == cache_bytes(config, [verified]) + cache_bytes(config, [elsewhere])

@@ -73,11 +73,7 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
             for step in plan.steps.values()
         )
     }
-    shown = {
-        *wanted.items(),
-        ("baseline1", Setting(0.5, "l2")),
-        ("baseline2", Setting(1.0, "l2")),
-    }
+    shown = {*wanted.items(), ("baseline1", Setting(0.5, "l2")), ("baseline2", Setting(1.0, "l2"))}
     assert {one for one in tested if one[0] not in ("teacher", "mapper")} <= shown | {
         ("centre", Setting(0.1, "l2"))
     }
@@ -225,19 +221,6 @@ def test_a_mapper_that_is_tied_with_the_best_is_preferred(rule: Any, draws: bool
     assert "mappers are preferred" in chosen.reason
     assert [row["tied"] for row in chosen.table] == [True, True, False]
     assert choose([ahead, far], **words, rule=rule).winner == "classifier"
-
-
-def test_a_large_grid_is_compared_at_three_alphas(tmp_path: Path) -> None:
-    grid = [0.9, 0.5, 0.3, 0.1, 0.05]
-    plan, trained = finished(tmp_path, lambda arm: 1.0, data_driven=True, alphas=grid, seeds=2)
-    assert [one.alpha for one in plan.protocol.study.probe_settings] == [0.9, 0.1, 0.05]
-    winner = plan.winner()
-    alphas = {
-        work.arm.alpha
-        for work in trained.values()
-        if work.arm.role == "student" and work.arm.teacher != str(winner)
-    }
-    assert alphas == {0.9, 0.1, 0.05}
 
 
 @pytest.mark.parametrize("probe", [None, "test_resnet"])

@@ -13,10 +13,8 @@ from preceptor.config.files import parse_config
 from preceptor.maps.store import MapStore, read_store
 from preceptor.models.model_folder import load_model
 from preceptor.study.config import Setting, StudyConfig
-from preceptor.study.plan import outline
 from preceptor.study.protocol import teachers_of
-from preceptor.study.steps import MakeMaps
-from preceptor.study_folder import open_study, reopen
+from preceptor.study_folder import reopen
 from preceptor.utils.results import read_record
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
@@ -176,30 +174,3 @@ def test_rise_is_compared_with_cam(rise_study: Path) -> None:
         np.testing.assert_allclose(by_seed, expected, atol=1e-5)
         assert line.mean == pytest.approx(np.mean(expected), abs=1e-5)
         assert np.isnan(line.p_holm)
-
-
-def test_ids_depend_on_the_settings_of_rise(
-    manifest: Path, rise_study: Path, tmp_path: Path
-) -> None:
-    def ids(**changes: Any) -> dict[str, set[str]]:
-        study = parse_config(RISE_SETTINGS | {"manifest": manifest} | changes, StudyConfig)
-        plan = open_study(study, tmp_path / "none", run=False, report_to=lambda _: None).first
-        first, _ = outline(plan)
-        found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
-        for step in first:
-            if isinstance(step.work, MakeMaps):
-                found[step.work.method].add(step.work.joined or step.id)
-            elif step.kind == "train":
-                found["train"].add(step.id)
-        return found
-
-    usual = ids()
-    assert {len(usual["cam"]), len(usual["rise"])} == {4}
-    assert usual == ids()
-    folders = {folder.name for folder in rise_study.glob("store/maps/[!.]*")}
-    assert folders == usual["cam"] | usual["rise"]
-    other = ids(rise_masks=62)
-    assert other["cam"] == usual["cam"]
-    assert not other["rise"] & usual["rise"]
-    # Of the Students those by RISE alone are others: two Teachers, two seeds.
-    assert len(usual["train"] - other["train"]) == 4

@@ -88,7 +88,7 @@ def test_a_study_of_an_own_network(tmp_path: Path) -> None:
     own = {**OWN, "backbone_args": {"mine": {"width": 4}, "test_byobnet": {"output_stride": 8}}}
     config = squares_study(
         manifest, **own, teachers=("mine",), students=("mine", "test_byobnet"), seeds=1,
-        controls=(), ceiling=False,
+        controls=(), ceiling=False
     )  # fmt: skip
     run_serially(config, tmp_path / "study")
     table = pd.read_csv(tmp_path / "study" / "table.csv")

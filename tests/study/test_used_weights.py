@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,22 +80,4 @@ def test_test_scores_and_maps_follow_the_weights(
     assert (read_store(made.folder(store)).maps != old_maps).any()
     assert not read_scores(scored.folder(store)).equals(old_scores)
     assert len(read(out).results) == rows
-    assert run_serially(config, out).computed == 0
-
-
-def test_results_of_an_earlier_version_and_of_archives_are_accepted(
-    finished: tuple[Any, Path], tmp_path: Path
-) -> None:
-    config, before = finished
-    out = tmp_path / "out"
-    shutil.copytree(before, out)
-    for folder in ("evaluations", "maps"):
-        for one in (out / "store" / folder).iterdir():
-            if (one / "run.json").exists():
-                values = json.loads((one / "run.json").read_text())
-                assert values.pop("weights")
-                (one / "run.json").write_text(json.dumps(values))
-    for run in (out / "store" / "runs").iterdir():
-        if (run / "run.json").exists():
-            train_again(run)
     assert run_serially(config, out).computed == 0

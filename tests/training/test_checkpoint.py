@@ -17,12 +17,7 @@ from torch import nn
 
 from preceptor.errors import InputError
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
-from preceptor.training.record import (
-    RunRecord,
-    SetMetrics,
-    flat_metrics,
-    set_metrics,
-)
+from preceptor.training.record import RunRecord, SetMetrics, flat_metrics, set_metrics
 from preceptor.utils.results import damaged_files, read_record
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -112,26 +107,6 @@ def test_anything_else_is_a_fresh_start(tmp_path: Path) -> None:
     assert start() == Progress()
     path.mkdir()
     assert start() == Progress()
-
-
-def test_the_old_state_stays_until_the_new_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from preceptor.training import checkpoint
-
-    model = network(0)
-    optimizer = OPTIMISERS["adamw"](model.parameters())
-    path = tmp_path / "state"
-    save_progress(path, "r", Progress(epoch=1), model, optimizer)
-
-    def full(_: Any, target: Path, **__: Any) -> None:
-        target.write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        save_progress(path, "r", Progress(epoch=2), model, optimizer)
-    assert load_progress(path, "r", model, optimizer).epoch == 1
 
 
 RECORD = RunRecord(

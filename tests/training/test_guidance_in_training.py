@@ -200,21 +200,6 @@ def test_a_mapper_marks_and_detects(manifest: Path, tmp_path: Path) -> None:
     assert train_auc.notna().all()
 
 
-def test_labels_of_marks_do_not_depend_on_classes(tmp_path: Path) -> None:
-    """Marked images of either class are marked; the class itself is not looked at."""
-    folders = [squares(tmp_path / name).parent for name in ("one", "other")]
-    table = pd.read_csv(folders[1] / "manifest.csv")
-    rows = table.index[(table["split"] == "train") & table["saliency"].notna()][:4]
-    table.loc[rows, "label"] = "plain"
-    table.to_csv(folders[1] / "manifest.csv", index=False)
-    models = []
-    for folder in folders:
-        config = config_of(folder / "manifest.csv", CASES["mapper"])
-        run = train(config, tmp_path / "runs" / folder.name).folder
-        models.append(load_file(run / "model" / "model.safetensors"))
-    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
-
-
 def test_the_readout_is_the_best_on_validation_and_changes_no_weight(
     manifest: Path, tmp_path: Path
 ) -> None:
@@ -259,12 +244,3 @@ def test_what_a_model_cannot_do_is_refused_before_training(manifest: Path, tmp_p
     ):
         with pytest.raises(InputError, match=message):
             train(config_of(manifest, values), tmp_path / "runs")
-
-
-def test_a_mapper_without_a_map_is_refused(tmp_path: Path) -> None:
-    path = squares(tmp_path / "data")
-    table = pd.read_csv(path)
-    table["saliency"] = ""
-    table.to_csv(path, index=False)
-    with pytest.raises(InputError, match="none of the 24 training images has a map"):
-        train(config_of(path, CASES["mapper"]), tmp_path / "runs")

@@ -11,42 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed, Training
-from preceptor.losses import guided
-from preceptor.losses.guided import Targets, combine, guided_loss_terms
-from preceptor.saliency.maps import correlation, normalize
 from preceptor.training import prepare as probe
-from preceptor.training.loop import Trainer, learning_rate, period_ends, step_sums
+from preceptor.training.loop import Trainer, learning_rate, period_ends
 from preceptor.training.prepare import step_seconds
 from preceptor.training.run import train
 from tests.datasets import squares
 from tests.no_reads import NoReads
-
-
-def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    logits, cam, maps = torch.randn(5, 3), torch.randn(5, 4, 4), torch.rand(5, 4, 4)
-    maps[1] = 0.5  # constant: not guided
-    targets = Targets(torch.tensor([0, 1, 2, 0, 1]), maps, torch.tensor([1.0, 1, 0, 2, 0.5]))
-    counted: list[int] = []
-
-    def normalized(values: Tensor) -> Tensor:
-        counted.append(len(values))
-        return normalize(values)
-
-    monkeypatch.setattr(guided, "normalize", normalized)
-    terms = guided_loss_terms(logits, cam, targets)
-    sums = step_sums(logits, terms, targets, combine(terms, 0.3), 0.3, Training(distance="l2"))
-    assert counted == [5, 5]
-    rows = [0, 3, 4]
-    expected = correlation(cam[rows], maps[rows]).values.sum()
-    torch.testing.assert_close(sums["map_correlation"], expected)
-    assert (sums["guided"].item(), sums["uninformative"].item()) == (3, 1)
-    torch.testing.assert_close(sums["loss"], 5 * combine(terms, 0.3))
 
 
 @pytest.mark.parametrize(

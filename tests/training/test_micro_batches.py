@@ -102,28 +102,6 @@ def test_a_step_in_parts_is_the_step_of_the_batch(
     assert whole.record.peak_memory > 10**8
 
 
-def test_batch_norm_sees_two_images_at_least(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    original: Callable[..., dict[str, Tensor]] = Trainer.accumulate
-
-    def seen(self: Trainer, batch: Batch, *arguments: Any) -> dict[str, Tensor]:
-        sizes.append(len(batch.labels))
-        return original(self, batch, *arguments)
-
-    monkeypatch.setattr(Trainer, "accumulate", seen)
-    in_parts_from(monkeypatch, 7)
-    config = run_of(
-        manifest,
-        {"epochs": 1, "input_size": 32},
-        backbone="test_byobnet",
-        backbone_args={"output_stride": 8},
-    )
-    train(config, tmp_path)
-    assert sizes == 3 * [3, 2, 2] + [3]
-
-
 def assert_same(one: RunResult, other: RunResult) -> None:
     for name in LEFT:
         assert file_digest(one.folder / name) == file_digest(other.folder / name), name
@@ -145,33 +123,6 @@ def test_an_epoch_begins_again_as_it_was(
         in_parts_from(patch, 2, epoch)
         assert_same(interrupted, train(config, tmp_path / "planned"))
     assert interrupted.record.parts == 2
-
-
-def test_the_parts_are_kept_over_an_interruption(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = run_of(manifest, {"epochs": 3})
-    with monkeypatch.context() as patch:
-        failing_at(patch, 1, MemoryError())
-        undisturbed = train(config, tmp_path / "undisturbed")
-
-    class StoppedError(Exception):
-        pass
-
-    with monkeypatch.context() as patch:
-        failing_at(patch, 1, MemoryError())
-        failing_at(patch, 13, StoppedError())  # in epoch 2
-        with pytest.raises(StoppedError):
-            train(config, tmp_path / "stopped")
-    # Others follow a run by its metrics; nothing of it is finished.
-    folder = tmp_path / "stopped" / undisturbed.id
-    assert len(pd.read_csv(folder / "metrics.csv")) == 1
-    lines: list[str] = []
-    resumed = train(config, tmp_path / "stopped", tell=lines.append)
-    assert lines[0] == "resumed after epoch 1 of 3"
-    assert not any("out of memory" in line for line in lines)
-    assert resumed.record.parts == 2
-    assert_same(resumed, undisturbed)
 
 
 def test_where_it_cannot_go_on_it_says_so(

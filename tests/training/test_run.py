@@ -22,7 +22,7 @@ from preceptor.metrics.auc import auc
 from preceptor.models.model_folder import load_model
 from preceptor.training.run import build_untrained, train
 from preceptor.utils import process
-from preceptor.utils.results import damaged_files, file_digest, read_record
+from preceptor.utils.results import damaged_files, read_record
 from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 
@@ -239,51 +239,6 @@ def test_a_student_learns_from_a_teachers_maps(manifest: Path, tmp_path: Path) -
     shuffled = source.model_copy(update={"shuffle_seed": 0})
     control = train(small(manifest, maps=shuffled), tmp_path / "runs", workspace=workspace)
     assert len({teacher.id, student.id, control.id}) == 3
-
-
-@pytest.fixture(scope="module")
-def marked(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The map store of a Teacher."""
-    folder = tmp_path_factory.mktemp("marked")
-    workspace = Workspace.open(manifest, folder / "cache")
-    teacher = train(small(manifest), folder / "runs", workspace=workspace)
-    model = load_model(teacher.folder / "model")
-    annotate(model, workspace.manifest, out=folder / "maps", workspace=workspace)
-    return folder / "maps"
-
-
-def test_students_resume_with_the_same_bits(
-    manifest: Path, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from preceptor.training import loop as module
-
-    config = small(
-        manifest,
-        alpha=0.6,
-        maps=MapSource(kind="store", path=marked, identity="t"),
-        training=SMALL.model_copy(update={"epochs": 3}),
-    )
-    undisturbed = train(config, tmp_path / "undisturbed")
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(*arguments: Any) -> None:
-        save(*arguments)
-        if arguments[2].epoch == 1:
-            raise StoppedError
-
-    save = module.save_progress
-    monkeypatch.setattr(module, "save_progress", stop)
-    with pytest.raises(StoppedError):
-        train(config, tmp_path / "stopped")
-    monkeypatch.setattr(module, "save_progress", save)
-    lines: list[str] = []
-    resumed = train(config, tmp_path / "stopped", tell=lines.append)
-    assert lines[0].startswith("resumed after epoch 1")
-    for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
-        one, other = (file_digest(run.folder / name) for run in (resumed, undisturbed))
-        assert one == other, name
 
 
 KINDS: list[tuple[str, dict[str, Any], str]] = [

@@ -7,61 +7,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import timm
-import torch
-from torch import Tensor, nn
 
 from preceptor.config.files import dump_config
 from preceptor.config.training import Augmentation
 from preceptor.errors import RunFailedError
-from preceptor.models.build import build_model
 from preceptor.training.run import train
 from preceptor.utils.results import file_digest
 from tests import forked
 from tests.forked import Forked
 from tests.small_files import files_up_to
 from tests.training.small_runs import SMALL, small
-
-
-class Branched(nn.Module):
-    """A network whose head has a branch that is nothing until it is trained."""
-
-    output_fmt = "NCHW"
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 8, stride=8)
-        self.branch, self.fc = nn.Linear(8, 8, bias=False), nn.Linear(8, outputs)
-        nn.init.zeros_(self.branch.weight)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        return torch.relu(self.stem(images))  # type: ignore[no-any-return]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        out: Tensor = self.fc(features.mean((2, 3)) + self.branch(features.square().mean((2, 3))))
-        return out
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-
-def test_a_model_whose_maps_went_wrong_in_training_is_not_left(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry_points = timm.models._registry._model_entrypoints
-    monkeypatch.setitem(
-        entry_points, "branched", lambda pretrained, num_classes, **_: Branched(num_classes)
-    )
-    model = build_model("branched", ["plain", "marked"], input_size=32)
-    assert model.spec.cam == "cam"  # a matrix of zeros hides until it has learnt
-    config = small(manifest, backbone="branched", backbone_args={})
-    with pytest.raises(RunFailedError, match=r"after training, the maps.*branched: .*differs from"):
-        train(config, tmp_path / "runs")
-    assert not list(tmp_path.rglob("run.json"))
-    assert not list(tmp_path.rglob("model.json"))
 
 
 def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path: Path) -> None:

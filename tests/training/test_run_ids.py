@@ -15,7 +15,6 @@ from preceptor.data.workspace import Workspace
 from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of
 from preceptor.training.run import build_untrained, train
 from preceptor.utils.results import digest
-from tests.datasets import squares
 from tests.training.small_runs import SMALL, small
 
 
@@ -178,21 +177,3 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
     for one in settings:
         assert identity(maps={"kind": "none"}, **changed(**one)) == identity(alpha=1.0)
         assert identity(**changed(**(one | {"outside_rate": 0}))) == identity()
-
-
-def test_a_permutation_depends_on_every_class_with_human_maps(tmp_path: Path) -> None:
-    """Also on classes that do not guide: all are permuted with the same random numbers."""
-    manifest = squares(tmp_path / "data", classes=("plain", "first", "second"))
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    row = table.index[(table["label"] == "first") & (table["split"] == "train")][0]
-    table.loc[row, "saliency"] = table.loc[row + 1, "saliency"]
-    table.to_csv(tmp_path / "data" / "other.csv", index=False)
-
-    def guided_by_second(name: str, **maps: Any) -> str:
-        workspace = Workspace.open(tmp_path / "data" / name, tmp_path / "cache")
-        chosen = {"guide_classes": ("second",), "maps": {"kind": "human"} | maps}
-        return run_id_of(workspace, run(manifest=manifest, **chosen))
-
-    assert guided_by_second("manifest.csv") == guided_by_second("other.csv")
-    ids = [guided_by_second(name, shuffle_seed=0) for name in ("manifest.csv", "other.csv")]
-    assert ids[0] != ids[1]

@@ -92,13 +92,7 @@ def dice(model: Tensor, target: Tensor) -> Tensor:
     return (s - t).square().sum(1) / torch.where(sizes == 0, 1, sizes)
 
 
-DISTANCES: dict[str, MapDistance] = {
-    "l2": l2,
-    "mse": mse,
-    "l1": l1,
-    "kl": kl,
-    "dice": dice,
-}
+DISTANCES: dict[str, MapDistance] = {"l2": l2, "mse": mse, "l1": l1, "kl": kl, "dice": dice}
 
 
 # Evidence and masks.

@@ -96,7 +96,11 @@ def resample(
     seed: int,
     level: float,
 ) -> Resamples:
-    """Metric of each side and seed on each resample; the resampled images are common to all."""
+    """Metric of each side and seed on each resample; the resampled images are common to all.
+
+    Labels are (n,) bool for K sides of scores (S, n), class indices for (S, n, C); groups are (n,)
+    units that are resampled as a whole, None = images.
+    """
     scores = [np.asarray(side, dtype=np.float64) for side in sides]
     given = np.asarray(labels)
     shape = scores[0].shape
@@ -130,7 +134,7 @@ def resample(
 
 
 def seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: float) -> Array:
-    """(R, S) weight of each seed in each resample, minus 1/S, times κ."""
+    """(R, S) weight of each seed in each resample, minus 1/S, times κ of `two_level_bootstrap`."""
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
     stretch = 1.0
     if seeds > 1:
@@ -243,8 +247,10 @@ def two_level_bootstrap(
 ) -> BootstrapResult:
     """Interval of the mean AUC over seeds, or of its difference a − b.
 
-    Each resample draws seeds with replacement, and images (or whole groups) with replacement. The
-    drawn images are the same for all seeds and both sides:
+    Labels are (n,) bool for scores (S, n), one row per seed, and class indices for (S, n, C), whose
+    AUC is macro-averaged; groups are (n,) units, "" or None for an image by itself. Each resample
+    draws seeds with replacement, and images (or whole groups) with replacement. The drawn images
+    are the same for all seeds and both sides:
 
         replicate = m + λ (m* − m) + κ Σ_s (w_s − 1/S) m_s
 

@@ -137,7 +137,7 @@ def normal_rule(rule: str) -> str:
 
 
 def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
-    """Threshold of a rule on validation scores.
+    """Threshold of a rule on validation scores; None if these cannot fix it.
 
     `eer` is the threshold of the equal error rate. `fdr=x` is the lowest threshold at which at most
     the share x of the negatives is classified as positive, placed in the middle of the gap between
@@ -162,6 +162,8 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
 
 def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLike) -> list[Rate]:
     """EER, TDR at each of `FDRS` and BPCER at each of `APCERS`, on the ROC curve of these scores.
+
+    Labels are (n,) bool, sources (n,) names of the sources of the positives.
 
     Operating points are not interpolated. TDR at FDR x is the highest TDR at which at most the
     share x of the negatives is classified as positive; BPCER at APCER y is the lowest BPCER at
@@ -200,7 +202,7 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
 def threshold_rates(
     labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLike, threshold: float
 ) -> list[Rate]:
-    """Error rates at a given threshold."""
+    """APCER of each source, the worst one, BPCER and ACER at a threshold, see `roc_rates`."""
     equal_error_rate(labels, scores)  # checks labels and scores
     if math.isnan(threshold):
         raise InputError("the threshold is NaN: fix it on validation scores again")

@@ -344,7 +344,7 @@ class DelongResult:
 def auc_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.ArrayLike | None = None
 ) -> AucInterval:
-    """AUC of one model with DeLong's standard error and 95 % interval over images.
+    """AUC of one model, (n,) scores, with DeLong's standard error and 95 % interval over images.
 
     The standard error is that of `delong`. The interval is AUC ± t · se on the logit scale
     (`logit_interval`), with the degrees of freedom of `class_units`.

@@ -35,7 +35,7 @@ class CalibrationError:
     value: float  # Σ_b n_b / n · |share of hits − mean score|
     low: float
     high: float
-    expected: float
+    expected: float  # of a calibrated model on as many images
 
 
 def reliability_bins(hits: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> Bins:
@@ -54,7 +54,7 @@ def calibration_error(
     seed: int = 0,
     level: float = LEVEL,
 ) -> CalibrationError:
-    """ECE over bins with equal numbers of images, with an interval by test inversion.
+    """ECE of (n,) scores over bins with equal numbers of images; interval by test inversion.
 
     The ECE is Σ_b |g_b|, where g_b is the sum of (hit − score) over the images of a bin, divided by
     n. A sum of absolute values is larger the noisier its terms are: the ECE of a sample is too

@@ -156,10 +156,7 @@ def class_auc(name: str) -> str:
 
 
 def figures(
-    frame: pd.DataFrame,
-    classes: Sequence[str],
-    positive: str | None,
-    negatives: str | None = None,
+    frame: pd.DataFrame, classes: Sequence[str], positive: str | None, negatives: str | None = None
 ) -> pd.DataFrame:
     """Metrics of each evaluation set and of each source in it.
 
@@ -174,10 +171,7 @@ def figures(
 
 
 def figure_rows(
-    frame: pd.DataFrame,
-    classes: Sequence[str],
-    positive: str | None,
-    negatives: str | None = None,
+    frame: pd.DataFrame, classes: Sequence[str], positive: str | None, negatives: str | None = None
 ) -> list[dict[str, object]]:
     """Rows of `figures`, for tables of many models; arguments as there."""
     # Arrays, not frames: a study has thousands of sets and sources, of a few hundred images each.

@@ -98,7 +98,7 @@ def build_model(
         model = guide(
             parts.module, parts.head, parts.features, classes=classes, positive=positive,
             logits=parts.logits, input_size=input_size or parts.input_size, in_chans=in_chans,
-            mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=backbone,
+            mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=backbone
         )  # fmt: skip
         assert model.spec.module is not None
         if model.spec.head != head:

@@ -180,10 +180,7 @@ class ModuleNetwork(nn.Module):
     """Any classifier, in the interface of timm's networks."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        parts: ModuleParts,
-        logits: Callable[[Any], Tensor] | None = None,
+        self, module: nn.Module, parts: ModuleParts, logits: Callable[[Any], Tensor] | None = None
     ) -> None:
         super().__init__()
         self.module, self.parts = module, parts

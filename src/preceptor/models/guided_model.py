@@ -385,12 +385,7 @@ def _classes_of_maps(logits: Tensor, saliency_for: Tensor | str) -> Tensor:
 
 
 def _with_cam(
-    logits: Tensor,
-    features: Tensor,
-    head: nn.Linear,
-    saliency_for: Tensor | str,
-    *,
-    decision: bool,
+    logits: Tensor, features: Tensor, head: nn.Linear, saliency_for: Tensor | str, *, decision: bool
 ) -> GuidedOutput:
     """Output with the class activation maps, or the decision maps, of a linear head."""
     # Always in float32: the map is a small product, and min-max normalization amplifies rounding

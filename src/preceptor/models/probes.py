@@ -142,10 +142,7 @@ def check_grad_cam(model: GuidedModel) -> str | None:
 
 
 def with_saliency(
-    make: Callable[[ModelSpec], GuidedModel],
-    spec: ModelSpec,
-    cam: CamKind,
-    taps: Mapping[Tap, str],
+    make: Callable[[ModelSpec], GuidedModel], spec: ModelSpec, cam: CamKind, taps: Mapping[Tap, str]
 ) -> GuidedModel:
     """Model of a network with an exact CAM, or else a trainable Grad-CAM from one of the taps.
 

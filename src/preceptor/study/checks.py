@@ -37,11 +37,7 @@ _FINER = {"output_stride": 8, "decoder": "fpn"}
 
 
 def check_study(
-    study: StudyConfig,
-    workspaces: Workspaces,
-    *,
-    networks: bool = True,
-    maps_cached: bool = False,
+    study: StudyConfig, workspaces: Workspaces, *, networks: bool = True, maps_cached: bool = False
 ) -> list[str]:
     """Check a study before training; all problems are reported together, as an InputError.
 

@@ -24,16 +24,7 @@ from preceptor.errors import InputError
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.sources import with_maps
 from preceptor.study.config import CONTROL_NAMES, Control, Setting, StudyConfig, added_control
-from preceptor.study.steps import (
-    Arm,
-    Evaluate,
-    MakeMaps,
-    Member,
-    Role,
-    Step,
-    Train,
-    map_steps,
-)
+from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Role, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
 from preceptor.utils.plugins import source_digest

@@ -53,7 +53,7 @@ class Choice:
 
     winner: str
     reason: str
-    table: tuple[Mapping[str, Any], ...]
+    table: tuple[Mapping[str, Any], ...]  # a row for each candidate: its AUC, interval, ties
     evidence: str = ""  # hash of the data of the choice, see `evidence_of`
 
     @property

@@ -21,8 +21,8 @@ class Workspaces:
     manifests: dict[int, Path]  # manifest paths by seed; equal paths are opened once
     caches: dict[Path, Path]  # folder of image caches and file hashes by manifest
     opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
-    reading: dict[str, Any] = field(default_factory=dict)
-    known: dict[Path, str] = field(default_factory=dict, repr=False)
+    reading: dict[str, Any] = field(default_factory=dict)  # arguments of `Manifest.read`
+    known: dict[Path, str] = field(default_factory=dict, repr=False)  # hashes in another process
 
     @classmethod
     def of_study(cls, study: StudyConfig, store: Path) -> Workspaces:
@@ -74,10 +74,9 @@ class Workspaces:
         """Verify every image and map of every manifest, and the consistency of the manifests."""
         wrong: list[InputError] = []
         for path in dict.fromkeys(self.manifests.values()):
+            cache = self.caches[path]
             try:
-                self.opened[path] = Workspace.open(
-                    path, self.caches[path], verify=True, formats=formats
-                )
+                self.opened[path] = Workspace.open(path, cache, verify=True, formats=formats)
             except InputError as error:
                 wrong.append(error)
         if len(wrong) > 1:
@@ -93,13 +92,9 @@ class Workspaces:
                 if list(ours) != list(theirs):
                     raise InputError(
                         f"manifest: the draws of all seeds need the same {name}; one has "
-                        f"{_listed(ours)}, another {_listed(theirs)}"
+                        f"{', '.join(ours)}, another {', '.join(theirs)}"
                     )
 
 
 def _sets(manifest: Manifest) -> list[str]:
     return sorted([*manifest.eval_splits("val"), *manifest.eval_splits("test")])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
