@@ -51,15 +51,11 @@ EXHAUSTIVE = (
     "deploy/test_exported_files.py::test_unfamiliar_images_are_flagged_without_the_reference[energy",
     # Stays: the isotonic calibration, whose scores have ties.
     "deploy/test_exported_files.py::test_calibration_keeps_decisions_of_scores_equal_to_a_threshold[temp",
-    # Stays: the tests that need a GPU, on an emulated one.
-    "test_emulated_card.py::test_all_tests",
     # Stay: trainings, maps and predictions equal to those of the CPU, one of each kind.
-    "gpu/test_installation.py",
     "gpu/test_training.py::test_two_trainings_are_one_to_the_bit",
     "gpu/test_training.py::test_half_precision_is_near[16",
-    "gpu/test_predictor.py::test_half_precision_is_near",
     "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[device-device",
-    "gpu/test_maps.py::test_maps_are_those_of_the_cpu[rise",
+    "gpu/test_predictor.py::test_maps_are_those_of_the_cpu[rise",
     *(
         f"gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[{name}"
         for name in ("gray", "letterbox", "sigmoid", "three")
@@ -68,14 +64,13 @@ EXHAUSTIVE = (
     "benchmark/test_gpu.py::test_sections_that_are_there_are_kept",
     # Stay: the same trainings of a small network through CAM, and of a transformer.
     "gpu/test_training.py::test_a_guided_step_of_the_papers_backbones",
-    "gpu/test_training.py::test_the_memory_layout_changes_rounding_only",
     *(
         f"gpu/test_training.py::test_a_training_is_that_of_the_cpu[{name}"
         for name in ("cyborg", "decision", "gradcam", "outside")
     ),
     # Stay: maps of a small network and of a transformer.
     *(
-        f"gpu/test_maps.py::test_maps_are_those_of_the_cpu[{name}"
+        f"gpu/test_predictor.py::test_maps_are_those_of_the_cpu[{name}"
         for name in ("decision", "predicted")
     ),
     "gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[gradcam",

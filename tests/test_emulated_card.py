@@ -13,18 +13,6 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RISE = " ".join(f"tests/saliency/test_rise{name}.py" for name in ("", "_error", "_models"))
-# Tests of the CPU whose trainings and models then are on the card, since their device is auto.
-OTHERS = (
-    "tests/deploy/test_explain.py",
-    "tests/inference",
-    "tests/deploy/test_predictor.py",
-    RISE,
-    "tests/study/test_rise_study.py",
-    "tests/training/test_guidance_in_training.py",
-    "tests/training/test_last_layer.py",
-    "tests/training/test_loop.py",
-)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +50,3 @@ def passed(library: Path, *arguments: str) -> None:
 
 def test_the_tests_of_a_gpu_pass_on_an_emulated_one(library: Path) -> None:
     passed(library, "-m", "gpu and not exhaustive", "tests/gpu")
-
-
-@pytest.mark.parametrize("tests", ["tests/gpu", *OTHERS])
-def test_all_tests_pass_on_an_emulated_gpu(library: Path, tests: str) -> None:
-    wanted = "gpu" if tests == "tests/gpu" else "not exhaustive"
-    passed(library, "-m", wanted, *tests.split())

@@ -1,7 +1,9 @@
-"""Memory of a GPU: what is recorded, and what happens where it runs out."""
+"""Memory of a GPU, what doctor says of it, and studies on it."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +14,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from preceptor.cli import inspect_installation as inspection
+from preceptor.cli.inspect_installation import inspect_installation
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
+from preceptor.driver import run_study
+from preceptor.execution.events import WorkerContext
+from preceptor.execution.local import LocalExecutor
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
+from preceptor.study.workspaces import Workspaces
 from preceptor.training.loop import Trainer
-from preceptor.training.prepare import step_seconds
+from preceptor.training.prepare import has_bf16, step_seconds
 from preceptor.training.run import train
 from preceptor.utils.memory import peak_memory, release_memory
 from tests.datasets import squares
 from tests.gpu.runs import run_of
+from tests.studies import run_serially, same_tables, study
 
 
 @contextmanager
@@ -107,3 +116,53 @@ def test_the_peak_is_that_of_the_run(card: torch.device, manifest: Path, tmp_pat
     assert record.device_memory == torch.cuda.get_device_properties(card).total_memory
     assert record.peak_memory is not None
     assert 0 < record.peak_memory < 2**28
+
+
+def test_the_gpu_is_found_and_measured(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "SPEED_SECONDS", math.inf)
+    installation = inspect_installation()
+    found, speed = installation.devices, installation.speed
+    assert len(found.gpus) == (torch.cuda.device_count() if device.type == "cuda" else 0)
+    assert not found.error
+    if device.type == "cuda":
+        assert found.gpus[0].memory > 2**30
+    assert {one.precision for one in speed} >= {"32-true"}
+    assert all(one.images and one.images > 0 for one in speed)
+    assert ("bf16-mixed" in {one.precision for one in speed}) == has_bf16("auto")
+
+
+def test_a_study_starts_with_one_run_on_each_gpu(
+    device: torch.device, manifest: Path, tmp_path: Path
+) -> None:
+    config = study(manifest)
+    context = WorkerContext(Workspaces.of_study(config, tmp_path), tmp_path, device=device.type)
+    executor = LocalExecutor(context, jobs=64)
+    try:
+        assert executor.free == (torch.cuda.device_count() if device.type == "cuda" else 64)
+    finally:
+        executor.close()
+
+
+def test_every_step_of_a_study_is_computed_on_the_device(
+    device: torch.device, manifest: Path, tmp_path: Path
+) -> None:
+    training = {"input_size": 32, "epochs": 1, "batch_size": 8}
+    config = study(manifest, seeds=1, controls=(), ceiling=False, training=training)
+    run_serially(config, tmp_path / "study")
+    records = [json.loads(file.read_text()) for file in (tmp_path / "study").rglob("run.json")]
+    devices = {record["device"] for record in records if "device" in record}
+    assert {name.partition(":")[0] for name in devices} == {device.type}
+    assert (tmp_path / "study" / "comparisons.csv").is_file()
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_runs_that_share_a_gpu_leave_the_tables_of_one(
+    card: torch.device, manifest: Path, tmp_path: Path, runs: int
+) -> None:
+    training = {"input_size": 32, "epochs": 1, "batch_size": 8}
+    config = study(manifest, seeds=2, training=training)
+    run_serially(config, tmp_path / "alone")
+    run_study(config, tmp_path / "shared", jobs=2, runs_per_gpu=runs, tell=lambda line: None)
+    same_tables(tmp_path / "alone", tmp_path / "shared")

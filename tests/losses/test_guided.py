@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from preceptor.config.training import DISTANCE_NAMES, Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guided import (
     GuidedLoss,
@@ -227,16 +226,3 @@ def test_a_single_logit_is_the_logistic_loss() -> None:
     (slope,) = torch.autograd.grad(found, logits)
     error = logits.sigmoid()[:, 0] - labels
     torch.testing.assert_close(slope[:, 0], 0.3 * error / 6)
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
-@pytest.mark.parametrize("distance", DISTANCE_NAMES.own)
-def test_masks_guide_as_maps_of_0_and_1(dtype: torch.dtype, distance: Distance) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(3, 2, generator=generator), torch.tensor([0, 1, 1])
-    cam = torch.rand(3, 4, 4, generator=generator)
-    mask = (torch.rand(3, 4, 4, generator=generator) > 0.5).to(dtype)
-    mask[2] = 1  # says nothing
-    loss = GuidedLoss(0.5, distance)
-    assert torch.equal(loss(logits, labels, cam, mask), loss(logits, labels, cam, mask.float()))
-    torch.testing.assert_close(guidance(cam, mask, distance), guidance(cam, mask.float(), distance))

@@ -122,27 +122,6 @@ def test_a_difference_on_the_same_images_is_that_of_two_sides():
     assert np.allclose(again.replicates, known.replicates)
 
 
-def test_two_sets_share_seeds_and_not_images():
-    """With one seed, the variance is the sum of those of the sets; the spread over seeds that both
-    sides have in common cancels."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(200) % 2 == 0
-    one, other = (rng.normal(size=(1, 200)) + gain * labels for gain in (1.5, 0.5))
-    sides = Side(labels, [one]), Side(labels, [other])
-    found = bootstrap_difference(*sides, same_images=False, resamples=4000)
-    alone = [two_level_bootstrap(labels, side, resamples=4000) for side in (one, other)]
-    assert found.estimate == alone[0].estimate - alone[1].estimate
-    variances = [result.replicates.var() for result in (found, *alone)]
-    assert variances[0] == pytest.approx(variances[1] + variances[2], rel=0.08)
-
-    gains = np.linspace(0, 2, 6)[:, None] * labels  # seeds differ much, and equally on both sides
-    scores = rng.normal(size=200) + gains
-    same = bootstrap_difference(Side(labels, [scores]), Side(labels, [scores]), same_images=False)
-    assert same.estimate == 0
-    assert -0.2 < same.low < 0 < same.high < 0.2
-    assert same.replicates.std() < 0.7 * two_level_bootstrap(labels, scores).replicates.std()
-
-
 def test_whole_groups_are_drawn():
     rng = np.random.default_rng(4)
     labels = np.repeat(np.arange(40) % 2 == 0, 10)

@@ -130,10 +130,3 @@ def test_what_cannot_be_had_is_told(data: Path, arguments: list[str], words: str
     assert done.code == 2
     assert words in done.err
     assert "Traceback" not in done.err
-
-
-def test_models_of_other_questions_are_not_compared(data: Path, tmp_path: Path) -> None:
-    other = model(tmp_path / "other", 0, ("marked", "bare"))
-    assert "compare models with the same classes" in run(data, "--against", other).err
-    turned = model(tmp_path / "turned", 0, positive="plain")
-    assert "with the same positive class" in run(data, "--against", turned).err

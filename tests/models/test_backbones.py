@@ -179,15 +179,6 @@ print(sys.argv[1], "is alive")
 """
 
 
-def test_a_strided_point_convolution_is_the_same_without_its_stride() -> None:
-    model = build_model("repvgg_a0", ["a", "b"], input_size=64).eval()
-    original = timm.create_model("repvgg_a0", num_classes=2).eval()
-    original.load_state_dict(model.backbone.state_dict())
-    images = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        torch.testing.assert_close(model(images).logits, original(images), rtol=1e-4, atol=1e-5)
-
-
 def test_strided_point_convolutions_leave_the_memory_whole() -> None:
     """In a process of its own: what goes wrong there is no exception."""
     run = subprocess.run(

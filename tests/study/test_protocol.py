@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +67,6 @@ def test_every_seed_is_trained_and_tested_on_its_own_draw(draws: Path) -> None:
     assert not {step.id for step in found[0]} & {step.id for step in found[1]}
     scored = [one.evaluation(steps[-1]).id for steps in found]
     assert scored[0] != scored[1]
-
-
-def test_titles_of_students_tell_their_teachers_apart(draws: Path) -> None:
-    one = protocol(draws, saliency=["cam", "rise"])
-    titles = {
-        one.student(teacher, NET, Setting(0.1), 0)[-1].title for teacher in teachers_of(one.study)
-    }
-    assert len(titles) == len(teachers_of(one.study)) > 1
-    only = protocol(draws, data_driven=False)
-    assert "of" not in chain(only)[-1].title.split()  # the only Teacher is not named
 
 
 @pytest.mark.parametrize(
@@ -304,12 +293,6 @@ def test_runs_come_back_as_they_were_written(tmp_path: Path) -> None:
     ]
     write_planned_runs(runs, tmp_path)
     assert read_planned_runs(tmp_path) == runs
-
-
-def test_an_alpha_that_follows_the_losses_comes_back(tmp_path: Path) -> None:
-    write_planned_runs([PlannedRun("a", ("variant",), "test_vit", math.nan, 0)], tmp_path)
-    (found,) = read_planned_runs(tmp_path) or ()
-    assert math.isnan(found.alpha)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"id": "a"}]', "3"])

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.training.run import train
 
 SMALL = Training(input_size=32, epochs=2, batch_size=8, lr=0.01, schedule="constant")
 
@@ -24,8 +21,3 @@ def small(manifest: Path, **values: Any) -> RunConfig:
         "training": SMALL,
     }
     return RunConfig.model_validate(base | values)
-
-
-def numbers(config: RunConfig, store: Path) -> pd.DataFrame:
-    """What a run logs, by epoch."""
-    return pd.read_csv(train(config, store).folder / "metrics.csv")

@@ -1,4 +1,4 @@
-"""Whole trainings with each distance, pooling and kind of label against a plain loop."""
+"""Whole trainings against a plain loop, and the last layer trained again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from preceptor.config.run import RunConfig
@@ -27,8 +28,14 @@ from preceptor.models.model_folder import load_model
 from preceptor.models.spec import Pool
 from preceptor.training.loop import derived_seed
 from preceptor.training.run import train
-from preceptor.training.validation import POOLS
-from preceptor.utils.results import file_digest, read_record
+from preceptor.training.validation import (
+    POOLS,
+    STRENGTHS,
+    balanced_logistic_regression,
+    mean_features,
+    validation_sets,
+)
+from preceptor.utils.results import file_digest, read_record, read_scores
 from tests.datasets import squares
 
 TRAINING: dict[str, Any] = {
@@ -222,25 +229,88 @@ def test_the_readout_is_the_best_on_validation_and_changes_no_weight(
     assert aucs[1] >= aucs[0]
 
 
-def test_what_a_model_cannot_do_is_refused_before_training(manifest: Path, tmp_path: Path) -> None:
-    for values, message in (
-        ({"training": {"pool": "top", "pool_top": 17}}, "pool_top is 17, and the feature grid"),
+SPLITS = {"train": 16, "val": 8, "val-clean": 12, "test": 4}
+SHORT: dict[str, Any] = {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_scikit_learn_finds_the_same_weights(
+    classes: int, strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(classes)
+    labels = generator.integers(0, classes, 90) * (generator.random(90) < 0.8)
+    features = generator.normal(labels[:, None] * [1.0, 0.2, 0.0, 0.5], [1.0, 3.0, 0.1, 1.0])
+    features = np.c_[features, np.ones(90)]  # a channel that is constant
+    monkeypatch.setattr("preceptor.training.validation.STRENGTHS", (strength,))
+    weight, bias = balanced_logistic_regression(features, labels, classes)
+    spread = np.where(features.std(0) > 0, features.std(0), 1)
+    standard = (features - features.mean(0)) / spread
+    # Its loss is a sum with weights n ÷ (C · n_c), ours has total weight 1.
+    oracle = LogisticRegression(
+        C=1 / (strength * 90), class_weight="balanced", max_iter=10_000, tol=1e-10
+    ).fit(standard, labels)
+    logits = features @ weight.T + bias
+    shown = np.exp(logits - logits.max(1, keepdims=True))
+    shown /= shown.sum(1, keepdims=True)
+    if classes == 2:  # it has one weight vector there, with half of our penalty
+        oracle = LogisticRegression(
+            C=2 / (strength * 90), class_weight="balanced", max_iter=10_000, tol=1e-10
+        ).fit(standard, labels)
+    np.testing.assert_allclose(shown, oracle.predict_proba(standard), atol=2e-4)
+
+
+def config(manifest: Path, **values: Any) -> RunConfig:
+    base = {
+        "manifest": manifest,
+        "backbone": "test_byobnet",
+        "backbone_args": {"output_stride": 8},
+        "positive": "marked",
+        "maps": {"kind": "none"},
+        "training": SHORT,
+    }
+    return RunConfig.model_validate(base | values)
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
+    manifest = squares(tmp_path / "data", splits=SPLITS)
+    values = {"training": SHORT | {"head": head, "readout": "auto"}}
+    run = train(config(manifest, last_layer="val-clean", **values), tmp_path / "runs")
+    base = train(config(manifest, **values), tmp_path / "runs")
+    assert not base.trained  # the first call trained it
+    models = [load_model(one.folder / "model") for one in (run, base)]
+    ours, theirs = (model.backbone.state_dict() for model in models)
+    changed = {key for key in ours if not torch.equal(ours[key], theirs[key])}
+    assert {key.rpartition(".")[0] for key in changed} == {"head.fc"}
+    workspace = Workspace.open(manifest)
+    rows = validation_sets(workspace, models[1])["val-clean"]
+    weight, _ = balanced_logistic_regression(
+        mean_features(models[1], rows), np.asarray(rows.labels), 2
+    )
+    found = models[0].class_weight.detach().double().numpy()
+    np.testing.assert_allclose(found[1] - found[0], weight[1] - weight[0], atol=1e-5)
+    assert run.record.metrics["loss"] == base.record.metrics["loss"]
+    scores = read_scores(run.folder)
+    assert set(scores["split"]) == {"val", "val-clean"}
+    assert not scores.equals(read_scores(base.folder))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"last_layer": "val-other"}, "last_layer: 'val-other' is not one of the validation sets"),
+        ({"last_layer": "val", "training": SHORT | {"pool": "top"}}, "pool: mean"),
         (
-            {
-                "backbone": "test_vit",
-                "backbone_args": {},
-                "training": {"readout": "auto", "input_size": 64},
-            },
-            "readout: auto needs an exact",
+            {"last_layer": "val", "backbone": "test_vit", "backbone_args": {}},
+            "exact class activation map",
         ),
-        (
-            {
-                "backbone": "test_vit",
-                "backbone_args": {},
-                "training": {"pool": "lse", "input_size": 64},
-            },
-            "pool: lse needs an exact",
-        ),
-    ):
-        with pytest.raises(InputError, match=message):
-            train(config_of(manifest, values), tmp_path / "runs")
+    ],
+)
+def test_what_has_no_last_layer_to_train_is_refused(
+    tmp_path: Path, values: dict[str, Any], told: str
+) -> None:
+    manifest = squares(tmp_path / "data", splits=SPLITS)
+    with pytest.raises(InputError, match=told):
+        train(config(manifest, **values), tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*/run.json"))

@@ -136,6 +136,8 @@ class RunRecord:
             known |= {"classes": tuple(known["classes"]), "grid": tuple(known["grid"])}
             return cls(**cast(Any, known))
         except (KeyError, TypeError) as error:
+            missing = [field.name for field in fields(cls) if field.name not in values]
+            lack = f" ({missing[0]} is missing)" if missing else ""
             raise InputError(
-                f"{folder / 'run.json'}: not the record of a training ({error}); remove the folder"
+                f"{folder / 'run.json'}: not the record of a training{lack}; remove the folder"
             ) from error
