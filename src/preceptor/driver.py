@@ -213,7 +213,7 @@ def _dated(study: StudyPlan, graph: Graph) -> list[tuple[str, int]]:
     """
     found = []
     for identity in sorted(graph.done):
-        record = graph.steps[identity].folder(study.first.protocol.store) / "run.json"
+        record = study.folder(graph.steps[identity]) / "run.json"
         found.append((identity, record.stat().st_mtime_ns if record.is_file() else 0))
     return found
 

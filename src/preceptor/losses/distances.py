@@ -136,8 +136,8 @@ def energy(evidence: Tensor, mask: Tensor) -> Tensor:
     """
     positive, t = evidence.flatten(1).clamp_min(0), mask.flatten(1)
     total = positive.mean(1)
-    known = total > _LEAST_EVIDENCE
-    return 1 - torch.where(known, (positive * t).mean(1) / torch.where(known, total, 1), 0)
+    enough = total > _LEAST_EVIDENCE
+    return 1 - torch.where(enough, (positive * t).mean(1) / torch.where(enough, total, 1), 0)
 
 
 def cosine(evidence: Tensor, mask: Tensor) -> Tensor:

@@ -126,26 +126,26 @@ def distance_of(
     total: Tensor | None = None
     for name, weight in parts_of(distance).items():
         if name == "cells":
-            found = cells(pair.evidence, pair.mask, mark_weight)
+            apart = cells(pair.evidence, pair.mask, mark_weight)
         elif name in EVIDENCE_DISTANCES:
-            found = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
+            apart = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
         else:
             own = DISTANCES.get(name) or _plugin_distance(name)
-            found = own(pair.model, pair.target)
+            apart = own(pair.model, pair.target)
         if weight != 1:
-            found = found * weight
-        found = torch.where(usable[name], found, 0)
-        total = found if total is None else total + found
+            apart = apart * weight
+        apart = torch.where(usable[name], apart, 0)
+        total = apart if total is None else total + apart
     assert total is not None
     return total
 
 
 @cache
 def _plugin_distance(name: str) -> MapDistance:
-    found = plugin("preceptor.distances", name)
-    if found is None:
+    entry = plugin("preceptor.distances", name)
+    if entry is None:
         raise ValueError(f"distance {name!r} is not one of {', '.join(DISTANCE_NAMES.all)}")
-    loaded: MapDistance = load_plugin(found)
+    loaded: MapDistance = load_plugin(entry)
     return loaded
 
 
@@ -210,8 +210,8 @@ def guided_loss_terms(
         guided = weighted & torch.stack(tuple(usable.values())).any(0)
         # Maps without weight may contain anything, and NaN times 0 is NaN: they are replaced by
         # zeros before any arithmetic.
-        known = torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype))
-        pair = paired(cam, known.to(cam.dtype))
+        finite = torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype))
+        pair = paired(cam, finite.to(cam.dtype))
         distances = distance_of(pair, distance, usable, mark_weight)
         if map_weight is not None:
             distances = distances * torch.where(guided, map_weight, 0).to(distances.dtype)

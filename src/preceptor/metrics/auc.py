@@ -166,8 +166,8 @@ def log_odds(probabilities: npt.ArrayLike) -> Array:
     small = given.copy()
     small[rows, top] = 0
     others[rows, top] = small.sum(axis=1)
-    found: Array = np.log(np.maximum(given, _SMALLEST)) - np.log(np.maximum(others, _SMALLEST))
-    return found
+    odds: Array = np.log(np.maximum(given, _SMALLEST)) - np.log(np.maximum(others, _SMALLEST))
+    return odds
 
 
 class RocCurve(NamedTuple):

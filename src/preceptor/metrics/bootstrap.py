@@ -53,26 +53,26 @@ def _values(
         redrawn += again
         for key, row in missing.items():
             parts[key].append(measure(row, counts))
-    found = {key: _KNOWN[key] for key in keys if key not in missing}
-    found |= {key: (np.concatenate(part), redrawn) for key, part in parts.items()}
-    _KNOWN.update(found)
-    for key in found:
+    measured = {key: _KNOWN[key] for key in keys if key not in missing}
+    measured |= {key: (np.concatenate(part), redrawn) for key, part in parts.items()}
+    _KNOWN.update(measured)
+    for key in measured:
         _KNOWN.move_to_end(key)
     while sum(values.nbytes for values, _ in _KNOWN.values()) > _ROOM:
         _KNOWN.popitem(last=False)
-    return [found[key][0] for key in keys], found[keys[0]][1]
+    return [measured[key][0] for key in keys], measured[keys[0]][1]
 
 
 def _digest(*parts: Any) -> bytes:
     """Digest of arrays (with type and shape), bytes and other values."""
-    found = blake2b(digest_size=16)
+    hashed = blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype != object:
-            found.update(f"{part.dtype.str} {part.shape} ".encode())
-            found.update(np.ascontiguousarray(part).tobytes())
+            hashed.update(f"{part.dtype.str} {part.shape} ".encode())
+            hashed.update(np.ascontiguousarray(part).tobytes())
         else:
-            found.update(f"{list(part) if isinstance(part, np.ndarray) else part!r} ".encode())
-    return found.digest()
+            hashed.update(f"{list(part) if isinstance(part, np.ndarray) else part!r} ".encode())
+    return hashed.digest()
 
 
 _BLOCK = 2**22  # counts drawn at once: 16 MiB for any number of images

@@ -113,12 +113,12 @@ def rule_rate(rule: str) -> float | None:
     """FDR of a threshold rule; None for the rule eer."""
     if rule == "eer":
         return None
-    found = re.fullmatch(r"fdr=(\d*\.?\d+(?:e-?\d+)?)", rule)
-    if found is None or not 0 < float(found[1]) < 1:
+    match = re.fullmatch(r"fdr=(\d*\.?\d+(?:e-?\d+)?)", rule)
+    if match is None or not 0 < float(match[1]) < 1:
         raise InputError(
             f"threshold {rule!r} is not a rule; write eer, or fdr=x with x between 0 and 1"
         )
-    return float(found[1])
+    return float(match[1])
 
 
 def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> float:
@@ -144,11 +144,11 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
     the two scores that bound it.
     """
     rate = rule_rate(rule)
-    found = equal_error_rate(labels, scores)
-    if math.isnan(found.eer):
+    equal = equal_error_rate(labels, scores)
+    if math.isnan(equal.eer):
         return None
     if rate is None:
-        return found.threshold if math.isfinite(found.threshold) else None
+        return equal.threshold if math.isfinite(equal.threshold) else None
     positive, values = np.asarray(labels, bool), np.asarray(scores, np.float64)
     highest = _first_refused(values[~positive], rate)
     if highest is None:
@@ -175,7 +175,7 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
     eer = equal_error_rate(labels, scores).eer
     positive, values = np.asarray(labels, bool), np.asarray(scores, np.float64)
     negatives = values[~positive]
-    found = [Rate("eer", math.nan, "", eer)]
+    rates = [Rate("eer", math.nan, "", eer)]
     for rate in FDRS:
         value, note = math.nan, ""
         highest = _first_refused(negatives, rate)
@@ -183,7 +183,7 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
             note = f"{TOO_SMALL}: {len(negatives)} negatives, {math.ceil(1 / rate - _SLACK)} needed"
         elif highest is not None and positive.any():
             value = float(np.mean(values[positive] > highest))
-        found.append(Rate("tdr", rate, "", value, note))
+        rates.append(Rate("tdr", rate, "", value, note))
     parts = _by_source(positive, values, sources)
     for rate in APCERS:
         value, note = math.nan, ""
@@ -195,8 +195,8 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
         elif parts and len(negatives):
             lowest = min(np.sort(part)[int(rate * len(part) + _SLACK)] for part in parts.values())
             value = float(np.mean(negatives >= lowest))
-        found.append(Rate("bpcer", rate, "", value, note))
-    return found
+        rates.append(Rate("bpcer", rate, "", value, note))
+    return rates
 
 
 def threshold_rates(

@@ -416,21 +416,21 @@ def _deviations(positive: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> Array
     values = np.asarray(scores, dtype=np.float64)
     up, down = values[positive], values[~positive]
     won, lost = _beaten(up, down), _beaten(down, up)
-    found = np.empty(len(values))
-    found[positive] = len(up) * won
-    found[~positive] = len(down) * (2.0 * len(up) - lost)
-    found -= won.sum()
-    return found
+    deviations = np.empty(len(values))
+    deviations[positive] = len(up) * won
+    deviations[~positive] = len(down) * (2.0 * len(up) - lost)
+    deviations -= won.sum()
+    return deviations
 
 
 def _beaten(own: Array, others: Array) -> Array:
     """Twice the number of other scores below each own score, ties counted one half."""
     order, ranked = np.argsort(own), np.sort(others)
     rising = own[order]  # in sorted order, successive look-ups share cache lines
-    found = np.empty(len(own))
-    found[order] = np.searchsorted(ranked, rising, "left")
-    found[order] += np.searchsorted(ranked, rising, "right")
-    return found
+    beaten = np.empty(len(own))
+    beaten[order] = np.searchsorted(ranked, rising, "left")
+    beaten[order] += np.searchsorted(ranked, rising, "right")
+    return beaten
 
 
 def _standard_error(

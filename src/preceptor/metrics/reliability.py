@@ -100,9 +100,9 @@ def _checked(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
 
 def _places(values: Array, bins: int) -> npt.NDArray[np.int64]:
     """Bin of each image: by the rank of its score, equal scores together."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts + 1) / 2
-    return np.asarray((middle * bins / len(values)).astype(np.int64)[place])
+    return np.asarray((middle * bins / len(values)).astype(np.int64)[index])
 
 
 def _filled(truth: Array, values: Array, places: npt.NDArray[np.int64], weights: Array) -> Bins:
@@ -164,8 +164,8 @@ def fit_isotonic(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Arr
     truth, values = np.asarray(hits, np.float64), np.asarray(scores, np.float64)
     if truth.ndim != 1 or truth.shape != values.shape or not len(truth):
         raise InputError(f"hits {truth.shape} and scores {values.shape} must be (n,), n ≥ 1")
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    means = np.bincount(place, truth) / counts
+    distinct, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means = np.bincount(index, truth) / counts
     blocks: list[tuple[float, float, int]] = []  # mean score, share of hits, number of images
     for center, mean, count in zip(distinct.tolist(), means.tolist(), counts.tolist(), strict=True):
         while blocks and blocks[-1][1] >= mean:

@@ -146,8 +146,8 @@ def fixed_thresholds(
         return {}
     own = frame[kind_of(frame["split"]) == "val"]
     truth, scores = (own["label"] == positive).to_numpy(), deployed_scores(own, positive)
-    found = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
-    return {rule: value for rule, value in found.items() if value is not None and value <= 1}
+    thresholds = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
+    return {rule: value for rule, value in thresholds.items() if value is not None and value <= 1}
 
 
 def class_auc(name: str) -> str:

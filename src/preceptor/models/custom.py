@@ -179,12 +179,12 @@ def _parts(
     in_chans: int,
 ) -> tuple[ModuleParts, int]:
     """Parts of a network with the layout of its features, and its number of logits."""
-    place = None if features is None else _named(module, features, "features")
+    inside = None if features is None else _named(module, features, "features")
     outputs: list[tuple[str, Tensor]] = []
 
     def note(name: str, _: nn.Module, __: Any, output: Any) -> None:
         first = output[0] if type(output) is tuple and output else output
-        if place is not None or (isinstance(first, Tensor) and _grid_of(first)):
+        if inside is not None or (isinstance(first, Tensor) and _grid_of(first)):
             outputs.append((name, first))
 
     some = next(module.parameters(), torch.zeros(0))
@@ -194,7 +194,7 @@ def _parts(
     images = images.to(some.device, some.dtype)
     given = images.clone()
     watched = {
-        name: part for name, part in module.named_modules() if name and place in (None, name)
+        name: part for name, part in module.named_modules() if name and inside in (None, name)
     }
     handles = [part.register_forward_hook(partial(note, name)) for name, part in watched.items()]
     try:
@@ -217,15 +217,15 @@ def _parts(
             f"the logits are {shape}, and one row per image is needed ({len(images)}, classes); "
             "select them: logits=lambda output: …"
         )
-    if (place is not None and len(outputs) != 1) or not outputs:
+    if (inside is not None and len(outputs) != 1) or not outputs:
         raise InputError(
-            f"features: {place or 'none of the modules'} returns a grid {len(outputs)} times in a "
+            f"features: {inside or 'none of the modules'} returns a grid {len(outputs)} times in a "
             "pass; name a module that does once: features=…, or raise input_size"
         )
-    place, output = outputs[-1]
+    inside, output = outputs[-1]
     shape = tuple(output.shape) if isinstance(output, Tensor) else ()
     own_head = "" if head is None else _named(module, head, "head")
-    parts = ModuleParts(own_head, place, in_place=not torch.equal(given, images))
+    parts = ModuleParts(own_head, inside, in_place=not torch.equal(given, images))
     if len(shape) == 4:
         if shape[1] == shape[2] != shape[3]:
             parts = replace(parts, layout="nhwc")
@@ -237,7 +237,7 @@ def _parts(
             if count > 3 and math.isqrt(count) ** 2 == count:
                 return replace(parts, layout="tokens", prefix=prefix), result.shape[1]
     raise InputError(
-        f"features: {place} returns {shape}, and a grid of at least 2 × 2 cells, or of tokens, is "
+        f"features: {inside} returns {shape}, and a grid of at least 2 × 2 cells, or of tokens, is "
         "needed; name another module, or raise input_size"
     )
 
@@ -324,8 +324,8 @@ def resolved_network(
     """Factory of a backbone: that of the config, or of a plugin with its name; None = timm's."""
     if network is not None or timm.is_model(backbone):
         return network
-    found = plugin("preceptor.backbones", backbone)
-    return None if found is None else NetworkFactory(factory=found.value, args=dict(arguments))
+    entry = plugin("preceptor.backbones", backbone)
+    return None if entry is None else NetworkFactory(factory=entry.value, args=dict(arguments))
 
 
 def create_parts(

@@ -237,10 +237,10 @@ class ModuleNetwork(nn.Module):
 def logits_in(output: object) -> Tensor:
     """Logits in the output of a classifier: a tensor, or `logits` of an output with names."""
     named = output.get("logits") if isinstance(output, Mapping) else None
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", named)
-    if not isinstance(found, Tensor):
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", named)
+    if not isinstance(logits, Tensor):
         raise InputError(
             f"the network returns a {type(output).__name__}; say which of it are the logits: "
             "logits=lambda output: …"
         )
-    return found
+    return logits

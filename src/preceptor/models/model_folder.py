@@ -50,22 +50,22 @@ def save_model(
 
 def check_model_files(folder: Path) -> dict[str, str]:
     """Check the files of a model folder against their checksums."""
-    known, run = read_checksums(folder), folder.absolute().parent
-    if not known and is_finished(run):
+    sums, run = read_checksums(folder), folder.absolute().parent
+    if not sums and is_finished(run):
         inside = folder.absolute().name
-        known = {name: checksum(run, f"{inside}/{name}") for name in MODEL_FILES}
-    known = {name: known[name] for name in MODEL_FILES if known.get(name)}
-    if len(known) < len(MODEL_FILES):
+        sums = {name: checksum(run, f"{inside}/{name}") for name in MODEL_FILES}
+    sums = {name: sums[name] for name in MODEL_FILES if sums.get(name)}
+    if len(sums) < len(MODEL_FILES):
         raise InputError(
             f"{folder}: {CHECKSUMS} with the checksums of the model is missing or incomplete; copy "
             "the whole folder again, or write best/ of an older study again: preceptor report STUDY"
         )
-    if changed := files_that_differ(folder, known):
+    if changed := files_that_differ(folder, sums):
         raise InputError(
             f"{folder}: {changed[0]} does not match its checksum: it was changed or damaged after "
             "it was written; copy the folder again"
         )
-    return known
+    return sums
 
 
 def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = None) -> GuidedModel:

@@ -59,10 +59,10 @@ class PyramidNetwork(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features (B, channels, h, w) at the stride of the decoder."""
-        found = self.encoder(images)
+        maps = self.encoder(images)
         pyramid: Tensor | None = None
-        for place, lateral in zip(reversed(self.levels), reversed(self.lateral), strict=True):
-            own = lateral(found[place])
+        for level, lateral in zip(reversed(self.levels), reversed(self.lateral), strict=True):
+            own = lateral(maps[level])
             if pyramid is not None:
                 if pyramid.shape[-2:] != own.shape[-2:]:
                     pyramid = functional.interpolate(pyramid, own.shape[-2:], mode="nearest")
@@ -187,8 +187,8 @@ def _silent() -> Iterator[None]:
 def classifiers(network: nn.Module) -> list[nn.Module]:
     """Classifiers of a timm network: usually one, two for distilled networks."""
     getter = getattr(network, "get_classifier", None)
-    found = getter() if getter is not None else None
-    return [part for part in (found if isinstance(found, tuple) else [found]) if part is not None]
+    given = getter() if getter is not None else None
+    return [part for part in (given if isinstance(given, tuple) else [given]) if part is not None]
 
 
 class ThinnedConv2d(nn.Conv2d):
@@ -274,18 +274,18 @@ def head_in(weights: str, network: nn.Module) -> dict[str, Tensor]:
     """Tensors of a weights file for the classifier of a network, by name; {} if they do not fit."""
     if isinstance(network, PyramidNetwork):  # the file is that of the encoder
         return {}
-    own, found = network.state_dict(), {}
+    own, head = network.state_dict(), {}
     with safe_open(weights, "pt") as tensors:
-        known = set(tensors.keys())
+        stored = set(tensors.keys())
         for key in _head_names(network):
             inside = key.removeprefix(_WRAPPED)
-            name = inside if inside in known else key  # a file of weights, or of a trained model
-            if name not in known:
+            name = inside if inside in stored else key  # a file of weights, or of a trained model
+            if name not in stored:
                 return {}
-            found[key] = tensors.get_tensor(name)
-            if found[key].shape != own[key].shape:
+            head[key] = tensors.get_tensor(name)
+            if head[key].shape != own[key].shape:
                 return {}
-    return found
+    return head
 
 
 def load_weights(
@@ -364,20 +364,22 @@ def _hub_file(backbone: str) -> Path:
 def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors stores them."""
     seen = set()
-    found = {}
+    tensors = {}
     for key, value in state.items():
         tensor = value.detach().contiguous()
-        place = (tensor.device, tensor.untyped_storage().data_ptr())
-        found[key] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return found
+        memory = (tensor.device, tensor.untyped_storage().data_ptr())
+        tensors[key] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return tensors
 
 
 def with_tied(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Given tensors, and those of tied weights that are given under another name."""
     names = {_place(value): key for key, value in own.items() if key in given}
     tied = {
-        key: given[names[place]] for key, value in own.items() if (place := _place(value)) in names
+        key: given[names[memory]]
+        for key, value in own.items()
+        if (memory := _place(value)) in names
     }
     return tied | dict(given)
 

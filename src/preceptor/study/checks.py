@@ -258,12 +258,12 @@ def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
         for backbone in study.backbone_names
         for form in image_formats(plain_run(study, backbone))
     }
-    known: dict[Path, list[FileContents]] = defaultdict(list)  # manifests whose files were read
+    read: dict[Path, list[FileContents]] = defaultdict(list)  # manifests whose files were read
     images, maps = set[tuple[Path, str]](), set[tuple[Path, str]]()
     for workspace in workspaces:
         cache_dir, manifest = workspace.cache_dir, workspace.manifest
         if manifest.contents is not None:
-            known[cache_dir].append(manifest.contents)
+            read[cache_dir].append(manifest.contents)
             continue
         images |= {(cache_dir, path) for path in manifest.table["path"]}
         maps |= {(cache_dir, path) for path in manifest.table["saliency"] if path}
@@ -271,7 +271,7 @@ def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
     image_bytes = sum(side**2 * channels for side, _, channels in sides)
     unread = len(images) * image_bytes + len(maps) * MAP_SIDE**2
     return unread + sum(
-        bytes_missing(cache_dir, forms, contents) for cache_dir, contents in known.items()
+        bytes_missing(cache_dir, forms, contents) for cache_dir, contents in read.items()
     )
 
 

@@ -101,11 +101,11 @@ class AddedControl:
 
 def added_control(name: str) -> AddedControl:
     """Control of a plugin."""
-    found = installed_plugin("preceptor.controls", name, "controls:")
-    control = load_plugin(found)
+    entry = installed_plugin("preceptor.controls", name, "controls:")
+    control = load_plugin(entry)
     if not isinstance(control, AddedControl):
         raise InputError(
-            f"controls: {found.value} is no AddedControl but a {type(control).__name__}"
+            f"controls: {entry.value} is no AddedControl but a {type(control).__name__}"
         )
     return control
 
@@ -450,11 +450,11 @@ def _problems(study: StudyConfig) -> list[str]:
         for name, values in lists.items()
         if len(set(values)) != len(values)
     ]
-    known = set(study.backbone_names)
-    unknown = ({*study.backbone_args} | {*study.backbones}) - known
+    backbones = set(study.backbone_names)
+    unknown = ({*study.backbone_args} | {*study.backbones}) - backbones
     if not isinstance(study.weights, str):
-        unknown |= set(study.weights) - known
-        if missing := sorted(known - set(study.weights)):
+        unknown |= set(study.weights) - backbones
+        if missing := sorted(backbones - set(study.weights)):
             without = ", ".join(missing)
             wrong.append(
                 f"weights: missing for {without} of teachers or students; add hub, none or a file"

@@ -120,15 +120,15 @@ class Plan:
             return None
         rows = {str(row["name"]): row for row in choice.table}
         names = {candidate_name(teacher, one): one for one in self.study.probe_settings}
-        known = [(float(rows[name]["value"]), names[name]) for name in names if name in rows]
-        return min(known, key=lambda one: (-one[0], one[1]))[1] if known else None
+        scores = [(float(rows[name]["value"]), names[name]) for name in names if name in rows]
+        return min(scores, key=lambda one: (-one[0], one[1]))[1] if scores else None
 
     def setting_of(self, role: Role, backbone: str, annotated: int = 0) -> Setting | None:
         """Selected setting of a role; None before the selection."""
         if role == "baseline2":
             return self.study.plain_setting
         choice = self.choices.get(Selection(self.domain, role, backbone, annotated))
-        return choice and choice.setting
+        return None if choice is None else choice.setting
 
     # Steps.
 
@@ -191,9 +191,9 @@ class Plan:
             *settings,
             (),
         )
-        known = self.remembered.get(selection.name)
-        if known is not None and known.evidence == evidence:
-            return known
+        earlier = self.remembered.get(selection.name)
+        if earlier is not None and earlier.evidence == evidence:
+            return earlier
         candidates = [
             Candidate(one.name, one.setting, list(map(read_scores, runs)), agreement, one.preferred)
             for one, runs, agreement in judged
@@ -505,6 +505,10 @@ class StudyPlan:
     def start(self) -> list[Step]:
         """First steps of all domains."""
         return [step for plan in self for step in plan.first_steps()]
+
+    def folder(self, step: Step) -> Path:
+        """Folder of the result of a step."""
+        return self.first.protocol.folder(step)
 
     def is_finished(self, step: Step) -> bool:
         """Whether the result of a step exists; for a shard, also if its map store exists."""

@@ -185,8 +185,8 @@ def evidence_of(
     candidates: Sequence[tuple[str, Setting | None, Sequence[str], float]], *settings: object
 ) -> str:
     """Hash of all data on which a choice depends."""
-    known = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
-    return digest([_RULES, known, settings])
+    facts = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
+    return digest([_RULES, facts, settings])
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
@@ -225,10 +225,10 @@ def _difference(
     negatives: str | None,
 ) -> tuple[float, float]:
     """Interval of the difference of the AUCs of two candidates, each on its validation set."""
-    found = []
+    both = []
     for candidate, name in zip(sides, names, strict=True):
         labels, scores, groups = stack(candidate.scores, name, classes, positive, negatives)
-        found.append(Side(labels, [scores], groups))
+        both.append(Side(labels, [scores], groups))
     same = names[0] == names[1]
-    result = bootstrap_difference(*found, same_images=same, resamples=1000)
+    result = bootstrap_difference(*both, same_images=same, resamples=1000)
     return result.low, result.high

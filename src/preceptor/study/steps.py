@@ -281,21 +281,21 @@ def used_weights(store: Path, runs: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def joined_weights(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """Part of a record: the weights of all records from which a step makes its result."""
-    found: dict[str, str] = {}
+    weights: dict[str, str] = {}
     for record in records:
-        found |= record.get(_WEIGHTS, {})
-    return {_WEIGHTS: found}
+        weights |= record.get(_WEIGHTS, {})
+    return {_WEIGHTS: weights}
 
 
 def trained_again(folder: Path, store: Path) -> list[str]:
     """Runs that have other weights now than those with which a result was made."""
-    found = []
+    changed = []
     for run, before in read_record(folder).get(_WEIGHTS, {}).items():
         if before and is_finished(_run(store, run)):
             now = checksum(_run(store, run), _FILE)
             if now and now != before:
-                found.append(run)
-    return found
+                changed.append(run)
+    return changed
 
 
 def _run(store: Path, run: str) -> Path:

@@ -104,8 +104,8 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
 def files_digest(arguments: Mapping[str, Any]) -> str:
     """Hash of the files named in arguments, also in lists and mappings; "" without any."""
     named = {
-        place: file_digest(Path(value))
-        for place, value in _flat(arguments)
+        key: file_digest(Path(value))
+        for key, value in _flat(arguments)
         # Not Path.is_file, which raises on a text that is too long to be a name.
         if isinstance(value, str | Path) and os.path.isfile(value)  # noqa: PTH113
     }
@@ -257,6 +257,6 @@ def has_bf16(device: str) -> bool:
     """Whether the device supports bf16 natively."""
     if device != "cpu" and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    known = torch.backends.cpu.get_cpu_capability()
+    capability = torch.backends.cpu.get_cpu_capability()
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return known.startswith("AVX512") and bool(probe and probe())
+    return capability.startswith("AVX512") and bool(probe and probe())

@@ -38,21 +38,21 @@ def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
     """Available metrics of several sets by `metric_name`."""
     return {
         metric_name(name, measure): value
-        for name, found in sets.items()
+        for name, measured in sets.items()
         for measure in MEASURES
-        if (value := getattr(found, measure)) is not None
+        if (value := getattr(measured, measure)) is not None
     }
 
 
 def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
     """Metrics of each validation set from `flat_metrics`; other entries are ignored."""
-    found: dict[str, dict[str, float]] = {}
+    by_set: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         for measure in MEASURES:
             name = key.removesuffix(f"_{measure}")
             if name != key and kind_or_none(name) == "val":
-                found.setdefault(name, {})[measure] = value
-    return {name: SetMetrics(**values) for name, values in found.items()}
+                by_set.setdefault(name, {})[measure] = value
+    return {name: SetMetrics(**values) for name, values in by_set.items()}
 
 
 def mean_map_correlation(folders: Iterable[Path]) -> float:
@@ -131,10 +131,10 @@ class RunRecord:
     def read(cls, folder: Path) -> RunRecord:
         """Read the record of a finished run folder."""
         values = read_record(folder)
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
-            known |= {"classes": tuple(known["classes"]), "grid": tuple(known["grid"])}
-            return cls(**cast(Any, known))
+            given |= {"classes": tuple(given["classes"]), "grid": tuple(given["grid"])}
+            return cls(**cast(Any, given))
         except (KeyError, TypeError) as error:
             missing = [field.name for field in fields(cls) if field.name not in values]
             lack = f" ({missing[0]} is missing)" if missing else ""

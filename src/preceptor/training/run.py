@@ -289,12 +289,12 @@ def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: 
             f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images "
             "per batch; raise batch_size, or use a backbone without batch norm"
         )
-    how = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    weights, lr, decay = model.parameters(), settings.lr, settings.weight_decay
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(model.parameters(), **how)
+        optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
     else:
-        optimizer = torch.optim.SGD(model.parameters(), momentum=settings.momentum, **how)
+        optimizer = torch.optim.SGD(weights, lr, settings.momentum, weight_decay=decay)
     return Trainer(config, model, optimizer, stream)
 
 

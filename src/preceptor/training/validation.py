@@ -65,14 +65,14 @@ def validate(
     correlations: dict[str, float] = {}
     scored: dict[str, NDArray[np.float64]] = {}
     for name, rows in sets.items():
-        found = predict(model, rows, cams=cams if rows.targets else None, forward=forward)
-        probabilities = found.probabilities
+        predicted = predict(model, rows, cams=cams if rows.targets else None, forward=forward)
+        probabilities = predicted.probabilities
         if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
             raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
         scored[name] = probabilities
         if rows.targets is not None:
-            assert found.cams is not None
-            values, valid = correlation(found.cams, rows.targets_on_grid)
+            assert predicted.cams is not None
+            values, valid = correlation(predicted.cams, rows.targets_on_grid)
             valid &= torch.from_numpy(rows.targets.weight > 0)
             correlations[name] = float(values[valid].mean())
     for name, rows in sets.items():
@@ -156,9 +156,9 @@ def check_last_layer(model: GuidedModel) -> None:
 
 def check_images(manifest: Manifest, name: str) -> None:
     """Check that a validation set has enough images of every class for cross-validation."""
-    known = manifest.eval_splits("val")
-    if name not in known:
-        raise InputError(f"{name!r} is not one of the validation sets {known}; name one of them")
+    sets = manifest.eval_splits("val")
+    if name not in sets:
+        raise InputError(f"{name!r} is not one of the validation sets {sets}; name one of them")
     labels = manifest.table["label"][manifest.table["split"] == name]
     for label in manifest.classes:
         if (count := int((labels == label).sum())) < 2:
