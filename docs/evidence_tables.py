@@ -625,6 +625,26 @@ def with_tables(page: str) -> str:
     return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[3]}", page)
 
 
+def plotted() -> dict[str, str]:
+    """Numbers of each figure in words, which its file has as its description."""
+    lines = [
+        f"{study.title}: {better_baseline(study.folder).text}; {strongest(study.folder).text}"
+        for study in STUDIES
+    ]
+    numbers = {"evidence": "\n".join(lines)}
+    for folder in BUDGETS:
+        curve = tables(folder).budget.sort_values(["line", "size"])
+        numbers[_figure_of(folder)] = "\n".join(
+            f"{row.line}, {row.size}: {number(row.mean)} ({number(row.low)} to {number(row.high)})"
+            for row in curve.itertuples()
+        )
+    return numbers
+
+
+def _figure_of(folder: str) -> str:
+    return f"budget-{folder.removesuffix('_budget').replace('_', '-')}"
+
+
 def draw_figures() -> None:
     """Figure of the differences of all studies, and one of each budget."""
     import matplotlib
@@ -646,7 +666,14 @@ def draw_figures() -> None:
     axis.set_yticks(-np.arange(len(STUDIES)), [study.title for study in STUDIES])
     axis.set_xlabel("AUC of the Student minus that of the other row, with 95 % intervals")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(IMAGES / "evidence.svg", metadata={"Date": None})
+    numbers = plotted()
+    same = {"Date": None, "Creator": None}
+
+    def save(figure: Any, name: str) -> None:
+        """File with the numbers that it shows, which a test compares with the archives."""
+        figure.savefig(IMAGES / f"{name}.svg", metadata=same | {"Description": numbers[name]})
+
+    save(figure, "evidence")
     for folder in BUDGETS:
         figure, axis = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
         curve = tables(folder).budget
@@ -668,8 +695,7 @@ def draw_figures() -> None:
         axis.set_xlabel("examined images")
         axis.set_ylabel("AUC")
         axis.legend(frameon=False)
-        name = folder.removesuffix("_budget").replace("_", "-")
-        figure.savefig(IMAGES / f"budget-{name}.svg", metadata={"Date": None})
+        save(figure, _figure_of(folder))
 
 
 def main() -> None:
