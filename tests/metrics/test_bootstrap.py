@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 
 import numpy as np
@@ -72,26 +71,6 @@ def test_one_aucs_interval_is_written_out_on_the_logit_scale(seeds, grouped):
     centre = np.log(own.mean() / (1 - own.mean()))
     expected = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
     np.testing.assert_allclose([result.low, result.high], expected, atol=0.006)
-
-
-def test_one_auc_without_a_spread_has_no_interval():
-    labels = np.arange(20) < 6
-    perfect = np.repeat(labels[None] * 1.0, 3, axis=0)
-    alone = np.arange(20) < 1
-    rng = np.random.default_rng(12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for truth, scores, resamples in (
-            (labels, perfect, 50),
-            (labels, 1 - perfect, 50),
-            (labels, np.ones((3, 20)), 50),
-            (labels, perfect[:1], 50),
-            (alone, rng.normal(size=(3, 20)), 50),  # how positives differ cannot be known
-            (labels, rng.normal(size=(3, 20)), 1),
-        ):
-            found = two_level_bootstrap(truth, scores, resamples=resamples)
-            assert np.isfinite(found.estimate)
-            assert np.isnan([found.low, found.high]).all()
 
 
 def test_two_level_bootstrap_pairs_the_sides():

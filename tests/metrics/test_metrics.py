@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
@@ -320,28 +320,6 @@ def test_eer_threshold_is_that_of_the_equal_error_rate(data):
     ]
     own = abs(fpr(labels, scores, threshold) - np.mean(scores[labels] < threshold))
     assert own == pytest.approx(min(gaps))
-
-
-finite = st.floats(allow_nan=False, allow_infinity=False)
-
-
-@given(
-    st.lists(st.tuples(st.booleans(), finite), min_size=2, max_size=20),
-    st.sampled_from(["eer", "fdr=0.1", "fdr=0.5", "fdr=0.99999999999"]),
-)
-@example([(True, 1.0), (False, np.nextafter(1.0, 2.0))] * 3, "fdr=0.5")  # no room in the gap
-@example([(True, 1e-320), (False, 0.0)] * 3, "fdr=0.5")
-@example([(True, 1.7976931348623157e308), (False, -1.7976931348623157e308)] * 2, "fdr=0.5")
-def test_thresholds_of_any_scores_come_back_from_json(rows, rule):
-    labels, scores = (np.array(column) for column in zip(*rows, strict=True))
-    threshold = fixed_threshold(rule, labels, scores)
-    assert json.loads(json.dumps(threshold, allow_nan=False)) == threshold
-    rate = rule_rate(rule)
-    if threshold is not None and rate is not None:
-        assert fpr(labels, scores, threshold) <= rate
-    if threshold is None and 0 < labels.sum() < len(labels) and rate is not None:
-        # None is given for a fine rate, or where the largest float is a negative too many.
-        assert rate * (~labels).sum() < 1 or scores[~labels].max() == np.finfo(float).max
 
 
 # Points of the test scores themselves -----------------------------------------------------

@@ -65,22 +65,6 @@ def test_invalid_scores_are_refused(scores: list[float]) -> None:
         calibration_error([True, False], scores)
 
 
-@pytest.mark.parametrize(
-    ("hits", "scores", "groups"),
-    [
-        ([True], [0.7], None),
-        ([True, False] * 50, [0.9] * 100, ["a"] * 100),
-        ([True, False] * 50, [0.5] * 100, None),  # an error of 0
-    ],
-)
-def test_without_an_interval_there_is_none(
-    hits: list[bool], scores: list[float], groups: list[str] | None
-) -> None:
-    found = calibration_error(hits, scores, groups)
-    assert np.isnan([found.low, found.high]).all()
-    assert np.isfinite(found.value)
-
-
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
 def test_the_temperature_is_that_of_a_minimization(classes: int, scale: float) -> None:

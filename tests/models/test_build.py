@@ -71,7 +71,7 @@ def test_input_size_mean_and_spread_are_timms() -> None:
 def test_a_backbone_that_breaks_the_cam_gets_grad_cam(
     backbone: str, size: int, reason: str
 ) -> None:
-    refusal = f"^{backbone}: no exact class activation map.*{reason}"
+    refusal = f"^{backbone}: .*no exact class activation map.*{reason}"
     with pytest.raises(InputError, match=refusal):
         build_model(backbone, ["a", "b"], input_size=size, cam="cam")
     model = build_model(backbone, ["a", "b"], input_size=size)
@@ -94,14 +94,6 @@ def test_a_backbone_without_a_map_to_train_through_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"^{backbone}: guidance is refused: .*{reason}"):
         build_model(backbone, ["a", "b"], input_size=size)
-
-
-def test_a_network_that_gives_no_logit_a_class_is_refused() -> None:
-    with pytest.raises(InputError, match=r"test_vit: the head returns logits \(2, \d+, 2\) for 2"):
-        build_model("test_vit", ["a", "b"], backbone_args={"global_pool": ""})
-    with pytest.raises(InputError, match=r"features_only leaves test_resnet without a class"):
-        small(backbone_args={"features_only": True})
-    assert small(backbone_args={"features_only": False}).spec.cam == "cam"
 
 
 def test_wrong_words_are_named() -> None:
@@ -183,17 +175,6 @@ def test_a_saved_model_is_the_same_model(
     ]
     save_model(again, tmp_path / "n")
     assert load_model(tmp_path / "n").spec == again.spec
-
-
-def test_a_model_folder_of_the_first_version_loads(tmp_path: Path) -> None:
-    save_model(small(), tmp_path)
-    file = tmp_path / "model.json"
-    values = json.loads(file.read_text())
-    for key in ("head", "cam_source", "tap"):  # it had none of them
-        del values[key]
-    file.write_text(json.dumps(values))
-    write_checksums(tmp_path, MODEL_FILES)
-    assert load_model(tmp_path).spec == small().spec
 
 
 def test_damaged_model_folders(tmp_path: Path) -> None:

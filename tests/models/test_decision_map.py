@@ -15,7 +15,7 @@ from preceptor.errors import InputError
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
-from preceptor.models.spec import Pool, pooled_logits
+from preceptor.models.spec import Pool
 from preceptor.saliency.cam import decision_map
 
 # Exact CAMs and Grad-CAMs.
@@ -108,17 +108,6 @@ def test_each_pooling_is_the_loop(seed: int, pool: Pool) -> None:
             expected = slow(pool, maps[image, kind].flatten().tolist())
             assert found[image, kind].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert torch.autograd.gradcheck(pool, maps.requires_grad_())
-
-
-@pytest.mark.parametrize("positive", [0, 1])
-def test_the_positive_class_is_pooled_whatever_its_place(positive: int) -> None:
-    maps, bias = torch.randn(3, 2, 4, 4), torch.tensor([0.3, -0.2])
-    logits = pooled_logits(maps, bias, Pool("top", 2), positive)
-    swapped = pooled_logits(maps.flip(1), bias.flip(0), Pool("top", 2), 1 - positive)
-    torch.testing.assert_close(swapped.flip(1), logits)
-    d = (maps[:, positive] - maps[:, 1 - positive]).flatten(1).sort(1).values[:, -2:].mean(1)
-    z = d + bias[positive] - bias[1 - positive]
-    torch.testing.assert_close(logits.softmax(1)[:, positive], z.sigmoid())
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=str)

@@ -181,17 +181,6 @@ def test_what_a_factory_does_is_one_line(package: Path) -> None:
         build_model("mine", CLASSES, network=small, cam_source="cyborg")
 
 
-def test_a_folder_elsewhere_names_what_is_missing(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = build_model("mine", CLASSES, input_size=32, network=built("own_networks.nets:small"))
-    save_model(model, tmp_path / "model")
-    forget()
-    monkeypatch.setattr(sys, "path", [one for one in sys.path if one != str(package.parent)])
-    with pytest.raises(InputError, match="there is no module own_networks here"):
-        load_model(tmp_path / "model")
-
-
 def test_the_source_is_the_module_and_what_it_imports(package: Path) -> None:
     target = "own_networks.nets:small"
     first = source_digest(target)

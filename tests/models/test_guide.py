@@ -141,18 +141,6 @@ class OneMap(Net):
         return self.last(self.features(images)).mean((2, 3))
 
 
-class FlatPlaces(nn.Module):
-    """Places flattened by a module, with a square number of channels: (B, 16, 49) are no tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Conv2d(3, 16, 5, stride=4)
-        self.flat, self.norm, self.fc = nn.Flatten(2), nn.LayerNorm(16), nn.Linear(16, 2)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.fc(self.norm(self.flat(self.trunk(images)).mean(2)))
-
-
 def guided(
     module: nn.Module, head: Any = "fc", features: Any = "trunk", **options: Any
 ) -> GuidedModel:
@@ -273,7 +261,6 @@ REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
         {"features": "score"},
         "the slopes of the logits add up to 0 in every channel of the features",
     ),
-    (FlatPlaces, {"features": "flat"}, "guidance is refused"),
 ]
 
 

@@ -1,15 +1,21 @@
-"""What is wrong with a study, its time and disk space, before anything is trained."""
+"""What is wrong with a study, its time and space, recommended settings, own networks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
+from pydantic import ValidationError
 
+from preceptor import load
+from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed, StudyTraining
 from preceptor.data.manifest import Manifest
@@ -17,17 +23,18 @@ from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.models.model_folder import save_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.study import checks
 from preceptor.study.checks import cache_bytes, check_study, estimate_seconds, weight_bytes
-from preceptor.study.config import Setting, StudyConfig
+from preceptor.study.config import RECOMMENDED, RECOMMENDED_TRAINING, Setting, StudyConfig
 from preceptor.study.protocol import run_config
 from preceptor.study.steps import Arm, Evaluate, JoinMaps, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from preceptor.training.prepare import build_for, image_formats
 from tests.datasets import SQUARES_STUDY, squares
-from tests.studies import study
+from tests.documents import ROOT
+from tests.studies import run_serially, study
 
 
 @pytest.fixture
@@ -173,3 +180,98 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     unread = replace(other.manifest, contents=None)
     assert cache_bytes(config, [Workspace(unread)]) == cache_bytes(config, [other])
     assert cache_bytes(config, [workspace.first]) == 0
+
+
+PLAIN: dict[str, Any] = {
+    "manifest": "manifest.csv",
+    "positive": "fake",
+    "teachers": ["resnet18"],
+    "students": ["resnet18"],
+}
+
+
+def small_study(**settings: Any) -> StudyConfig:
+    return parse_config(PLAIN | settings, StudyConfig, base=ROOT)
+
+
+def test_they_are_those_of_the_frozen_study() -> None:
+    file = ROOT / "benchmarks" / "evidence" / "spots_evidence" / "study.yaml"
+    frozen, defaults = yaml.safe_load(file.read_text()), StudyTraining().model_dump()
+    for name, value in RECOMMENDED.items():
+        given = frozen.get(name, StudyConfig.model_fields[name].default)
+        if name == "mapper":
+            given = given == {}
+        # Those that need data of the benchmark, or add rows to the table alone.
+        if name == "controls":
+            given = [*(one for one in given if one not in ("masked", "dfr")), "mixed"]
+        assert (tuple(given) if isinstance(value, tuple) else given) == value
+    for name, value in RECOMMENDED_TRAINING.items():
+        assert frozen["training"].get(name, defaults[name]) == value
+
+
+def test_a_recipe_is_the_settings_written_out() -> None:
+    training = {"epochs": 3}
+    named = small_study(recipe="recommended", training=training)
+    written = small_study(**RECOMMENDED, training=training | RECOMMENDED_TRAINING)
+    assert named.model_copy(update={"recipe": None}) == written
+    assert named.mapper is True
+    assert named.training.readout == "auto"
+
+
+def test_given_settings_have_precedence() -> None:
+    found = small_study(
+        recipe="recommended", mapper=False, alphas=[0.3], training={"readout": "none"}
+    )
+    assert (found.mapper, found.alphas, found.training.readout) == (False, (0.3,), "none")
+    assert found.teacher_alphas == RECOMMENDED["teacher_alphas"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recipe": "best"}, "recipe: "),
+        ({"recipe": "recommended", "positive": None}, "or set mapper: false"),
+        ({"recipe": "recommended", "training": 3}, "training: "),
+    ],
+)
+def test_what_is_wrong_is_said(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        small_study(**settings)
+
+
+OWN: dict[str, Any] = {
+    "backbones": {"mine": "tests.networks:small"},
+    "backbone_args": {"mine": {"width": 4}},
+}
+
+
+@pytest.mark.slow
+def test_a_study_of_an_own_network(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data")
+    own = {**OWN, "backbone_args": {"mine": {"width": 4}, "test_byobnet": {"output_stride": 8}}}
+    config = study(
+        manifest, **own, teachers=("mine",), students=("mine", "test_byobnet"), seeds=1,
+        controls=(), ceiling=False
+    )  # fmt: skip
+    run_serially(config, tmp_path / "study")
+    table = pd.read_csv(tmp_path / "study" / "table.csv")
+    assert {"mine", "test_byobnet"} <= set(table["backbone"])
+    best = tmp_path / "study" / "best"
+    model = load_model(best)
+    if model.spec.backbone == "mine":
+        assert (model.spec.factory, model.spec.backbone_args) == (
+            "tests.networks:small",
+            {"width": 4},
+        )
+    image = next((tmp_path / "data" / "images").glob("test*.png"))
+    assert load(best)(image).map.shape == model.grid()
+
+
+def test_keys_of_own_networks(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    for values, message in (
+        (OWN, "backbones or weights name backbones that are not used: mine"),
+        ({"students": ("mine",), "backbones": {"mine": "small"}}, "backbones"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            study(manifest, **values)

@@ -139,6 +139,12 @@ def test_half_precision_is_refused_on_a_cpu(
         train(small(manifest, training=training), tmp_path)
 
 
+SHORT = {"epochs": 1, "input_size": 32, "batch_size": 8}
+STEPS = {"length": "steps", "steps": 5, "epochs": 2, "input_size": 32, "fit": "letterbox"}
+STEPS |= {"optimizer": "adamw", "schedule": "cosine", "balanced": True, "cache": "none"}
+STEPS |= {"checkpoint": "best_auc", "precision": "bf16-mixed", "channels_last": False}
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -148,39 +154,11 @@ def test_half_precision_is_refused_on_a_cpu(
         {"guide_classes": ("marked",), "alpha": 0.0},
         {
             "alpha": 1.0,
-            "training": {
-                "epochs": 1,
-                "input_size": 32,
-                "batch_size": 8,
-                "augmentation": {"outside": "noise", "outside_rate": 1},
-            },
+            "training": SHORT | {"augmentation": {"outside": "noise", "outside_rate": 1}},
         },
-        {
-            "training": {
-                "recipe": "cyborg",
-                "cam_source": "head_input",
-                "epochs": 1,
-                "input_size": 32,
-                "batch_size": 8,
-            }
-        },
+        {"training": SHORT | {"recipe": "cyborg", "cam_source": "head_input"}},
         {"training": {"recipe": "paper", "epochs": 1, "input_size": 32, "in_chans": 1}},
-        {
-            "training": {
-                "length": "steps",
-                "steps": 5,
-                "epochs": 2,
-                "input_size": 32,
-                "fit": "letterbox",
-                "optimizer": "adamw",
-                "schedule": "cosine",
-                "balanced": True,
-                "cache": "none",
-                "checkpoint": "best_auc",
-                "precision": "bf16-mixed",
-                "channels_last": False,
-            }
-        },
+        {"training": STEPS},
     ],
 )
 def test_every_kind_of_run_trains(manifest: Path, tmp_path: Path, values: dict[str, Any]) -> None:
