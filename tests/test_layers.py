@@ -45,7 +45,6 @@ LATE = (
     "cli.",
     "tracking.",
     "execution.ray",
-    "training.__main__",
     "data.remote",
     "data.examine",
     "data.table",

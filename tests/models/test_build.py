@@ -19,7 +19,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.probes import check_cam_identity
 from preceptor.models.spec import ModelSpec
-from preceptor.utils.results import finish, write_checksums
+from preceptor.utils.results import write_checksums
 
 
 def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
@@ -247,18 +247,6 @@ def test_a_model_folder_without_checksums_is_refused(tmp_path: Path, content: st
         file.write_bytes(content.encode(errors="surrogatepass"))
     with pytest.raises(InputError, match=r"checksums.json.*copy the (whole )?folder again"):
         load_model(tmp_path)
-
-
-def test_the_model_of_an_older_run_has_its_checksums_in_the_record(tmp_path: Path) -> None:
-    save_model(small(), tmp_path / "model")
-    (tmp_path / "model" / "checksums.json").unlink()
-    finish(tmp_path, {})
-    assert load_model(tmp_path / "model").spec == small().spec
-    weights = tmp_path / "model" / "model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(InputError, match=r"model.safetensors does not match its checksum"):
-        load_model(tmp_path / "model")
 
 
 def test_a_model_folder_that_claims_an_exact_map_and_has_none_is_refused(tmp_path: Path) -> None:

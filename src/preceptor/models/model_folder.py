@@ -21,9 +21,7 @@ from preceptor.utils.memory import out_of_memory
 from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.results import (
     CHECKSUMS,
-    checksum,
     files_that_differ,
-    is_finished,
     read_checksums,
     strict_json,
     write_checksums,
@@ -49,16 +47,13 @@ def save_model(
 
 
 def check_model_files(folder: Path) -> dict[str, str]:
-    """Check the files of a model folder against their checksums."""
-    sums, run = read_checksums(folder), folder.absolute().parent
-    if not sums and is_finished(run):
-        inside = folder.absolute().name
-        sums = {name: checksum(run, f"{inside}/{name}") for name in MODEL_FILES}
+    """Checksums of the files of a model folder, which these match; else an InputError."""
+    sums = read_checksums(folder)
     sums = {name: sums[name] for name in MODEL_FILES if sums.get(name)}
     if len(sums) < len(MODEL_FILES):
         raise InputError(
             f"{folder}: {CHECKSUMS} with the checksums of the model is missing or incomplete; copy "
-            "the whole folder again, or write best/ of an older study again: preceptor report STUDY"
+            "the whole folder again"
         )
     if changed := files_that_differ(folder, sums):
         raise InputError(
