@@ -23,7 +23,6 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from preceptor.metrics.auc import auc_weighted
 from preceptor.metrics.bootstrap import share_of_the_way, two_level_bootstrap
 from preceptor.metrics.paired_tests import auc_interval, delong, p_floor, paired_difference
 
@@ -121,35 +120,6 @@ def test_the_bootstrap_of_one_auc_near_one_covers_and_percentiles_would_not() ->
     assert 0.955 < truth < 0.965
     assert covers(ours / replicates, replicates), ours / replicates
     assert percentiles / replicates < 0.90, percentiles / replicates
-
-
-def plain_interval(rng: np.random.Generator, draw: Draw, resamples: int = 200) -> Array:
-    """Seeds and images drawn with replacement, percentiles, and nothing corrected."""
-    images, (seeds, _) = len(draw.labels), draw.sides[0].shape
-    picked = rng.integers(0, images, (resamples, images))
-    counts = np.stack([np.bincount(row, minlength=images) for row in picked]).astype(np.float32)
-    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    gains = np.zeros(resamples)
-    for sign, side in zip((1, -1), draw.sides, strict=True):
-        areas = np.stack([auc_weighted(draw.labels, row, counts) for row in side], axis=1)
-        gains += sign * (weights * areas).sum(axis=1)
-    return np.quantile(gains, [0.025, 0.975])
-
-
-@pytest.mark.parametrize(("seed_sd", "own"), [(0.3, OWN)])
-def test_the_plain_bootstrap_of_three_seeds_would_not_cover(seed_sd: float, own: float) -> None:
-    rng = np.random.default_rng(0)
-    replicates, plain, ours = 300, 0, 0
-    for again in range(replicates):
-        draw = Draw(rng, 3, 200, shifts=(1.0, 0.7), seed_sd=seed_sd, own=own)
-        truth = draw.truth[0] - draw.truth[1]
-        low, high = plain_interval(rng, draw)
-        plain += low <= truth <= high
-        found = two_level_bootstrap(draw.labels, *draw.sides, resamples=200, seed=again)
-        ours += found.low <= truth <= found.high
-    assert covers(ours / replicates, replicates), ours / replicates
-    assert not covers(plain / replicates, replicates)
-    assert (plain / replicates < 0.85) == (seed_sd > 0)  # too narrow, or (by noise) too wide
 
 
 @pytest.mark.parametrize(("seeds", "both"), [(3, False)])

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from pydantic import ValidationError
 
 from preceptor import load
 from preceptor.config.files import parse_config
@@ -56,15 +55,6 @@ def test_a_precision_that_this_machine_lacks_is_told_once(tmp_path: Path) -> Non
         run_study(study, tmp_path / "out", tell=lines.append)
     assert "\n" not in str(caught.value)
     assert not lines  # no manifest was read
-
-
-def test_a_mapper_of_more_than_two_classes_is_told_with_its_own_remedy(tmp_path: Path) -> None:
-    """Not as a head of a network, which nobody has written into the file."""
-    manifest = squares(tmp_path / "data", classes=("plain", "marked", "other"))
-    asked = study(manifest).model_copy(update={"mapper": True})
-    expected = "^mapper: needs two classes, and there are 3; set mapper: false$"
-    with pytest.raises(InputError, match=expected):
-        check_study(asked, Workspaces.of_study(asked, tmp_path / "store"))
 
 
 def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:
@@ -265,13 +255,3 @@ def test_a_study_of_an_own_network(tmp_path: Path) -> None:
         )
     image = next((tmp_path / "data" / "images").glob("test*.png"))
     assert load(best)(image).map.shape == model.grid()
-
-
-def test_keys_of_own_networks(tmp_path: Path) -> None:
-    manifest = tmp_path / "manifest.csv"
-    for values, message in (
-        (OWN, "backbones or weights name backbones that are not used: mine"),
-        ({"students": ("mine",), "backbones": {"mine": "small"}}, "backbones"),
-    ):
-        with pytest.raises(ValidationError, match=message):
-            study(manifest, **values)

@@ -61,29 +61,6 @@ def test_a_tie_is_judged_on_the_worst_set_of_each(worst: str, rule: str, draws: 
     assert ", best " not in found.reason  # it is the best
 
 
-def test_the_reason_names_the_alpha_only_where_it_decided() -> None:
-    def equal(*alphas: float | None) -> list[Candidate]:
-        first = candidate("", {"val": 9.0})
-        return [
-            Candidate(f"{place}", None if alpha is None else Setting(alpha), first.scores)
-            for place, alpha in enumerate(alphas)
-        ]
-
-    settings: Any = {"classes": CLASSES, "positive": "fake"}
-
-    def reason(*alphas: float | None, rule: str = "highest") -> str:
-        return choose(equal(*alphas), **settings, rule=rule).reason.partition(";")[0]
-
-    of = "of 2 with the same, highest AUC on val, it"
-    assert reason(0.5, 0.1) == f"1: {of} has the smallest α"
-    assert reason(0.5, 0.5) == f"0: {of} is first"
-    assert reason(None, None) == f"0: {of} is first"
-    assert reason(0.5, 0.1, 0.1).endswith("it is first of those with the smallest α")
-    tied = "of 2 tied on validation, it"
-    assert reason(0.5, 0.1, rule="val_auc") == f"1: {tied} has the smallest α"
-    assert reason(0.5, 0.5, rule="val_auc") == f"0: {tied} has the highest AUC"
-
-
 @pytest.mark.parametrize("draws", [False, True])
 def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
     ahead = candidate("ahead", {"val": 1.02}, agreement=0.1, alpha=0.5)
