@@ -180,7 +180,7 @@ def test_measures_of_sets_come_back_from_their_names(sets: dict[str, SetMetrics]
         ("test_byobnet", {"distance": "kl", "cam_class": "predicted", "head": "sigmoid"}),
         ("test_convnext", {"distance": "mse"}),
         ("test_resnet", {"distance": "dice", "cam_source": "cyborg", "clip": 1.0}),
-        ("test_resnet", {"consistency": 0.5, "augmentation": {"outside": "blur", "jpeg": 0.5}}),
+        ("test_resnet", {"consistency": 0.5, "augmentation": {"outside": "noise", "jpeg": 0.5}}),
     ],
 )
 def test_no_step_of_a_training_waits(

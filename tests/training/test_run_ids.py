@@ -155,22 +155,22 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
     def changed(**values: Any) -> dict[str, Any]:
         return {"training": {"augmentation": values}}
 
-    consistent = {"training": {"consistency": 0.1, "augmentation": {"outside": "blur"}}}
-    assert identity(**consistent) != identity(**changed(outside="blur"))
+    consistent = {"training": {"consistency": 0.1, "augmentation": {"outside": "noise"}}}
+    assert identity(**consistent) != identity(**changed(outside="noise"))
     assert identity(maps={"kind": "none"}, **consistent) == identity(alpha=1.0)
     settings: list[dict[str, Any]] = [
         {},
-        {"outside": "blur"},
+        {"outside": "noise"},
         {"outside": "mean"},
-        {"outside": "blur", "outside_rate": 0.4},
-        {"outside": "blur", "outside_strength": 0.1},
+        {"outside": "noise", "outside_rate": 0.4},
+        {"outside": "noise", "outside_strength": 0.1},
     ]
     for alpha in (0.5, 1.0):
         assert len({identity(alpha=alpha, **changed(**one)) for one in settings}) == 5
-        blurred = changed(outside="blur")
-        assert identity(alpha=alpha, **blurred) != identity(alpha=alpha)
+        noisy = changed(outside="noise")
+        assert identity(alpha=alpha, **noisy) != identity(alpha=alpha)
     # Without a guidance term, the distance has no effect.
-    masked = {"outside": "blur"}
+    masked = {"outside": "noise"}
     distance = {"training": {"distance": "mse", "augmentation": masked}}
     assert identity(alpha=1.0, **distance) == identity(alpha=1.0, **changed(**masked))
     # Without maps, or never drawn, nothing is changed.
