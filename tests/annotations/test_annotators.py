@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy import ndimage
 
 from preceptor.annotations.agreement import (
-    Agreement,
     agreement_of,
     compare,
     people_of,
@@ -21,7 +19,7 @@ from preceptor.annotations.shapes import AnnotatedImage, Annotation, Box, Import
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.errors import InputError, ProblemsError
 from preceptor.report.agreement_page import write_agreement
-from tests.annotations.annotator_folders import annotated_folder
+from tests.annotations.trees import annotated_folder
 
 
 def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
@@ -105,24 +103,6 @@ def test_the_manifest_of_a_person_has_the_images_and_maps_of_this_person(tmp_pat
         maps.manifest_of("di")
 
 
-def counted(images: int = 12, **hands: tuple[int, int]) -> Agreement:
-    """Agreement of annotators with a displacement (dx, dy) of each."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:80, :80]
-    rows = []
-    for number in range(images):
-        at = rng.integers(25, 55, 2)
-        truth = ((x - at[0]) / 9) ** 2 + ((y - at[1]) / 7) ** 2 < 1
-        depth = ndimage.distance_transform_edt(truth) - ndimage.distance_transform_edt(~truth)
-        maps = {}
-        for name, (dx, dy) in hands.items():
-            noise = ndimage.gaussian_filter(rng.standard_normal(truth.shape), 3)
-            moved = np.roll(depth + noise / noise.std() > 0, (dy, dx), axis=(0, 1))
-            maps[name] = moved.astype(np.uint8) * 255
-        rows.append((str(number), maps))
-    return compare(rows)
-
-
 def test_dice_iou_and_correlation_are_those_of_loops_over_pixels() -> None:
     a, b = np.random.default_rng(3).integers(0, 256, (2, 6, 7)).astype(np.uint8)
     pair = compare([("one", {"a": a, "b": b})]).pairs.iloc[0]
@@ -154,16 +134,15 @@ def test_images_without_marks_are_counted_apart() -> None:
 @pytest.mark.parametrize(
     ("images", "hand", "disagrees"), [(12, (9, -6), 1), (12, (0, 0), 0), (4, (9, 0), 0)]
 )
-def test_one_of_three_disagrees(images: int, hand: tuple[int, int], disagrees: int) -> None:
+def test_one_of_three_disagrees(
+    images: int, hand: tuple[int, int], disagrees: int, tmp_path: Path
+) -> None:
     """Four images decide nothing."""
-    people = counted(images, ann=(0, 0), bo=hand, cy=(0, 0)).people
+    hands = {"ann": (0, 0), "bo": hand, "cy": (0, 0)}
+    people = agreement_of(read_annotators(annotated_folder(tmp_path, hands, images))).people
     assert people["disagrees_with_all"].tolist() == [0, disagrees, 0]
     if disagrees:
         assert people["dice"][1] < people["dice"][0] < people["dice_among_others"][1]
-
-
-def test_two_annotators_are_not_told_apart() -> None:
-    assert not counted(ann=(0, 0), bo=(7, 0)).people["disagrees_with_all"].any()
 
 
 def test_marked_area_is_compared_with_the_others() -> None:

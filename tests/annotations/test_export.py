@@ -1,28 +1,37 @@
+"""Maps that are exported, and imported again."""
+
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
+from scipy import ndimage
 
-from preceptor.annotations import ImportOptions, read_coco, write_import
+from preceptor import annotations as importers
+from preceptor.annotations import ImportOptions, read_coco, read_labelstudio, write_import
 from preceptor.annotations.export import (
     FORMATS,
     ExportOptions,
     file_of,
     manifest_images,
+    map_over_image,
+    store_images,
     write_export,
 )
+from preceptor.data.geometry import content_pixels, render
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.errors import ProblemsError
-from tests.annotations.annotator_folders import annotated_folder
-from tests.annotations.manifests import NAMES, marked_manifest
-from tests.annotations.trees import save_image
-from tests.commands import here
+from preceptor.errors import InputError, ProblemsError
+from preceptor.maps.store import MapStore, StoreInfo, read_store, write_store
+from tests.annotations.trees import NAMES, annotated_folder, iou, marked_manifest, save_image
+from tests.commands import flags, here
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -139,3 +148,228 @@ def test_the_paths_of_labelme_lead_to_the_images_from_behind_a_link(tmp_path: Pa
     for file in files:
         image = file.parent / json.loads(file.read_text(encoding="utf-8"))["imagePath"]
         assert image.samefile(tmp_path / "in" / file.relative_to(to).parent / image.name)
+
+
+@pytest.mark.parametrize("form", ["masks", "polygons"])
+def test_pycocotools_reads_the_same_masks(tmp_path: Path, form: str) -> None:
+    """It rounds the points of polygons, so that pixels at the border may differ."""
+    manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
+    options = ExportOptions(form=form)  # type: ignore[arg-type]
+    write_export("coco", manifest_images(manifest), tmp_path / "out", options)
+    theirs = COCO(tmp_path / "out" / "annotations.json")
+    maps = manifest.table.set_index("name")["saliency"]
+    for number, image in theirs.imgs.items():
+        whole = np.zeros((image["height"], image["width"]), np.uint8)
+        for one in theirs.imgToAnns[number]:
+            mask = theirs.annToMask(one)
+            whole |= mask
+            if form == "masks":
+                assert mask.sum() == one["area"]
+                rows, columns = np.nonzero(mask)
+                corner = [columns.min(), rows.min()]
+                sides = [np.ptp(columns) + 1, np.ptp(rows) + 1]
+                assert one["bbox"] == [*corner, *sides]
+        stored = maps[image["file_name"]]
+        if not stored:
+            assert not whole.any()
+            continue
+        mask = np.asarray(Image.open(stored)) > 0
+        depth = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
+        wrong = (whole > 0) != mask
+        assert not wrong[depth > (0 if form == "masks" else 2)].any()
+        assert iou(mask, whole) > 0.95
+
+
+FILES = {
+    "masks": "masks",
+    "coco": "annotations.json",
+    "labelstudio": "tasks.json",
+    "labelme": ".",
+    "cvat": "annotations.xml",
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return marked_manifest(tmp_path_factory.mktemp("manifest"))
+
+
+def exported(manifest: Path, name: str, to: Path, **options: Any) -> Path:
+    images = manifest_images(Manifest.read(manifest, need=()))
+    write_export(name, images, to, ExportOptions(**options))
+    return to
+
+
+def imported(name: str, folder: Path, images: Path, to: Path) -> pd.DataFrame:
+    """Table of the manifest of an import, by name."""
+    read = getattr(importers, f"read_{name}")
+    options = ImportOptions(labels=folder / "labels.csv", unmarked="examined")
+    write_import(read(folder / FILES[name]), images, to, options)
+    return Manifest.read(to / "manifest.csv", need=()).table.set_index("name")
+
+
+def map_of(row: pd.Series) -> np.ndarray:
+    if row["saliency"]:
+        return np.asarray(Image.open(row["saliency"]).convert("L"))
+    return np.zeros(1, np.uint8)
+
+
+@pytest.mark.parametrize("form", ["polygons", "masks"])
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_labels_and_maps_come_back_exactly(
+    manifest: Path, tmp_path: Path, name: str, form: str
+) -> None:
+    folder = exported(manifest, name, tmp_path / "out", form=form)
+    found = imported(name, folder, manifest.parent / "images", tmp_path / "back")
+    before = Manifest.read(manifest, need=()).table.set_index("name")
+    assert sorted(found.index) == sorted(NAMES)
+    for image in NAMES:
+        one, other = before.loc[f"images/{image}"], found.loc[image]
+        assert list(one[["label", "split", "group"]]) == list(other[["label", "split", "group"]])
+        assert other["annotated"]
+        assert np.array_equal(map_of(one), map_of(other)), image
+
+
+def test_polygons_with_fewer_points_keep_the_region(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "in", {"ann": (0, 0)}, images=3)
+    exact, out = (
+        exported(folder / "manifest.csv", "coco", tmp_path / str(tolerance), tolerance=tolerance)
+        for tolerance in (0.0, 0.5)
+    )
+    size = [(one / "annotations.json").stat().st_size for one in (exact, out)]
+    assert size[1] < 0.8 * size[0]
+    for name, row in imported("coco", out, folder, tmp_path / "back").iterrows():
+        before = np.asarray(Image.open(folder / "maps" / Path(str(name)).name))
+        assert iou(before, map_of(row)) >= 0.9
+
+
+def test_gray_maps_come_back_exactly_as_masks(tmp_path: Path) -> None:
+    manifest = marked_manifest(tmp_path / "in", gray=True)
+    folder = exported(manifest, "masks", tmp_path / "out")
+    found = imported("masks", folder, manifest.parent / "images", tmp_path / "back")
+    before = Manifest.read(manifest, need=()).table.set_index("name")
+    for image in NAMES:
+        assert np.array_equal(map_of(before.loc[f"images/{image}"]), map_of(found.loc[image]))
+
+
+SIDE = 64
+
+
+def info(fit: Any, method: str = "cam") -> StoreInfo:
+    return StoreInfo("teacher-1", method, fit, SIDE, ("clean", "crack"), {})
+
+
+def spot(width: int, height: int, x: float, y: float) -> np.ndarray:
+    down, across = np.mgrid[:height, :width]
+    away = ((across - x) ** 2 + (down - y) ** 2) / (0.12 * min(width, height)) ** 2
+    return np.exp(-0.5 * away).astype(np.float32)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "area"])
+@pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])
+@pytest.mark.parametrize("size", [(150, 90), (70, 130), (64, 64)])
+def test_a_map_lies_where_the_model_saw_it(
+    fit: Any, size: tuple[int, int], interpolation: Any
+) -> None:
+    """A spot of the image, seen on the canvas and cut into cells, comes back to its place."""
+    width, height = size
+    truth = spot(width, height, width * 0.45, height * 0.55)
+    pixels = np.rint(truth * 255).astype(np.uint8)[..., None]
+    canvas = render(pixels, fit, SIDE)[..., 0].astype(np.float32)
+    left, top, inner_width, inner_height = content_pixels(width, height, fit, SIDE)
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[top : top + inner_height, left : left + inner_width] = True
+    cells = np.where(inside, canvas, 0).reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    found = map_over_image(cells, info(fit), size, interpolation)
+    assert found.shape == (height, width)
+    assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.95
+    rows, columns = np.mgrid[:height, :width]
+    strong = found >= 0.5
+    assert columns[strong].mean() == pytest.approx(width * 0.45, abs=width / 32)
+    assert rows[strong].mean() == pytest.approx(height * 0.55, abs=height / 32)
+
+
+def test_outside_of_a_crop_is_not_marked() -> None:
+    found = map_over_image(np.array([[0, 1], [1, 1]], np.float32), info("crop"), (200, 100), "area")
+    assert not found[:, :50].any()
+    assert not found[:, 150:].any()
+    assert (found[50:, 50:150] == 1).all()
+
+
+def test_maps_are_normalized_except_probabilities_of_marks() -> None:
+    grid = np.array([[0.2, 0.3], [0.3, 0.4]], np.float32)
+    assert map_over_image(grid, info("squash"), (2, 2), "area").max() == 1
+    assert map_over_image(grid, info("squash", "cells"), (2, 2), "area").max() == np.float32(0.4)
+    assert not map_over_image(np.full((2, 2), 0.7, np.float32), info("squash"), (5, 5)).any()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = annotated_folder(tmp_path / "in", {"ann": (0, 0)}, images=3, size=(100, 80))
+    maps = np.zeros((2, 4, 4), np.float16)
+    maps[0, :2, 2:] = 1
+    maps[1, 2:, :2] = 1
+    paths = np.array(["images/0.png", "images/1.png"], object)
+    classes, scores = np.array([1, 0], np.int32), np.array([0.9, 0.6], np.float32)
+    write_store(folder / "store", MapStore(info("squash"), paths, maps, classes, scores))
+    return folder / "store"
+
+
+def test_a_store_becomes_predictions_of_label_studio(store: Path, tmp_path: Path) -> None:
+    outcome = here(
+        "data",
+        "export",
+        "labelstudio",
+        store,
+        *flags(manifest=store.parent / "manifest.csv", to=tmp_path / "out"),
+        *flags(positive="crack", interpolation="area", threshold="0.7"),
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "2 images, 1 with marks" in outcome.out
+    first, second = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert "annotations" not in first
+    prediction = first["predictions"][0]
+    assert prediction["model_version"] == "teacher-1 cam"
+    assert prediction["score"] == pytest.approx(0.9)
+    value = prediction["result"][0]["value"]
+    across, down = zip(*value["points"], strict=True)  # corners are rounded
+    assert (min(across), max(across), min(down), max(down)) == (50, 100, 0, 50)
+    assert value["polygonlabels"] == ["crack"]
+    assert second["predictions"][0]["result"] == []
+    assert '<Label value="crack"/>' in (tmp_path / "out" / "labeling_config.xml").read_text()
+    read = {one.name: one for one in read_labelstudio(tmp_path / "out" / "tasks.json")}
+    assert [one.prediction for one in read["/data/local-files/?d=images/0.png"].annotations] == [
+        True
+    ]
+
+
+def test_maps_above_the_tolerance_are_left_out(tmp_path: Path) -> None:
+    """Four maps of RISE, of which one has settled."""
+    manifest = annotated_folder(tmp_path / "in", {"ann": (0, 0)}, images=4) / "manifest.csv"
+    noise = MapStore(
+        replace(info("squash", "rise"), settings={"tolerance": 0.05}),
+        np.array([f"images/{number}.png" for number in range(4)], object),
+        np.random.default_rng(0).random((4, 4, 4)).astype(np.float16),
+        np.array([0, 1, 0, 1], np.int32),
+        np.full(4, 0.5, np.float32),
+        error=np.array([0.01, 1, 1, 1], np.float32),
+    )
+    write_store(tmp_path / "store", noise)
+    images = list(store_images(noise, Manifest.read(manifest, need=())))
+    assert [one.pixels is not None for one in images] == [True, False, False, False]
+    run = ("data", "export", "masks", tmp_path / "store", "--manifest", manifest)
+    out = here(*run, "--to", tmp_path / "out").out
+    assert "4 images, 1 with marks" in out
+    assert "3 maps did not reach the tolerance and were left out" in out
+    out = here(*run, "--to", tmp_path / "one", "--positive", noise.info.classes[0]).out
+    assert "1 maps did not reach" in out
+
+
+def test_a_store_of_another_manifest_is_refused(store: Path, tmp_path: Path) -> None:
+    outcome = here("data", "export", "coco", store, "--to", tmp_path / "out")
+    assert outcome.code == 2
+    assert "name the manifest of its images by --manifest" in outcome.err
+    table = Manifest.read(store.parent / "manifest.csv", need=())
+    made = replace(read_store(store), paths=np.array(["images/0.png", "x.png"], object))
+    with pytest.raises(InputError, match="1 images of the map store are not in the manifest"):
+        next(store_images(made, table))

@@ -28,7 +28,7 @@ from preceptor.annotations.shapes import (
     Polyline,
     rasterize,
 )
-from tests.annotations.fixtures.make import BOX, HEIGHT, POLYGON, WIDTH, disk
+from tests.annotations.fixtures import BOX, HEIGHT, POLYGON, WIDTH, disk
 from tests.annotations.trees import images_of, imported_maps, iou
 
 HERE = Path(__file__).parent / "fixtures"
@@ -223,23 +223,3 @@ def test_exports_of_label_studio_in_other_formats(name: str, tmp_path: Path) -> 
         np.testing.assert_allclose(polygon.rings[0], POLYGON, atol=1e-3)
     _, maps = imported_maps(imported, pictures, tmp_path / "out", **OPTIONS)
     assert sorted(maps) == ["fc118fdd-scan_a.jpg"]
-
-
-def test_images_with_their_own_names_are_found_for_coco_of_label_studio(tmp_path: Path) -> None:
-    imported = read_coco(HERE / "label studio exports" / "coco" / "result.json")
-    _, maps = imported_maps(imported, HERE / "images", tmp_path / "out", **OPTIONS)
-    assert sorted(maps) == ["scan a.jpg"]
-
-
-def test_every_reader_can_be_read_again() -> None:
-    readers: list[ImportedAnnotations] = [
-        *(read("masks") for read in READ.values()),
-        read_labelstudio(HERE / "labelstudio"),
-        read_labelme(HERE / "labelme"),
-        read_cvat(HERE / "datumaro" / "cvat"),
-        read_voc(HERE / "datumaro" / "voc"),
-    ]
-    for reader in readers:
-        names = [(one.name, len(one.annotations)) for one in reader]
-        assert names
-        assert names == [(one.name, len(one.annotations)) for one in reader]

@@ -96,3 +96,36 @@ def test_images_in_the_folder_of_the_masks_are_refused(tmp_path: Path) -> None:
     for folder in ("all", "all/images"):
         with pytest.raises(InputError, match="every image would be its own mask"):
             ImageFiles(tmp_path / folder, tmp_path / "all")
+
+
+def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png", "x/b b.png", "x/c%20c.png", "x/c c.png", "x/d?.png"):
+        save_image(tmp_path / name)
+    files = ImageFiles(tmp_path)
+    with pytest.raises(LookupError, match=r"fits 2 files \(x/a.png, y/a.png\)"):
+        files.find("a.png")
+    assert files.find("data/y/a.png") == "y/a.png"
+    assert files.find("b%20b.png") == "x/b b.png"
+    assert files.find("c%20c.png") == "x/c%20c.png"  # as it is written comes first
+    assert files.find("c c.png") == "x/c c.png"
+    assert files.find("d?.png") == "x/d?.png"
+    assert files.find("x\\a.png") == "x/a.png"
+    upload = "data/upload/1/0123abcd-b_b.png"
+    assert files.find(upload) == "x/b b.png"
+    assert files.find("data/upload/1/0123abcd-d.png") == "x/d?.png"
+    save_image(tmp_path / "x" / "b  b?.png")
+    save_image(tmp_path / "y" / "b b.png")
+    with pytest.raises(LookupError, match=r"fits 2 files \(x/b b.png, y/b b.png\)"):
+        ImageFiles(tmp_path).find(upload)
+    for name in ("x/../../a.png", "x/..%2Fa.png"):
+        with pytest.raises(LookupError, match="leads out of the folder"):
+            files.find(name)
+
+
+def test_files_that_have_no_pixels_are_no_images(tmp_path: Path) -> None:
+    for suffix in ("pdf", "eps", "h5", "mpg"):
+        (tmp_path / f"a.{suffix}").touch()
+    save_image(tmp_path / "a.png")
+    save_image(tmp_path / "b.jfif.png").rename(tmp_path / "b.JFIF")
+    assert ImageFiles(tmp_path).names == ["a.png", "b.JFIF"]
+    assert ImageFiles(tmp_path).find("a.*") == "a.png"

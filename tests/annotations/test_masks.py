@@ -1,209 +1,251 @@
+"""Folders of mask images, and class folders with masks."""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
 
 from preceptor.annotations import read_folders, read_masks, read_yolo
-from preceptor.annotations.shapes import Pixels
+from preceptor.annotations.shapes import AnnotatedImage, Pixels
+from preceptor.data.images import decode_image
 from preceptor.errors import PreceptorError
-from tests.annotations.trees import imported_maps, save_image
+from tests.annotations.trees import ORIENTATION, images_of, imported_maps, save_image
+from tests.commands import assert_refused, here
 
 INSIDE = np.zeros((30, 40), bool)
 INSIDE[4:12, 9:30] = True
+MASK = np.where(INSIDE, 255, 0).astype(np.uint8)
+SPOT = np.zeros((200, 240), np.uint8)
+SPOT[60:140, 70:170] = 1
+RANDOM = np.random.default_rng(0)
 
 
-def save(path: Path, pixels: Pixels, mode: str | None = None) -> None:
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(path)
+    (image.convert(mode) if mode else image).save(path, **options)
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     for name in "abc":
-        save_image(tmp_path / "images" / f"{name}.jpg")
-    return tmp_path / "images"
+        save_image(tmp_path / "images" / f"{name}.png")
+    return tmp_path
 
 
-@pytest.mark.parametrize("value", [1, 128, 255])
-@pytest.mark.parametrize("mode", [None, "RGB", "1", "LA"])
-def test_binary_masks(tmp_path: Path, images: Path, value: int, mode: str | None) -> None:
-    if mode == "1" and value < 255:
-        pytest.skip("one bit has no other value")
-    save(tmp_path / "m" / "a_mask.png", np.where(INSIDE, value, 0).astype(np.uint8), mode)
-    save(tmp_path / "m" / "b.png", np.zeros((30, 40), np.uint8), mode)
-    imported = read_masks(tmp_path / "m", label="crack")
-    _, maps = imported_maps(imported, images, tmp_path / "out", unmarked="unknown")
-    assert list(maps) == ["a.jpg"]
-    assert (maps["a.jpg"] == INSIDE * 255).all()
-    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    cells = [row.split(",") for row in rows]
-    assert [row[2] for row in cells[1:]] == ["crack", "negative"]
-    assert [row[5] for row in cells[1:]] == ["1", "1"]
+def maps_of(root: Path, to: str = "out", **options: Any) -> dict[str, Pixels]:
+    """Maps of the masks in the folder `m` by the stem of the image."""
+    options = {"unmarked": "unknown"} | options
+    _, maps = imported_maps(read_masks(root / "m"), root / "images", root / to, **options)
+    return {Path(name).stem: pixels for name, pixels in maps.items()}
 
 
-def test_gray_maps_are_kept(tmp_path: Path, images: Path) -> None:
-    gray = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
-    save(tmp_path / "m" / "a.png", gray)
-    deep = (gray.astype(np.uint16) * 257)[::-1]
-    Image.fromarray(deep).save(tmp_path / "m" / "b.png")
-    imported = read_masks(tmp_path / "m")
-    _, maps = imported_maps(imported, images, tmp_path / "out", unmarked="unknown")
-    assert (maps["a.jpg"] == gray).all()
-    assert (maps["b.jpg"] == gray[::-1]).all()
+def labels_of(root: Path) -> list[str]:
+    """Classes of the shapes of the first mask."""
+    first: AnnotatedImage = next(iter(read_masks(root / "m")))
+    return [one.label for one in first.annotations]
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [(1, None), (128, None), (255, None), (1, "RGB"), (255, "RGB"), (255, "1"), (128, "LA")],
+)
+def test_binary_masks(root: Path, value: int, mode: str | None) -> None:
+    save(root / "m" / "a_mask.png", np.where(INSIDE, value, 0).astype(np.uint8), mode)
+    save(root / "m" / "b.png", np.zeros((30, 40), np.uint8), mode)
+    maps = maps_of(root)
+    assert list(maps) == ["a"]
+    assert (maps["a"] == MASK).all()
+    rows = [row.split(",") for row in (root / "out" / "manifest.csv").read_text().splitlines()]
+    assert [(row[2], row[5]) for row in rows[1:]] == [("positive", "1"), ("negative", "1")]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_masks_of_16_bits_keep_marks_of_small_values(
-    tmp_path: Path, images: Path, suffix: str
-) -> None:
+def test_masks_of_16_bits_keep_marks_of_small_values(root: Path, suffix: str) -> None:
     """As sensors and programs write that use a part of the 16 bits."""
     numbers = np.where(INSIDE, 1, 0).astype(np.uint16)
-    (tmp_path / "m").mkdir()
-    Image.fromarray(numbers).save(tmp_path / "m" / f"a.{suffix}")
+    save(root / "m" / f"a.{suffix}", numbers)
     numbers *= 300
     numbers[20:, :5] = 900
-    Image.fromarray(numbers).save(tmp_path / "m" / f"b.{suffix}")
-    Image.fromarray(np.zeros_like(numbers)).save(tmp_path / "m" / f"c.{suffix}")
-    imported = read_masks(tmp_path / "m")
-    _, maps = imported_maps(imported, images, tmp_path / "out")
-    assert sorted(maps) == ["a.jpg", "b.jpg"]
-    assert (maps["a.jpg"] == INSIDE * 255).all()
-    assert (maps["b.jpg"] == numbers // 300 * 85).all()
+    save(root / "m" / f"b.{suffix}", numbers)
+    save(root / "m" / f"c.{suffix}", np.zeros_like(numbers))
+    maps = maps_of(root)
+    assert sorted(maps) == ["a", "b"]
+    assert (maps["a"] == MASK).all()
+    assert (maps["b"] == numbers // 300 * 85).all()
 
 
-CLASSES = [
-    ("classes", {"a": (0, 1, 2), "b": (0, 2)}, np.uint8),
-    ("border", {"a": (0, 1, 255)}, np.uint8),
-    ("one class a file", {"a": (0, 1), "b": (0, 2), "c": (0, 0)}, np.uint8),
-    ("16 bits", {"a": (0, 1, 3)}, np.uint16),
-    ("labelIds", {"a": (0, 7, 33), "b": (1, 26, 255)}, np.uint8),
-]
-
-
-def save_levels(folder: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]) -> None:
+def save_levels(folder: Path, files: dict[str, tuple[int, ...]], type_: Any = np.uint8) -> None:
     """Masks of background, an object and perhaps its border, with these values."""
-    folder.mkdir()
     for name, values in files.items():
         pixels = np.full((30, 40), values[0], type_)
         pixels[INSIDE] = values[1]
         pixels[20:, :5] = values[-1]
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+        save(folder / f"{name}.png", pixels)
 
 
 @pytest.mark.parametrize(
-    ("files", "type_"), [one[1:] for one in CLASSES], ids=[c[0] for c in CLASSES]
+    ("files", "type_"),
+    [
+        ({"a": (0, 1, 2), "b": (0, 2)}, np.uint8),
+        ({"a": (0, 1, 255)}, np.uint8),
+        ({"a": (0, 1), "b": (0, 2), "c": (0, 0)}, np.uint8),
+        ({"a": (0, 1, 3)}, np.uint16),
+        ({"a": (0, 7, 33), "b": (1, 26, 255)}, np.uint8),
+        ({"a": (0, 3, 1), "b": (0, 17, 89), "c": (0, 150, 120)}, np.uint8),
+    ],
+    ids=["classes", "border", "one class a file", "16 bits", "labelIds", "many"],
 )
 def test_numbers_of_classes_are_no_strengths(
-    tmp_path: Path, images: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]
+    root: Path, files: dict[str, tuple[int, ...]], type_: type[np.generic]
 ) -> None:
-    save_levels(tmp_path / "m", files, type_)
-    with pytest.raises(PreceptorError, match="taken for numbers of classes") as caught:
-        imported_maps(read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown")
-    assert "labelmap.txt" in str(caught.value)
-    assert "masks of 0 and 255" in str(caught.value)
+    save_levels(root / "m", files, type_)
+    with pytest.raises(PreceptorError, match=r"numbers of classes.*labelmap.txt.* 0 and 255"):
+        maps_of(root)
     levels = sorted({level for values in files.values() for level in values} - {0, 255})
     lines = [f"class{level}:{level},{level},{level}::" for level in levels]
     lines += ["background:0,0,0::", "background:255,255,255::"]
-    (tmp_path / "m" / "labelmap.txt").write_text("\n".join(lines) + "\n")
-    wanted = f"class{files['a'][1]}"
-    _, maps = imported_maps(
-        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown", positive=(wanted,)
-    )
+    (root / "m" / "labelmap.txt").write_text("\n".join(lines) + "\n")
     expected = INSIDE.copy()
-    if files["a"][1] == files["a"][-1]:
-        expected[20:, :5] = True
-    assert (maps["a.jpg"] == expected * 255).all()
+    expected[20:, :5] = files["a"][1] == files["a"][-1]
+    assert (maps_of(root, positive=(f"class{files['a'][1]}",))["a"] == expected * 255).all()
 
 
-def test_names_of_classes_with_a_byte_order_mark(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": (0, 128, 255)},
+        {"a": (0, 100, 200)},
+        {"a": (0, 10, 20), "b": (0, 50, 100), "c": (0, 70, 90)},  # percent
+        {"a": (0, 13, 26), "b": (0, 14, 28), "c": (0, 255, 128)},  # means of people
+    ],
+)
+def test_few_strengths_are_kept(root: Path, files: dict[str, tuple[int, ...]]) -> None:
+    save_levels(root / "m", files)
+    for name, pixels in maps_of(root).items():
+        assert np.unique(pixels).tolist() == sorted(files[name])
+
+
+def numbered(count: int, side: int, gap: int = 2) -> np.ndarray:
+    """Regions with numbers from 1, row by row."""
+    each = 240 // side
+    mask = np.zeros((200, 240), np.uint16)
+    for number in range(count):
+        top, left = number // each * side, number % each * side
+        mask[top : top + side - gap, left : left + side - gap] = number + 1
+    return mask
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        numbered(60, 24),
+        numbered(60, 24).astype(np.uint8),
+        numbered(120, 20, gap=0),
+        np.where(numbered(90, 20) % 20 == 3, 0, numbered(90, 20)),
+    ],
+    ids=["cells", "8 bits", "they touch", "some are missing"],
+)
+def test_numbers_of_regions_are_no_strengths(mask: Pixels, tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.png", 240, 200)
+    save(tmp_path / "m" / "a.png", mask)
+    with pytest.raises(PreceptorError, match=r"levels of 1 files \(such as a.png\)"):
+        maps_of(tmp_path)
+
+
+def jpeg(pixels: Pixels, path: Path, quality: int = 75) -> np.ndarray:
+    save(path / "a.jpg", pixels, quality=quality)
+    return np.asarray(Image.open(path / "a.jpg"))
+
+
+def test_strengths_of_many_levels_are_kept(tmp_path: Path) -> None:
+    """Maps of more than 40 levels as people, eye trackers and programs make them."""
+    heat = gaussian_filter(RANDOM.random((200, 240)), 12)
+    heat = (heat - heat.min()) / np.ptp(heat)
+    grid = np.kron(RANDOM.integers(0, 256, (14, 14)), np.ones((14, 16), int))
+    people = sum(np.roll(SPOT, 3 * n, 1).astype(int) for n in range(50))
+    edges = zoom(zoom(SPOT.astype(float), 0.31, order=1), 3.3, order=3).clip(0, 1) * 255
+    save_levels(tmp_path / "m", {"few": (0, 1, 2)})  # beside maps of many levels
+    save_image(tmp_path / "images" / "few.png")
+    maps = {
+        "heat": (heat * 255).astype(np.uint8),
+        "faint": (heat * 59).astype(np.uint8),
+        "deep": (heat * 300).astype(np.uint16),
+        "cut": (heat * SPOT * 99).astype(np.uint8),
+        "noise": (heat * 59 + RANDOM.integers(0, 3, heat.shape)).astype(np.uint8),
+        "grid": grid.astype(np.uint8),
+        "distances": distance_transform_edt(SPOT).astype(np.uint8),
+        "edges": edges.astype(np.uint8),
+        "jpeg": jpeg(jpeg(SPOT * 255, tmp_path, 30), tmp_path, 60),
+        **{f"j{top}": jpeg((heat * top).astype(np.uint8), tmp_path, 40) for top in (50, 99)},
+        "people": people.astype(np.uint8) * 5,
+    }
+    for name, pixels in maps.items():
+        save(tmp_path / "m" / f"{name}.png", pixels)
+        save_image(tmp_path / "images" / f"{name}.png", pixels.shape[1], pixels.shape[0])
+    for name, pixels in maps_of(tmp_path).items():
+        if name in maps:
+            top = maps[name].max() if maps[name].dtype == np.uint16 else 255
+            assert (pixels == np.rint(maps[name] * (255 / top))).all(), name
+
+
+@pytest.mark.parametrize("type_", [np.uint8, np.uint16])
+def test_a_mask_of_one_faint_level_is_refused(type_: type[np.generic], tmp_path: Path) -> None:
+    save(tmp_path / "m" / "a.png", np.full((30, 40), 1, type_))
+    with pytest.raises(PreceptorError, match="all of its pixels are 1, which may be outside or in"):
+        labels_of(tmp_path)
+
+
+def test_names_of_classes_with_a_byte_order_mark(root: Path) -> None:
     """As the editor of Windows writes them: the background was drawn as a class."""
-    pixels = np.zeros((30, 40, 3), np.uint8)
-    pixels[INSIDE] = (255, 0, 0)
-    save(tmp_path / "m" / "a.png", pixels)
-    file = tmp_path / "m" / "labelmap.txt"
+    save(root / "m" / "a.png", MASK[..., None] * np.array([1, 0, 0], np.uint8))
+    file = root / "m" / "labelmap.txt"
     file.write_text("background:0,0,0::\nRiß:255,0,0::\n", encoding="utf-8-sig")
-    assert read_masks(tmp_path / "m").classes == ["Riß"]
-    _, maps = imported_maps(
-        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
-    )
-    assert (maps["a.jpg"] == INSIDE * 255).all()
+    assert read_masks(root / "m").classes == ["Riß"]
+    assert (maps_of(root)["a"] == MASK).all()
     file.write_text(file.read_text(encoding="utf-8-sig"), encoding="latin-1")
     with pytest.raises(PreceptorError, match=r"labelmap.txt: it is not UTF-8 text; save it so"):
-        read_masks(tmp_path / "m")
-
-
-@pytest.mark.parametrize("values", [(0, 128, 255), (0, 85, 170), (0, 100, 200)])
-def test_few_strengths_are_kept(tmp_path: Path, images: Path, values: tuple[int, ...]) -> None:
-    save_levels(tmp_path / "m", {"a": values}, np.uint8)
-    _, maps = imported_maps(
-        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
-    )
-    assert np.unique(maps["a.jpg"]).tolist() == list(values)
-
-
-def test_faint_maps_of_many_levels_are_kept(tmp_path: Path, images: Path) -> None:
-    save_levels(tmp_path / "m", {"b": (0, 1, 2)}, np.uint8)
-    faint = np.arange(1200).reshape(30, 40).astype(np.uint8) % 60
-    save(tmp_path / "m" / "a.png", faint)
-    _, maps = imported_maps(
-        read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown"
-    )
-    assert (maps["a.jpg"] == faint).all()
-
-
-def test_numbers_of_classes_in_the_masks_of_class_folders(tmp_path: Path) -> None:
-    save_image(tmp_path / "data" / "fake" / "a.png")
-    (tmp_path / "marks").mkdir()
-    save_levels(tmp_path / "marks" / "fake", {"a": (0, 1, 2)}, np.uint8)
-    with pytest.raises(PreceptorError, match="taken for numbers of classes"):
-        list(read_folders(tmp_path / "data", tmp_path / "marks"))
+        read_masks(root / "m")
 
 
 @pytest.mark.parametrize("palette", [False, True])
-def test_one_color_a_class(tmp_path: Path, images: Path, palette: bool) -> None:
+def test_one_color_a_class(root: Path, palette: bool) -> None:
     values = np.where(INSIDE, 1, 0).astype(np.uint8)
     values[20:, :5] = 2
     colors = np.array([[0, 0, 0], [250, 0, 0], [0, 200, 10]], np.uint8)
+    image = Image.fromarray(values, "P") if palette else Image.fromarray(colors[values])
     if palette:
-        image = Image.fromarray(values, "P")
         image.putpalette(colors.reshape(-1).tolist())
-    else:
-        image = Image.fromarray(colors[values])
-    (tmp_path / "m").mkdir()
-    image.save(tmp_path / "m" / "a.png")
-    (shown,) = read_masks(tmp_path / "m")
-    assert [one.label for one in shown.annotations] == ["#00c80a", "#fa0000"]
-    (tmp_path / "m" / "labelmap.txt").write_text(
-        "background:0,0,0::\ncrack:250,0,0::\nrust:0,200,10::\n"
-    )
-    imported = read_masks(tmp_path / "m")
-    _, maps = imported_maps(
-        imported, images, tmp_path / "out", positive=("crack",), unmarked="unknown"
-    )
-    assert (maps["a.jpg"] == INSIDE * 255).all()
-    (tmp_path / "m" / "labelmap.txt").write_text("background:0,0,0::\ncrack:250,0,0::\n")
+    (root / "m").mkdir()
+    image.save(root / "m" / "a.png")
+    assert labels_of(root) == ["#00c80a", "#fa0000"]
+    names = "background:0,0,0::\ncrack:250,0,0::\n"
+    (root / "m" / "labelmap.txt").write_text(names + "rust:0,200,10::\n")
+    assert (maps_of(root, positive=("crack",))["a"] == MASK).all()
+    (root / "m" / "labelmap.txt").write_text(names)
     with pytest.raises(PreceptorError, match=r"color \(0, 200, 10\) is of no class"):
-        list(read_masks(tmp_path / "m"))
+        labels_of(root)
 
 
 @pytest.mark.parametrize("color", ["1,2", "1,2,256", "1,2,-3", "1,2,٣", "1,2," + "9" * 5000])
 def test_a_color_that_is_none_is_refused_by_line(color: str, tmp_path: Path) -> None:
-    save(tmp_path / "m" / "a.png", INSIDE.astype(np.uint8))
+    save(tmp_path / "m" / "a.png", MASK)
     (tmp_path / "m" / "labelmap.txt").write_text(f"background:0,0,0::\ncrack:{color}::\n")
     with pytest.raises(PreceptorError, match=r"line 2: .* is not name:red,green,blue::"):
-        list(read_masks(tmp_path / "m"))
+        labels_of(tmp_path)
 
 
-def test_what_is_wrong_is_refused_by_file(tmp_path: Path, images: Path) -> None:
-    save(tmp_path / "m" / "z.png", INSIDE.astype(np.uint8))
-    save(tmp_path / "m" / "a.png", INSIDE.astype(np.uint8)[:-1])
-    (tmp_path / "m" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    many = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-    save(tmp_path / "m" / "c.png", many)
+def test_what_is_wrong_is_refused_by_file(root: Path) -> None:
+    save(root / "m" / "z.png", MASK)
+    save(root / "m" / "a.png", MASK[:-1])
+    (root / "m" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    save(root / "m" / "c.png", RANDOM.integers(0, 256, (30, 40, 3), np.uint8))
     with pytest.raises(PreceptorError) as caught:
-        imported_maps(read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown")
+        maps_of(root)
     for expected in (
         "4 problems",
         "a.png: the annotations are for 40×29, the image is 40×30",
@@ -212,30 +254,111 @@ def test_what_is_wrong_is_refused_by_file(tmp_path: Path, images: Path) -> None:
         "there is no image 'z.*'",
     ):
         assert expected in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not (root / "out").exists()
+
+
+# Transparency, orientation, gray and color in one folder
+
+
+def strokes(stroke: tuple[int, ...], around: tuple[int, ...], path: Path) -> None:
+    """Strokes with a smooth edge of a pixel."""
+    pixels = np.empty((30, 40, 4), np.uint8)
+    pixels[:] = around
+    pixels[3:13, 8:31] = (*stroke[:3], stroke[3] // 3)
+    pixels[INSIDE] = stroke
+    save(path, pixels)
+
+
+@pytest.mark.parametrize("around", [(255, 255, 255, 0), (0, 0, 0, 0), (255, 0, 0, 0)])
+@pytest.mark.parametrize(("opacity", "mode"), [(255, "RGBA"), (127, "RGBA"), (255, "P")])
+def test_transparent_pixels_are_outside(
+    root: Path, around: tuple[int, ...], opacity: int, mode: str
+) -> None:
+    strokes((255, 0, 0, opacity), around, root / "m" / "a.png")
+    if mode == "P":
+        with Image.open(root / "m" / "a.png") as image:
+            image.quantize(8).save(root / "m" / "a.png")
+    assert (maps_of(root)["a"] == MASK).all()
+    assert labels_of(root) == ["#ff0000"]
+
+
+@pytest.mark.parametrize("around", [(255, 255, 255, 0), (255, 0, 0, 0)])
+def test_white_strokes_on_transparent_are_gray(root: Path, around: tuple[int, ...]) -> None:
+    strokes((255, 255, 255, 255), around, root / "m" / "a.png")
+    assert labels_of(root) == ["positive"]
+    pixels = maps_of(root)["a"]
+    assert (pixels[INSIDE] == 255).all()
+    assert pixels[0, 0] == 0
+
+
+def test_black_strokes_on_transparent_are_refused(root: Path) -> None:
+    strokes((0, 0, 0, 255), (255, 255, 255, 0), root / "m" / "a.png")
+    with pytest.raises(PreceptorError, match="it is black where it is visible"):
+        labels_of(root)
+    (root / "m" / "labelmap.txt").write_text("ink:0,0,0::\n")
+    assert labels_of(root) == ["ink"]
+    (root / "m" / "labelmap.txt").unlink()
+    for pixels in ((0, 0, 0, 255), (0, 0, 0, 0), (255, 255, 255, 0)):  # nothing is marked
+        Image.new("RGBA", (40, 30), pixels).save(root / "m" / "a.png")
+        assert labels_of(root) == []
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_the_orientation_of_a_mask(root: Path, orientation: int, deep: bool) -> None:
+    """A mask that is stored as its image is, with the same orientation."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    mask = np.where(INSIDE, 200, 0).astype(np.uint8)
+    save(root / "images" / "a.png", np.repeat(mask[..., None], 3, 2), exif=exif)
+    save(root / "m" / "a.png", mask.astype(np.uint16) * 9 if deep else mask, exif=exif)
+    upright = decode_image(root / "images" / "a.png")[..., 0]
+    assert ((maps_of(root)["a"] > 0) == (upright > 0)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_class_of_white_beside_colors_is_not_guessed(root: Path, mode: str) -> None:
+    save(root / "m" / "a.png", MASK, mode)
+    save(root / "m" / "b.png", MASK[..., None] * np.array([1, 0, 0], np.uint8))
+    with pytest.raises(PreceptorError, match=r"1 gray masks .*a.png.* others have colors .*b.png"):
+        list(read_masks(root / "m"))
+    (root / "m" / "labelmap.txt").write_text("wet:255,255,255::\nhot:255,0,0::\n")
+    found = images_of(read_masks(root / "m"))
+    assert [one.annotations[0].label for one in found.values()] == ["wet", "hot"]
+
+
+# Class folders, and masks among the images
 
 
 def test_class_folders_with_a_parallel_tree_of_masks(tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    names = ["train/fake/a.png", "train/real/a.png", "test/fake/b.png", "test/real/c.jpg"]
-    for name in names:
-        save_image(root / name)
-    save(tmp_path / "marks" / "train/fake/a.bmp", np.where(INSIDE, 255, 0).astype(np.uint8))
+    data = tmp_path / "data"
+    for name in ("train/fake/a.png", "train/real/a.png", "test/fake/b.png", "test/real/c.jpg"):
+        save_image(data / name)
+    save(tmp_path / "marks" / "train/fake/a.bmp", MASK)
     save(tmp_path / "marks" / "test/fake/b.png", np.zeros((30, 40), np.uint8))
-    imported = read_folders(root, tmp_path / "marks")
+    imported = read_folders(data, tmp_path / "marks")
     with pytest.raises(PreceptorError, match="2 of 4 images"):
-        imported_maps(imported, root, tmp_path / "out")
-    _, maps = imported_maps(imported, root, tmp_path / "out", unmarked="unknown")
+        imported_maps(imported, data, tmp_path / "out")
+    _, maps = imported_maps(imported, data, tmp_path / "out", unmarked="unknown")
     assert list(maps) == ["train/fake/a.png"]
-    assert (maps["train/fake/a.png"] == INSIDE * 255).all()
+    assert (maps["train/fake/a.png"] == MASK).all()
     cells = [row.split(",") for row in (tmp_path / "out" / "manifest.csv").read_text().split()]
-    table = {row[1]: (row[2], row[3], row[5]) for row in cells[1:]}
-    assert table == {
+    assert {row[1]: (row[2], row[3], row[5]) for row in cells[1:]} == {
         "train/fake/a.png": ("fake", "train", "1"),
         "train/real/a.png": ("real", "train", "0"),
         "test/fake/b.png": ("fake", "test", "1"),
         "test/real/c.jpg": ("real", "test", "0"),
     }
+    save(tmp_path / "marks" / "real" / "a.png", MASK)
+    save(tmp_path / "marks" / "real" / "z.png", MASK)
+    with pytest.raises(
+        PreceptorError, match=r"no image at its place in .*data, but .*a.png"
+    ) as caught:
+        list(read_folders(data, tmp_path / "marks"))
+    assert "z.png: there is no image at its place" in str(caught.value)
+    save_levels(tmp_path / "numbers" / "train" / "fake", {"a": (0, 1, 2)})
+    with pytest.raises(PreceptorError, match="taken for numbers of classes"):
+        list(read_folders(data, tmp_path / "numbers"))
 
 
 def test_folders_without_masks_are_labels_only(tmp_path: Path) -> None:
@@ -248,30 +371,18 @@ def test_folders_without_masks_are_labels_only(tmp_path: Path) -> None:
         list(read_folders(tmp_path / "data"))
 
 
-def test_a_mask_without_an_image_is_refused(tmp_path: Path) -> None:
-    save_image(tmp_path / "data" / "real" / "a.png")
-    save(tmp_path / "marks" / "real" / "b.png", np.zeros((30, 40), np.uint8))
-    with pytest.raises(PreceptorError, match="no image at its place"):
-        list(read_folders(tmp_path / "data", tmp_path / "marks"))
-
-
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("ending", ["", "_mask"])
 def test_masks_below_the_folder_of_images_are_no_images(
-    tmp_path: Path, linked: bool, ending: str
+    root: Path, linked: bool, ending: str
 ) -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        save_image(tmp_path / "all" / name)
+    source = root / "images" / "masks"
     for name in "ab":
-        pixels = np.where(INSIDE, 255, 0).astype(np.uint8)
-        save(tmp_path / "all" / "masks" / f"{name}{ending}.png", pixels)
-    source = tmp_path / "all" / "masks"
+        save(source / f"{name}{ending}.png", MASK)
     if linked:
-        source = tmp_path / "link"
-        source.symlink_to(tmp_path / "all" / "masks")
-    summary, maps = imported_maps(
-        read_masks(source), tmp_path / "all", tmp_path / "out", unmarked="examined"
-    )
+        (root / "link").symlink_to(source)
+    imported = read_masks(root / "link" if linked else source)
+    summary, maps = imported_maps(imported, root / "images", root / "out", unmarked="examined")
     assert (summary.images, sorted(maps)) == (3, ["a.png", "b.png"])
 
 
@@ -280,21 +391,80 @@ def test_images_beside_their_labels_stay_images(tmp_path: Path) -> None:
     for name in "ab":
         save_image(tmp_path / "all" / "set" / f"{name}.png")
     (tmp_path / "all" / "set" / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
-    summary, _ = imported_maps(
-        read_yolo(tmp_path / "all" / "set"), tmp_path / "all", tmp_path / "out", unmarked="examined"
-    )
+    imported = read_yolo(tmp_path / "all" / "set")
+    summary, _ = imported_maps(imported, tmp_path / "all", tmp_path / "out", unmarked="examined")
     assert summary.images == 2
 
 
-@pytest.mark.parametrize("ending", ["_map", "_label", "_gt", "_seg", ".mask"])
+@pytest.mark.parametrize("ending", ["_map", "_gt", ".mask"])
 def test_an_image_whose_name_ends_as_that_of_a_mask(tmp_path: Path, ending: str) -> None:
     """Its mask has the whole name, or the name with an ending behind; others are shortened."""
     for name in (f"a{ending}.jpg", f"b{ending}.jpg", "b.jpg", f"c{ending}.jpg", "d.jpg"):
         save_image(tmp_path / "images" / name)
-    pixels = np.where(INSIDE, 255, 0).astype(np.uint8)
     for name in (f"a{ending}", f"b{ending}", f"c{ending}_mask", f"d{ending}"):
-        save(tmp_path / "m" / f"{name}.png", pixels)
-    _, maps = imported_maps(
-        read_masks(tmp_path / "m"), tmp_path / "images", tmp_path / "out", unmarked="unknown"
+        save(tmp_path / "m" / f"{name}.png", MASK)
+    assert sorted(maps_of(tmp_path)) == [f"a{ending}", f"b{ending}", f"c{ending}", "d"]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Gray images, as of ultrasound, with masks beside them; one image has two."""
+    folder = tmp_path / "all"
+    for name in ("benign/1", "benign/2", "benign/3", "benign/world_map", "normal/1"):
+        save(folder / f"{name}.png", RANDOM.integers(0, 256, (30, 40), np.uint8))
+    save(folder / "benign" / "1_mask.png", MASK)
+    save(folder / "benign" / "2_mask.png", MASK)
+    save(folder / "benign" / "2_mask_1.png", MASK[::-1].copy())
+    save(folder / "normal" / "1_mask.png", np.zeros_like(MASK))
+    return folder
+
+
+def test_masks_beside_their_images_are_no_images(mixed: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(mixed)
+    imported = read_masks(link, mixed)
+    summary, maps = imported_maps(imported, mixed, tmp_path / "out", unmarked="examined")
+    assert summary.images == 5
+    assert sorted(maps) == ["benign/1.png", "benign/2.png"]
+    assert (maps["benign/1.png"] == MASK).all()
+    assert (maps["benign/2.png"] == np.maximum(MASK, MASK[::-1])).all()
+
+
+def test_images_are_not_their_own_masks(mixed: Path, tmp_path: Path) -> None:
+    def refused(message: str, read: Callable[[], Any]) -> None:
+        with pytest.raises(PreceptorError, match=message):
+            imported_maps(read(), mixed, tmp_path / "out", unmarked="examined")
+
+    refused("every image would be its own mask", lambda: read_masks(mixed))
+    refused("every image would be its own mask", lambda: read_folders(mixed / "benign", mixed))
+    (mixed / "benign" / "3.png").rename(mixed / "benign" / "3_mask.png")
+    refused(r"there is no image 'benign/3.*'", lambda: read_masks(mixed, mixed))
+    Image.new("L", (30, 40)).save(mixed / "benign" / "3.png")
+    Image.new("L", (8, 9)).save(mixed / "benign" / "2_mask_1.png")
+    refused("it has another size than", lambda: read_masks(mixed, mixed))
+
+
+def test_the_folder_of_images_of_the_command(tmp_path: Path) -> None:
+    save_image(tmp_path / "all" / "images" / "a.png")
+    save(tmp_path / "all" / "masks" / "a_mask.png", MASK)
+    command = ["data", "import", "masks", tmp_path / "all", "--to", tmp_path / "out", "--images"]
+    assert_refused(
+        here(*command, tmp_path / "all"), ["no file is named as the mask of another one"]
     )
-    assert sorted(maps) == [f"a{ending}.jpg", f"b{ending}.jpg", f"c{ending}.jpg", "d.jpg"]
+    done = here(*command, tmp_path / "all" / "images")
+    assert done.code == 0, done
+    assert "1 images, 1 with a map" in done.out
+
+
+def test_class_folders_with_masks_beside_the_images(mixed: Path, tmp_path: Path) -> None:
+    with pytest.raises(PreceptorError, match=r"1_mask\.png: it is named as the mask of "):
+        imported_maps(read_folders(mixed), mixed, tmp_path / "out")
+    imported = read_folders(mixed, mixed)
+    summary, maps = imported_maps(imported, mixed, tmp_path / "out", unmarked="unknown")
+    assert summary.images == 5
+    assert sorted(maps) == ["benign/1.png", "benign/2.png"]
+    assert [one.labels for one in imported] == [("benign",)] * 4 + [("normal",)]
+    assert [one.examined for one in imported] == [True, True, None, None, True]
+    (mixed / "normal" / "1.png").unlink()
+    with pytest.raises(PreceptorError, match=r"1_mask.png: there is no image"):
+        list(read_folders(mixed, mixed))

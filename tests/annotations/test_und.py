@@ -51,17 +51,6 @@ def problems(release: Path, *tests: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_heat_maps_below_a_linked_folder(release: Path) -> None:
-    before = read(release).table["saliency"].map(lambda path: Path(path).name).tolist()
-    (release / "heat").rename(release / "elsewhere")
-    (release / "elsewhere" / "a.pdf").touch()
-    (release / "heat").mkdir()
-    (release / "heat" / "linked").symlink_to(release / "elsewhere")
-    after = read(release).table["saliency"].map(lambda path: Path(path).name).tolist()
-    assert after == before
-    assert "a.jpg" in after
-
-
 def test_the_release_reads_as_it_is(release: Path) -> None:
     table = read(release).table
     assert table["name"].tolist() == [
@@ -97,14 +86,6 @@ def test_csvs_of_one_class_are_one_test_set_with_a_source_for_each(release: Path
         read_und(release / "train.csv", files, release / "images", None, join="unseen")
 
 
-def test_it_can_be_written_as_a_manifest(release: Path) -> None:
-    manifest = read(release)
-    manifest.write(release / "images" / "manifest.csv")
-    again = type(manifest).read(release / "images" / "manifest.csv")
-    assert again.table["name"].tolist() == manifest.table["name"].tolist()
-    assert again.eval_splits("test") == ["test-gan9"]
-
-
 def test_maps_may_lie_in_folders_like_the_images(release: Path) -> None:
     for place in ("real", "new/gan"):
         (release / "heat" / place).mkdir(parents=True)
@@ -126,29 +107,24 @@ def test_no_heat_maps_and_a_header_row_are_fine(release: Path) -> None:
 
 def test_two_files_that_would_make_one_test_set_are_refused(release: Path) -> None:
     (release / "test-gan9.csv").write_text((release / "gan9.csv").read_text())
-    (told,) = [one for one in problems(release, "gan9.csv", "test-gan9.csv") if "test set" in one]
-    assert "its test set would be test-gan9, as that of" in told
-    assert told.endswith("gan9.csv; rename one of the files")
+    with pytest.raises(InputError, match=r"its test set would be test-gan9, as that of .*; rename"):
+        read(release, "gan9.csv", "test-gan9.csv")
 
 
 def test_everything_wrong_is_told_at_once(release: Path) -> None:
     with (release / "train.csv").open("a") as stream:
-        stream.write("dev,real,/real/x.png\ntrain,real\ntrain,,/real/b.png\n")
-    (release / "latin.csv").write_bytes(b"test,real,/\xe9.png\n")
+        stream.write("dev,real,/real/x.png\ntrain,,/real/b.png\n")
     Image.new("L", (4, 4)).save(release / "heat" / "d.bmp")
-    told = problems(release, "gan9.csv", "latin.csv", "none.csv")
+    told = problems(release, "gan9.csv")
     for expected in (
-        "latin.csv row 1: not UTF-8",
-        "none.csv, the file: there is no such file",
         "train.csv row 4: 'gan/d.jpg' has 2 heat maps",
         "train.csv row 5: split 'dev' is unknown",
         "train.csv row 5: image 'real/x.png' does not exist",
-        "train.csv row 6: has 2 cells where 3 are expected",
-        "train.csv row 7: label is empty",
-        "train.csv row 7: image 'real/b.png' is listed already in train.csv row 2",
+        "train.csv row 6: label is empty",
+        "train.csv row 6: image 'real/b.png' is listed already in train.csv row 2",
     ):
         assert any(expected in problem for problem in told), (expected, told)
-    assert len(told) == 8
+    assert len(told) == 5
 
 
 def test_one_heat_map_for_two_images_is_refused(release: Path) -> None:
@@ -159,14 +135,6 @@ def test_one_heat_map_for_two_images_is_refused(release: Path) -> None:
     assert told.startswith("train.csv row 5: 'gan/a.png' and train.csv row 1 have one heat map")
 
 
-def test_two_test_sets_of_one_name_are_refused(release: Path) -> None:
-    (release / "b").mkdir()
-    (release / "b" / "gan9.csv").write_text("")
-    told = problems(release, "gan9.csv", "b/gan9.csv")
-    assert "the file is empty" in told[0]
-    assert "rename one of the files" in told[1]
-
-
 def test_missing_folders_are_told(release: Path) -> None:
     with pytest.raises(ProblemsError, match=r"heat maps: .*nowhere is not a folder"):
         read_und(
@@ -174,5 +142,5 @@ def test_missing_folders_are_told(release: Path) -> None:
         )
     with pytest.raises(ProblemsError, match=r"image root: .*nowhere is not a folder"):
         read_und(release / "train.csv", [release / "gan9.csv"], release / "nowhere", None)
-    with pytest.raises(ProblemsError, match="no such file"):
-        read_und(release / "nothing.csv", [], release / "images", None)
+    with pytest.raises(ProblemsError, match=r"nothing.csv: 1 problem\n.*no such file"):
+        read_und(release / "train.csv", [release / "nothing.csv"], release / "images", None)

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from preceptor.annotations import ImportOptions, read_coco, write_import
-from preceptor.annotations.files import ImageFiles
 from preceptor.annotations.shapes import ImportedAnnotations
 from preceptor.errors import PreceptorError
 from tests.annotations.trees import coco, imported_maps, save_image, save_json
@@ -191,43 +190,11 @@ def test_names_that_are_not_utf_8_are_problems(tmp_path: Path) -> None:
     assert here(*command, tmp_path / "out").code == 0
 
 
-SEVERAL = {
-    "cvat": '<annotations><image id="0" name="a.png" width="40" height="30">'
-    '<tag label="fake"/><tag label="blurred"/></image></annotations>',
-    "labelme": {
-        "shapes": [],
-        "imagePath": "a.png",
-        "imageWidth": 40,
-        "imageHeight": 30,
-        "flags": {"fake": True, "blurred": True},
-    },
-    "labelstudio": [
-        {
-            "data": {"image": "a.png"},
-            "annotations": [
-                {
-                    "result": [
-                        {"type": "choices", "value": {"choices": [name]}}
-                        for name in ("fake", "blurred")
-                    ]
-                }
-            ],
-        }
-    ],
-    "fixations": "image,x,y,label\na.png,1,1,fake\na.png,2,2,blurred\n",
-}
-
-
-@pytest.mark.parametrize("format_", SEVERAL)
-def test_a_table_decides_on_several_classes_of_an_image(tmp_path: Path, format_: str) -> None:
+def test_a_table_decides_on_several_classes_of_an_image(tmp_path: Path) -> None:
     save_image(tmp_path / "images" / "a.png")
-    suffix = {"cvat": "xml", "fixations": "csv"}.get(format_, "json")
-    content = SEVERAL[format_]
-    (tmp_path / "in").mkdir()
-    path = tmp_path / "in" / f"a.{suffix}"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    command = ["data", "import", format_, path, "--images", tmp_path / "images"]
-    command += ["--sigma", "3", "--sigma-unit", "pixels"] if format_ == "fixations" else []
+    path = tmp_path / "gaze.csv"
+    path.write_text("image,x,y,label\na.png,1,1,fake\na.png,2,2,blurred\n")
+    command = ["data", "import", "fixations", path, "--images", tmp_path / "images", "--sigma", 3]
     refused = here(*command, "--to", tmp_path / "x")
     assert_refused(refused, ["gives it 2 classes ('blurred', 'fake')", "--labels"], problems=1)
     labels = tmp_path / "labels.csv"
@@ -281,50 +248,6 @@ def test_maps_of_images_that_differ_in_suffix_and_case(tmp_path: Path) -> None:
         assert np.flatnonzero(maps[name].any(axis=0))[0] == number
     written = sorted(p.name for p in (tmp_path / "out" / "maps").glob("*.png"))
     assert len({name.casefold() for name in written}) == 3
-
-
-def test_many_shapes_on_one_image(tmp_path: Path, images: Path) -> None:
-    random = np.random.default_rng(0)
-    shapes = [
-        {"bbox": [*random.uniform(0, 28, 2).round(2).tolist(), 2.5, 2.5]} for _ in range(20_000)
-    ]
-    path = save_json(tmp_path / "a.json", coco([{"file_name": "p0_0.png"}], shapes))
-    _, maps = imported_maps(read_coco(path), images, tmp_path / "out")
-    assert maps["p0_0.png"][:, :30].all()
-
-
-def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
-    for name in ("x/a.png", "y/a.png", "x/b b.png", "x/c%20c.png", "x/c c.png", "x/d?.png"):
-        save_image(tmp_path / name)
-    files = ImageFiles(tmp_path)
-    with pytest.raises(LookupError, match=r"fits 2 files \(x/a.png, y/a.png\)"):
-        files.find("a.png")
-    assert files.find("data/y/a.png") == "y/a.png"
-    assert files.find("b%20b.png") == "x/b b.png"
-    assert files.find("c%20c.png") == "x/c%20c.png"  # as it is written comes first
-    assert files.find("c c.png") == "x/c c.png"
-    assert files.find("d?.png") == "x/d?.png"
-    assert files.find("x\\a.png") == "x/a.png"
-    upload = "data/upload/1/0123abcd-b_b.png"
-    assert files.find(upload) == "x/b b.png"
-    assert files.find("data/upload/1/0123abcd-d.png") == "x/d?.png"
-    save_image(tmp_path / "x" / "b  b?.png")
-    save_image(tmp_path / "y" / "b b.png")
-    with pytest.raises(LookupError, match=r"fits 2 files \(x/b b.png, y/b b.png\)"):
-        ImageFiles(tmp_path).find(upload)
-    for name in ("x/../../a.png", "x/..%2Fa.png"):
-        with pytest.raises(LookupError, match="leads out of the folder"):
-            files.find(name)
-
-
-def test_files_that_have_no_pixels_are_no_images(tmp_path: Path, images: Path) -> None:
-    for suffix in ("pdf", "eps", "h5", "mpg"):
-        (images / f"p0_0.{suffix}").touch()
-    save_image(images / "p9_9.jfif.png").rename(images / "p9_9.JFIF")
-    found = ImageFiles(images).names
-    assert len(found) == 13
-    assert "p9_9.JFIF" in found
-    assert ImageFiles(images).find("p0_0.*") == "p0_0.png"
 
 
 def test_the_command(tmp_path: Path, images: Path) -> None:

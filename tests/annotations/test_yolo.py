@@ -37,20 +37,6 @@ def test_boxes_segments_names_and_splits(data: Path) -> None:
     assert [one.split for one in found.values()] == ["train", "val"]
 
 
-def test_it_becomes_a_manifest(data: Path, tmp_path: Path) -> None:
-    imported = read_yolo(data)
-    with pytest.raises(PreceptorError, match="1 of 3 images"):
-        imported_maps(imported, data, tmp_path / "out", positive=("crack",))
-    summary, maps = imported_maps(
-        imported, data, tmp_path / "out", positive=("crack",), unmarked="unknown"
-    )
-    assert (summary.images, summary.maps) == (2, 1)
-    expected = rasterize([Box(15, 12, 10, 6)], 40, 30)
-    assert (maps["train/images/a.png"] == expected).all()
-    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert [row.split(",")[5] for row in rows] == ["annotated", "1", "1"]
-
-
 @pytest.mark.parametrize("name", ["classes.txt", "data.yaml"])
 def test_names_with_a_byte_order_mark(tmp_path: Path, name: str) -> None:
     save_image(tmp_path / "a.png")
@@ -88,17 +74,6 @@ def test_names_of_a_dict_and_of_a_file(data: Path) -> None:
     (data / "data.yaml").unlink()
     (data / "classes.txt").write_text("a\nb\n")
     assert read_yolo(data).classes == ["a", "b"]
-
-
-@pytest.mark.parametrize("folder", ["train2017", "train_2017", "Train-1", "training"])
-def test_a_folder_of_a_split_with_a_number(tmp_path: Path, folder: str) -> None:
-    """As in COCO, from which many sets are made."""
-    save_image(tmp_path / "images" / folder / "a.png")
-    labels = tmp_path / "labels" / folder
-    labels.mkdir(parents=True)
-    (labels / "a.txt").write_text("0 0.5 0.5 0.25 0.2\n")
-    (found,) = read_yolo(tmp_path)
-    assert found.split == "train"
 
 
 @pytest.mark.parametrize("place", ["labels", "labels/train"])

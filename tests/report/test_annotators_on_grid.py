@@ -20,7 +20,7 @@ from preceptor.report.page import chapter
 from preceptor.report.tables import domain_tables
 from preceptor.report.words import study_findings
 from preceptor.results.domain import gather_study
-from tests.annotations.annotator_folders import annotated_folder
+from tests.annotations.trees import annotated_folder
 from tests.report.conftest import Written, effect, plans_of
 from tests.studies import write_down
 

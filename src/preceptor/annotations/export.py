@@ -7,9 +7,11 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from posixpath import splitext
 from typing import Any, Literal
 from urllib.parse import quote
-from xml.sax.saxutils import escape, quoteattr
+from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import pandas as pd
@@ -113,14 +115,8 @@ def manifest_images(
 ) -> Iterator[ExportedImage]:
     """Images of a manifest with their human maps, resampled by areas to the size of the image.
 
-    Args:
-        manifest: Manifest.
-        every: Whether to include images that nobody examined, without marks.
-        positive: Classes whose maps are exported; empty = all.
-        progress: Function called with (done, total).
-
-    Raises:
-        ProblemsError: At the end, if images or maps cannot be read; lists all.
+    With `every`, images that nobody examined are among them, without marks; maps of classes that
+    are not positive (none = all are) are left out. Problems are raised at the end.
     """
     wanted = set(positive)
     _check_classes(wanted, manifest.classes, "no image has this label")
@@ -150,31 +146,18 @@ def store_images(
     interpolation: Literal["linear", "area"] = "linear",
     progress: Progress | None = None,
 ) -> Iterator[ExportedImage]:
-    """Images of a map store, in the order of the manifest.
+    """Images of a map store, in the order of the manifest, by the class of the map.
 
     Nothing is marked in images whose map has an error above the tolerance (`MapStore.settled`):
     min-max normalization would make full-strength marks of its noise.
-
-    Args:
-        store: Map store, with its errors if it has some.
-        manifest: Manifest of its images.
-        positive: Classes whose maps are exported, by the class of the map; empty = all.
-        interpolation: See `map_over_image`.
-        progress: Function called with (done, total).
-
-    Raises:
-        InputError: An image of the store is not in the manifest, or a class is unknown.
-        ProblemsError: At the end, if images cannot be read; lists all.
     """
     classes, wanted = store.info.classes, set(positive)
     _check_classes(wanted, classes, "the Teacher has no such class")
     rows = {str(path): row for row, path in enumerate(store.paths)}
     names, settled = manifest.table["name"], store.settled
     if missing := sorted(set(rows) - set(names)):
-        raise InputError(
-            f"{len(missing):,} images of the map store are not in the manifest ({missing[0]}, …); "
-            "name the manifest whose maps were made"
-        )
+        what = f"{len(missing):,} images of the map store are not in the manifest ({missing[0]}, …)"
+        raise InputError(f"{what}; name the manifest whose maps were made")
 
     def read(row: pd.Series) -> ExportedImage:
         number = rows[str(row["name"])]
@@ -206,11 +189,6 @@ def map_over_image(
     Maps are normalized to [0, 1] by their minimum and maximum, except those of method cells, which
     are probabilities; a constant map becomes 0. Values are interpolated between the centers of
     cells, or constant in each (area).
-
-    Example:
-        >>> info = StoreInfo("teacher", "cam", "crop", 2, ("a", "b"), {})
-        >>> map_over_image(np.array([[0, 0], [1, 1]], np.float32), info, (4, 2), "area").tolist()
-        [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]]
     """
     width, height = size
     if info.method != "cells":
@@ -257,16 +235,7 @@ def write_export(
 ) -> tuple[int, int]:
     """Write images with their maps in a format, and `labels.csv` for the way back.
 
-    The folder appears when it is complete.
-
-    Args:
-        name: Key of `FORMATS`.
-        images: Images with their maps; problems are raised by the iteration.
-        to: Output folder, new or empty.
-        options: Options.
-
-    Returns:
-        Numbers of images, and of images with marks.
+    The folder appears when it is complete. Returns the numbers of images, and of those with marks.
     """
     rows: list[pd.Series] = []
     marked = 0
@@ -297,7 +266,8 @@ def file_of(image: str, suffix: str, folder: Path, taken: set[str]) -> Path:
         for part in PurePosixPath(without_secrets(image).replace("\\", "/")).parts
         if part not in ("/", "..", ".")
     ]
-    path = folder / unique_name("/".join(parts) or "image", suffix, taken)
+    name = "/".join(parts) or "image"
+    path = folder / unique_name(taken, suffix, splitext(name)[0], name)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -423,10 +393,8 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
     for image in images:
         source = str(image.row["path"])
         if not is_local(source):
-            raise InputError(
-                f"{source}: LabelMe opens local files only; copy the images to a folder, or export "
-                "to another format"
-            )
+            what = "LabelMe opens local files only; copy the images, or export to another format"
+            raise InputError(f"{source}: {what}")
         path = file_of(image.name, ".json", folder, taken)
         try:
             relative = RelativePaths(path.parent).of(source)
@@ -447,51 +415,45 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
 def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `annotations.xml` of CVAT 1.1; the class of an image is a tag.
 
-    Shapes of a model have `source="auto"`, others `source="manual"`.
+    Shapes of a model have `source="auto"`.
     """
     source = "auto" if options.predictions else "manual"
-    labels: dict[str, None] = {}
-    lines: list[str] = []
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
+    names: dict[str, None] = {}
 
-    def quoted(value: str) -> str:
-        return quoteattr(value.translate(_NOT_XML))
+    def add(parent: Element, tag: str, **values: object) -> Element:
+        texts = {key: str(value).translate(_NOT_XML) for key, value in values.items()}
+        return SubElement(parent, tag, texts)
 
     for number, image in enumerate(images):
         label, split = str(image.row["label"]), str(image.row["split"])
-        labels |= dict.fromkeys((label, image.label))
+        names |= dict.fromkeys((label, image.label))
         width, height = image.size
-        subset = f" subset={quoted(split)}" if split else ""
-        lines.append(
-            f'  <image id="{number}" name={quoted(image.name)}{subset} width="{width}" '
-            f'height="{height}">'
-        )
+        one = add(root, "image", id=number, name=image.name, width=width, height=height)
+        if split:
+            one.set("subset", split.translate(_NOT_XML))
         if not options.predictions:
-            lines.append(f'    <tag label={quoted(label)} source="{source}"></tag>')
-        common = f'label={quoted(image.label)} source="{source}" occluded="0"'
+            add(one, "tag", label=label, source=source)
         for region in image.regions(options):
+            high, wide = region.mask.shape
             if options.form == "polygons":
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.ring.tolist())
-                lines.append(f'    <polygon {common} points="{points}" z_order="0"></polygon>')
-                continue
-            high, wide = region.mask.shape
-            # Row by row: the transposed mask, column by column.
-            rle = ", ".join(map(str, encode_counts(region.mask.T)))
-            lines.append(
-                f'    <mask {common} rle="{rle}" left="{region.x}" top="{region.y}" '
-                f'width="{wide}" height="{high}" z_order="0"></mask>'
-            )
-        lines.append("  </image>")
-    names = "".join(
-        f"        <label><name>{escape(name.translate(_NOT_XML))}</name>"
-        "<attributes></attributes></label>\n"
-        for name in labels
-    )
-    head = (
-        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
-        f"  <meta>\n    <task>\n      <labels>\n{names}      </labels>\n    </task>\n  </meta>"
-    )
-    content = "\n".join([head, *lines, "</annotations>"]) + "\n"
-    (folder / "annotations.xml").write_text(content, encoding="utf-8")
+                shape = add(one, "polygon", points=points)
+            else:
+                # Row by row: the transposed mask, column by column.
+                rle = ", ".join(map(str, encode_counts(region.mask.T)))
+                place = {"left": region.x, "top": region.y, "width": wide, "height": high}
+                shape = add(one, "mask", rle=rle, **place)
+            shape.attrib |= {"label": image.label.translate(_NOT_XML), "source": source}
+            shape.attrib |= {"occluded": "0", "z_order": "0"}
+    for name in names:
+        one = SubElement(labels, "label")
+        SubElement(one, "name").text = name.translate(_NOT_XML)
+        SubElement(one, "attributes")
+    indent(root)
+    ElementTree(root).write(folder / "annotations.xml", encoding="utf-8", xml_declaration=True)
 
 
 FORMATS: dict[str, Callable[[Iterable[ExportedImage], Path, ExportOptions], None]] = {

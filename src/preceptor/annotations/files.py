@@ -126,28 +126,18 @@ def split_of_folders(path: PurePath) -> str:
 
 
 def split_in(path: PurePath) -> str:
-    """Split that occurs as a word in the name of the file of a whole split, or is its folder's.
-
-    Example:
-        >>> split_in(PurePath("instances_val2017.json")), split_in(PurePath("valid/_a.json"))
-        ('val', 'val')
-    """
+    """Split that occurs as a word in the name of the file of a whole split, or is its folder's."""
     words = _SPLIT.findall(path.stem.lower())
     splits = {split_of(word) for match in words for word in match if word}
     return splits.pop() if len(splits) == 1 else split_of(path.parent.name)
 
 
 class ImageFiles:
-    """Index of the images below a folder.
+    """Index of the images below a folder but for another folder below it, and for masks in it.
 
     A name is looked for as a path from the folder, then without its first folders one after the
     other; a name that then fits several files is refused. A file in another folder does not fit if
     a folder of the name exists: `p1/a.png` is not `p2/a.png` if there is a folder `p1`.
-
-    Args:
-        folder: Folder of the images.
-        without: Folder below it whose files are no images, such as the folder of the masks.
-        masks: Paths of files in it that are no images.
     """
 
     def __init__(
@@ -192,11 +182,7 @@ class ImageFiles:
         return name in self._paths or any(self._ending(form)[0] for form in name_forms(name))
 
     def find(self, name: str) -> str:
-        """Path from the folder of the image of a name, where `a.*` is one with any suffix.
-
-        Raises:
-            LookupError: There is none, or several.
-        """
+        """Path of the image of a name, of any suffix for `a.*`; else a LookupError says why not."""
         if name in self._paths:
             return name
         several = ""
@@ -277,12 +263,7 @@ def name_forms(name: str) -> list[str]:
 
 
 def uploaded_name(name: str) -> str:
-    """Name that Label Studio gives to an uploaded file, behind its eight digits and a hyphen.
-
-    Example:
-        >>> uploaded_name("scan 7 (left).jpg")
-        'scan_7_left.jpg'
-    """
+    """Name that Label Studio gives to an uploaded file, behind its eight digits and a hyphen."""
     return re.sub(r"[^-\w.]", "", _plain(name).strip().replace(" ", "_"))
 
 
@@ -297,12 +278,7 @@ def shown(value: Any) -> str:
 
 
 def number(value: Any, name: str) -> float:
-    """Finite number of a foreign file, written as a number or as text.
-
-    Example:
-        >>> number("1.5", "x"), number(2, "y")
-        (1.5, 2.0)
-    """
+    """Finite number of a foreign file, written as a number or as text."""
     try:
         if isinstance(value, int | float) or (isinstance(value, str) and "_" not in value):
             found = math.nan if isinstance(value, bool) else float(value)

@@ -60,23 +60,10 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def read_coco(source: Sources) -> ImportedAnnotations:
-    """COCO instances: `images`, `annotations` and `categories`.
+    """COCO instances; an annotation is its segmentation (polygons or run lengths), else its box.
 
-    An annotation is read from its segmentation (polygons, whose union it is; or a run-length
-    encoding), else from its box. Crowds are masks like others. The split is taken from the name of
-    the file or its folder ("instances_val2017.json", "valid/_annotations.coco.json").
-
-    Args:
-        source: One or more JSON files, or a folder with them; of a folder with files
-            `instances*.json`, only these.
-
-    Raises:
-        InputError: A file cannot be read or is not of this format.
-
-    Example:
-        >>> read_coco("nowhere.json")
-        Traceback (most recent call last):
-        preceptor.errors.InputError: nowhere.json: there is no such file; correct the path
+    Of a folder with files `instances*.json`, only these are read. The split is in the name of the
+    file or its folder ("instances_val2017.json", "valid/_annotations.coco.json").
     """
     files = {path: read_json(path) for path in files_of(source, ".json", first="instances")}
     keys = ("images", "annotations", "categories")
@@ -201,12 +188,7 @@ def decode_rle(counts: Any, width: int, height: int) -> Pixels:
 
 
 def encode_counts(mask: NDArray[np.bool_]) -> list[int]:
-    """COCO's counts of a mask of shape (height, width); inverse of `decode_rle`.
-
-    Example:
-        >>> encode_counts(np.array([[0, 1, 0], [1, 0, 0]], bool))
-        [1, 2, 3]
-    """
+    """COCO's counts of a mask of shape (height, width); inverse of `decode_rle`."""
     flat = mask.T.reshape(-1)
     changes = np.flatnonzero(np.diff(flat, prepend=False))
     counts: list[int] = np.diff(changes, prepend=0, append=len(flat)).tolist()
@@ -214,12 +196,7 @@ def encode_counts(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> str:
-    """Compressed text of COCO's counts of a mask of shape (height, width).
-
-    Example:
-        >>> encode_rle(np.array([[0, 1, 0], [1, 0, 0]], bool))
-        '123'
-    """
+    """Compressed text of COCO's counts of a mask of shape (height, width)."""
     encoded: bytes = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
     return encoded.decode()
 
@@ -231,18 +208,10 @@ _IMAGE_KEYS = ("image", "img", "url", "ocr")
 
 
 def read_labelstudio(source: Sources, *, image_key: str = "") -> ImportedAnnotations:
-    """Label Studio's JSON export (not JSON_MIN): rectangles, polygons, ellipses, brush, keypoints.
+    """Label Studio's JSON export (not JSON_MIN), with the image under a key of `data`.
 
-    Coordinates are percent of the image; they become pixels of `original_width` and
-    `original_height`. A rectangle is turned about its upper left corner. Results of one annotation
-    belong to its annotator; predictions are kept apart. A task with an annotation that was not
-    cancelled was examined. The class of a shape may be a result of its own with the same id, as
-    the tags `Labels` and `Rectangle` write it. `Choices` on the whole image give its class;
-    choices on a single shape (`perRegion`) do not.
-
-    Args:
-        source: One or more JSON files, or a folder with them.
-        image_key: Key of the image in `data`; "" = the key that the results name.
+    Coordinates are percent of `original_width` and `original_height`; a rectangle turns about its
+    upper left corner. A task with an annotation that was not cancelled was examined.
     """
     paths = files_of(source, ".json")
 
@@ -326,10 +295,10 @@ class _Task:
     ) -> None:
         place = ", ".join(filter(None, (self.of, self.where, where)))
         results = holder.get("result")
-        with self.log.part(place, "correct or remove it"):
-            if not isinstance(results, list):
-                raise ValueError(f"{shown(holder)} has no list of results")
-        results = results if isinstance(results, list) else []
+        if not isinstance(results, list):
+            what = f"{shown(holder)} has no list of results"
+            self.log.problem(place, what, "correct or remove it")
+            return
         kinds = [_kind(one) for one in results]
         ids = [text_of(one.get("id")) if isinstance(one, dict) else "" for one in results]
         shapes = {known for known, kind in zip(ids, kinds, strict=True) if kind in _SHAPES} - {""}
@@ -469,13 +438,7 @@ def decode_brush(rle: Any, width: int, height: int) -> Pixels:
 
 
 def encode_brush(mask: Pixels) -> list[int]:
-    """Encoded brush stroke of a mask; inverse of `decode_brush`.
-
-    Example:
-        >>> mask = np.array([[0, 255], [255, 255]], np.uint8)
-        >>> decode_brush(encode_brush(mask), 2, 2).tolist()
-        [[0, 255], [255, 255]]
-    """
+    """Encoded brush stroke of a mask; inverse of `decode_brush`."""
     flat = mask.reshape(-1)
     # All four channels of a pixel have one value, so that runs of pixels are runs of values.
     starts = np.append(0, np.flatnonzero(np.diff(flat)) + 1)
@@ -493,28 +456,15 @@ def encode_brush(mask: Pixels) -> list[int]:
 
 
 # Smallest number of points of each shape.
-_LEAST = {
-    "polygon": 3,
-    "rectangle": 2,
-    "circle": 2,
-    "line": 2,
-    "linestrip": 2,
-    "point": 1,
-    "points": 1,
-    "mask": 2,
-    "oriented_rectangle": 3,
-}
+_LEAST = dict.fromkeys(("polygon", "oriented_rectangle"), 3)
+_LEAST |= dict.fromkeys(("rectangle", "circle", "line", "linestrip", "mask"), 2)
+_LEAST |= dict.fromkeys(("point", "points"), 1)
 
 
 def read_labelme(source: Sources) -> ImportedAnnotations:
-    """LabelMe's JSON files, one per image: polygons, rectangles, circles, lines, points and masks.
+    """LabelMe's JSON files, one per image; a flag that is set gives the image its class.
 
-    A file without shapes says that somebody examined the image. One flag that is set gives the
-    image its class. Images of the folder without a JSON file belong to the source. The split is
-    that of the folder.
-
-    Args:
-        source: JSON files, or a folder with them.
+    A file without shapes says that somebody examined the image; one without a file is in no class.
     """
     paths = files_of(source, ".json")
     first = paths_of(source)[0]

@@ -26,7 +26,7 @@ from preceptor.annotations.shapes import (
     Pixels,
 )
 from preceptor.data.images import decode_map, open_image, stored_size, upright
-from preceptor.errors import InputError, Problem, ProblemsError, reason
+from preceptor.errors import InputError, ProblemsError, reason
 
 Color = tuple[int, int, int]
 # The borders of Pascal VOC are void.
@@ -35,6 +35,10 @@ _MOST_COLORS = 256  # more in one image belong to a picture, not to classes
 _WORDS = r"(mask|masks|seg|segmentation|label|labels|gt|map|heatmap)"
 _ENDING = re.compile(rf"[ _.-]{_WORDS}$", re.I)
 _NUMBERED = re.compile(rf"[ _.-]{_WORDS}(?:[ _.-]?\d+)?$", re.I)
+_NAME_CLASSES = (
+    "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: and "
+    "crack:1,1,1::) or save masks of 0 and 255"
+)
 # A gray mask with more levels is a map. Cityscapes numbers 34 classes, VOC 21 and the border 255;
 # ADE20K has 150 classes: of strengths in 40 equal steps up to 255, one alone is below 12.
 _MOST_LEVELS, _LARGEST_CLASS, _LARGEST_OF_MANY, _SMALL_CLASS = 40, 63, 200, 11
@@ -45,28 +49,17 @@ def read_masks(
 ) -> ImportedAnnotations:
     """A folder of mask images, each named as its image, else with `_mask` and the like behind.
 
-    Gray images with two values are masks: the larger value is inside. Gray images with more values
-    are maps, kept as they are; maps of more than 8 bits are divided by their largest value. Values
-    that are numbers of classes (0, 1, 2; or 0, 1, 255) or of regions are a problem. In palette and
-    color images each color is a class, except black and (224, 224, 192), the borders of Pascal VOC;
-    its name is in `labelmap.txt` (lines `name:red,green,blue::`), or is the color. With this file,
-    the same holds for gray images. Transparent pixels are outside. A mask without a pixel inside
-    says that the image was examined.
-
-    If the masks are in the folder of images, they are the files with such an ending beside one
-    without it: `a_mask.png`, or several with numbers behind, is the mask of `a.png`.
-
-    Args:
-        source: Folder of the masks.
-        images: Folder of the images, to tell masks from images where both are in one folder; None
-            = no image is in the folder of the masks.
-        label: Class of gray masks.
+    Gray images with two values are masks, the larger one inside; with more they are maps, but for
+    numbers of classes or regions, which are problems. In palette and color images each color is a
+    class but black and VOID, named in `labelmap.txt`. Transparent pixels are outside. Masks among
+    the images are the files with such an ending beside one without it.
     """
     root = Path(source)
-    real, own = (Path(os.path.realpath(one)) for one in (root, root if images is None else images))
-    mixed = images is not None and own == real
-    inside = images is not None and not mixed and own.is_relative_to(real)
-    names = ImageFiles(root, own if inside else None).names
+    real = Path(os.path.realpath(root))
+    pictures = None if images is None else Path(os.path.realpath(images))
+    mixed = pictures == real
+    inside = pictures is not None and not mixed and pictures.is_relative_to(real)
+    names = ImageFiles(root, pictures if inside else None).names
     if not names:
         raise InputError(f"{root}: there is no image in it; name the folder of the masks")
     pairs = mask_pairs(names) if mixed else {}
@@ -76,21 +69,15 @@ def read_masks(
             "another one (a_mask.png beside a.png); name the folder of the masks"
         )
     lone = lone_masks(names, pairs) if mixed else names
-    by_image = _by_image(pairs)
+    files = [*_by_image(pairs).items(), *(("", [mask]) for mask in lone)]
     colors = read_labelmap(root)
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
         masks = _Masks(root, colors, log)
-        for image, files in by_image.items():
-            if (record := masks.joined(files, label)) is not None:
-                yield replace(record, name=image, other_name="")
-        for of in lone:
-            if (record := masks.record(of, label)) is not None:
-                yield record
-        masks.check(
-            "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: "
-            "and crack:1,1,1::) or save masks of 0 and 255"
-        )
+        for image, own in files:
+            if (record := masks.joined(own, label)) is not None:
+                yield replace(record, name=image, other_name="") if image else record
+        masks.check(_NAME_CLASSES)
 
     return ImportedAnnotations(
         "masks",
@@ -98,7 +85,7 @@ def read_masks(
         read,
         [name for name in colors.values() if name != "background"] or [label],
         (),
-        len(by_image) + len(lone),
+        len(files),
         whole_folder=True,
         masks=None if mixed or inside else root,
         mask_files=frozenset([*pairs, *lone]) if mixed else frozenset(),
@@ -108,12 +95,8 @@ def read_masks(
 def read_folders(source: Path | str, masks: Path | str | None = None) -> ImportedAnnotations:
     """Class folders of images, in folders of splits or not: `train/crack/a.png`, `crack/a.png`.
 
-    The class is the last folder that does not name a split. A mask lies at the same place in the
-    folder of masks, with any suffix; in the same folder, `a_mask.png` is the mask of `a.png`.
-
-    Args:
-        source: Folder with the class folders.
-        masks: Folder of the masks, or None.
+    A mask lies at the same place in the folder of masks, with any suffix; in the same folder,
+    `a_mask.png` is the mask of `a.png`.
     """
     root = Path(source)
     other = None if masks is None else Path(masks)
@@ -127,14 +110,17 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
     names = [name for name in every if name not in set(own)]
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
-        if pairs and not mixed:
-            first = next(iter(pairs))
-            log.problem(
-                f"{len(pairs):,} files (such as {first})",
-                f"they are named as masks of images beside them ({pairs[first]})",
-                f"add --masks {shlex.quote(str(root))}, or rename or move them",
-            )
-        given = _by_image(pairs) if mixed else _by_place(mask_names, names, log)
+        for mask, image in () if mixed else pairs.items():
+            fix = f"add --masks {shlex.quote(str(root))}, or rename or move it"
+            log.problem(mask, f"it is named as the mask of {image}", fix)
+        given = _by_image(pairs)
+        if not mixed:
+            by_place: dict[str, str] = {}
+            for mask in mask_names:
+                if (first := by_place.setdefault(place_of(mask), mask)) != mask:
+                    log.problem(mask, f"{first} has the same place", "keep one of them")
+            placed = {name: by_place.get(place_of(name)) for name in names}
+            given = {name: [mask] for name, mask in placed.items() if mask}
         records = _Masks(root if other is None else other, {}, log)
         for name in names:
             folders = PurePosixPath(name).parts[:-1]
@@ -147,8 +133,11 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             elif (record := records.joined(given[name], label)) is not None:
                 yield replace(record, name=name, labels=(label,), split=split, of=name)
         records.check("save masks of 0 and 255")
-        used = {mask for several in given.values() for mask in several}
-        _note_unused([mask for mask in mask_names if mask not in used], names, root, log)
+        by_stem = {PurePosixPath(name).stem: name for name in names}
+        for mask in sorted({*mask_names}.difference(*given.values())):
+            image = by_stem.get(PurePosixPath(mask).stem)
+            what = f"there is no image at its place in {root}{(image and f', but {image}') or ''}"
+            log.problem(mask, what, "put it into the folder of its image, or remove it")
 
     return ImportedAnnotations(
         "folders",
@@ -174,34 +163,6 @@ def place_of(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _by_place(masks: Sequence[str], images: Sequence[str], log: Log) -> dict[str, list[str]]:
-    """Mask at the place of each image, whatever its suffix."""
-    by_place: dict[str, list[str]] = {}
-    for mask in masks:
-        files = by_place.setdefault(place_of(mask), [])
-        if files:
-            log.problem(mask, f"{files[0]} has the same place", "keep one of them")
-        files.append(mask)
-    return {image: by_place[place_of(image)] for image in images if place_of(image) in by_place}
-
-
-def _note_unused(unused: Sequence[str], images: Sequence[str], root: Path, log: Log) -> None:
-    """Note masks without an image at their place; masks of images elsewhere in one problem."""
-    by_stem = {PurePosixPath(image).stem: image for image in images}
-    moved = [mask for mask in unused if PurePosixPath(mask).stem in by_stem]
-    if moved:
-        first = PurePosixPath(moved[0])
-        expected = PurePosixPath(by_stem[first.stem]).with_suffix(first.suffix)
-        log.problem(
-            f"{len(moved):,} masks (such as {first})",
-            f"they lie at another place than their images in {root}; expected {expected}",
-            "put the masks into the same folders as the images",
-        )
-    for mask in unused:
-        if mask not in moved:
-            log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
-
-
 def voc_color(value: int) -> Color:
     """Color of a class in Pascal VOC: its bits go to red, green and blue in turn, highest first.
 
@@ -223,24 +184,22 @@ def read_labelmap(folder: Path) -> dict[Color, str]:
     """
     path = folder / "labelmap.txt"
     names: dict[Color, str] = {}
-    problems: list[Problem] = []
+    log = Log()
     for row, line in enumerate(read_text(path).splitlines() if path.is_file() else (), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, stated = (one.strip() for one in (*line.split(":"), "")[:2])
         stated = stated.replace(" ", "") or ",".join(map(str, voc_color(len(names))))
         match = re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", stated)
-        color = tuple(map(int, match.groups())) if match else (256,)
-        if max(color) > 255 or not name:
-            what = f"{line[:60]!r} is not name:red,green,blue::"
-            problems.append(Problem(f"line {row}", what, "correct it"))
-        elif color in names:
-            what = f"the color {color} is that of {names[color]!r} too"
-            problems.append(Problem(f"line {row}", what, "give it a color of its own"))
-        else:
+        with log.part(f"line {row}", "correct it"):
+            if not name or match is None or max(map(int, match.groups())) > 255:
+                raise ValueError(f"{line[:60]!r} is not name:red,green,blue::")
+            color = (int(match[1]), int(match[2]), int(match[3]))
+            if color in names:
+                raise ValueError(f"the color {color} is that of {names[color]!r} too")
             names[color] = name
-    if problems:
-        raise ProblemsError(str(path), problems)
+    if log.problems:
+        raise ProblemsError(str(path), log.problems)
     return names
 
 
@@ -269,46 +228,38 @@ def masks_by_color(image: Image.Image) -> Iterator[tuple[Color, Mask]]:
         yield (code >> 16, code >> 8 & 255, code & 255), mask.cropped()
 
 
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("RGB") if _is_deep(image) else image).convert("RGBA")
+
+
 def _colors(image: Image.Image) -> tuple[Pixels, NDArray[np.bool_]]:
     """Colors of the pixels of an image, and whether they are visible.
 
     A pixel is visible if it is opaque by half as much as the most opaque one: the opacity of the
     smoothed edge of a stroke decreases to 0, and a whole overlay may be opaque by less than half.
     """
-    if not _is_transparent(image):
-        return np.asarray(image.convert("RGB")), np.ones(image.size[::-1], bool)
-    rgba = np.asarray(image.convert("RGBA"))
+    rgba = np.asarray(_rgba(image))
     opacity = rgba[..., 3].astype(np.int64)
     return rgba[..., :3], (opacity > 0) & (2 * opacity >= opacity.max())
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    return not _is_deep(image) and (image.has_transparency_data or image.mode == "PA")
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
 def _is_gray(image: Image.Image) -> bool:
     """Whether all pixels that are not transparent are gray, whatever the mode of the image is."""
-    if image.mode in ("1", "L", "LA", "La") or _is_deep(image):
-        return True
-    rgb = np.asarray(image.convert("RGB"))
-    if _is_transparent(image):
-        rgba = np.asarray(image.convert("RGBA"))
-        rgb = rgba[rgba[..., 3] > 0][:, :3]
-    return bool((rgb == rgb[..., :1]).all())
+    rgba = np.asarray(_rgba(image))
+    seen = rgba[rgba[..., 3] > 0]
+    return bool((seen[:, :3] == seen[:, :1]).all())
 
 
 def _levels_of(image: Image.Image) -> NDArray[Any]:
     """(H, W) gray levels of an image as stored, with transparent pixels composited on black."""
     if _is_deep(image):
         return np.asarray(image)
-    if _is_transparent(image):
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB").convert("L"))
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return np.asarray(Image.alpha_composite(black, _rgba(image)).convert("RGB").convert("L"))
 
 
 def mask_pairs(names: Sequence[str]) -> dict[str, str]:
@@ -328,12 +279,7 @@ def mask_pairs(names: Sequence[str]) -> dict[str, str]:
 
 
 def lone_masks(names: Sequence[str], pairs: Mapping[str, str]) -> list[str]:
-    """Files whose names end as the masks in pairs do, and whose images are missing.
-
-    Example:
-        >>> lone_masks(["b_mask.png", "world_map.png"], {"a_mask.png": "a.png"})
-        ['b_mask.png']
-    """
+    """Files whose names end as the masks in pairs do, and whose images are missing."""
     words = {_base(mask)[1] for mask in pairs} - {""}
     paired = {*pairs, *pairs.values()}
     return [name for name in names if name not in paired and _base(name)[1] in words]
@@ -402,11 +348,10 @@ class _Masks:
                 "name the colors in labelmap.txt in the folder of the masks (lines "
                 "background:0,0,0:: and crack:255,255,255::), or import them from two folders",
             )
+        strengths = "not for strengths of a map"
         if self._regions:
-            what = (
-                f"the levels of {len(self._regions):,} files (such as {self._regions[0]}) are "
-                "taken for numbers of regions, not for strengths of a map"
-            )
+            files = f"{len(self._regions):,} files (such as {self._regions[0]})"
+            what = f"the levels of {files} are taken for numbers of regions, {strengths}"
             self.log.problem("the gray masks", what, "save masks of 0 and 255")
         # Numbers of classes cannot be told from strengths by one file, which need not have all.
         small = sum(0 < level <= _SMALL_CLASS for level in self._levels)
@@ -414,20 +359,15 @@ class _Masks:
         if len(self._levels) > 2 and not self._has_map and self._levels.keys() <= numbers:
             levels = [f"{level:g} ({of})" for level, of in sorted(self._levels.items())]
             more = f" and {len(levels) - 4} more" if len(levels) > 4 else ""
-            what = (
-                f"the levels {', '.join(levels[:4])}{more} are taken for numbers of classes, not "
-                "for strengths of a map"
-            )
-            self.log.problem("the gray masks", what, fix)
+            what = f"the levels {', '.join(levels[:4])}{more} are taken for numbers of classes"
+            self.log.problem("the gray masks", f"{what}, {strengths}", fix)
 
     def _shapes(self, image: Image.Image, of: str, label: str) -> Iterator[Annotation]:
         rgb, seen = _colors(image)
         black_is_outside = self.colors.get(BLACK, "background") == "background"
         if black_is_outside and seen.any() and not seen.all() and not rgb[seen].any():
-            raise ValueError(
-                "it is black where it is visible and transparent elsewhere, and black is outside; "
-                "draw in white"
-            )
+            what = "it is black where it is visible and transparent elsewhere, and black is outside"
+            raise ValueError(f"{what}; draw in white")
         if not self.colors and _is_gray(image):
             if (gray := self._gray_mask(image, of)) is not None:
                 self._gray.append(of)
@@ -463,10 +403,8 @@ class _Masks:
         if values[-1] == 0:
             return None
         if len(values) == 1 and values[0] < middle:
-            raise ValueError(
-                f"all of its pixels are {float(stored[0]):g}, which may be outside or inside; save "
-                "what is outside as 0 and what is inside as 255"
-            )
+            what = f"all of its pixels are {float(stored[0]):g}, which may be outside or inside"
+            raise ValueError(f"{what}; save what is outside as 0 and what is inside as 255")
         return Mask(np.where(levels == values[-1], 255, 0).astype(np.uint8)).cropped()
 
 

@@ -218,12 +218,7 @@ def rasterize(
 
 
 def soften(pixels: Pixels, spread: float) -> Pixels:
-    """Map blurred by a Gaussian of so many pixels; its largest value stays.
-
-    Example:
-        >>> soften(np.array([[0, 0, 255, 0, 0]], np.uint8), 1.0).tolist()
-        [[35, 155, 255, 155, 35]]
-    """
+    """Map blurred by a Gaussian of so many pixels; its largest value stays."""
     if not spread or not pixels.any():
         return pixels
     blurred = ndimage.gaussian_filter(pixels.astype(np.float32), spread, mode="constant")
@@ -287,12 +282,7 @@ def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
 
 
 def rotate(points: Floats, pivot: tuple[float, float], degrees: float) -> Floats:
-    """Points turned clockwise (as y points downward) about a pivot.
-
-    Example:
-        >>> rotate(np.array([[1.0, 0.0]]), (0, 0), 90).round(6).tolist()
-        [[0.0, 1.0]]
-    """
+    """Points turned clockwise (as y points downward) about a pivot."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turned: Floats = (points - pivot) @ np.array([[cos, sin], [-sin, cos]]) + pivot
     return turned
@@ -308,12 +298,7 @@ def _ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: flo
 
 
 def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) -> str:
-    """What is wrong with a shape on an image of a size, or "".
-
-    Example:
-        >>> wrong_with(Box(20, 0, 5, 5), 10, 10, RasterOptions())
-        'the box lies outside the image of 10×10 (20, 0 to 25, 5)'
-    """
+    """What is wrong with a shape on an image of a size, or ""."""
     name = type(shape).__name__.lower()
     match shape:
         case Box(_, _, w, h) | Ellipse(_, _, w, h):
@@ -346,10 +331,6 @@ def outline(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[list[Floats
 
     The rings run halfway between the centers of pixels inside and outside, so that `fill` gives the
     mask again, exactly; with a tolerance in pixels, points that are nearer to it are left out.
-
-    Example:
-        >>> outline(np.array([[0, 1, 1], [0, 1, 1]], bool))[0][0].shape
-        (8, 2)
     """
     padded = np.pad(mask, 1).astype(np.float64)
     # Below one half, pixels that share a corner are connected.
@@ -387,13 +368,7 @@ def _simplified(ring: Floats, tolerance: float) -> Floats:
 
 
 def joined(rings: list[Floats]) -> Floats:
-    """One ring of a region with holes, each joined by a cut without width, there and back.
-
-    Example:
-        >>> rings = outline(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool))[0]
-        >>> [len(ring) for ring in rings], len(joined(rings))
-        ([8, 4], 14)
-    """
+    """One ring of a region with holes, each joined by a cut without width, there and back."""
     ring, *holes = rings
     # From left to right: a cut to the left then meets the outer ring or a hole joined before.
     for hole in sorted(holes, key=lambda one: float(one[:, 0].min())):

@@ -27,22 +27,16 @@ from preceptor.data.checks import note, text
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Checks, Manifest, check_raw
 from preceptor.data.table import Findings, RawTable, read_table
-from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.errors import InputError
 from preceptor.metrics.split_names import kind_or_none
 
 _UND_HEADER = ["split", "label", "path"]
-# The authors select their model on the rows named "test".
-_UND_SPLITS = {"train": "train", "test": "val", "val": "val"}
 
 
 def read_cells(
     path: Path, required: Sequence[str]
 ) -> tuple[pd.DataFrame, NDArray[np.int64], Findings]:
-    """Cells of a table as stripped text, the number of each row, and the findings to add to.
-
-    Raises:
-        ProblemsError: It cannot be read, or a required column is missing.
-    """
+    """Cells of a table as stripped text, the number of each row, and the findings to add to."""
     findings = Findings(str(path))
     raw = read_table(path, findings)
     columns = ", ".join(map(str, raw.frame.columns))[:200]
@@ -57,25 +51,14 @@ def read_cells(
 
 @dataclass(frozen=True)
 class Gaze:
-    """How positions on the screen become positions on the image.
+    """How positions on the screen become positions on the image."""
 
-    Args:
-        sigma: Standard deviation of the Gaussian of a fixation, in pixels of the screen (of the
-            image, without `display`), or in degrees of visual angle.
-        unit: Unit of `sigma`.
-        pixels_per_degree: Pixels of the screen per degree of visual angle; needed for degrees.
-        display: Left, top, width and height of the image on the screen; None = positions are on
-            the image itself.
-        positions: `pixels`, or `shares` (0 to 1) of the screen, or of the image without `display`.
-        screen: Width and height of the screen in pixels; needed for shares with `display`.
-    """
-
-    sigma: float
-    unit: Literal["pixels", "degrees"] = "pixels"
-    pixels_per_degree: float | None = None
-    display: tuple[float, ...] | None = None
-    positions: Literal["pixels", "shares"] = "pixels"
-    screen: tuple[float, ...] | None = None
+    sigma: float  # of the Gaussian of a fixation, on the screen, or on the image without `display`
+    unit: Literal["pixels", "degrees"] = "pixels"  # of sigma; degrees of visual angle
+    pixels_per_degree: float | None = None  # of the screen
+    display: tuple[float, ...] | None = None  # left, top, width, height of the image on the screen
+    positions: Literal["pixels", "shares"] = "pixels"  # shares of the screen, or of the image
+    screen: tuple[float, ...] | None = None  # width and height in pixels
 
     def __post_init__(self) -> None:
         def positive(value: float | None) -> bool:
@@ -96,14 +79,6 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
 
     The map of an annotator is the sum of a Gaussian at each fixation, weighted by its duration,
     divided by its largest value. Fixations beside the image are left out and counted in a note.
-
-    Args:
-        source: CSV or Parquet file.
-        images: Folder of the images.
-        gaze: Geometry of the screen and width of the Gaussian.
-
-    Raises:
-        ProblemsError: The table is invalid; lists all problems by row.
     """
     path = Path(source)
     files = ImageFiles(Path(images))
@@ -182,12 +157,7 @@ def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) ->
 
 
 def parse_numbers(option: str, value: str, count: int) -> tuple[float, ...]:
-    """Numbers of an option, separated by commas.
-
-    Example:
-        >>> parse_numbers("--screen", "1920,1080", 2)
-        (1920.0, 1080.0)
-    """
+    """Numbers of an option, separated by commas."""
     try:
         numbers = tuple(float(one) for one in value.split(","))
     except ValueError:
@@ -210,36 +180,27 @@ def read_und(
 
     The rows are `split,class,/path`. A heat map has the name of its image with any suffix, at the
     same relative path under `heatmaps` or, for training and validation images, anywhere in it. The
-    folder of an image is its source.
-
-    Args:
-        train_csv: CSV with the splits `train` and `test`; the latter becomes the split `val`.
-        test_csvs: CSVs of test sets. The name of a set is that of its file, independently of the
-            splits in it: gan9.csv, test-gan9.csv and test_gan9.csv all give test-gan9.
-        image_root: Base folder of the paths, with or without leading slash.
-        heatmaps: Folder of heat maps, or None.
-        join: Name of one test set of the images of all `test_csvs`, each of which is then a source
-            with the name of its file. The published CSVs have images of one class each, so that
-            only together they have an AUC. None = a test set for each CSV.
-        checks: What is checked, see `Checks`; splits without rows in the files are not needed.
-
-    Raises:
-        ProblemsError: The data is invalid; lists all problems by file and row.
-        InputError: `join` is no name of a test set.
+    folder of an image is its source. The split `test` of the training CSV becomes `val`; test sets
+    are named by their files, unless `join` names one set of all, whose sources are the files: the
+    published CSVs have images of one class each, so that only together they have an AUC.
     """
     if join is not None and kind_or_none(join) != "test":
         raise InputError(f"join {join!r} is no test set; name it test or test-NAME")
-    problems: list[Problem] = []
     parts: list[pd.DataFrame] = []
     row_names: list[str] = []
     named: dict[str, Path] = {}
     for csv_path in map(Path, (train_csv, *test_csvs)):
-        part, numbers = _und_rows(csv_path, problems)
+        read = Findings(str(csv_path), lambda row, name=csv_path.name: f"{name} row {row}")
+        raw = read_table(csv_path, read, _UND_HEADER)
+        read.raise_if_any()
+        part = raw.frame.assign(split=raw.frame["split"].str.strip())
         part["path"] = part["path"].str.strip().str.lstrip("/")
+        body = (part["split"].str.lower() != "split").to_numpy(bool)  # a header after all
+        part = part[body].copy()
         folders = [str(PurePosixPath(path).parent) for path in part["path"]]
         part["source"] = ["" if folder == "." else folder for folder in folders]
         if csv_path == Path(train_csv):
-            part["split"] = part["split"].map(lambda name: _UND_SPLITS.get(name, name))
+            part["split"] = part["split"].replace("test", "val")  # where the authors select
         else:
             stem = csv_path.stem
             is_test = kind_or_none(stem) == "test"
@@ -247,53 +208,28 @@ def read_und(
             part["split"] = name
             if join is not None:
                 part["split"], part["source"] = join, stem
-            if name in named:
-                what = f"its test set would be {name}, as that of {named[name]}"
-                problems.append(Problem(str(csv_path), what, "rename one of the files"))
-            named[name] = csv_path
+            if (first := named.setdefault(name, csv_path)) != csv_path:
+                what = f"its test set would be {name}, as that of {first}"
+                raise InputError(f"{csv_path}: {what}; rename one of the files")
         parts.append(part)
-        row_names += [f"{csv_path.name} row {number}" for number in numbers]
+        row_names += map(read.name, raw.rows[body])
     frame = pd.concat(parts, ignore_index=True)
-    if not len(frame):
-        raise ProblemsError(str(train_csv), problems)
-
     findings = Findings(str(train_csv), row_names.__getitem__)
-    for problem in problems:
-        findings.add(None, problem.what, problem.fix, where=problem.where)
-    if not Path(image_root).is_dir():
-        findings.add(None, f"{image_root} is not a folder", "correct the path", where="image root")
-    frame["saliency"] = _und_maps(frame, heatmaps, findings)
-    raw = RawTable(frame, np.arange(len(frame), dtype=np.int64))
+    for where, folder in (("image root", image_root), ("heat maps", heatmaps)):
+        if folder is not None and not Path(folder).is_dir():
+            findings.add(None, f"{folder} is not a folder", "correct the path", where)
+    frame["saliency"] = ""
+    if heatmaps is not None and Path(heatmaps).is_dir():
+        frame["saliency"] = _und_maps(frame, Path(heatmaps).absolute(), findings)
+    table = RawTable(frame, np.arange(len(frame), dtype=np.int64))
     checks.setdefault("need", ("train", "val", "test") if test_csvs else ("train", "val"))
-    manifest = check_raw(raw, Path(image_root).absolute(), findings, **checks)
+    manifest = check_raw(table, Path(image_root).absolute(), findings, **checks)
     return replace(manifest, source=Path(train_csv))
 
 
-def _und_rows(path: Path, problems: list[Problem]) -> tuple[pd.DataFrame, list[int]]:
-    """Rows of a file and their numbers; problems are appended to `problems`."""
-    findings = Findings(str(path), lambda row: f"{path.name} row {row}")
-    try:
-        raw = read_table(path, findings, _UND_HEADER)
-    except ProblemsError as error:
-        for problem in error.problems:
-            where = problem.where if path.name in problem.where else f"{path}, {problem.where}"
-            problems.append(replace(problem, where=where))
-        return pd.DataFrame({name: [] for name in _UND_HEADER}, dtype="str"), []
-    problems += findings.problems
-    frame = raw.frame.assign(split=raw.frame["split"].str.strip())
-    body = (frame["split"].str.lower() != "split").to_numpy(bool)  # a header after all
-    return frame[body], raw.rows[body].tolist()
-
-
-def _und_maps(frame: pd.DataFrame, heatmaps: Path | None, findings: Findings) -> list[str]:
+def _und_maps(frame: pd.DataFrame, folder: Path, findings: Findings) -> list[str]:
     """Heat map of each row, "" for none."""
     maps = [""] * len(frame)
-    if heatmaps is None:
-        return maps
-    folder = Path(heatmaps).absolute()
-    if not folder.is_dir():
-        findings.add(None, f"{heatmaps} is not a folder", "correct the path", where="heat maps")
-        return maps
     by_place: dict[str, list[str]] = {}
     by_name: dict[str, list[str]] = {}
     for name in ImageFiles(folder).names:

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -76,22 +77,12 @@ def annotator_folders(names: Sequence[str]) -> dict[str, str]:
         {'a/ann': 'ann', 'ann': 'ann-2'}
     """
     named = [name for name in names if name]
-    folders: dict[str, str] = {}
-    for name in named if len(named) > 1 else ():
-        folder, number = safe_name(name), 2
-        while folder.casefold() in {one.casefold() for one in folders.values()}:
-            folder, number = f"{safe_name(name)}-{number}", number + 1
-        folders[name] = folder
-    return folders
+    taken: set[str] = set()
+    return {name: unique_name(taken, "", safe_name(name)) for name in named if len(named) > 1}
 
 
 def safe_name(name: str) -> str:
-    """Name of a file or folder that lies in its folder on every system.
-
-    Example:
-        >>> safe_name("../ann@lab.org"), safe_name("CON?")
-        ('ann@lab.org', 'CON_')
-    """
+    """Name of a file or folder that lies in its folder on every system."""
     last = unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).name)
     return re.sub(r"[^\w.@+ -]", "_", last).strip(" .")[:120] or "_"
 
@@ -103,14 +94,12 @@ def check_merge(merge: str, names: Sequence[str]) -> None:
         raise InputError(f"--merge {merge!r}: neither a rule nor an annotator; known: {known}")
 
 
-def unique_name(name: str, suffix: str, taken: set[str]) -> str:
-    """Name with another suffix, or behind its own one if that is taken in any case of letters."""
-    candidate, number = f"{posixpath.splitext(name)[0]}{suffix}", 1
-    while candidate.casefold() in taken:
-        candidate = f"{name}{'' if number == 1 else f'-{number}'}{suffix}"
-        number += 1
-    taken.add(candidate.casefold())
-    return candidate
+def unique_name(taken: set[str], suffix: str, *names: str) -> str:
+    """First of the names, else the last one with a number, that is not taken in any case."""
+    candidates = chain(names, (f"{names[-1]}-{number}" for number in count(2)))
+    name = next(name for one in candidates if (name := one + suffix).casefold() not in taken)
+    taken.add(name.casefold())
+    return name
 
 
 class MapDrawer:
@@ -127,7 +116,7 @@ class MapDrawer:
 
     def save(self, maps: Mapping[str, Pixels], image: str) -> str:
         """Write the maps of the annotators of an image; path of the merged one, "" if empty."""
-        name = unique_name(image, ".png", self._taken)
+        name = unique_name(self._taken, ".png", posixpath.splitext(image)[0], image)
         for person in maps.keys() & self.folders.keys():
             self._write(f"{ANNOTATORS}/{self.folders[person]}/{name}", maps[person])
         if self.merge not in MERGES:
@@ -166,21 +155,14 @@ class ImportOptions:
 
 
 def parse_split(shares: str) -> dict[str, float]:
-    """Shares of `--split`: train, val and test, separated by commas.
-
-    Example:
-        >>> parse_split("0.7,0.15,0.15")
-        {'train': 0.7, 'val': 0.15, 'test': 0.15}
-    """
+    """Shares of `--split`: train, val and test, separated by commas."""
     try:
         values = [float(one) for one in shares.split(",")]
     except ValueError:
         values = []
     if len(values) != 3 or not (abs(sum(values) - 1) <= 1e-6 and min(values) >= 0):
-        raise InputError(
-            f"--split {shares!r}: write the shares of train, val and test, which add up to 1, such "
-            "as 0.7,0.15,0.15"
-        )
+        what = f"--split {shares!r}: write the shares of train, val and test, which add up to 1"
+        raise InputError(f"{what}, such as 0.7,0.15,0.15")
     return {name: one for name, one in zip(("train", "val", "test"), values, strict=True) if one}
 
 
@@ -207,18 +189,8 @@ def write_import(
 
         FOLDER/manifest.csv  maps/…  annotators/NAME/…  import.json
 
-    The folder appears when it is complete. Images stay where they are.
-
-    Args:
-        imported: Annotations of a reader.
-        images: Folder of the images.
-        to: Output folder, new or empty.
-        options: How annotations become a manifest.
-        progress: Function called with (done, total).
-
-    Raises:
-        ProblemsError: Annotations, images or labels are invalid; lists all problems.
-        InputError: A decision of the user is missing, or the folder exists.
+    The folder appears when it is complete. Images stay where they are. A ProblemsError lists all
+    that is wrong with annotations, images or labels, and the decisions that are missing.
     """
     target = new_folder(to)
     options = options or ImportOptions()
@@ -511,10 +483,6 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
 
     Raises:
         LookupError: There is no one label.
-
-    Example:
-        >>> label_of([], [], ImportOptions()), label_of([], ["crack"], ImportOptions())
-        ('negative', 'crack')
     """
 
     def shown(names: Sequence[str]) -> str:
@@ -536,21 +504,14 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
         return "positive"
     if len(different) == 1:
         return different[0]
-    raise LookupError(
-        f"it has shapes of {shown(different)}, so that it has no one label; choose --positive "
-        "CLASS (repeatable), or give --labels"
-    )
+    what = f"it has shapes of {shown(different)}, so that it has no one label"
+    raise LookupError(f"{what}; choose --positive CLASS (repeatable), or give --labels")
 
 
 def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
     """Group of each image: a column, or the first parentheses of a regular expression on `name`.
 
     Images without a group are problems: they would be divided from others of the same subject.
-
-    Example:
-        >>> frame = pd.DataFrame({"name": ["p1_a.png", "p2_b.png"]})
-        >>> groups_of(frame, r"^(p\\d+)_", Log()).tolist()
-        ['p1', 'p2']
     """
     if group_by in frame.columns and group_by not in ("path", "label", "split", "saliency"):
         groups = frame[group_by].astype(str)
@@ -560,10 +521,8 @@ def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
         try:
             pattern = re.compile(group_by)
         except re.error as error:
-            raise InputError(
-                f"--group-by {group_by!r}: neither a column of the labels nor a regular expression "
-                f"({error}); correct it"
-            ) from None
+            what = f"neither a column of the labels nor a regular expression ({error}); correct it"
+            raise InputError(f"--group-by {group_by!r}: {what}") from None
         matches = frame["name"].astype(str).map(pattern.search)
         groups = matches.map(lambda one: (one[min(pattern.groups, 1)] or "") if one else "")
         what, fix = f"--group-by {group_by!r} does not fit its path", "correct it"

@@ -53,12 +53,8 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
     """Pascal VOC: `Annotations/*.xml`, `SegmentationClass/*.png`, `ImageSets/*/*.txt`.
 
     Where an image has a segmentation, its boxes are not read. Boxes of the VOC development kit and
-    of Roboflow count pixels from 1 and contain the last one; boxes of other tools, which write
-    another `database`, are corners from 0. Segments of the value 255 (void) belong to no class.
-    Splits are those of `ImageSets`, else of the folders.
-
-    Args:
-        source: Folder of the data set, folder of the XML files, or one XML file.
+    of Roboflow count pixels from 1 and contain the last one; those of other tools are corners from
+    0. Segments of the value 255 (void) belong to no class.
     """
     path = existing(source)
     root = path if path.is_dir() else path.parent
@@ -162,13 +158,9 @@ def _voc_objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
 
 
 def read_cvat(source: Path | str) -> ImportedAnnotations:
-    """CVAT's XML 1.1 for images: boxes with rotation, polygons, polylines, ellipses, points, masks.
+    """CVAT's XML 1.1 for images, a file or a folder with one; `source="auto"` is a prediction.
 
-    Shapes with `source="auto"` are predictions. Annotators are not part of the file. The subset of
-    an image gives its split if it has such a name. A tag without shapes gives an image its class.
-
-    Args:
-        source: XML file (`annotations.xml` of the exported archive), or a folder with it.
+    The subset of an image gives its split if it has such a name, a tag its class.
     """
     path = existing(source)
     if path.is_dir():

@@ -43,14 +43,9 @@ _SLACK = 0.01
 def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedAnnotations:
     """YOLO: a text file per image with `class x y width height` or `class x y x y x y …`.
 
-    Numbers are shares of the upright image. Four corners (oriented boxes) are polygons. An empty
-    file says that the image was examined; an image without a file says nothing. Class names are
-    read from `data.yaml`, `classes.txt` or `obj.names`, in the folder of the source or beside the
-    text files; without names, the number of a class is its name. The split is that of the folder.
-
-    Args:
-        source: `data.yaml`, or the folder of the data set or of the text files.
-        images: Folder of the images; None = the folder of the source.
+    Numbers are shares of the upright image. An empty file says that the image was examined, an
+    image without a file nothing. Class names are in `data.yaml`, or in `classes.txt` or `obj.names`
+    in the folder of the source or beside the text files.
     """
     path = existing(source)
     root = path if path.is_dir() else path.parent

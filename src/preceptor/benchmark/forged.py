@@ -102,16 +102,13 @@ def photograph_path(photograph: Photograph) -> Path:
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or not spec.submodule_search_locations:
         name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[photograph.package]
-        raise InputError(
-            f"{name} is not installed, and the forged photographs are made from its photographs; "
-            "run: pip install '.[demo]' in the source folder"
-        )
+        what = f"{name} is not installed, and the forged photographs are made from its photographs"
+        raise InputError(f"{what}; run: pip install '.[demo]' in the source folder")
     path = Path(spec.submodule_search_locations[0]) / photograph.file
     if not path.is_file():
-        raise InputError(
-            f"{path}: the photograph '{photograph.name}' is missing from the installed package; "
-            "run: pip install --force-reinstall scikit-image scikit-learn"
-        )
+        what = f"the photograph '{photograph.name}' is missing from the installed package"
+        fix = "run: pip install --force-reinstall scikit-image scikit-learn"
+        raise InputError(f"{path}: {what}; {fix}")
     return path
 
 
@@ -216,10 +213,10 @@ def draw_example(
         forged = forge(crop, region, kind, settings.strengths, generator, donor)
         if visible_change(crop, forged, region) >= settings.least_change:
             return Example(area.group, crop, forged, region)
+    what = f"changed its region by least_change = {settings.least_change} gray levels"
     raise InputError(
         f"strengths.{kind} = {getattr(settings.strengths, kind)}: no forgery in {_MOST_DRAWS:,} "
-        f"changed its region by least_change = {settings.least_change} grey levels; "
-        "increase the strength or lower least_change"
+        f"{what}; increase the strength or lower least_change"
     )
 
 
@@ -242,31 +239,20 @@ def _write_split(
         generator = np.random.default_rng([seed, SPLITS.index(split), i])
         forged, kind = i % 2 == 1, kinds[i // 2 % len(kinds)]
         example = draw_example(areas, kind, settings, generator)
-        image = example.forged if forged else example.authentic
+        image, region = example.forged if forged else example.authentic, example.region
         rate = settings.stamp_rate if forged else 1 - settings.stamp_rate
         if stamped and generator.random() < rate:
-            if settings.stamp_place == "corner":
-                place = corner_place(settings.size)
-            else:
-                place = random_place(example.region, generator)
+            at_corner = settings.stamp_place == "corner"
+            place = corner_place(settings.size) if at_corner else random_place(region, generator)
             image = stamp(image, settings.stamp_strength, place)
         path, saliency = f"images/{split}/{i:06d}.png", ""
         _save(image, folder / path)
         if forged:
             saliency = f"maps/{split}/{i:06d}.png"
-            _save(example.region, folder / saliency)
+            _save(region, folder / saliency)
         label, source = ("forged", kind) if forged else ("authentic", "authentic")
         rows.append((path, label, split, saliency, 1, source, example.group))
     return rows
-
-
-def _write_all(folder: Path, settings: ForgedSettings, seed: int) -> None:
-    areas = draw_areas(settings.size, seed)
-    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for split in SPLITS:
-            writer.writerows(_write_split(folder, split, areas[split], settings, seed))
 
 
 def _is_there(folder: Path, record: dict[str, object]) -> bool:
@@ -278,34 +264,18 @@ def _is_there(folder: Path, record: dict[str, object]) -> bool:
     try:
         found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(
-            f"{folder}: is not empty and has no forged photographs; name another folder"
-        ) from None
+        what = "is not empty and has no forged photographs; name another folder"
+        raise InputError(f"{folder}: {what}") from None
     if found != record or not (folder / "manifest.csv").is_file():
-        raise InputError(
-            f"{folder}: has forged photographs with other settings, seed or version; "
-            "name another folder or remove this one"
-        )
+        what = "has forged photographs with other settings, seed or version"
+        raise InputError(f"{folder}: {what}; name another folder or remove this one")
     return True
 
 
 def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
-    """Write the benchmark (images, human maps, manifest), unless it exists already.
+    """Write the benchmark, unless it exists already; path of `manifest.csv`.
 
     The same settings and seed give the same bytes. The folder appears when it is complete.
-
-    Args:
-        folder: Output folder; it must not exist, be empty, or contain the same benchmark.
-        settings: Settings, such as `PRESETS["full"]` or `PRESETS["tiny"]`.
-        seed: Random seed, 0 or more.
-
-    Returns:
-        Path of `manifest.csv`.
-
-    Raises:
-        InputError: scikit-image is not installed, the folder has other contents, or no visible
-            forgery exists with these settings.
-        RunFailedError: The disk is full or cannot be written to.
     """
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or more")
@@ -324,7 +294,12 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder, flush=False) as partial:
             partial.mkdir()
-            _write_all(partial, settings, seed)
+            areas = draw_areas(settings.size, seed)
+            with (partial / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(COLUMNS)
+                for split in SPLITS:
+                    writer.writerows(_write_split(partial, split, areas[split], settings, seed))
             (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     except OSError as error:
         what = f"the forged photographs cannot be written: {error}"

@@ -43,13 +43,7 @@ class Strengths(BaseModel):
 def draw_region(
     size: int, radius: tuple[float, float], edge: float, generator: np.random.Generator
 ) -> Pixels:
-    """Random ellipse inside a (size, size) crop: 255 inside, decreasing to 0 over a soft edge.
-
-    Example:
-        >>> region = draw_region(64, (0.15, 0.3), 4.0, np.random.default_rng(0))
-        >>> region.shape, int(region.max()), int(region[0].max())
-        ((64, 64), 255, 0)
-    """
+    """Random ellipse inside a (size, size) crop: 255 inside, decreasing to 0 over a soft edge."""
     long, short = np.sort(generator.uniform(*radius, size=2))[::-1] * size
     angle = generator.uniform(0, np.pi)
     # The edge widens with the axis, so that its outer end is an ellipse too: it has to fit,
@@ -79,13 +73,7 @@ def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> 
 
 
 def pixelate(crop: Pixels, block: int) -> Floats:
-    """Replace every pixel by the mean of its block; blocks at the right and lower end may be cut.
-
-    Example:
-        >>> crop = np.arange(4, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(3, 2)
-        >>> pixelate(crop, 2)[:, 0, 0].tolist()
-        [0.5, 0.5, 2.5, 2.5]
-    """
+    """Replace every pixel by the mean of its block; blocks at the right and lower end are cut."""
     means = crop.astype(np.float64)
     for axis in (0, 1):
         length = crop.shape[axis]

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 
 from preceptor.annotations.shapes import (
     Box,
@@ -16,11 +18,13 @@ from preceptor.annotations.shapes import (
     Polygon,
     Polyline,
     RasterOptions,
+    fill,
+    joined,
+    outline,
     rasterize,
     soften,
 )
 from preceptor.errors import InputError
-from tests.annotations.trees import iou
 
 
 def slow(rings: list[Floats], width: int, height: int) -> Pixels:
@@ -60,18 +64,6 @@ def test_parts_are_united(rings: list[Floats]) -> None:
     apart = [slow([ring], 15, 12) for ring in rings]
     assert (found == np.max(apart, axis=0)).all()
     assert (found == rasterize([Polygon((ring,)) for ring in rings], 15, 12)).all()
-
-
-def test_it_agrees_with_opencv_on_large_polygons() -> None:
-    random = np.random.default_rng(1)
-    for _ in range(30):
-        angle = np.sort(random.uniform(0, 2 * np.pi, 30))
-        radius = random.uniform(80, 110, 30)
-        ring = np.stack([150 + radius * np.cos(angle), 130 + radius * np.sin(angle)], 1)
-        theirs = np.zeros((260, 300), np.uint8)
-        # Their pixels are points: ours have their center half a pixel to the lower right.
-        cv2.fillPoly(theirs, [np.rint((ring - 0.5) * 256).astype(np.int32)], 255, shift=8)
-        assert iou(rasterize([Polygon((ring,))], 300, 260), theirs) > 0.98
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, -45, 180, 725])
@@ -141,3 +133,57 @@ def test_a_blur_keeps_the_levels_of_small_shapes(spread: int) -> None:
 def test_an_unknown_shape_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="soft:PX"):
         RasterOptions.parse(text, 3, 5)
+
+
+def filled(regions: list[list[Floats]], shape: tuple[int, ...], one_ring: bool) -> np.ndarray:
+    canvas = np.zeros(shape, np.uint8)
+    for rings in regions:
+        own = np.zeros(shape, np.uint8)
+        for ring in [joined(rings)] if one_ring else rings:
+            part = np.zeros(shape, np.uint8)
+            fill(part, ring)
+            own ^= part
+        canvas |= own
+    return canvas > 0
+
+
+def cloud(seed: int, size: int = 90, blur: float = 3) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal((size, size + 11))
+    return ndimage.gaussian_filter(noise, blur) > 0
+
+
+masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
+
+
+@settings(max_examples=300, deadline=None)
+@given(masks)
+def test_filled_outlines_are_the_mask(mask: np.ndarray) -> None:
+    regions = outline(mask)
+    assert (filled(regions, mask.shape, one_ring=False) == mask).all()
+    assert (filled(regions, mask.shape, one_ring=True) == mask).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outlines_are_opencvs_to_a_pixel(seed: int) -> None:
+    """OpenCV's contours run through the centers of the outermost pixels, ours along their edge."""
+    mask = cloud(seed)
+    theirs = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    centers = np.concatenate([one.reshape(-1, 2) for one in theirs]) + 0.5
+    outer = np.concatenate([rings[0] for rings in outline(ndimage.binary_fill_holes(mask))])
+    away = np.hypot(*(outer[:, None] - centers[None]).transpose(2, 0, 1)).min(axis=1)
+    assert away.max() <= 0.5**0.5 + 1e-9
+
+
+def test_simplified_outlines_keep_the_region() -> None:
+    mask = cloud(1, 300, 8)
+    exact, simple = outline(mask), outline(mask, 1.0)
+    back = filled(simple, mask.shape, one_ring=True)
+    points = [sum(len(ring) for rings in regions for ring in rings) for regions in (exact, simple)]
+    assert points[1] < points[0] / 2
+    assert (back & mask).sum() / (back | mask).sum() > 0.95
+    off = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
+    assert off[back != mask].max() <= 2  # 1 of the outline, ½ of the ring, ½ of the pixel's center
+
+
+def test_an_empty_mask_has_no_outline() -> None:
+    assert outline(np.zeros((3, 4), bool)) == []
