@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from preceptor.annotations import read_coco
-from preceptor.annotations.shapes import Box, Polygon, rasterize
+from preceptor.annotations.shapes import Box, rasterize
 from preceptor.errors import PreceptorError, ProblemsError
 from tests.annotations.trees import (
     assert_import_refused,
@@ -26,41 +25,6 @@ def blob(x: float, y: float, radius: float, points: int = 40) -> list[float]:
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     ring = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], 1)
     return [float(one) for one in ring.reshape(-1)]
-
-
-def test_all_kinds_of_segmentation(tmp_path: Path) -> None:
-    mask = np.zeros((30, 40), np.uint8)
-    mask[3:9, 5:20] = 1
-    packed = oracle.encode(np.asfortranarray(mask))
-    packed["counts"] = packed["counts"].decode()
-    plain = {"size": [30, 40], "counts": [153, 6, *[24, 6] * 14, 30 * 20 + 21]}
-    plain["counts"] = [5 * 30 + 3, 6, *[24, 6] * 14, 30 * 20 + 21]
-    path = save_json(
-        tmp_path / "a.json",
-        coco(
-            [{"file_name": f"{name}.png"} for name in "abcd"],
-            [
-                {"bbox": [1.5, 2, 3, 4.25]},
-                {"image_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9], [20, 1, 30, 1, 30, 9, 20, 9]]},
-                {"image_id": 2, "segmentation": packed, "iscrowd": 1},
-                {"image_id": 3, "segmentation": plain, "category_id": 2},
-            ],
-        ),
-    )
-    found = images_of(read_coco(path))
-    assert [len(one.annotations) for one in found.values()] == [1, 1, 1, 1]
-    assert found["a.png"].annotations[0].shape == Box(1.5, 2, 3, 4.25)
-    polygon = found["b.png"].annotations[0].shape
-    assert isinstance(polygon, Polygon)
-    assert [ring.tolist() for ring in polygon.rings] == [
-        [[1, 1], [9, 1], [9, 9]],
-        [[20, 1], [30, 1], [30, 9], [20, 9]],
-    ]
-    for name in ("c.png", "d.png"):
-        assert (rasterize([found[name].annotations[0].shape], 40, 30) == mask * 255).all()
-    assert found["d.png"].annotations[0].label == "rust"
-    assert found["d.png"].size == (40, 30)
-    assert len(list(read_coco(path))) == 4  # and again
 
 
 def test_masks_agree_with_those_of_pycocotools(tmp_path: Path) -> None:

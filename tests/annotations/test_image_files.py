@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from preceptor.annotations import ImportOptions, read_coco, read_masks, read_yolo, write_import
 from preceptor.annotations.files import ImageFiles
-from preceptor.errors import InputError, PreceptorError
-from tests.annotations.trees import coco, imported_maps, save_image, save_json
+from preceptor.errors import InputError
+from tests.annotations.trees import save_image
 
 PATIENTS = ["p1/0002.png", "p2/0001.png"]
 # Images, a name, and the image that it means; none if its folder is another one.
@@ -54,32 +52,6 @@ def test_a_name_is_not_that_of_an_image_in_another_folder(
     else:
         with pytest.raises(LookupError, match=r"there is no image .* \(but .*, in another folder"):
             files.find(name)
-
-
-def test_labels_masks_and_texts_of_a_missing_image_are_refused(tmp_path: Path) -> None:
-    for name in PATIENTS:
-        save_image(tmp_path / "im" / name)
-    for name in ("p1/0001.png", "p1/0002.png"):
-        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("1", (40, 30), 1).save(tmp_path / "m" / name)
-    with pytest.raises(PreceptorError, match=r"p1/0001.png: there is no image 'p1/0001.*'"):
-        imported_maps(read_masks(tmp_path / "m"), tmp_path / "im", tmp_path / "out")
-    labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\np1/0001.png,a\np1/0002.png,b\n")
-    boxes = save_json(
-        tmp_path / "a.json", coco([{"file_name": "p1/0002.png"}], [{"bbox": [1, 1, 9, 9]}])
-    )
-    with pytest.raises(PreceptorError, match=r"row 2: there is no image 'p1/0001.png'"):
-        write_import(
-            read_coco(boxes), tmp_path / "im", tmp_path / "out", ImportOptions(labels=labels)
-        )
-    save_image(tmp_path / "yolo" / "images" / "train" / "2.jpg")
-    save_image(tmp_path / "yolo" / "images" / "val" / "1.jpg")
-    (tmp_path / "yolo" / "labels" / "train").mkdir(parents=True)
-    for name in "12":
-        (tmp_path / "yolo" / "labels" / "train" / f"{name}.txt").write_text("0 .5 .5 .2 .2\n")
-    with pytest.raises(PreceptorError, match=r"train/1.txt: there is no image .*val/1.jpg"):
-        list(read_yolo(tmp_path / "yolo"))
 
 
 @pytest.mark.parametrize("name", ["../x/a.png", "..\\..\\x\\a.png", "..%2Fx/a.png", "./../x/a.png"])

@@ -216,25 +216,6 @@ def test_shapes_without_a_pixel_in_common_are_noted(tmp_path: Path) -> None:
     assert count == 1
 
 
-def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
-    save_image(tmp_path / "images" / "a.png")
-    save_image(tmp_path / "images" / "b.png")
-    path = save_json(
-        tmp_path / "a.json",
-        [task(by(1, BOX), by(2)), task(image="b.png")],
-    )
-    labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\na.png,cracked\nb.png,sound\n")
-    _, maps = imported_maps(
-        read_labelstudio(path), tmp_path / "images", tmp_path / "out", labels=labels
-    )
-    assert np.unique(maps["a.png"]).tolist() == [0, 128]
-    empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png").convert("L"))
-    assert not empty.any()
-    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
-    assert rows[2].startswith("../images/b.png,b.png,sound,,,0")
-
-
 def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:
     names = ["a b.png", "c.png", "d é.png", "e.png", "f 7 (left), é.png"]
     for name in names:

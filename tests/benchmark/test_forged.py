@@ -15,20 +15,17 @@ from preceptor.benchmark.forged import (
     COLUMNS,
     PHOTOGRAPHS,
     draw_areas,
-    draw_example,
     draw_pools,
     write_draws,
     write_forged,
 )
 from preceptor.benchmark.forgeries import (
     PRESETS,
-    STAMP_MARGIN,
     STAMP_SHAPE,
     ForgedSettings,
     Pixels,
     Strengths,
     is_gray,
-    random_place,
 )
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
@@ -298,24 +295,6 @@ def test_no_pixel_is_in_train_and_in_val(size: int, seed: int) -> None:
         assert not np.shares_memory(train.pixels, val.pixels)
         assert min(train.pixels.shape[:2]) >= size
         assert min(val.pixels.shape[:2]) >= size
-
-
-def test_no_moving_stamp_touches_the_region_of_its_crop_or_of_the_forgery_it_could_have_had() -> (
-    None
-):
-    settings = PRESETS["spots"]
-    areas = draw_areas(settings.size, 100)["train"]
-    for row in range(100):
-        generator = np.random.default_rng([100, 0, row])
-        example = draw_example(areas, settings.kinds[row % 3], settings, generator)
-        top, left = random_place(example.region, generator)
-        height, width = STAMP_SHAPE
-        around = example.region[
-            top - STAMP_MARGIN : top + height + STAMP_MARGIN,
-            left - STAMP_MARGIN : left + width + STAMP_MARGIN,
-        ]
-        assert around.shape == (height + 2 * STAMP_MARGIN, width + 2 * STAMP_MARGIN)
-        assert not around.any()
 
 
 def test_pools_hold_every_sort_and_every_photograph_once() -> None:
