@@ -166,7 +166,7 @@ def decode_rle(counts: Any, width: int, height: int) -> Pixels:
     if width * height > MAX_PIXELS:
         raise ValueError(f"the mask is {width}×{height}, which is too large to decode safely")
     if isinstance(counts, str) and _COUNTS.fullmatch(counts):
-        runs = []
+        runs: list[int] = []
         value = shift = 0
         for code in counts.encode("ascii"):
             value |= (code - 48 & 31) << shift
@@ -362,7 +362,8 @@ class _Task:
             radius = number(value.get("width", 0), "width") * (size[0] / 100) / 2
             return Points(np.array([[x, y]]), radius if radius > 0 else None)
         if kind == "ellipse":
-            return Ellipse(x, y, *pixels("radiusX", "radiusY"), rotation)
+            radius_x, radius_y = pixels("radiusX", "radiusY")
+            return Ellipse(x, y, radius_x, radius_y, rotation)
         wide, high = pixels("width", "height")
         middle = rotate(np.array([[x + wide / 2, y + high / 2]]), (x, y), rotation)[0].tolist()
         return Box(middle[0] - wide / 2, middle[1] - high / 2, wide, high, rotation)

@@ -135,8 +135,8 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
         records.check("save masks of 0 and 255")
         by_stem = {PurePosixPath(name).stem: name for name in names}
         for mask in sorted({*mask_names}.difference(*given.values())):
-            image = by_stem.get(PurePosixPath(mask).stem)
-            what = f"there is no image at its place in {root}{(image and f', but {image}') or ''}"
+            moved = by_stem.get(PurePosixPath(mask).stem)
+            what = f"there is no image at its place in {root}{f', but {moved}' if moved else ''}"
             log.problem(mask, what, "put it into the folder of its image, or remove it")
 
     return ImportedAnnotations(

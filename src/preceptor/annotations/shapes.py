@@ -271,12 +271,12 @@ def _rings(shape: Shape, options: RasterOptions) -> list[Floats]:
             return [_ellipse(x, y, r, r) for x, y in points.tolist()]
         case Polyline(points):  # with round joints and ends
             radius = options.line_width / 2
-            rings = [_ellipse(x, y, radius, radius) for x, y in points.tolist()]
+            parts = [_ellipse(x, y, radius, radius) for x, y in points.tolist()]
             for start, end in pairwise(points):
                 if length := float(np.hypot(*(end - start))):
                     side = (end - start)[::-1] * [-radius / length, radius / length]
-                    rings.append(np.array([start + side, end + side, end - side, start - side]))
-            return rings
+                    parts.append(np.array([start + side, end + side, end - side, start - side]))
+            return parts
         case Mask():
             raise TypeError("a mask has no rings")
 

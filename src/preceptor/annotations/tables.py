@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, Unpack
 
@@ -153,7 +154,8 @@ def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) ->
         for axis in (0, 1)
     )
     total = (down * weights[:, None]).T @ across
-    return np.rint(total * (255 / max(float(total.max()), 1e-300))).astype(np.uint8)
+    levels: Pixels = np.rint(total * (255 / max(float(total.max()), 1e-300))).astype(np.uint8)
+    return levels
 
 
 def parse_numbers(option: str, value: str, count: int) -> tuple[float, ...]:
@@ -190,7 +192,7 @@ def read_und(
     row_names: list[str] = []
     named: dict[str, Path] = {}
     for csv_path in map(Path, (train_csv, *test_csvs)):
-        read = Findings(str(csv_path), lambda row, name=csv_path.name: f"{name} row {row}")
+        read = Findings(str(csv_path), partial("{} row {}".format, csv_path.name))
         raw = read_table(csv_path, read, _UND_HEADER)
         read.raise_if_any()
         part = raw.frame.assign(split=raw.frame["split"].str.strip())

@@ -53,7 +53,8 @@ _NO_CLASS = (
 
 def _mean(maps: Pixels) -> Pixels:
     total = maps.sum(axis=0, dtype=np.uint32)
-    return ((2 * total + len(maps)) // (2 * len(maps))).astype(np.uint8)
+    rounded: Pixels = ((2 * total + len(maps)) // (2 * len(maps))).astype(np.uint8)
+    return rounded
 
 
 def _majority(maps: Pixels) -> Pixels:

@@ -89,9 +89,9 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
         for stem, mask in left.items():
             of = mask.relative_to(root)
             split = splits.get(stem) or splits.get(PurePosixPath(stem).name) or ""
-            shapes = tuple(segments(mask, log))
+            marks = tuple(segments(mask, log))
             yield AnnotatedImage(
-                f"{stem}.*", None, shapes, split=split, examined=True, of=of.as_posix()
+                f"{stem}.*", None, marks, split=split, examined=True, of=of.as_posix()
             )
 
     def segments(mask: Path, log: Log) -> Iterator[Annotation]:
@@ -217,16 +217,18 @@ def _cvat_shape(element: Element, size: tuple[int, int]) -> Shape | None:
             left, top, right, bottom = values("xtl", "ytl", "xbr", "ybr")
             return Box(left, top, right - left, bottom - top, rotation)
         case "ellipse":
-            return Ellipse(*values("cx", "cy", "rx", "ry"), rotation)
+            x, y, radius_x, radius_y = values("cx", "cy", "rx", "ry")
+            return Ellipse(x, y, radius_x, radius_y, rotation)
         case "mask":
-            x, y, wide, high = (
+            column, row, wide, high = (
                 whole(element.get(name), name) for name in ("left", "top", "width", "height")
             )
-            if min(x, y) < 0 or min(wide, high) < 1 or x + wide > size[0] or y + high > size[1]:
-                raise ValueError(f"the mask of {wide}×{high} at {x}, {y} leaves the image")
+            fits = 0 <= column <= size[0] - wide and 0 <= row <= size[1] - high
+            if not fits or min(wide, high) < 1:
+                raise ValueError(f"the mask of {wide}×{high} at {column}, {row} leaves the image")
             # The encoding of COCO, but row by row: of the transposed mask.
             counts = (element.get("rle") or "").split(",")
-            return Mask(decode_rle(counts, high, wide).T.copy(), x, y)
+            return Mask(decode_rle(counts, high, wide).T.copy(), column, row)
         case "polygon" | "polyline" | "points":
             text = element.get("points") or ""
             pairs = [pair.split(",") for pair in text.split(";")]
