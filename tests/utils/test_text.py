@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from preceptor.utils.text import print_table
+from preceptor.utils.text import duration, p_value, percent, print_table, told_apart
 
 HEADER = ["set", "source", "images", "A − B", "95 % interval", ""]
 LINES = [
@@ -49,3 +49,16 @@ def test_names_are_divided_where_that_makes_room() -> None:
 def test_a_table_without_room_has_one_line_for_each_row() -> None:
     assert any("test-generator-number-3" in line and "+0.125" in line
                for line in shown(30).splitlines())  # fmt: skip
+
+
+def test_numbers_are_written_as_readers_expect() -> None:
+    assert [percent(value) for value in (0.463, -0.05, float("-inf"))] == ["46%", "−5%", "−∞"]
+    assert [duration(seconds) for seconds in (0.52, 30, 700, 7260)] == [
+        "0.5 s",
+        "30 s",
+        "12 min",
+        "2.0 h",
+    ]
+    assert [p_value(value) for value in (0.0317, 0.0004, float("nan"))] == ["0.032", "<0.001", "–"]
+    assert told_apart(0.5, 0.7) == ("0.500", "0.700")
+    assert told_apart(0.999991, 0.9999914) == ("0.9999910", "0.9999914")

@@ -30,14 +30,6 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
     Readers see the old or the new content, never a part. With `flush`, the content is on the disk
     before the renaming. If the block raises, `path` is unchanged, and the error names it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with replacing(Path(folder, "a.txt")) as partial:
-        ...         _ = partial.write_text("whole")
-        ...     Path(folder, "a.txt").read_text(), len(list(Path(folder).iterdir()))
-        ('whole', 1)
     """
     path = Path(path)
     partial = _hidden_beside(path)
@@ -64,12 +56,7 @@ def _hidden_beside(path: Path) -> Path:
 
 
 def beginning(name: str, most: int) -> str:
-    """Whole characters at the beginning of a file name that have at most so many bytes.
-
-    Example:
-        >>> beginning("größe", 4), beginning("größe", 3)
-        ('grö', 'gr')
-    """
+    """Whole characters at the beginning of a file name that have at most so many bytes."""
     return os.fsencode(name)[:most].decode("utf-8", "ignore")
 
 

@@ -10,6 +10,7 @@ writes results. If two write at once even so, checksums differ, and the result i
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -28,6 +29,8 @@ BEAT = 5.0
 """Seconds between two heartbeats."""
 DEAD_AFTER = 60.0
 """Seconds without a heartbeat after which a holder on another machine is taken for dead."""
+# Errors of file systems without hard links, such as exFAT and mounted buckets.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _take(path: Path, holder: Holder) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.filename2 is not None:  # of the link, as on exFAT and mounted buckets
+        if error.errno in _NO_LINKS and error.filename2 is not None:  # of the link
             raise InputError(
                 f"{path.parent}: its file system has no hard links, which the leases of a study "
                 "and its runs need; choose another --out or store"

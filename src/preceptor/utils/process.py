@@ -90,7 +90,7 @@ def environment_of(**values: str) -> Iterator[None]:
         yield
     finally:
         for key in values:
-            del os.environ[key]
+            os.environ.pop(key, None)
         os.environ.update(before)
 
 

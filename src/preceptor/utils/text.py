@@ -49,12 +49,7 @@ def fine_number(value: Any, digits: int = 2) -> str:
 
 
 def told_apart(first: float, second: float) -> tuple[str, str]:
-    """Two numbers with as many digits as show which one is larger.
-
-    Example:
-        >>> told_apart(0.5, 0.7), told_apart(0.999991, 0.9999914)
-        (('0.500', '0.700'), ('0.9999910', '0.9999914'))
-    """
+    """Two numbers with as many digits as show which one is larger: 0.9999910 and 0.9999914."""
     texts = fine_number(first), fine_number(second)
     for decimals in range(4, 18):
         if first == second or texts[0] != texts[1]:
@@ -64,12 +59,7 @@ def told_apart(first: float, second: float) -> tuple[str, str]:
 
 
 def p_value(value: Any) -> str:
-    """p-value with three digits, which is never written as 0; a dash for NaN.
-
-    Example:
-        >>> p_value(0.0317), p_value(0.0004), p_value(float("nan"))
-        ('0.032', '<0.001', '–')
-    """
+    """p-value with three digits, which is never written as 0 but as <0.001; a dash for NaN."""
     known = value is not None and math.isfinite(value)
     return "<0.001" if known and value < 0.001 else number(value)
 
@@ -82,12 +72,7 @@ def interval(low: Any, high: Any, *, sign: bool = True) -> str:
 
 
 def percent(value: float) -> str:
-    """Share as a percentage, which may be infinite; a dash for NaN.
-
-    Example:
-        >>> percent(0.463), percent(-0.05), percent(float("-inf"))
-        ('46%', '−5%', '−∞')
-    """
+    """Share as a percentage, which may be infinite: 46%, −5%, −∞; a dash for NaN."""
     if math.isnan(value):
         return DASH
     text = f"{value:.0%}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
@@ -95,12 +80,7 @@ def percent(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Duration with its unit.
-
-    Example:
-        >>> duration(0.52), duration(30), duration(7260)
-        ('0.5 s', '30 s', '2.0 h')
-    """
+    """Duration with its unit: 0.5 s, 30 s, 12 min, 2.0 h."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 90:
