@@ -34,8 +34,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.db import connect
 from preceptor.label.marks import decode_runs, from_text
-from preceptor.label.teach import overlap, teach_database
-from preceptor.label.teacher import TeacherConfig
+from preceptor.label.teacher import TeacherConfig, overlap, teach_database
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

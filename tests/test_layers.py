@@ -49,6 +49,7 @@ LATE = (
     "data.examine",
     "data.table",
     "label.sources",
+    "label.teacher",
     "deploy.predictor",
     "deploy.export",
 )

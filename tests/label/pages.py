@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.label.serving import Client, running
+from preceptor.label.db import connect
+from preceptor.label.marks import masks_of, union
+from tests.label.serving import Client, command, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -33,13 +31,7 @@ SHOWN = "body[data-image]:not([data-image=''])"
 
 @dataclass
 class Served:
-    """A server of `preceptor label`.
-
-    Args:
-        database: SQLite file.
-        address: Host and port.
-        token: Token of the link.
-    """
+    """A server of `preceptor label`."""
 
     database: Path
     address: str = ""
@@ -66,94 +58,52 @@ class Served:
 
     def ask(self, statement: str, *values: object) -> list[Any]:
         """Rows of the database, beside the server."""
-        from preceptor.label.db import connect
-
-        connection = connect(self.database, readonly=True)
-        try:
+        with closing(connect(self.database, readonly=True)) as connection:
             return [tuple(row) for row in connection.execute(statement, values)]
-        finally:
-            connection.close()
+
+    def strokes(self, image: str) -> list[tuple[Any, ...]]:
+        """Tools, classes and whether they erase of the strokes on an image, by its file name."""
+        return self.ask(
+            "SELECT tool, class, erase FROM strokes JOIN images ON images.id = image "
+            "WHERE path LIKE ? ORDER BY number",
+            f"%{image}",
+        )
 
     def mask(self, image: str, person: str = "Ada", class_: str | None = None) -> Mask:
         """Mask of a person on an image, as the export folds it."""
-        from preceptor.label.db import connect
-        from preceptor.label.marks import masks_of
-
-        connection = connect(self.database, readonly=True)
-        try:
-            row = connection.execute(
+        with closing(connect(self.database, readonly=True)) as connection:
+            number, width, height = connection.execute(
                 "SELECT id, width, height FROM images WHERE path LIKE ?", (f"%{image}",)
             ).fetchone()
             own = connection.execute("SELECT id FROM people WHERE name = ?", (person,)).fetchone()
-            masks = masks_of(connection, row["id"], own["id"])
-        finally:
-            connection.close()
-        found = np.zeros((row["height"], row["width"]), bool)
-        for name, patch in masks.items():
-            if class_ in (None, name):
-                found |= patch.whole(row["width"], row["height"])
-        return found
+            masks = masks_of(connection, number, own["id"])
+        chosen = [patch for name, patch in masks.items() if class_ in (None, name)]
+        return union(chosen).whole(width, height)
 
 
 @dataclass
 class ServedApart(Served):
-    """The same as a process of its own, which can be killed.
-
-    Args:
-        source: Manifest, or folder of images.
-        port: Port; 0 = a free one.
-    """
+    """The same as a process of its own, which can be killed and started again at its port."""
 
     source: Path = Path()
-    port: int = 0
-    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    process: subprocess.Popen[str] | None = None
+    _ended: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def start(self) -> ServedApart:
-        """Start the server, on the same port as before."""
-        command = [sys.executable, "-m", "preceptor", "label", "run", str(self.source), "--no-open"]
-        command += ["--database", str(self.database), "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "XDG_CACHE_HOME": str(self.database.parent / "cache")},
-        )
-        assert self.process.stdout is not None
-        said = []
-        for line in self.process.stdout:
-            said.append(line)
-            if found := re.match(r"open http://([^:]+:(\d+))/\?token=(\S+)", line):
-                self.address, self.port, self.token = found[1], int(found[2]), found[3]
-                return self
-        raise AssertionError(f"the server did not start: {''.join(said)}")
+        port = self.address.partition(":")[2] or 0
+        started = command(self.source, "--database", self.database, "--port", port)
+        one = self._ended.enter_context(started)
+        self.address, self.token, self.process = one.address, one.token, one.process
+        return self
 
     def kill(self) -> None:
         """End the server as a power failure would."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.close()
-
-    def close(self) -> None:
-        """End the server."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.process = None
+        self._ended.close()
 
 
 @contextmanager
 def served(source: Path, folder: Path, **options: Any) -> Iterator[Served]:
-    """A server in a thread that ends with the context; the database is `label.sqlite` of a folder.
-
-    Args:
-        source: Manifest, or folder of images.
-        folder: Folder of the database and of caches.
-        options: Settings of the server.
-    """
-    pytest.importorskip("uvicorn", reason="preceptor[web] is not installed")
+    """A server in a thread that ends with the context; its database is in a folder."""
     database = folder / "label.sqlite"
     with running(source, database, cache=folder / "cache", **options) as one:
         yield Served(database, one.address, one.token)
@@ -162,12 +112,11 @@ def served(source: Path, folder: Path, **options: Any) -> Iterator[Served]:
 @contextmanager
 def served_apart(source: Path, folder: Path) -> Iterator[ServedApart]:
     """A server as a process of its own."""
-    pytest.importorskip("uvicorn", reason="preceptor[web] is not installed")
     one = ServedApart(folder / "label.sqlite", source=source)
     try:
         yield one.start()
     finally:
-        one.close()
+        one.kill()
 
 
 @contextmanager
@@ -180,17 +129,7 @@ def opened(
     may_say: str = "status of 409",
     **how: Any,
 ) -> Iterator[Page]:
-    """The page in a window of its own; what it says on the console fails the test.
-
-    Args:
-        browser: Browser.
-        server: Server.
-        person: Person who has signed in; None = the page asks for a name.
-        image: File name of the first image; "" = the first of the queue; None = no image yet.
-        may_say: Pattern of messages of the console that are expected; by default, that the image of
-            the last test is still open in its tab, which was closed without a word.
-        how: Options of the window.
-    """
+    """The page in a window of its own; what it says on the console fails the test."""
     how.setdefault("viewport", {"width": 1280, "height": 720})
     context: BrowserContext = browser.new_context(**how)
     if person is not None:
@@ -263,12 +202,7 @@ def canvas(page: Page) -> str:
 
 @dataclass(frozen=True)
 class Fit:
-    """Where a fitted image is on the screen: a margin of 24 pixels, or 4 % of a small stage.
-
-    Args:
-        width, height: Size of the image.
-        viewport: Size of the window.
-    """
+    """Where a fitted image is on the screen: a margin of 24 pixels, or 4 % of a small stage."""
 
     width: int
     height: int
@@ -370,3 +304,49 @@ def brush_size(page: Page) -> int:
 def toast(page: Page) -> str:
     """What the page has said in passing."""
     return page.locator("#toast").text_content() or ""
+
+
+def name(page: Page) -> str:
+    """File name of the image at hand; "" at the end."""
+    return page.locator("#name").text_content() or ""
+
+
+def other_than(page: Page, before: str) -> str:
+    """Wait until another image is shown and all is saved; its name."""
+    page.wait_for_function(
+        "(before) => document.getElementById('name').textContent !== before", arg=before
+    )
+    saved(page)
+    return name(page)
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def leave(page: Page, *keys: str) -> str:
+    """Press keys of which the last leads to another image; the name of the image before."""
+    before = name(page)
+    press(page, *keys)
+    other_than(page, before)
+    return before
+
+
+def choose_person(page: Page, person: str) -> None:
+    """Let another person take over in this tab."""
+    page.locator("#who").click()
+    page.fill("#person", person)
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "(person) => document.getElementById('who').textContent === person", arg=person
+    )
+
+
+def pen(page: Page, steps: Sequence[tuple[str, tuple[float, float], float]]) -> None:
+    """Send events of a pen: kind, point of the page, pressure."""
+    session = page.context.new_cdp_session(page)
+    for kind, (x, y), force in steps:
+        event = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+        event |= {"buttons": int(force > 0), "pointerType": "pen", "force": force}
+        session.send("Input.dispatchMouseEvent", event)

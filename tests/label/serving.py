@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -26,9 +25,7 @@ from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
 from preceptor.label.marks import Bits, bounding_runs, to_text
 from preceptor.label.sources import find_source
-from tests.commands import APART
-
-HANGS = 120.0
+from tests.commands import APART, HANGS
 
 
 @dataclass(frozen=True)
@@ -54,17 +51,11 @@ class Told:
 
 @dataclass
 class Client:
-    """One browser: cookies, token of the page, one connection.
-
-    Args:
-        address: Host and port.
-        tab: Name of the tab.
-        source: Address of its machine; "" = the usual one.
-    """
+    """One browser: cookies, token of the page, one connection."""
 
     address: str
     tab: str = "tab-1"
-    source: str = ""
+    source: str = ""  # address of its machine
     headers: dict[str, str] = field(default_factory=dict)
     _connection: http.client.HTTPConnection | None = None
 
@@ -78,10 +69,9 @@ class Client:
         """Send a request as it is."""
         connection = self._connection
         if connection is None:
+            source = (self.source, 0) if self.source else None
             connection = http.client.HTTPConnection(
-                self.address,
-                timeout=HANGS,
-                source_address=(self.source, 0) if self.source else None,
+                self.address, timeout=HANGS, source_address=source
             )
             connection.connect()
             # The head and the body of a request leave at once, as those of a browser do.
@@ -91,9 +81,8 @@ class Client:
         try:
             connection.request(method, path, content, {k: v for k, v in given.items() if v})
             answer = connection.getresponse()
-            told = Told(
-                answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
-            )
+            head = {k.lower(): v for k, v in answer.getheaders()}
+            told = Told(answer.status, answer.read(), head)
         except (OSError, http.client.HTTPException):
             connection.close()
             self._connection = None
@@ -148,27 +137,19 @@ class Client:
 
 def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     """Body of a stroke with the pixels of a mask."""
-    found = bounding_runs(mask)
-    assert found is not None
-    x, y, w, h, runs = found
-    height, width = mask.shape
-    return {
-        "uuid": str(uuid.uuid4()),
-        "tab": tab,
-        "tool": "brush",
-        "class": "evidence",
-        "erase": False,
-        "width": width,
-        "height": height,
-        "x": x,
-        "y": y,
-        "w": w,
-        "h": h,
-        "runs": to_text(runs),
-        "started": "2026-01-02T03:04:05Z",
-        "seconds": 0.75,
-        "proposal": None,
-    }
+    bounds = bounding_runs(mask)
+    assert bounds is not None
+    body = dict(zip("xywh", bounds[:4], strict=True)) | {"runs": to_text(bounds[4])}
+    body |= {"height": mask.shape[0], "width": mask.shape[1], "started": "2026-01-02T03:04:05Z"}
+    body |= {"uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush", "class": "evidence"}
+    return body | {"erase": False, "seconds": 0.75, "proposal": None}
+
+
+def box(x: int, y: int, w: int, h: int, size: tuple[int, int] = (40, 30)) -> Bits:
+    """Mask of a rectangle in an image of a width and a height."""
+    mask = np.zeros(size[::-1], bool)
+    mask[y : y + h, x : x + w] = True
+    return mask
 
 
 def blob(width: int, height: int, seed: int = 0) -> Bits:
@@ -200,13 +181,11 @@ _WAY = ("access", "password", "name", "cache")
 
 @contextlib.contextmanager
 def running(source: Path, database: Path | None = None, **options: Any) -> Iterator[Running]:
-    """Server of a manifest or a folder.
+    """Server of a manifest or a folder; the database is beside it by default.
 
     Args:
-        source: Manifest or folder.
-        database: Database; None = beside it.
-        options: Settings; arguments of `labeling_of`; port, 0 = a free one;
-            allow_host, further names of the host.
+        options: Settings; arguments of `labeling_of`; port, 0 = a free one; allow_host, further
+            names of the host.
     """
     found = find_source(source)
     way = {key: options.pop(key) for key in _WAY if key in options}
@@ -251,23 +230,14 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(
-    *arguments: object, before: Callable[[], None] | None = None, browser: Path | None = None
-) -> Iterator[Command]:
-    """Start `preceptor label` with these arguments, and kill it at the end of the block.
-
-    Args:
-        arguments: Of the command; --no-open is added, unless there is a browser.
-        before: Called in the process before the command starts.
-        browser: Program that opens the page.
-    """
+def command(*arguments: object, before: Callable[[], None] | None = None) -> Iterator[Command]:
+    """Start `preceptor label`, and kill it at the end; `before` is called in its process first."""
     process = subprocess.Popen(
-        [*APART, "label", *map(str, arguments), "--no-open" if browser is None else "--open"],
+        [*APART, "label", *map(str, arguments), "--no-open"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=before,
-        env=os.environ | ({} if browser is None else {"BROWSER": str(browser)}),
     )
     assert process.stdout is not None
     said = ""

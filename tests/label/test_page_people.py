@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
 from preceptor.label import queue
 from preceptor.label.db import connect
 from preceptor.label.marks import bounding_runs
 from preceptor.label.queue import Proposal, add_teacher, write_proposals
-from tests.commands import HANGS, here
+from tests.commands import HANGS
 from tests.label.pages import (
     DRAWN,
     SHOWN,
@@ -26,8 +24,13 @@ from tests.label.pages import (
     brush_size,
     brushed,
     canvas,
+    choose_person,
     drag,
+    leave,
+    name,
     opened,
+    other_than,
+    press,
     saved,
     served,
     show,
@@ -35,21 +38,21 @@ from tests.label.pages import (
     toast,
     write_images,
 )
+from tests.label.serving import box
 
 if TYPE_CHECKING:
     from playwright.sync_api import APIResponse, Browser, Page, Route
 
 WIDTH, HEIGHT = 200, 160
+OTHER = "(name) => document.getElementById('name').textContent !== name"
 FIT = Fit(WIDTH, HEIGHT)
 LINE = [FIT.page(50, 40), FIT.page(150, 90)]
-CONFLICT = "status of 409"
-DAMAGED = "status of 422"
+FAILED = "Failed to load resource"
 
 
 def images(folder: Path, count: int) -> Path:
-    return write_images(
-        folder / "images", {f"image-{n}.png": (WIDTH, HEIGHT) for n in range(count)}
-    )
+    sizes = {f"image-{n}.png": (WIDTH, HEIGHT) for n in range(count)}
+    return write_images(folder / "images", sizes)
 
 
 def line(page: Page) -> Mask:
@@ -57,31 +60,21 @@ def line(page: Page) -> Mask:
     return brushed(WIDTH, HEIGHT, [FIT.image(*one) for one in LINE], [radius] * 2)
 
 
-def name(page: Page) -> str:
-    return page.locator("#name").inner_text()
-
-
-def other_than(page: Page, before: str) -> str:
-    """Wait for another image, and return its name."""
-    page.wait_for_function(
-        "(before) => document.getElementById('name').textContent !== before", arg=before
-    )
-    saved(page)
-    return name(page)
+def told(page: Page) -> tuple[str, str]:
+    """The answer and the progress as the page says them."""
+    return page.locator("#answered").inner_text(), page.locator("#count").inner_text()
 
 
 def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path: Path) -> None:
-    folder = images(tmp_path, 4)
+    folder = images(tmp_path, 5)
+    (folder / "image-4.png").write_bytes(b"no image")
     with (
         served(folder, tmp_path, labels=("real", "fake")) as server,
         opened(browser, server) as page,
     ):
 
         def answered(*keys: str) -> tuple[str, list[object]]:
-            before = name(page)
-            for key in keys:
-                page.keyboard.press(key)
-            other_than(page, before)
+            before = leave(page, *keys)
             rows = server.ask(
                 "SELECT state, answers.label, certainty, seconds > 0 FROM answers "
                 "JOIN images ON images.id = image WHERE path LIKE ?",
@@ -89,32 +82,41 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
             )
             return before, rows
 
-        page.keyboard.press("n")
+        press(page, "n")
         assert "Nothing is marked" in toast(page)
         drag(page, LINE)
-        page.keyboard.press("n")
+        press(page, "n")
         assert "label" in toast(page)
-        page.keyboard.press("1")
-        page.keyboard.press("0")
+        press(page, "1", "0")
         assert "Something is marked" in toast(page)
         assert answered("Shift+Digit2", "n")[1] == [("marked", "real", 2, 1)]
-        assert page.locator("#count").inner_text() == "1 of 4"
         assert answered("2", "0")[1] == [("nothing", "fake", None, 1)]
         assert answered("c")[1] == [("cannot_judge", None, None, 1)]
         skipped, said = answered("s")
         assert said == [("skipped", None, None, 1)]
-        assert page.locator("#count").inner_text() == "3 of 4"
-
-        # The end; what was skipped can be looked at again, and answered.
+        assert page.locator("#count").inner_text() == "3 of 5"
+        # The end, also after a reload; what was skipped can be looked at again, and answered.
+        page.reload()
+        page.get_by_text("There are images that you have skipped.").wait_for()
         page.get_by_role("button", name="Look at them again").click()
         assert other_than(page, "") == skipped
         assert page.locator("#answered").inner_text() == "Skipped"
-        assert answered("1", "0")[1] == [("nothing", "real", None, 1)]
-        page.get_by_text("There is nothing left to mark for you now").wait_for()
+        # An answer that is not saved yet counts at the end.
+        held: list[Route] = []
+        page.route("**/answer", lambda route: held.append(route))
+        press(page, "1")
+        with page.expect_response("**/api/queue?*skipped=1"):
+            press(page, "0")
+        page.get_by_text("1 image cannot be shown: the file is missing or damaged.").wait_for()
+        assert "image-4.png: " in page.locator("#card").inner_text()
         assert page.get_by_role("button", name="Look at them again").count() == 0
-
+        while not held:  # the answer waits for the record of how long the image was shown
+            page.evaluate(DRAWN)
+        held[0].continue_()
+        page.unroute("**/answer")
+        saved(page)
         # Back through what was shown; an answer that is there may be left as it is.
-        page.keyboard.press("ArrowLeft")
+        press(page, "ArrowLeft")
         assert other_than(page, "") == skipped
         assert page.locator("#answered").inner_text() == "Nothing to mark"
         page.reload()
@@ -127,43 +129,76 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert events[0][1] == events[1][1] >= 5
 
 
-def test_an_answer_that_is_not_saved_yet_counts_at_the_end(
+def test_skipped_images_come_again_without_an_end_between_them(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with served(images(tmp_path, 1), tmp_path) as server, opened(browser, server) as page:
-        page.keyboard.press("s")
+    with served(images(tmp_path, 5), tmp_path) as server, opened(browser, server) as page:
+        a, b, c, d, e = [leave(page, "s") for _ in range(5)]
         page.get_by_role("button", name="Look at them again").click()
-        assert other_than(page, "") == "image-0.png"
-        held: list[Route] = []
-        page.route("**/answer", lambda route: held.append(route))
-        with page.expect_response("**/api/queue?*skipped=1"):
-            page.keyboard.press("0")
-        page.evaluate(DRAWN)
-        assert page.get_by_text("There is nothing left to mark for you now").is_visible()
-        while not held:  # the answer waits for the record of how long the image was shown
-            page.evaluate(DRAWN)
-        held[0].continue_()
-        saved(page)
-        assert server.ask("SELECT state FROM answers") == [("nothing",)]
+        other_than(page, "")
+        shown = [leave(page, "0")]
+        # With two images after the next one, the server is asked for more, and lists none.
+        with page.expect_response(lambda one: one.url.endswith("/api/queue?count=4")):
+            shown.append(leave(page, "0"))
+        shown += [leave(page, key) for key in ("0", "ArrowLeft", "n", "0", "0")]
+        # The fourth was left for the image before it, and comes again.
+        assert shown == [a, b, c, d, c, d, e]
+        assert name(page) == ""
+        page.get_by_text("There is nothing left to mark for you now").wait_for()
+        assert server.ask("SELECT state, count(*) FROM answers GROUP BY 1") == [("nothing", 5)]
 
 
-def test_images_that_cannot_be_shown_are_told_at_the_end(browser: Browser, tmp_path: Path) -> None:
-    folder = images(tmp_path, 3)
-    for damaged in sorted(folder.iterdir())[:2]:
-        damaged.write_bytes(b"no image")
-    with served(folder, tmp_path) as server, opened(browser, server) as page:
-        page.keyboard.press("0")
-        told = "2 images cannot be shown: the file is missing or damaged."
-        page.get_by_text(told).wait_for()
-        for damaged in sorted(folder.iterdir())[:2]:
-            assert f"{damaged.name}: " in page.locator("#card").inner_text()
-        assert page.get_by_text("There is nothing left to mark for you now").count() == 0
+def test_an_image_whose_answer_does_not_fit_is_asked_for_again(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        served(images(tmp_path, 3), tmp_path, labels=("real", "fake")) as server,
+        opened(browser, server) as page,
+    ):
+
+        def stored() -> list[tuple[object, ...]]:
+            saved(page)
+            return server.ask("SELECT state, label, certainty FROM answers ORDER BY event")
+
+        first = leave(page, "1", "0")
+        second = leave(page, "2", "Shift+Digit3", "0")
+        leave(page, "ArrowLeft")
+        # A corrected label and certainty are saved at once.
+        assert told(page) == ("Nothing to mark", "2 of 3")
+        press(page, "1", "Shift+Digit3")
+        assert stored()[-1] == ("nothing", "real", None)
+        press(page, "1")  # a label that the answer needs is not taken back
+        assert "needs a label" in toast(page)
+        press(page, "2")
+        assert stored()[-1] == ("nothing", "fake", None)
+        # With a mark, the answer does not count; it does once the mark is gone, and comes again.
+        drag(page, LINE)
+        assert "The answer does not fit the marks any more" in toast(page)
+        assert told(page) == ("Answer again", "1 of 3")
+        assert stored() == [("nothing", "real", None)]
+        press(page, "Control+z")
+        assert told(page) == ("Nothing to mark", "2 of 3")
+        press(page, "Control+y")
+        leave(page, "ArrowLeft")
+        assert name(page) == first
+        leave(page, "n")
+        total = 3  # without the images that are skipped until it comes
+        while name(page) != second:
+            leave(page, "s")
+            total -= 1
+        page.reload()
+        page.wait_for_selector(SHOWN)
+        assert told(page) == ("Answer again", f"1 of {total}")
+        leave(page, "n")
+        assert page.locator("#count").inner_text() == f"2 of {total}"
+        rows = server.ask("SELECT label FROM answers WHERE state = 'marked'")
+        assert rows == [("fake",)]
 
 
-def test_two_people_do_not_see_each_other(browser: Browser, tmp_path: Path) -> None:
+def test_people_do_not_see_each_other_and_take_no_marks(browser: Browser, tmp_path: Path) -> None:
     with (
         served(images(tmp_path, 12), tmp_path) as server,
-        opened(browser, server, "Ada") as ada,
+        opened(browser, server, "Ada", may_say="status of 40[39]") as ada,
         opened(browser, server, "Grace") as grace,
     ):
         assert name(ada) != name(grace)  # nobody else is needed for an image at hand
@@ -179,15 +214,21 @@ def test_two_people_do_not_see_each_other(browser: Browser, tmp_path: Path) -> N
         saved(grace)
         np.testing.assert_array_equal(server.mask("image-0.png", "Ada"), line(ada))
         assert server.mask("image-0.png", "Grace").any()
-        assert not (server.mask("image-0.png", "Grace") & server.mask("image-0.png", "Ada")).any()
-        # In one browser, another person takes over, and sees none of it either.
-        ada.get_by_role("button", name="Ada").click()
-        ada.get_by_role("button", name="Grace").wait_for()
-        ada.fill("#person", "Mary")
-        ada.keyboard.press("Enter")
-        ada.wait_for_function("() => document.getElementById('who').textContent === 'Mary'")
-        show(ada, server, "image-0.png")
-        assert canvas(ada) == empty
+        # In another tab of the first browser, another person takes over, and sees none of it.
+        second = another_tab(ada.context, server, "Ada")
+        choose_person(second, "Mary")
+        show(second, server, "image-0.png")
+        assert canvas(second) == empty
+        drag(ada, [FIT.page(50, 120), FIT.page(150, 120)])
+        ada.get_by_text("Somebody else has signed in in this browser.").wait_for()
+        count = "SELECT count(*) FROM strokes JOIN people ON people.id = person WHERE name = ?"
+        assert server.ask(count, "Mary") == [(0,)]
+        # Signed in again, the first person finds the stroke, and it is saved under the right name.
+        choose_person(second, "Ada")
+        ada.reload()
+        sign_in(ada, "Ada")
+        saved(ada)
+        assert (server.ask(count, "Ada"), server.ask(count, "Mary")) == ([(2,)], [(0,)])
 
 
 def test_the_second_tab_is_told_and_may_take_over(
@@ -195,118 +236,53 @@ def test_the_second_tab_is_told_and_may_take_over(
 ) -> None:
     monkeypatch.setattr(queue, "ALIVE", HANGS)
     with (
-        served(images(tmp_path, 1), tmp_path) as server,
-        opened(browser, server, image=None, may_say=CONFLICT) as first,
+        served(images(tmp_path, 3), tmp_path) as server,
+        opened(browser, server, image=None, may_say=FAILED) as first,
     ):
         # Its signs of life, every ten seconds, would tell it of the second tab before it saves.
         first.add_init_script("window.setInterval = () => 0;")
         first.goto(server.place())
         first.wait_for_selector(SHOWN)
+        image = name(first)
         drag(first, LINE)
         saved(first)
-        expected = server.mask("image-0.png")
-        assert expected.any()
-        second = another_tab(first.context, server, "Ada", may_say=CONFLICT)
+        expected = server.mask(image)
+        second = another_tab(first.context, server, "Ada", image, FAILED)
         banner = "This image is open in another tab of yours."
         second.get_by_text(banner).wait_for()
         drag(second, [FIT.page(20, 120), FIT.page(180, 120)])
-        second.keyboard.press("Control+z")
+        press(second, "Control+z")
         saved(second)
-        np.testing.assert_array_equal(server.mask("image-0.png"), expected)
+        np.testing.assert_array_equal(server.mask(image), expected)
 
         second.get_by_role("button", name="Work on it here").click()
         second.get_by_text(banner).wait_for(state="hidden")
-        second.keyboard.press("Control+z")
+        press(second, "Control+z")
         saved(second)
-        assert not server.mask("image-0.png").any()
+        assert not server.mask(image).any()
         # The first one notices when it wants to save; its stroke is kept until it takes over.
         drag(first, LINE)
         first.get_by_text(banner).wait_for()
         assert first.locator("#save-words").inner_text() == "1 change not saved"
-        assert not server.mask("image-0.png").any()
+        assert not server.mask(image).any()
         first.get_by_role("button", name="Work on it here").click()
         saved(first)
-        np.testing.assert_array_equal(server.mask("image-0.png"), expected)
-        assert second.said == []  # type: ignore[attr-defined]
-
-
-def test_what_waits_is_saved_although_another_tab_has_the_image(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "ALIVE", HANGS)
-    may_say = "Failed to load resource"
-    with (
-        served(images(tmp_path, 3), tmp_path) as server,
-        opened(browser, server, image=None, may_say=may_say) as first,
-    ):
-        first.add_init_script("window.setInterval = () => 0;")
-        first.goto(server.place())
-        first.wait_for_selector(SHOWN)
-        image = name(first)
-        first.route("**/strokes", lambda route: route.abort())
-        drag(first, LINE)
+        np.testing.assert_array_equal(server.mask(image), expected)
+        # What waits is saved although another tab has the image by then.
+        first.route("**/undo", lambda route: route.abort())
+        press(first, "Control+z")
         first.get_by_text("Not saved: the server is not reached.").wait_for()
-        first.keyboard.press("s")
+        press(first, "s")
         first.wait_for_function(
             "(name) => document.getElementById('name').textContent !== name", arg=image
         )
-        second = another_tab(first.context, server, "Ada", image, may_say)
         second.get_by_role("button", name="Work on it here").click()
-        second.get_by_text("open in another tab").wait_for(state="hidden")
-        assert not server.mask(image).any()
-        first.unroute("**/strokes")
+        second.get_by_text(banner).wait_for(state="hidden")
+        first.unroute("**/undo")
         first.evaluate("window.dispatchEvent(new Event('online'))")
         saved(first)
-        np.testing.assert_array_equal(server.mask(image), line(first))
-
-
-def test_marks_of_the_page_are_in_the_export(browser: Browser, tmp_path: Path) -> None:
-    with served(images(tmp_path, 2), tmp_path) as server:
-        with opened(browser, server) as page:
-            image = name(page)
-            drag(page, LINE)
-            expected = line(page)
-            page.keyboard.press("n")
-            other_than(page, image)
-            page.keyboard.press("0")
-            page.locator("#card").wait_for()
-            saved(page)
-        out = tmp_path / "out"
-        told = here("label", "export", server.database, "--to", out)
-        assert told.code == 0, told
-    table = pd.read_csv(out / "manifest.csv", keep_default_na=False).set_index("label")
-    assert Path(table.loc["positive", "path"]).name == image
-    assert table.loc["negative", "saliency"] == ""
-    found = np.asarray(Image.open(out / table.loc["positive", "saliency"])) > 0
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_another_person_in_the_same_browser_takes_no_marks(
-    browser: Browser, tmp_path: Path
-) -> None:
-    with (
-        served(images(tmp_path, 12), tmp_path) as server,
-        opened(browser, server, image="image-0.png", may_say="status of 40[39]") as first,
-    ):
-        second = another_tab(first.context, server, "Ada")
-        second.get_by_role("button", name="Ada").click()
-        second.fill("#person", "Grace")
-        second.keyboard.press("Enter")
-        second.wait_for_function("() => document.getElementById('who').textContent === 'Grace'")
-        drag(first, LINE)
-        first.get_by_text("Somebody else has signed in in this browser.").wait_for()
-        assert not server.ask("SELECT 1 FROM strokes")
-        # Signed in again, the first person finds the stroke, and it is saved under the right name.
-        second.locator("#who").click()
-        second.get_by_role("button", name="Ada").click()
-        second.wait_for_function("() => document.getElementById('who').textContent === 'Ada'")
-        first.reload()
-        sign_in(first, "Ada")
-        saved(first)
-        np.testing.assert_array_equal(server.mask("image-0.png", "Ada"), line(first))
-        assert server.ask(
-            "SELECT DISTINCT name FROM strokes JOIN people ON people.id = person"
-        ) == [("Ada",)]
+        assert not server.mask(image).any()
+        assert second.said == []  # type: ignore[attr-defined]
 
 
 PROPOSALS_SHOWN = (
@@ -314,57 +290,48 @@ PROPOSALS_SHOWN = (
 )
 
 
-def propose(server: Served, agreement: float = 0.71) -> tuple[int, Mask]:
-    """A Teacher's proposal for each image: a box."""
-    box = np.zeros((HEIGHT, WIDTH), bool)
-    box[30:110, 60:150] = True
-    box[60:80, 90:100] = False
-    found = bounding_runs(box)
-    assert found is not None
+def propose(server: Served, agreement: float = 0.71, image: str = "%") -> Mask:
+    """A Teacher's proposal for images: a box with a hole."""
+    mask = box(60, 30, 90, 80, (WIDTH, HEIGHT)) & ~box(90, 60, 10, 20, (WIDTH, HEIGHT))
+    bounds = bounding_runs(mask)
+    assert bounds is not None
     connection = connect(server.database)
-    try:
-        connection.execute("BEGIN")
-        teacher = add_teacher(connection, "teacher", 12, agreement)
-        images = [row[0] for row in connection.execute("SELECT id FROM images")]
-        write_proposals(connection, teacher, [Proposal(one, *found, 0.9) for one in images])
-        connection.execute("COMMIT")
-        number = connection.execute("SELECT min(id) FROM proposals").fetchone()[0]
-    finally:
-        connection.close()
-    return number, box
+    connection.execute("BEGIN")
+    teacher = add_teacher(connection, "teacher", 12, agreement)
+    rows = connection.execute("SELECT id FROM images WHERE path LIKE ?", (image,)).fetchall()
+    write_proposals(connection, teacher, [Proposal(row[0], *bounds, 0.9) for row in rows])
+    connection.execute("COMMIT")
+    connection.close()
+    return mask
 
 
 def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
     with served(images(tmp_path, 2), tmp_path, proposals="first") as server:
-        _, box = propose(server)
+        mask = propose(server)
         with opened(browser, server) as page:
             offer = page.locator("#offer")
             assert "12 images; agreement with people 0.71" in offer.inner_text()
-            first = name(page)
-            seen = canvas(page)
+            first, seen = name(page), canvas(page)
             assert not server.mask(first).any()
-            page.keyboard.press("a")
+            press(page, "a")
             saved(page)
-            np.testing.assert_array_equal(server.mask(first), box)
+            np.testing.assert_array_equal(server.mask(first), mask)
             assert offer.is_hidden()
-            page.keyboard.press("e")
+            press(page, "e")
             drag(page, LINE)
             page.mouse.move(1200, 500)
             saved(page)
-            np.testing.assert_array_equal(server.mask(first), box & ~line(page))
+            np.testing.assert_array_equal(server.mask(first), mask & ~line(page))
             rows = server.ask("SELECT tool, erase, proposal IS NULL FROM strokes ORDER BY number")
             assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
-            page.keyboard.press("n")
-            second = other_than(page, first)
-            saved(page)
+            leave(page, "n")
+            second = name(page)
             assert server.ask(PROPOSALS_SHOWN) == [(first,)]  # the second was loaded in advance
-            assert server.ask("SELECT proposals_mode, proposal IS NULL FROM answers") == [
-                ("first", 0)
-            ]
+            answers = server.ask("SELECT proposals_mode, proposal IS NULL FROM answers")
+            assert answers == [("first", 0)]
             # Undone, it is offered again; hidden, it is not.
             assert canvas(page) == seen
-            page.keyboard.press("a")
-            page.keyboard.press("Control+z")
+            press(page, "a", "Control+z")
             assert canvas(page) == seen
             saved(page)
             assert not server.mask(second).any()
@@ -376,76 +343,63 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
 def test_a_proposal_after_is_shown_after_the_first_own_mark(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with served(images(tmp_path, 1), tmp_path, proposals="after") as server:
-        _, box = propose(server)
-        with opened(browser, server) as page:
+    with served(images(tmp_path, 2), tmp_path, proposals="after") as server:
+        mask = propose(server, image="image-0.png")
+        with opened(browser, server, image="image-0.png") as page:
             assert page.locator("#offer").is_hidden()
-            page.keyboard.press("a")
+            press(page, "a")
             assert "no proposal" in toast(page)
             drag(page, LINE)
             page.locator("#offer").wait_for()
-            page.keyboard.press("a")
+            press(page, "a")
             saved(page)
-            np.testing.assert_array_equal(server.mask("image-0.png"), box | line(page))
-            page.keyboard.press("n")
-            page.locator("#card").wait_for()
-            saved(page)
+            np.testing.assert_array_equal(server.mask("image-0.png"), mask | line(page))
+            leave(page, "n")
             assert server.ask(PROPOSALS_SHOWN) == [("image-0.png",)]
+            # The page asks for a proposal, and so for the whole image; an answer from before an
+            # undo does not bring its stroke back.
+            show(page, server, "image-1.png")
+            held: list[tuple[Route, APIResponse]] = []
+
+            def hold(route: Route) -> None:
+                if held:
+                    route.continue_()
+                else:
+                    held.append((route, route.fetch()))
+
+            place, empty = re.compile(r"/api/images/\d+$"), canvas(page)
+            page.route(place, hold)
+            with page.expect_request(place):
+                drag(page, LINE)
+            saved(page)
+            page.mouse.move(1200, 500)
+            while not held:
+                page.evaluate(DRAWN)
+            press(page, "Control+z")
+            saved(page)
+            route, answer = held[0]
+            with page.expect_response(lambda one: bool(place.search(one.url))):
+                route.fulfill(response=answer)
+            assert not server.mask("image-1.png").any()
+            assert page.locator("[data-do=undo]").is_disabled()
+            assert canvas(page) == empty
 
 
-def test_a_weak_teacher_proposes_nothing_and_the_page_says_why(
-    browser: Browser, tmp_path: Path
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("first", "agreement with people, 0.41, is below 0.60"),
+        ("never", "There is no proposal here."),
+    ],
+)
+def test_where_nothing_is_proposed_the_page_says_why(
+    browser: Browser, tmp_path: Path, mode: str, why: str
 ) -> None:
-    with served(images(tmp_path, 1), tmp_path, proposals="first") as server:
+    with served(images(tmp_path, 1), tmp_path, proposals=mode) as server:
         propose(server, 0.41)
         with opened(browser, server) as page:
-            assert page.locator("#offer").is_hidden()
-            page.keyboard.press("a")
-            assert "agreement with people, 0.41, is below 0.60" in toast(page)
-
-
-def test_an_answer_from_before_an_undo_does_not_bring_its_stroke_back(
-    browser: Browser, tmp_path: Path
-) -> None:
-    with (
-        served(images(tmp_path, 1), tmp_path) as server,
-        opened(browser, server, image="image-0.png") as page,
-    ):
-        held: list[tuple[Route, APIResponse]] = []
-
-        def hold(route: Route) -> None:
-            if held:
-                route.continue_()
-            else:
-                held.append((route, route.fetch()))
-
-        # After the first own stroke the page asks for a proposal, and so for the whole image.
-        place = re.compile(r"/api/images/\d+$")
-        empty = canvas(page)
-        page.route(place, hold)
-        with page.expect_request(place):
-            drag(page, LINE)
-        saved(page)
-        page.mouse.move(1200, 500)
-        assert canvas(page) != empty
-        while not held:
-            page.evaluate(DRAWN)
-        page.keyboard.press("Control+z")
-        saved(page)
-        assert not server.mask("image-0.png").any()
-        route, answer = held[0]
-        with page.expect_response(lambda one: bool(place.search(one.url))):
-            route.fulfill(response=answer)
-        assert canvas(page) == empty
-        assert page.locator("[data-do=undo]").is_disabled()
-
-
-def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_path: Path) -> None:
-    with served(images(tmp_path, 1), tmp_path, proposals="never") as server:
-        propose(server, 0.41)
-        with opened(browser, server) as page:
-            page.keyboard.press("a")
-            assert toast(page) == "There is no proposal here."
+            press(page, "a")
+            assert why in toast(page)
             drag(page, LINE)
             saved(page)
             page.reload()
@@ -455,45 +409,75 @@ def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_pat
             assert server.ask(PROPOSALS_SHOWN) == []
 
 
-def test_a_damaged_image_is_shown_as_such(browser: Browser, tmp_path: Path) -> None:
-    folder = images(tmp_path, 1)
-    whole = write_images(tmp_path / "other", {"good.png": (WIDTH, HEIGHT)}) / "good.png"
-    (folder / "torn.png").write_bytes(whole.read_bytes()[:5000])
-    with (
-        served(folder, tmp_path) as server,
-        opened(browser, server, image="torn.png", may_say=DAMAGED) as page,
-    ):
-        page.get_by_text("This image cannot be shown.").wait_for()
-        assert "torn.png: " in page.locator("#card").inner_text()
-        drag(page, LINE)
-        for key in ("0", "Control+z", "a", "k", "f", "+"):
-            page.keyboard.press(key)
-        other_than(page, "torn.png")
-        assert page.locator("#card").is_hidden()
-        assert not server.ask("SELECT 1 FROM strokes")
-        assert not server.ask("SELECT 1 FROM answers")
-        ((problem,),) = server.ask("SELECT problem FROM images WHERE path LIKE '%torn.png'")
-        assert "truncated" in problem
-
-
-def test_an_image_that_was_replaced_is_told_and_its_marks_come_back(
-    browser: Browser, tmp_path: Path
-) -> None:
-    folder = images(tmp_path, 1)
-    file = folder / "image-0.png"
+def test_damaged_and_replaced_images_are_told(browser: Browser, tmp_path: Path) -> None:
+    folder = images(tmp_path, 2)
+    file, torn = folder / "image-0.png", folder / "image-1.png"
     with served(folder, tmp_path) as server:
         with opened(browser, server, image=file.name) as page:
             drag(page, LINE)
             saved(page)
             wanted = canvas(page)
         before = file.read_bytes()
+        torn.write_bytes(before[:5000])
         write_images(folder, {file.name: (WIDTH // 2, HEIGHT)})
-        with opened(browser, server, image=file.name, may_say=DAMAGED) as page:
+        with opened(browser, server, image=file.name, may_say="status of 422") as page:
             page.get_by_text("This image cannot be shown.").wait_for()
-            told = page.locator("#card").inner_text()
-            assert f"{file.name}: the file has 100 × 160 pixels, and its marks were made on" in told
+            reason = f"{file.name}: the file has 100 × 160 pixels, and its marks were made on"
+            assert reason in page.locator("#card").inner_text()
+            show(page, server, torn.name)
+            page.get_by_text("This image cannot be shown.").wait_for()
+            assert f"{torn.name}: " in page.locator("#card").inner_text()
             drag(page, LINE)
+            press(page, "0", "Control+z", "a", "k", "f", "+")
             assert server.ask("SELECT count(*) FROM strokes") == [(1,)]
+            assert not server.ask("SELECT 1 FROM answers")
+            ((problem,),) = server.ask("SELECT problem FROM images WHERE path LIKE '%image-1.png'")
+            assert "truncated" in problem
         file.write_bytes(before)
         with opened(browser, server, image=file.name) as page:
             assert canvas(page) == wanted
+
+
+def test_changes_that_are_refused_are_told_and_asked_for_again(
+    browser: Browser, tmp_path: Path
+) -> None:
+    folder = images(tmp_path, 2)
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    with served(folder, tmp_path, labels=("real", "fake")) as server:
+        port = int(server.address.split(":")[1])
+        page = another_tab(context, server, None, may_say=FAILED)
+        sign_in(page, "Ada")
+        saved(page)
+        first = name(page)
+    # While the page is open, the server is started with other labels.
+    with served(folder, tmp_path, port=port, labels=("real", "synthetic")) as server:
+        press(page, "2", "0")
+        refusal = page.locator("#trouble p")
+        page.get_by_text("label: one of real, synthetic is needed").wait_for()
+        assert refusal.inner_text().endswith(f"Look again at {first}.")
+        saved(page)
+        page.wait_for_function("() => document.getElementById('count').textContent === '0 of 2'")
+        leave(page, "1", "0")
+        assert name(page) == first  # and not the end
+        assert page.locator("#count").inner_text() == "1 of 2"
+        assert refusal.is_visible()  # whatever happens in between
+        page.get_by_role("button", name="Hide").click()
+        assert refusal.is_hidden()
+        # A stroke on a file that was replaced is refused, and so is an answer about one.
+        (folder / first).write_bytes((folder / first).read_bytes() + b"another")
+        press(page, "1", "0")
+        page.get_by_text("the file of this image was replaced after it was shown").wait_for()
+        saved(page)
+        show(page, server, first)
+        write_images(folder, {first: (HEIGHT, WIDTH)})
+        drag(page, LINE)
+        page.get_by_text("this was drawn on 200 × 160: its file was replaced").wait_for()
+        saved(page)
+        assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
+        show(page, server, first)
+        drag(page, LINE)
+        saved(page)
+        assert server.mask(first).shape == (WIDTH, HEIGHT)
+        assert server.mask(first).any()
+        assert page.said == []  # type: ignore[attr-defined]
+    context.close()

@@ -1,16 +1,27 @@
-"""Images that a person answered before, in the order of the answers."""
+"""The queue: whom images are handed out to, in which order, and the figures of the lead."""
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.errors import InputError
+from preceptor.label.app import prepare
 from preceptor.label.db import Connection
 from preceptor.label.marks import Answer, save_answer
-from preceptor.label.queue import (
-    Claims,
-    answered_before,
-    open_images,
-    skipped,
-    still_open,
-)
+from preceptor.label.queue import Claims, answered_before, figures, open_images, skipped, still_open
+from preceptor.label.sources import find_source
+from tests.commands import here
+from tests.datasets import squares
+from tests.label.serving import Client, Running, box, running
+
+SIZE = (40, 30)
 
 
 def answer(
@@ -29,31 +40,25 @@ def test_a_clock_that_is_set_back_changes_no_order(
     for image, minute in ((3, 10), (1, 20), (4, 5), (2, 5), (5, 6)):
         clock.append(at(minute))
         answer(connection, image)
-        answer(connection, 6 - image, person=2)
+        answer(connection, 6 - image, person=2, state="skipped")
     assert answered_before(connection, 1, None, 9) == [5, 2, 4, 1, 3]
     assert answered_before(connection, 1, 4, 9) == [1, 3]
     assert answered_before(connection, 1, 4, 1) == [1]
     assert answered_before(connection, 1, 3, 9) == []
-    assert answered_before(connection, 2, None, 9) == [1, 4, 2, 5, 3]
+    assert skipped(connection, 2, 9) == []  # others have answered them
     clock.append(at(7))
     answer(connection, 3)  # anew: it is the latest now
     assert answered_before(connection, 1, None, 9) == [3, 5, 2, 4, 1]
+    assert figures(connection, {})["people"][0]["last"] == at(7)
 
 
-def test_skipped_images_come_back_in_the_order_of_skipping(
+def test_skipped_images_come_back_if_people_are_needed_for_them(
     connection: Connection, clock: list[str]
 ) -> None:
-    for image, minute in ((3, 10), (1, 20), (4, 5)):
+    for image, minute in ((3, 10), (1, 20), (4, 5), (2, 5), (5, 6)):
         clock.append(at(minute))
         answer(connection, image, state="skipped")
-    assert skipped(connection, 1, 9) == [3, 1, 4]
-
-
-def test_skipped_images_that_nobody_is_needed_for_do_not_come_back(
-    connection: Connection,
-) -> None:
-    for image in range(1, 6):
-        answer(connection, image, state="skipped")
+    assert skipped(connection, 1, 9) == [3, 1, 4, 2, 5]
     answer(connection, 1, person=2)
     connection.execute("UPDATE images SET listed = 0 WHERE id = 2")
     connection.execute("UPDATE images SET problem = 'damaged' WHERE id = 3")
@@ -68,12 +73,151 @@ def test_images_that_may_still_be_answered(connection: Connection) -> None:
     claims.take([4], 2)
     claims.take([5], 1)
     assert still_open(connection, 1, claims, range(7)) == [2, 5]
-
-
-def test_images_of_splits_that_are_not_asked_for_stay_out(connection: Connection) -> None:
-    claims = Claims()
-    answer(connection, 1)
+    # Images of splits that are not asked for stay out, whatever is answered.
     connection.execute("UPDATE images SET asked = 0, places = 0 WHERE id = 1")
     answer(connection, 1, state="skipped")
-    assert connection.execute("SELECT places FROM images WHERE id = 1").fetchone()[0] == 0
     assert 1 not in open_images(connection, 2, claims, 9)
+
+
+def answer_all(client: Client, mask: np.ndarray | None) -> list[int]:
+    """Answer every open image of a person with one mask."""
+    seen = []
+    while images := client.queue():
+        for image in images:
+            if mask is not None:
+                assert client.stroke(image, mask).status == 200
+            assert client.answer(image, "nothing" if mask is None else "marked").status == 200
+            seen.append(image)
+    return seen
+
+
+def test_without_overlap_everybody_has_other_images(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 30, "val": 10}, size=SIZE)
+    with running(manifest) as server:
+        ann = server.client("ann")
+        for image in ann.queue()[:5]:
+            ann.answer(image, "cannot_judge")
+        assert len(answer_all(server.client("bo"), None)) == 40 - 24  # ann has 24 in her hands
+        assert len(answer_all(ann, None)) == 24 - 5
+        assert ann.get("/api/state").json["totals"]["done"] == 40
+
+
+def test_images_of_the_overlap_are_marked_by_several(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 30, "val": 10}, size=SIZE)
+    with running(manifest, overlap=2, overlap_share=0.4) as server:
+        counts: Counter[int] = Counter()
+        for name in ("ann", "bo", "cy"):
+            counts.update(answer_all(server.client(name), box(3, 3, 5, 5)))
+        rows = server.labeling.database.reading.execute("SELECT id FROM images WHERE overlap = 1")
+        shared = {row["id"] for row in rows}
+        assert 4 <= len(shared) <= 28
+        assert counts == {image: 1 + (image in shared) for image in range(1, 41)}
+    # More people are asked for: what is answered counts.
+    with running(manifest, overlap=3, overlap_share=0.4) as server:
+        assert set(answer_all(server.client("dee"), None)) == shared
+
+
+def test_skipped_and_begun_images_between_two_people(manifest: Path) -> None:
+    with running(manifest) as server:
+        ann, bo = server.client("ann"), server.client("bo")
+        mine = [one["id"] for one in ann.get("/api/queue?count=6").json["images"]]
+        assert sorted(mine + bo.queue()) == list(range(1, 13))
+        first = mine[0]
+        ann.answer(first, "skipped")
+        assert first not in ann.queue()
+        assert ann.queue("&skipped=1") == [first]
+        assert first in bo.queue()
+        bo.answer(first, "nothing")
+        assert ann.get("/api/state").json["totals"] == {
+            "images": 12,
+            "done": 1,
+            "mine_done": 0,
+            "mine_open": 5,
+        }
+
+
+def test_the_agreement_of_two_people_is_by_class(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
+    with running(manifest, overlap=2, overlap_share=1.0, classes=("iris", "pupil")) as server:
+        ann, bo = server.client("ann"), server.client("bo", tab="other")
+        for image, his in zip(ann.queue(), ("pupil", "iris"), strict=True):
+            for one, name in ((ann, "iris"), (bo, his)):
+                assert one.stroke(image, box(10, 5, 10, 10), **{"class": name}).status == 200
+                assert one.answer(image).status == 200
+        (pair,) = ann.get("/api/lead").json["pairs"]
+        assert (pair["images"], pair["dice"], pair["iou"]) == (2, 0.5, 0.5)  # of 0 and 1
+
+
+def test_the_lead_sees_agreement_and_times(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 4}, size=SIZE)
+    with running(manifest, overlap=2, overlap_share=1.0) as server:
+        ann, bo = server.client("ann"), server.client("bo")
+        marked, empty = ann.queue()[:2]
+        for client, x in ((ann, 0), (bo, 5)):
+            client.stroke(marked, box(x, 0, 10, 10))
+            client.answer(marked, seconds=90)
+            client.answer(empty, "nothing", seconds=90)
+        numbers = ann.get("/api/lead").json
+        (pair,) = numbers["pairs"]
+        assert (pair["a"], pair["b"], pair["images"], pair["empty"]) == ("ann", "bo", 2, 1)
+        assert pair["dice"] == 0.5
+        assert pair["iou"] == pytest.approx(1 / 3, abs=1e-4)
+        assert numbers["people"][0]["minutes"] == 1.5
+        assert sum(one["images"] for one in numbers["sources"]) == 4
+        assert sum(one["done"] for one in numbers["sources"]) == 2
+        assert {one["minutes"] for one in numbers["sources"] if one["done"]} == {1.5}
+        # A mark that changes afterwards changes the agreement.
+        assert bo.stroke(marked, box(0, 0, 5, 10)).status == 200
+        assert ann.get("/api/lead").json["pairs"][0]["dice"] == pytest.approx(0.8)
+    text = here("label", "status", manifest.with_name("manifest.label.sqlite")).out
+    assert "2 of 4 images done, 3 strokes" in text
+    for word in ("0.80", "bo", "1.50"):
+        assert word in text
+
+
+def test_the_order_by_source_and_a_place_that_moves(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 12}, size=SIZE)
+    table = pd.read_csv(manifest).assign(source=["b", "a", "c"] * 4)
+    table.to_csv(manifest, index=False)
+    with running(manifest, order="source") as server:
+        ann = server.client("ann")
+        rows = server.labeling.database.reading.execute("SELECT id, source FROM images")
+        sources: dict[Any, Any] = dict(map(tuple, rows))
+        images = ann.queue()
+        assert [sources[one] for one in images] == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+        version = ann.image(images[0])["version"]
+        ann.answer(images[0], "nothing", version=version)
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    with running(tmp_path / "moved" / manifest.name) as server:
+        ann = server.client("ann")
+        assert len(ann.queue()) == 11
+        assert ann.image(images[0])["version"] == version
+        assert ann.get(f"/api/images/{images[0]}/whole").status == 200
+    told = here("label", "status", tmp_path / "moved" / "manifest.label.sqlite").out
+    assert "another file" not in told
+
+
+def test_only_images_of_chosen_splits_are_asked_for(manifest: Path, database: Path) -> None:
+    with running(manifest, splits=("train",)) as one:
+        ann = one.client("ann")
+        shown = ann.queue()
+        assert len(shown) == 8
+        assert {ann.image(image)["split"] for image in shown} == {"train"}
+        totals = ann.get("/api/state").json["totals"]
+        assert (totals["images"], totals["done"], totals["mine_open"]) == (8, 0, 8)
+    with running(manifest, splits=()) as one:  # and of the others later
+        assert len(one.client("ann").queue()) == 12
+    with pytest.raises(InputError, match="no image of the split 'test'; known: train, val"):
+        prepare(database, find_source(manifest), {"splits": ("test",)})
+
+
+def test_one_person_may_write_the_name_in_any_case(lasting: Running) -> None:
+    def person(name: str) -> int:
+        number = lasting.client(name).get("/api/state").json["person"]["id"]
+        assert isinstance(number, int)
+        return number
+
+    first = person("\u00d8rsted \u00e9")
+    assert person("\u00f8rsted \u00e9") == first
+    assert person("\u00d8RSTED e\u0301") == first  # an accent of its own
+    assert person("Orsted e") != first

@@ -1,30 +1,26 @@
-"""Marks over HTTP: saved, shown again, undone, answered."""
+"""Marks and answers over HTTP, bodies of a wrong shape, and mutated requests."""
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
 import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.errors import InputError
 from preceptor.label import queue
-from preceptor.label.app import prepare
+from preceptor.label.calls import LARGEST
 from preceptor.label.marks import decode_runs, from_text
-from preceptor.label.sources import find_source
-from tests.label.serving import HANGS, Running, blob, running, stroke_of
+from tests.label.fuzzing import fuzz
+from tests.label.serving import HANGS, Client, Running, blob, box, running, stroke_of
 
 SIZE = (40, 30)
-
-
-def box(x: int, y: int, w: int, h: int) -> np.ndarray:
-    mask = np.zeros(SIZE[::-1], bool)
-    mask[y : y + h, x : x + w] = True
-    return mask
 
 
 def test_the_link_of_the_terminal_opens_the_page(server: Running) -> None:
@@ -33,6 +29,7 @@ def test_the_link_of_the_terminal_opens_the_page(server: Running) -> None:
     assert page.status == 200
     assert b"<html" in page.content
     assert ann.get("/api/state").json["person"] is None
+    assert ann.get("/api/queue").status == ann.stroke(1, blob(*SIZE)).status == 403  # no name
     chosen = ann.post("/api/person", {"name": " Ann "}).json["person"]
     assert chosen == {"id": 1, "name": "Ann", "lead": True}
     state = ann.get("/api/state").json
@@ -59,69 +56,60 @@ def test_no_thread_outlives_the_server(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "label").iterdir())
 
 
-def test_a_stroke_is_shown_again_as_it_was(server: Running) -> None:
+def test_a_stroke_is_stored_once_and_shown_again_as_it_was(server: Running) -> None:
     ann = server.client("ann")
-    image = ann.queue()[0]
-    mask = blob(*SIZE)
-    told = ann.stroke(image, mask)
-    assert told.status == 200, told
-    assert told.json["number"] == 1
-    shown = server.client("ann", tab="tab-2").image(image)
-    (stroke,) = shown["strokes"]
+    image, other = ann.queue()[:2]
+    mask, path = blob(*SIZE), f"/api/images/{image}/strokes"
+    body = stroke_of(mask)
+    first = ann.post(path, body)
+    assert (first.status, first.json["number"]) == (200, 1)
+    assert ann.post(path, body).json == first.json
+    (stroke,) = server.client("ann", tab="tab-2").image(image)["strokes"]
     again = np.zeros(SIZE[::-1], bool)
     x, y, w, h = (stroke[key] for key in "xywh")
     again[y : y + h, x : x + w] = decode_runs(from_text(stroke["runs"]), w * h).reshape(h, w)
     assert (again == mask).all()
     assert (stroke["tool"], stroke["class"], stroke["erase"]) == ("brush", "evidence", False)
-
-
-def test_the_same_stroke_again_is_stored_once(server: Running) -> None:
-    ann = server.client("ann")
-    image, other = ann.queue()[:2]
-    body = stroke_of(blob(*SIZE))
-    first = ann.post(f"/api/images/{image}/strokes", body)
-    assert first.status == 200
-    assert ann.post(f"/api/images/{image}/strokes", body).json == first.json
-    assert len(ann.image(image)["strokes"]) == 1
-    changed = body | {"seconds": 9.0}
-    assert ann.post(f"/api/images/{image}/strokes", changed).status == 409
+    assert ann.post(path, body | {"seconds": 9.0}).status == 409
     assert ann.post(f"/api/images/{other}/strokes", body).status == 409
-    assert server.client("bo").post(f"/api/images/{image}/strokes", body).status == 409
+    bo = server.client("bo")
+    assert bo.post(path, body).status == 409
+    # People do not see each other's marks and answers, and cannot change them.
+    ann.answer(image)
+    shown = bo.image(image)
+    assert (shown["strokes"], shown["answer"]) == ([], None)
+    assert bo.turn(image, "undo", body["uuid"]).status == 404
+    assert ann.image(image)["strokes"][0]["undone"] is False
 
 
 def test_undo_and_redo_follow_the_order_of_the_strokes(server: Running) -> None:
     ann = server.client("ann")
     image = ann.queue()[0]
-    first, second, third = names = [str(uuid.uuid4()) for _ in range(3)]
-    for at, name in enumerate(names):
+    first, second, third, fourth = names = [str(uuid.uuid4()) for _ in range(4)]
+    for at, name in enumerate(names[:3]):
         assert ann.stroke(image, box(at, 0, 2, 2), uuid=name).status == 200
 
     def undone() -> list[bool]:
         return [one["undone"] for one in ann.image(image)["strokes"]]
 
-    assert ann.turn(image, "undo", first).status == 409
-    assert ann.turn(image, "undo", third).status == 200
-    assert ann.turn(image, "undo", third).status == 200  # a request that is sent again
-    assert ann.turn(image, "undo", second).status == 200
+    def turn(what: str, *names: str) -> list[int]:
+        return [ann.turn(image, what, name).status for name in names]
+
+    assert turn("undo", first, third, third, second) == [409, 200, 200, 200]  # third is sent again
     assert undone() == [False, True, True]
-    assert ann.turn(image, "redo", third).status == 409
-    assert ann.turn(image, "redo", second).status == 200
-    assert ann.turn(image, "redo", second).status == 200
+    assert turn("redo", third, second, second) == [409, 200, 200]
     assert undone() == [False, False, True]
     # A new stroke: what is undone stays undone, also when the new one is undone and redone.
-    fourth = str(uuid.uuid4())
     assert ann.stroke(image, box(9, 9, 2, 2), uuid=fourth).status == 200
-    assert ann.turn(image, "redo", third).status == 409
-    assert ann.turn(image, "undo", fourth).status == 200
-    assert ann.turn(image, "redo", third).status == 409
-    assert ann.turn(image, "redo", fourth).status == 200
+    assert turn("redo", third) == [409]
+    assert turn("undo", fourth, str(uuid.uuid4())) == [200, 404]
+    assert turn("redo", third, fourth) == [409, 200]
     assert undone() == [False, False, True, False]
-    assert ann.turn(image, "undo", str(uuid.uuid4())).status == 404
 
 
-def test_an_answer_leads_to_the_next_image(server: Running) -> None:
+def test_an_answer_leads_to_the_next_image_and_fits_the_marks(server: Running) -> None:
     ann = server.client("ann")
-    first, second = ann.queue()[:2]
+    first, second, third = ann.queue()[:3]
     assert "nothing is marked" in ann.answer(first).error
     ann.stroke(first, blob(*SIZE))
     assert "something is marked" in ann.answer(first, "nothing").error
@@ -136,49 +124,73 @@ def test_an_answer_leads_to_the_next_image(server: Running) -> None:
     assert ann.queue(f"&before={second}") == [first]
     totals = ann.get("/api/state").json["totals"]
     assert totals == {"images": 12, "done": 2, "mine_done": 2, "mine_open": 10}
+    # Marks that are erased are nothing to mark.
+    ann.stroke(third, box(3, 3, 5, 5))
+    ann.stroke(third, box(3, 3, 5, 4), erase=True)
+    assert ann.answer(third, "nothing").status == 409
+    ann.stroke(third, box(0, 0, 20, 20), erase=True)
+    assert ann.answer(third, "marked").status == 409
+    assert ann.answer(third, "nothing").status == 200
 
 
-def test_marks_that_are_erased_are_nothing_to_mark(server: Running) -> None:
+def stored(client: Client) -> tuple[int, int, int, int]:
+    """Answers of ann that count: finished images; marked, nothing to mark; own ones."""
+    lead = client.get("/api/lead").json
+    (one,) = [one for one in lead["people"] if one["name"] == "ann"]
+    totals = client.get("/api/state").json["totals"]
+    assert totals["done"] == lead["done"]
+    return lead["done"], one["marked"], one["nothing"], totals["mine_done"]
+
+
+def newest(client: Client, image: int) -> str:
+    return str(client.image(image)["strokes"][-1]["uuid"])
+
+
+def test_an_answer_does_not_count_while_it_does_not_fit_the_marks(server: Running) -> None:
     ann = server.client("ann")
-    image = ann.queue()[0]
-    ann.stroke(image, box(3, 3, 5, 5))
-    ann.stroke(image, box(3, 3, 5, 4), erase=True)
-    assert ann.answer(image, "nothing").status == 409
-    ann.stroke(image, box(0, 0, 20, 20), erase=True)
-    assert ann.answer(image, "marked").status == 409
-    assert ann.answer(image, "nothing").status == 200
+    image, other = ann.queue()[:2]
+    ann.answer(image, "nothing", label="plain", certainty=2)
+    ann.answer(other, "nothing")
+    before = ann.image(image)["answer"]
+    assert stored(ann) == (2, 0, 2, 2)
+    ann.stroke(image, blob(*SIZE))
+    assert stored(ann) == (1, 0, 1, 1)
+    assert image in ann.queue()
+    assert image not in server.client("bo").queue()  # kept for the person
+    # It is what it was, once the marks are as they were.
+    ann.turn(image, "undo", newest(ann, image))
+    assert stored(ann) == (2, 0, 2, 2)
+    assert ann.image(image)["answer"] == before
+    assert image not in ann.queue()
+    assert ann.queue("&before=0") == [other, image]
+    ann.turn(image, "redo", newest(ann, image))
+    assert ann.image(image)["answer"] == before  # the page compares it with the marks
+    ann.answer(image, "marked")
+    assert stored(ann) == (2, 1, 1, 2)
+    bo = server.client("bo", tab="other")
+    bo.stroke(image, blob(*SIZE))
+    bo.answer(image)
+    assert len(ann.get("/api/lead").json["pairs"]) == 1
+    ann.turn(image, "undo", newest(ann, image))
+    assert stored(ann) == (2, 0, 1, 1)  # bo has finished it
+    assert ann.get("/api/lead").json["pairs"] == []
+    for state in ("cannot_judge", "skipped"):  # these do not depend on marks
+        ann.answer(image, state)
+        ann.turn(image, "redo", newest(ann, image))
+        ann.turn(image, "undo", newest(ann, image))
+        assert ann.image(image)["answer"]["state"] == state
+        assert stored(ann)[3] == 1 + (state == "cannot_judge")
 
 
-def test_the_picture_is_the_image(server: Running) -> None:
-    ann = server.client("ann")
-    image = ann.queue()[0]
-    told = ann.get(f"/api/images/{image}/whole")
+def test_the_picture_is_the_image(lasting: Running) -> None:
+    ann = lasting.client("ann")
+    path = f"/api/images/{ann.queue()[0]}/whole"
+    told = ann.get(path)
     assert told.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(told.content)).size == SIZE
-    path = f"/api/images/{image}/whole"
     assert ann.send("GET", path, headers={"if-none-match": told.headers["etag"]}).status == 304
-    assert ann.get(f"/api/images/{image}/tiles/0/0/0").status == 404
+    assert ann.get(path.replace("whole", "tiles/0/0/0")).status == 404
     assert ann.get("/api/images/99/whole").status == 404
-
-
-def test_people_do_not_see_each_other(server: Running) -> None:
-    ann, bo = server.client("ann"), server.client("bo", tab="other")
-    image = ann.queue()[0]
-    name = str(uuid.uuid4())
-    ann.stroke(image, blob(*SIZE), uuid=name)
-    ann.answer(image)
-    shown = bo.image(image)
-    assert shown["strokes"] == []
-    assert shown["answer"] is None
-    assert bo.turn(image, "undo", name).status == 404
-    assert ann.image(image)["strokes"][0]["undone"] is False
-
-
-def test_two_people_are_handed_out_different_images(server: Running) -> None:
-    ann, bo = server.client("ann"), server.client("bo")
-    mine = [one["id"] for one in ann.get("/api/queue?count=6").json["images"]]
-    theirs = [one["id"] for one in bo.get("/api/queue?count=24").json["images"]]
-    assert sorted(mine + theirs) == list(range(1, 13))
 
 
 def test_a_second_tab_is_told(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,17 +209,101 @@ def test_a_second_tab_is_told(server: Running, monkeypatch: pytest.MonkeyPatch) 
     assert server.client("bo", tab="tab-1").stroke(image, blob(*SIZE)).status == 200
 
 
-def test_only_images_of_chosen_splits_are_asked_for(manifest: Path) -> None:
-    database = manifest.with_name("chosen.sqlite")
-    with running(manifest, database, splits=("train",)) as one:
-        ann = one.client("ann")
-        shown = ann.queue()
-        assert len(shown) == 8
-        assert {ann.image(image)["split"] for image in shown} == {"train"}
-        totals = ann.get("/api/state").json["totals"]
-        assert (totals["images"], totals["done"], totals["mine_open"]) == (8, 0, 8)
-    with running(manifest, database, splits=()) as one:  # and of the others later
-        assert len(one.client("ann").queue()) == 12
-    source = find_source(manifest)
-    with pytest.raises(InputError, match="no image of the split 'test'; known: train, val"):
-        prepare(database, source, {"splits": ("test",)})
+def test_times_are_stored(server: Running) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    span = {"from": "2026-01-01T10:00:00+01:00", "until": "2026-01-01T09:00:05Z", "tab": "t"}
+    assert ann.post(f"/api/images/{image}/seen", span).status == 200
+    assert ann.post(f"/api/images/{image}/seen", span | {"from": "2027-01-01"}).status == 400
+    events = server.labeling.database.reading.execute("SELECT kind, at FROM events").fetchall()
+    assert [tuple(one) for one in events] == [
+        ("shown", "2026-01-01T09:00:00.000Z"),
+        ("hidden", "2026-01-01T09:00:05.000Z"),
+    ]
+
+
+WRONG: dict[str, list[Any]] = {
+    "uuid": ["x", None, "A" * 36],
+    "tab": ["", "a b", 1],
+    "tool": ["pen", []],
+    "class": ["other", {}],
+    "erase": [0, None],
+    "x": [-1, 40, 1.0, True, "1"],
+    "w": [0, 10**30],
+    "h": [31],
+    "runs": ["", "AQ", "ÄÄ", None, "AAAA"],
+    "started": ["yesterday", "2026", "9" * 40, "0001-01-01T00:00:00+23:00"],
+    "seconds": [-1, "1", None, True],
+    "proposal": [1, -1, "1"],
+}
+WRONG_ANSWER: dict[str, list[Any]] = {
+    "state": ["done", None],
+    "label": ["other", 1],
+    "certainty": [0, 4, 1.5],
+    "seconds": [-1, "x"],
+    "proposal": [7],
+    "next": [1],
+    "tab": [None],
+}
+
+
+def test_malformed_strokes_and_answers_are_refused(lasting: Running) -> None:
+    ann = lasting.client("ann")
+    image = ann.queue()[0]
+    for key, value in ((key, value) for key, values in WRONG.items() for value in values):
+        told = ann.stroke(image, blob(*SIZE), **{key: value})
+        assert (told.status, told.error.startswith(key)) == (400, True), (key, value, told)
+    for key, value in ((key, value) for key, values in WRONG_ANSWER.items() for value in values):
+        told = ann.answer(image, **({"state": "nothing"} | {key: value}))
+        assert told.status == 400, (key, value, told)
+    shown = ann.image(image)
+    assert (shown["strokes"], shown["answer"]) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"1", b"null", b"\xff", b'{"x": NaN}', b'{"x": 1e999}'),
+        *(b"[" * 100_000, b'{"tab": "\\ud800"}', b'{"x": ' + b"9" * 5000 + b"}"),
+    ],
+    ids=range(11),
+)
+def test_what_is_no_json_object_is_refused(lasting: Running, content: bytes) -> None:
+    ann = lasting.client("ann")
+    head = {"origin": f"http://{lasting.address}", "content-type": "application/json"}
+    paths = [f"/api/images/1/{name}" for name in ("strokes", "open", "undo", "answer", "seen")]
+    for path in (*paths, "/api/person"):
+        assert ann.send("POST", path, content, head | ann.headers).status == 400
+
+
+def test_a_body_that_is_too_large_is_refused(lasting: Running) -> None:
+    ann = lasting.client("ann")
+    path = f"/api/images/{ann.queue()[0]}/strokes"
+    head = {"origin": f"http://{lasting.address}", "content-type": "application/json"}
+    content = json.dumps({"runs": "A" * LARGEST}).encode()
+    assert ann.send("POST", path, content, head).status == 413
+    ann.close()
+    assert ann.send("POST", path, b"{}", head | {"content-type": "text/plain"}).status == 400
+    # Without a length, it is cut off.
+    connection = http.client.HTTPConnection(lasting.address, timeout=HANGS)
+    parts = (b"x" * 2**20 for _ in range(64))
+    try:
+        connection.request("POST", path, parts, head | ann.headers, encode_chunked=True)
+        assert connection.getresponse().status == 413
+    except (BrokenPipeError, ConnectionResetError):  # the server closed while it was sent
+        pass
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a" * 61, "a\nb", "\u2028", 7, None, ["a"]])
+def test_a_malformed_name_is_refused(lasting: Running, name: Any) -> None:
+    told = lasting.client().post("/api/person", {"name": name})
+    assert told.status == 400, told
+    assert name not in lasting.client().get("/api/state").json["people"]
+
+
+def test_mutated_requests_break_nothing(server: Running, tmp_path: Path) -> None:
+    statuses = fuzz(server, tmp_path / "canary.txt", 600)
+    for status in (200, 400, 403, 404):
+        assert statuses[status], statuses

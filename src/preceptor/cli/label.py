@@ -173,8 +173,8 @@ def run(
         ) from error
     from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
+    from preceptor.label.calls import read_password
     from preceptor.label.db import serving
-    from preceptor.label.people import read_password
     from preceptor.label.sources import find_source, rows_of
     from preceptor.label.teacher import start_teacher
     from preceptor.utils.memory import return_freed_memory
@@ -338,7 +338,7 @@ def label_export(
                 images = manifest_images(manifest, progress=told)
                 write_export(format_, images, folder / format_, ExportOptions())
 
-        with told_errors(database, readonly=True), closing(connection):
+        with told_errors(database), closing(connection):
             found = export_marks(
                 connection,
                 database,
@@ -349,12 +349,12 @@ def label_export(
                 progress=told,
             )
     print(
-        f"wrote {to / MANIFEST}: {found.images:,} images, {found.annotated:,} annotated, "
-        f"{found.maps:,} with a map, {found.strokes:,} strokes"
+        f"wrote {to / MANIFEST}: {found['images']:,} images, {found['annotated']:,} annotated, "
+        f"{found['maps']:,} with a map, {found['strokes']:,} strokes"
     )
-    if found.annotators:
-        print(f"annotators: {', '.join(found.annotators)}")
-    for note, count in found.notes.items():
+    if found["annotators"]:
+        print(f"annotators: {', '.join(found['annotators'])}")
+    for note, count in found["notes"].items():
         print(f"note: {note} ({count:,})")
 
 
@@ -366,7 +366,7 @@ def label_status(
     from rich.console import Console
 
     from preceptor.label.db import connect
-    from preceptor.label.figures import print_status
+    from preceptor.label.queue import print_status
     from preceptor.label.sources import root_of
 
     with closing(connect(database, readonly=True)) as connection:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,19 @@ from preceptor.deploy.http import Hosts, RefusedError, Reply, forbidden, malform
 from preceptor.deploy.http_server import http_error, listen, read_body, response_of, with_headers
 from preceptor.errors import InputError
 from preceptor.label import routes
-from preceptor.label.calls import LARGEST, Access, Call, Labeling
+from preceptor.label.calls import (
+    LARGEST,
+    Access,
+    Call,
+    Keys,
+    Labeling,
+    Session,
+    add_person,
+    key_hash,
+    link_of,
+    person_by_id,
+    same,
+)
 from preceptor.label.db import (
     Connection,
     Database,
@@ -37,27 +49,19 @@ from preceptor.label.db import (
     session_secret,
     told_errors,
     write_setting,
-    write_settings,
 )
 from preceptor.label.images import Pictures, look_again
-from preceptor.label.people import Keys, Session, add_person, has_link, key_hash, person_by_id, same
 from preceptor.label.queue import claim_begun
-from preceptor.label.routes import STATIC_SUFFIXES
-from preceptor.label.sources import (
-    Changes,
-    Row,
-    Source,
-    arrange,
-    is_current,
-    remember_place,
-    rows_of,
-    take_in,
-)
+from preceptor.label.routes import STATIC
+from preceptor.label.sources import Changes, Row, Source, arrange, remember_place, rows_of, take_in
 from preceptor.utils.files import default_cache_dir
 
 
 def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.socket, int | None]:
-    """Socket that listens at a port, or at that of the last start."""
+    """Socket that listens at a port, by default at that of the last start, or else any free one.
+
+    The second value is the port of the last start if it is taken.
+    """
     with told_errors(path), closing(connect(path)) as connection:
         last: int | None = read_setting(connection, "port")
         if port is None and last is not None:
@@ -75,9 +79,6 @@ def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.so
 
 
 CSRF = "x-preceptor-csrf"
-_OPEN_FILES = ("style.css",)  # of the page, without a session: the way in looks like the rest
-Handler = Callable[[Call], Reply]
-Pool = Literal["calls", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ class Way:
 
     method: Literal["GET", "POST"]
     path: str
-    handler: Handler
-    pool: Pool = "calls"  # threads in which it runs
-    entry: bool = False
+    handler: Callable[[Call], Reply]
+    pool: Literal["calls", "pictures"] = "calls"  # threads in which it runs
+    entry: bool = False  # whether it needs no session
 
 
+_TILE = "/api/images/{image}/tiles/{level}/{column}/{row}"
 WAYS: list[Way] = [
     Way("GET", "/", routes.page, entry=True),
     Way("POST", "/enter", routes.enter, entry=True),
@@ -99,29 +101,24 @@ WAYS: list[Way] = [
     Way("POST", "/api/person", routes.choose),
     Way("GET", "/api/queue", routes.queue),
     Way("GET", "/api/images/{image}", routes.image),
-    Way("GET", "/api/images/{image}/whole", routes.whole, pool="pictures"),
-    Way(
-        "GET",
-        "/api/images/{image}/tiles/{level}/{column}/{row}",
-        routes.tile,
-        pool="pictures",
-    ),
+    Way("GET", "/api/images/{image}/whole", routes.picture, pool="pictures"),
+    Way("GET", _TILE, routes.picture, pool="pictures"),
     Way("POST", "/api/images/{image}/open", routes.open_image),
     Way("POST", "/api/images/{image}/strokes", routes.strokes),
-    Way("POST", "/api/images/{image}/undo", routes.undo_stroke),
-    Way("POST", "/api/images/{image}/redo", routes.redo_stroke),
+    Way("POST", "/api/images/{image}/undo", partial(routes.turn_stroke, undone=True)),
+    Way("POST", "/api/images/{image}/redo", partial(routes.turn_stroke, undone=False)),
     Way("POST", "/api/images/{image}/answer", routes.answer),
     Way("POST", "/api/images/{image}/seen", routes.seen),
     Way("GET", "/api/lead", routes.lead),
 ]
 
 
-def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
+def application(labeling: Labeling) -> ASGIApp:
     """ASGI application of a server."""
     pools = {"calls": labeling.calls, "pictures": labeling.decoding}
     routes = [
         Route(way.path, partial(_answer, labeling, pools[way.pool], way), methods=[way.method])
-        for way in ways or WAYS
+        for way in WAYS
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
     app.router.redirect_slashes = False
@@ -138,68 +135,46 @@ async def _answer(
     except ClientDisconnect:
         reply = refused(400, "the connection was closed")
     except Exception as error:
-        told = refusal_of(error) if isinstance(error, sqlite3.Error) else None
-        if told is None:
+        refusal = refusal_of(error) if isinstance(error, sqlite3.Error) else None
+        if refusal is None:
             logging.getLogger("preceptor.label").exception("an answer failed")
-            told = RefusedError(500, "something went wrong; the terminal says what")
-        reply = refused(told.status, str(told))
+            refusal = RefusedError(500, "something went wrong; the terminal says what")
+        reply = refused(refusal.status, str(refusal))
     return response_of(reply)
 
 
 async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request: Request) -> Reply:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    check_host(labeling, headers, request.headers.getlist("host"))
+    if len(request.headers.getlist("host")) != 1 or not labeling.hosts.allows(headers["host"]):
+        raise forbidden("this host is not served here; use the address that was printed")
     session = _session(labeling, headers)
     content = b""
     if way.method == "POST":
-        check_change(labeling, headers, session, way)
+        _check_change(labeling, headers, session, way)
         content = await read_body(request, LARGEST)
     elif headers.get("sec-fetch-site") in ("cross-site", "same-site") and way.path != "/":
         raise forbidden("another site asks for this page")
-    if session is None and not way.entry:
-        raise forbidden("there is no session; open the link again")
-    if (
-        session is None
-        and way.path.startswith("/static")
-        and (request.path_params.get("name") not in _OPEN_FILES)
-    ):
+    # The way in looks like the rest of the page.
+    is_open = way.entry and request.path_params.get("name", "style.css") == "style.css"
+    if session is None and not is_open:
         raise forbidden("there is no session; open the link again")
 
     def run() -> Reply:
-        reading = labeling.database.reading
-        person, known = None, session
-        if (
-            session is not None
-            and session.role == "linked"
-            and not (labeling.access == "links" and has_link(reading, session.person))
-        ):
-            known = None
-            if not way.entry:
+        reading, valid = labeling.database.reading, session
+        if session is not None and session.role == "linked":
+            if labeling.access != "links" or link_of(reading, session.person) is None:
+                valid = None
+            if valid is None and not way.entry:
                 raise forbidden("your link is not valid any more; ask for a new one")
-        if known is not None and known.person:
-            person = person_by_id(reading, known.person)
-        call = Call(
-            labeling,
-            known,
-            person,
-            request.path_params,
-            dict(request.query_params),
-            content,
-            headers,
-            "" if request.client is None else request.client.host,
-        )
-        return way.handler(call)
+        person = None if valid is None else person_by_id(reading, valid.person)
+        path, query = request.path_params, dict(request.query_params)
+        address = "" if request.client is None else request.client.host
+        return way.handler(Call(labeling, valid, person, path, query, content, headers, address))
 
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
-def check_host(labeling: Labeling, headers: dict[str, str], hosts: list[str]) -> None:
-    """Check the Host header."""
-    if len(hosts) != 1 or not labeling.hosts.allows(headers["host"]):
-        raise forbidden("this host is not served here; use the address that was printed")
-
-
-def check_change(
+def _check_change(
     labeling: Labeling, headers: dict[str, str], session: Session | None, way: Way
 ) -> None:
     """Check the headers of a request that changes something."""
@@ -217,11 +192,9 @@ def check_change(
 
 def _session(labeling: Labeling, headers: dict[str, str]) -> Session | None:
     # Not http.cookies, which gives up all cookies at one of another program that it does not like.
-    for cookie in headers.get("cookie", "").split(";"):
-        name, _, value = cookie.strip().partition("=")
-        if name == labeling.cookie_name:
-            return labeling.keys.session(value)
-    return None
+    cookies = (one.strip().partition("=") for one in headers.get("cookie", "").split(";"))
+    values = [value for name, _, value in cookies if name == labeling.cookie_name]
+    return labeling.keys.session(values[0]) if values else None
 
 
 PAGE = Path(__file__).parent / "static"
@@ -239,10 +212,7 @@ class Prepared:
 
 
 def prepare(
-    path: Path,
-    source: Source,
-    given: dict[str, Any],
-    rows: Sequence[Row] | None = None,
+    path: Path, source: Source, given: dict[str, Any], rows: Sequence[Row] | None = None
 ) -> Prepared:
     """Create or open a database, and bring its images and settings to those of this start."""
     first = not path.exists()
@@ -250,7 +220,7 @@ def prepare(
     try:
         connection.execute("BEGIN IMMEDIATE")
         changes = None
-        if not is_current(connection, source):
+        if read_setting(connection, "digest") != source.digest:
             rows = rows_of(source) if rows is None else rows
             chosen = _labels_are_chosen(connection)
             changes = take_in(connection, source, rows)
@@ -266,7 +236,8 @@ def prepare(
                 "person marks each; add --overlap 2"
             )
         if settings != before or first:
-            write_settings(connection, settings)
+            for key, value in asdict(settings).items():
+                write_setting(connection, key, value)
         arrange(connection, settings)
         session_secret(connection)
         connection.execute("COMMIT")
@@ -321,7 +292,7 @@ def labeling_of(
         Keys(session_secret(reading), password),
         hosts,
         Pictures((cache or default_cache_dir()) / "label"),
-        page_files(PAGE),
+        {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
         access,
         password,
         0 if lead is None else lead.id,
@@ -337,23 +308,12 @@ def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
 
     def change(connection: Connection) -> dict[str, str]:
         connection.execute("UPDATE people SET key_hash = NULL")
-        found = {}
-        for name in names:
-            person = add_person(connection, name)
-            token = labeling.keys.person_token(person.id, person.name)
+        tokens = {}
+        for person in [add_person(connection, name) for name in names]:
+            token = tokens[person.name] = labeling.keys.person_token(person.id, person.name)
             connection.execute(
                 "UPDATE people SET key_hash = ? WHERE id = ?", (key_hash(token), person.id)
             )
-            found[person.name] = token
-        return found
+        return tokens
 
     return labeling.database.write(change)
-
-
-def page_files(folder: Path) -> dict[str, Path]:
-    """Files of the page by name."""
-    return {
-        file.relative_to(folder).as_posix(): file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.suffix in STATIC_SUFFIXES
-    }

@@ -1,22 +1,33 @@
-"""A request with the state of the server, its checked body, and the handing out of images."""
+"""A request: who asks, the state of the server, the checked body, and the handing out of images.
+
+A session is a cookie with a role, a person and a random number, signed with the key of the
+database. It stays valid over a restart as long as the way in does: with the same password, and for
+people who still have a link. Links contain keys that are derived from the same key.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor as Threads
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor.deploy.http import Hosts, RefusedError, forbidden, malformed, parse, unknown
-from preceptor.errors import is_control
-from preceptor.label.db import Connection, Database, LabelSettings, in_utc
+from preceptor.errors import InputError, is_control
+from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
 from preceptor.label.images import (
     FileState,
     PictureError,
@@ -28,9 +39,189 @@ from preceptor.label.images import (
     write_problem,
     write_states,
 )
-from preceptor.label.people import Keys, PasswordTries, Person, Session
-from preceptor.label.queue import Claims, Tabs, open_images
+from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
 from preceptor.label.sources import Source
+
+LONGEST = 60  # characters of a name
+MOST = 1000  # people
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person."""
+
+    id: int  # number in the database
+    name: str
+    lead: bool  # whether this person sees the page of the lead
+
+
+def check_name(name: object) -> str:
+    """Name without blanks at its ends; raises RefusedError (400) if it is none."""
+    if not isinstance(name, str) or not 1 <= len(name.strip()) <= LONGEST:
+        raise malformed(f"a name has 1 to {LONGEST} characters")
+    if any(map(is_control, name)):
+        raise malformed("a name has no control characters")
+    return name.strip()
+
+
+def person_by_name(connection: Connection, name: str) -> Person | None:
+    """Person of a name, in any case of its letters; of several, the one with these letters."""
+
+    def folded(text: str) -> str:  # SQLite knows the cases of ASCII letters alone
+        return unicodedata.normalize("NFC", text).casefold()
+
+    same_name = [one for one in _people(connection) if folded(one.name) == folded(name)]
+    return max(same_name, key=lambda one: (one.name == name, -one.id), default=None)
+
+
+def person_by_id(connection: Connection, number: int) -> Person | None:
+    """Person of a number."""
+    return next((one for one in _people(connection) if one.id == number), None)
+
+
+def _people(connection: Connection) -> list[Person]:
+    rows = connection.execute("SELECT id, name, lead FROM people")
+    return [Person(number, name, bool(lead)) for number, name, lead in rows.fetchall()]
+
+
+def add_person(connection: Connection, name: str, *, lead: bool = False) -> Person:
+    """Person of a name, who is added if there is none."""
+    name = check_name(name)
+    person = person_by_name(connection, name)
+    if person is not None:
+        return person
+    if connection.execute("SELECT count(*) FROM people").fetchone()[0] >= MOST:
+        raise malformed(f"there are {MOST:,} people already")
+    number = connection.execute(
+        "INSERT INTO people (name, lead, created) VALUES (?, ?, ?)", (name, int(lead), now())
+    ).lastrowid
+    assert number is not None
+    return Person(number, name, lead)
+
+
+def link_of(connection: Connection, number: int) -> str | None:
+    """Hash of the key of the link that a person has at present."""
+    row = connection.execute("SELECT key_hash FROM people WHERE id = ?", (number,)).fetchone()
+    return None if row is None else row[0]
+
+
+def key_hash(key: str) -> str:
+    """Hash of the key of a person's link."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+Role = Literal["lead", "guest", "linked"]
+"""lead: came by the link of the terminal; guest: by the password; linked: by a person's link."""
+
+_COOKIE = re.compile(r"(lead|guest|linked)\.(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session."""
+
+    role: Role  # how it was opened
+    person: int
+    nonce: str  # random number
+
+
+class Keys:
+    """Keys of sessions and links."""
+
+    def __init__(self, secret: bytes, password: str = "") -> None:
+        self._secret = secret
+        self._password = password
+
+    def _sign(self, text: str) -> str:
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+
+    @property
+    def lead_token(self) -> str:
+        """Token of the link in the terminal."""
+        return self._sign("lead")[:43]
+
+    @property
+    def database_id(self) -> str:
+        """Identifier of the database, by which browsers keep what is not saved."""
+        return self._sign("database")[:32]
+
+    def person_token(self, person: int, name: str) -> str:
+        """Token of a person's link."""
+        return f"{person}-{self._sign(f'person {person} {name}')[:43]}"
+
+    def new_session(self, role: Role, person: int = 0) -> Session:
+        """New session."""
+        return Session(role, person, secrets.token_hex(16))
+
+    def cookie(self, session: Session) -> str:
+        """Value of the cookie of a session."""
+        text = f"{session.role}.{session.person}.{session.nonce}"
+        return f"{text}.{self._signature(session.role, text)}"
+
+    def _signature(self, role: str, text: str) -> str:
+        return self._sign(f"session {text}" + (f" {self._password}" if role == "guest" else ""))
+
+    def session(self, cookie: str) -> Session | None:
+        """Session of a cookie; None if it is not one of ours."""
+        match = _COOKIE.fullmatch(cookie)
+        if match is None:
+            return None
+        role, person, nonce, signature = match.groups()
+        if not same(signature, self._signature(role, f"{role}.{person}.{nonce}")):
+            return None
+        return Session(role, int(person), nonce)  # type: ignore[arg-type]
+
+    def csrf(self, session: Session) -> str:
+        """Token that every change must send in a header.
+
+        After another person has signed in, an open tab of the first one cannot save under the
+        other name.
+        """
+        return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
+
+
+def read_password(file: Path) -> str:
+    """Password of a file with one line."""
+    try:
+        # Editors of Windows begin a file in UTF-8 with a mark, which nobody can type.
+        text = file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--password-file {file}: not a text in UTF-8") from error
+    if len(text) < 8 or "\n" in text:
+        raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
+    return text
+
+
+def same(a: str, b: str) -> bool:
+    """Whether two texts are equal, in a constant time."""
+    return hmac.compare_digest(a.encode(errors="surrogatepass"), b.encode(errors="surrogatepass"))
+
+
+WITHIN = 60.0  # seconds for which a wrong password counts
+OF_ADDRESS, OF_ALL = 10, 1000  # wrong passwords within this time from one address, and from all
+
+
+class PasswordTries:
+    """Wrong passwords of the last minute, by address."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wrong: list[tuple[float, str]] = []  # at most OF_ALL and those that are on their way
+
+    def are_left(self, address: str) -> bool:
+        """Whether a password from an address is looked at now."""
+        with self._lock:
+            since = self._clock() - WITHIN
+            self._wrong = [wrong for wrong in self._wrong if wrong[0] > since]
+            own = sum(other == address for _, other in self._wrong)
+            return len(self._wrong) < OF_ALL and own < OF_ADDRESS
+
+    def add_wrong(self, address: str) -> None:
+        """Record a wrong password."""
+        with self._lock:
+            self._wrong.append((self._clock(), address))
+
 
 Access = Literal["local", "password", "links"]
 _LARGEST_ID = 2**53
@@ -55,11 +246,12 @@ class Labeling:
     tabs: Tabs = field(default_factory=Tabs)
     tries: PasswordTries = field(default_factory=PasswordTries)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
-    calls: ThreadPoolExecutor = field(default_factory=lambda: _threads(16, "label-calls"))
-    decoding: ThreadPoolExecutor = field(default_factory=lambda: _threads(2, "label-pictures"))
-    builder: ThreadPoolExecutor = field(default_factory=lambda: _threads(1, "label-builder"))
+    # Threads of changes and questions, of pictures that somebody waits for, and of others.
+    calls: Threads = field(default_factory=partial(Threads, 16, "label-calls"))
+    decoding: Threads = field(default_factory=partial(Threads, 2, "label-pictures"))
+    builder: Threads = field(default_factory=partial(Threads, 1, "label-builder"))
     look_again_at: float = 0.0
-    memory: dict[str, Any] = field(default_factory=dict)
+    comparisons: Comparisons = field(default_factory=dict)
 
     @property
     def cookie_name(self) -> str:
@@ -72,10 +264,6 @@ class Labeling:
         for pool in (self.calls, self.decoding, self.builder):
             pool.shutdown(cancel_futures=True)
         self.database.close()
-
-
-def _threads(count: int, name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix=name)
 
 
 @dataclass(frozen=True)
@@ -97,21 +285,11 @@ class Call:
         return self.labeling.database.reading
 
     @property
-    def body(self) -> dict[str, Any]:
-        """Object of the JSON body."""
-        return parse(self.content)
-
-    @property
     def someone(self) -> Person:
         """Person of the session."""
         if self.person is None:
             raise forbidden("choose a name first")
         return self.person
-
-    @property
-    def leads(self) -> bool:
-        """Whether the page of the lead may be seen."""
-        return leads(self.session, self.person)
 
     def image(self) -> sqlite3.Row:
         """Image of the path."""
@@ -130,14 +308,12 @@ class Call:
             raise unknown(f"there is no such {key}")
         return value
 
-    def asked(self, key: str, largest: int) -> int | None:
+    def asked(self, key: str, largest: int = _LARGEST_ID) -> int | None:
         """Number in the query, or None."""
-        if key not in self.query:
-            return None
-        value = number_of(self.query[key], largest)
+        value = number_of(self.query.get(key, "0"), largest)
         if value is None:
             raise malformed(f"{key}: a whole number from 0 to {largest} is needed")
-        return value
+        return value if key in self.query else None
 
 
 def leads(session: Session | None, person: Person | None) -> bool:
@@ -155,10 +331,8 @@ def number_of(text: str, largest: int) -> int | None:
     return value if value <= largest else None
 
 
-LARGEST = 8 * 2**20
-"""Largest body in bytes."""
-MOST_IMAGES = 24
-"""Largest number of images that are handed out at a time."""
+LARGEST = 8 * 2**20  # largest body in bytes
+MOST_IMAGES = 24  # that are handed out at a time
 
 
 def _utc(value: str) -> str:
@@ -248,10 +422,10 @@ class SeenBody(Body):
 B = TypeVar("B", bound=Body)
 
 
-def checked(kind: type[B], body: dict[str, Any]) -> B:
-    """Body of a kind."""
+def checked(kind: type[B], call: Call) -> B:
+    """Body of a request; raises RefusedError (400) if it is malformed."""
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(parse(call.content))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
@@ -262,37 +436,40 @@ UNREACHABLE = (
     "the images cannot be reached: none of the files that were looked for is there; connect their "
     "drive, or put them back"
 )
-_PASSED = 256  # images among which missing ones are looked for at a time
 
 
 def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
-    """Next open images, kept for the person; those that cannot be shown are passed over."""
+    """Next open images, kept for the person; those that cannot be shown are passed over.
+
+    Raises RefusedError (503) if no image can be reached.
+    """
     labeling, person, reading = call.labeling, call.someone, call.reading
     while True:
         with labeling.handing_out:
-            found = open_images(reading, person.id, labeling.claims, count, without)
-            labeling.claims.take(found, person.id)
-        hidden = [row["id"] for row in sized(labeling, reading, found) if row["problem"]]
-        if not hidden and (len(found) == count or not _look_again(labeling, reading)):
-            return found
+            images = open_images(reading, person.id, labeling.claims, count, without)
+            labeling.claims.take(images, person.id)
+        hidden = [row["id"] for row in sized(labeling, reading, images) if row["problem"]]
+        if not hidden and (len(images) == count or not _look_again(labeling, reading)):
+            return images
         for image in hidden:
             labeling.claims.drop(image, person.id)
-        if hidden:
-            _pass_over(
-                labeling,
-                reading,
-                open_images(reading, person.id, labeling.claims, _PASSED, without),
-            )
+        if hidden:  # many may be missing: not each of them is handed out
+            following = open_images(reading, person.id, labeling.claims, 256, without)
+            missing = [
+                row
+                for row in _rows(reading, following)
+                if version_or_none(path_of(labeling, row)) is None
+            ]
+            _write_changed(labeling, reading, missing)
 
 
 def sized(
-    labeling: Labeling,
-    connection: Connection,
-    images: Iterable[int],
-    *,
-    need_files: bool = True,
+    labeling: Labeling, connection: Connection, images: Iterable[int], *, need_files: bool = True
 ) -> list[sqlite3.Row]:
-    """Rows of images, whose sizes are read from the files if these are new or have changed."""
+    """Rows of images, whose sizes are read from the files if these are new or have changed.
+
+    While no image can be reached, missing files are not stored, which `need_files` makes an error.
+    """
     numbers = list(images)
     rows = _rows(connection, numbers)
     changed = _changed(labeling, connection, rows)
@@ -321,9 +498,8 @@ def note_problem(labeling: Labeling, row: sqlite3.Row, problem: PictureError) ->
 
 def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
     marks = ", ".join("?" * len(images))
-    rows = connection.execute(f"SELECT * FROM images WHERE id IN ({marks})", images)
-    found = {row["id"]: row for row in rows}
-    return [found[image] for image in images]
+    rows = connection.execute(f"SELECT * FROM images WHERE id IN ({marks})", images).fetchall()
+    return sorted(rows, key=lambda row: images.index(row["id"]))
 
 
 def _changed(
@@ -334,14 +510,14 @@ def _changed(
     return [(row["id"], state) for row, state in states if state != stored_state(row)]
 
 
-def _pass_over(labeling: Labeling, connection: Connection, images: list[int]) -> None:
-    """Store which of some images are missing, so that not each of them is handed out."""
-    missing = [
-        row for row in _rows(connection, images) if version_or_none(path_of(labeling, row)) is None
-    ]
-    changed = _changed(labeling, connection, missing)
+def _write_changed(
+    labeling: Labeling, connection: Connection, rows: Iterable[sqlite3.Row]
+) -> list[tuple[int, FileState]]:
+    """Store and return the states of images that have changed."""
+    changed = _changed(labeling, connection, rows)
     if changed:
         labeling.database.write(lambda writing: write_states(writing, changed))
+    return changed
 
 
 def _look_again(labeling: Labeling, connection: Connection) -> bool:
@@ -353,7 +529,5 @@ def _look_again(labeling: Labeling, connection: Connection) -> bool:
     rows = connection.execute(
         "SELECT * FROM images WHERE problem IS NOT NULL AND looked_at IS NULL"
     )
-    changed = _changed(labeling, connection, rows.fetchall())
-    if changed:
-        labeling.database.write(lambda writing: write_states(writing, changed))
+    changed = _write_changed(labeling, connection, rows.fetchall())
     return any(state.problem is None for _, state in changed)

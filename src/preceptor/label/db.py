@@ -1,9 +1,4 @@
-"""SQLite file of marks: tables, opening, one writer, and its settings.
-
-All changes are made by one thread. Changes that wait at the same time are committed together, so
-that twenty people need few flushes of the disk; each is a savepoint, so that one that is refused
-leaves the others alone. A change has returned when it is on the disk.
-"""
+"""SQLite file of marks: tables, opening, changes of a server, and its settings."""
 
 from __future__ import annotations
 
@@ -12,17 +7,17 @@ import json
 import secrets
 import sqlite3
 import threading
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
+
+from filelock import FileLock, Timeout
 
 from preceptor.deploy.http import RefusedError
 from preceptor.errors import InputError, PreceptorError, RunFailedError
+from preceptor.utils.files import failed_write
 
 
 def now() -> str:
@@ -35,13 +30,24 @@ def in_utc(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-APPLICATION = 0x50524C42
-"""`application_id` of the SQLite file."""
+APPLICATION = 0x50524C42  # `application_id` of the SQLite file
+FORMAT = 6  # `user_version` of the file; other formats are refused
 
-FORMAT = 6
-"""`user_version` of the file; other formats are refused."""
-
-SCHEMA = """
+_ANSWER = """
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge', 'skipped')),
+    label TEXT,
+    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
+    at TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    proposal INTEGER REFERENCES proposals,
+    proposals_mode TEXT NOT NULL,
+    event INTEGER NOT NULL,              -- orders answers: a clock may be set back
+    version TEXT,
+    PRIMARY KEY (image, person)
+"""
+SCHEMA = f"""
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE images (
@@ -115,37 +121,11 @@ CREATE TABLE strokes (
 );
 CREATE INDEX strokes_person ON strokes (person, image);
 
-CREATE TABLE answers (
-    image INTEGER NOT NULL REFERENCES images,
-    person INTEGER NOT NULL REFERENCES people,
-    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge', 'skipped')),
-    label TEXT,
-    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
-    at TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    proposal INTEGER REFERENCES proposals,
-    proposals_mode TEXT NOT NULL,
-    event INTEGER NOT NULL,              -- orders answers: a clock may be set back
-    version TEXT,
-    PRIMARY KEY (image, person)
-) WITHOUT ROWID;
+CREATE TABLE answers ({_ANSWER}) WITHOUT ROWID;
 CREATE INDEX answers_person ON answers (person, event);
 
--- Answers that do not fit the marks; the columns are those of `answers`, in the same order.
-CREATE TABLE answers_aside (
-    image INTEGER NOT NULL REFERENCES images,
-    person INTEGER NOT NULL REFERENCES people,
-    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing')),
-    label TEXT,
-    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
-    at TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    proposal INTEGER REFERENCES proposals,
-    proposals_mode TEXT NOT NULL,
-    event INTEGER NOT NULL,
-    version TEXT,
-    PRIMARY KEY (image, person)
-) WITHOUT ROWID;
+-- Answers that do not fit the marks.
+CREATE TABLE answers_aside ({_ANSWER}) WITHOUT ROWID;
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
@@ -162,12 +142,9 @@ CREATE INDEX events_image ON events (image, person, kind);
 T = TypeVar("T")
 Connection = sqlite3.Connection
 
-BUSY = 5000
-"""Milliseconds to wait for another process that writes."""
+BUSY = 5000  # milliseconds to wait for another process that writes
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-_FOLDER_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
-_TOGETHER = 64  # changes of one commit at most
 
 
 def connect(
@@ -182,32 +159,15 @@ def connect(
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
     if create and not path.exists():
         path.touch(mode=0o600)  # it contains the key of the sessions
-    with told_errors(path, readonly=readonly):
+    with told_errors(path):
+        connection = sqlite3.connect(
+            path, isolation_level=None, timeout=BUSY / 1000, check_same_thread=not any_thread
+        )
         try:
-            return _opened(path, readonly, any_thread=any_thread)
-        except sqlite3.OperationalError as error:
-            log = path.with_name(f"{path.name}-wal")
-            if not readonly or _code(error) not in _FOLDER_CODES or log.exists():
-                raise
-        # In a folder that cannot be written, no file can be made beside it; without a log, none is
-        # needed to read it.
-        return _opened(path, readonly, "?immutable=1")
-
-
-def _opened(path: Path, readonly: bool, query: str = "", *, any_thread: bool = False) -> Connection:
-    place = path.absolute().as_uri() + query
-    connection = sqlite3.connect(
-        place,
-        uri=True,
-        isolation_level=None,
-        timeout=BUSY / 1000,
-        check_same_thread=not any_thread,
-    )
-    try:
-        _prepare(connection, path, readonly)
-    except BaseException:
-        connection.close()
-        raise
+            _prepare(connection, path, readonly)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -244,12 +204,12 @@ def _number(connection: Connection, pragma: str) -> int:
 
 
 @contextlib.contextmanager
-def told_errors(path: Path, *, readonly: bool = False) -> Iterator[None]:
+def told_errors(path: Path) -> Iterator[None]:
     """Context in which an error of the database is told in one line."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise _told(path, error, readonly) from error
+        raise _told(path, error) from error
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -258,7 +218,7 @@ def _code(error: sqlite3.Error) -> int:
     return code & 0xFF if code >= 0 else code
 
 
-def _told(path: Path, error: sqlite3.Error, readonly: bool = False) -> PreceptorError:
+def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
     code = _code(error)
     if code in _BUSY_CODES:
         return InputError(
@@ -269,171 +229,98 @@ def _told(path: Path, error: sqlite3.Error, readonly: bool = False) -> Preceptor
             f"{path}: it is no SQLite database, or damaged ({error}); name the database of "
             "preceptor label"
         )
-    if code in _FOLDER_CODES and readonly:
-        return InputError(
-            f"{path}: it cannot be read ({error}): {path.name}-wal beside it has changes, and "
-            "its folder cannot be written; copy both to another folder"
-        )
-    if code in _FOLDER_CODES:
-        return InputError(
-            f"{path}: it cannot be opened ({error}), perhaps since its folder cannot be written; "
-            "name a file in another folder with --database"
-        )
     if code in _DISK_CODES:  # also for reading alone, which needs a file beside it
         return RunFailedError(
             f"{path}: the disk is full or cannot be written ({error}); free some space, and repeat "
             "the command"
         )
-    return InputError(f"{path}: it cannot be opened ({error})")
+    return InputError(
+        f"{path}: it cannot be opened ({error}), perhaps since its folder cannot be written; use a "
+        "file in another folder"
+    )
 
 
 @contextlib.contextmanager
 def serving(path: Path) -> Iterator[None]:
-    """Context in which no second server uses a database."""
-    beside = path.with_name(f".{path.name}.lock")
+    """Context in which no second server uses a database; the system ends it if the process dies."""
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
-    lock: Connection | None = None
     try:
-        lock = sqlite3.connect(beside, isolation_level=None, timeout=0)
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        if lock is not None:
-            lock.close()
-        if _code(error) in _FOLDER_CODES:
-            raise _told(path, error) from error
-        if _code(error) not in _BUSY_CODES:
-            raise _told(beside, error) from error
+        beside = path.with_name(f".{path.name}.lock")
+        beside.touch()
+        lock = FileLock(beside).acquire(timeout=0)
+    except Timeout as error:
         raise InputError(
             f"{path}: another preceptor label serves this database; open its page, or end it first"
         ) from error
-    try:
+    except OSError as error:
+        raise InputError(
+            f"{failed_write(error, path)}; name a file in another folder with --database"
+        ) from error
+    with lock:
         yield
-    finally:
-        lock.close()
 
 
 class Database:
-    """Connections of a server."""
+    """Connections of a server: one for changes, under a lock, and one of each thread that reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._own = threading.local()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._closed = False
-        self._closing = threading.Lock()  # no change is put behind the end of the queue
-        self._writing = connect(path, any_thread=True)
-        self._thread = threading.Thread(target=self._write, name="label-writer", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._writing: Connection | None = connect(path, any_thread=True)
 
     @property
     def reading(self) -> Connection:
         """Connection of this thread, for reading alone."""
-        found: Connection | None = getattr(self._own, "connection", None)
-        if found is None:
-            found = connect(self.path, readonly=True)
-            self._own.connection = found
-        return found
+        if not hasattr(self._own, "connection"):
+            self._own.connection = connect(self.path, readonly=True)
+        connection: Connection = self._own.connection
+        return connection
 
     def write(self, change: Callable[[Connection], T]) -> T:
-        """Carry out a change, and wait until it is on the disk."""
-        future: Future[T] = Future()
-        with self._closing:
-            if self._closed:
+        """Carry out a change in a transaction, which is on the disk when this returns.
+
+        Raises RefusedError if the disk is full (507), another process holds the database, or the
+        server is stopping (503).
+        """
+        with self._lock:
+            connection = self._writing
+            if connection is None:
                 raise RefusedError(
                     503, "the server is stopping; nothing was saved, try again when it runs again"
                 )
-            self._jobs.put(_Job(change, future))
-        return future.result()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                result = change(connection)
+                connection.execute("COMMIT")
+            except BaseException as error:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                refusal = refusal_of(error) if isinstance(error, sqlite3.Error) else None
+                if refusal is not None:
+                    raise refusal from error
+                raise
+            return result
 
     def close(self) -> None:
-        """Carry out what waits, and close the writing connection."""
-        with self._closing:
-            self._closed = True
-            self._jobs.put(None)
-        self._thread.join()
-        self._writing.close()
-
-    def _write(self) -> None:
-        while True:
-            job = self._jobs.get()
-            batch: list[_Job] = []
-            while job is not None:
-                batch.append(job)
-                if len(batch) >= _TOGETHER:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except Empty:
-                    break
-            if batch:
-                _commit(self._writing, batch)
-            if job is None:
-                return
-
-
-class _Job:
-    """One change, and the future of its result."""
-
-    def __init__(self, change: Callable[[Connection], Any], future: Future[Any]) -> None:
-        self.change, self.future = change, future
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-
-def _commit(connection: Connection, batch: list[_Job]) -> None:
-    """Carry out changes in one transaction, and tell their results after it is on the disk."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        for job in batch:
-            _carry_out(connection, job)
-        connection.execute("COMMIT")
-    except BaseException as error:
-        with contextlib.suppress(sqlite3.Error):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        told = (refusal_of(error) if isinstance(error, sqlite3.Error) else None) or error
-        for job in batch:
-            job.error = told
-    for job in batch:
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(job.result)
-
-
-def _carry_out(connection: Connection, job: _Job) -> None:
-    connection.execute("SAVEPOINT change")
-    try:
-        result = job.change(connection)
-        # A cursor that ends in another thread would reset a statement that this one is using.
-        job.result = None if isinstance(result, sqlite3.Cursor) else result
-    except sqlite3.Error as error:
-        if refusal_of(error) is not None:  # of the database as a whole: all changes wait for it
-            raise
-        job.error = error
-    except BaseException as error:
-        job.error = error
-    if job.error is not None:
-        traceback.clear_frames(job.error.__traceback__)  # which may hold cursors
-        connection.execute("ROLLBACK TO change")
-    connection.execute("RELEASE change")
+        """Close the writing connection after what is being written."""
+        with self._lock:
+            if self._writing is not None:
+                self._writing.close()
+            self._writing = None
 
 
 def refusal_of(error: sqlite3.Error) -> RefusedError | None:
     """Answer to an error of the file or the disk; None of errors in statements."""
     if not isinstance(error, sqlite3.OperationalError) and type(error) is not sqlite3.DatabaseError:
         return None
-    code = _code(error)
-    if code == sqlite3.SQLITE_FULL:
-        return RefusedError(507, "the disk is full: free some space; nothing was saved")
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
-        return RefusedError(
-            507, f"the disk is full or cannot be written ({error}); nothing was saved"
-        )
-    if code in _BUSY_CODES:
+    if _code(error) in _BUSY_CODES:
         return RefusedError(503, "another program holds the database; nothing was saved, try again")
-    return RefusedError(507, f"the database cannot be written ({error}); nothing was saved")
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return RefusedError(507, "the disk is full: free some space; nothing was saved")
+    return RefusedError(507, f"the disk is full or cannot be written ({error}); nothing was saved")
 
 
 Order = Literal["random", "source"]
@@ -472,24 +359,19 @@ def write_setting(connection: Connection, key: str, value: Any) -> None:
 
 def read_settings(connection: Connection) -> LabelSettings:
     """Settings of a database; defaults where nothing was stored."""
-    found: dict[str, Any] = {}
-    for field in fields(LabelSettings):
-        value = read_setting(connection, field.name)
-        if value is not None:
-            found[field.name] = tuple(value) if isinstance(value, list) else value
-    return LabelSettings(**found)
-
-
-def write_settings(connection: Connection, settings: LabelSettings) -> None:
-    """Store all settings."""
-    for key, value in asdict(settings).items():
-        write_setting(connection, key, value)
+    stored = {field.name: read_setting(connection, field.name) for field in fields(LabelSettings)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+        if value is not None
+    }
+    return LabelSettings(**values)
 
 
 def session_secret(connection: Connection) -> bytes:
     """Key of the sessions and links; made once."""
-    found = read_setting(connection, "secret")
-    if found is None:
-        found = secrets.token_hex(32)
-        write_setting(connection, "secret", found)
-    return bytes.fromhex(found)
+    secret = read_setting(connection, "secret")
+    if secret is None:
+        secret = secrets.token_hex(32)
+        write_setting(connection, "secret", secret)
+    return bytes.fromhex(secret)

@@ -1,16 +1,13 @@
-"""Export of a database of marks: a manifest, maps, and maps of each annotator.
-
-The folder is that of preceptor data import, so that data agreement, data export and studies read
-it.
-"""
+"""Export of a database of marks: a manifest, maps, and maps of each annotator."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,8 +41,7 @@ def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, 
         return checked_table(source)
     paths = [row.path for row in folder_rows(source)]
     frame = pd.DataFrame({"path": [str(place / path) for path in paths], "name": paths})
-    for column in ("label", "split", "saliency"):
-        frame[column] = pd.Series([""] * len(paths), dtype="str")
+    frame[["label", "split", "saliency"]] = ""
     return frame.assign(annotated=False), paths
 
 
@@ -60,49 +56,53 @@ def map_name(path: str) -> str:
     return "/".join(part.replace(":", "-") for part in parts if part not in ("/", "..", "."))
 
 
+_ANSWERED = ("annotation_seconds", "answered_label", "certainty", "annotators")
+
+
 class ExportedColumns:
-    """What people have answered, row by row."""
+    """What people have answered, row by row.
+
+    If the source has no labels, images have the answered label. If people did not choose among
+    labels either, images are `positive` if at least half of those who judged them marked something,
+    else `negative`.
+    """
 
     def __init__(
         self, table: pd.DataFrame, *, are_labels_answered: bool, labels: Sequence[str] = ()
     ) -> None:
-        self._table = table
-        self._are_answered, self._labels = are_labels_answered, labels
-        self._saliency = [str(one) for one in table["saliency"]]
+        self._table, self._are_answered, self._labels = table, are_labels_answered, labels
+        self._saliency = [str(path) for path in table["saliency"]]
         self._annotated = [bool(one) for one in table["annotated"]]
-        size = len(table)
         # What earlier rounds of marking have left is kept where there is no new answer.
-        self._seconds = _column(table, "annotation_seconds", size)
-        self._label = _column(table, "answered_label", size)
-        self._certainty = _column(table, "certainty", size)
-        self._annotators = _column(table, "annotators", size)
+        self._columns = {name: _cells(table, name) for name in _ANSWERED}
         self._sign = [
             POSITIVE if saliency else NEGATIVE if annotated else ""
             for annotated, saliency in zip(self._annotated, self._saliency, strict=True)
         ]
-        self._is_tie = [False] * size
+        self._is_tie = [False] * len(table)
         self.notes: Counter[str] = Counter()
         self.are_all_missing = False
 
     def set(
         self, at: int, given: Sequence[sqlite3.Row], judged: Sequence[sqlite3.Row], saliency: str
     ) -> None:
-        """Set what was answered to an image."""
+        """Set the answers to the image of a row, without skipped ones, and its merged map or ""."""
         if not given:
             if self._annotated[at]:
                 self.notes["images without an answer keep the map of the manifest"] += 1
             return
-        self._saliency[at] = saliency
-        self._annotated[at] = bool(judged)
-        self._seconds[at] = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
-        self._annotators[at] = str(len(judged) or "")
-        self._label[at] = _most_frequent([one["label"] for one in given if one["label"]])
+        self._saliency[at], self._annotated[at] = saliency, bool(judged)
+        label = _most_frequent([one["label"] for one in given if one["label"]])
         certainties = [one["certainty"] for one in judged if one["certainty"]]
-        self._certainty[at] = f"{sum(certainties) / len(certainties):g}" if certainties else ""
+        seconds = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
+        certainty = f"{sum(certainties) / len(certainties):g}" if certainties else ""
+        values = (seconds, label, certainty, str(len(judged) or ""))
+        for name, value in zip(_ANSWERED, values, strict=True):
+            self._columns[name][at] = value
         marked = sum(one["state"] == "marked" for one in judged)
         sign = POSITIVE if 2 * marked >= len(judged) else NEGATIVE
         self._sign[at] = sign if judged else ""
-        self._is_tie[at] = not self._label[at] and any(one["label"] for one in given)
+        self._is_tie[at] = not label and any(one["label"] for one in given)
         if not judged:
             self.notes["images that nobody could judge are not annotated"] += 1
 
@@ -111,41 +111,32 @@ class ExportedColumns:
         table = self._table.assign(
             saliency=self._saliency, annotated=[int(one) for one in self._annotated]
         )
-        columns = {
-            "annotation_seconds": self._seconds,
-            "answered_label": self._label,
-            "certainty": self._certainty,
-            "annotators": self._annotators,
-        }
-        for name, values in columns.items():
+        for name, values in self._columns.items():
             if any(values):
                 table[name] = values
             elif name in table:
                 table = table.drop(columns=name)
+        if self._are_answered:
+            signs = [""] * len(self._sign) if self._labels else self._sign
+            answered = self._columns["answered_label"]
+            table["label"] = [label or sign for label, sign in zip(answered, signs, strict=True)]
         missing = ~table["path"].map(lambda path: Path(path).is_file()).astype(bool)
         self.are_all_missing = bool(missing.all())
-        table = self._without(table, missing, "images whose file is missing")
-        if not self._are_answered:
-            return table
-        signs = [""] * len(self._sign) if self._labels else self._sign
-        table["label"] = [
-            label or sign
-            for label, sign, gone in zip(self._label, signs, missing, strict=True)
-            if not gone
-        ]
-        ties = pd.Series(self._is_tie)[~missing].reset_index(drop=True) & (table["label"] == "")
-        table = self._without(table, ties, "images on whose label people disagree")
-        return self._without(table, table["label"] == "", "images without a label")
-
-    def _without(self, table: pd.DataFrame, gone: pd.Series, what: str) -> pd.DataFrame:
-        if gone.any():
-            self.notes[f"{what} are left out"] += int(gone.sum())
-        return table[~gone].reset_index(drop=True)
+        gone = {"images whose file is missing": missing}
+        if self._are_answered:
+            without = table["label"] == ""
+            ties = pd.Series(self._is_tie, index=table.index) & without
+            gone["images on whose label people disagree"] = ties & ~missing
+            gone["images without a label"] = without & ~ties & ~missing
+        for what, rows in gone.items():
+            if rows.any():
+                self.notes[f"{what} are left out"] += int(rows.sum())
+        return table[~pd.concat(gone, axis=1).any(axis=1)].reset_index(drop=True)
 
 
-def _column(table: pd.DataFrame, name: str, size: int) -> list[str]:
+def _cells(table: pd.DataFrame, name: str) -> list[str]:
     if name not in table:
-        return [""] * size
+        return [""] * len(table)
     return [
         value if isinstance(value, str) else "" if pd.isna(value) else f"{value:g}"
         for value in table[name]
@@ -154,10 +145,8 @@ def _column(table: pd.DataFrame, name: str, size: int) -> list[str]:
 
 def _most_frequent(labels: Sequence[str]) -> str:
     """The label that most people have answered; "" if there are several."""
-    ranked = Counter(labels).most_common(2)
-    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
-        return ""
-    return ranked[0][0]
+    ranked = [*Counter(labels).most_common(2), ("", 0), ("", 0)]
+    return ranked[0][0] if ranked[0][1] > ranked[1][1] else ""
 
 
 MANIFEST, RECORD = "manifest.csv", "import.json"
@@ -165,19 +154,6 @@ REPLACED = "images have another size than the ones that were marked; their marks
 CHANGED = "images have another file of the same size than the one that was answered; compare them"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 UNREADABLE = "images that were never readable have answers, which are left out"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export has written."""
-
-    folder: Path
-    images: int  # numbers of images, of maps, and of images that somebody judged
-    maps: int
-    annotated: int
-    strokes: int  # number of strokes in the maps
-    annotators: tuple[str, ...]  # persons
-    notes: dict[str, int]  # what a user has to know, with counts
 
 
 def export_marks(
@@ -189,8 +165,21 @@ def export_marks(
     classes: Sequence[str] = (),
     add_files: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
-) -> Exported:
-    """Write the marks of a database, as they are at one moment."""
+) -> dict[str, Any]:
+    """Write the marks of a database, as they are at one moment, to a new or empty folder.
+
+    Images with a judgement (marked, or nothing to mark) get its map; those with other answers are
+    not annotated; those without an answer keep what the manifest says, as do those whose file was
+    replaced by one of another size.
+
+    Args:
+        merge: Key of `MERGES`, or the name of a person.
+        classes: Classes of marks that are exported; empty = all.
+        add_files: Function that adds files to the folder, called with its temporary path.
+
+    Returns:
+        Content of `import.json`, and the numbers of annotated images and of strokes in the maps.
+    """
     to = to.absolute()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise InputError(f"{to} exists already; name a new folder with --to")
@@ -198,7 +187,12 @@ def export_marks(
         raise InputError(f"{to.parent}: there is no such folder; create it first")
     connection.execute("BEGIN")
     try:
-        return _export(connection, database, to, merge, classes, add_files, progress)
+        with replacing(to) as partial:
+            partial.mkdir()
+            exported = _export(connection, database, to, partial, merge, classes, progress)
+            if add_files is not None:
+                add_files(partial)
+        return exported
     finally:
         connection.execute("ROLLBACK")
 
@@ -207,11 +201,11 @@ def _export(
     connection: Connection,
     database: Path,
     to: Path,
+    partial: Path,
     merge: str,
     classes: Sequence[str],
-    add_files: Callable[[Path], None] | None,
     progress: Progress | None,
-) -> Exported:
+) -> dict[str, Any]:
     settings = read_settings(connection)
     if wrong := sorted(set(classes) - set(settings.classes)):
         known = ", ".join(settings.classes)
@@ -232,89 +226,79 @@ def _export(
         table, are_labels_answered=not table["label"].any(), labels=settings.labels
     )
     unanswered = marks_without_answer(connection)
-    strokes = 0
     folders = annotator_folders(names)
-    with replacing(to) as partial:
-        partial.mkdir()
-        drawer = MapDrawer(partial, folders, merge, RasterOptions())
-        for at, path in enumerate(paths):
-            row = rows.get(path)
-            given = answers.pop(row["id"], []) if row is not None else []
-            if given and row is not None and is_replaced(row, root / path):
-                given = []
-                marks.notes[REPLACED] += 1
-            if row is not None and row["width"] is None and _judged(given):
-                given = []
-                marks.notes[UNREADABLE] += 1
-            if row is not None and given and has_other_file(root / path, given):
-                marks.notes[CHANGED] += 1
-            if row is not None and any(
-                merge in MERGES or merge == name for name in unanswered.get(row["id"], ())
-            ):
+    drawer = MapDrawer(partial, folders, merge, RasterOptions())
+    strokes = 0
+    for at, path in enumerate(paths):
+        row = rows.get(path)
+        given, judged, saliency = [], [], ""
+        if row is not None:
+            given = _that_count(answers.pop(row["id"], []), row, root / path, marks.notes)
+            if any(merge in MERGES or merge == name for name in unanswered.get(row["id"], ())):
                 marks.notes[UNANSWERED] += 1
             if merge not in MERGES:  # a person, who is one of those that judged something
                 given = [one for one in given if people.get(one["person"]) == merge]
             judged = _judged(given)
-            saliency = ""
-            if judged and row is not None:
-                maps: dict[str, Pixels] = {}
-                for one in judged:
-                    mask, count = _mask(connection, row, one["person"], classes)
-                    maps[people[one["person"]]] = mask
-                    strokes += count
-                saliency = drawer.save(maps, map_name(path))
-            marks.set(at, given, judged, str(partial / saliency) if saliency else "")
-            if progress is not None:
-                progress(at + 1, len(paths))
-        frame = marks.table()
-        if marks.are_all_missing:
-            raise InputError(
-                f"{database.name}: none of the {len(paths):,} image files is there; connect their "
-                "drive, or put them back, and export again"
-            )
-        if frame.empty:
-            raise InputError(
-                f"{database.name}: no image has a label yet; answer some images on the page of "
-                "preceptor label, and export again"
-            )
-        manifest = Manifest.from_frame(frame, to.parent, database, need=())
-        manifest.write(partial / MANIFEST)
-        if answers:
-            marks.notes["images with answers are no longer in the manifest"] = len(answers)
-        maps_written = int(manifest.map_mask.sum())
-        record = {
-            "version": __version__,
-            "format": "label",
-            "source": database.name,
-            "classes": list(classes or settings.classes),
-            "images": len(manifest),
-            "maps": maps_written,
-            "annotators": folders,
-            "options": {"merge": merge},
-            "notes": dict(marks.notes),
-        }
-        (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
-        if add_files is not None:
-            add_files(partial)
-    return Exported(
-        to,
-        len(manifest),
-        maps_written,
-        int(manifest.annotated_mask.sum()),
-        strokes,
-        tuple(names),
-        dict(marks.notes),
-    )
+        if row is not None and judged:
+            maps: dict[str, Pixels] = {}
+            for one in judged:
+                maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
+                strokes += count
+            name = drawer.save(maps, map_name(path))
+            saliency = str(partial / name) if name else ""
+        marks.set(at, given, judged, saliency)
+        if progress is not None:
+            progress(at + 1, len(paths))
+    frame = marks.table()
+    if marks.are_all_missing:
+        raise InputError(
+            f"{database.name}: none of the {len(paths):,} image files is there; connect their "
+            "drive, or put them back, and export again"
+        )
+    if frame.empty:
+        raise InputError(
+            f"{database.name}: no image has a label yet; answer some images on the page of "
+            "preceptor label, and export again"
+        )
+    manifest = Manifest.from_frame(frame, to.parent, database, need=())
+    manifest.write(partial / MANIFEST)
+    if answers:
+        marks.notes["images with answers are no longer in the manifest"] = len(answers)
+    record = {
+        "version": __version__,
+        "format": "label",
+        "source": database.name,
+        "classes": list(classes or settings.classes),
+        "images": len(manifest),
+        "maps": int(manifest.map_mask.sum()),
+        "annotators": folders,
+        "options": {"merge": merge},
+        "notes": dict(marks.notes),
+    }
+    (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
+    return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
+
+
+def _that_count(
+    given: list[sqlite3.Row], row: sqlite3.Row, path: Path, notes: Counter[str]
+) -> list[sqlite3.Row]:
+    """Answers to an image that are about its file."""
+    if given and is_replaced(row, path):
+        notes[REPLACED] += 1
+        return []
+    if row["width"] is None and _judged(given):
+        notes[UNREADABLE] += 1
+        return []
+    if given and has_other_file(path, given):
+        notes[CHANGED] += 1
+    return given
 
 
 def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:
-    found: dict[int, list[sqlite3.Row]] = {}
     rows = connection.execute(
         "SELECT * FROM answers WHERE state != 'skipped' ORDER BY image, event"
     )
-    for row in rows:
-        found.setdefault(row["image"], []).append(row)
-    return found
+    return {image: list(group) for image, group in groupby(rows, key=lambda row: row["image"])}
 
 
 def _judged(given: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:

@@ -15,16 +15,14 @@ import hashlib
 import io
 import math
 import os
-import random
 import shutil
 import sqlite3
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 from PIL import Image
@@ -36,20 +34,17 @@ from preceptor.label.marks import LIMIT, has_work, withdraw_others
 from preceptor.utils.files import replacing
 from preceptor.utils.memory import DECODING
 
-WHOLE = 4_000_000
-"""Largest number of pixels of an image that is sent as a whole."""
-LONGEST = 65_500
-"""Largest side of a JPEG file."""
+WHOLE = 4_000_000  # largest number of pixels of an image that is sent as a whole
+LONGEST = 65_500  # largest side of a JPEG file
 TILE = 512
-_QUALITY = 95
-_KEPT = 64 * 2**20  # bytes of JPEG files in memory
-_NOTED = 3600.0  # seconds: the use of a pyramid is recorded as precisely as this
-UNUSED = 30 * 86_400.0
-"""Seconds without use after which a pyramid is removed."""
+UNUSED = 30 * 86_400.0  # seconds without use after which a pyramid is removed
 
 
 class PictureError(Exception):
-    """Image that cannot be shown; the message has no path."""
+    """Image that cannot be shown; the message has no path.
+
+    `is_passing`: its file could not be read, as opposed to a file that was read and is damaged.
+    """
 
     def __init__(self, message: str, *, is_passing: bool = False) -> None:
         self.is_passing = is_passing
@@ -70,13 +65,6 @@ def view_of(width: int, height: int) -> tuple[str, int]:
     if width * height <= WHOLE and max(width, height) <= LONGEST:
         return "whole", 1
     return "tiles", 1 + max(0, math.ceil(math.log2(max(width, height) / TILE)))
-
-
-def level_size(width: int, height: int, level: int) -> tuple[int, int]:
-    """Width and height of a level; halves are rounded up."""
-    for _ in range(level):
-        width, height = (width + 1) // 2, (height + 1) // 2
-    return width, height
 
 
 def measure(path: Path) -> tuple[int, int]:
@@ -115,7 +103,7 @@ def find_problem(path: Path) -> PictureError | None:
 
 def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    image.save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue()
 
 
@@ -126,10 +114,9 @@ def version_of(path: Path) -> str:
 
 def version_or_none(path: Path) -> str | None:
     """Text that changes with the file, and not with its place; None if there is no such file."""
-    try:
+    with contextlib.suppress(PictureError):
         return _digest(_stamp(path))
-    except PictureError:
-        return None
+    return None
 
 
 def _stamp(path: Path) -> str:
@@ -149,10 +136,7 @@ class Pictures:
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
-        self._lock = threading.Lock()
-        self._building: dict[str, threading.Lock] = {}
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
+        self._lock = threading.Lock()  # one pyramid is made at a time
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -165,21 +149,9 @@ class Pictures:
 
     def whole(self, path: Path) -> bytes:
         """JPEG file of an image."""
-        version = version_of(path)
-        with self._lock:
-            if version in self._kept:
-                self._kept.move_to_end(version)
-                return self._kept[version]
         self._check()
         with _decoded(path) as image:
-            content = _jpeg(image)
-        with self._lock:
-            if version not in self._kept and len(content) < _KEPT:
-                self._kept[version] = content
-                self._bytes += len(content)
-            while self._bytes > _KEPT:
-                self._bytes -= len(self._kept.popitem(last=False)[1])
-        return content
+            return _jpeg(image)
 
     def tile(self, path: Path, level: int, column: int, row: int) -> bytes | None:
         """JPEG file of a tile; None if there is no such tile. The pyramid is made if necessary."""
@@ -191,20 +163,15 @@ class Pictures:
 
     def pyramid(self, path: Path) -> Path:
         """Folder of the pyramid of an image, which is made if necessary."""
-        version = version_of(path)
-        folder = self.cache / version
+        folder = self.cache / version_of(path)
         if _is_there(folder):
             return folder
         with self._lock:
-            lock = self._building.setdefault(version, threading.Lock())
-        with lock:
             if not folder.is_dir():
                 self.cache.mkdir(parents=True, exist_ok=True)
                 self._check()
                 with _decoded(path) as image:
                     _write_pyramid(image, folder, self._check)
-        with self._lock:
-            self._building.pop(version, None)
         return folder
 
     def remove_unused(self, seconds: float = UNUSED) -> int:
@@ -226,40 +193,32 @@ class Pictures:
 
 def _is_there(folder: Path) -> bool:
     """Whether a pyramid exists; records its use."""
-    try:
-        last = folder.stat().st_mtime
-    except OSError:
+    if not folder.is_dir():
         return False
-    if time.time() - last > _NOTED:
-        with contextlib.suppress(OSError):  # a cache that cannot be written, or removed just now
+    with contextlib.suppress(OSError):  # a cache that cannot be written, or removed just now
+        if time.time() - folder.stat().st_mtime > 3600:
             os.utime(folder)
     return True
 
 
 def _write_pyramid(image: Image.Image, folder: Path, check: Callable[[], None]) -> None:
     """Write a pyramid; `check` is called before each tile, and may raise."""
-    levels = view_of(*image.size)[1]
     with replacing(folder, flush=False) as partial:
-        for level in range(levels):
+        for level in range(view_of(*image.size)[1]):
+            if level:
+                image = image.reduce(2)  # means of 2 × 2; the last row or column is repeated
             place = partial / str(level)
             place.mkdir(parents=True)
             width, height = image.size
-            for y in range(0, height, TILE):
-                for x in range(0, width, TILE):
-                    check()
-                    box = (x, y, min(x + TILE, width), min(y + TILE, height))
-                    name = f"{x // TILE}-{y // TILE}.jpg"
-                    (place / name).write_bytes(_jpeg(image.crop(box)))
-            if level + 1 < levels:
-                image = image.reduce(2)  # means of 2 × 2; the last row or column is repeated
-
-
-_ASKED = 64  # files that are looked for before all are said to be away
+            for y, x in product(range(0, height, TILE), range(0, width, TILE)):
+                check()
+                box = (x, y, min(x + TILE, width), min(y + TILE, height))
+                (place / f"{x // TILE}-{y // TILE}.jpg").write_bytes(_jpeg(image.crop(box)))
 
 
 @dataclass(frozen=True)
 class FileState:
-    """State of the file of an image."""
+    """State of the file of an image; its size is that of the marks, if there are any."""
 
     width: int | None
     height: int | None
@@ -274,11 +233,9 @@ def stored_state(row: sqlite3.Row) -> FileState:
 
 def file_state(connection: Connection, row: sqlite3.Row, path: Path) -> FileState:
     """State of the file of an image now; its header is read only if the file has changed."""
-    version = version_or_none(path)
-    stored = stored_state(row)
-    known = row["width"] is not None
+    version, stored = version_or_none(path), stored_state(row)
     is_same = version is not None and version == row["looked_at"]
-    if is_same and known and row["problem"] is None:
+    if is_same and row["width"] is not None and row["problem"] is None:
         return stored
     try:
         size = measure(path)
@@ -288,7 +245,7 @@ def file_state(connection: Connection, row: sqlite3.Row, path: Path) -> FileStat
     is_size = size == (row["width"], row["height"])
     if is_same and is_size:
         return stored  # its header is sound, and its pixels are damaged
-    if not known or is_size or not has_work(connection, row["id"]):
+    if row["width"] is None or is_size or not has_work(connection, row["id"]):
         return FileState(*size, None, version)
     problem = (
         f"the file has {size[0]} × {size[1]} pixels, and its marks were made on "
@@ -299,24 +256,19 @@ def file_state(connection: Connection, row: sqlite3.Row, path: Path) -> FileStat
 
 def are_reachable(connection: Connection, root: Path) -> bool:
     """Whether any of some images of the manifest has a file; a whole drive may be away."""
-    images = [row[0] for row in connection.execute("SELECT id FROM images WHERE listed = 1")]
-    for image in random.sample(images, min(_ASKED, len(images))):
-        (path,) = connection.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
-        if (root / path).is_file():
-            return True
-    return False
+    paths = connection.execute(
+        "SELECT path FROM images WHERE listed = 1 ORDER BY random() LIMIT 64"
+    ).fetchall()
+    return any((root / path).is_file() for (path,) in paths)
 
 
 def is_replaced(row: sqlite3.Row, path: Path) -> bool:
     """Whether the file of an image has another size than the image that was marked."""
-    if row["width"] is None:
-        return False
-    if row["problem"] is None and version_or_none(path) == row["looked_at"]:
-        return False
-    try:
-        return measure(path) != (row["width"], row["height"])
-    except PictureError:
-        return False
+    is_same = row["problem"] is None and version_or_none(path) == row["looked_at"]
+    if row["width"] is not None and not is_same:
+        with contextlib.suppress(PictureError):
+            return measure(path) != (row["width"], row["height"])
+    return False
 
 
 def has_other_file(path: Path, answers: Iterable[sqlite3.Row]) -> bool:
@@ -351,7 +303,11 @@ def changed_states(connection: Connection, root: Path) -> Iterator[tuple[sqlite3
 
 
 def write_states(connection: Connection, states: list[tuple[int, FileState]]) -> None:
-    """Store states of images by their numbers, within a transaction."""
+    """Store states of images by their numbers, within a transaction.
+
+    If the size of an image without marks changes, its proposals and answers are withdrawn; if it
+    was marked since it was looked at, its state stays.
+    """
     for image, one in states:
         size = connection.execute(
             "SELECT width, height FROM images WHERE id = ?", (image,)
@@ -369,10 +325,9 @@ def write_states(connection: Connection, states: list[tuple[int, FileState]]) ->
 
 def write_problem(connection: Connection, image: int, path: Path, problem: PictureError) -> None:
     """Store why an image cannot be shown, within a transaction."""
-    try:
-        size: tuple[int | None, int | None] = measure(path)
-    except PictureError:
-        size = None, None
+    size: tuple[int | None, int | None] = (None, None)
+    with contextlib.suppress(PictureError):
+        size = measure(path)
     connection.execute(
         "UPDATE images SET problem = ?, looked_at = ?, width = coalesce(width, ?), "
         "height = coalesce(height, ?) WHERE id = ?",

@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from preceptor.deploy.http import conflict, unknown
 from preceptor.label.db import Connection, now
 
-LIMIT = 100_000_000
-"""Largest number of bits, and of pixels of an image."""
+LIMIT = 100_000_000  # largest number of bits, and of pixels of an image
 _BYTES = 4  # of a run at most: 2²⁸ > LIMIT
 
 Bits = NDArray[np.bool_]
@@ -40,18 +39,14 @@ def encode_runs(bits: Bits) -> bytes:
     if not flat.size:
         return b""
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = np.concatenate(([0], edges))
-    lengths = np.diff(np.concatenate((starts, [flat.size])))
-    if flat[0]:
-        lengths = np.concatenate(([0], lengths))
-    return _leb128(lengths)
+    lengths = np.diff(np.concatenate(([0], edges, [flat.size])))
+    return _leb128(np.concatenate(([0], lengths)) if flat[0] else lengths)
 
 
 def decode_runs(code: bytes, size: int) -> Bits:
-    """Decode the bits of a rectangle."""
+    """Decode the `size` bits of a rectangle, flat; raises ValueError if the code is malformed."""
     lengths = run_lengths(code, size)
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
 
 
 def run_lengths(code: bytes, size: int) -> NDArray[np.int64]:
@@ -83,7 +78,7 @@ def run_lengths(code: bytes, size: int) -> NDArray[np.int64]:
 
 
 def check_tight(code: bytes, w: int, h: int) -> None:
-    """Check that a rectangle is the bounding box of its ones."""
+    """Raise ValueError if a rectangle is not the bounding box of its ones."""
     lengths = run_lengths(code, w * h)
     ends = np.cumsum(lengths)
     starts, stops = ends[::2], ends[1::2]  # of the runs of ones
@@ -121,16 +116,10 @@ def bounding_runs(mask: Bits) -> tuple[int, int, int, int, bytes] | None:
 
 
 def _leb128(values: NDArray[np.int64]) -> bytes:
-    if values.size and int(values.max()) < 0x80:
-        return bytes(values.astype(np.uint8))
-    columns = np.zeros((len(values), _BYTES), np.uint8)
-    used = np.zeros((len(values), _BYTES), bool)
-    rest = values.astype(np.int64).copy()
-    for at in range(_BYTES):
-        used[:, at] = (rest > 0) | (at == 0)
-        columns[:, at] = (rest & 0x7F) | np.where(rest >> 7 > 0, 0x80, 0)
-        rest >>= 7
-    return columns[used].tobytes()
+    shifts = 7 * np.arange(_BYTES)
+    rest = values[:, None] >> shifts
+    columns = (rest & 0x7F) | np.where(rest >> 7 > 0, 0x80, 0)
+    return bytes(columns[(rest > 0) | (shifts == 0)].astype(np.uint8))
 
 
 def note(
@@ -141,7 +130,10 @@ def note(
     detail: dict[str, Any] | None = None,
     at: str | None = None,
 ) -> int:
-    """Store an event."""
+    """Store an event, now or at a time; return its number, larger than those of earlier events.
+
+    Kinds: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown, proposal_adopted.
+    """
     text = None if detail is None else json.dumps(detail, ensure_ascii=False)
     stored = connection.execute(
         "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
@@ -151,14 +143,12 @@ def note(
     return stored.lastrowid
 
 
-def newest_event(connection: Connection) -> int:
-    """Number of the latest event; 0 if there is none."""
-    found = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
-    return int(found)
-
-
-def note_proposal_shown(connection: Connection, image: int, person: int, proposal: int) -> None:
+def note_proposal_shown(
+    connection: Connection, image: int, person: int, proposal: int | None
+) -> None:
     """Store that a proposal was shown to a person, the first time."""
+    if proposal is None:
+        return
     detail = json.dumps({"proposal": proposal})
     known = connection.execute(
         "SELECT 1 FROM events WHERE image = ? AND person = ? AND kind = 'proposal_shown' "
@@ -189,19 +179,16 @@ class Stroke:
 
 
 def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke) -> tuple[int, str]:
-    """Store a stroke, within a transaction; once more has no effect."""
+    """Store a stroke, within a transaction; once more has no effect. Its number and its time."""
     old = connection.execute("SELECT * FROM strokes WHERE uuid = ?", (stroke.uuid,)).fetchone()
     if old is not None:
         if old["image"] == image and old["person"] == person and _of(old) == stroke:
             return int(old["number"]), str(old["saved"])
         raise conflict("another stroke has this uuid")
-    number = (
-        1
-        + connection.execute(
-            "SELECT coalesce(max(number), 0) FROM strokes WHERE image = ? AND person = ?",
-            (image, person),
-        ).fetchone()[0]
-    )
+    (newest,) = connection.execute(
+        "SELECT coalesce(max(number), 0) FROM strokes WHERE image = ? AND person = ?",
+        (image, person),
+    ).fetchone()
     # What is undone when a new stroke comes cannot be redone any more.
     connection.execute(
         "UPDATE strokes SET undone = 2 WHERE image = ? AND person = ? AND undone = 1",
@@ -209,13 +196,13 @@ def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke)
     )
     values = asdict(stroke)
     values["class"] = values.pop("class_")
-    values |= {"image": image, "person": person, "number": number, "saved": now()}
+    values |= {"image": image, "person": person, "number": newest + 1, "saved": now()}
     names = ", ".join(values)
     marks = ", ".join(f":{name}" for name in values)
     connection.execute(f"INSERT INTO strokes ({names}) VALUES ({marks})", values)
     if stroke.proposal is not None:
         note(connection, image, person, "proposal_adopted", {"proposal": stroke.proposal})
-    return number, str(values["saved"])
+    return newest + 1, str(values["saved"])
 
 
 def _of(row: sqlite3.Row) -> Stroke:
@@ -225,7 +212,10 @@ def _of(row: sqlite3.Row) -> Stroke:
 
 
 def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: bool) -> None:
-    """Undo the newest stroke, or redo the one that was undone last, within a transaction."""
+    """Undo the newest stroke, or redo the one that was undone last, within a transaction.
+
+    Once more has no effect. Raises RefusedError for another stroke (409) or an unknown one (404).
+    """
     rows = connection.execute(
         "SELECT uuid, undone FROM strokes WHERE image = ? AND person = ? ORDER BY number",
         (image, person),
@@ -238,11 +228,8 @@ def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: 
     if unchanged == [uuid]:
         return
     if changed != [uuid]:
-        raise conflict(
-            "only the newest stroke can be undone; load the image again"
-            if undone
-            else "this stroke cannot be redone; load the image again"
-        )
+        what = "only the newest stroke can be undone" if undone else "this stroke cannot be redone"
+        raise conflict(f"{what}; load the image again")
     connection.execute("UPDATE strokes SET undone = ? WHERE uuid = ?", (int(undone), uuid))
     note(connection, image, person, "undo" if undone else "redo", {"uuid": uuid})
 
@@ -269,6 +256,11 @@ class Patch:
     y: int
     bits: Bits  # bool of shape (h, w); may be empty
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The rectangle (x, y, w, h)."""
+        return self.x, self.y, *self.bits.shape[::-1]
+
     def whole(self, width: int, height: int) -> Bits:
         """Mask of the whole image."""
         mask = np.zeros((height, width), bool)
@@ -281,27 +273,44 @@ EMPTY = Patch(0, 0, np.zeros((0, 0), bool))
 
 
 def fold(rows: Iterable[sqlite3.Row]) -> Patch:
-    """Mask that strokes make."""
-    strokes = list(rows)
-    painted = [row for row in strokes if not row["erase"]]
-    if not painted:
+    """Mask that strokes make, which are ordered by number and not undone."""
+    strokes = [(tuple(row[key] for key in "xywh"), bool(row["erase"]), row["runs"]) for row in rows]
+    canvas = _frame([box for box, erases, _ in strokes if not erases])
+    for (x, y, w, h), erases, runs in strokes:
+        stroke = Patch(x, y, decode_runs(runs, w * h).reshape(h, w))
+        ours, theirs = _common(canvas, stroke)  # an eraser may reach beyond what is painted
+        if erases:
+            canvas.bits[ours] &= ~stroke.bits[theirs]
+        else:
+            canvas.bits[ours] |= stroke.bits[theirs]
+    return canvas
+
+
+def _frame(boxes: Sequence[tuple[int, ...]]) -> Patch:
+    """Empty mask of the common bounding box of boxes (x, y, w, h)."""
+    if not boxes:
         return EMPTY
-    left, top = min(row["x"] for row in painted), min(row["y"] for row in painted)
-    right = max(row["x"] + row["w"] for row in painted)
-    bottom = max(row["y"] + row["h"] for row in painted)
-    mask = np.zeros((bottom - top, right - left), bool)
-    for row in strokes:
-        bits = decode_runs(row["runs"], row["w"] * row["h"]).reshape(row["h"], row["w"])
-        x, y = row["x"] - left, row["y"] - top
-        if not row["erase"]:
-            mask[y : y + row["h"], x : x + row["w"]] |= bits
-            continue
-        # An eraser may reach beyond what is painted.
-        x0, y0 = max(x, 0), max(y, 0)
-        x1, y1 = min(x + row["w"], mask.shape[1]), min(y + row["h"], mask.shape[0])
-        if x0 < x1 and y0 < y1:
-            mask[y0:y1, x0:x1] &= ~bits[y0 - y : y1 - y, x0 - x : x1 - x]
-    return Patch(left, top, mask)
+    left, top = min(x for x, *_ in boxes), min(y for _, y, *_ in boxes)
+    right, bottom = max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)
+    return Patch(left, top, np.zeros((bottom - top, right - left), bool))
+
+
+def _common(a: Patch, b: Patch) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The rectangle that two masks have in common, as slices of each."""
+    x0, y0 = max(a.x, b.x), max(a.y, b.y)
+    x1 = max(x0, min(a.x + a.bits.shape[1], b.x + b.bits.shape[1]))
+    y1 = max(y0, min(a.y + a.bits.shape[0], b.y + b.bits.shape[0]))
+
+    def within(one: Patch) -> tuple[slice, slice]:
+        return slice(y0 - one.y, y1 - one.y), slice(x0 - one.x, x1 - one.x)
+
+    return within(a), within(b)
+
+
+def overlap_of(a: Patch, b: Patch) -> int:
+    """Number of pixels that are marked in both of two masks."""
+    ours, theirs = _common(a, b)
+    return int(np.count_nonzero(a.bits[ours] & b.bits[theirs]))
 
 
 def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:
@@ -320,16 +329,20 @@ def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch
 def union(masks: Iterable[Patch]) -> Patch:
     """Pixels that are marked in any of several masks."""
     parts = [one for one in masks if one.bits.size]
-    if not parts:
-        return EMPTY
-    left, top = min(one.x for one in parts), min(one.y for one in parts)
-    right = max(one.x + one.bits.shape[1] for one in parts)
-    bottom = max(one.y + one.bits.shape[0] for one in parts)
-    bits = np.zeros((bottom - top, right - left), bool)
+    whole = _frame([one.box for one in parts])
     for one in parts:
-        y, x = one.y - top, one.x - left
-        bits[y : y + one.bits.shape[0], x : x + one.bits.shape[1]] |= one.bits
-    return Patch(left, top, bits)
+        whole.bits[_common(whole, one)[0]] |= one.bits
+    return whole
+
+
+def marked_by_half(masks: Sequence[Patch]) -> Patch:
+    """Pixels that are marked in at least half of several masks."""
+    whole = _frame([one.box for one in masks if one.bits.size])
+    votes = np.zeros(whole.bits.shape, np.int64)
+    for one in masks:
+        ours, theirs = _common(whole, one)
+        votes[ours] += one.bits[theirs]
+    return Patch(whole.x, whole.y, (2 * votes >= len(masks)) & (votes > 0))
 
 
 def has_marks(connection: Connection, image: int, person: int) -> bool:
@@ -345,8 +358,7 @@ def has_marks(connection: Connection, image: int, person: int) -> bool:
 
 
 STATES = ("marked", "nothing", "cannot_judge", "skipped")
-JUDGED = ("marked", "nothing")
-"""States that say what is marked."""
+JUDGED = STATES[:2]  # that say what is marked
 _OWN = "WHERE image = :image AND person = :person"
 
 
@@ -364,7 +376,10 @@ class Answer:
 
 
 def save_answer(connection: Connection, image: int, person: int, answer: Answer) -> None:
-    """Store an answer in place of an earlier one, within a transaction."""
+    """Store an answer in place of an earlier one, within a transaction.
+
+    Raises RefusedError (409) if it contradicts the marks.
+    """
     if answer.state in JUDGED:
         marks = has_marks(connection, image, person)
         if answer.state == "marked" and not marks:
@@ -381,17 +396,8 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
     connection.execute(
         "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            image,
-            person,
-            answer.state,
-            answer.label,
-            answer.certainty,
-            now(),
-            answer.seconds,
-            answer.proposal,
-            answer.proposals_mode,
-            event,
-            answer.version,
+            *(image, person, answer.state, answer.label, answer.certainty, now(), answer.seconds),
+            *(answer.proposal, answer.proposals_mode, event, answer.version),
         ),
     )
     _add_places(connection, image, before - (answer.state != "skipped"))
@@ -415,15 +421,18 @@ def marks_without_answer(connection: Connection) -> dict[int, list[str]]:
         "ON answers.image = strokes.image AND answers.person = strokes.person "
         "WHERE undone = 0 AND erase = 0 AND (state IS NULL OR state NOT IN ('marked', 'nothing'))"
     )
-    found: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     for image, person, name in rows.fetchall():
         if has_marks(connection, image, person):
-            found.setdefault(image, []).append(name)
-    return found
+            names.setdefault(image, []).append(name)
+    return names
 
 
 def withdraw_others(connection: Connection, image: int) -> None:
-    """Withdraw what people answered to an image without work, within a transaction."""
+    """Withdraw what people answered to an image without work, within a transaction.
+
+    Its file is another image now: it is open again, and what was undone cannot be redone.
+    """
     connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone = 1", (image,))
     connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
     rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
@@ -436,13 +445,16 @@ def withdraw_others(connection: Connection, image: int) -> None:
 def _add_places(connection: Connection, image: int, change: int) -> None:
     if change:
         connection.execute(
-            "UPDATE images SET places = places + ? WHERE id = ? AND asked = 1",
-            (change, image),
+            "UPDATE images SET places = places + ? WHERE id = ? AND asked = 1", (change, image)
         )
 
 
 def settle_answer(connection: Connection, image: int, person: int) -> bool:
-    """Set an answer aside that does not fit the marks any more, or bring it back once it does."""
+    """Set an answer aside that does not fit the marks any more, or bring it back once it does.
+
+    For each change of marks, within its transaction. Returns whether the answer is aside now; the
+    image is open for the person then.
+    """
     key = {"image": image, "person": person}
     row = connection.execute(
         f"SELECT state, 1 AS counts FROM answers {_OWN} "

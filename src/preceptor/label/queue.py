@@ -1,4 +1,4 @@
-"""What a person is shown next: open images, earlier ones, and proposals of a Teacher.
+"""The queue: next images of a person, proposals of a Teacher, and the progress of all.
 
 An image is open for a person who has not answered it while people are still needed for it: answers
 of others, and others to whom it is handed out, take its places.
@@ -6,20 +6,35 @@ of others, and others to whom it is handed out, take its places.
 
 from __future__ import annotations
 
+import math
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, groupby, islice
+from pathlib import Path, PurePath
 from typing import Any
 
-from preceptor.label.db import Connection, LabelSettings, now
-from preceptor.label.marks import to_text
+import numpy as np
+from rich.console import Console
 
-HANDED_OUT = 600.0
-"""Seconds for which an image that was handed out is kept for a person."""
-ALIVE = 30.0
-"""Seconds after which a tab that does not renew is closed."""
+from preceptor.errors import listed
+from preceptor.label.db import Connection, LabelSettings, now
+from preceptor.label.images import answered_with_other_file, changed_states
+from preceptor.label.marks import (
+    JUDGED,
+    STATES,
+    Patch,
+    marks_without_answer,
+    masks_of,
+    overlap_of,
+    to_text,
+)
+from preceptor.utils.text import print_table
+
+HANDED_OUT = 600.0  # seconds for which an image that was handed out is kept for a person
+ALIVE = 30.0  # seconds after which a tab that does not renew is closed
 
 
 class Claims:
@@ -27,25 +42,23 @@ class Claims:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[int, dict[int, float]] = {}
+        self._until: dict[int, dict[int, float]] = {}  # by image and person
         self._lock = threading.Lock()
+
+    def _others(self, image: int, person: int) -> int:
+        present = self._clock()
+        held = self._until.get(image, {})
+        return sum(other != person and until > present for other, until in held.items())
 
     def others(self, image: int, person: int) -> int:
         """Number of other people who have an image."""
         with self._lock:
-            now = self._clock()
-            held = self._until.get(image)
-            return sum(one != person and until > now for one, until in (held or {}).items())
+            return self._others(image, person)
 
     def images(self, person: int) -> set[int]:
         """Images that other people have."""
         with self._lock:
-            now = self._clock()
-            return {
-                image
-                for image, held in self._until.items()
-                if any(one != person and until > now for one, until in held.items())
-            }
+            return {image for image in self._until if self._others(image, person)}
 
     def take(self, images: Iterable[int], person: int) -> None:
         """Hand out images to a person, or renew it."""
@@ -57,10 +70,7 @@ class Claims:
     def drop(self, image: int, person: int) -> None:
         """Give back an image that is answered."""
         with self._lock:
-            held = self._until.get(image, {})
-            held.pop(person, None)
-            if not held:
-                self._until.pop(image, None)
+            self._until.get(image, {}).pop(person, None)
 
 
 class Tabs:
@@ -68,38 +78,29 @@ class Tabs:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._open: dict[tuple[int, int], tuple[str, float]] = {}
+        self._open: dict[tuple[int, int], tuple[str, float]] = {}  # by image and person
         self._lock = threading.Lock()
 
     def elsewhere(self, image: int, person: int, tab: str) -> bool:
         """Whether another tab of a person has an image open."""
-        with self._lock:
-            return self._elsewhere(image, person, tab)
-
-    def _elsewhere(self, image: int, person: int, tab: str) -> bool:
-        held = self._open.get((image, person))
-        return held is not None and held[0] != tab and held[1] > self._clock()
+        holder, until = self._open.get((image, person), (tab, 0.0))
+        return holder != tab and until > self._clock()
 
     def open(self, image: int, person: int, tab: str, *, take: bool = False) -> bool:
-        """Open an image in a tab, or renew it."""
+        """Open an image in a tab, or renew it; False if another tab has it and `take` is false."""
         with self._lock:
-            if not take and self._elsewhere(image, person, tab):
+            if not take and self.elsewhere(image, person, tab):
                 return False
-            now = self._clock()
-            if len(self._open) > 10_000:
-                self._open = {key: one for key, one in self._open.items() if one[1] > now}
-            self._open[image, person] = (tab, now + ALIVE)
-            return True
+            self._open[image, person] = (tab, self._clock() + ALIVE)
+        return True
 
     def close(self, image: int, person: int, tab: str) -> None:
         """Close an image in a tab."""
-        with self._lock:
-            if self._open.get((image, person), ("", 0.0))[0] == tab:
-                del self._open[image, person]
+        if self._open.get((image, person), ("", 0.0))[0] == tab:
+            self._open.pop((image, person), None)
 
 
 _NEEDED = "places > 0 AND problem IS NULL AND listed = 1"
-"""Whether people are needed for an image that can be shown."""
 _OPEN = (
     f"{_NEEDED} AND NOT EXISTS ("
     "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
@@ -108,21 +109,13 @@ _LATER = 2**63 - 1  # than every event
 
 
 def open_images(
-    connection: Connection,
-    person: int,
-    claims: Claims,
-    count: int,
-    without: int | None = None,
+    connection: Connection, person: int, claims: Claims, count: int, without: int | None = None
 ) -> list[int]:
     """Next open images of a person, the first one to show first."""
     rows = connection.execute(
         f"SELECT id, places FROM images WHERE {_OPEN} ORDER BY position", {"person": person}
     )
-    free = (
-        image
-        for image, places in rows
-        if image != without and places - claims.others(image, person) > 0
-    )
+    free = (one for one, places in rows if one != without and places > claims.others(one, person))
     return list(islice(free, count))
 
 
@@ -154,36 +147,36 @@ def skipped(connection: Connection, person: int, count: int) -> list[int]:
 def still_open(
     connection: Connection, person: int, claims: Claims, images: Iterable[int]
 ) -> list[int]:
-    """Those of some images that the person may still answer, also if they were skipped."""
-    found = []
-    for image in images:
-        row = connection.execute(
-            f"SELECT places FROM images WHERE id = :image AND {_NEEDED} AND NOT EXISTS ("
-            "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person "
-            "AND state != 'skipped')",
-            {"image": image, "person": person},
-        ).fetchone()
-        if row is not None and row[0] - claims.others(image, person) > 0:
-            found.append(image)
-    return found
+    """Images of a list that the person may still answer, also if they were skipped."""
+    statement = (
+        f"SELECT places FROM images WHERE id = :image AND {_NEEDED} AND NOT EXISTS ("
+        "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person "
+        "AND state != 'skipped')"
+    )
+    rows = ((one, {"image": one, "person": person}) for one in images)
+    return [
+        image
+        for image, values in rows
+        for (places,) in connection.execute(statement, values).fetchall()
+        if places > claims.others(image, person)
+    ]
 
 
-def count_not_shown(connection: Connection) -> int:
-    """Number of images that people are still needed for and that cannot be shown."""
-    (count,) = connection.execute(
-        "SELECT count(*) FROM images WHERE places > 0 AND problem IS NOT NULL AND listed = 1"
-    ).fetchone()
-    return int(count)
-
-
-def not_shown(connection: Connection, most: int) -> list[tuple[str, str]]:
-    """Paths of such images, and why they cannot be shown, `most` of them."""
+def not_shown(connection: Connection) -> list[tuple[str, str]]:
+    """Images that people are still needed for and that cannot be shown: paths and reasons."""
     rows = connection.execute(
         "SELECT path, problem FROM images WHERE places > 0 AND problem IS NOT NULL "
-        "AND listed = 1 ORDER BY path LIMIT ?",
-        (most,),
+        "AND listed = 1 ORDER BY path"
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def count_done(connection: Connection) -> tuple[int, int]:
+    """Numbers of the images that are asked for, and of those that nobody is needed for."""
+    images, done = connection.execute(
+        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images WHERE listed = 1 AND asked = 1"
+    ).fetchone()
+    return images, done
 
 
 def count_open(connection: Connection, person: int, claims: Claims) -> int:
@@ -194,13 +187,14 @@ def count_open(connection: Connection, person: int, claims: Claims) -> int:
         f"WHERE answers.person = ? AND {_NEEDED}",
         (person,),
     ).fetchone()[0]
-    taken = 0
-    for image in claims.images(person):
-        row = connection.execute(
+    taken = sum(
+        places <= claims.others(image, person)
+        for image in claims.images(person)
+        for (places,) in connection.execute(
             f"SELECT places FROM images WHERE id = :image AND {_OPEN}",
             {"image": image, "person": person},
-        ).fetchone()
-        taken += row is not None and row[0] - claims.others(image, person) <= 0
+        ).fetchall()
+    )
     return int(total - own - taken)
 
 
@@ -217,7 +211,7 @@ def claim_begun(connection: Connection, claims: Claims) -> None:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Proposed mask of an image, within its bounding box."""
+    """Proposed mask of an image in its bounding box, which is 0 × 0 if nothing was found."""
 
     image: int
     x: int  # rectangle in pixels of the image
@@ -236,7 +230,7 @@ def add_teacher(
     *,
     event: int = 0,
 ) -> int:
-    """Store a Teacher, within a transaction."""
+    """Store a Teacher, within a transaction; `event` is the latest before its answers were read."""
     number = connection.execute(
         "INSERT INTO teachers (folder, made, images, agreement, event) VALUES (?, ?, ?, ?, ?)",
         (folder, now(), images, agreement, event),
@@ -264,43 +258,189 @@ def write_proposals(connection: Connection, teacher: int, rows: Iterable[Proposa
     )
 
 
-def newest_proposal(
-    connection: Connection, image: int, least_overlap: float
+def proposal_for(
+    connection: Connection, image: int, person: int, settings: LabelSettings
 ) -> dict[str, Any] | None:
-    """Proposal for an image of the newest Teacher that has looked at it and overlaps people's marks
-    enough."""
+    """Proposal that a person is shown now as JSON, of the newest Teacher that examined the image.
+
+    With `after`, the person must have marked something first. A Teacher whose overlap with people's
+    marks is known to be below `least_overlap` proposes nothing.
+    """
+    (split,) = connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
+    if settings.proposals == "never":
+        return None
+    if split.split("-")[0] in ("val", "test") and not settings.proposals_on_evaluation:
+        return None
+    own = connection.execute(
+        "SELECT 1 FROM strokes WHERE image = ? AND person = ? AND proposal IS NULL LIMIT 1",
+        (image, person),
+    ).fetchone()
+    if settings.proposals == "after" and own is None:
+        return None
     row = connection.execute(
         "SELECT proposals.id, x, y, w, h, runs, teacher, score, images, agreement FROM proposals "
         "JOIN teachers ON teachers.id = teacher WHERE image = ? "
         "AND (agreement IS NULL OR agreement >= ?) ORDER BY teacher DESC LIMIT 1",
-        (image, least_overlap),
+        (image, settings.least_overlap),
     ).fetchone()
-    if row is None or not row["w"]:
-        return None
-    return dict(row) | {"runs": to_text(row["runs"])}
+    return dict(row) | {"runs": to_text(row["runs"])} if row is not None and row["w"] else None
 
 
-def proposal_for(
-    connection: Connection, image: int, person: int, settings: LabelSettings
-) -> dict[str, Any] | None:
-    """Proposal that a person is shown now, or None."""
-    if settings.proposals == "never":
-        return None
-    row = connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
-    if row is None:
-        return None
-    if is_evaluation(row["split"]) and not settings.proposals_on_evaluation:
-        return None
-    if settings.proposals == "after":
-        own = connection.execute(
-            "SELECT 1 FROM strokes WHERE image = ? AND person = ? AND proposal IS NULL LIMIT 1",
-            (image, person),
-        ).fetchone()
-        if own is None:
-            return None
-    return newest_proposal(connection, image, settings.least_overlap)
+_State = tuple[Any, ...]
+Comparisons = dict[tuple[int, int, int], tuple[_State, tuple[float, float]]]
+"""Dice and IoU by image and two people, with what they depend on."""
 
 
-def is_evaluation(split: str) -> bool:
-    """Whether a split is for validation or test."""
-    return split.split("-")[0] in ("val", "test")
+def figures(connection: Connection, comparisons: Comparisons) -> dict[str, Any]:
+    """Progress, times and agreement as JSON; earlier `comparisons` are not made again.
+
+    An image counts for two people if both have judged it. Dice and IoU count pixels by class. They
+    are undefined where both marked nothing.
+    """
+    images, done = count_done(connection)
+    names = dict(connection.execute("SELECT id, name FROM people ORDER BY name").fetchall())
+    return {
+        "images": images,
+        "done": done,
+        "people": [_person(connection, *one) for one in names.items()],
+        "sources": _sources(connection),
+        "pairs": _pairs(connection, names, comparisons),
+        "problems": [
+            {"id": row["id"], "name": PurePath(row["path"]).name, "problem": row["problem"]}
+            for row in connection.execute(
+                "SELECT id, path, problem FROM images WHERE problem IS NOT NULL LIMIT 500"
+            )
+        ],
+    }
+
+
+def _person(connection: Connection, number: int, name: str) -> dict[str, Any]:
+    rows = connection.execute(
+        "SELECT state, seconds, at FROM answers WHERE person = ? ORDER BY event", (number,)
+    ).fetchall()
+    states = {state: sum(row["state"] == state for row in rows) for state in STATES}
+    times = [row["seconds"] for row in rows if row["state"] in JUDGED]
+    return {
+        "name": name,
+        **states,
+        "done": len(rows) - states["skipped"],
+        "minutes": _minutes(times),
+        "last": rows[-1]["at"] if rows else None,
+    }
+
+
+def _sources(connection: Connection) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        "SELECT source, count(*) AS images, sum(places <= 0) AS done FROM images "
+        "WHERE listed = 1 AND asked = 1 GROUP BY source ORDER BY source"
+    ).fetchall()
+    times: dict[str, list[float]] = {row["source"]: [] for row in rows}
+    for source, seconds in connection.execute(
+        "SELECT source, seconds FROM answers JOIN images ON images.id = answers.image "
+        "WHERE state IN ('marked', 'nothing')"
+    ):
+        times.setdefault(source, []).append(seconds)
+    return [dict(row) | {"minutes": _minutes(times[row["source"]])} for row in rows]
+
+
+def _minutes(seconds: Sequence[float]) -> float | None:
+    return round(statistics.median(seconds) / 60, 3) if seconds else None
+
+
+def _pairs(
+    connection: Connection, names: dict[int, str], comparisons: Comparisons
+) -> list[dict[str, Any]]:
+    """Agreement of two people on the images that both have judged."""
+    judged = connection.execute(
+        "SELECT answers.image, answers.person, answers.state, count(strokes.id), "
+        "max(strokes.id), coalesce(sum(strokes.undone > 0), 0), "
+        "coalesce(sum(strokes.undone * strokes.number), 0) "
+        "FROM answers LEFT JOIN strokes ON strokes.image = answers.image "
+        "AND strokes.person = answers.person WHERE answers.state IN ('marked', 'nothing') "
+        "AND answers.image IN (SELECT image FROM answers WHERE state IN ('marked', 'nothing') "
+        "GROUP BY image HAVING count(*) > 1) GROUP BY answers.image, answers.person"
+    )
+    values: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for image, group in groupby(judged.fetchall(), key=lambda row: row[0]):
+        people = sorted((row[1], tuple(row[2:])) for row in group)
+        masks: dict[int, dict[str, Patch]] = {}
+        for (a, of_a), (b, of_b) in combinations(people, 2):
+            state, scores = comparisons.get((image, a, b), (None, (math.nan, math.nan)))
+            if state != (of_a, of_b):
+                for one in {a, b} - masks.keys():
+                    masks[one] = masks_of(connection, image, one)
+                scores = _agreement(masks[a], masks[b])
+                comparisons[image, a, b] = ((of_a, of_b), scores)
+            values.setdefault((a, b), []).append(scores)
+    pairs = []
+    for (a, b), both in values.items():
+        defined = [scores for scores in both if math.isfinite(scores[0])]
+        dice, iou = (
+            round(sum(one) / len(one), 4) if one else None
+            for one in ([scores[at] for scores in defined] for at in (0, 1))
+        )
+        empty = len(both) - len(defined)
+        names_of = {"a": names[a], "b": names[b]}
+        pairs.append(names_of | {"images": len(both), "empty": empty, "dice": dice, "iou": iou})
+    return sorted(pairs, key=lambda pair: (pair["a"], pair["b"]))
+
+
+def _agreement(a: dict[str, Patch], b: dict[str, Patch]) -> tuple[float, float]:
+    """Dice and IoU of masks by class."""
+    both = sum(overlap_of(a[name], b[name]) for name in a.keys() & b.keys())
+    sizes = sum(int(np.count_nonzero(one.bits)) for one in (*a.values(), *b.values()))
+    return (2 * both / sizes, both / (sizes - both)) if sizes else (math.nan, math.nan)
+
+
+def print_status(connection: Connection, root: Path, console: Console) -> None:
+    """Print the figures of a database."""
+    numbers = figures(connection, {})
+    strokes = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()[0]
+    console.print(
+        f"{numbers['done']:,} of {numbers['images']:,} images done, {strokes:,} strokes",
+        highlight=False,
+    )
+    columns = {"person": "name"} | {state.replace("_", " "): state for state in STATES}
+    _print(console, columns | {"min an image": "minutes"}, numbers["people"])
+    if any(one["source"] for one in numbers["sources"]):
+        columns = {name: name for name in ("source", "images", "done")}
+        _print(console, columns | {"min an image": "minutes"}, numbers["sources"])
+    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
+    _print(console, columns | {"IoU": "iou"}, numbers["pairs"])
+    others = list(answered_with_other_file(connection, root))
+    for images, what in (
+        (marks_without_answer(connection), "marks without an answer that counts"),
+        (others, "another file than the one that was answered"),
+    ):
+        if count := len(images):
+            verb = "image has" if count == 1 else "images have"
+            console.print(f"{count:,} {verb} {what}", highlight=False)
+    if problems := _problems(connection, root):
+        count = len(problems)
+        told = [f"{count:,} image{'s' if count > 1 else ''} cannot be shown", *listed(problems)]
+        console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
+
+
+def _problems(connection: Connection, root: Path) -> list[str]:
+    """Images that cannot be shown now: the name of each, and why."""
+    now = {row["id"]: (row, state.problem) for row, state in changed_states(connection, root)}
+    stored = connection.execute("SELECT * FROM images WHERE problem IS NOT NULL")
+    found = {row["id"]: (row, row["problem"]) for row in stored} | now
+    return [
+        f"{PurePath(row['path']).name}: {problem}"
+        for _, (row, problem) in sorted(found.items())
+        if problem is not None
+    ]
+
+
+def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    if rows:
+        lines = [[_shown(row[key]) for key in columns.values()] for row in rows]
+        texts = {title for title, key in columns.items() if isinstance(rows[0][key], str)}
+        print_table(list(columns), lines, console, right=columns.keys() - texts)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

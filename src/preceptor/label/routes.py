@@ -7,7 +7,8 @@ import errno
 import html
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -18,6 +19,7 @@ from preceptor.deploy.http import (
     conflict,
     forbidden,
     malformed,
+    parse,
     refused,
     told,
     unknown,
@@ -28,19 +30,26 @@ from preceptor.label.calls import (
     Call,
     Labeling,
     OpenBody,
+    Person,
     SeenBody,
+    Session,
     StrokeBody,
     TurnBody,
+    add_person,
+    check_name,
     checked,
     hand_out,
+    key_hash,
     leads,
+    link_of,
     note_problem,
     number_of,
     path_of,
+    person_by_name,
+    same,
     sized,
 )
 from preceptor.label.db import Connection
-from preceptor.label.figures import Remembered, figures
 from preceptor.label.images import PictureError, version_of, view_of
 from preceptor.label.marks import (
     JUDGED,
@@ -58,20 +67,11 @@ from preceptor.label.marks import (
     strokes_of,
     turn,
 )
-from preceptor.label.people import (
-    Session,
-    add_person,
-    check_name,
-    key_hash,
-    names,
-    person_by_id,
-    person_by_name,
-    same,
-)
 from preceptor.label.queue import (
     answered_before,
-    count_not_shown,
+    count_done,
     count_open,
+    figures,
     newest_teacher,
     not_shown,
     proposal_for,
@@ -81,39 +81,30 @@ from preceptor.label.queue import (
 from preceptor.version import __version__
 
 _LISTED = 10  # images that cannot be shown, at the end
-_LARGEST = 2**53
-DAMAGED = 422
-"""Status of a picture that cannot be shown."""
+_DAMAGED = 422  # status of a picture that cannot be shown
 
 
 def queue(call: Call) -> Reply:
     """Next open images of the person, or earlier ones."""
-    person = call.someone
-    labeling = call.labeling
+    person, labeling = call.someone, call.labeling
     count = min(call.asked("count", MOST_IMAGES) or 6, MOST_IMAGES)
-    before, after = call.asked("before", _LARGEST), call.asked("after", _LARGEST)
+    before, after = call.asked("before"), call.asked("after")
     if before is not None:
-        found = answered_before(call.reading, person.id, before, count)
+        numbers = answered_before(call.reading, person.id, before, count)
     elif "skipped" in call.query:
-        found = skipped(call.reading, person.id, count)
+        numbers = skipped(call.reading, person.id, count)
     else:
-        found = hand_out(call, count, after)
-    rows = sized(labeling, call.reading, found)
-    images = [
-        {"id": row["id"], "width": row["width"], "height": row["height"], **_view(row)}
-        for row in rows
-    ]
-    for row in rows:
-        if _view(row)["view"] == "tiles" and not row["problem"]:
+        numbers = hand_out(call, count, after)
+    images = []
+    for row in sized(labeling, call.reading, numbers):
+        images.append({key: row[key] for key in ("id", "width", "height")} | _view(row))
+        if images[-1]["view"] == "tiles" and not row["problem"]:
             labeling.builder.submit(_build, labeling, row)
-    told_of: dict[str, Any] = {"images": images}
-    if not images or "skipped" in call.query:
-        told_of["not_shown"] = count_not_shown(call.reading)
-        told_of["problems"] = [
-            {"name": PurePath(path).name, "problem": problem}
-            for path, problem in not_shown(call.reading, _LISTED)
-        ]
-    return told(told_of)
+    if images and "skipped" not in call.query:
+        return told({"images": images})
+    hidden = not_shown(call.reading)
+    problems = [{"name": PurePath(path).name, "problem": why} for path, why in hidden[:_LISTED]]
+    return told({"images": images, "not_shown": len(hidden), "problems": problems})
 
 
 def _build(labeling: Labeling, row: sqlite3.Row) -> None:
@@ -126,9 +117,7 @@ def _build(labeling: Labeling, row: sqlite3.Row) -> None:
 
 
 def _view(row: sqlite3.Row) -> dict[str, Any]:
-    if row["width"] is None:
-        return {"view": "whole", "levels": 1}
-    view, levels = view_of(row["width"], row["height"])
+    view, levels = view_of(row["width"] or 1, row["height"] or 1)
     return {"view": view, "levels": levels}
 
 
@@ -140,60 +129,42 @@ def image(call: Call) -> Reply:
     proposal = None
     if row["problem"] is None:
         proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
+    elsewhere = labeling.tabs.elsewhere(row["id"], person.id, call.query.get("tab", ""))
     return told(
-        {
-            "id": row["id"],
+        {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
+        | _view(row)
+        | {
             "name": PurePath(row["path"]).name,
-            "label": row["label"],
-            "split": row["split"],
-            "width": row["width"],
-            "height": row["height"],
             "version": row["looked_at"],
-            "problem": row["problem"],
-            **_view(row),
             "strokes": strokes_of(call.reading, row["id"], person.id),
             "answer": answer_of(call.reading, row["id"], person.id),
             "proposal": proposal,
-            "open_elsewhere": labeling.tabs.elsewhere(
-                row["id"], person.id, call.query.get("tab", "")
-            ),
+            "open_elsewhere": elsewhere,
         }
     )
 
 
-def whole(call: Call) -> Reply:
-    """The picture as one JPEG file."""
-    return _picture(call, "whole", "")
-
-
-def tile(call: Call) -> Reply:
-    """A tile of the pyramid."""
-    place = [call.number(key, 10_000) for key in ("level", "column", "row")]
-    return _picture(call, "tiles", "-".join(map(str, place)))
-
-
-def _picture(call: Call, view: str, place: str) -> Reply:
+def picture(call: Call) -> Reply:
+    """The picture as one JPEG file, or a tile of its pyramid."""
     labeling = call.labeling
+    place = [call.number(key, 10_000) for key in ("level", "column", "row") if key in call.path]
+    view = "tiles" if place else "whole"
     (row,) = sized(labeling, call.reading, [call.image()["id"]])
     if row["problem"] is not None:
-        return refused(DAMAGED, row["problem"])
+        return refused(_DAMAGED, row["problem"])
     if _view(row)["view"] != view:
         raise unknown(f"this image is sent as {_view(row)['view']}")
     path = path_of(labeling, row)
     try:
-        tag = f'"{version_of(path)}{place}"'
+        tag = f'"{version_of(path)}{"-".join(map(str, place))}"'
         headers = {"etag": tag, "cache-control": "private, max-age=60"}
         if tag in call.headers.get("if-none-match", ""):
             return Reply(b"", "image/jpeg", 304, headers)
-        content: bytes | None
-        if view == "whole":
-            content = labeling.pictures.whole(path)
-        else:
-            level, column, line = map(int, place.split("-"))
-            content = labeling.pictures.tile(path, level, column, line)
+        made = labeling.pictures
+        content = made.tile(path, *place) if place else made.whole(path)
     except PictureError as error:
         note_problem(labeling, row, error)
-        return refused(DAMAGED, str(error))
+        return refused(_DAMAGED, str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RefusedError(507, "the disk is full: free some space for tiles") from error
@@ -205,28 +176,25 @@ def _picture(call: Call, view: str, place: str) -> Reply:
 
 T = TypeVar("T")
 
-ELSEWHERE = "this image is open in another tab; continue there, or take it over"
-
 
 def open_image(call: Call) -> Reply:
     """Open an image in a tab, renew it and the next ones, take it over, or close it."""
     person, row, labeling = call.someone, call.image(), call.labeling
-    body = checked(OpenBody, call.body)
+    body = checked(OpenBody, call)
     if body.close:
         labeling.tabs.close(row["id"], person.id, body.tab)
         return told({"ok": True})
-    if not labeling.tabs.open(row["id"], person.id, body.tab, take=body.take):
-        raise conflict(ELSEWHERE)
+    _own_tab(call, row["id"], body.tab, take=body.take)
     with labeling.handing_out:
         kept = still_open(call.reading, person.id, labeling.claims, body.line)
         labeling.claims.take([row["id"], *kept], person.id)
     return told({"ok": True, "line": kept})
 
 
-def _own_tab(call: Call, image: int, tab: str) -> None:
+def _own_tab(call: Call, image: int, tab: str, *, take: bool = False) -> None:
     """Check that no other tab of the person has the image, which this one has from now on."""
-    if not call.labeling.tabs.open(image, call.someone.id, tab):
-        raise conflict(ELSEWHERE)
+    if not call.labeling.tabs.open(image, call.someone.id, tab, take=take):
+        raise conflict("this image is open in another tab; continue there, or take it over")
 
 
 def _marked_row(call: Call) -> sqlite3.Row:
@@ -245,17 +213,16 @@ def _check_version(connection: Connection, row: sqlite3.Row, version: str | None
 
 def strokes(call: Call) -> Reply:
     """Save a stroke."""
-    person, body = call.someone, checked(StrokeBody, call.body)
+    person, body = call.someone, checked(StrokeBody, call)
     row = _marked_row(call)
     if row["width"] is None:
         raise conflict("this image cannot be read, and cannot be marked")
     stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
     _check_version(call.reading, row, stroke.version)
-    if stroke.proposal is not None:
-        _check_proposal(call.reading, row, stroke.proposal)
+    _check_proposal(call.reading, row, stroke.proposal)
     _own_tab(call, row["id"], body.tab)
     number, saved = _change_marks(
-        call, row["id"], lambda connection: save_stroke(connection, row["id"], person.id, stroke)
+        call, row["id"], lambda writing: save_stroke(writing, row["id"], person.id, stroke)
     )
     return told({"number": number, "saved_at": saved})
 
@@ -294,26 +261,17 @@ def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> 
     return value
 
 
-def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int) -> None:
-    found = connection.execute(
+def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int | None) -> None:
+    known = connection.execute(
         "SELECT 1 FROM proposals WHERE id = ? AND image = ?", (proposal, row["id"])
     ).fetchone()
-    if found is None:
+    if proposal is not None and known is None:
         raise malformed("proposal: there is no such proposal for this image")
 
 
-def undo_stroke(call: Call) -> Reply:
-    """Undo the newest stroke."""
-    return _turn(call, undone=True)
-
-
-def redo_stroke(call: Call) -> Reply:
-    """Redo the stroke that was undone last."""
-    return _turn(call, undone=False)
-
-
-def _turn(call: Call, *, undone: bool) -> Reply:
-    person, row, body = call.someone, call.image(), checked(TurnBody, call.body)
+def turn_stroke(call: Call, *, undone: bool) -> Reply:
+    """Undo the newest stroke, or redo the one that was undone last."""
+    person, row, body = call.someone, call.image(), checked(TurnBody, call)
     _own_tab(call, row["id"], body.tab)
     _change_marks(
         call,
@@ -325,29 +283,20 @@ def _turn(call: Call, *, undone: bool) -> Reply:
 
 def answer(call: Call) -> Reply:
     """Save an answer, and hand out the next image unless `next` is false."""
-    person, body = call.someone, checked(AnswerBody, call.body)
+    person, body = call.someone, checked(AnswerBody, call)
     row, settings = _marked_row(call), call.labeling.settings
     if body.label is not None and body.label not in settings.labels:
         raise malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
-    given = Answer(
-        body.state,
-        body.label,
-        body.certainty,
-        body.seconds,
-        body.proposal,
-        settings.proposals,
-        body.version,
-    )
+    given = Answer(**body.model_dump(exclude={"tab", "next"}), proposals_mode=settings.proposals)
     if given.state in JUDGED and row["width"] is None:
         raise conflict("this image cannot be read, and cannot be judged")
     if given.state != "skipped":
         _check_version(call.reading, row, given.version)
-    if given.proposal is not None:
-        _check_proposal(call.reading, row, given.proposal)
+    _check_proposal(call.reading, row, given.proposal)
     _own_tab(call, row["id"], body.tab)
 
     def change(connection: Connection) -> None:
-        _note_shown(connection, row["id"], person.id, given.proposal)
+        note_proposal_shown(connection, row["id"], person.id, given.proposal)
         save_answer(connection, row["id"], person.id, given)
 
     call.labeling.database.write(change)
@@ -361,25 +310,18 @@ def answer(call: Call) -> Reply:
 
 def seen(call: Call) -> Reply:
     """Store from when until when an image was shown, and with which proposal."""
-    person, row, body = call.someone, call.image(), checked(SeenBody, call.body)
-    if body.proposal is not None:
-        _check_proposal(call.reading, row, body.proposal)
+    person, row, body = call.someone, call.image(), checked(SeenBody, call)
+    _check_proposal(call.reading, row, body.proposal)
     if body.until < body.from_:
         raise malformed("until: it lies before from")
 
     def change(connection: Connection) -> None:
         note(connection, row["id"], person.id, "shown", {"tab": body.tab}, body.from_)
-        _note_shown(connection, row["id"], person.id, body.proposal)
+        note_proposal_shown(connection, row["id"], person.id, body.proposal)
         note(connection, row["id"], person.id, "hidden", {"tab": body.tab}, body.until)
 
     call.labeling.database.write(change)
     return told({"ok": True})
-
-
-def _note_shown(connection: Connection, image: int, person: int, proposal: int | None) -> None:
-    """Store that a proposal was shown: an image that a page loads in advance is not shown yet."""
-    if proposal is not None:
-        note_proposal_shown(connection, image, person, proposal)
 
 
 _HTML = "text/html; charset=utf-8"
@@ -411,18 +353,19 @@ def page(call: Call) -> Reply:
             return _entry(call, "<p>This link is not valid (any more).</p>")
         headers = {"set-cookie": set_cookie(call, session)}
         if call.headers.get("sec-fetch-site") in ("none", "same-origin"):
-            return Reply(b"", _HTML, 303, {**headers, "location": "/", "cache-control": "no-store"})
+            return _html(b"", 303, headers | {"location": "/"})
         # A strict cookie is not sent along a redirection that began on another site, and without
         # encryption browsers do not say where it began.
         head = '<meta http-equiv="refresh" content="0; url=/">'
         main = '<p><a href="/">Continue</a></p>'
-        content = _PAGE.format(head=head, main=main).encode()
-        return Reply(content, _HTML, 200, {**headers, "cache-control": "no-store"})
+        return _html(_PAGE.format(head=head, main=main).encode(), 200, headers)
     if call.session is None:
         return _entry(call, "")
-    return Reply(
-        call.labeling.static["index.html"].read_bytes(), _HTML, 200, {"cache-control": "no-store"}
-    )
+    return _html(call.labeling.static["index.html"].read_bytes(), 200)
+
+
+def _html(content: bytes, status: int, headers: Mapping[str, str] = {}) -> Reply:
+    return Reply(content, _HTML, status, {**headers, "cache-control": "no-store"})
 
 
 def _by_token(call: Call, token: str) -> Session | None:
@@ -433,23 +376,17 @@ def _by_token(call: Call, token: str) -> Session | None:
             return session  # tabs that are open keep their tokens
         own = 0 if call.person is None else call.person.id
         return keys.new_session("lead", lead or own)
-    number = number_of(token.partition("-")[0], 2**53)
-    person_ = None if number is None else person_by_id(call.reading, number)
-    if call.labeling.access != "links" or person_ is None:
+    number = number_of(token.partition("-")[0], 2**53) or 0
+    stored = link_of(call.reading, number)
+    if call.labeling.access != "links" or stored is None or not same(key_hash(token), stored):
         return None
-    stored = call.reading.execute(
-        "SELECT key_hash FROM people WHERE id = ?", (person_.id,)
-    ).fetchone()[0]
-    if stored is None or not same(key_hash(token), stored):
-        return None
-    return keys.new_session("linked", person_.id)
+    return keys.new_session("linked", number)
 
 
 def _entry(call: Call, note: str, status: int = 403) -> Reply:
     access = call.labeling.access
     main = _LOGIN.format(note=note) if access == "password" else note + _NO_WAY[access]
-    content = _PAGE.format(head="", main=main).encode()
-    return Reply(content, _HTML, status, {"cache-control": "no-store"})
+    return _html(_PAGE.format(head="", main=main).encode(), status)
 
 
 def set_cookie(call: Call, session: Session) -> str:
@@ -479,8 +416,7 @@ def enter(call: Call) -> Reply:
         return _entry(call, f"<p>{html.escape(str(error))}.</p>", error.status)
     person = labeling.database.write(lambda connection: add_person(connection, name))
     session = labeling.keys.new_session("guest", person.id)
-    headers = {"set-cookie": set_cookie(call, session), "location": "/"}
-    return Reply(b"", _HTML, 303, {**headers, "cache-control": "no-store"})
+    return _html(b"", 303, {"set-cookie": set_cookie(call, session), "location": "/"})
 
 
 def choose(call: Call) -> Reply:
@@ -489,32 +425,33 @@ def choose(call: Call) -> Reply:
     assert session is not None
     if session.role == "linked":
         raise forbidden("this link belongs to one person; another person has another link")
-    name = check_name(call.body.get("name"))
+    name = check_name(parse(call.content).get("name"))
     person = person_by_name(call.reading, name)
     if person is None:
         person = call.labeling.database.write(lambda writing: add_person(writing, name))
-    headers = {"set-cookie": set_cookie(call, session.of(person.id))}
-    shown = {"id": person.id, "name": person.name, "lead": leads(session, person)}
-    return told({"person": shown}, headers=headers)
+    headers = {"set-cookie": set_cookie(call, replace(session, person=person.id))}
+    return told({"person": _shown(session, person)}, headers=headers)
+
+
+def _shown(session: Session, person: Person) -> dict[str, Any]:
+    return {"id": person.id, "name": person.name, "lead": leads(session, person)}
 
 
 def state(call: Call) -> Reply:
     """State of the whole, as the page shows it."""
     labeling, person, session = call.labeling, call.person, call.session
     assert session is not None
-    shown = None
-    totals = {"images": 0, "done": 0, "mine_done": 0, "mine_open": 0}
-    totals["images"], totals["done"] = call.reading.execute(
-        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images WHERE listed = 1 AND asked = 1"
-    ).fetchone()
+    settings, shown = labeling.settings, None
+    images, done = count_done(call.reading)
+    totals = {"images": images, "done": done, "mine_done": 0, "mine_open": 0}
     if person is not None:
-        shown = {"id": person.id, "name": person.name, "lead": call.leads}
-        totals["mine_done"] = call.reading.execute(
+        shown = _shown(session, person)
+        (totals["mine_done"],) = call.reading.execute(
             "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
-        ).fetchone()[0]
+        ).fetchone()
         totals["mine_open"] = count_open(call.reading, person.id, labeling.claims)
-    settings = labeling.settings
-    others = names(call.reading) if session.role != "linked" else []
+    people = call.reading.execute("SELECT name FROM people ORDER BY name").fetchall()
+    others = [row[0] for row in people] if session.role != "linked" else []
     return told(
         {
             "person": shown,
@@ -537,26 +474,18 @@ def state(call: Call) -> Reply:
 
 def static(call: Call) -> Reply:
     """File of the page, from the list that was made at the start."""
-    name = call.path["name"]
-    file = call.labeling.static.get(name)
+    file = call.labeling.static.get(call.path["name"])
     if file is None:
-        raise RefusedError(404, "there is no such file")
-    kind = _KINDS[file.suffix]
-    return Reply(file.read_bytes(), kind, 200, {"cache-control": "no-cache"})
+        raise unknown("there is no such file")
+    return Reply(file.read_bytes(), STATIC[file.suffix], 200, {"cache-control": "no-cache"})
 
 
-_KINDS = {
+STATIC = {
     ".html": _HTML,
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".ico": "image/x-icon",
-    ".woff2": "font/woff2",
 }
-STATIC_SUFFIXES = frozenset(_KINDS)
-"""Suffixes of files that are served."""
+"""Kinds of files that are served, by suffix."""
 
 
 _ONE = threading.Lock()  # the comparisons are made once, however many pages ask
@@ -564,8 +493,7 @@ _ONE = threading.Lock()  # the comparisons are made once, however many pages ask
 
 def lead(call: Call) -> Reply:
     """Progress, times and agreement of everybody."""
-    if not call.leads:
+    if not leads(call.session, call.person):
         raise forbidden("this page is for whoever leads; open the link of the terminal")
-    remembered = call.labeling.memory.setdefault("comparisons", Remembered())
     with _ONE:
-        return told(figures(call.reading, remembered))
+        return told(figures(call.reading, call.labeling.comparisons))

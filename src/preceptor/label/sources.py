@@ -9,6 +9,7 @@ shown.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -55,7 +56,7 @@ class Source:
 
 
 def find_source(path: Path) -> Source:
-    """Manifest or folder at a path, with its hash."""
+    """Manifest or folder at a path, with its hash; raises InputError if there is neither."""
     place = Path(os.path.abspath(path))
     if place.is_dir():
         digest = hashlib.blake2b(digest_size=16)
@@ -84,25 +85,23 @@ def folder_rows(source: Source) -> list[Row]:
 
 
 def _files(folder: Path) -> tuple[list[str], int]:
-    """Image files below a folder, as paths from it, sorted, and the number of those whose names
-    cannot be stored; hidden ones are left out."""
-    found, left_out = [], 0
+    """Paths of image files below a folder, and the number of those that cannot be stored."""
     suffixes = image_suffixes()
-    for base, _, names in walk(str(folder)):
-        inside = os.path.relpath(base, folder)
-        for name in names:
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
-                continue
-            path = name if inside == "." else os.path.join(inside, name)
-            if any(map(is_control, path)):
-                left_out += 1
-            else:
-                found.append(path)
-    return sorted(found), left_out
+    paths = [
+        os.path.normpath(os.path.join(os.path.relpath(base, folder), name))
+        for base, _, names in walk(str(folder))
+        for name in names
+        if name[0] != "." and os.path.splitext(name)[1].lower() in suffixes
+    ]
+    named = [path for path in paths if not any(map(is_control, path))]
+    return sorted(named), len(paths) - len(named)
 
 
 def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
-    """Table of a manifest as `Manifest` has it, and the paths of its images in a database."""
+    """Table of a manifest as `Manifest` has it, and the paths of its images in a database.
+
+    Files are not looked for. Raises ProblemsError with all problems.
+    """
     # pandas is imported only when a manifest has changed.
     from preceptor.data.checks import REQUIRED, check_cells, check_columns
     from preceptor.data.remote import is_local, not_plain
@@ -116,10 +115,8 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
         findings.add(None, "there are no rows", "add one row per image")
         findings.raise_if_any()
     table = check_cells(raw, source.root, findings, (), None)
-    remote: set[int] = set()
-    for column in ("path", "saliency"):
-        cells = table[column].tolist()
-        remote |= {at for at in not_plain(cells) if not is_local(cells[at])}
+    columns = (table[name].tolist() for name in ("path", "saliency"))
+    remote = {at for cells in columns for at in not_plain(cells) if not is_local(cells[at])}
     if remote:
         example = min(remote)
         what = (
@@ -132,17 +129,15 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}
     for at, path in enumerate(paths):
-        if path in first:
+        if first.setdefault(path, at) != at:
             what = f"image {path!r} is listed already in row {raw.rows[first[path]]}"
             findings.add(raw.rows[at], what, "remove one of the two")
-        else:
-            first[path] = at
     findings.raise_if_any()
     return table.reset_index(drop=True), paths
 
 
 def rows_of(source: Source) -> list[Row]:
-    """Images of a manifest or a folder."""
+    """Images of a manifest or a folder; an image may be missing, but not all of them."""
     if source.is_folder:
         return folder_rows(source)
     table, paths = checked_table(source)
@@ -167,46 +162,34 @@ class Changes:
     relabeled: int = 0
 
 
-def is_current(connection: Connection, source: Source) -> bool:
-    """Whether the images of a source are in the database as they are now."""
-    return bool(read_setting(connection, "digest") == source.digest)
-
-
 def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Changes:
-    """Bring the images of the database to the rows of a source, within a transaction."""
-    before = {
-        row["path"]: row
-        for row in connection.execute("SELECT id, path, label, split, source, listed FROM images")
-    }
-    added: list[Row] = []
-    changed: list[tuple[str, str, str, int]] = []
-    shown = relabeled = 0
-    present = set()
-    for row in rows:
-        present.add(row.path)
-        old = before.get(row.path)
-        if old is None:
-            added.append(row)
-        elif (old["label"], old["split"], old["source"], old["listed"]) != (
-            row.label,
-            row.split,
-            row.source,
-            1,
-        ):
-            shown += not old["listed"]
-            relabeled += old["label"] != row.label
-            changed.append((row.label, row.split, row.source, old["id"]))
-    gone = [(row["id"],) for path, row in before.items() if row["listed"] and path not in present]
+    """Bring the images of the database to the rows of a source, within a transaction.
+
+    Rows that are gone are hidden; their marks are kept.
+    """
+    stored = connection.execute("SELECT path, id, label, split, source, listed FROM images")
+    before = {path: (number, Row(path, *cells), listed) for path, number, *cells, listed in stored}
+    added = [row for row in rows if row.path not in before]
+    present = {row.path: row for row in rows if row.path in before}
+    changed = [
+        (row, *before[path]) for path, row in present.items() if before[path][1:] != (row, 1)
+    ]
+    gone = [
+        (number,) for path, (number, _, listed) in before.items() if listed and path not in present
+    ]
     connection.executemany(
         "INSERT INTO images (path, label, split, source, position) VALUES (?, ?, ?, ?, 0)",
         [(row.path, row.label, row.split, row.source) for row in added],
     )
     connection.executemany(
-        "UPDATE images SET label = ?, split = ?, source = ?, listed = 1 WHERE id = ?", changed
+        "UPDATE images SET label = ?, split = ?, source = ?, listed = 1 WHERE id = ?",
+        [(row.label, row.split, row.source, number) for row, number, _, _ in changed],
     )
     connection.executemany("UPDATE images SET listed = 0 WHERE id = ?", gone)
     write_setting(connection, "digest", source.digest)
     write_setting(connection, "arranged", None)
+    shown = sum(not listed for _, _, _, listed in changed)
+    relabeled = sum(row.label != old.label for row, _, old, _ in changed)
     return Changes(len(added), len(gone), shown, relabeled)
 
 
@@ -230,14 +213,13 @@ def root_of(connection: Connection, database: Path) -> Path:
 
 
 def arrange(connection: Connection, settings: LabelSettings) -> None:
-    """Order the images and count the people needed, if something of it has changed."""
-    key = [
-        settings.order,
-        settings.seed,
-        settings.overlap,
-        settings.overlap_share,
-        list(settings.splits),
-    ]
+    """Order the images and count the people needed, if something of it has changed.
+
+    The overlap and the random position of an image depend on the seed and on its path below the
+    common folder of the first images: neither later images nor another place change them.
+    """
+    names = ("order", "seed", "overlap", "overlap_share")
+    key = [*(getattr(settings, name) for name in names), list(settings.splits)]
     if read_setting(connection, "arranged") == key:
         return
     images = connection.execute("SELECT id, path, split, source, listed FROM images").fetchall()
@@ -245,11 +227,7 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
     draws = {row["id"]: _draws(settings.seed, row["path"].removeprefix(below)) for row in images}
     by_source = settings.order == "source"
     ordered = sorted(
-        images,
-        key=lambda row: (
-            row["source"] if by_source else "",
-            draws[row["id"]][0],
-        ),
+        images, key=lambda row: (row["source"] if by_source else "", draws[row["id"]][0])
     )
     counted = dict(
         connection.execute(
@@ -272,17 +250,15 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
 
 def _common_folder(connection: Connection, paths: Sequence[str]) -> str:
     """Common folder of the images that were arranged first, with a slash at its end, or ""."""
-    known: str | None = read_setting(connection, "common_folder")
-    if known is not None:
-        return known
-    try:
-        common = posixpath.commonpath({posixpath.dirname(path) for path in paths})
-    except ValueError:  # no image, or absolute and relative paths
-        common = ""
-    known = f"{common}/" if common else ""
-    if paths:
-        write_setting(connection, "common_folder", known)
-    return known
+    folder: str | None = read_setting(connection, "common_folder")
+    if folder is None:
+        folder = ""
+        with contextlib.suppress(ValueError):  # no image, or absolute and relative paths
+            folder = posixpath.commonpath({posixpath.dirname(path) for path in paths})
+        folder += "/" if folder else ""
+        if paths:
+            write_setting(connection, "common_folder", folder)
+    return folder
 
 
 def _draws(seed: int, path: str) -> tuple[int, float]:

@@ -1,0 +1,374 @@
+"""Files of images: pictures and pyramids, replaced and damaged files, a drive that is away."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.data.images import decode_image, decode_map
+from preceptor.data.manifest import Manifest
+from preceptor.label import images as image_files
+from preceptor.label.calls import UNREACHABLE
+from preceptor.label.db import connect
+from preceptor.label.images import (
+    TILE,
+    PictureError,
+    Pictures,
+    look_again,
+    measure,
+    version_of,
+    view_of,
+)
+from preceptor.label.queue import Proposal, add_teacher, write_proposals
+from preceptor.label.teacher import answered_images
+from tests.commands import assert_refused, here
+from tests.datasets import squares
+from tests.label.serving import Client, Running, blob, running, stroke_of
+
+SIZE = (40, 30)
+OTHER = (64, 48)
+REASON = (
+    "the file has 64 × 48 pixels, and its marks were made on 40 × 30; they are kept, put the old "
+    "file back"
+)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Smooth picture, so that JPEG changes little."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 37 + at) + np.cos(y / 23 - at) for at in range(3)]
+    return Image.fromarray(((np.stack(waves, 2) + 2) * 60).astype(np.uint8))
+
+
+def pixels(content: bytes | None) -> np.ndarray:
+    assert content is not None
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.int16)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "RGBA", "P", "1", "CMYK"])
+def test_the_whole_picture_is_upright_in_every_mode(tmp_path: Path, mode: str) -> None:
+    picture, pictures = noise(60, 40), Pictures(tmp_path / "cache")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L"), np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+    for orientation in (1, 3, 6, 8) if mode == "RGB" else (1,):
+        path = tmp_path / f"{orientation}.{'tif' if mode == 'CMYK' else 'png'}"
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(path, exif=exif)
+        sent = pixels(pictures.whole(path))
+        assert sent.shape[1::-1] == measure(path) == ((60, 40) if orientation < 5 else (40, 60))
+        assert np.abs(sent - decode_image(path)).mean() <= 5  # dithering is hard for JPEG
+
+
+def test_tiles_are_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preceptor.label.images.WHOLE", 1_000_000)
+    width, height = 2500, 601
+    noise(width, height).save(tmp_path / "a.png")
+    assert view_of(width, height) == ("tiles", 4)
+    pictures = Pictures(tmp_path / "cache")
+    whole = decode_image(tmp_path / "a.png").astype(np.float64)
+    for level in range(4):
+        high, wide = whole.shape[:2]
+        canvas = np.zeros_like(whole)
+        for row in range(-(-high // TILE)):
+            for column in range(-(-wide // TILE)):
+                tile = pixels(pictures.tile(tmp_path / "a.png", level, column, row))
+                place = canvas[row * TILE :, column * TILE :][:TILE, :TILE]
+                assert tile.shape == place.shape
+                place[:] = tile
+        assert np.abs(canvas - whole).max() <= 14, level
+        whole = np.pad(whole, ((0, high % 2), (0, wide % 2), (0, 0)), "edge")
+        whole = whole.reshape(whole.shape[0] // 2, 2, whole.shape[1] // 2, 2, 3).mean((1, 3))
+    assert max(wide, high) <= TILE
+    for number in ((4, 0, 0), (0, 5, 0), (0, 0, 2)):
+        assert pictures.tile(tmp_path / "a.png", *number) is None
+    # An image that is too long for JPEG is sent in tiles.
+    noise(70_000, 3).save(tmp_path / "strip.png")
+    assert view_of(70_000, 3) == ("tiles", 9)
+    assert pixels(pictures.tile(tmp_path / "strip.png", 0, 136, 0)).shape == (3, 368, 3)
+    assert pixels(pictures.tile(tmp_path / "strip.png", 8, 0, 0)).shape == (1, 274, 3)
+
+
+def test_pyramids_are_made_once_and_removed_after_some_time_without_use(tmp_path: Path) -> None:
+    names = ["used.png", "unused.png", "new.png"]
+    for at, name in enumerate(names):
+        noise(600 + at, 30).save(tmp_path / name)
+    pictures = Pictures(tmp_path / "cache")
+    assert pictures.remove_unused() == 0  # nor is there a folder
+    used, unused, new = (pictures.pyramid(tmp_path / name) for name in names)
+    (used / "0" / "0-0.jpg").write_bytes(b"kept")
+    left = pictures.cache / ".killed.tmp"  # of a server that was killed
+    left.mkdir()
+    week = 7 * 86_400
+    for folder in (used, unused, left):
+        os.utime(folder, (0, time.time() - week))
+    assert pictures.tile(tmp_path / "used.png", 0, 0, 0) == b"kept"
+    assert pictures.remove_unused(8 * week) == 0
+    assert pictures.remove_unused(week / 2) == 2
+    assert set(pictures.cache.iterdir()) == {used, new}
+    assert pictures.tile(tmp_path / "unused.png", 0, 1, 0) is not None  # made again
+    noise(600, 31).save(tmp_path / "used.png")
+    assert pictures.pyramid(tmp_path / "used.png") != used
+    assert pictures.tile(tmp_path / "used.png", 0, 0, 0) != b"kept"
+
+
+def test_pictures_that_cannot_be_shown_say_why(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path / "cache")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    content = io.BytesIO()
+    noise(300, 300).save(content, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(content.getvalue()[:2000])
+    # A header alone, of more pixels than are possible.
+    Image.new("1", (1, 1)).save(tmp_path / "huge.bmp")
+    head = bytearray((tmp_path / "huge.bmp").read_bytes())
+    head[18:26] = (20_000).to_bytes(4, "little") + (20_000).to_bytes(4, "little")
+    (tmp_path / "huge.bmp").write_bytes(bytes(head))
+    reasons = {
+        "empty.png": "empty",
+        "text.png": "not an image",
+        "cut.jpg": "truncated",
+        "huge.bmp": "megapixels|large",
+        "gone.png": "no such file",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(PictureError, match=reason) as caught:
+            pictures.whole(tmp_path / name)
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(PictureError, match="no such file"):
+        version_of(tmp_path / "gone.png")
+
+
+def file_of(manifest: Path, client: Client, image: int) -> Path:
+    return manifest.parent / "images" / str(client.image(image)["name"])
+
+
+def replaced(file: Path, size: tuple[int, int] = OTHER) -> bytes:
+    """Replace an image by another one; returns the old content."""
+    before = file.read_bytes()
+    Image.new("RGB", size, "red").save(file)
+    return before
+
+
+def exported_map(folder: Path, file: Path) -> Path | None:
+    """Map of an image that an export made."""
+    table = Manifest.read(folder / "manifest.csv", need=()).table
+    (path,) = (
+        str(one.saliency) for one in table.itertuples() if Path(str(one.path)).name == file.name
+    )
+    return Path(path) if folder in Path(path).resolve().parents else None
+
+
+def test_a_replaced_image_is_told_and_comes_back(
+    manifest: Path, database: Path, tmp_path: Path
+) -> None:
+    with running(manifest) as server:
+        ann = server.client("ann")
+        image, begun = ann.queue()[:2]
+        assert ann.stroke(image, blob(*SIZE)).status == 200
+        assert ann.answer(image).status == 200
+        assert ann.stroke(begun, blob(*SIZE)).status == 200
+        file, other = (file_of(manifest, ann, one) for one in (image, begun))
+        before = replaced(file)
+        shown = ann.get(f"/api/images/{image}/whole")
+        assert (shown.status, shown.error) == (422, REASON)
+        told = ann.image(image)
+        assert (told["problem"], told["width"], told["height"]) == (REASON, *SIZE)
+        assert len(told["strokes"]) == 1
+        assert ann.get("/api/lead").json["problems"] == [
+            {"id": image, "name": file.name, "problem": REASON}
+        ]
+    assert f"{file.name}: {REASON}" in here("label", "status", database).out
+    out = here("label", "export", database, "--to", tmp_path / "without")
+    assert re.search(r"have another size than .* marks are left out \(1\)", out.out)
+    assert exported_map(tmp_path / "without", file) is None
+    with closing(connect(database)) as connection:
+        look_again(connection, manifest.parent)
+        assert list(answered_images(connection, manifest.parent)) == []  # no Teacher learns it
+    replaced_too = replaced(other)
+    with running(manifest) as server:  # it is found at the start, too
+        ann = server.client("ann")
+        assert begun not in ann.queue()
+        assert {one["id"] for one in ann.get("/api/lead").json["problems"]} == {image, begun}
+        file.write_bytes(before)
+        other.write_bytes(replaced_too)
+        assert ann.image(image)["problem"] is None
+        assert ann.get(f"/api/images/{image}/whole").status == 200
+        assert len(ann.image(begun)["strokes"]) == 1
+        assert ann.get("/api/lead").json["problems"] == []
+    assert file.name not in here("label", "status", database).out
+    assert here("label", "export", database, "--to", tmp_path / "out").code == 0
+    made = exported_map(tmp_path / "out", file)
+    assert made is not None
+    assert np.array_equal(decode_map(made) >= 0.5, blob(*SIZE))
+
+
+@pytest.mark.parametrize("state", ["", "cannot_judge", "skipped", "marked"])
+def test_without_marks_the_new_file_counts(
+    manifest: Path, database: Path, server: Running, state: str
+) -> None:
+    """Of an image with the answer *done* whose marks were all undone, too."""
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    version, name = ann.image(image)["version"], stroke_of(blob(*SIZE))["uuid"]
+    with closing(connect(database)) as connection:
+        teacher = add_teacher(connection, "teacher", 2)
+        write_proposals(connection, teacher, [Proposal(image, 0, 0, 2, 1, bytes([0, 2]))])
+    assert ann.stroke(image, blob(*SIZE), uuid=name).status == 200
+    if state == "marked":
+        assert ann.answer(image).status == 200
+    assert ann.turn(image, "undo", name).status == 200
+    if state in ("cannot_judge", "skipped"):
+        assert ann.answer(image, state).status == 200
+    replaced(file_of(manifest, ann, image))
+    told = ann.stroke(image, blob(*SIZE))
+    assert (told.status, told.error) == (
+        409,
+        "the image has 64 × 48 pixels, and this was drawn on 40 × 30: its file was replaced",
+    )
+    shown = ann.image(image)
+    assert (shown["width"], shown["height"], shown["problem"]) == (*OTHER, None)
+    assert (shown["proposal"], shown["answer"]) == (None, None)
+    assert shown["version"] != version
+    assert ann.turn(image, "redo", name).status == 409  # it was drawn on another image
+    assert image in ann.queue()
+    assert ann.get("/api/state").json["totals"]["done"] == 0
+    assert ann.stroke(image, blob(*OTHER)).status == 200
+    assert ann.answer(image).status == 200
+    assert ann.get("/api/state").json["totals"]["done"] == 1
+
+
+def test_work_is_about_the_file_that_was_shown(
+    manifest: Path, database: Path, server: Running, tmp_path: Path
+) -> None:
+    """Also if another one of the same size takes its place."""
+    ann = server.client("ann")
+    image, begun = ann.queue()[:2]
+    file, other = (file_of(manifest, ann, one) for one in (image, begun))
+    seen, of_begun = (ann.image(one)["version"] for one in (image, begun))
+    assert ann.stroke(begun, blob(*SIZE), version=of_begun).status == 200
+    replaced(file, SIZE)
+    replaced(other, SIZE)
+    for told in (
+        ann.answer(image, "nothing", version=seen),
+        ann.answer(image, "cannot_judge", version=seen),
+        ann.stroke(image, blob(*SIZE), version=seen),
+    ):
+        assert (told.status, told.error) == (
+            409,
+            "the file of this image was replaced after it was shown",
+        )
+    assert ann.answer(image, "skipped", version=seen).status == 200
+    now = ann.image(image)["version"]
+    assert now != seen
+    assert ann.answer(image, "nothing", version=now).status == 200
+    # What was begun is kept, and named.
+    assert ann.stroke(begun, blob(*SIZE, 1), version=of_begun).status == 200
+    assert ann.answer(begun, version=of_begun).status == 200
+    assert "1 image has another file than the one that" in here("label", "status", database).out
+    out = here("label", "export", database, "--to", tmp_path / "out").out
+    assert "another file of the same size than the one that was answered; compare them (1)" in out
+    assert exported_map(tmp_path / "out", other) is not None
+    # Whoever answers again has seen the new one.
+    assert ann.answer(begun, version=ann.image(begun)["version"]).status == 200
+    assert "another file" not in here("label", "status", database).out
+
+
+def test_a_drive_that_is_away_for_a_moment_changes_nothing(
+    manifest: Path, database: Path, server: Running, tmp_path: Path
+) -> None:
+    ann, bo = server.client("ann"), server.client("bo")
+    first, second = (one["id"] for one in ann.get("/api/queue?count=2").json["images"])
+    assert ann.stroke(first, blob(*SIZE)).status == 200
+    folder = manifest.parent / "images"
+    folder.rename(folder.with_name("away"))
+    told = bo.get("/api/queue?count=4")
+    assert (told.status, told.error) == (503, UNREACHABLE)
+    # It can be asked for again; 422 would say that the picture is damaged.
+    assert ann.get(f"/api/images/{second}/whole").status == 503
+    # What was seen before is saved, and the answer does not depend on what comes next.
+    assert ann.stroke(second, blob(*SIZE)).status == 200
+    assert ann.answer(first).json == {"ok": True, "next": None}
+    refused = here("label", "export", database, "--to", tmp_path / "out")
+    assert_refused(refused, ["none of the 12 image files is there"])
+    with closing(connect(database)) as connection:
+        look_again(connection, manifest.parent)  # as a Teacher does
+        stored = "SELECT count(*) FROM images WHERE problem IS NOT NULL"
+        assert connection.execute(stored).fetchone()[0] == 0
+    folder.with_name("away").rename(folder)
+    assert sorted([*ann.queue(), *bo.queue()]) == [one for one in range(1, 13) if one != first]
+    assert ann.get("/api/lead").json["problems"] == []
+
+
+def test_many_missing_images_are_passed_over_and_come_back(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 60}, size=SIZE)
+    images = sorted((manifest.parent / "images").iterdir())
+    with running(manifest) as server:
+        ann = server.client("ann")
+        for image in images[:-2]:
+            image.rename(tmp_path / image.name)
+        there = ann.queue()
+        assert {ann.image(one)["name"] for one in there} == {image.name for image in images[-2:]}
+        for one in there:
+            assert ann.answer(one, "nothing").status == 200
+        told = ann.get("/api/queue?count=4").json
+        assert (told["images"], told["not_shown"]) == ([], 58)
+        status = here("label", "status", manifest.with_name("manifest.label.sqlite")).out
+        assert "58 images cannot be shown" in status
+        assert re.search(r"and \d+ more\n$", status)
+        for image in images[:-2]:
+            (tmp_path / image.name).rename(image)
+        server.labeling.look_again_at = 0.0
+        assert len(ann.queue()) == 24
+        assert ann.get("/api/lead").json["problems"] == []
+
+
+def test_errors_of_reading_pass_and_damage_does_not(
+    manifest: Path, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without permission, or with an error of the disk; the file itself does not change."""
+    ann = server.client("ann")
+
+    def unreadable(path: Path) -> tuple[int, int]:
+        raise PictureError("no permission to read it", is_passing=True)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(image_files, "measure", unreadable)
+        assert ann.queue() == []
+        assert ann.get("/api/queue").json["not_shown"] == 12
+    assert ann.image(3)["problem"] is None  # opened by its number
+    server.labeling.look_again_at = 0.0
+    image = ann.queue()[0]
+    assert len(ann.queue()) == 12
+    file = file_of(manifest, ann, image)
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("preceptor.data.images._load", fail)
+        assert ann.get(f"/api/images/{image}/whole").status == 422
+    assert ann.image(image)["problem"] is None
+    content = file.read_bytes()
+    assert ann.get(f"/api/images/{image}/whole").status == 200
+    file.unlink()
+    assert ann.get(f"/api/images/{image}/whole").status == 422
+    assert ann.stroke(image, blob(*SIZE)).status == 200  # what is drawn meanwhile is kept
+    file.write_bytes(content[: len(content) // 2])  # the header is sound
+    assert ann.image(image)["problem"] is None
+    assert ann.get(f"/api/images/{image}/whole").status == 422
+    problem = ann.image(image)["problem"]
+    assert problem is not None
+    server.labeling.database.write(lambda writing: look_again(writing, manifest.parent))
+    assert ann.image(image)["problem"] == problem

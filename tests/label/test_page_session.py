@@ -1,0 +1,525 @@
+"""Sessions on the page: outages, links, reservations, times and Progress, in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from preceptor.label import queue
+from tests.label.pages import (
+    DRAWN,
+    SHOWN,
+    Fit,
+    Mask,
+    Served,
+    another_tab,
+    brush_size,
+    brushed,
+    canvas,
+    choose_person,
+    drag,
+    leave,
+    name,
+    opened,
+    press,
+    saved,
+    served,
+    served_apart,
+    show,
+    sign_in,
+    toast,
+    write_images,
+)
+from tests.label.serving import Client, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+
+WIDTH, HEIGHT = 200, 160
+FIT = Fit(WIDTH, HEIGHT)
+LINES = [[FIT.page(40, y), FIT.page(160, y + 15)] for y in (30, 60, 90, 120)]
+FAILED = "Failed to load resource"
+OTHER = "(name) => document.getElementById('name').textContent !== name"
+NAMED = "(name) => document.getElementById('name').textContent === name"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    sizes = {f"{n}.png": (WIDTH, HEIGHT) for n in range(9)}
+    return write_images(tmp_path / "images", sizes)
+
+
+def line(page: Page, *numbers: int) -> Mask:
+    radii = [brush_size(page) / 2] * 2
+    masks = [
+        brushed(WIDTH, HEIGHT, [FIT.image(*one) for one in LINES[at]], radii) for at in numbers
+    ]
+    return np.any(masks, axis=0)
+
+
+def waits(page: Page, count: int) -> None:
+    """Wait until the page says how many changes are not saved."""
+    words = "1 change" if count == 1 else f"{count} changes"
+    page.get_by_text(f"{words} not saved").wait_for()
+
+
+def test_strokes_outlive_the_server_and_the_tab(
+    browser: Browser, images: Path, tmp_path: Path
+) -> None:
+    with served_apart(images, tmp_path) as server, opened(browser, server, may_say=FAILED) as page:
+        image = name(page)
+        drag(page, LINES[0])
+        saved(page)
+        server.kill()
+        drag(page, LINES[1])
+        page.get_by_text("Not saved: the server is not reached.").wait_for()
+        press(page, "e")
+        drag(page, LINES[0])
+        press(page, "Control+z", "b")
+        drag(page, LINES[2])
+        waits(page, 4)
+        picture = canvas(page)
+        server.start()
+        saved(page)
+        assert page.locator("#trouble").is_hidden()
+        np.testing.assert_array_equal(server.mask(image), line(page, 0, 1, 2))
+        rows = server.ask("SELECT number, tool, undone > 0, started FROM strokes ORDER BY number")
+        assert [row[1:3] for row in rows] == [
+            ("brush", 0),
+            ("brush", 0),
+            ("eraser", 1),
+            ("brush", 0),
+        ]
+        assert [row[3] for row in rows] == sorted(row[3] for row in rows)
+        assert canvas(page) == picture
+        # The page warns before it is closed; this one is closed without a question.
+        server.kill()
+        press(page, "Control+z")
+        drag(page, LINES[3])
+        press(page, "Control+z")
+        waits(page, 3)
+        page.mouse.move(1200, 500)
+        picture = canvas(page)
+        page.on("dialog", lambda one: one.accept())
+        page.close(run_before_unload=False)
+        server.start()
+        again = another_tab(page.context, server, "Ada", image, FAILED)
+        saved(again)
+        np.testing.assert_array_equal(server.mask(image), line(again, 0, 1))
+        again.mouse.move(1200, 500)
+        assert canvas(again) == picture
+        press(again, "Control+y")
+        saved(again)
+        np.testing.assert_array_equal(server.mask(image), line(again, 0, 1, 3))
+
+
+def test_strokes_wait_while_the_disk_is_full(
+    browser: Browser, images: Path, tmp_path: Path
+) -> None:
+    with served_apart(images, tmp_path) as server, opened(browser, server, may_say=FAILED) as page:
+        image = name(page)
+        drag(page, LINES[0])
+        saved(page)
+        # The system refuses each byte beyond a limit, as a full disk does.
+        assert server.process is not None
+        before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        drag(page, LINES[1])
+        page.get_by_text("Not saved: the disk is full").wait_for()
+        press(page, "s")
+        page.wait_for_function(OTHER, arg=image)
+        second = name(page)
+        drag(page, LINES[2])
+        assert server.ask("SELECT count(*) FROM strokes") == [(1,)]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
+        page.evaluate(  # unless the page itself has tried again by now
+            "[...document.querySelectorAll('button')]"
+            ".find((one) => one.textContent === 'Try again')?.click()"
+        )
+        saved(page)
+        np.testing.assert_array_equal(server.mask(image), line(page, 0, 1))
+        np.testing.assert_array_equal(server.mask(second), line(page, 2))
+        assert server.ask("SELECT state FROM answers") == [("skipped",)]
+
+
+def test_an_image_that_was_not_loaded_in_time_is_not_damaged(
+    browser: Browser, images: Path, tmp_path: Path
+) -> None:
+    with (
+        served(images, tmp_path) as server,
+        opened(browser, server, image=None, may_say=FAILED) as page,
+    ):
+        asked: list[str] = []
+        ends = False  # not by unroute, which may meet a request that is being answered
+
+        def fail_after_the_first(route: Route) -> None:
+            asked.append(route.request.url)
+            if ends or asked[0] == asked[-1]:
+                route.continue_()
+            else:
+                route.abort()
+
+        page.route("**/whole*", fail_after_the_first)
+        page.goto(server.place())
+        page.wait_for_selector(SHOWN)
+        first = name(page)
+        while len(set(asked)) < 4:  # with the images that are loaded ahead
+            page.evaluate(DRAWN)
+        press(page, "s")
+        page.get_by_text("the server is not reached").wait_for()
+        ends = True
+        page.get_by_role("button", name="Try again").click()
+        page.locator("#card").wait_for(state="hidden")
+        assert name(page) != first
+        drag(page, LINES[0])
+        leave(page, "n")
+        assert page.locator("#card").is_hidden()
+        assert server.ask("SELECT count(*) FROM answers") == [(2,)]
+
+
+def test_what_is_not_saved_stays_with_its_project(browser: Browser, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, size in ((one, (WIDTH, HEIGHT)), (other, (60, 80))):
+        write_images(folder / "images", dict.fromkeys(["a.png", "b.png"], size))
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    chosen = "[data-label='1'][aria-pressed=true]"
+
+    def begun(server: Served) -> Page:
+        tab = another_tab(context, server, None, may_say=FAILED)
+        sign_in(tab, "Ada")
+        show(tab, server, "a.png")
+        return tab
+
+    how = {"labels": ("real", "fake")}
+    with served(one / "images", one, **how) as server:
+        port = int(server.address.split(":")[1])
+        page = begun(server)
+        press(page, "2")
+    drag(page, LINES[0])
+    page.get_by_text("Not saved: the server is not reached.").wait_for()
+    with served(other / "images", other, port=port, **how) as server:
+        # The open page does not hand its strokes to another project.
+        tab = another_tab(context, server, None, may_say=FAILED)
+        sign_in(tab, "Ada")
+        page.get_by_text("Another project is served at this address now.").wait_for()
+        page.close()
+        show(tab, server, "a.png")
+        saved(tab)
+        assert tab.locator(chosen).count() == 0
+        assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
+        tab.close()
+    with served(one / "images", one, port=port, **how) as server:
+        tab = begun(server)
+        saved(tab)
+        assert server.mask("a.png").any()
+        assert tab.locator(chosen).count() == 1
+    context.close()
+
+
+def test_links_to_images(browser: Browser, images: Path, tmp_path: Path) -> None:
+    with (
+        served(images, tmp_path) as server,
+        opened(browser, server, image="0.png", may_say="status of 404") as page,
+    ):
+
+        def stays(image: str, why: str) -> None:
+            """A link is refused: the address is that of the image at hand again."""
+            page.wait_for_function("(at) => location.href === at", arg=server.place(image))
+            assert name(page) == image
+            assert why in toast(page)
+
+        def shows(image: str) -> None:
+            page.wait_for_function(NAMED, arg=image)
+            page.wait_for_function("(at) => location.href === at", arg=server.place(image))
+
+        saved(page)
+        page.goto(server.place("1.png"))
+        shows("1.png")
+        drag(page, LINES[0])
+        saved(page)
+        assert server.mask("1.png").any()
+        # The history of the browser has the links, and the key of the image before the images.
+        page.go_back()
+        shows("0.png")
+        press(page, "ArrowLeft")
+        shows("1.png")
+        page.locator("#to-lead").click()  # Progress would cover the image
+        page.locator("#lead").wait_for()
+        page.goto(server.place("0.png"))
+        shows("0.png")
+        assert page.locator("#lead").is_hidden()
+        for link in ("#99999", "#stage", "#"):  # links that lead nowhere
+            page.evaluate("(link) => { location.hash = link; }", link)
+            stays("0.png", "The image is not here")
+        press(page, "p")
+        for corner in ((10, 10), (60, 15), (30, 40)):
+            page.mouse.click(*FIT.page(*corner))
+        page.goto(server.place("3.png"))
+        stays("0.png", "The polygon is open")
+        press(page, "Enter")
+        saved(page)
+        assert server.mask("0.png").any()
+        # A link does not overtake an image that is on its way.
+        held: list[Route] = []
+        four = server.place("4.png").rpartition("#")[2]
+        page.route(f"**/api/images/{four}", lambda route: held.append(route))
+        page.reload()  # no image is loaded ahead any more
+        shows("0.png")
+        page.goto(server.place("4.png"))
+        page.wait_for_selector("#stage[aria-busy]")
+        page.goto(server.place("5.png"))
+        stays("0.png", "Another image is on its way")
+        while not held:
+            page.evaluate(DRAWN)
+        held[0].continue_()
+        shows("4.png")
+        # It waits for the name of the person.
+        page.locator("#who").click()
+        page.locator("#person").wait_for()
+        page.goto(server.place("5.png"))
+        press(page, "Shift+Tab", "ArrowLeft")  # off the field
+        page.fill("#person", "Grace")
+        press(page, "Enter")
+        shows("5.png")
+        assert page.locator("#who").inner_text() == "Grace"
+
+
+class Later:
+    """Clock of the reservations, which a test sets."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_the_next_images_stay_reserved_while_a_person_works(
+    browser: Browser, images: Path, tmp_path: Path
+) -> None:
+    later = Later()
+    with running(images, cache=tmp_path / "cache") as one, contextlib.ExitStack() as stack:
+        one.labeling.claims._clock = later
+        server = Served(one.labeling.database.path, one.address, one.token)
+        page = stack.enter_context(opened(browser, server, image=None))
+        page.clock.install()
+        loaded = set[str]()
+        page.on("response", lambda one: loaded.add(one.url) if "/whole" in one.url else None)
+        page.goto(server.place())
+        sign_in(page, "Ada")
+        while len(loaded) < 4:  # the image at hand, and three that are loaded ahead
+            page.evaluate(DRAWN)
+        saved(page)
+        bo = Client(server.address, tab="other").enter(server.token, "Bo")
+
+        def left(count: int = 24) -> set[int]:
+            told = bo.get(f"/api/queue?count={count}")
+            return {one["id"] for one in told.json["images"]}
+
+        for seconds in (500, 1000, 1500):
+            later.seconds = seconds
+            press(page, "m")
+            with page.expect_response("**/open"):
+                page.clock.run_for(10_000)
+        later.seconds = 2000
+        assert len(left(1)) == 1
+        # After a pause, no image of another person is shown.
+        first = page.evaluate("document.body.dataset.image")
+        later.seconds = 5600
+        page.clock.fast_forward(3_600_000)
+        taken = left(7) - {int(first)}
+        assert len(taken) >= 6
+        for image in taken:
+            assert bo.answer(image, "nothing").status == 200
+        bo.close()
+        leave(page, "0")
+        assert int(page.evaluate("document.body.dataset.image")) not in taken
+
+
+BEGIN, NOON = "2026-01-02T11:00:00Z", "2026-01-02T12:00:00Z"
+
+
+@pytest.fixture
+def timed(browser: Browser, images: Path, tmp_path: Path) -> Iterator[tuple[Served, Page]]:
+    """The second image, which is shown at noon; the clock of the page stands."""
+    with served(images, tmp_path) as server, opened(browser, server, image=None) as page:
+        page.clock.install(time=BEGIN)
+        page.goto(server.place())
+        page.wait_for_selector(SHOWN)
+        page.clock.pause_at(NOON)
+        leave(page, "s")
+        yield server, page
+
+
+def seen(server: Served) -> list[tuple[str, str]]:
+    """Intervals in which images that are answered were looked at, from minute to second."""
+    rows = server.ask(
+        "SELECT kind, substr(events.at, 12, 12) FROM events JOIN answers USING (image, person) "
+        "WHERE state != 'skipped' AND kind IN ('shown', 'hidden') ORDER BY events.id"
+    )
+    assert [kind for kind, _ in rows] == ["shown", "hidden"] * (len(rows) // 2)
+    times = [time for _, time in rows]
+    return list(zip(times[::2], times[1::2], strict=True))
+
+
+def seconds(server: Served) -> list[float]:
+    rows = server.ask("SELECT seconds FROM answers WHERE state != 'skipped' ORDER BY event")
+    return [row[0] for row in rows]
+
+
+def test_of_a_pause_without_input_one_minute_counts(timed: tuple[Served, Page]) -> None:
+    server, page = timed
+    page.clock.fast_forward(50_000)
+    press(page, "m")
+    page.clock.fast_forward(50_000)
+    page.mouse.move(600, 300)
+    page.clock.fast_forward(3_600_000)
+    page.mouse.move(610, 300)
+    page.clock.fast_forward(10_000)
+    leave(page, "0")
+    page.clock.fast_forward(3_600_000)  # the input after a pause may be the answer
+    leave(page, "0")
+    assert seconds(server) == [50 + 50 + 60 + 10, 60]
+    assert seen(server)[:3] == [
+        ("12:00:00.000", "12:02:40.000"),
+        ("13:01:40.000", "13:01:50.000"),
+        ("13:01:50.000", "13:02:50.000"),
+    ]
+
+
+@pytest.mark.parametrize("button", ["#to-help", "#to-lead"])
+def test_the_time_in_which_a_dialog_is_open_does_not_count(
+    timed: tuple[Served, Page], button: str
+) -> None:
+    server, page = timed
+    page.clock.fast_forward(10_000)
+    page.locator(button).click()
+    page.clock.fast_forward(20_000)
+    page.mouse.move(600, 300)
+    page.clock.fast_forward(20_000)
+    press(page, "Escape")
+    page.clock.fast_forward(5_000)
+    leave(page, "0")
+    assert seconds(server) == [15]
+    assert seen(server) == [("12:00:00.000", "12:00:10.000"), ("12:00:50.000", "12:00:55.000")]
+
+
+def test_the_seconds_of_another_browser_are_counted(
+    browser: Browser, timed: tuple[Served, Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, page = timed
+    monkeypatch.setattr(queue, "ALIVE", 0.0)
+    page.clock.fast_forward(40_000)
+    image = leave(page, "0")
+    with opened(browser, server, image=None) as other:
+        other.clock.install(time=BEGIN)
+        other.goto(server.place(image))
+        other.wait_for_selector(SHOWN)
+        other.clock.pause_at(NOON)
+        press(other, "m")  # of the hour before noon, a minute counts
+        other.clock.fast_forward(10_000)
+        press(other, "Shift+Digit2")
+        saved(other)
+        assert seconds(server) == [40 + 60 + 10]
+
+
+def test_progress_covers_the_image_and_keeps_focus_and_place(
+    browser: Browser, images: Path, tmp_path: Path
+) -> None:
+    figures, renewal = "**/api/lead", 15_000
+    how = {"viewport": {"width": 500, "height": 700}, "may_say": f"status of 409|{FAILED}"}
+    with served(images, tmp_path) as server, opened(browser, server, image=None, **how) as page:
+        page.clock.install()
+        page.goto(server.place())
+        page.wait_for_selector(SHOWN)
+        saved(page)
+        page.locator("#to-lead").click()
+        table = page.get_by_role("region", name="People")  # wider than the page
+        table.wait_for()
+        # What it covers is not reached by keys.
+        covered = "one.closest('.jump, #tools, aside, main > :not(#lead)') !== null"
+        number = page.locator("button, input, summary, a, [tabindex]").count()
+        reached = set()
+        for _ in range(number):
+            press(page, "Tab")
+            at, is_covered = page.evaluate(
+                f"() => {{ const one = document.activeElement; return [one.id, {covered}]; }}"
+            )
+            assert not is_covered, at
+            reached.add(at)
+        assert {"to-lead", "who", "to-help"} <= reached
+        # New figures leave the focus and the place in a table.
+        table.focus()
+        table.evaluate("(box) => box.scrollTo(50, 0)")
+        row = table.locator("tbody tr").element_handle()
+        with page.expect_response(figures):
+            page.clock.run_for(renewal)
+        page.evaluate(DRAWN)
+        assert row.evaluate("(one) => one.isConnected")  # the figures are the same
+        bo = Client(server.address).enter(server.token, "Bo")
+        assert bo.answer(bo.queue()[0], "nothing").status == 200
+        bo.close()
+        page.clock.run_for(renewal)
+        table.get_by_role("rowheader", name="Bo").wait_for()
+        focused = "() => document.activeElement.getAttribute('aria-label')"
+        assert page.evaluate(focused) == "People"
+        assert table.evaluate("(box) => box.scrollLeft") == 50
+        assert page.locator("#lead h3").all_inner_texts() == ["People", "Agreement of two people"]
+        # They stay while the server is away.
+        page.route(figures, lambda route: route.abort())
+        page.clock.run_for(renewal)
+        told = page.get_by_text("The present figures are not here: the server is not reached.")
+        told.wait_for()
+        assert table.is_visible()
+        page.unroute(figures)
+        page.clock.run_for(renewal)
+        told.wait_for(state="detached")
+        # Closed, it gives everything back; another person is asked for in its place.
+        page.get_by_role("button", name="Back to the image").click()
+        page.locator("[data-do=nothing]").focus()
+        leave(page, "Enter")
+        assert server.ask("SELECT state FROM answers ORDER BY event") == [("nothing",)] * 2
+        page.locator("#to-lead").click()
+        table.wait_for()
+        choose_person(page, "Grace")
+        assert page.locator("#lead").is_hidden()
+
+
+OTHER_PERSON = """async () => {
+  const { Outbox } = await import("/static/outbox.js");
+  const sent = [];
+  let answer = () => {};
+  const outbox = new Outbox({
+    tab: "other",
+    send: ({ person }) => new Promise((done) => { sent.push(person); answer = done; }),
+    changed: () => {}, refused: () => "drop", saved: () => {},
+  });
+  await outbox.open("server", "first", []);
+  outbox.add({ kind: "seen", image: 1 });
+  await outbox.open("server", "second", []);
+  answer();
+  outbox.add({ kind: "stroke", image: 1 });
+  for (let n = 0; n < 500 && outbox.entries.length > 0; n += 1) {
+    answer();
+    await new Promise((done) => setTimeout(done, 10));
+  }
+  return [sent, outbox.entries.length];
+}"""
+"""Sign in another person while a change of the first one is on its way; who sent, what waits."""
+
+
+def test_another_person_begins_with_an_image_of_the_queue(
+    browser: Browser, images: Path, tmp_path: Path
+) -> None:
+    with served(images, tmp_path) as server, opened(browser, server) as page:
+        first = name(page)
+        choose_person(page, "Grace")
+        page.wait_for_function(OTHER, arg="")
+        assert name(page) != first
+        # What another person draws is sent after a change of the first.
+        assert page.evaluate(OTHER_PERSON) == [["first", "second"], 0]
