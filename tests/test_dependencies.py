@@ -28,9 +28,7 @@ OPTIONAL = {
     "execution/ray.py": "ray",
     "execution/ray_connection.py": "ray",
     "label/app.py": "web",
-    "tracking/mlflow.py": "track",
-    "tracking/mlflow_runs.py": "track",
-    "tracking/tensorboard.py": "track",
+    "tracking.py": "track",
 }
 
 
@@ -41,7 +39,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"data/remote.py"}
+INSIDE = {"data/remote.py", "tracking.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:
@@ -106,7 +104,7 @@ def test_the_palette_is_that_of_matplotlib() -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="the oracle of 64 colors")
     import numpy as np
 
-    from preceptor.report.overlay import MAGMA
+    from preceptor.report.palette import MAGMA
 
     colors = (matplotlib.colormaps["magma"](np.linspace(0, 1, 64))[:, :3] * 255).round()
     assert colors.astype(np.uint8).tobytes() == MAGMA

@@ -43,7 +43,7 @@ NEVER = {
 # may be imported there. `deploy.predictor` imports what runs a model: torch or ONNX Runtime.
 LATE = (
     "cli.",
-    "tracking.",
+    "tracking",
     "execution.ray",
     "data.remote",
     "data.examine",
@@ -128,7 +128,7 @@ def test_modules_import_each_other_in_no_circle() -> None:
 
 def test_the_root_holds_few_modules() -> None:
     root = [file.stem for file in (SOURCE / "preceptor").glob("*.py")]
-    assert len(set(root) - {"__init__"}) <= 5
+    assert len(set(root) - {"__init__"}) <= 6
     assert {one for rooms in ORDER for one in rooms} >= set(root) - {"__init__"}
 
 

@@ -23,7 +23,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Select, Step
 from preceptor.study_folder import open_study, other_study_note, write_choices, write_progress
-from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
+from preceptor.tracking import Tracker, Trackers, check_trackers, open_trackers
 from preceptor.training.run import training_device
 from preceptor.utils.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
 from preceptor.utils.results import digest, strict_json, write_atomically
@@ -123,7 +123,7 @@ def run_study(
         )
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
-            stack.callback(trackers.close)
+            stack.callback(trackers.each, lambda one: one.close())
             executor = open_executor(context, options, early=early)
             stack.callback(executor.close)
             status = StudyStatus(opened, out)
@@ -146,7 +146,7 @@ def run_study(
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
                     write_atomically(out / _REPORTED, strict_json([tells, _files(report)]) + "\n")
-                trackers.study(result.failed, report)
+                trackers.each(lambda one: one.study(result.failed, report))
     return result
 
 
@@ -161,6 +161,10 @@ class _Observer:
     result: StudyResult
     tell: Callable[[str], None]
 
+    def track(self, step: Step, call: Callable[[Tracker], None]) -> None:
+        if step.kind == "train":
+            self.trackers.each(call)
+
     def chosen(self, step: Step) -> None:
         self.status.chosen()
         write_progress(self.study, self.result.folder)
@@ -173,18 +177,18 @@ class _Observer:
 
     def already_done(self, step: Step) -> None:
         self.status.already_done(step, self.graph)
-        self.trackers.finished(step)
+        self.track(step, lambda one: one.finished(step))
 
     def started(self, step: Step) -> None:
         self.status.started(step)
-        self.trackers.begun(step)
+        self.track(step, lambda one: one.epoch(step))
 
     def assigned(self, step: Step, machine: str) -> None:
         self.status.assigned(step, machine)
 
     def epoch(self, step: Step, line: str) -> None:  # the run's own log keeps the line
         self.status.progress(step, line)
-        self.trackers.epoch(step)
+        self.track(step, lambda one: one.epoch(step))
 
     def message(self, step: Step, line: str) -> None:
         self.status.progress(step, line)
@@ -195,14 +199,14 @@ class _Observer:
 
     def finished(self, step: Step, here: bool) -> None:
         line = self.status.finished(step, self.graph)
-        self.trackers.finished(step)
+        self.track(step, lambda one: one.finished(step))
         if here:
             self.result.computed += 1
             self.tell(line)
 
     def failed(self, step: Step, reason: str) -> None:
         self.status.failed(step, self.graph)
-        self.trackers.failed(step, reason)
+        self.track(step, lambda one: one.failed(step, reason))
         self.tell(f"FAILED {step.title}: {reason}")
 
 
