@@ -26,6 +26,7 @@ from preceptor.metrics.bootstrap import share_of_draws
 from preceptor.metrics.paired_tests import paired_difference
 from preceptor.metrics.scores import positive_log_odds
 from preceptor.metrics.split_names import kind_or_none
+from preceptor.results.comparisons import LEVEL, shown
 from preceptor.results.ladder import ANY_MAP, map_agreement
 from preceptor.results.record import archived_aucs, read_archive
 from preceptor.results.tables import CSV_FILES, read_table
@@ -41,8 +42,6 @@ PAGES = (
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
 )
-LEVEL = 0.05
-"""A difference is shown if its 95 % interval excludes 0 and its exact p is at most this."""
 Floats = NDArray[np.float64]
 
 
@@ -105,7 +104,7 @@ class Difference:
     @property
     def shown(self) -> bool:
         """Whether the difference is shown to be above 0."""
-        return bool(self.low > 0 and self.p <= LEVEL)
+        return shown(self.low, self.high, self.p) > 0
 
     @property
     def text(self) -> str:

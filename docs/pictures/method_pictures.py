@@ -18,7 +18,7 @@ from preceptor.data.loader import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.report.overlay import MAGMA
+from preceptor.report.palette import MAGMA
 from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role

@@ -18,7 +18,7 @@ from preceptor.annotations.agreement import (
 from preceptor.annotations.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.errors import InputError, ProblemsError
-from preceptor.report.agreement_page import write_agreement
+from preceptor.report.annotators import write_agreement
 from tests.annotations.trees import annotated_folder
 
 

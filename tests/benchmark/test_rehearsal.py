@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from preceptor.config.files import dump_config, load_config
 from preceptor.data.manifest import Manifest
 from preceptor.models.build import build_model
-from preceptor.results.published import PUBLISHED
+from preceptor.results.comparisons import PUBLISHED
 from preceptor.study.config import StudyConfig
 from tests.commands import here
 
@@ -106,6 +106,6 @@ def test_the_rehearsed_study_is_the_example_with_a_small_budget(
     assert changed == {"seeds", "alphas", "rise_masks", "store", "training"} | less
     plain = {"input_size", "epochs", "batch_size"}
     assert small.training.model_dump(exclude=plain) == whole.training.model_dump(exclude=plain)
-    assert set(whole.students) == {one.backbone for one in PUBLISHED["teaching-ai-to-teach"]}
+    assert set(whole.students) == {backbone for backbone, _ in PUBLISHED["teaching-ai-to-teach"]}
     assert whole.students == script["BACKBONES"]
     assert whole.alpha_grid[0] == 0.01

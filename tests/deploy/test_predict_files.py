@@ -21,7 +21,7 @@ from preceptor.deploy.image_list import ImageList, ListedImage
 from preceptor.deploy.predict_files import Unfinished, map_file_name
 from preceptor.deploy.prediction import Prediction, normalized
 from preceptor.maps.store import read_store
-from preceptor.report.overlay import laid_over
+from preceptor.report.palette import laid_over
 from tests.commands import assert_refused, here
 from tests.image_files import ImageFiles
 from tests.small_files import files_up_to

@@ -40,7 +40,7 @@ def ladder(
             more = mean - rungs[-1].mean
             own = half if name == "teacher" else 0.01
             std = math.nan if n < 2 else 0.02
-            paired = PairedResult(more, std, more - own, more + own, 0.5, p_floor(n), n)
+            paired = PairedResult(more, std, more - own, more + own, p_floor(n), p_floor(n), n)
             gain = Gain(rungs[-1].name, paired, (more,) * n)
         alpha = 1.0 if name == "none" else 0.25
         spread = math.nan if n < 2 else 0.03
@@ -57,6 +57,6 @@ def ladder(
     ):
         std = math.nan if n < 2 else 0.02
         low, high = gain_over - half, gain_over + half
-        paired = PairedResult(gain_over, std, low, high, 0.5, p_floor(n), n)
+        paired = PairedResult(gain_over, std, low, high, p_floor(n), p_floor(n), n)
         over.append(ControlGain(control, paired))
     return Ladder(backbone, "test", tuple(rungs), chosen, tuple(over))

@@ -9,7 +9,7 @@ import pytest
 
 from preceptor.annotations.agreement import agreement_of, read_annotators
 from preceptor.errors import InputError
-from preceptor.report.agreement_page import write_agreement
+from preceptor.report.annotators import write_agreement
 from tests.annotations.trees import annotated_folder
 from tests.commands import here
 

@@ -196,7 +196,7 @@ def column(page: Page, place: int) -> list[str]:
     return [text.replace("▲", "").strip() for text in cells.all_inner_texts()]
 
 
-def test_a_table_by_source_sorts_by_any_column_and_rows_stay_whole(page: Page) -> None:
+def test_a_table_by_source_sorts_by_any_column(page: Page) -> None:
     table = page.locator("table.sortable").first
     heads = table.locator("thead th")
     rows = set(table.locator("tbody tr").all_inner_texts())
@@ -243,12 +243,8 @@ def test_a_table_by_source_sorts_by_any_column_and_rows_stay_whole(page: Page) -
         heads.first.locator("button").click()
         assert column(page, 0) == expected
 
-    # Rows stay whole.
     whole = sorted(table.locator("tbody tr").all_inner_texts())
     assert len(whole) == len(rows)
-    for head in range(heads.count()):
-        heads.nth(head).locator("button").click()
-        assert sorted(table.locator("tbody tr").all_inner_texts()) == whole
 
 
 TILES = """panels => panels.map((panel) => [...panel.querySelectorAll(".tile")].map((tile) => {
@@ -302,15 +298,6 @@ def test_a_figure_has_the_same_colors_in_its_file_and_on_a_light_page(
             file.goto((two_domains.out / "figures" / name).as_uri())
             assert file.evaluate(COLORS) == [expected], name
     file.close()
-
-
-def test_figures_are_light_on_a_dark_page(browser: Browser, two_domains: Written) -> None:
-    with shown(browser, two_domains.out, color_scheme="dark") as page:
-        fills = page.locator("svg[role=img] text").evaluate_all(
-            "texts => texts.map((one) => getComputedStyle(one).fill)"
-        )
-        assert len(fills) > 100
-        assert all(int(fill[4:].split(",")[0]) > 128 for fill in fills)
 
 
 def test_on_paper_all_is_open_and_controls_are_gone(page: Page) -> None:

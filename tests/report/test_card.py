@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import yaml
 from preceptor.metrics.operating_points import RULES, TERMS
 from preceptor.metrics.scores import fixed_thresholds, set_auc
 from preceptor.models.model_folder import load_model
-from preceptor.report.write import write_results
 from preceptor.utils.results import read_scores
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
 
@@ -143,15 +141,3 @@ def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domai
         told[rule] = float(value)
         assert words == {"eer": TERMS["pad"].eer, "fdr=0.5": "FDR 50 %"}[rule]
     assert told == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_second_report_replaces_the_folder_whole(two_domains: Written, tmp_path: Path) -> None:
-    shutil.copytree(two_domains.out, tmp_path, dirs_exist_ok=True)
-    folder = tmp_path / "best" / "squares-a"
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert {"README.md", "model.json"} <= set(before)
-    (folder / "README.md").write_text("of another model")
-    (folder / "left.over").write_text("of another model")
-    write_results(two_domains.study, tmp_path, {})
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert sorted(one.name for one in (tmp_path / "best").iterdir()) == sorted(FOLDERS.values())

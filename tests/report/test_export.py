@@ -5,25 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import subprocess
 from collections import Counter
-from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.report.blocks import (
+    Cell,
     Details,
     FigureBlock,
+    Line,
     Section,
+    Table,
     TableBlock,
     Text,
     exported,
+    latex,
+    slug,
+    slugs,
     unique_names,
 )
-from preceptor.report.cells import Cell, Line, Table, latex, slug, slugs
 from preceptor.report.figures import Figure
 from preceptor.report.palette import DARK, LIGHT
 from tests.report.conftest import DOMAINS, NASTY, Written
@@ -102,57 +103,6 @@ def test_latex_says_every_sign_as_text() -> None:
 def test_latex_leaves_no_sign_bare(text: str) -> None:
     bare = re.sub(r"\\[a-z]+\{\}|\\[&%$#_{}]|\$\\?[a-z-]+\$", "", latex(text))
     assert not set(bare) & set("\\&%$#_{}^<>|")
-
-
-@pytest.fixture(scope="module")
-def pdflatex() -> str:
-    found = shutil.which("pdflatex")
-    if found is None:
-        pytest.skip("pdflatex is not installed")
-    return found
-
-
-def compiled(pdflatex: str, folder: Path, tables: list[str]) -> str:
-    """The log of a document of these tables; fails where LaTeX finds an error."""
-    document = "\n".join(
-        [
-            r"\documentclass{article}",
-            r"\usepackage{booktabs}",
-            r"\usepackage[paperwidth=90cm,paperheight=30cm,textwidth=85cm]{geometry}",
-            r"\begin{document}",
-            *(f"{table}\n\\clearpage" for table in tables),
-            r"\end{document}",
-        ]
-    )
-    (folder / "all.tex").write_text(document, encoding="utf-8")
-    done = subprocess.run(
-        [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert (folder / "all.pdf").read_bytes().startswith(b"%PDF")
-    return done.stdout
-
-
-def test_latex_compiles(pdflatex: str, two_domains: Written, tmp_path: Path) -> None:
-    files_of_report = sorted((two_domains.out / "tables").glob("*.tex"))
-    tables = [file.read_text(encoding="utf-8") for file in files_of_report]
-    log = compiled(pdflatex, tmp_path, [*tables, nasty_table().latex("nasty-ü")])
-    assert "Missing character" not in log
-    assert "multiply defined" not in log
-    pages = re.search(r"Output written on all\.pdf \((\d+) pages", log)
-    assert pages is not None
-    assert int(pages[1]) == len(tables) + 1
-
-
-def test_latex_that_does_not_compile_is_noticed(pdflatex: str, tmp_path: Path) -> None:
-    broken = nasty_table().latex("nasty").replace(r"\&", "&", 1)
-    with pytest.raises(AssertionError):
-        compiled(pdflatex, tmp_path, [broken])
 
 
 def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:

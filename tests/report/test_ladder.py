@@ -9,6 +9,7 @@ import pandas as pd
 from preceptor.report import page
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder
+from preceptor.results.tables import FIGURES
 from tests.report.ladders import ladder
 
 RAISES = "the place that the Teacher's maps show increases the AUC"
@@ -20,7 +21,7 @@ def test_blocks_begin_with_the_answer_and_end_with_the_other_sets() -> None:
         return replace(ladder(0.05, 0.02), set=name)
 
     runs = pd.DataFrame({"run": ["one"], "finished": [True]})
-    found = Results("test", "marked", ["marked", "plain"], runs, pd.DataFrame())
+    found = Results("test", "marked", ["marked", "plain"], runs, FIGURES.empty())
     assert [block.form for block in page._ladder(found) if block] == ["text"]
     found.ladders = [on("test"), on("test-seen"), on("val")]
     forms = [block.form for block in page._ladder(found) if block]

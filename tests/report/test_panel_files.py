@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from preceptor.report.panels import Layer, Panel, Panels, Picture, write_panels
 from tests.report.conftest import Written
-from tests.small_files import files_up_to
 
 
 def encoded(folder: Path, pixels: np.ndarray) -> Picture:
@@ -60,17 +58,6 @@ def test_files_are_numbered_over_domains_and_the_index_describes_them(tmp_path: 
     assert written[1].caption == "✗ miss · marked · Student: marked 0.250 image, 1.png"
     assert not write_panels({"": None}, tmp_path)
     assert not (tmp_path / "panels").exists()
-
-
-def test_a_full_disk_leaves_the_earlier_panels(tmp_path: Path) -> None:
-    (before,) = write_panels({"": panels(tmp_path, True)}, tmp_path)
-    later = panels(tmp_path, False, False)
-    with pytest.raises(OSError, match="panels"), files_up_to(100):
-        write_panels({"": later}, tmp_path)
-    assert {one.name for one in (tmp_path / "panels").iterdir()} == {
-        Path(before.file).name,
-        "index.csv",
-    }
 
 
 def test_a_report_has_a_file_for_each_panel_of_its_page(two_domains: Written) -> None:

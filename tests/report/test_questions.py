@@ -1,4 +1,4 @@
-"""Each question is answered as far as the numbers go, and no further."""
+"""Each question is answered as far as the numbers go, and methods name what was computed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 
 from preceptor.config.files import parse_config
+from preceptor.metrics.paired_tests import EXACT_UP_TO
+from preceptor.report.methods import methods
 from preceptor.report.words import across_domains, answers
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder
+from preceptor.results.tables import COMPARISONS, FIGURES, RUNS
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Choice
@@ -57,8 +60,8 @@ def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[s
         "image_low": mean - half,
         "image_high": mean + half,
         "p_floor": 2 / 2**8,
+        "p": 0.01,
         "p_holm": 0.5,
-        "stopped": False,
     }
     return plain | more
 
@@ -70,14 +73,13 @@ def said(
     ladders: Sequence[Ladder] = (),
 ) -> dict[str, str]:
     runs = pd.DataFrame({"run": ["one"], "finished": [True]})
-    compared = pd.DataFrame(lines)
     results = Results(
         "test",
         "marked",
         ["marked", "plain"],
         runs,
-        pd.DataFrame(),
-        comparisons=compared,
+        FIGURES.empty(),
+        comparisons=pd.DataFrame(lines) if lines else COMPARISONS.empty(),
         ladders=list(ladders),
     )
     if shares is not None:
@@ -86,16 +88,17 @@ def said(
 
 
 @pytest.mark.parametrize(
-    ("mean", "n", "words"),
+    ("mean", "n", "p", "words"),
     [
-        (0.05, 8, "indicates that the human-guided Teacher is better"),
-        (-0.05, 8, "indicates that the human-guided Teacher is worse"),
-        (0.005, 8, "do not distinguish the two"),
-        (0.05, 1, "one seed supports no conclusion"),
+        (0.05, 8, 0.01, "indicates that the human-guided Teacher is better"),
+        (-0.05, 8, 0.01, "indicates that the human-guided Teacher is worse"),
+        (0.005, 8, 0.01, "do not distinguish the two"),
+        (0.05, 4, 0.125, "do not distinguish the two"),  # the smallest p of four seeds
+        (0.05, 1, 1.0, "one seed supports no conclusion"),
     ],
 )
-def test_one_pair_of_teachers(plan: Plan, mean: float, n: int, words: str) -> None:
-    found = said(plan, line("RQ1", "data-driven", mean, 0.02, n=n))["RQ1"]
+def test_one_pair_of_teachers(plan: Plan, mean: float, n: int, p: float, words: str) -> None:
+    found = said(plan, line("RQ1", "data-driven", mean, 0.02, n=n, p=p))["RQ1"]
     assert words in found
     assert "Selected on validation: the one." in found
 
@@ -181,8 +184,10 @@ def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any
             "backbone": "b",
             "b": f"Baseline {place}",
             "mean": mean,
-            "n": 3,
-            "p_floor": 0.25,
+            "low": mean - 0.05,
+            "high": mean + 0.05,
+            "n": 8,
+            "p_floor": 2 / 2**8,
             "p_holm": p,
         }
         for place, mean in enumerate(pair)
@@ -207,3 +212,18 @@ def test_domains() -> None:
     text = across_domains(pd.DataFrame(won), names)
     assert "above both baselines in 1 of 3 domains (tiles)" in text
     assert "in 1 (tiles)" in text
+
+
+@pytest.mark.parametrize("rule", ["guided", "val_auc", "highest"])
+@pytest.mark.parametrize("seeds", [2, EXACT_UP_TO + 1])
+def test_methods_name_how_settings_were_selected_and_tested(
+    plan: Plan, rule: str, seeds: int
+) -> None:
+    study = plan.protocol.study.model_copy(update={"selection": rule, "seeds": seeds})
+    changed = Plan(replace(plan.protocol, study=study), choices=plan.choices)
+    empty = Results("test", "marked", ["marked", "plain"], RUNS.empty(), FIGURES.empty())
+    _, trained, selected, tested, *_ = methods(changed, empty)
+    assert f"with {seeds} seeds each" in trained
+    assert ("exact sign-flip tests" in tested) == (seeds <= EXACT_UP_TO)
+    assert ("paired bootstrap" in selected) == (rule != "highest")
+    assert ("agreement with human maps" in selected) == (rule == "guided")

@@ -7,9 +7,10 @@ import pytest
 
 from preceptor.config.files import parse_config
 from preceptor.metrics.operating_points import APCERS, Field, roc_rates, threshold_rates
-from preceptor.report.rate_tables import fixed_rate_table, roc_rate_table
+from preceptor.report.tables import fixed_rate_table, roc_rate_table
 from preceptor.results.domain import Results
-from preceptor.results.rows import Row
+from preceptor.results.record import Row
+from preceptor.results.tables import FIGURES, RUNS
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm
 
@@ -28,7 +29,7 @@ def results() -> Results:
     )
     rows = [Row("student", "Student", {"net": ARM})]
     return Results(
-        "test", "fake", ["fake", "real"], pd.DataFrame(), pd.DataFrame(), rows, rates=rates
+        "test", "fake", ["fake", "real"], RUNS.empty(), FIGURES.empty(), rows, rates=rates
     )
 
 

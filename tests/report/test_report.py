@@ -9,11 +9,9 @@ import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from preceptor.report.cells import Table
 from preceptor.report.methods import methods
 from preceptor.report.palette import DARK, LIGHT
 from preceptor.report.write import write_results
@@ -155,21 +153,6 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     assert len(runs) == len(finished.members)
     assert set(runs["guidance"]) == {""}  # the way of guiding, not the term of the loss
     assert (runs.loc[runs["role"] == "student", "guidance_term"] > 0).all()
-
-
-def test_each_table_is_made_once(
-    finished: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, initialise = Counter[str](), Table.__init__
-
-    def counted(self: Table, caption: str, *args: Any, **kwargs: Any) -> None:
-        made[caption] += 1
-        initialise(self, caption, *args, **kwargs)
-
-    monkeypatch.setattr(Table, "__init__", counted)
-    write_results(StudyPlan.of(finished), tmp_path, {})
-    assert len(made) > 10
-    assert set(made.values()) == {1}
 
 
 def test_the_same_bytes_in_whatever_order_runs_were_known(

@@ -9,6 +9,7 @@ import pytest
 
 from preceptor.report.words import verdict
 from preceptor.results.domain import Results, StudyResults
+from preceptor.results.tables import COMPARISONS, FIGURES
 from tests.report.ladders import ladder
 
 
@@ -17,7 +18,7 @@ def results(
     *,
     n: int = 3,
     p: float = 0.5,
-    seeds: int | None = None,
+    seeds: int = 0,
 ) -> Results:
     """Results with the differences to Baseline 1 and Baseline 2 of each backbone, of `seeds`."""
     lines = [
@@ -28,10 +29,10 @@ def results(
             "key_b": f"baseline{place}",
             "n": n,
             "mean": mean,
-            "low": mean - 0.1,
-            "high": mean + 0.1,
-            "image_low": mean - 0.1,
-            "image_high": mean + 0.1,
+            "low": mean - 0.05,
+            "high": mean + 0.05,
+            "image_low": mean - 0.05,
+            "image_high": mean + 0.05,
             "p_holm": p,
         }
         for name, pair in means.items()
@@ -43,8 +44,8 @@ def results(
         "fake",
         ["fake", "real"],
         runs,
-        pd.DataFrame(),
-        comparisons=pd.DataFrame(lines),
+        FIGURES.empty(),
+        comparisons=pd.DataFrame(lines) if lines else COMPARISONS.empty(),
         seeds=seeds,
         students=tuple(means),
     )
@@ -104,7 +105,7 @@ def test_a_test_needs_all_of_its_seeds() -> None:
     found = verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=10))
     assert (found.kind, found.headline) == ("ahead", "The Student is ahead, but seeds are missing")
     assert "after 7 of 10 seeds; the test needs all of them." in found.text
-    assert verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=None)).kind == "won"  # a look
+    assert verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=7)).kind == "won"
 
 
 def test_a_significant_loss_is_a_result() -> None:
@@ -126,7 +127,7 @@ def test_a_significant_loss_is_a_result() -> None:
         (0.1, "was found."),
         (0.011, "was found; a gain of 0.01 is excluded."),
         (0.007, "was found; equivalent within ±0.01."),
-        (0.001, "was found."),  # a loss
+        (0.001, "was found; equivalent within ±0.01."),  # a loss that p does not show
     ],
 )
 def test_a_gain_that_the_interval_excludes(half: float, words: str) -> None:

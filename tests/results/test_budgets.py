@@ -18,7 +18,7 @@ from preceptor.report.plots import budget_plot
 from preceptor.report.words import answers
 from preceptor.results.budgets import Enough, budget_steps, enough
 from preceptor.results.domain import Results, gather_study
-from preceptor.results.record import annotation_minutes
+from preceptor.results.record import setup_of
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study_folder import open_study
@@ -146,15 +146,15 @@ def test_the_curve_has_the_mapper_of_each_size(tmp_path: Path) -> None:
 
 
 def test_minutes_are_known_where_every_drawn_image_has_a_time(
-    finished: Plan, results: Results, tmp_path: Path
+    results: Results, tmp_path: Path
 ) -> None:
-    assert annotation_minutes(finished, 4) == pytest.approx(4 * 6 / 60)
     assert set(results.budget["minutes"]) == {0.4, 1.2}
     for wrong, known in (({3: "30"}, True), ({3: ""}, False)):
         manifest = timed(tmp_path / str(known), wrong)
         study = parse_config(SETTINGS | {"manifest": str(manifest), "budget": [24]}, StudyConfig)
         plan = open_study(study, tmp_path, run=False, report_to=lambda line: None).first
-        minutes = annotation_minutes(plan, 24)
+        (budget,) = setup_of(plan).budgets
+        minutes = budget.minutes
         assert (minutes == pytest.approx((23 * 6 + 30) / 60)) if known else math.isnan(minutes)
 
 
@@ -236,15 +236,22 @@ def test_steps_are_paired_by_seed() -> None:
 @pytest.mark.parametrize(
     ("point", "words"),
     [
-        (Enough(50, 50, 200, 0.002, -0.001, 0.005), "50 annotated images are enough: for every"),
-        (Enough(50, 50, 200, 0.002, -0.001, 0.005), "from 50 to 200: +0.002, 95 % interval −0.001"),
-        (Enough(None, 50, 100, 0.002, -0.03, 0.03), "are enough is not known: for no number"),
         (
-            Enough(None, 50, 100, 0.05, 0.03, 0.07),
+            Enough(50, 50, 200, 0.002, -0.001, 0.005, 0.3),
+            "50 annotated images are enough: for every",
+        ),
+        (
+            Enough(50, 50, 200, 0.002, -0.001, 0.005, 0.3),
+            "from 50 to 200: +0.002, 95 % interval −0.001",
+        ),
+        (Enough(None, 50, 100, 0.002, -0.03, 0.03, 0.9), "are enough is not known: for no number"),
+        (
+            Enough(None, 50, 100, 0.05, 0.03, 0.07, 0.01),
             "increases the AUC by at least 0.01 on these test images",
         ),
-        (Enough(None, 50, 100, 0.05, 0.001, 0.09), "; less than 0.01 is not excluded"),
-        (Enough(None, 50, 100, 0.05, -0.03, 0.1), "are enough is not known: for no number"),
+        (Enough(None, 50, 100, 0.05, 0.001, 0.09, 0.03), "; less than 0.01 is not excluded"),
+        (Enough(None, 50, 100, 0.05, 0.03, 0.07, 0.0625), "are enough is not known: for no number"),
+        (Enough(None, 50, 100, 0.05, -0.03, 0.1, 0.3), "are enough is not known: for no number"),
         (None, "have not been scored yet"),
     ],
 )

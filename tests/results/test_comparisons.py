@@ -19,13 +19,15 @@ from sklearn.metrics import roc_auc_score
 
 from preceptor.metrics.bootstrap import two_level_bootstrap
 from preceptor.report.tables import set_table
-from preceptor.results.comparisons import correct
+from preceptor.results.comparisons import correct, shown
 from preceptor.results.domain import Results, gather, gather_study
-from preceptor.results.rows import CONTROLS, OVERALL, select_arm
+from preceptor.results.record import CONTROLS, OVERALL, select_arm
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm, Member
 from preceptor.utils.results import read_scores
 from preceptor.utils.text import DASH
+from tests.documents import docs_module
+from tests.results.conftest import Changed, scores_of
 from tests.studies import scored_study
 
 BACKBONES = ("test_byobnet", "test_resnet")
@@ -85,20 +87,15 @@ def whole(plan: Plan) -> Results:
 
 
 @pytest.fixture
-def parted(plan: Plan, tmp_path: Path) -> Callable[..., Results]:
+def parted(changed: Changed) -> Callable[..., Results]:
     """Results of the study without the test scores of the members that a test takes away."""
 
     def without(gone: Callable[[Member], bool]) -> Results:
-        store = tmp_path / "store"
-        shutil.copytree(plan.protocol.store, store)
-        kept, plan.protocol.store = plan.protocol.store, store
-        try:
-            for member in filter(gone, plan.members):
-                folder = plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
+        def remove(folder: Path, member: Member) -> None:
+            if gone(member):
                 shutil.rmtree(folder, ignore_errors=True)
-            return gather(plan)
-        finally:
-            plan.protocol.store = kept
+
+        return changed(remove)
 
     return without
 
@@ -147,7 +144,7 @@ def aucs(plan: Plan, role: str, backbone: str, alpha: float, teacher: str) -> di
     """AUC on the primary set by seed: scikit-learn on the score files."""
     found = {}
     for member in plan.members_of(role, backbone):
-        folder = plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
+        folder = scores_of(plan, member)
         if (member.arm.alpha, member.arm.teacher) == (alpha, teacher) and folder.exists():
             part = read_scores(folder).query(f"split == '{PRIMARY}'")
             found[member.seed] = float(
@@ -205,9 +202,7 @@ def test_the_interval_over_images_is_of_the_same_images(plan: Plan, whole: Resul
             if (member.arm.alpha, member.arm.teacher) == (alpha, teacher)
         }
         frames = [
-            read_scores(
-                plan.protocol.evaluation_folder(plan.protocol.evaluation_id(members[seed]))
-            ).query(f"split == '{PRIMARY}'")
+            read_scores(scores_of(plan, members[seed])).query(f"split == '{PRIMARY}'")
             for seed in SEEDS
         ]
         sides.append(np.stack([frame["score_marked"] for frame in frames]))
@@ -229,13 +224,31 @@ def slow_holm(p_values: list[float]) -> list[float]:
 
 def test_the_family_is_of_the_second_question_alone(whole: Results) -> None:
     found = whole.comparisons
-    tested = found["question"] == "RQ2"
-    assert tested.sum() == 4  # two baselines, two backbones
-    assert found.loc[~tested, "p_holm"].isna().all()
-    assert not found.loc[~tested, "p"].isna().any()
-    np.testing.assert_allclose(found.loc[tested, "p_holm"], slow_holm(list(found[tested]["p"])))
-    assert (found.loc[tested, "p_holm"] > found.loc[tested, "p"]).any()
+    family = found["question"] == "RQ2"
+    assert family.sum() == 4  # two baselines, two backbones
+    assert found.loc[~family, "p_holm"].isna().all()
+    assert not found.loc[~family, "p"].isna().any()
+    np.testing.assert_allclose(found.loc[family, "p_holm"], slow_holm(list(found[family]["p"])))
+    assert (found.loc[family, "p_holm"] > found.loc[family, "p"]).any()
     assert len(whole.family) == 4
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "sign"),
+    [
+        (0.01, 0.05, 0.05, 1),
+        (-0.05, -0.01, 0.03, -1),
+        (-0.01, 0.05, 0.03, 0),
+        (0.01, 0.05, 0.0625, 0),  # the smallest p of five seeds
+        (float("nan"), float("nan"), float("nan"), 0),  # one seed
+    ],
+)
+def test_an_effect_is_shown_by_its_interval_and_its_p(
+    low: float, high: float, p: float, sign: int
+) -> None:
+    """The report and the tables of the evidence have the same rule."""
+    assert shown(low, high, p) == sign
+    assert docs_module("evidence_tables").Difference(0.03, low, high, p).shown == (sign > 0)
 
 
 def table(*lines: tuple[str, float]) -> pd.DataFrame:

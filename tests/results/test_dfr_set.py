@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preceptor.report.rate_tables import fixed_rate_table
-from preceptor.report.tables import set_table, source_table
+from preceptor.report.tables import fixed_rate_table, set_table, source_table
 from preceptor.results.domain import Results, gather
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from preceptor.results.tables import LADDER
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
 from preceptor.utils.results import finish, read_scores
+from tests.results.conftest import Changed, scores_of
 from tests.studies import scored_study
 
 BACKBONE = "test_byobnet"
@@ -78,11 +77,7 @@ def aucs(plan: Plan, role: str, name: str, alpha: float) -> dict[int, float]:
         if member.arm.alpha != alpha:
             continue
         validated = name.startswith("val")
-        folder = (
-            protocol.run_folder(member.run)
-            if validated
-            else protocol.evaluation_folder(protocol.evaluation_id(member))
-        )
+        folder = protocol.run_folder(member.run) if validated else scores_of(plan, member)
         part = read_scores(folder).query(f"split == '{name}'")
         found[member.seed] = float(roc_auc_score(part["label"] == "marked", part["score_marked"]))
     return found
@@ -169,32 +164,10 @@ def test_the_student_is_above_all_controls_if_every_interval_is() -> None:
     assert Ladder("b", "test", (), None).smallest is None
 
 
-Changed = Callable[[Callable[[Plan, Member], None]], Results]
-
-
-@pytest.fixture
-def changed(plan: Plan, tmp_path: Path) -> Changed:
-    """Results after a change of the score files of each run, in a copy of the store."""
-
-    def results(change: Callable[[Plan, Member], None]) -> Results:
-        store = tmp_path / "store"
-        shutil.copytree(plan.protocol.store, store)
-        kept, plan.protocol.store = plan.protocol.store, store
-        try:
-            for member in plan.members:
-                change(plan, member)
-            return gather(plan)
-        finally:
-            plan.protocol.store = kept
-
-    return results
-
-
 def test_test_scores_do_not_choose_any_map(changed: Changed) -> None:
-    def perfect(copy: Plan, member: Member) -> None:
+    def perfect(folder: Path, member: Member) -> None:
         if member.arm.role != "pca":
             return
-        folder = copy.protocol.evaluation_folder(copy.protocol.evaluation_id(member))
         scores = read_scores(folder)
         truth = (scores["label"] == "marked").to_numpy(float)
         scores.assign(score_marked=truth, score_plain=1 - truth).to_parquet(
@@ -209,9 +182,9 @@ def test_test_scores_do_not_choose_any_map(changed: Changed) -> None:
 
 
 def test_a_control_with_a_seed_that_has_not_finished_is_no_candidate(changed: Changed) -> None:
-    def unfinished(copy: Plan, member: Member) -> None:
+    def unfinished(folder: Path, member: Member) -> None:
         if (member.arm.role, member.seed) == ("centre", 2):
-            (copy.protocol.run_folder(member.run) / "run.json").unlink()
+            (folder.parents[1] / "runs" / member.run / "run.json").unlink()
 
     chosen = changed(unfinished).ladders[0].any_map
     assert chosen is not None
@@ -221,9 +194,8 @@ def test_a_control_with_a_seed_that_has_not_finished_is_no_candidate(changed: Ch
 def test_a_seed_that_a_rung_lacks_is_left_out_of_its_gains_alone(
     whole: Results, changed: Changed
 ) -> None:
-    def unscored(copy: Plan, member: Member) -> None:
+    def unscored(folder: Path, member: Member) -> None:
         if (member.arm.role, member.seed) == ("student", 1):
-            folder = copy.protocol.evaluation_folder(copy.protocol.evaluation_id(member))
             (folder / "run.json").unlink(missing_ok=True)
 
     ladder, before = changed(unscored).ladders[0], whole.ladders[0]
@@ -292,9 +264,8 @@ def test_the_file_has_a_line_a_rung(whole: Results) -> None:
 
 
 def test_without_students_there_is_no_ladder(changed: Changed) -> None:
-    def gone(copy: Plan, member: Member) -> None:
+    def gone(folder: Path, member: Member) -> None:
         if member.arm.role == "student":
-            folder = copy.protocol.evaluation_folder(copy.protocol.evaluation_id(member))
             (folder / "run.json").unlink(missing_ok=True)
 
     found = changed(gone)

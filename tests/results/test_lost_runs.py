@@ -12,7 +12,7 @@ import yaml
 
 from preceptor.config.files import dump_config, load_config
 from preceptor.report.write import write_results
-from preceptor.results.runs import lost_runs
+from preceptor.results.domain import lost_runs
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm
 from preceptor.study_folder import open_study, reopen
@@ -60,7 +60,7 @@ def run_of(out: Path, role: str) -> str:
 
 def test_an_unchanged_study_gives_the_same_tables(out: Path) -> None:
     before = tables(out)
-    assert lost_runs(reopen(out), out) is None
+    assert not lost_runs(reopen(out), out)
     assert report(out).code == 0
     assert tables(out) == before
 
@@ -86,4 +86,4 @@ def test_a_changed_image_is_refused(out: Path) -> None:
 
 def test_a_study_without_tables_has_lost_nothing(out: Path) -> None:
     (out / "runs.csv").unlink()
-    assert lost_runs(reopen(out), out) is None
+    assert not lost_runs(reopen(out), out)

@@ -11,9 +11,9 @@ from scipy import stats
 
 from preceptor.report.blocks import TableBlock, Text
 from preceptor.report.page import _published
+from preceptor.results.comparisons import PUBLISHED, reproductions
 from preceptor.results.domain import Results
-from preceptor.results.published import PUBLISHED, reproductions
-from preceptor.results.rows import Row
+from preceptor.results.record import Row
 from preceptor.study.config import Publication
 from preceptor.study.steps import Arm
 
@@ -36,7 +36,7 @@ def results(aucs: dict[str, Sequence[float]], key: str = "baseline2") -> Results
 
 def test_every_publication_has_its_table() -> None:
     assert set(PUBLISHED) == set(get_args(Publication))
-    found = {(one.backbone, one.key): (one.mean, one.std) for one in PUBLISHED[PAPER]}
+    found = PUBLISHED[PAPER]
     assert len(found) == 12
     assert found["densenet121", "baseline1_paper"] == (0.633, 0.04)
     assert found["legacy_xception", "baseline2"] == (0.586, 0.074)
@@ -45,8 +45,9 @@ def test_every_publication_has_its_table() -> None:
 
 def test_the_difference_has_the_interval_of_the_seeds() -> None:
     aucs = [0.60, 0.65, 0.70]
-    (found,) = reproductions(PAPER, results({"resnet50": aucs, "another": [0.5]}))
-    assert (found.published.backbone, found.published.mean, found.n) == ("resnet50", 0.555, 3)
+    given = results({"resnet50": aucs, "another": [0.5]})
+    (found,) = reproductions(PAPER, given.rows, given.figures, given.primary)
+    assert (found.backbone, found.published, found.n) == ("resnet50", (0.555, 0.061), 3)
     assert found.difference == pytest.approx(0.65 - 0.555)
     half = stats.t.ppf(0.975, 2) * 0.05 / 3**0.5
     assert (found.low, found.high) == (

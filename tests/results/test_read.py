@@ -17,18 +17,15 @@ def test_every_column_has_a_meaning() -> None:
     assert columns == set(MEANINGS)
 
 
-VALUES = {"text": "x", "number": 0.25, "whole": 3, "flag": True, "list": (0.5, 0.25)}
-
-
 def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
     for name, schema in CSV_FILES.items():
         if name == "budget.csv":
             continue
-        row = {
-            column: {"text": "x", "number": 0.25, "whole": 3, "flag": True, "list": (0.5, 0.25)}[
-                kind
-            ]
-            for column, kind in schema.columns.items()
+        dtypes = schema.empty().dtypes
+        row = {name: 3 if dtypes[name] == "float64" else "x" for name in schema.columns}
+        row |= {name: (0.5, 0.25) for name in row if name.endswith("by_seed") or name == "seeds"}
+        row |= {
+            name: value for name, value in {"auc": 0.25, "finished": True}.items() if name in row
         }
         (tmp_path / name).write_text(schema.csv(schema.table(pd.DataFrame([row, row]))))
     tables = preceptor.results.read(tmp_path)

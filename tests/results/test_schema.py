@@ -10,10 +10,10 @@ import pytest
 from preceptor.results.tables import CSV_FILES, FIGURES, TABLE, Schema
 
 SMALL = Schema(
-    {"set": "text", "seed": "whole", "value": "number", "by_seed": "list", "run": "text"},
+    ("set", "seed", "value", "by_seed", "run"),
     order=("set", "seed"),
     inner=("teacher",),
-    further={"images": "whole"},
+    further=True,
     tail=("run",),
 )
 

@@ -530,7 +530,7 @@ def data_agreement(
 
     with bulk_import():
         from preceptor.annotations.agreement import agreement_of, read_annotators
-        from preceptor.report.agreement_page import PAGE, write_agreement
+        from preceptor.report.annotators import PAGE, write_agreement
     from preceptor.utils.text import number, progress
 
     maps = read_annotators(folder)

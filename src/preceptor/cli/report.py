@@ -27,16 +27,15 @@ def report(
 
     with bulk_import():
         from preceptor.report.write import write_results
-        from preceptor.results.domain import write_archived_tables
+        from preceptor.results.domain import lost_runs, write_archived_tables
         from preceptor.results.record import is_archive
-        from preceptor.results.runs import lost_runs
         from preceptor.study_folder import reopen
 
     if is_archive(folder):
         print(f"wrote {', '.join(write_archived_tables(folder))} in {folder}")
         return
     study = reopen(folder)
-    if not partial and (lost := lost_runs(study, folder)) is not None:
+    if not partial and (lost := lost_runs(study, folder)):
         raise InputError(
             f"{folder}: its tables have trainings that new tables would not have: {lost}; restore "
             "runs and data, repeat the study, or replace the tables with --partial"

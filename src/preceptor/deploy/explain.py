@@ -39,7 +39,7 @@ from preceptor.report.blocks import (
     render_plain_page,
 )
 from preceptor.report.figures import Curve, Figure, curves_figure, histogram
-from preceptor.report.overlay import laid_over
+from preceptor.report.palette import laid_over
 from preceptor.saliency.deletion import deletion_curves
 from preceptor.saliency.maps import correlation
 from preceptor.saliency.rise import rise

@@ -38,7 +38,7 @@ from preceptor.deploy.prediction import Prediction, normalized
 from preceptor.deploy.predictor import Predictor
 from preceptor.errors import HeldError, InputError, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.report.overlay import laid_over
+from preceptor.report.palette import laid_over
 from preceptor.utils.files import beginning, replacing
 from preceptor.utils.process import core_count
 from preceptor.utils.results import digest, write_atomically

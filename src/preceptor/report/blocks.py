@@ -1,8 +1,11 @@
-"""Structure of a page and its HTML: chapters, sections and blocks, with their files."""
+"""Content of a page: tables of cells and their files, blocks, sections, and their HTML."""
 
 from __future__ import annotations
 
 import base64
+import csv
+import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +14,209 @@ from typing import Any, ClassVar, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from preceptor.report.cells import Table, slugs
 from preceptor.report.figures import Figure
 from preceptor.report.palette import DARK, LIGHT, magma
 from preceptor.report.panels import Panels
+from preceptor.study.config import PAPER_ALPHA
+from preceptor.utils.text import DASH, number
+
+SHORT = {
+    "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",
+    "baseline1": "Baseline 1, best α",
+    "baseline2": "Baseline 2",
+    "student": "Student",
+    "shuffled": "Shuffled maps",
+    "centre": "Centred map",
+    "pca": "PCA maps",
+    "shuffled_human": "Human maps, shuffled",
+    "distilled": "Soft labels",
+    "mixed": "Mixed, no Teacher",
+    "masked": "Marked regions alone",
+    "dfr": "Last layer trained again",
+    "baseline1_started": "Baseline 1, mapper's weights",
+    "baseline2_started": "Baseline 2, mapper's weights",
+    "student_started": "Student, mapper's weights",
+    "mapper": "Mapper, annotated",
+    "mapper_all": "Mapper, all maps",
+    "ceiling": "Ceiling",
+}
+"""Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "α": r"$\alpha$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "∞": r"$\infty$",
+    "–": "--",
+    "…": r"\dots{}",
+    "÷": r"$\div$",
+    "·": r"$\cdot$",
+    "▲": "",
+    "\u00a0": "~",
+    # In LaTeX's default font encoding, these would print as other characters.
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
+
+def short(key: str) -> str:
+    """Short name of a table row for an axis."""
+    return SHORT.get(key) or key[:1].upper() + key[1:]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Cell of a table."""
+
+    text: str = DASH
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """Row of a table: heading, cells, and whether it is the Student's row."""
+
+    heading: str
+    cells: list[Cell]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table of formatted cells."""
+
+    caption: str
+    corner: str
+    columns: list[str]
+    lines: list[Line]
+    sortable: bool = False
+
+    @property
+    def markdown(self) -> str:
+        """Table in Markdown with its caption; the best of a column is bold."""
+
+        def shown(cell: Cell) -> str:
+            text = f"**{plain(cell.text)}**" if cell.best else plain(cell.text)
+            return f"{text} ({plain(cell.note)})" if cell.note else text
+
+        head = [plain(name) for name in (self.corner, *self.columns)]
+        rows = [[plain(line.heading), *map(shown, line.cells)] for line in self.lines]
+        lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+        return "\n".join([f"**{plain(self.caption)}**", "", *lines])
+
+    @property
+    def csv(self) -> str:
+        """Table as CSV: formatted values with hyphens as minus signs and notes in brackets."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([self.corner, *self.columns])
+        for line in self.lines:
+            texts = (f"{one.text} ({one.note})" if one.note else one.text for one in line.cells)
+            writer.writerow([line.heading, *(text.replace("−", "-") for text in texts)])
+        return buffer.getvalue()
+
+    def latex(self, name: str) -> str:
+        """Table in LaTeX with booktabs rules and a label; the best of a column is bold."""
+        rows = []
+        for line in self.lines:
+            cells = [latex(line.heading)]
+            for cell in line.cells:
+                text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
+                cells.append(f"{text} ({latex(cell.note)})" if cell.note else text)
+            # After the end of a row, LaTeX interprets a bracket or a star as an argument.
+            guard = "{}" if line.heading.startswith(("[", "*")) else ""
+            rows.append(guard + " & ".join(cells) + r" \\")
+        return "\n".join(
+            [
+                r"% Needs \usepackage{booktabs}.",
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{latex(self.caption)}}}",
+                rf"\label{{tab:{name}}}",
+                rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
+                r"\toprule",
+                " & ".join(map(latex, [self.corner, *self.columns])) + r" \\",
+                r"\midrule",
+                *rows,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+def plain(text: str) -> str:
+    """Text with escaped cell separators of Markdown."""
+    return text.replace("|", "\\|")
+
+
+def latex(text: str) -> str:
+    r"""Escaped text for LaTeX.
+
+    Example:
+        >>> latex("α 0.5 & 95 %: −0.1 ± 0.2")
+        '$\\alpha$ 0.5 \\& 95 \\%: $-$0.1 $\\pm$ 0.2'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def mean_std_text(mean: Any, std: Any) -> str:
+    """Mean ± std; only the mean for one seed."""
+    if std is None or not math.isfinite(std):
+        return number(mean)
+    return f"{number(mean)} ± {number(std)}"
+
+
+def common_seeds_text(difference: float, student: float, other: float, seeds: int) -> str:
+    """Note on a paired difference that is not that of the two means; "" if it is.
+
+    Example:
+        >>> common_seeds_text(0.1, 0.8, 0.7, 3), common_seeds_text(0.05, 0.8, 0.7, 2)
+        ('', 'of 2 common seeds')
+    """
+    if not abs(student - other - difference) > 1e-9:
+        return ""
+    return f"of {seeds} common seed{'' if seeds == 1 else 's'}"
+
+
+def names_of(names: Iterable[str]) -> str:
+    """Names as an enumeration in a sentence."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def slug(name: str) -> str:
+    """Name as part of an anchor and of a file name.
+
+    Example:
+        >>> slug("Magnetic tiles, 2020")
+        'magnetic-tiles-2020'
+    """
+    return re.sub(r"[^\w]+", "-", name.lower()).strip("-")
+
+
+def slugs(names: Iterable[str]) -> list[str]:
+    """Slug of each name; of equal slugs, later ones get a number."""
+    found: list[str] = []
+    for name in names:
+        own, count = slug(name), 1
+        while own in found:
+            count += 1
+            own = f"{slug(name)}-{count}"
+        found.append(own)
+    return found
+
 
 # Columns that hold words, or many numbers.
 _WORDS = ("Remark", "Reason", "By seed")
@@ -75,19 +277,12 @@ class PanelsBlock:
 
 @dataclass(frozen=True)
 class CaptionedPicture:
-    """Picture of a page.
+    """Picture of a page."""
 
-    Args:
-        uri: Content as a data URI.
-        about: Text for people who do not see the picture.
-        caption: Caption.
-        file: Name of the image file, in small print, or "".
-    """
-
-    uri: str
-    about: str
+    uri: str  # content as a data URI
+    about: str  # text for people who do not see the picture
     caption: str
-    file: str = ""
+    file: str = ""  # name of the image file, in small print, or ""
 
 
 @dataclass(frozen=True)
@@ -113,16 +308,9 @@ Block = Text | TableBlock | FigureBlock | PanelsBlock | PicturesBlock | Details
 
 @dataclass(frozen=True)
 class Section:
-    """Section of the page.
+    """Section of the page."""
 
-    Args:
-        key: Unique key: anchor, and prefix of file names.
-        short: Title in the table of contents.
-        title: Heading.
-        blocks: Content.
-    """
-
-    key: str
+    key: str  # unique key: anchor, and prefix of file names
     short: str
     title: str
     blocks: list[Block]
@@ -130,55 +318,32 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Chapter of the page on one domain.
+    """Chapter of the page on one domain."""
 
-    Args:
-        title: Domain, or "" in a study without domains.
-        sections: Sections in order.
-        key: Unique prefix of the keys of its sections.
-    """
-
-    title: str
+    title: str  # domain, or "" in a study without domains
     sections: list[Section]
-    key: str = ""
+    key: str = ""  # unique prefix of the keys of its sections
 
 
 @dataclass(frozen=True)
 class PlainPage:
-    """Page with a headline and sections.
-
-    Args:
-        name: Heading.
-        kind: What the page is about, in the title.
-        facts: Facts below the heading.
-        headline: Result in a few words.
-        sentences: Result in sentences.
-        mood: Color of the headline: neutral, good, warning or bad.
-        sections: Sections with unique keys.
-        footer: What the page was made from.
-    """
+    """Page with a headline and sections."""
 
     name: str
-    kind: str
+    kind: str  # what the page is about, in the title
     facts: list[str]
     headline: str
     sentences: list[str]
     mood: Literal["", "won", "ahead", "lost"]
     sections: list[Section]
-    footer: str
+    footer: str  # what the page was made from
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """File of a figure or a table beside the page.
+    """File of a figure or a table beside the page."""
 
-    Args:
-        folder: Its folder in the study folder.
-        stem, suffix: Its name: stem.suffix.
-        content: Its text.
-    """
-
-    folder: Literal["tables", "figures"]
+    folder: Literal["tables", "figures"]  # its folder in the study folder
     stem: str
     suffix: Literal["csv", "tex", "svg"]
     content: str
@@ -211,10 +376,7 @@ def exported(sections: Iterable[Section]) -> Iterator[ExportedFile]:
 
 
 def unique_names(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks of a section with unique file names.
-
-    Names of sets and backbones are shortened, so that two may coincide; later ones get a number.
-    """
+    """Blocks of a section with unique file names."""
     taken: set[tuple[type, str]] = set()
 
     def own(block: Any) -> Any:
@@ -265,7 +427,7 @@ def typeset(text: str) -> str:
     """Typographic minus signs, and no line breaks after α and before %.
 
     Example:
-        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best\u00a0α, 95\u00a0%)"
+        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best α, 95 %)"
         True
     """
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)

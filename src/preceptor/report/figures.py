@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preceptor.metrics.reliability import Bins
 from preceptor.report.palette import LIGHT, series_color
-from preceptor.results.rows import records
+from preceptor.results.record import records
 from preceptor.utils.text import number
 
 if TYPE_CHECKING:
@@ -43,15 +43,10 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 @dataclass(frozen=True)
 class Figure:
-    """SVG figure.
+    """SVG figure."""
 
-    Args:
-        title: Text alternative.
-        svg: File in light colors, with a background and the title.
-    """
-
-    title: str
-    svg: str
+    title: str  # text alternative
+    svg: str  # file in light colors, with a background and the title
 
     def on_page(self, name: str) -> Markup:
         """Figure as part of a page, with the variables of its colors; `name` is unique there."""
@@ -63,43 +58,28 @@ class Figure:
 
 @dataclass(frozen=True)
 class Mark:
-    """Mark of a row: a value, its interval, and values that it is the mean of.
-
-    Args:
-        name: Name in the text alternative and in the legend.
-        key: Key of its color.
-        mean, low, high: Value and its 95 % interval; NaN where there is none.
-        values: Values that are drawn as dots, with a bar at the mean.
-    """
+    """Mark of a row: a value, its interval, and values that it is the mean of."""
 
     name: str
     key: str
-    mean: float
+    mean: float  # value and its 95 % interval; NaN where there is none
     low: float = math.nan
     high: float = math.nan
-    values: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()  # values that are drawn as dots, with a bar at the mean
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Curve with a band and marked points.
+    """Curve with a band and marked points."""
 
-    Args:
-        name, key: Name in the legend, and key of its color.
-        x, y: Points.
-        low, high: Ends of a band; None = no band.
-        dots: Whether points have dots.
-        ringed: Places of points with a ring.
-    """
-
-    name: str
+    name: str  # name in the legend, and key of its color
     key: str
     x: ArrayLike
     y: ArrayLike
-    low: ArrayLike | None = None
+    low: ArrayLike | None = None  # ends of a band; None = no band
     high: ArrayLike | None = None
-    dots: bool = False
-    ringed: tuple[int, ...] = ()
+    dots: bool = False  # whether points have dots
+    ringed: tuple[int, ...] = ()  # places of points with a ring
 
 
 def _drawn(title: str, height: float, draw: Callable[[matplotlib.figure.Figure], None]) -> Figure:
@@ -151,19 +131,7 @@ def rows_figure(
     joined: bool = False,
     notes: Sequence[str] = (),
 ) -> Figure | None:
-    """Marks over one horizontal axis, one row a name.
-
-    Args:
-        rows: Name of each row, and its marks; marks without a value are left out.
-        title: Text alternative; the marks are appended.
-        axis: Label of the axis.
-        signed: Whether the values are differences: 0 is drawn, and ticks have signs.
-        joined: Whether a line joins the marks of a row.
-        notes: Text under each row, or none.
-
-    Returns:
-        The figure, with a legend where a row has several marks; None without marks.
-    """
+    """Marks over one horizontal axis, one row a name."""
     known = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
     known = [(name, marks) for name, marks in known if marks]
     if not known:
@@ -246,20 +214,7 @@ def curves_figure(
     mark: tuple[str, float] | None = None,
     height: float = 230,
 ) -> Figure:
-    """Curves over two axes.
-
-    Args:
-        curves: Curves, the last one on top.
-        title: Text alternative.
-        across, up: Labels of the axes.
-        unit: Whether each of the axes goes from 0 to 1.
-        diagonal: Whether the line of equal shares is drawn.
-        levels: Key and value of horizontal lines, by their name.
-        ticks: Text of the ticks of the horizontal axis, by their place.
-        log: Whether the horizontal axis is logarithmic.
-        mark: Name and place of a vertical line.
-        height: Height of the plot without the legend.
-    """
+    """Curves over two axes."""
     named = dict.fromkeys([*(one.name for one in curves), *(levels or {})])
     lines = max((text.count("\n") for text in (ticks or {}).values()), default=0)
     below = 40 + 13 * lines + _legend_height([*named])
@@ -319,13 +274,7 @@ def reliability_plot(
     across: str = "mean score",
     up: str = "share of hits",
 ) -> Figure:
-    """Reliability diagram; a calibrated model is on the diagonal.
-
-    Args:
-        curves: Name and bins of each curve, by the key of its color.
-        title: Text alternative, which the largest gaps are appended to.
-        across, up: Labels of the axes.
-    """
+    """Reliability diagram; a calibrated model is on the diagonal."""
     lines = [
         Curve(name, key, bins.scores, bins.shares, dots=True)
         for key, (name, bins) in curves.items()
@@ -346,20 +295,7 @@ def curves_by_size(
     levels: Mapping[str, tuple[str, float]] | None = None,
     enough: int | None = None,
 ) -> Figure | None:
-    """Curves by number of annotated images on a logarithmic axis, with bands.
-
-    Args:
-        table: A row a curve and number: line (of `curves`), size, mean, low, high, minutes (of
-            annotation; NaN if unknown).
-        curves: Name and color key by line, in the order in which they are drawn.
-        title: What is drawn.
-        up: Label of the vertical axis.
-        levels: Horizontal lines, see `curves_figure`.
-        enough: Number with a vertical line, beyond which more are not needed; None = none.
-
-    Returns:
-        The figure; None without a mean.
-    """
+    """Curves by number of annotated images on a logarithmic axis, with bands."""
     known = table[table["mean"].notna()]
     if known.empty:
         return None
@@ -394,18 +330,7 @@ def histogram(
     span: tuple[float, float] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> Figure | None:
-    """Share of the values of each group in bins of equal width.
-
-    Args:
-        groups: Name and values of each group, by the key of its color; NaN is left out.
-        title: Text alternative, which the means are appended to.
-        axis: Label of the axis.
-        span: Ends of the bins; None = the range of the values.
-        mark: Name and value of a vertical line, in addition.
-
-    Returns:
-        Figure; None without values.
-    """
+    """Share of the values of each group in bins of equal width."""
     values = {key: one[np.isfinite(one)] for key, (_, one) in groups.items()}
     values = {key: one for key, one in values.items() if len(one)}
     if not values:

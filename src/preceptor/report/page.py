@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from preceptor.metrics.scores import ALL_SOURCES
-from preceptor.report import plots, rate_tables, tables
-from preceptor.report.annotators_on_grid import annotator_sentence
+from preceptor.report import plots, tables
 from preceptor.report.blocks import (
     Block,
     Chapter,
@@ -17,14 +16,18 @@ from preceptor.report.blocks import (
     FigureBlock,
     PanelsBlock,
     Section,
+    Table,
     TableBlock,
     Text,
+    common_seeds_text,
     html_environment,
+    names_of,
+    short,
+    slug,
     unique_names,
 )
-from preceptor.report.cells import Table, common_seeds_text, names_of, short, slug
 from preceptor.report.figures import Figure
-from preceptor.report.methods import methods, study_name
+from preceptor.report.methods import annotations_table, images_seen_table, methods, study_name
 from preceptor.report.panels import Panels
 from preceptor.report.tables import DomainTables
 from preceptor.report.words import (
@@ -37,9 +40,9 @@ from preceptor.report.words import (
     place_sentence,
     rung_sentences,
 )
+from preceptor.results.comparisons import PUBLISHED, reproductions
 from preceptor.results.domain import Results, StudyResults
-from preceptor.results.published import PUBLISHED, reproductions
-from preceptor.results.rows import OVERALL, records
+from preceptor.results.record import OVERALL, records
 from preceptor.study.config import Publication
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
@@ -83,22 +86,9 @@ def render_page(
     failed: dict[str, Failure],
     files: list[str],
 ) -> str:
-    """Page as HTML.
-
-    Args:
-        study, found: The study and its numbers.
-        findings: The same in words.
-        domains: The section over all domains, where there are several.
-        chapters: One a domain.
-        exports: Files of all figures and tables, see `blocks.exported`.
-        failed: Steps without a result, by step id.
-        files: Names of the files beside the page.
-    """
+    """Page as HTML."""
     top = findings.verdict
-    said = [top.text]
-    if not study.has_domains:
-        said += findings.by_domain[""].sentences[:1] if top.kind != "open" else []
-    said.append(top.place)
+    first = [] if study.has_domains or top.kind == "open" else findings.by_domain[""].sentences[:1]
     links: dict[str, list[tuple[str, str, str]]] = {}
     for file in exports:
         links.setdefault(f"{file.folder}/{file.stem}", []).append(file.link)
@@ -106,7 +96,7 @@ def render_page(
         "name": study_name(study),
         "facts": _facts(study, found),
         "verdict": top,
-        "summary": " ".join(text for text in said if text),
+        "summary": " ".join(filter(None, [top.text, *first, top.place])),
         "rule": SHOWN,
         "headlines": [
             card | {"domain": name}
@@ -127,21 +117,16 @@ def render_page(
 
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
-    """Student, better baseline, difference and interval for each backbone.
-
-    The difference is of the common seeds, which is noted if it is not that of the means.
-    """
-    table, compared, found = results.table, results.comparisons, list[dict[str, str]]()
-    if table.empty or compared.empty:
-        return []
-    whole = table[(table["set"] == results.primary) & (table["source"] == ALL_SOURCES)]
+    """Student, better baseline, difference and interval for each backbone."""
+    found, whole = [], results.table
+    whole = whole[(whole["set"] == results.primary) & (whole["source"] == ALL_SOURCES)]
+    compared = results.comparisons[results.comparisons["question"] == "RQ2"]
     for backbone in plan.protocol.study.students:
-        pairs = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
         means = whole[whole["backbone"] == backbone].set_index("key")["mean"]
-        pairs = pairs.dropna(subset=["mean"]).sort_values("mean", kind="stable")
+        pairs = compared[compared["backbone"] == backbone].dropna(subset=["mean"])
         if pairs.empty or "student" not in means:
             continue
-        hardest = records(pairs)[0]
+        hardest = records(pairs.sort_values("mean", kind="stable"))[0]
         key, mean, n = hardest["key_b"], hardest["mean"], int(hardest["n"])
         spread = interval(hardest["low"], hardest["high"])
         spread = "one seed: no interval" if spread == DASH else spread
@@ -182,15 +167,7 @@ def chapter(
     note: str,
     key: str = "",
 ) -> Chapter:
-    """Chapter of one domain.
-
-    Args:
-        plan, results, findings: Plan, results and findings of the domain.
-        shared: Tables of the domain that are also used elsewhere.
-        panels: Images with maps, or None.
-        note: Reason of missing panels.
-        key: Key of the domain, see `slugs`; "" without domains.
-    """
+    """Chapter of one domain."""
     study = plan.protocol.study
 
     def section(name: str, short: str, title: str, blocks: Iterable[Block | None]) -> Section:
@@ -241,12 +218,11 @@ def domains_section(found: StudyResults, findings: Findings, table: Table | None
         for ladder in one.ladders_on(one.primary)
     ]
     caption = "Student minus each baseline, mean and 95 % interval"
-    drawing = plots.domain_plot(found.domains)
     blocks: Blocks = [
         Text(findings.across, "answer"),
         _ladder_figure(rows, "AUC on the primary set"),
-        FigureBlock("domains", [(caption, drawing)]) if drawing else None,
-        TableBlock("domains", table) if table else None,
+        _drawn("domains", [(caption, plots.domain_plot(found.domains))]),
+        _table("domains", table),
     ]
     return Section("rq4", "RQ4", _question("RQ4"), [one for one in blocks if one is not None])
 
@@ -255,26 +231,28 @@ def _ladder(results: Results) -> Blocks:
     found = results.ladders_on(results.primary)
     if not found:
         return [_unscored("Student", results)]
-    table = tables.rung_table(found)
     definition, agreement = any_map_words(found), agreement_words(found)
     others: list[Text | TableBlock] = []
     for name in dict.fromkeys(ladder.set for ladder in results.ladders):
-        other = tables.rung_table(results.ladders_on(name)) if name != results.primary else None
-        others += [TableBlock(f"rungs-{slug(name)}", other)] if other else []
+        if name != results.primary and (one := tables.rung_table(results.ladders_on(name))):
+            others.append(TableBlock(f"rungs-{slug(name)}", one))
     return [
         Text(place_sentence(results) or " ".join(rung_sentences(found)), "answer"),
         Text(definition) if definition else None,
         _ladder_figure([(one.backbone, one) for one in found], f"AUC on {results.primary}"),
-        TableBlock("rungs", table) if table else None,
+        _table("rungs", tables.rung_table(found)),
         Text(agreement) if agreement else None,
         Details("The same on the other sets", others) if others else None,
     ]
 
 
+def _table(name: str, table: Table | None) -> TableBlock | None:
+    return TableBlock(name, table) if table is not None else None
+
+
 def _ladder_figure(rows: Sequence[tuple[str, Any]], axis: str) -> FigureBlock | None:
-    drawing = plots.ladder_plot(rows, axis)
     caption = "Mean AUC and 95 % interval over seeds; the gain (place) is paired by seed"
-    return FigureBlock("rungs", [(caption, drawing)]) if drawing else None
+    return _drawn("rungs", [(caption, plots.ladder_plot(rows, axis))])
 
 
 def _unscored(what: str, results: Results) -> Text:
@@ -282,15 +260,13 @@ def _unscored(what: str, results: Results) -> Text:
 
 
 def _which_teacher(plan: Plan, results: Results) -> Blocks:
-    choice, chosen = plan.teacher_choice, tables.teacher_table(plan, results)
-    among_people = annotator_sentence(plan) if chosen else ""
+    choice = plan.teacher_choice
     return [
         _figures("teachers", plan.protocol.study.teachers, plots.teacher_plot, plan, results),
         *_compared(results, ("RQ1", "saliency")),
         Text("Selection of the Teacher", "heading"),
         Text(choice.reason) if choice else Text("No Teacher has been selected yet.", "none"),
-        TableBlock("chosen", chosen) if chosen else None,
-        Text(among_people) if among_people else None,
+        _table("chosen", tables.teacher_table(plan, results)),
     ]
 
 
@@ -304,26 +280,24 @@ def _every_backbone(results: Results, shared: DomainTables) -> Blocks:
             "that are trained on the set."
         )
         blocks = [Text(text), TableBlock("main", main)]
-    drawing = plots.backbone_plot(results)
-    where = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
-    blocks += [FigureBlock("backbones", [(where, drawing)])] if drawing else []
-    return blocks + _compared(results, ("RQ2",))
+    caption = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
+    drawn = _drawn("backbones", [(caption, plots.backbone_plot(results))])
+    return [*blocks, drawn, *_compared(results, ("RQ2",))]
 
 
 def _how_much(plan: Plan, results: Results, sentences: list[str]) -> Blocks:
     names = [*plan.protocol.study.students, OVERALL]
     drawn = _figures("differences", names, plots.forest_plot, plan, results)
-    share = tables.share_table(results)
     text = (
         f"Difference of the AUC on {results.primary}, Student minus the model of the row: mean "
         "over seeds and 95 % interval. Above zero, the Student is better."
     )
-    questions = ("overall", "RQ3", "control", "detector", "ceiling", "variant", "start")
+    questions = ("overall", "RQ3", "control", "detector", "ceiling", "start")
     every = [Text(one) for one in sentences]
     return [
         Text(text) if drawn else None,
         drawn,
-        TableBlock("share", share) if share else None,
+        _table("share", tables.share_table(results)),
         *_compared(results, questions),
         Details("All comparisons in sentences", [*every]) if every else None,
     ]
@@ -331,9 +305,9 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> Blocks:
 
 def _published(publication: Publication, results: Results) -> Blocks:
     """Published results beside those of the study."""
-    found = reproductions(publication, results)
+    found = reproductions(publication, results.rows, results.figures, results.primary)
     if not found:
-        names = ", ".join(dict.fromkeys(one.backbone for one in PUBLISHED[publication]))
+        names = ", ".join(dict.fromkeys(backbone for backbone, _ in PUBLISHED[publication]))
         text = (
             f"No result on {results.primary} yet for a backbone of the published table ({names})."
         )
@@ -367,8 +341,7 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
         auc, maps = plots.budget_plot(study, results, backbone), plots.maps_plot(results, backbone)
         drawings = [(f"{backbone}: AUC by annotations", auc), ("The Teacher's maps", maps)]
         blocks.append(_drawn(f"curve-{slug(backbone)}", drawings))
-        table = shared.budgets.get(backbone)
-        blocks.append(TableBlock(f"table-{slug(backbone)}", table) if table else None)
+        blocks.append(_table(f"table-{slug(backbone)}", shared.budgets.get(backbone)))
     return blocks
 
 
@@ -381,20 +354,19 @@ def _errors(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
     elif results.rates.empty:
         blocks.append(Text("No model has been scored on a test set yet.", "none"))
     for name in shared.tests:
-        own: list[TableBlock] = []
+        own: list[Text | TableBlock] = []
         for backbone in study.students:
-            further = rate_tables.further_table(results, name, backbone)
             for kind, table in (
                 ("fixed", shared.fixed_rates.get((name, backbone))),
                 ("roc", shared.roc_rates.get((name, backbone))),
-                ("further", further),
+                ("further", tables.further_table(results, name, backbone)),
             ):
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
                 own += [TableBlock(key, table)] if table else []
         if name == results.primary:
             blocks += own
         elif own:
-            blocks.append(Details(f"The same on {name}", [*own]))
+            blocks.append(Details(f"The same on {name}", own))
     return blocks
 
 
@@ -471,10 +443,11 @@ def _reliability(plan: Plan, results: Results) -> Blocks:
 
 
 def _methods(plan: Plan, results: Results) -> Blocks:
-    seen = tables.images_seen_table(plan, results)
-    blocks: Blocks = [Text(text) for text in methods(plan, results)]
-    blocks.append(TableBlock("images-seen", seen) if seen else None)
-    return [*blocks, TableBlock("annotated", tables.annotations_table(plan))]
+    return [
+        *(Text(text) for text in methods(plan, results)),
+        _table("images-seen", images_seen_table(plan, results)),
+        TableBlock("annotated", annotations_table(plan)),
+    ]
 
 
 def _compared(results: Results, questions: Sequence[str]) -> Blocks:

@@ -1,8 +1,10 @@
-"""Colors of the report's page, light and dark, and of its figures."""
+"""Colors of the report's page, light and dark, of its figures, and of maps laid over images."""
 
 from __future__ import annotations
 
-from preceptor.report.overlay import COLORS, MAGMA
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 _COLORS = {
     "paper": ("#fff", "#14171b"),
@@ -40,24 +42,56 @@ DARK = {name: dark for name, (_, dark) in _COLORS.items()}
 
 
 def series_color(key: str) -> str:
-    """Light color of a row of the tables; variants have the Student's.
-
-    Example:
-        >>> series_color("baseline1_started") == LIGHT["baseline1"]
-        True
-    """
+    """Light color of a row of the tables; variants have the Student's."""
     if key == "any":  # the best of any map
         return LIGHT["shuffled"]
     return LIGHT.get(key.removesuffix("_started").removesuffix("_paper"), LIGHT["student"])
 
 
 def magma(count: int) -> list[str]:
-    """Colors of the map at even distances, from dark to bright, in hexadecimal.
-
-    Example:
-        >>> magma(2)
-        ['#000004', '#fcfdbf']
-    """
-    last = COLORS - 1
-    places = [round(last * number / (count - 1)) for number in range(count)]
+    """Colors of the map at even distances, from dark to bright, in hexadecimal."""
+    places = [round((COLORS - 1) * number / (count - 1)) for number in range(count)]
     return [f"#{MAGMA[3 * place : 3 * place + 3].hex()}" for place in places]
+
+
+# Magma by Nathaniel Smith and Stéfan van der Walt (CC0): perceptually uniform, also in grey.
+# Written out, so that 64 colors need no plotting library; hexadecimal, from dark to bright.
+MAGMA = bytes.fromhex(
+    """
+    000004 020109 030312 06051a 0a0822 0e0b2b 130d34 180f3d
+    1d1147 221150 29115a 2f1163 36106b 3d0f71 440f76 4a1079
+    52137c 59157e 5f187f 651a80 6b1d81 721f81 782281 7e2482
+    842681 8b2981 912b81 982d80 9e2f7f a5317e ab337c b2357b
+    ba3878 c03a76 c73d73 cd4071 d3436e d9466b df4a68 e44f64
+    e95462 ed5a5f f1605d f4675c f66e5c f8765c fa7d5e fb8560
+    fc8e64 fd9668 fe9d6c fea571 feac76 feb47b febb81 fec287
+    feca8d fed194 fed89a fde0a1 fde7a9 fceeb0 fcf6b8 fcfdbf
+    """
+)
+
+COLORS = len(MAGMA) // 3
+"""Number of colors."""
+
+
+def colored(saliency: NDArray[np.float32]) -> Image.Image:
+    """Map in [0, 1] as a picture with a palette of colors, whose number is the level."""
+    levels = (saliency * (COLORS - 1)).round().astype(np.uint8)
+    picture = Image.fromarray(levels, "P")
+    picture.putpalette(MAGMA)
+    return picture
+
+
+def opacities() -> bytes:
+    """Opacity of each color, 0 to 255; it increases with saliency."""
+    levels = np.linspace(0, 1, COLORS)
+    return ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8).tobytes()
+
+
+def laid_over(pixels: NDArray[np.uint8], saliency: NDArray[np.float32]) -> Image.Image:
+    """Map over the grayscale image."""
+    colors = np.frombuffer(MAGMA, np.uint8).reshape(COLORS, 3).astype(np.float32)
+    opacity = np.frombuffer(opacities(), np.uint8)[:, None] / np.float32(255)
+    levels = np.asarray(colored(saliency))
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), np.float32)[..., None]
+    mixed = (colors * opacity)[levels] + grey * (1 - opacity)[levels]
+    return Image.fromarray(mixed.round().astype(np.uint8))

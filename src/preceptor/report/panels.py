@@ -38,7 +38,7 @@ from preceptor.maps.store import is_store, largest_error, read_store
 from preceptor.metrics.scores import labels_of, probabilities
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
-from preceptor.report.overlay import colored, opacities
+from preceptor.report.palette import colored, opacities
 from preceptor.results.domain import Results
 from preceptor.saliency.maps import correlation, normalize
 from preceptor.study.config import Setting
@@ -57,6 +57,7 @@ MOST_MASKS = 1000
 _TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
 _FINE, _COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
 _SIDE, _GAP, _HEAD = 240, 8, 22  # pixels of a tile in a file, between tiles, and of its heading
+_INDEXED = ("label", "source", "scored", "score", "hit", "agreement")
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 Shown = Literal["label", "decision"]
@@ -65,24 +66,18 @@ Shown = Literal["label", "decision"]
 
 @dataclass(frozen=True)
 class ModelMaps:
-    """Maps of a model.
+    """Maps of a model."""
 
-    Args:
-        maps: Min-max normalized (h, w) maps by manifest row.
-        fit: Fit of the images to the model's input.
-        unsettled: Rows whose map has an error above the tolerance and is not shown.
-    """
-
-    maps: dict[int, NDArray[np.float32]]
+    maps: dict[int, NDArray[np.float32]]  # min-max normalized (h, w) maps by manifest row
     fit: Fit
     unsettled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Encoded image: file format and content."""
+    """Encoded image: file format (JPEG or PNG) and content."""
 
-    format: Literal["JPEG", "PNG"]
+    format: str
     data: bytes
 
     @property
@@ -90,10 +85,6 @@ class Picture:
         """Image as a data URI."""
         encoded = base64.b64encode(self.data).decode("ascii")
         return f"data:image/{self.format.lower()};base64,{encoded}"
-
-    def decoded(self) -> Image.Image:
-        """Pixels."""
-        return Image.open(io.BytesIO(self.data))
 
 
 @dataclass(frozen=True)
@@ -107,43 +98,23 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """Image with its maps.
-
-    Args:
-        name, label, source: Name, label and source of the image as in the manifest; the name
-            without credentials.
-        scored: Class of the shown score: the positive class, or the label if there is none.
-        score: The Student's score of that class.
-        hit: Whether the Student's most probable class is the label.
-        agreement: Correlation of the Student's map with the human map on the Student's grid; NaN
-            without a human map.
-        image: Image.
-        ratio: Width ÷ height of the image.
-        layers: Human map, Teacher, Student, Baseline 2.
-    """
+    """Image with its maps."""
 
     name: str
     label: str
     source: str
-    scored: str
-    score: float
-    hit: bool
+    scored: str  # class of the shown score: the positive class, or the label if there is none
+    score: float  # the Student's score of that class
+    hit: bool  # whether the Student's most probable class is the label
     agreement: float
     image: Picture
-    ratio: float
-    layers: list[Layer]
+    ratio: float  # width ÷ height of the image
+    layers: list[Layer]  # human map, Teacher, Student, Baseline 2
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Panels with the names of their models.
-
-    Args:
-        backbone, seed: Backbone and seed of the Student and of Baseline 2.
-        teacher: Teacher, or "".
-        panels: Panels.
-        maps: Maps of the models.
-    """
+    """Panels with the names of their models."""
 
     backbone: str
     seed: int
@@ -154,16 +125,9 @@ class Panels:
 
 @dataclass(frozen=True)
 class PanelFile:
-    """Panel as a PNG file; the fields are the columns of the index.
+    """Panel as a PNG file; the fields are the columns of the index, see `Panel`."""
 
-    Args:
-        file: Path of the PNG file, relative to the study folder.
-        domain: Domain of the study, or "".
-        backbone, seed: Backbone and seed of the Student.
-        image, label, source, scored, score, hit, agreement: See `Panel`.
-    """
-
-    file: str
+    file: str  # path relative to the study folder
     domain: str
     backbone: str
     seed: int
@@ -195,14 +159,7 @@ class PanelFile:
 
 
 def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
-    """Sample of rows: half hits, half misses, those with human maps first, balanced by source.
-
-    Args:
-        frame: Columns name, label, source, mapped.
-        hit: (n,) whether the Student's prediction is correct.
-        count: Number of rows; if there are fewer misses than half, more hits are taken, and vice
-            versa.
-    """
+    """Sample of rows: half hits, half misses, those with human maps first, balanced by source."""
     lottery = [hashlib.blake2b(name.encode()).hexdigest() for name in frame["name"]]
     order = frame.assign(hit=hit, draw=lottery).reset_index(drop=True).sort_values("draw")
     turn = order.groupby(["hit", "mapped", "label", "source"]).cumcount()
@@ -216,16 +173,7 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
 
 
 def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
-    """Panels of the selected Student (the one in `best/`); None if it is not scored yet.
-
-    Args:
-        plan: Plan of the domain.
-        results: Results of the domain.
-        count: Number of images.
-
-    Raises:
-        PreceptorError: A model or an image cannot be read.
-    """
+    """Panels of the selected Student (the one in `best/`); None if it is not scored yet."""
     best = results.best
     scored = {} if best is None else results.tests_of(best.arm)
     if best is None or best.seed not in scored:
@@ -264,37 +212,26 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
         entry = table.loc[row]
         scored_class = str(entry["label"]) if results.positive is None else results.positive
         image, ratio, layers = _layers(entry, row, found, student.spec.fit)
-        panels.append(
-            Panel(
-                without_secrets(str(entry["name"])),
-                str(entry["label"]),
-                str(entry["source"]),
-                scored_class,
-                float(chances[position, results.classes.index(scored_class)]),
-                bool(hit[position]),
-                _agreement(entry, found["Student"], row),
-                image,
-                ratio,
-                layers,
-            )
+        panel = Panel(
+            name=without_secrets(str(entry["name"])),
+            label=str(entry["label"]),
+            source=str(entry["source"]),
+            scored=scored_class,
+            score=float(chances[position, results.classes.index(scored_class)]),
+            hit=bool(hit[position]),
+            agreement=_agreement(entry, found["Student"], row),
+            image=image,
+            ratio=ratio,
+            layers=layers,
         )
+        panels.append(panel)
     return Panels(backbone, best.seed, teacher_name, panels, shown)
 
 
 def teacher_maps(
     plan: Plan, seed: int, rows: NDArray[np.int64], shown: Shown
 ) -> tuple[str, ModelMaps | None]:
-    """Name of the selected Teacher and its maps, from its model or a given store.
-
-    Args:
-        plan: Plan of the domain.
-        seed: Seed of the Teacher.
-        rows: (n,) manifest rows.
-        shown: Maps of a Teacher that is a classifier, with the method cam.
-
-    Returns:
-        The name, and the maps; None if there are none yet.
-    """
+    """Name of the selected Teacher and its maps, from its model or a given store."""
     winner = plan.winner()
     if winner is None:
         return "", None
@@ -305,12 +242,12 @@ def teacher_maps(
             return str(winner), None
         store = read_store(folder, columns=("map", "error"))
         place = {name: position for position, name in enumerate(store.paths)}
-        names, settled = workspace.manifest.table["name"], store.settled
+        names = workspace.manifest.table["name"]
         there = {int(row): place[names[row]] for row in rows if names[row] in place}
         maps = {
             row: np.asarray(store.maps[position], np.float32)
             for row, position in there.items()
-            if settled[position]
+            if store.settled[position]
         }
         return str(winner), ModelMaps(maps, store.info.fit, frozenset(there.keys() - maps.keys()))
     role: Role = "mapper" if winner.kind == "mapper" else "teacher"
@@ -338,25 +275,15 @@ def model_maps(
     shown: Shown,
     method: Method = "cam",
 ) -> ModelMaps:
-    """Maps of a model; those of rise and of plugins are of the label's class.
-
-    Args:
-        plan, workspace: Plan and manifest.
-        model: Model.
-        rows: (n,) manifest rows.
-        shown: Maps with the method cam.
-        method: Saliency method; rise has at most `MOST_MASKS` masks per image.
-    """
+    """Maps of a model; those of rise and of plugins are of the label's class."""
     study = plan.protocol.study
     data = workspace.rows(rows, model.spec.image_format, cache="memmap")
     settled = np.ones(len(rows), bool)
     if method == "rise":
         most = min(MOST_MASKS, study.rise.max_masks)
-        made = rise_rows(
-            model, data, data.labels, study.rise.model_copy(update={"max_masks": most})
-        )
-        cams = made.maps
-        settled = made.error.numpy() <= largest_error(study.rise.tolerance)
+        settings = study.rise.model_copy(update={"max_masks": most})
+        made = rise_rows(model, data, data.labels, settings)
+        cams, settled = made.maps, made.error.numpy() <= largest_error(study.rise.tolerance)
     elif method not in METHOD_NAMES.own:
         cams = plugin_method_maps(method, model, data, data.labels)
     else:
@@ -422,14 +349,11 @@ def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def _overlay(saliency: NDArray[np.float32]) -> Picture:
-    """Map in [0, 1] as a picture whose brightness and opacity increase with saliency.
-
-    A palette of 64 colors with opacity needs a tenth of the size of four channels.
-    """
+    """Map in [0, 1] as a picture whose brightness and opacity increase with saliency."""
     return _encoded(colored(saliency), "PNG", transparency=opacities())
 
 
-def _encoded(picture: Image.Image, form: Literal["JPEG", "PNG"], **how: Any) -> Picture:
+def _encoded(picture: Image.Image, form: str, **how: Any) -> Picture:
     buffer = io.BytesIO()
     picture.save(buffer, form, optimize=True, **how)
     return Picture(form, buffer.getvalue())
@@ -439,42 +363,22 @@ def _encoded(picture: Image.Image, form: Literal["JPEG", "PNG"], **how: Any) -> 
 
 
 def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelFile]:
-    """Write the panels of all domains and their index to `out/panels`.
-
-    Args:
-        domains: Panels by domain, or None.
-        out: Study folder. Earlier panels are replaced.
-
-    Returns:
-        Files, one per panel, numbered over all domains.
-    """
-    folder, files, drawn = out / FOLDER, list[PanelFile](), list[bytes]()
+    """Write the panels of all domains and their index to `out/panels`."""
+    folder, files, sheets = out / FOLDER, list[PanelFile](), list[bytes]()
     for domain, panels in domains.items():
         for panel in panels.panels if panels is not None else ():
             assert panels is not None
-            name = f"{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
-            files.append(
-                PanelFile(
-                    file=f"{FOLDER}/{name}",
-                    domain=domain,
-                    backbone=panels.backbone,
-                    seed=panels.seed,
-                    image=panel.name,
-                    label=panel.label,
-                    source=panel.source,
-                    scored=panel.scored,
-                    score=panel.score,
-                    hit=panel.hit,
-                    agreement=panel.agreement,
-                )
-            )
-            drawn.append(_sheet(panel))
+            own = {name: getattr(panel, name) for name in _INDEXED}
+            file = f"{FOLDER}/{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
+            where = (file, domain, panels.backbone, panels.seed, panel.name)
+            files.append(PanelFile(*where, **own))
+            sheets.append(_sheet(panel))
     if not files:
         shutil.rmtree(folder, ignore_errors=True)
         return []
     with replacing(folder, flush=False) as partial:
         partial.mkdir()
-        for file, content in zip(files, drawn, strict=True):
+        for file, content in zip(files, sheets, strict=True):
             (partial / Path(file.file).name).write_bytes(content)
         index = pd.DataFrame([asdict(file) for file in files])
         index.to_csv(partial / INDEX, index=False, float_format="%.6g", lineterminator="\n")
@@ -483,7 +387,7 @@ def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelF
 
 def _sheet(panel: Panel) -> bytes:
     """PNG of the image and its maps over the grayscale image, side by side with headings."""
-    image = panel.image.decoded().convert("RGB")
+    image = _decoded(panel.image, "RGB")
     scale = _SIDE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     image = image.resize(size, Image.Resampling.BILINEAR)
@@ -491,7 +395,7 @@ def _sheet(panel: Panel) -> bytes:
     for layer in panel.layers:
         tile = Image.new("RGB", size, "#eeeeee")
         if layer.picture is not None:
-            colors = layer.picture.decoded().convert("RGBA").resize(size, Image.Resampling.BILINEAR)
+            colors = _decoded(layer.picture, "RGBA").resize(size, Image.Resampling.BILINEAR)
             gray = image.convert("L").convert("RGBA")
             tile = Image.alpha_composite(gray, colors).convert("RGB")
         tiles.append((layer.heading, tile))
@@ -504,3 +408,7 @@ def _sheet(panel: Panel) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=3)  # half the time of 6 for an eighth more bytes
     return buffer.getvalue()
+
+
+def _decoded(picture: Picture, mode: str) -> Image.Image:
+    return Image.open(io.BytesIO(picture.data)).convert(mode)

@@ -19,7 +19,7 @@ from preceptor.metrics.reliability import (
     reliability_bins,
 )
 from preceptor.metrics.scores import ALL_SOURCES, labels_of, probabilities, stack
-from preceptor.report.cells import Cell, Line, Table, short
+from preceptor.report.blocks import Cell, Line, Table, short
 from preceptor.report.figures import (
     Curve,
     Figure,
@@ -31,9 +31,10 @@ from preceptor.report.figures import (
 )
 from preceptor.report.words import RUNGS, gained, other_smallest
 from preceptor.results.budgets import enough
+from preceptor.results.comparisons import set_aucs
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder
-from preceptor.results.rows import OVERALL, records, select_arm
+from preceptor.results.record import OVERALL, records
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import teachers_of
@@ -49,11 +50,10 @@ _FPR = np.linspace(0, 1, 201)
 def dot_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
     """AUC on the primary set by arm: a dot for each seed, a bar for the mean."""
     rows = []
-    for row in results.rows if len(results.figures) else ():
+    for row in results.rows:
         if backbone in row.arms:
-            part = select_arm(results.figures, row.arms[backbone])
-            part = part[(part["set"] == results.primary) & (part["source"] == ALL_SOURCES)]
-            values = tuple(part.set_index("seed")["auc"].dropna().sort_index())
+            aucs = set_aucs(results.figures, row.arms[backbone], results.primary)
+            values = tuple(aucs.dropna().sort_index())
             if values:
                 mean = float(np.mean(values))
                 rows.append((short(row.key), [Mark("mean", row.key, mean, values=values)]))
@@ -61,15 +61,12 @@ def dot_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
 
 
 def alpha_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
-    """Validation AUC over α for Baseline 1, ceiling and Student; the selected α is ringed.
-
-    With several ways of guiding, their α follow one another.
-    """
+    """Validation AUC over α for Baseline 1, ceiling and Student; the selected α is ringed."""
     table = results.alphas
     if table.empty:
         return None
-    table = table[(table["backbone"] == backbone) & table["value"].notna()]
-    table = table[table["role"].isin(list(_ROLES))]
+    known = table["value"].notna() & table["role"].isin([*_ROLES])
+    table = table[known & (table["backbone"] == backbone)]
     if table.empty:
         return None
     settings = sorted(
@@ -105,7 +102,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
         row.key: curve
         for row in results.rows
         if row.key in _DRAWN and backbone in row.arms
-        if (curve := _mean_roc(plan, results, row.arms[backbone])) is not None
+        if (curve := _mean_roc(results, row.arms[backbone])) is not None
     }
     if not found:
         return None
@@ -119,7 +116,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
     return curves_figure(curves, title, *labels, unit=(True, True), diagonal=True, height=300)
 
 
-def _mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
+def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
     """Mean ROC curve over seeds at 201 false positive rates (vertical averaging)."""
     frames = results.tests_of(arm)
     if results.positive is None or not frames:
@@ -147,8 +144,6 @@ def _differences(rows: Sequence[tuple[str, Sequence[Mark]]], title: str) -> Figu
 def forest_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
     """Student minus each other side, one row per comparison; the backbone may be `OVERALL`."""
     table = results.comparisons
-    if table.empty:
-        return None
     wanted = ["RQ2", "RQ3", "control", "detector", "ceiling"]
     asked = table["question"].isin(["overall"] if backbone == OVERALL else wanted)
     rows = [
@@ -161,18 +156,12 @@ def forest_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
 def backbone_plot(results: Results) -> Figure | None:
     """Figure on RQ2: Student minus each baseline, one row per backbone."""
     table = results.comparisons
-    if table.empty:
-        return None
     table = table[table["question"] == "RQ2"].assign(name=table["backbone"])
     return _by_name(table, "Student minus baseline, by backbone")
 
 
 def domain_plot(domains: pd.DataFrame) -> Figure | None:
-    """Figure on RQ4: Student minus each baseline, one row per domain and backbone.
-
-    Args:
-        domains: Results by domain, see `StudyResults.domains`.
-    """
+    """Figure on RQ4: Student minus each baseline, one row per domain and backbone."""
     if domains.empty:
         return None
     names = domains["domain"].astype(str)
@@ -192,15 +181,12 @@ def _by_name(table: pd.DataFrame, title: str) -> Figure | None:
 def teacher_plot(plan: Plan, results: Results, name: str) -> Figure | None:
     """Figure on RQ1: Students of human-guided minus those of data-driven Teachers, by backbone."""
     table = results.comparisons
-    if table.empty:
-        return None
     rows = [
         (f"α {teacher.alpha:g}, {teacher.method.upper()}", [_mark(row, "difference", "student")])
         for teacher in teachers_of(plan.protocol.study)
         if teacher.kind == "human" and teacher.name == name
-        for row in records(
-            table[(table["question"] == "RQ1") & (table["teacher_a"] == str(teacher))]
-        )
+        for row in records(table[table["question"] == "RQ1"])
+        if row["teacher_a"] == str(teacher)
     ]
     return _differences(rows, f"Students of {name} Teachers, human-guided minus data-driven")
 
@@ -223,56 +209,27 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
 
 
 def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure | None:
-    """AUC on the primary set by number of annotated images.
+    """AUC of Baseline 1, a mapper and the Student on the primary set by annotated images.
 
-    The number from which more annotations are known to increase the Student's AUC by less than the
-    relevant difference is marked.
+    Bands are 95 % intervals of the mean over seeds. Rows that use labels or maps of all images are
+    horizontal lines. The number from which more annotations are known to increase the Student's AUC
+    by less than the relevant difference is marked.
     """
-    gain, sizes = RELEVANT_DIFFERENCE, study.budgets
-    found = enough(results.budget, backbone, "student", gain, sizes)
-    size = found.size if found is not None else None
-    return auc_curves(results.budget, results.table, results.primary, backbone, size)
-
-
-def auc_curves(
-    budget: pd.DataFrame,
-    table: pd.DataFrame,
-    primary: str,
-    backbone: str,
-    mark: int | None = None,
-) -> Figure | None:
-    """AUC of Baseline 1, a mapper and the Student on a set by number of annotated images.
-
-    Bands are 95 % intervals of the mean over seeds. Baseline 2, the ceiling and a mapper of the
-    same backbone that is trained on all human maps do not depend on this number and are horizontal
-    lines.
-
-    Args:
-        budget: Curves, see `preceptor.results.budgets.budget_curve`.
-        table: Main table.
-        primary: Evaluation set of the curves.
-        backbone: Backbone of the curves.
-        mark: Number of annotated images with a vertical line; None = none.
-
-    Returns:
-        The figure; None without a curve.
-    """
-    if budget.empty:
-        return None
-    curve = budget[(budget["backbone"] == backbone) & (budget["line"] != "teacher_maps")]
-    levels: dict[str, tuple[str, float]] = {}
-    if not table.empty:
-        whole = table[(table["set"] == primary) & (table["source"] == ALL_SOURCES)]
-        means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
-        across = ("baseline2", "ceiling", "mapper_all")  # rows of labels or maps of all images
-        levels = {short(key): (key, float(means[key])) for key in across if key in means}
+    curve, table, primary = results.budget, results.table, results.primary
+    found = enough(curve, backbone, "student", RELEVANT_DIFFERENCE, study.budgets)
+    curve = curve[(curve["backbone"] == backbone) & (curve["line"] != "teacher_maps")]
+    whole = table[(table["set"] == primary) & (table["source"] == ALL_SOURCES)]
+    means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
+    across = ("baseline2", "ceiling", "mapper_all")
+    levels = {short(key): (key, float(means[key])) for key in across if key in means}
     curves = {
         "baseline1": ("Baseline 1", "baseline1"),
         "mapper": ("Mapper, annotated", "mapper"),
         "student": ("Student", "student"),
     }
     title = f"{backbone}: AUC on {primary} over the number of annotated images"
-    return curves_by_size(curve, curves, title, f"AUC on {primary}", levels, mark)
+    size = found.size if found is not None else None
+    return curves_by_size(curve, curves, title, f"AUC on {primary}", levels, size)
 
 
 def maps_plot(results: Results, backbone: str) -> Figure | None:
@@ -320,14 +277,8 @@ def reliability(plan: Plan, results: Results, backbone: str) -> tuple[Figure, Ta
 def reliability_of_seeds(
     parts: Sequence[pd.DataFrame], classes: Sequence[str], positive: str | None, *, draws: bool
 ) -> tuple[CalibrationError, Bins]:
-    """ECE and bins of the scores of all seeds; images are resampled with the scores of all seeds.
-
-    Args:
-        parts: Score table of each seed on one evaluation set.
-        classes: Class names.
-        positive: Positive class; None = the most probable class of each image.
-        draws: Whether every seed has its own images; else all have the same, in the same order.
-    """
+    """ECE and bins of the scores of all seeds; images are resampled with the scores of all
+    seeds."""
     scored = [_scored(part, list(classes), positive) for part in parts]
     hits, values = (np.concatenate(side) for side in zip(*scored, strict=True))
     codes = [unit_codes(part["group"].to_numpy(object), len(part)) for part in parts]

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
-from jinja2.runtime import Context
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from preceptor.metrics.paired_tests import (
     RELEVANT_DIFFERENCE,
@@ -25,23 +24,21 @@ from preceptor.metrics.paired_tests import (
     floor_note,
     p_floor,
 )
-from preceptor.report.cells import names_of, short
+from preceptor.report.blocks import names_of, short
 from preceptor.results.budgets import enough
+from preceptor.results.comparisons import LEVEL, shown
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import ControlGain, Ladder, RungName
-from preceptor.results.rows import CONTROLS, OVERALL, records
+from preceptor.results.record import CONTROLS, records
 from preceptor.study.plan import Plan, StudyPlan
-from preceptor.utils.text import DASH, interval, number, percent
-
-LEVEL = 0.05
-"""Significance level of corrected p-values."""
+from preceptor.utils.text import DASH, duration, interval, number, percent
 
 SHOWN = (
-    "A gain over a baseline is shown if p after Holm's correction is at most 0.05, a gain from the "
-    "place of the maps if the 95 % intervals over all controls are above 0, and any other "
-    "difference if its 95 % interval does not contain 0."
+    "A difference is shown if its 95 % interval does not contain 0 and its exact p, for a baseline "
+    "after Holm's correction, is at most 0.05; a gain from the place of the maps is shown if this "
+    "holds over every control."
 )
-"""The rule of the report."""
+"""The rule of the report, see `comparisons.shown`."""
 
 QUESTIONS = {
     "RQ1": "Which Teacher?",
@@ -59,25 +56,14 @@ RUNGS: dict[RungName, tuple[str, str]] = {
 }
 """Name of each rung, and the same within a sentence."""
 
-_NOT_ITS_OWN = (
-    "the controls were trained at the Student's α instead of their own, so that this does not "
-    "measure what the place is worth"
-)
 _COMPARED = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Conclusion of a study.
+    """Conclusion of a study."""
 
-    Args:
-        kind: won, ahead, mixed, lost or open.
-        headline: Headline of a few words.
-        text: One or two sentences.
-        place: Sentence on what the place of the Teacher's maps is worth; "" if it is unknown.
-    """
-
-    kind: str
+    kind: str  # won, ahead, mixed, lost or open
     headline: str
     text: str
     place: str = ""
@@ -90,32 +76,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class DomainFindings:
-    """Findings of one domain.
-
-    Args:
-        verdict: Verdict on the Student.
-        answers: Answers by question (RQ1, RQ2, RQ3, budget).
-        sentences: Every comparison, and the rungs of every ladder, in a sentence.
-    """
+    """Findings of one domain."""
 
     verdict: Verdict
-    answers: dict[str, str]
-    sentences: list[str]
+    answers: dict[str, str]  # answers by question (RQ1, RQ2, RQ3, budget)
+    sentences: list[str]  # every comparison, and the rungs of every ladder, in a sentence
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Findings of a study.
-
-    Args:
-        verdict: Verdict on all domains together.
-        by_domain: Findings by domain; one entry under "" without domains.
-        across: Answer to RQ4; "" without domains.
-    """
+    """Findings of a study."""
 
     verdict: Verdict
-    by_domain: dict[str, DomainFindings]
-    across: str = ""
+    by_domain: dict[str, DomainFindings]  # findings by domain; one entry under "" without domains
+    across: str = ""  # answer to RQ4; "" without domains
 
 
 def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
@@ -137,12 +111,7 @@ def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
 
 
 def verdict(results: Results | StudyResults) -> Verdict:
-    """Conclusion on the primary sets of all domains, given the number of seeds.
-
-    Of an unfinished study it is the conclusion so far, with the number of finished trainings. With
-    a fixed number of seeds the Student has not won before all seeds are compared: a test at an
-    earlier time, chosen by its result, would have a larger error than stated.
-    """
+    """Conclusion on the primary sets of all domains, given the number of seeds."""
     done, total = results.progress
     progress = f"{done} of {total} trainings are finished"
     if unscored := len(results.unscored):
@@ -157,7 +126,7 @@ def verdict(results: Results | StudyResults) -> Verdict:
     else:
         facts |= _against_baselines(results, family.reset_index(drop=True))
         facts["unfinished"] = done < total or bool(unscored)
-    headline, _, text = _say("verdict", **facts).partition(" --- ")
+    headline, _, text = say("verdict", **facts).partition(" --- ")
     kind = {"none": "open", "part": "open", "few": "open", "early": "ahead"}
     return Verdict(kind.get(facts["case"], facts["case"]), headline, text, place_sentence(results))
 
@@ -183,9 +152,9 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
     if n < 3:
         case = "few"
     elif len(better) == len(family):
-        case = "early" if results.seeds is not None and n < results.seeds else "won"
+        case = "early" if n < results.seeds else "won"
     stronger = records(family.sort_values("mean", kind="stable"))[0]
-    loss = count > 1 or stronger["high"] < 0  # of a loss that is shown, `worse` says more
+    loss = count > 1 or sign_of(stronger) < 0  # of a loss that is shown, `worse` says more
     possible = (seeds for seeds in range(n, 64) if len(family) * p_floor(seeds) <= LEVEL)
     return {
         "case": case,
@@ -195,7 +164,7 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
         "where": f"{ahead} of {count} {many}" if count > 1 else worst.index[0],
         "winners": [str(name) for name in worst.index[worst > 0]],
         "worse": worse_words,
-        "qualified": "" if loss else qualifying_words(stronger, results.relevant_difference),
+        "qualified": "" if loss else qualifying_words(stronger),
         "here": sum(only_here(line) for line in records(family)),
         "n": n,
         "seeds": results.seeds,
@@ -210,19 +179,18 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
 def answers(plan: Plan, results: Results) -> dict[str, str]:
     """Answers to the questions about one domain: RQ1, RQ2, RQ3, and budget."""
     study, compared = plan.protocol.study, results.comparisons
-    pairs, family = _asked(compared, "RQ1"), _family(compared)
+    pairs, family = records(_asked(compared, "RQ1")), _asked(compared, "RQ2")
     choice = plan.teacher_choice
     found = {
-        "RQ1": _say(
+        "RQ1": say(
             "rq1",
-            margin=RELEVANT_DIFFERENCE,
             data_driven=study.data_driven,
             pairs=pairs,
-            above=sum(line["low"] > 0 for line in pairs),
-            below=sum(line["high"] < 0 for line in pairs),
+            above=sum(sign_of(line) > 0 for line in pairs),
+            below=sum(sign_of(line) < 0 for line in pairs),
             winner=choice.winner if choice else None,
         ),
-        "RQ2": _say(
+        "RQ2": say(
             "rq2",
             primary=plan.protocol.primary,
             count=len(study.students),
@@ -232,13 +200,13 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     }
     if study.budgets:
         gain, winner = RELEVANT_DIFFERENCE, plan.winner()
-        steps = [
-            (name, enough(results.budget, name, "student", gain, study.budgets))
+        steps = {
+            name: enough(results.budget, name, "student", gain, study.budgets)
             for name in study.students
-        ]
-        found["budget"] = _say(
+        }
+        found["budget"] = say(
             "budget",
-            known=[(name, step) for name, step in steps if step is not None],
+            known=[(name, step) for name, step in steps.items() if step is not None],
             several=len(study.students) > 1,
             gain=gain,
             draws=study.draws,
@@ -249,45 +217,28 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
 
 
 def across_domains(found: pd.DataFrame, names: Sequence[str]) -> str:
-    """Answer to RQ4: results in each domain.
-
-    Args:
-        found: Results by domain, see `StudyResults.domains`.
-        names: All domains of the study, also those without results.
-    """
-    return _say("rq4", names=names, **_counted(found, "domain"))
+    """Answer to RQ4: results in each domain."""
+    return say("rq4", names=names, **_counted(found, "domain"))
 
 
 def _how_much(plan: Plan, results: Results) -> str:
     compared, shares = results.comparisons, results.shares
-    family = _family(compared)
-    lines = family
-    if not family.empty:
-        overall = compared[(compared["question"] == "overall") & (compared["backbone"] == OVERALL)]
-        overall = overall[overall["b"].isin(family["b"])]
-        lines = family if overall.empty else overall
-    known = (
-        shares[(shares["key"] == "student") & shares["share"].notna()] if len(shares) else shares
-    )
-    return _say(
+    family, overall = _asked(compared, "RQ2"), _asked(compared, "overall")
+    overall = overall[overall["b"].isin(family["b"])]
+    lines = family if overall.empty else overall
+    known = shares[shares["share"].notna()] if len(shares) else shares
+    return say(
         "rq3",
         line=records(lines.sort_values("mean", kind="stable"))[0] if len(lines) else None,
         overall=lines is not family,
-        margin=results.relevant_difference,
-        place=place_clause(
-            results.ladders_on(results.primary), results.controls_alpha, results.relevant_difference
-        ),
+        place=place_clause(results.ladders_on(results.primary)),
         share=records(known)[0] if len(known) else None,
         several=len(plan.protocol.study.students) > 1,
     )
 
 
-def _asked(compared: pd.DataFrame, question: str) -> list[dict[str, Any]]:
-    return records(compared[compared["question"] == question]) if len(compared) else []
-
-
-def _family(compared: pd.DataFrame) -> pd.DataFrame:
-    return compared[compared["question"] == "RQ2"] if len(compared) else compared
+def _asked(compared: pd.DataFrame, question: str) -> pd.DataFrame:
+    return compared[compared["question"] == question]
 
 
 def _counted(family: pd.DataFrame, by: str) -> dict[str, Any]:
@@ -303,20 +254,24 @@ def _counted(family: pd.DataFrame, by: str) -> dict[str, Any]:
     return {
         "lines": len(family),
         "ahead": ahead,
-        "proven": [name for name in ahead if (groups[name]["p_holm"] <= LEVEL).all()],
+        "proven": [
+            name for name in ahead if len(significant(groups[name])[0]) == len(groups[name])
+        ],
         "worse": significant(family)[1][by].astype(str).unique().tolist(),
         "floor": floor_note(int(family["n"].min()), float(family["p_floor"].max())),
     }
 
 
 def significant(family: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Comparisons in which the Student is significantly above the baseline, and those below it.
+    """Comparisons in which the Student is significantly above the baseline, and those below it."""
+    signs = pd.Series([sign_of(line) for line in records(family)], family.index, dtype=int)
+    return family[signs > 0], family[signs < 0]
 
-    Args:
-        family: Comparisons of the tested family, with corrected p-values.
-    """
-    sure = family["p_holm"] <= LEVEL
-    return family[sure & (family["mean"] > 0)], family[sure & (family["mean"] < 0)]
+
+def sign_of(line: Mapping[str, Any]) -> int:
+    """Sign of a difference that is shown, else 0; in the tested family with the corrected p."""
+    tested = line.get("question", "RQ2") == "RQ2"  # as all comparisons over domains
+    return shown(line["low"], line["high"], line["p_holm" if tested else "p"])
 
 
 # Comparisons and ladders
@@ -327,92 +282,80 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     study = plan.protocol.study
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
-    said, family = [], _family(compared)
+    said, family = [], _asked(compared, "RQ2")
     if len(family):
         facts = _counted(family, "backbone")
         better, worse = map(len, significant(family))
         facts |= {"better": better, "worse": worse, "count": len(study.students)}
-        said.append(_say("family", primary=plan.protocol.primary, **facts))
+        said.append(say("family", primary=plan.protocol.primary, **facts))
 
     def add(questions: Iterable[str], backbone: str | None = None) -> None:
         for question in questions:
-            for line in _asked(compared, question):
+            for line in records(_asked(compared, question)):
                 if backbone in (None, line["backbone"]):
                     facts = {"primary": plan.protocol.primary, "draws": study.draws}
-                    facts |= {"line": line, "margin": RELEVANT_DIFFERENCE}
-                    said.append(_say("comparison", note=_alpha(plan, line), **facts))
+                    said.append(say("comparison", note=_alpha(line), line=line, **facts))
 
     for backbone in study.students:
         add(("RQ2", *_COMPARED, "start"), backbone)
     add(("overall", "RQ1", "saliency"))
     if len(study.saliency) > 1 and plan.teacher_choice is not None:
         said.append(f"Teacher selected on validation: {plan.teacher_choice.reason}")
-    add(("variant",))
     for line in records(shares):
         known = line["share"] is not None and bool(np.isfinite(line["share"]))
-        said.append(_say("share", line=line, known=known))
+        said.append(say("share", line=line, known=known))
     return said
 
 
-def _alpha(plan: Plan, line: Mapping[str, Any]) -> str:
+def _alpha(line: Mapping[str, Any]) -> str:
     """Note on the α of a control; "" for other rows."""
     if line["question"] != "control":
         return ""
     if line["alpha_b"] == 1:
         return "without guidance; "
     # Controls of plugins are trained at the Student's α alone.
-    own = line["key_b"] in CONTROLS
-    whose = "its own" if own else "the Student's"
+    whose = "its own" if line["key_b"] in CONTROLS else "the Student's"
     return f"at {whose} α, {line['alpha_b']:g}; "
 
 
 def place_sentence(found: Results | StudyResults) -> str:
     """Sentence on the gain of the Teacher's maps over any map; "" without it."""
     parts = [found] if isinstance(found, Results) else [*found.by_domain.values()]
-    several = [ladder for one in parts for ladder in one.ladders_on(one.primary)]
-    clause = place_clause(several, parts[0].controls_alpha, parts[0].relevant_difference)
+    clause = place_clause(ladder for one in parts for ladder in one.ladders_on(one.primary))
     return f"{clause[:1].upper()}{clause[1:]}." if clause else ""
 
 
-def place_clause(found: Iterable[Ladder], controls_alpha: str, margin: float) -> str:
-    """Clause on the gain of the Teacher's maps over any map; "" without it.
-
-    Args:
-        found: Ladders on the primary set, of every backbone (and domain).
-        controls_alpha: α of the controls, see `StudyConfig`.
-        margin: Smallest relevant difference in AUC.
-    """
+def place_clause(found: Iterable[Ladder]) -> str:
+    """Clause on the gain of the Teacher's maps over any map; "" without it."""
     known = [(one, one.place) for one in found if one.place and np.isfinite(one.place.mean)]
     if not known:
         return ""
-    ladders, places = [one for one, _ in known], [place for _, place in known]
+    ladders, places = zip(*known, strict=True)
     first, place = known[0]
-    line = {"low": place.low, "high": place.high}
-    line |= dict(zip(("image_low", "image_high"), first.place_images, strict=True))
+    signs = [shown(one.low, one.high, one.p) for one in places]
+    above = sum(one.above_all_controls for one in ladders)
+    image_low, image_high = first.place_images
     ends = [min(one.mean for one in places), max(one.mean for one in places)]
-    return _say(
+    return say(
         "place",
         ladders=ladders,
         place=place,
+        sign=signs[0],
         ends=[*dict.fromkeys(map(_signed, ends))],
-        own=controls_alpha != "student",
-        not_own=_NOT_ITS_OWN,
         sure=any(interval(one.low, one.high) != DASH for one in places),
         other=other_smallest(first),
-        only_here=only_here(line),
-        margin_words=margin_words(place.low, place.high, margin, first.place_images),
-        above=sum(one.above_all_controls for one in ladders),
-        below=sum(one.high < 0 for one in places),
-        some=sum(one.low > 0 and not ladder.above_all_controls for ladder, one in known),
+        only_here=signs[0] != 0 and image_low <= 0 <= image_high,
+        margin_words=margin_words(place.low, place.high, first.place_images),
+        above=above,
+        below=signs.count(-1),
+        some=signs.count(1) - above,
     )
 
 
 def other_smallest(ladder: Ladder) -> ControlGain | None:
     """Smallest gain over a control, if this control is not the one that stands for any map."""
-    found = ladder.smallest
-    if found is None or ladder.any_map is None or found.control == ladder.any_map.control:
-        return None
-    return found
+    found, any_map = ladder.smallest, ladder.any_map
+    return found if found and any_map and found.control != any_map.control else None
 
 
 def gained(paired: PairedResult) -> str:
@@ -423,14 +366,7 @@ def gained(paired: PairedResult) -> str:
 
 def rung_sentences(found: Iterable[Ladder]) -> list[str]:
     """AUC of every rung, one sentence per ladder."""
-    said = []
-    for ladder in found:
-        values = []
-        for rung in ladder.rungs:
-            which = f" ({short(rung.key)}, {rung.setting})" if rung.name == "any" else ""
-            values.append(f"{number(rung.mean)} {RUNGS[rung.name][1]}{which}")
-        said.append(_say("ladder", backbone=ladder.backbone, set=ladder.set, values=values))
-    return said
+    return [say("ladder", ladder=ladder, rungs=RUNGS) for ladder in found]
 
 
 def any_map_words(found: Iterable[Ladder]) -> str:
@@ -438,86 +374,66 @@ def any_map_words(found: Iterable[Ladder]) -> str:
     known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
     among = dict.fromkeys(f"“{short(key)}”" for _, one in known for key in one.among)
     chosen = [f"“{short(one.control)}” for {backbone}" for backbone, one in known]
-    return _say("any_map", among=[*among], chosen=chosen) if among else ""
+    return say("any_map", among=[*among], chosen=chosen) if among else ""
 
 
 def agreement_words(found: Iterable[Ladder]) -> str:
     """Agreement of the models' maps with human maps on each rung; "" without human maps."""
-    said = []
-    for ladder in found:
-        known = [
+    agreements = {
+        ladder.backbone: [
             f"{number(rung.agreement, 2)} {RUNGS[rung.name][1]}"
             for rung in ladder.rungs
             if np.isfinite(rung.agreement)
         ]
-        said += [f"{ladder.backbone}: {names_of(known)}"] if known else []
-    return _say("agreement", said=said) if said else ""
+        for ladder in found
+    }
+    said = [f"{backbone}: {names_of(known)}" for backbone, known in agreements.items() if known]
+    return say("agreement", said=said) if said else ""
 
 
 # What intervals say
 
 
-def gain_words(low: float, high: float, mean: float) -> str:
-    """Relation of two sides, by the interval of their difference."""
+def gain_words(line: Mapping[str, Any]) -> str:
+    """Relation of two sides of a comparison."""
+    low, high, mean = line["low"], line["high"], line["mean"]
     if not (np.isfinite(low) and np.isfinite(high)):
         return "above" if mean > 0 else "not above"
     if mean == low == high == 0:
         return "equal to that of"
-    return "above" if low > 0 else "below" if high < 0 else "not distinguishable from"
+    return {1: "above", -1: "below", 0: "not distinguishable from"}[sign_of(line)]
 
 
-def margin_words(
-    low: float, high: float, margin: float, images: tuple[float, float] = UNDEFINED
-) -> str:
+def margin_words(low: float, high: float, images: tuple[float, float] = UNDEFINED) -> str:
     """Relevant differences that intervals exclude, in words; "" if they exclude neither side.
 
-    Args:
-        low, high: Ends of the interval of a difference over seeds.
-        margin: Smallest relevant difference.
-        images: Interval over seeds and images; NaN if there is none, so that what is excluded is
-            only so for these test images.
-
-    Example:
-        >>> margin_words(-0.004, 0.006, 0.01)
-        'equivalent within ±0.01 on these test images'
-        >>> margin_words(-0.02, 0.006, 0.01, images=(-0.03, 0.008))
-        'a gain of 0.01 is excluded'
+    Without an interval over images, what is excluded is only so for these test images.
     """
     words = {
-        Excluded.BOTH: f"equivalent within ±{margin:g}",
-        Excluded.GAIN: f"a gain of {margin:g} is excluded",
-        Excluded.LOSS: f"a loss of {margin:g} is excluded",
+        Excluded.BOTH: f"equivalent within ±{RELEVANT_DIFFERENCE:g}",
+        Excluded.GAIN: f"a gain of {RELEVANT_DIFFERENCE:g} is excluded",
+        Excluded.LOSS: f"a loss of {RELEVANT_DIFFERENCE:g} is excluded",
         Excluded.NEITHER: "",
-    }[excluded(low, high, margin, images)]
+    }[excluded(low, high, RELEVANT_DIFFERENCE, images)]
     return f"{words} on these test images" if words and not np.isfinite(images).all() else words
 
 
 def only_here(line: Mapping[str, Any]) -> bool:
-    """Whether an interval over seeds excludes 0, and that over seeds and images does not."""
-    images = line["image_low"] <= 0 <= line["image_high"]
-    return not line["low"] <= 0 <= line["high"] and bool(images)
+    """Whether a difference is shown over seeds, and its interval over images contains 0."""
+    return sign_of(line) != 0 and bool(line["image_low"] <= 0 <= line["image_high"])
 
 
-def qualifying_words(line: Mapping[str, Any], margin: float) -> str:
+def qualifying_words(line: Mapping[str, Any]) -> str:
     """What the intervals of a comparison show besides its sign, as a further clause; or "".
 
-    If the interval over seeds contains 0, the relevant differences that are excluded; otherwise
-    whether the difference is smaller than the margin, or holds for these test images alone.
-
-    Args:
-        line: Row of `Results.comparisons`.
-        margin: Smallest relevant difference.
-
-    Example:
-        >>> line = {"low": 0.001, "high": 0.003, "image_low": -0.01, "image_high": 0.04}
-        >>> qualifying_words(line, 0.01)
-        '; not shown for other test images'
+    Without a sign, the relevant differences that are excluded; otherwise whether the difference is
+    smaller than the relevant one, or holds for these test images alone.
     """
     low, high, images = line["low"], line["high"], (line["image_low"], line["image_high"])
-    words = margin_words(low, high, margin, images)
+    words = margin_words(low, high, images)
     if only_here(line):
         words = "not shown for other test images"
-    elif not low <= 0 <= high and excluded(low, high, margin, images) is not Excluded.BOTH:
+    elif sign_of(line) and excluded(low, high, RELEVANT_DIFFERENCE, images) is not Excluded.BOTH:
         words = ""
     return f"; {words}" if words else ""
 
@@ -549,13 +465,9 @@ def _seeds(count: int, unit: str = "seed") -> str:
     return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
-@pass_context
-def _more(context: Context, line: Mapping[str, Any]) -> str:
-    return qualifying_words(line, context["margin"])
-
-
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """Environment of the sentences, with their filters."""
     found = Environment(
         loader=PackageLoader("preceptor.report", "templates/words"),
         undefined=StrictUndefined,
@@ -563,22 +475,26 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {
-        "above": lambda line: gain_words(line["low"], line["high"], line["mean"]),
+        "above": gain_words,
+        "duration": duration,
         "gained": gained,
         "images": lambda line: _ends(line["image_low"], line["image_high"]),
-        "more": _more,
+        "more": qualifying_words,
         "names": names_of,
+        "number": number,
+        "number_g": "{:g}".format,
         "of_backbones": _of_backbones,
         "percent": percent,
         "seeds": _seeds,
         "short": short,
+        "sign": sign_of,
         "signed": _signed,
         "spread": _spread,
     }
     return found
 
 
-def _say(template: str, **facts: Any) -> str:
+def say(template: str, **facts: Any) -> str:
     """Sentences of a template."""
-    text = _templates().get_template(f"{template}.j2").render(facts)
+    text = templates().get_template(f"{template}.j2").render(facts)
     return re.sub(r"[ \n]+", " ", text).strip()

@@ -10,55 +10,36 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from preceptor.errors import PreceptorError
-from preceptor.report.blocks import ExportedFile, exported
-from preceptor.report.cells import Table, slugs
+from preceptor.errors import InputError, PreceptorError
+from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import WEIGHTS, check_model_files, load_model, save_model
+from preceptor.report.blocks import ExportedFile, Table, exported, slugs
 from preceptor.report.methods import model_card, study_name
 from preceptor.report.page import FILES, chapter, domains_section, render_page
 from preceptor.report.panels import COUNT, PanelFile, Panels, make_panels, write_panels
 from preceptor.report.tables import DomainTables, domain_table, domain_tables
 from preceptor.report.words import Findings, Verdict, study_findings
-from preceptor.results.best import BestModel, write_best
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
 from preceptor.results.tables import CSV_FILES
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
-from preceptor.utils.files import replacing
-from preceptor.utils.results import strict_json, write_atomically
+from preceptor.utils.files import copy_folder, remove_folder, replacing
+from preceptor.utils.results import checksum, strict_json, write_atomically
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Files of a written report.
-
-    Args:
-        folder: Study folder, with report.html.
-        files: Names of the written files and folders of `page.FILES`.
-        panels: Panels written as files.
-    """
+    """Files of a written report."""
 
     folder: Path
-    files: list[str]
+    files: list[str]  # names of the written files and folders of `page.FILES`
     panels: list[PanelFile]
 
 
 def write_results(
     study: StudyPlan, out: Path, failed: dict[str, Failure] | None = None
 ) -> WrittenReport:
-    """Gather the results of all finished steps and write them to the study folder.
-
-    Equal studies give byte-identical tables for any order of execution; times are only in runs.csv
-    and on the page.
-
-    Args:
-        study: Plan of the study; its choices determine which runs are shown.
-        out: Study folder.
-        failed: Steps without a result, by step id; None = those in the folder's summary.json that
-            are still missing.
-
-    Returns:
-        The files of the report.
-    """
+    """Gather the results of all finished steps and write them to the study folder."""
     out.mkdir(parents=True, exist_ok=True)
     found = gather_study(study)
     findings = study_findings(study, found)
@@ -79,16 +60,16 @@ def write_results(
     domains = domains_section(found, findings, across) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters, panels = [], dict[str, Panels | None]()
-    best: dict[str, BestModel] = {}
+    best: dict[str, tuple[Path, dict[str, float], str]] = {}
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
         if results.best is not None:
             run = plan.protocol.run_folder(results.best.run)
             card = model_card(plan, results, made[name], words.verdict, results.best)
-            best[keys[name]] = BestModel(run, results.best.thresholds, card)
+            best[keys[name]] = run, results.best.thresholds, card
         panels[name], note = _panels(plan, results, COUNT // len(study.plans))
         chapters.append(chapter(plan, results, words, made[name], panels[name], note, keys[name]))
-    write_best(best, out / "best")
+    _write_best(best, out / "best")
     panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
@@ -155,6 +136,42 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
         return {}
     done = {step.id for plan in study for step in plan.steps.values() if study.is_finished(step)}
     return {identity: one for identity, one in before.items() if identity not in done}
+
+
+def _write_best(chosen: Mapping[str, tuple[Path, dict[str, float], str]], folder: Path) -> None:
+    """Write the selected Students as model folders: run folder, thresholds and card by subfolder.
+
+    The folder is replaced as a whole: a model of an earlier config must not stay beside the results
+    of another one. If the weights of a Student were removed from its run folder, a model that the
+    folder has is kept if it has the weights of this run. Without any model the folder is removed.
+    """
+    models: dict[str, GuidedModel | Path] = {}
+    for name, (run, _, _) in chosen.items():
+        try:
+            models[name] = load_model(run / "model")
+        except PreceptorError:
+            if _has_weights_of(folder / name, run):
+                models[name] = folder / name
+    if not models:
+        remove_folder(folder)
+        return
+    with replacing(folder) as partial:
+        partial.mkdir()
+        for name, model in models.items():
+            if isinstance(model, Path):
+                copy_folder(model, partial / name)
+            else:
+                save_model(model, partial / name, chosen[name][1])
+            (partial / name / "README.md").write_text(chosen[name][2], encoding="utf-8")
+
+
+def _has_weights_of(folder: Path, run: Path) -> bool:
+    """Whether a model folder has the weights that a run was finished with."""
+    try:
+        wanted = checksum(run, f"model/{WEIGHTS}")
+        return bool(wanted) and check_model_files(folder)[WEIGHTS] == wanted
+    except InputError:
+        return False
 
 
 def _markdown(

@@ -18,9 +18,9 @@ from preceptor.metrics.paired_tests import (
     t_interval,
 )
 from preceptor.metrics.scores import ALL_SOURCES
+from preceptor.results.comparisons import shown
 from preceptor.results.ladder import map_agreement
-from preceptor.results.record import Budget, StudyRecord
-from preceptor.results.rows import records, select_arm
+from preceptor.results.record import Budget, StudyRecord, records, select_arm
 from preceptor.study.steps import Arm, Role
 
 LINES = {
@@ -33,72 +33,83 @@ LINES = {
 
 @dataclass(frozen=True)
 class Enough:
-    """Number of annotated images for which more of them are known to give less than the relevant
-    gain.
+    """Smallest number of annotated images beyond which no larger number gives the relevant gain.
 
-    Args:
-        size: Number of annotated images; None if there is no such number.
-        start, then: Numbers of annotated images that are compared: `size` with the larger one whose
-            interval extends furthest; or the last two if `size` is None.
-        gain: Gain from `start` to `then`.
-        low, high: 95 % interval of the gain over seeds.
+    `gain` is from `start` (`size`, if there is one) to the number whose interval extends furthest.
     """
 
-    size: int | None
+    size: int | None  # None if there is no such number
     start: int
     then: int
     gain: float
-    low: float
+    low: float  # 95 % interval over seeds
     high: float
+    p: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the gain is shown to be above 0."""
+        return shown(self.low, self.high, self.p) > 0
 
 
 def budget_curve(record: StudyRecord, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Results of Baseline 1, the Student, a mapper and the Teacher's maps by number of annotated
-    images.
+    """Results of Baseline 1, the Student, a mapper and the Teacher's maps by annotated images.
 
-    Args:
-        record: Record of the study.
-        figures, runs: Metrics and runs, see `Results`.
-
-    Returns:
-        One row per backbone, line (`LINES`) and size: backbone, line, size, minutes (annotation
-        time, mean over seeds; NaN if a time is unknown), mean, std, low, high (95 % t interval of
-        the mean over seeds), n, by_seed, seeds. The lines baseline1, student and mapper are AUCs on
-        the primary set; teacher_maps is the correlation of the Teacher's maps with human maps of
-        validation images. The mapper and the Teacher are the same for every backbone.
+    A row per backbone, line (`LINES`) and size: AUC on the primary set, or the correlation of the
+    Teacher's maps with human maps. The mapper and the Teacher are the same for every backbone.
     """
-    setup, lines = record.setup, list[dict[str, Any]]()
+    setup, lines = record.setup, []
     for budget in setup.budgets:
-        size = budget.size
         for backbone in setup.students:
-            sides: list[tuple[Role, str | None]] = [
-                ("baseline1", backbone),
-                ("student", backbone),
-                ("mapper", setup.budget_mapper),
-            ]
-            found: dict[str, pd.Series] = {
-                role: _aucs(_selected(figures, budget, role, name), role, size, name, setup.primary)
-                for role, name in sides
+            sides: dict[Role, str | None] = {
+                "baseline1": backbone,
+                "student": backbone,
+                "mapper": setup.budget_mapper,
+            }
+            values: dict[str, pd.Series] = {
+                role: _aucs(figures, budget, role, name, setup.primary)
+                for role, name in sides.items()
             }
             if setup.budget_teacher is not None:
-                arm = replace(setup.budget_teacher, annotated=size)
-                found["teacher_maps"] = map_agreement(select_arm(runs, arm), setup.validation_sets)
-            for line, values in found.items():
-                values = values.dropna().sort_index()
-                if len(values):
-                    at: dict[str, Any] = {"backbone": backbone, "line": line}
-                    at |= {"size": size, "minutes": budget.minutes}
-                    lines.append(at | _summary(values))
+                arm = replace(setup.budget_teacher, annotated=budget.size)
+                values["teacher_maps"] = map_agreement(select_arm(runs, arm), setup.validation_sets)
+            for line, by_seed in values.items():
+                by_seed = by_seed.dropna().sort_index()
+                if len(by_seed):
+                    at = {"backbone": backbone, "line": line, "size": budget.size}
+                    lines.append(at | {"minutes": budget.minutes} | _summary(by_seed))
     return pd.DataFrame(lines)
 
 
-def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
-    """Gain of each step from one number of annotated images to the next.
+def _aucs(
+    figures: pd.DataFrame, budget: Budget, role: Role, backbone: str | None, primary: str
+) -> pd.Series:
+    """AUCs of a role on the primary set at a budget, by seed, at the selected setting if any."""
+    for arm in budget.arms:
+        if (arm.role, arm.backbone) == (role, backbone):
+            figures = select_arm(figures, arm)
+    here = figures[
+        (figures["role"] == Arm(role, "", 1.0, annotated=budget.size).label)
+        & (figures["backbone"] == backbone)
+        & (figures["set"] == primary)
+        & (figures["source"] == ALL_SOURCES)
+    ]
+    return here.drop_duplicates("seed").set_index("seed")["auc"]
 
-    Returns:
-        One row per backbone, line and step: backbone, line, size, then, n, mean, low, high (paired
-        by seed, 95 % t interval).
-    """
+
+def _summary(by_seed: pd.Series) -> dict[str, Any]:
+    low, high = t_interval(by_seed)
+    return mean_std(by_seed)._asdict() | {
+        "low": low,
+        "high": high,
+        "n": len(by_seed),
+        "by_seed": [float(value) for value in by_seed],
+        "seeds": [int(seed) for seed in by_seed.index],
+    }
+
+
+def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
+    """Gain of each step from one number of annotated images to the next."""
     lines = []
     if curve.empty:
         return curve
@@ -113,35 +124,14 @@ def _gain(here: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     common = sorted(set(here["seeds"]) & set(after["seeds"]))
     ours, theirs = (dict(zip(p["seeds"], p["by_seed"], strict=True)) for p in (after, here))
     paired = paired_difference([ours[s] for s in common], [theirs[s] for s in common])
-    return {
-        "size": here["size"],
-        "then": after["size"],
-        "n": paired.n,
-        "mean": paired.mean,
-        "low": paired.low,
-        "high": paired.high,
-    }
+    own = {name: getattr(paired, name) for name in ("n", "mean", "low", "high", "p")}
+    return {"size": here["size"], "then": after["size"]} | own
 
 
 def enough(
     curve: pd.DataFrame, backbone: str, line: str, gain: float, sizes: Sequence[int]
 ) -> Enough | None:
-    """Smallest number of annotated images for which no larger number gives a gain of `gain`.
-
-    Each number is compared with every larger one, paired by seed; the gains of several steps may
-    add up to a relevant one. A gain is excluded if its 95 % interval lies below `gain`, see
-    `excluded`.
-
-    Args:
-        curve: Results by number of annotated images, from `budget_curve`.
-        backbone, line: Curve.
-        gain: Smallest relevant gain.
-        sizes: Numbers of annotated images of the budget.
-
-    Returns:
-        The number with the gain whose interval extends furthest; None if the curve lacks one of the
-        numbers, or without two numbers that have common seeds.
-    """
+    """Smallest number of annotated images for which no larger number gives a gain of `gain`."""
     if curve.empty:
         return None
     mine = curve[(curve["backbone"] == backbone) & (curve["line"] == line)]
@@ -151,55 +141,10 @@ def enough(
     gains = [[_gain(here, after) for after in points[at + 1 :]] for at, here in enumerate(points)]
     if len(points) < 2 or any(np.isnan(one["mean"]) for several in gains for one in several):
         return None
+    size, furthest = None, gains[-2][0]
     for several in gains[:-1]:
-        found = [excluded(one["low"], one["high"], gain) for one in several]
-        if all(one in (Excluded.GAIN, Excluded.BOTH) for one in found):
-            return _enough(several[0]["size"], max(several, key=lambda one: one["high"]))
-    return _enough(None, gains[-2][0])
-
-
-def _enough(size: int | None, shown: dict[str, Any]) -> Enough:
-    return Enough(size, *(shown[name] for name in ("size", "then", "mean", "low", "high")))
-
-
-def _selected(
-    figures: pd.DataFrame, budget: Budget, role: Role, backbone: str | None
-) -> pd.DataFrame:
-    """Metrics of a role at the setting that was selected for a number of annotated images."""
-    for arm in budget.arms:
-        if (arm.role, arm.backbone) == (role, backbone):
-            return select_arm(figures, arm)
-    return figures
-
-
-def _aucs(
-    figures: pd.DataFrame, role: Role, size: int, backbone: str | None, primary: str
-) -> pd.Series:
-    """AUCs of a role on the primary set with a number of annotated images, by seed."""
-    here = figures[
-        (figures["role"] == _label(role, size))
-        & (figures["backbone"] == backbone)
-        & (figures["set"] == primary)
-        & (figures["source"] == ALL_SOURCES)
-    ]
-    return here.drop_duplicates("seed").set_index("seed")["auc"]
-
-
-def _label(role: Role, size: int) -> str:
-    """Label of the runs of a role with a number of annotated images."""
-    return Arm(role, "", 1.0, annotated=size).label
-
-
-def _summary(values: pd.Series) -> dict[str, Any]:
-    own = values.to_numpy(float)
-    mean, std = mean_std(own)
-    low, high = t_interval(own)
-    return {
-        "mean": mean,
-        "std": std,
-        "low": low,
-        "high": high,
-        "n": len(own),
-        "by_seed": [float(value) for value in own],
-        "seeds": [int(seed) for seed in values.index],
-    }
+        sides = [excluded(one["low"], one["high"], gain) for one in several]
+        if all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides):
+            size, furthest = several[0]["size"], max(several, key=lambda one: one["high"])
+            break
+    return Enough(size, *(furthest[name] for name in ("size", "then", "mean", "low", "high", "p")))

@@ -1,14 +1,19 @@
-"""Paired comparisons of Students with baselines, controls and ceiling, on the primary set."""
+"""Paired comparisons of Students with baselines, controls and ceiling, and with published results.
+
+Published: "Teaching AI to Teach: Leveraging Limited Human Salience Data Into Unlimited
+Saliency-Based Training", Crum, Boyd, Bowyer, Czajka, BMVC 2023, Table 2: AUC on faces of unseen
+generators, mean ±
+standard deviation. Teacher: Xception and CAM; Students at α 0.01; Baseline 1 at α 0.5.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from preceptor.metrics.bootstrap import (
     ShareResult,
@@ -16,24 +21,49 @@ from preceptor.metrics.bootstrap import (
     share_of_the_way,
     two_level_bootstrap,
 )
-from preceptor.metrics.paired_tests import PairedResult, holm, paired_difference, seeds_needed
+from preceptor.metrics.paired_tests import (
+    holm,
+    mean_std,
+    paired_difference,
+    seeds_needed,
+    t_interval,
+)
 from preceptor.metrics.scores import ALL_SOURCES, stack
-from preceptor.results.record import StudyRecord
-from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, select_arm
+from preceptor.results.record import (
+    DETECTORS,
+    OVERALL,
+    Row,
+    StudyRecord,
+    control_keys,
+    select_arm,
+)
+from preceptor.study.config import Publication
 from preceptor.study.steps import Arm
 
+LEVEL = 0.05
+"""Significance level of p-values."""
+BY_TEACHER = ("RQ1", "saliency")
+"""Questions that compare probe Students by their Teachers."""
+HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
 
-@dataclass(frozen=True)
-class Pair:
-    """Pair of arms to compare.
 
-    Args:
-        question: RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant or start.
-        backbone: Backbone of the models.
-        a, b: Arms; differences are a − b.
-        key_a, key_b: Keys of their rows in the main table; "" for probe Students.
-        title_a, title_b: Titles of the arms.
+def shown(low: float, high: float, p: float) -> int:
+    """Whether an effect is shown: 1 above 0, −1 below 0, 0 not shown.
+
+    An effect is shown if its 95 % interval does not contain 0 and its exact p, or the p with Holm's
+    correction of a tested family, is at most `LEVEL`.
+
+    Example:
+        >>> shown(0.01, 0.05, 0.03), shown(-0.05, -0.01, 0.03), shown(0.01, 0.05, 0.25)
+        (1, -1, 0)
     """
+    if not p <= LEVEL:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
+class Pair(NamedTuple):
+    """Two arms to compare, a − b, with the keys (of rows of the main table) and titles of both."""
 
     question: str
     backbone: str
@@ -45,206 +75,113 @@ class Pair:
     title_b: str
 
 
-BY_TEACHER = ("RQ1", "saliency")
-"""Questions that compare probe Students by their Teachers."""
-HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
+def _pairs(record: StudyRecord) -> Iterator[Pair]:
+    rows = {row.key: row for row in record.setup.rows}
+    asked = [
+        ("RQ2", "student", "baseline1"),
+        ("RQ2", "student", "baseline2"),
+        ("RQ3", "student", "baseline1_paper"),
+        *(("control", "student", key) for key in control_keys()),
+        ("ceiling", "student", "ceiling"),
+        *(("detector", "student", key) for key in DETECTORS),
+        ("start", "student_started", "baseline1_started"),
+        ("start", "student_started", "baseline2_started"),
+    ]
+    for question, key_a, key_b in asked:
+        if key_a in rows and key_b in rows:
+            ours, theirs = rows[key_a], rows[key_b]
+            title = "Student" if key_a == "student" else ours.title
+            for name, arm in ours.arms.items():
+                if name in theirs.arms:
+                    b = theirs.arms[name]
+                    yield Pair(question, name, arm, b, key_a, key_b, title, theirs.title)
+    for one in record.setup.pairs:
+        titles = [f"Students of {arm.teacher}" for arm in (one.a, one.b)]
+        yield Pair(one.question, one.a.backbone, one.a, one.b, "", "", *titles)
 
 
 def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
-    """Paired comparisons on the primary set.
+    """Paired comparisons on the primary set, with the columns of `tables.COMPARISONS`.
 
-    Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, start,
-    overall), backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; ""
-    for probe Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b
-    (Teachers whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by
-    seed), p, p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level
-    bootstrap), seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
-    difference_by_seed. If every seed has its own images, the variation over seeds includes that
-    over images, and both intervals are the same. Rows with the backbone `OVERALL` are means over
-    backbones by seed.
+    `image_low` and `image_high` are ends of a two-level bootstrap interval. If every seed has its
+    own images, the variation over seeds includes the variation over images, and both intervals are
+    the same. Rows with the backbone `OVERALL` are means over backbones by seed.
     """
-    setup = record.setup
-    rows = {row.key: row for row in setup.rows}
-    pairs: list[Pair] = []
-    if "student" in rows:
-        for key, question in (
-            ("baseline1", "RQ2"),
-            ("baseline2", "RQ2"),
-            ("baseline1_paper", "RQ3"),
-            *((control, "control") for control in control_keys()),
-            ("ceiling", "ceiling"),
-            *((detector, "detector") for detector in DETECTORS),
-        ):
-            if key in rows:
-                pairs += [
-                    Pair(
-                        question,
-                        name,
-                        arm,
-                        rows[key].arms[name],
-                        "student",
-                        key,
-                        "Student",
-                        rows[key].title,
-                    )
-                    for name, arm in rows["student"].arms.items()
-                    if name in rows[key].arms
-                ]
-        for row in setup.rows:
-            if row.variant:
-                pairs += [
-                    Pair(
-                        "variant",
-                        name,
-                        arm,
-                        rows["student"].arms[name],
-                        row.key,
-                        "student",
-                        row.title,
-                        "Student",
-                    )
-                    for name, arm in row.arms.items()
-                ]
-        for key in ("baseline1_started", "baseline2_started"):
-            if key in rows and "student_started" in rows:
-                started = rows["student_started"]
-                pairs += [
-                    Pair(
-                        "start",
-                        name,
-                        arm,
-                        rows[key].arms[name],
-                        started.key,
-                        key,
-                        started.title,
-                        rows[key].title,
-                    )
-                    for name, arm in started.arms.items()
-                    if name in rows[key].arms
-                ]
-    pairs += [
-        Pair(
-            one.question,
-            one.a.backbone,
-            one.a,
-            one.b,
-            "",
-            "",
-            f"Students of {one.a.teacher}",
-            f"Students of {one.b.teacher}",
-        )
-        for one in setup.pairs
-    ]
+    setup, lines = record.setup, []
     scored = setup.primary, setup.classes, setup.positive
-    lines: list[dict[str, Any]] = []
-    for pair in pairs:
+    for pair in _pairs(record):
         a, b = pair.a, pair.b
         ours, theirs = record.tests_of(a), record.tests_of(b)
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
             continue
         aucs = [set_aucs(figures, arm, setup.primary).loc[seeds] for arm in (a, b)]
-        by_seed = (aucs[0] - aucs[1]).to_numpy(float)
-        paired = paired_difference(aucs[0], aucs[1])
-        over_images = paired.low, paired.high
+        images = None
         if not setup.draws:
             labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
             _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
-            images = two_level_bootstrap(labels, left, right, groups)
-            over_images = images.low, images.high
-        lines.append(
-            {
-                "question": pair.question,
-                "backbone": pair.backbone,
-                "a": pair.title_a,
-                "b": pair.title_b,
-                "key_a": pair.key_a,
-                "key_b": pair.key_b,
-                "alpha_a": a.alpha,
-                "alpha_b": b.alpha,
-                "teacher_a": a.teacher,
-                "teacher_b": b.teacher,
-                "stopped": False,
-            }
-            | _paired_line(by_seed, paired, over_images)
-        )
-    lines += _over_backbones(record, rows, figures)
+            found = two_level_bootstrap(labels, left, right, groups)
+            images = found.low, found.high
+        names = dict(zip(("question", "backbone", "a", "b"), (*pair[:2], *pair[6:]), strict=True))
+        sides = {"key_a": pair.key_a, "key_b": pair.key_b, "alpha_a": a.alpha, "alpha_b": b.alpha}
+        teachers = {"teacher_a": a.teacher, "teacher_b": b.teacher}
+        lines.append(names | sides | teachers | _paired_line(*aucs, images))
+    lines += _over_backbones(record, figures)
     return correct([pd.DataFrame(lines)])[0]
 
 
 def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Holm's correction of the comparisons of a study, given as one table per domain."""
-    parts = [
-        table.loc[table["question"] == "RQ2", "p"] if len(table) else pd.Series(dtype=float)
-        for table in tables
+    fresh = [table.copy() for table in tables]
+    asked = [
+        table.index[table["question"] == "RQ2"] if len(table) else table.index for table in fresh
     ]
-    adjusted = holm(np.concatenate([part.to_numpy(float) for part in parts]))
-    found, start = [], 0
-    for table, part in zip(tables, parts, strict=True):
-        fresh = table.copy()
-        if len(part):
-            fresh.loc[part.index, "p_holm"] = adjusted[start : start + len(part)]
-        start += len(part)
-        found.append(fresh)
-    return found
+    parts = [table.loc[at, "p"] if len(at) else [] for table, at in zip(fresh, asked, strict=True)]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    adjusted = np.split(holm(np.concatenate([np.asarray(part, float) for part in parts])), ends)
+    for table, at, values in zip(fresh, asked, adjusted, strict=True):
+        if len(at):
+            table.loc[at, "p_holm"] = values
+    return fresh
 
 
-def _over_backbones(
-    record: StudyRecord, rows: Mapping[str, Row], figures: pd.DataFrame
-) -> list[dict[str, Any]]:
+def _over_backbones(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
     """Comparisons of the Student with baselines and ceiling, as means over backbones by seed."""
     setup, lines = record.setup, []
+    rows = {row.key: row for row in setup.rows}
     for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling"):
         if len(setup.students) < 2 or key not in rows or "student" not in rows:
             continue
         sides = []
         for row in (rows["student"], rows[key]):
-            aucs = [
-                set_aucs(figures, row.arms[name], setup.primary)
-                for name in setup.students
-                if name in row.arms
-            ]
-            sides.append(pd.concat(aucs, axis=1) if len(aucs) == len(setup.students) else None)
-        ours, theirs = sides
-        if ours is None or theirs is None:
+            if {*setup.students} <= row.arms.keys():
+                arms = [row.arms[name] for name in setup.students]
+                aucs = [set_aucs(figures, arm, setup.primary) for arm in arms]
+                sides.append(pd.concat(aucs, axis=1).dropna())
+        if len(sides) < 2:
             continue
-        seeds = sorted(set(ours.dropna().index) & set(theirs.dropna().index))
-        if seeds:
-            both = [side.loc[seeds].mean(axis=1).to_numpy(float) for side in (ours, theirs)]
-            at = {
-                "question": "overall",
-                "backbone": OVERALL,
-                "a": "Student",
-                "b": rows[key].title,
-                "key_a": "student",
-                "key_b": key,
-                "alpha_a": np.nan,
-                "alpha_b": np.nan,
-                "teacher_a": "",
-                "teacher_b": "",
-                "stopped": False,
-            }
-            paired = paired_difference(both[0], both[1])
-            images = (paired.low, paired.high) if setup.draws else (np.nan, np.nan)
-            lines.append(at | _paired_line(both[0] - both[1], paired, images))
+        seeds = sorted(set(sides[0].index) & set(sides[1].index))
+        if not seeds:
+            continue
+        both = [side.loc[seeds].mean(axis=1) for side in sides]
+        names = {"question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title}
+        at = {"key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan}
+        line = _paired_line(*both, None if setup.draws else (np.nan, np.nan))
+        lines.append(names | at | {"teacher_a": "", "teacher_b": ""} | line)
     return lines
 
 
 def _paired_line(
-    by_seed: NDArray[np.float64], paired: PairedResult, over_images: tuple[float, float]
+    ours: pd.Series, theirs: pd.Series, over_images: tuple[float, float] | None
 ) -> dict[str, Any]:
-    seeds = seeds_needed(by_seed, HALF_WIDTH)
-    return {
-        "n": paired.n,
-        "mean": paired.mean,
-        "std": paired.std,
-        "low": paired.low,
-        "high": paired.high,
-        "p": paired.p,
-        "p_floor": paired.p_floor,
+    """Columns of a paired difference; without an interval over images, it is that over seeds."""
+    by_seed = ours.to_numpy(float) - theirs.to_numpy(float)
+    paired, seeds = paired_difference(ours, theirs), seeds_needed(by_seed, HALF_WIDTH)
+    image_low, image_high = over_images or (paired.low, paired.high)
+    return asdict(paired) | {
         "p_holm": np.nan,
-        "image_low": over_images[0],
-        "image_high": over_images[1],
+        "image_low": image_low,
+        "image_high": image_high,
         "seeds_needed": seeds.expected if seeds else np.nan,
         "seeds_cautious": seeds.cautious if seeds else np.nan,
         "difference_by_seed": [round(float(value), 6) for value in by_seed],
@@ -257,79 +194,93 @@ def set_aucs(figures: pd.DataFrame, arm: Arm, name: str) -> pd.Series:
     return part[(part["set"] == name) & (part["source"] == ALL_SOURCES)].set_index("seed")["auc"]
 
 
-def best_baseline(
-    rows: Mapping[str, Row], figures: pd.DataFrame, primary: str, backbone: str
-) -> str | None:
-    """Key of the baseline with the higher mean AUC on the primary set."""
-    means = {
-        key: float(set_aucs(figures, rows[key].arms[backbone], primary).mean())
-        for key in ("baseline1", "baseline2")
-        if key in rows and backbone in rows[key].arms
-    }
-    return max(means, key=lambda key: means[key]) if means else None
-
-
 def shares(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
-    """Share of the way to the ceiling of the Student and of each variant, by backbone.
-
-    Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
-    """
-    setup = record.setup
-    lines = []
-    for row in setup.rows:
-        if row.key != "student" and not row.variant:
+    """Share of the way of the Student from the better baseline to the ceiling, by backbone."""
+    setup, lines = record.setup, []
+    rows = {row.key: row for row in setup.rows}
+    for backbone in rows["student"].arms if "student" in rows else ():
+        arms = {key: row.arms[backbone] for key, row in rows.items() if backbone in row.arms}
+        means = {
+            key: float(set_aucs(figures, arms[key], setup.primary).mean())
+            for key in ("baseline1", "baseline2")
+            if key in arms
+        }
+        if not means or "ceiling" not in arms:
             continue
-        for backbone in row.arms:
-            found = share_of_way(record, figures, row.key, backbone, setup.primary)
-            if found is not None:
-                best, share = found
-                lines.append(
-                    {
-                        "key": row.key,
-                        "title": row.title,
-                        "backbone": backbone,
-                        "baseline": best,
-                        "share": share.share,
-                        "low": share.low,
-                        "high": share.high,
-                        "reason": share.reason,
-                    }
-                )
+        best = max(means, key=lambda key: means[key])
+        three = [arms[key] for key in ("student", best, "ceiling")]
+        tests = [record.tests_of(arm) for arm in three]
+        seeds = sorted(set.intersection(*map(set, tests)))
+        if seeds:
+            share = _share(record, figures, three, tests, seeds)
+            names = {"key": "student", "title": rows["student"].title, "backbone": backbone}
+            lines.append(names | {"baseline": best} | asdict(share))
     return pd.DataFrame(lines)
 
 
-def share_of_way(
-    record: StudyRecord, figures: pd.DataFrame, key: str, backbone: str, name: str
-) -> tuple[str, ShareResult] | None:
-    """Share of the way from the better baseline of a set to the ceiling.
-
-    Args:
-        record: Record of the study.
-        figures: Metrics, see `Results.figures`.
-        key: Key of the row of the Student or a variant.
-        backbone: Backbone of the models.
-        name: Test set.
-
-    Returns:
-        Key of the better baseline, and the share over the seeds with scores of all three; None if
-        there is no such seed, no baseline or no ceiling.
-    """
+def _share(
+    record: StudyRecord,
+    figures: pd.DataFrame,
+    arms: Sequence[Arm],
+    tests: Sequence[Mapping[int, pd.DataFrame]],
+    seeds: Sequence[int],
+) -> ShareResult:
     setup = record.setup
-    rows = {row.key: row for row in setup.rows}
-    best = best_baseline(rows, figures, name, backbone)
-    keys = (key, best or "", "ceiling")
-    arms = [rows[one].arms[backbone] for one in keys if one in rows and backbone in rows[one].arms]
-    if best is None or len(arms) < len(keys):
-        return None
-    frames = [record.tests_of(arm) for arm in arms]
-    seeds = sorted(set.intersection(*(set(part) for part in frames)))
-    if not seeds:
-        return None
     if setup.draws:
-        aucs = [set_aucs(figures, arm, name).loc[seeds] for arm in arms]
-        return best, share_of_draws(*(values.to_numpy(float) for values in aucs))
-    scored = name, setup.classes, setup.positive
-    stacked = [stack([part[seed] for seed in seeds], *scored) for part in frames]
+        aucs = [set_aucs(figures, arm, setup.primary).loc[seeds] for arm in arms]
+        return share_of_draws(*(values.to_numpy(float) for values in aucs))
+    scored = setup.primary, setup.classes, setup.positive
+    stacked = [stack([part[seed] for seed in seeds], *scored) for part in tests]
     labels, _, groups = stacked[0]
-    student, baseline, ceiling = (part[1] for part in stacked)
-    return best, share_of_the_way(labels, student, baseline, ceiling, groups)
+    return share_of_the_way(labels, *(part[1] for part in stacked), groups)
+
+
+# Published results
+
+
+class Reproduction(NamedTuple):
+    """Result of a study beside the published one; the published mean is taken as exact."""
+
+    backbone: str
+    key: str  # row of the main table
+    published: tuple[float, float]  # mean and std of the AUC
+    mean: float
+    std: float
+    n: int  # number of seeds of the study
+    difference: float  # mean of the study minus the published mean
+    low: float  # 95 % t interval of the difference over the seeds of the study
+    high: float
+
+
+_KEYS = ("baseline1_paper", "baseline2", "student")
+PUBLISHED: Mapping[Publication, Mapping[tuple[str, str], tuple[float, float]]] = {
+    "teaching-ai-to-teach": {
+        (backbone, key): result
+        for backbone, results in {
+            "densenet121": ((0.633, 0.04), (0.629, 0.039), (0.767, 0.020)),
+            "resnet50": ((0.612, 0.05), (0.555, 0.061), (0.718, 0.012)),
+            "legacy_xception": ((0.730, 0.02), (0.586, 0.074), (0.743, 0.005)),
+            "inception_v3": ((0.679, 0.03), (0.610, 0.035), (0.746, 0.019)),
+        }.items()
+        for key, result in zip(_KEYS, results, strict=True)
+    }
+}
+"""Mean and std of the AUC by publication, backbone in timm and row of the main table."""
+
+
+def reproductions(
+    publication: Publication, rows: Sequence[Row], figures: pd.DataFrame, primary: str
+) -> list[Reproduction]:
+    """Results on the primary set beside the published ones; missing ones are left out."""
+    found = []
+    arms = {(backbone, row.key): arm for row in rows for backbone, arm in row.arms.items()}
+    for (backbone, key), published in PUBLISHED[publication].items():
+        if figures.empty or (backbone, key) not in arms:
+            continue
+        aucs = set_aucs(figures, arms[backbone, key], primary).dropna().to_numpy(float)
+        if len(aucs):
+            mean, std = mean_std(aucs)
+            low, high = (end - published[0] for end in t_interval(aucs))
+            own = (mean, std, len(aucs), mean - published[0], low, high)
+            found.append(Reproduction(backbone, key, published, *own))
+    return found

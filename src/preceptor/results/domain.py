@@ -1,4 +1,4 @@
-"""Results of a study on one domain as tables: metrics by run, main table, comparisons.
+"""Results of a study as tables and files: metrics by run, main table, comparisons.
 
 Results are computed from finished folders at any time; missing ones are omitted and listed.
 """
@@ -9,34 +9,40 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from preceptor.config.files import dump_yaml
 from preceptor.errors import InputError
-from preceptor.metrics.operating_points import roc_rates, threshold_rates
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, mean_std
+from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
+from preceptor.metrics.paired_tests import mean_std
 from preceptor.metrics.scores import (
     ALL_SOURCES,
     deployed_scores,
     figure_rows,
     fixed_thresholds,
     positive_log_odds,
+    set_auc,
+    validation_rows,
 )
-from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, correct, shares
 from preceptor.results.ladder import Ladder, ladder_table, ladders
 from preceptor.results.record import (
+    OVERALL,
+    Row,
     Setup,
     StudyRecord,
+    identity_of,
     read_archive,
     record_of,
+    records,
+    row_order,
+    select_arm,
     write_archive,
 )
-from preceptor.results.rows import OVERALL, Row, records, row_order, select_arm
 from preceptor.results.tables import (
     BUDGET,
     COMPARISONS,
@@ -47,80 +53,57 @@ from preceptor.results.tables import (
     RATES,
     RUNS,
     TABLE,
+    read_table,
 )
-from preceptor.study.config import Setting
 from preceptor.study.plan import Plan, StudyPlan
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Member
 from preceptor.utils.files import replacing
-from preceptor.utils.results import write_atomically
+from preceptor.utils.results import is_finished, write_atomically
+
+
+@dataclass(frozen=True)
+class Best:
+    """Selected Student, with its AUC on the worst validation set and its thresholds by rule."""
+
+    arm: Arm
+    seed: int
+    run: str
+    value: float
+    thresholds: dict[str, float]
 
 
 @dataclass
 class Results:
     """Results of one domain, from which tables, figures and sentences of the report are made.
 
-    Args:
-        primary: Evaluation set of the hypothesis tests.
-        positive: Positive class, or None.
-        classes: Class names in score order.
-        runs: Trainings, with their validation metrics at the selected epoch; columns in
-            `schema.RUNS`.
-        figures: Metrics by run, set and source ("" = whole set); columns in `schema.FIGURES`.
-        rows: Rows of the main table, in order.
-        table: Results by row, backbone (and "overall"), set and source: mean, std and n of the AUC
-            over seeds, means of the other metrics; columns in `schema.TABLE`.
-        rates: Error rates by run and test set as in `operating_points.Rate`, of kind roc (test ROC
-            curve) or fixed (at the threshold fixed on validation); columns in `schema.RATES`.
-        comparisons: Paired comparisons, see `comparisons.compare`; columns in `schema.COMPARISONS`.
-        shares: Share of the way by backbone and row (Student, variants): key, title, share, low,
-            high, reason.
-        ladders: Ladders by backbone and evaluation set, the primary set of a backbone first.
-        teachers: Candidates of stage 1: name, value, low, high, tied, agreement, alpha.
-        alphas: Candidates by role, backbone and α: values used by the selection (value, worst_set,
-            low, high, tied, agreement), and whether the α was selected.
-        budget: Results by annotated images, see `budgets.budget_curve`; columns in `schema.BUDGET`.
-        budget_steps: Gains between budgets, see `budgets.budget_steps`.
-        best: Selected Student; None if none has finished.
-        missing: Descriptions of trainings that have not finished.
-        unscored: Descriptions of finished trainings without the scores of test sets that are due.
-        controls_alpha: own or student, see `StudyConfig`.
-        relevant_difference: Smallest relevant difference in AUC, see `StudyConfig`.
-        domain: Domain, or "".
-        seeds: Number of seeds; None if it is found by looks.
-        looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
-        record: Record from which the results were computed.
-        has_budget: Whether the study has numbers of annotated images to compare.
-        students: Backbones of the Students of the study, also of those without results.
-        dfr_set: Validation set on which the control dfr trains its last layer, or None.
+    The columns of tables are described in `results.tables`; the source "" is the whole set.
     """
 
-    primary: str
+    primary: str  # evaluation set of the hypothesis tests
     positive: str | None
-    classes: list[str]
+    classes: list[str]  # in score order
     runs: pd.DataFrame
-    figures: pd.DataFrame
-    rows: list[Row] = field(default_factory=list)
+    figures: pd.DataFrame  # metrics by run, set and source
+    rows: list[Row] = field(default_factory=list)  # of the main table
     table: pd.DataFrame = field(default_factory=TABLE.empty)
     rates: pd.DataFrame = field(default_factory=RATES.empty)
     comparisons: pd.DataFrame = field(default_factory=COMPARISONS.empty)
-    shares: pd.DataFrame = field(default_factory=pd.DataFrame)
-    ladders: list[Ladder] = field(default_factory=list)
-    teachers: pd.DataFrame = field(default_factory=pd.DataFrame)
-    alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shares: pd.DataFrame = field(default_factory=pd.DataFrame)  # of the way, see `shares`
+    ladders: list[Ladder] = field(default_factory=list)  # the primary set of a backbone first
+    teachers: pd.DataFrame = field(default_factory=pd.DataFrame)  # candidates of stage 1
+    alphas: pd.DataFrame = field(default_factory=pd.DataFrame)  # by role, backbone and α
     budget: pd.DataFrame = field(default_factory=BUDGET.empty)
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
-    best: Best | None = None
-    missing: list[str] = field(default_factory=list)
-    unscored: list[str] = field(default_factory=list)
-    controls_alpha: Literal["own", "student"] = "own"
-    relevant_difference: float = RELEVANT_DIFFERENCE
+    best: Best | None = None  # None if no Student has finished
+    missing: list[str] = field(default_factory=list)  # trainings that have not finished
+    unscored: list[str] = field(default_factory=list)  # finished without the test scores due
     domain: str = ""
-    seeds: int | None = None
-    looks: tuple[int, ...] = ()
+    seeds: int = 0
     record: StudyRecord | None = None
+    sets: tuple[str, ...] = ()  # evaluation sets, the primary one first
     has_budget: bool = False
-    students: tuple[str, ...] = ()
-    dfr_set: str | None = None
+    students: tuple[str, ...] = ()  # backbones of the study, also without results
+    dfr_set: str | None = None  # validation set on which the control dfr trains its last layer
 
     def tests_of(self, arm: Arm) -> dict[int, pd.DataFrame]:
         """Scores of an arm on the test sets by seed; seeds without scores are omitted."""
@@ -162,48 +145,53 @@ class Results:
 
 
 def gather(plan: Plan) -> Results:
-    """Collect the results of all finished steps of one domain.
-
-    Args:
-        plan: Plan of the domain; its choices determine the runs of the main table.
-    """
+    """Results of all finished steps of one domain."""
     return results_of(record_of(plan))
 
 
 def results_of(record: StudyRecord) -> Results:
     """Results of one domain from its record."""
     setup = record.setup
-    classes, positive, sets = list(setup.classes), setup.positive, setup.sets
-    runs, found, rates = [], [], []
     results = Results(
         primary=setup.primary,
-        positive=positive,
-        classes=classes,
+        positive=setup.positive,
+        classes=list(setup.classes),
         runs=RUNS.empty(),
         figures=FIGURES.empty(),
         rows=list(setup.rows),
-        controls_alpha="own" if setup.controls_alpha == "own" else "student",
-        relevant_difference=setup.relevant_difference,
-        best=chosen_student(record),
+        best=_best(record),
         domain=setup.domain,
         seeds=len(setup.seeds),
         record=record,
+        sets=setup.sets,
         has_budget=bool(setup.budgets),
         students=setup.students,
         dfr_set=setup.dfr_set,
+        teachers=_candidates(setup, "teacher"),
+        alphas=_candidates(setup),
     )
-    named = set[str]()
-    for member in record.members:
-        arm = member.arm
-        identity: dict[str, Any] = {
-            "role": arm.label,
-            "backbone": arm.backbone,
-            "guidance": arm.guidance,
-            "alpha": arm.alpha,
-            "teacher": arm.teacher,
-            "seed": member.seed,
-            "run": member.run,
+    _add_runs(results, record)
+    if not results.figures.empty:
+        levels = {
+            "set": setup.sets,
+            "key": row_order(results.rows),
+            "backbone": [*setup.students, *setup.teachers, OVERALL],
         }
+        results.table = TABLE.table(_table(results), levels)
+        results.comparisons = COMPARISONS.table(compare(record, results.figures))
+        results.shares = shares(record, results.figures)
+        results.ladders = ladders(record, results.figures, results.runs, results.comparisons)
+        results.budget = BUDGET.table(budget_curve(record, results.figures, results.runs))
+        results.budget_steps = budget_steps(results.budget)
+    return results
+
+
+def _add_runs(results: Results, record: StudyRecord) -> None:
+    """Fill the tables by run, and the lists of missing trainings and scores."""
+    setup, classes, positive = record.setup, results.classes, results.positive
+    runs, figures, rates, named = [], [], [], set[str]()
+    for member in record.members:
+        arm, identity = member.arm, identity_of(member)
         validated, tested = record.scores(member)
         if member.run not in named:
             named.add(member.run)
@@ -216,7 +204,7 @@ def results_of(record: StudyRecord) -> Results:
         unknown = dict.fromkeys(("seconds", "images_seen", "best_epoch"))
         entry = record.entries.get(member.run, unknown)
         runs.append(identity | {"finished": validated is not None} | dict(entry))
-        found += [
+        figures += [
             row | identity
             for scores, negatives in ((validated, setup.negatives), (tested, None))
             if scores is not None
@@ -228,144 +216,55 @@ def results_of(record: StudyRecord) -> Results:
                 fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
             rates += [row | identity for row in error_rates(tested, classes, positive, fixed)]
     results.runs = RUNS.table(pd.DataFrame(runs))
-    results.figures = FIGURES.table(pd.DataFrame(found), {"set": sets})
+    results.figures = FIGURES.table(pd.DataFrame(figures), {"set": setup.sets})
     results.rates = RATES.table(pd.DataFrame(rates))
-    if not results.figures.empty:
-        levels = {
-            "set": sets,
-            "key": row_order(results.rows),
-            "backbone": [*setup.students, *setup.teachers, OVERALL],
-        }
-        results.table = TABLE.table(_table(results), levels)
-        results.comparisons = COMPARISONS.table(compare(record, results.figures))
-        results.shares = shares(record, results.figures)
-        results.ladders = ladders(record, results.figures, results.runs, results.comparisons)
-        results.budget = BUDGET.table(budget_curve(record, results.figures, results.runs))
-        results.budget_steps = budget_steps(results.budget)
-    results.teachers = pd.DataFrame(
-        [row for one in setup.choices if one.role == "teacher" for row in one.choice.table]
-    )
-    results.alphas = _alphas(setup)
-    return results
 
 
-def error_rates(
-    tested: pd.DataFrame, classes: list[str], positive: str, threshold: float | None
-) -> list[dict[str, Any]]:
-    """Error rates of one run on each test set.
+def _best(record: StudyRecord) -> Best | None:
+    """Student with the best backbone on validation and its median seed (the lower of two).
 
-    The ROC curve is that of the log-odds; the threshold is applied to the float32 scores of the
-    model in use.
-
-    Args:
-        tested: Score table of the test sets.
-        classes: Class names.
-        positive: Positive class.
-        threshold: Threshold that was fixed on validation; None = there is none.
-
-    Returns:
-        Rows with set, kind (roc or fixed) and the fields of `Rate`.
+    The median is a typical result; the best seed would be biased.
     """
-    lines: list[dict[str, Any]] = []
-    splits, labels, sources = (
-        tested[name].to_numpy(object) for name in ("split", "label", "source")
+    setup, candidates = record.setup, list[list[tuple[float, Member, pd.DataFrame]]]()
+    for arm in [arm for row in setup.rows if row.key == "student" for arm in row.arms.values()]:
+        scored = [(member, record.validation(member)) for member in record.members_of(arm)]
+        values = [
+            (_worst_auc(setup, table), member, table)
+            for member, table in scored
+            if table is not None
+        ]
+        if values:
+            candidates.append(sorted(values, key=lambda one: one[0]))
+    if not candidates:
+        return None
+    students = max(candidates, key=lambda group: sum(one[0] for one in group) / len(group))
+    value, member, scores = students[(len(students) - 1) // 2]
+    thresholds = fixed_thresholds(scores, setup.positive, (*RULES, setup.threshold))
+    return Best(member.arm, member.seed, member.run, value, thresholds)
+
+
+def _worst_auc(setup: Setup, scores: pd.DataFrame) -> float:
+    """AUC on the worst validation set."""
+    return min(
+        set_auc(
+            validation_rows(scores, name, setup.classes, setup.negatives),
+            setup.classes,
+            setup.positive,
+        )
+        for name in scores["split"].unique()
     )
-    scores = positive_log_odds(tested, classes, positive)
-    in_use = deployed_scores(tested, positive)
-    for name in dict.fromkeys(splits):
-        rows = splits == name
-        truth, groups = labels[rows] == positive, list(sources[rows])
-        own = [("roc", rate) for rate in roc_rates(truth, scores[rows], groups)]
-        if threshold is not None:
-            found = threshold_rates(truth, in_use[rows], groups, threshold)
-            own += [("fixed", rate) for rate in found]
-        lines += [{"set": str(name), "kind": kind} | asdict(rate) for kind, rate in own]
-    return lines
 
 
-def _groups(figures_table: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
-    """Metrics by evaluation set and source."""
-    return figures_table.groupby(["set", "source"], sort=False, observed=True)
-
-
-def _table(results: Results) -> pd.DataFrame:
-    lines = []
-    places = [place for place, _ in _groups(results.figures)]
-    for row in results.rows:
-        parts = {name: select_arm(results.figures, arm) for name, arm in row.arms.items()}
-        groups = {name: dict(list(_groups(part))) for name, part in parts.items()}
-        for evaluation, source in places:
-            by_backbone: dict[str, pd.Series] = {}
-            for backbone, own in groups.items():
-                if (evaluation, source) not in own:
-                    continue
-                here = own[evaluation, source].sort_values("seed")
-                by_backbone[backbone] = here.set_index("seed")["auc"]
-                lines.append(
-                    _line(
-                        row,
-                        backbone,
-                        row.arms[backbone].setting,
-                        str(evaluation),
-                        str(source),
-                        by_backbone[backbone],
-                        here,
-                    )
-                )
-            # The same backbones in each row; a mapper may have some that no Student has.
-            if len(results.students) > 1 and by_backbone.keys() >= {*results.students}:
-                of_all = [by_backbone[name].rename(name) for name in results.students]
-                common = pd.concat(of_all, axis=1, join="inner")
-                mean = common.dropna().mean(axis=1)
-                every = pd.concat([parts[name] for name in results.students])
-                here = every[(every["set"] == evaluation) & (every["source"] == source)]
-                # The seeds of the mean; a source with negatives only has no AUC in any.
-                here = here[here["seed"].isin((mean if len(mean) else common).index)]
-                here = here.sort_values(["backbone", "seed"])  # fixed order of summation
-                if len(here):
-                    place = str(evaluation), str(source)
-                    lines.append(_line(row, OVERALL, None, *place, mean, here))
-    return pd.DataFrame(lines)
-
-
-def _line(
-    row: Row,
-    backbone: str,
-    setting: Setting | None,
-    evaluation: str,
-    source: str,
-    aucs: pd.Series,
-    part: pd.DataFrame,
-) -> dict[str, object]:
-    summary = mean_std(aucs.to_numpy(float))
-    return {
-        "key": row.key,
-        "title": row.title,
-        "backbone": backbone,
-        "guidance": setting.guidance if setting else "",
-        "alpha": f"{setting.alpha:g}" if setting else "",
-        "set": evaluation,
-        "source": source,
-        "mean": summary.mean,
-        "std": summary.std,
-        "n": len(aucs),
-        "accuracy": float(part["accuracy"].mean()),
-        "eer": float(part["eer"].mean()),
-        "average_precision": float(part["average_precision"].mean()),
-        "brier": float(part["brier"].mean()),
-        "images": int(part["images"].iloc[0]),
-    }
-
-
-def _alphas(setup: Setup) -> pd.DataFrame:
+def _candidates(setup: Setup, role: str = "") -> pd.DataFrame:
+    """Candidates of the choice among Teachers, or of the other choices with their role."""
+    if role:
+        return pd.DataFrame(
+            [row for one in setup.choices if one.role == role for row in one.choice.table]
+        )
     return pd.DataFrame(
         [
-            {
-                "role": one.role,
-                "backbone": one.backbone,
-                "chosen": row["name"] == one.choice.winner,
-                **row,
-            }
+            {"role": one.role, "backbone": one.backbone, "chosen": row["name"] == one.choice.winner}
+            | row
             for one in setup.choices
             if one.role != "teacher"
             for row in one.choice.table
@@ -373,18 +272,79 @@ def _alphas(setup: Setup) -> pd.DataFrame:
     )
 
 
+def error_rates(
+    tested: pd.DataFrame, classes: list[str], positive: str, threshold: float | None
+) -> list[dict[str, Any]]:
+    """Error rates of one run on each test set: rows with set, kind and the fields of `Rate`.
+
+    The ROC curve is that of the log-odds; the threshold that was fixed on validation, if any, is
+    applied to the float32 scores of the model in use.
+    """
+    splits, labels, sources = (tested[key].to_numpy(object) for key in ("split", "label", "source"))
+    scores, in_use = positive_log_odds(tested, classes, positive), deployed_scores(tested, positive)
+    lines: list[dict[str, Any]] = []
+    for name in dict.fromkeys(splits):
+        rows = splits == name
+        truth, groups = labels[rows] == positive, list(sources[rows])
+        rates = {"roc": roc_rates(truth, scores[rows], groups)}
+        if threshold is not None:
+            rates["fixed"] = threshold_rates(truth, in_use[rows], groups, threshold)
+        for kind, several in rates.items():
+            lines += [{"set": str(name), "kind": kind} | asdict(rate) for rate in several]
+    return lines
+
+
+def _groups(figures: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
+    """Metrics by evaluation set and source."""
+    return figures.groupby(["set", "source"], sort=False, observed=True)
+
+
+def _table(results: Results) -> pd.DataFrame:
+    lines = []
+    places = [(str(one), str(source)) for (one, source), _ in _groups(results.figures)]
+    for row in results.rows:
+        parts = {name: select_arm(results.figures, arm) for name, arm in row.arms.items()}
+        groups = {name: dict(list(_groups(part))) for name, part in parts.items()}
+        for place in places:
+            aucs: dict[str, pd.Series] = {}
+            for backbone, own in groups.items():
+                if place in own:
+                    here = own[place].sort_values("seed")
+                    aucs[backbone] = here.set_index("seed")["auc"]
+                    setting = row.arms[backbone].setting
+                    way = {"guidance": setting.guidance, "alpha": f"{setting.alpha:g}"}
+                    lines.append(_line(row, backbone, place, aucs[backbone], here) | way)
+            # The same backbones in each row; a mapper may have some that no Student has.
+            if len(results.students) > 1 and aucs.keys() >= {*results.students}:
+                of_all = [aucs[name].rename(name) for name in results.students]
+                common = pd.concat(of_all, axis=1, join="inner")
+                mean = common.dropna().mean(axis=1)
+                every = pd.concat([parts[name] for name in results.students])
+                here = every[(every["set"] == place[0]) & (every["source"] == place[1])]
+                # The seeds of the mean; a source with negatives only has no AUC in any.
+                here = here[here["seed"].isin((mean if len(mean) else common).index)]
+                here = here.sort_values(["backbone", "seed"])  # fixed order of summation
+                if len(here):
+                    lines.append(_line(row, OVERALL, place, mean, here))
+    return pd.DataFrame(lines)
+
+
+def _line(
+    row: Row, backbone: str, place: tuple[str, str], aucs: pd.Series, part: pd.DataFrame
+) -> dict[str, Any]:
+    summary = mean_std(aucs.to_numpy(float))
+    names = {"key": row.key, "title": row.title, "backbone": backbone, "guidance": "", "alpha": ""}
+    own = {"set": place[0], "source": place[1], "mean": summary.mean, "std": summary.std}
+    metrics = ("accuracy", "eer", "average_precision", "brier")
+    means = {name: float(part[name].mean()) for name in metrics}
+    return names | own | means | {"n": len(aucs), "images": int(part["images"].iloc[0])}
+
+
 @dataclass
 class StudyResults:
-    """Results of a study.
+    """Results of a study."""
 
-    Args:
-        by_domain: Results by domain; one entry under "" without domains.
-        domains: RQ4, a row a domain, backbone and baseline: the AUCs of both sides (mean and std
-            over seeds) and their paired difference as in `comparisons.compare`; columns in
-            `schema.DOMAINS`.
-    """
-
-    by_domain: dict[str, Results]
+    by_domain: dict[str, Results]  # results by domain; one entry under "" without domains
     domains: pd.DataFrame = field(default_factory=DOMAINS.empty)
 
     @property
@@ -398,19 +358,9 @@ class StudyResults:
         return next(iter(self.by_domain.values()))
 
     @property
-    def seeds(self) -> int | None:
-        """Number of seeds, the same in all domains; None if it is found by looks."""
+    def seeds(self) -> int:
+        """Number of seeds, the same in all domains."""
         return self.first.seeds
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """Numbers of seeds after which the study may stop; the same in all domains."""
-        return self.first.looks
-
-    @property
-    def relevant_difference(self) -> float:
-        """Smallest relevant difference in AUC; the same in all domains."""
-        return self.first.relevant_difference
 
     @property
     def family(self) -> pd.DataFrame:
@@ -469,19 +419,7 @@ def study_results(records: Sequence[StudyRecord]) -> StudyResults:
 
 
 def archive_study(study: StudyPlan, folder: Path, out: Path) -> int:
-    """Write the scores, choices and tables of a study to a new folder, without weights and maps.
-
-    Args:
-        study: Plan of the study with its choices.
-        folder: Study folder.
-        out: New folder.
-
-    Returns:
-        Number of finished runs in the archive.
-
-    Raises:
-        InputError: The output exists, its parent does not, or a run is damaged.
-    """
+    """Write the scores, choices and tables of a study to a new folder, without weights and maps."""
     if out.exists():
         raise InputError(f"{out}: exists already; name a new folder")
     if not out.parent.is_dir():
@@ -506,14 +444,7 @@ def _also_in(values: Any, changed: Any) -> Any:
 
 
 def write_archived_tables(folder: Path) -> list[str]:
-    """Write the tables of an archive again, from its scores.
-
-    Args:
-        folder: Archive. Its runs.csv, from which tables are made, is kept.
-
-    Returns:
-        Names of the files.
-    """
+    """Write the tables of an archive again, from its scores."""
     tables = csv_files(study_results(read_archive(folder)))
     del tables["runs.csv"]
     for name, text in tables.items():
@@ -523,8 +454,8 @@ def write_archived_tables(folder: Path) -> list[str]:
 
 def csv_files(found: StudyResults) -> dict[str, str]:
     """CSV files by name, with a first column `domain` if there are several domains."""
-    tables: dict[str, pd.DataFrame] = {}
     parts = {name: _by_file(one) for name, one in found.by_domain.items()}
+    tables = parts.get("", {})
     if found.has_domains:
         for file in dict.fromkeys(file for one in parts.values() for file in one):
             own = [
@@ -535,8 +466,6 @@ def csv_files(found: StudyResults) -> dict[str, str]:
             filled = [table for table in own if len(table)]
             tables[file] = pd.concat(filled or own[:1], ignore_index=True)
         tables["domains.csv"] = found.domains
-    else:
-        tables = parts[""]
     return {file: CSV_FILES[file].csv(table) for file, table in tables.items()}
 
 
@@ -557,19 +486,35 @@ def _domains(found: StudyResults) -> pd.DataFrame:
     lines = []
     for line in records(found.family):
         results = found.by_domain[line["domain"]]
-        table = results.table
-        whole = table[(table["set"] == results.primary) & (table["source"] == ALL_SOURCES)]
+        whole = results.table
+        whole = whole[(whole["set"] == results.primary) & (whole["source"] == ALL_SOURCES)]
         whole = whole[whole["backbone"] == line["backbone"]].set_index("key")
         kept = {key: value for key, value in line.items() if key not in ("question", "a")}
-        lines.append(
-            kept
-            | {
-                "primary": results.primary,
-                "images": int(whole.loc["student", "images"]),
-                "student": whole.loc["student", "mean"],
-                "student_std": whole.loc["student", "std"],
-                "baseline": whole.loc[line["key_b"], "mean"],
-                "baseline_std": whole.loc[line["key_b"], "std"],
-            }
-        )
+        kept |= {"primary": results.primary, "images": int(whole.loc["student", "images"])}
+        for side, key in (("student", "student"), ("baseline", line["key_b"])):
+            kept |= {side: whole.loc[key, "mean"], f"{side}_std": whole.loc[key, "std"]}
+        lines.append(kept)
     return DOMAINS.table(pd.DataFrame(lines))
+
+
+def lost_runs(study: StudyPlan, out: Path) -> str:
+    """Finished trainings in the tables of a study folder that new tables would lack, in words.
+
+    They are missing, or no part of the study any more since its data or settings have changed.
+    """
+    table = read_table(out / "runs.csv", RUNS)
+    table = table[table["finished"].astype(bool)].drop_duplicates("run")
+    known = {one.id for one in study.planned_runs()}
+    lost: dict[str, list[str]] = {"missing": [], "of other data or settings": []}
+    for row in table.to_dict("records"):
+        name = f"{row['role']} {row['backbone']}, seed {row['seed']}: {row['run']}"
+        if not is_finished(study.first.protocol.run_folder(row["run"])):
+            lost["missing"].append(name)
+        # Every study has the runs of Baseline 2, whatever it selects.
+        elif row["role"] == "baseline2" and row["run"] not in known:
+            lost["of other data or settings"].append(name)
+    return ", ".join(
+        f"{len(several)} of {len(table)} {why} (first: {several[0]})"
+        for why, several in lost.items()
+        if several
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -26,9 +26,8 @@ from preceptor.metrics.paired_tests import (
     paired_difference,
     t_interval,
 )
-from preceptor.results.comparisons import set_aucs
-from preceptor.results.record import StudyRecord
-from preceptor.results.rows import Row, select_arm
+from preceptor.results.comparisons import set_aucs, shown
+from preceptor.results.record import Row, StudyRecord, select_arm
 from preceptor.study.config import Control, Setting
 from preceptor.study.selection import Candidate, choose
 from preceptor.training.record import metric_name
@@ -44,94 +43,55 @@ _KEYS = ("baseline2", *ANY_MAP, "student", "ceiling")  # rows of the main table
 
 @dataclass(frozen=True)
 class AnyMap:
-    """Control that stands for any map, selected on validation.
-
-    Args:
-        control: Key of the control.
-        among: Keys of the controls that were compared.
-        reason: Reason of the selection, in one sentence.
-    """
+    """Control that stands for any map, selected on validation."""
 
     control: Control
     among: tuple[Control, ...]
-    reason: str
+    reason: str  # reason of the selection, in one sentence
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Gain of a rung over the one below, paired by seed.
-
-    Args:
-        below: Name of the rung below.
-        paired: Paired difference, this rung minus the one below.
-        by_seed: Difference of each seed.
-    """
+    """Gain of a rung over the one below, paired by seed."""
 
     below: RungName
-    paired: PairedResult
+    paired: PairedResult  # paired difference, this rung minus the one below
     by_seed: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ControlGain:
-    """Gain of the Student over one of the controls of `ANY_MAP`, paired by seed.
-
-    Args:
-        control: Key of the control.
-        paired: Paired difference, Student minus control.
-    """
+    """Gain of the Student over one of the controls of `ANY_MAP`, paired by seed."""
 
     control: Control
-    paired: PairedResult
+    paired: PairedResult  # paired difference, Student minus control
 
 
 @dataclass(frozen=True)
 class Rung:
-    """Rung of a ladder.
-
-    Args:
-        name: Name of the rung.
-        key, title: Row of the main table.
-        setting: Selected setting; α is 1 without maps.
-        n: Number of seeds.
-        mean, std: Mean AUC over seeds and standard deviation (n − 1).
-        low, high: 95 % t interval of the mean over seeds; NaN for one seed.
-        gain: Gain over the rung below; None on the lowest rung.
-        agreement: Mean correlation of the models' maps with human maps of validation images, over
-            validation sets and seeds; NaN without human maps.
-    """
+    """Rung of a ladder."""
 
     name: RungName
     key: str
     title: str
-    setting: Setting
+    setting: Setting  # selected setting; α is 1 without maps
     n: int
-    mean: float
-    std: float
-    low: float
-    high: float
-    gain: Gain | None = None
+    mean: float  # mean AUC over seeds and standard deviation (n − 1)
+    std: float  # mean AUC over seeds and standard deviation (n − 1)
+    low: float  # 95 % t interval of the mean over seeds; NaN for one seed
+    high: float  # 95 % t interval of the mean over seeds; NaN for one seed
+    gain: Gain | None = None  # gain over the rung below; None on the lowest rung
     agreement: float = math.nan
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Ladder of a backbone on an evaluation set; rungs without results are absent.
-
-    Args:
-        backbone: Backbone of all models.
-        set: Evaluation set.
-        rungs: Rungs from the lowest to the highest.
-        any_map: Control that stands for any map; None if no such control has finished.
-        over_controls: Gains of the Student over every control that any map was selected from.
-        place_images: Interval of the gain over any map over seeds and images, see `compare`; NaN on
-            other sets than the primary one.
-    """
+    """Ladder of a backbone on an evaluation set; rungs without results are absent."""
 
     backbone: str
     set: str
-    rungs: tuple[Rung, ...]
-    any_map: AnyMap | None
+    rungs: tuple[Rung, ...]  # rungs from the lowest to the highest
+    any_map: AnyMap | None  # control that stands for any map; None if no such control has finished
     over_controls: tuple[ControlGain, ...] = ()
     place_images: tuple[float, float] = UNDEFINED
 
@@ -155,68 +115,53 @@ class Ladder:
 
     @property
     def above_all_controls(self) -> bool:
-        """Whether the 95 % intervals of the gains over all controls are above 0.
+        """Whether the gains over all controls are shown.
 
         All of them have to be (an intersection–union test), so that none needs a correction for
         their number.
         """
-        return bool(self.over_controls) and all(one.paired.low > 0 for one in self.over_controls)
+        gains = [one.paired for one in self.over_controls]
+        return bool(gains) and all(shown(one.low, one.high, one.p) > 0 for one in gains)
 
 
 def ladders(
     record: StudyRecord, figures: pd.DataFrame, runs: pd.DataFrame, compared: pd.DataFrame
 ) -> list[Ladder]:
-    """Ladders of every backbone and evaluation set with a Student.
-
-    Args:
-        record: Record of one domain.
-        figures: Metrics, see `Results.figures`.
-        runs: Trainings, see `Results.runs`.
-        compared: Comparisons on the primary set, see `Results.comparisons`.
-    """
+    """Ladders of every backbone and evaluation set with a Student; tables as in `Results`."""
     setup, found = record.setup, []
     rows = {row.key: row for row in setup.rows}
     for backbone in setup.students:
-        chosen = select_any_map(record, backbone)
+        arms = {key: row.arms[backbone] for key, row in rows.items() if backbone in row.arms}
+        any_map = select_any_map(record, backbone)
         agreement = {
-            key: float(
-                map_agreement(select_arm(runs, row.arms[backbone]), setup.validation_sets).mean()
-            )
-            for key, row in rows.items()
-            if backbone in row.arms
+            key: float(map_agreement(select_arm(runs, arm), setup.validation_sets).mean())
+            for key, arm in arms.items()
         }
         for name in setup.sets:
             aucs = {
-                key: set_aucs(figures, row.arms[backbone], name).dropna().sort_index()
-                for key, row in rows.items()
-                if key in _KEYS and backbone in row.arms
+                key: set_aucs(figures, arm, name).dropna().sort_index()
+                for key, arm in arms.items()
+                if key in _KEYS
             }
-            images = UNDEFINED
-            if name == setup.primary and chosen is not None:
-                images = _over_images(compared, backbone, chosen.control)
-            ladder = Ladder(
-                backbone,
-                name,
-                _rungs(rows, aucs, backbone, chosen, agreement),
-                chosen,
-                _over_controls(aucs, chosen),
-                images,
-            )
-            if ladder.rung("teacher") is not None:
-                found.append(ladder)
+            rungs = _rungs(rows, aucs, backbone, any_map, agreement)
+            if all(one.name != "teacher" for one in rungs):
+                continue
+            gains, images = [], UNDEFINED
+            for key in any_map.among if any_map is not None else ():
+                ours, theirs = _common(aucs["student"], aucs[key])
+                if len(ours):
+                    gains.append(ControlGain(key, paired_difference(ours, theirs)))
+            if name == setup.primary and any_map is not None and not compared.empty:
+                of = (compared["key_a"] == "student") & (compared["key_b"] == any_map.control)
+                ends = compared.loc[of & (compared["backbone"] == backbone)]
+                for low, high in ends[["image_low", "image_high"]].to_numpy(float)[:1].tolist():
+                    images = low, high
+            found.append(Ladder(backbone, name, rungs, any_map, tuple(gains), images))
     return found
 
 
 def select_any_map(record: StudyRecord, backbone: str) -> AnyMap | None:
-    """Best control of `ANY_MAP` on validation, among those whose every seed has finished.
-
-    Args:
-        record: Record of one domain.
-        backbone: Backbone of the controls.
-
-    Returns:
-        The control, or None if no control has finished.
-    """
+    """Best control of `ANY_MAP` on validation, among those whose every seed has finished."""
     setup, candidates = record.setup, []
     rows = {row.key: row for row in setup.rows}
     for key in ANY_MAP:
@@ -246,15 +191,7 @@ def select_any_map(record: StudyRecord, backbone: str) -> AnyMap | None:
 
 
 def map_agreement(runs: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
-    """Mean correlation with human maps over validation sets at the selected epoch, by seed.
-
-    Args:
-        runs: Finished and unfinished runs of one arm, rows of `Results.runs`.
-        sets: Validation sets; those without human maps are left out.
-
-    Returns:
-        float64 by seed; NaN for a run that has not finished, or without human maps.
-    """
+    """Mean correlation with human maps over validation sets at the selected epoch, by seed."""
     mine = runs.drop_duplicates("seed").set_index("seed")
     names = [metric_name(one, "map_correlation") for one in sets]
     return mine[[name for name in names if name in mine]].astype(float).mean(axis=1)
@@ -265,76 +202,40 @@ def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
     return pd.DataFrame([_line(ladder, rung) for ladder in found for rung in ladder.rungs])
 
 
-def _over_images(compared: pd.DataFrame, backbone: str, control: Control) -> tuple[float, float]:
-    """Interval of the Student minus a control over seeds and images; NaN if it is not known."""
-    if compared.empty:
-        return UNDEFINED
-    own = compared[(compared["key_a"] == "student") & (compared["key_b"] == control)]
-    own = own[own["backbone"] == backbone]
-    if own.empty:
-        return UNDEFINED
-    return float(own["image_low"].iloc[0]), float(own["image_high"].iloc[0])
-
-
-def _over_controls(aucs: Mapping[str, pd.Series], chosen: AnyMap | None) -> tuple[ControlGain, ...]:
-    """Gains of the Student over the controls that any map was selected from."""
-    if chosen is None or "student" not in aucs:
-        return ()
-    pairs = ((key, _common(aucs["student"], aucs[key])) for key in chosen.among)
-    return tuple(
-        ControlGain(key, paired_difference(ours, theirs))
-        for key, (ours, theirs) in pairs
-        if len(ours)
-    )
-
-
 def _rungs(
     rows: Mapping[str, Row],
     known: Mapping[str, pd.Series],
     backbone: str,
-    chosen: AnyMap | None,
+    any_map: AnyMap | None,
     agreement: Mapping[str, float],
 ) -> tuple[Rung, ...]:
-    keys: dict[RungName, str | None] = {
+    keys: dict[RungName, str] = {
         "none": "baseline2",
-        "any": None if chosen is None else chosen.control,
+        "any": any_map.control if any_map is not None else "",
         "teacher": "student",
         "human": "ceiling",
     }
-    aucs: dict[RungName, pd.Series] = {}
-    of: dict[RungName, Row] = {}
-    for name, key in keys.items():
-        if key is not None and key in known and len(known[key]):
-            aucs[name], of[name] = known[key], rows[key]
-    gains = {above: _gain(aucs, below, above) for below, above in pairwise(aucs)}
-    found = []
-    for name, values in aucs.items():
-        row, spread = of[name], mean_std(values)
-        interval = t_interval(values)
-        own = row.arms[backbone].setting
-        found.append(
-            Rung(
-                name,
-                row.key,
-                row.title,
-                own,
-                len(values),
-                *spread,
-                *interval,
-                gains.get(name),
-                agreement[row.key],
-            )
+    keys = {name: key for name, key in keys.items() if key in known and len(known[key])}
+    gains: dict[RungName, Gain] = {}
+    for below, above in pairwise(keys):
+        ours, theirs = _common(known[keys[above]], known[keys[below]])
+        if len(ours):
+            by_seed = tuple(round(float(value), 6) for value in ours - theirs)
+            gains[above] = Gain(below, paired_difference(ours, theirs), by_seed)
+    return tuple(
+        Rung(
+            name,
+            key,
+            rows[key].title,
+            rows[key].arms[backbone].setting,
+            len(known[key]),
+            *mean_std(known[key]),
+            *t_interval(known[key]),
+            gains.get(name),
+            agreement[key],
         )
-    return tuple(found)
-
-
-def _gain(aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName) -> Gain | None:
-    """Gain between two rungs over the seeds that both have; None without such a seed."""
-    ours, theirs = _common(aucs[above], aucs[below])
-    if not len(ours):
-        return None
-    by_seed = tuple(round(float(value), 6) for value in ours - theirs)
-    return Gain(below, paired_difference(ours, theirs), by_seed)
+        for name, key in keys.items()
+    )
 
 
 def _common(ours: pd.Series, theirs: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -344,34 +245,13 @@ def _common(ours: pd.Series, theirs: pd.Series) -> tuple[pd.Series, pd.Series]:
 
 
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "backbone": ladder.backbone,
-        "set": ladder.set,
-        "rung": rung.name,
-        "key": rung.key,
-        "title": rung.title,
-        "guidance": rung.setting.guidance,
-        "alpha": rung.setting.alpha,
-        "n": rung.n,
-        "mean": rung.mean,
-        "std": rung.std,
-        "low": rung.low,
-        "high": rung.high,
-        "below": "",
-        "gain_by_seed": (),
-    }
+    names = ("key", "title", "n", "mean", "std", "low", "high")
+    line = {"backbone": ladder.backbone, "set": ladder.set, "rung": rung.name}
+    line |= {name: getattr(rung, name) for name in names} | asdict(rung.setting)
+    paired = ("n", "mean", "std", "low", "high", "p", "p_floor")
+    columns = ("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor")
     if rung.gain is None:
-        unknown = ("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor")
-        return line | dict.fromkeys(unknown, float("nan"))
-    paired = rung.gain.paired
-    return line | {
-        "below": rung.gain.below,
-        "gain_n": paired.n,
-        "gain": paired.mean,
-        "gain_std": paired.std,
-        "gain_low": paired.low,
-        "gain_high": paired.high,
-        "p": paired.p,
-        "p_floor": paired.p_floor,
-        "gain_by_seed": rung.gain.by_seed,
-    }
+        return line | {"below": "", "gain_by_seed": ()} | dict.fromkeys(columns, math.nan)
+    values = (getattr(rung.gain.paired, name) for name in paired)
+    gain = {"below": rung.gain.below, "gain_by_seed": rung.gain.by_seed}
+    return line | gain | dict(zip(columns, values, strict=True))

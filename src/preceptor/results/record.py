@@ -1,4 +1,4 @@
-"""Record of a study: everything that its tables are computed from.
+"""Record of a study: everything that its tables are computed from, and the rows of its main table.
 
 A record is made from the plan of a study folder, or read from an archive. An archive holds arms,
 settings and choices itself, so that it needs neither the images nor the rules of a plan:
@@ -9,6 +9,7 @@ settings and choices itself, so that it needs neither the images nor the rules o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -23,31 +24,58 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE
 from preceptor.metrics.scores import ALL_SOURCES, set_auc, validation_rows
 from preceptor.metrics.split_names import kind_or_none
-from preceptor.results.rows import Row, table_rows
+from preceptor.results.tables import CSV_FILES, StudyTables, read_table
+from preceptor.study.config import OF_TEACHER, PAPER_ALPHA, added_control
 from preceptor.study.plan import Plan, mapper_backbone
-from preceptor.study.protocol import teachers_of
+from preceptor.study.protocol import added_controls_of, controls_of, teachers_of
 from preceptor.study.selection import Choice, Rule
 from preceptor.study.steps import Arm, Member, Role, trained_again
 from preceptor.training.record import RunRecord, set_metrics
 from preceptor.utils.files import replacing
+from preceptor.utils.plugins import registered
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
 RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
 _ARM = ("role", "backbone", "guidance", "alpha", "teacher")  # columns of runs.csv
+Scores = tuple[pd.DataFrame | None, pd.DataFrame | None]
+"""Score tables of the validation sets and of the test sets of a run; None where there are none."""
+
+OVERALL = "overall"  # the mean over backbones, seed by seed
+CONTROLS = {
+    "shuffled": "Control: the same maps, shuffled",
+    "centre": "Control: one centred map",
+    "pca": "Control: maps of principal components, no person",
+    "shuffled_human": "Control: all human maps, shuffled",
+    "mixed": "Control: all images, human maps on the annotated",
+    "masked": "Control: trained on the marked regions alone",
+    "dfr": "Control: Baseline 2, last layer trained again on {set}",
+}
+STARTED: dict[str, tuple[Role, str]] = {
+    "baseline1_started": ("baseline1", "Baseline 1 from the mapper's weights"),
+    "baseline2_started": ("baseline2", "Baseline 2 from the mapper's weights"),
+    "student_started": ("student", "Student from the mapper's weights"),
+}
+"""Rows of runs that start from the weights of a mapper: role and title by key."""
+DETECTORS: dict[Role, str] = {
+    "mapper": "Mapper as a detector: annotated, human maps",
+    "mapper_all": "Mapper as a detector: all human maps",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Row of the main table: an arm of the study for each backbone."""
+
+    key: str  # of a baseline, the Student, a control, a detector, `STARTED`, or "ceiling"
+    title: str
+    arms: dict[str, Arm]  # by backbone
 
 
 @dataclass(frozen=True)
 class ChosenSetting:
-    """Choice of the setting of a role, or among Teachers.
-
-    Args:
-        role: Role; teacher for the choice among Teachers.
-        backbone: Backbone; "" for the choice among Teachers.
-        choice: The choice.
-    """
+    """Choice of the setting of a role and backbone; of a Teacher with the backbone ""."""
 
     role: Role
     backbone: str
@@ -56,81 +84,44 @@ class ChosenSetting:
 
 @dataclass(frozen=True)
 class TeacherPair:
-    """Two Teachers that are compared by their probe Students.
+    """Two Teachers that are compared by their probe Students a and b."""
 
-    Args:
-        question: RQ1 (human-guided and data-driven) or saliency (RISE maps and CAMs).
-        a, b: Probe Students; their difference is a − b.
-    """
-
-    question: str
+    question: str  # RQ1 (human-guided and data-driven) or saliency (RISE maps and CAMs)
     a: Arm
     b: Arm
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Number of annotated images of a budget.
-
-    Args:
-        size: Number of annotated images.
-        minutes: Annotation time, mean over seeds; NaN if a time is unknown.
-        arms: Baseline 1 and Student of each backbone at the setting that was selected for this
-            number; a role that is missing has one setting.
-    """
+    """Number of annotated images, with the arms whose setting was selected for this number."""
 
     size: int
-    minutes: float
+    minutes: float  # annotation time, mean over seeds; NaN if a time is unknown
     arms: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Settings and choices of one domain of a study that its tables need.
-
-    Args:
-        domain: Domain, or "".
-        classes: Class names in score order.
-        positive: Positive class, or None.
-        sets: Evaluation sets; the first one is that of the hypothesis tests.
-        students, teachers: Backbones.
-        seeds: Seeds of the study.
-        draws: Whether every seed has its own images.
-        selection: Rule of selection.
-        negatives: Validation set with the missing classes, see `validation_rows`.
-        threshold: Rule of the threshold that is fixed on validation.
-        relevant_difference: Smallest relevant difference in AUC.
-        controls_alpha: own or student.
-        dfr_set: Validation set on which the control dfr trains its last layer, or None.
-        rows: Rows of the main table, whose settings are selected.
-        choices: Choices made so far.
-        pairs: Teachers that are compared.
-        budgets: Numbers of annotated images to compare.
-        budget_mapper: Backbone of the mappers of a budget; None without mappers.
-        budget_teacher: Arm of the Teachers of a budget, without their number of images; None if
-            their maps are given, or before the choice.
-    """
+    """Settings and choices of one domain of a study that its tables need."""
 
     domain: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # in score order
     positive: str | None
-    sets: tuple[str, ...]
+    sets: tuple[str, ...]  # evaluation sets; the first one is that of the hypothesis tests
     students: tuple[str, ...]
     teachers: tuple[str, ...]
     seeds: tuple[int, ...]
-    draws: bool
+    draws: bool  # whether every seed has its own images
     selection: Rule
-    negatives: str | None
-    threshold: str
-    relevant_difference: float
-    controls_alpha: str
-    dfr_set: str | None
-    rows: tuple[Row, ...]
+    negatives: str | None  # validation set with the missing classes, see `validation_rows`
+    threshold: str  # rule of the threshold that is fixed on validation
+    dfr_set: str | None  # validation set on which the control dfr trains its last layer, or None
+    rows: tuple[Row, ...]  # rows of the main table, whose settings are selected
     choices: tuple[ChosenSetting, ...]
     pairs: tuple[TeacherPair, ...] = ()
     budgets: tuple[Budget, ...] = ()
     budget_mapper: str | None = None
-    budget_teacher: Arm | None = None
+    budget_teacher: Arm | None = None  # without a number of images; None if its maps are given
 
     @property
     def primary(self) -> str:
@@ -145,33 +136,18 @@ class Setup:
 
 @dataclass
 class StudyRecord:
-    """Record of one domain of a study.
-
-    Args:
-        setup: Settings and choices.
-        members: Runs, each with its arm; a run of several arms occurs several times.
-        entries: Entries of finished runs in runs.csv by run id: seconds, images_seen, best_epoch
-            and the metrics at the selected epoch. Other runs have not finished.
-        scores: Function that returns the score tables of the validation sets and of the test sets
-            of a run; None for those that are not there. Tables are shared and must not be changed.
-        due: Runs whose test scores are part of the plan.
-        versions: Versions of the libraries and machines of the trainings, each once.
-    """
+    """Record of one domain of a study; score tables are shared and must not be changed."""
 
     setup: Setup
-    members: Sequence[Member]
-    entries: Mapping[str, Mapping[str, float | None]]
-    scores: Callable[[Member], tuple[pd.DataFrame | None, pd.DataFrame | None]]
-    due: frozenset[str] = frozenset()
-    versions: tuple[Mapping[str, str], ...] = ()
+    members: Sequence[Member]  # a run of several arms occurs several times
+    entries: Mapping[str, Mapping[str, float | None]]  # of finished runs in runs.csv, by run id
+    scores: Callable[[Member], Scores]
+    due: frozenset[str] = frozenset()  # runs whose test scores are part of the plan
+    versions: tuple[Mapping[str, str], ...] = ()  # of libraries and machines, each once
 
     def validation(self, member: Member) -> pd.DataFrame | None:
         """Scores of the validation sets; None if the training has not finished."""
         return self.scores(member)[0]
-
-    def test(self, member: Member) -> pd.DataFrame | None:
-        """Scores of the test sets; None if they have not been computed."""
-        return self.scores(member)[1]
 
     def members_of(self, arm: Arm) -> Iterator[Member]:
         """Runs of an arm."""
@@ -182,7 +158,7 @@ class StudyRecord:
         return {
             member.seed: scores
             for member in self.members_of(arm)
-            if (scores := self.test(member)) is not None
+            if (scores := self.scores(member)[1]) is not None
         }
 
     def map_correlations(self, member: Member) -> list[float]:
@@ -196,7 +172,7 @@ def record_of(plan: Plan) -> StudyRecord:
     """Record of the finished steps of a plan."""
     protocol, tables = plan.protocol, _ScoreTables()
 
-    def scores(member: Member) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    def scores(member: Member) -> Scores:
         evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
         tested = tables.read(evaluation, protocol.store)
         return tables.read(protocol.run_folder(member.run)), tested
@@ -206,13 +182,14 @@ def record_of(plan: Plan) -> StudyRecord:
         for member in plan.members
         if is_finished(folder := protocol.run_folder(member.run))
     }
+    versions = {json.dumps(one.versions, sort_keys=True) for one in finished.values()}
     return StudyRecord(
         setup_of(plan),
         list(plan.members),
-        {run: entry_of(record) for run, record in finished.items()},
+        {run: _entry(record) for run, record in finished.items()},
         scores,
         frozenset(one.run for one in plan.members if protocol.evaluation_id(one) in plan.steps),
-        distinct_versions(finished.values()),
+        tuple(json.loads(one) for one in sorted(versions)),
     )
 
 
@@ -237,8 +214,6 @@ def setup_of(plan: Plan) -> Setup:
         selection=study.selection,
         negatives=study.validation_negatives,
         threshold=study.threshold,
-        relevant_difference=RELEVANT_DIFFERENCE,
-        controls_alpha="own",
         dfr_set=study.dfr_set,
         rows=tuple(table_rows(plan)),
         choices=tuple(
@@ -282,10 +257,10 @@ def _budgets(plan: Plan) -> Iterator[Budget]:
             for role in roles
             if (setting := plan.setting_of(role, backbone, size)) is not None
         ]
-        yield Budget(size, annotation_minutes(plan, size), tuple(arms))
+        yield Budget(size, _minutes(plan, size), tuple(arms))
 
 
-def annotation_minutes(plan: Plan, size: int) -> float:
+def _minutes(plan: Plan, size: int) -> float:
     """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
     study, found = plan.protocol.study, []
     for seed in study.seed_list:
@@ -295,30 +270,19 @@ def annotation_minutes(plan: Plan, size: int) -> float:
     return float(np.mean(found))
 
 
-def distinct_versions(records: Iterable[RunRecord]) -> tuple[Mapping[str, str], ...]:
-    """Versions of the libraries and machines of several trainings, each once."""
-    found = {json.dumps(one.versions, sort_keys=True): one.versions for one in records}
-    return tuple(found[key] for key in sorted(found))
-
-
-def entry_of(record: RunRecord) -> dict[str, float | None]:
-    """Entries of a training in runs.csv."""
-    kept: dict[str, float | None] = {
-        "seconds": record.seconds,
-        "images_seen": record.images_seen,
-        "best_epoch": record.best_epoch,
+def _entry(record: RunRecord) -> dict[str, float | None]:
+    """Entries of a training in runs.csv, whose column guidance has the way of guiding."""
+    names = ("seconds", "images_seen", "best_epoch")
+    kept: dict[str, float | None] = {name: getattr(record, name) for name in names}
+    return kept | {
+        "guidance_term" if key == "guidance" else key: value
+        for key, value in record.metrics.items()
+        if key != "epoch"
     }
-    names = {"guidance": "guidance_term"}  # the column guidance has the way of guiding
-    metrics = {names.get(key, key): value for key, value in record.metrics.items()}
-    return kept | {key: value for key, value in metrics.items() if key != "epoch"}
 
 
 class _ScoreTables:
-    """Score tables of finished folders, read once.
-
-    All models score the same images: columns that describe the images are stored once for all
-    tables in which they are equal.
-    """
+    """Score tables of finished folders, read once."""
 
     def __init__(self) -> None:
         self._tables: dict[Path, pd.DataFrame | None] = {}
@@ -344,13 +308,7 @@ class _ScoreTables:
 def write_archive(
     records: Sequence[StudyRecord], out: Path, files: Mapping[str, str] | None = None
 ) -> None:
-    """Write an archive.
-
-    Args:
-        records: Record of each domain.
-        out: New folder; an empty one may be there.
-        files: Texts of further files by name: the study file and tables.
-    """
+    """Write an archive."""
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     parts: dict[tuple[str, str], pd.DataFrame] = {}
@@ -390,14 +348,9 @@ def _write_scores(parts: Sequence[pd.DataFrame], file: Path) -> None:
     columns = {name: pa.array(table[name].astype(str)).dictionary_encode() for name in texts}
     columns |= {name: pa.array(table[name].to_numpy()) for name in scores}
     pq.write_table(
-        pa.table(columns),
-        file,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=texts,
-        use_byte_stream_split=scores,
-        row_group_size=max(1, len(table)),
-    )
+        pa.table(columns), file, compression="zstd", compression_level=19, use_dictionary=texts,
+        use_byte_stream_split=scores, row_group_size=max(1, len(table)),
+    )  # fmt: skip
 
 
 def is_archive(folder: Path) -> bool:
@@ -406,11 +359,7 @@ def is_archive(folder: Path) -> bool:
 
 
 def read_archive(folder: Path) -> list[StudyRecord]:
-    """Records of an archive, one for each domain.
-
-    Raises:
-        InputError: The folder is no archive, or one of its files is missing or damaged.
-    """
+    """Records of an archive, one for each domain."""
     try:
         values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         runs = pd.read_csv(folder / RUNS, dtype=str, keep_default_na=False).to_dict("records")
@@ -423,7 +372,7 @@ def read_archive(folder: Path) -> list[StudyRecord]:
 def _archived(
     values: Mapping[str, Any],
     runs: Sequence[Mapping[Any, str]],
-    scores: Callable[[Member], tuple[pd.DataFrame | None, pd.DataFrame | None]],
+    scores: Callable[[Member], Scores],
 ) -> StudyRecord:
     setup = TypeAdapter(Setup).validate_python(values["setup"])
     listed = TypeAdapter(tuple[Arm, ...]).validate_python(values["arms"])
@@ -442,17 +391,15 @@ def _archived(
     return StudyRecord(setup, members, entries, scores, versions=tuple(values["versions"]))
 
 
-def _archived_scores(
-    file: Path,
-) -> Callable[[Member], tuple[pd.DataFrame | None, pd.DataFrame | None]]:
+def _archived_scores(file: Path) -> Callable[[Member], Scores]:
     table = pq.read_table(file)
     runs = table["run"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.r_[True, runs[1:] != runs[:-1]])
     ends = np.r_[starts[1:], len(runs)]
     spans = {runs[start]: (start, end) for start, end in zip(starts, ends, strict=True)}
-    read: dict[str, tuple[pd.DataFrame | None, pd.DataFrame | None]] = {}
+    read: dict[str, Scores] = {}
 
-    def scores(member: Member) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    def scores(member: Member) -> Scores:
         if member.run not in spans:
             return None, None
         if member.run not in read:
@@ -471,20 +418,20 @@ def _archived_scores(
     return scores
 
 
+def identity_of(member: Member) -> dict[str, Any]:
+    """Columns of a run in the tables of results."""
+    arm = member.arm
+    values = (arm.label, arm.backbone, arm.guidance, arm.alpha, arm.teacher)
+    return dict(zip(_ARM, values, strict=True)) | {"seed": member.seed, "run": member.run}
+
+
 def _identity(arm: Arm) -> tuple[str, ...]:
     """Cells of an arm in runs.csv, which are different for different arms."""
     return arm.label, arm.backbone, arm.guidance, f"{arm.alpha:g}", arm.teacher
 
 
 def archived_aucs(folder: Path) -> pd.DataFrame:
-    """AUC of every run of an archive on every evaluation set as a whole.
-
-    Returns:
-        Columns role, backbone, guidance, alpha, teacher, seed, run, set, source (empty), auc.
-
-    Raises:
-        InputError: As `read_archive`.
-    """
+    """AUC of every run of an archive on every evaluation set as a whole."""
     rows = []
     for record in read_archive(folder):
         setup, known = record.setup, dict[str, dict[str, float]]()
@@ -502,18 +449,107 @@ def archived_aucs(folder: Path) -> pd.DataFrame:
                     if table is not None
                     for name in table["split"].unique()
                 }
-            arm = member.arm
-            identity = {
-                "role": arm.label,
-                "backbone": arm.backbone,
-                "guidance": arm.guidance,
-                "alpha": arm.alpha,
-                "teacher": arm.teacher,
-                "seed": member.seed,
-                "run": member.run,
-            }
             rows += [
-                identity | {"set": name, "source": ALL_SOURCES, "auc": value}
+                identity_of(member) | {"set": name, "source": ALL_SOURCES, "auc": value}
                 for name, value in known[member.run].items()
             ]
     return pd.DataFrame(rows)
+
+
+def read(folder: str | Path) -> StudyTables:
+    """Tables of a study folder or an archive.
+
+    Args:
+        folder: Study folder with a report, or an archive. Of an archive, `results` has the AUC on
+            whole sets only, and `rates` is empty, until `preceptor report` has written them.
+
+    Raises:
+        InputError: The folder has no results, or a table is damaged.
+    """
+    folder = Path(folder)
+    archived = is_archive(folder)
+    if not archived and not (folder / "results.csv").is_file():
+        raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
+    found = {
+        name.removesuffix(".csv"): read_table(folder / name, schema)
+        for name, schema in CSV_FILES.items()
+    }
+    if archived and not (folder / "results.csv").is_file():
+        found["results"] = archived_aucs(folder)
+    return StudyTables(**found)
+
+
+# Rows of the main table
+
+
+def table_rows(plan: Plan) -> list[Row]:
+    """Rows of the main table whose settings are selected."""
+    study, winner = plan.protocol.study, plan.winner()
+    teacher, rows = str(winner), list[Row]()
+
+    def add(key: str, title: str, arms: dict[str, Arm]) -> None:
+        if arms:
+            rows.append(Row(key, title, arms))
+
+    def chosen(role: Role, of: Role, teacher: str = "", **more: Any) -> dict[str, Arm]:
+        settings = {backbone: plan.setting_of(of, backbone) for backbone in study.students}
+        return {
+            backbone: replace(Arm.of_setting(role, backbone, setting), teacher=teacher, **more)
+            for backbone, setting in settings.items()
+            if setting is not None
+        }
+
+    alpha, way = study.paper_setting.alpha, study.paper_setting.guidance
+    paper = {name: Arm("baseline1", name, alpha, guidance=way) for name in study.students}
+    add("baseline1_paper", f"Baseline 1: annotated, human maps, α {PAPER_ALPHA:g}", paper)
+    add("baseline1", "Baseline 1 at its best α", chosen("baseline1", "baseline1"))
+    add("baseline2", "Baseline 2: all images, no guidance", chosen("baseline2", "baseline2"))
+    if winner is not None:
+        student = chosen("student", "student", teacher)
+        add("student", "Student: all images, Teacher's maps", student)
+        for control in controls_of(study):
+            arms = chosen(control, control, teacher if control in OF_TEACHER else "")
+            add(control, CONTROLS[control].format(set=study.dfr_set), arms)
+        for name in added_controls_of(study):
+            arms = chosen("control", "student", plugin=name)
+            add(f"control {name}", added_control(name).title, arms)
+        for key, (role, title) in STARTED.items() if study.starts_from_mapper else ():
+            by = teacher if role == "student" else ""
+            add(key, title, chosen(role, role, by, start="mapper"))
+    if study.mapper and winner is not None:
+        for role, title in DETECTORS.items():
+            if role == "mapper" or study.ceiling:
+                add(role, title, {name: Arm(role, name, 0.0) for name in study.teachers})
+    if study.ceiling:
+        add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
+    return rows
+
+
+def control_keys() -> list[str]:
+    """Keys of the rows of controls, of this library and of plugins."""
+    return [*CONTROLS, *(f"control {name}" for name in registered("preceptor.controls"))]
+
+
+def row_order(rows: Iterable[Row]) -> list[str]:
+    """Keys of rows in the order of the tables."""
+    first = ["baseline1_paper", "baseline1", "baseline2", "student"]
+    order = [*first, *control_keys(), *STARTED, *DETECTORS, "ceiling"]
+    return sorted((row.key for row in rows), key=order.index)
+
+
+def select_arm(figures: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """Metrics of one arm."""
+    mask = (
+        (figures["role"] == arm.label)
+        & (figures["backbone"] == arm.backbone)
+        & (figures["alpha"].isna() if math.isnan(arm.alpha) else figures["alpha"] == arm.alpha)
+    )
+    mask &= figures["guidance"] == arm.guidance
+    if arm.teacher:
+        mask &= figures["teacher"] == arm.teacher
+    return figures[mask]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as dicts."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from preceptor.errors import InputError
-from preceptor.results.record import archived_aucs, is_archive
 
 MEANINGS: dict[str, str] = {
     "domain": "Name of the domain; only in studies with several.",
@@ -82,84 +81,74 @@ MEANINGS: dict[str, str] = {
 }
 """Meaning by name of the column; a name means the same in every table."""
 
-Kind = Literal["text", "number", "whole", "flag", "list"]
-"""Of a column: text, a float, a whole number that may be missing, a truth value, a list."""
-
-_DTYPES: dict[Kind, str] = {
-    "text": "str",
-    "number": "float64",
-    "whole": "float64",
-    "flag": "bool",
-    "list": "object",
+# Kinds of columns by name; other columns are numbers.
+_TEXTS = {
+    *("domain", "role", "backbone", "guidance", "teacher", "set", "source", "run", "kind"),
+    *("measure", "note", "key", "title", "question", "a", "b", "key_a", "key_b", "primary"),
+    *("rung", "below", "line"),
 }
+_WHOLE = {
+    *("seed", "images", "positives", "images_seen", "best_epoch", "n", "gain_n", "size"),
+    *("seeds_needed", "seeds_cautious"),
+}
+_LISTS = {"difference_by_seed", "gain_by_seed", "by_seed", "seeds"}
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Schema of a table of results.
+    """Schema of a table of results."""
 
-    Args:
-        columns: Columns of the CSV file in order, with their kinds.
-        order: Columns by which rows are sorted; () keeps their order.
-        inner: Further columns that are not in the CSV file.
-        further: Kinds of optional columns; unlisted ones are numbers. None = no optional columns.
-        tail: Columns of `columns` that come after optional ones.
-    """
-
-    columns: Mapping[str, Kind]
-    order: tuple[str, ...] = ()
-    inner: tuple[str, ...] = ()
-    further: Mapping[str, Kind] | None = None
+    columns: tuple[str, ...]  # of the CSV file, in order
+    order: tuple[str, ...] = ()  # columns by which rows are sorted; () keeps their order
+    inner: tuple[str, ...] = ()  # further columns that are not in the CSV file
+    further: bool = False  # whether there are optional columns, before `tail`
     tail: tuple[str, ...] = ()
+    texts: frozenset[str] = frozenset()  # columns that are text in this table alone
+
+    def is_text(self, name: str) -> bool:
+        """Whether a column is text."""
+        return name in _TEXTS or name in self.texts
 
     def empty(self) -> pd.DataFrame:
         """Empty table."""
-        return pd.DataFrame(
-            {name: pd.Series(dtype=_DTYPES[kind]) for name, kind in self.columns.items()}
-        )
+        return pd.DataFrame({name: pd.Series(dtype=self._dtype(name)) for name in self.columns})
+
+    def _dtype(self, name: str) -> str:
+        if name in _LISTS:
+            return "object"
+        return "str" if self.is_text(name) else "bool" if name == "finished" else "float64"
 
     def table(
         self, rows: pd.DataFrame, levels: Mapping[str, Sequence[str]] | None = None
     ) -> pd.DataFrame:
         """Sorted table with the columns of the schema.
 
-        Args:
-            rows: Rows with columns in any order; may be without columns if empty.
-            levels: Order of the values of columns that are not sorted by value. Unlisted values
-                come last.
-
-        Raises:
-            ValueError: A column is missing, or is not in the schema.
+        `levels` has the order of values of columns that are not sorted by value; unlisted values
+        come last. A missing or an unknown column is a ValueError.
         """
         if rows.empty:
             return self.empty()
         missing = [name for name in self.columns if name not in rows]
         extra = [name for name in rows if name not in self.columns and name not in self.inner]
-        if missing or (extra and self.further is None):
+        if missing or (extra and not self.further):
             raise ValueError(f"table of results: missing columns {missing}, unknown {extra}")
         kept = [name for name in self.inner if name in rows]
         first = [name for name in self.columns if name not in self.tail]
-        found = rows[[*first, *extra, *self.tail, *kept]]
+        table = rows[[*first, *extra, *self.tail, *kept]]
         if not self.order:
-            return found
-        keys = found[list(self.order)].copy()
+            return table
+        keys = table[list(self.order)].copy()
         for name, values in (levels or {}).items():
             known = list(dict.fromkeys(values))
             inside = keys[name].where(keys[name].isin(known))  # others come last
             keys[name] = pd.Categorical(inside, known, ordered=True)
-        return found.loc[keys.sort_values(list(self.order), kind="stable").index]
+        return table.loc[keys.sort_values(list(self.order), kind="stable").index]
 
     def csv(self, table: pd.DataFrame) -> str:
-        """Table as CSV: six significant digits, integers as integers, lists with spaces.
-
-        Args:
-            table: Table from `table`; columns before its own (a domain) are kept.
-        """
-        known = {**self.columns, **(self.further or {})}
-        kinds = {name: kind for name, kind in known.items() if name in table}
-        lists = {name: table[name].map(_listed) for name, kind in kinds.items() if kind == "list"}
-        whole = {name: "Int64" for name, kind in kinds.items() if kind == "whole"}
+        """Table as CSV: six significant digits, integers as integers, lists with spaces."""
         plain = table.drop(columns=[name for name in self.inner if name in table])
+        lists = {name: plain[name].map(_listed) for name in plain if name in _LISTS}
+        whole = {name: "Int64" for name in plain if name in _WHOLE}
         text: str = (
             plain.assign(**lists)
             .astype(whole)
@@ -172,162 +161,62 @@ def _listed(values: Any) -> str:
     return " ".join(f"{value:.6g}" for value in values)
 
 
-_RUN: dict[str, Kind] = {
-    "role": "text",
-    "backbone": "text",
-    "guidance": "text",
-    "alpha": "number",
-    "teacher": "text",
-    "seed": "whole",
-}
-_PAIRED: dict[str, Kind] = {
-    "n": "whole",
-    "mean": "number",
-    "std": "number",
-    "low": "number",
-    "high": "number",
-    "p": "number",
-    "p_floor": "number",
-    "p_holm": "number",
-    "image_low": "number",
-    "image_high": "number",
-    "seeds_needed": "whole",
-    "seeds_cautious": "whole",
-    "difference_by_seed": "list",
-}
+_RUN = ("role", "backbone", "guidance", "alpha", "teacher", "seed")
+_PAIRED = (
+    *("n", "mean", "std", "low", "high", "p", "p_floor", "p_holm", "image_low", "image_high"),
+    *("seeds_needed", "seeds_cautious", "difference_by_seed"),
+)
+_METRICS = ("accuracy", "eer", "average_precision", "brier")
+_SIDES = ("key_a", "key_b", "alpha_a", "alpha_b")
 
 FIGURES = Schema(
-    {
-        **_RUN,
-        "set": "text",
-        "source": "text",
-        "images": "whole",
-        "positives": "whole",
-        "auc": "number",
-        "eer": "number",
-        "accuracy": "number",
-        "average_precision": "number",
-        "brier": "number",
-        "run": "text",
-    },
+    (
+        *(*_RUN, "set", "source", "images", "positives"),
+        *("auc", "eer", "accuracy", "average_precision", "brier", "run"),
+    ),
     order=("set", "source", *_RUN),
-    further={},  # auc_CLASS
+    further=True,  # auc_CLASS
     tail=("run",),
 )
 RATES = Schema(
-    {
-        **_RUN,
-        "set": "text",
-        "kind": "text",
-        "measure": "text",
-        "at": "number",
-        "source": "text",
-        "value": "number",
-        "note": "text",
-        "run": "text",
-    },
+    (*_RUN, "set", "kind", "measure", "at", "source", "value", "note", "run"),
     order=("set", *_RUN),
 )
 RUNS = Schema(
-    {
-        **_RUN,
-        "run": "text",
-        "finished": "flag",
-        "seconds": "number",
-        "images_seen": "whole",
-        "best_epoch": "whole",
-    },
-    order=tuple(_RUN),
-    further={"images": "whole"},  # metrics at the kept epoch
+    (*_RUN, "run", "finished", "seconds", "images_seen", "best_epoch"),
+    order=_RUN,
+    further=True,  # metrics at the selected epoch
 )
 TABLE = Schema(
-    {
-        "key": "text",
-        "title": "text",
-        "backbone": "text",
-        "guidance": "text",
-        "alpha": "text",
-        "set": "text",
-        "source": "text",
-        "mean": "number",
-        "std": "number",
-        "n": "whole",
-        "accuracy": "number",
-        "eer": "number",
-        "average_precision": "number",
-        "brier": "number",
-        "images": "whole",
-    },
+    (
+        *("key", "title", "backbone", "guidance", "alpha", "set", "source"),
+        *("mean", "std", "n", *_METRICS, "images"),
+    ),
     order=("set", "source", "key", "backbone"),
+    texts=frozenset({"alpha"}),
 )
 COMPARISONS = Schema(
-    {
-        "question": "text",
-        "backbone": "text",
-        "a": "text",
-        "b": "text",
-        "key_a": "text",
-        "key_b": "text",
-        "alpha_a": "number",
-        "alpha_b": "number",
-        **_PAIRED,
-    },
-    inner=("teacher_a", "teacher_b", "stopped"),
+    ("question", "backbone", "a", "b", *_SIDES, *_PAIRED), inner=("teacher_a", "teacher_b")
 )
 DOMAINS = Schema(
-    {
-        "domain": "text",
-        "backbone": "text",
-        "b": "text",
-        **_PAIRED,
-        "primary": "text",
-        "images": "whole",
-        "student": "number",
-        "student_std": "number",
-        "baseline": "number",
-        "baseline_std": "number",
-    },
-    inner=("key_a", "key_b", "alpha_a", "alpha_b", "teacher_a", "teacher_b", "stopped"),
+    (
+        *("domain", "backbone", "b", *_PAIRED, "primary", "images"),
+        *("student", "student_std", "baseline", "baseline_std"),
+    ),
+    inner=(*_SIDES, "teacher_a", "teacher_b"),
 )
 LADDER = Schema(
-    {
-        "backbone": "text",
-        "set": "text",
-        "rung": "text",
-        "key": "text",
-        "title": "text",
-        "guidance": "text",
-        "alpha": "number",
-        "n": "whole",
-        "mean": "number",
-        "std": "number",
-        "low": "number",
-        "high": "number",
-        "below": "text",
-        "gain_n": "whole",
-        "gain": "number",
-        "gain_std": "number",
-        "gain_low": "number",
-        "gain_high": "number",
-        "p": "number",
-        "p_floor": "number",
-        "gain_by_seed": "list",
-    }
+    (
+        *("backbone", "set", "rung", "key", "title", "guidance", "alpha"),
+        *("n", "mean", "std", "low", "high", "below"),
+        *("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor", "gain_by_seed"),
+    )
 )
 BUDGET = Schema(
-    {
-        "backbone": "text",
-        "line": "text",
-        "size": "whole",
-        "minutes": "number",
-        "mean": "number",
-        "std": "number",
-        "low": "number",
-        "high": "number",
-        "n": "whole",
-        "by_seed": "list",
-        "seeds": "list",
-    }
+    (
+        *("backbone", "line", "size", "minutes", "mean", "std", "low", "high", "n"),
+        *("by_seed", "seeds"),
+    )
 )
 
 CSV_FILES = {
@@ -345,7 +234,7 @@ CSV_FILES = {
 
 @dataclass(frozen=True, eq=False)
 class StudyTables:
-    """Tables of a study; `results.columns.MEANINGS` describes their columns.
+    """Tables of a study; `results.tables.MEANINGS` describes their columns.
 
     In studies with several domains every table has a first column `domain`. Lists of values by seed
     are tuples of numbers.
@@ -371,54 +260,21 @@ class StudyTables:
     budget: pd.DataFrame
 
 
-def read(folder: str | Path) -> StudyTables:
-    """Tables of a study folder or an archive.
-
-    Args:
-        folder: Study folder with a report, or an archive. Of an archive, `results` has the AUC on
-            whole sets only, and `rates` is empty, until `preceptor report` has written them.
-
-    Raises:
-        InputError: The folder has no results, or a table is damaged.
-    """
-    folder = Path(folder)
-    archived = is_archive(folder)
-    if not archived and not (folder / "results.csv").is_file():
-        raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
-    found = {
-        name.removesuffix(".csv"): read_table(folder / name, schema)
-        for name, schema in CSV_FILES.items()
-    }
-    if archived and not (folder / "results.csv").is_file():
-        found["results"] = archived_aucs(folder)
-    return StudyTables(**found)
-
-
 def read_table(file: Path, schema: Schema) -> pd.DataFrame:
-    """Table of a CSV file with the types of its schema; empty if the file is missing.
-
-    Raises:
-        InputError: The file has other columns or values.
-    """
+    """Table of a CSV file with the types of its schema; empty if the file is missing."""
     if not file.is_file():
         return schema.empty()
-    kinds = {"domain": "text", **schema.columns, **(schema.further or {})}
     try:
-        header = pd.read_csv(file, nrows=0).columns
-        known = {name: kinds.get(name, "number") for name in header}
-        text = {name: str for name, kind in known.items() if kind in ("text", "list")}
+        header = [str(name) for name in pd.read_csv(file, nrows=0).columns]
+        text = {name: str for name in header if schema.is_text(name) or name in _LISTS}
         # A source may be called NA: only numbers may be missing.
-        missing = {name: ["", "nan"] for name in known if name not in text}
+        missing = {name: ["", "nan"] for name in header if name not in text}
         table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=missing)
-        for name, kind in known.items():
-            if kind == "list":
-                table[name] = [
-                    tuple(float(value) for value in str(cell).split()) for cell in table[name]
-                ]
-            elif kind == "whole":
-                table[name] = table[name].astype("Int64")
-            elif kind == "number":
-                table[name] = table[name].astype(float)
+        for name in header:
+            if name in _LISTS:
+                table[name] = [tuple(map(float, str(cell).split())) for cell in table[name]]
+            elif name not in text and name != "finished":
+                table[name] = table[name].astype("Int64" if name in _WHOLE else float)
     except ValueError as error:  # not the columns or the values of the schema
         raise InputError(
             f"{file}: cannot be read as a table of results; write it again: preceptor report"

@@ -19,8 +19,7 @@ from preceptor.annotations.agreement import Agreement, AnnotatorMaps, disagreeme
 from preceptor.annotations.shapes import outline
 from preceptor.data.images import decode_image
 from preceptor.errors import InputError, without_secrets
-from preceptor.report.blocks import html_environment
-from preceptor.report.cells import Cell, Line, Table, names_of
+from preceptor.report.blocks import Cell, Line, Table, html_environment, names_of
 from preceptor.report.palette import DARK
 from preceptor.utils.files import replacing
 from preceptor.utils.text import DASH, number
@@ -34,19 +33,7 @@ _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 def write_agreement(
     maps: AnnotatorMaps, agreement: Agreement, to: Path, shown: int = 24
 ) -> list[str]:
-    """Write the page and its tables to a folder, which appears when it is complete.
-
-    Args:
-        maps, agreement: Maps and result of `agreement_of`.
-        to: Folder; an earlier one of this kind is replaced.
-        shown: Largest number of images with pictures.
-
-    Returns:
-        Findings, in sentences.
-
-    Raises:
-        InputError: The folder exists and holds something else.
-    """
+    """Write the page and its tables to a folder, which appears when it is complete."""
     to = to.absolute()
     if to.exists() and not (to.is_dir() and ((to / PAGE).is_file() or not any(to.iterdir()))):
         raise InputError(f"{to} exists already and is no result of data agreement; choose another")

@@ -1,0 +1,38 @@
+"""Results of a study whose score files a test has changed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preceptor.results.domain import Results, gather
+from preceptor.study.plan import Plan
+from preceptor.study.steps import Member
+
+Changed = Callable[[Callable[[Path, Member], None]], Results]
+
+
+def scores_of(plan: Plan, member: Member) -> Path:
+    """Folder of the test scores of a run."""
+    return plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
+
+
+@pytest.fixture
+def changed(plan: Plan, tmp_path: Path) -> Changed:
+    """Results after a change of the folder of the test scores of each run, in a copy."""
+
+    def results(change: Callable[[Path, Member], None]) -> Results:
+        store = tmp_path / "store"
+        shutil.copytree(plan.protocol.store, store)
+        kept, plan.protocol.store = plan.protocol.store, store
+        try:
+            for member in plan.members:
+                change(scores_of(plan, member), member)
+            return gather(plan)
+        finally:
+            plan.protocol.store = kept
+
+    return results
