@@ -82,7 +82,9 @@ def last_block(network: nn.Module) -> nn.Module | None:
 
 
 def allow_second_derivatives(network: nn.Module, tap: str) -> None:
-    """Switch off fused attention, which has no second derivative, in the layers after the tap."""
+    """Switch off fused attention, which has no second derivative, in the layers after the tap:
+    those after the blocks (for last_block from the last one on), or the last module.
+    """
     names = [name for name, _ in network.named_children()]
     after = names.index("blocks") + 1 if last_block(network) is not None else len(names) - 1
     parts = list(network.children())[after:]
@@ -95,7 +97,12 @@ def allow_second_derivatives(network: nn.Module, tap: str) -> None:
 
 
 def cyborg_taps(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
-    """Register a hook that passes the features used by the authors' CYBORG code to `keep`."""
+    """Register a hook that passes the features used by the authors' CYBORG code to `keep`.
+
+    ResNet: the last convolution of the last block, before its batch norm, the residual and ReLU.
+    DenseNet: the last batch norm, before its ReLU. Xception: conv4, before batch norm and ReLU.
+    Inception-v3: Mixed_7c. Only the maps of the last add up to the logits.
+    """
     if isinstance(network, ResNet):
         block = list(network.get_submodule("layer4").children())[-1]
         last = block.get_submodule("conv3" if hasattr(block, "conv3") else "conv2")

@@ -172,7 +172,12 @@ class GuidedModel(nn.Module):
         return ModelOutput(self._head(raw), features)
 
     def _pass_apart(self, images: Tensor, norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_pass`, with further logits, independent between images, to differentiate."""
+        """As `_pass`, with further logits, independent between images, to differentiate.
+
+        In training, batch norm couples images: in a batch of one class the derivatives add up to
+        zero. The layers after the features are therefore computed again with the running statistics
+        that the batch norms had before this batch.
+        """
         before = [statistics(norm) for norm in norms]
         raw, features = self._features(images)
         with torch.enable_grad():

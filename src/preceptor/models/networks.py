@@ -192,7 +192,11 @@ def classifiers(network: nn.Module) -> list[nn.Module]:
 
 
 class ThinnedConv2d(nn.Conv2d):
-    """1 × 1 convolution with a stride, computed by subsampling the input first."""
+    """1 × 1 convolution with a stride, computed by subsampling the input first.
+
+    On a CPU, torch 2.13 writes out of bounds in the weight gradient of such a convolution with 2 to
+    5 channels in float32 and channels-last: training RepVGG, MobileOne or FastViT would crash.
+    """
 
     fusible = True  # a batch norm after it can be fused into its weights, as into any Conv2d's
 
@@ -374,7 +378,7 @@ def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_tied(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Given tensors, and those of tied weights that are given under another name."""
+    """Given tensors, and tied weights under all their names; files of others have them once."""
     names = {_place(value): key for key, value in own.items() if key in given}
     tied = {
         key: given[names[memory]]

@@ -24,7 +24,13 @@ LEAST_MEAN_SLOPE = 1e-4
 
 
 def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
-    """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map."""
+    """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map.
+
+    Returns the largest error ÷ largest |logit|; an InputError says why the identity does not hold.
+    It must hold for all weights, not only for the initial ones (a batch norm between pooling and
+    head is initially the identity function): therefore the head and, unless `trained`, norms and
+    other vectors with one entry per channel have random values during the check.
+    """
     refuse = f"{model.spec.backbone}: no exact class activation map: "
     try:
         head = model.head

@@ -152,7 +152,11 @@ class Plan:
         also: Sequence[str] = (),
         only: str = "",
     ) -> list[Step]:
-        """The runs of the contenders, and the step that selects among them."""
+        """The runs of the contenders, and the step that selects among them.
+
+        `follow` gives the steps that follow from the choice, which also waits for the steps `also`.
+        `only` is the name of the only possible choice, which needs no scores.
+        """
         runs = [run.id for one in contenders for run in one.runs]
 
         def decide() -> list[Step]:
@@ -435,7 +439,10 @@ def mapper_backbone(plan: Plan) -> str | None:
 
 
 def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
-    """All steps of stage 1 and stage 2 with the choices made so far, and all steps of the plan."""
+    """All steps of stage 1 and stage 2 with the choices made so far, and all steps of the plan.
+
+    Without a choice, the first Teacher or setting is taken. Nothing is added to `plan`.
+    """
     study = plan.study
     draft = Plan(plan.protocol, choices=dict(plan.choices))
     first = draft.first_steps()

@@ -65,8 +65,8 @@ def teachers_of(study: StudyConfig) -> list[Teacher]:
     ]
     data = [Teacher(name, "data", 1.0, method) for name in names for method in methods]
     mappers = [Teacher(name, "mapper", 0.0, "cells") for name in names]
-    given = [Teacher(name, "given", 1.0, "cam") for name in study.maps]
-    return human + data * study.data_driven + mappers * bool(study.mapper) + given
+    teachers = human + (data if study.data_driven else []) + (mappers if study.mapper else [])
+    return teachers + [Teacher(name, "given", 1.0, "cam") for name in study.maps]
 
 
 def candidate_name(teacher: Teacher, setting: Setting | None = None) -> str:
@@ -320,7 +320,7 @@ class Protocol:
         return self.train(Arm.of_setting(role, backbone, setting), config)
 
     def _masked(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
-        """Run on the marked regions alone."""
+        """Run on the marked regions alone; of every class, or the change would show the class."""
         source, steps = self.maps_of(teacher, seed)
         setting = replace(setting, alpha=1.0)
         training = training_of(self.study, setting.guidance)
@@ -384,7 +384,9 @@ class Protocol:
     def guided_classes(
         self, teacher: Teacher, setting: Setting
     ) -> tuple[bool, tuple[str, ...] | None]:
-        """Classes that maps of all images must guide, to guide what a Teacher's maps guide."""
+        """Classes that maps of all images must guide, to guide what a Teacher's maps guide: whether
+        they are those with marks, else their names (None = all that the study guides).
+        """
         study = self.study
         if teacher.kind == "mapper" and study.generations == 1:
             # Masks guide all classes, also with the maps of a mapper.

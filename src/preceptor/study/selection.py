@@ -190,7 +190,7 @@ def evidence_of(
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
-    """Choices of an earlier start, by domain and name of the selection."""
+    """Choices of an earlier start, by domain and name; none from a missing or damaged file."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         chosen = {"": values} if list(domains) == [""] else values

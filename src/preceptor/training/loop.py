@@ -95,7 +95,9 @@ def fit(
     validation: dict[str, Rows],
     untrained: Callable[[], GuidedModel],
 ) -> Progress:
-    """Train all remaining epochs, and keep the weights of the best one."""
+    """Train all remaining epochs, and keep the weights of the best one; `untrained` builds the
+    initial model, for a first epoch that is repeated.
+    """
     config, model, ends = run.config, trainer.model, trainer.ends
 
     # Resume.

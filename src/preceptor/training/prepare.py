@@ -160,7 +160,9 @@ def build_for(
 
 
 def image_formats(config: RunConfig) -> list[ImageFormat]:
-    """Image formats that a run reads from the cache, for training and for scoring."""
+    """Image formats that a run reads from the cache, for training and for scoring; empty without a
+    cache, and for a model that cannot be built (`build` reports this).
+    """
     if config.training.cache == "none":
         return []
     size = config.training.input_size
