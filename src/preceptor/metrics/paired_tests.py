@@ -21,10 +21,8 @@ from scipy import special, stats
 from preceptor.errors import InputError
 from preceptor.metrics.auc import Array, auc
 
-LEVEL = 0.95
-"""Of every interval."""
-EXACT_UP_TO = 20
-"""Largest number of seeds with all sign patterns: 2^20 are 8 MiB and a few milliseconds."""
+LEVEL = 0.95  # of every interval
+EXACT_UP_TO = 20  # seeds with all sign patterns: 2^20 are 8 MiB and a few milliseconds
 _RANDOM_FLIPS = 2**16
 
 
@@ -195,18 +193,13 @@ RELEVANT_DIFFERENCE = 0.01
 class Excluded(Enum):
     """Differences of at least the margin that an interval excludes."""
 
-    BOTH = "both"
-    """Gains and losses: the sides are equivalent."""
-    GAIN = "gain"
-    """Gains alone: the first side is not superior."""
-    LOSS = "loss"
-    """Losses alone: the first side is not inferior."""
-    NEITHER = "neither"
-    """Neither: the interval is too wide."""
+    BOTH = "both"  # gains and losses: the sides are equivalent
+    GAIN = "gain"  # gains alone: the first side is not superior
+    LOSS = "loss"  # losses alone: the first side is not inferior
+    NEITHER = "neither"  # the interval is too wide
 
 
-UNDEFINED = (math.nan, math.nan)
-"""Interval that is not known."""
+UNDEFINED = (math.nan, math.nan)  # an interval that is not known
 
 
 def excluded(

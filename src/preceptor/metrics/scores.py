@@ -291,27 +291,14 @@ def compare_sets(
     """DeLong's test of two models on the same images, for each evaluation set."""
     if list(ours["path"]) != list(theirs["path"]):
         raise InputError("the two score tables differ in their images or in the order of images")
-    found = []
+    rows = []
     for name, own in ours.groupby("split", sort=False):
-        other = theirs.loc[own.index]
-        grouped = bool((own["group"] != "").any())
-        result = delong(
-            own["label"] == positive,
-            positive_log_odds(own, classes, positive),
-            positive_log_odds(other, classes, positive),
-            own["group"] if grouped else None,
-        )
-        found.append(
-            {
-                "set": str(name),
-                "images": len(own),
-                "groups": result.units if grouped else 0,
-                "auc_a": result.auc_a,
-                "auc_b": result.auc_b,
-                "difference": result.difference,
-                "low": result.low,
-                "high": result.high,
-                "p": result.p,
-            }
-        )
-    return pd.DataFrame(found)
+        sides = own, theirs.loc[own.index]
+        a, b = (positive_log_odds(side, classes, positive) for side in sides)
+        groups = own["group"] if (own["group"] != "").any() else None
+        result = delong(own["label"] == positive, a, b, groups)
+        units = 0 if groups is None else result.units
+        row: dict[str, object] = {"set": str(name), "images": len(own), "groups": units}
+        shown = ("auc_a", "auc_b", "difference", "low", "high", "p")
+        rows.append(row | {key: getattr(result, key) for key in shown})
+    return pd.DataFrame(rows)

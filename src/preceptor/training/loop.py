@@ -266,10 +266,10 @@ def _divide(
 ) -> None:
     """Restore the start of an epoch and increase the number of micro-batches."""
     largest = trainer.stream.sizes[-1]
-    parts = more_parts(trainer.parts, largest, trainer.least)
-    if parts is None or not run.exclusive:
+    most = max(largest // trainer.least, 1)
+    if trainer.parts >= most or not run.exclusive:
         raise run.out_of_memory(math.ceil(largest / trainer.parts))
-    trainer.parts = parts
+    trainer.parts = parts = min(2 * trainer.parts, most)
     trainer.optimizer.zero_grad(set_to_none=True)
     gc.collect()
     release_memory(trainer.device)
@@ -324,12 +324,6 @@ def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
         return [batch]
     values = [[None] * parts if value is None else value.tensor_split(parts) for value in batch]
     return [Batch(*part) for part in zip(*values, strict=True)]
-
-
-def more_parts(parts: int, largest: int, least: int) -> int | None:
-    """Next larger number of micro-batches (at most double); None if it cannot be increased."""
-    most = max(largest // least, 1)
-    return min(2 * parts, most) if parts < most else None
 
 
 # Metrics of the steps.
