@@ -207,9 +207,6 @@ def test_one_logit_functions_that_name_parts_and_no_linear_head() -> None:
     model = guided(Net(1))
     assert (model.spec.head, model.spec.cam) == ("sigmoid", "cam")
     assert guided(OneMap(), None, "last").spec.cam == "gradcam"
-    last = guided(Net(), features=None).spec
-    assert last.module is not None
-    assert (last.cam, last.module.features) == ("cam", "trunk")
     assert model(torch.zeros(2, 3, SIDE, SIDE)).logits.shape == (2, 2)
     assert guided(WithAuxiliary(), logits=lambda output: output[0]).spec.cam == "cam"
     model = guided(Net(), lambda module: module.fc, lambda module: module.trunk, cam="gradcam")
@@ -240,7 +237,6 @@ class Images(Net):
 
 
 REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
-    (Tokens, {"head": "head", "features": None, "input_size": 8}, "name a module that does once"),
     (TwoHeads, {}, "returns a dict; say which"),
     (Pair, {}, "returns a tuple; say which"),
     (Images, {}, "the logits are (2, 8, 7, 7)"),

@@ -11,7 +11,6 @@ import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import timm
@@ -38,8 +37,8 @@ _MOST_PREFIX = 8  # tokens before those of the image: a class token, distillatio
 
 def guide(
     module: nn.Module,
-    head: Part | None = None,
-    features: Part | None = None,
+    head: Part | None,
+    features: Part,
     *,
     classes: Sequence[str],
     positive: str | None = None,
@@ -64,7 +63,7 @@ def guide(
         head: Linear classifier: its dotted name, or a function that returns it for `module`; None =
             there is none, and the maps are Grad-CAM.
         features: Module whose output is the features, in the same way: (B, Ch, h, w), (B, h, w, Ch)
-            or tokens of a square grid, (B, N, Ch); None = the last module that returns a grid.
+            or tokens of a square grid, (B, N, Ch).
         classes: Class names in logit order, at least two.
         positive: Class whose probability is the score.
         logits: Function that returns the logits for the output of `module`; None = the output, or
@@ -173,19 +172,17 @@ def _named(module: nn.Module, part: Part, what: str) -> str:
 def _parts(
     module: nn.Module,
     head: Part | None,
-    features: Part | None,
+    features: Part,
     logits: Callable[[Any], Tensor] | None,
     input_size: int,
     in_chans: int,
 ) -> tuple[ModuleParts, int]:
     """Parts of a network with the layout of its features, and its number of logits."""
-    inside = None if features is None else _named(module, features, "features")
-    outputs: list[tuple[str, Tensor]] = []
+    inside = _named(module, features, "features")
+    outputs: list[Any] = []
 
-    def note(name: str, _: nn.Module, __: Any, output: Any) -> None:
-        first = output[0] if type(output) is tuple and output else output
-        if inside is not None or (isinstance(first, Tensor) and _grid_of(first)):
-            outputs.append((name, first))
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        outputs.append(output[0] if type(output) is tuple and output else output)
 
     some = next(module.parameters(), torch.zeros(0))
     images = torch.randn(
@@ -193,10 +190,7 @@ def _parts(
     )
     images = images.to(some.device, some.dtype)
     given = images.clone()
-    watched = {
-        name: part for name, part in module.named_modules() if name and inside in (None, name)
-    }
-    handles = [part.register_forward_hook(partial(note, name)) for name, part in watched.items()]
+    handle = module.get_submodule(inside).register_forward_hook(note)
     try:
         with evaluating(module), torch.no_grad():
             result = (logits or logits_in)(module(given))
@@ -209,20 +203,19 @@ def _parts(
             f"the network cannot compute images {tuple(images.shape)}: {reason(error, 200)}"
         ) from error
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
     if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != len(images):
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(
             f"the logits are {shape}, and one row per image is needed ({len(images)}, classes); "
             "select them: logits=lambda output: …"
         )
-    if (inside is not None and len(outputs) != 1) or not outputs:
+    if len(outputs) != 1:
         raise InputError(
-            f"features: {inside or 'none of the modules'} returns a grid {len(outputs)} times in a "
-            "pass; name a module that does once: features=…, or raise input_size"
+            f"features: {inside} is computed {len(outputs)} times in a pass; name a module that is "
+            "computed once"
         )
-    inside, output = outputs[-1]
+    output = outputs[0]
     shape = tuple(output.shape) if isinstance(output, Tensor) else ()
     own_head = "" if head is None else _named(module, head, "head")
     parts = ModuleParts(own_head, inside, in_place=not torch.equal(given, images))
@@ -242,11 +235,6 @@ def _parts(
     )
 
 
-def _grid_of(output: Tensor) -> bool:
-    """Whether an output is (B, Ch, h, w) with at least 2 × 2 cells."""
-    return output.is_floating_point() and output.ndim == 4 and min(output.shape[2:]) > 1
-
-
 # Factories.
 
 
@@ -263,8 +251,8 @@ class NetworkParts:
     """
 
     module: nn.Module
-    head: Part | None = None
-    features: Part | None = None
+    head: Part | None
+    features: Part
     logits: Callable[[Any], Tensor] | None = None
     input_size: int = 224
     mean: Sequence[float] | None = None
