@@ -40,7 +40,7 @@ import torch
 from measure import machine
 from PIL import Image
 
-from preceptor.deploy.inputs import Canvas, canvas_of
+from preceptor.deploy.predictor import Canvas, canvas_of
 from preceptor.deploy.network import TorchNetwork
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
@@ -210,7 +210,7 @@ def measure(
     address: str,
 ) -> None:
     """Measure both sides in turn, and print the ratio."""
-    network = TorchNetwork(model, device=given.device, batch_size=given.batch_size)
+    network = TorchNetwork(model, device=given.device)
     form = network.info.image_format
     decoded = [canvas_of(path, form) for path in files]
     pixels = [one.pixels for one in decoded if isinstance(one, Canvas)]

@@ -47,7 +47,7 @@ EXHAUSTIVE = (
     "test_docs.py::test_python_of_the_documents_runs[README.md 1",
     # Stay: an isotonic calibration in an exported file, and the formulas of both; the distance by
     # Gaussians in one.
-    "deploy/test_targets.py::test_the_calibration_is_part_of_the_export[temperature",
+    "deploy/test_export.py::test_the_calibration_is_part_of_the_export[temperature",
     "deploy/test_exported_files.py::test_unfamiliar_images_are_flagged_without_the_reference[energy",
     # Stays: the isotonic calibration, whose scores have ties.
     "deploy/test_exported_files.py::test_calibration_keeps_decisions_of_scores_equal_to_a_threshold[temp",

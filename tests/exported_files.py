@@ -42,7 +42,7 @@ def onnx_file() -> ExportedFile:
     def make(place: Path) -> ExportedFile:
         folder = shutil.copytree(model_folder("plain"), place / "plain")
         out = place / "plain.onnx"
-        return ExportedFile(out, folder, export_model(folder, out, ExportSettings("onnx")))
+        return ExportedFile(out, folder, export_model(folder, out, ExportSettings()))
 
     return made_once("exported", make)[1]
 

@@ -24,7 +24,6 @@ OPTIONAL = {
     "deploy/http_server.py": "web",
     "deploy/onnx.py": "onnx",
     "deploy/serve.py": "web",
-    "deploy/service.py": "web",
     "execution/ray.py": "ray",
     "execution/ray_connection.py": "ray",
     "label/app.py": "web",

@@ -70,8 +70,8 @@ def seen_by(plan: Plan, role: Role, paths: Sequence[str]) -> Seen:
     """Predictions of the model of a role, at the first seed."""
     member = next(plan.members_of(role))
     folder = plan.protocol.run_folder(member.run) / "model"
-    found = preceptor.load(folder, device="cpu")(list(paths), at="image")
-    maps = np.stack(found.map)
+    found = preceptor.load(folder, device="cpu")(list(paths))
+    maps = np.stack([one.map_at_image() for one in found])
     return Seen(
         found.score.astype(float),
         np.array(found.decision, object),

@@ -242,8 +242,7 @@ def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_
         (["data", "import", "und", *und], "--to", "x.tsv", table),
         (["predict", nowhere, nowhere], "--out", "x.xlsx", tables),
         (["evaluate", nowhere, nowhere], "--out", "x.csv", ".parquet, .pq"),
-        (["export", model, "--to", "onnx"], "--out", "x.bin", ".onnx"),
-        (["export", model, "--to", "torch_export"], "--out", "x.pt", ".pt2"),
+        (["export", model], "--out", "x.bin", ".onnx"),
         (["study", "init", nowhere], "--to", "x.csv", ".yaml, .yml"),
         (["explain", model, nowhere], "--out", "x.png", ".html, .htm"),
     ]:

@@ -31,7 +31,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.MarkKind == MarkKind
     assert options.MapFiles == MapFiles
     assert options.CalibrationMethod == calibrate.Method
-    assert options.ExportTarget == export.Target
     assert options.InputType == export.InputType
     assert options.LabelOrder == db.Order
     assert options.Proposals == db.ProposalsMode

@@ -22,7 +22,7 @@ from preceptor.data.images import (
     load_image,
     pixel_formats,
 )
-from preceptor.deploy.inputs import read_pixels
+from preceptor.deploy.predictor import read_pixels
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(

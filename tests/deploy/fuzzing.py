@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from preceptor.deploy.api import ErrorAnswer, PredictAnswer
-from tests.deploy.serving import HANGS, Running, multipart
+from tests.commands import HANGS
+from tests.deploy.serving import Running, multipart
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 PATHS = (
@@ -30,7 +31,6 @@ QUERIES = (
     "",
     "map=grid",
     "map=png",
-    "map=image",
     "model=best",
     "model=three",
     "threshold=0.5",

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 
-from tests.deploy.serving import HANGS, Told, send
+from tests.commands import HANGS
+from tests.deploy.serving import send
+from tests.serving import Told
 from tests.forked import Forked, command
 
 TOLERANCE = 1e-5

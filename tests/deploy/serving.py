@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
-import json
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,34 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.deploy.api import ServeSettings
-from preceptor.deploy.http import Hosts
-from preceptor.deploy.http_server import listen, server_of
-from preceptor.deploy.serve import application
-from preceptor.deploy.service import ApiKeys, Service
-
-HANGS = 120.0
-
-
-@dataclass(frozen=True)
-class Told:
-    """Answer of the server."""
-
-    status: int
-    content: bytes
-    headers: Mapping[str, str]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-    @property
-    def error(self) -> str:
-        """The reason of a refusal, which must be one line."""
-        assert set(self.json) == {"error"}, self
-        error = self.json["error"]
-        assert isinstance(error, str)
-        assert "\n" not in error
-        return error
+from preceptor.deploy.http import ApiKeys, Hosts
+from preceptor.deploy.http_server import listen
+from preceptor.deploy.serve import Service, application
+from tests.commands import HANGS
+from tests.serving import Told, in_thread
 
 
 def send(
@@ -55,8 +30,7 @@ def send(
     connection = http.client.HTTPConnection(address, timeout=HANGS)
     try:
         connection.request(method, path, content, dict(headers or {}))
-        answer = connection.getresponse()
-        return Told(answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()})
+        return Told.of(connection.getresponse())
     finally:
         connection.close()
 
@@ -75,14 +49,9 @@ def multipart(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]
 
 @dataclass
 class Running:
-    """Server that runs.
+    """Server that runs."""
 
-    Args:
-        address: Host and port.
-        service: Service.
-    """
-
-    address: str
+    address: str  # host and port
     service: Service
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -135,13 +104,11 @@ def running(
     port = at.getsockname()[1]
     hosts = None if keys is not None else Hosts.of("127.0.0.1", port)
     service = Service(models, given, None if keys is None else ApiKeys.read(keys), hosts)
-    server = server_of(application(service), stop_seconds=60)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([at])))
-    thread.start()
     try:
-        yield Running(f"127.0.0.1:{port}", service)
+        with in_thread(application(service), at, stop_seconds=60):
+            try:
+                yield Running(f"127.0.0.1:{port}", service)
+            finally:
+                service.stop()
     finally:
-        service.stop()
-        server.should_exit = True
-        thread.join()
         service.close()

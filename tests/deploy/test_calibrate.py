@@ -14,7 +14,7 @@ import pytest
 
 import preceptor
 from preceptor.deploy.calibrate import alarm_interval, smallest_rate
-from preceptor.deploy.network import find_reference, shares_at_least, write_reference
+from preceptor.deploy.network import Reference, find_reference, write_reference
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
 from preceptor.utils.results import write_checksums
@@ -22,6 +22,12 @@ from tests.calibrated import RATE, TEMPERATURE, Calibrated
 from tests.commands import assert_refused, here
 from tests.drawn_labels import drawn_labels
 from tests.model_folders import model_folder
+
+
+def known_at(distances: np.ndarray) -> Reference:  # type: ignore[type-arg]
+    """Reference whose validation images have these distances."""
+    none, labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+    return Reference(None, "energy", 0.1, None, none, labels, distances)
 
 
 def images_of(calibrated: Calibrated, split: str) -> list[Path]:
@@ -116,7 +122,7 @@ def test_the_false_alarm_rate_is_as_stated() -> None:
     generator = np.random.default_rng(0)
     for images, rate in ((99, 0.01), (240, 0.05), (500, 0.1)):
         drawn = generator.gamma(2, size=(4000, images + 1))
-        alarms = [shares_at_least(row[1:], row[:1])[0] <= rate for row in drawn]
+        alarms = [known_at(row[1:]).shares_of(row[:1])[0] <= rate for row in drawn]
         wanted = np.floor(rate * (images + 1) + 1e-9) / (images + 1)
         assert np.mean(alarms) == pytest.approx(wanted, abs=4 * np.sqrt(rate / 4000))
     # Over validation sets, the rate on further images is within the stated interval.
@@ -125,7 +131,7 @@ def test_the_false_alarm_rate_is_as_stated() -> None:
     for _ in range(2000):
         known = generator.random(240)
         limit = np.sort(known)[-12]  # the 12 = 0.05 · 241 farthest are flagged
-        assert shares_at_least(known, np.array([limit]))[0] == pytest.approx(13 / 241)
+        assert known_at(known).shares_of(np.array([limit]))[0] == pytest.approx(13 / 241)
         rates.append(1 - limit)
     inside = np.mean([(low <= rate <= high) for rate in rates])
     assert inside == pytest.approx(0.95, abs=0.05)

@@ -1,17 +1,53 @@
-"""The command `preceptor export`."""
+"""`preceptor export`: ONNX files, what they compute, and what is refused."""
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+import onnx
+import onnxruntime
+
+import preceptor
 from preceptor.config.settings import ImageFormat
-from preceptor.deploy.export import synthetic_images
-from preceptor.deploy.model_info import threshold_text
+from preceptor.deploy.calibrate import apply
+from preceptor.deploy.export import (
+    CheckImages,
+    DeployedModel,
+    ExportError,
+    ExportSettings,
+    Outputs,
+    Parity,
+    export_model,
+    map_difference,
+    measure,
+    model_outputs,
+    onnx_outputs,
+    synthetic_images,
+    trace,
+)
+from preceptor.deploy.network import (
+    REFERENCE_FILES,
+    Reference,
+    calibrated,
+    steps_at,
+    write_reference,
+)
+from preceptor.deploy.prediction import Calibration, decide, normalized, threshold_text
+from preceptor.errors import InputError
+from preceptor.models.model_folder import MODEL_FILES, load_model
+from preceptor.utils.results import write_checksums
 from tests.commands import assert_refused, here
-from tests.exported_files import labelled_images, model_folder
+from tests.exported_files import CARD, labelled_images, model_folder, onnx_file
 
 
 def manifest_of(folder: Path, model: Path, count: int = 24) -> Path:
@@ -30,22 +66,22 @@ def manifest_of(folder: Path, model: Path, count: int = 24) -> Path:
 
 
 def test_a_file_is_checked_on_validation_images(tmp_path: Path) -> None:
-    model, out = model_folder("plain"), tmp_path / "model.pt2"
+    model, out = model_folder("plain"), tmp_path / "model.onnx"
     manifest = manifest_of(tmp_path, model)
-    shown = here("export", model, "--to", "torch_export", "--out", out, "--manifest", manifest,
-                 "--images", 20, "--fixed-size")  # fmt: skip
+    shown = here("export", model, "--out", out, "--manifest", manifest,
+                 "--images", 20)  # fmt: skip
     assert (shown.code, shown.err) == (0, "")
     assert f"wrote {out}" in shown.out
     assert "decision: positive at a score of 0.5 or more" in shown.out
     assert "on 20 validation images" in shown.out
     assert "AUC on val: 1.0000 of the model, 1.0000 of the export, difference +0.0000" in shown.out
-    again = here("export", model, "--to", "torch_export", "--out", out)
+    again = here("export", model, "--out", out)
     assert_refused(again, ["exists already"])
 
 
 def test_without_a_manifest_the_images_are_synthetic(tmp_path: Path) -> None:
-    out = tmp_path / "model.pt2"
-    shown = here("export", model_folder("plain"), "--to", "torch_export", "--out", out, "--no-map")
+    out = tmp_path / "model.onnx"
+    shown = here("export", model_folder("plain"), "--out", out, "--no-map")
     assert shown.code == 0
     assert "16 synthetic images" in shown.out
     assert "note: without a manifest" in shown.out
@@ -56,3 +92,232 @@ def test_a_threshold_close_to_1_is_printed_with_its_log_odds() -> None:
     assert threshold_text(1 - 2e-9) == "0.999999998 (log-odds 20.03)"
     assert threshold_text(2e-9) == "2e-09 (log-odds -20.03)"
     assert threshold_text(1.0) == "1, the highest possible score"
+
+
+CALIBRATIONS = {
+    "temperature": Calibration("temperature", 2.5),
+    "isotonic": Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0)),
+}
+
+
+def batch_of(folder: Path, count: int) -> np.ndarray:  # type: ignore[type-arg]
+    images = synthetic_images(load_model(folder).spec.image_format, count)
+    return images.read(images.positions)
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(model_folder("plain"), tmp_path / "model")
+    none, labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+    known = np.linspace(-5, 5, 9)
+    reference = Reference(CALIBRATIONS[name], "energy", 0.1, None, none, labels, known)
+    write_reference(reference, folder)
+    write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
+    out = tmp_path / "model.onnx"
+    assert export_model(folder, out, ExportSettings()).parity.within_tolerance
+    batch = batch_of(folder, 6)
+    found = onnx_outputs(out.read_bytes())(batch)
+    plain = model_outputs(load_model(folder), maps=False)(batch).probabilities
+    expected = apply(CALIBRATIONS[name], plain, 1)
+    assert abs(plain - expected).max() > 0.01
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    predicted = preceptor.load(folder, device="cpu")(batch.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+def test_decisions_are_kept_at_thresholds(name: str) -> None:
+    shares = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], 200).astype(np.float32)
+    calibration = CALIBRATIONS[name]
+    for score in shares[:50, 2].tolist():
+        steps = steps_at(calibration, [score, 0.5])
+        found = calibrated(torch.from_numpy(shares), calibration, 2, steps)[:, 2].double()
+        for step in steps:
+            expected = shares[:, 2] >= step.threshold
+            np.testing.assert_array_equal(found.numpy() >= step.calibrated, expected)
+
+
+def test_the_deployed_model_decides_in_float64() -> None:
+    folder = model_folder("plain")
+    model, images = load_model(folder), torch.from_numpy(batch_of(folder, 4))
+    score = DeployedModel(model, None)(images)[1]
+    for threshold, expected in ((float(score[0]), 1), (float(score[0]) + 1e-12, 0)):
+        assert int(DeployedModel(model, threshold)(images)[2][0]) == expected
+
+
+@pytest.mark.slow
+def test_the_derivative_of_grad_cam_is_part_of_the_graph() -> None:
+    folder = model_folder("gradcam", "test_convnext")
+    model = load_model(folder)
+    assert model.spec.cam == "gradcam"
+    program = trace(DeployedModel(model, 0.5), torch.uint8)
+    operations = {str(node.target) for node in program.graph.nodes}
+    assert not [name for name in operations if "backward" in name or "grad" in name]
+    for count in (1, 4):
+        batch = batch_of(folder, count)
+        found = program.module()(torch.from_numpy(batch))
+        expected = model_outputs(model, maps=True)(batch)
+        np.testing.assert_allclose(found[0], expected.probabilities, atol=1e-5)
+        np.testing.assert_allclose(found[4], expected.raw_map, atol=1e-5)
+
+
+def outputs(raw: NDArray[np.float32]) -> Outputs:
+    return Outputs(np.full((len(raw), 2), 0.5, np.float32), normalized(raw), raw)
+
+
+def test_maps_are_compared_after_normalization() -> None:
+    raw = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
+    other = raw.copy()
+    other[1, 2, 2] += 0.5 * (raw[1].max() - raw[1].min())
+    expected = float(np.abs(normalized(raw) - normalized(other)).max())
+    assert map_difference(outputs(raw), outputs(other)) == pytest.approx(expected)
+    assert map_difference(outputs(raw), outputs(raw * 3 + 1)) < 1e-6
+
+
+def test_a_nearly_constant_map_is_compared_on_the_scale_of_its_values() -> None:
+    raw = np.full((1, 2, 2), 100, np.float32)
+    raw[0, 0, 0] += 0.01  # normalized, a rounding error of 1e-4 would be 1e-2
+    other = raw.copy()
+    other[0, 1, 1] += 1e-4
+    assert np.abs(normalized(raw) - normalized(other)).max() > 5e-3
+    assert map_difference(outputs(raw), outputs(other)) == pytest.approx(1e-4, rel=0.2)
+    assert map_difference(outputs(raw), outputs(other + 1)) > 0.9
+
+
+def test_maps_of_zeros_are_equal_and_maps_of_another_grid_are_not() -> None:
+    zeros = outputs(np.zeros((2, 3, 3), np.float32))
+    assert map_difference(zeros, zeros) == 0
+    assert map_difference(zeros, outputs(np.zeros((2, 4, 4), np.float32))) == math.inf
+
+
+def test_nan_is_no_parity() -> None:
+    images = synthetic_images(ImageFormat(8), 20)
+
+    def good(batch: NDArray[np.uint8]) -> Outputs:
+        return outputs(np.arange(4 * len(batch), dtype=np.float32).reshape(-1, 2, 2))
+
+    def bad(batch: NDArray[np.uint8]) -> Outputs:
+        found = good(batch)
+        return found._replace(map=np.where(len(batch) == 1, np.nan, found.map))  # type: ignore[arg-type]
+
+    assert measure(good, good, images, 1).within_tolerance
+    assert not measure(good, bad, images, 1).within_tolerance
+    assert not Parity(1, math.nan, None, 0).within_tolerance
+
+
+def test_each_set_with_both_classes_has_an_auc() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 1, 1])
+    sets = np.array(["val-a"] * 4 + ["val-b"] * 2 + ["val-c"], object)
+    before = np.array([0.1, 0.2, 0.8, 0.9, 0.3, 0.7, 0.5], np.float32)
+    after = np.array([0.1, 0.85, 0.8, 0.9, 0.3, 0.7, 0.5], np.float32)
+    images = CheckImages(lambda which: which, np.arange(7), labels, sets)  # type: ignore[arg-type,return-value]
+
+    def scored(scores: NDArray[np.float32]) -> object:
+        return lambda which: Outputs(np.stack([1 - scores[which], scores[which]], 1), None, None)
+
+    found = measure(scored(before), scored(after), images, 1)  # type: ignore[arg-type]
+    assert found.aucs == {"val-a": (1.0, 0.75), "val-b": (1.0, 1.0)}  # val-c has one class
+    assert (found.maps, found.most_probable, found.images) == (None, 1, 7)
+    assert found.decisions is None
+
+    low = measure(scored(before), scored(after), images, 1, 0.15)  # type: ignore[arg-type]
+    assert low.decisions == 0
+    high = measure(scored(before), scored(after), images, 1, 0.8000000001)  # type: ignore[arg-type]
+    assert (high.decisions, high.most_probable) == (1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, 40])
+def test_batches_hold_every_image_once_and_in_order(count: int) -> None:
+    images = CheckImages(lambda which: which[:, None], np.arange(count))  # type: ignore[arg-type,return-value]
+    batches = list(images.batches())
+    assert np.concatenate(batches)[:, 0].tolist() == list(range(count))
+    assert len(batches[0]) == 1
+
+
+def test_synthetic_images_are_the_same_each_time_and_differ_from_each_other() -> None:
+    form = ImageFormat(20, channels=1)
+    one, two = (synthetic_images(form, 3) for _ in range(2))
+    first = one.read(one.positions)
+    assert first.shape == (3, 1, 20, 20)
+    assert first.dtype == np.uint8
+    assert (first == two.read(two.positions)).all()
+    assert (first[0] != first[1]).any()
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_the_file_computes_what_the_model_does_for_any_batch() -> None:
+    file = onnx_file()
+    run, model = session(file.path), load_model(file.folder)
+    expected_of = model_outputs(model, maps=True)
+    generator = np.random.default_rng(1)
+    for count in (1, 9):
+        batch = generator.integers(0, 256, (count, 3, 64, 64), dtype=np.uint8)
+        probabilities, score, decision, maps, raw = run.run(None, {"image": batch})
+        expected = expected_of(batch)
+        np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
+        np.testing.assert_allclose(maps, normalized(raw), atol=1e-6)
+        np.testing.assert_allclose(raw, expected.raw_map, rtol=1e-4, atol=1e-5)
+        assert (score == probabilities[:, 1]).all()
+        assert (decision == decide(probabilities, 1, 0.5)).all()
+
+
+def test_inputs_and_outputs_have_names_and_named_sizes() -> None:
+    run = session(onnx_file().path)
+    assert [(one.name, one.type, one.shape) for one in run.get_inputs()] == [
+        ("image", "tensor(uint8)", ["batch", 3, 64, 64])
+    ]
+    assert {one.name: one.shape for one in run.get_outputs()} == {
+        "probabilities": ["batch", 2],
+        "score": ["batch"],
+        "decision": ["batch"],
+        "map": ["batch", 2, 2],
+        "raw_map": ["batch", 2, 2],
+    }
+
+
+def test_the_metadata_describes_the_model_and_names_no_place_of_this_machine() -> None:
+    file = onnx_file()
+    metadata = session(file.path).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["preceptor"])["thresholds"] == {"eer": 0.5}
+    assert metadata["model_card"] == CARD
+    assert json.loads(metadata["preceptor_export"]) == {
+        "threshold": 0.5, "input_type": "uint8", "precision": "float32"
+    }  # fmt: skip
+    content = file.path.read_bytes()
+    for place in (str(Path(torch.__file__).parents[1]), str(Path(__file__).parents[2])):
+        assert place.encode() not in content
+
+
+def test_the_file_is_valid_onnx() -> None:
+    onnx.checker.check_model(onnx.load(onnx_file().path), full_check=True)
+
+
+def test_without_a_map(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    settings = ExportSettings(maps=False, input_type="float32")
+    found = export_model(model_folder("three", positive=None), out, settings)
+    assert (found.threshold, found.parity.maps) == (None, None)
+    run = session(out)
+    assert [(one.type, one.shape) for one in run.get_inputs()] == [
+        ("tensor(float)", ["batch", 3, 64, 64])
+    ]
+    assert [one.name for one in run.get_outputs()] == ["probabilities", "score", "decision"]
+    images = synthetic_images(load_model(model_folder("three", positive=None)).spec.image_format)
+    batch = images.read(images.positions).astype(np.float32)
+    probabilities, score, decision = run.run(None, {"image": batch})
+    assert (score == probabilities.max(1)).all()
+    assert (decision == probabilities.argmax(1)).all()
+
+
+def test_an_export_that_differs_or_has_no_threshold_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no such threshold"):
+        export_model(model_folder("plain"), tmp_path / "out", ExportSettings(threshold="fdr5%"))
+    monkeypatch.setattr("preceptor.deploy.export.TOLERANCE", -1.0)
+    with pytest.raises(ExportError, match="over 16 images, above -1; nothing was written"):
+        export_model(model_folder("plain"), tmp_path / "out", ExportSettings())
+    assert not list(tmp_path.iterdir())

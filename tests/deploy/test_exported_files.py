@@ -19,7 +19,6 @@ pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 import preceptor
 from preceptor.deploy.calibrate import fit_gaussians
 from preceptor.deploy.export import ExportSettings, export_model
-from preceptor.deploy.model_info import Calibration, CalibrationKind
 from preceptor.deploy.network import (
     REFERENCE_FILES,
     DistanceKind,
@@ -29,6 +28,7 @@ from preceptor.deploy.network import (
 )
 from preceptor.deploy.onnx import OnnxNetwork
 from preceptor.deploy.predict_files import row_of
+from preceptor.deploy.prediction import Calibration, CalibrationKind
 from preceptor.errors import InputError
 from preceptor.models.model_folder import MODEL_FILES
 from preceptor.utils.results import write_checksums
@@ -85,7 +85,7 @@ def test_load_takes_the_file_as_it_takes_the_folder(tmp_path: Path) -> None:
 def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
     """Of three classes without a positive one, a file has the map of the most probable one."""
     folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
-    export_model(folder, out, ExportSettings("onnx", dynamic_size=False))
+    export_model(folder, out, ExportSettings())
     refusal = "has the maps of the most probable class only; maps of a given class need the"
     with pytest.raises(InputError, match=refusal):
         preceptor.load(out)("missing.png", map_of="a")
@@ -107,7 +107,7 @@ def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
     export_model(
         onnx_file().folder,
         out,
-        ExportSettings("onnx", threshold=threshold, maps=False, dynamic_size=False),
+        ExportSettings(threshold=threshold, maps=False),
     )
     predictor = preceptor.load(out)
     assert predictor.threshold == threshold
@@ -127,7 +127,7 @@ def test_unfamiliar_images_are_flagged_without_the_reference(
     """The graph has the reference: a file and its folder say the same of 64 images."""
     folder = referenced(tmp_path / "model", kind, images(40))
     out = tmp_path / "model.onnx"
-    found = export_model(folder, out, ExportSettings("onnx"))
+    found = export_model(folder, out, ExportSettings())
     assert found.parity.distances is not None
     assert found.parity.distances < 1e-5
     batch = np.concatenate([images(62), np.full((1, 64, 64, 3), 255, np.uint8), images(1)[:, ::-1]])
@@ -162,7 +162,7 @@ def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
         path = folder
         if name != "folder":
             path = tmp_path / name
-            export_model(folder, path, ExportSettings("onnx", maps=False))
+            export_model(folder, path, ExportSettings(maps=False))
         for rule, threshold in thresholds.items():
             predictor = preceptor.load(path, device="cpu", threshold=rule)
             found = predictor(list(batch), maps=False)

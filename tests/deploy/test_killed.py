@@ -16,7 +16,7 @@ from tests.forked import run
 DEVICE = ("--device", "cpu", "--batch-size", "4")
 
 
-@pytest.mark.parametrize(("suffix", "maps"), [(".csv", "overlay"), (".parquet", "store")])
+@pytest.mark.parametrize(("suffix", "maps"), [(".csv", "overlay"), (".parquet", "png")])
 def test_a_killed_command_goes_on_to_the_same_bytes(
     models: dict[str, Path], folder: Path, suffix: str, maps: str
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.config.settings import ImageFormat
-from preceptor.deploy.model_info import ModelInfo
+from preceptor.deploy.prediction import ModelInfo
 from preceptor.errors import InputError
 
 INFO = ModelInfo(

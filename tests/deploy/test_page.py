@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from preceptor.deploy.serve import PAGE
+import preceptor.deploy
 from preceptor.report.palette import DARK, LIGHT, magma
 from tests.browsers import check_rules, start_browser
 from tests.deploy.serving import Running, running
@@ -17,6 +17,8 @@ from tests.image_files import ImageFiles
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+PAGE = Path(preceptor.deploy.__file__).with_name("static")
 
 
 @pytest.fixture(scope="module")

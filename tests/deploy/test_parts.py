@@ -16,9 +16,8 @@ from PIL import Image
 from preceptor.config.settings import ImageFormat
 from preceptor.data.images import pixel_formats
 from preceptor.deploy.api import Upload, check_sizes, decode_upload, uploads_of
-from preceptor.deploy.http import RefusedError
-from preceptor.deploy.serve import model_paths
-from preceptor.deploy.service import ApiKeys, Batcher
+from preceptor.deploy.http import ApiKeys, RefusedError
+from preceptor.deploy.serve import Batcher, model_paths
 from preceptor.errors import InputError
 from preceptor.utils.memory import PixelBudget
 from tests.deploy.serving import multipart

@@ -19,8 +19,7 @@ import preceptor
 from preceptor.data.images import decode_image, image_size
 from preceptor.deploy.image_list import ImageList, ListedImage
 from preceptor.deploy.predict_files import Unfinished, map_file_name
-from preceptor.deploy.prediction import Prediction, normalized
-from preceptor.maps.store import read_store
+from preceptor.deploy.prediction import Prediction
 from preceptor.report.palette import laid_over
 from tests.commands import assert_refused, here
 from tests.image_files import ImageFiles
@@ -129,24 +128,6 @@ def test_maps_as_pictures(
         assert difference.mean() < 1  # batches of other sizes differ by rounding
 
 
-def test_maps_as_a_store(models: dict[str, Path], image_files: ImageFiles, folder: Path) -> None:
-    table = pd.DataFrame({"path": [file.name for file in image_files.good]})
-    table.to_csv(folder / "scans" / "manifest.csv", index=False)
-    done = here("predict", models["three"], "scans/manifest.csv", "--out", "found.jsonl",
-                "--maps", "store", "--maps-to", "maps", *DEVICE)  # fmt: skip
-    assert done.code == 0, done
-    store = read_store(folder / "maps")
-    assert list(store.paths) == [file.name for file in image_files.good]
-    found = preceptor.load(models["three"], device="cpu", batch_size=4)(image_files.good)
-    assert found.raw_map is not None
-    np.testing.assert_allclose(store.maps, normalized(found.raw_map), atol=2e-3)
-    assert store.probabilities is not None
-    np.testing.assert_allclose(store.probabilities, found.probabilities, atol=1e-6)
-    np.testing.assert_array_equal(store.classes, found.map_classes)
-    assert [store.info.classes[at] for at in store.classes] == found.decision
-    assert (store.info.method, store.info.fit, store.info.side) == ("cam", "squash", 64)
-
-
 def test_options_reach_the_predictor(models: dict[str, Path], folder: Path) -> None:
     model = models["plain"]
     done = here("predict", model, "scans/a color.jpg", "--threshold", "0.25", *DEVICE)
@@ -182,15 +163,15 @@ def test_requests_that_cannot_be_met(
     assert not (folder / ".a.csv.partial").exists()  # the corrected command is not refused
 
 
-def test_without_a_good_image_the_store_is_empty(models: dict[str, Path], folder: Path) -> None:
+def test_without_a_good_image_there_are_no_maps(models: dict[str, Path], folder: Path) -> None:
     (folder / "text.png").write_text("no image")
     out = folder / "found.csv"
-    done = here("predict", models["plain"], "text.png", "--out", out, "--maps", "store", *DEVICE)
+    done = here("predict", models["plain"], "text.png", "--out", out, "--maps", "png", *DEVICE)
     assert done.code == 1
     assert done.err.endswith(
         f"1 of 1 images could not be read; the column error of {out} has the reasons\n"
     )
-    assert len(read_store(folder / "found-maps").paths) == 0
+    assert not (folder / "found-maps").exists()
 
 
 def test_maps_are_not_predicted_themselves(models: dict[str, Path], folder: Path) -> None:
@@ -208,9 +189,9 @@ def test_maps_are_not_predicted_themselves(models: dict[str, Path], folder: Path
 
 def test_another_folder_of_maps_is_another_command(models: dict[str, Path], folder: Path) -> None:
     out = folder / "found.csv"
-    run = ("predict", models["plain"], "scans", "--out", out, "--maps", "store", *DEVICE)
+    run = ("predict", models["plain"], "scans", "--out", out, "--maps", "png", *DEVICE)
     with Unfinished(out, "other settings", lambda: 4) as unfinished:
-        unfinished.keep(0, "", [])
+        unfinished.keep(0, "")
     refused = here(*run, "--maps-to", folder / "elsewhere")
     assert_refused(refused, ["was begun with another model or other options"])
 
@@ -269,10 +250,9 @@ def test_a_full_disk_names_the_folder_of_the_unfinished_output(tmp_path: Path) -
 
     def write() -> None:
         with Unfinished(out, "settings", lambda: 4) as unfinished:
-            unfinished.write(bytes(3000), b"")
-            unfinished.keep(1, "names", ())
-            unfinished.write(bytes(3000), b"")
-            unfinished.keep(2, "names", ())
+            for images in (1, 2):
+                unfinished.write(bytes(3000))
+                unfinished.keep(images, "names")
 
     with pytest.raises(OSError, match="too large") as caught, files_up_to(5000):
         write()

@@ -14,14 +14,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import preceptor
+from preceptor.annotations.export import map_over_image
+from preceptor.config.settings import Fit, ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image
-from preceptor.deploy.inputs import BadImage
-from preceptor.deploy.prediction import Prediction, decide
-from preceptor.deploy.predictor import Predictor
+from preceptor.deploy.prediction import (
+    BATCH_SIZES,
+    CONSTANT_TOLERANCE,
+    GPU_BATCH_SIZES,
+    LEAST_SPREAD,
+    Prediction,
+    choose_batch_size,
+    decide,
+    normalized,
+    over_image,
+    probe_batch_size,
+)
+from preceptor.deploy.predictor import BadImage
 from preceptor.errors import InputError
+from preceptor.maps.store import StoreInfo
 from preceptor.models.guided_model import GuidedModel, GuidedOutput
 from preceptor.models.model_folder import load_model, save_model
+from preceptor.saliency.maps import CONSTANT_TOLERANCE as OF_TENSORS
+from preceptor.saliency.maps import LEAST_SPREAD as LEAST_OF_TENSORS
+from preceptor.saliency.maps import normalize
 from tests.image_files import ImageFiles
 
 NAMES = ["plain", "letterbox", "gray", "sigmoid", "three", "gradcam"]
@@ -207,10 +223,9 @@ def test_scores_that_are_not_finite_are_no_predictions(
 
 def test_a_map_at_the_size_of_the_image(models: dict[str, Path], image_files: ImageFiles) -> None:
     predictor = preceptor.load(models["letterbox"], device="cpu")
-    found = predictor(image_files.good, at="image")
+    found = predictor(image_files.good)
     for path, one in zip(image_files.good, found, strict=True):
-        assert one.map.shape == decode_image(path).shape[:2]
-        np.testing.assert_array_equal(one.map, one.map_at_image())
+        assert one.map_at_image().shape == decode_image(path).shape[:2]
     assert len(found.map) == len(found)
     none = predictor(image_files.good[0], maps=False)
     with pytest.raises(InputError, match="was not computed"):
@@ -244,8 +259,8 @@ def test_thresholds(
     [
         ("plain", "fdr2%", r"no such threshold; it has eer, fdr=0.05, fdr=0.01"),
         ("plain", "", "no such threshold"),
-        ("plain", "nan", "not a finite number"),
-        ("plain", float("inf"), "not a finite number"),
+        ("plain", "nan", "a score is a probability"),
+        ("plain", float("inf"), "a score is a probability"),
         ("plain", "50", "a score is a probability; give a number from 0 to 1, or the name"),
         ("plain", -0.1, "threshold -0.1: a score is a probability"),
         ("three", 0.5, "no positive class"),
@@ -306,15 +321,6 @@ def test_an_opened_image_can_be_given_several_times(
             np.testing.assert_allclose(found.score, one.score, atol=1e-6)
 
 
-def test_a_map_has_one_of_two_sizes(models: dict[str, Path], image_files: ImageFiles) -> None:
-    predictor: Any = preceptor.load(models["plain"], device="cpu")
-    message = "at 'pixels' is no size of a map; give grid or image"
-    with pytest.raises(InputError, match=message):
-        predictor(image_files.good[0], at="pixels")
-    with pytest.raises(InputError, match=message):
-        next(predictor.stream(image_files.good, at="pixels"))
-
-
 def test_thresholds_are_compared_in_float64() -> None:
     """A threshold between two neighboring float32 scores tells them apart."""
     low = np.float32(0.3)
@@ -327,10 +333,6 @@ def test_thresholds_are_compared_in_float64() -> None:
     assert decide(three, 2, 0.4).tolist() == [0]
 
 
-def test_the_predictor_is_public(models: dict[str, Path]) -> None:
-    assert isinstance(preceptor.load(models["plain"], device="cpu"), Predictor)
-
-
 def test_no_large_library_is_imported_without_a_model() -> None:
     """What an exported file needs to run; see `preceptor.load` for the others."""
     code = (
@@ -339,3 +341,76 @@ def test_no_large_library_is_imported_without_a_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+FORM = ImageFormat(8, "squash", 3)
+
+
+@pytest.mark.parametrize(("gpu", "sizes"), [(False, BATCH_SIZES), (True, GPU_BATCH_SIZES)])
+def test_batches_are_images_of_the_model_and_memory_ends_the_probe(
+    gpu: bool, sizes: tuple[int, ...]
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def compute(images: NDArray[np.uint8]) -> None:
+        seen.append(images.shape)
+        assert images.dtype == np.uint8
+        if len(images) > sizes[0]:
+            raise MemoryError
+
+    assert probe_batch_size(compute, FORM, gpu=gpu) == sizes[0]
+    assert seen == [(sizes[0], 8, 8, 3)] * 2 + [(sizes[1], 8, 8, 3)]
+
+
+def test_other_errors_are_not_hidden() -> None:
+    def compute(images: NDArray[np.uint8]) -> None:
+        raise RuntimeError("wrong shape")
+
+    with pytest.raises(RuntimeError, match="wrong shape"):
+        probe_batch_size(compute, FORM, gpu=False)
+
+
+def test_a_long_batch_ends_the_probe() -> None:
+    asked: list[int] = []
+
+    def seconds(size: int) -> float:
+        asked.append(size)
+        return 2.0
+
+    assert choose_batch_size(seconds, BATCH_SIZES) == BATCH_SIZES[0]
+    assert asked == [BATCH_SIZES[0]]
+
+
+def test_normalization_is_that_of_tensors() -> None:
+    random = np.random.default_rng(0)
+    maps = random.normal(size=(8, 5, 7)).astype(np.float32)
+    maps[1] = 3.5
+    maps[2] = 1 + 1e-6 * maps[2]
+    maps[3] = 0
+    maps[4] *= 1e-35
+    expected = normalize(torch.from_numpy(maps)).numpy()
+    np.testing.assert_array_equal(normalized(maps), expected)
+    assert not expected[1:5].any()
+    assert (CONSTANT_TOLERANCE, LEAST_SPREAD) == (OF_TENSORS, LEAST_OF_TENSORS)
+
+
+@pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])
+@pytest.mark.parametrize("size", [(640, 400), (300, 512), (448, 448)])
+def test_a_map_over_the_image_lies_as_exported_maps_lie(fit: Fit, size: tuple[int, int]) -> None:
+    grid = normalized(np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32))
+    found = over_image(grid, ImageFormat(224, fit), size)
+    assert found.shape == size[::-1]
+    assert found.dtype == np.float32
+    info = StoreInfo("teacher", "cam", fit, 224, ("a", "b"), {})
+    expected = map_over_image(grid, info, size)
+    # They step from pixel to pixel of the canvas, at most by the slope between two cells.
+    assert np.abs(found - expected).max() < 0.1
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1)])
+def test_tiny_images_have_maps(size: tuple[int, int]) -> None:
+    grid = np.eye(3, dtype=np.float32)
+    found = over_image(grid, ImageFormat(64, "letterbox"), size)
+    assert found.shape == size[::-1]
+    assert np.isfinite(found).all()

@@ -22,8 +22,14 @@ from preceptor.errors import InputError
 from preceptor.execution.executors import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.execution.perform import perform
-from preceptor.inference.annotate import annotate, model_digest
-from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
+from preceptor.inference.annotate import (
+    RISE_IMAGES,
+    SHARD_FORWARDS,
+    Shard,
+    annotate,
+    model_digest,
+    shards_of,
+)
 from preceptor.maps.store import MapStore, read_store
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel

@@ -17,8 +17,8 @@ from preceptor.config.maps import RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
-from preceptor.inference import annotate, plugin_method
-from preceptor.inference.shards import Shard
+from preceptor.inference import annotate
+from preceptor.inference.annotate import Shard
 from preceptor.maps.store import MapStore, read_store
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import MakeMaps, Step, Train
@@ -66,8 +66,8 @@ def smooth(model: Any, images: Tensor, classes: Tensor) -> Tensor:
 def test_maps_do_not_depend_on_what_the_process_has_done_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin_method, "installed_plugin", lambda *_: None)
-    monkeypatch.setattr(plugin_method, "load_plugin", lambda _: smooth)
+    monkeypatch.setattr(annotate, "installed_plugin", lambda *_: None)
+    monkeypatch.setattr(annotate, "load_plugin", lambda _: smooth)
     monkeypatch.setattr(annotate, "check_method", lambda _: None)
     manifest = squares(tmp_path / "data", size=(16, 16))
     workspaces = Workspaces({0: manifest}, {manifest: tmp_path / "cache"})

@@ -16,7 +16,7 @@ from preceptor.execution import scheduler
 from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler
-from preceptor.inference.shards import Shard
+from preceptor.inference.annotate import Shard
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Failure, MakeMaps, Selection, Step, map_steps
 from preceptor.utils.leases import lease

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -10,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,33 +18,13 @@ from typing import Any
 import numpy as np
 
 from preceptor.deploy.http import Hosts
-from preceptor.deploy.http_server import listen, server_of
+from preceptor.deploy.http_server import listen
 from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
 from preceptor.label.marks import Bits, bounding_runs, to_text
 from preceptor.label.sources import find_source
 from tests.commands import APART, HANGS
-
-
-@dataclass(frozen=True)
-class Told:
-    """Answer of the server."""
-
-    status: int
-    content: bytes
-    headers: Mapping[str, str]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-    @property
-    def error(self) -> str:
-        """The reason of a refusal, which must be one line."""
-        error = self.json["error"]
-        assert isinstance(error, str)
-        assert "\n" not in error
-        return error
+from tests.serving import Told, in_thread
 
 
 @dataclass
@@ -80,9 +58,7 @@ class Client:
         given = self.headers | dict(headers or {})
         try:
             connection.request(method, path, content, {k: v for k, v in given.items() if v})
-            answer = connection.getresponse()
-            head = {k.lower(): v for k, v in answer.getheaders()}
-            told = Told(answer.status, answer.read(), head)
+            told = Told.of(connection.getresponse())
         except (OSError, http.client.HTTPException):
             connection.close()
             self._connection = None
@@ -194,16 +170,11 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     at = listen("127.0.0.1", port)
     port = at.getsockname()[1]
     labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port, more), **way)
-    server = server_of(application(labeling))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([at])), daemon=True)
-    thread.start()
     try:
-        yield Running(labeling, f"127.0.0.1:{port}")
+        with in_thread(application(labeling), at):
+            yield Running(labeling, f"127.0.0.1:{port}")
     finally:
-        server.should_exit = True
-        thread.join(HANGS)
         labeling.close()
-        assert not thread.is_alive()
 
 
 @dataclass

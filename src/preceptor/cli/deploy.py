@@ -16,7 +16,6 @@ from preceptor.cli.options import (
     CacheOption,
     CalibrationMethod,
     Device,
-    ExportTarget,
     InputType,
     ManifestPath,
     MapFiles,
@@ -65,8 +64,7 @@ def predict(
     maps: Annotated[
         MapFiles | None,
         typer.Option(
-            help="Maps to write: overlay (over the image), png (grayscale, size of the image) or "
-            "store (map store).",
+            help="Maps to write: overlay (over the image) or png (grayscale, size of the image).",
             show_default=False,
         ),
     ] = None,
@@ -321,11 +319,7 @@ def calibrate(
 
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    to: Annotated[
-        ExportTarget,
-        typer.Option(help="Format: onnx, torch_export (a .pt2 package), or a copied model folder."),
-    ],
-    out: Annotated[Path, typer.Option(help="Output file or folder.")],
+    out: Annotated[Path, typer.Option(help="Output file: .onnx.")],
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -349,13 +343,10 @@ def export(
         InputType,
         typer.Option("--input", help="Type of the input, which has values from 0 to 255."),
     ] = "uint8",
-    fixed_size: Annotated[
-        bool, typer.Option("--fixed-size", help="Fix height and width of the input.")
-    ] = False,
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "none",
 ) -> None:
-    """Export a model folder for use without this library.
+    """Export a model folder to an ONNX file for use without this library.
 
     The file contains pre-processing, decision and map. It is kept only if its outputs equal those
     of the model.
@@ -375,8 +366,8 @@ def export(
         )
         from preceptor.models.model_folder import load_model
 
-    check_target("--out", out, formats=SUFFIXES[to])
-    settings = ExportSettings(to, threshold, map_, input_type, not fixed_size)
+    check_target("--out", out, formats=SUFFIXES)
+    settings = ExportSettings(threshold, map_, input_type)
     found = None
     if manifest is not None:
         spec = load_model(model).spec
@@ -387,22 +378,18 @@ def export(
     try:
         exported = export_model(model, out, settings, found)
     except ModuleNotFoundError as error:
-        if to != "onnx" or error.name not in ("onnx", "onnxruntime", "onnxscript"):
+        if error.name not in ("onnx", "onnxruntime", "onnxscript"):
             raise
         raise InputError(
-            f"--to onnx: {error.name} is not installed; pip install '.[onnx]' in the source folder"
+            f"export: {error.name} is not installed; pip install '.[onnx]' in the source folder"
         ) from error
     _print(out, settings, exported, validation=found is not None)
 
 
 def _print(out: Path, settings: ExportSettings, exported: Exported, *, validation: bool) -> None:
     """Print what was written and how it differs from the model."""
-    from preceptor.deploy.model_info import threshold_text
+    from preceptor.deploy.prediction import threshold_text
 
-    sizes = "any batch size, height and width"
-    if not exported.dynamic_size:
-        why = ": the backbone accepts no other size" if settings.dynamic_size else ""
-        sizes = f"any batch size; fixed height and width{why}"
     rule = "the most probable class"
     if exported.threshold is not None:
         rule = f"positive at a score of {threshold_text(exported.threshold)} or more"
@@ -413,7 +400,7 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
     kind = "validation" if validation else "synthetic"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
-    print(f"input: {settings.input_type}, {sizes}")
+    print(f"input: {settings.input_type}, any batch size")
     print(f"decision: {rule}")
     print(
         f"largest difference of a probability {parity.probabilities:.1e}{maps}{distances} on "
@@ -501,26 +488,25 @@ def serve(
     POST /predict takes multipart files, JSON with base64, or one image. /models, /healthz, /readyz,
     /metrics and /openapi.json describe the server; / is a page on which to try an image.
     """
-    from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.utils.memory import return_freed_memory
     from preceptor.utils.process import bulk_import
 
-    if keys is not None and no_keys:
-        raise InputError("--keys and --no-keys: choose one of the two")
-    if not is_local(host) and keys is None and not no_keys:
-        raise InputError(f"--host {host}: others can reach this server; add --keys or --no-keys")
     try:
         from preceptor.deploy.api import ServeSettings
+        from preceptor.deploy.http import ApiKeys, Hosts, address_of, is_local
         from preceptor.deploy.http_server import listen
         from preceptor.deploy.http_server import serve as serve_until_stopped
-        from preceptor.deploy.serve import application, model_paths
-        from preceptor.deploy.service import ApiKeys, Service
+        from preceptor.deploy.serve import Service, application, model_paths
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _WEB:
             raise
         raise InputError(
             f"serve: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
+    if keys is not None and no_keys:
+        raise InputError("--keys and --no-keys: choose one of the two")
+    if not is_local(host) and keys is None and not no_keys:
+        raise InputError(f"--host {host}: others can reach this server; add --keys or --no-keys")
     known = None if keys is None else ApiKeys.read(keys)
     named = model_paths(models)
     settings = ServeSettings(

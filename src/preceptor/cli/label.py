@@ -163,6 +163,7 @@ def run(
     from preceptor.errors import InputError
 
     try:
+        from preceptor.deploy.http import Hosts, address_of, is_local
         from preceptor.deploy.http_server import serve
         from preceptor.label.app import application
     except ModuleNotFoundError as error:
@@ -171,7 +172,6 @@ def run(
         raise InputError(
             f"label: {error.name} is not installed; pip install '.[web]' in the source folder"
         ) from error
-    from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
     from preceptor.label.calls import read_password
     from preceptor.label.db import serving

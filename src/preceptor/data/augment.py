@@ -45,7 +45,7 @@ from preceptor.data.resampling import (
 
 # Cells of a mask a side, where the stored maps have as many. Human maps are stored at 128 × 128.
 MASK_SIDE = 32
-# A spread under this share of the largest value is rounding, as in `preceptor.saliency.normalise`.
+# A spread under this share of the largest value is rounding, as in `preceptor.saliency.maps`.
 _CONSTANT = 1e-5
 
 Moved = TypeVar("Moved")

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
@@ -21,7 +22,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from preceptor.config.settings import ImageFormat
 from preceptor.data.images import pixel_formats
 from preceptor.deploy.http import RefusedError, malformed, parse
-from preceptor.deploy.inputs import BadImage, Canvas, canvas_of
+from preceptor.deploy.prediction import Prediction, decide
+from preceptor.deploy.predictor import BadImage, Canvas, canvas_of
 from preceptor.errors import is_control, one_line
 from preceptor.utils.memory import DECODING
 from preceptor.version import __version__
@@ -29,12 +31,13 @@ from preceptor.version import __version__
 PIXELS_OF_REQUEST = 4
 """Largest number of pixels of all images of a request, in multiples of that of an image."""
 _LONGEST_NAME = 200
+_DIGITS = 6  # of the values of a map
 _LONGEST_SIDE = 65_535  # resampling needs memory for each row and column of an image
 # Its warnings are a line for each malformed request.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 _RAW = ("application/octet-stream", "binary/octet-stream")
 
-MapForm = Literal["none", "grid", "image", "png"]
+MapForm = Literal["none", "grid", "png"]
 
 
 class _Answer(BaseModel):
@@ -45,10 +48,9 @@ class MapAnswer(_Answer):
     """Decision map of an image."""
 
     of: str = Field(description="Class of the map.")
-    form: Literal["grid", "image", "png"] = Field(description="Form that the request named.")
+    form: Literal["grid", "png"] = Field(description="Form that the request named.")
     values: list[list[float]] | None = Field(
-        description="Rows of values in [0, 1], on the grid of the model or at the size of the "
-        "image; null for png."
+        description="Rows of values in [0, 1] on the grid of the model; null for png."
     )
     png: str | None = Field(
         description="Grayscale PNG file of 8 bits at the size of the image, in base64; else null."
@@ -136,31 +138,18 @@ class ErrorAnswer(_Answer):
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Settings of a server.
+    """Settings of a server."""
 
-    Args:
-        threshold: Threshold of the decision if a request has none, see `find_threshold`.
-        device: auto, cpu, cuda or cuda:N.
-        batch_size: Largest number of images per pass; None = chosen by a short probe.
-        delay: Longest time in seconds that an image waits for others to fill a batch.
-        queue: Largest number of images that are being answered; further ones are refused.
-        timeout: Longest time in seconds from the body of a request to its answer.
-        workers: Number of threads that decode; None = one per core.
-        body: Largest body in bytes.
-        pixels: Largest number of pixels per image.
-        images: Largest number of images per request.
-    """
-
-    threshold: str | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    delay: float = 0.005
-    queue: int = 256
-    timeout: float = 30.0
-    workers: int | None = None
-    body: int = 32 * 2**20
-    pixels: int = 50_000_000
-    images: int = 32
+    threshold: str | None = None  # if a request has none, see `find_threshold`
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    batch_size: int | None = None  # None = chosen by a short probe
+    delay: float = 0.005  # longest time in seconds that an image waits for others to fill a batch
+    queue: int = 256  # largest number of images that are being answered; further ones are refused
+    timeout: float = 30.0  # longest time in seconds from the body of a request to its answer
+    workers: int | None = None  # number of threads that decode; None = one per core
+    body: int = 32 * 2**20  # largest body in bytes
+    pixels: int = 50_000_000  # largest number of pixels per image
+    images: int = 32  # largest number of images per request
 
     @property
     def images_per_request(self) -> int:
@@ -174,28 +163,14 @@ class ServeSettings:
 
 
 class Upload(NamedTuple):
-    """Image in a request.
+    """Image in a request."""
 
-    Args:
-        name: Name in messages and in the answer, in one line.
-        content: Content of the file.
-    """
-
-    name: str
+    name: str  # name in messages and in the answer, in one line
     content: bytes
 
 
 def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
     """Images of a body: multipart/form-data, JSON with base64, or the file itself.
-
-    Args:
-        content_type: Header Content-Type.
-        body: Body.
-        most: Largest number of images.
-
-    Raises:
-        RefusedError: The type is another (415), the body is malformed (400), or it has no images
-            (422) or too many (413).
 
     Example:
         >>> uploads_of("image/png", b"...", 1)
@@ -277,16 +252,7 @@ def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
 
 
 def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
-    """Check the sizes of the images of a request, which their headers have.
-
-    Args:
-        uploads: Images.
-        pixels: Largest number of pixels of an image; all together have at most `PIXELS_OF_REQUEST`
-            times as many.
-
-    Raises:
-        RefusedError: One is no image or too large (422), or all are together (413).
-    """
+    """Refuse images that are none or too large (422), or all together too large (413)."""
     total = 0
     for upload in uploads:
         if not upload.content:
@@ -300,23 +266,12 @@ def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
             raise RefusedError(422, f"{size}; a side has at most {_LONGEST_SIDE:,}")
         total += width * height
     if total > PIXELS_OF_REQUEST * pixels:
-        raise RefusedError(
-            413,
-            f"the images of the request have {total:,} pixels; at most "
-            f"{PIXELS_OF_REQUEST * pixels:,} are decoded; send fewer at a time",
-        )
+        most = f"at most {PIXELS_OF_REQUEST * pixels:,} are decoded; send fewer at a time"
+        raise RefusedError(413, f"the images of the request have {total:,} pixels; {most}")
 
 
 def decode_upload(upload: Upload, form: ImageFormat) -> Canvas:
-    """Image on the canvas of a model; all threads together decode a limited number of pixels.
-
-    Args:
-        upload: Image whose size is checked, see `check_sizes`.
-        form: Input format of the model.
-
-    Raises:
-        RefusedError: It is damaged (422).
-    """
+    """Image on the canvas of a model; all threads together decode a limited number of pixels."""
     with _opened(upload) as image, DECODING.reserve(image.width * image.height):
         # Not the content: a file can be of two formats, and that of another one has another size.
         found = canvas_of(image, form)
@@ -338,6 +293,42 @@ def _opened(upload: Upload) -> Image.Image:
     raise RefusedError(422, f"{upload.name}: {reason}")
 
 
+def answer_of(
+    name: str, prediction: Prediction, threshold: float | None, form: MapForm
+) -> PredictionAnswer:
+    """Answer for an image, with its map in a form."""
+    info, (width, height), far = prediction.info, prediction.size, prediction.unfamiliar
+    (decision,) = decide(prediction.class_probabilities[None], info.positive_index, threshold)
+    unfamiliar = None
+    if far is not None:
+        unfamiliar = UnfamiliarAnswer(
+            flagged=bool(far), share=far.share, rate=far.rate, distance=far.distance
+        )
+    return PredictionAnswer(
+        name=name,
+        width=width,
+        height=height,
+        score=prediction.score,
+        decision=info.classes[decision],
+        probabilities=prediction.probabilities,
+        map=_map(prediction, form),
+        unfamiliar=unfamiliar,
+    )
+
+
+def _map(prediction: Prediction, form: MapForm) -> MapAnswer | None:
+    if form == "none":
+        return None
+    if form == "png":
+        file = io.BytesIO()
+        levels = np.rint(prediction.map_at_image() * np.float32(255)).astype(np.uint8)
+        Image.fromarray(levels).save(file, "PNG", compress_level=1)
+        text = base64.b64encode(file.getvalue()).decode("ascii")
+        return MapAnswer(of=prediction.map_class, form=form, values=None, png=text)
+    rows = np.round(prediction.map.astype(np.float64), _DIGITS).tolist()
+    return MapAnswer(of=prediction.map_class, form=form, values=rows, png=None)
+
+
 _REFUSALS = {
     "400": "The body or a parameter is malformed.",
     "401": "An API key is needed.",
@@ -347,7 +338,7 @@ _REFUSALS = {
     "413": "The body is too large, or has too many images or pixels.",
     "415": "The type of the body is not known.",
     "422": "An image cannot be decoded or is too large; there are no images, no maps, or no such "
-    "threshold; the maps are too large to be written as numbers.",
+    "threshold.",
     "429": "The queue is full; try again after the seconds of Retry-After.",
     "500": "Something is wrong in the server.",
     "503": "The server is stopping.",
@@ -357,12 +348,7 @@ _IMAGE = {"type": "string", "contentEncoding": "base64"}
 
 
 def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
-    """OpenAPI 3.1 document of a server.
-
-    Args:
-        settings: Settings, whose limits it states.
-        keys: Whether API keys are needed.
-    """
+    """OpenAPI 3.1 document of a server."""
     answers = (PredictAnswer, ModelsAnswer, HealthAnswer, ReadyAnswer, ErrorAnswer)
     _, schema = models_json_schema(
         [(one, "serialization") for one in answers], ref_template="#/components/schemas/{model}"

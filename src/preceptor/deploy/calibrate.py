@@ -16,8 +16,6 @@ from PIL import Image, ImageFilter
 from scipy.stats import beta
 
 from preceptor.data.manifest import Manifest
-from preceptor.deploy.inputs import ImageInput, read_pixels
-from preceptor.deploy.model_info import Calibration, ModelInfo, threshold_text
 from preceptor.deploy.network import (
     REFERENCE,
     REFERENCE_FILES,
@@ -29,8 +27,8 @@ from preceptor.deploy.network import (
     steps_at,
     write_reference,
 )
-from preceptor.deploy.prediction import scores_of
-from preceptor.deploy.predictor import Predictor
+from preceptor.deploy.prediction import Calibration, ModelInfo, scores_of, threshold_text
+from preceptor.deploy.predictor import ImageInput, Predictor, read_pixels
 from preceptor.errors import InputError
 from preceptor.metrics.auc import auc
 from preceptor.metrics.paired_tests import unit_codes
@@ -85,11 +83,7 @@ def observe(
     *,
     advance: Advance = lambda count: None,
 ) -> Observations:
-    """Run a model over images, at least one.
-
-    Raises:
-        InputError: An image cannot be read, or the model returns no features.
-    """
+    """Run a model over images, at least one."""
     parts: list[tuple[NDArray[np.float32], ...]] = []
     for batch in predictor.batches(images, maps=False):
         for bad in batch.bad.values():
@@ -129,17 +123,7 @@ def fit_calibration(
     positive: int | None,
     method: Literal["temperature", "isotonic"],
 ) -> Calibration:
-    """Fit a calibration to labelled images.
-
-    Args:
-        probabilities: (n, C) probabilities of the network.
-        labels: (n,) index of the class of each image.
-        positive: Index of the positive class, or None.
-        method: temperature or isotonic.
-
-    Raises:
-        InputError: Isotonic regression without a positive class, or no temperature is best.
-    """
+    """Fit a calibration to labelled images."""
     given, classes = probabilities.astype(np.float64), labels
     if positive is not None:
         rest = np.delete(given, positive, 1).sum(1)  # 1 − score, precise where that is close to 1
@@ -177,12 +161,7 @@ def reliability(
     groups: NDArray[np.object_],
     positive: int | None,
 ) -> Reliability:
-    """Reliability of the score, or without a positive class of the most probable class.
-
-    Args:
-        probabilities, labels, positive: As in `fit_calibration`.
-        groups: (n,) name of the group of each image, or "".
-    """
+    """Reliability of the score, or without a positive class of the most probable class."""
     scores = scores_of(probabilities, positive).astype(np.float64).clip(0, 1)
     hits = labels == (probabilities.argmax(1) if positive is None else positive)
     return Reliability(
@@ -215,9 +194,6 @@ def cross_validated(
 
     An error on the images of the fit itself would be too small. Images of a group are in the same
     part. None if a part of few images has no fit.
-
-    Args:
-        probabilities, labels, groups, positive, method: As in `fit_calibration` and `reliability`.
     """
     units = unit_codes(groups, len(labels))
     drawn = np.random.default_rng(0).permutation(int(units.max()) + 1) % FOLDS
@@ -234,18 +210,10 @@ def cross_validated(
 
 
 def fit_gaussians(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Gaussians:
-    """Normal distribution of features for each class, with one shrunk covariance.
+    """Normal distribution of (n, p) features for each class, with one covariance.
 
-    The covariance is that of the deviations from the class means (K. Lee et al., NeurIPS 2018),
-    with the shrinkage of Ledoit and Wolf, without which it cannot be inverted where there are more
-    features than images.
-
-    Args:
-        features: (n, p).
-        labels: (n,) index of the class of each image; classes without images have no mean.
-
-    Raises:
-        InputError: All features are constant.
+    It is the covariance of the deviations from the class means (K. Lee et al., NeurIPS 2018), with
+    the shrinkage of Ledoit and Wolf: otherwise it has no inverse for more features than images.
     """
     values = features.astype(np.float64)
     classes, place = np.unique(labels, return_inverse=True)
@@ -260,23 +228,10 @@ def choose_distance(
     plain: Mapping[DistanceKind, NDArray[np.float64]],
     changed: Mapping[str, Mapping[DistanceKind, NDArray[np.float64]]],
 ) -> tuple[DistanceKind, dict[DistanceKind, dict[str, float]]]:
-    """Kind of distance that best tells validation images from changed copies of them.
+    """Kind of distance that best tells validation images from changed copies, and all AUCs.
 
     Images of other kinds are not needed. The kind with the highest mean AUC over the changes is
     chosen; of equal ones, the first.
-
-    Args:
-        plain: Distances of validation images by kind.
-        changed: Distances of their changed copies by change and kind.
-
-    Returns:
-        Kind, and the AUC by kind and change.
-
-    Example:
-        >>> plain = {"mahalanobis": np.array([1.0, 2.0]), "energy": np.array([1.0, 4.0])}
-        >>> copies = {"mahalanobis": np.array([3.0, 4.0]), "energy": np.array([3.0, 4.0])}
-        >>> choose_distance(plain, {"blur": copies})
-        ('mahalanobis', {'mahalanobis': {'blur': 1.0}, 'energy': {'blur': 0.625}})
     """
 
     def auc_of(near: NDArray[np.float64], far: NDArray[np.float64]) -> float:
@@ -329,35 +284,19 @@ CHANGES: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
 
 
 def changed_copies(images: Sequence[ImageInput], change: str) -> Iterator[Pixels]:
-    """Copies with a change of `CHANGES`, whose random numbers depend on the position only.
-
-    Example:
-        >>> [copy.tolist() for copy in changed_copies([np.zeros((1, 1), np.uint8)], "negative")]
-        [[[[255, 255, 255]]]]
-    """
+    """Copies with a change of `CHANGES`, whose random numbers depend on the position only."""
     for place, image in enumerate(images):
         yield CHANGES[change](read_pixels(image), np.random.default_rng(place))
 
 
 @dataclass(frozen=True)
 class MadeReference:
-    """Reference with what is said about it.
-
-    Args:
-        reference: The reference.
-        before: Reliability of the network on validation.
-        after: Reliability with the calibration, by cross-validation; None = no calibration, or too
-            few images for it.
-        aucs: AUC by kind of distance and change of validation images.
-        alarms: Interval with 95 % of the false alarm rates that result from validation sets of this
-            size.
-    """
+    """Reference with what is said about it."""
 
     reference: Reference
-    before: Reliability
-    after: Reliability | None
-    aucs: dict[DistanceKind, dict[str, float]]
-    alarms: tuple[float, float]
+    before: Reliability  # of the network on validation
+    after: Reliability | None  # by cross-validation; None without a calibration or enough images
+    aucs: dict[DistanceKind, dict[str, float]]  # by distance and change of validation images
 
 
 def make_reference(
@@ -369,22 +308,7 @@ def make_reference(
     sample: int = _SAMPLE,
     start_task: StartTask = lambda name, total: lambda count: None,
 ) -> MadeReference:
-    """Calibrate a model on the validation images, and measure how far images are from training.
-
-    Distances are estimated on training images. The kind is chosen on validation, see
-    `choose_distance`; images of other kinds are not used.
-
-    Args:
-        predictor: Predictor of a model without a reference.
-        manifest: Manifest with training and validation images; the latter of all validation sets.
-        method: Calibration: temperature, isotonic or none.
-        rate: Rate of false alarms: share of validation images that are flagged as unfamiliar.
-        sample: Largest number of training images that are used.
-        start_task: Called at the start of each pass over images.
-
-    Raises:
-        InputError: There are too few images, a class is missing, or an image cannot be read.
-    """
+    """Calibrate a model on the validation images, and measure how far images are from training."""
     info = predictor.info
     table = manifest.table
     valid = table[(kind_of(table["split"]) == "val")]
@@ -435,18 +359,14 @@ def make_reference(
         },
     )
     before = reliability(own.probabilities, labels, groups, positive)
-    return MadeReference(reference, before, after, aucs, alarm_interval(len(valid), rate))
+    return MadeReference(reference, before, after, aucs)
 
 
 def alarm_interval(images: int, rate: float) -> tuple[float, float]:
     """Interval with 95 % of the false alarm rates of validation sets of a size.
 
-    The rate on further images of the same kind depends on the validation images that happened to be
-    drawn. With k = ⌊rate · (n + 1)⌋ it has the beta distribution with parameters k and n + 1 − k.
-
-    Example:
-        >>> [round(end, 4) for end in alarm_interval(999, 0.01)]
-        [0.0048, 0.017]
+    With k = ⌊rate · (n + 1)⌋, the rate on further images of the same kind has the beta distribution
+    with parameters k and n + 1 − k.
     """
     count = math.floor(rate * (images + 1) + 1e-9)
     rates = beta(count, images + 1 - count)
@@ -454,12 +374,7 @@ def alarm_interval(images: int, rate: float) -> tuple[float, float]:
 
 
 def smallest_rate(images: int) -> float:
-    """Smallest rate of false alarms that validation images allow, to two digits, rounded up.
-
-    Example:
-        >>> smallest_rate(60), smallest_rate(99)
-        (0.017, 0.01)
-    """
+    """Smallest rate of false alarms that validation images allow, to two digits, rounded up."""
     rate = 1 / (images + 1)
     step = 10.0 ** (math.floor(math.log10(rate)) - 1)
     return float(f"{math.ceil(rate / step - 1e-9) * step:.2g}")
@@ -489,11 +404,7 @@ def _codes(table: pd.DataFrame, classes: tuple[str, ...]) -> NDArray[np.int64]:
 
 
 def check_uncalibrated(model: Path) -> None:
-    """Check that a model can be calibrated.
-
-    Raises:
-        InputError: It is no model folder, or it is calibrated already.
-    """
+    """Check that a model can be calibrated."""
     check_model_folder(model)
     if (model / REFERENCE).exists():
         raise InputError(
@@ -502,16 +413,7 @@ def check_uncalibrated(model: Path) -> None:
 
 
 def write_calibrated(model: Path, made: MadeReference, info: ModelInfo, out: Path) -> None:
-    """Copy a model folder, and add the reference, its card and their checksums.
-
-    The files of the model itself are the same bytes.
-
-    Args:
-        model: Model folder.
-        made: Its reference.
-        info: Description of the calibrated model.
-        out: New folder, which appears when it is complete.
-    """
+    """Copy a model folder, and add the reference, its card and their checksums."""
     with replacing(out) as partial:
         copy_folder(model, partial)
         write_reference(made.reference, partial)
@@ -562,7 +464,8 @@ def _error(found: Reliability) -> str:
 def card_section(made: MadeReference, info: ModelInfo) -> str:
     """Section of a calibrated model in its card, as Markdown."""
     reference = made.reference
-    about, (low, high) = reference.description, made.alarms
+    about = reference.description
+    low, high = alarm_interval(len(reference.labels), reference.rate)
     aucs = ", ".join(
         f"{kind} {number(sum(each.values()) / len(each))}" for kind, each in made.aucs.items()
     )

@@ -20,11 +20,9 @@ from torch import Tensor
 from preceptor.data.images import ImageError, decode_image
 from preceptor.data.manifest import Manifest
 from preceptor.deploy.calibrate import StartTask, observe, sampled
-from preceptor.deploy.inputs import Canvas, canvas_of
-from preceptor.deploy.model_info import ModelInfo
 from preceptor.deploy.network import calibrated
-from preceptor.deploy.prediction import Prediction, normalized, over_image, scores_of
-from preceptor.deploy.predictor import Predictor
+from preceptor.deploy.prediction import ModelInfo, Prediction, normalized, over_image, scores_of
+from preceptor.deploy.predictor import Canvas, Predictor, canvas_of
 from preceptor.errors import InputError, one_line, without_secrets
 from preceptor.metrics.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
@@ -38,7 +36,7 @@ from preceptor.report.blocks import (
     Text,
     render_plain_page,
 )
-from preceptor.report.figures import Curve, Figure, curves_figure, histogram
+from preceptor.report.figures import Curve, curves_figure, histogram
 from preceptor.report.palette import laid_over
 from preceptor.saliency.deletion import deletion_curves
 from preceptor.saliency.maps import correlation
@@ -53,31 +51,23 @@ _SMALL = 200
 _QUALITY = 85
 # Colors of classes in the distribution of the score, in turn.
 _CLASSES = ("baseline2", "baseline1", "ceiling", "shuffled", "mixed", "centre")
-_CURVES = [("student", "decision map"), ("baseline1", "RISE")]
 
 
 @dataclass(frozen=True)
 class DeletionCurve:
-    """Deletion curve of a map.
+    """Probability of the class of a map as its cells are removed, the most salient first.
 
-    Args:
-        shares: (m,) share of the cells that are removed.
-        probabilities: (m,) probability of the class of the map, when the most salient cells are
-            removed first; NaN for a constant map.
-        reversed_probabilities: (m,) the same when the least salient cells are removed first.
+    A map shows what the model uses if the area is far below the one of the reversed map: alone, it
+    depends on how fast the probability falls for any map. Values are NaN for a constant map.
     """
 
-    shares: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
-    reversed_probabilities: NDArray[np.float64]
+    shares: NDArray[np.float64]  # (m,) share of the cells that are removed
+    probabilities: NDArray[np.float64]  # (m,)
+    reversed_probabilities: NDArray[np.float64]  # (m,) with the least salient cells first
 
     @property
     def area(self) -> float:
-        """Area under the curve.
-
-        An area far below `reversed_area` means that the map shows what the model uses. Alone it
-        depends on how fast the probability falls for any map.
-        """
+        """Area under the curve."""
         return float(np.trapezoid(self.probabilities, self.shares))
 
     @property
@@ -104,31 +94,19 @@ class Neighbor(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Explanation of the decision for an image.
+    """Explanation of the decision for an image."""
 
-    Args:
-        path: File or location.
-        prediction: Prediction with the map of the decided class.
-        as_far: Numbers of validation images that are at least as far from the training images, and
-            of all; None if the model has no reference.
-        rise: (h, w) RISE map of the same class on the same grid.
-        rise_error: Its estimated error, 1 − correlation with the limit.
-        masks: Number of its masks.
-        agreement: Correlation of both maps; NaN if one is constant.
-        cam_curve, rise_curve: Deletion curves of both maps.
-        neighbors: Most similar training images, the nearest first.
-    """
-
-    path: str
-    prediction: Prediction
+    path: str  # file or location
+    prediction: Prediction  # with the map of the decided class
+    #: Numbers of validation images that are at least as far from the training images, and of all.
     as_far: tuple[int, int] | None
-    rise: NDArray[np.float32]
-    rise_error: float
+    rise: NDArray[np.float32]  # (h, w) RISE map of the same class on the same grid
+    rise_error: float  # estimated, 1 − correlation with the limit
     masks: int
-    agreement: float
+    agreement: float  # correlation of both maps; NaN if one is constant
     cam_curve: DeletionCurve
     rise_curve: DeletionCurve
-    neighbors: list[Neighbor]
+    neighbors: list[Neighbor]  # the nearest first
 
     @property
     def is_settled(self) -> bool:
@@ -137,28 +115,18 @@ class Explanation:
 
     @property
     def name(self) -> str:
-        """Name of the image in titles: the last part of its path, without credentials.
-
-        What is not UTF-8 in it is escaped.
-        """
+        """Name of the image in titles: the last part of its path, without credentials."""
         return one_line(PurePath(without_secrets(self.path)).name)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Explanations of several decisions of a model.
-
-    Args:
-        explanations: Explanations.
-        distribution: Scores of validation images; None = not known.
-        compared: Number of training images that were compared; 0 = none.
-        measure: Distance by which training images are similar.
-    """
+    """Explanations of several decisions of a model."""
 
     explanations: list[Explanation]
-    distribution: Distribution | None
-    compared: int
-    measure: str
+    distribution: Distribution | None  # scores of validation images; None = not known
+    compared: int  # number of training images that were compared; 0 = none
+    measure: str  # distance by which training images are similar
 
 
 def explain(
@@ -172,22 +140,12 @@ def explain(
     sample: int = 5000,
     start_task: StartTask = lambda name, total: lambda count: None,
 ) -> Explained:
-    """Explain the decisions of a model for images, by maps of the decided classes.
-
-    Args:
-        predictor: Predictor of the model.
-        model: The same model.
-        paths: Image files or locations.
-        manifest: Manifest of its training and validation images; None = without similar images.
-        max_masks: Largest number of RISE masks.
-        neighbors: Number of similar images.
-        sample: Largest number of training images that are compared, and of validation images.
-        start_task: Called at the start of each pass over images.
-
-    Raises:
-        ImageError: An image cannot be read.
-    """
-    predictions = [_decided(predictor, path) for path in paths]
+    """Explain the decisions of a model for images, by maps of the decided classes."""
+    predictions = [predictor(path) for path in paths]
+    predictions = [
+        found if found.map_class == found.decision else predictor(path, map_of=found.decision)
+        for path, found in zip(paths, predictions, strict=True)
+    ]
     near: list[list[Neighbor]] = [[] for _ in paths]
     measure, compared = "", 0
     if manifest is not None:
@@ -204,13 +162,6 @@ def explain(
         advance(1)
     distribution = _distribution(predictor, manifest, sample, start_task)
     return Explained(found, distribution, compared, measure)
-
-
-def _decided(predictor: Predictor, path: Path | str) -> Prediction:
-    found = predictor(path)
-    if found.map_class == found.decision:
-        return found
-    return predictor(path, map_of=found.decision)
 
 
 def _explained(
@@ -288,16 +239,15 @@ def _neighbors(
             lengths = np.linalg.norm(side, axis=1, keepdims=True)
             side /= np.where(lengths > 0, lengths, 1)
     found = []
-    for one in first:
-        distances = np.sqrt(((second - one) ** 2).sum(1))
+    for features_of_one in first:
+        distances = np.sqrt(((second - features_of_one) ** 2).sum(1))
         nearest = np.argsort(distances, kind="stable")[:count]
         rows = train.iloc[nearest]
+        columns = rows["path"], rows["name"], rows["label"], distances[nearest]
         found.append(
             [
                 Neighbor(str(path), without_secrets(str(name)), str(label), float(distance))
-                for path, name, label, distance in zip(
-                    rows["path"], rows["name"], rows["label"], distances[nearest], strict=True
-                )
+                for path, name, label, distance in zip(*columns, strict=True)
             ]
         )
     return found, measure
@@ -307,22 +257,20 @@ def _distribution(
     predictor: Predictor, manifest: Manifest | None, sample: int, start_task: StartTask
 ) -> Distribution | None:
     """Scores of the reference, or of the validation images of the manifest."""
-    classes = np.array(predictor.info.classes, object)
-    if predictor.reference is not None:
-        probabilities, labels = predictor.reference.probabilities, predictor.reference.labels
-        named = classes[labels]
-    else:
-        if manifest is None:
-            return None
-        rows = manifest.table[kind_of(manifest.table["split"]) == "val"]
-        if rows.empty:
-            return None
-        rows = sampled(rows, sample)
-        advance = start_task("validation images", len(rows))
-        probabilities = observe(predictor, rows["path"], advance=advance).probabilities
-        named = rows["label"].to_numpy(object)
-    scores = scores_of(probabilities, predictor.info.positive_index)
-    return Distribution(scores.astype(np.float64), named)
+    reference, positive = predictor.reference, predictor.info.positive_index
+    if reference is not None:
+        scores = scores_of(reference.probabilities, positive)
+        named = np.array(predictor.info.classes, object)[reference.labels]
+        return Distribution(scores.astype(np.float64), named)
+    if manifest is None:
+        return None
+    rows = sampled(manifest.table[kind_of(manifest.table["split"]) == "val"], sample)
+    if rows.empty:
+        return None
+    advance = start_task("validation images", len(rows))
+    probabilities = observe(predictor, rows["path"], advance=advance).probabilities
+    scores = scores_of(probabilities, positive)
+    return Distribution(scores.astype(np.float64), rows["label"].to_numpy(object))
 
 
 def explain_page(found: Explained, info: ModelInfo, threshold: float | None, model: str) -> str:
@@ -467,13 +415,15 @@ def _score_blocks(
 
 
 def _deletion_blocks(one: Explanation) -> list[Block]:
-    curves = {"student": one.cam_curve, "baseline1": one.rise_curve}
-    of = one.prediction.map_class
-    areas = [
-        f"{name} {number(curves[key].area, 2)} ({number(curves[key].reversed_area, 2)})"
-        for key, name in _CURVES
-        if np.isfinite(curves[key].area)
-    ]
+    of, drawn, areas, said = one.prediction.map_class, [], [], []
+    for key, name, curve in (
+        ("student", "decision map", one.cam_curve),
+        ("baseline1", "RISE", one.rise_curve),
+    ):
+        if np.isfinite(curve.area):
+            drawn.append(Curve(name, key, curve.shares, curve.probabilities))
+            said.append(f"{name} {number(curve.area, 2)}")
+            areas.append(f"{said[-1]} ({number(curve.reversed_area, 2)})")
     text = (
         "The cells of a map are replaced by the mean color, the most salient first. The earlier "
         f"the probability of {of} falls, the more of it is where the map is high. For the whole "
@@ -482,19 +432,10 @@ def _deletion_blocks(one: Explanation) -> list[Block]:
         f"{', '.join(areas) or 'none, since the maps are constant'}. A map whose areas are alike "
         "does not show where the probability comes from."
     )
-    return [Text(text), FigureBlock("deletion", [("", _deletion_plot(curves, of))])]
-
-
-def _deletion_plot(curves: dict[str, DeletionCurve], of: str) -> Figure:
-    drawn, said = [], []
-    for key, name in _CURVES:
-        curve = curves[key]
-        if np.isfinite(curve.area):
-            drawn.append(Curve(name, key, curve.shares, curve.probabilities))
-            said.append(f"{name} {number(curve.area, 2)}")
     title = f"Deletion curves. Areas: {', '.join(said) or 'none'}"
-    across, up = "share of removed cells", f"probability of {of}"
-    return curves_figure(drawn, title, across, up, unit=(True, True))
+    axes = "share of removed cells", f"probability of {of}"
+    figure = curves_figure(drawn, title, *axes, unit=(True, True))
+    return [Text(text), FigureBlock("deletion", [("", figure)])]
 
 
 def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:

@@ -1,47 +1,62 @@
-"""Export of a model folder to a file, which is kept only if its outputs are those of the model."""
+"""Export of a trained model to ONNX, which is kept only if its outputs are the model's.
+
+The file has pre-processing, decision and map. The class activation map is a product of features and
+weights, and is traced as it stands. Grad-CAM needs the derivative of the logits with respect to the
+features: its operations are part of the graph in closed form. An operation of the head whose
+derivative ONNX lacks is refused.
+"""
 
 from __future__ import annotations
 
-import io
+import copy
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
+from torch import Tensor, nn
+from torch._decomp import core_aten_decompositions
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.workspace import Workspace
-from preceptor.deploy.graph import (
-    LARGER,
-    DeployedModel,
-    onnx_content,
-    quiet,
-    synthetic_pixels,
-    takes_other_sizes,
-    to_onnx,
-    to_package,
-    trace,
+from preceptor.deploy.network import (
+    Reference,
+    TorchNetwork,
+    calibrated,
+    find_reference,
+    info_of,
+    steps_at,
 )
-from preceptor.deploy.model_info import CARD_KEY, EXPORT_KEY, INFO_KEY, find_threshold
-from preceptor.deploy.network import Reference, calibrated, find_reference, info_of, steps_at
-from preceptor.deploy.prediction import decide
-from preceptor.errors import InputError, PreceptorError
+from preceptor.deploy.prediction import (
+    CARD_KEY,
+    EXPORT_KEY,
+    INFO_KEY,
+    decide,
+    find_threshold,
+    normalized,
+)
+from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.saliency.maps import normalize
 from preceptor.utils.files import replacing
-from preceptor.utils.memory import evaluating, out_of_memory
+from preceptor.utils.memory import out_of_memory
 from preceptor.utils.results import strict_json
+from preceptor.version import __version__
 
-Target = Literal["onnx", "torch_export"]
-SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "torch_export": (".pt2",)}
-"""Suffixes of the formats."""
+SUFFIXES = (".onnx",)
 InputType = Literal["uint8", "float32"]
 
 TOLERANCE = 1e-4
@@ -50,33 +65,247 @@ TOLERANCE = 1e-4
 # by their size ÷ the spread. A map whose spread is below this share of its largest value is
 # compared on this share as its scale.
 _LEAST_SPREAD = 0.01
-_BATCH = 16
+# A number that is no channel, class or token count: sizes that are equal by chance would be traced
+# as one.
+_TRACED_BATCH = 5
+_BATCH = 16  # of the check
+_LARGEST_FILE = 2**31 - 2**20  # of a protocol buffer
+_OPSET = 18  # ONNX Runtime 1.14 and later read it.
+_COARSE = 8  # cells of the smooth part of synthetic images along each side
+
+_aten = torch.ops.aten
 
 
 class ExportError(PreceptorError):
     """An export differs from its model by more than the limit."""
 
 
-class Outputs(NamedTuple):
-    """Outputs for a batch.
+# -------------------------------------------------------------------- graph
 
-    Args:
-        probabilities: (B, C).
-        map: (B, h, w) normalized decision maps; None without maps.
-        raw_map: (B, h, w) maps without normalization; None without maps.
-        distance: (B,) distances from the training images; None without a reference.
+
+class DeployedModel(nn.Module):
+    """Copy of a trained model on the CPU whose input is images (B, in_chans, H, W) as decoded.
+
+    Its outputs are named by `outputs`. The map is the decision map of the positive class, or of the
+    most probable class if there is none. Distances and shares (B,) are float64, see `Reference`.
     """
 
-    probabilities: NDArray[np.float32]
-    map: NDArray[np.float32] | None = None
-    raw_map: NDArray[np.float32] | None = None
-    distance: NDArray[np.float64] | None = None
+    known: Tensor
+    whitening: Tensor
+    centers: Tensor
 
-    @classmethod
-    def of(cls, names: Sequence[str], values: Sequence[NDArray[Any]]) -> Outputs:
-        """Outputs from those of a deployed model, and their names."""
-        named = dict(zip(names, values, strict=True))
-        return cls(**{name: named[name] for name in cls._fields if name in named})
+    def __init__(
+        self,
+        model: GuidedModel,
+        threshold: float | None,
+        *,
+        maps: bool = True,
+        reference: Reference | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _replace_global_pools(self.model)
+        self.threshold, self.maps = threshold, maps
+        self.positive = None if model.spec.positive is None else model.spec.positive_index
+        self.calibration = None if reference is None else reference.calibration
+        thresholds = model.spec.thresholds.values()
+        self.steps = [] if self.calibration is None else steps_at(self.calibration, thresholds)
+        self.outputs = ["probabilities", "score", "decision", *(["map", "raw_map"] if maps else [])]
+        self.by_features = False
+        if reference is not None:
+            self.outputs += ["distance", "unfamiliar_share"]
+            self.register_buffer("known", torch.from_numpy(np.sort(reference.distances)))
+            if reference.gaussians is not None:
+                self.by_features = True
+                whitening = torch.from_numpy(reference.gaussians.whitening).double()
+                means = torch.from_numpy(reference.gaussians.means).double()
+                self.register_buffer("whitening", whitening)
+                self.register_buffer("centers", means @ whitening.T)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Outputs named by `outputs`."""
+        mean, std = self.model.get_buffer("mean"), self.model.get_buffer("std")
+        pixels = (image.to(torch.float32) / 255 - mean) / std
+        maps: tuple[Tensor, ...] = ()
+        if not self.maps:
+            out = self.model(pixels)
+        else:
+            classes: Any = "predicted"
+            if self.positive is not None:
+                classes = torch.full((image.shape[0],), self.positive, dtype=torch.int64)
+            out = self.model(pixels, classes, decision=True)
+            maps = (normalize(out.saliency), out.saliency)
+        found: tuple[Tensor, ...] = ()
+        if "distance" in self.outputs:
+            found = self._distances(out.logits, out.features)
+        return *self._decided(out.logits), *maps, *found
+
+    def _decided(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        probabilities = logits.softmax(1)
+        if self.calibration is not None:
+            probabilities = calibrated(probabilities, self.calibration, self.positive, self.steps)
+        if self.positive is None:
+            return probabilities, probabilities.amax(1), probabilities.argmax(1)
+        score = probabilities[:, self.positive]
+        if self.threshold is None:
+            return probabilities, score, probabilities.argmax(1)
+        own = torch.arange(probabilities.shape[1]) == self.positive
+        other = probabilities.masked_fill(own, -1.0).argmax(1)
+        # In float64: a threshold may lie between two neighboring float32 scores.
+        above = score.to(torch.float64) >= self.threshold
+        return probabilities, score, torch.where(above, self.positive, other)
+
+    def _distances(self, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances and shares by the formulas of `Reference`."""
+        if self.by_features:
+            own = features.mean((2, 3)).double() @ self.whitening.T
+            squares = (own[:, None] - self.centers[None]).square().sum(2)
+            distances = squares.amin(1).sqrt()
+        else:
+            distances = -logits.logsumexp(1).double()
+        farther = (self.known[None] >= distances[:, None]).sum(1)
+        return distances, (farther + 1).double() / (len(self.known) + 1)
+
+
+def _replace_global_pools(model: nn.Module) -> None:
+    """Replace adaptive average pooling to one cell by the mean that it is.
+
+    Torch computes it with a change of strides, which a traced derivative and ONNX cannot express.
+    """
+    for name, part in list(model.named_modules()):
+        if isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1)):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, FastAdaptiveAvgPool())
+
+
+def trace(model: DeployedModel, dtype: torch.dtype) -> ExportedProgram:
+    """Graph of a deployed model with a dynamic batch size."""
+    examples = synthetic_images(model.model.spec.image_format, _TRACED_BATCH)
+    images = torch.from_numpy(examples.read(examples.positions)).to(dtype)
+    with _refusing(model), torch.no_grad():
+        model(images)  # layouts of features are determined outside of tracing
+        graph = _with_derivative(model, images)
+        return torch.export.export(graph, (images,), dynamic_shapes=({0: Dim.DYNAMIC},))
+
+
+@contextmanager
+def _refusing(model: DeployedModel) -> Iterator[None]:
+    """Context whose errors are refusals of a model, which name the map where that is the cause."""
+    try:
+        with _quiet():
+            yield
+    except PreceptorError:
+        raise
+    except Exception as error:  # torch raises many types for what it cannot trace or write
+        if out_of_memory(error):  # it says nothing of the model
+            raise
+        what = f"{model.model.spec.backbone} cannot be exported: {reason(error, 200)}"
+        if model.maps and model.model.spec.cam == "gradcam":
+            what += "; its map is Grad-CAM, whose derivative may be the cause: try without the map"
+        raise InputError(what) from error
+
+
+def _with_derivative(model: DeployedModel, images: Tensor) -> nn.Module:
+    """The model itself, or for Grad-CAM its graph with the operations of the derivative."""
+    if not model.maps or model.model.spec.cam != "gradcam":
+        return model
+    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    known = {operation: rule for operation, rule in table.items() if "backward" in str(operation)}
+    known[_aten.convolution_backward.default] = _convolution_slope
+    traced: nn.Module = make_fx(
+        model,
+        tracing_mode="symbolic",
+        decomposition_table=known,
+        _allow_non_fake_inputs=True,  # the weights
+    )(images)
+    return traced
+
+
+def _convolution_slope(*given: Any) -> Any:
+    """Derivative of a convolution with respect to its input: a transposed convolution."""
+    slope, _, weight, _, stride, padding, dilation, transposed, _, groups, wanted = given
+    if wanted[1] or wanted[2] or transposed or any(one != 1 for one in stride):
+        return NotImplemented
+    found = _aten.convolution(
+        slope, weight, None, stride, padding, dilation, True, [0] * len(stride), groups
+    )
+    return found, None, None
+
+
+def onnx_content(
+    program: ExportedProgram, model: DeployedModel, metadata: Mapping[str, str]
+) -> bytes:
+    """Content of the ONNX file of a traced model, with texts by key as its metadata."""
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if size > _LARGEST_FILE:
+        raise InputError(
+            f"{model.model.spec.backbone}: its weights have {size / 2**30:.1f} GiB, and an ONNX "
+            "file holds 2 GiB; use the model folder"
+        )
+    with _refusing(model), torch.no_grad():
+        found = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=model.outputs,
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        assert found is not None
+        graph: Any = found.model_proto
+    _tidy(graph)
+    for key, value in metadata.items():
+        graph.metadata_props.add(key=key, value=value)
+    graph.producer_name, graph.producer_version = "preceptor", __version__
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
+
+
+def _tidy(graph: Any) -> None:
+    """Remove what the exporter noted on each node (lines of source code), and name the sizes."""
+    del graph.graph.value_info[:]
+    for part in [*graph.graph.node, *(node for one in graph.functions for node in one.node)]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for value in [*graph.graph.input, *graph.graph.output, *graph.graph.initializer]:
+        del value.metadata_props[:]
+    for one in [graph.graph, *graph.functions]:
+        del one.metadata_props[:]
+    sizes = {"image": ("batch", "channels", "height", "width"), "probabilities": ("batch", "class")}
+    for value in [*graph.graph.input, *graph.graph.output]:
+        names = sizes.get(value.name, ("batch", "map_height", "map_width"))
+        for size, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            if size.dim_param:
+                size.dim_param = name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Context without the messages of torch and onnxscript about their own insides."""
+    names = ("torch", "onnxscript", "onnx_ir")
+    levels = [logging.getLogger(name).level for name in names]
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in zip(names, levels, strict=True):
+            logging.getLogger(name).setLevel(level)
+
+
+# -------------------------------------------------------------------- check
+
+
+class Outputs(NamedTuple):
+    """Outputs for a batch."""
+
+    probabilities: NDArray[np.float32]  # (B, C)
+    map: NDArray[np.float32] | None = None  # (B, h, w) normalized; None without maps
+    raw_map: NDArray[np.float32] | None = None  # (B, h, w)
+    distance: NDArray[np.float64] | None = None  # (B,) None without a reference
 
 
 Computation = Callable[[NDArray[np.uint8]], Outputs]
@@ -86,11 +315,8 @@ Computation = Callable[[NDArray[np.uint8]], Outputs]
 class CheckImages:
     """Images on which an export is checked, in the input format of a model.
 
-    Args:
-        read: Function from (B,) positions to (B, channels, side, side) uint8 images.
-        positions: (n,) positions of the images.
-        labels: (n,) index of the class of each image; None for synthetic images.
-        sets: (n,) name of the validation set of each image; None for synthetic images.
+    `read` takes (B,) positions and returns (B, channels, side, side) images. Synthetic images have
+    no labels and no validation sets.
     """
 
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
@@ -115,11 +341,7 @@ def validation_images(
     cache: Literal["memmap", "none"] = "none",
     limit: int = 1000,
 ) -> CheckImages:
-    """At most `limit` images of all validation sets of a manifest, drawn from a fixed seed.
-
-    Raises:
-        InputError: There are none, or a label is not among the classes.
-    """
+    """At most `limit` images of all validation sets of a manifest, drawn from a fixed seed."""
     which = workspace.split_rows("val")
     if not len(which):
         raise InputError(
@@ -139,59 +361,38 @@ def validation_images(
     return CheckImages(read, chosen, labels[chosen], sets[chosen])
 
 
-def synthetic_images(
-    form: ImageFormat, count: int = 16, larger: tuple[int, int] = (0, 0)
-) -> CheckImages:
-    """Smooth random images with noise, see `synthetic_pixels`."""
-    images = synthetic_pixels(form, count, larger)
+def synthetic_images(form: ImageFormat, count: int = 16) -> CheckImages:
+    """Smooth random images with noise from a fixed seed."""
+    generator = np.random.default_rng(0)
+    coarse = generator.random((count, form.channels, _COARSE, _COARSE), np.float32)
+    noise = generator.random((count, form.channels, form.size, form.size), np.float32)
+    cells = np.arange(form.size) * _COARSE // form.size
+    mixed = 0.8 * coarse[:, :, cells][..., cells] + 0.2 * noise
+    images: NDArray[np.uint8] = np.rint(255 * mixed).astype(np.uint8)
     return CheckImages(lambda positions: images[positions], np.arange(count))
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Settings of an export.
+    """Settings of an export."""
 
-    Args:
-        to: onnx, or torch_export (a .pt2 package).
-        threshold: Threshold of the output `decision`: name of a rule, a number, or None = eer if
-            the model has it, else the most probable class.
-        maps: Whether the file computes maps.
-        input_type: Type of the input: uint8, or float32 with values from 0 to 255.
-        dynamic_size: Whether height and width of the input may differ from the model's, where the
-            backbone allows it.
-    """
-
-    to: Target
-    threshold: str | float | None = None
+    threshold: str | float | None = None  # of the output `decision`, see `find_threshold`
     maps: bool = True
-    input_type: InputType = "uint8"
-    dynamic_size: bool = True
+    input_type: InputType = "uint8"  # both from 0 to 255
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest differences over the images of a check.
-
-    Args:
-        images: Number of images.
-        probabilities: Largest difference of a probability.
-        maps: Largest difference of a cell of a normalized map; None without maps.
-        most_probable: Number of images whose most probable class differs.
-        aucs: AUC of the model and of the export by validation set; sets without an AUC (one class
-            only) are left out.
-        distances: Largest relative difference of a distance from the training images; None without
-            a reference.
-        decisions: Number of images whose decision at the threshold differs; None without a
-            threshold.
-    """
+    """Largest differences over the images of a check."""
 
     images: int
     probabilities: float
-    maps: float | None
-    most_probable: int
+    maps: float | None  # of a cell of a normalized map; None without maps
+    most_probable: int  # number of images whose most probable class differs
+    #: Of the model and of the export by validation set; sets of one class are left out.
     aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    distances: float | None = None
-    decisions: int | None = None
+    distances: float | None = None  # relative; None without a reference
+    decisions: int | None = None  # number that differs at the threshold; None without one
 
     @property
     def within_tolerance(self) -> bool:
@@ -202,37 +403,16 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of an export.
-
-    Args:
-        parity: Differences from the model.
-        dynamic_size: Whether height and width of the input are dynamic.
-        threshold: Threshold of the output `decision`; None = the most probable class.
-    """
+    """Result of an export."""
 
     parity: Parity
-    dynamic_size: bool
     threshold: float | None
 
 
 def export_model(
     folder: Path, out: Path, settings: ExportSettings, images: CheckImages | None = None
 ) -> Exported:
-    """Export a model folder; nothing is written if the export differs from the model.
-
-    Args:
-        folder: Model folder.
-        out: Path of the new file, which is replaced atomically.
-        settings: Settings.
-        images: Validation images of the check; None = synthetic images.
-
-    Raises:
-        InputError: The folder is no model folder, a setting is invalid, or the model or its map
-            cannot be exported.
-        ExportError: The export differs from the model by more than the tolerance.
-    """
-    if settings.to not in get_args(Target):
-        raise InputError(f"format {settings.to!r} is unknown; write {', '.join(get_args(Target))}")
+    """Export a model folder; if it differs from the model, ExportError, and nothing is written."""
     model = load_model(folder)
     reference = find_reference(folder, model.spec.positive is not None)
     info = info_of(model, reference)
@@ -241,56 +421,19 @@ def export_model(
     dtype = torch.uint8 if settings.input_type == "uint8" else torch.float32
     itself = model_outputs(model, maps=settings.maps, reference=reference)
     card = folder / "README.md"
+    values = {
+        "threshold": threshold,
+        "input_type": settings.input_type,
+        "precision": "float32",
+    }
     metadata = {
         INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
+        EXPORT_KEY: strict_json(values, indent=None),
     }
-
-    def make(*, dynamic_size: bool) -> tuple[bytes, Computation]:
-        """Content of a file, and what it computes."""
-        values = {
-            "threshold": threshold,
-            "input_type": settings.input_type,
-            "dynamic_size": dynamic_size,
-            "precision": "float32",
-        }
-        described = metadata | {EXPORT_KEY: strict_json(values, indent=None)}
-        program = trace(deployed, dtype, dynamic_size=dynamic_size)
-        if settings.to == "torch_export":
-            content = to_package(program, deployed, described)
-            return content, package_outputs(content, dtype, deployed.outputs)
-        content = onnx_content(to_onnx(program, deployed), described)
-        return content, onnx_outputs(content)
-
-    made = None
-    if settings.dynamic_size and takes_other_sizes(deployed, dtype):
-        try:
-            made = make(dynamic_size=True)
-        except InputError:  # the sizes, or the model in any case: the next attempt tells
-            made = None
-    dynamic = made is not None and _takes_larger(itself, made[1], model)
-    content, compute = made if made is not None and dynamic else make(dynamic_size=False)
+    content = onnx_content(trace(deployed, dtype), deployed, metadata)
     checked = synthetic_images(model.spec.image_format) if images is None else images
-    parity = measure(itself, compute, checked, deployed.positive, threshold)
-    accept(parity)
-    with replacing(out) as partial:
-        partial.write_bytes(content)
-    return Exported(parity, dynamic, threshold)
-
-
-def _takes_larger(itself: Computation, compute: Computation, model: GuidedModel) -> bool:
-    """Whether images of another size give the outputs of the model."""
-    images = synthetic_images(model.spec.image_format, 2, LARGER)
-    try:
-        return measure(itself, compute, images, None).within_tolerance
-    except Exception as error:  # the runtimes raise many types for a wrong size
-        if out_of_memory(error):
-            raise
-        return False
-
-
-def accept(parity: Parity) -> None:
-    """Refuse an export whose outputs differ from those of its model."""
+    parity = measure(itself, onnx_outputs(content), checked, deployed.positive, threshold)
     if not parity.within_tolerance:
         maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
         gap = parity.distances
@@ -300,6 +443,9 @@ def accept(parity: Parity) -> None:
             f"{parity.probabilities:.1e}{maps}{distances} over {parity.images:,} images, above "
             f"{TOLERANCE:g}; nothing was written"
         )
+    with replacing(out) as partial:
+        partial.write_bytes(content)
+    return Exported(parity, threshold)
 
 
 def onnx_outputs(content: bytes) -> Computation:
@@ -311,28 +457,8 @@ def onnx_outputs(content: bytes) -> Computation:
     dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
-        return Outputs.of(names, session.run(None, {"image": batch.astype(dtype, copy=False)}))
-
-    return compute
-
-
-def package_outputs(content: bytes, dtype: torch.dtype, names: Sequence[str]) -> Computation:
-    """Outputs of the content of a .pt2 package of this library.
-
-    The reader is that of torch; packages of unknown origin must not be loaded with it.
-
-    Args:
-        content: Content of the file.
-        dtype: Type of its input.
-        names: Names of its outputs.
-    """
-    with quiet():
-        module = torch.export.load(io.BytesIO(content)).module()
-
-    def compute(batch: NDArray[np.uint8]) -> Outputs:
-        with torch.no_grad():
-            found = module(torch.from_numpy(batch).to(dtype))
-        return Outputs.of(names, [one.numpy() for one in found])
+        values = session.run(None, {"image": batch.astype(dtype, copy=False)})
+        return Outputs(**{n: v for n, v in zip(names, values, strict=True) if n in Outputs._fields})
 
     return compute
 
@@ -341,27 +467,13 @@ def model_outputs(
     model: GuidedModel, *, maps: bool, reference: Reference | None = None
 ) -> Computation:
     """Outputs of a trained model on the CPU, as `preceptor.load` computes them from its folder."""
-    positive = None if model.spec.positive is None else model.spec.positive_index
-    calibration = None if reference is None else reference.calibration
-    steps = [] if calibration is None else steps_at(calibration, model.spec.thresholds.values())
+    network = TorchNetwork(model, reference, device="cpu")
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
-        with evaluating(model), torch.no_grad():
-            images = model.preprocess(torch.from_numpy(batch))
-            wanted: Any = "predicted"
-            if positive is not None:
-                wanted = torch.full((len(batch),), positive)
-            out = model(images, wanted, decision=True) if maps else model(images)
-            probabilities, distance = out.logits.softmax(1), None
-            if calibration is not None:
-                probabilities = calibrated(probabilities, calibration, positive, steps)
-            if reference is not None:
-                features, energies = out.features.mean((2, 3)), -out.logits.logsumexp(1)
-                distance = reference.distances_of(features.numpy(), energies.numpy())
-            if not maps:
-                return Outputs(probabilities.numpy(), distance=distance)
-            raw = out.saliency
-            return Outputs(probabilities.numpy(), normalize(raw).numpy(), raw.numpy(), distance)
+        out = network(batch.transpose(0, 2, 3, 1), maps=maps)
+        raw = out.raw_map
+        shown = None if raw is None else normalized(raw)
+        return Outputs(out.probabilities, shown, raw, out.distances)
 
     return compute
 
@@ -373,15 +485,7 @@ def measure(
     positive: int | None,
     threshold: float | None = None,
 ) -> Parity:
-    """Compare two computations on the same batches.
-
-    Args:
-        model: Outputs of the model itself.
-        export: Outputs of the export.
-        images: Images of the check.
-        positive: Index of the positive class, for the AUC; None = macro-averaged AUC.
-        threshold: Threshold of the decision; None = decisions are not compared.
-    """
+    """Compare two computations on the same batches."""
     first, second = [], []
     maps: list[float] = []
     distances: list[float] = []
@@ -412,19 +516,17 @@ def measure(
 
 def map_difference(one: Outputs, two: Outputs) -> float:
     """Largest difference of a cell of two normalized maps, see `Parity`."""
-    assert one.map is not None
-    assert two.map is not None
-    assert one.raw_map is not None
-    assert two.raw_map is not None
+    assert one.map is not None and two.map is not None  # noqa: PT018
+    assert one.raw_map is not None and two.raw_map is not None  # noqa: PT018
     if one.map.shape != two.map.shape:
         return math.inf
     low, high = one.raw_map.min((1, 2)), one.raw_map.max((1, 2))
     largest = np.maximum(np.abs(low), np.abs(high))
     flat = high - low < _LEAST_SPREAD * largest
-    normalized = np.abs(one.map - two.map).max((1, 2))
+    gap = np.abs(one.map - two.map).max((1, 2))
     scale = np.maximum(_LEAST_SPREAD * largest, np.finfo(np.float32).tiny)
     raw = np.abs(one.raw_map - two.raw_map).max((1, 2)) / scale
-    return float(np.where(flat, raw, normalized).max())
+    return float(np.where(flat, raw, gap).max())
 
 
 def _aucs(

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import h11
 import uvicorn
@@ -48,18 +49,7 @@ async def read_body(
     seconds: float = _BODY_SECONDS,
     take: Callable[[int], None] = lambda count: None,
 ) -> bytes:
-    """Body of a request.
-
-    Args:
-        request: Request.
-        largest: Largest size in bytes.
-        seconds: Longest time.
-        take: Function that is told the number of bytes of each part, and may refuse it.
-
-    Raises:
-        RefusedError: It is larger (413), or takes longer (408).
-        ClientDisconnect: The connection was closed.
-    """
+    """Body of a request; a larger one (413) or a slower one (408) is refused, part by part."""
     too_large = RefusedError(413, f"the body is larger than {_size(largest)}")
     stated = request.headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and (len(stated) > 12 or int(stated) > largest):
@@ -87,9 +77,7 @@ async def http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = {404: "there is no such page", 405: "this method is not possible here"}
     reply = refused(error.status_code, words.get(error.status_code, "the request is not possible"))
-    return response_of(
-        Reply(reply.content, reply.kind, reply.status, {**reply.headers, **(error.headers or {})})
-    )
+    return response_of(replace(reply, headers={**reply.headers, **(error.headers or {})}))
 
 
 def with_headers(app: ASGIApp) -> ASGIApp:
@@ -108,11 +96,7 @@ def with_headers(app: ASGIApp) -> ASGIApp:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Socket that listens at a host and a port; port 0 = any free one.
-
-    Raises:
-        InputError: The port is in use, or the host is not of this machine.
-    """
+    """Socket that listens at a host and a port; port 0 = any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio sends the head and the body of an answer at once; otherwise a
     # body waits up to 40 ms for the receipt of the head.
@@ -130,12 +114,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_of(app: ASGIApp, *, stop_seconds: int = 5) -> uvicorn.Server:
-    """Server of an application, which no request is logged by.
-
-    Args:
-        app: Application.
-        stop_seconds: Longest time in which open requests are finished when the server stops.
-    """
+    """Server of an application, which no request is logged by."""
     config = uvicorn.Config(
         app,
         log_level="error",  # warnings are a line for each malformed request
@@ -210,14 +189,7 @@ def serve(
     stop_seconds: int = 5,
     stopping: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until the process is interrupted or told to end; returns after open answers are sent.
-
-    Args:
-        app: Application.
-        at: Listening socket.
-        stop_seconds: Longest time in which open requests are finished.
-        stopping: Function that is called at the signal.
-    """
+    """Serve until the process is interrupted or told to end, and open answers are sent."""
     server = server_of(app, stop_seconds=stop_seconds)
 
     def stop(*_: object) -> None:

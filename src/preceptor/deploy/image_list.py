@@ -29,33 +29,23 @@ MAPS_MARK = ".preceptor-maps"
 
 
 class ListedImage(NamedTuple):
-    """Image of a list.
+    """Image of a list."""
 
-    Args:
-        name: Name in the output: the path as given, as in the manifest, or below the given folder.
-        path: Path of the file, or its location.
-    """
+    name: str  # in the output: the path as given, as in the manifest, or below the given folder
+    path: str  # or its location
 
-    name: str
-    path: str
+    @classmethod
+    def at(cls, path: str) -> ListedImage:
+        """Image that is named by its path."""
+        return cls(path, path)
 
 
 class ImageList:
     """Images of several inputs, in their order; folders are listed in the order of their names.
 
-    Folders of maps that `predict` has written, with a file `MAPS_MARK`, are left out of folders and
-    patterns that contain them.
-
-    Args:
-        inputs: Image files, URLs or members of tar and Parquet files, folders (all images below
-            them), patterns such as `scans/**/*.png`, manifests (CSV or Parquet), or `-` for a list
-            of paths, one per line.
-        lines: Lines of the list.
-        without: Folder whose images are left out, such as that of the maps to be written; or None.
-
-    Raises:
-        InputError: An input does not exist or has no images, or a manifest has no column path or
-            names that are not unique.
+    An input is an image file, a URL or a member of a tar or Parquet file, a folder (all images
+    below it), a pattern such as `scans/**/*.png`, a manifest (CSV or Parquet), or `-` for a list of
+    paths, one per line. Folders with a file `MAPS_MARK`, and the folder `without`, are left out.
     """
 
     def __init__(
@@ -63,11 +53,9 @@ class ImageList:
     ) -> None:
         self._lines = lines
         self._without = "" if without is None else os.path.realpath(without)
-        self._parts: list[str | list[str] | list[ListedImage]] = []
-        for name in inputs:
-            self._parts.append(_part(name, self._without))
         if inputs.count(LIST) > 1:
             raise InputError(f"{LIST} is given {inputs.count(LIST)} times; there is one list")
+        self._parts = [_part(name, self._without) for name in inputs]
 
     def __iter__(self) -> Iterator[ListedImage]:
         for part in self._parts:
@@ -77,45 +65,41 @@ class ImageList:
                     # Editors of Windows begin a file in UTF-8 with a mark.
                     if path := line.rstrip("\r\n").removeprefix("" if at else "\ufeff"):
                         empty = False
-                        yield ListedImage(path, path)
+                        yield ListedImage.at(path)
                 if empty:
                     raise InputError(f"{LIST}: the list has no paths")
             elif isinstance(part, str):
                 yield from _images_below(part, self._without)
             else:
-                for one in part:
-                    yield one if isinstance(one, ListedImage) else ListedImage(one, one)
+                yield from part
 
     def count(self) -> int | None:
         """Number of images; None if a list is read from a stream."""
-        if LIST in self._parts:
-            return None
-        return sum(1 for _ in self)
+        return None if LIST in self._parts else sum(1 for _ in self)
 
     def left_out(self) -> Counter[str]:
         """Numbers of files in the folders that are no images, by suffix, without hidden ones."""
-        folders = [one for one in self._parts if isinstance(one, str) and one != LIST]
-        names = (name for one in folders for name in _files_below(one, self._without))
-        return Counter(_suffix(name) for name in names if not _is_image(name))
+        folders = [part for part in self._parts if isinstance(part, str) and part != LIST]
+        names = (name for part in folders for name in _files_below(part, self._without))
+        return Counter(_suffix(name) for name in names if _suffix(name) not in image_suffixes())
 
 
-def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
-    """A folder or `-`, paths, or images of a manifest."""
+def _part(name: str, without: str) -> str | list[ListedImage]:
+    """A folder or `-`, or images."""
     if name == LIST:
         return LIST
-    if is_url(name):
-        return [name]
+    exists = os.path.lexists(name)
+    if is_url(name) or (not exists and parse(name)[1]):
+        return [ListedImage.at(name)]
     if os.path.isdir(name):  # noqa: PTH112
         if next(_images_below(name, without), None) is None:
             known = " ".join(sorted(image_suffixes()))
             raise InputError(f"{name}: the folder has no images ({known})")
         return name
-    if not os.path.lexists(name) and parse(name)[1]:
-        return [name]
-    if not os.path.lexists(name):
+    if not exists:
         found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
         folders = {os.path.dirname(path) for path in found}
-        left_out = {one for one in folders if _is_below(one, without) or _has_maps(one, name)}
+        left_out = {at for at in folders if _is_below(at, without) or _has_maps(at, name)}
         paths = [
             path
             for path in found
@@ -124,10 +108,8 @@ def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
         if not paths:
             what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
             raise InputError(f"{name}: {what}; correct it")
-        return paths
-    if os.path.splitext(name)[1].lower() in MANIFESTS:
-        return _rows(Path(name))
-    return [name]
+        return [ListedImage.at(path) for path in paths]
+    return _rows(Path(name)) if _suffix(name) in MANIFESTS else [ListedImage.at(name)]
 
 
 def _rows(file: Path) -> list[ListedImage]:
@@ -153,17 +135,17 @@ def _rows(file: Path) -> list[ListedImage]:
 
 def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
     for path in _files_below(folder, without):
-        if _is_image(path):
-            yield ListedImage(path, path)
+        if _suffix(path) in image_suffixes():
+            yield ListedImage.at(path)
 
 
 def _files_below(folder: str, without: str) -> Iterator[str]:
     """Files of a folder and the folders below it; hidden ones, maps and one folder left out."""
     for base, folders, names in walk(folder):
-        paths = {one: os.path.join(base, one) for one in folders}
+        paths = {name: os.path.join(base, name) for name in folders}
         folders[:] = [
-            one
-            for one, path in paths.items()
+            name
+            for name, path in paths.items()
             if not _is_below(path, without) and not os.path.lexists(os.path.join(path, MAPS_MARK))
         ]
         for name in sorted(names):
@@ -174,12 +156,8 @@ def _files_below(folder: str, without: str) -> Iterator[str]:
 def _has_maps(folder: str, pattern: str) -> bool:
     """Whether a folder that fits a pattern is in one of maps, which the pattern does not name."""
     named = list(takewhile(lambda part: not glob.has_magic(part), Path(pattern).parent.parts))
-    places = [one for one in (Path(folder), *Path(folder).parents) if len(one.parts) > len(named)]
-    return any(os.path.lexists(one / MAPS_MARK) for one in places)
-
-
-def _is_image(path: str) -> bool:
-    return _suffix(path) in image_suffixes()
+    parents = (Path(folder), *Path(folder).parents)
+    return any(os.path.lexists(at / MAPS_MARK) for at in parents if len(at.parts) > len(named))
 
 
 def _suffix(path: str) -> str:

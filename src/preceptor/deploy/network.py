@@ -9,6 +9,7 @@ X. Wang, J. Owens, Y. Li, NeurIPS 2020).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,15 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from preceptor.config.training import Precision
-from preceptor.deploy.model_info import CHECKED, Calibration, ModelInfo, validated
-from preceptor.deploy.prediction import NetworkOutput, joined_outputs, probe_batch_size
+from preceptor.deploy.prediction import (
+    CHECKED,
+    Calibration,
+    ModelInfo,
+    NetworkOutput,
+    joined_outputs,
+    probe_batch_size,
+    validated,
+)
 from preceptor.errors import InputError, reason
 from preceptor.inference.predict import to_device
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, autocast
@@ -49,12 +57,10 @@ _TWO = np.float32(2)
 
 
 class Step(NamedTuple):
-    """Threshold at which a calibration keeps decisions.
+    """Threshold of the uncalibrated score at which a calibration keeps decisions.
 
-    Args:
-        threshold: Threshold of the uncalibrated score.
-        below, above: Highest calibrated score below it, and lowest at or above it: two neighboring
-            float32 numbers.
+    `below` is the highest calibrated score below it, and `above` the lowest at or above it: two
+    neighboring float32 numbers.
     """
 
     threshold: float
@@ -63,7 +69,7 @@ class Step(NamedTuple):
 
     @property
     def calibrated(self) -> float:
-        """Threshold of the calibrated score, which is in the middle, where no score is."""
+        """Threshold of the calibrated score: in the middle, where no score is."""
         return (self.below + self.above) / 2
 
 
@@ -73,22 +79,7 @@ def calibrated(
     positive: int | None,
     steps: Iterable[Step] = (),
 ) -> Tensor:
-    """Calibrated probabilities by the formulas of `Calibration`; exported graphs contain them.
-
-    Args:
-        probabilities: (B, C).
-        calibration: Calibration of the model.
-        positive: Index of the positive class, or None.
-        steps: Thresholds at which decisions are kept, see `steps_at`.
-
-    Returns:
-        (B, C) float32.
-
-    Example:
-        >>> shares = torch.tensor([[0.1, 0.9]])
-        >>> calibrated(shares, Calibration("temperature", 2.0), 1)
-        tensor([[0.2500, 0.7500]])
-    """
+    """Calibrated probabilities by the formulas of `Calibration`; exported graphs contain them."""
     given = probabilities.double()
     if positive is None:
         return _logarithm(given).div(calibration.temperature).softmax(1).float()
@@ -124,18 +115,11 @@ def _logarithm(values: Tensor) -> Tensor:
 
 
 def steps_at(calibration: Calibration, thresholds: Iterable[float]) -> list[Step]:
-    """Thresholds of the uncalibrated score with those of the calibrated score, increasing.
+    """Thresholds of the uncalibrated score in [0, 1] with the calibrated ones, increasing.
 
     By rounding, a score equal to a threshold may be below it after both are calibrated, and several
     scores have the same calibrated one in float32. Calibrated scores are therefore limited: one is
-    above the calibrated threshold if and only if the score was at or above the threshold. Different
-    thresholds stay different. Thresholds outside of [0, 1], above or below all scores, are left
-    out.
-
-    Example:
-        >>> steps = steps_at(Calibration("temperature", 2.0), [0.9, 0.5])
-        >>> [(step.threshold, step.above) for step in steps]
-        [(0.5, 0.5), (0.9, 0.75)]
+    above the calibrated threshold if and only if the score was at or above the threshold.
     """
     wanted = sorted({float(one) for one in thresholds if 0 <= one <= 1})
     scores = torch.tensor(wanted, dtype=torch.float64)[:, None]
@@ -155,15 +139,10 @@ def steps_at(calibration: Calibration, thresholds: Iterable[float]) -> list[Step
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """Features of the training images: a normal distribution per class, with one covariance.
+    """Features of the training images: a normal distribution per class, with one covariance."""
 
-    Args:
-        means: (C, p) float32 mean of each class.
-        whitening: (p, p) float32 matrix W with WᵀW = inverse covariance.
-    """
-
-    means: NDArray[np.float32]
-    whitening: NDArray[np.float32]
+    means: NDArray[np.float32]  # (C, p)
+    whitening: NDArray[np.float32]  # (p, p) matrix W with WᵀW = inverse covariance
 
     def distances(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) Mahalanobis distance of (n, p) features to the nearest class."""
@@ -177,26 +156,15 @@ class Gaussians:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Calibration of a model, distribution of its features, and its validation images.
-
-    Args:
-        calibration: Calibration; None = the probabilities are those of the network.
-        kind: Distance by which images are unfamiliar.
-        rate: Rate of false alarms.
-        gaussians: Distribution of the features; None for the energy.
-        probabilities: (n, C) calibrated probabilities of the validation images.
-        labels: (n,) index of their class.
-        distances: (n,) their distances.
-        description: What the reference was made from, for model cards and pages.
-    """
+    """Calibration of a model, distribution of its features, and its validation images."""
 
     calibration: Calibration | None
-    kind: DistanceKind
-    rate: float
-    gaussians: Gaussians | None
-    probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    distances: NDArray[np.float64]
+    kind: DistanceKind  # distance by which images are unfamiliar
+    rate: float  # of false alarms
+    gaussians: Gaussians | None  # None for the energy
+    probabilities: NDArray[np.float32]  # (n, C) of the validation images, calibrated
+    labels: NDArray[np.int64]  # (n,) index of their class
+    distances: NDArray[np.float64]  # (n,)
     description: dict[str, str | float | int] = field(default_factory=dict)
 
     def distances_of(
@@ -208,23 +176,10 @@ class Reference:
         return self.gaussians.distances(features)
 
     def shares_of(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) share of the validation images that are at least as far, see `Unfamiliar`."""
-        return shares_at_least(self.distances, distances)
-
-
-def shares_at_least(
-    known: NDArray[np.float64], distances: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(k + 1) ÷ (n + 1) of each distance, where k of n known distances are at least as large.
-
-    For exchangeable distances it is at most α with a probability of at most α.
-
-    Example:
-        >>> shares_at_least(np.array([1.0, 2.0, 3.0]), np.array([0.5, 3.0, 4.0])).tolist()
-        [1.0, 0.5, 0.25]
-    """
-    below = np.searchsorted(np.sort(known), distances, side="left")
-    return np.asarray((len(known) - below + 1) / (len(known) + 1), np.float64)
+        """(k + 1) ÷ (n + 1), where k of n validation images are at least as far."""
+        count = len(self.distances)
+        below = np.searchsorted(np.sort(self.distances), distances, side="left")
+        return np.asarray((count - below + 1) / (count + 1), np.float64)
 
 
 # Data type and number of dimensions of each array.
@@ -266,15 +221,7 @@ def write_reference(reference: Reference, folder: Path) -> None:
 
 
 def find_reference(folder: Path, positive: bool) -> Reference | None:
-    """Reference of a model folder; None if it has none.
-
-    Args:
-        folder: Model folder.
-        positive: Whether the model has a positive class.
-
-    Raises:
-        InputError: A file is missing, damaged, or does not match its checksum.
-    """
+    """Reference of a model folder; None if it has none, InputError if its files were changed."""
     known = read_checksums(folder)
     # A reference that has been removed leaves its checksum, and is missed when it is read.
     if not (folder / REFERENCE).exists() and REFERENCE not in known:
@@ -317,20 +264,7 @@ def _array(
 
 
 class TorchNetwork:
-    """Trained model on a device, with its reference if it has one.
-
-    The memory layout is channels-last, which is the faster one in nearly all cases.
-
-    Args:
-        model: Trained model; its weights are moved to the device.
-        reference: Reference, by which probabilities are calibrated and distances computed; or None.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
-        precision: Precision; thresholds are fixed in 32-true.
-        batch_size: Number of images per call; None = chosen by a short probe when it is needed.
-
-    Raises:
-        InputError: There is no such device.
-    """
+    """Trained model on a device, with its reference if it has one."""
 
     def __init__(
         self,
@@ -339,13 +273,11 @@ class TorchNetwork:
         *,
         device: str = "auto",
         precision: Precision = "32-true",
-        batch_size: int | None = None,
     ) -> None:
         self._device = find_device(device)
         model = model.eval().to(self._device)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._precision: Precision = precision
-        self._batch_size = batch_size
         self.reference = reference
         self.info = info_of(model, reference)
         calibration = self.info.calibration
@@ -354,25 +286,17 @@ class TorchNetwork:
 
     @classmethod
     def open(
-        cls,
-        folder: Path,
-        *,
-        device: str = "auto",
-        precision: Precision = "32-true",
-        batch_size: int | None = None,
+        cls, folder: Path, *, device: str = "auto", precision: Precision = "32-true"
     ) -> TorchNetwork:
         """Network of a model folder; see `load_model` and `find_reference` for errors."""
         model = load_model(folder)
         reference = find_reference(folder, model.spec.positive is not None)
-        return cls(model, reference, device=device, precision=precision, batch_size=batch_size)
-
-    @property
-    def batch_size(self) -> int:
-        """Number of images per call at which the network is fast."""
-        return self._batch_size or self._probed_batch_size
+        return cls(model, reference, device=device, precision=precision)
 
     @cached_property
-    def _probed_batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """Number of images per call at which the network is fast, by a short probe."""
+
         def compute(images: NDArray[np.uint8]) -> None:
             try:
                 self._forward(images, maps=True, map_classes=None)
@@ -435,31 +359,20 @@ class TorchNetwork:
             if not maps:
                 out: ModelOutput = model(prepared)
                 return _output(out.logits, out.features, None)
+            classes: Tensor | Literal["predicted"] = "predicted"
             if map_classes is not None:
                 classes = torch.from_numpy(map_classes).to(self._device)
             elif positive is not None:
                 classes = torch.full((len(images),), positive, device=self._device)
-            guided: GuidedOutput = model(
-                prepared,
-                "predicted" if map_classes is None and positive is None else classes,
-                decision=True,
-            )
+            guided: GuidedOutput = model(prepared, classes, decision=True)
             return _output(guided.logits, guided.features, guided.saliency)
 
 
 def _output(logits: Tensor, features: Tensor, saliency: Tensor | None) -> NetworkOutput:
     logits = logits.float()
-    return NetworkOutput(
-        _as_array(logits.softmax(1)),
-        None if saliency is None else _as_array(saliency.float()),
-        _as_array(features.float().mean((2, 3))),
-        _as_array(-logits.logsumexp(1)),
-    )
-
-
-def _as_array(values: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = values.detach().cpu().numpy()
-    return found
+    maps = None if saliency is None else saliency.float()
+    columns = logits.softmax(1), maps, features.float().mean((2, 3)), -logits.logsumexp(1)
+    return NetworkOutput(*(one if one is None else one.cpu().numpy() for one in columns))
 
 
 def info_of(model: GuidedModel, reference: Reference | None = None) -> ModelInfo:
@@ -492,24 +405,13 @@ def referenced_info(info: ModelInfo, reference: Reference) -> ModelInfo:
 
 
 def find_device(name: str) -> torch.device:
-    """Device of a name.
-
-    Args:
-        name: auto (a GPU if there is one), cpu, cuda or cuda:N.
-
-    Raises:
-        InputError: There is no such device.
-    """
+    """Device of a name: auto (a GPU if there is one), cpu, cuda or cuda:N; else InputError."""
+    gpus = torch.cuda.device_count()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown; write auto, cpu, cuda or cuda:N") from error
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise InputError(f"device {name!r} is not supported; write auto, cpu, cuda or cuda:N")
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
-    return device
+        if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < gpus):
+            return device
+    known = f"write auto, cpu, cuda or cuda:N; this machine has {gpus} GPUs"
+    raise InputError(f"device {name!r}: {known}")

@@ -9,47 +9,33 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from preceptor.deploy.model_info import (
+from preceptor.deploy.prediction import (
     CARD_KEY,
     EXPORT_KEY,
     INFO_KEY,
     ModelInfo,
+    NetworkOutput,
+    probe_batch_size,
     with_export_threshold,
 )
-from preceptor.deploy.prediction import NetworkOutput, probe_batch_size
 from preceptor.errors import InputError, reason
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxNetwork:
-    """Exported model on a device.
+    """Exported model on a device."""
 
-    Args:
-        path: File of `preceptor export --to onnx`.
-        device: auto (a GPU if ONNX Runtime has one), cpu or cuda.
-        threads: Number of threads of a computation; None = one per core.
-        batch_size: Number of images per call; None = chosen by a short probe when it is needed.
-
-    Raises:
-        InputError: The file is of another program, this version of ONNX Runtime cannot load it, or
-            there is no such device.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        batch_size: int | None = None,
-    ) -> None:
+    def __init__(self, path: Path, *, device: str = "auto") -> None:
         self._path = path
-        self._batch_size = batch_size
-        self._cuda = _uses_cuda(device)
-        provider = _PROVIDERS["cuda" if self._cuda else "cpu"]
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(
+                f"device {device!r} is not available to ONNX Runtime; write auto, cpu or cuda"
+            )
+        available = _CUDA in onnxruntime.get_available_providers()
+        provider = _CUDA if available and device != "cpu" else _CPU
         try:
-            self._session = session_of(path.read_bytes(), provider, threads)
+            self._session = session_of(path.read_bytes(), provider)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
         except Exception as error:  # ONNX Runtime raises many types
@@ -58,13 +44,12 @@ class OnnxNetwork:
                 f"{reason(error, 200)}"
             ) from error
         # Without the libraries of CUDA, ONNX Runtime computes on the CPU and says nothing.
-        if self._cuda and provider not in self._session.get_providers():
-            if device == "cuda":
-                raise InputError(
-                    "device 'cuda': ONNX Runtime cannot use the GPU; install the versions of CUDA "
-                    "and cuDNN that it was built for, or write cpu"
-                )
-            self._cuda = False
+        self._cuda = _CUDA in self._session.get_providers()
+        if device == "cuda" and not self._cuda:
+            raise InputError(
+                "device 'cuda': ONNX Runtime cannot use the GPU; install onnxruntime-gpu and the "
+                "versions of CUDA and cuDNN that it was built for, or write cpu"
+            )
         metadata = self._session.get_modelmeta().custom_metadata_map
         if INFO_KEY not in metadata:
             raise InputError(
@@ -79,13 +64,9 @@ class OnnxNetwork:
         (image,) = self._session.get_inputs()
         self._type = np.uint8 if image.type == "tensor(uint8)" else np.float32
 
-    @property
-    def batch_size(self) -> int:
-        """Number of images per call at which the network is fast."""
-        return self._batch_size or self._probed_batch_size
-
     @cached_property
-    def _probed_batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """Number of images per call at which the network is fast, by a short probe."""
         return probe_batch_size(self, self.info.image_format, gpu=self._cuda)
 
     def check_maps(self, map_class: int | None) -> None:
@@ -108,11 +89,7 @@ class OnnxNetwork:
         maps: bool = True,
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
-        """Output for a batch, see `Network.__call__`.
-
-        A file has the maps of one class per image. Those of the other of two classes are their
-        negatives; for more classes, no others are available.
-        """
+        """Output for a batch, see `Network.__call__`; maps of the other of two are negatives."""
         batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(self._type, copy=False)
         names = ["probabilities"]
         if maps and self.info.map_kind != "none":
@@ -132,25 +109,8 @@ class OnnxNetwork:
         return NetworkOutput(probabilities, raw_map, distances=distances, shares=shares)
 
 
-def session_of(
-    content: bytes, provider: str = _PROVIDERS["cpu"], threads: int | None = None
-) -> onnxruntime.InferenceSession:
+def session_of(content: bytes, provider: str = _CPU) -> onnxruntime.InferenceSession:
     """Session of ONNX Runtime of a file's content, without messages on standard error."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well
-    options.intra_op_num_threads = threads or 0
     return onnxruntime.InferenceSession(content, sess_options=options, providers=[provider])
-
-
-def _uses_cuda(device: str) -> bool:
-    if device not in ("auto", *_PROVIDERS):
-        raise InputError(
-            f"device {device!r} is not available to ONNX Runtime; write auto, cpu or cuda"
-        )
-    available = _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
-    if device == "cuda" and not available:
-        raise InputError(
-            "device 'cuda': this ONNX Runtime has no GPU support; install onnxruntime-gpu, or "
-            "write cpu"
-        )
-    return available and device != "cpu"

@@ -1,8 +1,8 @@
 """Prediction for many files into one table, with maps on request; resumes where it stopped.
 
-A folder `.NAME.partial` beside the output has `rows.jsonl` (a line per image), `maps.f16` (raw maps
-of a map store) and `state.json`, which says how much of them is valid. A process that is killed
-leaves longer files, whose end is cut off when it is started again.
+A folder `.NAME.partial` beside the output has `rows.jsonl` (a line per image) and `state.json`,
+with the size of its valid part. A process that is killed leaves more rows, which are cut off when
+it is started again.
 """
 
 from __future__ import annotations
@@ -32,12 +32,9 @@ from PIL import Image
 
 from preceptor.data.images import decode_image
 from preceptor.deploy.image_list import MAPS_MARK, ListedImage
-from preceptor.deploy.inputs import BadImage
-from preceptor.deploy.model_info import ModelInfo
-from preceptor.deploy.prediction import Prediction, normalized
-from preceptor.deploy.predictor import Predictor
+from preceptor.deploy.prediction import ModelInfo, Prediction
+from preceptor.deploy.predictor import BadImage, Predictor
 from preceptor.errors import HeldError, InputError, without_secrets
-from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.report.palette import laid_over
 from preceptor.utils.files import beginning, replacing
 from preceptor.utils.process import core_count
@@ -46,13 +43,13 @@ from preceptor.version import __version__
 
 KEEP_EVERY = 2.0
 """Seconds between two states from which an interrupted call goes on."""
-MapFiles = Literal["overlay", "png", "store"]
-"""Maps over the grayscale image, grayscale maps of the size of the image, or a map store."""
+MapFiles = Literal["overlay", "png"]
+"""Maps over the grayscale image, or grayscale maps of the size of the image."""
 Row = dict[str, Any]
 """path, decision, score, probabilities (by class), of a model with a reference unfamiliar (bool),
 unfamiliar_share and distance, with files of maps map; or path and error."""
 
-_ROWS, _MAPS, _STATE = "rows.jsonl", "maps.f16", "state.json"
+_ROWS, _STATE = "rows.jsonl", "state.json"
 _REFERENCE = ("unfamiliar", "unfamiliar_share", "distance")
 # Rows of a row group of a Parquet file, which are held in memory.
 _GROUP = 50_000
@@ -62,30 +59,19 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 
 @dataclass(frozen=True)
 class MapOutput:
-    """Maps to be written.
-
-    Args:
-        kind: overlay, png or store.
-        folder: Folder of the files or of the store.
-        of: Class of the maps; None = as the predictor has it.
-    """
+    """Maps to be written."""
 
     kind: MapFiles
     folder: Path
-    of: str | None = None
+    of: str | None = None  # class of the maps; None = as the predictor has it
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an output contains.
+    """What an output contains."""
 
-    Args:
-        decisions: Number of images by decision.
-        bad: Number of images that could not be read.
-    """
-
-    decisions: Counter[str]
-    bad: int
+    decisions: Counter[str]  # number of images
+    bad: int  # images that could not be read
 
 
 def predict_files(
@@ -100,24 +86,11 @@ def predict_files(
     advance: Callable[[int], None] = lambda count: None,
     report_bad: Callable[[str, str], None] = lambda name, reason: None,
 ) -> Summary:
-    """Predict images and write a table with one row per image.
+    """Predict images and write a table with one row per image, in the format of its suffix.
 
-    The same call resumes an interrupted one, and the output is the same bytes as without an
-    interruption.
-
-    Args:
-        predictor: Predictor.
-        images: Images; the same ones when an interrupted call is repeated.
-        out: Output file, whose suffix is its format.
-        model: Hash of the model.
-        settings: What else determines the output, as a JSON-able value.
-        maps: Maps to be written; None = none.
-        keep_every: Seconds between two states from which an interrupted call goes on.
-        advance: Function called with the number of further images that are done.
-        report_bad: Function called with the name of a bad image and the reason.
-
-    Raises:
-        InputError: The images are not those of the interrupted call.
+    The same call resumes an interrupted one; the output is the same bytes as without interruption.
+    `model` is a hash of it, and `settings` what else determines the output, as a JSON-able value.
+    `keep_every` seconds a state is kept; `advance` is told the number of further images.
     """
     kind = None if maps is None else maps.kind
     place = None if maps is None else [str(maps.folder.absolute()), maps.of]
@@ -132,9 +105,7 @@ def predict_files(
                 unfinished.remove()
             raise
         rows = unfinished.folder / _ROWS
-        if maps is not None and maps.kind == "store":
-            _write_store(maps, unfinished, predictor.info, model)
-        columns = columns_of(predictor.info, maps=kind in ("overlay", "png"))
+        columns = columns_of(predictor.info, maps=maps is not None)
         with replacing(out) as partial:
             WRITERS[out.suffix.lower()](rows, columns, partial)
         decided = [row.get("decision") for row in read_rows(rows)]
@@ -218,52 +189,43 @@ def _predict(
     report_bad: Callable[[str, str], None],
 ) -> None:
     state = unfinished.state
-    number, names, grid = state.images, state.names, state.grid
+    number, names = state.images, state.names
     kept = time.monotonic()
     drawn: list[Future[None]] = []
     pool = ThreadPoolExecutor(core_count())
     try:
         for batch in _batches(predictor, images, state.batch_size, maps):
             lines: list[str] = []
-            raw: list[bytes] = []
             for image, found in batch:
                 names = _chained(names, image.name)
                 file = None
                 if isinstance(found, BadImage):
                     report_bad(image.name, found.reason)
-                elif maps is not None and maps.kind == "store":
-                    grid = list(found.raw_map.shape)
-                    raw.append(normalized(found.raw_map).astype(np.float16).tobytes())
                 elif maps is not None:
                     file = map_file_name(number, image)
                     drawn.append(pool.submit(_draw, maps, file, image, found))
                 lines.append(json.dumps(row_of(image.name, found, file), ensure_ascii=False) + "\n")
                 number += 1
-            unfinished.write("".join(lines).encode(), b"".join(raw))
+            unfinished.write("".join(lines).encode())
             advance(len(batch))
             if time.monotonic() - kept >= keep_every:
                 for one in drawn:  # on the disk before the state that counts them
                     one.result()
                 drawn = []
-                unfinished.keep(number, names, grid)
+                unfinished.keep(number, names)
                 kept = time.monotonic()
         for one in drawn:
             one.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    unfinished.keep(number, names, grid)
+    unfinished.keep(number, names)
 
 
 # -------------------------------------------------------------------- maps
 
 
 def map_file_name(number: int, image: ListedImage) -> str:
-    """Name of the file of a map: the number of the image, and the end of its name.
-
-    Example:
-        >>> map_file_name(1234, ListedImage("scans/a b.jpg", ""))
-        '00001/00001234-a_b.png'
-    """
+    """Name of the file of a map: the number of the image, and the end of its name."""
     stem = beginning(_UNSAFE.sub("_", Path(without_secrets(image.name)).stem), 80)
     return f"{number // _PER_FOLDER:05d}/{number:08d}-{stem}.png"
 
@@ -281,41 +243,11 @@ def _draw(maps: MapOutput, name: str, image: ListedImage, prediction: Prediction
         picture.save(partial, "PNG")
 
 
-def _write_store(maps: MapOutput, unfinished: Unfinished, info: ModelInfo, model: str) -> None:
-    """Write a map store of decision maps; bad images have no map."""
-    good = [row for row in read_rows(unfinished.folder / _ROWS) if "error" not in row]
-    probabilities = np.array([list(row["probabilities"].values()) for row in good], np.float32)
-    probabilities = probabilities.reshape(len(good), len(info.classes))
-    of = info.positive if maps.of is None else maps.of
-    classes = probabilities.argmax(1)
-    if of is not None:
-        classes = np.full(len(good), info.classes.index(of), np.int64)
-    # Without a good image, the size of the maps is not known.
-    grid = unfinished.state.grid or (1, 1)
-    form = info.image_format
-    settings: dict[str, float | str] = {"cam_class": "decision"}
-    store = MapStore(
-        StoreInfo(model, info.map_kind, form.fit, form.size, info.classes, settings),
-        np.array([row["path"] for row in good], dtype=object),
-        np.fromfile(unfinished.folder / _MAPS, np.float16).reshape(len(good), *grid),
-        classes.astype(np.int32),
-        probabilities[np.arange(len(good)), classes],
-        probabilities,
-    )
-    write_store(maps.folder, store)
-
-
 # -------------------------------------------------------------------- rows and tables
 
 
 def row_of(name: str, found: Prediction | BadImage, map_file: str | None = None) -> Row:
-    """Row of an image.
-
-    Args:
-        name: Name of the image.
-        found: Prediction, or the reason why there is none.
-        map_file: Name of the file of its map, if there are such files.
-    """
+    """Row of an image."""
     # Names of files need not be UTF-8.
     row: Row = {"path": name.encode("utf-8", "backslashreplace").decode()}
     if isinstance(found, BadImage):
@@ -367,16 +299,8 @@ def _cells(row: Row, columns: Sequence[str]) -> list[Any]:
 def _csv_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Row], object]:
     """Function that writes a row to a CSV stream, whose header is written now."""
     writer = csv.writer(stream, lineterminator="\n")
-    # Before Python 3.13, a carriage return is not quoted if lines end otherwise.
-    quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
-
-    def write(row: Row) -> object:
-        cells = _cells(row, columns)
-        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)
-        return (quoting if returns else writer).writerow(cells)
-
-    return write
+    return lambda row: writer.writerow(_cells(row, columns))
 
 
 def _write_csv(rows: Path, columns: Sequence[str], file: Path) -> None:
@@ -419,25 +343,13 @@ WRITERS: dict[str, Callable[[Path, Sequence[str], Path], None]] = {
 
 @dataclass(frozen=True)
 class State:
-    """Valid part of an unfinished output.
+    """Valid part of an unfinished output."""
 
-    Args:
-        settings: Hash of the model and of the settings.
-        batch_size: Number of images per pass.
-        images: Number of images that are done, bad ones included.
-        names: Hash of their names.
-        rows: Length of the rows in bytes.
-        maps: Length of the maps in bytes.
-        grid: Size [h, w] of the maps; [] = there is none yet.
-    """
-
-    settings: str
+    settings: str  # hash of the model and of the settings
     batch_size: int
-    images: int = 0
-    names: str = ""
-    rows: int = 0
-    maps: int = 0
-    grid: Sequence[int] = ()
+    images: int = 0  # number that is done, bad ones included
+    names: str = ""  # hash of their names
+    rows: int = 0  # length of the rows in bytes
 
 
 def partial_folder(out: Path) -> Path:
@@ -451,17 +363,7 @@ def is_unfinished(out: Path) -> bool:
 
 
 class Unfinished:
-    """Folder of an unfinished output, used as a context manager; it is kept until `remove`.
-
-    Args:
-        out: Output file.
-        settings: Hash of the model and of the settings.
-        batch_size: Function that returns the number of images per pass of a new output.
-
-    Raises:
-        HeldError: Another process writes the same output.
-        InputError: The unfinished output has another model or other settings.
-    """
+    """Folder of an unfinished output, used as a context manager; it is kept until `remove`."""
 
     def __init__(self, out: Path, settings: str, batch_size: Callable[[], int]) -> None:
         self.folder = partial_folder(out)
@@ -476,9 +378,8 @@ class Unfinished:
             self._open_files.enter_context(lock)  # released if the process dies
             self.state = self._read(settings) or State(settings, batch_size())
             self._rows = self._opened(_ROWS, self.state.rows)
-            self._maps = self._opened(_MAPS, self.state.maps)
             # From here on there is something to go on from: maps may be written before any row.
-            self.keep(self.state.images, self.state.names, self.state.grid)
+            self.keep(self.state.images, self.state.names)
         except BaseException:
             self.__exit__()
             raise
@@ -490,26 +391,17 @@ class Unfinished:
         with contextlib.suppress(OSError):  # on a full disk; `keep` wrote all that is valid
             self._open_files.close()
 
-    def write(self, rows: bytes, maps: bytes) -> None:
-        """Append rows and maps; they are valid after the next `keep`."""
+    def write(self, rows: bytes) -> None:
+        """Append rows; they are valid after the next `keep`."""
         with self._named_errors():
             self._rows.write(rows)
-            self._maps.write(maps)
 
-    def keep(self, images: int, names: str, grid: Sequence[int]) -> None:
+    def keep(self, images: int, names: str) -> None:
         """Make all that was written valid, also after a power failure."""
         with self._named_errors():
-            for file in (self._rows, self._maps):
-                file.flush()
-                os.fsync(file.fileno())
-        state = replace(
-            self.state,
-            images=images,
-            names=names,
-            grid=grid,
-            rows=self._rows.tell(),
-            maps=self._maps.tell(),
-        )
+            self._rows.flush()
+            os.fsync(self._rows.fileno())
+        state = replace(self.state, images=images, names=names, rows=self._rows.tell())
         write_atomically(self.folder / _STATE, json.dumps(asdict(state)) + "\n")
         self.state = state
 
@@ -533,8 +425,7 @@ class Unfinished:
         again = f"remove the folder {self.folder} to start again"
         try:
             state = State(**json.loads(file.read_text(encoding="utf-8")))
-            sizes = [(self.folder / name).stat().st_size for name in (_ROWS, _MAPS)]
-            damaged = sizes[0] < state.rows or sizes[1] < state.maps
+            damaged = (self.folder / _ROWS).stat().st_size < state.rows
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):  # errors of JSON, of UTF-8 and of other keys

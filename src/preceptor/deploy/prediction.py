@@ -1,22 +1,46 @@
-"""Predictions for images: scores, decisions, probabilities and maps, as arrays without torch."""
+"""Predictions of a trained model, and its description, as arrays without torch."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, TypeVar, overload
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import fit_box
-from preceptor.deploy.model_info import ModelInfo
-from preceptor.errors import InputError
+from preceptor.errors import InputError, is_control, one_line
 
-At = Literal["grid", "image"]
+CalibrationKind = Literal["temperature", "isotonic"]
+MapKind = Literal["cam", "gradcam", "none"]
+INFO_KEY, CARD_KEY, EXPORT_KEY = "preceptor", "model_card", "preceptor_export"
+"""Metadata of exported files: description of the model, model card, settings of the export."""
+DEFAULT_RULE = "eer"
+EXPORT_RULE = "export"
+"""Threshold by which an exported file decides, if it is not that of `DEFAULT_RULE`."""
+
+CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+# fdr5% and bpcer5% are both the false positive rate: BPCER is its name in presentation attack
+# detection.
+_PERCENT = re.compile(r"(?:fdr|bpcer)=?(\d*\.?\d+)%")
+_SHARE = re.compile(r"(?:fdr|bpcer)=(\d*\.?\d+(?:e-?\d+)?)")
 Float = TypeVar("Float", bound=np.floating)
 
 BATCH_SIZES = (8, 16, 32, 64)
@@ -27,30 +51,189 @@ GPU_BATCH_SIZES = (32, 64, 128, 256)
 _GAIN = 1.05
 # A probe ends after a batch that took this long, in seconds.
 _LONG = 1.0
-# As in `saliency.normalize`, which explains them and needs torch.
+# As in `saliency.maps`, which explains them and needs torch.
 CONSTANT_TOLERANCE, LEAST_SPREAD = 1e-5, 1e-30
 
 
-class NetworkOutput(NamedTuple):
-    """Output of a network for a batch.
+def _line(text: str) -> str:
+    if any(map(is_control, text)):
+        raise ValueError("expected text in one line")
+    return text
 
-    Args:
-        probabilities: (B, C) float32.
-        raw_map: (B, h, w) float32 decision maps, not normalized; None = not computed.
-        features: (B, p) float32 features, averaged over the grid; None = the network has none.
-        energies: (B,) float32 minus the log-sum-exp of the logits; None = likewise.
-        distances: (B,) float64 distance from the training images; None = the model has no
-            reference.
-        shares: (B,) float64 share of the validation images that are at least as far, see
-            `Unfamiliar`; None = likewise.
+
+Line = Annotated[str, AfterValidator(_line)]
+
+
+@checked_dataclass(frozen=True, config=CHECKED)
+class Calibration:
+    """Calibration of a model, fitted on validation; `network.calibrated` applies it.
+
+    With a positive class, its probability, the score s, becomes g(s), a strictly increasing
+    function, and the other probabilities are scaled so that they add up to 1 − g(s): temperature,
+    g(s) = σ(logit(s) / T), or isotonic, g(s) = 0.99 r(logit(s)) + 0.01 s, where r is linear between
+    knots. Without a positive class, all probabilities become softmax(logits / T).
     """
 
-    probabilities: NDArray[np.float32]
-    raw_map: NDArray[np.float32] | None
-    features: NDArray[np.float32] | None = None
-    energies: NDArray[np.float32] | None = None
-    distances: NDArray[np.float64] | None = None
-    shares: NDArray[np.float64] | None = None
+    kind: CalibrationKind
+    temperature: Annotated[float, Field(gt=0)] = 1.0  # T
+    knots: tuple[float, ...] = ()  # increasing log-odds
+    values: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()  # value of r at each knot
+
+    @model_validator(mode="after")
+    def _check(self) -> Calibration:
+        if any(a >= b for a, b in pairwise(self.knots)):
+            raise ValueError("knots: expected increasing numbers")
+        if any(a > b for a, b in pairwise(self.values)):
+            raise ValueError("values: expected increasing numbers")
+        if len(self.knots) != len(self.values) or (self.kind == "isotonic") != bool(self.knots):
+            raise ValueError("expected a value for each knot, and knots for kind isotonic alone")
+        return self
+
+
+@checked_dataclass(frozen=True, config=CHECKED)
+class ModelInfo:
+    """Description of a trained model."""
+
+    classes: tuple[Line, ...]  # in the order of the probabilities
+    positive: str | None  # class whose probability is the score; None = there is none
+    image_format: ImageFormat
+    mean: tuple[float, ...]  # mean and std of the input in [0, 1], one value per channel
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    backbone: Line
+    map_kind: MapKind  # none: the model returns no maps
+    #: By rule, fixed on validation, of the calibrated score.
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    version: Line = ""  # of the library that built the model
+    calibration: Calibration | None = None
+    #: Share of validation images that are flagged as unfamiliar; None = without a reference.
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelInfo:
+        form = self.image_format
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: expected at least two different names")
+        if self.positive is not None and self.positive not in self.classes:
+            raise ValueError("positive: expected one of the classes, or null")
+        if not 1 <= form.size < 2**16 or form.channels not in (1, 3) or form.canvas:
+            raise ValueError("image_format: expected a size from 1 to 65535, and 1 or 3 channels")
+        if not len(self.mean) == len(self.std) == form.channels:
+            raise ValueError(f"mean, std: expected {form.channels} numbers")
+        if self.calibration and self.calibration.kind == "isotonic" and self.positive is None:
+            raise ValueError("calibration: isotonic needs a positive class")
+        return self
+
+    @property
+    def positive_index(self) -> int | None:
+        """Index of the positive class; None if there is none."""
+        return None if self.positive is None else self.classes.index(self.positive)
+
+    def to_json(self) -> str:
+        """JSON text in one line; the inverse of `from_json`."""
+        return _INFO.dump_json(self, exclude={"image_format": {"canvas"}}).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelInfo:
+        """Description from its JSON text."""
+        return validated(_INFO, text, "the description of the model")
+
+
+_INFO = TypeAdapter(ModelInfo)
+Valid = TypeVar("Valid")
+
+
+def validated(adapter: TypeAdapter[Valid], text: str | bytes, owner: str) -> Valid:
+    """Value of a JSON text; InputError, which names its owner, for any other text."""
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        said = f"{where}: {first['msg']}" if where else first["msg"]
+        raise InputError(f"{owner}: {one_line(said)}") from error
+
+
+def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | None:
+    """Threshold of the score: of a rule (eer, fdr5%, fdr=0.05), or a number from 0 to 1.
+
+    None is the threshold of the export for exported files, else eer for models that have it. A
+    result of None means that the decision is the most probable class.
+
+    Example:
+        >>> info = ModelInfo(("a", "b"), "b", ImageFormat(64), (0.5,) * 3, (0.5,) * 3, "net", "cam",
+        ...                  {"eer": 0.4, "fdr=0.05": 0.7})
+        >>> [find_threshold(each, info) for each in (None, "bpcer5%", "fdr=0.05", "0.25", 0.5)]
+        [0.4, 0.7, 0.7, 0.25, 0.5]
+    """
+    if threshold is None:
+        return info.thresholds.get(EXPORT_RULE, info.thresholds.get(DEFAULT_RULE))
+    if info.positive is None:
+        raise InputError(
+            f"threshold {threshold!r}: the model has no positive class; remove the threshold, and "
+            "the decision is the most probable class"
+        )
+    try:
+        number = float(threshold)
+    except ValueError:
+        name = rule_name(str(threshold))
+        if name not in info.thresholds:
+            known = ", ".join(info.thresholds) or "none"
+            raise InputError(
+                f"threshold {threshold!r}: the model has no such threshold; it has {known}; name "
+                "one, or give a number"
+            ) from None
+        return info.thresholds[name]
+    if not 0 <= number <= 1:
+        raise InputError(
+            f"threshold {threshold!r}: a score is a probability; give a number from 0 to 1, or "
+            "the name of a rule, such as fdr5%"
+        )
+    return number
+
+
+def with_export_threshold(info: ModelInfo, text: str) -> ModelInfo:
+    """Description of an exported model with the threshold in the settings of its export (JSON)."""
+    try:
+        threshold = json.loads(text)["threshold"]
+        number = None if threshold is None else float(threshold)
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise InputError("the settings of the export have no threshold") from error
+    if number is None or number == info.thresholds.get(DEFAULT_RULE):
+        return info
+    if not math.isfinite(number):
+        raise InputError("the settings of the export have no threshold that is a finite number")
+    return replace(info, thresholds={**info.thresholds, EXPORT_RULE: number})
+
+
+def rule_name(name: str) -> str:
+    """Name of a rule in the spelling of `model.json`."""
+    plain = name.strip().lower()
+    if found := _PERCENT.fullmatch(plain):
+        return f"fdr={float(found[1]) / 100:g}"
+    if found := _SHARE.fullmatch(plain):
+        return f"fdr={float(found[1]):g}"
+    return plain
+
+
+def threshold_text(threshold: float) -> str:
+    """Threshold of a score, with its log-odds where six digits round it to 0 or 1."""
+    if threshold == 1:
+        return "1, the highest possible score"
+    if not 0 < threshold < 1 or 1e-6 <= threshold <= 1 - 1e-6:
+        return f"{threshold:.6g}"
+    odds = math.log(threshold) - math.log1p(-threshold)
+    return f"{threshold!r} (log-odds {odds:.4g})"
+
+
+class NetworkOutput(NamedTuple):
+    """Output of a network for a batch; None = not computed, or not known to the network."""
+
+    probabilities: NDArray[np.float32]  # (B, C)
+    raw_map: NDArray[np.float32] | None  # (B, h, w), not normalized
+    features: NDArray[np.float32] | None = None  # (B, p), averaged over the grid
+    energies: NDArray[np.float32] | None = None  # (B,) minus the log-sum-exp of the logits
+    distances: NDArray[np.float64] | None = None  # (B,) from the training images
+    shares: NDArray[np.float64] | None = None  # (B,) see `Unfamiliar`
 
 
 class Network(Protocol):
@@ -65,11 +248,7 @@ class Network(Protocol):
         """Number of images per call at which the network is fast."""
 
     def check_maps(self, map_class: int | None) -> None:
-        """Check that maps of a class can be computed, before images are.
-
-        Raises:
-            InputError: The model has no maps of this class.
-        """
+        """InputError if the model has no maps of this class."""
 
     def __call__(
         self,
@@ -78,16 +257,9 @@ class Network(Protocol):
         maps: bool = True,
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
-        """Compute the output for any number of images.
+        """Output for (B, side, side, channels) images in the model's format, not normalized.
 
-        Args:
-            images: (B, side, side, channels) in the model's input format, not normalized.
-            maps: Whether maps are computed; ignored by models without maps.
-            map_classes: (B,) class of each map; None = the positive class, or for models without
-                one the most probable class of each image.
-
-        Raises:
-            InputError: The model has no maps of these classes.
+        The classes (B,) of the maps are by default the positive one, or the most probable one.
         """
 
 
@@ -105,16 +277,9 @@ def joined_outputs(parts: Sequence[NetworkOutput]) -> NetworkOutput:
 class Unfamiliar:
     """How unfamiliar an image is, in comparison with validation images; true if it is flagged.
 
-    Args:
-        share: (k + 1) ÷ (n + 1), where k of n validation images are at least as far from the
-            training images: a p-value for an image of the same kind (conformal, V. Vovk, A.
-            Gammerman, G. Shafer 2005).
-        rate: Rate of false alarms: an image is flagged if its share is at most this.
-        distance: Distance from the training images.
-
-    Example:
-        >>> bool(Unfamiliar(0.003, 0.01, 40.0)), bool(Unfamiliar(0.4, 0.01, 20.0))
-        (True, False)
+    The share is (k + 1) ÷ (n + 1), where k of n validation images are at least as far from the
+    training images: a p-value for an image of the same kind (conformal, V. Vovk, A. Gammerman, G.
+    Shafer 2005). It is flagged at a share of at most the rate of false alarms.
     """
 
     share: float
@@ -137,7 +302,6 @@ class Prediction:
             the model has no maps or none was asked for.
         map_class: Class of the map.
         size: Width and height of the upright image in pixels.
-        at: Size of `map`: that of the grid, or of the image.
         unfamiliar: How unfamiliar the image is, true if it is flagged; None if the model has no
             reference (`preceptor calibrate`).
         features: (p,) float32 features, averaged over the grid; None if the network has none.
@@ -149,7 +313,6 @@ class Prediction:
     grid_map: NDArray[np.float32] | None
     map_class: str
     size: tuple[int, int]
-    at: At = "grid"
     unfamiliar: Unfamiliar | None = None
     features: NDArray[np.float32] | None = None
 
@@ -180,33 +343,23 @@ class Prediction:
 
     @property
     def map(self) -> NDArray[np.float32]:
-        """Decision map in [0, 1], on the grid of the model or at the size of the image (`at`)."""
-        return self.map_at_image() if self.at == "image" else normalized(self.raw_map)
+        """(h, w) decision map in [0, 1] on the grid of the model."""
+        return normalized(self.raw_map)
 
     def map_at_image(self) -> NDArray[np.float32]:
         """(height, width) decision map in [0, 1] over the image; 0 where the model does not see."""
-        return over_image(normalized(self.raw_map), self.info.image_format, self.size)
+        return over_image(self.map, self.info.image_format, self.size)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions(Sequence[Prediction]):
-    """Predictions for several images, as a sequence and as arrays.
+    """Predictions for several images, as a sequence and as arrays."""
 
-    Args:
-        info: Description of the model.
-        output: Output of the network.
-        sizes: (n, 2) width and height of the upright images in pixels.
-        threshold: Threshold of the decision; None = the most probable class.
-        map_classes: (n,) class of each map.
-        at: Size of `map`: that of the grid, or of the image.
-    """
-
-    info: ModelInfo
-    output: NetworkOutput
-    sizes: NDArray[np.int64]
-    threshold: float | None
-    map_classes: NDArray[np.int64]
-    at: At = "grid"
+    info: ModelInfo  # description of the model
+    output: NetworkOutput  # output of the network
+    sizes: NDArray[np.int64]  # (n, 2) width and height of the upright images in pixels
+    threshold: float | None  # threshold of the decision; None = the most probable class
+    map_classes: NDArray[np.int64]  # (n,) class of each map
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -235,7 +388,6 @@ class Predictions(Sequence[Prediction]):
             None if maps is None else maps[index],
             self.info.classes[self.map_classes[index]],
             (width, height),
-            self.at,
             None if unfamiliar is None else unfamiliar[index],
             None if features is None else features[index],
         )
@@ -287,34 +439,16 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
 
 
 def scores_of(probabilities: NDArray[Float], positive: int | None) -> NDArray[Float]:
-    """(n,) probability of the positive class, or without one of the most probable class.
-
-    Args:
-        probabilities: (n, C).
-        positive: Index of the positive class, or None.
-    """
+    """(n,) probability of the positive class, or without one of the most probable class."""
     return probabilities.max(1) if positive is None else probabilities[:, positive]
 
 
 def decide(
     probabilities: NDArray[np.float32], positive: int | None, threshold: float | None
 ) -> NDArray[np.int64]:
-    """Class of each image.
+    """(n,) class of each image: the positive one at or above the threshold, else the best other.
 
-    With a threshold, an image is of the positive class if its score is at or above it, and
-    otherwise of the most probable other class. Without one, it is of the most probable class.
-
-    Args:
-        probabilities: (n, C).
-        positive: Index of the positive class, or None.
-        threshold: Threshold of the score, or None.
-
-    Returns:
-        (n,) indices of classes.
-
-    Example:
-        >>> decide(np.array([[0.6, 0.4], [0.9, 0.1]], np.float32), 1, 0.3).tolist()
-        [1, 0]
+    Without a threshold it is the most probable class.
     """
     if positive is None or threshold is None:
         return np.asarray(probabilities.argmax(1), np.int64)
@@ -326,12 +460,7 @@ def decide(
 
 
 def normalized(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Min-max normalization of (..., h, w) maps; zeros for constant maps.
-
-    Example:
-        >>> normalized(np.array([[1, 3], [2, 1]], np.float32)).tolist()
-        [[0.0, 1.0], [0.5, 0.0]]
-    """
+    """Min-max normalization of (..., h, w) maps; zeros for constant maps."""
     low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
     spread = high - low
     largest = np.maximum(np.abs(low), np.abs(high))
@@ -343,22 +472,7 @@ def normalized(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 def over_image(
     grid: NDArray[np.float32], form: ImageFormat, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Map over the whole image, linear between the centers of cells.
-
-    Args:
-        grid: (h, w) map on the grid of the model.
-        form: Input format of the model, which determines the part of the image that the grid
-            covers.
-        size: Width and height of the image in pixels.
-
-    Returns:
-        (height, width) float32; 0 outside of the part that the model sees.
-
-    Example:
-        >>> grid = np.array([[0, 1]], np.float32)
-        >>> over_image(grid, ImageFormat(2, "squash"), (4, 1)).tolist()
-        [[0.0, 0.25, 0.75, 1.0]]
-    """
+    """Map over the whole image, linear between the centers of cells."""
     width, height = size
     box = fit_box(width, height, form.fit, form.size)
     rows = _weights(height, box.y0, box.y1, grid.shape[0])
@@ -379,14 +493,7 @@ def _weights(pixels: int, low: float, high: float, cells: int) -> NDArray[np.flo
 def probe_batch_size(
     compute: Callable[[NDArray[np.uint8]], object], form: ImageFormat, *, gpu: bool
 ) -> int:
-    """Batch size at which a network is fast, measured on random images.
-
-    Args:
-        compute: Computation of a batch, (B, side, side, channels); raises MemoryError if memory
-            runs out.
-        form: Input format of the network.
-        gpu: Whether it runs on a GPU.
-    """
+    """Batch size at which a network is fast, measured on random images."""
 
     def seconds(size: int) -> float | None:
         """Time of a batch after a first one; None if memory runs out."""
@@ -404,18 +511,7 @@ def probe_batch_size(
 
 
 def choose_batch_size(seconds: Callable[[int], float | None], sizes: Sequence[int]) -> int:
-    """Smallest batch size from which on larger ones are hardly faster per image.
-
-    Args:
-        seconds: Function that returns the time of a batch of a size; None if memory runs out.
-        sizes: Sizes to try, increasing.
-
-    Example:
-        >>> choose_batch_size(lambda size: 1e-3 * (size + 4), [8, 16, 32])
-        32
-        >>> choose_batch_size(lambda size: 1e-3 * size, [8, 16, 32])
-        8
-    """
+    """Smallest batch size from which on larger ones are hardly faster per image."""
     chosen, rate = sizes[0], 0.0
     for size in sizes:
         spent = seconds(size)

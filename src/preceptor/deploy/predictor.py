@@ -10,24 +10,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, overload
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from preceptor.data.images import ImageError
-from preceptor.data.remote import NETWORK_THREADS
-from preceptor.deploy.inputs import (
-    BadImage,
-    Canvas,
-    ImageInput,
-    canvas_of,
-    fetched,
-    is_remote,
-    source_of,
+from preceptor.config.settings import ImageFormat
+from preceptor.data.geometry import render
+from preceptor.data.images import ImageError, load_image, opaque_of, read_file
+from preceptor.data.remote import NETWORK_THREADS, is_plain
+from preceptor.deploy.prediction import (
+    ModelInfo,
+    Network,
+    Prediction,
+    Predictions,
+    find_threshold,
+    joined,
 )
-from preceptor.deploy.model_info import ModelInfo, find_threshold
-from preceptor.deploy.prediction import At, Network, Prediction, Predictions, joined
-from preceptor.errors import InputError
+from preceptor.errors import InputError, one_line
 from preceptor.utils.process import core_count
 from preceptor.utils.results import file_digest
 
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     from preceptor.config.training import Precision
     from preceptor.deploy.network import Reference
 
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+"""Path or URL, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or
+RGBA."""
+
+# An opened image of Pillow is decoded when it is used first, which two threads cannot do at once.
+# Images share a lock by chance, which is harmless.
+_LOCKS = [Lock() for _ in range(64)]
 # Batches that are decoded ahead of the network.
 _AHEAD = 3
 # So many images are one batch: the size at which the network is fast need not be known.
@@ -42,19 +51,103 @@ _FEW = 8
 
 
 @dataclass(frozen=True)
+class BadImage:
+    """Input that cannot be decoded."""
+
+    source: str  # path, or the kind of the input
+    reason: str  # reason in one line, without the source
+
+
+class Canvas(NamedTuple):
+    """Decoded image on the canvas of a model."""
+
+    size: tuple[int, int]  # width and height of the upright image in pixels
+    pixels: NDArray[np.uint8]  # (side, side, channels) uint8
+
+
+def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
+    """Pixels of an input, upright, with transparent pixels composited on white."""
+    pixels = np.array(_opaque(image, channels))
+    return pixels if channels == 3 else pixels[..., None]
+
+
+def _opaque(image: ImageInput, channels: int) -> Image.Image:
+    """Image in mode RGB or L: a large one takes memory twice, decoded and on white, not more."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return load_image(Path("bytes"), channels, bytes(image))
+    if isinstance(image, Image.Image):
+        with _LOCKS[(id(image) >> 4) % len(_LOCKS)]:
+            return opaque_of(image, channels, source_of(image))
+    if isinstance(image, np.ndarray):
+        return opaque_of(_from_array(image), channels, "array")
+    if isinstance(image, str | os.PathLike):
+        return load_image(_path(image), channels)
+    raise InputError(
+        f"an image is of type {type(image).__name__}; give a path, bytes, an image of Pillow, or a "
+        "uint8 array (H, W, 3)"
+    )
+
+
+def is_remote(image: ImageInput) -> bool:
+    """Whether an input is a URL or a member of a tar or Parquet file, which waits for a network."""
+    return isinstance(image, str | os.PathLike) and not is_plain(os.fspath(image))
+
+
+def fetched(image: ImageInput) -> bytes | BadImage:
+    """Content of a remote input, or the reason why it cannot be read."""
+    assert isinstance(image, str | os.PathLike)
+    try:
+        return read_file(_path(image))
+    except ImageError as error:
+        return BadImage(source_of(image), one_line(error.reason))
+
+
+def canvas_of(image: ImageInput, form: ImageFormat) -> Canvas | BadImage:
+    """Input on the canvas of a format, or the reason why it cannot be decoded."""
+    try:
+        opaque = _opaque(image, form.channels)
+    except ImageError as error:
+        return BadImage(source_of(image), one_line(error.reason))
+    return Canvas(opaque.size, render(opaque, form.fit, form.size))
+
+
+def source_of(image: ImageInput) -> str:
+    """Name of an input in messages: its path, or its kind."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "")) or "image"
+    return "array" if isinstance(image, np.ndarray) else "bytes"
+
+
+def _path(image: str | os.PathLike[str]) -> str:
+    text = os.fspath(image)
+    if "\0" in text:
+        raise ImageError(text.replace("\0", "\\0"), "a path cannot contain a null character")
+    return text
+
+
+def _from_array(array: NDArray[np.uint8]) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise InputError(f"an array has the data type {array.dtype}; convert it to uint8, 0 to 255")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise InputError(
+            f"an array has the shape {array.shape}; give (H, W), (H, W, 3) or (H, W, 4)"
+        )
+    if 0 in array.shape:
+        raise ImageError(Path("array"), f"{array.shape[1]} × {array.shape[0]} pixels")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Predictions for consecutive inputs.
+    """Predictions for consecutive inputs."""
 
-    Args:
-        predictions: Predictions for the images that could be decoded, in their order; None if
-            there are none.
-        bad: Inputs that could not be decoded, by their position.
-        count: Number of inputs.
-    """
-
-    predictions: Predictions | None
-    bad: dict[int, BadImage]
-    count: int
+    predictions: Predictions | None  # for the images that could be decoded
+    bad: dict[int, BadImage]  # the other ones, by position
+    count: int  # of inputs
 
     def results(self) -> Iterator[Prediction | BadImage]:
         """Prediction or reason for each input, in their order."""
@@ -105,12 +198,7 @@ class Predictor:
 
     @overload
     def __call__(
-        self,
-        images: ImageInput,
-        *,
-        at: At = "grid",
-        map_of: str | None = None,
-        maps: bool = True,
+        self, images: ImageInput, *, map_of: str | None = ..., maps: bool = ...
     ) -> Prediction: ...
 
     @overload
@@ -118,16 +206,14 @@ class Predictor:
         self,
         images: list[Any] | tuple[ImageInput, ...],
         *,
-        at: At = "grid",
-        map_of: str | None = None,
-        maps: bool = True,
+        map_of: str | None = ...,
+        maps: bool = ...,
     ) -> Predictions: ...
 
     def __call__(
         self,
         images: ImageInput | list[Any] | tuple[ImageInput, ...],
         *,
-        at: At = "grid",
         map_of: str | None = None,
         maps: bool = True,
     ) -> Prediction | Predictions:
@@ -136,14 +222,13 @@ class Predictor:
         Args:
             images: Path or URL, content of a file, image of Pillow, or uint8 array (H, W, 3) or
                 (H, W); or a list of these, or an array (B, H, W, 3).
-            at: Size of `.map`: grid (of the model) or image.
             map_of: Class of the maps; None = the positive class, or for models without one the most
                 probable class of each image.
             maps: Whether maps are computed.
 
         Raises:
             ImageError: An image cannot be decoded.
-            InputError: An input is of another type, or there is no class `map_of` or size `at`.
+            InputError: An input is of another type, or there is no class `map_of`.
         """
         several = isinstance(images, np.ndarray) and images.ndim == 4
         one = not (several or isinstance(images, list | tuple))
@@ -152,7 +237,7 @@ class Predictor:
             raise InputError("there are no images; give at least one")
         size = None if self._batch_size or len(inputs) > _FEW else len(inputs)
         found: list[Predictions] = []
-        for batch in self.batches(inputs, at=at, map_of=map_of, maps=maps, batch_size=size):
+        for batch in self.batches(inputs, map_of=map_of, maps=maps, batch_size=size):
             for bad in batch.bad.values():
                 raise ImageError(bad.source, bad.reason)
             assert batch.predictions is not None
@@ -163,72 +248,44 @@ class Predictor:
         self,
         images: Iterable[ImageInput],
         *,
-        at: At = "grid",
         map_of: str | None = None,
         maps: bool = True,
     ) -> Iterator[Prediction | BadImage]:
         """Predictions for any number of images, one by one in their order, in bounded memory.
 
-        Images that cannot be decoded give a `BadImage` and do not stop the iteration. Arguments as
-        in `__call__`.
+        Images that cannot be decoded give a `BadImage`. Arguments as in `__call__`.
         """
-        for batch in self.batches(images, at=at, map_of=map_of, maps=maps):
+        for batch in self.batches(images, map_of=map_of, maps=maps):
             yield from batch.results()
 
     def batches(
         self,
         images: Iterable[ImageInput],
         *,
-        at: At = "grid",
         map_of: str | None = None,
         maps: bool = True,
         batch_size: int | None = None,
     ) -> Iterator[Batch]:
-        """Predictions for any number of images, batch by batch, in bounded memory.
+        """Predictions for the next `batch_size` inputs each, of which some may be bad.
 
-        A batch consists of the next `batch_size` inputs, of which some may be bad, so that results
-        do not depend on where an iteration starts. Other arguments as in `__call__`.
+        Results therefore do not depend on where an iteration starts.
         """
         wanted = self._map_index(map_of, maps=maps)
-        _check_at(at)
         for decoded in self._decoded(images, batch_size or self.batch_size):
             good = [one for one in decoded if isinstance(one, Canvas)]
             bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
-            predictions = self._predict(good, at, wanted, maps) if good else None
+            predictions = self._predict(good, wanted, maps) if good else None
             yield Batch(predictions, bad, len(decoded))
 
-    def predict_decoded(
-        self,
-        decoded: Sequence[Canvas],
-        *,
-        at: At = "grid",
-        map_of: str | None = None,
-        maps: bool = True,
-    ) -> Predictions:
-        """Predictions for images that were decoded by `canvas_of`, at least one, in one pass.
-
-        Other arguments as in `__call__`.
-
-        Raises:
-            InputError: There is no class `map_of` or size `at`.
-        """
-        _check_at(at)
-        return self._predict(decoded, at, self._map_index(map_of, maps=maps), maps)
+    def predict_decoded(self, decoded: Sequence[Canvas], *, maps: bool = True) -> Predictions:
+        """Predictions for images that were decoded by `canvas_of`, at least one, in one pass."""
+        return self._predict(decoded, self._map_index(None, maps=maps), maps)
 
     def check_maps(self, map_of: str | None = None) -> None:
-        """Check that maps can be computed, before images are.
-
-        Args:
-            map_of: Class of the maps, see `__call__`.
-
-        Raises:
-            InputError: There is no class `map_of`, or an exported file lacks its maps.
-        """
+        """InputError if maps cannot be computed: no such class, or none in an exported file."""
         self._map_index(map_of, maps=True)
 
-    def _predict(
-        self, decoded: Sequence[Canvas], at: At, wanted: int | None, maps: bool
-    ) -> Predictions:
+    def _predict(self, decoded: Sequence[Canvas], wanted: int | None, maps: bool) -> Predictions:
         count, positive = len(decoded), self.info.positive_index
         sizes = np.array([one.size for one in decoded], np.int64)
         canvases = np.stack([one.pixels for one in decoded])
@@ -244,7 +301,7 @@ class Predictor:
             classes = np.full(count, positive, np.int64)
         elif classes is None:
             classes = np.asarray(out.probabilities.argmax(1), np.int64)
-        return Predictions(self.info, out, sizes, self.threshold, classes, at)
+        return Predictions(self.info, out, sizes, self.threshold, classes)
 
     def _map_index(self, name: str | None, *, maps: bool) -> int | None:
         """Class of the maps, of which the network has maps."""
@@ -303,11 +360,6 @@ class Predictor:
                 network.shutdown(cancel_futures=True)
 
 
-def _check_at(at: At) -> None:
-    if at not in get_args(At):
-        raise InputError(f"at {at!r} is no size of a map; give {' or '.join(get_args(At))}")
-
-
 def load(
     model: str | os.PathLike[str],
     *,
@@ -342,7 +394,7 @@ def load(
     if path.is_dir() or path.suffix.lower() != ".onnx":
         from preceptor.deploy.network import TorchNetwork
 
-        network = TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)
+        network = TorchNetwork.open(path, device=device, precision=precision)
         return Predictor(network, threshold=threshold, reference=network.reference, **settings)
     if precision != "32-true":
         raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
@@ -354,8 +406,7 @@ def load(
         raise InputError(
             f"{path}: {error.name} is not installed; pip install '.[onnx]' in the source folder"
         ) from error
-    exported = OnnxNetwork(path, device=device, batch_size=batch_size)
-    return Predictor(exported, threshold=threshold, **settings)
+    return Predictor(OnnxNetwork(path, device=device), threshold=threshold, **settings)
 
 
 def files_digest(model: Path) -> str:

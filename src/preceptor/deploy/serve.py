@@ -1,13 +1,20 @@
-"""HTTP application of served models: routes, refusals, a page to try an image."""
+"""Server of trained models: keys, batches of concurrent requests, limits, metrics, routes."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,38 +25,165 @@ from starlette.types import ASGIApp
 
 from preceptor.deploy.api import (
     HealthAnswer,
+    MapForm,
+    ModelAnswer,
+    ModelsAnswer,
+    PredictAnswer,
     ReadyAnswer,
+    ServeSettings,
+    Upload,
+    answer_of,
+    check_sizes,
+    decode_upload,
     openapi,
+    uploads_of,
 )
 from preceptor.deploy.http import (
+    ApiKeys,
+    Hosts,
     RefusedError,
     Reply,
+    forbidden,
+    malformed,
     refused,
     told,
     unknown,
 )
 from preceptor.deploy.http_server import http_error, read_body, response_of, with_headers
-from preceptor.deploy.service import Service
+from preceptor.deploy.prediction import ModelInfo, Prediction, find_threshold
+from preceptor.deploy.predictor import Canvas, Predictor, files_digest, load
 from preceptor.errors import InputError, is_control
+from preceptor.utils.process import core_count
 from preceptor.version import __version__
 
-PAGE = Path(__file__).parent / "static"
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_LONGEST = 60  # name of a model, value of a parameter
+_WEIGHT = 0.2  # of the last batch in the moving average of the speed
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-_METRICS = "text/plain; version=0.0.4; charset=utf-8"
-_LONGEST = 60  # name of a model
+_NO_STORE = {"cache-control": "no-store"}
+
+
+# -------------------------------------------------------------------- batches
+
+
+class _Job(NamedTuple, Generic[Item, Result]):
+    item: Item
+    until: float
+    since: float
+    future: Future[Result]
+
+
+class Batcher(Generic[Item, Result]):
+    """Thread that predicts waiting images of concurrent requests, batch by batch.
+
+    A batch is complete when it has `size` images, or when its first image has waited for `delay`
+    seconds; the next one gathers while it is computed. `done` is told the images and the seconds.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[list[Item]], Sequence[Result]],
+        *,
+        size: int,
+        delay: float,
+        done: Callable[[int, float], None] = lambda size, seconds: None,
+    ) -> None:
+        self._predict, self._size, self._delay, self._done = predict, size, delay, done
+        self._jobs: deque[_Job[Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="serve-batches", daemon=True)
+        self._thread.start()
+
+    def submit(self, item: Item, *, until: float) -> Future[Result]:
+        """Prediction of an image; TimeoutError if it is not begun at `until` (`time.monotonic`)."""
+        future: Future[Result] = Future()
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the batcher is closed")
+            self._jobs.append(_Job(item, until, time.monotonic(), future))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Predict what waits, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while jobs := self._take():
+            now = time.monotonic()
+            current = []
+            for job in jobs:
+                if not job.future.set_running_or_notify_cancel():
+                    continue
+                if job.until <= now:
+                    job.future.set_exception(TimeoutError())
+                else:
+                    current.append(job)
+            if current:
+                self._answer(current)
+
+    def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
+        started = time.monotonic()
+        try:
+            predictions = list(self._predict([job.item for job in jobs]))
+        except Exception as error:  # of this batch alone; its requests report it
+            for job in jobs:
+                job.future.set_exception(error)
+            return
+        self._done(len(jobs), time.monotonic() - started)  # whoever has an answer finds it counted
+        for job, prediction in zip(jobs, predictions, strict=True):
+            job.future.set_result(prediction)
+
+    def _take(self) -> list[_Job[Item, Result]]:
+        """Next batch; [] when the batcher is closed and nothing waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            full = self._jobs[0].since + self._delay if self._jobs else 0.0
+            while len(self._jobs) < self._size and not self._closed:
+                left = full - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return [self._jobs.popleft() for _ in range(min(self._size, len(self._jobs)))]
+
+
+# -------------------------------------------------------------------- models, metrics
+
+
+class ServedModel(NamedTuple):
+    """Model that is served."""
+
+    predictor: Predictor
+    revision: str  # first 12 hexadecimal digits of the hash of its files
+    batch_size: int
+
+    @property
+    def info(self) -> ModelInfo:
+        """Description of the model."""
+        return self.predictor.info
+
+    def threshold(self, wanted: str | None) -> float | None:
+        """Threshold of a rule or a number; RefusedError (422) if the model has none."""
+        try:
+            return find_threshold(wanted, self.info)
+        except InputError as error:
+            raise RefusedError(422, str(error)) from error
 
 
 def model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    """Paths of models by name, from `PATH` or `NAME=PATH`.
-
-    Without a name it is that of the folder, or of the file without its suffix.
-
-    Raises:
-        InputError: A name is invalid, or is there twice.
+    """Paths of models by name, from `NAME=PATH` or `PATH`, whose name is the folder or file.
 
     Example:
         >>> list(model_paths(["study/best", "small=other/best", "net.onnx"]))
@@ -71,9 +205,275 @@ def model_paths(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+class Metrics:
+    """What a server counts and measures."""
+
+    def __init__(self, models: Mapping[str, ServedModel], limit: int) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        given: dict[str, Any] = {"registry": self._registry, "namespace": "preceptor"}
+        self.requests = Counter("requests", "Answered requests.", ["path", "status"], **given)
+        self.seconds = Histogram(
+            "predict_seconds", "Time of a request of predictions.", buckets=_SECONDS, **given
+        )
+        self.in_flight = Gauge("images_in_flight", "Images that are being answered.", **given)
+        self._images = Counter("images", "Predicted images.", ["model"], **given)
+        self._batch_sizes = Histogram(
+            "batch_size", "Images per pass of the network.", ["model"], buckets=_SIZES, **given
+        )
+        self._batch_seconds = Histogram(
+            "batch_seconds", "Time of a pass.", ["model"], buckets=_SECONDS, **given
+        )
+        Gauge("images_limit", "Largest number of images in flight.", **given).set(limit)
+        Gauge("build_info", "Version.", ["version"], **given).labels(__version__).set(1)
+        names = ["model", "backbone", "revision"]
+        info = Gauge("model_info", "Served models.", names, **given)
+        for name, model in models.items():
+            info.labels(name, model.info.backbone, model.revision).set(1)
+        self._seconds_per_image = 0.0
+
+    def batch(self, model: str, size: int, seconds: float) -> None:
+        """Take note of a pass of the network."""
+        self._images.labels(model).inc(size)
+        self._batch_sizes.labels(model).observe(size)
+        self._batch_seconds.labels(model).observe(seconds)
+        last, mean = seconds / size, self._seconds_per_image
+        self._seconds_per_image = last if not mean else mean + _WEIGHT * (last - mean)
+
+    def wait_for(self, images: int) -> int:
+        """Estimated whole seconds until so many images are predicted, from 1 to 60."""
+        return min(60, max(1, round(images * self._seconds_per_image)))
+
+    def text(self) -> bytes:
+        """Text of all metrics."""
+        return generate_latest(self._registry)
+
+
+# -------------------------------------------------------------------- service
+
+
+class Wish(NamedTuple):
+    """What a request asks for."""
+
+    model: str
+    map: MapForm = "none"
+    threshold: str | None = None
+
+
+class Service:
+    """Predictions of requests within limits: threads that decode, and one per model that predicts.
+
+    No keys: none are needed. No hosts: requests may name any.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        settings: ServeSettings,
+        keys: ApiKeys | None = None,
+        hosts: Hosts | None = None,
+    ) -> None:
+        self.settings, self.keys, self.hosts = settings, keys, hosts
+        self.stopping = False
+        self.models: dict[str, ServedModel] = {}
+        for name, path in paths.items():
+            predictor = load(path, threshold=settings.threshold, device=settings.device)
+            predictor.check_maps()  # rather than when a request asks for them
+            # The probe of the batch size also makes the first request as fast as the others.
+            size = settings.batch_size or predictor.batch_size
+            self.models[name] = ServedModel(predictor, files_digest(path)[:12], size)
+        self.metrics = Metrics(self.models, settings.queue)
+        self._batchers = {name: self._batcher(name, model) for name, model in self.models.items()}
+        self._decoders = ThreadPoolExecutor(settings.workers or core_count())
+        self._threads = ThreadPoolExecutor(4)
+        self._images = 0
+        self._bytes = 0
+
+    def _batcher(self, name: str, model: ServedModel) -> Batcher[tuple[Canvas, bool], Prediction]:
+        def predict(batch: list[tuple[Canvas, bool]]) -> Sequence[Prediction]:
+            maps = any(wanted for _, wanted in batch) and model.info.map_kind != "none"
+            return model.predictor.predict_decoded([canvas for canvas, _ in batch], maps=maps)
+
+        return Batcher(
+            predict,
+            size=model.batch_size,
+            delay=self.settings.delay,
+            done=lambda size, seconds: self.metrics.batch(name, size, seconds),
+        )
+
+    def stop(self) -> None:
+        """Take no further requests."""
+        self.stopping = True
+
+    def close(self) -> None:
+        """Answer what waits, and end the threads."""
+        self._threads.shutdown(cancel_futures=True)
+        self._decoders.shutdown(cancel_futures=True)
+        for batcher in self._batchers.values():
+            batcher.close()
+
+    def check_access(self, request: Request, *, key: bool) -> None:
+        """Refuse requests that name another host or come from its pages (403), or lack a key (401).
+
+        Another name may be a rebound DNS name, by which a page reaches a server without keys.
+        """
+        if self.hosts is not None:
+            hosts = request.headers.getlist("host")
+            if len(hosts) != 1 or not self.hosts.allows(hosts[0]):
+                raise forbidden("this host is not served here; use the address that was printed")
+            origin = request.headers.get("origin", "")
+            if origin and not self.hosts.allows_origin(origin, hosts[0]):
+                raise forbidden("the request comes from another page")
+        if key and self.keys is not None and not self.keys.allow(request.headers):
+            raise RefusedError(
+                401,
+                "an API key is needed, as Authorization: Bearer KEY",
+                {"www-authenticate": 'Bearer realm="preceptor"'},
+            )
+
+    @contextlib.contextmanager
+    def body_room(self) -> Iterator[Callable[[int], None]]:
+        """Context with a function that counts bytes of a body, and refuses too many (429)."""
+        size = 0
+
+        def take(count: int) -> None:
+            nonlocal size
+            if self._bytes + count > self.settings.bodies:
+                raise self._busy()
+            self._bytes += count
+            size += count
+
+        try:
+            yield take
+        finally:
+            self._bytes -= size
+
+    @contextlib.contextmanager
+    def _room(self, count: int) -> Iterator[None]:
+        """Context in which images are in flight."""
+        if self._images + count > self.settings.queue:
+            raise self._busy()
+        self._images += count
+        self.metrics.in_flight.set(self._images)
+        try:
+            yield
+        finally:
+            self._images -= count
+            self.metrics.in_flight.set(self._images)
+
+    def _busy(self) -> RefusedError:
+        seconds = self.metrics.wait_for(max(1, self._images))
+        return RefusedError(
+            429,
+            f"the server is busy; try again in {seconds} second{'s' if seconds > 1 else ''}",
+            {"retry-after": str(seconds)},
+        )
+
+    def wish_of(self, query: list[tuple[str, str]]) -> Wish:
+        """What a query asks for; an invalid one is refused (400, 404, 422)."""
+        given: dict[str, str] = {}
+        for key, value in query:
+            if key not in Wish._fields:
+                raise malformed(f"a parameter is unknown; known are {', '.join(Wish._fields)}")
+            if key in given:
+                raise malformed(f"{key} is there twice")
+            if len(value) > _LONGEST:
+                raise malformed(f"{key} has more than {_LONGEST} characters")
+            given[key] = value
+        name = given.get("model", next(iter(self.models)))
+        if name not in self.models:
+            raise unknown(f"there is no such model; known are {', '.join(self.models)}")
+        forms: tuple[MapForm, ...] = get_args(MapForm)
+        form = next((each for each in forms if each == given.get("map", "none")), None)
+        if form is None:
+            raise malformed(f"map: one of {', '.join(forms)} is needed")
+        wish = Wish(name, form, given.get("threshold", self.settings.threshold))
+        self.models[name].threshold(wish.threshold)
+        if form != "none" and self.models[name].info.map_kind == "none":
+            raise RefusedError(422, f"the model {name!r} has no maps; set map=none")
+        return wish
+
+    async def predict(self, wish: Wish, content_type: str, body: bytes) -> bytes:
+        """JSON of the answer to a request; RefusedError if it is not carried out."""
+        settings, run = self.settings, asyncio.get_running_loop().run_in_executor
+        until = time.monotonic() + settings.timeout
+        try:
+            async with asyncio.timeout(settings.timeout):
+                uploads = await run(self._threads, self._uploads, content_type, body)
+                with self._room(len(uploads)):
+                    calls = [self._predict_one(wish, upload, until) for upload in uploads]
+                    found = await _all_or_none(calls)
+                    return await run(self._threads, self._answer, wish, uploads, found)
+        except TimeoutError as error:
+            raise RefusedError(
+                504, f"the prediction took longer than {settings.timeout:g} seconds"
+            ) from error
+
+    def _uploads(self, content_type: str, body: bytes) -> list[Upload]:
+        found = uploads_of(content_type, body, self.settings.images_per_request)
+        check_sizes(found, self.settings.pixels)
+        return found
+
+    async def _predict_one(self, wish: Wish, upload: Upload, until: float) -> Prediction:
+        form = self.models[wish.model].info.image_format
+        loop = asyncio.get_running_loop()
+        canvas = await loop.run_in_executor(self._decoders, decode_upload, upload, form)
+        item = canvas, wish.map != "none"
+        return await asyncio.wrap_future(self._batchers[wish.model].submit(item, until=until))
+
+    def _answer(
+        self, wish: Wish, uploads: Sequence[Upload], predictions: Sequence[Prediction]
+    ) -> bytes:
+        model = self.models[wish.model]
+        threshold = model.threshold(wish.threshold)
+        pairs = zip(uploads, predictions, strict=True)
+        answer = PredictAnswer(
+            model=wish.model,
+            revision=model.revision,
+            threshold=threshold,
+            predictions=[
+                answer_of(upload.name, each, threshold, wish.map) for upload, each in pairs
+            ],
+        )
+        return answer.model_dump_json().encode()
+
+    def model_answers(self) -> ModelsAnswer:
+        """Served models."""
+        answers = [
+            ModelAnswer(
+                name=name,
+                revision=model.revision,
+                backbone=model.info.backbone,
+                classes=list(model.info.classes),
+                positive=model.info.positive,
+                threshold=model.threshold(self.settings.threshold),
+                thresholds=dict(model.info.thresholds),
+                maps=model.info.map_kind,
+                input_size=model.info.image_format.size,
+                batch_size=model.batch_size,
+                version=model.info.version,
+            )
+            for name, model in self.models.items()
+        ]
+        return ModelsAnswer(models=answers)
+
+
+async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Prediction]:
+    """Results of concurrent calls; after a failure or a cancellation the others are cancelled."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+# -------------------------------------------------------------------- routes
+
+
 def application(service: Service) -> ASGIApp:
     """ASGI application of a service: routes, refusals, the page."""
-    files = {file.name: file.read_bytes() for file in sorted(PAGE.iterdir())}
+    files = {file.name: file.read_bytes() for file in (Path(__file__).parent / "static").iterdir()}
     document = told(openapi(service.settings, keys=service.keys is not None))
 
     async def predict(request: Request) -> Reply:
@@ -93,14 +493,14 @@ def application(service: Service) -> ASGIApp:
             finally:
                 for task in (work, gone):
                     task.cancel()
-        return Reply(content, headers={"cache-control": "no-store"})
+        return Reply(content, headers=_NO_STORE)
 
     async def models(_: Request) -> Reply:
         return _typed(service.model_answers())
 
     async def metrics(_: Request) -> Reply:
-        headers = {"cache-control": "no-store"}
-        return Reply(service.metrics.text(), _METRICS, headers=headers)
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Reply(service.metrics.text(), kind, headers=_NO_STORE)
 
     async def health(_: Request) -> Reply:
         return _typed(HealthAnswer(status="ok", version=__version__))
@@ -117,8 +517,7 @@ def application(service: Service) -> ASGIApp:
         name = request.path_params.get("name", "index.html")
         if name not in files:
             raise unknown("there is no such page")
-        kind = _KINDS[Path(name).suffix]
-        return Reply(files[name], kind, headers={"cache-control": "no-cache"})
+        return Reply(files[name], _KINDS[Path(name).suffix], headers={"cache-control": "no-cache"})
 
     def wrapped(
         path: str, handler: Callable[[Request], Awaitable[Reply]], key: bool
@@ -156,12 +555,8 @@ def application(service: Service) -> ASGIApp:
         ("GET", "/", page, False),
         ("GET", "/static/{name}", page, False),
     ]
-    app = Starlette(
-        routes=[
-            Route(path, wrapped(path, one, key), methods=[way]) for way, path, one, key in ways
-        ],
-        exception_handlers={HTTPException: http_error},
-    )
+    routes = [Route(path, wrapped(path, call, key), methods=[way]) for way, path, call, key in ways]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
     app.router.redirect_slashes = False
     return with_headers(app)
 
@@ -173,5 +568,4 @@ async def _gone(request: Request) -> None:
 
 
 def _typed(answer: BaseModel, status: int = 200) -> Reply:
-    content = answer.model_dump_json().encode()
-    return Reply(content, status=status, headers={"cache-control": "no-store"})
+    return Reply(answer.model_dump_json().encode(), status=status, headers=_NO_STORE)

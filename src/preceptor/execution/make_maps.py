@@ -24,8 +24,7 @@ from preceptor.execution.graph import Graph
 from preceptor.execution.perform import join_shards
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.serial import SerialExecutor
-from preceptor.inference.annotate import model_digest, rows_of
-from preceptor.inference.shards import forwards_of, shards_of
+from preceptor.inference.annotate import forwards_of, model_digest, rows_of, shards_of
 from preceptor.maps.store import MapStore, write_store
 from preceptor.models.model_folder import load_model
 from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps

@@ -14,12 +14,12 @@ from preceptor.config.run import RunConfig
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.annotate import (
     compute_maps,
+    joined,
     map_correlations,
     maps_record,
     model_digest,
 )
 from preceptor.inference.score import score_frame
-from preceptor.inference.shards import joined
 from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model

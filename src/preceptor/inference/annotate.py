@@ -1,16 +1,18 @@
-"""Map making: a Teacher's saliency maps for a manifest, written as a map store."""
+"""Map making: a Teacher's saliency maps for a manifest, whole or in shards, as a map store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
 from preceptor.config.training import CamClass, Precision
@@ -19,14 +21,31 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict, to_device, uses_channels_last
-from preceptor.inference.shards import RISE_IMAGES
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.saliency.maps import correlation, normalize
 from preceptor.saliency.rise import RiseResult, read_state, write_state
 from preceptor.saliency.rise import rise as estimate_rise
+from preceptor.utils.memory import evaluating
+from preceptor.utils.plugins import installed_plugin, load_plugin
+
+# Images that share RISE masks; the number of model evaluations differs between images.
+RISE_IMAGES = 32
+# Approximate number of RISE masks per image (the stopping rule determines the actual number).
+USUAL_MASKS = 1000
+# Number of model evaluations of a shard: seconds on a GPU, minutes on a core. A shard of RISE has
+# more, which `rise_rows` continues after an interruption.
+SHARD_FORWARDS = 4096
+_PLUGIN_IMAGES = 16  # per call; gradients need the memory of a training step
+
+
+class SaliencyMethod(Protocol):
+    """Function that computes saliency maps: the interface of a plugin."""
+
+    def __call__(self, model: GuidedModel, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, h, w) maps, larger where the evidence for the class is; any scale and offset."""
+        ...
 
 
 def annotate(
@@ -100,12 +119,7 @@ def compute_maps(
     forward: Callable[..., Any] | None = None,
     progress: Path | None = None,
 ) -> MapStore:
-    """Saliency maps of manifest rows; arguments and errors as in `annotate`.
-
-    Args:
-        chosen: (n,) manifest rows.
-        progress: File of the progress of rise, see `rise_rows`.
-    """
+    """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
     check_method(method)
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
@@ -157,14 +171,7 @@ def rise_rows(
 ) -> RiseResult:
     """RISE maps of rows on the model's grid, on the CPU.
 
-    Args:
-        model: Model, on the device and in the memory layout of the computation.
-        rows: Rows in order, without augmentation.
-        classes: (n,) class of each map.
-        settings: Settings of rise.
-        precision: Precision of the forward passes.
-        progress: File that is replaced after each block of masks, from which an interrupted call
-            continues; only for rows of one batch. None = no file.
+    An interrupted call with rows of one batch continues from the file of its progress.
     """
     if len(rows) > RISE_IMAGES:
         progress = None
@@ -187,6 +194,35 @@ def rise_rows(
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
+def plugin_method_maps(
+    name: str, model: GuidedModel, rows: Rows, classes: NDArray[np.integer]
+) -> Tensor:
+    """(n, h, w) float32 maps of rows by a plugin, on the CPU.
+
+    Random numbers depend on the manifest row of the first image of a call, and not on what the
+    process has computed before.
+    """
+    found = installed_plugin("preceptor.saliency", name, "saliency method")
+    method: SaliencyMethod = load_plugin(found)
+    layout, parts = uses_channels_last(model), []
+    gpus = range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
+    with evaluating(model), torch.random.fork_rng(list(gpus)):
+        for positions, batch in in_order(rows, _PLUGIN_IMAGES):
+            torch.manual_seed(int(rows.rows[positions[0]]))
+            images = model.preprocess(to_device(batch.images, model.device, layout))
+            chosen = torch.from_numpy(classes[positions]).to(model.device)
+            maps = method(model, images, chosen).detach().float().cpu()
+            if maps.ndim != 3 or len(maps) != len(positions):
+                expected = f"({len(positions)}, height, width)"
+                raise InputError(
+                    f"saliency method {name} gave maps of shape {tuple(maps.shape)}, not {expected}"
+                )
+            if not maps.isfinite().all():
+                raise InputError(f"saliency method {name} gave values that are not finite")
+            parts.append(maps)
+    return torch.cat(parts)
+
+
 def map_correlations(
     model: GuidedModel,
     workspace: Workspace,
@@ -198,17 +234,10 @@ def map_correlations(
     cache: Literal["memmap", "none"] = "memmap",
     progress: Path | None = None,
 ) -> list[float]:
-    """Correlations of the maps of rise or of a plugin with human maps.
+    """Correlations of the maps of rise or of a plugin with human maps, where neither is constant.
 
-    Maps of rise above the tolerance are included: Teachers and methods are compared on the same
-    images, and a Teacher whose maps do not settle has a lower agreement.
-
-    Args:
-        model, workspace, method, rise, precision, cache, progress: As in `compute_maps`.
-        chosen: (n,) manifest rows with human maps.
-
-    Returns:
-        Correlations of the images for which neither map is constant.
+    Maps of rise above the tolerance are included: a Teacher whose maps do not settle has a lower
+    agreement.
     """
     targets = MapTargets.human(np.ones(len(chosen), np.float32))
     rows = workspace.rows(
@@ -231,6 +260,63 @@ def map_correlations(
     return [float(value) for value in values[valid]]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Shard of the images of one split; several machines may compute the shards of a step.
+
+    Its boundaries depend on the data and the method alone, so that one process and a cluster write
+    identical map stores. With `agreement`, the RISE maps of validation images with human maps are
+    only correlated with these.
+    """
+
+    split: str  # or `all`
+    start: int  # range of its images in manifest order
+    stop: int
+    agreement: bool = False
+
+    def rows(self, manifest: Manifest) -> NDArray[np.int64]:
+        """(n,) manifest rows of the images."""
+        return _rows(manifest, self.split, marked=self.agreement)[self.start : self.stop]
+
+
+def forwards_of(method: Method, rise: RiseSettings | None) -> int:
+    """Approximate number of model evaluations per image."""
+    if method == "rise":
+        return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
+    if method not in METHOD_NAMES.own:
+        return 3  # a forward and a backward pass
+    return 1
+
+
+def shards_of(
+    manifest: Manifest, splits: str, method: Method, forwards: int, *, agreement: bool
+) -> tuple[Shard, ...]:
+    """Shards of a map-making step."""
+    images = max(RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64)  # whole batches of both
+    sets = [(splits, False)]
+    if agreement and method not in ("cam", "cells"):
+        sets += [(name, True) for name in manifest.eval_splits("val")]
+    counts = [len(_rows(manifest, name, marked=marked)) for name, marked in sets]
+    return tuple(
+        Shard(name, start, min(start + images, count), marked)
+        for (name, marked), count in zip(sets, counts, strict=True)
+        for start in range(0, count, images)
+    )
+
+
+def joined(stores: Sequence[MapStore]) -> MapStore:
+    """Join the map stores of shards, in order."""
+    first = stores[0]
+    settings = dict(first.info.settings)
+    if "masks" in settings:
+        settings["masks"] = sum(int(store.info.settings["masks"]) for store in stores)
+    together: dict[str, Any] = {}
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+        parts = [getattr(store, name) for store in stores]
+        together[name] = None if parts[0] is None else np.concatenate(parts)
+    return MapStore(replace(first.info, settings=settings), **together)
+
+
 def maps_record(store: MapStore) -> dict[str, int]:
     """Record of map making with RISE: numbers of model evaluations and of inaccurate maps."""
     if store.error is None:
@@ -239,15 +325,20 @@ def maps_record(store: MapStore) -> dict[str, int]:
 
 
 def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
-    """Manifest rows of a split, or of all splits (`all`).
+    """Manifest rows of a split, or of all splits (`all`); InputError if there are none."""
+    rows = _rows(manifest, splits, marked=False)
+    if not len(rows):
+        known = sorted(manifest.table["split"].unique())
+        raise InputError(f"split {splits!r} has no images; choose one of {known}")
+    return rows
 
-    Raises:
-        InputError: There are none.
-    """
-    names = manifest.table["split"]
-    mask = np.ones(len(manifest), bool) if splits == "all" else (names == splits).to_numpy()
-    if not mask.any():
-        raise InputError(f"split {splits!r} has no images; choose one of {sorted(names.unique())}")
+
+def _rows(manifest: Manifest, split: str, *, marked: bool) -> NDArray[np.int64]:
+    """Manifest rows of a split or of all, or of its images with human maps alone."""
+    table = manifest.table
+    mask = np.ones(len(table), bool) if split == "all" else (table["split"] == split).to_numpy(bool)
+    if marked:
+        mask &= (table["saliency"] != "").to_numpy(bool)
     return np.flatnonzero(mask)
 
 

@@ -21,18 +21,12 @@ PREDICT_BATCH = 64
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a model for each row.
+    """Predictions of a model for each row."""
 
-    Args:
-        probabilities: (n, C) float64 softmax of the logits; the smallest ones keep the order of
-            images with large log-odds.
-        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, or None.
-        cam_classes: (n,) int64 class of each map, or None.
-    """
-
+    #: (n, C); float64, so that the smallest ones keep the order of images with large log-odds.
     probabilities: NDArray[np.float64]
-    cams: Tensor | None = None
-    cam_classes: NDArray[np.int64] | None = None
+    cams: Tensor | None = None  # (n, h, w) float32 raw maps
+    cam_classes: NDArray[np.int64] | None = None  # (n,) class of each map
 
 
 def predict(
@@ -43,16 +37,10 @@ def predict(
     forward: Callable[..., Any] | None = None,
     batch_size: int = PREDICT_BATCH,
 ) -> Predictions:
-    """Predictions of a model in evaluation mode.
+    """Predictions of a model in evaluation mode; batches are halved if memory runs out.
 
-    Args:
-        model: Model, on the device and in the memory layout of the computation.
-        rows: Rows in order, without augmentation.
-        cams: Maps: of the label, of the predicted class, decision (of the label's log-odds), or
-            cells (probability of a mark in each cell, the logistic function of the positive class's
-            evidence); None = no maps.
-        forward: Forward function of the model in its precision; None = the model itself.
-        batch_size: Number of images per forward pass; halved if memory runs out.
+    Maps are of the label, of the predicted class, decision (of the label's log-odds), or cells
+    (probability of a mark in each cell, the logistic function of the positive class's evidence).
     """
     while True:
         try:

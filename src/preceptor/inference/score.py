@@ -22,16 +22,7 @@ from preceptor.models.guided_model import GuidedModel, ModelOutput
 def check_comparable(
     model: GuidedModel, other: GuidedModel, names: tuple[str, str] = ("a", "b")
 ) -> str:
-    """Check that the AUCs of two models can be compared; returns their positive class.
-
-    Args:
-        model: First model.
-        other: Second model.
-        names: Names of the models in messages.
-
-    Raises:
-        InputError: The classes or positive classes differ, or there is no positive class.
-    """
+    """Check that the AUCs of two models can be compared; returns their positive class."""
     first, second = model.spec, other.spec
     if set(first.classes) != set(second.classes):
         raise InputError(

@@ -31,8 +31,7 @@ from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.errors import without_secrets
-from preceptor.inference.annotate import rise_rows
-from preceptor.inference.plugin_method import plugin_method_maps
+from preceptor.inference.annotate import plugin_method_maps, rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, largest_error, read_store
 from preceptor.metrics.scores import labels_of, probabilities

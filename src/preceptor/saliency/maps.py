@@ -96,8 +96,7 @@ class Agreement(NamedTuple):
 def correlation(a: Tensor, b: Tensor, *, normalized: bool = False) -> Agreement:
     """Pearson's correlation CC = cov(a, b) / (σ_a σ_b) over the cells of each map.
 
-    Returns:
-        Values in [−1, 1]; symmetric in a and b.
+    Values in [−1, 1]; symmetric in a and b.
 
     Example:
         >>> a = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]]])
@@ -111,8 +110,7 @@ def correlation(a: Tensor, b: Tensor, *, normalized: bool = False) -> Agreement:
 def spearman(a: Tensor, b: Tensor) -> Agreement:
     """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank.
 
-    Returns:
-        Values in [−1, 1]; symmetric in a and b, invariant to increasing transformations of either.
+    Values in [−1, 1]; symmetric in a and b, invariant to increasing transformations of either.
 
     Reference:
         Spearman, "The proof and measurement of association between two things", 1904.
@@ -129,8 +127,7 @@ def spearman(a: Tensor, b: Tensor) -> Agreement:
 def similarity(a: Tensor, b: Tensor) -> Agreement:
     """Histogram intersection SIM = Σ min(p_a, p_b) of the maps as distributions.
 
-    Returns:
-        Values in [0, 1]: 1 for the same distribution, 0 without overlap; symmetric.
+    Values in [0, 1]: 1 for the same distribution, 0 without overlap; symmetric.
 
     Example:
         >>> a = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -146,8 +143,7 @@ def kl_divergence(model: Tensor, human: Tensor) -> Agreement:
 
     ε = 1e-7. Cells that are high in the human map and near zero in the model's map dominate.
 
-    Returns:
-        Values ≥ 0 up to ε, 0 for the same distribution, at most about 16 (−log ε); not symmetric.
+    Values ≥ 0 up to ε, 0 for the same distribution, at most about 16 (−log ε); not symmetric.
 
     Example:
         >>> human = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -165,8 +161,7 @@ def nss(model: Tensor, human: Tensor) -> Agreement:
     q is the human map as a distribution; for a binary human map, NSS is the mean of the
     standardized model map over the marked cells. σ has the divisor h·w.
 
-    Returns:
-        Values around 0 for chance, higher for agreement.
+    Values around 0 for chance, higher for agreement.
 
     Reference:
         Peters, Iyer, Itti and Koch, "Components of bottom-up gaze allocation in natural images",
@@ -190,8 +185,7 @@ def iou_at_matched_area(model: Tensor, human: Tensor, threshold: float = 0.5) ->
     no effect and no threshold is needed. Cells tied for the last places are counted in proportion
     (the expected intersection over the order of ties).
 
-    Returns:
-        Values in [0, 1]; not valid if no cell or every cell is marked.
+    Values in [0, 1]; not valid if no cell or every cell is marked.
 
     Example:
         >>> model = torch.tensor([[[0.1, 0.9], [0.8, 0.2]]])
@@ -213,8 +207,7 @@ def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agree
 
     For several equal maxima, the share of them that lies inside.
 
-    Returns:
-        Values in [0, 1]; not valid if no cell or every cell is marked.
+    Values in [0, 1]; not valid if no cell or every cell is marked.
 
     Reference:
         Zhang, Bargal, Lin, Brandt, Shen and Sclaroff, "Top-down neural attention by excitation
@@ -233,9 +226,8 @@ def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agree
 def entropy(maps: Tensor) -> Agreement:
     """Normalized Shannon entropy of each map as a distribution, −Σ p log p / log(h·w).
 
-    Returns:
-        Values in [0, 1]: 0 for a single bright cell, 1 for a uniform map. The division by log(h·w)
-        makes maps on different grids comparable.
+    Values in [0, 1]: 0 for a single bright cell, 1 for a uniform map. The division by log(h·w)
+    makes maps on different grids comparable.
 
     Reference:
         Shannon, "A mathematical theory of communication", 1948.

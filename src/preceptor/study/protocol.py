@@ -21,7 +21,7 @@ from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.inference.shards import forwards_of, shards_of
+from preceptor.inference.annotate import forwards_of, shards_of
 from preceptor.maps.sources import with_maps
 from preceptor.study.config import CONTROL_NAMES, Control, Setting, StudyConfig, added_control
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Role, Step, Train, map_steps

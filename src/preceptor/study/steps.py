@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
-from preceptor.inference.shards import Shard
+from preceptor.inference.annotate import Shard
 from preceptor.study.config import Setting
 from preceptor.utils.results import (
     checksum,
