@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.commands import HANGS
 from tests.deploy.serving import send
-from tests.serving import Told
 from tests.forked import Forked, command
+from tests.serving import Told
 
 TOLERANCE = 1e-5
 

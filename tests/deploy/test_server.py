@@ -18,13 +18,12 @@ import preceptor
 from preceptor.deploy.api import PredictAnswer
 from preceptor.deploy.prediction import Prediction
 from preceptor.deploy.predictor import Predictor
-from tests.commands import here
+from tests.commands import HANGS, here
 from tests.datasets import squares
 from tests.deploy.fuzzing import fuzz
-from tests.commands import HANGS
 from tests.deploy.serving import Running, multipart, running, send
-from tests.serving import Told
 from tests.image_files import ImageFiles
+from tests.serving import Told
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.label.marks import Bits
-from tests.label.serving import Client, Told, blob, command, stroke_of
+from tests.label.serving import Client, blob, command, stroke_of
+from tests.serving import Told
 
 SIZE = (96, 64)
 
