@@ -370,9 +370,12 @@ class TorchNetwork:
 
 def _output(logits: Tensor, features: Tensor, saliency: Tensor | None) -> NetworkOutput:
     logits = logits.float()
-    maps = None if saliency is None else saliency.float()
-    columns = logits.softmax(1), maps, features.float().mean((2, 3)), -logits.logsumexp(1)
-    return NetworkOutput(*(one if one is None else one.cpu().numpy() for one in columns))
+    return NetworkOutput(
+        logits.softmax(1).cpu().numpy(),
+        None if saliency is None else saliency.detach().float().cpu().numpy(),
+        features.float().mean((2, 3)).cpu().numpy(),
+        (-logits.logsumexp(1)).cpu().numpy(),
+    )
 
 
 def info_of(model: GuidedModel, reference: Reference | None = None) -> ModelInfo:
