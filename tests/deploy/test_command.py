@@ -102,7 +102,7 @@ def test_a_folder_with_one_byte_changed(tmp_path: Path) -> None:
 def test_the_server_needs_no_torch_for_a_model_without_it() -> None:
     code = (
         "import sys\n"
-        "from preceptor.deploy import serve, service\n"
+        "from preceptor.deploy import serve\n"
         "for name in ('torch', 'timm', 'pandas'):\n"
         "    assert name not in sys.modules, name\n"
     )

@@ -258,7 +258,7 @@ def test_an_environment_without_torch_runs_a_file_with_its_map(tmp_path: Path) -
     python = tmp_path / "env" / "bin" / "python"
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     done = subprocess.run(
-        [*install, "numpy", "pillow", "onnxruntime", "pydantic"],
+        [*install, "numpy", "pillow", "onnxruntime", "pydantic", "safetensors", "filelock"],
         capture_output=True,
         text=True,
         check=False,
