@@ -338,7 +338,7 @@ def _rows(manifest: Manifest, split: str, *, marked: bool) -> NDArray[np.int64]:
     table = manifest.table
     mask = np.ones(len(table), bool) if split == "all" else (table["split"] == split).to_numpy(bool)
     if marked:
-        mask &= (table["saliency"] != "").to_numpy(bool)
+        mask = mask & (table["saliency"] != "").to_numpy(bool)
     return np.flatnonzero(mask)
 
 
