@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.label import queue
 from preceptor.label.calls import LARGEST
 from preceptor.label.marks import decode_runs, from_text
 from tests.label.fuzzing import fuzz
@@ -191,22 +190,6 @@ def test_the_picture_is_the_image(lasting: Running) -> None:
     assert ann.send("GET", path, headers={"if-none-match": told.headers["etag"]}).status == 304
     assert ann.get(path.replace("whole", "tiles/0/0/0")).status == 404
     assert ann.get("/api/images/99/whole").status == 404
-
-
-def test_a_second_tab_is_told(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "ALIVE", HANGS)
-    first, second = server.client("ann"), server.client("ann", tab="tab-2")
-    image = first.queue()[0]
-    place = f"/api/images/{image}/open"
-    assert first.post(place, {"tab": "tab-1"}).status == 200
-    assert second.image(image)["open_elsewhere"] is True
-    assert "another tab" in second.post(place, {"tab": "tab-2"}).error
-    assert second.stroke(image, blob(*SIZE)).status == 409
-    assert second.post(place, {"tab": "tab-2", "take": True}).status == 200
-    assert second.stroke(image, blob(*SIZE)).status == 200
-    assert first.stroke(image, blob(*SIZE)).status == 409
-    # Another person is nobody's tab.
-    assert server.client("bo", tab="tab-1").stroke(image, blob(*SIZE)).status == 200
 
 
 def test_times_are_stored(server: Running) -> None:

@@ -1,6 +1,5 @@
 // What keys and buttons do.
 
-import { answer, choose } from "./answers.js";
 import { cursor, draw, finish, guide, stage, view } from "./canvas.js";
 import { showRing } from "./guide.js";
 import { previous } from "./images.js";
@@ -8,7 +7,7 @@ import { draft, page } from "./page.js";
 import { $ } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { change, settings, stepped } from "./settings.js";
-import { adopt, history } from "./strokes.js";
+import { adopt, answer, choose, history } from "./strokes.js";
 
 const STEP = 1.25; // of a zoom by key
 

@@ -1,7 +1,7 @@
 // The page of `preceptor label`: its start, and the person who works on it.
 
 import { resize, toggleMark } from "./actions.js";
-import { Failure, get, meetTabs, setCsrf } from "./api.js";
+import { Failure, get, meetTabs, post, setCsrf } from "./api.js";
 import { connect, finish, stage, view } from "./canvas.js";
 import { claim, toldByOutbox } from "./claims.js";
 import { listen } from "./events.js";
@@ -9,8 +9,7 @@ import { goOn, inAddress, leave, setAddress, show } from "./images.js";
 import { listKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Drafts, page } from "./page.js";
-import { $, card, fill, say, showSettings } from "./panel.js";
-import { askName } from "./people.js";
+import { $, card, element, fill, say, showSettings } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { refused, saved, send } from "./saving.js";
 import { idleTime } from "./seen.js";
@@ -20,6 +19,48 @@ import { Work } from "./work.js";
 
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
 const IDLE = 600_000; // milliseconds without input after which it is not renewed
+
+// Fills a card with the names, and calls `chosen` after the server has accepted one.
+function askName(box, people, chosen) {
+  const form = element("form");
+  const problem = element("p", "", { class: "problem", role: "alert" });
+  const take = async (name) => {
+    try {
+      await post("/api/person", { name });
+      chosen(await get("/api/state"));
+    } catch (failure) {
+      problem.textContent = failure.message;
+    }
+  };
+  const title = element("h2", "Who is marking?");
+  const lines = element("p", "Marks are kept apart by name. Nobody sees those of another person.");
+  form.append(title, lines);
+  if (people.length > 0) {
+    const list = element("div", "", { class: "names", role: "group", "aria-label": "Names" });
+    for (const name of people) {
+      const button = element("button", name, { type: "button" });
+      button.addEventListener("click", () => take(name));
+      list.append(button);
+    }
+    form.append(list);
+  }
+  const field = element("p", "", { class: "field" });
+  const label = people.length > 0 ? "Another name" : "Your name";
+  const input = element("input", "", {
+    id: "person", name: "person", maxlength: "60", required: "", autocomplete: "name",
+  });
+  field.append(element("label", label, { for: "person" }), input);
+  field.append(element("button", "Begin", { type: "submit", class: "main" }));
+  form.append(field, problem);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = input.value.trim();
+    if (name !== "") take(name);
+  });
+  box.replaceChildren(form);
+  box.hidden = false;
+  input.focus();
+}
 
 async function signIn() {
   if (!finish()) return;
@@ -31,7 +72,6 @@ async function signIn() {
     leave(true);
     page.entry = null;
     page.lost = [];
-    // The next person begins with an image of the queue.
     setAddress(null);
     document.body.dataset.image = "";
     view.show(null);

@@ -10,7 +10,6 @@ import { proposalNow } from "./proposal.js";
 import { settings } from "./settings.js";
 import { View } from "./view.js";
 
-// What follows from an event on the stage; the modules that do it are above this one.
 const handlers = { commit: null, changed: null, resize: null, toggleMark: null };
 
 // Sets what follows: `commit(stroke)` of a finished stroke, `changed()` of the cursor,
@@ -50,14 +49,11 @@ export const view = new View(stage, $("picture"), $("marks"), {
 view.opacity = settings.opacity / 100;
 
 export const draw = new Draw({
-  view,
-  settings,
+  view, settings, guide, say,
   marks: () => page.entry.marks,
   allowed: () => allowed() && (page.shown || handlers.toggleMark()),
   commit: (stroke) => handlers.commit(stroke),
   redraw: (area) => view.redrawMarks(area),
-  guide,
-  say,
 });
 
 export const cursor = new Cursor(view, draw, {
@@ -67,9 +63,7 @@ export const cursor = new Cursor(view, draw, {
     guide();
     handlers.changed();
   },
-  say: (text) => {
-    $("where").textContent = text;
-  },
+  say: (text) => ($("where").textContent = text),
 });
 
 export const pointer = new Pointer(stage, view, draw, {

@@ -9,36 +9,24 @@ import { showPanel } from "./refresh.js";
 export function showTrouble() {
   const reasons = [];
   if (page.wrong.elsewhere) {
-    reasons.push({
-      text: "This image is open in another tab of yours.",
-      words: "Work on it here",
-      action: () => claim(true),
-    });
+    const text = "This image is open in another tab of yours.";
+    reasons.push({ text, words: "Work on it here", action: () => claim(true) });
   }
   if (page.wrong.session) {
-    reasons.push({
-      text: `${page.wrong.session} What you have drawn is kept in this browser.`,
-      words: "Load again",
-      action: () => location.reload(),
-    });
+    const text = `${page.wrong.session} What you have drawn is kept in this browser.`;
+    reasons.push({ text, words: "Load again", action: () => location.reload() });
   }
   if (page.wrong.unreached) {
-    reasons.push({
-      text: page.wrong.unreached,
-      words: "Try again",
-      action: () => page.outbox.wake(),
-    });
+    const text = page.wrong.unreached;
+    reasons.push({ text, words: "Try again", action: () => page.outbox.wake() });
   }
   const lost = lostWords();
   if (lost !== null) {
-    reasons.push({
-      text: lost,
-      words: "Hide",
-      action: () => {
-        page.lost = [];
-        showTrouble();
-      },
-    });
+    const action = () => {
+      page.lost = [];
+      showTrouble();
+    };
+    reasons.push({ text: lost, words: "Hide", action });
   }
   trouble(reasons);
 }

@@ -5,19 +5,10 @@ const FAST = 10;
 
 export class Cursor {
   constructor(view, draw, { settings, erasing, changed, say }) {
-    this.view = view;
-    this.draw = draw;
-    this.settings = settings;
-    this.erasing = erasing;
-    this.changed = changed;
-    this.say = say;
-    this.on = false;
-    this.x = 0;
-    this.y = 0;
+    Object.assign(this, { view, draw, settings, erasing, changed, say, on: false, x: 0, y: 0 });
     this.box = null; // {live, x, y}: the box that it has begun, and its first pixel
   }
 
-  // The middle of the pixel that it is on.
   get place() {
     return [this.x + 0.5, this.y + 0.5];
   }
@@ -54,7 +45,6 @@ export class Cursor {
     this.say(this.on ? `Cursor on, at ${this.x}, ${this.y}` : "Cursor off");
   }
 
-  // Whether the key was one of the cursor's.
   key(event) {
     if (!this.on || event.ctrlKey || event.metaKey || event.altKey) return false;
     const step = STEPS[event.key];

@@ -2,8 +2,7 @@
 // without a trace, as the marks are not touched.
 
 import { Mask } from "./mask.js";
-import { box, line, polygon } from "./shapes.js";
-import { wand } from "./wand.js";
+import { box, line, polygon, wand } from "./shapes.js";
 
 const NEAR = 9; // CSS pixels within which a click means a point that is there
 const LASSO = 6; // CSS pixels after which a drag sets the next point of a polygon
@@ -63,7 +62,6 @@ export class Draw {
     this.desk.guide();
   }
 
-  // The pointer moves while it is down.
   drag(x, y, pressure) {
     if (this.live === null) return;
     this.at = [x, y];
@@ -77,14 +75,12 @@ export class Draw {
     }
   }
 
-  // The pointer moves while it is up.
   hover(x, y) {
     if (this.points.length === 0) return;
     this.at = [x, y];
     this.desk.guide();
   }
 
-  // The pointer goes up.
   release(x, y) {
     if (this.live === null || this.live.tool === "polygon") return;
     if (this.live.tool === "wand") {
@@ -100,7 +96,6 @@ export class Draw {
     this.finish();
   }
 
-  // Ends the stroke where the pointer is, as lifting it does; a polygon stays open.
   settle() {
     if (this.live !== null) this.release(...this.at);
   }
@@ -118,7 +113,6 @@ export class Draw {
     return Math.hypot(ax - bx, ay - by);
   }
 
-  // A click on the first point, or a second one on the last, closes a polygon.
   closes(x, y) {
     return (
       this.distance(this.points[0], [x, y]) < NEAR ||

@@ -12,7 +12,6 @@ import { showPanel } from "./refresh.js";
 import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
 
-// Actions that need no image.
 const IDLE = new Set([
   "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous",
 ]);
@@ -69,7 +68,6 @@ function onClick(event) {
   if (event.detail > 0) stage.focus({ preventScroll: true });
 }
 
-// Starts to listen; `signIn` is called by the button with the name of the person.
 export function listen({ signIn }) {
   keepClock();
   document.addEventListener("keydown", onKey);

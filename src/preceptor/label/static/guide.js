@@ -5,7 +5,6 @@ const NS = "http://www.w3.org/2000/svg";
 // The last place of the pointer: the ring follows the size and the zoom without a movement.
 let last = null;
 
-// Shows the ring of the brush at a pointer event; null: where it was, or nowhere after `leave`.
 export function showRing(view, settings, event) {
   const ring = document.getElementById("ring");
   if (event !== null && event !== undefined) {
@@ -36,7 +35,6 @@ function shape(name, attributes) {
   return made;
 }
 
-// Draws the shape at hand and the cursor into the SVG over the stage.
 export function drawGuide(svg, view, draw, cursor, settings) {
   const parts = [];
   if (draw.points.length > 0) {

@@ -8,12 +8,10 @@ import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 import { change, settings } from "./settings.js";
 
-// The number of the image that the address names, or 0.
 export function inAddress() {
   return Number(/^#(\d+)$/.exec(window.location.hash)?.[1] ?? 0);
 }
 
-// Names an image in the address; null = none.
 export function setAddress(id) {
   window.history.replaceState(null, "", id === null ? "#" : `#${id}`);
 }
@@ -123,7 +121,6 @@ export async function goOn() {
   }
 }
 
-// Shows the image before the one at hand.
 export async function previous() {
   if (page.work === null || !finish()) return;
   const own = page.entry;

@@ -71,7 +71,6 @@ function nameOf({ key, code }) {
   return BRACKETS[code] ?? /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? key;
 }
 
-// What a key does: [action, value], or null.
 export function actionOf(event) {
   const { key, code } = event;
   // On many keyboards, [ and ] are typed with AltGr or Option, most often on keys of digits.
@@ -100,7 +99,6 @@ function shown(key) {
   return parts.map((part) => SHOWN[part] ?? (part.length === 1 ? part.toUpperCase() : part));
 }
 
-// Writes the list of keys into an element.
 export function listKeys(target) {
   for (const [title, rows] of GROUPS) {
     const section = document.createElement("section");

@@ -11,7 +11,6 @@ function number(value, digits = 2) {
   return typeof value === "number" ? value.toFixed(digits) : "–";
 }
 
-// A table with a caption, heads and rows of text; the first cell of a row names it.
 function table(caption, heads, rows, kind = "") {
   const box = element("div", "", {
     class: `scroll ${kind}`, tabindex: "0", role: "region", "aria-label": caption,
@@ -42,14 +41,14 @@ function tiles(pairs) {
   return list;
 }
 
-function content(told) {
-  const { images, done, people, sources, pairs, problems } = told;
-  const found = [
+function content({ images, done, people, sources, pairs, problems }) {
+  const some = (given, ...parts) => (given ? table(...parts) : []);
+  const agreement = "Agreement of two people";
+  const none = element("p", "No image has been answered by two people.", { class: "none" });
+  return [
     tiles([
-      ["Images", String(images)],
-      ["Finished", String(done)],
-      ["People", String(people.length)],
-      ["Damaged", String(problems.length)],
+      ["Images", String(images)], ["Finished", String(done)],
+      ["People", String(people.length)], ["Damaged", String(problems.length)],
     ]),
     ...table(
       "People",
@@ -59,41 +58,24 @@ function content(told) {
         number(one.minutes),
       ]),
     ),
+    ...some(
+      sources.length > 1 || sources.some(({ source }) => source !== ""), "Sources",
+      ["Source", "Images", "Finished", "Minutes an image"],
+      sources.map((one) => [one.source || "not named", one.images, one.done, number(one.minutes)]),
+    ),
+    ...(pairs.length > 0 ? [] : [element("h3", agreement), none]),
+    ...some(
+      pairs.length > 0, agreement,
+      ["People", "Images of both", "Dice", "IoU", "Both marked nothing"],
+      pairs.map((one) => [
+        `${one.a} and ${one.b}`, one.images, number(one.dice), number(one.iou), one.empty,
+      ]),
+    ),
+    ...some(
+      problems.length > 0, "Images that cannot be shown", ["Image", "Reason"],
+      problems.map((one) => [one.name, one.problem]), "words",
+    ),
   ];
-  if (sources.length > 1 || sources.some(({ source }) => source !== "")) {
-    found.push(
-      ...table(
-        "Sources",
-        ["Source", "Images", "Finished", "Minutes an image"],
-        sources.map((one) => [one.source || "not named", one.images, one.done, number(one.minutes)]),
-      ),
-    );
-  }
-  if (pairs.length > 0) {
-    found.push(
-      ...table(
-        "Agreement of two people",
-        ["People", "Images of both", "Dice", "IoU", "Both marked nothing"],
-        pairs.map((one) => [
-          `${one.a} and ${one.b}`, one.images, number(one.dice), number(one.iou), one.empty,
-        ]),
-      ),
-    );
-  } else {
-    found.push(
-      element("h3", "Agreement of two people"),
-      element("p", "No image has been answered by two people.", { class: "none" }),
-    );
-  }
-  if (problems.length > 0) {
-    found.push(
-      ...table(
-        "Images that cannot be shown", ["Image", "Reason"],
-        problems.map((one) => [one.name, one.problem]), "words",
-      ),
-    );
-  }
-  return found;
 }
 
 // Shows new content. A table that is there stays, with the focus and how far it is scrolled; only its
@@ -101,25 +83,13 @@ function content(told) {
 function renewContent(rest, made) {
   const named = (one) => one.getAttribute("aria-label");
   const tables = [...rest.querySelectorAll(".scroll")];
+  const kept = made.map((one) => tables.find((box) => named(box) === named(one)) ?? one);
+  for (const old of [...rest.children]) if (!kept.includes(old)) old.remove();
   let at = rest.firstChild;
-  for (const one of made) {
-    const there = tables.find((box) => named(box) === named(one));
-    if (there === undefined) {
-      rest.insertBefore(one, at);
-      continue;
-    }
-    while (at !== there) {
-      const old = at;
-      at = at.nextSibling;
-      old.remove();
-    }
-    there.replaceChildren(...one.childNodes);
-    at = there.nextSibling;
-  }
-  while (at !== null) {
-    const old = at;
-    at = at.nextSibling;
-    old.remove();
+  for (const [place, one] of kept.entries()) {
+    if (one !== made[place]) one.replaceChildren(...made[place].childNodes);
+    if (one === at) at = at.nextSibling;
+    else rest.insertBefore(one, at);
   }
 }
 
@@ -131,12 +101,10 @@ function cover(box, covered) {
   }
 }
 
-// Closes the page, if it is open.
 export function closeLead() {
   end?.();
 }
 
-// Shows the page in place of the image until it is closed.
 export async function showLead(box, closed) {
   const top = element("div", "", { class: "top" });
   const close = element("button", "Back to the image", { type: "button" });

@@ -2,7 +2,6 @@
 
 import { Mask } from "./mask.js";
 
-// Whether two rectangles have a pixel in common.
 function meet(one, other) {
   return (
     one.x < other.x + other.w && other.x < one.x + one.w &&
@@ -24,7 +23,6 @@ export class Marks {
     for (const stroke of strokes) if (!stroke.undone) this.mask(stroke.class).apply(stroke);
   }
 
-  // The mask of a class; made empty when it is first asked for.
   mask(name) {
     if (!this.masks.has(name)) this.masks.set(name, new Mask(this.width, this.height));
     return this.masks.get(name);
@@ -37,12 +35,10 @@ export class Marks {
     this.mask(stroke.class).apply(stroke);
   }
 
-  // The stroke that undo takes back: the newest that is not undone.
   toUndo() {
     return this.strokes.findLast((stroke) => !stroke.undone) ?? null;
   }
 
-  // The stroke that redo brings back: the oldest of those that can come back.
   toRedo() {
     return this.strokes.find((stroke) => stroke.undone && stroke.redoable) ?? null;
   }

@@ -16,7 +16,6 @@ export class Mask {
     this.tiles = new Array(this.columns * this.rows).fill(null);
   }
 
-  // The tile at a column and a row of tiles, or null.
   tile(column, row) {
     return this.tiles[row * this.columns + column];
   }
@@ -46,7 +45,6 @@ export class Mask {
     }
   }
 
-  // Clears a rectangle {x, y, w, h}.
   clear({ x, y, w, h }) {
     for (let row = y; row < y + h; row += 1) this.fillRow(row, x, x + w, 0);
   }
@@ -75,7 +73,6 @@ export class Mask {
     });
   }
 
-  // The smallest rectangle around the ones, or null where there are none.
   bounds() {
     let [left, top, right, bottom] = [Infinity, Infinity, -1, -1];
     for (let place = 0; place < this.tiles.length; place += 1) {
@@ -103,7 +100,6 @@ export class Mask {
     return this.tiles.every((tile) => tile === null || tile.indexOf(1) < 0);
   }
 
-  // The runs of a rectangle.
   runs({ x, y, w, h }) {
     const writer = new RunWriter();
     for (let row = y; row < y + h; row += 1) {
@@ -131,7 +127,6 @@ export class Mask {
     return writer.finish();
   }
 
-  // The stroke of all ones: {x, y, w, h, bytes}, or null where there are none.
   stroke() {
     const box = this.bounds();
     return box === null ? null : { ...box, bytes: this.runs(box) };

@@ -22,21 +22,11 @@ export class Outbox {
   // `send(entry)` posts an entry; `changed(state)` is told {kind, count, reason};
   // `refused(entry, failure)` is asked "again", "wait" or "drop" when the server says no.
   constructor({ tab, send, changed, refused, saved }) {
-    this.tab = tab;
-    this.send = send;
-    this.changed = changed;
-    this.refused = refused;
-    this.saved = saved;
-    this.entries = [];
-    this.database = null;
-    this.durable = true;
-    this.person = null;
+    Object.assign(this, { tab, send, changed, refused, saved });
+    Object.assign(this, { entries: [], database: null, durable: true, person: null });
     this.last = 0; // the number of the entry that was added last
     this.gone = 0; // and of the one that left last
-    this.busy = false;
-    this.failures = 0;
-    this.reason = null;
-    this.timer = 0;
+    Object.assign(this, { busy: false, failures: 0, reason: null, timer: 0 });
     window.addEventListener("online", () => this.wake());
   }
 
@@ -63,7 +53,6 @@ export class Outbox {
     this.wake();
   }
 
-  // The entries of an image that are not saved, in order.
   of(image) {
     return this.entries.filter((entry) => entry.image === image);
   }
@@ -91,7 +80,6 @@ export class Outbox {
     }
   }
 
-  // Tries again now.
   wake() {
     clearTimeout(this.timer);
     this.timer = 0;

@@ -131,7 +131,6 @@ export function paint(context, view, layers, area, opacity) {
   context.putImageData(image, x, y);
 }
 
-// The rectangle of the image that the tiles of the layers cover, or null.
 export function covered(layers) {
   let [left, top, right, bottom] = [Infinity, Infinity, -1, -1];
   for (const { mask, live } of layers) {

@@ -13,7 +13,6 @@ export const page = {
   wrong: { elsewhere: false, session: null, unreached: null },
 };
 
-// Whether the image at hand may be marked.
 export function allowed() {
   return page.entry !== null && !page.entry.problem && !page.wrong.elsewhere && !page.wrong.session;
 }
@@ -75,7 +74,6 @@ export class Drafts {
     return this.all.get(image) ?? {};
   }
 
-  // Sets values; one that is undefined is removed.
   change(image, values) {
     const draft = { ...this.get(image), ...values };
     this.all.delete(image);

@@ -28,7 +28,6 @@ function key(text) {
   return element("kbd", text);
 }
 
-// The buttons of classes and labels, which the server names once.
 export function fill({ classes, labels }) {
   $("classes-part").hidden = classes.length < 2;
   $("classes").replaceChildren(
@@ -57,7 +56,6 @@ function press(selector, pressed) {
   }
 }
 
-// Shows the settings of tools and view.
 export function showSettings(settings, { shown, cursor }) {
   const { tool, erase } = settings;
   const name = tool === "brush" && erase ? "eraser" : tool;
@@ -134,7 +132,6 @@ export function showProgress(done, images) {
   $("count").textContent = `${done} of ${images}`;
 }
 
-// Shows whether all is saved.
 export function showSaved({ kind, count, reason, durable }) {
   const what = count === 1 ? "1 change" : `${count} changes`;
   const words = {
@@ -160,7 +157,6 @@ export function say(text) {
   fading = setTimeout(() => toast.classList.remove("on"), 3200);
 }
 
-// A card in place of an image: title, lines, and buttons [words, action].
 export function card(title, lines = [], buttons = []) {
   const box = $("card");
   if (title === null) {

@@ -5,7 +5,6 @@ import { Failure } from "./api.js";
 const SIDE = 512;
 const KEPT = 160; // tiles of 1 MB each
 
-// The file at an address of the server.
 async function file(url) {
   let answer;
   try {
@@ -20,10 +19,8 @@ async function file(url) {
 
 async function bitmap(url) {
   // The server has applied the orientation; colors stay as training sees them.
-  return createImageBitmap(await file(url), {
-    imageOrientation: "none",
-    colorSpaceConversion: "none",
-  });
+  const how = { imageOrientation: "none", colorSpaceConversion: "none" };
+  return createImageBitmap(await file(url), how);
 }
 
 export class Picture {
@@ -31,16 +28,11 @@ export class Picture {
   constructor({ id, version, width, height, view, levels }) {
     this.url = `/api/images/${id}`;
     this.query = `?version=${version}`;
-    this.width = width;
-    this.height = height;
     this.levels = view === "whole" ? 0 : levels;
-    this.bitmap = null;
-    this.half = [];
-    this.tiles = new Map();
+    Object.assign(this, { width, height, bitmap: null, half: [], tiles: new Map() });
     this.changed = () => {};
   }
 
-  // Loads what the first display needs.
   async load() {
     if (this.levels === 0) this.bitmap = await bitmap(`${this.url}/whole${this.query}`);
     else await this.tile(this.levels - 1, 0, 0);
@@ -83,7 +75,6 @@ export class Picture {
     return tile.ready.then(() => tile);
   }
 
-  // Draws the image as `view` {scale, x, y} has it.
   draw(context, view) {
     const { width, height } = context.canvas;
     context.clearRect(0, 0, width, height);
@@ -183,7 +174,6 @@ export class Picture {
     }
   }
 
-  // The pixels of a rectangle at full resolution, as ImageData.
   async pixels({ x, y, w, h }) {
     const canvas = new OffscreenCanvas(w, h);
     const context = canvas.getContext("2d", { willReadFrequently: true });

@@ -7,13 +7,7 @@ const THINNEST = 0.1;
 
 export class Pointer {
   constructor(stage, view, draw, { settings, resize, erasing, ring }) {
-    this.stage = stage;
-    this.view = view;
-    this.draw = draw;
-    this.settings = settings;
-    this.resize = resize;
-    this.erasing = erasing;
-    this.ring = ring;
+    Object.assign(this, { stage, view, draw, settings, resize, erasing, ring });
     this.space = false; // whether the space bar is held
     this.drawing = null; // the pointer that draws
     this.panning = null; // the pointer that moves the view
@@ -101,7 +95,6 @@ export class Pointer {
     }
   }
 
-  // One of the fingers that move the view.
   finger(event) {
     const before = [...this.fingers.values()];
     this.fingers.set(event.pointerId, [event.clientX, event.clientY]);

@@ -5,7 +5,6 @@ import { allowed, page } from "./page.js";
 import { $ } from "./panel.js";
 import { fromBase64 } from "./runs.js";
 
-// The proposal that is shown: one that is neither adopted nor hidden.
 export function proposalNow() {
   const given = page.entry?.info.proposal;
   if (!given || page.entry.declined === given.id) return null;
@@ -31,7 +30,6 @@ export function showOffer() {
   $("offer").firstElementChild.textContent = `Dashed: a proposal${made}${agrees}.`;
 }
 
-// Why there is no proposal, for a person who asks for one.
 export function noProposal() {
   const { teacher, proposals, least_overlap: least } = page.state;
   const agreement = teacher?.agreement;

@@ -29,7 +29,6 @@ export function count(image, before, after) {
   showTotals();
 }
 
-// The same after the server has refused a change, where the image was counted here.
 export function recount(image, after) {
   const before = page.work.counted.get(image);
   if (before !== undefined) count(image, before, after);

@@ -37,7 +37,6 @@ export class RunWriter {
   }
 }
 
-// Run lengths of an array of zeros and ones.
 export function encodeBits(bits) {
   const writer = new RunWriter();
   let from = 0;
@@ -79,7 +78,6 @@ export function forEachRun(bytes, total, visit) {
   if (at !== total) throw new RangeError("the runs are shorter than the rectangle");
 }
 
-// The array of zeros and ones of run lengths.
 export function decodeBits(bytes, total) {
   const bits = new Uint8Array(total);
   forEachRun(bytes, total, (start, end) => bits.fill(1, start, end));

@@ -87,7 +87,6 @@ export function saved(sent, answer) {
   return answer;
 }
 
-// Takes the state of the server for an image, if it is another one.
 async function reload(image) {
   const { entry: own, work } = page;
   try {

@@ -43,7 +43,6 @@ export function lookAway() {
   save("seen", body);
 }
 
-// Milliseconds since the last input on the page.
 export function idleTime() {
   return performance.now() - latest;
 }
@@ -64,7 +63,6 @@ function noteInput() {
   }
 }
 
-// Lets the clock stop and go on by itself.
 export function keepClock() {
   const changed = () => (isSeen() ? look() : lookAway());
   document.addEventListener("visibilitychange", changed);

@@ -43,7 +43,6 @@ export function placeOf(size) {
   return Math.round((100 * Math.log(size)) / Math.log(LARGEST));
 }
 
-// The next size up or down: by a tenth, and by one pixel at least.
 export function stepped(size, direction) {
   const step = Math.max(1, Math.round(size / 10));
   return Math.min(LARGEST, Math.max(1, size + direction * step));

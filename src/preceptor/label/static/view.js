@@ -7,22 +7,13 @@ const LARGEST = 48; // screen pixels to an image pixel
 export class View {
   // `layers` gives what is drawn over the picture; `moved` is called after a change of the view.
   constructor(stage, imageCanvas, markCanvas, { layers, moved }) {
-    this.stage = stage;
+    Object.assign(this, {
+      stage, layers, moved, picture: null, opacity: 0.4, scale: 1, x: 0, y: 0, ratio: 1,
+      fitted: true, whole: true, dirty: null, frame: 0,
+    });
     this.image = imageCanvas.getContext("2d");
     // Marks are put as pixels: a canvas in the memory of the processor takes them without a copy.
     this.marks = markCanvas.getContext("2d", { willReadFrequently: true });
-    this.layers = layers;
-    this.moved = moved;
-    this.picture = null;
-    this.opacity = 0.4;
-    this.scale = 1;
-    this.x = 0;
-    this.y = 0;
-    this.fitted = true;
-    this.frame = 0;
-    this.whole = true;
-    this.dirty = null;
-    this.ratio = 1;
     new ResizeObserver(() => this.resize()).observe(stage);
     this.resize();
   }
@@ -54,7 +45,6 @@ export class View {
     this.fit();
   }
 
-  // The middle of the stage, in coordinates of the page.
   middle() {
     const { left, top, width, height } = this.stage.getBoundingClientRect();
     return [left + width / 2, top + height / 2];
@@ -68,7 +58,6 @@ export class View {
     ];
   }
 
-  // Coordinates within the stage, in CSS pixels.
   toStage(x, y) {
     return [(x * this.scale + this.x) / this.ratio, (y * this.scale + this.y) / this.ratio];
   }
@@ -117,7 +106,6 @@ export class View {
     this.redraw();
   }
 
-  // Moves the view by CSS pixels.
   pan(dx, dy) {
     this.x += dx * this.ratio;
     this.y += dy * this.ratio;
@@ -137,7 +125,6 @@ export class View {
     this.y = Math.min(height - Math.min(keep, high), Math.max(Math.min(keep, high) - high, this.y));
   }
 
-  // Brings a point of the image into sight.
   reveal(x, y) {
     const { width, height } = this.image.canvas;
     const edge = 0.1 * Math.min(width, height);
@@ -148,7 +135,6 @@ export class View {
     if (dx !== 0 || dy !== 0) this.pan(dx / this.ratio, dy / this.ratio);
   }
 
-  // The part of the image in sight, in whole pixels.
   visible() {
     const { width, height } = this.image.canvas;
     const left = Math.max(0, Math.floor(-this.x / this.scale));
@@ -170,10 +156,8 @@ export class View {
     } else if (area !== null) {
       const old = this.dirty ?? { left: Infinity, top: Infinity, right: -1, bottom: -1 };
       this.dirty = {
-        left: Math.min(old.left, area.x),
-        top: Math.min(old.top, area.y),
-        right: Math.max(old.right, area.x + area.w),
-        bottom: Math.max(old.bottom, area.y + area.h),
+        left: Math.min(old.left, area.x), right: Math.max(old.right, area.x + area.w),
+        top: Math.min(old.top, area.y), bottom: Math.max(old.bottom, area.y + area.h),
       };
     }
     this.request();
@@ -195,9 +179,7 @@ export class View {
     if (this.whole || (this.dirty !== null && this.dirty.left === -Infinity)) {
       this.marks.clearRect(0, 0, width, height);
       const area = covered(layers);
-      if (area !== null) {
-        paint(this.marks, this, layers, this.onScreen(area), this.opacity);
-      }
+      if (area !== null) paint(this.marks, this, layers, this.onScreen(area), this.opacity);
     } else if (this.dirty !== null) {
       const { left, top, right, bottom } = this.dirty;
       const area = this.onScreen({ x: left, y: top, w: right - left, h: bottom - top });

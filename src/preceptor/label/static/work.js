@@ -100,7 +100,6 @@ export class Work {
     entry.marks = new Marks(info.width || 1, info.height || 1, strokes);
   }
 
-  // The marks and the answer of an image, without its picture.
   async look(id) {
     const asked = await this.read(id);
     const entry = { id, problem: asked.info.problem };
@@ -130,7 +129,6 @@ export class Work {
     return true;
   }
 
-  // The id of the image after the one at hand, or null.
   async next(current) {
     if (Date.now() - this.since > SURE) this.line = this.again = []; // others may have them now
     if (!this.line.some(({ id }) => this.open(id, current))) await this.ask(current);
@@ -142,7 +140,6 @@ export class Work {
     return id !== current && !this.answered.has(id);
   }
 
-  // Sets the next images: those that are shown again, then some others.
   lineUp(others, current) {
     const open = ({ id }) => this.open(id, current);
     const again = this.again.filter(open);
@@ -172,7 +169,6 @@ export class Work {
     return { skipped: [...skipped.values()], hidden, problems };
   }
 
-  // Shows images again that were answered here.
   takeUp(images) {
     for (const { id } of images) this.answered.delete(id);
     this.line = this.again = images;
@@ -187,7 +183,6 @@ export class Work {
     this.since = Date.now();
   }
 
-  // Loads the next images while a person looks at the one at hand.
   async ahead(current) {
     try {
       const here = this.line.findIndex(({ id }) => id === current);
