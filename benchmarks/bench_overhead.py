@@ -45,11 +45,9 @@ STUDY: dict[str, Any] = {
     "training": {
         "input_size": 64,
         "batch_size": 20,
-        "length": "steps",
         "epochs": 2,
         "schedule": "constant",
         "precision": "32-true",
-        "channels_last": True,
     },
 }
 

@@ -40,8 +40,8 @@ import torch
 from measure import machine
 from PIL import Image
 
-from preceptor.deploy.predictor import Canvas, canvas_of
 from preceptor.deploy.network import TorchNetwork
+from preceptor.deploy.predictor import Canvas, canvas_of
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
 

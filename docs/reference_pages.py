@@ -11,9 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 import typer.main
 
 from preceptor.cli.main import app
-from preceptor.config.documentation import json_schema
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import Settings
+from preceptor.config.settings import Settings, json_schema
 from preceptor.label.teacher import TeacherConfig
 from preceptor.results.tables import CSV_FILES, MEANINGS
 from preceptor.study.config import StudyConfig
@@ -92,7 +91,7 @@ def config_page(schemas: dict[str, dict[str, Any]]) -> str:
         "Editors with a YAML language server complete and check a file that begins with a line "
         "such as the following. The JSON Schemas are "
         + ", ".join(f"{{download}}`{name}.schema.json <{name}.schema.json>`" for name in schemas)
-        + "; `preceptor study schema --out study.schema.json` writes the first one.\n",
+        + ".\n",
         "```yaml\n# yaml-language-server: $schema=study.schema.json\n```\n",
     ]
     nested: dict[str, dict[str, Any]] = {}

@@ -95,7 +95,7 @@ def main() -> None:
     from reference_pages import FILES
 
     import preceptor
-    from preceptor.config.documentation import json_schema
+    from preceptor.config.settings import json_schema
 
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     written = [page for page in pages if "generated" not in page.parts]

@@ -88,14 +88,7 @@ class Rules:
 
 
 def check_rules(page: Page, exclude: str | None = None, **options: Any) -> Rules:
-    """Rules of accessibility that a page breaks and passes, by axe.
-
-    Args:
-        page: Page; axe stays in it for further calls.
-        exclude: Selector of what is not looked at.
-        options: Options of `axe.run`; by default, the rules of `RULES`, of which those that pass
-            name one element each.
-    """
+    """Rules of accessibility that a page breaks and passes, by axe."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe")
     if page.evaluate("() => typeof axe === 'undefined'"):
         page.evaluate(axe.Axe().axe_script)
@@ -114,12 +107,7 @@ def check_rules(page: Page, exclude: str | None = None, **options: Any) -> Rules
 
 
 def check_long_page(page: Page, tags: Sequence[str] = RULES) -> Rules:
-    """Rules of accessibility of a page in light and dark colors; one of equal siblings is left.
-
-    Args:
-        page: Page.
-        tags: Tags of the rules.
-    """
+    """Rules of accessibility of a page in light and dark colors; one of equal siblings is left."""
     slow = [rule for rule in SLOW if rule != "region" or "best-practice" in tags]
     off = {rule: {"enabled": False} for rule in SLOW}
     whole = check_rules(page, runOnly=list(tags), rules=off)

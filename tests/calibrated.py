@@ -14,14 +14,7 @@ TEMPERATURE, RATE = 2.5, 0.05
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Model folder, manifest and calibrated copy.
-
-    Args:
-        model: Model folder.
-        manifest: Manifest in which P(positive) = σ(logit ÷ 2.5).
-        folder: Calibrated copy of the model folder.
-        printed: What the command printed.
-    """
+    """Model folder, manifest and calibrated copy."""
 
     model: Path
     manifest: Path

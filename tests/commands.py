@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import preceptor.execution.local  # noqa: F401  # binds `Starter` before `here` replaces it
 from preceptor.cli.main import main
 from preceptor.execution import process
 from tests import forked
@@ -37,13 +36,10 @@ class Outcome:
 
 
 def here(*arguments: object) -> Outcome:
-    """Run the command in this process; an exception that it lets through fails the test.
-
-    `study` starts no worker in advance, which it would do before it knows that there is work.
-    """
+    """Run the command in this process; an exception that it lets through fails the test."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
-        mock.patch.object(process, "Starter", return_value=None),
+        mock.patch.object(process, "import_early"),
         mock.patch.object(sys, "argv", ["preceptor", *map(str, arguments)]),
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),
         contextlib.redirect_stdout(out),
@@ -89,13 +85,7 @@ def flags(**values: object) -> list[object]:
 
 
 def assert_refused(outcome: Outcome, expected: Sequence[str], problems: int | None = None) -> None:
-    """Exit code 2, nothing on standard output, one `error:`, and every expected text in it.
-
-    Args:
-        outcome: Of the command.
-        expected: Texts that must occur.
-        problems: How many lines of problems there must be; None = a message of one line.
-    """
+    """Exit code 2, nothing on standard output, one `error:`, and every expected text in it."""
     assert "Traceback" not in outcome.out + outcome.err, outcome.err
     assert outcome.code == 2, outcome
     assert outcome.err.startswith("error: "), outcome.err

@@ -48,10 +48,7 @@ def squares(
     size: tuple[int, int] = (32, 32),
     seed: int = 0,
 ) -> Path:
-    """Noise images; each class but the first has a square of its own color, which is the map.
-
-    Half-size squares make it learnable in an epoch or two, and noise keeps it from being perfect.
-    """
+    """Noise images; each class but the first has a square of its own color, which is the map."""
     generator = np.random.default_rng(seed)
     width, height = size
     (folder / "images").mkdir(parents=True)

@@ -10,11 +10,7 @@ from typing import Any
 
 
 def make_fast() -> None:
-    """Let this process flush no file and read the entry points of installed packages once.
-
-    What is flushed survives a loss of power, which no test causes. Entry points are read by the
-    Fabric of each training; they are read again when `sys.path` has changed.
-    """
+    """Let this process flush no file and read the entry points of installed packages once."""
     os.fsync = lambda descriptor: None
     read = importlib.metadata.entry_points
 

@@ -14,21 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FaultServer:
-    """Files behind HTTP; every fault is for one path.
-
-    Args:
-        files: Content by path, without the slash.
-        busy: Number of requests that are answered with 503 before one succeeds.
-        cut: Number of bodies that end in the middle before a whole one.
-        denied: Paths that are answered with 403.
-        silent: Paths that are not answered while the server runs.
-        changing: Further contents, of which the next replaces the file while a body is sent.
-        plain: Paths without ETag, date and range requests.
-        unsized: Paths whose bodies have no length and end in the middle.
-        gone: Whether every request is answered with 503.
-        vanishes_after: Number of requests after which it is gone; None = never.
-        latency: Seconds before each answer.
-    """
+    """Files behind HTTP; every fault is for one path."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     busy: Counter[str] = field(default_factory=Counter)

@@ -26,7 +26,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing.context import ForkContext, ForkProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,8 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings.
 MODULES = (
     "preceptor.cli.main",
-    "preceptor.cli.runs_output",
-    "preceptor.cli.terminal",
+    "preceptor.cli.output",
     "preceptor.driver",
     "preceptor.execution.make_maps",
     "preceptor.training.run",
@@ -55,47 +53,49 @@ _LENGTH = struct.Struct("<q")
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
-class _Child(ForkProcess):
-    """Process that inherits no handles but its arguments', as one that Python starts anew."""
-
-    def run(self) -> None:
-        kept = {0, 1, 2, *(one.fileno() for one in self._args if hasattr(one, "fileno"))}
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            kept.add(parent.sentinel)
+def _fork_instead(path: str, arguments: list[str | bytes], handles: list[int]) -> int:
+    """Fork a process where `multiprocessing` starts Python anew, which would import torch again."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        kept = {0, 1, 2, *handles}
         for handle in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
             with contextlib.suppress(OSError):  # the folder's own
                 os.close(handle)
-        super().run()
-
-
-class _Forking(ForkContext):
-    Process = _Child
+        at = arguments.index("-c")
+        sys.argv = ["-c", *map(os.fsdecode, arguments[at + 2 :])]
+        exec(arguments[at + 1], {})
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(OSError, ValueError):  # the resource tracker has closed it
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def command() -> None:
     """The `preceptor` command; the processes that it starts are forked from it."""
     from preceptor.cli.main import main
 
-    with mock.patch.object(multiprocessing, "get_context", return_value=_Forking()):
+    with mock.patch("multiprocessing.util.spawnv_passfds", _fork_instead):
         main()
 
 
 def watched_command() -> None:
-    """The `preceptor` command after some lines of Python, which its processes inherit.
-
-    The first argument is the file of these lines.
-    """
+    """The `preceptor` command after some lines of Python, which its processes inherit."""
     exec(Path(sys.argv.pop(1)).read_text(), {})
     command()
 
 
 def serial_command() -> None:
     """The `preceptor` command, which does the steps of a study itself, without workers."""
-    from preceptor.execution import process
     from tests.studies import without_workers
 
-    with mock.patch.object(process, "Starter", return_value=None), without_workers():
+    with without_workers():
         command()
 
 
@@ -107,15 +107,7 @@ def script() -> None:
 
 
 class Forked(subprocess.Popen[str]):
-    """Process that runs a function, with the interface of `subprocess.Popen`.
-
-    Args:
-        function: Function of a module, called without arguments.
-        arguments: Of the command line, as in `sys.argv[1:]`.
-        hold: Beginning of a line of its standard output after which it waits until a file exists.
-            A test that ends it there does not depend on how far it would get meanwhile.
-        options: Those of `subprocess.Popen`: cwd, env, standard streams, start_new_session.
-    """
+    """Process that runs a function, with the interface of `subprocess.Popen`."""
 
     def __init__(
         self,
@@ -173,12 +165,7 @@ def run(function: Callable[[], None], arguments: Sequence[object], **options: An
 
 
 class SpawnedProcess:
-    """Process of `multiprocessing` that is forked by the server, where another would be spawned.
-
-    Args:
-        target, args: Function of a module and its arguments.
-        daemon: Whether it ends with this process, which it does in any case.
-    """
+    """Process of `multiprocessing` that is forked by the server, where another would be spawned."""
 
     def __init__(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> None:
         self._call = pickle.dumps((target, args)).hex()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from preceptor.execution.events import Event
+from preceptor.execution.executor import Event
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Step
 from tests.datasets import squares
@@ -18,10 +18,7 @@ from tests.studies import study, walk
 
 @contextmanager
 def blocked_training(folder: Path) -> Iterator[tuple[Plan, Step]]:
-    """A training whose image nobody else can open: who tries waits in the kernel.
-
-    It does so until the end of the context, or for the seconds of /proc/sys/fs/lease-break-time.
-    """
+    """A training whose image nobody else can open: who tries waits in the kernel."""
     config = study(squares(folder / "data"), seeds=1, controls=())
     uncached = config.training.of_run().model_copy(update={"cache": "none"})
     config = config.model_copy(update={"training": uncached})
@@ -38,18 +35,7 @@ def blocked_training(folder: Path) -> Iterator[tuple[Plan, Step]]:
 
 
 def until_it_hangs(attempt: Callable[[float], list[Event]], log: Path) -> list[Event]:
-    """Try with more and more patience, until the training reaches the image that it hangs at.
-
-    On a machine that is busy enough, it is ended before it gets there, by any patience in seconds:
-    that says nothing of the executor, and is tried again.
-
-    Args:
-        attempt: Does the step with a patience in seconds, and gives what is heard of it.
-        log: Of the step, which holds the stacks of who was silent.
-
-    Returns:
-        What was heard of the last attempt.
-    """
+    """Try with more and more patience, until the training reaches the image that it hangs at."""
     # The kernel lets a process that waits go on after this time, and it would not hang any more.
     most = int(Path("/proc/sys/fs/lease-break-time").read_text()) - 5.0
     patience = 3.0

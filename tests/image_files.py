@@ -13,12 +13,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files of a folder.
-
-    Args:
-        good: Files that are images.
-        bad: Files that are none, with a part of the reason.
-    """
+    """Files of a folder."""
 
     good: list[Path]
     bad: dict[Path, str]

@@ -29,15 +29,7 @@ def shared_folder(factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def made_once(name: str, make: Callable[[Path], Made]) -> tuple[Path, Made]:
-    """Make a folder in the first worker that asks; the others wait for it. No test may change it.
-
-    Args:
-        name: Name of the folder.
-        make: Function that fills the empty folder; what it returns is pickled for the others.
-
-    Returns:
-        The folder, and what `make` returned.
-    """
+    """Make a folder in the first worker that asks; the others wait for it, and none changes it."""
     base = Path(os.environ[_FOLDER])
     folder, kept = base / name, base / f"{name}.pickle"
     with (base / f"{name}.lock").open("w") as lock:

@@ -76,11 +76,7 @@ def tied_head(num_classes: int, in_chans: int) -> NetworkParts:
 
 @network_factory
 def gated(num_classes: int, in_chans: int) -> NetworkParts:
-    """The network `small`, which processes with a GATE in their environment build together.
-
-    GATE is a folder. With a file `meet` in it, the first two processes wait for each other; with a
-    file `hold`, each process waits for a file `go`.
-    """
+    """The network `small`, which processes with a GATE in their environment build together."""
     folder, own = Path(os.environ.get("GATE", "")), str(os.getpid())
     if (folder / "meet").exists():
         (folder / f"arrived-{own}").touch()

@@ -25,15 +25,7 @@ sys.addaudithook(_note)
 
 
 class OpenedFiles:
-    """Counts how often files below a folder are opened by processes and those that they fork.
-
-    Args:
-        folder: Folder whose files are watched.
-        work: Empty folder for the hook and its log.
-
-    Attributes:
-        hook: File with the lines of Python that let a process be watched.
-    """
+    """Counts how often files below a folder are opened by processes and those that they fork."""
 
     def __init__(self, folder: Path, work: Path) -> None:
         self._folder, self._work, self._log = folder, work, work / "opened.txt"
@@ -42,10 +34,7 @@ class OpenedFiles:
         self.hook.write_text(self._hook)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a function in a fork of this process, which is watched.
-
-        A fork has imported what this process has, and knows of the files as little as it does.
-        """
+        """The result of a function in a fork of this process, which is watched."""
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         process = context.Process(target=self._watch, args=(theirs, function, arguments))

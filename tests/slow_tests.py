@@ -24,11 +24,7 @@ LIST = Path(__file__).with_name("slow.txt")
 
 
 def durations(files: list[Path]) -> dict[str, dict[str, float]]:
-    """Largest duration of each test in seconds, by file and test.
-
-    Args:
-        files: JUnit files of pytest.
-    """
+    """Largest duration of each test in seconds, by file and test."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for file in files:
         for case in ElementTree.parse(file).iter("testcase"):

@@ -11,11 +11,7 @@ import pytest
 
 @contextlib.contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """Context in which this process can write no file of more bytes.
-
-    Nor does it keep compiled modules, of which Python 3.11 would leave the first bytes: whoever
-    imports such a module fails.
-    """
+    """Context in which this process can write no file of more bytes."""
     resource = pytest.importorskip("resource", reason="the system has no limit of this kind")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.MonkeyPatch.context() as patch:

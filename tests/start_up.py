@@ -20,12 +20,7 @@ class Start:
 
 
 def imported_by(code: str, modules: Collection[str]) -> Start:
-    """Run code in a new process, and look for modules.
-
-    Args:
-        code: Python statements; an exit with the code 0 is an end as well.
-        modules: Names of modules.
-    """
+    """Run code in a new process, and look for modules."""
     ask = f"print(*(set({sorted(modules)!r}) & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", f"import atexit, sys\natexit.register(lambda: {ask})\n{code}"],

@@ -15,9 +15,8 @@ import pandas as pd
 from preceptor.config.files import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.driver import StudyResult, run_study
-from preceptor.execution.graph import Graph
-from preceptor.execution.perform import perform
-from preceptor.execution.serial import SerialExecutor
+from preceptor.execution.perform import SerialExecutor, perform
+from preceptor.execution.scheduler import Graph
 from preceptor.metrics.scores import set_auc
 from preceptor.metrics.split_names import SplitKind
 from preceptor.study.config import StudyConfig
@@ -44,12 +43,7 @@ TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv", "selection.
 
 
 def study(manifest: Path, **values: Any) -> StudyConfig:
-    """A config of one α and no data-driven Teacher, trained for one epoch.
-
-    Args:
-        manifest: Of `squares`.
-        values: Further settings, or others.
-    """
+    """A config of one α and no data-driven Teacher, trained for one epoch."""
     settings: dict[str, Any] = {
         "manifest": manifest,
         "positive": "marked",
@@ -67,13 +61,7 @@ def study(manifest: Path, **values: Any) -> StudyConfig:
 
 
 def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
-    """The plan of a study, its steps done in this process, without workers.
-
-    Args:
-        config: The study.
-        store: Where the steps leave their results.
-        compute: Whether to do the steps; otherwise only those known from the start are made.
-    """
+    """The plan of a study, its steps done in this process, without workers."""
     workspaces = Workspaces.of_study(config, store)
     plan = Plan(Protocol(config, workspaces, store))
     graph = Graph(plan.first_steps())
@@ -95,10 +83,7 @@ def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
 def run_serially(
     config: StudyConfig, out: Path, tell: Callable[[str], None] = lambda line: None
 ) -> StudyResult:
-    """Run a study with its steps in this process, where a worker would first import torch.
-
-    The results are those of workers, see `test_driver.py`, which starts some.
-    """
+    """Run a study with its steps in this process, where a worker would first import torch."""
     with without_workers():
         return run_study(config, out, jobs=1, tell=tell)
 
@@ -120,17 +105,7 @@ Effect = Callable[[Arm, int], float]
 
 
 def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> None:
-    """The results of a study, written down and not computed: nothing is trained.
-
-    What has finished is kept. Every other step leaves the files that it leaves when it is computed,
-    but curves and map stores. The logit of an image is the same noise in all runs of a seed, plus
-    the run's effect where the image is positive: AUCs rise with the effect.
-
-    Args:
-        study: Its plans, of two classes.
-        effect: Of a run, from its arm and its seed.
-        model: A model folder that stands for every run's; None = they have none.
-    """
+    """The results of a study, written down and not computed: nothing is trained."""
     graph = Graph(study.start())
     while step := graph.take():
         if isinstance(step.work, Select):
@@ -143,15 +118,7 @@ def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> N
 def scored_study(
     folder: Path, effect: Effect, splits: dict[str, int], *, sources: bool = True, **values: Any
 ) -> Plan:
-    """The plan of a study whose scores are written down.
-
-    Args:
-        folder: Of its images and its store.
-        effect: Of a run, see `write_down`.
-        splits: Images of each split.
-        sources: Whether the manifest says where the images are from.
-        values: Further settings.
-    """
+    """The plan of a study whose scores are written down."""
     manifest = squares(folder / "data", splits=splits, size=(8, 8))
     if not sources:
         table = pd.read_csv(manifest, dtype=str, keep_default_na=False)

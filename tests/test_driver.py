@@ -180,15 +180,7 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         "teacher",
         *(
             f"{role}:test_byobnet"
-            for role in (
-                "student",
-                "baseline1",
-                "ceiling",
-                "shuffled",
-                "centre",
-                "pca",
-                "mixed",
-            )
+            for role in ("student", "baseline1", "ceiling", "shuffled", "centre", "pca", "mixed")
         ),
     }
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.cli.runs_output import list_runs
+from preceptor.cli.output import list_runs
 from preceptor.config.files import load_config
 from preceptor.errors import RunFailedError
 from preceptor.models import build

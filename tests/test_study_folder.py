@@ -12,7 +12,7 @@ import pytest
 
 from preceptor.config.files import dump_config
 from preceptor.errors import InputError
-from preceptor.execution.graph import Graph
+from preceptor.execution.scheduler import Graph
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import read_planned_runs
 from preceptor.study_folder import other_study_note, read_study, write_progress

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from preceptor.config.files import dump_config
 from preceptor.errors import HeldError, InputError
-from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
-from preceptor.execution.executors import Engine, ExecutorOptions, open_executor
-from preceptor.execution.graph import Graph
-from preceptor.execution.process import Starter
-from preceptor.execution.scheduler import Scheduler
+from preceptor.execution.executor import HANG_TIMEOUT, Event, WorkerContext
+from preceptor.execution.local import Engine, ExecutorOptions, open_executor
+from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.execution.status import StudyStatus
-from preceptor.report.write import WrittenReport, write_results
+from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Select, Step
@@ -63,7 +61,6 @@ def run_study(
     hang_timeout: float = HANG_TIMEOUT,
     track: Sequence[str] = (),
     track_uri: str | None = None,
-    early: Starter | None = None,
     tell: Callable[[str], None] = print,
     show: Callable[[StudyStatus], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
@@ -83,7 +80,6 @@ def run_study(
         track: Trackers of parameters and curves: tensorboard, mlflow, or both.
         track_uri: URI of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database
             in the study folder.
-        early: Starter of workers that was made in advance, for `local`.
         tell: Function that receives lines of progress.
         show: Display of the status; its context receives lines of text.
 
@@ -124,7 +120,7 @@ def run_study(
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.each, lambda one: one.close())
-            executor = open_executor(context, options, early=early)
+            executor = open_executor(context, options)
             stack.callback(executor.close)
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
@@ -145,14 +141,18 @@ def run_study(
             if track or not _is_reported(out, tells):
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
-                    write_atomically(out / _REPORTED, strict_json([tells, _files(report)]) + "\n")
+                    # Files without which tables, report and `best/` are written again.
+                    best = (one for one in (out / "best").rglob("*") if one.is_file())
+                    inside = sorted(one.relative_to(out).as_posix() for one in best)
+                    files = ["report.html", *report.files, *inside]
+                    write_atomically(out / _REPORTED, strict_json([tells, files]) + "\n")
                 trackers.each(lambda one: one.study(result.failed, report))
     return result
 
 
 @dataclass
-class _Observer:
-    """Observer that passes events of steps to the status, the trackers, the result and the log."""
+class _Observer(Observer):
+    """Passes events of steps to the status, the trackers, the result and the log."""
 
     study: StudyPlan
     graph: Graph
@@ -169,11 +169,10 @@ class _Observer:
         self.status.chosen()
         write_progress(self.study, self.result.folder)
         assert isinstance(step.work, Select)
-        selection = step.work.selection
-        where = f"{selection.domain}: " if selection.domain else ""
-        plan = self.study.plans[selection.domain]
-        what = f"{selection.label} {selection.backbone}".rstrip()
-        self.tell(f"{where}chosen: {what}: {plan.choices[selection].reason}")
+        one = step.work.selection
+        where, what = f"{one.domain}: " if one.domain else "", f"{one.label} {one.backbone}"
+        reason = self.study.plans[one.domain].choices[one].reason
+        self.tell(f"{where}chosen: {what.rstrip()}: {reason}")
 
     def already_done(self, step: Step) -> None:
         self.status.already_done(step, self.graph)
@@ -183,16 +182,12 @@ class _Observer:
         self.status.started(step)
         self.track(step, lambda one: one.epoch(step))
 
-    def assigned(self, step: Step, machine: str) -> None:
-        self.status.assigned(step, machine)
-
-    def epoch(self, step: Step, line: str) -> None:  # the run's own log keeps the line
-        self.status.progress(step, line)
-        self.track(step, lambda one: one.epoch(step))
-
-    def message(self, step: Step, line: str) -> None:
-        self.status.progress(step, line)
-        self.tell(f"{step.title}: {line}")
+    def heard(self, step: Step, event: Event) -> None:
+        self.status.heard(step, event)
+        if event.kind == "epoch":  # the run's own log keeps the line
+            self.track(step, lambda one: one.epoch(step))
+        elif event.kind == "message":
+            self.tell(f"{step.title}: {event.text}")
 
     def requeued(self, step: Step) -> None:
         self.status.requeued(step)
@@ -211,15 +206,11 @@ class _Observer:
 
 
 def _dated(study: StudyPlan, graph: Graph) -> list[tuple[str, int]]:
-    """Finished steps, each with the time of its record: a repeated one may have another result.
-
-    On another processor, for example, sums are added in another order.
-    """
-    found = []
-    for identity in sorted(graph.done):
-        record = study.folder(graph.steps[identity]) / "run.json"
-        found.append((identity, record.stat().st_mtime_ns if record.is_file() else 0))
-    return found
+    """Finished steps with the times of their records: a repeated one may have another result."""
+    records = {one: study.folder(graph.steps[one]) / "run.json" for one in sorted(graph.done)}
+    return [
+        (one, path.stat().st_mtime_ns if path.is_file() else 0) for one, path in records.items()
+    ]
 
 
 def _is_reported(out: Path, tells: str) -> bool:
@@ -231,25 +222,16 @@ def _is_reported(out: Path, tells: str) -> bool:
         return False
 
 
-def _files(report: WrittenReport) -> list[str]:
-    """Files without which tables, report and `best/` are written again."""
-    best = (one for one in (report.folder / "best").rglob("*") if one.is_file())
-    inside = (one.relative_to(report.folder).as_posix() for one in best)
-    return ["report.html", *report.files, *sorted(inside)]
-
-
 @contextlib.contextmanager
 def _alone(out: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Context that prevents a second process from running the same study folder."""
     folder = out / "study"
     with contextlib.ExitStack() as stack:
         try:
-            try:
+            who = holder_of(folder)
+            if who is None or who.is_here:
                 stack.enter_context(lease(folder, wait=0.0))
-            except HeldError:
-                who = holder_of(folder)
-                if who is None or who.is_here:
-                    raise
+            else:
                 tell(
                     f"{out}: process {who.pid} on {who.host} runs this study, unless it was killed;"
                     f" waiting at most {DEAD_AFTER + BEAT:.0f} s for a sign of it"

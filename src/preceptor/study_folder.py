@@ -13,7 +13,7 @@ from pathlib import Path
 from preceptor.config.files import load_config
 from preceptor.data.notes import notes
 from preceptor.errors import InputError
-from preceptor.execution.graph import Graph
+from preceptor.execution.scheduler import Graph
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
@@ -26,38 +26,34 @@ from preceptor.utils.results import strict_json, write_atomically
 
 
 def open_study(
-    study: StudyConfig,
-    out: Path,
-    *,
-    run: bool,
-    report_to: Callable[[str], None],
+    study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
 ) -> StudyPlan:
     """Read the manifests, check the study and make its plan.
 
-    Args:
-        study: Study config.
-        out: Study folder.
-        run: Whether the study will be run: all images not verified by an earlier start are decoded,
-            image caches are filled.
-        report_to: Function that receives lines of progress.
+    If the study will be run, all images not verified by an earlier start are decoded, and image
+    caches are filled. `report_to` receives lines of progress.
 
     Raises:
         InputError: The study is invalid; all problems are listed if possible.
     """
     opened = _workspaces(study, out)
     # Of a study that was checked before, networks are built only where something is left to do.
-    resumed = run and _was_checked(study, out)
+    resumed = run and _study_before(out) == study
     problems: list[InputError] = []
     for name, own in study.by_domain().items():
         first, *more = own.seed_list
         others = f" and {len(more)} more" if own.draws and more else ""
         report_to(f"reading {own.manifest_of(first)}{others}")
         with _collected(problems, name):
+            found: list[str] = []
             if run:
-                forms = [image_formats(plain_run(own, backbone)) for backbone in own.backbone_names]
-                opened[name].verify([form for several in forms for form in several])
-                for note in _notes(opened[name]):
-                    report_to(f"note: {note}")
+                runs = [plain_run(own, backbone) for backbone in own.backbone_names]
+                opened[name].verify([form for one in runs for form in image_formats(one)])
+                found = [
+                    x for one in opened[name].all() for x in notes(one.manifest, one.cache_dir)
+                ]
+            for note in dict.fromkeys(found):  # one that applies to several seeds is given once
+                report_to(f"note: {note}")
             for note in check_study(
                 own, opened[name], networks=not resumed, maps_cached=run and not resumed
             ):
@@ -73,15 +69,7 @@ def open_study(
 
 
 def read_study(study: StudyConfig, out: Path) -> StudyPlan:
-    """Plan of a study that was checked before.
-
-    Args:
-        study: Study config.
-        out: Study folder.
-
-    Raises:
-        InputError: A manifest cannot be read.
-    """
+    """Plan of a study that was checked before; InputError if a manifest cannot be read."""
     return _plans(study, _workspaces(study, out), out)
 
 
@@ -110,32 +98,23 @@ def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
     return {name: Workspaces.of_study(own, store) for name, own in study.by_domain().items()}
 
 
-def _plans(
-    study: StudyConfig,
-    opened: dict[str, Workspaces],
-    out: Path,
-) -> StudyPlan:
+def _plans(study: StudyConfig, opened: dict[str, Workspaces], out: Path) -> StudyPlan:
     """Plan of a study on its manifests, with the choices of an earlier start."""
     store = study.store_of(out)
     choices = read_choices(out / "selection.json", list(opened))
-    plans = {
-        name: Plan(
-            Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})
-        )
-        for name, own in study.by_domain().items()
-    }
+    plans = {}
+    for name, own in study.by_domain().items():
+        protocol = Protocol(own, opened[name], store, domain=name)
+        plans[name] = Plan(protocol, remembered=choices.get(name, {}))
     return StudyPlan(study, plans)
 
 
-def _was_checked(study: StudyConfig, out: Path) -> bool:
-    """Whether the same study was started in this folder before."""
-    if not (out / "study.yaml").is_file():
-        return False
+def _study_before(out: Path) -> StudyConfig | None:
+    """Config with which a study was started in this folder before."""
     try:
-        before = load_config(out / "study.yaml", StudyConfig)
+        return load_config(out / "study.yaml", StudyConfig)
     except InputError:
-        return False
-    return before == study
+        return None
 
 
 def other_study_note(study: StudyConfig, out: Path) -> str:
@@ -143,14 +122,9 @@ def other_study_note(study: StudyConfig, out: Path) -> str:
 
     Data may have been moved, or replaced on purpose, so that this is not refused.
     """
-    if not (out / "study.yaml").is_file():
-        return ""
-    try:
-        before = load_config(out / "study.yaml", StudyConfig)
-    except InputError:
-        return ""
+    before = _study_before(out)
     now = {name: own.manifest for name, own in study.by_domain().items()}
-    for name, own in before.by_domain().items():
+    for name, own in before.by_domain().items() if before is not None else ():
         if now.get(name) != own.manifest:
             where = f" (domain {name})" if name else ""
             return (
@@ -186,7 +160,7 @@ def _is_done(study: StudyPlan) -> bool:
 
 @contextlib.contextmanager
 def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
-    """Context that collects an input error of a domain instead of raising it."""
+    """Collect an input error of a domain instead of raising it."""
     try:
         yield
     except InputError as error:
@@ -201,41 +175,24 @@ def _raise(problems: Sequence[InputError]) -> None:
         raise problems[0]
 
 
-def _notes(workspaces: Workspaces) -> list[str]:
-    """Notes on the manifests; one that applies to several seeds is given once."""
-    found = [note for one in workspaces.all() for note in notes(one.manifest, one.cache_dir)]
-    return list(dict.fromkeys(found))
-
-
 def write_progress(study: StudyPlan, out: Path, *, complete: bool = False) -> None:
     """Write the runs known so far, and the choices as `write_choices`; a full disk is ignored.
 
-    Args:
-        study: Plan of the study.
-        out: Study folder.
-        complete: Whether all steps have finished. Otherwise a list that has all of these runs, of
-            an earlier start, is kept.
+    Unless all steps have finished (`complete`), a list of an earlier start that has all of these
+    runs is kept.
     """
     runs = study.planned_runs()
+    listed = {(one.id, one.domain) for one in read_planned_runs(out) or ()}
     with contextlib.suppress(OSError):
-        if complete or not {(one.id, one.domain) for one in runs} <= _listed(out):
+        if complete or not {(one.id, one.domain) for one in runs} <= listed:
             write_planned_runs(runs, out)
     write_choices(study, out, complete=complete)
-
-
-def _listed(out: Path) -> set[tuple[str, str]]:
-    """Ids and domains of the runs that a study folder lists."""
-    return {(one.id, one.domain) for one in read_planned_runs(out) or ()}
 
 
 def write_choices(study: StudyPlan, out: Path, *, complete: bool = False) -> None:
     """Write the choices made so far to `selection.json`; a full disk is ignored.
 
-    Args:
-        study: Plan of the study.
-        out: Study folder.
-        complete: Whether all steps have finished. Otherwise remembered choices that were not made
-            again are written, too.
+    Unless all steps have finished, remembered choices that were not made again are written, too.
     """
     chosen = {}
     for domain, plan in study.plans.items():

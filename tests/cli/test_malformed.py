@@ -75,11 +75,7 @@ RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         ["backbone 'test_byobnte' is not known", "test_byobnet"],
         None,
     ),
-    "a backbone with no exact map": (
-        {"backbone": "pit_ti_224"},
-        ["pit_ti_224"],
-        None,
-    ),
+    "a backbone with no exact map": ({"backbone": "pit_ti_224"}, ["pit_ti_224"], None),
     "weights that do not exist": (
         {"weights": "nowhere.safetensors"},
         ["nowhere.safetensors"],

@@ -147,11 +147,7 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
     ),
     "no val": (only("train", "test"), ["no row has a val split", "data split"], 1),
     "no test": (only("train", "val"), ["no row has a test split"], 1),
-    "no train, val": (
-        only("test"),
-        ["no row has a train split", "no row has a val split"],
-        2,
-    ),
+    "no train, val": (only("test"), ["no row has a train split", "no row has a val split"], 2),
     "single class": (same_label, ["every image has the label 'fake'", "a second class"], 1),
     "class not trained": (
         lines((5, "d.png,odd,val,,,,,")),

@@ -18,7 +18,7 @@ from preceptor.config.training import Precision, Training
 from preceptor.data.marks import MarkKind
 from preceptor.deploy import calibrate, export
 from preceptor.deploy.predict_files import MapFiles
-from preceptor.execution import executors
+from preceptor.execution import local
 from preceptor.label import db
 
 
@@ -26,7 +26,7 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     fields = Training.model_fields
     assert get_args(options.Cache) == get_args(fields["cache"].annotation)
     assert get_args(options.Device) == get_args(fields["device"].annotation)
-    assert options.Engine == executors.Engine
+    assert options.Engine == local.Engine
     assert options.StampPlace == StampPlace
     assert options.MarkKind == MarkKind
     assert options.MapFiles == MapFiles

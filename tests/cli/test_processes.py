@@ -58,7 +58,7 @@ def test_runs_of_a_store(tmp_path: Path) -> None:
     state = {"state": json.dumps({"epoch": 2})}
     save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
     done = imported_by_command(["runs", tmp_path], HEAVY)
-    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines()}
+    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.strip()}
     assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.750", "1"]
     assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
 

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.cli.inspect_installation import advice_on
-from preceptor.cli.installation import StepTime
+from preceptor.cli.doctor import StepTime, advice_on
 from preceptor.config.files import load_config
 from preceptor.config.training import Training
 from preceptor.execution.local import jobs_at_first

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from preceptor.cli.data import print_summary
-from preceptor.cli.evaluate_output import print_comparison, print_figures
-from preceptor.cli.runs_output import runs_table
-from preceptor.cli.terminal import tell_status
-from preceptor.data.manifest import Manifest
+from preceptor.cli.output import print_comparison, print_figures, print_runs, print_status
 from preceptor.execution.status import Running, Status
 from preceptor.results.runs import Run
-from tests.datasets import squares
 
 
 def narrow() -> Console:
@@ -27,16 +20,6 @@ def check(text: str, headings: list[str]) -> None:
     assert max(map(len, text.splitlines())) <= 80, text
     for word in " ".join(headings).split():
         assert word in text.split(), f"{word} is not in:\n{text}"
-
-
-@pytest.mark.parametrize("sets", [2, 9])
-def test_data_check(sets: int, tmp_path: Path) -> None:
-    tests = {f"test-generator-number-{i}": 4 for i in range(sets)}
-    manifest = Manifest.read(squares(tmp_path / "d", splits={"train": 4, "val": 4} | tests))
-    console = narrow()
-    print_summary(manifest, console)
-    words = ["split", "images", "marked", "plain", "annotated", "with map", "sources", "groups"]
-    check(console.export_text(), [*words, "sizes", *tests])
 
 
 def test_runs() -> None:
@@ -53,7 +36,7 @@ def test_runs() -> None:
         12345,
     )
     console = narrow()
-    console.print(runs_table([run]))
+    print_runs([run], console)
     check(
         console.export_text(),
         ["domain", "run", "role", "backbone", "α", "seed", "state", "epoch", "val AUC", "seconds"],
@@ -62,14 +45,14 @@ def test_runs() -> None:
 
 def test_runs_of_a_store_have_no_column_of_roles() -> None:
     console = narrow()
-    console.print(runs_table([Run("0123456789abcdef", (), "resnet50", 0.5, 0, "", "finished", 3)]))
+    print_runs([Run("0123456789abcdef", (), "resnet50", 0.5, 0, "", "finished", 3)], console)
     assert console.export_text().split()[:3] == ["run", "backbone", "α"]
 
 
 def test_study_status() -> None:
     running = [Running("train", "train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
     console = narrow()
-    tell_status(Status(1, 20, running, left=600, host="box", pid=7, updated=1.0), True, console)
+    print_status(Status(1, 20, running, left=600, host="box", pid=7, updated=1.0), True, console)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "1 of 20 steps" in text

@@ -13,9 +13,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from preceptor.cli.runs import runs as command_runs
-from preceptor.cli.runs_output import list_runs
-from preceptor.cli.terminal import live, render, tell_status
+from preceptor.cli.output import list_runs, live, print_status, render
+from preceptor.cli.train import runs as command_runs
 from preceptor.config.files import load_config
 from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
@@ -132,7 +131,7 @@ def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> 
 )
 def test_from_another_shell(status: Status, held: bool, words: str) -> None:
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    tell_status(status, held, console)
+    print_status(status, held, console)
     assert words in console.export_text()
 
 

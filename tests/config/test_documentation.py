@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from preceptor.config.documentation import descriptions, json_schema
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import Settings
+from preceptor.config.settings import Settings, descriptions, json_schema
 from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 
@@ -39,5 +38,5 @@ class Undescribed(Settings):
 
 
 def test_a_key_without_a_description_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Undescribed: no description of four"):
+    with pytest.raises(KeyError, match="four"):
         descriptions(Undescribed)

@@ -339,12 +339,7 @@ def test_a_truth_value_is_never_a_number(
         assert problem.startswith(f"{'.'.join(path)}: value {value!r}; write "), problem
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"guidances": {"x": {"alphas": [True]}}},
-    ],
-)
+@pytest.mark.parametrize("values", [{"guidances": {"x": {"alphas": [True]}}}])
 def test_nor_is_it_one_under_a_name_of_the_user(values: dict[str, Any]) -> None:
     (problem,) = problems(STUDY | values, StudyConfig)
     assert "value [True]; write a number" in problem

@@ -53,13 +53,7 @@ def test_numbers_that_programs_read_differently_are_refused(written: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "tag",
-    [
-        "python/object/apply:os.getcwd []",
-        "binary aGVs",
-        "set {a, b}",
-        "omap [a: 1]",
-    ],
+    "tag", ["python/object/apply:os.getcwd []", "binary aGVs", "set {a, b}", "omap [a: 1]"]
 )
 def test_tags_make_nothing(tag: str) -> None:
     with pytest.raises(YamlError, match="could not determine a constructor"):

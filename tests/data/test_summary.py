@@ -1,9 +1,7 @@
 """The summary of a manifest."""
 
-import io
 from pathlib import Path
 
-from preceptor.cli.data import print_summary
 from preceptor.data.manifest import Manifest
 from preceptor.data.notes import summary_table
 from tests.data.sound_manifest import save
@@ -24,13 +22,3 @@ def test_the_summary_counts_by_split(folder: Path) -> None:
         "sizes": "8×6 – 16×12",
     }
     assert summary.loc["test", "sizes"] == "8×6"
-
-
-def test_the_summary_prints(folder: Path) -> None:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=100)
-    print_summary(Manifest.read(folder / "m.csv"), console)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "m.csv: 6 images" in printed
-    assert "val-unseen" in printed

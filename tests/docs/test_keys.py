@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from preceptor.config.documentation import json_schema
 from preceptor.config.run import RunConfig
+from preceptor.config.settings import json_schema
 from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 from tests.documents import PAGES, ROOT

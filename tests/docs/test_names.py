@@ -44,11 +44,7 @@ def exists(name: str) -> bool:
 
 
 def unknown(text: str) -> Iterator[str]:
-    """Names of a page that the code does not have.
-
-    Dotted names anywhere, and names with an underscore (keys, columns, options of Python) in
-    code within the text; blocks are checked or run by other tests.
-    """
+    """Names of a page that the code does not have."""
     yield from (name for name in sorted(set(DOTTED.findall(text))) if not exists(name))
     for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
         yield from (

@@ -13,11 +13,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 class Nodes:
-    """A head without cores, and nodes of one core each.
-
-    Args:
-        count: Nodes beside the head.
-    """
+    """A head without cores, and nodes of one core each."""
 
     def __init__(self, count: int) -> None:
         from ray.cluster_utils import Cluster

@@ -16,12 +16,10 @@ import pytest
 import torch
 
 from preceptor.errors import InputError
-from preceptor.execution.events import WorkerContext
-from preceptor.execution.executors import ExecutorOptions, check_engine, open_executor
-from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, GpuPacking
-from preceptor.execution.local import LocalExecutor
-from preceptor.execution.process import start_process
-from preceptor.execution.worker import carry_out
+from preceptor.execution.executor import OVERHEAD, USABLE, GpuPacking, WorkerContext
+from preceptor.execution.local import ExecutorOptions, LocalExecutor, open_executor
+from preceptor.execution.perform import carry_out
+from preceptor.execution.process import start_worker
 from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.utils import process
@@ -86,11 +84,13 @@ def test_a_run_on_the_cpu_says_nothing_of_a_gpu() -> None:
 def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
     """GPUs that need not exist: what a process sees of them is said by its environment."""
     for gpu in ("0", "MIG-1"):
-        worker, seen = start_process(threads=1, gpu=gpu), b""
+        (process, pipe), seen = start_worker(threads=1, gpu=gpu), b""
         while not seen:  # a process that begins has none yet
-            assert worker.process.is_alive()
-            seen = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
-        worker.end()
+            assert process.is_alive()
+            seen = Path(f"/proc/{process.pid}/environ").read_bytes()
+        process.kill()
+        process.join()
+        pipe.close()
         assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
@@ -126,9 +126,9 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A marking that asks for more memory than there is, of the machine's allocator."""
-    from preceptor.execution import worker
+    from preceptor.execution import perform
 
-    monkeypatch.setattr(worker, "perform", lambda *_, **__: torch.empty(2**55))
+    monkeypatch.setattr(perform, "perform", lambda *_, **__: torch.empty(2**55))
     step, needed = Step("x", JoinMaps(()), "x"), WorkerContext(Workspaces({}, {}), tmp_path)
     assert carry_out(step, needed, print, exclusive=False).kind == "out_of_memory"
     assert not (tmp_path / "failed" / "x.log").exists()
@@ -147,7 +147,7 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
 )
 def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        check_engine(engine, address)
+        ExecutorOptions(engine, address=address).checked(1, print)  # type: ignore[arg-type]
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -183,11 +183,7 @@ def in_process(body: str, log: Path, patience: float) -> subprocess.CompletedPro
 
 
 def silent_after_a_beat(body: str, log: Path) -> subprocess.CompletedProcess[str]:
-    """The end of some lines that are silent after their first beat.
-
-    On a machine that is busy enough the patience may end before the beat, which leaves no stacks.
-    That says nothing of the watchdog, and is tried again with more.
-    """
+    """The end of some lines that are silent after their first beat."""
     patience = 1.0
     while True:
         done = in_process(f"beat(); {body}", log, patience)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.execution.graph import Graph
+from preceptor.execution.scheduler import Graph
 from preceptor.study.steps import Failure
 from tests.studies import plain_step as step
 from tests.studies import selection_step

@@ -17,9 +17,8 @@ from preceptor.config.files import load_config
 from preceptor.config.maps import RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.events import Event, WorkerContext
-from preceptor.execution.ray import RayExecutor
-from preceptor.execution.ray_connection import connect
+from preceptor.execution.executor import Event, WorkerContext
+from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
 from preceptor.maps.store import read_store
@@ -253,8 +252,10 @@ def test_a_study_on_gpus_waits_for_one_and_does_not_go_on_without(
 ) -> None:
     plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
     work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
-    while len(cluster.nodes) < 3:  # the last of which has a GPU, the others do not
-        cluster.add(gpus=int(len(cluster.nodes) == 2))
+    for node in list(cluster.nodes):
+        cluster.kill(node)
+    for gpus in (0, 0, 1):
+        cluster.add(gpus)
     executor = RayExecutor(work, address=cluster.address)
 
     def has_room(wanted: bool) -> bool:

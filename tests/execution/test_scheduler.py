@@ -13,9 +13,8 @@ import pytest
 
 from preceptor.config.run import RunConfig
 from preceptor.execution import scheduler
-from preceptor.execution.events import Event
-from preceptor.execution.graph import Graph
-from preceptor.execution.scheduler import Scheduler
+from preceptor.execution.executor import Event
+from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.inference.annotate import Shard
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Failure, MakeMaps, Selection, Step, map_steps
@@ -28,14 +27,7 @@ Said = tuple[str, ...]
 
 @dataclass
 class Scripted:
-    """An executor whose events are written down beforehand.
-
-    Args:
-        scripts: By step: the events of each time that it is started, as (kind, text); a step that
-            is not named, or is started more often than written down, is done at once.
-        slots: Most steps at once.
-        lost: How often it is asked for room in vain before there is any.
-    """
+    """An executor whose events are written down beforehand."""
 
     scripts: dict[str, list[list[Said]]] = field(default_factory=dict)
     slots: int = 1
@@ -76,7 +68,7 @@ class Scripted:
         self._running.clear()
 
 
-class Recorder:
+class Recorder(Observer):
     """An observer that keeps what it is told, in order."""
 
     def __init__(self) -> None:
@@ -91,14 +83,8 @@ class Recorder:
     def started(self, step: Step) -> None:
         self.told.append(("started", step.id))
 
-    def assigned(self, step: Step, machine: str) -> None:
-        self.told.append(("assigned", step.id, machine))
-
-    def epoch(self, step: Step, line: str) -> None:
-        self.told.append(("epoch", step.id, line))
-
-    def message(self, step: Step, line: str) -> None:
-        self.told.append(("message", step.id, line))
+    def heard(self, step: Step, event: Event) -> None:
+        self.told.append((event.kind, step.id, event.text))
 
     def requeued(self, step: Step) -> None:
         self.told.append(("requeued", step.id))
@@ -284,11 +270,7 @@ def test_a_selection_adds_steps_and_takes_no_room(tmp_path: Path) -> None:
 
 
 class Remover(Recorder):
-    """An observer that removes a file or folder when it is told that a step has finished.
-
-    Args:
-        victim: Id of the step, and what is removed.
-    """
+    """An observer that removes a file or folder when it is told that a step has finished."""
 
     def __init__(self, identity: str, victim: Path) -> None:
         super().__init__()
@@ -405,7 +387,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(
     steps = [plain_step("a"), plain_step("b"), plain_step("c", "a")]
     found = walked(tmp_path, steps, Scripted())
     assert set(found.graph.failed) == {"a", "c"}
-    assert found.graph.failed["a"].reason.endswith("/a: Input/output error")
+    assert "/a: Input/output error (see failed/a.log)" in found.graph.failed["a"].reason
     assert found.graph.done == {"b"}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from preceptor.cli.terminal import tell_status
-from preceptor.execution.graph import Graph
+from preceptor.cli.output import print_status
+from preceptor.execution.scheduler import Graph
 from preceptor.execution.status import StudyStatus, read_status
 from preceptor.report.write import write_results
 from preceptor.study.plan import StudyPlan
@@ -123,6 +123,6 @@ def test_a_finished_study_is_called_finished(
     assert status.status.left == pytest.approx(0, abs=1e-3)
     status.count(graph)
     console = Console(file=io.StringIO(), width=100)
-    tell_status(*read_status(out), console)
+    print_status(*read_status(out), console)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().startswith("finished")

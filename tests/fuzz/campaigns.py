@@ -21,14 +21,7 @@ CONFIGS, TABLES = ("run", "study"), ("csv", "parquet")
 
 
 def case_of(kind: str, folder: Path, seed: int, number: int) -> Case:
-    """One input.
-
-    Args:
-        kind: run, study, csv or parquet.
-        folder: Made by `make_data`.
-        seed: Of the campaign.
-        number: Of the input in it.
-    """
+    """One input."""
     random = Random(f"{kind}:{seed}:{number}")
     if kind in CONFIGS:
         return mutated_config(random, random.choice(RUNS if kind == "run" else STUDIES))
@@ -46,16 +39,7 @@ def file_of(kind: str, folder: Path, number: int) -> Path:
 def campaign(
     kind: str, folder: Path, numbers: Iterable[int], seed: int, *, whole: bool = False
 ) -> Tally:
-    """Run mutated inputs.
-
-    Args:
-        kind: run, study, csv or parquet.
-        folder: A new one.
-        numbers: Of the inputs.
-        seed: Of the campaign.
-        whole: Of configs also build networks, plan studies and train what is small; of tables run
-            the whole of `data check` on each that is accepted, else on one in ten.
-    """
+    """Run mutated inputs."""
     make_data(folder)
     spoil_folder(folder)
     paths = Paths(folder, folder / "cache")

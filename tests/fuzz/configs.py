@@ -1,12 +1,13 @@
 """Random mutations of valid run and study files, as bytes of YAML.
 
-A document is a tree of `Pairs` (a mapping that may hold a key twice), lists and `Raw` YAML text, so
-that what no dumper writes (tags, anchors, `010`, two equal keys) can stand at any place of it.
+A document has one key a line, with a value in YAML's flow style, so that what no dumper writes
+(tags, anchors, `010`, two equal keys) can stand at any place of it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -52,294 +53,119 @@ LONG = (
     "0." + "3" * 400,
 )
 KEYS = (
-    "unknown",
-    "lr",
-    "alphas",
-    "alpha",
-    "seed",
-    "seeds",
-    "batch_size",
-    "kind",
-    "path",
-    "Manifest",
+    *"""
+unknown|lr|alphas|alpha|seed|seeds|batch_size|kind|path|Manifest|MANIFEST|manifеst|1|null|true
+1.5|2020-01-01|<<|=|größe|__class__|model_config|trainning|guide-classes|identity|self|cls
+values
+""".strip()
+    .replace("\n", "|")
+    .split("|"),
     "manifest ",
-    "MANIFEST",
-    "manifеst",
-    "1",
-    "null",
-    "true",
-    "1.5",
-    "2020-01-01",
     '""',
     '"a\\nb"',
     '"\\0"',
     '"\\ud800"',
     "? [a, b]",
     "? {a: b}",
-    "<<",
-    "=",
-    "größe",
-    "__class__",
-    "model_config",
-    "trainning",
-    "guide-classes",
-    "identity",
     '"' + "k" * 3_000 + '"',
-    "self",
-    "cls",
-    "values",
 )
-
-
-@dataclass
-class Raw:
-    """YAML text of one node."""
-
-    text: str
-
-
-Pairs = list[tuple[str, Any]]
-
-
-@dataclass
-class Tree:
-    """A mapping; a list of pairs, so that a key can be there twice."""
-
-    pairs: Pairs
 
 
 @dataclass(frozen=True)
 class Case:
-    """A mutated input.
-
-    Args:
-        what: The mutations, for people.
-        data: The file.
-        keys: Words of which a refusal must name one; none where anything may be named.
-    """
+    """A mutated input: the mutations, the file, and words of which a refusal must name one."""
 
     what: str
     data: bytes
     keys: frozenset[str]
 
 
-def tree(value: Any) -> Any:
-    """Plain values as a tree."""
-    if isinstance(value, dict):
-        return Tree([(key, tree(one)) for key, one in value.items()])
-    return [tree(one) for one in value] if isinstance(value, list) else value
-
-
-def flow(value: Any) -> str:
-    """A node in YAML's flow style."""
-    if isinstance(value, Raw):
-        return value.text
-    if isinstance(value, Tree):
-        return "{" + ", ".join(f"{key}: {flow(one)}" for key, one in value.pairs) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(flow, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def block(value: Tree, indent: str = "") -> str:
-    """A mapping in YAML's block style, a line a scalar or a list."""
-    lines = []
-    for key, one in value.pairs:
-        if isinstance(one, Tree) and one.pairs:
-            lines.append(f"{indent}{key}:\n{block(one, indent + '  ')}")
-        else:
-            lines.append(f"{indent}{key}: {flow(one)}\n")
-    return "".join(lines)
-
-
 @dataclass
-class Place:
-    """Where a node stands: in `above`, at `index`, under these keys."""
+class Line:
+    """A key with its value, below other keys."""
 
-    above: Any
-    index: int
-    keys: tuple[str, ...]
+    above: tuple[str, ...]
+    key: str
+    value: str
 
     @property
-    def value(self) -> Any:
-        node = self.above.pairs if isinstance(self.above, Tree) else self.above
-        return node[self.index][1] if isinstance(self.above, Tree) else node[self.index]
+    def keys(self) -> tuple[str, ...]:
+        return (*self.above, self.key)
 
-    @value.setter
-    def value(self, value: Any) -> None:
-        if isinstance(self.above, Tree):
-            self.above.pairs[self.index] = (self.above.pairs[self.index][0], value)
+
+def lines_of(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[Line]:
+    """Nested values, a line a key."""
+    lines: list[Line] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += [Line(above, key, ""), *lines_of(value, (*above, key))]
         else:
-            self.above[self.index] = value
+            lines.append(Line(above, key, json.dumps(value, ensure_ascii=False)))
+    return lines
 
 
-def places(node: Any, keys: tuple[str, ...] = ()) -> list[Place]:
-    """Every node below the root."""
-    found: list[Place] = []
-    inside = node.pairs if isinstance(node, Tree) else node if isinstance(node, list) else []
-    for index, one in enumerate(inside):
-        key, value = one if isinstance(node, Tree) else ("", one)
-        here = (*keys, key) if key else keys
-        found += [Place(node, index, here), *places(value, here)]
-    return found
+def block(lines: list[Line]) -> str:
+    """Lines in YAML's block style."""
+    return "".join(f"{'  ' * len(one.above)}{one.key}: {one.value}\n" for one in lines)
 
 
-def trees(node: Any, keys: tuple[str, ...] = ()) -> list[tuple[Tree, tuple[str, ...]]]:
-    """Every mapping, with the keys it stands under."""
-    found = [(node, keys)] if isinstance(node, Tree) else []
-    for place in places(node, keys):
-        if isinstance(place.value, Tree):
-            found.append((place.value, place.keys))
-    return found
+def odd_value(random: Random) -> str:
+    return random.choice(LONG) if random.random() < 0.04 else random.choice(VALUES)
 
 
-Change = Callable[[Random, Tree], tuple[str, tuple[str, ...]]]
-
-
-def odd_value(random: Random) -> Raw:
-    return Raw(random.choice(LONG) if random.random() < 0.04 else random.choice(VALUES))
-
-
-def replace(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    place = random.choice(places(root))
-    place.value = odd_value(random)
-    return f"{'.'.join(place.keys)} = {place.value.text[:60]}", place.keys
-
-
-def turn(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
+def likely_value(random: Random, old: str) -> str:
     """A value that may well be allowed."""
-    place = random.choice([one for one in places(root) if not isinstance(one.value, Tree)])
-    old = place.value
-    if isinstance(old, bool):
-        place.value = not old
-    elif isinstance(old, int):
-        place.value = random.choice((0, 1, 2, 3, 7, 999, 1000, 2**31, 2**62))
-    elif isinstance(old, float):
-        place.value = round(random.random(), random.randint(1, 18))
-    elif isinstance(old, list) and old:
-        place.value = random.sample(old, random.randint(0, len(old)))
-    else:
-        place.value = Raw(random.choice(WORDS))
-    return f"{'.'.join(place.keys)} = {flow(place.value)}", place.keys
+    if old in ("true", "false"):
+        return "false" if old == "true" else "true"
+    if re.fullmatch(r"[\d.]+", old):
+        numbers = ("0", "1", "2", "3", "999", f"{2**62}", f"{round(random.random(), 3)}", f"-{old}")
+        return random.choice((*numbers, f"{old}.5", f"{old}000", f'"{old}"'))
+    if old.startswith("["):
+        items = json.loads(old)
+        return json.dumps(random.sample(items, random.randint(0, len(items))))
+    return random.choice(WORDS)
 
 
-def remove(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    place = random.choice(places(root))
-    inside = place.above.pairs if isinstance(place.above, Tree) else place.above
-    del inside[place.index]
-    return f"without {'.'.join(place.keys)}", place.keys
+def change(random: Random, lines: list[Line]) -> tuple[str, tuple[str, ...]]:
+    """Change one line; returns what was done, and the keys that it concerns."""
+    at = random.randrange(len(lines))
+    one = lines[at]
+    way = random.choice(("odd",) * 4 + ("likely",) * 4 + ("gone", "gone", "more", "more") + WAYS)
+    match way:
+        case "odd":
+            one.value = odd_value(random)
+        case "likely":
+            one.value = likely_value(random, one.value)
+        case "gone":
+            del lines[at]
+        case "more":
+            key = random.choice(KEYS)
+            lines.insert(at, Line(one.above, key, odd_value(random)))
+            named = key.strip().removeprefix("? ")
+            return f"{'.'.join(one.above)} + {key[:40]}", (
+                (*one.above, named) if named[:1].isalnum() else ()
+            )
+        case "named":
+            cut = random.randrange(len(one.key))
+            shorter = one.key[:cut] + one.key[cut + 1 :] or "x"
+            old, names = one.key, (one.key.upper(), one.key + "s", shorter, f'"{one.key} "')
+            one.key = random.choice((*names, one.key.replace("_", "-")))
+            return f"{old} named {one.key}", (*one.keys, old)
+        case "twice":
+            lines.append(Line((), one.key, one.value or odd_value(random)))
+        case "wrapped":
+            one.value = random.choice(("[{}]", "[{0}, {0}]", "{{a: {}}}", "[[{}]]")).format(
+                one.value
+            )
+        case _:
+            other = random.choice(lines)
+            one.value = f"&here {one.value}"
+            other.value = random.choice(("*here", "{<<: *here}", "[*here, *here]", "&a {<<: *a}"))
+            return f"{other.key} = {other.value} ({one.key})", (*one.keys, *other.keys)
+    return f"{'.'.join(one.keys)} {way}: {one.value[:60]}", (*one.keys, one.value)
 
 
-def add(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    above, keys = random.choice(trees(root))
-    key = random.choice(KEYS)
-    above.pairs.insert(random.randrange(len(above.pairs) + 1), (key, odd_value(random)))
-    named = key.strip().removeprefix("? ")
-    return f"{'.'.join(keys)} + {key[:40]}", (*keys, named) if named[0].isalnum() else ()
-
-
-def rename(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    above, keys = random.choice([one for one in trees(root) if one[0].pairs] or [(root, ())])
-    if not above.pairs:
-        return "nothing", ()
-    index = random.randrange(len(above.pairs))
-    old, value = above.pairs[index]
-    letter = random.randrange(len(old))
-    new = random.choice(
-        (
-            old.upper(),
-            old + "s",
-            old[:letter] + old[letter + 1 :],
-            f'"{old} "',
-            old.replace("_", "-"),
-        )
-    )
-    above.pairs[index] = (new or "x", value)
-    return f"{'.'.join((*keys, old))} named {new}", (*keys, old, new)
-
-
-def repeat(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    above, keys = random.choice([one for one in trees(root) if one[0].pairs] or [(root, ())])
-    if not above.pairs:
-        return "nothing", ()
-    key, value = random.choice(above.pairs)
-    above.pairs.append((key, random.choice((value, odd_value(random)))))
-    return f"{'.'.join((*keys, key))} twice", (*keys, key)
-
-
-def wrap(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    place = random.choice(places(root))
-    value = place.value
-    ways: list[Any] = [[value], [value, value], Tree([("a", value)]), [[value]]]
-    if isinstance(value, list) and value:
-        ways += [value[0], value * 2, [*value, odd_value(random)]]
-    place.value = random.choice(ways)
-    return f"{'.'.join(place.keys)} wrapped: {flow(place.value)[:40]}", place.keys
-
-
-def scale(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    numbers = [
-        one
-        for one in places(root)
-        if isinstance(one.value, (int, float)) and not isinstance(one.value, bool)
-    ]
-    if not numbers:
-        return "nothing", ()
-    place = random.choice(numbers)
-    old = place.value
-    ways = (
-        -old,
-        old + 0.5,
-        old * 1000,
-        old / 1000,
-        old * 10**30,
-        10**7,
-        f"{old}",
-        f" {old} ",
-        3 - old,
-    )
-    place.value = random.choice(ways)
-    return f"{'.'.join(place.keys)} = {place.value!r}", place.keys
-
-
-def anchor(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
-    """One node takes the place of another by an alias or a merge key, as it stands or changed."""
-    found = places(root)
-    if len(found) < 2:
-        return "nothing", ()
-    first, second = sorted(random.sample(range(len(found)), 2))
-    one, other = found[first], found[second]
-    if other.keys[: len(one.keys)] == one.keys:  # inside of it: the alias would be the node's own
-        one.value = Raw("&a {<<: *a, b: *a}")
-        return f"{'.'.join(one.keys)} holds itself", one.keys
-    text = flow(one.value)
-    one.value = Raw(f"&here {text}") if text[:1] not in "&*" else one.value
-    ways = [
-        "*here",
-        "{<<: *here}",
-        "{<<: [*here, *here]}",
-        "[*here, *here]",
-        "{a: *here, <<: {a: 1}}",
-    ]
-    other.value = Raw(random.choice(ways))
-    return f"{'.'.join(other.keys)} = {other.value.text} ({'.'.join(one.keys)})", (
-        *one.keys,
-        *other.keys,
-    )
-
-
-# Repeated changes are drawn more often.
-CHANGES: tuple[Change, ...] = (
-    *[replace] * 4,
-    *[turn] * 4,
-    *[remove] * 2,
-    *[add] * 2,
-    rename,
-    repeat,
-    *[wrap] * 2,
-    scale,
-    anchor,
-)
+WAYS = ("named", "twice", "wrapped", "wrapped", "anchor")
 
 
 def spoil_text(random: Random, text: str) -> tuple[str, bytes]:
@@ -388,20 +214,17 @@ def spoil_text(random: Random, text: str) -> tuple[str, bytes]:
 
 
 def mutated_config(random: Random, base: dict[str, Any]) -> Case:
-    """A config file with one change, or now and then several, of its values or of its text."""
-    root = tree(base)
-    told: list[str] = []
-    keys: set[str] = set()
-    free = False
-    for _ in range(1 if random.random() < 0.75 else random.randint(2, 4)):
-        what, named = random.choice(CHANGES)(random, root)
-        told.append(what)
-        keys |= set(named)
-        free |= not named
-    text = block(root)
+    """A config file with one change, or now and then several, of its lines or of its text."""
+    lines = lines_of(base)
+    done = [
+        change(random, lines)
+        for _ in range(1 if random.random() < 0.75 else random.randint(2, 4))
+        if lines
+    ]
+    what, text = "; ".join(one for one, _ in done), block(lines)
     if random.random() < 0.12:
-        what, data = spoil_text(random, text)
-        return Case("; ".join([*told, what]), data, frozenset())
-    data = text.encode("utf-8", "surrogatepass")
-    keys |= {what.rpartition(" = ")[2] for what in told if " = " in what}  # the value names it too
-    return Case("; ".join(told), data, frozenset() if free else frozenset(keys))
+        how, data = spoil_text(random, text)
+        return Case(f"{what}; {how}", data, frozenset())
+    free = any(not named for _, named in done)
+    keys = frozenset() if free else frozenset(key for _, named in done for key in named)
+    return Case(what, text.encode("utf-8", "surrogatepass"), keys)

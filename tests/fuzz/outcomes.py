@@ -22,14 +22,7 @@ LONGEST = 12_000
 
 @dataclass
 class Tally:
-    """How many inputs ended how.
-
-    Args:
-        accepted, refused: With exit code 0 and 2, as they should.
-        tracebacks: An exception that nothing caught, by input.
-        wrong: Another exit code, or a refusal that is not one line a problem, by input.
-        reasons: What was refused, roughly.
-    """
+    """How many inputs ended how."""
 
     accepted: int = 0
     refused: int = 0
@@ -53,13 +46,7 @@ class Tally:
         return "\n\n".join(f"{name}\n{what}" for name, what in found[:20])
 
     def enter(self, name: str, call: Callable[[], Outcome], keys: Iterable[str] = ()) -> None:
-        """Count what comes of a call.
-
-        Args:
-            name: What reproduces it.
-            call: The command, or a part of it behind the command's own handler.
-            keys: Words of which a refusal must name one, or a line; none: it may say anything.
-        """
+        """Count what comes of a call."""
         try:
             outcome = call()
         except BaseException as error:

@@ -173,24 +173,14 @@ def check_table(file: Path) -> None:
 
 
 class Paths:
-    """The way of a run file and of a study file up to where networks are built.
-
-    Args:
-        folder: Made by `make_data`.
-        cache: Folder of the cache of file hashes.
-    """
+    """The way of a run file and of a study file up to where networks are built."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
         self.opened: dict[Path, Workspace] = {}
 
     def run(self, file: Path, *, whole: bool = False) -> None:
-        """As `preceptor train` begins: the config, its manifest, the run's id.
-
-        Args:
-            file: Of the config.
-            whole: Also build the network, and train where that takes a moment alone.
-        """
+        """As `preceptor train` begins: the config, its manifest, the run's id."""
         config = load_config(file, RunConfig)
         self._same(config)
         if config.manifest not in self.opened:
@@ -203,12 +193,7 @@ class Paths:
             guided_rows(workspace, config, build(workspace, config))
 
     def study(self, file: Path, *, whole: bool = False) -> None:
-        """As `preceptor study` begins: the config, its manifests, the checks of both.
-
-        Args:
-            file: Of the config.
-            whole: Also build the networks and make the plan, all but what is trained.
-        """
+        """As `preceptor study` begins: the config, its manifests, the checks of both."""
         study = load_config(file, StudyConfig)
         self._same(study)
         if whole:

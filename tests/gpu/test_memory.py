@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from preceptor.cli import inspect_installation as inspection
-from preceptor.cli.inspect_installation import inspect_installation
+from preceptor.cli import doctor
+from preceptor.cli.doctor import inspect_installation
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
-from preceptor.execution.events import WorkerContext
+from preceptor.execution.executor import WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
@@ -121,7 +121,7 @@ def test_the_peak_is_that_of_the_run(card: torch.device, manifest: Path, tmp_pat
 def test_the_gpu_is_found_and_measured(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "SPEED_SECONDS", math.inf)
+    monkeypatch.setattr(doctor, "SPEED_SECONDS", math.inf)
     installation = inspect_installation()
     found, speed = installation.devices, installation.speed
     assert len(found.gpus) == (torch.cuda.device_count() if device.type == "cuda" else 0)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.config.files import parse_config
-from preceptor.execution.graph import Graph
+from preceptor.execution.scheduler import Graph
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol

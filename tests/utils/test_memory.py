@@ -11,7 +11,7 @@ from multiprocessing import Pipe
 import pytest
 import torch
 
-from preceptor.execution import worker
+from preceptor.execution import perform
 from preceptor.utils.memory import PixelBudget, out_of_memory, release_memory
 
 DECODING = """
@@ -151,10 +151,10 @@ def test_variables_of_the_user_stay_in_force(name: str) -> None:
 
 def test_a_worker_of_a_study_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
-    monkeypatch.setattr(worker, "silence", lambda: None)
-    monkeypatch.setattr(worker, "keep_freed_memory", lambda: called.append("kept"))
+    monkeypatch.setattr(perform, "silence", lambda: None)
+    monkeypatch.setattr(perform, "keep_freed_memory", lambda: called.append("kept"))
     ours, theirs = Pipe()
     ours.close()
-    worker.serve(theirs)  # it ends, as its parent is gone
+    perform.serve(theirs, {})  # it ends, as its parent is gone
     theirs.close()
     assert called == ["kept"]

@@ -10,22 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from preceptor.cli.options import finite
-from preceptor.cli.output_files import MANIFEST_FORMATS, check_target
+from preceptor.cli.options import (
+    MANIFEST_FORMATS,
+    Commands,
+    Number,
+    check_target,
+    counting,
+    documented,
+)
+from preceptor.errors import InputError
 from preceptor.utils.plugins import load_plugin, plugin, registered
+from preceptor.utils.process import bulk_import
 
 if TYPE_CHECKING:
     from preceptor.annotations.shapes import ImportedAnnotations
 
-imports = typer.Typer(
+imports = Commands(
     help="Import annotations of other tools, and published data sets.", no_args_is_help=True
 )
 Format = Literal["masks", "coco", "labelstudio", "labelme", "cvat"]
 Reader = Callable[..., "ImportedAnnotations"]
 Sources = Annotated[list[Path], typer.Argument(help="File or folder of the annotations.")]
 Images = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the images (default: that of SOURCE).", show_default=False),
+    Path | None, typer.Option(help="Folder of the images (default: that of SOURCE).")
 ]
 Classes = list[str] | None
 
@@ -46,39 +53,26 @@ def _cvat(source: Sources, images: Images = None) -> "ImportedAnnotations":
 
 def _fixations(
     source: Sources,
-    images: Annotated[Path, typer.Option(help="Folder of the images.")],
-    sigma: Annotated[
-        float,
-        typer.Option(help="Standard deviation of the Gaussian of a fixation.", callback=finite),
-    ],
-    sigma_unit: Annotated[
-        Literal["pixels", "degrees"],
-        typer.Option(help="Unit of --sigma: pixels of the screen, or degrees of visual angle."),
-    ] = "pixels",
-    pixels_per_degree: Annotated[
-        float | None,
-        typer.Option(help="Pixels of the screen per degree.", show_default=False, callback=finite),
-    ] = None,
-    positions: Annotated[
-        Literal["pixels", "shares"], typer.Option(help="Unit of x and y; shares are from 0 to 1.")
-    ] = "pixels",
-    display: Annotated[
-        str | None,
-        typer.Option(
-            help="LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels (default: positions "
-            "are on the image itself).",
-            show_default=False,
-        ),
-    ] = None,
-    screen: Annotated[
-        str | None,
-        typer.Option(
-            help="WIDTH,HEIGHT of the screen in pixels, for shares with --display.",
-            show_default=False,
-        ),
-    ] = None,
+    images: Annotated[Path, typer.Option()],
+    sigma: Annotated[float, Number()],
+    sigma_unit: Literal["pixels", "degrees"] = "pixels",
+    pixels_per_degree: Annotated[float | None, Number()] = None,
+    positions: Literal["pixels", "shares"] = "pixels",
+    display: str | None = None,
+    screen: str | None = None,
 ) -> "ImportedAnnotations":
-    """Fixations of an eye tracker: CSV with image, x, y[, duration, annotator, label]."""
+    """Fixations of an eye tracker: CSV with image, x, y[, duration, annotator, label].
+
+    Args:
+        images: Folder of the images.
+        sigma: Standard deviation of the Gaussian of a fixation.
+        sigma_unit: Unit of --sigma: pixels of the screen, or degrees of visual angle.
+        pixels_per_degree: Pixels of the screen per degree.
+        positions: Unit of x and y; shares are from 0 to 1.
+        display: LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels (default: positions are
+            on the image itself).
+        screen: WIDTH,HEIGHT of the screen in pixels, for shares with --display.
+    """
     from preceptor.annotations.tables import Gaze, parse_numbers, read_fixations
 
     gaze = Gaze(
@@ -93,18 +87,13 @@ def _fixations(
 
 
 def _folders(
-    source: Sources,
-    images: Images = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of masks in the same subfolders; if it is SOURCE, a_mask.png is that of "
-            "a.png.",
-            show_default=False,
-        ),
-    ] = None,
+    source: Sources, images: Images = None, masks: Path | None = None
 ) -> "ImportedAnnotations":
-    """Class folders with images, and masks in the same subfolders of --masks."""
+    """Class folders with images, and masks in the same subfolders of --masks.
+
+    Args:
+        masks: Folder of masks in the same subfolders; if it is SOURCE, a_mask.png is that of a.png.
+    """
     from preceptor.annotations import read_folders
 
     return read_folders(_one(source), masks)
@@ -120,26 +109,27 @@ def _labelme(source: Sources, images: Images = None) -> "ImportedAnnotations":
 def _labelstudio(
     source: Sources,
     images: Images = None,
-    image_key: Annotated[
-        str,
-        typer.Option(
-            help="Key of the image in the data of a task (default: detected).",
-            show_default=False,
-        ),
-    ] = "",
+    image_key: Annotated[str, typer.Option(show_default=False)] = "",
 ) -> "ImportedAnnotations":
-    """Label Studio (JSON): rectangles, polygons, ellipses, brush and keypoints."""
+    """Label Studio (JSON): rectangles, polygons, ellipses, brush and keypoints.
+
+    Args:
+        image_key: Key of the image in the data of a task (default: detected).
+    """
     from preceptor.annotations import read_labelstudio
 
     return read_labelstudio(source, image_key=image_key)
 
 
 def _masks(
-    source: Sources,
-    images: Annotated[Path, typer.Option(help="Folder of the images.")],
-    mask_label: Annotated[str, typer.Option(help="Class of masks without colors.")] = "positive",
+    source: Sources, images: Annotated[Path, typer.Option()], mask_label: str = "positive"
 ) -> "ImportedAnnotations":
-    """A folder of mask images: binary, gray, palette or one color per class."""
+    """A folder of mask images: binary, gray, palette or one color per class.
+
+    Args:
+        images: Folder of the images.
+        mask_label: Class of masks without colors.
+    """
     from preceptor.annotations import read_masks
 
     return read_masks(_one(source), images, label=mask_label)
@@ -174,7 +164,6 @@ FORMATS: dict[str, Reader] = {
 
 
 def _one(source: list[Path]) -> Path:
-    from preceptor.errors import InputError
 
     if len(source) != 1:
         raise InputError(f"{len(source)} sources are given; this format has one file or folder")
@@ -185,74 +174,43 @@ def _write(
     imported: "ImportedAnnotations",
     images: Path,
     *,
-    to: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV with path,label[,split,source,group,annotated] (default: labels from the "
-            "annotations).",
-            show_default=False,
-        ),
-    ] = None,
-    positive: Annotated[
-        Classes,
-        typer.Option(
-            help="Class of the shapes to draw; images with one have this label. Repeatable "
-            "(default: all classes).",
-            show_default=False,
-        ),
-    ] = None,
-    negative: Annotated[
-        str, typer.Option(help="Label of images without a shape of these classes.")
-    ] = "negative",
-    unmarked: Annotated[
-        Literal["examined", "unknown"] | None,
-        typer.Option(
-            help="Images without a shape: examined (nothing to mark) or unknown (not examined).",
-            show_default=False,
-        ),
-    ] = None,
-    nothing_to_mark: Annotated[
-        Classes,
-        typer.Option(
-            help="Label whose images without a shape were examined; others were not. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    shape: Annotated[
-        str, typer.Option(help="Maps of the shapes: filled, or soft:PX (blurred).")
-    ] = "filled",
-    line_width: Annotated[
-        float, typer.Option(min=0.1, help="Width of lines in pixels.", callback=finite)
-    ] = 3.0,
-    point_radius: Annotated[
-        float, typer.Option(min=0.1, help="Radius of points in pixels.", callback=finite)
-    ] = 5.0,
-    merge: Annotated[
-        str, typer.Option(help="Map of several annotators: mean, majority, any, or one's name.")
-    ] = "mean",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Shares of train, val and test, such as 0.7,0.15,0.15 (default: the splits of "
-            "SOURCE).",
-            show_default=False,
-        ),
-    ] = None,
-    group_by: Annotated[
-        str,
-        typer.Option(
-            help="Column of --labels, or regular expression on the path of the image, that names "
-            "images of one subject.",
-            show_default=False,
-        ),
-    ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the splits.")] = 0,
+    to: Annotated[Path, typer.Option()],
+    labels: Path | None = None,
+    positive: Classes = None,
+    negative: str = "negative",
+    unmarked: Literal["examined", "unknown"] | None = None,
+    nothing_to_mark: Classes = None,
+    shape: str = "filled",
+    line_width: Annotated[float, Number(min=0.1)] = 3.0,
+    point_radius: Annotated[float, Number(min=0.1)] = 5.0,
+    merge: str = "mean",
+    split: str | None = None,
+    group_by: Annotated[str, typer.Option(show_default=False)] = "",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Write a manifest and maps; the parameters after `*` are options of all formats."""
+    """Write a manifest and maps; the parameters after `*` are options of all formats.
+
+    Args:
+        to: Output folder, new or empty.
+        labels: CSV with path,label[,split,source,group,annotated] (default: labels from the
+            annotations).
+        positive: Class of the shapes to draw; images with one have this label. Repeatable (default:
+            all classes).
+        negative: Label of images without a shape of these classes.
+        unmarked: Images without a shape: examined (nothing to mark) or unknown (not examined).
+        nothing_to_mark: Label whose images without a shape were examined; others were not.
+            Repeatable.
+        shape: Maps of the shapes: filled, or soft:PX (blurred).
+        line_width: Width of lines in pixels.
+        point_radius: Radius of points in pixels.
+        merge: Map of several annotators: mean, majority, any, or one's name.
+        split: Shares of train, val and test, such as 0.7,0.15,0.15 (default: the splits of SOURCE).
+        group_by: Column of --labels, or regular expression on the path of the image, that names
+            images of one subject.
+        seed: Random seed of the splits.
+    """
     from preceptor.annotations.shapes import RasterOptions
     from preceptor.annotations.write import ImportOptions, parse_split, write_import
-    from preceptor.utils.text import progress
 
     options = ImportOptions(
         RasterOptions.parse(shape, line_width, point_radius),
@@ -266,12 +224,7 @@ def _write(
         group_by,
         seed,
     )
-    with progress() as bar:
-        task = bar.add_task("writing maps", total=None, note="")
-
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with counting("writing maps") as told:
         summary = write_import(imported, images, to, options, told)
     print(f"wrote {to / 'manifest.csv'}: {summary.images:,} images, {summary.maps:,} with a map")
     if summary.annotators:
@@ -287,13 +240,11 @@ def _write(
 
 def _command(read: Reader) -> Callable[..., None]:
     """Command of a format: the options of its reader, then those of `_write`."""
-    own = inspect.signature(read).parameters
-    common = inspect.signature(_write).parameters.values()
+    own = inspect.signature(documented(read)).parameters
+    common = inspect.signature(documented(_write)).parameters.values()
     options = [one for one in common if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
     def run(**values: Any) -> None:
-        from preceptor.utils.process import bulk_import
-
         with bulk_import():
             import preceptor.annotations  # noqa: F401  # and torch
 
@@ -306,7 +257,7 @@ def _command(read: Reader) -> Callable[..., None]:
     # typer reads the options of a command from its signature.
     run.__signature__ = inspect.Signature([*parameters, *options])  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in [*parameters, *options]}
-    run.__doc__ = read.__doc__
+    run.__doc__ = (read.__doc__ or "").partition("\n")[0]
     return run
 
 
@@ -331,21 +282,24 @@ for _name in registered("preceptor.importers"):
 
 @imports.command("und")
 def import_und(
-    train: Annotated[Path, typer.Option(help="Training CSV without header: split, class, path.")],
-    images: Annotated[Path, typer.Option(help="Folder of the images.")],
-    heatmaps: Annotated[Path, typer.Option(help="Folder of heat maps with the same file names.")],
-    to: Annotated[Path, typer.Option(help="Output manifest, .csv or .parquet.")],
-    test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set. Repeatable.")] = None,
-    join: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of one test set of all test CSVs, each of which is a source, such as "
-            "test-unseen (default: a test set for each CSV).",
-            show_default=False,
-        ),
-    ] = None,
+    train: Annotated[Path, typer.Option()],
+    images: Annotated[Path, typer.Option()],
+    heatmaps: Annotated[Path, typer.Option()],
+    to: Annotated[Path, typer.Option()],
+    test: list[Path] | None = None,
+    join: str | None = None,
 ) -> None:
-    """Import the UND CYBORG release in its published form."""
+    """Import the UND CYBORG release in its published form.
+
+    Args:
+        train: Training CSV without header: split, class, path.
+        images: Folder of the images.
+        heatmaps: Folder of heat maps with the same file names.
+        to: Output manifest, .csv or .parquet.
+        test: CSV of a test set. Repeatable.
+        join: Name of one test set of all test CSVs, each of which is a source, such as test-unseen
+            (default: a test set for each CSV).
+    """
     from preceptor.annotations import read_und
 
     check_target("--to", to, formats=MANIFEST_FORMATS)
@@ -355,84 +309,44 @@ def import_und(
 
 
 def data_export(
-    format_: Annotated[
-        Format, typer.Argument(metavar="FORMAT", help="masks, coco, labelstudio, labelme or cvat.")
-    ],
-    source: Annotated[
-        Path, typer.Argument(metavar="MANIFEST|STORE", help="Manifest, or a Teacher's map store.")
-    ],
-    to: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="Manifest of the images of a map store.", show_default=False),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            max=1,
-            help="Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5; "
-            "format masks of a manifest: gray levels are kept).",
-            show_default=False,
-            callback=finite,
-        ),
-    ] = None,
-    shapes: Annotated[
-        Literal["polygons", "masks"], typer.Option(help="Shapes: polygons or masks.")
-    ] = "polygons",
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=100,
-            help="Largest deviation of a simplified polygon, in pixels.",
-            callback=finite,
-        ),
-    ] = 0.0,
-    positive: Annotated[
-        Classes,
-        typer.Option(
-            help="Class whose maps are exported; images of other classes have no shapes. "
-            "Repeatable (default: all classes).",
-            show_default=False,
-        ),
-    ] = None,
-    as_: Annotated[
-        Literal["annotations", "predictions"] | None,
-        typer.Option(
-            "--as",
-            help="Kind of the shapes: annotations (default for a manifest) or predictions (default "
-            "for a map store).",
-            show_default=False,
-        ),
-    ] = None,
-    interpolation: Annotated[
-        Literal["linear", "area"],
-        typer.Option(help="Interpolation of a map store: linear, or area (constant in each cell)."),
-    ] = "linear",
-    image_prefix: Annotated[
-        str,
-        typer.Option(help="Address before the names of the images in Label Studio."),
-    ] = "/data/local-files/?d=",
-    annotator: Annotated[
-        str | None,
-        typer.Option(
-            help="Export the maps of this annotator instead of the merged ones, from the folder "
-            "annotators beside the manifest.",
-            show_default=False,
-        ),
-    ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Export also images of a manifest that nobody examined.")
-    ] = False,
+    format_: Annotated[Format, typer.Argument(metavar="FORMAT")],
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST|STORE")],
+    to: Annotated[Path, typer.Option()],
+    manifest: Path | None = None,
+    threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
+    shapes: Literal["polygons", "masks"] = "polygons",
+    tolerance: Annotated[float, Number(min=0, max=100)] = 0.0,
+    positive: Classes = None,
+    as_: Annotated[Literal["annotations", "predictions"] | None, typer.Option("--as")] = None,
+    interpolation: Literal["linear", "area"] = "linear",
+    image_prefix: str = "/data/local-files/?d=",
+    annotator: str | None = None,
+    every: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
     """Export maps to another tool.
 
     The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
     labels.csv has the columns that the format lacks: give it to data import with --labels.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        format_: masks, coco, labelstudio, labelme or cvat.
+        source: Manifest, or a Teacher's map store.
+        to: Output folder, new or empty.
+        manifest: Manifest of the images of a map store.
+        threshold: Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5;
+            format masks of a manifest: gray levels are kept).
+        shapes: Shapes: polygons or masks.
+        tolerance: Largest deviation of a simplified polygon, in pixels.
+        positive: Class whose maps are exported; images of other classes have no shapes. Repeatable
+            (default: all classes).
+        as_: Kind of the shapes: annotations (default for a manifest) or predictions (default for a
+            map store).
+        interpolation: Interpolation of a map store: linear, or area (constant in each cell).
+        image_prefix: Address before the names of the images in Label Studio.
+        annotator: Export the maps of this annotator instead of the merged ones, from the folder
+            annotators beside the manifest.
+        every: Export also images of a manifest that nobody examined.
+    """
     with bulk_import():
         from preceptor.annotations.agreement import read_annotators
         from preceptor.annotations.export import (
@@ -444,9 +358,7 @@ def data_export(
         )
         from preceptor.annotations.write import MANIFEST
         from preceptor.data.manifest import Manifest
-        from preceptor.errors import InputError
         from preceptor.maps.store import is_store, read_store
-    from preceptor.utils.text import progress
 
     stored = source.is_dir()
     for wrong, message in (
@@ -462,10 +374,7 @@ def data_export(
             not stored and manifest is not None,
             "--manifest belongs to a map store; a manifest is exported by itself",
         ),
-        (
-            stored and every,
-            "--all belongs to a manifest; of a map store all images are exported",
-        ),
+        (stored and every, "--all belongs to a manifest; of a map store all images are exported"),
         (
             annotator is not None and (stored or every),
             "--annotator belongs to a manifest without --all; leave one of them out",
@@ -483,12 +392,7 @@ def data_export(
         table = Manifest.read(manifest or source, verify=False, need=())
     predictions = as_ == "predictions" if as_ is not None else stored
     classes, model, noise = positive or (), "", 0
-    with progress() as bar:
-        task = bar.add_task("exporting", total=None, note="")
-
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with counting("exporting") as told:
         if stored:
             store = read_store(source, columns=("map", "class", "score", "error"))
             noise = unsettled(store, classes)
@@ -507,38 +411,26 @@ def data_export(
 
 
 def data_agreement(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder written by data import: manifest.csv, annotators/NAME/….")
-    ],
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            help="Output folder of the page and its tables (default: agreement in FOLDER).",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[
-        int, typer.Option(min=0, max=500, help="Number of images with pictures.")
-    ] = 24,
+    folder: Path, to: Path | None = None, images: Annotated[int, typer.Option(min=0, max=500)] = 24
 ) -> None:
     """Compare annotators of the same images.
 
     A page and CSV tables are written: Dice, IoU and correlation of each pair, each annotator
     against the others, and the images with the least agreement.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        folder: Folder written by data import: manifest.csv, annotators/NAME/….
+        to: Output folder of the page and its tables (default: agreement in FOLDER).
+        images: Number of images with pictures.
+    """
     with bulk_import():
         from preceptor.annotations.agreement import agreement_of, read_annotators
         from preceptor.report.annotators import PAGE, write_agreement
-    from preceptor.utils.text import number, progress
+        from preceptor.utils.text import number
 
     maps = read_annotators(folder)
-    with progress() as bar:
-        task = bar.add_task("comparing maps", total=None, note="")
-        agreement = agreement_of(
-            maps, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with counting("comparing maps") as told:
+        agreement = agreement_of(maps, progress=told)
     target = to or folder / "agreement"
     findings = write_agreement(maps, agreement, target, images)
     pairs: Any = agreement.pairs

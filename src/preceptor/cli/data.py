@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from preceptor.cli.annotations import data_agreement, data_export, imports
-from preceptor.cli.options import ManifestPath, MarkKind, Preset, StampPlace
-from preceptor.cli.output_files import MANIFEST_FORMATS, check_target
+from preceptor.cli.options import (
+    MANIFEST_FORMATS,
+    Commands,
+    ManifestPath,
+    MarkKind,
+    Preset,
+    StampPlace,
+    check_target,
+    counting,
+)
+from preceptor.errors import InputError
+from preceptor.utils.process import bulk_import
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from preceptor.data.manifest import Manifest
     from preceptor.data.plant import Planted
 
-data = typer.Typer(
+data = Commands(
     help="Check, split, copy, import and export manifests; compare annotators.",
     no_args_is_help=True,
 )
@@ -36,20 +41,21 @@ def data_check(manifest: ManifestPath) -> None:
     """
     from rich.console import Console
 
-    from preceptor.utils.process import bulk_import
-
     with bulk_import():
         from preceptor.data.manifest import Manifest
-        from preceptor.data.notes import notes, value_notes
-        from preceptor.utils.text import progress
+        from preceptor.data.notes import notes, summary_table, value_notes
+        from preceptor.utils.text import print_table
 
-    with progress() as bar:
-        task = bar.add_task("reading images", total=None, note="")
-        table = Manifest.read(
-            manifest,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    print_summary(table, Console())
+    with counting("reading images") as told:
+        table = Manifest.read(manifest, progress=told)
+    console, summary = Console(), summary_table(table)
+    console.print(f"{manifest.name}: {len(table):,} images", markup=False, highlight=False)
+    lines = [
+        [str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row)]
+        for split, row in summary.iterrows()
+    ]
+    columns = [str(one) for one in summary.columns]
+    print_table(["split", *columns], lines, console, right=columns)
     for note in [*notes(table), *value_notes(table)]:
         print(f"note: {note}")
 
@@ -57,31 +63,31 @@ def data_check(manifest: ManifestPath) -> None:
 @data.command("split")
 def data_split(
     manifest: ManifestPath,
-    to: Annotated[Path, typer.Option(help="Output manifest, .csv or .parquet.")],
-    train: Annotated[float, typer.Option(help="Share of the training split.")] = 0.6,
-    val: Annotated[float, typer.Option(help="Share of the validation split.")] = 0.2,
-    test: Annotated[float, typer.Option(help="Share of the test split.")] = 0.2,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="SOURCE=SPLIT: assign all images of a source to a split such as val-unseen or "
-            "test-unseen; images of missing classes are added from other sources. Repeatable."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed, 0 or more.")] = 0,
+    to: Annotated[Path, typer.Option()],
+    train: float = 0.6,
+    val: float = 0.2,
+    test: float = 0.2,
+    hold_out: list[str] | None = None,
+    seed: int = 0,
 ) -> None:
     """Divide a manifest into splits.
 
     Splits are stratified by label and source. Groups are not divided; sources can be held out. A
     column `split` of the manifest is replaced.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        to: Output manifest, .csv or .parquet.
+        train: Share of the training split.
+        val: Share of the validation split.
+        test: Share of the test split.
+        hold_out: SOURCE=SPLIT: assign all images of a source to a split such as val-unseen or
+            test-unseen; images of missing classes are added from other sources. Repeatable.
+        seed: Random seed, 0 or more.
+    """
     with bulk_import():
         from preceptor.data.manifest import Manifest
         from preceptor.data.notes import missing_class_notes
         from preceptor.data.splits import added_classes, make_splits
-        from preceptor.errors import InputError
         from preceptor.metrics.split_names import kind_or_none
 
     check_target("--to", to, formats=MANIFEST_FORMATS)
@@ -113,36 +119,28 @@ def data_split(
 
 @data.command("forged")
 def data_forged(
-    to: Annotated[Path, typer.Option(help="Output folder.")],
-    preset: Annotated[Preset, typer.Option(help="Number of crops and strength of the forgeries.")],
-    stamp_place: Annotated[
-        StampPlace | None,
-        typer.Option(
-            help="Place of the stamp: corner, or moving (default: as in the preset).",
-            show_default=False,
-        ),
-    ] = None,
-    stamp_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the forged training crops with the stamp, 0.5 to 1 (default: as in the "
-            "preset).",
-            show_default=False,
-        ),
-    ] = None,
-    stamp_strength: Annotated[
-        float | None,
-        typer.Option(
-            help="Contrast of the stamp in gray levels, 0 = no stamp (default: as in the preset).",
-            show_default=False,
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 1,
-    first: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
+    to: Annotated[Path, typer.Option()],
+    preset: Annotated[Preset, typer.Option()],
+    stamp_place: StampPlace | None = None,
+    stamp_rate: float | None = None,
+    stamp_strength: float | None = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 1,
+    first: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Generate the built-in benchmark.
 
     The images are forged crops of photographs, with one manifest per seed.
+
+    Args:
+        to: Output folder.
+        preset: Number of crops and strength of the forgeries.
+        stamp_place: Place of the stamp: corner, or moving (default: as in the preset).
+        stamp_rate: Share of the forged training crops with the stamp, 0.5 to 1 (default: as in the
+            preset).
+        stamp_strength: Contrast of the stamp in gray levels, 0 = no stamp (default: as in the
+            preset).
+        seeds: Number of draws.
+        first: Seed of the first draw.
     """
     from preceptor.benchmark.forged import write_draws
     from preceptor.benchmark.forgeries import PRESETS, ForgedSettings
@@ -162,49 +160,38 @@ def data_forged(
 @data.command("plant")
 def data_plant(
     manifest: ManifestPath,
-    to: Annotated[Path, typer.Option(help="Output folder.")],
-    kind: Annotated[
-        MarkKind,
-        typer.Option(help="Mark: stamp (a caption), border (two lines) or tint (a color cast)."),
-    ] = "stamp",
-    place: Annotated[
-        StampPlace | None,
-        typer.Option(
-            help="Place of a stamp: moving (beside the human map) or corner (lower right).",
-            show_default="moving",
-        ),
-    ] = None,
-    rate: Annotated[
-        float, typer.Option(help="Share of the images of the class with the mark.")
-    ] = 1.0,
+    to: Annotated[Path, typer.Option()],
+    kind: MarkKind = "stamp",
+    place: Annotated[StampPlace | None, typer.Option(show_default="moving")] = None,
+    rate: float = 1.0,
     label: Annotated[
-        str | None,
-        typer.Option(help="Class with the mark.", show_default="the only class with human maps"),
+        str | None, typer.Option(show_default="the only class with human maps")
     ] = None,
-    strength: Annotated[
-        float, typer.Option(help="Contrast of the mark in gray levels of 255.")
-    ] = 32.0,
+    strength: float = 32.0,
     input_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the model's input in pixels: draw a stamp that has the strength there.",
-            show_default="the strength is that in the file",
-        ),
+        int | None, typer.Option(show_default="the strength is that in the file")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed, 0 or more.")] = 0,
+    seed: int = 0,
 ) -> None:
     """Copy a data set and plant a shortcut in it.
 
     In the splits train and val, images of one class get a mark. A study on the copy tests whether
     guidance prevents a model from relying on the mark.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        to: Output folder.
+        kind: Mark: stamp (a caption), border (two lines) or tint (a color cast).
+        place: Place of a stamp: moving (beside the human map) or corner (lower right).
+        rate: Share of the images of the class with the mark.
+        label: Class with the mark.
+        strength: Contrast of the mark in gray levels of 255.
+        input_size: Side of the model's input in pixels: draw a stamp that has the strength there.
+        seed: Random seed, 0 or more.
+    """
     with bulk_import():
         from preceptor.config.files import parse_config
         from preceptor.data.manifest import Manifest
         from preceptor.data.plant import PlantSettings, plant
-        from preceptor.utils.text import progress
 
     values = {
         "kind": kind,
@@ -217,14 +204,8 @@ def data_plant(
     }
     settings = parse_config(values, PlantSettings, source="data plant")
     table = Manifest.read(manifest, verify=False, need=("train",))
-    with progress() as bar:
-        task = bar.add_task("writing images", total=None, note="")
-        planted = plant(
-            table,
-            to,
-            settings,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with counting("writing images") as told:
+        planted = plant(table, to, settings, progress=told)
     _print_planted(planted)
 
 
@@ -251,48 +232,3 @@ def _print_planted(planted: Planted) -> None:
             "note: no validation set is without the shortcut; add one, such as val-clean, for the "
             "selection of α"
         )
-
-
-def print_summary(manifest: Manifest, console: Console) -> None:
-    """Print `summary_table`; one that is too wide is turned, in as many parts as necessary."""
-    from preceptor.data.notes import summary_table
-
-    summary = summary_table(manifest)
-    title = manifest.source.name if manifest.source else str(manifest.root)
-    console.print(f"{title}: {len(manifest):,} images", markup=False, highlight=False)
-    header = ["split", *map(str, summary.columns)]
-    lines = [
-        [str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row)]
-        for split, row in summary.iterrows()
-    ]
-    if _width([header, *lines]) <= console.width:
-        console.print(_table(header, lines))
-        return
-    while lines:
-        count = len(lines)
-        while count > 1 and _width(zip(header, *lines[:count], strict=True)) > console.width:
-            count -= 1
-        turned = list(zip(header, *lines[:count], strict=True))
-        console.print(_table(turned[0], turned[1:]))
-        lines = lines[count:]
-
-
-def _width(lines: Iterable[Sequence[str]]) -> int:
-    """Width of a table of these lines, in cells: two blanks between columns, one at each side."""
-    from rich.cells import cell_len
-
-    columns = list(zip(*lines, strict=True))
-    return sum(max(map(cell_len, column)) for column in columns) + 2 * len(columns)
-
-
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for position, name in enumerate(header):
-        table.add_column(escape(name), justify="right" if position else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*map(escape, line))
-    return table

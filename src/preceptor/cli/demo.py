@@ -50,25 +50,23 @@ DEMO: dict[str, Any] = {
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the images and the study.")] = Path(
-        "demo-study"
-    ),
+    out: Path = Path("demo-study"),
     jobs: JobsOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Run a small study on forged photographs.
 
     The study has three draws, two controls and no ceiling, and takes a few minutes.
+
+    Args:
+        out: Folder of the images and the study.
+        seed: Seed of the first draw.
     """
     finish(run_demo(out, jobs=jobs, first=seed, tell=partial(print, flush=True)))
 
 
 def run_demo(
-    out: str | Path,
-    *,
-    jobs: int | None = None,
-    first: int = 0,
-    tell: Callable[[str], None] = print,
+    out: str | Path, *, jobs: int | None = None, first: int = 0, tell: Callable[[str], None] = print
 ) -> StudyResult:
     """Generate the forged photographs and run the demo study on them.
 

@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from preceptor.cli.options import (
+    PAGE_FORMATS,
     CacheDirOption,
     CacheOption,
     CalibrationMethod,
-    Device,
+    DeviceOption,
     InputType,
     ManifestPath,
     MapFiles,
+    Number,
     Precision,
-    finite,
+    check_suffix,
+    check_target,
+    needing,
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
 from preceptor.utils.plugins import check_model_folder
+from preceptor.utils.process import bulk_import
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -32,7 +37,6 @@ if TYPE_CHECKING:
 
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20
-_WEB = ("starlette", "uvicorn", "h11", "prometheus_client", "python_multipart")
 
 
 def _tasks(bar: Progress) -> Callable[[str, int], Callable[[int], None]]:
@@ -46,69 +50,42 @@ def _tasks(bar: Progress) -> Callable[[str, int], Callable[[int], None]]:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as best, or ONNX file.")],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Image files or URLs, folders, patterns in quotes, manifests (CSV or Parquet), or "
-            "- for a list of paths on standard input, one per line.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Output table: .csv, .parquet or .jsonl.", show_default="CSV on standard output"
-        ),
-    ] = None,
-    maps: Annotated[
-        MapFiles | None,
-        typer.Option(
-            help="Maps to write: overlay (over the image) or png (grayscale, size of the image).",
-            show_default=False,
-        ),
-    ] = None,
+    model: Path,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")],
+    out: Annotated[Path | None, typer.Option(show_default="CSV on standard output")] = None,
+    maps: MapFiles | None = None,
     maps_to: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the maps.", show_default="beside the output, NAME-maps"),
+        Path | None, typer.Option(show_default="beside the output, NAME-maps")
     ] = None,
-    map_of: Annotated[
-        str | None, typer.Option(help="Class of the maps.", show_default="the positive class")
-    ] = None,
+    map_of: Annotated[str | None, typer.Option(show_default="the positive class")] = None,
     threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.",
-            show_default="that of the export, else eer",
-        ),
+        str | None, typer.Option(show_default="that of the export, else eer")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="Precision; the thresholds were fixed in 32-true.")
-    ] = "32-true",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of images per forward pass.", show_default="chosen by a probe"
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of threads that decode images.", show_default="one per core"
-        ),
-    ] = None,
+    device: DeviceOption = "auto",
+    precision: Precision = "32-true",
+    batch_size: Annotated[int | None, typer.Option(min=1, show_default="chosen by a probe")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
 ) -> None:
     """Predict images with a trained model.
 
     The table has the decision, the score and all probabilities of each image, in the order of the
     inputs. Images that cannot be read have the reason in the column error, and the exit code is 1.
     The same command resumes an interrupted one.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        model: Model folder, such as best, or ONNX file.
+        inputs: Image files or URLs, folders, patterns in quotes, manifests (CSV or Parquet), or -
+            for a list of paths on standard input, one per line.
+        out: Output table: .csv, .parquet or .jsonl.
+        maps: Maps to write: overlay (over the image) or png (grayscale, size of the image).
+        maps_to: Folder of the maps.
+        map_of: Class of the maps.
+        threshold: Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.
+        precision: Precision; the thresholds were fixed in 32-true.
+        batch_size: Number of images per forward pass.
+        workers: Number of threads that decode images.
+    """
     with bulk_import():
-        from preceptor.cli.output_files import check_suffix, check_target
         from preceptor.deploy.image_list import LIST, ImageList
         from preceptor.deploy.predict_files import (
             WRITERS,
@@ -181,45 +158,35 @@ def predict(
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as best.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files or URLs.")],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest of the training images, among which similar ones are searched, and of "
-            "the validation images, if the model is not calibrated."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Output page.")] = Path("explanation.html"),
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.",
-            show_default="eer",
-        ),
-    ] = None,
-    masks: Annotated[
-        int, typer.Option(min=2, max=1_000_000, help="Maximum number of RISE masks per image.")
-    ] = 1000,
-    similar: Annotated[
-        int, typer.Option(min=1, max=100, help="Number of similar training images.")
-    ] = 6,
-    sample: Annotated[
-        int, typer.Option(min=1, help="Maximum number of training images that are compared.")
-    ] = 5000,
+    model: Path,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    manifest: Path | None = None,
+    out: Path = Path("explanation.html"),
+    threshold: Annotated[str | None, typer.Option(show_default="eer")] = None,
+    masks: Annotated[int, typer.Option(min=2, max=1_000_000)] = 1000,
+    similar: Annotated[int, typer.Option(min=1, max=100)] = 6,
+    sample: Annotated[int, typer.Option(min=1)] = 5000,
 ) -> None:
     """Explain decisions of a model on one page.
 
     The page has the image with the map and the RISE map of the decided class, its score among
     those of the validation images, the deletion curves, and the most similar training images.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        model: Model folder, such as best.
+        images: Image files or URLs.
+        manifest: Manifest of the training images, among which similar ones are searched, and of the
+            validation images, if the model is not calibrated.
+        out: Output page.
+        threshold: Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.
+        masks: Maximum number of RISE masks per image.
+        similar: Number of similar training images.
+        sample: Maximum number of training images that are compared.
+    """
     if model.is_file():
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     check_model_folder(model)
     with bulk_import():
-        from preceptor.cli.output_files import PAGE_FORMATS, check_target
         from preceptor.data.manifest import Manifest
         from preceptor.deploy.explain import explain as explain_images
         from preceptor.deploy.explain import explain_page
@@ -250,36 +217,27 @@ def explain(
 
 
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as best.")],
+    model: Path,
     manifest: ManifestPath,
-    out: Annotated[Path, typer.Option(help="Output folder: a copy of the model folder.")],
-    method: Annotated[
-        CalibrationMethod,
-        typer.Option(help="Calibration of the probabilities: temperature, isotonic or none."),
-    ] = "temperature",
-    false_alarms: Annotated[
-        float,
-        typer.Option(
-            min=1e-6,
-            max=0.5,
-            help="Share of familiar images that are flagged as unfamiliar.",
-            callback=finite,
-        ),
-    ] = 0.01,
-    sample: Annotated[
-        int, typer.Option(min=2, help="Maximum number of training images that are used.")
-    ] = 10_000,
-    device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
+    out: Annotated[Path, typer.Option()],
+    method: CalibrationMethod = "temperature",
+    false_alarms: Annotated[float, Number(min=1e-6, max=0.5)] = 0.01,
+    sample: Annotated[int, typer.Option(min=2)] = 10_000,
+    device: DeviceOption = "auto",
 ) -> None:
     """Calibrate a model on the validation images of a manifest.
 
     A copy of the model folder is written in which probabilities are calibrated and unfamiliar
     images are flagged. The results are in its model card.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        model: Model folder, such as best.
+        out: Output folder: a copy of the model folder.
+        method: Calibration of the probabilities: temperature, isotonic or none.
+        false_alarms: Share of familiar images that are flagged as unfamiliar.
+        sample: Maximum number of training images that are used.
+    """
     with bulk_import():
-        from preceptor.cli.output_files import check_target
         from preceptor.data.manifest import Manifest
         from preceptor.deploy.calibrate import (
             calibration_sentences,
@@ -318,31 +276,13 @@ def calibrate(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
-    out: Annotated[Path, typer.Option(help="Output file: .onnx.")],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest; the export is checked on its validation images (default: on synthetic "
-            "images).",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Maximum number of validation images.")] = 1000,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="Threshold of the output decision: a rule (eer, fdr5%) or a number.",
-            show_default="eer if the model has it",
-        ),
-    ] = None,
-    map_: Annotated[
-        bool, typer.Option("--map/--no-map", help="Whether the file computes maps.")
-    ] = True,
-    input_type: Annotated[
-        InputType,
-        typer.Option("--input", help="Type of the input, which has values from 0 to 255."),
-    ] = "uint8",
+    model: Path,
+    out: Annotated[Path, typer.Option()],
+    manifest: Path | None = None,
+    images: Annotated[int, typer.Option(min=1)] = 1000,
+    threshold: Annotated[str | None, typer.Option(show_default="eer if the model has it")] = None,
+    map_: Annotated[bool, typer.Option("--map/--no-map")] = True,
+    input_type: Annotated[InputType, typer.Option("--input")] = "uint8",
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "none",
 ) -> None:
@@ -350,12 +290,19 @@ def export(
 
     The file contains pre-processing, decision and map. It is kept only if its outputs equal those
     of the model.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        model: Model folder.
+        out: Output file: .onnx.
+        manifest: Manifest; the export is checked on its validation images (default: on synthetic
+            images).
+        images: Maximum number of validation images.
+        threshold: Threshold of the output decision: a rule (eer, fdr5%) or a number.
+        map_: Whether the file computes maps.
+        input_type: Type of the input, which has values from 0 to 255.
+    """
     check_model_folder(model)
     with bulk_import():
-        from preceptor.cli.output_files import check_target
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
         from preceptor.deploy.export import (
@@ -375,14 +322,8 @@ def export(
         found = validation_images(
             Workspace(table, cache_dir), spec.image_format, spec.classes, cache, images
         )
-    try:
+    with needing("onnx", "export"):
         exported = export_model(model, out, settings, found)
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "onnxruntime", "onnxscript"):
-            raise
-        raise InputError(
-            f"export: {error.name} is not installed; pip install '.[onnx]' in the source folder"
-        ) from error
     _print(out, settings, exported, validation=found is not None)
 
 
@@ -415,94 +356,56 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
 
 
 def serve(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL…",
-            help="Model folders or exported files, each as PATH or NAME=PATH; the first one is "
-            "used for requests that name none.",
-        ),
-    ],
-    host: Annotated[
-        str, typer.Option(help="Address; one for other machines needs --keys or --no-keys.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with API keys, one per line; each request needs one of them.",
-            show_default=False,
-        ),
-    ] = None,
-    no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Accept requests without keys from other machines.")
-    ] = False,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…")],
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    keys: Path | None = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys")] = False,
     threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="Threshold of the decision if a request has none: a rule (eer, fdr5%, bpcer1%) or "
-            "a number.",
-            show_default="that of the export, else eer if the model has it",
-        ),
+        str | None, typer.Option(show_default="that of the export, else eer if the model has it")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Largest number of images per forward pass.",
-            show_default="chosen by a probe",
-        ),
-    ] = None,
-    delay: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1000,
-            help="Milliseconds for which a batch waits for images.",
-            callback=finite,
-        ),
-    ] = 5.0,
-    queue: Annotated[
-        int,
-        typer.Option(min=1, help="Largest number of images in process; further ones get 429."),
-    ] = 256,
-    timeout: Annotated[
-        float,
-        typer.Option(min=0.001, help="Seconds after which a request gets 504.", callback=finite),
-    ] = 30.0,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads that decode images.", show_default="one per core"),
-    ] = None,
-    max_body: Annotated[int, typer.Option(min=1, help="Largest body in MiB.")] = 32,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Largest number of pixels per image.")
-    ] = 50_000_000,
-    max_images: Annotated[
-        int, typer.Option(min=1, help="Largest number of images per request.")
-    ] = 32,
+    device: str = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, show_default="chosen by a probe")] = None,
+    delay: Annotated[float, Number(min=0, max=1000)] = 5.0,
+    queue: Annotated[int, typer.Option(min=1)] = 256,
+    timeout: Annotated[float, Number(min=0.001)] = 30.0,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
+    max_body: Annotated[int, typer.Option(min=1)] = 32,
+    max_pixels: Annotated[int, typer.Option(min=1)] = 50_000_000,
+    max_images: Annotated[int, typer.Option(min=1)] = 32,
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
     POST /predict takes multipart files, JSON with base64, or one image. /models, /healthz, /readyz,
     /metrics and /openapi.json describe the server; / is a page on which to try an image.
+
+    Args:
+        models: Model folders or exported files, each as PATH or NAME=PATH; the first one is used
+            for requests that name none.
+        host: Address; one for other machines needs --keys or --no-keys.
+        port: Port; 0 = any free one.
+        keys: File with API keys, one per line; each request needs one of them.
+        no_keys: Accept requests without keys from other machines.
+        threshold: Threshold of the decision if a request has none: a rule (eer, fdr5%, bpcer1%) or
+            a number.
+        device: auto, cpu, cuda or cuda:N.
+        batch_size: Largest number of images per forward pass.
+        delay: Milliseconds for which a batch waits for images.
+        queue: Largest number of images in process; further ones get 429.
+        timeout: Seconds after which a request gets 504.
+        workers: Threads that decode images.
+        max_body: Largest body in MiB.
+        max_pixels: Largest number of pixels per image.
+        max_images: Largest number of images per request.
     """
     from preceptor.utils.memory import return_freed_memory
-    from preceptor.utils.process import bulk_import
 
-    try:
+    with needing("web", "serve"):
         from preceptor.deploy.api import ServeSettings
         from preceptor.deploy.http import ApiKeys, Hosts, address_of, is_local
         from preceptor.deploy.http_server import listen
         from preceptor.deploy.http_server import serve as serve_until_stopped
         from preceptor.deploy.serve import Service, application, model_paths
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in _WEB:
-            raise
-        raise InputError(
-            f"serve: {error.name} is not installed; pip install '.[web]' in the source folder"
-        ) from error
     if keys is not None and no_keys:
         raise InputError("--keys and --no-keys: choose one of the two")
     if not is_local(host) and keys is None and not no_keys:

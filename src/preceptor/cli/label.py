@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from preceptor.cli.annotations import Format
-from preceptor.cli.options import LabelOrder, Proposals, RunByDefault, finite
+from preceptor.cli.options import (
+    Commands,
+    LabelOrder,
+    Number,
+    Proposals,
+    RunByDefault,
+    counting,
+    needing,
+)
+from preceptor.errors import InputError, is_control
+from preceptor.utils.process import bulk_import
 
 if TYPE_CHECKING:
     from preceptor.label.app import Prepared
     from preceptor.label.calls import Access
 
 
-label = typer.Typer(
+label = Commands(
     cls=RunByDefault,
     help="Mark images in a browser. `label MANIFEST` is short for `label run MANIFEST`.",
     no_args_is_help=True,
@@ -25,153 +35,70 @@ label = typer.Typer(
 
 @label.command()
 def run(
-    source: Annotated[
-        Path, typer.Argument(metavar="MANIFEST|FOLDER", help="Manifest, or folder of images.")
-    ],
-    name: Annotated[str, typer.Option(help="Your name (default: chosen on the page).")] = "",
-    classes: Annotated[
-        str | None,
-        typer.Option(help="Classes of marks, separated by commas.", show_default="evidence"),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="Labels among which people choose, separated by commas (default: those of the "
-            "manifest).",
-            show_default=False,
-        ),
-    ] = None,
-    splits: Annotated[
-        str | None,
-        typer.Option(
-            help="Splits whose images are marked, separated by commas (default: all).",
-            show_default=False,
-        ),
-    ] = None,
-    host: Annotated[
-        str,
-        typer.Option(help="Address of the page; one for other machines needs a password or links."),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port; 0 = any free one (default: that of the last start, at first any free one).",
-            show_default=False,
-        ),
-    ] = None,
-    opens: Annotated[
-        bool, typer.Option("--open/--no-open", help="Whether to open the page in the browser.")
-    ] = True,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the password of the page, in one line.", show_default=False),
-    ] = None,
-    links: Annotated[
-        str | None,
-        typer.Option(
-            help="Names, separated by commas; each person gets a link.", show_default=False
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Additional host name of this server. Repeatable.", show_default=False),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Number of people who mark each image of the overlap.",
-            show_default="1",
-        ),
-    ] = None,
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST|FOLDER")],
+    name: str = "",
+    classes: Annotated[str | None, typer.Option(show_default="evidence")] = None,
+    labels: str | None = None,
+    splits: str | None = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
+    opens: Annotated[bool, typer.Option("--open/--no-open")] = True,
+    password_file: Path | None = None,
+    links: str | None = None,
+    allow_host: list[str] | None = None,
+    overlap: Annotated[int | None, typer.Option(min=1, max=1000, show_default="1")] = None,
     overlap_share: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of the images in the overlap.",
-            callback=finite,
-            show_default="1 with --overlap",
-        ),
+        float | None, Number(min=0, max=1, show_default="1 with --overlap")
     ] = None,
-    order: Annotated[
-        LabelOrder | None,
-        typer.Option(help="Order of the images.", show_default="random"),
-    ] = None,
-    proposals: Annotated[
-        Proposals | None,
-        typer.Option(
-            help="Time at which a Teacher's proposal is shown: first, after (the first own "
-            "stroke), or never.",
-            show_default="after",
-        ),
-    ] = None,
+    order: Annotated[LabelOrder | None, typer.Option(show_default="random")] = None,
+    proposals: Annotated[Proposals | None, typer.Option(show_default="after")] = None,
     proposals_on_evaluation: Annotated[
-        bool | None,
-        typer.Option(
-            help="Whether validation and test images have proposals, too.",
-            show_default="no-proposals-on-evaluation",
-        ),
+        bool | None, typer.Option(show_default="no-proposals-on-evaluation")
     ] = None,
-    least_overlap: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Overlap with people's marks from which a Teacher's proposals are shown; 0 = "
-            "always.",
-            callback=finite,
-            show_default="0.6",
-        ),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|FOLDER",
-            help="Teacher that proposes marks: a model folder, or auto (trained repeatedly on the "
-            "marks so far).",
-            show_default=False,
-        ),
-    ] = None,
-    teacher_config: Annotated[
-        Path | None,
-        typer.Option(help="Settings of --teacher auto (YAML).", show_default=False),
-    ] = None,
-    teacher_maps: Annotated[
-        Literal["cells", "cam"],
-        typer.Option(help="Maps of a --teacher FOLDER: cells (of a mapper) or cam."),
-    ] = "cam",
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Random seed of the order and the overlap.", show_default="0"),
-    ] = None,
-    database: Annotated[
-        Path | None,
-        typer.Option(
-            help="Database (default: NAME.label.sqlite beside the manifest).", show_default=False
-        ),
-    ] = None,
+    least_overlap: Annotated[float | None, Number(min=0, max=1, show_default="0.6")] = None,
+    teacher: Annotated[str | None, typer.Option(metavar="auto|FOLDER")] = None,
+    teacher_config: Path | None = None,
+    teacher_maps: Literal["cells", "cam"] = "cam",
+    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
+    database: Path | None = None,
 ) -> None:
     """Serve the page on which images are marked.
 
     All marks are in one SQLite file. The same command continues; settings that are not given do not
     change.
-    """
-    from preceptor.errors import InputError
 
-    try:
-        from preceptor.deploy.http import Hosts, address_of, is_local
+    Args:
+        source: Manifest, or folder of images.
+        name: Your name (default: chosen on the page).
+        classes: Classes of marks, separated by commas.
+        labels: Labels among which people choose, separated by commas (default: those of the
+            manifest).
+        splits: Splits whose images are marked, separated by commas (default: all).
+        host: Address of the page; one for other machines needs a password or links.
+        port: Port; 0 = any free one (default: that of the last start, at first any free one).
+        opens: Whether to open the page in the browser.
+        password_file: File with the password of the page, in one line.
+        links: Names, separated by commas; each person gets a link.
+        allow_host: Additional host name of this server. Repeatable.
+        overlap: Number of people who mark each image of the overlap.
+        overlap_share: Share of the images in the overlap.
+        order: Order of the images.
+        proposals: Time at which a Teacher's proposal is shown: first, after (the first own stroke),
+            or never.
+        proposals_on_evaluation: Whether validation and test images have proposals, too.
+        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown; 0 =
+            always.
+        teacher: Teacher that proposes marks: a model folder, or auto (trained repeatedly on the
+            marks so far).
+        teacher_config: Settings of --teacher auto (YAML).
+        teacher_maps: Maps of a --teacher FOLDER: cells (of a mapper) or cam.
+        seed: Random seed of the order and the overlap.
+        database: Database (default: NAME.label.sqlite beside the manifest).
+    """
+    with needing("web", "label"):
         from preceptor.deploy.http_server import serve
         from preceptor.label.app import application
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
-            raise
-        raise InputError(
-            f"label: {error.name} is not installed; pip install '.[web]' in the source folder"
-        ) from error
+    from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
     from preceptor.label.calls import read_password
     from preceptor.label.db import serving
@@ -270,7 +197,6 @@ def _tell(prepared: Prepared) -> None:
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...] | None:
-    from preceptor.errors import InputError
 
     if text is None:
         return None
@@ -282,8 +208,6 @@ def _names(option: str, text: str | None) -> tuple[str, ...] | None:
 
 def _checked_name(option: str, text: str, name: str) -> str:
     """Name without blanks at its ends; `text` is the whole value of the option."""
-    from preceptor.errors import InputError, is_control
-
     name = name.strip()
     if not 1 <= len(name) <= 60 or any(map(is_control, name)):
         raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
@@ -292,45 +216,31 @@ def _checked_name(option: str, text: str, name: str) -> str:
 
 @label.command("export")
 def label_export(
-    database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
-    to: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
-    format_: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="Additional format, of another tool, in a folder of its name.",
-            show_default=False,
-        ),
-    ] = None,
-    merge: Annotated[
-        str,
-        typer.Option(help="Map of several people: mean, majority, any, or one's name."),
-    ] = "mean",
-    class_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class", help="Class of marks. Repeatable (default: all).", show_default=False
-        ),
-    ] = None,
+    database: Path,
+    to: Annotated[Path, typer.Option()],
+    format_: Annotated[Format | None, typer.Option("--format")] = None,
+    merge: str = "mean",
+    class_: Annotated[list[str] | None, typer.Option("--class")] = None,
 ) -> None:
     """Export the marks of a database.
 
     The output is that of data import: manifest.csv, maps, and the maps of each of several people.
+
+    Args:
+        database: Database of preceptor label.
+        to: Output folder, new or empty.
+        format_: Additional format, of another tool, in a folder of its name.
+        merge: Map of several people: mean, majority, any, or one's name.
+        class_: Class of marks. Repeatable (default: all).
     """
     from preceptor.label.db import connect, told_errors
-    from preceptor.utils.process import bulk_import
-    from preceptor.utils.text import progress
 
     connection = connect(database, readonly=True)
     with bulk_import():
         from preceptor.annotations.export import ExportOptions, manifest_images, write_export
         from preceptor.data.manifest import Manifest
         from preceptor.label.export import MANIFEST, export_marks
-    with progress() as bar:
-        task = bar.add_task("writing maps", total=None, note="")
-
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    with counting("writing maps") as told:
 
         def other_format(folder: Path) -> None:
             if format_ is not None:
@@ -359,10 +269,12 @@ def label_export(
 
 
 @label.command("status")
-def label_status(
-    database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
-) -> None:
-    """Print the state of a database: progress, minutes per image, agreement."""
+def label_status(database: Path) -> None:
+    """Print the state of a database: progress, minutes per image, agreement.
+
+    Args:
+        database: Database of preceptor label.
+    """
     from rich.console import Console
 
     from preceptor.label.db import connect

@@ -19,20 +19,17 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from preceptor.cli.annotate import annotate
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.deploy import calibrate, explain, export, predict, serve
 from preceptor.cli.doctor import doctor
-from preceptor.cli.evaluate import evaluate
 from preceptor.cli.label import label
-from preceptor.cli.report import report
-from preceptor.cli.runs import runs
+from preceptor.cli.options import Commands
 from preceptor.cli.study import study
-from preceptor.cli.train import train
+from preceptor.cli.train import annotate, evaluate, report, runs, train
 from preceptor.utils.process import handling
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

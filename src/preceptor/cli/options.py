@@ -1,16 +1,24 @@
-"""Command-line options shared by several commands.
+"""Options of several commands, and checks of output files.
 
 The choices duplicate those of the configs, since importing a config would slow down `--help`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
+import os
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
+
+from preceptor.errors import InputError
+from preceptor.utils.docstrings import argument_descriptions
 
 CalibrationMethod = Literal["temperature", "isotonic", "none"]
 Cache = Literal["memmap", "none"]
@@ -28,56 +36,93 @@ RunState = Literal["finished", "begun", "waiting"]
 
 
 def finite(value: float | None) -> float | None:
-    """Check a number: a range need not exclude nan, which compares as false.
-
-    Raises:
-        typer.BadParameter: It is nan or infinite.
-    """
+    """Refuse nan and infinity: a range need not exclude nan, which compares as false."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
+
+Number = partial(typer.Option, callback=finite)
+"""Option of a number, which is finite."""
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[
     Cache,
     typer.Option(help="Cache of decoded images: memmap (memory-mapped file) or none (no cache)."),
 ]
-CacheDirOption = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Folder of the image caches.", show_default=False)
-]
+CacheDirOption = Annotated[Path | None, typer.Option(help="Folder of the image caches.")]
+DeviceOption = Annotated[Device, typer.Option(help="Device of the model.")]
 JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Maximum number of concurrent steps (default: as many as fit).", show_default=False
-    ),
+    int | None, typer.Option(help="Maximum number of concurrent steps (default: as many as fit).")
 ]
 EngineOption = Annotated[
     Engine, typer.Option(help="Executor: local (worker processes) or ray (Ray cluster).")
 ]
 AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Address of the Ray cluster; auto: the cluster of this machine.",
-        show_default=False,
-    ),
+    str | None, typer.Option(help="Address of the Ray cluster; auto: the cluster of this machine.")
 ]
 RunsPerGpuOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Number of runs per GPU (default: by measured memory).",
-        show_default=False,
-    ),
+    int | None, typer.Option(min=1, help="Number of runs per GPU (default: by measured memory).")
 ]
 HangTimeoutOption = Annotated[
-    float,
-    typer.Option(
-        min=0.01,
-        help="Minutes without progress after which a step is killed.",
-        callback=finite,
-    ),
+    float, Number(min=0.01, help="Minutes without progress after which a step is killed.")
 ]
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress bar; yields the function that receives the number done and the total."""
+    from preceptor.utils.text import progress
+
+    with progress() as bar:
+        task = bar.add_task(what, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Context of the import of an extra's packages, which names the one that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "preceptor").split(".")[0] == "preceptor":
+            raise
+        raise InputError(
+            f"{what}: {error.name} is not installed; pip install '.[{extra}]' in the source folder"
+        ) from error
+
+
+class Commands(typer.Typer):
+    """Commands that describe their parameters in the section Args of their docstrings."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """Decorator that registers a command."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            text = inspect.getdoc(documented(function)) or ""
+            typer.Typer.command(self, name, help=text.partition("\nArgs:\n")[0], **settings)(
+                function
+            )
+            return function
+
+        return register
+
+
+def documented(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the parameters of a command the descriptions in its docstring as their help."""
+    for name, text in argument_descriptions(function.__doc__ or "").items():
+        hint = function.__annotations__[name]
+        hint = eval(hint, function.__globals__) if isinstance(hint, str) else hint
+        kind, info = hint, None
+        if hasattr(hint, "__metadata__"):  # Annotated
+            kind, (info,) = hint.__origin__, hint.__metadata__
+        if info is None:
+            default = inspect.signature(function).parameters[name].default
+            required = default is inspect.Parameter.empty
+            info = (typer.Argument if required else typer.Option)()
+        info.help = text
+        function.__annotations__[name] = Annotated[kind, info]
+    return function
 
 
 class RunByDefault(TyperGroup):
@@ -88,3 +133,43 @@ class RunByDefault(TyperGroup):
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+
+MANIFEST_FORMATS = (".csv", ".parquet", ".pq")
+PARQUET_FORMATS = (".parquet", ".pq")
+PAGE_FORMATS = (".html", ".htm")
+CONFIG_FORMATS = (".yaml", ".yml")
+
+
+def check_suffix(option: str, path: Path, formats: Collection[str]) -> None:
+    """Refuse an output whose suffix is that of no format, before anything is read."""
+    if path.suffix.lower() not in formats:
+        raise InputError(f"{option} {path}: unknown format; name it {', '.join(formats)}")
+
+
+def check_target(
+    option: str,
+    path: Path,
+    *,
+    replace: bool = False,
+    copied: Path | None = None,
+    formats: Collection[str] = (),
+) -> None:
+    """Refuse an output that cannot be written, before its content is computed.
+
+    `replace`: a file that exists is replaced; `copied`: a folder of which the output is a copy.
+    """
+    if formats:
+        check_suffix(option, path, formats)
+    if path.is_dir() or (path.exists() and not replace):
+        raise InputError(f"{option} {path} exists already; choose another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"{option} {path}: folder {path.parent} cannot be written; choose another one"
+        )
+    if copied is not None and copied.resolve() in path.resolve().parents:
+        raise InputError(
+            f"{option} {path} is inside {copied}, which is copied; choose a place outside"
+        )

@@ -11,19 +11,22 @@ import typer
 
 from preceptor.cli.options import (
     AddressOption,
+    Commands,
     EngineOption,
     HangTimeoutOption,
     JobsOption,
     RunByDefault,
     RunsPerGpuOption,
 )
+from preceptor.errors import InputError
+from preceptor.utils.process import bulk_import
 
 if TYPE_CHECKING:
     from preceptor.driver import StudyResult
     from preceptor.study.config import StudyConfig
 
 
-study = typer.Typer(
+study = Commands(
     cls=RunByDefault,
     help="Run, plan or watch a study. `study FILE` is short for `study run FILE`.",
     no_args_is_help=True,
@@ -38,46 +41,36 @@ StudyFile = Annotated[
 @study.command()
 def run(
     file: StudyFile = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Study folder, required.", show_default=False)
-    ] = None,
+    out: Path | None = None,
     jobs: JobsOption = None,
     engine: EngineOption = "local",
     address: AddressOption = None,
     runs_per_gpu: RunsPerGpuOption = None,
     hang_timeout: HangTimeoutOption = 30.0,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(help="Tracker: tensorboard or mlflow. Repeatable.", show_default=False),
-    ] = None,
-    track_uri: Annotated[
-        str | None,
-        typer.Option(
-            help="URI of the MLflow server (default: a database in the study folder).",
-            show_default=False,
-        ),
-    ] = None,
+    track: list[str] | None = None,
+    track_uri: str | None = None,
 ) -> None:
     """Run a study.
 
     The same command resumes an interrupted study.
-    """
-    from preceptor.errors import InputError
 
+    Args:
+        out: Study folder, required.
+        track: Tracker: tensorboard or mlflow. Repeatable.
+        track_uri: URI of the MLflow server (default: a database in the study folder).
+    """
     path = _the_file(file, "run")
     if out is None:
         raise InputError("study run: --out is missing; add --out FOLDER, the study folder")
     settings = _read(path)
-    from preceptor.execution.process import Starter
+    from preceptor.execution.process import import_early
 
-    # A process of the workers imports torch at the same time as this one.
-    early = Starter(settings.training.threads) if engine == "local" else None
-    from preceptor.utils.process import bulk_import
-
+    if engine == "local" and not Path("/dev/nvidia0").exists():  # workers on GPUs are not forked
+        import_early(settings.training.threads)
     with bulk_import():
         from rich.console import Console
 
-        from preceptor.cli.terminal import live
+        from preceptor.cli.output import live
         from preceptor.driver import run_study
 
     console = Console()
@@ -92,7 +85,6 @@ def run(
         hang_timeout=hang_timeout,
         track=track or (),
         track_uri=track_uri,
-        early=early,
         tell=partial(print, flush=True),
         show=show,
     )
@@ -101,32 +93,26 @@ def run(
 
 @study.command()
 def init(
-    manifest: Annotated[
-        Path | None,
-        typer.Argument(help="CSV or Parquet table of images, required.", show_default=False),
-    ] = None,
-    to: Annotated[Path, typer.Option(help="Output file.")] = Path("study.yaml"),
-    backbone: Annotated[str, typer.Option(help="Backbone of Teacher and Student.")] = "resnet50",
-    weights: Annotated[
-        str, typer.Option(help="Initial weights: hub, none or a .safetensors file.")
-    ] = "hub",
-    size: Annotated[int, typer.Option(help="Side of the model's input, in pixels.")] = 224,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            help="Positive class (default: of two classes the only one of the training images that "
-            "has maps, else the rarer one; of more classes none).",
-            show_default=False,
-        ),
-    ] = None,
+    manifest: Annotated[Path | None, typer.Argument()] = None,
+    to: Path = Path("study.yaml"),
+    backbone: str = "resnet50",
+    weights: str = "hub",
+    size: int = 224,
+    positive: str | None = None,
 ) -> None:
     """Write a commented study file.
 
     The file includes a time estimate measured on this machine.
-    """
-    from preceptor.errors import InputError
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        manifest: CSV or Parquet table of images, required.
+        to: Output file.
+        backbone: Backbone of Teacher and Student.
+        weights: Initial weights: hub, none or a .safetensors file.
+        size: Side of the model's input, in pixels.
+        positive: Positive class (default: of two classes the only one of the training images that
+            has maps, else the rarer one; of more classes none).
+    """
     if manifest is None:
         raise InputError(
             "study init: the manifest is missing; add it, as in `preceptor study init x.csv`"
@@ -134,12 +120,12 @@ def init(
     with bulk_import():
         from preceptor.cli.study_file import write_study_file
 
-    written = write_study_file(
+    time, chosen = write_study_file(
         manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
     )
-    print(f"wrote {to}; estimated time on this machine: {written.time}")
-    if positive is None and written.positive is not None:
-        print(f"positive class: {written.positive} (choose another with --positive)")
+    print(f"wrote {to}; estimated time on this machine: {time}")
+    if positive is None and chosen is not None:
+        print(f"positive class: {chosen} (choose another with --positive)")
     elif positive is None:
         print(
             "positive class: none, the AUC is the mean one-vs-rest AUC (choose one with --positive)"
@@ -147,20 +133,15 @@ def init(
 
 
 @study.command()
-def plan(
-    file: StudyFile = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Study folder; its finished steps are not counted.", show_default=False),
-    ] = None,
-    jobs: JobsOption = None,
-) -> None:
-    """Print the steps of a study and their estimated time."""
+def plan(file: StudyFile = None, out: Path | None = None, jobs: JobsOption = None) -> None:
+    """Print the steps of a study and their estimated time.
+
+    Args:
+        out: Study folder; its finished steps are not counted.
+    """
     import tempfile
 
     settings = _read(_the_file(file, "plan"))
-    from preceptor.utils.process import bulk_import
-
     with bulk_import():
         from preceptor.cli.study_file import print_plan
 
@@ -169,27 +150,30 @@ def plan(
 
 
 @study.command()
-def status(folder: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
-    """Print the progress of a study."""
+def status(folder: Path) -> None:
+    """Print the progress of a study.
+
+    Args:
+        folder: Study folder.
+    """
     from rich.console import Console
 
-    from preceptor.cli.terminal import tell_status
+    from preceptor.cli.output import print_status
     from preceptor.execution.status import read_status
 
-    tell_status(*read_status(folder), Console())
+    print_status(*read_status(folder), Console())
 
 
 @study.command()
-def archive(
-    folder: Annotated[Path, typer.Argument(help="Study folder.")],
-    to: Annotated[Path, typer.Option(help="New folder.")],
-) -> None:
+def archive(folder: Path, to: Annotated[Path, typer.Option()]) -> None:
     """Write scores, choices and tables of a study to a small folder.
 
     It has no weights, maps and images. `preceptor report` makes the tables from it again.
-    """
-    from preceptor.utils.process import bulk_import
 
+    Args:
+        folder: Study folder.
+        to: New folder.
+    """
     with bulk_import():
         from preceptor.results.domain import archive_study
         from preceptor.study_folder import reopen
@@ -211,8 +195,6 @@ def finish(result: StudyResult) -> None:
 
 def _the_file(files: list[Path] | None, command: str) -> Path:
     """The one study file of a command."""
-    from preceptor.errors import InputError
-
     if not files:
         example = "preceptor study study.yaml --out study"
         if command != "run":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from preceptor.cli.output_files import CONFIG_FORMATS, check_target
-from preceptor.config.files import parse_config
+from preceptor.cli.options import CONFIG_FORMATS, check_target
+from preceptor.config.files import parse_config, read_yaml
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -75,19 +75,6 @@ training:
 """
 
 
-@dataclass(frozen=True)
-class WrittenStudy:
-    """Study file that was written.
-
-    Args:
-        time: Time estimate as text.
-        positive: Positive class; None = none, with more than two classes.
-    """
-
-    time: str
-    positive: str | None
-
-
 def write_study_file(
     manifest_path: Path,
     target: Path,
@@ -96,20 +83,11 @@ def write_study_file(
     weights: str = "hub",
     size: int = 224,
     positive: str | None = None,
-) -> WrittenStudy:
-    """Write a commented study file with a measured time estimate.
+) -> tuple[str, str | None]:
+    """Write a commented study file; returns the measured time estimate and the positive class.
 
-    Args:
-        manifest_path: Path of the manifest; its images are not decoded.
-        target: Output file; an existing one is not overwritten.
-        backbone: Backbone of Teacher and Student.
-        weights: Initial weights: hub, none or a .safetensors file.
-        size: Side of the model's input in pixels.
-        positive: Positive class; None = of two classes the only one of the training images that has
-            maps, else the rarer one; of more classes none.
-
-    Returns:
-        The time estimate and the positive class.
+    The positive class is by default the only one of two whose training images have maps, else the
+    rarer one; None with more than two classes. An existing file is not overwritten.
 
     Raises:
         InputError: The manifest or the weights are invalid, the target exists, or the backbone
@@ -117,26 +95,32 @@ def write_study_file(
     """
     check_target("--to", target, formats=CONFIG_FORMATS)
     manifest = Manifest.read(manifest_path, verify=False)
-    training = manifest.table[manifest.train_mask]
-    positive = positive or _likely_positive(manifest)
-    if positive is not None and positive not in manifest.classes:
-        raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
+    classes, training = manifest.classes, manifest.table[manifest.train_mask]
+    annotated = training[manifest.annotated_mask[manifest.train_mask]]
+    with_maps = training[(manifest.annotated_mask & manifest.map_mask)[manifest.train_mask]]
+    marked = sorted(set(with_maps["label"]))
+    if positive is None and len(classes) == 2:
+        rarer = str(training["label"].value_counts().index[-1])
+        positive = marked[0] if len(marked) == 1 else rarer
+    if positive is not None and positive not in classes:
+        raise InputError(f"--positive {positive!r} is not among the classes {classes}")
     if weights not in ("hub", "none"):  # paths in a config are relative to its file
         weights_file(weights)  # raises if it is none
         weights = os.path.relpath(weights, target.parent)
+    ceiling = len(annotated) == len(training)
     values = {
         "manifest_name": manifest_path.name,
         "images": len(manifest),
         "training": len(training),
-        "annotated": int((manifest.annotated_mask & manifest.train_mask).sum()),
+        "annotated": len(annotated),
         "file": target.name,
         "out": "study" if target.stem == "study" else f"{target.stem}-study",
         "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
-        "positive_line": _positive_line(manifest, positive),
-        "marked": _quoted(positive or min(_classes_with_maps(manifest) or manifest.classes)),
-        "ceiling": "true" if _ceiling_is_possible(manifest) else "false",
-        "controls_line": _controls_line(manifest),
-        "mapper": "true" if _mapper_is_possible(manifest, positive) else "false",
+        "positive_line": _positive_line(classes, positive),
+        "marked": _quoted(positive or min(marked or classes)),
+        "ceiling": "true" if ceiling else "false",
+        "controls_line": _controls_line(ceiling),
+        "mapper": "true" if len(classes) == 2 and positive in marked else "false",
         "primary": _quoted(manifest.eval_splits("test")[0]),
         "backbone": _quoted(backbone),
         "weights": _quoted(weights),
@@ -145,75 +129,43 @@ def write_study_file(
         "jobs": "…",
         "time": "…",
     }
-    import yaml
-
-    study = parse_config(
-        yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
-    )
+    settings, _ = read_yaml(_TEMPLATE.format(**values))
+    study = parse_config(settings, StudyConfig, base=target.parent)
     store = Path("store")  # where none is needed
     jobs = jobs_at_first("auto", study.training.threads)
     plain = plain_run(study, backbone)
-    build_for(plain, manifest.classes, load_weights=False).guidable_grid()  # raises if too coarse
+    build_for(plain, classes, load_weights=False).guidable_grid()  # raises if too coarse
     workspace = Workspace(manifest)  # default cache folder, since there is no study folder yet
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)
     workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
     first, later = outline(Plan(Protocol(study, workspaces, store)))
-    seconds = estimate_seconds(
-        [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
-    )
-    values |= {"time": as_time(seconds), "jobs": jobs}
-    write_atomically(target, _TEMPLATE.format(**values))
-    return WrittenStudy(as_time(seconds), positive)
+    validation = len(workspace.split_rows("val"))
+    time = as_time(estimate_seconds([*first, *later], study, classes, validation, jobs))
+    write_atomically(target, _TEMPLATE.format(**values | {"time": time, "jobs": jobs}))
+    return time, positive
 
 
-def _likely_positive(manifest: Manifest) -> str | None:
-    """Of two classes the only one that has maps, else the rarer one, of the training images."""
-    if len(manifest.classes) > 2:
-        return None
-    marked = _classes_with_maps(manifest)
-    if len(marked) == 1:
-        return marked.pop()
-    counts = manifest.table.loc[manifest.train_mask, "label"].value_counts()
-    return str(counts.index[-1])
-
-
-def _positive_line(manifest: Manifest, positive: str | None) -> str:
+def _positive_line(classes: Sequence[str], positive: str | None) -> str:
     """Line of the study file that has the positive class, or says what it would do."""
     if positive is None:
-        among = ", ".join(manifest.classes)
         return (
-            f"# positive: CLASS          # without it, the mean one-vs-rest AUC of {among};\n"
+            f"# positive: CLASS          # without it, the mean one-vs-rest AUC of "
+            f"{', '.join(classes)};\n"
             "                           # with it, the AUC of this class, and a threshold on its\n"
             "                           # score"
         )
-    others = ", ".join(name for name in manifest.classes if name != positive)
+    others = ", ".join(name for name in classes if name != positive)
     return (
         f"positive: {_quoted(positive)}            # class whose probability is the score; "
         f"other classes: {others}"
     )
 
 
-def _classes_with_maps(manifest: Manifest) -> set[str]:
-    """Classes of the annotated training images with maps."""
-    rows = manifest.train_mask & manifest.annotated_mask & manifest.map_mask
-    return set(manifest.table.loc[rows, "label"])
-
-
-def _mapper_is_possible(manifest: Manifest, positive: str | None) -> bool:
-    """Whether there are two classes, and annotated images of the positive one with maps."""
-    return len(manifest.classes) == 2 and positive in _classes_with_maps(manifest)
-
-
-def _ceiling_is_possible(manifest: Manifest) -> bool:
-    """Whether all training images are annotated."""
-    return bool(manifest.annotated_mask[manifest.train_mask].all())
-
-
-def _controls_line(manifest: Manifest) -> str:
+def _controls_line(ceiling: bool) -> str:
     """Line of the study file that has the controls, without those that guide too few images."""
     every = RECOMMENDED["controls"]
-    if _ceiling_is_possible(manifest):
+    if ceiling:
         return f"# controls: [{', '.join(every)}]"
     fewer = [name for name in every if name != "shuffled_human"]
     return (
@@ -224,9 +176,7 @@ def _controls_line(manifest: Manifest) -> str:
 
 def _quoted(word: str) -> str:
     """Word or path as YAML, quoted if necessary."""
-    plain = word[:1].isalpha() and all(
-        letter.isascii() and (letter.isalnum() or letter in "_-./") for letter in word
-    )
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*", word, re.ASCII)
     if plain and word.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
         return word
     return json.dumps(word, ensure_ascii=False)
@@ -235,14 +185,7 @@ def _quoted(word: str) -> str:
 def print_plan(
     study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
 ) -> None:
-    """Print the plan of a study: stages, steps, estimated time and disk space.
-
-    Args:
-        study: Study config.
-        out: Study folder; its finished steps are not counted.
-        jobs: Maximum number of concurrent steps.
-        tell: Function that receives the lines.
-    """
+    """Print the plan of a study: stages, steps that are left, estimated time and disk space."""
     training = study.training
     jobs = checked_jobs(jobs, training.threads, tell) or jobs_at_first("auto", training.threads)
     opened = open_study(study, out, run=False, report_to=tell)

@@ -28,11 +28,11 @@ _MOST_VALUES = 100_000  # more than any config has, counting each use of an alia
 _LARGEST = 2**63  # integers of torch, NumPy and Parquet are below
 
 
+_FLOAT = "tag:yaml.org,2002:float"
+
+
 class YamlError(ValueError):
     """Invalid or ambiguous YAML; the message has the position and the reason in one line."""
-
-
-_FLOAT = "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
@@ -106,14 +106,9 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _UNCLEAR, list("-+_012345
 
 
 def read_yaml(text: str) -> tuple[Any, set[str]]:
-    """Parse a YAML text with one document.
+    """Parse a YAML text with one document; returns its values and the names of unset variables.
 
-    Args:
-        text: YAML text, whose values may contain `${VARIABLES}` of the environment; `$${NAME}` is
-            the text `${NAME}`.
-
-    Returns:
-        The values, and the names of unset variables.
+    Values may contain `${VARIABLES}` of the environment; `$${NAME}` is the text `${NAME}`.
 
     Raises:
         YamlError: The text is invalid, a key is repeated, or programs read a number in it in
@@ -149,13 +144,13 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
         InputError: The file cannot be read, is not unambiguous YAML, or has an unset variable.
     """
     path = Path(path)
-    if path.is_char_device() or path.is_block_device():
-        raise InputError(f"config {path}: is a device; name a YAML file")
     if path.suffix.lower() in (".csv", ".parquet"):
         raise InputError(
             f"config {path}: is a table of images; name a YAML file, which `preceptor study init` "
             "writes for a table"
         )
+    if path.is_char_device() or path.is_block_device():
+        raise InputError(f"config {path}: is a device; name a YAML file")
     try:
         values, absent = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -191,19 +186,14 @@ def parse_config(
     source: str = "config",
     base: Path | None = None,
 ) -> Config:
-    """Validate values against a config model.
+    """Validate values against a config model; `source` names the config in messages.
 
-    Args:
-        values: Values as read from YAML.
-        model: RunConfig, StudyConfig or another model of settings.
-        source: Name of the config in messages.
-        base: Base folder of relative paths; None = the working folder.
+    Relative paths start at `base`, or at the working folder.
 
     Raises:
         ProblemsError: The config is invalid; lists all problems by key and value.
     """
-    problems = list(_unfit(values))
-    if problems:
+    if problems := list(_unfit(values)):
         raise ProblemsError(source, problems)
     try:
         return model.model_validate(values, context=PathContext((base or Path()).absolute()))

@@ -75,7 +75,7 @@ class RunConfig(Settings):
     training: Training = Training()
 
     @model_validator(mode="after")
-    def _marks_of_maps(self) -> RunConfig:
+    def _consistent(self) -> RunConfig:
         if self.labels == "marks" and self.maps.kind != "human":
             raise ValueError(
                 f"labels: marks are those of human maps, and maps.kind is {self.maps.kind}; set it "
@@ -83,10 +83,6 @@ class RunConfig(Settings):
             )
         if self.labels == "marks" and not takes_masks(self.training.distance):
             raise ValueError("labels is marks, and distance takes no masks; set distance: cells")
-        return self
-
-    @model_validator(mode="after")
-    def _identity_of_a_file(self) -> RunConfig:
         if self.weights_identity is not None and self.weights in ("hub", "none"):
             raise ValueError(
                 f"weights_identity is that of a weights file, and weights is {self.weights}; "
@@ -97,9 +93,7 @@ class RunConfig(Settings):
     @property
     def guided(self) -> bool:
         """Whether the loss has a guidance term."""
-        if self.maps.kind == "none":
-            return False
-        return self.alpha == "auto" or self.alpha < 1
+        return self.maps.kind != "none" and (self.alpha == "auto" or self.alpha < 1)
 
     @property
     def guided_map(self) -> Literal["label", "decision", "cells"]:
@@ -136,14 +130,10 @@ class RunConfig(Settings):
     @property
     def uses(self) -> tuple[Use, ...]:
         """Uses of the settings in this run."""
-        found: list[Use] = []
-        if self.guided or self.guided_map == "decision":
-            found.append("cam class")
-        if not self.uses_maps:
-            return tuple(found)
-        found.append("maps")
-        if self.guided:
-            found.append("guidance")
-        if self.changes_outside:
-            found.append("outside")
-        return tuple(found)
+        uses: dict[Use, bool] = {
+            "cam class": self.guided or self.guided_map == "decision",
+            "maps": self.uses_maps,
+            "guidance": self.guided,
+            "outside": self.changes_outside,
+        }
+        return tuple(use for use, holds in uses.items() if holds)

@@ -11,6 +11,7 @@ All fields are part of the id, except those annotated otherwise:
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
+from preceptor.utils.docstrings import argument_descriptions
 from preceptor.utils.plugins import Group, plugin, registered
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -67,13 +70,9 @@ def _holds_truth_value(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class PathContext:
-    """Validation context of a config read from a file.
+    """Validation context of a config read from a file."""
 
-    Args:
-        folder: Absolute base folder of relative paths.
-    """
-
-    folder: Path
+    folder: Path  # absolute base of relative paths
 
     def absolute(self, path: str | Path) -> Path:
         """Absolute path with `~` expanded, except for unknown users."""
@@ -99,39 +98,29 @@ Weights = Annotated[str, AfterValidator(_absolute_file)]
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a key of a config takes.
-
-    Args:
-        own: Names of this library.
-        group: Entry points of the plugins.
-    """
+    """Names that a key of a config takes: those of this library, and of the installed plugins."""
 
     own: tuple[str, ...]
-    group: Group
+    group: Group  # entry points of the plugins
 
     @property
     def all(self) -> list[str]:
-        """Names of this library, and of the installed plugins."""
+        """All names."""
         return [*self.own, *registered(self.group)]
 
     def __contains__(self, name: str) -> bool:
         return name in self.own or plugin(self.group, name) is not None
 
     def check(self, name: str) -> str:
-        """The name, for a validator of pydantic.
-
-        Raises:
-            PydanticCustomError: It is neither of this library nor of a plugin.
-            InputError: Several packages offer the name.
-        """
+        """The name, for a validator of pydantic; InputError if several packages offer it."""
         if name not in self:
             raise PydanticCustomError("name", f"not one of {', '.join(self.all)}")
         return name
 
     def functions(self, names: Iterable[str]) -> list[str]:
-        """Functions of those names that are plugins', as package.module:function."""
-        found = [plugin(self.group, name) for name in names if name not in self.own]
-        return [one.value for one in found if one is not None]
+        """Functions of the names that are plugins', as package.module:function."""
+        plugins = [plugin(self.group, name) for name in names if name not in self.own]
+        return [one.value for one in plugins if one is not None]
 
 
 FunctionName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")]
@@ -157,19 +146,14 @@ Fit = Literal["squash", "letterbox", "crop"]
 class ImageFormat:
     """Size, fit and channels of a model's input.
 
-    Args:
-        size: Side of the square input in pixels.
-        fit: Method that makes images square: squash (aspect ignored), letterbox (aspect kept) or
-            crop (central square).
-        channels: 3 (color) or 1 (grayscale).
-        canvas: Side of the stored square image in pixels, if random crops need more detail than the
-            input has; None = `size`.
+    The stored square image has a larger side, `canvas`, if random crops need more detail than the
+    input has.
     """
 
-    size: int
-    fit: Fit = "squash"
-    channels: int = 3
-    canvas: int | None = None
+    size: int  # side of the square input in pixels
+    fit: Fit = "squash"  # aspect ignored; letterbox: kept; crop: central square
+    channels: int = 3  # color; 1 = grayscale
+    canvas: int | None = None  # None = `size`
 
     @property
     def side(self) -> int:
@@ -186,8 +170,7 @@ maps, in a guidance term or in the measured agreement."""
 class NotIdentity:
     """Annotation of a field that is never part of the id.
 
-    The field determines where or how a run is computed, but not the result; or the content of its
-    files and rows is hashed instead.
+    It does not change the result, or the content of its files and rows is hashed instead.
     """
 
 
@@ -207,12 +190,7 @@ def is_identity(field: FieldInfo, uses: Collection[Use]) -> bool:
 
 
 def identity_values(config: BaseModel, uses: Collection[Use]) -> dict[str, Any]:
-    """Non-default values that are part of a run's id.
-
-    Args:
-        config: Resolved config of the run.
-        uses: Uses of the settings in the run.
-    """
+    """Non-default values that are part of a run's id."""
     # Defaults are omitted, so that a new field does not change the ids of earlier runs.
     return _identity(config, config.model_dump(mode="json", exclude_defaults=True), uses)
 
@@ -230,3 +208,31 @@ def _identity(
                 if not found[name] and isinstance(field.default, BaseModel):
                     del found[name]  # as if it were not given
     return found
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Description of each key of a config in the docstrings of its class and those above it."""
+    texts: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        texts |= argument_descriptions(kind.__dict__.get("__doc__") or "")
+    return {name: texts[name] for name in model.model_fields}
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """JSON Schema of a config file, with the descriptions of its keys, for editors."""
+    schema = model.model_json_schema(schema_generator=_Described)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
+
+
+class _Described(GenerateJsonSchema):
+    """JSON Schema with the descriptions of keys instead of those of whole docstrings."""
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Schema of a model."""
+        described, model = super().model_schema(schema), schema["cls"]
+        described["description"] = (inspect.getdoc(model) or "").split("\n")[0]
+        for name, text in descriptions(model).items():
+            key = described["properties"][name]
+            key.pop("title", None)
+            key["description"] = text
+        return described

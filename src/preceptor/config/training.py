@@ -222,9 +222,8 @@ class StudyTraining(Settings):
         if isinstance(self, Training):
             return self
         values = self.model_dump() | {"length": "epochs" if self.steps is None else "steps"}
-        if self.recipe == "cyborg":
-            values["cam_source"] = "cyborg"
-        return Training.model_validate(values)
+        source = {"cam_source": "cyborg"} if self.recipe == "cyborg" else {}
+        return Training.model_validate(values | source)
 
     @model_validator(mode="before")
     @classmethod
@@ -236,16 +235,12 @@ class StudyTraining(Settings):
         return own | values
 
     @model_validator(mode="after")
-    def _periods_of_steps(self) -> Self:
+    def _consistent(self) -> Self:
         if self.steps is not None and self.steps < self.epochs:
             raise ValueError(
                 f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
                 "lower epochs or raise steps"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _decision_map_of_evidence(self) -> Self:
         names = distance_weights(self.distance)
         if not names:
             raise ValueError("distance is empty; name at least one, such as l2")
@@ -255,10 +250,6 @@ class StudyTraining(Settings):
                 f"distance {wrong[0]} takes the decision map, and cam_class is {self.cam_class}; "
                 "set cam_class: decision"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _consistency_of_two_images(self) -> Self:
         if self.consistency and self.augmentation.outside == "none":
             raise ValueError(
                 f"consistency is {self.consistency:g}, and augmentation.outside is none: there are "
@@ -331,16 +322,15 @@ class Training(StudyTraining):
         return self.model_copy(update=changes)
 
     def image_format(self, input_size: int) -> ImageFormat:
-        """Format of training images.
+        """Format of training images of a model whose input has this side in pixels.
 
-        Args:
-            input_size: Side of the model's input in pixels. For random crops, the canvas is larger,
-                so that the smallest crop has the resolution of the input; at most twice its side.
+        For random crops the canvas is larger, at most twice, so that the smallest crop has the
+        resolution of the input.
         """
         canvas = None
         if self.augmentation.crop_area < 1:
-            canvas = math.ceil(input_size / math.sqrt(self.augmentation.crop_area))
-            canvas = min(2 * input_size, canvas)
+            side = math.ceil(input_size / math.sqrt(self.augmentation.crop_area))
+            canvas = min(2 * input_size, side)
         return ImageFormat(input_size, self.fit, self.in_chans, canvas)
 
     @property
@@ -349,24 +339,16 @@ class Training(StudyTraining):
         return Speed.model_validate({name: getattr(self, name) for name in Speed.model_fields})
 
     @model_validator(mode="after")
-    def _steps_given(self) -> Self:
+    def _possible(self) -> Self:
         if self.length == "steps" and self.steps is None:
             raise ValueError("length is steps, and steps is not given; add a line `steps: …`")
         if self.steps is not None and self.length == "epochs":
             raise ValueError("steps is given, and length is epochs; set length: steps")
-        return self
-
-    @model_validator(mode="after")
-    def _maps_that_add_up(self) -> Self:
         if takes_masks(self.distance) and self.cam_source == "cyborg":
             raise ValueError(
                 "the distance takes maps that add up to the logits, and those of the recipe cyborg "
                 "do not; choose a distance between normalized maps"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _half_precision_on_a_gpu(self) -> Self:
         if self.precision == "16-mixed" and self.device == "cpu":
             raise ValueError(
                 "precision is 16-mixed, which device cpu does not support; set precision to "

@@ -1,37 +1,93 @@
-"""Local execution by worker processes, each of which computes one step at a time.
+"""Choice of an executor, and execution by worker processes of this machine.
 
-A worker opens a manifest once. It terminates with its parent in any case, so that a killed study
-leaves no processes; a worker that dies is replaced, and its step is retried once. On a machine with
-GPUs each worker uses one of them.
+A worker computes one step at a time and opens a manifest once. It ends with its parent in any case,
+so that a killed study leaves no processes; a worker that dies is replaced, and its step is retried
+once. On a machine with GPUs each worker uses one of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Literal, get_args
 
 import torch
 
-from preceptor.execution.events import Event, WorkerContext
-from preceptor.execution.failure_log import keep_reason, log_of
-from preceptor.execution.gpu_sharing import GpuPacking
-from preceptor.execution.process import Handle, Starter, start_process
-from preceptor.execution.worker import silent
+from preceptor.errors import InputError
+from preceptor.execution.executor import (
+    HANG_TIMEOUT,
+    Event,
+    Executor,
+    GpuPacking,
+    WorkerContext,
+    keep_reason,
+)
+from preceptor.execution.process import start_worker
 from preceptor.study.steps import Step
-from preceptor.utils.process import hung, job_count
+from preceptor.utils.process import checked_jobs, hung, job_count
+
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """How steps are executed; None = as the cores, the GPUs' memory or the cluster allow."""
+
+    engine: Engine = "local"
+    jobs: int | None = None  # maximum number of concurrent steps
+    runs_per_gpu: int | None = None
+    address: str | None = None  # of the Ray cluster, or auto; None = RAY_ADDRESS, or a local Ray
+    hang_timeout: float = HANG_TIMEOUT  # minutes without progress
+
+    def checked(self, threads: int, tell: Callable[[str], None]) -> ExecutorOptions:
+        """Options that can be used, with at most as many jobs as the cores allow.
+
+        Raises:
+            InputError: The engine is unknown or not installed, or `local` has an address.
+        """
+        if self.engine not in get_args(Engine):
+            raise InputError(f"--engine {self.engine}: use {' or '.join(get_args(Engine))}")
+        if self.engine == "ray" and find_spec("ray") is None:
+            raise InputError(
+                "--engine ray: Ray is not installed; pip install '.[ray]' in the source folder"
+            )
+        if self.engine == "ray":
+            return self
+        if self.address is not None:
+            raise InputError(
+                f"--address {self.address}: needs --engine ray; add it, or remove --address"
+            )
+        return replace(self, jobs=checked_jobs(self.jobs, threads, tell))
+
+
+def open_executor(context: WorkerContext, options: ExecutorOptions) -> Executor:
+    """Create the executor of a study.
+
+    Raises:
+        InputError: There is no cluster, or it lacks resources that a step needs.
+    """
+    jobs, runs_per_gpu = options.jobs, options.runs_per_gpu
+    if options.engine == "ray":
+        from preceptor.execution.ray import RayExecutor
+
+        return RayExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu, address=options.address)
+
+    return LocalExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu)
 
 
 @dataclass
 class _Worker:
-    process: Handle
+    process: BaseProcess
     pipe: Connection
     gpu: str | None
     step: Step | None = None
     sharing: int = 1  # number of steps per GPU when the step was started
-    ready: bool = False  # the worker is ready
+    ready: bool = False
 
 
 class LocalExecutor:
@@ -39,11 +95,9 @@ class LocalExecutor:
 
     Args:
         context: Data and settings of the study.
-        jobs: Maximum number of concurrent steps; None = cores ÷ threads of a step, on GPUs by their
-            memory.
+        jobs: Maximum number of concurrent steps; None = cores ÷ threads of a step.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         gpus: GPUs as in CUDA_VISIBLE_DEVICES; None = all visible GPUs.
-        early: Starter of workers of the same threads; used without GPUs.
     """
 
     def __init__(
@@ -53,7 +107,6 @@ class LocalExecutor:
         jobs: int | None = None,
         runs_per_gpu: int | None = None,
         gpus: list[str] | None = None,
-        early: Starter | None = None,
     ) -> None:
         self._context = context
         self._gpus = _visible_gpus(context.device) if gpus is None else gpus
@@ -63,9 +116,6 @@ class LocalExecutor:
         self.packing = GpuPacking(runs_per_gpu, each)
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
-        self._starter = early
-        if early is not None and self._gpus:  # its workers would see all of them
-            early.end()
 
     @property
     def pids(self) -> list[int]:
@@ -82,19 +132,13 @@ class LocalExecutor:
 
     def start(self, step: Step) -> None:
         """Give a step to an idle or a new worker, on the GPU with the fewest steps."""
-        log = log_of(step.id, self._context.store)
-        if hung(log):  # log of an earlier failure, which may not recur
-            log.unlink(missing_ok=True)
+        self._context.forget_hang(step)
         gpu = max(self._gpus, key=self._room_on) if self._gpus else None
         idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
         self._give(idle[0] if idle else self._spawn(gpu), step)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Wait for the next events of the workers.
-
-        Args:
-            timeout: Maximum waiting time in seconds; None = unlimited.
-        """
+        """Wait for the next events of the workers, at most `timeout` seconds."""
         busy = {worker.pipe: worker for worker in self._workers if worker.step is not None}
         for pipe in wait(list(busy), timeout):
             worker = busy[pipe]  # type: ignore[index]
@@ -103,7 +147,7 @@ class LocalExecutor:
             try:
                 event: Event = worker.pipe.recv()
             except (EOFError, OSError):
-                yield from self._died(worker, step)
+                yield self._died(worker, step)
                 continue
             if event.kind == "ready":
                 worker.ready = True
@@ -117,12 +161,8 @@ class LocalExecutor:
         """Stop all workers; the files of their steps are kept."""
         for worker in self._workers:
             worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.pipe.close()
-        self._workers.clear()
-        if self._starter is not None:
-            self._starter.end()
+        for worker in list(self._workers):
+            self._end(worker)
 
     def _room_on(self, gpu: str) -> int:
         """Number of steps that a GPU can take now; none beside a step with exclusive use."""
@@ -137,7 +177,8 @@ class LocalExecutor:
         try:
             worker.pipe.send((step, worker.sharing == 1))
         except OSError:  # it died idle
-            self._give(self._replace(worker), step)
+            self._end(worker)
+            self._give(self._spawn(worker.gpu), step)
 
     def _learn(self, worker: _Worker, step: Step, event: Event) -> None:
         """Update the GPU packing from a finished training."""
@@ -155,64 +196,39 @@ class LocalExecutor:
         worker.pipe.close()
         self._workers.remove(worker)
 
-    def _died(self, worker: _Worker, step: Step) -> Iterator[Event]:
+    def _died(self, worker: _Worker, step: Step) -> Event:
         self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
         worker.process.join()
-        code = worker.process.exitcode
-        if (
-            not worker.ready and code is not None and code >= 0
-        ):  # the step of a killed worker is retried
-            self._workers.remove(worker)
-            worker.pipe.close()
+        code = worker.process.exitcode or 0
+        self._end(worker)
+        # The step of a killed worker is retried; 255: the fork server was killed as well.
+        if not worker.ready and 0 <= code < 255:
             reason = (
                 f"a worker process cannot start (exit code {code}); a script that calls run_study "
                 'does so under `if __name__ == "__main__":`'
             )
-            yield Event("failed", step.id, reason)
-            return
-        fresh = self._replace(worker)
-        if hung(log_of(step.id, self._context.store)):
-            yield Event("failed", step.id, silent(self._context.hang_timeout, step.id))
-        elif self._deaths[step.id] == 1:
+            return Event("failed", step.id, reason)
+        fresh = self._spawn(worker.gpu)
+        if hung(self._context.log_of(step)):
+            return self._context.hang_event(step)
+        memory = "; it was killed, perhaps because memory ran out" if code == -9 else ""
+        if self._deaths[step.id] == 1:
             self._give(fresh, step)
-            yield Event("message", step.id, f"its worker died{_exit(code)}; tried once more")
-        else:
-            reason = f"its worker died twice{_exit(code)}"
-            yield Event("failed", step.id, keep_reason(step, self._context.store, reason))
-
-    def _replace(self, worker: _Worker) -> _Worker:
-        self._workers.remove(worker)
-        worker.pipe.close()
-        return self._spawn(worker.gpu)
+            text = f"its worker died (exit code {code}{memory}); tried once more"
+            return Event("message", step.id, text)
+        reason = f"its worker died twice (exit code {code}{memory})"
+        return Event("failed", step.id, keep_reason(step, self._context.store, reason))
 
     def _spawn(self, gpu: str | None) -> _Worker:
-        if gpu is None:
-            self._starter = self._starter or Starter(self._context.threads)
-            process = self._starter.start()
-        else:
-            process = start_process(self._context.threads, gpu)
-        worker = _Worker(process.process, process.pipe, gpu)
+        worker = _Worker(*start_worker(self._context.threads, gpu), gpu)
         with contextlib.suppress(OSError):  # it died; `events` finds that out
             worker.pipe.send(self._context)
         self._workers.append(worker)
         return worker
 
 
-def _exit(code: int | None) -> str:
-    """Exit code of a worker in brackets; "" if its fork server died before it."""
-    if code is None:
-        return ""
-    memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
-    return f" (exit code {code}{memory})"
-
-
 def jobs_at_first(device: str, threads: int) -> int:
-    """Number of concurrent steps with which a study starts: one per GPU, or as the cores allow.
-
-    Args:
-        device: auto, cpu or cuda.
-        threads: CPU threads of a step.
-    """
+    """Number of concurrent steps with which a study starts: one per GPU, or as the cores allow."""
     gpus = len(_visible_gpus(device))
     return min(gpus, job_count(threads)) if gpus else job_count(threads)
 

@@ -18,12 +18,10 @@ from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_meth
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import HeldError, InputError, RunFailedError
-from preceptor.execution.events import WorkerContext
-from preceptor.execution.executors import ExecutorOptions, open_executor
-from preceptor.execution.graph import Graph
-from preceptor.execution.perform import join_shards
-from preceptor.execution.scheduler import Scheduler
-from preceptor.execution.serial import SerialExecutor
+from preceptor.execution.executor import Event, WorkerContext
+from preceptor.execution.local import ExecutorOptions, open_executor
+from preceptor.execution.perform import SerialExecutor, join_shards
+from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.inference.annotate import forwards_of, model_digest, rows_of, shards_of
 from preceptor.maps.store import MapStore, write_store
 from preceptor.models.model_folder import load_model
@@ -60,19 +58,8 @@ def annotate_in_shards(
     kind, with any executor. Finished shards are kept in `out` until all are finished: a repeated
     call computes the missing ones, and a lost worker costs at most one shard.
 
-    Args:
-        model: Model folder; on a cluster, accessible from all machines, as `manifest` and `out`.
-        manifest: Path of the manifest.
-        out: Folder of the map store.
-        method, splits, rise, cache: Arguments of `annotate`.
-        threads: CPU threads of a shard.
-        device: auto, cpu or cuda.
-        cache_dir: Folder of image caches; None = the default, on a cluster a folder in `out`.
-        options: How the shards are executed; None = by worker processes of this machine.
-        tell: Function that receives messages.
-
-    Returns:
-        The map store.
+    On a cluster, all machines need access to model, manifest and `out`, which then has the image
+    cache by default. See `annotate` for the arguments.
 
     Raises:
         InputError: There are no images, the model or manifest is invalid, or another process makes
@@ -142,7 +129,7 @@ def annotate_in_shards(
 
 
 @dataclass
-class _Observer:
+class _Observer(Observer):
     """Progress display of the number of images with maps."""
 
     tell: Callable[[str], None]
@@ -158,21 +145,12 @@ class _Observer:
         shard = step.work.shard
         self.shown.advance(self._task, shard.stop - shard.start)
 
-    def chosen(self, step: Step) -> None: ...
-
     def already_done(self, step: Step) -> None:
         self._advance(step)
 
-    def started(self, step: Step) -> None: ...
-
-    def assigned(self, step: Step, machine: str) -> None: ...
-
-    def epoch(self, step: Step, line: str) -> None: ...
-
-    def message(self, step: Step, line: str) -> None:
-        self.tell(f"{step.title}: {line}")
-
-    def requeued(self, step: Step) -> None: ...
+    def heard(self, step: Step, event: Event) -> None:
+        if event.kind == "message":
+            self.tell(f"{step.title}: {event.text}")
 
     def finished(self, step: Step, here: bool) -> None:
         self._advance(step)

@@ -1,17 +1,25 @@
-"""Execute one step: train, make maps, score the test sets."""
+"""Execute one step: train, make maps, score the test sets; the loop of a worker."""
 
 from __future__ import annotations
 
+import gc
+import math
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Literal
 
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import DeviceFullError, HeldError, InputError, LeaseLostError, RunFailedError
+from preceptor.execution.executor import Event, WorkerContext, keep_error
 from preceptor.inference.annotate import (
     compute_maps,
     joined,
@@ -41,10 +49,12 @@ from preceptor.training.run import train
 from preceptor.utils import process
 from preceptor.utils.files import failed_write
 from preceptor.utils.leases import lease
-from preceptor.utils.memory import fix_order_of_sums
+from preceptor.utils.memory import fix_order_of_sums, keep_freed_memory, out_of_memory
 from preceptor.utils.results import finish, is_finished, read_record
+from preceptor.utils.text import silence
 
 _PROGRESS = "rise.safetensors"  # of maps that are not finished
+_KEPT_LINES = 200  # lines of progress in the log of a failed step
 
 
 def perform(
@@ -62,11 +72,8 @@ def perform(
         step: Any step except a selection.
         store: Folder of runs, maps and evaluations.
         workspaces: Manifests.
-        tell: Function that receives messages.
-        tell_epoch: Function that receives the summary line of each epoch of a training; None =
-            `tell`.
-        wait: Maximum time in seconds to wait for another process that computes the same step; None
-            = unlimited.
+        tell, tell_epoch: Receive messages, and the summary line of each epoch of a training.
+        wait: Seconds to wait for another process that computes the step; None = unlimited.
         exclusive: Whether no other step uses the device, see `run.train`.
 
     Returns:
@@ -76,12 +83,9 @@ def perform(
         HeldError: Another process is computing the step.
         DeviceFullError: The shared device has not enough memory.
         InputError: What the step uses has changed since its id was made.
-        PreceptorError: The step failed.
-        ValueError: The step is a selection.
     """
     work = step.work
-    if isinstance(work, Select):
-        raise ValueError(f"{step.title}: selections are executed by the scheduler")
+    assert not isinstance(work, Select), "selections are executed by the scheduler"
     if isinstance(work, Train):
         found = train(
             work.config,
@@ -113,8 +117,6 @@ def perform(
                     record = _join(step.id, work, store, folder)
                 case Evaluate():
                     record = _evaluate(work, store, folder, workspaces)
-                case _:
-                    assert_never(work)
             held.check()
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
             (folder / _PROGRESS).unlink(missing_ok=True)
@@ -158,7 +160,8 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     """Make the maps of one shard; for validation images, only their agreement with human maps."""
     workspace = workspaces.at(work.config.manifest)
     weights = used_weights(store, [work.run] if work.model is None else [])
-    model = _trained(work.model or _run_folder(store, work.run) / "model", work.config)
+    trained = store / STEP_FOLDERS["train"] / work.run / "model"
+    model = _trained(work.model or trained, work.config)
     if work.model is not None and model_digest(model) != work.run:
         raise InputError(
             f"{work.model}: other weights than at the start of this command; repeat it"
@@ -199,15 +202,9 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     made, metrics, seconds = join_shards(identity, work, store)
     write_store(folder, made)
     shards = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
-    record: dict[str, Any] = {
-        "kind": "maps",
-        "teacher": made.info.teacher,
-        "images": len(made.paths),
-        "shards": len(work.shards),
-        "seconds": seconds,
-    } | joined_weights(map(read_record, shards))
-    if metrics:
-        record["metrics"] = metrics
+    record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
+    record |= {"shards": len(shards), "seconds": seconds}
+    record |= joined_weights(map(read_record, shards)) | ({"metrics": metrics} if metrics else {})
     return record | maps_record(made)
 
 
@@ -216,14 +213,8 @@ def join_shards(
 ) -> tuple[MapStore, dict[str, float], float]:
     """Join the shards of a map store.
 
-    Args:
-        identity: Id of the joining step.
-        work: Shards.
-        store: Folder of the shards.
-
-    Returns:
-        The maps; `VAL_map_correlation` (mean correlation with human maps) of each validation set to
-        which RISE was applied; and the total computing time of the shards in seconds.
+    Returns the maps, `VAL_map_correlation` (mean correlation with human maps) of each validation
+    set to which RISE was applied, and the computing time of the shards in seconds.
     """
     stores: list[MapStore] = []
     correlations: dict[str, list[float]] = {}
@@ -244,10 +235,6 @@ def join_shards(
     return joined(stores), metrics, seconds
 
 
-def _run_folder(store: Path, run: str) -> Path:
-    return store / STEP_FOLDERS["train"] / run
-
-
 def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
     return store / STEP_FOLDERS["shard"] / shard_id(joined_id, place)
 
@@ -256,8 +243,93 @@ def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces)
     workspace = workspaces.at(work.config.manifest)
     record: dict[str, Any] = {"kind": "evaluation", "run": work.run}
     record |= used_weights(store, [work.run])
-    model = _trained(_run_folder(store, work.run) / "model", work.config)
+    model = _trained(store / STEP_FOLDERS["train"] / work.run / "model", work.config)
     rows = workspace.split_rows("test")
     frame = score_frame(model, workspace, rows, work.config.training.cache)
     frame.to_parquet(folder / "scores.parquet", index=False)
     return record | {"images": len(frame)}
+
+
+def carry_out(
+    step: Step, context: WorkerContext, send: Callable[[Event], None], *, exclusive: bool = True
+) -> Event:
+    """Execute a step, send its events and return the last one; no error is raised.
+
+    `exclusive`: no other step uses the device; only then a training that runs out of memory
+    continues with micro-batches.
+    """
+    log = context.log_of(step)
+    if process.hung(log):  # retried by an executor that saw only that the process died
+        return context.hang_event(step)
+    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def report(kind: Literal["epoch", "message"], line: str) -> None:
+        lines.append(line)
+        send(Event(kind, step.id, line))
+
+    told = partial(report, "message"), partial(report, "epoch")
+    try:
+        with process.watched(log, context.hang_timeout):
+            done = perform(
+                step, context.store, context.workspaces, *told, wait=0.0, exclusive=exclusive
+            )
+        return Event("done" if done else "already_done", step.id)
+    except DeviceFullError as error:
+        return Event("out_of_memory", step.id, str(error))
+    except (HeldError, LeaseLostError) as error:
+        return Event("held", step.id, str(error))
+    except Exception as error:
+        if not exclusive and out_of_memory(error):
+            return Event("out_of_memory", step.id, "out of memory on a shared device")
+        return Event("failed", step.id, keep_error(step, context.store, error, lines))
+    finally:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # others share the GPU
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def serve(pipe: Connection, environment: dict[str, str]) -> None:
+    """Execute the steps received through a pipe and send events, until the parent ends.
+
+    The pipe receives a context, then steps, each with whether it has exclusive use of its device.
+    """
+    gc.freeze()  # of a forked process: what its server has imported stays
+    os.environ.update(environment)
+    silence()
+    keep_freed_memory()
+    try:
+        context = pipe.recv()
+        pipe.send(Event("ready", ""))
+        while True:
+            step, exclusive = pipe.recv()
+            pipe.send(carry_out(step, context, pipe.send, exclusive=exclusive))
+    except (EOFError, OSError):
+        return
+
+
+class SerialExecutor:
+    """Executes steps in this process, one after the other, when their events are read."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = replace(context, hang_timeout=math.inf)  # a hang would end the caller
+        self._step: Step | None = None
+
+    @property
+    def free(self) -> int:
+        """1 while no step is running, else 0."""
+        return int(self._step is None)
+
+    def start(self, step: Step) -> None:
+        """Start a step."""
+        self._step = step
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Execute the step; its events are returned when it has ended."""
+        step, self._step = self._step, None
+        if step is not None:
+            heard: list[Event] = []
+            end = carry_out(step, self._context, heard.append)
+            yield from (*heard, end)
+
+    def close(self) -> None:
+        """Do nothing: no step is running."""

@@ -1,115 +1,63 @@
-"""Worker processes, which can be started in advance.
+"""Worker processes, which end with their parent.
 
-Importing torch takes seconds, in the worker and in its parent: a command starts its first process
-before its own import, so that both run at the same time. Therefore this module has no heavy
-imports, and the target of the worker is given by name.
+On Linux, workers of one thread and without a GPU are forked by the fork server of multiprocessing,
+which has imported torch: they start in milliseconds and share the memory of all libraries. A fork
+copies only the thread that calls it, and a process that has used a GPU cannot be forked. Therefore
+the server does nothing but import; other workers import torch themselves.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import dataclass
+import os
+import signal
+import sys
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from typing import Protocol
+from multiprocessing.process import BaseProcess
+from typing import Any
 
-from preceptor.execution.fork_server import AVAILABLE, ForkServer, ForkServerError
 from preceptor.utils.process import call_in_child, environment_of
 
-SERVE = ("preceptor.execution.worker", "serve")
-"""Module and function that a worker process runs."""
+_WORKER = "preceptor.execution.perform"  # module of the function `serve`
+# One thread: memory that Arrow's allocator frees is returned by the thread that frees it.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
-class Handle(Protocol):
-    """Process of the operating system: a `multiprocessing.Process`, or a `ForkedProcess`."""
-
-    @property
-    def pid(self) -> int | None:
-        """Process id."""
-
-    @property
-    def exitcode(self) -> int | None:
-        """Exit code, or minus the signal that ended the process; None = unknown."""
-
-    def kill(self) -> None:
-        """Kill the process."""
-
-    def join(self) -> None:
-        """Wait for the end of the process."""
+def import_early(threads: int) -> None:
+    """Start the fork server, which imports torch while this process does so itself."""
+    if not _is_forked(threads, None):
+        return
+    forkserver.set_forkserver_preload([_WORKER])
+    # Ctrl-C is handled by the parent, also while the server imports.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with environment_of(**_ENVIRONMENT):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@dataclass
-class Process:
-    """Worker process, which terminates with its parent.
+def start_worker(threads: int, gpu: str | None = None) -> tuple[BaseProcess, Connection]:
+    """Start a worker; returns its process and this end of its pipe, see `perform.serve`.
 
-    Args:
-        process: Process of the operating system.
-        pipe: Pipe that receives an `events.WorkerContext`, then steps, each with whether it has
-            exclusive use of its device; sends events.
+    `gpu` is the value of CUDA_VISIBLE_DEVICES in the worker; None = unchanged.
     """
-
-    process: Handle
-    pipe: Connection
-
-    def end(self) -> None:
-        """Kill the worker; the files of its step are kept."""
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-class Starter:
-    """Starts the workers of a study, the first of them in advance.
-
-    Workers of one thread and without a GPU are forked by a server, which alone imports torch;
-    others import it themselves.
-
-    Args:
-        threads: CPU threads of a step.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._server: ForkServer | None = None
-        self._first: Process | None = None
-        if AVAILABLE and threads == 1:
-            self._server = ForkServer(SERVE)
-        else:
-            self._first = start_process(threads)
-
-    def start(self) -> Process:
-        """Start a worker."""
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        if self._server is not None:
-            try:
-                return Process(*self._server.fork())
-            except ForkServerError:
-                self._server.end()
-                self._server = None
-        return start_process(self._threads)
-
-    def end(self) -> None:
-        """End what was started in advance; workers are ended by who has started them."""
-        if self._first is not None:
-            self._first.end()
-        if self._server is not None:
-            self._server.end()
-        self._first = self._server = None
-
-
-def start_process(threads: int, gpu: str | None = None) -> Process:
-    """Start a worker process that imports torch itself.
-
-    Args:
-        threads: CPU threads of its steps.
-        gpu: Value of CUDA_VISIBLE_DEVICES in the worker; None = unchanged.
-    """
-    context = multiprocessing.get_context("spawn")
+    import_early(threads)  # unless it runs: it may have been killed
+    own = {"OMP_NUM_THREADS": str(threads)}
+    if gpu is not None:
+        own["CUDA_VISIBLE_DEVICES"] = gpu
+    kind = "forkserver" if _is_forked(threads, gpu) else "spawn"
+    context: Any = multiprocessing.get_context(kind)
     ours, theirs = context.Pipe()
-    process = context.Process(target=call_in_child, args=(*SERVE, theirs), daemon=True)
-    seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-    with environment_of(OMP_NUM_THREADS=str(threads), **seen):
+    with environment_of(**own):
+        arguments = (_WORKER, "serve", theirs, dict(os.environ))
+        process = context.Process(target=call_in_child, args=arguments, daemon=True)
         process.start()
     theirs.close()
-    return Process(process, ours)
+    return process, ours
+
+
+def _is_forked(threads: int, gpu: str | None) -> bool:
+    """Whether a worker is forked: elsewhere the system's libraries start threads of their own."""
+    return sys.platform == "linux" and threads == 1 and gpu is None

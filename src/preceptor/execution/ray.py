@@ -7,46 +7,56 @@ machine: a training from its last epoch, map making from its last shard.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator
-from itertools import starmap
 from typing import Any
+from urllib.parse import urlsplit
 
-from preceptor.errors import InputError
-from preceptor.execution.events import Event, WorkerContext
-from preceptor.execution.failure_log import keep_reason, log_of
-from preceptor.execution.gpu_sharing import GpuPacking
-from preceptor.execution.ray_connection import connect, imported_ray
-from preceptor.execution.ray_mailbox import Mailbox
-from preceptor.execution.ray_task import do
-from preceptor.study.steps import Step
-from preceptor.utils.process import hung
+from preceptor.errors import InputError, RunFailedError
+from preceptor.utils.process import bulk_import
 
-# Number of retries by Ray of a step whose worker or machine was lost.
-LOST_RETRIES = 3
-# Seconds between two queries of the machines of the cluster.
-LOOK = 2.0
-# Seconds until a lost mailbox is replaced.
-AGAIN = 0.5
+with bulk_import():  # in a process of the cluster, which receives its first task
+    from preceptor.execution.executor import Event, GpuPacking, WorkerContext, keep_reason
+    from preceptor.execution.perform import carry_out
+    from preceptor.study.steps import Step
+    from preceptor.utils.memory import keep_freed_memory
+    from preceptor.utils.text import silence
+
+LOST_RETRIES = 3  # by Ray, of a step whose worker or machine was lost
+LOOK = 2.0  # seconds between two queries of the machines of the cluster
+AGAIN = 0.5  # seconds until a lost mailbox is replaced
+REACHED_WITHIN = 10.0  # seconds in which the machine of an address must answer
 # Queued steps per slot of the cluster: no slot is idle while the next step is chosen, and
 # autoscaling sees the demand.
 AHEAD = 2
 
+_known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
+
+
+def do(token: str, context: WorkerContext, step: Step, mailbox: Any, exclusive: bool) -> Event:
+    """Task: execute a step of the study `token` in a process of the cluster."""
+    silence()
+    keep_freed_memory()
+    context = _known.setdefault(token, context)
+
+    def say(event: Event) -> None:
+        with contextlib.suppress(Exception):  # messages are informative only and may be lost
+            mailbox.put.remote((event.kind, event.step, event.text))
+
+    say(Event("assigned", step.id, socket.gethostname()))
+    return carry_out(step, context, say, exclusive=exclusive)
+
 
 class RayExecutor:
-    """Executor that runs steps as tasks of a Ray cluster.
+    """Executor that runs steps as tasks of a Ray cluster, whose size may change at any time.
 
-    Args:
-        context: Data and settings of the study; the store must be accessible from all machines.
-        jobs: Maximum number of concurrent steps; None = as many as fit on the cluster, whose size
-            may change at any time.
-        runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
-        address: Address of the cluster, or auto for the cluster of this machine; None =
-            RAY_ADDRESS, or a local Ray instance, which is started for this study. An existing
-            connection of this process is used.
+    See `ExecutorOptions` for the arguments. An existing connection of this process is used.
 
     Raises:
         InputError: Ray is not installed, there is no cluster at the address, or no machine has the
@@ -61,7 +71,12 @@ class RayExecutor:
         runs_per_gpu: int | None = None,
         address: str | None = None,
     ) -> None:
-        self._ray = ray = imported_ray()
+        # Messages of Ray, and its control of the GPUs that tasks see, are switched off.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray: Any = ray
         self._context, self._jobs = context, jobs
         self._ours = not ray.is_initialized()
         if self._ours:
@@ -98,21 +113,14 @@ class RayExecutor:
 
     def start(self, step: Step) -> None:
         """Submit a step to the cluster."""
-        log = log_of(step.id, self._context.store)
-        if hung(log):  # log of an earlier failure, which may not recur
-            log.unlink(missing_ok=True)
+        self._context.forget_hang(step)
         exclusive = not self._gpu or self.packing.runs == 1
         task = self._do[self._gpu].options(**self._needs(step.title, self.packing.runs))
         reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
         self._tasks[reference] = (step, self.packing.runs)
 
     def _needs(self, name: str, sharing: int) -> dict[str, Any]:
-        """Options of a task: resources, and variables of its process.
-
-        Args:
-            name: Name of the task.
-            sharing: Number of tasks that share a GPU.
-        """
+        """Options of a task: resources, and variables of its process."""
         variables = {"OMP_NUM_THREADS": str(self._context.threads)}
         if not self._gpu:
             variables["CUDA_VISIBLE_DEVICES"] = ""
@@ -128,11 +136,7 @@ class RayExecutor:
         }
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Wait for the next events.
-
-        Args:
-            timeout: Maximum waiting time in seconds; None = unlimited.
-        """
+        """Wait for the next events, at most `timeout` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             pause = LOOK if until is None else min(LOOK, max(0.0, until - time.monotonic()))
@@ -198,26 +202,34 @@ class RayExecutor:
             time.sleep(AGAIN)
             self._lines, messages = self._mailbox(), []
         self._next = self._lines.take.remote()
-        yield from (event for event in starmap(Event, messages) if event.step in known)
+        yield from (Event(*message) for message in messages if message[1] in known)
 
     def _mailbox(self) -> Any:
-        """Actor on the node of this process that stores messages until they are read."""
+        """Actor on the machine of this process that stores messages until they are read.
+
+        Its class is local, so that Ray sends it by value: its process imports nothing of ours.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = self._ray.get_runtime_context().get_node_id()
-        return (
-            self._ray.remote(Mailbox)
-            .options(
-                num_cpus=0,
-                max_restarts=-1,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
-            )
-            .remote()
-        )
+        class Mailbox:
+            def __init__(self) -> None:
+                self._messages: list[tuple[str, str, str]] = []  # fields of an `Event`
+                self._some = asyncio.Event()
 
-    def _nodes(self) -> list[dict[str, float]]:
-        """Resources of each machine that is alive."""
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            async def put(self, message: tuple[str, str, str]) -> None:
+                self._messages.append(message)
+                self._some.set()
+
+            async def take(self) -> list[tuple[str, str, str]]:
+                await self._some.wait()
+                self._some.clear()
+                messages, self._messages = self._messages, []
+                return messages
+
+        node = self._ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        return self._ray.remote(Mailbox).options(**options).remote()
 
     def _count_slots(self) -> int:
         """Number of concurrent steps on all machines; updates the number of GPUs.
@@ -227,7 +239,7 @@ class RayExecutor:
         """
         self._looked = time.monotonic()
         self._slots = 0
-        nodes = self._nodes()
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         with_gpus = [node for node in nodes if node.get("GPU")]
         self._gpu = self._gpu or (self._context.device != "cpu" and bool(with_gpus))
         if with_gpus and self._gpu:  # limited by the cores per GPU of the smallest machine
@@ -239,3 +251,34 @@ class RayExecutor:
                 fit = min(fit, int(node.get("GPU", 0.0) * self.packing.runs))
             self._slots += fit
         return self._slots
+
+
+def connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start a local Ray instance.
+
+    Raises:
+        InputError: There is no cluster at the address.
+        RunFailedError: No local instance can be started.
+    """
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    none = f"--address {where}: no Ray cluster there (%s); start one with `ray start --head`"
+    parts = urlsplit(where if "://" in where else f"//{where}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"--address {where}: {error}; write HOST:PORT or auto") from error
+    if host is not None and port is not None:  # Ray itself waits for many minutes
+        try:
+            socket.create_connection((host, port), timeout=REACHED_WITHIN).close()
+        except OSError as error:
+            raise InputError(none % (error.strerror or error)) from error
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if where == "local":
+        options["include_dashboard"] = False
+    try:
+        ray.init(address=where, **options)
+    except Exception as error:  # Ray raises plain exceptions as well, as after a timeout
+        reason = " ".join(str(error).split())[:200]
+        if where == "local":
+            raise RunFailedError(f"Ray could not be started on this machine ({reason})") from error
+        raise InputError(none % reason) from error

@@ -1,28 +1,141 @@
-"""Schedule the steps of a graph on an executor."""
+"""Graph of a study's steps, and their execution in an order that keeps the executor busy."""
 
 from __future__ import annotations
 
 import heapq
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from preceptor.errors import HeldError, PreceptorError
-from preceptor.execution.events import Event, Executor
-from preceptor.execution.failure_log import keep_error
-from preceptor.execution.graph import Graph
+from preceptor.execution.executor import Event, Executor, keep_error
 from preceptor.execution.perform import drop_shards
-from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Select, Step, trained_again
+from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step, trained_again
 from preceptor.utils.leases import lease
 from preceptor.utils.results import damaged_files, is_finished
 
 RETRY = 2.0  # seconds after which a step that another process is computing is tried again
 
 
-class Observer(Protocol):
-    """Callbacks for events of steps."""
+class Graph:
+    """Graph of the steps known so far; it grows with every selection.
+
+    A step is blocked when a step that it needs fails, and so is every step that needs it; steps
+    that have a result already, and the other steps, are not affected. The cost of a change depends
+    on the steps that it concerns, not on the size of the graph: a study may have tens of thousands
+    of steps.
+    """
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.steps: dict[str, Step] = {}
+        self.done: set[str] = set()
+        self.failed: dict[str, Failure] = {}
+        self.running: set[str] = set()
+        self.total, self.total_done = 0, 0  # without selections
+        self._missing: dict[str, int] = {}  # number of needs that are not done, by waiting step
+        self._dependents: dict[str, list[str]] = {}
+        self._ready: list[tuple[float, int, str]] = []  # a heap
+        self._count = 0
+        self.add(steps)
+
+    def add(
+        self, steps: Iterable[Step], has_result: Callable[[Step], bool] = lambda step: False
+    ) -> list[Step]:
+        """Add steps; steps with known ids are the same work and are kept once.
+
+        `has_result` is asked about steps that need failed ones; the steps that have one are done,
+        and are returned.
+        """
+        kept = []
+        for step in steps:
+            if step.id in self.steps:
+                continue
+            self.steps[step.id] = step
+            self.total += step.kind != "select"
+            open_needs = [need for need in dict.fromkeys(step.needs) if need not in self.done]
+            for need in open_needs:
+                self._dependents.setdefault(need, []).append(step.id)
+            lost = [need for need in open_needs if need in self.failed]
+            if lost:
+                kept += self._block([(step.id, lost[0])], has_result)
+            elif open_needs:
+                self._missing[step.id] = len(open_needs)
+            else:
+                self._push(step)
+        return kept
+
+    def take(self) -> Step | None:
+        """Next ready step, which is marked as running.
+
+        Selections come first, since they take no time and other steps wait for them; then the
+        longest step.
+        """
+        if not self._ready:
+            return None
+        _, _, identity = heapq.heappop(self._ready)
+        self.running.add(identity)
+        return self.steps[identity]
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether any step is ready."""
+        return bool(self._ready)
+
+    def put_back(self, identity: str) -> None:
+        """Make a running step ready again."""
+        self.running.discard(identity)
+        self._push(self.steps[identity])
+
+    def finish(self, identity: str) -> None:
+        """Mark a step done; steps that waited only for it become ready."""
+        self.running.discard(identity)
+        self.done.add(identity)
+        self.total_done += self.steps[identity].kind != "select"
+        for one in self._dependents.pop(identity, ()):
+            if one in self._missing:
+                self._missing[one] -= 1
+                if not self._missing[one]:
+                    del self._missing[one]
+                    self._push(self.steps[one])
+
+    def fail(
+        self, identity: str, reason: str, has_result: Callable[[Step], bool] = lambda step: False
+    ) -> list[Step]:
+        """Mark a step failed, and the steps that need it blocked or done; see `add`."""
+        self.running.discard(identity)
+        step = self.steps[identity]
+        self.failed[identity] = Failure(step.kind, step.title, reason)
+        lost = [(one, identity) for one in self._dependents.pop(identity, ())]
+        return self._block(lost, has_result)
+
+    def _block(self, lost: list[tuple[str, str]], has_result: Callable[[Step], bool]) -> list[Step]:
+        """Block steps, each with a failed need, and those that need them."""
+        kept = []
+        while lost:
+            identity, need = lost.pop()
+            if identity in self.failed or identity in self.done:
+                continue
+            self._missing.pop(identity, None)
+            step = self.steps[identity]
+            if has_result(step):
+                self.finish(identity)
+                kept.append(step)
+            else:
+                reason = f"needs {self.failed[need].title}, which failed"
+                self.failed[identity] = Failure(step.kind, step.title, reason, blocked=True)
+                lost += [(one, identity) for one in self._dependents.pop(identity, ())]
+        return kept
+
+    def _push(self, step: Step) -> None:
+        first = -math.inf if step.kind == "select" else -step.cost
+        self._count += 1  # of equally long steps the first that became ready
+        heapq.heappush(self._ready, (first, self._count, step.id))
+
+
+class Observer:
+    """Callbacks for the steps of a study, which do nothing."""
 
     def chosen(self, step: Step) -> None:
         """A selection was made."""
@@ -33,23 +146,17 @@ class Observer(Protocol):
     def started(self, step: Step) -> None:
         """A step was given to the executor."""
 
-    def assigned(self, step: Step, machine: str) -> None:
-        """A worker has started a step; `machine` is where it runs."""
-
-    def epoch(self, step: Step, line: str) -> None:
-        """A training has finished an epoch; the line has its losses and metrics."""
-
-    def message(self, step: Step, line: str) -> None:
-        """A running step has a message."""
+    def heard(self, step: Step, event: Event) -> None:
+        """A running step was assigned to a machine, has a message or has finished an epoch."""
 
     def requeued(self, step: Step) -> None:
-        """It did not finish and will be started again."""
+        """A step did not finish and will be started again."""
 
     def finished(self, step: Step, here: bool) -> None:
-        """It has finished: here, or in another process."""
+        """A step has finished: here, or in another process."""
 
     def failed(self, step: Step, reason: str) -> None:
-        """It has failed, and the steps that need it are blocked."""
+        """A step has failed, and the steps that need it are blocked."""
 
 
 @dataclass
@@ -58,13 +165,6 @@ class Scheduler:
 
     A step that another process is computing (of another study with the same store) is tried again
     later. A step that has a result is done, also if a step that it needs fails.
-
-    Args:
-        graph: Steps; selections add more.
-        executor: Executes the steps.
-        store: Folder that receives their results.
-        observer: Callbacks for events of steps.
-        tell: Receives lines of text.
     """
 
     graph: Graph
@@ -116,11 +216,8 @@ class Scheduler:
             return
         try:
             done = self._is_done(step)
-        except OSError as error:
-            self._fail(step, f"{error.filename or step.id}: {error.strerror or error}")
-            return
-        except PreceptorError as error:  # of a file system without leases
-            self._fail(step, str(error))
+        except (OSError, PreceptorError) as error:  # such as a file system without leases
+            self._fail(step, keep_error(step, self.store, error))
             return
         if done:
             self.graph.finish(step.id)
@@ -138,12 +235,8 @@ class Scheduler:
     def _handle(self, event: Event) -> None:
         step, observer = self.graph.steps[event.step], self.observer
         match event.kind:
-            case "assigned":
-                observer.assigned(step, event.text)
-            case "epoch":
-                observer.epoch(step, event.text)
-            case "message":
-                observer.message(step, event.text)
+            case "assigned" | "epoch" | "message":
+                observer.heard(step, event)
             case "done" | "already_done":
                 self.graph.finish(step.id)
                 observer.finished(step, event.kind == "done")
@@ -161,7 +254,7 @@ class Scheduler:
                         "was lost; its result is used"
                     )
                 self._held.add(step.id)
-                self.graph.release(step.id)
+                self.graph.running.discard(step.id)
                 heapq.heappush(self._later, (time.monotonic() + RETRY, step.id))
 
     def _has_result(self, step: Step) -> bool:

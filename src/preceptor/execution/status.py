@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from preceptor.errors import InputError
-from preceptor.execution.graph import Graph
+from preceptor.execution.executor import Event
+from preceptor.execution.scheduler import Graph
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Failure, Kind, Step
 from preceptor.utils.leases import holder_of
@@ -23,43 +24,25 @@ FILE = "status.json"
 
 @dataclass
 class Running:
-    """A running step.
-
-    Args:
-        kind: Kind of the step.
-        title: Title of the step.
-        since: Start, in seconds since the epoch.
-        line: Its last line of progress: for a training, losses and metrics of the last epoch.
-        where: Machine of the cluster that computes it; "" on a single machine, or while the step
-            waits for a machine.
-    """
+    """A running step."""
 
     kind: Kind
     title: str
-    since: float
-    line: str = ""
-    where: str = ""
+    since: float  # seconds since the epoch
+    line: str = ""  # of progress, the last one
+    where: str = ""  # machine of a cluster; "" while the step waits for one
 
 
 @dataclass
 class Status:
-    """Progress of a study.
-
-    Args:
-        done, total: Number of finished steps, and of all known or expected steps.
-        running: Running steps.
-        failed: Failed and blocked steps, by step id.
-        left: Estimated remaining time in seconds; None before the first step has finished.
-        updated: Time of the last update, in seconds since the epoch.
-        host, pid: Host and process id of the study.
-    """
+    """Progress of a study, and the process that runs it."""
 
     done: int = 0
-    total: int = 0
+    total: int = 0  # known and expected steps
     running: list[Running] = field(default_factory=list)
-    failed: dict[str, Failure] = field(default_factory=dict)
-    left: float | None = None
-    updated: float = 0.0
+    failed: dict[str, Failure] = field(default_factory=dict)  # and blocked steps, by step id
+    left: float | None = None  # seconds; None before the first step has finished
+    updated: float = 0.0  # seconds since the epoch
     host: str = ""
     pid: int = 0
 
@@ -67,9 +50,7 @@ class Status:
 class StudyStatus:
     """Status of a running study, written to the study folder at every change.
 
-    Args:
-        study: Plan of the study; steps finished in earlier calls are counted as done.
-        out: Study folder.
+    Steps finished in earlier calls are counted as done.
     """
 
     def __init__(self, study: StudyPlan, out: Path) -> None:
@@ -90,17 +71,13 @@ class StudyStatus:
         self._running[step.id] = Running(step.kind, step.title, time.time())
         self._write()
 
-    def assigned(self, step: Step, machine: str) -> None:
-        """A machine of a cluster has started a step."""
-        if step.id in self._running:
-            self._running[step.id].where = machine
-            self._running[step.id].since = time.time()
-        self._write()
-
-    def progress(self, step: Step, text: str) -> None:
-        """A running step has a new line of progress."""
-        if step.id in self._running:
-            self._running[step.id].line = text
+    def heard(self, step: Step, event: Event) -> None:
+        """A running step was assigned to a machine, or has a new line of progress."""
+        if running := self._running.get(step.id):
+            if event.kind == "assigned":
+                running.where, running.since = event.text, time.time()
+            else:
+                running.line = event.text
         self._write()
 
     def requeued(self, step: Step) -> None:

@@ -1,0 +1,168 @@
+"""What executors share: events of steps, settings of workers, logs of failures, room on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from preceptor.errors import InputError, PreceptorError
+from preceptor.study.steps import Step
+from preceptor.study.workspaces import Workspaces
+from preceptor.utils.files import failed_write
+from preceptor.utils.process import hung
+from preceptor.utils.results import read_record
+
+HANG_TIMEOUT = 30.0
+"""Default minutes without a training step or a scored batch after which a step counts as hung."""
+# Usable share of a GPU's memory; the rest is for fragmentation of the allocator.
+USABLE = 0.9
+# Memory of a process on a GPU besides its tensors, in bytes: context, kernels and libraries.
+OVERHEAD = 600 * 2**20
+
+Kind = Literal[
+    "ready",  # a worker can take steps; belongs to no step
+    "assigned",  # a machine has started the step
+    "epoch",  # summary of an epoch of a training
+    "message",
+    "done",
+    "already_done",  # finished by another process
+    "held",  # another process is computing it
+    "out_of_memory",  # its shared device has not enough memory
+    "failed",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Event of one step; `text` is the machine, the line or the reason."""
+
+    kind: Kind
+    step: str  # id
+    text: str = ""
+
+    @property
+    def ends(self) -> bool:
+        """Whether the executor has finished with the step."""
+        return self.kind not in ("ready", "assigned", "epoch", "message")
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """Data and settings that every worker of a study needs."""
+
+    workspaces: Workspaces  # opened separately by each worker
+    store: Path  # folder of runs, maps and evaluations; accessible from all machines
+    threads: int = 1  # of a step
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    hang_timeout: float = 60 * HANG_TIMEOUT  # seconds without progress that end a step
+
+    def log_of(self, step: Step) -> Path:
+        """Log of a failed step."""
+        return self.store / "failed" / f"{step.id}.log"
+
+    def forget_hang(self, step: Step) -> None:
+        """Remove the log of an earlier hang, which may not recur."""
+        if hung(self.log_of(step)):
+            self.log_of(step).unlink(missing_ok=True)
+
+    def hang_event(self, step: Step) -> Event:
+        """Failure of a step that hung."""
+        seconds = self.hang_timeout
+        told = f"{seconds / 60:g} minutes" if seconds >= 60 else f"{seconds:g} seconds"
+        log = self.log_of(step).relative_to(self.store)
+        text = f"hung: silent for {told}, so it was ended (where it stood: {log})"
+        return Event("failed", step.id, text)
+
+
+class Executor(Protocol):
+    """Executes steps, several at a time; each step ends with one event."""
+
+    @property
+    def free(self) -> int:
+        """Number of steps that can be started now."""
+        ...
+
+    def start(self, step: Step) -> None:
+        """Start a step."""
+        ...
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Wait for the next events; returns without any after `timeout` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Stop all running steps; their files are kept."""
+        ...
+
+
+def keep_error(step: Step, store: Path, error: Exception, lines: Iterable[str] = ()) -> str:
+    """Write the log of a failed step, with its last lines; returns the reason in one line."""
+    reason = str(error)
+    if isinstance(error, OSError):
+        reason = failed_write(error, store if step.kind == "select" else step.folder(store))
+    elif not isinstance(error, PreceptorError):  # an unexpected error
+        reason = f"{type(error).__name__}: {' '.join(reason.split())[:200]}"
+    text = [*(f"{line}\n" for line in lines), *traceback.format_exception(error)]
+    return keep_reason(step, store, reason, "".join(text))
+
+
+def keep_reason(step: Step, store: Path, reason: str, text: str = "") -> str:
+    """Write the log of a failed step; returns the reason, with the path of the log."""
+    log = WorkerContext(Workspaces({}, {}), store).log_of(step)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"{step.title}\n{text or reason}\n", encoding="utf-8")
+    except OSError:  # the log cannot be written on a full disk either
+        return reason
+    return f"{reason} (see {log.relative_to(store)})"
+
+
+@dataclass
+class GpuPacking:
+    """Number of concurrent steps on one GPU.
+
+    A study starts with one; the peak memory of its finished trainings then determines the number.
+    If a later training runs out of memory, fewer steps share a GPU from then on.
+
+    Example:
+        >>> sharing = GpuPacking(None, most=8)
+        >>> sharing.learn({"peak_memory": 4 * 2**30, "device_memory": 80 * 2**30})
+        >>> sharing.runs
+        8
+    """
+
+    fixed: int | None  # number set by the user; None = measured
+    most: int  # maximum number by the cores of one GPU
+    _peak: int = 0
+    _room: int = 0
+    _limit: int | None = None
+
+    @property
+    def runs(self) -> int:
+        """Number of steps per GPU."""
+        if self.fixed is not None:
+            return self.fixed if self._limit is None else min(self.fixed, self._limit)
+        if not self._peak:
+            return 1
+        fit = int(USABLE * self._room / (self._peak + OVERHEAD))
+        return max(1, min(fit, self.most, fit if self._limit is None else self._limit))
+
+    def learn(self, record: dict[str, Any]) -> None:
+        """Update the estimate from the record of a finished training on a GPU."""
+        if record.get("device_memory"):
+            self._peak = max(self._peak, int(record["peak_memory"]))
+            self._room = int(record["device_memory"])
+
+    def learn_from(self, folder: Path) -> None:
+        """Update the estimate from a run folder; an unreadable one is ignored."""
+        with contextlib.suppress(OSError, ValueError, KeyError, InputError):
+            self.learn(read_record(folder))
+
+    def out_of_memory(self, among: int) -> None:
+        """Reduce the number after a step ran out of memory on a GPU shared by this many."""
+        fewer = max(1, among - 1)
+        self._limit = fewer if self._limit is None else min(self._limit, fewer)
