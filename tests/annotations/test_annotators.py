@@ -74,7 +74,7 @@ def test_all_unreadable_maps_are_listed(tmp_path: Path) -> None:
         agreement_of(read_annotators(folder))
     first, second = map(str, caught.value.problems)
     assert "not an image" in first
-    assert "2.png: the map is 50×40, that of ann 100×80" in second
+    assert "2.png: the map is 50×40, the map of ann 100×80" in second
 
 
 def test_an_image_where_both_found_nothing_is_imported_with_empty_maps(tmp_path: Path) -> None:

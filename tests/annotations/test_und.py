@@ -107,7 +107,7 @@ def test_no_heat_maps_and_a_header_row_are_fine(release: Path) -> None:
 
 def test_two_files_that_would_make_one_test_set_are_refused(release: Path) -> None:
     (release / "test-gan9.csv").write_text((release / "gan9.csv").read_text())
-    with pytest.raises(InputError, match=r"its test set would be test-gan9, as that of .*; rename"):
+    with pytest.raises(InputError, match=r"test set would be test-gan9, as the one of .*; rename"):
         read(release, "gan9.csv", "test-gan9.csv")
 
 

@@ -51,7 +51,7 @@ class AnnotatorMaps:
             for other, first in maps.items():
                 if first.shape != pixels.shape:
                     (height, width), (high, wide) = first.shape, pixels.shape
-                    what = f"the map is {wide}×{high}, that of {other} {width}×{height}"
+                    what = f"the map is {wide}×{high}, the map of {other} {width}×{height}"
                     raise ImageError(path, what)
             maps[person] = pixels
         return maps
@@ -113,7 +113,7 @@ def people_of(folder: Path) -> dict[str, Path]:
 
 
 def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
-    """Row of the manifest of each map file: that of the merged map, or of the image without one."""
+    """Row of the manifest of each map file, by the merged map, or by the image without one."""
     base = f"{(folder / MAPS).absolute().as_posix()}/"
     own = manifest.table["saliency"].map(lambda path: Path(path).as_posix().removeprefix(base))
     rows = {file: row for row, file in reversed([*enumerate(own)]) if file in files}
@@ -131,7 +131,7 @@ class Agreement:
 
     Columns of people: annotator, images, shared (images that somebody else looked at too), dice,
     iou, correlation (with the others), dice_among_others, difference (mean over images of the Dice
-    of the pairs without this person minus those with), difference_low (lower end of its t
+    of the pairs without this person minus the pairs with), difference_low (lower end of its t
     interval), area_ratio (median of the marked area to the mean of the others'),
     disagrees_with_all (see `disagreement_rule`); of pairs: a, b, images, both_empty, dice, iou,
     correlation; of images: file, dice, iou, correlation, all_empty; the least agreement first.
@@ -147,9 +147,9 @@ def disagreement_rule() -> str:
     """Rule by which a person disagrees with all others, in words."""
     return (
         "A person disagrees with all others if the mean Dice of every pair with this person is "
-        f"below that of every pair without, the difference over images is {GAP:g} or more, and its "
-        "95 % interval, corrected for the number of annotators, lies above 0. It needs three "
-        "annotators and five images."
+        f"below every pair without, the difference over images is {GAP:g} or more, and its 95 % "
+        "interval, corrected for the number of annotators, lies above 0. It needs three annotators "
+        "and five images."
     )
 
 

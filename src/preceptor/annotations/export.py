@@ -48,7 +48,7 @@ class ExportOptions:
     threshold: float | None = None
     # Pixels by which points of polygons may be left out; 0 = they give the masks again, exactly.
     tolerance: float = 0.0
-    predictions: bool = False  # whether the shapes are those of a model, to be corrected
+    predictions: bool = False  # whether a model made the shapes, which are to be corrected
     model: str = ""
     image_prefix: str = "/data/local-files/?d="  # before the name of an image in Label Studio
 
@@ -61,7 +61,7 @@ class ExportedImage:
     size: tuple[int, int]  # width and height of the upright image
     pixels: NDArray[np.float32] | None = None  # (height, width) from 0 to 1; None = nothing marked
     score: float | None = None  # of a model
-    marked: str = ""  # class of the shapes; "" = that of the image
+    marked: str = ""  # class of the shapes; "" = the label of the image
 
     @property
     def name(self) -> str:
@@ -186,8 +186,8 @@ def map_over_image(
 ) -> NDArray[np.float32]:
     """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
 
-    Maps are normalized to [0, 1] by their minimum and maximum, except those of method cells, which
-    are probabilities; a constant map becomes 0. Values are interpolated between the centers of
+    Maps are normalized to [0, 1] by their minimum and maximum, except with the method cells,
+    whose maps are probabilities; a constant map becomes 0. Values are interpolated between the centers of
     cells, or constant in each (area).
     """
     width, height = size
@@ -235,7 +235,7 @@ def write_export(
 ) -> tuple[int, int]:
     """Write images with their maps in a format, and `labels.csv` for the way back.
 
-    The folder appears when it is complete. Returns the numbers of images, and of those with marks.
+    The folder appears when it is complete. Returns the numbers of images, and of images with marks.
     """
     rows: list[pd.Series] = []
     marked = 0

@@ -177,12 +177,12 @@ class ImageFiles:
         self.names = sorted(self._paths)  # paths of all images from the folder
         self._uploaded: dict[str, list[str]] = {}
 
-    def has(self, name: str) -> bool:
-        """Whether there are images of a name, see `find`."""
-        return name in self._paths or any(self._ending(form)[0] for form in name_forms(name))
+    def find(self, name: str, other_name: str = "") -> str:
+        """Path of the image of a name, of any suffix for `a.*`, else of another name.
 
-    def find(self, name: str) -> str:
-        """Path of the image of a name, of any suffix for `a.*`; else a LookupError says why not."""
+        Raises:
+            LookupError: There is none, or several.
+        """
         if name in self._paths:
             return name
         several = ""
@@ -208,6 +208,8 @@ class ImageFiles:
                     "the folder with the name, or import one folder at a time"
                 )
             elsewhere += others
+        if other_name and not several:
+            return self.find(other_name)
         where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
         missing = f"there is no image {name!r} in {self.folder}{where}; correct --images"
         raise LookupError(several or missing)

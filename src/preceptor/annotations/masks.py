@@ -180,7 +180,7 @@ def voc_color(value: int) -> Color:
 def read_labelmap(folder: Path) -> dict[Color, str]:
     """Names of classes by color from CVAT's `labelmap.txt`: lines `name:r,g,b:parts:actions`.
 
-    A class without a color has that of its place in the palette of Pascal VOC.
+    A class without a color has the color of its place in the palette of Pascal VOC.
     """
     path = folder / "labelmap.txt"
     names: dict[Color, str] = {}
@@ -196,7 +196,7 @@ def read_labelmap(folder: Path) -> dict[Color, str]:
                 raise ValueError(f"{line[:60]!r} is not name:red,green,blue::")
             color = (int(match[1]), int(match[2]), int(match[3]))
             if color in names:
-                raise ValueError(f"the color {color} is that of {names[color]!r} too")
+                raise ValueError(f"the color {color} is the color of {names[color]!r} too")
             names[color] = name
     if log.problems:
         raise ProblemsError(str(path), log.problems)

@@ -111,7 +111,7 @@ class AnnotatedImage:
     labels: tuple[str, ...] = ()  # classes of the whole image; a table of labels chooses of several
     split: str = ""
     examined: bool | None = None  # whether a person looked at it; None = not stated
-    annotators: tuple[str, ...] = ()  # who looked at it; those of the shapes need not be repeated
+    annotators: tuple[str, ...] = ()  # who looked at it, besides the annotators of its shapes
     seconds: float | None = None  # time spent on it
     where: str = ""  # place in the file, for messages ("images[3]")
     of: str = ""  # file, if there are several

@@ -211,7 +211,7 @@ def read_und(
             if join is not None:
                 part["split"], part["source"] = join, stem
             if (first := named.setdefault(name, csv_path)) != csv_path:
-                what = f"its test set would be {name}, as that of {first}"
+                what = f"its test set would be {name}, as the one of {first}"
                 raise InputError(f"{csv_path}: {what}; rename one of the files")
         parts.append(part)
         row_names += map(read.name, raw.rows[body])

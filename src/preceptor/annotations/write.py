@@ -150,7 +150,7 @@ class ImportOptions:
     unmarked: Literal["examined", "unknown"] | None = None
     nothing_to_mark: tuple[str, ...] = ()  # labels whose images without a shape were examined
     merge: str = "mean"  # key of `MERGES`, or an annotator whose maps alone are used
-    split: dict[str, float] = field(default_factory=dict)  # shares; empty = those of the source
+    split: dict[str, float] = field(default_factory=dict)  # shares; empty = as the source says
     group_by: str = ""  # see `groups_of`
     seed: int = 0  # of the splits
 
@@ -286,8 +286,7 @@ class _Import:
         shown = "" if record.name.endswith(".*") or record.name == record.of else record.name
         place = ", ".join(filter(None, (record.of, f"{record.where} {shown}".strip())))
         with self.log.part(place, "replace the file or remove the annotation"):
-            use_other = record.other_name and not self.files.has(record.name)
-            image = self.files.find(record.other_name if use_other else record.name)
+            image = self.files.find(record.name, record.other_name)
             size, orientation = _frame(self.files.folder / image, record)
             if image in self.rows:
                 what = f"image {image!r} is listed already in {self.rows[image].where}"

@@ -53,7 +53,7 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
     """Pascal VOC: `Annotations/*.xml`, `SegmentationClass/*.png`, `ImageSets/*/*.txt`.
 
     Where an image has a segmentation, its boxes are not read. Boxes of the VOC development kit and
-    of Roboflow count pixels from 1 and contain the last one; those of other tools are corners from
+    of Roboflow count pixels from 1 and contain the last one; boxes of other tools are corners from
     0. Segments of the value 255 (void) belong to no class.
     """
     path = existing(source)

@@ -85,7 +85,7 @@ def pixelate(crop: Pixels, block: int) -> Floats:
 
 
 def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floats:
-    """Content of another photograph, its mean color moved toward that of the covered region."""
+    """Content of another photograph, its mean color moved toward the covered region."""
     foreign = donor
     if is_gray(crop):
         foreign = np.asarray(Image.fromarray(donor).convert("L").convert("RGB"))
@@ -236,7 +236,7 @@ class ForgedSettings(BaseModel):
     # Smallest mean absolute change in the region in gray levels; crops with a smaller one (blur on
     # a clear sky) are used in neither class.
     least_change: float = Field(default=2.0, ge=0, le=64)
-    # Share of the forged crops of train and val with the stamp; that of the authentic ones is one
+    # Share of the forged crops of train and val with the stamp; the share of authentic ones is one
     # minus this, so that it is uninformative with 0.5.
     stamp_rate: float = Field(default=0.95, ge=0.5, le=1)
     stamp_strength: float = Field(default=16.0, ge=0, le=128)  # contrast in gray levels
