@@ -186,9 +186,9 @@ def map_over_image(
 ) -> NDArray[np.float32]:
     """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
 
-    Maps are normalized to [0, 1] by their minimum and maximum, except with the method cells,
-    whose maps are probabilities; a constant map becomes 0. Values are interpolated between the centers of
-    cells, or constant in each (area).
+    Maps are normalized to [0, 1] by their minimum and maximum, a constant map to 0; the method
+    cells has probabilities. Values are interpolated between the centers of cells, or constant in
+    each (area).
     """
     width, height = size
     if info.method != "cells":
