@@ -285,6 +285,7 @@ class _Import:
         """Check an image, and draw its maps unless something was wrong before."""
         shown = "" if record.name.endswith(".*") or record.name == record.of else record.name
         place = ", ".join(filter(None, (record.of, f"{record.where} {shown}".strip())))
+        checked = None
         with self.log.part(place, "replace the file or remove the annotation"):
             image = self.files.find(record.name, record.other_name)
             size, orientation = _frame(self.files.folder / image, record)
@@ -292,7 +293,9 @@ class _Import:
                 what = f"image {image!r} is listed already in {self.rows[image].where}"
                 fix = "remove one of the two, or import them one at a time"
                 raise ValueError(f"{what}; {fix}")
-            self._add(record, place, image, size, orientation)
+            checked = image, size, orientation
+        if checked is not None:
+            self._add(record, place, *checked)
 
     def _add(
         self,
