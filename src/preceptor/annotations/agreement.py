@@ -220,7 +220,7 @@ def _person(
         # all of them together (Bonferroni).
         spread = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps))
         low = float(gaps.mean() - stats.t.ppf(1 - 0.025 / len(seen), len(gaps) - 1) * spread)
-    gap = mean_of(gaps.tolist())
+    gap = sum(gaps.tolist()) / len(gaps) if len(gaps) else math.nan
     own, others = pairs.loc[mine, "dice"], pairs.loc[~mine, "dice"]
     return {
         "annotator": name,
@@ -244,9 +244,3 @@ def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     y -= y.mean()
     norm = math.sqrt(float(x @ x) * float(y @ y))
     return min(1.0, max(-1.0, float(x @ y) / norm)) if norm > 1e-12 else math.nan
-
-
-def mean_of(values: Sequence[float]) -> float:
-    """Mean of the finite values; NaN if there is none."""
-    finite = [one for one in values if math.isfinite(one)]
-    return sum(finite) / len(finite) if finite else math.nan
