@@ -102,7 +102,7 @@ def test_a_model_is_trained_marks_and_is_scored(data: Path, model: Path, tmp_pat
     assert "guide" in done.out
 
 
-def test_predicted_maps_belong_to_the_names_of_the_manifest(model: Path, tmp_path: Path) -> None:
+def test_maps_belong_to_the_names_of_the_manifest(model: Path, tmp_path: Path) -> None:
     data = squares(tmp_path / "data").parent
     table = pd.read_csv(data / "manifest.csv", keep_default_na=False)
     table.assign(name=[f"image {row}" for row in table.index]).to_csv(
@@ -111,13 +111,9 @@ def test_predicted_maps_belong_to_the_names_of_the_manifest(model: Path, tmp_pat
     table = pd.read_csv(data / "manifest.csv", keep_default_na=False)
     training = table[table["split"] == "train"]
     training[5:].to_csv(data / "some.csv", index=False)
-    out = tmp_path / "found.csv"
-    command = ("predict", model, data / "some.csv", "--out", out, "--maps", "store")
-    assert here(*command, "--device", "cpu").code == 0
-    names = training["name"].tolist()[5:]
-    assert pd.read_csv(out)["path"].tolist() == names
-    store = tmp_path / "found-maps"
-    assert read_store(store).paths.tolist() == names
+    store = tmp_path / "maps"
+    assert here("annotate", model, data / "some.csv", "--out", store, "--device", "cpu").code == 0
+    assert read_store(store).paths.tolist() == training["name"].tolist()[5:]
     done = here(
         "data", "export", "masks", store, "--manifest", data / "manifest.csv",
         "--to", tmp_path / "masks",
