@@ -28,7 +28,6 @@ from preceptor.training.record import RunRecord, flat_metrics
 from preceptor.utils.results import digest, write_atomically
 
 NAMES = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
-_TAGS = ("run", "curves")  # of runs in MLflow: run id of preceptor and hash of the curves
 Rows = list[dict[str, float]]
 Tell = Callable[[str], None]
 
@@ -144,7 +143,8 @@ class TensorBoard:
     def _write(self, step: Step) -> Any:
         """Writer of a training with all its epochs; curves with other values are written again."""
         rows = _curves(self._study.folder(step))
-        writer, done = self._open.pop(step.id, (None, []))
+        writer: Any
+        writer, done = self._open.pop(step.id, (None, Rows()))
         if writer is None or rows[: len(done)] != done:
             if writer is not None:
                 writer.close()
@@ -171,9 +171,11 @@ def _writer(folder: Path) -> Any:
 
 def _hparams(parameters: dict[str, Any]) -> tuple[Any, Any]:
     """Begin and end of a training for TensorBoard's page of parameters."""
-    from torch.utils.tensorboard.summary import hparams
+    from torch.utils.tensorboard import summary
 
-    return hparams(parameters, {})[1:]  # without columns, which TensorBoard finds in all runs
+    hparams: Any = summary.hparams
+    _, begin, end = hparams(parameters, {})  # not the columns, which TensorBoard finds itself
+    return begin, end
 
 
 class MLflow:
@@ -198,13 +200,15 @@ class MLflow:
         uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         for name in ("alembic", "mlflow", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(uri)
-        self._mlflow, self._client = mlflow, mlflow.MlflowClient()
+        self._mlflow: Any = mlflow
+        self._mlflow.set_tracking_uri(uri)
+        self._client = self._mlflow.MlflowClient()
         self._experiment = self._opened(uri)
-        runs = mlflow.search_runs([self._experiment], output_format="list")
-        tags = [[run.data.tags.get(f"preceptor.{key}", "") for key in _TAGS] for run in runs]
-        # Id and hash of the curves by run id of preceptor.
-        self._runs = {own: (r.info.run_id, one) for r, (own, one) in zip(runs, tags, strict=True)}
+        self._runs: dict[str, tuple[str, str]] = {}  # id and hash of the curves, by run
+        for run in self._mlflow.search_runs([self._experiment], output_format="list"):
+            tags = run.data.tags
+            logged = run.info.run_id, tags.get("preceptor.curves", "")
+            self._runs[tags.get("preceptor.run", "")] = logged
         self._open: dict[str, Rows] = {}  # logged epochs of running trainings
         self._rest = 0.0
         self._parent = self._runs.get("study", ("",))[0] or self._create("study", "study", {})

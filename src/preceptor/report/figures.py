@@ -295,7 +295,10 @@ def curves_by_size(
     levels: Mapping[str, tuple[str, float]] | None = None,
     enough: int | None = None,
 ) -> Figure | None:
-    """Curves by number of annotated images on a logarithmic axis, with bands."""
+    """Curves by number of annotated images on a logarithmic axis, with bands.
+
+    `table` has the columns line (of `curves`), size, mean, low, high and minutes (NaN if unknown).
+    """
     known = table[table["mean"].notna()]
     if known.empty:
         return None

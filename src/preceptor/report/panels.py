@@ -158,7 +158,11 @@ class PanelFile:
 
 
 def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
-    """Sample of rows: half hits, half misses, those with human maps first, balanced by source."""
+    """Sample of rows: half hits, half misses, those with human maps first, balanced by source.
+
+    `frame` has the columns name, label, source and mapped; `hit` is (n,). If one kind is rare,
+    there are more of the other.
+    """
     lottery = [hashlib.blake2b(name.encode()).hexdigest() for name in frame["name"]]
     order = frame.assign(hit=hit, draw=lottery).reset_index(drop=True).sort_values("draw")
     turn = order.groupby(["hit", "mapped", "label", "source"]).cumcount()

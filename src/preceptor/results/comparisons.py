@@ -198,7 +198,7 @@ def shares(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
     """Share of the way of the Student from the better baseline to the ceiling, by backbone."""
     setup, lines = record.setup, []
     rows = {row.key: row for row in setup.rows}
-    for backbone in rows["student"].arms if "student" in rows else ():
+    for backbone in rows["student"].arms if "student" in rows else {}:
         arms = {key: row.arms[backbone] for key, row in rows.items() if backbone in row.arms}
         means = {
             key: float(set_aucs(figures, arms[key], setup.primary).mean())

@@ -513,9 +513,10 @@ def table_rows(plan: Plan) -> list[Row]:
         for name in added_controls_of(study):
             arms = chosen("control", "student", plugin=name)
             add(f"control {name}", added_control(name).title, arms)
-        for key, (role, title) in STARTED.items() if study.starts_from_mapper else ():
-            by = teacher if role == "student" else ""
-            add(key, title, chosen(role, role, by, start="mapper"))
+        if study.starts_from_mapper:
+            for key, (role, title) in STARTED.items():
+                by = teacher if role == "student" else ""
+                add(key, title, chosen(role, role, by, start="mapper"))
     if study.mapper and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:
