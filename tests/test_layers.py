@@ -46,8 +46,8 @@ LATE = (
     "tracking",
     "execution.ray",
     "data.remote",
-    "data.examine",
-    "data.table",
+    "data.store",
+    "data.checks",
     "label.sources",
     "label.teacher",
     "deploy.predictor",
@@ -64,6 +64,8 @@ def imports() -> dict[tuple[str, str], bool]:
     found: dict[tuple[str, str], bool] = {}
     for name, file in files.items():
         tree = ast.parse(file.read_text(encoding="utf-8"))
+        types = [node for node in tree.body if isinstance(node, ast.If)]  # TYPE_CHECKING
+        at_top = [*tree.body, *(node for block in types for node in block.body)]
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 goals = [alias.name for alias in node.names]
@@ -74,7 +76,7 @@ def imports() -> dict[tuple[str, str], bool]:
                 continue
             for goal in goals:
                 key = (name, name_in(goal) if goal.startswith("preceptor") else f":{goal}")
-                found[key] = found.get(key, False) or node in tree.body
+                found[key] = found.get(key, False) or node in at_top
     return found
 
 

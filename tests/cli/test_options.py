@@ -15,7 +15,7 @@ from preceptor.benchmark.forgeries import PRESETS, StampPlace
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
-from preceptor.data.marks import MarkKind
+from preceptor.data.plant import MarkKind
 from preceptor.deploy import calibrate, export
 from preceptor.deploy.predict_files import MapFiles
 from preceptor.execution import local

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data import examine, store
+from preceptor.data import store
 from preceptor.data.cache import CachedImages, contents_of, open_images
 from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.manifest import Manifest
@@ -171,7 +171,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from preceptor.config.settings import ImageFormat
-from preceptor.data import examine, store
+from preceptor.data import store
 from preceptor.data.workspace import Workspace
 calls = 0
 def dying(name, function):
@@ -184,7 +184,7 @@ def dying(name, function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
     return call
-examine._STORED_BYTES = 0  # stored after each part
+store._STORED_BYTES = 0  # stored after each part
 store._write = dying("_write", store._write)
 store.FileIndex.remember = dying("remember", store.FileIndex.remember)
 os.fsync = dying("fsync", os.fsync)
@@ -243,7 +243,7 @@ def test_what_is_damaged_is_made_again(
 def test_too_small_a_disk_is_refused_before_anything_is_written(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil._ntuple_diskusage(10**9, 10**9, examine.SPARE_DISK)  # type: ignore[attr-defined]
+    usage = shutil._ntuple_diskusage(10**9, 10**9, store.SPARE_DISK)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match=r"256 MiB are free; choose another folder or set cache"):
         start(file, tmp_path / "c")

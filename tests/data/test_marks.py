@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from preceptor.data.notes import MarkPlaces, mark_places, small_marks
+from preceptor.data.notes import small_marks
 
 
 class Maps:
@@ -39,45 +37,3 @@ def test_large_sets_are_sampled() -> None:
     source: Any = Maps([5] * 5000)
     small, seen = small_marks(source, np.arange(5000), (8, 8))
     assert small == seen == 500
-
-
-def squares(corners: list[tuple[int, int]], side: int = 16) -> NDArray[np.uint8]:
-    maps = np.zeros((len(corners), 128, 128), np.uint8)
-    for one, (top, left) in zip(maps, corners, strict=True):
-        one[top : top + side, left : left + side] = 200
-    return maps
-
-
-def test_marks_at_one_place_overlap_wholly() -> None:
-    assert mark_places(squares([(8, 8)] * 4)) == MarkPlaces((16 / 128) ** 2, 1.0, 4)
-
-
-def test_overlap_is_the_mean_over_the_other_images() -> None:
-    # The first two share half a square; the third is elsewhere.
-    found = mark_places(squares([(0, 0), (0, 8), (64, 64)]))
-    assert found is not None
-    assert found.overlap == pytest.approx((0.5 / 2 + 0.5 / 2 + 0) / 3)
-
-
-def test_marks_anywhere_overlap_by_their_area() -> None:
-    places = np.random.default_rng(0).integers(0, 128, (400, 2)).tolist()
-    found = mark_places(np.stack([np.roll(squares([(0, 0)])[0], one, (0, 1)) for one in places]))
-    assert found is not None
-    assert found.overlap == pytest.approx(found.area, rel=0.1)
-
-
-def test_maps_without_a_mark_are_left_out() -> None:
-    maps = squares([(0, 0), (0, 0), (0, 0)])
-    maps[2] = 0
-    assert mark_places(maps) == MarkPlaces((16 / 128) ** 2, 1.0, 2)
-    assert mark_places(maps[1:]) is None
-    assert mark_places(maps[:0]) is None
-
-
-def test_marks_are_looked_at_without_a_number_for_each_position_of_each() -> None:
-    maps = np.repeat(squares([(8, 8), (0, 16), (64, 0)]), 100, axis=0)
-    tracemalloc.start()
-    assert mark_places(maps) is not None
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 4 * maps.nbytes

@@ -14,8 +14,7 @@ from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image
 from preceptor.data.manifest import Manifest
-from preceptor.data.marks import stamp_cell
-from preceptor.data.plant import PlantSettings, plant
+from preceptor.data.plant import PlantSettings, plant, stamp_cell
 from preceptor.errors import ProblemsError
 from tests.commands import assert_refused, here
 

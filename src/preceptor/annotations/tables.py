@@ -24,10 +24,9 @@ from preceptor.annotations.shapes import (
     Mask,
     Pixels,
 )
-from preceptor.data.checks import note, text
+from preceptor.data.checks import Findings, RawTable, read_table, text
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Checks, Manifest, check_raw
-from preceptor.data.table import Findings, RawTable, read_table
 from preceptor.errors import InputError
 from preceptor.metrics.split_names import kind_or_none
 
@@ -123,7 +122,7 @@ def _fixations(path: Path) -> pd.DataFrame:
             findings.add(rows[index], f"{name} is {words.iloc[index]!r}", fix)
     for name in ("annotator", "label"):
         table[name] = cells.get(name, "")
-    note(findings, rows, table["image"] == "", "image is empty", "write the name of the image")
+    findings.add_all(rows, table["image"] == "", "image is empty", "write the name of the image")
     findings.raise_if_any()
     return table
 

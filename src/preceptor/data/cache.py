@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.examine import examine
 from preceptor.data.geometry import MAP_SIDE, render
 from preceptor.data.images import ImageError, decode_map, image_size, load_image, read_file
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import is_plain, reading_threads
+from preceptor.data.remote import reading_threads
 from preceptor.data.resampling import stored_map
 from preceptor.data.store import (
     FileContents,
     FileIndex,
     Store,
     TableFiles,
+    examine,
     positions_among,
+    stores_of,
 )
 from preceptor.errors import Problem, ProblemsError, RunFailedError
 from preceptor.utils.process import core_count
 from preceptor.utils.results import content_hash
+
+Made = TypeVar("Made")
 
 
 def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileContents:
@@ -36,10 +39,8 @@ def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileConten
     if manifest.contents is not None:
         return manifest.contents
     table = manifest.table
-    files, index = (
-        TableFiles(table["path"].tolist(), table["saliency"].tolist()),
-        FileIndex(cache_dir),
-    )
+    files = TableFiles(table["path"].tolist(), table["saliency"].tolist())
+    index = FileIndex(cache_dir)
     files.read_states()
     index.look_up(files)
     reasons = {at: error.strerror or str(error) for at, error in files.errors.items()}
@@ -69,10 +70,7 @@ def bytes_missing(
 ) -> int:
     """Disk space that a cache needs for manifests, in addition to what it has."""
     total = 0
-    stores = {
-        store.name: store for store in (Store.of(cache_dir, form) for form in (*formats, None))
-    }
-    for store in stores.values():
+    for store in stores_of(cache_dir, formats):
         hashes = np.concatenate([one.maps if store.form is None else one.images for one in several])
         distinct = np.unique(hashes[hashes.any(1)], axis=0)
         total += store.item_bytes * int((positions_among(distinct, store.digests()) < 0).sum())
@@ -101,11 +99,11 @@ class ImageSource(Protocol):
 class CachedImages:
     """`ImageSource` of a memory-mapped cache."""
 
-    side: int  # Canvas side in pixels
-    sizes: NDArray[np.int32]  # (n, 2) width and height of the original images
-    pixels: NDArray[np.uint8]  # (m, side, side, C) canvases
+    side: int
+    sizes: NDArray[np.int32]
+    pixels: NDArray[np.uint8]  # (m, side, side, C)
     positions: NDArray[np.int64]  # (n,) position of the canvas of each row
-    maps: NDArray[np.uint8]  # (k, 128, 128) human maps
+    maps: NDArray[np.uint8]  # (k, 128, 128)
     map_positions: NDArray[np.int64]  # (n,) position of the map of each row; −1 for none
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -124,10 +122,10 @@ class CachedImages:
 class DecodedImages:
     """`ImageSource` that decodes at every call (`cache: none`)."""
 
-    form: ImageFormat  # Format of the canvases
-    sizes: NDArray[np.int32]  # (n, 2) width and height of the original images
-    paths: pd.Series  # (n,) locations of the images
-    map_paths: pd.Series  # (n,) locations of the human maps; "" for none
+    form: ImageFormat
+    sizes: NDArray[np.int32]
+    paths: pd.Series
+    map_paths: pd.Series  # "" for none
 
     @property
     def side(self) -> int:
@@ -136,33 +134,27 @@ class DecodedImages:
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, side, side, C) canvases of these rows."""
-        paths, form = self.paths.iloc[rows].tolist(), self.form
-        images = (
-            load_image(path, form.channels, content)
-            for path, content in zip(paths, _read_remote(paths), strict=True)
-        )
-        return np.stack([render(image, form.fit, form.side) for image in images])
+        form = self.form
+
+        def canvas(path: str) -> NDArray[np.uint8]:
+            return render(load_image(path, form.channels), form.fit, form.side)
+
+        return np.stack(_of_each(canvas, self.paths.iloc[rows].tolist()))
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, 128, 128) human maps of these rows, zeros for rows without one."""
-        return read_human_maps(self.map_paths.iloc[rows].tolist())
+        maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
+        there = np.flatnonzero(self.map_paths.iloc[rows] != "")
+        paths = self.map_paths.iloc[rows[there]].tolist()
+        for at, values in zip(there, _of_each(decode_map, paths), strict=True):
+            maps[at] = stored_map(values)
+        return maps
 
 
-def read_human_maps(paths: Sequence[str]) -> NDArray[np.uint8]:
-    """(B, 128, 128) human maps, decoded from their files; zeros for ""."""
-    maps = np.zeros((len(paths), MAP_SIDE, MAP_SIDE), np.uint8)
-    for at, (path, content) in enumerate(zip(paths, _read_remote(paths), strict=True)):
-        if path:
-            maps[at] = stored_map(decode_map(path, content))
-    return maps
-
-
-def _read_remote(paths: Sequence[str]) -> list[bytes | None]:
-    """Contents of remote files and members, which are read at once; None for local files."""
-    if all(map(is_plain, paths)):
-        return [None] * len(paths)
+def _of_each(make: Callable[[str], Made], paths: Sequence[str]) -> list[Made]:
+    """What is made of each file; remote ones are read at once."""
     with ThreadPoolExecutor(reading_threads(paths, 1)) as pool:
-        return list(pool.map(lambda path: None if is_plain(path) else read_file(path), paths))
+        return list(pool.map(make, paths))
 
 
 def open_images(
@@ -180,10 +172,8 @@ def open_images(
         files, sizes = contents or manifest.contents, np.zeros((len(manifest), 2), np.int32)
         sizes = sizes if files is None else files.sizes.copy()
         unknown = np.flatnonzero(~sizes.any(1))
-        left = images.iloc[unknown].tolist()
-        with ThreadPoolExecutor(reading_threads(left, 1)) as pool:
-            for row, size in zip(unknown.tolist(), pool.map(image_size, left), strict=True):
-                sizes[row] = size
+        read = _of_each(image_size, images.iloc[unknown].tolist())
+        sizes[unknown] = np.array(read, np.int32).reshape(-1, 2)
         return DecodedImages(form, sizes, images, maps)
     contents = contents or contents_of(manifest, cache_dir)
     found = _cached(contents, form, cache_dir)

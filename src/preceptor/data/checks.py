@@ -1,4 +1,7 @@
-"""Checks of the cells and of the files of a manifest; all problems are noted by row and value."""
+"""Reading of tables (CSV, Parquet), and checks of the cells and files of a manifest.
+
+All problems are noted by row and value.
+"""
 
 # os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
 # ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH119, PTH120
@@ -6,25 +9,30 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import difflib
+import io
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, SupportsInt
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.config.settings import ImageFormat
-from preceptor.data.examine import examine
 from preceptor.data.remote import LocationError, is_url, not_plain, states_of
-from preceptor.data.store import FileContents
-from preceptor.data.table import Findings, RawTable
-from preceptor.errors import is_control, without_secrets
+from preceptor.errors import Problem, ProblemsError, is_control, without_secrets
 from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
 from preceptor.utils.process import core_count
-from preceptor.utils.text import Progress
+
+if TYPE_CHECKING:
+    from preceptor.config.settings import ImageFormat
+    from preceptor.data.store import FileContents
+    from preceptor.utils.text import Progress
 
 REQUIRED = ("path", "label", "split")
 OPTIONAL = (
@@ -37,6 +45,7 @@ OPTIONAL = (
     "annotation_seconds",
 )
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
+ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
 
 _ASPECT_TOLERANCE = 0.02
 _NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
@@ -47,6 +56,164 @@ _OTHER_NAMES = {
 }
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
+_RESAVE = "save it as CSV (UTF-8) or Parquet"
+
+
+class Findings:
+    """Problems of one table; rows of a file are numbered as in an editor."""
+
+    def __init__(self, source: str, name_row: Callable[[int], str] = "row {}".format) -> None:
+        self.source, self.name_row = source, name_row
+        self._problems: list[tuple[int, Problem]] = []
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def name(self, row: SupportsInt) -> str:
+        """Name of a row in messages."""
+        return self.name_row(int(row))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Problems in the order of the rows."""
+        return [problem for _, problem in sorted(self._problems, key=lambda pair: pair[0])]
+
+    def add(self, row: SupportsInt | None, what: str, fix: str, where: str = "the table") -> None:
+        """Note a problem of a row, or of `where` if it does not belong to one row."""
+        number = -1 if row is None else int(row)
+        where = where if row is None else self.name(row)
+        self._problems.append((number, Problem(where, without_secrets(what), fix)))
+
+    def add_all(
+        self,
+        rows: NDArray[np.int64],
+        wrong: pd.Series | NDArray[np.bool_],
+        what: str | Callable[[int], str],
+        fix: str | Callable[[int], str],
+    ) -> None:
+        """Note a problem of every row with `wrong` true; texts may be functions of the index."""
+        for index in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
+            said, advice = (text if isinstance(text, str) else text(index) for text in (what, fix))
+            self.add(rows[index], said, advice)
+
+    def raise_if_any(self) -> None:
+        """Raise a ProblemsError with all problems, if there are any."""
+        if self._problems:
+            raise ProblemsError(self.source, self.problems)
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Uninterpreted cells of a table, and the number of each row in messages."""
+
+    frame: pd.DataFrame
+    rows: NDArray[np.int64]
+
+
+def read_table(path: Path, findings: Findings, header: list[str] | None = None) -> RawTable:
+    """Read a CSV or Parquet file; rows with a wrong number of cells are noted and omitted.
+
+    Problems that prevent further reading are raised. `header` names the columns of a CSV file
+    without a header row.
+    """
+    try:
+        if path.is_char_device():  # /dev/zero never ends
+            raise _alone(findings, "it is a device", "name a file")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise _alone(findings, "there is no such file", "correct the path") from None
+    except IsADirectoryError:
+        raise _alone(findings, "it is a folder", "name the manifest file in it") from None
+    except (OSError, ValueError) as error:
+        raise _alone(findings, f"cannot be read ({error})", "check the path") from None
+    if data.startswith(b"PAR1"):
+        return _read_parquet(data, findings)
+    if path.suffix.lower() in (".parquet", ".pq") and data.strip():
+        raise _alone(findings, "not a Parquet file", "write it again")
+    return _read_csv(_decode(data, findings), findings, header)
+
+
+def _alone(findings: Findings, what: str, fix: str) -> ProblemsError:
+    return ProblemsError(findings.source, [Problem("the file", what, fix)])
+
+
+def _read_parquet(data: bytes, findings: Findings) -> RawTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _refuse_repeated([str(name) for name in file.schema_arrow.names], findings)
+        table = file.read()
+        table.validate(full=True)
+        frame = table.to_pandas().reset_index(drop=True)
+    except ProblemsError:
+        raise
+    except Exception as error:  # pyarrow raises ArrowException, OSError, ValueError and others
+        reason = " ".join(str(error).split())[:200]
+        raise _alone(findings, f"not a sound Parquet file ({reason})", "write it again") from error
+    findings.name_row = ROW_FROM_ZERO
+    return RawTable(frame, np.arange(len(frame), dtype=np.int64))
+
+
+def _decode(data: bytes, findings: Findings) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _alone(findings, "the file is UTF-16, not UTF-8", _RESAVE)
+    if data.startswith(b"PK\x03\x04"):
+        raise _alone(findings, "the file is a workbook or archive, not text", _RESAVE)
+    if (zero := data.find(b"\0")) >= 0:
+        raise _alone(findings, f"the file is binary (a zero byte at {zero:,})", _RESAVE)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 (byte 0x{data[error.start]:02x} at position {error.start:,} of the file)"
+        findings.add(data[: error.start].count(b"\n") + 1, what, _RESAVE)
+        raise ProblemsError(findings.source, findings.problems) from None
+
+
+def _read_csv(text: str, findings: Findings, header: list[str] | None) -> RawTable:
+    """Parse CSV text into cells, all of them strings; blank lines are omitted."""
+    first = re.search(r"\S[^\r\n]*", text)
+    bare = re.sub(r'"[^"]*"', "", first[0] if first else "")
+    delimiter = max((",", ";", "\t"), key=bare.count)  # the first of equals
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    records: list[tuple[int, list[str]]] = []  # with the number of their first line, from 1
+    begin = 1
+    try:
+        for record in reader:
+            if len(record) > 1 or (record and record[0].strip()):
+                records.append((begin, record))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        findings.add(begin, f"cannot be parsed ({error})", "check its quotation marks")
+        findings.raise_if_any()
+    if not records:
+        raise _alone(findings, "the file is empty", "write a header and one row per image")
+    if header is None:
+        header = [cell.strip() for cell in records.pop(0)[1]]
+    _refuse_repeated(header, findings)
+    whole = [(row, record) for row, record in records if len(record) == len(header)]
+    for row, record in records:
+        if len(record) != len(header):
+            cells = f"{len(record)} cell{'s' if len(record) != 1 else ''}"
+            fix = "fill the row, and quote cells that contain the delimiter"
+            findings.add(row, f"has {cells} where {len(header)} are expected", fix)
+    if not whole:
+        if not len(findings):
+            findings.add(None, "there are no rows under the header", "add one row per image")
+        findings.raise_if_any()
+    columns = zip(*(record for _, record in whole), strict=True)
+    frame = pd.DataFrame(dict(zip(header, map(list, columns), strict=True)), dtype="str")
+    return RawTable(frame, np.array([row for row, _ in whole], np.int64))
+
+
+def _refuse_repeated(header: list[str], findings: Findings) -> None:
+    for name in dict.fromkeys(name for name in header if header.count(name) > 1):
+        what = f"column {name!r} occurs {header.count(name)} times"
+        findings.add(None, what, "rename or remove all but one", where="the header")
+    findings.raise_if_any()
 
 
 def check_columns(columns: Sequence[str], required: Sequence[str], findings: Findings) -> None:
@@ -78,33 +245,73 @@ def check_cells(
     need: Collection[str],
     classes: Collection[str] | None,
 ) -> pd.DataFrame:
-    """Parse the cells of a manifest and note all problems."""
-    frame, rows = _of_plain_cells(raw, findings), raw.rows
-    empty = pd.Series("", index=frame.index, dtype="str")
+    """Parse the cells of a manifest and note all problems.
+
+    Returns a table with all of `COLUMNS`, then the others; valid only if no problem was noted. If
+    `need` is empty, `split` may be empty as well.
+    """
+    frame = _of_plain_cells(raw, findings)
+    note = _Note(findings, raw.rows)
+
+    def column(name: str) -> pd.Series:
+        missing = pd.Series("", index=frame.index, dtype="str")
+        return text(frame[name]).str.strip() if name in frame else missing
+
     table = pd.DataFrame(index=frame.index)
     written = text(frame["path"])
     table["path"] = absolute(written, root)
     table["name"] = text(frame["name"]) if "name" in frame else written
-    table["label"] = text(frame["label"]).str.strip()
-    table["split"] = text(frame["split"]).str.strip() if "split" in frame else empty
-    written_maps = text(frame["saliency"]) if "saliency" in frame else empty
-    table["saliency"] = absolute(written_maps, root)
-    note(findings, rows, written == "", "path is empty", "write the path of the image")
-    _check_annotated(frame, table, rows, findings)
-    for column in ("source", "group"):
-        table[column] = text(frame[column]).str.strip() if column in frame else empty
-    for column in ("map_weight", "sample_weight"):
-        table[column] = _weights(frame, column, rows, findings)
-    table["annotation_seconds"] = _times(frame, rows, findings)
-    for column in ("label", "split", "source", "group"):
-        _check_printable(table[column], column, rows, findings)
+    table["label"], table["split"] = column("label"), column("split")
+    maps = text(frame["saliency"]) if "saliency" in frame else column("saliency")
+    table["saliency"] = absolute(maps, root)
+    note(written == "", "path is empty", "write the path of the image")
+    table["annotated"] = _annotated(column("annotated").str.lower(), maps != "", note)
+    table["source"], table["group"] = column("source"), column("group")
+    for name, empty, bound in (
+        ("map_weight", 1.0, "finite number, 0 or more (empty means 1)"),
+        ("sample_weight", 1.0, "finite number, more than 0 (empty means 1)"),
+        ("annotation_seconds", np.nan, "finite number of seconds, 0 or more (empty means unknown)"),
+    ):
+        cells = column(name)
+        values = pd.to_numeric(cells.where(cells != "", str(empty)), errors="coerce")
+        table[name] = values.astype("float64")
+        low = values <= 0 if name == "sample_weight" else values < 0
+        wrong = (cells != "") & (low | ~np.isfinite(values.to_numpy(np.float64)))
+        note(wrong, lambda i, n=name, c=cells: f"{n} is {c.iloc[i]!r}", f"write a {bound}")  # type: ignore[misc]
+    for name in ("label", "split", "source", "group"):
+        cells = table[name]
+        odd = cells.isin([cell for cell in cells.unique() if any(map(is_control, cell))])
+        note(
+            odd,
+            lambda i, n=name, c=cells: (
+                f"{n} {c.iloc[i]!r} contains a line break or control "  # type: ignore[misc]
+                "character"
+            ),
+            "remove it",
+        )
     if "name" in frame:
-        check_names(table["name"], rows, findings)
-    _check_labels(table, rows, findings, need, classes)
-    _check_splits(table, rows, findings, need)
-    _check_groups(table, rows, findings)
-    others = [column for column in frame.columns if column not in COLUMNS]
+        check_names(table["name"], raw.rows, findings)
+    _check_labels(table, note, need, classes)
+    _check_splits(table, note, need)
+    _check_groups(table, note)
+    others = [name for name in frame.columns if name not in COLUMNS]
     return pd.concat([table[list(COLUMNS)], frame[others]], axis=1)
+
+
+@dataclass(frozen=True)
+class _Note:
+    """`Findings.add_all` for the rows of a table."""
+
+    findings: Findings
+    rows: NDArray[np.int64]
+
+    def __call__(
+        self,
+        wrong: pd.Series | NDArray[np.bool_],
+        what: str | Callable[[int], str],
+        fix: str | Callable[[int], str],
+    ) -> None:
+        self.findings.add_all(self.rows, wrong, what, fix)
 
 
 def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
@@ -121,20 +328,6 @@ def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
     return frame
 
 
-def _check_printable(
-    cells: pd.Series, column: str, rows: NDArray[np.int64], findings: Findings
-) -> None:
-    odd = cells.isin([cell for cell in cells.unique() if any(map(is_control, cell))])
-    if odd.any():
-        note(
-            findings,
-            rows,
-            odd,
-            lambda i: f"{column} {cells.iloc[i]!r} contains a line break or control character",
-            "remove it",
-        )
-
-
 def text(column: pd.Series) -> pd.Series:
     """Column as strings, with "" for missing values."""
     if column.isna().any() or isinstance(column.dtype, pd.CategoricalDtype):
@@ -143,7 +336,7 @@ def text(column: pd.Series) -> pd.Series:
 
 
 def absolute(names: pd.Series, root: Path) -> pd.Series:
-    """Absolute paths of names relative to `root`; `..` is kept, since it may follow a link."""
+    """Absolute paths of names relative to `root`, and URLs; `..` is kept: it may follow a link."""
     start = os.path.abspath(root)
 
     def joined(name: str) -> str:
@@ -152,106 +345,33 @@ def absolute(names: pd.Series, root: Path) -> pd.Series:
     return names.map(joined).astype("str")
 
 
-def note(
-    findings: Findings,
-    rows: NDArray[np.int64],
-    wrong: pd.Series | NDArray[np.bool_],
-    what: str | Callable[[int], str],
-    fix: str | Callable[[int], str],
-) -> None:
-    """Note a problem for every row with `wrong` true; texts may be functions of the index."""
-    for index in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
-        said, advice = (text if isinstance(text, str) else text(index) for text in (what, fix))
-        findings.add(rows[index], said, advice)
-
-
-def _check_annotated(
-    frame: pd.DataFrame, table: pd.DataFrame, rows: NDArray[np.int64], findings: Findings
-) -> None:
-    has_map = table["saliency"] != ""
-    table["annotated"] = has_map
-    if "annotated" not in frame:
-        return
-    written = text(frame["annotated"]).str.strip().str.lower()
+def _annotated(written: pd.Series, has_map: pd.Series, note: _Note) -> pd.Series:
+    """(n,) whether a person examined each image: as written, otherwise if it has a map."""
     known = written.map(_YES_NO)
-    given = written != ""
-    bad = given & known.isna()
-    note(
-        findings,
-        rows,
-        bad,
-        lambda i: f"annotated is {written.iloc[i]!r}",
-        "write 1, 0 or nothing",
-    )
-    said_no = given & ~bad & ~known.isin([True])
-    note(
-        findings,
-        rows,
-        said_no & has_map,
-        "has a map but annotated 0",
-        "set annotated to 1 or empty the map",
-    )
-    table["annotated"] = has_map.where(~given | bad, known.isin([True])).astype(bool)
-
-
-def _weights(
-    frame: pd.DataFrame, column: str, rows: NDArray[np.int64], findings: Findings
-) -> pd.Series:
-    if column not in frame:
-        return pd.Series(1.0, index=frame.index, dtype="float64")
-    written = text(frame[column]).str.strip()
-    values = pd.to_numeric(written.where(written != "", "1"), errors="coerce").astype("float64")
-    low = values < 0 if column == "map_weight" else values <= 0
-    bound = "0 or more" if column == "map_weight" else "more than 0"
-    note(
-        findings,
-        rows,
-        ~np.isfinite(values.to_numpy()) | low.to_numpy(),
-        lambda i: f"{column} is {written.iloc[i]!r}",
-        f"write a finite number, {bound} (empty means 1)",
-    )
-    return values
-
-
-def _times(frame: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> pd.Series:
-    """Annotation time of each image in seconds; NaN if unknown."""
-    if "annotation_seconds" not in frame:
-        return pd.Series(np.nan, index=frame.index, dtype="float64")
-    written = text(frame["annotation_seconds"]).str.strip()
-    values = pd.to_numeric(written.where(written != "", "nan"), errors="coerce").astype("float64")
-    wrong = (written != "") & ~(np.isfinite(values) & (values >= 0))
-    note(
-        findings,
-        rows,
-        wrong,
-        lambda i: f"annotation_seconds is {written.iloc[i]!r}",
-        "write a finite number of seconds, 0 or more (empty means unknown)",
-    )
-    return values
+    bad = (written != "") & known.isna()
+    note(bad, lambda i: f"annotated is {written.iloc[i]!r}", "write 1, 0 or nothing")
+    no = known.isin([False])
+    fix = "set annotated to 1 or empty the map"
+    note(no & has_map, "has a map but annotated 0", fix)
+    return (has_map & ~no) | known.isin([True])
 
 
 def check_names(names: pd.Series, rows: NDArray[np.int64], findings: Findings) -> None:
     """Note names of images that are empty or occur again."""
     fix = "write a unique name (it identifies the image in outputs), or rename the column"
-    note(findings, rows, names == "", "name is empty", fix)
+    findings.add_all(rows, names == "", "name is empty", fix)
     again = names.duplicated() & (names != "")
-    note(findings, rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", fix)
+    findings.add_all(rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", fix)
 
 
 def _check_labels(
-    table: pd.DataFrame,
-    rows: NDArray[np.int64],
-    findings: Findings,
-    need: Collection[str],
-    classes: Collection[str] | None,
+    table: pd.DataFrame, note: _Note, need: Collection[str], classes: Collection[str] | None
 ) -> None:
     labels = table["label"]
-    note(findings, rows, labels == "", "label is empty", "write the class of the image")
+    note(labels == "", "label is empty", "write the class of the image")
     present = sorted(set(labels.unique()) - {""})
     if classes is not None:
         note(
-            findings,
-            rows,
             (labels != "") & ~labels.isin(list(classes)),
             lambda i: f"label {labels.iloc[i]!r} is not one of the classes",
             f"write one of {', '.join(map(repr, classes))}",
@@ -260,24 +380,21 @@ def _check_labels(
         return
     if len(present) == 1:
         what = f"every image has the label {present[0]!r}"
-        findings.add(None, what, "add images of a second class")
+        note.findings.add(None, what, "add images of a second class")
     trained = set(labels[table["split"] == "train"].unique())
     for label in present if trained else ():
         if label not in trained:
             at = np.flatnonzero((labels == label).to_numpy())
             what = f"label {label!r} ({len(at):,} images) does not occur in the split train"
-            findings.add(rows[at[0]], what, "add training images of it, or correct the label")
+            fix = "add training images of it, or correct the label"
+            note.findings.add(note.rows[at[0]], what, fix)
 
 
-def _check_splits(
-    table: pd.DataFrame, rows: NDArray[np.int64], findings: Findings, need: Collection[str]
-) -> None:
+def _check_splits(table: pd.DataFrame, note: _Note, need: Collection[str]) -> None:
     splits, kinds = table["split"], kind_of(table["split"])
     if need:
-        note(findings, rows, splits == "", "split is empty", f"write {KNOWN_SPLITS}")
+        note(splits == "", "split is empty", f"write {KNOWN_SPLITS}")
     note(
-        findings,
-        rows,
         (kinds == "") & (splits != "").to_numpy(),
         lambda i: f"split {splits.iloc[i]!r} is unknown",
         lambda i: split_hint(splits.iloc[i]),
@@ -285,10 +402,11 @@ def _check_splits(
     for kind in need:
         if not (kinds == kind).any():
             fix = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"
-            findings.add(None, f"no row has a {kind} split", fix)
+            note.findings.add(None, f"no row has a {kind} split", fix)
 
 
-def _check_groups(table: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> None:
+def _check_groups(table: pd.DataFrame, note: _Note) -> None:
+    findings, rows = note.findings, note.rows
     kinds = pd.Series(kind_of(table["split"]), index=table.index)
     within = (table["group"] != "") & (kinds != "")
     pairs = pd.DataFrame({"group": table["group"], "kind": kinds})[within].drop_duplicates()
@@ -307,59 +425,70 @@ def check_files(
     root: Path,
     findings: Findings,
     *,
-    verify: bool,
+    verify: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
     cache_dir: Path | None = None,
     formats: Collection[ImageFormat] = (),
 ) -> FileContents | None:
-    """Note files that are missing, listed twice or, with `verify`, invalid."""
-    images, maps = table["path"].tolist(), table["saliency"].tolist()
+    """Note files that are missing, listed twice or, with `verify`, invalid; content hashes if not.
+
+    The cache is filled in `formats` only if no problem was noted before.
+    """
     prefix = os.path.join(os.path.abspath(root), "")
-    threads = workers or core_count()
-    image_there, real = _find_files(images, threads)
-    map_there, _ = _find_files(maps, threads)
-    for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
-        told = _note_unreadable(what, paths, there, rows, prefix, findings)
-        _note_missing(what, paths, there, rows, prefix, findings)
-        there[told] = False  # they are not read again
-    _note_repeated(images, real, rows, prefix, findings)
+
+    def short(path: str) -> str:
+        return path.removeprefix(prefix)
+
+    files: dict[str, list[str]] = {}  # without those that cannot be read
+    for what, column in (("image", "path"), ("map", "saliency")):
+        paths = table[column].tolist()
+        there, real = _find_files(paths, workers or core_count())
+        unreadable = _note_unreadable(what, paths, rows, short, findings)
+        _note_missing(what, paths, there, rows, short, prefix, findings)
+        there[unreadable] = False
+        files[what] = [path if found else "" for path, found in zip(paths, there, strict=True)]
+        if what == "image":
+            real_images = real
+    _note_repeated(table["path"].tolist(), real_images, rows, short, findings)
     if not verify:
         return None
+    from preceptor.data.store import examine
+
     examined = examine(
-        [path if there else "" for path, there in zip(images, image_there, strict=True)],
-        [path if there else "" for path, there in zip(maps, map_there, strict=True)],
+        files["image"],
+        files["map"],
         cache_dir=cache_dir,
         formats=() if len(findings) else formats,
         workers=workers,
         progress=progress,
     )
+    images, maps = table["path"], table["saliency"]
     for index, why in examined.wrong_images.items():
-        what = f"image {images[index].removeprefix(prefix)!r}: {why}"
+        what = f"image {short(images[index])!r}: {why}"
         findings.add(rows[index], what, "replace the file or remove the row")
     for index, why in examined.wrong_maps.items():
-        what = f"map {maps[index].removeprefix(prefix)!r}: {why}"
+        what = f"map {short(maps[index])!r}: {why}"
         findings.add(rows[index], what, "replace the file or empty the cell")
     for index in _of_other_aspect(examined.map_sizes, examined.image_sizes):
         (w, h), (width, height) = examined.map_sizes[index], examined.image_sizes[index]
-        what = f"map {maps[index].removeprefix(prefix)!r} is {w}×{h}, its image {width}×{height}"
+        what = f"map {short(maps[index])!r} is {w}×{h}, its image {width}×{height}"
         fix = "save the map with the aspect ratio of the image (any size)"
         findings.add(rows[index], what, fix)
     return examined.contents
 
 
 def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """Whether local files exist, and their paths with resolved links; "" for others."""
+    """Whether files exist, and their paths with resolved links; others than local files do."""
     exists, real = np.zeros(len(paths), bool), [""] * len(paths)
     inside: dict[str, list[int]] = {}
-    apart = set(not_plain(paths))
+    for index in not_plain(paths):
+        exists[index], real[index] = True, paths[index]
     for index, path in enumerate(paths):
-        if index in apart:
-            real[index] = path
-        elif path:
+        if path and not exists[index]:
             inside.setdefault(os.path.dirname(path), []).append(index)
 
-    def look(folder: str) -> None:
+    def look(folder: str) -> None:  # each folder is resolved once
         start = os.path.join(os.path.realpath(folder), "")
         plain: set[str] = set()
         if len(inside[folder]) > 1:
@@ -381,14 +510,12 @@ def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list
 def _note_unreadable(
     what: str,
     paths: list[str],
-    there: NDArray[np.bool_],
     rows: NDArray[np.int64],
-    prefix: str,
+    short: Callable[[str], str],
     findings: Findings,
 ) -> list[int]:
     """Note remote files and members that cannot be read, a damaged tar file once."""
     which = not_plain(paths)
-    there[which] = True
     told: dict[tuple[str, str], list[int]] = {}
     for at, state in zip(which, states_of([paths[at] for at in which]), strict=True):
         if isinstance(state, OSError):
@@ -396,7 +523,7 @@ def _note_unreadable(
             reason = state.strerror or type(state).__name__
             told.setdefault((container or paths[at], reason), []).append(at)
     for (file, reason), places in told.items():
-        name, file = (without_secrets(one).removeprefix(prefix) for one in (paths[places[0]], file))
+        name, file = (short(without_secrets(path)) for path in (paths[places[0]], file))
         others = "" if len(places) == 1 else f" ({len(places):,} rows)"
         place = "" if name == file else f"{file}: "
         fix = "repair the file, or remove the rows" if place else "correct the path"
@@ -409,6 +536,7 @@ def _note_missing(
     paths: list[str],
     there: NDArray[np.bool_],
     rows: NDArray[np.int64],
+    short: Callable[[str], str],
     prefix: str,
     findings: Findings,
 ) -> None:
@@ -418,29 +546,31 @@ def _note_missing(
         if paths[at]:
             folders.setdefault(os.path.dirname(paths[at]), []).append(at)
     for folder, files in folders.items():
-        name, first = folder.removeprefix(prefix), files[0]
-        image = paths[first].removeprefix(prefix)
+        image = short(paths[files[0]])
         fix = f"paths start from {prefix}: correct it"
         if "\\" in image and os.sep == "/":
             fix = "write / instead of \\ in paths"
         elif len(files) > 1 and not os.path.isdir(folder):
-            said = f"{what} {image!r} and {len(files) - 1:,} more: there is no folder {name!r}"
+            more = f"{len(files) - 1:,} more: there is no folder {short(folder)!r}"
             fix = f"paths start from {prefix}: correct them, or move the table"
-            findings.add(rows[first], said, fix)
+            findings.add(rows[files[0]], f"{what} {image!r} and {more}", fix)
             continue
         for at in files:
-            said = f"{what} {paths[at].removeprefix(prefix)!r} does not exist"
-            findings.add(rows[at], said, fix)
+            findings.add(rows[at], f"{what} {short(paths[at])!r} does not exist", fix)
 
 
 def _note_repeated(
-    images: list[str], real: list[str], rows: NDArray[np.int64], prefix: str, findings: Findings
+    images: list[str],
+    real: list[str],
+    rows: NDArray[np.int64],
+    short: Callable[[str], str],
+    findings: Findings,
 ) -> None:
     files = pd.Series(real, dtype="str")
     again = np.flatnonzero((files.duplicated() & (files != "")).to_numpy(bool)).tolist()
     first = {path: index for index, path in reversed(list(enumerate(real)))} if again else {}
     for index in again:
-        name, other = images[index].removeprefix(prefix), rows[first[real[index]]]
+        name, other = short(images[index]), rows[first[real[index]]]
         what = f"image {name!r} is listed already in {findings.name(other)}"
         findings.add(rows[index], what, "remove one of the two")
 

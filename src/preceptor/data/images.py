@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,8 @@ _SIGNED = 2
 _STRIP = 256  # rows
 
 
-def as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """(H, W, channels) of a decoded, upright image, with transparent pixels composited on white."""
-    pixels = np.array(as_opaque(image, channels))
-    return pixels if channels == 3 else pixels[..., None]
-
-
 def as_opaque(image: Image.Image, channels: int) -> Image.Image:
-    """Image of mode RGB (3 channels) or L (1) with the pixels of `as_pixels`."""
+    """Image of mode RGB (3 channels) or L (1), on white where it is transparent."""
     deep = _deep_grey(image)
     if image.mode == "I" and deep is None:
         raise ValueError(
@@ -145,7 +140,7 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 # Formats of pixels. Others of Pillow run programs (EPS), need a program (HDF5), are written only
 # (PDF), or are no images (MPEG).
-_FORMATS = (
+_FORMATS = [
     "AVIF",
     "BMP",
     "DIB",
@@ -160,7 +155,7 @@ _FORMATS = (
     "TGA",
     "TIFF",
     "WEBP",
-)
+]
 
 
 @cache
@@ -217,11 +212,9 @@ class ImageError(InputError):
 
 
 def read_file(path: Path | str) -> bytes:
-    """Content of an image file."""
-    try:
+    """Content of an image file, a URL or a member of a tar file; ImageError if it is empty."""
+    with _explained(path):
         content = read_content(str(path))
-    except Exception as error:
-        raise _explain(path, error) from error
     if not content:
         raise ImageError(path, _EMPTY)
     return content
@@ -230,69 +223,52 @@ def read_file(path: Path | str) -> bytes:
 def decode_image(
     path: Path | str, channels: int = 3, content: bytes | None = None
 ) -> NDArray[np.uint8]:
-    """Decode an image file, upright, with transparent pixels composited on white.
-
-    Returns uint8 of shape (H, W, channels).
-    """
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3, not {channels}")
-    try:
-        return as_pixels(_load(path, content), channels)
-    except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
-        raise _explain(path, error) from error
+    """(H, W, channels) uint8 of an image file, upright, on white where it is transparent."""
+    pixels = np.array(load_image(path, channels, content))
+    return pixels if channels == 3 else pixels[..., None]
 
 
 def load_image(path: Path | str, channels: int = 3, content: bytes | None = None) -> Image.Image:
-    """Decode an image file as `decode_image`, without a copy of its pixels."""
-    try:
+    """Image of mode RGB (3 channels) or L (1) with the pixels of `decode_image`, not copied."""
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, not {channels}")
+    with _explained(path):
         return as_opaque(_load(path, content), channels)
-    except Exception as error:
-        raise _explain(path, error) from error
 
 
 def opaque_of(image: Image.Image, channels: int = 3, name: str = "image") -> Image.Image:
     """Image of Pillow as `load_image` returns it for its file."""
-    try:
+    with _explained(name):  # an opened file is decoded here
         if 0 in image.size:
             raise ValueError(f"{image.width} × {image.height} pixels")
         return as_opaque(upright(image), channels)
-    except Exception as error:  # an opened file is decoded here
-        raise _explain(Path(name), error) from error
 
 
 def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.float32]:
-    """Decode the luminance of a human map, upright, with transparent pixels composited on black.
+    """(H, W) float32 luminance of a map in [0, 1], upright, on black where it is transparent.
 
-    Returns float32 of shape (H, W).
+    16-bit files keep their 16 bits, and 32-bit integers are divided by the largest.
     """
-    try:
+    with _explained(path):
         return as_map(_load(path, content))
-    except Exception as error:
-        raise _explain(path, error) from error
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Width and height of the upright image, from the header of the file.
-
-    Returns (width, height).
-    """
+    """Width and height of the upright image, from the header of the file."""
     (width, height), orientation = stored_size(path)
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[int, int], int]:
-    """Size of the image as stored, and its EXIF orientation, from the header of the file.
-
-    Returns (width, height).
-    """
-    try:
-        with _opened(path, content) as stream, open_image(stream) as image:
-            if image.format == "TIFF":
-                return image.size, 1
-            orientation = _orientation(image)
-            return image.size, orientation if orientation in _TRANSPOSE else 1
-    except Exception as error:
-        raise _explain(path, error) from error
+    """Size as stored, and EXIF orientation (1 = upright), from the header of the file."""
+    with _explained(path):
+        is_file = content is None and is_plain(str(path))
+        with Path(path).open("rb") if is_file else io.BytesIO(content or read_file(path)) as stream:
+            if not stream.read(1):
+                raise ImageError(path, _EMPTY)
+            with open_image(stream) as image:
+                orientation = 1 if image.format == "TIFF" else _orientation(image)
+                return image.size, orientation if orientation in _TRANSPOSE else 1
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -300,24 +276,9 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
-def _opened(path: Path | str, content: bytes | None) -> BinaryIO:
-    """File or content to read; empty files are refused."""
-    if content is None and not is_plain(str(path)):
-        content = read_content(str(path))
-    if content is not None:
-        if not content:
-            raise ImageError(path, _EMPTY)
-        return io.BytesIO(content)
-    stream = Path(path).open("rb")  # noqa: SIM115 (the caller closes it)
-    if os.fstat(stream.fileno()).st_size == 0:
-        stream.close()
-        raise ImageError(path, _EMPTY)
-    return stream
-
-
 def _load(path: Path | str, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
-    with _opened(path, content) as stream, open_image(stream) as image:
+    with open_image(io.BytesIO(read_file(path) if content is None else content)) as image:
         return upright(image)
 
 
@@ -337,26 +298,32 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _explain(path: Path | str, error: Exception) -> ImageError:
-    """Reason of an exception from opening or decoding, in terms of the file."""
-    if isinstance(error, ImageError):
-        return error
+@contextlib.contextmanager
+def _explained(path: Path | str) -> Iterator[None]:
+    """Exceptions from opening or decoding as an ImageError, in terms of the file."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise many types on corrupt files
+        raise ImageError(path, " ".join(_reason(error).split())) from error
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        reason = "there is no such file"
-    elif isinstance(error, LocationError):
-        reason = error.strerror or type(error).__name__
-    elif isinstance(error, IsADirectoryError):
-        reason = "it is a folder"
-    elif isinstance(error, PermissionError):
-        reason = "no permission to read it"
-    elif isinstance(error, UnidentifiedImageError):
-        reason = "not an image in a known format, or its header is damaged"
-    elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        reason = "too large to decode safely (" + str(error).split(",")[0] + ")"
-    elif isinstance(error, MemoryError):
-        reason = "too large for the memory"
-    elif "truncated" in str(error).lower():
-        reason = f"truncated ({error})"
-    else:
-        reason = f"cannot be decoded ({error or type(error).__name__})"
-    return ImageError(path, " ".join(reason.split()))
+        return "there is no such file"
+    if isinstance(error, LocationError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format, or its header is damaged"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return "too large to decode safely (" + str(error).split(",")[0] + ")"
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    if "truncated" in str(error).lower():
+        return f"truncated ({error})"
+    return f"cannot be decoded ({error or type(error).__name__})"

@@ -10,36 +10,42 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from preceptor.config.settings import ImageFormat
-from preceptor.data.checks import REQUIRED, check_cells, check_columns, check_files
+from preceptor.data.checks import (
+    REQUIRED,
+    ROW_FROM_ZERO,
+    Findings,
+    RawTable,
+    check_cells,
+    check_columns,
+    check_files,
+    read_table,
+)
 from preceptor.data.remote import is_url, split_member
-from preceptor.data.store import FileContents
-from preceptor.data.table import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.metrics.split_names import KINDS, kind_or_none
 from preceptor.utils.files import RelativePaths, replacing
-from preceptor.utils.text import Progress
+
+if TYPE_CHECKING:
+    from preceptor.config.settings import ImageFormat
+    from preceptor.data.store import FileContents
+    from preceptor.utils.text import Progress
 
 
 class Checks(TypedDict, total=False):
     """What is checked when a table of images is read."""
 
-    verify: bool  # Whether to decode every image and map; otherwise they must only exist
-    workers: int | None  # Number of decoding threads; None = one per core
-    # Required kinds of split, among "train", "val" and "test"; all by default. If empty, the column
-    # `split` may be missing or empty
-    need: Collection[str]
-    classes: Collection[str] | None  # Allowed labels; None = any
-    progress: Progress | None  # Function called with (done, total) while files are decoded
-    # Cache folder, with `verify`: files that it knows and that are unchanged are not read; None =
-    # all are
-    cache_dir: Path | None
-    formats: Collection[ImageFormat]  # Image formats of which the cache is filled in the same pass
+    verify: bool  # decode every image and map; otherwise they must only exist
+    workers: int | None  # decoding threads; None = one per core
+    need: Collection[str]  # required kinds of split; if empty, the column may be missing
+    classes: Collection[str] | None  # allowed labels; None = any
+    progress: Progress | None  # called with (done, total) while files are decoded
+    cache_dir: Path | None  # with `verify`: unchanged files that it knows are not read
+    formats: Collection[ImageFormat]  # of which the cache is filled in the same pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +151,7 @@ class Manifest:
         return [name for name in names if kind_or_none(name) == kind]
 
     def select(self, mask: ArrayLike) -> Manifest:
-        """Manifest of the rows with `mask` true, renumbered from 0. `mask` bool, shape (n,)."""
+        """Manifest of the rows with `mask` true, renumbered from 0."""
         keep = np.asarray(mask)
         if keep.dtype != bool or keep.shape != (len(self),):
             raise ValueError(
@@ -170,14 +176,9 @@ class Manifest:
                 partial.write_text(_csv(table), encoding="utf-8", newline="")
 
 
-def check_raw(
-    raw: RawTable,
-    root: Path,
-    findings: Findings,
-    **checks: Unpack[Checks],
-) -> Manifest:
+def check_raw(raw: RawTable, root: Path, findings: Findings, **checks: Unpack[Checks]) -> Manifest:
     """Validate the cells and files of a raw table; for readers of other formats."""
-    need = checks.get("need", KINDS)
+    need, classes = checks.pop("need", KINDS), checks.pop("classes", None)
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
     required = REQUIRED if need else REQUIRED[:2]
@@ -191,18 +192,8 @@ def check_raw(
         what = f"the name of its folder, {shown}, is not UTF-8"
         findings.add(None, what, "rename the folder", where="the file")
         findings.raise_if_any()
-    table = check_cells(raw, root, findings, need, checks.get("classes"))
-    contents = check_files(
-        table,
-        raw.rows,
-        root,
-        findings,
-        verify=checks.get("verify", True),
-        workers=checks.get("workers"),
-        progress=checks.get("progress"),
-        cache_dir=checks.get("cache_dir"),
-        formats=checks.get("formats", ()),
-    )
+    table = check_cells(raw, root, findings, need, classes)
+    contents = check_files(table, raw.rows, root, findings, **checks)
     findings.raise_if_any()
     return Manifest(table, root, contents=contents)
 

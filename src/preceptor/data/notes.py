@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -56,16 +56,16 @@ def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[st
 
 def missing_class_notes(manifest: Manifest) -> list[str]:
     """Note for each validation and test set that lacks a class, with consequence and remedy."""
-    tests, notes = manifest.eval_splits("test"), []
-    lacking = missing_classes(manifest)
+    tests, lacking = manifest.eval_splits("test"), missing_classes(manifest)
     complete = [name for name in manifest.eval_splits("val") if name not in lacking]
     auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
+    notes = []
     for name, missing in lacking.items():
         classes = ", ".join(missing)
-        lack = auc if name in tests else f"{auc} and cannot select"
         note = (
-            f"{name}: there is no image of class {classes}, so it has {lack}; move images of "
-            f"{classes} into it, or make it with `preceptor data split --hold-out`"
+            f"{name}: there is no image of class {classes}, so it has {auc}"
+            f"{'' if name in tests else ' and cannot select'}; move images of {classes} into it, "
+            "or make it with `preceptor data split --hold-out`"
         )
         if name not in tests and complete:
             note += (
@@ -85,7 +85,7 @@ def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
             "name one of them"
         ]
     incomplete = missing_classes(manifest)
-    others = [name for name in sets if name not in incomplete]
+    complete = [name for name in sets if name not in incomplete]
     problems = []
     for name, missing in missing_classes(manifest, negatives).items():
         if name in sets:
@@ -94,10 +94,10 @@ def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
                 f"{name}: there is no image of class {classes}, so it has no AUC to select by; "
                 f"move images of {classes} into it"
             )
-            if others:
+            if complete:
                 line += (
-                    f", or set validation_negatives: {others[0]}, which scores it against the "
-                    f"images of {classes} in {others[0]}"
+                    f", or set validation_negatives: {complete[0]}, which scores it against the "
+                    f"images of {classes} in {complete[0]}"
                 )
             problems.append(line)
     return problems
@@ -189,46 +189,44 @@ def value_notes(manifest: Manifest) -> list[str]:
     maps = manifest.table["saliency"]
     colored = _examined(maps[maps != ""], _is_colored)
     deep = [largest for largest, _ in images if largest is not None]
+
+    def of(count: int, examined: int, what: str) -> str:
+        return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
+
     lines = []
     if deep and max(deep) < _FEW_BITS:
         levels = round(max(deep) / 65535 * 255) + 1
         lines.append(
-            f"{_of(len(deep), len(images), 'image')} 16 bits and no value above {max(deep):,}: 16 "
+            f"{of(len(deep), len(images), 'image')} 16 bits and no value above {max(deep):,}: 16 "
             f"bits are decoded by their full range, so that {levels} gray levels are left; scale "
             "the images to the full range"
         )
     if invisible := sum(is_invisible for _, is_invisible in images):
         lines.append(
-            f"{_of(invisible, len(images), 'image')} no pixel that is visible, so that pure white "
+            f"{of(invisible, len(images), 'image')} no pixel that is visible, so that pure white "
             "is decoded: some programs write an alpha channel of zeros; save the images without it"
         )
     if any(colored):
         lines.append(
-            f"{_of(sum(colored), len(colored), 'human map')} colors: a map is read by its "
+            f"{of(sum(colored), len(colored), 'human map')} colors: a map is read by its "
             "luminance, which does not increase with the value in heat maps (the red of jet is "
             "darker than its yellow); save maps as grayscale, bright in the relevant regions"
         )
     return lines
 
 
-def _of(count: int, examined: int, what: str) -> str:
-    """Beginning of a note: the number of files."""
-    return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
-
-
 def _examined(paths: pd.Series, look: Callable[[str], _Value]) -> list[_Value]:
-    """Values of files at equal distances; files that are gone meanwhile are left out."""
+    """Values of at most `EXAMINED` files at equal distances; files gone meanwhile are left out."""
     places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), EXAMINED)).round())
     chosen = [str(paths.iloc[int(at)]) for at in places]
 
-    def values(path: str) -> list[_Value]:
-        try:
-            return [look(path)]
-        except ImageError:
-            return []
+    def value(path: str) -> _Value | None:
+        with contextlib.suppress(ImageError):
+            return look(path)
+        return None
 
     with ThreadPoolExecutor(reading_threads(chosen, core_count())) as pool:
-        return [value for several in pool.map(values, chosen) for value in several]
+        return [one for one in pool.map(value, chosen) if one is not None]
 
 
 def _image_values(path: str) -> tuple[int | None, bool]:
@@ -236,9 +234,9 @@ def _image_values(path: str) -> tuple[int | None, bool]:
     content = read_file(path)
     with open_image(io.BytesIO(content)) as image:
         is_deep = image.mode.startswith("I")
-        is_invisible = False
-        if image.has_transparency_data:
-            is_invisible = image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+        is_invisible = image.has_transparency_data and (
+            image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+        )
     largest = round(float(decode_map(path, content).max()) * 65535) if is_deep else None
     return largest, is_invisible
 
@@ -269,69 +267,27 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
         row["with map"] = int((part["saliency"] != "").sum())
         for column in ("source", "group"):
             row[f"{column}s"] = part.loc[part[column] != "", column].nunique()
-        row["sizes"] = _span(by_row[part.index])
+        ordered = sorted(set(by_row[part.index]), key=lambda size: (size[0] * size[1], size))
+        ends = dict.fromkeys((ordered[0], ordered[-1]))
+        row["sizes"] = " – ".join(f"{width}×{height}" for width, height in ends)
         rows[str(split)] = row
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index.name = "split"
     return summary
 
 
-def _span(sizes: Iterable[tuple[int, int]]) -> str:
-    ordered = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
-    ends = dict.fromkeys((ordered[0], ordered[-1]))
-    return " – ".join(f"{width}×{height}" for width, height in ends)
-
-
 # Maps that are looked at; more would change the share by less than two percentage points.
 _SAMPLE = 500
-
-
-@dataclass(frozen=True)
-class MarkPlaces:
-    """Size and places of the marks of a data set."""
-
-    area: float  # Median share of an image that its mark covers
-    # Mean share of a mark that the mark of another image covers. Marks that may lie anywhere have
-    # an overlap of about their mean area, marks at one place of up to 1
-    overlap: float
-    count: int = 0  # Number of marks looked at
-
-
-def mark_places(maps: NDArray[np.uint8]) -> MarkPlaces | None:
-    """Size and places of human marks. `maps` (n, H, W)."""
-    marks = _marked(maps).reshape(len(maps), maps.shape[1] * maps.shape[2])
-    marks = marks[marks.any(1)]
-    count = len(marks)
-    if count < 2:
-        return None
-    areas = marks.sum(1)
-    at_each = marks.sum(0)
-    # By mark, since a number for each position of all marks would take eight times their memory.
-    shared = np.array([at_each[one].sum() for one in marks]) - areas
-    overlaps = shared / (count - 1) / areas
-    return MarkPlaces(float(np.median(areas)) / marks.shape[1], float(overlaps.mean()), count)
 
 
 def small_marks(
     images: ImageSource, rows: NDArray[np.int64], grid: tuple[int, int]
 ) -> tuple[int, int]:
-    """Number of human maps that mark less than half a cell of a grid, and number looked at.
-
-    `rows` (n,).
-    """
+    """Number of human maps that mark less than half a cell of a grid, and number looked at."""
     if not len(rows):
         return 0, 0
-    areas = _marked(images.human_maps(sampled(rows))).mean((1, 2))
+    maps = images.human_maps(rows[:: max(1, len(rows) // _SAMPLE)])
+    peaks = maps.max((1, 2), initial=0)
+    areas = (maps >= np.maximum(peaks, 1)[:, None, None] / 2).mean((1, 2))
     areas = areas[areas > 0]
     return int((areas * grid[0] * grid[1] < 0.5).sum()), len(areas)
-
-
-def sampled(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows whose maps are looked at: all, or at most 999, evenly spread."""
-    return rows[:: max(1, len(rows) // _SAMPLE)]
-
-
-def _marked(maps: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Positions of each map with at least half of its maximum."""
-    peaks = maps.max((1, 2), initial=0)
-    return np.asarray(maps >= np.maximum(peaks, 1)[:, None, None] / 2)

@@ -13,6 +13,7 @@ question is then whether guidance prevents this on the user's own images.
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,22 +30,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from preceptor.benchmark.forgeries import StampPlace
+from preceptor.benchmark.forgeries import (
+    STAMP,
+    STAMP_MARGIN,
+    STAMP_SHAPE,
+    StampPlace,
+    free_places,
+)
 from preceptor.config.settings import Fraction, Settings
+from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image, decode_map, open_image, read_file
 from preceptor.data.manifest import Manifest
-from preceptor.data.marks import (
-    Box,
-    MarkKind,
-    Pixels,
-    corner_box,
-    draw_border,
-    kept_contrast,
-    random_box,
-    smallest_size,
-    stamp_box,
-    tint,
-)
 from preceptor.data.remote import is_local, is_plain
 from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
 from preceptor.utils.files import replacing
@@ -54,30 +50,37 @@ from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
 RECORD = "plant.json"
+MarkKind = Literal["stamp", "border", "tint"]
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 # The order is part of the random streams.
 PLANTED_SPLITS = ("train", "val")
 # A stamp of two pixels a cell, with its margin, is 28 pixels wide.
 _LEAST_INPUT = 32
 
 
+class Box(NamedTuple):
+    """Rectangle of pixels: row and column of the first one, height and width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 class PlantSettings(Settings):
     """Settings of a planted shortcut."""
 
-    # stamp (a caption of a few glyphs), border (two lines around the image) or tint (more red and
-    # less blue; brighter in grayscale images)
+    # A caption of a few glyphs, two lines around the image, or more red and less blue.
     kind: MarkKind = "stamp"
-    # Place of a stamp: moving (uniform over all places that do not touch the human map) or corner
-    # (lower right, over the human map if it is there); None = moving. Other kinds have no place
+    # Of a stamp: uniform over all places off the human map (the default), or lower right.
     place: StampPlace | None = None
-    rate: Fraction = 1.0  # Share of the images of the class with the mark, in train and in val each
-    label: str | None = None  # Class with the mark; None = the only class with human maps
-    # Contrast of the mark in gray levels of 255
-    strength: Annotated[float, Field(gt=0, le=255)] = 32.0
-    # Side in pixels of the model's input for which a stamp is drawn: its strokes have at least two
-    # pixels of the input, and their contrast in the squashed input is the strength; None = the
-    # stamp has this contrast in the file
+    rate: Fraction = 1.0  # of the images of the class, in train and in val each
+    label: str | None = None  # None = the only class with human maps
+    strength: Annotated[float, Field(gt=0, le=255)] = 32.0  # gray levels of 255
+    # Side of the input in which a stamp has this contrast, and strokes of two pixels; None = in the
+    # file.
     input_size: Annotated[int, Field(ge=_LEAST_INPUT, le=8192)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0  # Random seed of the marked images and the places
+    seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _options_of_a_stamp(self) -> PlantSettings:
@@ -103,33 +106,32 @@ _GRAY_MODES = ("1", "L", "LA", "La")
 class Mark:
     """Mark of one image."""
 
-    box: Box | None  # Place of a stamp; None for other kinds
-    touches_map: bool  # Whether the stamp lies on the human map
+    box: Box | None  # of a stamp
+    touches_map: bool
 
 
 @dataclass(frozen=True)
 class SplitCounts:
     """Images of the class in a split."""
 
-    split: str  # Name of the split
-    images: int  # Number of images
-    marked: int  # Number of marked images
-    no_place: int  # Number of images without a mark because their human map leaves no place
-    touch_map: int  # Number of stamps that lie on the human map
+    split: str
+    images: int
+    marked: int
+    no_place: int  # their human map leaves no place for the mark
+    touch_map: int  # stamps that lie on the human map
 
 
 @dataclass(frozen=True)
 class Planted:
     """Written copy of a manifest."""
 
-    manifest: Path  # Path of the written manifest
-    images: int  # Number of images of all classes and splits
-    settings: PlantSettings  # Settings, with the label
-    splits: tuple[SplitCounts, ...]  # Counts of train and val
-    marks: dict[str, Mark]  # Marked images by name, in the order of the manifest
-    # Names of images without a mark because their human map leaves no place
-    no_place: tuple[str, ...]
-    clean_validation: bool  # Whether the manifest has a validation set in which nothing is marked
+    manifest: Path
+    images: int  # of all classes and splits
+    settings: PlantSettings
+    splits: tuple[SplitCounts, ...]
+    marks: dict[str, Mark]  # by name of the image
+    no_place: tuple[str, ...]  # names of images whose human map leaves no place
+    clean_validation: bool  # a validation set has no mark
 
 
 def plant(
@@ -443,3 +445,117 @@ def _check_folder(to: Path) -> None:
         raise InputError(f"{to}: {what}; name a folder that does not exist")
     if not Path(os.path.abspath(to)).parent.is_dir():
         raise InputError(f"{to}: folder {to.parent} does not exist; create it first")
+
+
+# A cell of the stamp's glyphs has one pixel in an image of 64 pixels, as in the forged photographs.
+_STAMP_UNIT = 64
+# Pixels of the input over which the filter of `geometry.render` averages where it scales down: a
+# cell of this width keeps its contrast in a pixel at its middle, three quarters of it elsewhere.
+_FILTER_WIDTH = 2
+# Row and column of a cell in the middle of a vertical stroke between two gaps.
+_STROKE = (3, 5)
+# Each of the two lines of the border has one pixel in an image of this size.
+_BORDER_UNIT = 32
+
+
+def _scale(shape: tuple[int, int], unit: int) -> int:
+    return max(1, round(min(shape) / unit))
+
+
+def stamp_cell(shape: tuple[int, int], input_size: int | None = None) -> int:
+    """Side of a cell of the stamp's glyphs in pixels of the image; a stroke is one cell wide."""
+    cell = _scale(shape, _STAMP_UNIT)
+    if input_size is None or max(shape) <= input_size:
+        return cell
+    return max(cell, math.ceil(_FILTER_WIDTH * max(shape) / input_size))
+
+
+def smallest_size(
+    kind: MarkKind, shape: tuple[int, int], input_size: int | None
+) -> tuple[int, int]:
+    """Height and width that an image of this shape needs for a mark."""
+    if kind == "stamp":
+        return _window(stamp_cell(shape, input_size))
+    side = 4 * _scale(shape, _BORDER_UNIT) if kind == "border" else 1
+    return side, side
+
+
+def _window(cell: int) -> tuple[int, int]:
+    """Height and width of the stamp with its margin."""
+    height, width = (cell * (side + 2 * STAMP_MARGIN) for side in STAMP_SHAPE)
+    return height, width
+
+
+def _box(row: int, column: int, cell: int) -> Box:
+    """Box of the stamp in a window with its margin."""
+    margin = cell * STAMP_MARGIN
+    height, width = (cell * side for side in STAMP_SHAPE)
+    return Box(row + margin, column + margin, height, width)
+
+
+def corner_box(shape: tuple[int, int], input_size: int | None = None) -> Box:
+    """Box of a stamp in the lower right corner of an image."""
+    cell = stamp_cell(shape, input_size)
+    height, width = _window(cell)
+    return _box(shape[0] - height, shape[1] - width, cell)
+
+
+def random_box(
+    region: NDArray[np.bool_], generator: np.random.Generator, input_size: int | None = None
+) -> Box | None:
+    """Box of a stamp, uniform over all places at which it and its margin touch no region.
+
+    `region` (H, W).
+    """
+    cell = stamp_cell((region.shape[0], region.shape[1]), input_size)
+    places = free_places(region, _window(cell))
+    if not len(places):
+        return None
+    row, column = places[generator.integers(len(places))]
+    return _box(int(row), int(column), cell)
+
+
+def stamp_box(pixels: Pixels, strength: float, box: Box) -> Pixels:
+    """Copy of (H, W, C) pixels with a stamp: glyphs are brighter, gaps are darker."""
+    rows = slice(box.top, box.top + box.height)
+    columns = slice(box.left, box.left + box.width)
+    scale = box.height // STAMP_SHAPE[0]
+    glyphs = (2 * STAMP - 1).repeat(scale, axis=0).repeat(scale, axis=1)[..., None]
+    marked = pixels.copy()
+    marked[rows, columns] = _changed(pixels[rows, columns], strength * glyphs)
+    return marked
+
+
+def kept_contrast(box: Box, shape: tuple[int, int], input_size: int) -> float:
+    """Contrast of a stamp's thin strokes in the squashed input, divided by that in the image."""
+    most = 127
+    stamped = stamp_box(np.full((*shape, 1), most, np.uint8), most, box)
+    scaled = render(stamped.astype(np.uint8), "squash", input_size)
+    cell = box.height // STAMP_SHAPE[0]
+    down, along = input_size / shape[0], input_size / shape[1]
+    row = int((box.top + (_STROKE[0] + 0.5) * cell) * down)
+    left = box.left + _STROKE[1] * cell
+    stroke = scaled[row, int(left * along) : math.ceil((left + cell) * along)]
+    return (float(stroke.max()) - most) / most
+
+
+def draw_border(pixels: Pixels, strength: float) -> Pixels:
+    """Copy with a border of two lines: the outer one is brighter, the inner one darker."""
+    line = _scale((pixels.shape[0], pixels.shape[1]), _BORDER_UNIT)
+    change = np.ones(pixels.shape)
+    change[line:-line, line:-line] = -1
+    change[2 * line : -2 * line, 2 * line : -2 * line] = 0
+    return _changed(pixels, strength * change)
+
+
+def tint(pixels: Pixels, strength: float) -> Pixels:
+    """Copy with more red and less blue; gray pixels (C = 1) are brighter."""
+    change = np.array([1.0, 0.0, -1.0]) if pixels.shape[2] == 3 else np.ones(1)
+    return _changed(pixels, strength * np.broadcast_to(change, pixels.shape))
+
+
+def _changed(pixels: Pixels, change: NDArray[np.float64]) -> Pixels:
+    """Sum of pixels and a change in gray levels of 255, rounded and clipped."""
+    full = np.iinfo(pixels.dtype).max
+    total = np.rint(np.clip(pixels + change * (full / 255), 0, full))
+    return total.astype(np.uint8) if pixels.dtype == np.uint8 else total.astype(np.uint16)

@@ -5,8 +5,7 @@ s3://bucket/a.png         remote file: any URL of a file system of fsspec
 /data/shard.tar::a.png    member of a tar file, local or remote
 
 A remote file is copied as a whole into the folder `remote` of the cache folder, under a name that
-depends on its URL and its state (size and ETag, or date). A changed file is copied again. Remove
-the folder to free its space.
+depends on its URL and its state (size and ETag, or date). A changed file is copied again.
 """
 
 # os and open instead of Path: a million locations are looked at.
@@ -21,7 +20,6 @@ import re
 import tarfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -48,8 +46,7 @@ _TIMEOUT = 60.0
 _BYTES_PER_SECOND = 2**17  # a slower transfer has failed
 # The first of these stands for the content.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "mtime")
-_LISTED = {"s3", "s3a", "gs", "gcs"}  # listings of folders have the marks of all files
-_FEW = 32  # files of a folder, below which single requests are as fast as a listing
+_LISTED = {"s3", "s3a", "gs", "gcs", "hf"}  # file systems of fsspec that keep what they know
 _TEMPORARY = {408, 425, 429}  # timeout, too early, too many requests
 _CREDENTIALS = re.compile("Credential|TokenNotFound|GatedRepo")
 _MOMENT = 30.0  # seconds for which the state of a shard is known
@@ -130,38 +127,44 @@ def read_content(text: str) -> bytes:
 
 
 def states_of(texts: Sequence[str]) -> list[State | OSError]:
-    """State of each location, or why it cannot be read; images are not read."""
+    """State of each location, a member's from its tar file, or why it cannot be read."""
     parsed = [parse(text) for text in texts]
     files = list(dict.fromkeys(file for file, _ in parsed))
-    listed = _listings([file for file in files if is_url(file)])
-    states: dict[str, State | OSError] = {}
-    if not files:
-        return []
-    with ThreadPoolExecutor(min(NETWORK_THREADS, len(files))) as pool:
-        states.update(zip(files, pool.map(lambda file: _state(file, listed), files), strict=True))
-    result: list[State | OSError] = []
-    for file, name in parsed:
-        state = states[file]
+
+    def attempt(ask: Callable[[], State]) -> State | OSError:
         try:
-            if name and isinstance(state, OSError):
-                told = state.strerror or type(state).__name__
-                raise LocationError(told, file, state.errno or errno.EIO)
-            if name:
-                _member(_shard(file), name)
+            return ask()
         except OSError as error:
-            state = error
-        result.append(state)
-    return result
+            return error
+
+    with ThreadPoolExecutor(NETWORK_THREADS) as pool:
+        found = pool.map(lambda file: attempt(lambda: _state(file)), files)
+        states = dict(zip(files, found, strict=True))
+
+    def member(file: str, name: str) -> State:
+        state = states[file]
+        if isinstance(state, OSError):
+            told = state.strerror or type(state).__name__
+            raise LocationError(told, file, state.errno or errno.EIO)
+        _member(_shard(file), name)
+        return state
+
+    return [
+        attempt(lambda file=file, name=name: member(file, name)) if name else states[file]  # type: ignore[misc]
+        for file, name in parsed
+    ]
 
 
-def _state(file: str, listed: dict[str, tuple[int | None, str]]) -> State | OSError:
-    try:
-        if not is_url(file):
-            local = os.stat(file)
-            return local.st_size, local.st_mtime_ns, local.st_ctime_ns
-        size, mark = listed.get(file) or _info(file)
-    except OSError as error:
-        return error
+def file_state(path: str) -> State:
+    """State of a local file."""
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _state(file: str) -> State:
+    if not is_url(file):
+        return file_state(file)
+    size, mark = _info(file)
     digest = hashlib.blake2b(mark.encode(errors="surrogatepass"), digest_size=16).digest()
     low, high = (int.from_bytes(digest[at : at + 8], "big", signed=True) for at in (0, 8))
     return (-1 if size is None else size), low, high
@@ -169,38 +172,10 @@ def _state(file: str, listed: dict[str, tuple[int | None, str]]) -> State | OSEr
 
 def _info(url: str) -> tuple[int | None, str]:
     """Size of a remote file, None if unknown, and a mark that changes with its content."""
-    fresh = {"refresh": True} if _scheme(url) in {*_LISTED, "hf"} else {}
-    return _mark(_asked(url, lambda system, path: system.info(path, **fresh, **_limit(system))))
-
-
-def _scheme(url: str) -> str:
-    return url.partition("://")[0].lower()
-
-
-def _mark(info: dict[str, Any]) -> tuple[int | None, str]:
-    size = info.get("size")
+    fresh = {"refresh": True} if url.partition("://")[0].lower() in _LISTED else {}
+    info = _asked(url, lambda system, path: system.info(path, **fresh, **_limit(system)))
     mark = next((f"{name} {info[name]}" for name in _MARKS if info.get(name)), "")
-    return (None if size is None else int(size)), mark
-
-
-def _listings(urls: Sequence[str]) -> dict[str, tuple[int | None, str]]:
-    """States from listings of the folders that have many of the files."""
-    folders: dict[str, list[str]] = defaultdict(list)
-    for url in urls:
-        if _scheme(url) in _LISTED:
-            folders[url.rpartition("/")[0]].append(url)
-    listed: dict[str, tuple[int | None, str]] = {}
-    for folder, files in folders.items():
-        if len(files) < _FEW:
-            continue
-        try:
-            entries = _asked(folder, lambda system, path: system.ls(path, True, refresh=True))
-        except OSError:  # without the right to list, each file is asked for
-            continue
-        states = {str(one["name"]).rpartition("/")[2]: _mark(one) for one in entries}
-        names = {file: file.rpartition("/")[2] for file in files}
-        listed |= {file: states[name] for file, name in names.items() if name in states}
-    return listed
+    return (None if info.get("size") is None else int(info["size"])), mark
 
 
 def _copy(url: str) -> Path:

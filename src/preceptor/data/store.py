@@ -4,7 +4,7 @@ A cache folder has two files for each format, which only grow: NAME.pixels with 
 the other, and NAME.entries with 24 bytes for each of them, the content hash, width and height of
 its file. An entry is written after its array is on the disk, so that a process may be killed at any
 moment: what has no entry is overwritten by the next. `files.sqlite` knows in which state each path
-was read.
+was read; known and unchanged files are not read. One process at a time fills a cache folder.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ import contextlib
 import hashlib
 import mmap
 import os
+import shutil
 import sqlite3
-from collections.abc import Collection, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +29,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.geometry import MAP_SIDE
-from preceptor.data.remote import not_plain, states_of
-from preceptor.utils.results import DIGEST_BYTES
+from preceptor.data.geometry import MAP_SIDE, render
+from preceptor.data.images import ImageError, decode_map, load_image, read_file
+from preceptor.data.remote import file_state, not_plain, reading_threads, states_of
+from preceptor.errors import InputError, RunFailedError
+from preceptor.utils.process import core_count
+from preceptor.utils.results import DIGEST_BYTES, content_hash
+from preceptor.utils.text import Progress
 
 # Increased if the decoded pixels of the same file change.
 _IMAGES, _MAPS = 3, 4
@@ -37,15 +47,19 @@ _ENTRY = np.dtype([("digest", np.uint8, DIGEST_BYTES), ("size", "<i4", 2)])
 _DECODER = 1  # increased if accepted files would be rejected
 _PATHS = 500  # paths of a query
 _NONE = "0" * (2 * DIGEST_BYTES)
+SPARE_DISK = 256 * 2**20
+"""Bytes that stay free on the disk after a cache is filled."""
+_STORED_BYTES, _STORED_SECONDS = 64 * 2**20, 30.0  # what a killed process loses at most
+_PART = 32  # files of a task: single files cost more than their hand-over
 
 
 @dataclass(frozen=True, eq=False)
 class FileContents:
     """Content hashes of the images and maps of a table, by row."""
 
-    images: NDArray[np.uint8]  # (n, 16) uint8, BLAKE2b hashes of the images
-    maps: NDArray[np.uint8]  # (n, 16) uint8, the same of their human maps; 0 for rows without one
-    sizes: NDArray[np.int32]  # (n, 2) int32 width and height of the images; 0 = not known
+    images: NDArray[np.uint8]  # (n, 16) BLAKE2b hashes
+    maps: NDArray[np.uint8]  # (n, 16), 0 for rows without a human map
+    sizes: NDArray[np.int32]  # (n, 2) width and height of the images; 0 = not known
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,10 +99,10 @@ def positions_among(hashes: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDAr
 class Store:
     """Arrays of one format in a cache folder."""
 
-    folder: Path  # Cache folder
-    name: str  # Name of the format
-    shape: tuple[int, ...]  # Shape of an array
-    form: ImageFormat | None = None  # Format of the canvases; None for human maps
+    folder: Path
+    name: str
+    shape: tuple[int, ...]  # of an array
+    form: ImageFormat | None = None  # None for human maps
 
     @classmethod
     def of(cls, folder: Path, form: ImageFormat | None) -> Store:
@@ -103,21 +117,15 @@ class Store:
         """Disk space of an array."""
         return int(np.prod(self.shape))
 
-    @property
-    def pixels_file(self) -> Path:
-        """File of the arrays."""
-        return self.folder / f"{self.name}.pixels"
-
-    @property
-    def entries_file(self) -> Path:
-        """File of the entries."""
-        return self.folder / f"{self.name}.entries"
+    def file(self, suffix: str) -> Path:
+        """File of the pixels or the entries."""
+        return self.folder / f"{self.name}.{suffix}"
 
     def count(self) -> int:
         """Number of arrays with an entry."""
         try:
-            entries = self.entries_file.stat().st_size // _ENTRY.itemsize
-            return min(entries, self.pixels_file.stat().st_size // self.item_bytes)
+            entries = self.file("entries").stat().st_size // _ENTRY.itemsize
+            return min(entries, self.file("pixels").stat().st_size // self.item_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return 0
 
@@ -126,12 +134,11 @@ class Store:
         count = self.count()
         if not count:
             return np.empty((0, DIGEST_BYTES), np.uint8)
-        digests: NDArray[np.uint8] = np.fromfile(self.entries_file, _ENTRY, count)["digest"]
-        return np.ascontiguousarray(digests)
+        return np.ascontiguousarray(np.fromfile(self.file("entries"), _ENTRY, count)["digest"])
 
     def sizes(self) -> NDArray[np.int32]:
         """(m, 2) width and height of the decoded files."""
-        sizes: NDArray[np.int32] = np.fromfile(self.entries_file, _ENTRY, self.count())["size"]
+        sizes: NDArray[np.int32] = np.fromfile(self.file("entries"), _ENTRY, self.count())["size"]
         return sizes
 
     def pixels(self) -> NDArray[np.uint8]:
@@ -139,7 +146,7 @@ class Store:
         count = self.count()
         if not count:
             return np.empty((0, *self.shape), np.uint8)
-        with self.pixels_file.open("rb") as file:
+        with self.file("pixels").open("rb") as file:
             mapped = mmap.mmap(file.fileno(), count * self.item_bytes, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, np.uint8).reshape(count, *self.shape)
 
@@ -158,8 +165,8 @@ class StoreWriter:
         self.there = {digest.tobytes() for digest in store.digests()}
         self._count = len(store.digests())
         self._pending: list[tuple[bytes, tuple[int, int]]] = []
-        self._pixels = _opened(store.pixels_file, self._count * store.item_bytes)
-        self._entries = _opened(store.entries_file, self._count * _ENTRY.itemsize)
+        self._pixels = _opened(store.file("pixels"), self._count * store.item_bytes)
+        self._entries = _opened(store.file("entries"), self._count * _ENTRY.itemsize)
 
     @property
     def pending_bytes(self) -> int:
@@ -207,8 +214,8 @@ def _write(file: BinaryIO, data: memoryview) -> None:
 class TableFiles:
     """Distinct files of a table, and what is known of them in their current state."""
 
-    images: Sequence[str]  # (n,) locations of the images and of their human maps; "" for none
-    maps: Sequence[str]  # (n,) locations of the images and of their human maps; "" for none
+    images: Sequence[str]  # (n,) locations of the images; "" for none
+    maps: Sequence[str]  # (n,) of their human maps
     errors: dict[int, OSError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -228,18 +235,16 @@ class TableFiles:
     def read_states(self) -> None:
         """Read the current state of all files."""
         apart = not_plain(self.paths)
-        for at, state in zip(apart, states_of([self.paths[at] for at in apart]), strict=True):
+        states = dict(zip(apart, states_of([self.paths[at] for at in apart]), strict=True))
+        for at, path in enumerate(self.paths):
+            try:
+                state = states[at] if at in states else file_state(path)
+            except OSError as error:
+                state = error
             if isinstance(state, OSError):
                 self.errors[at] = state
             else:
                 self.state[at] = state
-        left = set(range(len(self.paths))).difference(apart)
-        for at in left:
-            try:
-                found = os.stat(self.paths[at])  # noqa: PTH116 (a million Paths are dear)
-                self.state[at] = found.st_size, found.st_mtime_ns, found.st_ctime_ns
-            except OSError as error:
-                self.errors[at] = error
 
     @property
     def is_valid(self) -> NDArray[np.bool_]:
@@ -315,3 +320,242 @@ class FileIndex:
                 )
                 marks = ",".join("?" * 9)
                 database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)
+
+
+@dataclass
+class Examined:
+    """Result of reading the files of a table, by row."""
+
+    image_sizes: NDArray[np.int32]  # (n, 2) width and height; 0 for files that are not decoded
+    map_sizes: NDArray[np.int32]
+    wrong_images: dict[int, str]  # why a file cannot be decoded, by row
+    wrong_maps: dict[int, str]
+    contents: FileContents | None  # None if any file is not valid
+
+
+@dataclass
+class _Read:
+    """What was found of a file: its hash, its size, reasons of errors, and arrays by store."""
+
+    at: int
+    digest: bytes | None = None
+    size: tuple[int, int] = (0, 0)
+    wrong_image: str = ""
+    wrong_map: str = ""
+    arrays: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+def examine(
+    images: Sequence[str],
+    maps: Sequence[str],
+    *,
+    cache_dir: Path | None = None,
+    formats: Collection[ImageFormat] = (),
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Examined:
+    """Decode the files of a table and fill the cache; known and unchanged files are not read.
+
+    `images` (n,); `maps` (n,).
+    """
+    files, index = TableFiles(images, maps), FileIndex(cache_dir)
+    files.read_states()
+    index.look_up(files)
+    stores: list[Store] = []
+    if cache_dir is not None and formats:
+        stores = stores_of(cache_dir, formats)
+    wrong: dict[int, _Read] = {}
+    if _unread(files, stores).any():
+        with _locked(cache_dir, needed=bool(stores)):
+            index.look_up(files)  # another process may have read them meanwhile
+            unread = _unread(files, stores)
+            if unread.any():
+                reading = _Reading(files, index, stores, workers or core_count())
+                wrong = reading.run(np.flatnonzero(unread), progress)
+    return _examined(files, wrong)
+
+
+def _examined(files: TableFiles, wrong: dict[int, _Read]) -> Examined:
+    size = np.vstack([files.size, np.zeros((1, 2), np.int32)])
+    as_image, as_map = np.append(files.as_image, False), np.append(files.as_map, False)
+    result = Examined(
+        size[files.image] * as_image[files.image, None],
+        size[files.map] * as_map[files.map, None],
+        {},
+        {},
+        files.contents() if files.known.all() and not wrong else None,
+    )
+    for which, reasons, name in (
+        (files.image, result.wrong_images, "wrong_image"),
+        (files.map, result.wrong_maps, "wrong_map"),
+    ):
+        for row in np.flatnonzero(np.isin(which, list(wrong))).tolist():
+            if why := getattr(wrong[int(which[row])], name):
+                reasons[row] = why
+    return result
+
+
+def _unread(files: TableFiles, stores: Sequence[Store]) -> NDArray[np.bool_]:
+    """(m,) files that are not known to be valid, or that a store lacks."""
+    unread = ~files.is_valid
+    for store in stores:
+        unread |= _absent(store, files)
+    return unread
+
+
+def _absent(store: Store, files: TableFiles) -> NDArray[np.bool_]:
+    which = files.is_map if store.form is None else files.is_image
+    absent = which & ~files.known
+    known = np.flatnonzero(which & files.known)
+    absent[known[positions_among(files.digest[known], store.digests()) < 0]] = True
+    return absent
+
+
+@contextlib.contextmanager
+def _locked(cache_dir: Path | None, *, needed: bool) -> Iterator[None]:
+    """Lock of a cache folder; one without write access is an error only if it must be filled."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if cache_dir is not None:
+                cache_dir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(cache_dir / "fill.lock"))
+        except (OSError, NotImplementedError) as error:
+            if needed:
+                raise RunFailedError(f"image cache {cache_dir}: {error}") from error
+        yield
+
+
+class _Reading:
+    """Reading and decoding of files by threads; what they find is stored by this one."""
+
+    def __init__(
+        self, files: TableFiles, index: FileIndex, stores: Sequence[Store], workers: int
+    ) -> None:
+        self._files, self._index, self._workers = files, index, workers
+        self._stores = stores
+        self._writers: list[StoreWriter] = []
+        self._noted: list[int] = []
+        self._decoding = threading.Semaphore(workers)
+
+    def run(self, which: NDArray[np.int64], progress: Progress | None) -> dict[int, _Read]:
+        """Read the files at these positions; returns those that cannot be decoded."""
+        wrong: dict[int, _Read] = {}
+        try:
+            self._check_disk()
+            with contextlib.ExitStack() as stack:
+                for store in self._stores:
+                    self._writers.append(StoreWriter(store))
+                    stack.callback(self._writers[-1].close)
+                stack.callback(self._flush)
+                done, stored = 0, time.monotonic()
+                for part in self._parts(which):
+                    for read in part:
+                        self._note(read)
+                        if read.wrong_image or read.wrong_map:
+                            wrong[read.at] = read
+                    done += len(part)
+                    if progress is not None:
+                        progress(done, len(which))
+                    pending = sum(writer.pending_bytes for writer in self._writers)
+                    if pending > _STORED_BYTES or time.monotonic() - stored > _STORED_SECONDS:
+                        self._flush()
+                        stored = time.monotonic()
+        except OSError as error:
+            folder = self._stores[0].folder if self._stores else "of files"
+            told = error.strerror or error
+            raise RunFailedError(f"image cache {folder}: {told}") from error
+        return wrong
+
+    def _check_disk(self) -> None:
+        if not self._stores:
+            return
+        folder = self._stores[0].folder
+        needed = SPARE_DISK + sum(
+            store.item_bytes * int(_absent(store, self._files).sum()) for store in self._stores
+        )
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise InputError(
+                f"image cache {folder}: needs {needed / 2**20:,.0f} MiB, with a reserve, and "
+                f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
+            )
+
+    def _parts(self, which: NDArray[np.int64]) -> Iterator[list[_Read]]:
+        """What was found of the files, in their order; few parts wait at a time."""
+        paths = self._files.paths
+        threads = reading_threads([paths[at] for at in which.tolist()], self._workers)
+        size = min(_PART, max(1, len(which) // (8 * threads)))
+        if self._files.is_map.any() and self._stores:
+            from preceptor.data import resampling  # noqa: F401 (torch, once and not in threads)
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque[Future[list[_Read]]] = deque()
+            try:
+                for start in range(0, len(which), size):
+                    part = which[start : start + size].tolist()
+                    waiting.append(pool.submit(lambda part: list(map(self._read, part)), part))
+                    if len(waiting) > 2 * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _read(self, at: int) -> _Read:
+        """Read, hash and decode a file, and make the arrays that the stores lack."""
+        files, path, read = self._files, self._files.paths[at], _Read(at)
+        try:
+            content = read_file(path)
+        except ImageError as error:
+            read.wrong_image = read.wrong_map = error.reason
+            return read
+        read.digest = content_hash(content)
+        lacking = [n for n, one in enumerate(self._writers) if read.digest not in one.there]
+        with self._decoding:
+            if files.is_image[at]:
+                try:
+                    self._decode_image(path, content, read, lacking)
+                except ImageError as error:
+                    read.wrong_image = error.reason
+            if files.is_map[at]:
+                try:
+                    values = decode_map(path, content)
+                    read.size = values.shape[1], values.shape[0]
+                    if lacking and lacking[-1] == len(self._writers) - 1:
+                        read.arrays[lacking[-1]] = _stored_map(values)
+                except ImageError as error:
+                    read.wrong_map = error.reason
+        return read
+
+    def _decode_image(self, path: str, content: bytes, read: _Read, lacking: list[int]) -> None:
+        forms = {n: self._stores[n].form for n in lacking}
+        for channels in dict.fromkeys(form.channels for form in forms.values() if form) or (3,):
+            image = load_image(path, channels, content)
+            read.size = image.size
+            for n, form in forms.items():
+                if form is not None and form.channels == channels:
+                    read.arrays[n] = render(image, form.fit, form.side)
+
+    def _note(self, read: _Read) -> None:
+        files, at = self._files, read.at
+        files.known[at] = read.digest is not None
+        files.as_image[at] = files.is_image[at] and not read.wrong_image
+        files.as_map[at] = files.is_map[at] and not read.wrong_map
+        files.size[at] = read.size
+        if read.digest is not None:
+            files.digest[at] = np.frombuffer(read.digest, np.uint8)
+            for number, array in read.arrays.items():
+                self._writers[number].put(read.digest, array, read.size)
+            self._noted.append(at)
+
+    def _flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
+        self._index.remember(self._files, self._noted)
+        self._noted.clear()
+
+
+def _stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    from preceptor.data.resampling import stored_map
+
+    return stored_map(values)

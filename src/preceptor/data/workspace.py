@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -54,13 +54,9 @@ class RowHashes:
         *,
         weighted: bool = False,
     ) -> str:
-        """Hash of manifest rows. `rows` (n,); `mapped` (n,)."""
-        key = digest(
-            [_bytes_digest(rows), None if mapped is None else _bytes_digest(mapped), weighted]
-        )
-        if (
-            key not in self._known
-        ):  # a study has thousands of runs on few different selections of rows
+        """Hash of (n,) rows, with human maps where `mapped`, and with map weights if `weighted`."""
+        key = digest([*(None if one is None else _bytes(one) for one in (rows, mapped)), weighted])
+        if key not in self._known:  # thousands of runs of a study share few selections of rows
             state = hashlib.blake2b(digest_size=10)
             for start in range(0, len(rows), _PART):
                 part = slice(start, start + _PART)
@@ -126,7 +122,7 @@ class FileHashes:
         return self._known[path]
 
 
-def _bytes_digest(values: NDArray[Any]) -> str:
+def _bytes(values: NDArray[Any]) -> str:
     return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
 
 
@@ -140,8 +136,7 @@ class Workspace:
         self.files = FileHashes()
         self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
         self.train_mask = manifest.train_mask
-        self.class_index = {name: index for index, name in enumerate(manifest.classes)}
-        self.labels = self._labels(manifest.table["label"], self.class_index)
+        self.labels = _labels_of(manifest.table["label"], manifest.classes)
 
     @classmethod
     def open(
@@ -181,12 +176,9 @@ class Workspace:
         key = (form.side, form.fit, form.channels, cache)
         if key not in self._images:
             cached = cache == "memmap"
+            contents = self.contents if cached else None
             self._images[key] = open_images(
-                self.manifest,
-                form,
-                self.cache_dir,
-                cached=cached,
-                contents=self.contents if cached else None,
+                self.manifest, form, self.cache_dir, cached=cached, contents=contents
             )
         return self._images[key]
 
@@ -233,11 +225,12 @@ class Workspace:
         grid: tuple[int, int] = (1, 1),
     ) -> Rows:
         """Data of manifest rows in a model's format."""
+        names = self.manifest.table["label"].iloc[which]
         weights = self.manifest.table["sample_weight"].to_numpy(np.float32)[which]
         return Rows(
             images=self.images(form, cache),
             rows=which,
-            labels=self.labels[which] if classes is None else self._labels_of(which, classes),
+            labels=self.labels[which] if classes is None else _labels_of(names, classes),
             size=form.size,
             fit=form.fit,
             sample_weight=None if (weights == 1).all() else weights,
@@ -245,19 +238,14 @@ class Workspace:
             grid=grid,
         )
 
-    def _labels_of(self, which: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
-        index = {name: number for number, name in enumerate(classes)}
-        names = self.manifest.table["label"].iloc[which]
-        unknown = sorted(set(names.unique()) - set(index))
-        if unknown:
-            raise InputError(
-                f"labels {unknown} are not among the classes of the model, {list(classes)}"
-            )
-        return self._labels(names, index)
 
-    @staticmethod
-    def _labels(names: pd.Series, index: Mapping[str, int]) -> NDArray[np.int64]:
-        """(n,) number of each label; a text for each row would take 60 bytes."""
-        codes, distinct = pd.factorize(names)
-        numbers: NDArray[np.int64] = np.array([index[name] for name in distinct], np.int64)
-        return numbers[codes]
+def _labels_of(names: pd.Series, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) number of each label among the classes."""
+    codes, distinct = pd.factorize(names)  # a text for each row would take 60 bytes
+    numbers: NDArray[np.int64] = pd.Index(classes).get_indexer(distinct).astype(np.int64)
+    if (numbers < 0).any():
+        unknown = sorted(map(str, distinct[numbers < 0]))
+        raise InputError(
+            f"labels {unknown} are not among the classes of the model, {list(classes)}"
+        )
+    return numbers[codes]

@@ -13,10 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from preceptor.data.checks import absolute, check_names, text
+from preceptor.data.checks import Findings, absolute, check_names, read_table, text
 from preceptor.data.images import image_suffixes
 from preceptor.data.remote import is_url, parse
-from preceptor.data.table import Findings, read_table
 from preceptor.errors import InputError
 from preceptor.utils.files import walk
 

@@ -103,9 +103,8 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     Files are not looked for. Raises ProblemsError with all problems.
     """
     # pandas is imported only when a manifest has changed.
-    from preceptor.data.checks import REQUIRED, check_cells, check_columns
+    from preceptor.data.checks import REQUIRED, Findings, check_cells, check_columns, read_table
     from preceptor.data.remote import is_local, not_plain
-    from preceptor.data.table import Findings, read_table
 
     findings = Findings(str(source.place))
     raw = read_table(source.place, findings)
@@ -142,7 +141,7 @@ def rows_of(source: Source) -> list[Row]:
         return folder_rows(source)
     table, paths = checked_table(source)
     if not any(map(os.path.exists, table["path"])):
-        from preceptor.data.table import Findings
+        from preceptor.data.checks import Findings
 
         findings = Findings(str(source.place))
         what = f"none of its {len(paths):,} images exists; the first one is {paths[0]!r}"

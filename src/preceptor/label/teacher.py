@@ -485,7 +485,7 @@ def _proposals(
     connection: Connection, teacher: LabelTeacher, images: list[tuple[int, Path]], cache: Path
 ) -> list[Proposal]:
     """Proposals for some images; why damaged ones among them cannot be shown is stored."""
-    from preceptor.data.examine import examine
+    from preceptor.data.store import examine
 
     def proposed() -> list[Proposal]:
         marks = propose(teacher, [path for _, path in images], cache)

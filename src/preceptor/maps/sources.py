@@ -1,22 +1,15 @@
 """Maps of a source placed on the images of a run: a map store, a folder, a plugin, or a control.
 
-**A folder** has the map of each image under the image's name.
-
 **Maps without people** (`pca`): the part of each image that lies in the first principal components.
-The training images as thumbnails x_1 … x_n of d grey values have the mean μ and the principal
-components u_1 … u_k: orthonormal eigenvectors of their covariance, with the k largest eigenvalues.
+The training images as thumbnails x_1 … x_n have the mean μ and the principal components u_1 … u_k.
 The map of image i is the magnitude of its reconstruction from these components,
 
     m_i = |Σ_j u_j u_jᵀ (x_i − μ)|,
 
-min-max normalized. It is high where the image differs from the mean image in the way in which most
-images do, and it knows neither labels nor marks.
-
-Principal components of images are the eigenfaces of Turk and Pentland, "Eigenfaces for
-Recognition", Journal of Cognitive Neuroscience 3(1), 1991. Webster and Scheirer, "What's Old is New
-Again: Classical Dimensionality Reduction for Efficient Saliency-Guided Biometric Attack Detection",
-arXiv:2606.13528, 2026, guide by maps from eigenfaces and Fisherfaces. The formula above is an
-adaptation of the idea, not their procedure.
+min-max normalized. It knows neither labels nor marks. Principal components of images are the
+eigenfaces of Turk and Pentland, "Eigenfaces for Recognition", Journal of Cognitive Neuroscience
+3(1), 1991. Webster and Scheirer, "What's Old is New Again", arXiv:2606.13528, 2026, guide by maps
+from eigenfaces and Fisherfaces; the formula above adapts the idea, not their procedure.
 """
 
 from __future__ import annotations
@@ -49,8 +42,6 @@ from preceptor.utils.results import is_finished, read_record
 CENTRE_SIDE = 32
 CENTRE_SIGMA = 0.25  # as a fraction of the image's side
 
-_NO_NAME = "no map has the name of one"
-
 UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
 
 
@@ -58,10 +49,10 @@ UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
 class PlacedMaps:
     """Maps of a source other than human maps, for the rows of a run."""
 
-    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]  # (m, h, w) maps
+    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]  # (m, h, w)
     index: NDArray[np.int64]  # (n,) position of each row's map; −1 = none
     regions: NDArray[np.float64]  # (n, 4) part of each row's image that a map covers
-    excluded: NDArray[np.bool_]  # (n,) bool, rows whose map was excluded because of its error
+    excluded: NDArray[np.bool_]  # (n,) rows whose map has too large an error
 
     def array(self) -> MapArray:
         """Maps, each over the region of its own image."""
@@ -69,9 +60,7 @@ class PlacedMaps:
         return MapArray(self.maps, self.regions[self.index >= 0][: len(self.maps)])
 
     def received(self, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
-        """Maps in the order of the rows that receive them, each over the region of its image, and
-        the positions of the rows in them.
-        """
+        """Maps in the order of the rows that receive them, and the positions of rows in them."""
         has_map = index >= 0
         array = MapArray(self.maps[index[has_map]], self.regions[has_map])
         return array, np.where(has_map, np.cumsum(has_map) - 1, -1)
@@ -88,14 +77,21 @@ def place_maps(
 ) -> PlacedMaps | None:
     """Maps of the source of a run; None for human maps, which the loader reads itself.
 
-    `rows` (n,).
+    If `scaled`, the largest value of each map of a folder, or of a plugin, becomes 1.
     """
     if source.kind == "human":
         return None
     if source.kind == "centre":
-        return _centred(len(rows))
+        axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
+        line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
+        maps = (line[:, None] * line[None]).astype(np.float32)[None]
+        return _over_whole_images(maps, np.zeros(len(rows), np.int64))
     if source.kind == "pca":
-        return _principal(PCA_COMPONENTS, fit, images, rows)
+        if problem := too_few_for_components(len(rows), PCA_COMPONENTS):
+            raise InputError(f"maps: {problem}")
+        small, regions = thumbnails(images, rows, fit)
+        index, excluded = np.arange(len(rows)), np.zeros(len(rows), bool)
+        return PlacedMaps(principal_maps(small, PCA_COMPONENTS), index, regions, excluded)
     if source.kind not in KIND_NAMES.own:
         made = plugin_maps(source.kind, table["path"].tolist(), table["label"].tolist())
         if scaled:
@@ -120,18 +116,15 @@ def with_maps(path: Path, names: NDArray[np.object_]) -> NDArray[np.bool_]:
 
 
 def check_matches(path: Path, names: NDArray[np.object_]) -> None:
-    """Check that a folder of maps or a map store has a map of an image; no map is decoded.
-
-    `names` (n,).
-    """
+    """Check that a folder of maps or a map store has a map of an image; no map is decoded."""
     if is_store(path):
         paths = read_store(path, columns=()).paths
         if not set(paths) & set(names):
-            raise _no_store_match(path, names, paths)
+            raise _no_match(path, names, paths)
         return
     _check_not_left_out(path)
     if not any(map_files(path, names.tolist())):
-        raise _no_match(path, names, _NO_NAME)
+        raise _no_match(path, names)
 
 
 def _check_not_left_out(path: Path) -> None:
@@ -143,69 +136,45 @@ def _check_not_left_out(path: Path) -> None:
         )
 
 
-def _centred(count: int) -> PlacedMaps:
-    """One Gaussian in the center of every image."""
-    axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
-    line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
-    maps = (line[:, None] * line[None]).astype(np.float32)[None]
-    return _over_whole_images(maps, np.zeros(count, np.int64))
-
-
 def _over_whole_images(maps: NDArray[np.float32], index: NDArray[np.int64]) -> PlacedMaps:
     regions, excluded = np.tile(UNIT, (len(index), 1)), np.zeros(len(index), bool)
     return PlacedMaps(maps, index, regions, excluded)
 
 
-def _principal(
-    components: int, fit: Fit, images: ImageSource, rows: NDArray[np.int64]
-) -> PlacedMaps:
-    """Maps from the principal components of the images of the rows."""
-    problem = too_few_for_components(len(rows), components)
-    if problem:
-        raise InputError(f"maps: {problem}")
-    small, regions = thumbnails(images, rows, fit)
-    maps, index = principal_maps(small, components), np.arange(len(rows))
-    return PlacedMaps(maps, index, regions, np.zeros(len(rows), bool))
-
-
 def _from_store(path: Path, names: NDArray[np.object_], sizes: NDArray[np.int32]) -> PlacedMaps:
-    """Maps of a map store. `names` (n,); `sizes` (n, 2)."""
+    """Maps of a map store, given the (n, 2) original sizes of the images."""
     store = read_store(path, columns=("map", "error"))
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
     if not (found >= 0).any():
-        raise _no_store_match(path, names, store.paths)
+        raise _no_match(path, names, store.paths)
     # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
     excluded = np.append(~store.settled, False)[found]
     found[excluded] = -1
     used = np.flatnonzero(found >= 0)
     index = np.full(len(names), -1, np.int64)
     index[used] = np.arange(len(used))
-    chosen = found[used]
-    maps = store.maps[chosen]  # float16: a training process holds all of them
+    maps = store.maps[found[used]]  # float16: a training process holds all of them
     regions = fit_boxes(sizes, store.info.fit, store.info.side)
     return PlacedMaps(maps, index, regions, excluded)
 
 
-def _no_store_match(
-    path: Path, names: NDArray[np.object_], paths: NDArray[np.object_]
+def _no_match(
+    path: Path, names: NDArray[np.object_], stored: NDArray[np.object_] | None = None
 ) -> InputError:
-    known = f"its first image is {_shown(paths)}" if len(paths) else "it has no map"
-    return _no_match(path, names, known)
+    """Error of maps of which none is that of an image of the run; `stored` are those of a store."""
 
+    def shown(names: NDArray[np.object_]) -> str:
+        return repr(without_secrets(str(names[0])))
 
-def _no_match(path: Path, names: NDArray[np.object_], known: str) -> InputError:
-    """Error of maps of which none is that of an image of the run."""
+    known = "no map has the name of one"
+    if stored is not None:
+        known = f"its first image is {shown(stored)}" if len(stored) else "it has no map"
     return InputError(
         f"maps: {path} contains none of the {len(names):,} training images: {known}, and that of "
-        f"the manifest is {_shown(names)}; make maps for this manifest, or name its images as the "
+        f"the manifest is {shown(names)}; make maps for this manifest, or name its images as the "
         "maps do, in a column name"
     )
-
-
-def _shown(names: NDArray[np.object_]) -> str:
-    """First one of the names of images."""
-    return repr(without_secrets(str(names[0])))
 
 
 def _from_folder(
@@ -220,22 +189,27 @@ def _from_folder(
             found = on_unit_square(decode_map(file))
             maps.append(found / max(float(found.max()), 1e-12) if scaled else found)
     if not maps:
-        raise _no_match(path, names, _NO_NAME)
+        raise _no_match(path, names)
     return np.stack(maps), index
 
 
-# Folders of maps.
-
-
 def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
-    """Map image of each image. `names` (n,); returns (n,)."""
+    """Map image of each image, None = it has none.
+
+    A map has the relative path of its image, or its file name alone. It may have another suffix, or
+    one more (`a.jpg.png` for `a.jpg`, where there is an `a.png` as well).
+    """
     found = _Folder(folder)
     owners: dict[Path, str] = {}
     files: list[Path | None] = []
     for name in map(str, names):
         file = found.map_of(PurePosixPath(without_secrets(name)))
         if file is not None and (owner := owners.setdefault(file, name)) != name:
-            raise InputError(_matches_both(file, *map(without_secrets, (owner, name))))
+            one, other = (PurePosixPath(without_secrets(text)) for text in (owner, name))
+            remedy = "use the folders of the images for the maps"
+            if one.parent == other.parent:
+                remedy = f"name their maps {one.name}.png and {other.name}.png"
+            raise InputError(f"maps: {file} matches both {one} and {other}; {remedy}")
         files.append(file)
     return files
 
@@ -270,18 +244,6 @@ class _Folder:
         return None
 
 
-def _matches_both(file: Path, one: str, other: str) -> str:
-    """Message on a map that matches two images."""
-    remedy = "use the folders of the images for the maps"
-    if PurePosixPath(one).parent == PurePosixPath(other).parent:
-        names = (f"{PurePosixPath(name).name}.png" for name in (one, other))
-        remedy = f"name their maps {' and '.join(names)}"
-    return f"maps: {file} matches both {one} and {other}; {remedy}"
-
-
-# Plugins.
-
-
 class MapFunction(Protocol):
     """Function that makes maps of images without a model: the interface of a plugin."""
 
@@ -300,9 +262,6 @@ def plugin_maps(name: str, paths: Sequence[str], labels: Sequence[str]) -> NDArr
     if not np.isfinite(maps).all() or (maps < 0).any():
         raise InputError(f"maps: kind {name} gave values that are negative or not finite")
     return maps
-
-
-# Principal components.
 
 
 # Cells of a thumbnail's side. The first components of images are smooth, and feature grids have 6

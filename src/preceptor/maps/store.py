@@ -41,29 +41,25 @@ def largest_error(tolerance: float) -> float:
 class StoreInfo:
     """Metadata of a map store."""
 
-    teacher: str  # Run id of the Teacher, or a name for external maps
+    teacher: str  # id of its run, or a name for external maps
     method: str  # cam, gradcam, rise or cells
-    fit: Fit  # Canvas that the grid covers
-    side: int  # Canvas that the grid covers
-    classes: tuple[str, ...]  # Class names of the Teacher; the class of a map is one of them
-    # Settings of the method, as JSON-able values; maps with an error above `tolerance` are not
-    # accurate enough to guide
-    settings: dict[str, float | str]
+    fit: Fit
+    side: int  # of the canvas that the grid covers
+    classes: tuple[str, ...]
+    settings: dict[str, float | str]  # of the method; an error above `tolerance` cannot guide
 
 
 @dataclass(frozen=True)
 class MapStore:
     """Map store in memory."""
 
-    info: StoreInfo  # Metadata
-    paths: NDArray[np.object_]  # (n,) image paths as in the manifest
-    maps: NDArray[np.float16]  # (n, h, w) float16
+    info: StoreInfo
+    paths: NDArray[np.object_]  # (n,) as in the manifest
+    maps: NDArray[np.float16]  # (n, h, w)
     classes: NDArray[np.int32]  # (n,) class of each map, an index into info.classes
     scores: NDArray[np.float32]  # (n,) probability of that class
-    # (n, C) probabilities of all classes, in the order of info.classes; None = not stored
-    probabilities: NDArray[np.float32] | None = None
-    # (n,) 1 − estimated correlation of each map with its limit for infinitely many masks; None =
-    # the method has no such error
+    probabilities: NDArray[np.float32] | None = None  # (n, C), in the order of info.classes
+    # (n,) 1 − estimated correlation of each map with its limit for infinitely many masks.
     error: NDArray[np.float32] | None = None
 
     @property
@@ -78,40 +74,30 @@ def write_store(folder: Path, store: MapStore) -> None:
     """Write a map store as shards of 100,000 rows; each shard is written atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     count, height, width = store.maps.shape
-    fields = [
-        ("path", pa.string()),
-        ("height", pa.int16()),
-        ("width", pa.int16()),
-        ("map", pa.binary(height * width * 2)),
-        ("class", pa.int32()),
-        ("score", pa.float32()),
-    ]
-    if store.probabilities is not None:
-        fields.append(("probabilities", pa.list_(pa.float32(), len(store.info.classes))))
-    if store.error is not None:
-        fields.append(("error", pa.float32()))
-    schema = pa.schema(fields, metadata={_KEY: json.dumps(asdict(store.info)).encode()})
+    metadata = {_KEY: json.dumps(asdict(store.info)).encode()}
     written = set()
     for shard, start in enumerate(range(0, max(count, 1), SHARD_ROWS)):
         part = slice(start, min(start + SHARD_ROWS, count))
         size = part.stop - part.start
         packed = np.ascontiguousarray(store.maps[part]).tobytes()
-        arrays = [
-            pa.array(store.paths[part], pa.string()),
-            pa.array(np.full(size, height, np.int16)),
-            pa.array(np.full(size, width, np.int16)),
-            pa.FixedSizeBinaryArray.from_buffers(
+        columns = {
+            "path": pa.array(store.paths[part], pa.string()),
+            "height": pa.array(np.full(size, height, np.int16)),
+            "width": pa.array(np.full(size, width, np.int16)),
+            "map": pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(height * width * 2), size, [None, pa.py_buffer(packed)]
             ),
-            pa.array(store.classes[part].astype(np.int32)),
-            pa.array(store.scores[part].astype(np.float32)),
-        ]
+            "class": pa.array(store.classes[part].astype(np.int32)),
+            "score": pa.array(store.scores[part].astype(np.float32)),
+        }
         if store.probabilities is not None:
             flat = pa.array(store.probabilities[part].astype(np.float32).ravel())
-            arrays.append(pa.FixedSizeListArray.from_arrays(flat, len(store.info.classes)))
+            columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
+                flat, len(store.info.classes)
+            )
         if store.error is not None:
-            arrays.append(pa.array(store.error[part].astype(np.float32)))
-        table = pa.Table.from_arrays(arrays, schema=schema)
+            columns["error"] = pa.array(store.error[part].astype(np.float32))
+        table = pa.table(columns).replace_schema_metadata(metadata)
         target = folder / f"maps-{shard:05d}.parquet"
         with replacing(target) as partial:
             pq.write_table(
