@@ -35,7 +35,7 @@ from measure import in_turn, machine, ratio
 from numpy.typing import NDArray
 
 from preceptor.config.training import Augmentation, OutsideKind, Speed
-from preceptor.data import draws
+from preceptor.data import augment
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.losses.distances import EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss, inconsistency
@@ -152,7 +152,7 @@ class WholeSteps(Sides):
             targets=MapTargets.human(np.ones(batch, np.float32)),
             grid=self.model.grid(),
         )
-        self.numbers = draws.draw(0, 0, np.arange(batch))
+        self.numbers = augment.draw(0, 0, np.arange(batch))
 
     def plain(self) -> None:
         images = self.rows.batch(np.arange(len(self.labels))).images.to(self.device)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.training import Augmentation
-from preceptor.data.draws import draw
+from preceptor.data.augment import draw
 from preceptor.data.loader import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.training import Augmentation
-from preceptor.data import augment, draws
+from preceptor.data import augment
 from preceptor.data.augment import prepare
 from tests.data.map_twin import turned_array
 from tests.no_reads import NoReads
@@ -24,7 +24,7 @@ seeds = st.integers(0, 2**31)
 
 
 def draw(count: int, seed: int = 0) -> NDArray[np.float64]:
-    return draws.draw(seed, 0, np.arange(count))
+    return augment.draw(seed, 0, np.arange(count))
 
 
 def pictures(count: int, side: int, channels: int = 3, seed: int = 0) -> Tensor:
@@ -37,13 +37,13 @@ def pictures(count: int, side: int, channels: int = 3, seed: int = 0) -> Tensor:
 def change(
     canvases: Tensor, options: Augmentation, numbers: NDArray[np.float64], size: int
 ) -> Tensor:
-    changes = draws.changes_of(options, numbers, canvases.shape[1])
+    changes = augment.changes_of(options, numbers, canvases.shape[1])
     return augment.apply(canvases, prepare(changes, canvases.shape[1], size))
 
 
 @given(seed=seeds, side=st.integers(1, 300))
 def test_nothing_changes_with_everything_off(seed: int, side: int) -> None:
-    changes = draws.changes_of(Augmentation(), draw(1, seed), side)
+    changes = augment.changes_of(Augmentation(), draw(1, seed), side)
     assert changes.crops.tolist() == [[0, 0, side]]
     assert not changes.flips.any()
     assert not changes.quarters.any()
@@ -57,7 +57,7 @@ def test_nothing_changes_with_everything_off(seed: int, side: int) -> None:
 def test_flips_and_turns_move_every_pixel(kind: torch.dtype) -> None:
     images = torch.randint(0, 256, (64, 9, 9, 3)).to(kind)
     options = Augmentation(flip=True, quarter_turns=True)
-    changes = draws.changes_of(options, draw(64), 9)
+    changes = augment.changes_of(options, draw(64), 9)
     found = change(images, options, draw(64), 9)
     assert len({*zip(changes.flips, changes.quarters, strict=True)}) == 8
     for image, result, flip, quarters in zip(
@@ -77,7 +77,7 @@ def test_crops_are_resized_as_torch_does(
     canvases = pictures(12, side, channels)
     options, numbers = Augmentation(flip=True, quarter_turns=True, crop_area=0.3), draw(12)
     numbers[0, 2] = min(((size / side) ** 2 - 0.3) / 0.7, 0.999)
-    changes = draws.changes_of(options, numbers, side)
+    changes = augment.changes_of(options, numbers, side)
     found = change((canvases * levels).to(kind), options, numbers, size)
     assert (found.shape, found.dtype) == ((12, size, size, channels), kind)
     for place, (left, top, extent) in enumerate(changes.crops.tolist()):
@@ -92,7 +92,7 @@ def test_crops_are_resized_as_torch_does(
 
 def test_a_blur_is_the_gaussian_of_torchvision() -> None:
     images = pictures(16, 24)
-    changes = draws.changes_of(Augmentation(blur=1), draw(16), 24)
+    changes = augment.changes_of(Augmentation(blur=1), draw(16), 24)
     found = change(images, Augmentation(blur=1), draw(16), 24)
     for image, result, sigma in zip(images, found, changes.sigmas, strict=True):
         kernel = [2 * int(3 * sigma + 0.5) + 1] * 2
@@ -111,7 +111,7 @@ def test_a_blur_may_be_wider_than_the_image(side: int) -> None:
 def test_colours_follow_the_formula() -> None:
     images = pictures(16, 12)
     options = Augmentation(color=0.3)
-    changes = draws.changes_of(options, draw(16), 12)
+    changes = augment.changes_of(options, draw(16), 12)
     found = change(images, options, draw(16), 12)
     assert changes.factors is not None
     luma_of = np.array([0.299, 0.587, 0.114])
@@ -190,7 +190,7 @@ def test_threads_do_not_change_the_bits() -> None:
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])  # the two ways of resizing
 def test_no_change_waits_for_the_device(kind: torch.dtype) -> None:
     canvases = pictures(16, 47).to(kind)
-    prepared = prepare(draws.changes_of(ALL, draw(16), 47), 47, 32)
+    prepared = prepare(augment.changes_of(ALL, draw(16), 47), 47, 32)
     reads: Any = NoReads()
     with reads:
         augment.apply(canvases, prepared)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from preceptor.config.training import Augmentation
-from preceptor.data import draws
+from preceptor.data import augment
 
 ALL = Augmentation(
     flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5, jpeg=0.5, outside="mean"
@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**31)
 
 
 def draw(count: int, seed: int = 0) -> NDArray[np.float64]:
-    return draws.draw(seed, 0, np.arange(count))
+    return augment.draw(seed, 0, np.arange(count))
 
 
 def test_draws_are_of_seed_epoch_and_position_alone() -> None:
@@ -25,15 +25,15 @@ def test_draws_are_of_seed_epoch_and_position_alone() -> None:
     assert drawn.shape == (100, 14)
     assert ((drawn >= 0) & (drawn < 1)).all()
     some = np.array([70, 3, 3, 99])
-    np.testing.assert_array_equal(draws.draw(3, 0, some), drawn[some])
-    assert not np.isin(drawn, draws.draw(3, 1, np.arange(100))).any()
+    np.testing.assert_array_equal(augment.draw(3, 0, some), drawn[some])
+    assert not np.isin(drawn, augment.draw(3, 1, np.arange(100))).any()
     assert not np.isin(drawn, draw(100, 4)).any()
     assert len(np.unique(drawn)) == drawn.size
 
 
 def test_the_generator_is_split_mix() -> None:
     # The first outputs of the published C code for the seed 1234567.
-    found = draws.split_mix(np.uint64(1234567), np.arange(3, dtype=np.uint64))
+    found = augment.split_mix(np.uint64(1234567), np.arange(3, dtype=np.uint64))
     assert found.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
@@ -46,7 +46,7 @@ def test_draws_are_uniform_and_independent() -> None:
 
 @given(seed=seeds, side=st.integers(1, 300), area=st.floats(0.01, 1))
 def test_crops_lie_on_the_canvas(seed: int, side: int, area: float) -> None:
-    crops = draws.changes_of(Augmentation(crop_area=area), draw(20, seed), side).crops
+    crops = augment.changes_of(Augmentation(crop_area=area), draw(20, seed), side).crops
     assert (crops[:, :2] >= 0).all()
     assert (crops[:, :2] + crops[:, 2:] <= side).all()
     assert (crops[:, 2] >= max(1, side * area**0.5 - 0.5)).all()
@@ -54,7 +54,7 @@ def test_crops_lie_on_the_canvas(seed: int, side: int, area: float) -> None:
 
 def test_the_extremes_of_the_draw_stay_on_the_canvas() -> None:
     for value in (0.0, np.nextafter(1, 0)):
-        changes = draws.changes_of(ALL, np.full((1, 14), value), 50)
+        changes = augment.changes_of(ALL, np.full((1, 14), value), 50)
         assert changes.crops.min() >= 0
         assert (changes.crops[:, :2] + changes.crops[:, 2:]).max() <= 50
         assert changes.quarters.max() <= 3
@@ -62,7 +62,7 @@ def test_the_extremes_of_the_draw_stay_on_the_canvas() -> None:
 
 
 def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
-    changes = draws.changes_of(ALL, draw(4000), 200)
+    changes = augment.changes_of(ALL, draw(4000), 200)
     quarters = np.bincount(changes.quarters, minlength=4) / 4000
     areas = (changes.crops[:, 2] / 200) ** 2
     chances = changes.flips, changes.sigmas > 0, changes.qualities > 0, changes.outside
@@ -82,7 +82,7 @@ def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
 def test_the_outside_has_numbers_of_its_own() -> None:
     """Whether it is changed changes nothing else; its keys are those of SplitMix64's range."""
     plain = ALL.model_copy(update={"outside": "none"})
-    one, other = (draws.changes_of(options, draw(500), 50) for options in (ALL, plain))
+    one, other = (augment.changes_of(options, draw(500), 50) for options in (ALL, plain))
     for name in ("crops", "flips", "quarters", "factors", "sigmas", "qualities"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert not other.outside.any()
@@ -90,4 +90,4 @@ def test_the_outside_has_numbers_of_its_own() -> None:
     assert one.keys.max() < 2**53
     for rate in (0.0, 1.0):
         changes = ALL.model_copy(update={"outside_rate": rate})
-        assert (draws.changes_of(changes, draw(500), 50).outside == (rate == 1)).all()
+        assert (augment.changes_of(changes, draw(500), 50).outside == (rate == 1)).all()

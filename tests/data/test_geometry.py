@@ -18,7 +18,7 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Fit
 from preceptor.config.training import Augmentation
-from preceptor.data import draws
+from preceptor.data import augment
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
     Box,
@@ -140,7 +140,7 @@ def test_a_mark_stays_on_its_pixel(data: st.DataObject, fit: Fit, seed: int) -> 
     rows = guided_rows(Pictures(pictures, side, fit), size, (7, 7))
     chosen = np.arange(4)
     assert_mark_on_its_pixel(rows.batch(chosen))
-    numbers = draws.draw(seed, 0, np.arange(4))
+    numbers = augment.draw(seed, 0, np.arange(4))
     assert_mark_on_its_pixel(rows.batch(chosen, changes, numbers))
 
 
@@ -150,7 +150,7 @@ def test_marks_are_seen_and_lost(fit: Fit) -> None:
     pictures = [marked(90, 40 + 5 * k, fit, k % 5 / 4, k % 3 / 2) for k in range(20)]
     rows = guided_rows(Pictures(pictures, 112, fit), 56, (7, 7))
     changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.25)
-    batch = rows.batch(np.arange(20), changes, draws.draw(3, 0, np.arange(20)))
+    batch = rows.batch(np.arange(20), changes, augment.draw(3, 0, np.arange(20)))
     seen = assert_mark_on_its_pixel(batch)
     assert batch.maps is not None
     assert seen >= 5
@@ -164,7 +164,7 @@ def test_a_map_is_its_image_at_the_grid(fit: Fit, width: int, height: int, seed:
     ramp = np.outer(np.linspace(0, 200, height), np.linspace(0.2, 1, width)).astype(np.uint8)
     rows = guided_rows(Pictures([ramp] * 8, 112, fit), 56, (7, 7))
     changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.4)
-    batch = rows.batch(np.arange(8), changes, draws.draw(seed, 0, np.arange(8)))
+    batch = rows.batch(np.arange(8), changes, augment.draw(seed, 0, np.arange(8)))
     assert batch.maps is not None
     pooled = torch.nn.functional.avg_pool2d(batch.images.float(), 8)[:, 0]
     # Half a pixel of a small source is up to 4 grey levels of this ramp.
@@ -287,7 +287,7 @@ def test_a_teachers_mark_guides_at_the_right_place(
         torch.from_numpy(canvases).float(), UNIT.expand(12, 4), UNIT.expand(12, 4), (10, 10)
     )
     rows = students_rows(tmp_path, pictures, on_canvas.numpy().astype(np.float16), teacher, student)
-    numbers = draws.draw(5, 0, np.arange(12))
+    numbers = augment.draw(5, 0, np.arange(12))
     batch = rows.batch(np.arange(12), changes, numbers)
     # The Teacher knows the place to a cell of its own: half of one, in the Student's pixels, where
     # its letterbox makes them widest (aspect 2) and the Student's crop shows them largest.
@@ -320,8 +320,8 @@ def test_a_teachers_map_is_integrated_exactly(tmp_path: Path, teacher: Fit, stud
     maps = generator.random((4, 10, 10)).astype(np.float16)
     rows = students_rows(tmp_path, pictures, maps, teacher, student)
     changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.5)
-    numbers = draws.draw(8, 0, np.arange(4))
-    drawn = draws.changes_of(changes, numbers, 224)
+    numbers = augment.draw(8, 0, np.arange(4))
+    drawn = augment.changes_of(changes, numbers, 224)
     got = rows.batch(np.arange(4), changes, numbers).maps
     assert got is not None
     for position, (width, height) in enumerate(ASPECTS):

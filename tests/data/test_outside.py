@@ -14,7 +14,7 @@ from scipy.stats import kstest, norm
 from torch import Tensor
 
 from preceptor.config.training import Augmentation, OutsideKind
-from preceptor.data import augment, draws
+from preceptor.data import augment
 from preceptor.data.augment import (
     Outside,
     change_outside,
@@ -68,7 +68,7 @@ def images_of(stream: TrainingStream, steps: int) -> Tensor:
 
 
 def drawn(count: int) -> NDArray[np.float64]:
-    return draws.draw(0, 0, np.arange(count))
+    return augment.draw(0, 0, np.arange(count))
 
 
 # The formula, an image at a time.
@@ -86,7 +86,7 @@ def enlarged(mask: Array, size: int) -> Array:
 
 
 def noisy(image: Array, std: float, key: int) -> Array:
-    numbers = draws.split_mix(np.uint64(key), np.arange(image.size, dtype=np.uint64))
+    numbers = augment.split_mix(np.uint64(key), np.arange(image.size, dtype=np.uint64))
     share = ((numbers >> np.uint64(41)).astype(np.float64) + 0.5) / 2**23
     return (image + std * norm.ppf(share).reshape(image.shape)).clip(0, 255)
 
@@ -171,7 +171,7 @@ def test_a_rate_is_the_share_of_the_images_with_a_map() -> None:
     chosen = chosen[chosen % 5 != 4]
     before = rows.batch(chosen).images
     settings = Augmentation(outside="mean", outside_rate=0.3)
-    numbers = draws.draw(4, 2, np.arange(len(chosen)))
+    numbers = augment.draw(4, 2, np.arange(len(chosen)))
     after = rows.batch(chosen, settings, numbers).images
     changed = (before != after).flatten(1).any(1).float().mean()
     assert abs(float(changed) - 0.3) < 0.15  # four standard errors
@@ -212,7 +212,7 @@ def test_the_mask_moves_with_its_image() -> None:
     still = rows.batch(chosen, settings, drawn(10)).images
     turning = settings.model_copy(update={"flip": True, "quarter_turns": True})
     turned = rows.batch(chosen, turning, drawn(10)).images
-    moves = draws.changes_of(turning, drawn(10), 32)
+    moves = augment.changes_of(turning, drawn(10), 32)
     assert len({*zip(moves.flips, moves.quarters, strict=True)}) >= 5
     for one, other, flip, quarters in zip(still, turned, moves.flips, moves.quarters, strict=True):
         expected = turned_array(one.permute(1, 2, 0).numpy(), bool(flip), int(quarters))
@@ -299,7 +299,7 @@ def test_the_partner_is_a_training_image_moved_like_the_image() -> None:
     numbers = drawn(3)
     found = rows.batch(chosen, settings, numbers).images
     plain = Augmentation.model_validate(MOVES)
-    keys = draws.changes_of(settings, numbers, 45).keys
+    keys = augment.changes_of(settings, numbers, 45).keys
     expected = rows.batch(partners_of(keys, chosen, 16), plain, numbers).images
     assert (found == expected).double().mean() > 0.95
     assert not torch.equal(found, expected)
@@ -326,7 +326,7 @@ def test_a_whole_batch_equals_its_images_alone() -> None:
         others = pictures(6, 40, 3, 1).float() / 255 if kind == "other" else None
 
         def apply(which: list[int], *, settings: Any = settings, others: Any = others) -> Tensor:
-            changes = draws.changes_of(settings, drawn(6)[which], 40)
+            changes = augment.changes_of(settings, drawn(6)[which], 40)
             places = np.arange(len(which))
             outside = outside_of(settings.outside, places, masks[which], keys[which])
             partners = None if others is None else others[which]

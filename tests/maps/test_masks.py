@@ -16,7 +16,7 @@ from PIL import Image
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
-from preceptor.data.draws import draw
+from preceptor.data.augment import draw
 from preceptor.data.loader import MapArray, MapTargets, Masks, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import usable_by

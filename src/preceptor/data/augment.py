@@ -1,7 +1,8 @@
 """Augmentation of training images, of a whole batch at once, on the CPU or a GPU.
 
-`preceptor.data.draws` decides the changes of each image, `prepare` groups the images by operation,
-and `apply` changes them: crop and resize; flip and quarter turns; the outside of maps; blur and
+`draw` gives each image a row of uniform numbers that depends only on (seed, epoch, position in the
+epoch), `changes_of` decides its changes by them, `prepare` groups the images by operation, and
+`apply` changes them: crop and resize; flip and quarter turns; the outside of maps; blur and
 color; JPEG compression. Each computes in float32 (crops of 8-bit images on a CPU in 8 bits) and
 rounds once. Color, blur and compression come last, so that they treat both sides of a map's border
 alike. The outside of a map m in [0, 1], enlarged bilinearly to the image x, becomes
@@ -17,6 +18,7 @@ SplitMix64 in integers, the same on every device.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, TypeVar, cast
 
@@ -26,8 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from preceptor.config.training import OutsideKind
-from preceptor.data.draws import SIGMAS, Changes
+from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data.resampling import (
     blur_radius,
     chosen,
@@ -49,6 +50,98 @@ MASK_SIDE = 32
 _CONSTANT = 1e-5
 
 Moved = TypeVar("Moved")
+
+# Streams of the generator, and uniform numbers an image in each: a stream of its own for what was
+# added later leaves the numbers of the other changes as they are.
+_OF_THE_IMAGE, _OF_THE_OUTSIDE = (2, 12), (4, 2)
+SIGMAS = 0.1, 2.0  # of a blur
+
+
+def draw(seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, 14) uniform random numbers in [0, 1) for (n,) positions in an epoch.
+
+    SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014),
+    started anew for every seed and epoch; a row depends only on its position.
+    """
+    parts = []
+    for stream, count in (_OF_THE_IMAGE, _OF_THE_OUTSIDE):
+        start = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0]
+        counters = (positions[:, None] * count + np.arange(count)).astype(np.uint64)
+        numbers = split_mix(start, counters) >> np.uint64(11)
+        parts.append(numbers.astype(np.float64) * np.float64(2.0**-53))
+    return np.concatenate(parts, axis=1)
+
+
+def split_mix(
+    start: np.uint64 | NDArray[np.uint64], counters: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """The outputs of SplitMix64 at these positions, from 0, of the sequences of these starts."""
+    with np.errstate(over="ignore"):  # all arithmetic is modulo 2⁶⁴
+        value = start + (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes of each image of a batch."""
+
+    crops: NDArray[np.int64]  # (B, 3) left, top and side of the square, in canvas pixels
+    flips: NDArray[np.bool_]  # (B,) left-right, after the crop
+    quarters: NDArray[np.int64]  # (B,) counter-clockwise turns after the flip, 0 to 3
+    factors: NDArray[np.float64] | None  # (B, 3) of brightness, contrast and saturation
+    sigmas: NDArray[np.float64]  # (B,) of the blur, in pixels of the result; 0 = no blur
+    qualities: NDArray[np.int64]  # (B,) of the JPEG compression; 0 = no compression
+    outside: NDArray[np.bool_]  # (B,) whether the outside of a map is changed
+    keys: NDArray[np.uint64]  # (B,) below 2⁵³, starts of the random numbers of this change
+
+    def boxes(self, canvases: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+        """(B, 4) boxes of the crops, given the boxes of their canvases of `side` pixels."""
+        left_top, part = self.crops[:, :2] / side, self.crops[:, 2:] / side
+        low, extent = canvases[:, :2], canvases[:, 2:] - canvases[:, :2]
+        return np.concatenate([low + left_top * extent, low + (left_top + part) * extent], axis=1)
+
+    def geometry(self, which: NDArray[np.int64]) -> Changes:
+        """Crops, flips and quarter turns of some of the images, and no other change."""
+        none = np.zeros(len(which))
+        return Changes(
+            self.crops[which],
+            self.flips[which],
+            self.quarters[which],
+            None,
+            none,
+            none.astype(np.int64),
+            none.astype(bool),
+            none.astype(np.uint64),
+        )
+
+
+def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) -> Changes:
+    """Changes of a batch by its (B, 14) numbers of `draw`, on canvases of a side in pixels."""
+    sizes = np.full(len(numbers), side)
+    if settings.crop_area < 1:
+        areas = settings.crop_area + (1 - settings.crop_area) * numbers[:, 2]
+        sizes = np.rint(side * np.sqrt(areas)).astype(np.int64).clip(1)
+    left_top = (numbers[:, 3:5] * (side - sizes + 1)[:, None]).astype(np.int64)
+    factors = 1 + settings.color * (2 * numbers[:, 5:8] - 1) if settings.color else None
+    blurred = numbers[:, 8] < settings.blur
+    least, most = SIGMAS
+    compressed = numbers[:, 10] < settings.jpeg
+    outside, keys = np.zeros(len(numbers), bool), np.zeros(len(numbers), np.uint64)
+    if settings.outside != "none":
+        outside = numbers[:, 12] < settings.outside_rate
+        keys = (numbers[:, 13] * 2.0**53).astype(np.uint64)
+    return Changes(
+        np.concatenate([left_top, sizes[:, None]], axis=1),
+        (numbers[:, 0] < 0.5) & settings.flip,
+        (numbers[:, 1] * 4).astype(np.int64) * settings.quarter_turns,
+        factors,
+        np.where(blurred, least + (most - least) * numbers[:, 9], 0.0),
+        np.where(compressed, 30 + (66 * numbers[:, 11]).astype(np.int64), 0),
+        outside,
+        keys,
+    )
 
 
 class Turned(NamedTuple):

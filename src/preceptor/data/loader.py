@@ -16,12 +16,14 @@ from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.settings import Fit
 from preceptor.config.training import Augmentation, Length
-from preceptor.data import draws
 from preceptor.data.augment import (
     MASK_SIDE,
+    Changes,
     Outside,
     Prepared,
     apply,
+    changes_of,
+    draw,
     masks_of,
     moved,
     partners_of,
@@ -158,7 +160,7 @@ class Rows:
             if side != self.size:
                 canvases = vision.resize(canvases, [self.size, self.size], antialias=True)
         else:
-            changes = draws.changes_of(settings, numbers, side)
+            changes = changes_of(settings, numbers, side)
             boxes = changes.boxes(boxes, side)
         batch = Batch(canvases, torch.from_numpy(self.labels[chosen]))
         if self.sample_weight is not None:
@@ -183,7 +185,7 @@ class Rows:
         self,
         chosen: NDArray[np.int64],
         boxes: NDArray[np.float64],
-        changes: draws.Changes,
+        changes: Changes,
         settings: Augmentation,
     ) -> Outside | None:
         """Host work of the changes outside maps; None if no image is changed."""
@@ -408,7 +410,7 @@ class TrainingStream:
             positions = np.arange(max(start - epoch * count, 0), min(stop - epoch * count, count))
             orders.append(self._order(epoch)[positions])
             if self.settings is not None:
-                drawn.append(draws.draw(self.seed, epoch, positions))
+                drawn.append(draw(self.seed, epoch, positions))
         numbers = np.concatenate(drawn) if drawn else None
         return np.concatenate(orders), self.settings, numbers
 
