@@ -77,7 +77,7 @@ def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
 
 
 def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[np.float64]:
-    """Vectorized `fit_box` for many images. `sizes` (n, 2); returns (n, 4)."""
+    """(n, 4) boxes of `fit_box` of images of (n, 2) width and height."""
     sizes = sizes.astype(np.int64).reshape(-1, 2)
     if fit == "squash":
         # One box for all: a million of them would take 32 MB.
@@ -92,10 +92,7 @@ def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[n
 
 
 def render(image: NDArray[np.uint8] | Image.Image, fit: Fit, side: int) -> NDArray[np.uint8]:
-    """Resize an image to its square canvas, with antialiasing.
-
-    `image` (H, W, C) uint8; returns (side, side, C) uint8.
-    """
+    """(side, side, C) canvas of an image, (H, W, C) or of mode L or RGB, with antialiasing."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     (width, height), channels = image.size, len(image.getbands())

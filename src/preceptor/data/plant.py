@@ -503,10 +503,7 @@ def corner_box(shape: tuple[int, int], input_size: int | None = None) -> Box:
 def random_box(
     region: NDArray[np.bool_], generator: np.random.Generator, input_size: int | None = None
 ) -> Box | None:
-    """Box of a stamp, uniform over all places at which it and its margin touch no region.
-
-    `region` (H, W).
-    """
+    """Box of a stamp, uniform over all places at which its margin touches no (H, W) region."""
     cell = stamp_cell((region.shape[0], region.shape[1]), input_size)
     places = free_places(region, _window(cell))
     if not len(places):

@@ -38,9 +38,10 @@ def chosen(images: Tensor, which: Tensor) -> Tensor:
 
 
 def triangle_taps(start: Tensor, extent: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
-    """Taps that resize a part of each image, antialiased: the triangle filter of Pillow and torch.
+    """Taps that resize a part of each image by the triangle filter of Pillow and torch.
 
-    `start, extent` (n,) float; returns (n, count, width).
+    Returns (n, count, width) indices and weights for parts from (n,) `start` on. `width` is at
+    least `taps_needed`, and the same in all calls: the number of terms changes a sum's last bit.
     """
     row = torch.arange(count, dtype=start.dtype, device=start.device)
     scale = (extent / count)[:, None, None]
@@ -63,7 +64,7 @@ def taps_needed(extent: int, count: int) -> int:
 def gaussian_taps(sigma: Tensor, count: int, radius: int, widest: int) -> tuple[Tensor, Tensor]:
     """Taps of a Gaussian blur that ends at ⌊3σ + ½⌋ pixels; borders are mirrored.
 
-    `sigma` (n,) float; returns (n, count, 2 · radius + 1).
+    Returns (n, count, 2 · radius + 1) indices and weights; `widest` is the same in all calls.
     """
     away = torch.arange(-widest, widest + 1, device=sigma.device)
     weight = torch.exp(-0.5 * (away / sigma[:, None]) ** 2)
@@ -82,9 +83,9 @@ def blur_radius(sigma: float) -> int:
 
 
 def weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of the rows of each image.
+    """(n, S, F) weighted sums of the rows of (n, R, F) images, by (n, S, K) index and weight.
 
-    `images` (n, R, F) float; `index` (n, S, K) int64; `weight` (n, S, K) float; returns (n, S, F).
+    Each sum adds up its taps in order: its bits depend on no other image.
     """
     n, rows, features = images.shape
     count, width = index.shape[1:]
@@ -112,9 +113,10 @@ def _overlap(
 
 
 def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Exact area resampling of maps to a grid, separable and batched.
+    """(B, h, w) means of (B, H, W) maps over the cells of a grid: exact area resampling.
 
-    `maps` (B, H, W) floats; `regions` (B, 4); `boxes` (B, 4); returns (B, h, w).
+    A map is constant in each of its cells and 0 outside its region; (B, 4) `regions` and `boxes`
+    are the parts of the source plane that maps and grids cover, (x0, y0, x1, y1).
     """
     height, width = maps.shape[-2:]
     # Edges are differences of nearby numbers: float64 keeps a cell's share exact to 1e-12.
@@ -127,10 +129,7 @@ def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]
 def turn_maps(
     maps: Tensor, flips: Tensor | NDArray[np.bool_], quarters: Tensor | NDArray[np.int64]
 ) -> Tensor:
-    """Apply a separate turn to each of (B, h, w) maps; h = w if any number of quarters is odd.
-
-    `maps` (B, h, w); `flips` (B,) bool; `quarters` (B,) integers.
-    """
+    """Flip and turn each of (B, h, w) maps; h = w if any number of quarters is odd."""
     flips, quarters = torch.as_tensor(flips), torch.as_tensor(quarters)
     turned = torch.where(flips[:, None, None], maps.flip(-1), maps)
     for quarter in (1, 2, 3):
@@ -214,10 +213,9 @@ def cosines() -> NDArray[np.float32]:
 
 
 def jpeg_round_trip(images: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
-    """Images as they are after compression and decompression.
+    """(n, C, H, W) images, whole levels from 0 to 255, after compression and decompression.
 
-    `images` (n, C, H, W) float; `tables` (n, 2, 8, 8); `transform` (8, 8); returns (n, C, H, W)
-    float.
+    Three channels are color; of any other number, each channel is a gray image.
     """
     channels, height, width = images.shape[1:]
     if channels != 3:
@@ -252,10 +250,7 @@ def _pad(images: Tensor, block: int) -> Tensor:
 
 
 def _coded(planes: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
-    """Transform, quantise and transform back the blocks of (n, C, H, W) planes.
-
-    `tables` (n, 1, 8, 8).
-    """
+    """Transform, quantise and transform back the blocks of (n, C, H, W) planes."""
     n, channels, height, width = planes.shape
     across = transform.t()
     rows = (n, channels * height // 8, 8, width)

@@ -25,7 +25,12 @@ def make_splits(
     seed: int,
     hold_out: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Assign every image to a split, stratified by label and source."""
+    """The table with every image in a split, stratified by label and source.
+
+    Groups are assigned greedily, the largest first; single images fill up what is missing. Without
+    groups, every split has its share of each label to within one image. Sources in `hold_out` get
+    a split of their own, with images of other sources for the classes that it lacks.
+    """
     table = manifest.table if isinstance(manifest, Manifest) else manifest
     if "label" not in table:
         raise InputError("column 'label' is missing; add it, since splits are stratified by label")
@@ -102,7 +107,7 @@ def _assign(
     train: int | None,
     generator: np.random.Generator,
 ) -> _Ints:
-    """(n,) split of each image. `unit` (n,); `stratum` (n,); `label` (H,); `shares` (S,)."""
+    """(n,) split of each image, by its unit and stratum; (H,) label of each stratum."""
     sizes = np.bincount(unit)
     counts = np.bincount(stratum, minlength=len(label))
     # Images that each split lacks: by stratum, by label and overall.
@@ -209,7 +214,7 @@ def _add_missing_classes(
 ) -> None:
     """Draw images of the classes that held-out sets lack from sources that are not held out.
 
-    `split` (n,); `classes` (n,); `units` (n,).
+    Only whole groups are drawn, and no group with images of a class of the set.
     """
     generator = np.random.default_rng([seed, 1])  # independent of the other splits
     rows = np.flatnonzero([name is None for name in split])
@@ -254,9 +259,10 @@ def added_classes(table: pd.DataFrame, hold_out: Mapping[str, str]) -> dict[str,
 
 
 def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) -> NDArray[np.bool_]:
-    """Draw a subset of the annotated training images with the same share of every class.
+    """(n,) annotated training images: all, a number, or a share, the same of every class.
 
-    Returns (n,) bool.
+    For the same seed, a smaller share is part of a larger one. The draw does not depend on the
+    order of rows or on other splits.
     """
     table = manifest.table
     candidates = manifest.train_mask & manifest.annotated_mask

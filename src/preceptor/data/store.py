@@ -76,7 +76,7 @@ class FileContents:
 
 
 def written(hashes: NDArray[np.uint8]) -> list[str]:
-    """Hashes in hex; "" for hashes that are 0. `hashes` (n, 16) uint8."""
+    """(n, 16) hashes in hex; "" for hashes that are 0."""
     text, size = np.ascontiguousarray(hashes).tobytes().hex(), 2 * DIGEST_BYTES
     parts = (text[start : start + size] for start in range(0, len(text), size))
     return ["" if part == _NONE else part for part in parts]
@@ -354,10 +354,7 @@ def examine(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Examined:
-    """Decode the files of a table and fill the cache; known and unchanged files are not read.
-
-    `images` (n,); `maps` (n,).
-    """
+    """Decode the files of a table and fill the cache; known and unchanged files are not read."""
     files, index = TableFiles(images, maps), FileIndex(cache_dir)
     files.read_states()
     index.look_up(files)

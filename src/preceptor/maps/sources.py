@@ -276,7 +276,7 @@ _ROUNDING = 1e-6
 def thumbnails(
     images: ImageSource, rows: NDArray[np.int64], fit: Fit
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Grey thumbnails of images. `rows` (n,); returns (n, 16, 16)."""
+    """(n, 16, 16) gray thumbnails, and the (n, 4) region of its image that each covers."""
     boxes = fit_boxes(images.sizes[rows], fit, images.side)
     regions = boxes.clip(0, 1)
     found = np.empty((len(rows), SIDE, SIDE), np.uint8)
@@ -298,9 +298,9 @@ def too_few_for_components(images: int, components: int) -> str:
 
 
 def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uint8]:
-    """Magnitude of the reconstruction of images from their first principal components.
+    """(n, h, w) magnitude of the reconstruction of images from their first principal components.
 
-    `images` (n, h, w); returns (n, h, w).
+    Maps have the full range from 0 to 255, or are 0 everywhere if it is constant.
     """
     values = torch.from_numpy(images.reshape(len(images), -1))
     mean = values.sum(0, dtype=torch.int64).double() / len(values)

@@ -22,10 +22,7 @@ def build_map_targets(
     rows: NDArray[np.int64],
     annotated: NDArray[np.bool_],
 ) -> MapTargets | None:
-    """Map targets of the training rows of a run, or None for a run that uses no maps.
-
-    `rows` (n,).
-    """
+    """Map targets of the training rows of a run, or None for a run that uses no maps."""
     if not config.uses_maps:
         return None
     table, source = manifest.table.iloc[rows], config.maps
