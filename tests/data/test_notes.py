@@ -1,19 +1,31 @@
+"""Notes on valid content that is probably a mistake, and the summary."""
+
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from preceptor.data.images import decode_image
 from preceptor.data.manifest import Manifest
 from preceptor.data.notes import (
     EXAMINED,
     notes,
+    small_marks,
+    summary_table,
+    value_notes,
 )
 from tests.commands import here
+from tests.data.sound_manifest import save
 from tests.datasets import squares
 
 # Counts how often each file below images and maps is opened by `data check`.
@@ -103,3 +115,109 @@ def test_similar_labels_are_told_with_their_numbers(tmp_path: Path) -> None:
         "the labels 'Marked' (4 images) and 'marked' (26 images) are different classes; write them "
         "in one way if they are not meant to be"
     )
+
+
+def test_sound_values_have_no_notes(tmp_path: Path) -> None:
+    assert value_notes(Manifest.read(squares(tmp_path))) == []
+
+
+@pytest.mark.parametrize(("bits", "levels"), [(12, 17), (14, 65), (16, None)])
+def test_images_of_few_bits_in_files_of_16_are_noted(
+    bits: int, levels: int | None, tmp_path: Path
+) -> None:
+    file = squares(tmp_path)
+    names = sorted((tmp_path / "images").glob("*.png"))
+    deep = np.linspace(0, 2**bits - 1, 32 * 32).astype(np.uint16).reshape(32, 32)
+    for name in names[:2]:
+        Image.fromarray(deep).save(name)
+    if levels is None:
+        assert value_notes(Manifest.read(file)) == []
+        return
+    assert len(np.unique(decode_image(names[0]))) == levels
+    (note,) = value_notes(Manifest.read(file))
+    assert len(names) <= EXAMINED
+    expected = f"2 of {len(names)} examined images have 16 bits and no value above {2**bits - 1:,}"
+    assert note.startswith(expected)
+    assert f"so that {levels} gray levels are left" in note
+
+
+def test_images_without_a_visible_pixel_are_noted(tmp_path: Path) -> None:
+    """As TGA files of 32 bits whose alpha channel is unused."""
+    file = squares(tmp_path)
+    names = sorted((tmp_path / "images").glob("*.png"))
+    color = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)
+    color[..., 3] = 0
+    color[0, 0, 3] = 1
+    Image.fromarray(color).save(names[0])
+    assert value_notes(Manifest.read(file)) == []
+    color[..., 3] = 0
+    Image.fromarray(color).save(tmp_path / "image.tga")
+    names[0].write_bytes((tmp_path / "image.tga").read_bytes())
+    assert (decode_image(names[0]) == 255).all()
+    (note,) = value_notes(Manifest.read(file))
+    assert note.startswith(f"1 of {len(names)} examined images has no pixel that is visible")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_maps_in_color_are_noted_and_gray_ones_are_not(suffix: str, tmp_path: Path) -> None:
+    file = squares(tmp_path)
+    values = np.tile(np.linspace(0, 1, 32), (32, 1))
+    jet = np.clip(1.5 - np.abs(4 * values[..., None] - [3, 2, 1]), 0, 1)  # red, green and blue
+    jet = (jet * 255).round().astype(np.uint8)
+    gray = np.repeat((values * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    maps = sorted((tmp_path / "maps").iterdir())
+    for name, picture, said in (("gray", gray, False), ("jet", jet, True)):
+        Image.fromarray(picture).save(tmp_path / f"{name}{suffix}", quality=60)
+        maps[0].write_bytes((tmp_path / f"{name}{suffix}").read_bytes())
+        notes = value_notes(Manifest.read(file))
+        assert len(notes) == said
+    assert f"1 of {len(maps)} examined human maps has colors: a map is read by its" in notes[0]
+    done = here("data", "check", file)
+    assert done.code == 0
+    assert f"note: {notes[0]}" in done.out
+
+
+class Maps:
+    """Human maps in memory: squares of the given sides on 128 × 128."""
+
+    def __init__(self, sides: list[int]) -> None:
+        self.sides = sides
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        found = np.zeros((len(rows), 128, 128), np.uint8)
+        for place, row in enumerate(rows):
+            side = self.sides[row]
+            found[place, :side, :side] = 255
+            found[place, 64:, 64:] = 100 if side else 0  # below half of the maximum
+        return found
+
+
+def test_marks_are_compared_with_half_a_cell() -> None:
+    source: Any = Maps([0, 5, 11, 12, 64])  # half a cell of 16 pixels has the area of 11.3²
+    assert small_marks(source, np.arange(5), (8, 8)) == (2, 4)
+    assert small_marks(source, np.arange(5), (32, 32)) == (0, 4)
+    assert small_marks(source, np.arange(5), (2, 2)) == (3, 4)
+    assert small_marks(source, np.arange(0), (8, 8)) == (0, 0)
+
+
+def test_large_sets_are_sampled() -> None:
+    source: Any = Maps([5] * 5000)
+    small, seen = small_marks(source, np.arange(5000), (8, 8))
+    assert small == seen == 500
+
+
+def test_the_summary_counts_by_split(folder: Path) -> None:
+    save(folder / "images" / "c.png", (16, 12))
+    summary = summary_table(Manifest.read(folder / "m.csv"))
+    assert summary.index.tolist() == ["train", "val-unseen", "val", "test", "test-gan3"]
+    assert summary.loc["train"].to_dict() == {
+        "images": 2,
+        "fake": 1,
+        "real": 1,
+        "annotated": 2,
+        "with map": 1,
+        "sources": 1,
+        "groups": 1,
+        "sizes": "8×6 – 16×12",
+    }
+    assert summary.loc["test", "sizes"] == "8×6"

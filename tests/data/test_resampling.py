@@ -1,19 +1,36 @@
-"""Taps and weighted rows, against loops and torch's own resizing."""
+"""Resampling and turning of maps, stored maps, taps and JPEG, against slow twins."""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 from torchvision.transforms.v2 import functional as vision
 
+from preceptor.data.geometry import MAP_SIDE
+from preceptor.data.images import decode_map
 from preceptor.data.resampling import (
     blur_radius,
+    cosines,
     gaussian_taps,
+    jpeg_round_trip,
+    on_unit_square,
+    quantisation_tables,
+    resample,
+    stored_map,
     taps_needed,
     triangle_taps,
+    turn_maps,
     weighted_rows,
 )
+from tests.data.map_twin import turned_array, twin
 
 
 @settings(deadline=None)
@@ -59,3 +76,174 @@ def test_weighted_rows_are_sums_of_rows() -> None:
         for row in range(5):
             expected = sum(weight[n, row, k] * images[n, index[n, row, k]] for k in range(2))
             torch.testing.assert_close(found[n, row], expected)
+
+
+UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+
+boxes = st.tuples(
+    st.floats(-0.5, 0.8), st.floats(-0.5, 0.8), st.floats(0.2, 1.5), st.floats(0.2, 1.5)
+).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    region=boxes,
+    view=boxes,
+    seed=st.integers(0, 999),
+)
+def test_resample_is_the_integral(shape, grid, region, view, seed) -> None:  # type: ignore[no-untyped-def]
+    values = np.random.default_rng(seed).random(shape)
+    got = resample(
+        torch.from_numpy(values)[None], torch.tensor([region]), torch.tensor([view]), grid
+    )[0]
+    # A fine point falls on the wrong side of an edge by at most 1/60 of a cell, and at most 10
+    # edges an axis cross one cell: the twin's error, not the routine's.
+    expected = twin(values, region, view, grid)
+    crossings = 2 + max(
+        (view[2] - view[0]) / grid[1] / (region[2] - region[0]) * shape[1],
+        (view[3] - view[1]) / grid[0] / (region[3] - region[1]) * shape[0],
+    )
+    np.testing.assert_allclose(got.numpy(), expected, atol=2 * crossings / 60)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    times=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_whole_multiples_are_block_means(shape, times, seed) -> None:  # type: ignore[no-untyped-def]
+    values = np.random.default_rng(seed).random((shape[0] * times, shape[1] * times))
+    got = resample(torch.from_numpy(values)[None], UNIT, UNIT, shape)[0].numpy()
+    blocks = values.reshape(shape[0], times, shape[1], times).mean((1, 3))
+    np.testing.assert_allclose(got, blocks, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    region=boxes,
+    seed=st.integers(0, 99),
+)
+def test_mass_is_kept_where_the_view_covers_the_map(shape, grid, region, seed) -> None:  # type: ignore[no-untyped-def]
+    values = torch.from_numpy(np.random.default_rng(seed).random(shape))[None]
+    view = (region[0] - 0.3, region[1] - 0.1, region[2] + 0.2, region[3] + 0.4)
+    got = resample(values, torch.tensor([region]), torch.tensor([view]), grid)
+
+    def area(box: tuple[float, ...]) -> float:
+        return (box[2] - box[0]) * (box[3] - box[1])
+
+    assert float(got.mean()) * area(view) == pytest.approx(float(values.mean()) * area(region))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
+    values = np.arange(16.0).reshape(4, 4)
+    turned = turned_array(values, flip, quarters)
+    stack = torch.from_numpy(np.stack([values, values]))
+    maps = turn_maps(stack, torch.tensor([flip, False]), torch.tensor([quarters, 0]))
+    np.testing.assert_array_equal(maps[0].numpy(), turned)
+    np.testing.assert_array_equal(maps[1].numpy(), values)
+    np.testing.assert_allclose(
+        twin(values, (0, 0, 1, 1), (0, 0, 1, 1), (4, 4), flip, quarters, fine=4), turned
+    )
+
+
+def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:
+    values = np.zeros((200, 200), np.uint16)
+    values[10:12, 20:22] = 9
+    Image.fromarray(values).save(tmp_path / "faint.png")
+    stored = stored_map(decode_map(tmp_path / "faint.png"))
+    assert stored.max() == 255
+    row, column = divmod(int(stored.argmax()), MAP_SIDE)
+    assert 10 / 200 - 1 / MAP_SIDE <= row / MAP_SIDE <= 12 / 200
+    assert 20 / 200 - 1 / MAP_SIDE <= column / MAP_SIDE <= 22 / 200
+
+
+@pytest.mark.parametrize(
+    ("ground", "height"), [(0, 60000), (60000, 300), (60000, 100), (30000, 3000), (65000, 255)]
+)
+def test_a_faint_16_bit_map_keeps_what_a_float_map_keeps(
+    tmp_path: Path, ground: int, height: int
+) -> None:
+    """A bell on a bright ground, against the same file as a map of a folder, which stays float."""
+    place = np.linspace(-2, 2, 150)
+    bell = np.exp(-(place[:, None] ** 2) - place[None] ** 2)
+    Image.fromarray(np.rint(ground + height * bell).astype(np.uint16)).save(tmp_path / "m.png")
+    stored = stored_map(decode_map(tmp_path / "m.png")).astype(np.float64) / 255
+    raw = torch.from_numpy(decode_map(tmp_path / "m.png")).double()[None]
+    unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    exact = resample(raw, unit, unit, (MAP_SIDE, MAP_SIDE))[0].numpy()
+    exact = (exact - exact.min()) / (exact.max() - exact.min())
+    assert np.abs(stored - exact).max() <= 0.5 / 255 + 1e-4
+    given = on_unit_square(decode_map(tmp_path / "m.png")).astype(np.float64)
+    assert np.abs(given / given.max() - exact).max() <= 1e-4
+
+
+@pytest.mark.parametrize("value", [0, 1, 17, 54321, 65535])
+@pytest.mark.parametrize("side", [3, 128, 333])
+def test_a_constant_map_is_not_stretched_to_noise(tmp_path: Path, value: int, side: int) -> None:
+    """One above 0 marks the whole image."""
+    Image.fromarray(np.full((side, side), value, np.uint16)).save(tmp_path / "m.png")
+    assert (stored_map(decode_map(tmp_path / "m.png")) == (255 if value else 0)).all()
+    assert (on_unit_square(decode_map(tmp_path / "m.png")) == (1 if value else 0)).all()
+
+
+def test_a_map_of_the_average_of_fine_stripes_is_not_stretched_to_noise(tmp_path: Path) -> None:
+    """Stripes finer than the grid: only the rounding of the means differs from cell to cell."""
+    stripes = np.tile(np.array([50000, 50001], np.uint16), (512, 256))
+    Image.fromarray(stripes).save(tmp_path / "m.png")
+    assert not stored_map(decode_map(tmp_path / "m.png")).any()
+
+
+def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """A smooth image with an edge and a little noise."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    image = np.asarray(Image.fromarray(coarse).resize((width, height))).astype(int)
+    image[height // 3 :, width // 2 :] //= 2
+    image += generator.integers(-6, 7, image.shape)
+    return image.clip(0, 255).astype(np.uint8)[..., :channels]
+
+
+def by_pillow(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    stream = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(stream)).reshape(image.shape)
+
+
+@pytest.mark.parametrize("quality", [30, 49, 50, 75, 95])
+def test_tables_are_those_that_pillow_writes(quality: int) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(picture(16, 16, 3)).save(stream, "JPEG", quality=quality)
+    written = Image.open(stream).quantization  # type: ignore[attr-defined]
+    expected = [np.array(written[k]).reshape(8, 8) for k in (0, 1)]
+    np.testing.assert_array_equal(quantisation_tables(np.array([quality]))[0], expected)
+
+
+def test_the_transform_is_orthonormal() -> None:
+    matrix = cosines().astype(np.float64)
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(8), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (33, 45)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_as_after_the_codec(size: tuple[int, int], channels: int) -> None:
+    """Up to coefficients that lie between two steps, which the codec's integers round otherwise."""
+    qualities = np.array([30, 60, 95])
+    image = picture(*size, channels)
+    batch = torch.from_numpy(image).permute(2, 0, 1).float().expand(3, -1, -1, -1)
+    found = jpeg_round_trip(
+        batch, torch.from_numpy(quantisation_tables(qualities)), torch.from_numpy(cosines())
+    )
+    assert torch.equal(found, found.round().clamp(0, 255))
+    for quality, one in zip(qualities.tolist(), found, strict=True):
+        codec = by_pillow(image, quality).astype(int)
+        lost = np.abs(codec - image).mean()
+        difference = np.abs(one.permute(1, 2, 0).numpy() - codec)
+        assert difference.mean() < 0.25 * lost + 0.3
+        assert np.percentile(difference, 99) <= 12

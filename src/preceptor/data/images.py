@@ -278,7 +278,7 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _load(path: Path | str, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
-    with open_image(io.BytesIO(read_file(path) if content is None else content)) as image:
+    with open_image(io.BytesIO(content or read_file(path))) as image:
         return upright(image)
 
 
