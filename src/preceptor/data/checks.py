@@ -250,8 +250,13 @@ def check_cells(
     Returns a table with all of `COLUMNS`, then the others; valid only if no problem was noted. If
     `need` is empty, `split` may be empty as well.
     """
-    frame = _of_plain_cells(raw, findings)
-    note = _Note(findings, raw.rows)
+    note, frame = _Note(findings, raw.rows), raw.frame.copy()
+    for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
+        cells = frame[name]
+        odd = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
+        what = lambda i, n=name, c=cells: f"{n} is a {type(c.iloc[i]).__name__}"  # noqa: E731
+        note(odd, what, "write text or a number")
+        frame[name] = cells.where(~odd, None)
 
     def column(name: str) -> pd.Series:
         missing = pd.Series("", index=frame.index, dtype="str")
@@ -300,10 +305,19 @@ def check_cells(
 
 @dataclass(frozen=True)
 class _Note:
-    """`Findings.add_all` for the rows of a table."""
+    """Notes on the rows of a table by their index."""
 
     findings: Findings
     rows: NDArray[np.int64]
+    prefix: str = ""  # of paths below the base folder
+
+    def short(self, path: str) -> str:
+        """Path from the base folder."""
+        return path.removeprefix(self.prefix)
+
+    def one(self, index: int, what: str, fix: str) -> None:
+        """Note a problem of one row."""
+        self.findings.add(self.rows[index], what, fix)
 
     def __call__(
         self,
@@ -312,20 +326,6 @@ class _Note:
         fix: str | Callable[[int], str],
     ) -> None:
         self.findings.add_all(self.rows, wrong, what, fix)
-
-
-def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
-    """Cells without lists, structures and bytes, which are noted as problems."""
-    frame = raw.frame
-    for column in COLUMNS:
-        if column in frame and frame[column].dtype == object:
-            kinds = [type(cell) for cell in frame[column]]
-            odd = np.array([issubclass(kind, _NOT_PLAIN) for kind in kinds], dtype=bool)
-            for index in np.flatnonzero(odd).tolist():
-                what = f"{column} is a {kinds[index].__name__}"
-                findings.add(raw.rows[index], what, "write text or a number")
-            frame = frame.assign(**{column: frame[column].where(~odd, None)})
-    return frame
 
 
 def text(column: pd.Series) -> pd.Series:
@@ -435,22 +435,19 @@ def check_files(
 
     The cache is filled in `formats` only if no problem was noted before.
     """
-    prefix = os.path.join(os.path.abspath(root), "")
-
-    def short(path: str) -> str:
-        return path.removeprefix(prefix)
-
+    note = _Note(findings, rows, os.path.join(os.path.abspath(root), ""))
+    short = note.short
     files: dict[str, list[str]] = {}  # without those that cannot be read
     for what, column in (("image", "path"), ("map", "saliency")):
         paths = table[column].tolist()
         there, real = _find_files(paths, workers or core_count())
-        unreadable = _note_unreadable(what, paths, rows, short, findings)
-        _note_missing(what, paths, there, rows, short, prefix, findings)
+        unreadable = _note_unreadable(note, what, paths)
+        _note_missing(note, what, paths, there)
         there[unreadable] = False
         files[what] = [path if found else "" for path, found in zip(paths, there, strict=True)]
         if what == "image":
             real_images = real
-    _note_repeated(table["path"].tolist(), real_images, rows, short, findings)
+    _note_repeated(note, table["path"].tolist(), real_images)
     if not verify:
         return None
     from preceptor.data.store import examine
@@ -465,16 +462,15 @@ def check_files(
     )
     images, maps = table["path"], table["saliency"]
     for index, why in examined.wrong_images.items():
-        what = f"image {short(images[index])!r}: {why}"
-        findings.add(rows[index], what, "replace the file or remove the row")
+        note.one(
+            index, f"image {short(images[index])!r}: {why}", "replace the file or remove the row"
+        )
     for index, why in examined.wrong_maps.items():
-        what = f"map {short(maps[index])!r}: {why}"
-        findings.add(rows[index], what, "replace the file or empty the cell")
+        note.one(index, f"map {short(maps[index])!r}: {why}", "replace the file or empty the cell")
     for index in _of_other_aspect(examined.map_sizes, examined.image_sizes):
         (w, h), (width, height) = examined.map_sizes[index], examined.image_sizes[index]
         what = f"map {short(maps[index])!r} is {w}×{h}, its image {width}×{height}"
-        fix = "save the map with the aspect ratio of the image (any size)"
-        findings.add(rows[index], what, fix)
+        note.one(index, what, "save the map with the aspect ratio of the image (any size)")
     return examined.contents
 
 
@@ -507,13 +503,7 @@ def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list
     return exists, real
 
 
-def _note_unreadable(
-    what: str,
-    paths: list[str],
-    rows: NDArray[np.int64],
-    short: Callable[[str], str],
-    findings: Findings,
-) -> list[int]:
+def _note_unreadable(note: _Note, what: str, paths: list[str]) -> list[int]:
     """Note remote files and members that cannot be read, a damaged tar file once."""
     which = not_plain(paths)
     told: dict[tuple[str, str], list[int]] = {}
@@ -523,56 +513,42 @@ def _note_unreadable(
             reason = state.strerror or type(state).__name__
             told.setdefault((container or paths[at], reason), []).append(at)
     for (file, reason), places in told.items():
-        name, file = (short(without_secrets(path)) for path in (paths[places[0]], file))
+        name, file = (note.short(without_secrets(path)) for path in (paths[places[0]], file))
         others = "" if len(places) == 1 else f" ({len(places):,} rows)"
         place = "" if name == file else f"{file}: "
         fix = "repair the file, or remove the rows" if place else "correct the path"
-        findings.add(rows[places[0]], f"{what} {name!r}: {place}{reason}{others}", fix)
+        note.one(places[0], f"{what} {name!r}: {place}{reason}{others}", fix)
     return [at for places in told.values() for at in places]
 
 
-def _note_missing(
-    what: str,
-    paths: list[str],
-    there: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    short: Callable[[str], str],
-    prefix: str,
-    findings: Findings,
-) -> None:
+def _note_missing(note: _Note, what: str, paths: list[str], there: NDArray[np.bool_]) -> None:
     """Note files that do not exist; a folder that is missing with several files once."""
     folders: dict[str, list[int]] = {}
     for at in np.flatnonzero(~there).tolist():
         if paths[at]:
             folders.setdefault(os.path.dirname(paths[at]), []).append(at)
     for folder, files in folders.items():
-        image = short(paths[files[0]])
-        fix = f"paths start from {prefix}: correct it"
+        image = note.short(paths[files[0]])
+        fix = f"paths start from {note.prefix}: correct it"
         if "\\" in image and os.sep == "/":
             fix = "write / instead of \\ in paths"
         elif len(files) > 1 and not os.path.isdir(folder):
-            more = f"{len(files) - 1:,} more: there is no folder {short(folder)!r}"
-            fix = f"paths start from {prefix}: correct them, or move the table"
-            findings.add(rows[files[0]], f"{what} {image!r} and {more}", fix)
+            more = f"{len(files) - 1:,} more: there is no folder {note.short(folder)!r}"
+            fix = f"paths start from {note.prefix}: correct them, or move the table"
+            note.one(files[0], f"{what} {image!r} and {more}", fix)
             continue
         for at in files:
-            findings.add(rows[at], f"{what} {short(paths[at])!r} does not exist", fix)
+            note.one(at, f"{what} {note.short(paths[at])!r} does not exist", fix)
 
 
-def _note_repeated(
-    images: list[str],
-    real: list[str],
-    rows: NDArray[np.int64],
-    short: Callable[[str], str],
-    findings: Findings,
-) -> None:
+def _note_repeated(note: _Note, images: list[str], real: list[str]) -> None:
     files = pd.Series(real, dtype="str")
     again = np.flatnonzero((files.duplicated() & (files != "")).to_numpy(bool)).tolist()
     first = {path: index for index, path in reversed(list(enumerate(real)))} if again else {}
     for index in again:
-        name, other = short(images[index]), rows[first[real[index]]]
-        what = f"image {name!r} is listed already in {findings.name(other)}"
-        findings.add(rows[index], what, "remove one of the two")
+        other = note.findings.name(note.rows[first[real[index]]])
+        what = f"image {note.short(images[index])!r} is listed already in {other}"
+        note.one(index, what, "remove one of the two")
 
 
 def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> list[int]:

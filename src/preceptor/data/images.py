@@ -140,22 +140,8 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 # Formats of pixels. Others of Pillow run programs (EPS), need a program (HDF5), are written only
 # (PDF), or are no images (MPEG).
-_FORMATS = [
-    "AVIF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
-]
+_USUAL = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = (*_USUAL, "AVIF", "DIB", "PCX", "QOI", "SGI", "TGA")
 
 
 @cache
