@@ -238,28 +238,26 @@ class Rows:
         index, masks = targets.index[chosen], targets.masks
         if masks is not None:
             used &= ~masks.whole[chosen]
-        human = np.flatnonzero(used & (index < 0))
-        if len(human):
+
+        def place(which: NDArray[np.int64], array: MapArray, full_share: float = 1.0) -> None:
+            stored, full = _without_constants(array.maps)
+            regions = torch.from_numpy(array.regions)
+            found = resample(stored, regions, torch.from_numpy(boxes[which]), grid)
+            if masks is not None:
+                if array.maps.dtype == np.uint8:
+                    found /= 255  # stored from 0 to 255
+                found = (found / full_share).clamp_max(1)
+                found[full] = 1
+            maps[which] = found
+
+        if len(human := np.flatnonzero(used & (index < 0))):
             whose = self.rows if targets.human_rows is None else targets.human_rows
-            stored, full = _without_constants(self.images.human_maps(whose[chosen[human]]))
-            unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
-            found = resample(stored, unit, torch.from_numpy(boxes[human]), grid)
-            if masks is not None:
-                found /= 255  # stored from 0 to 255
-                found = (found / masks.full).clamp_max(1)
-                found[full] = 1
-            maps[human] = found
-        other = np.flatnonzero(used & (index >= 0))
-        if len(other) and targets.array is not None:
-            places = index[other]
-            stored, full = _without_constants(targets.array.maps[places])
-            regions = torch.from_numpy(targets.array.regions[places])
-            found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
-            if masks is not None and targets.array.maps.dtype == np.uint8:
-                found /= 255  # stored from 0 to 255
-            if masks is not None:
-                found[full] = 1
-            maps[other] = found
+            units = np.tile([0.0, 0.0, 1.0, 1.0], (len(human), 1))
+            stored = MapArray(self.images.human_maps(whose[chosen[human]]), units)
+            place(human, stored, 1.0 if masks is None else masks.full)
+        if len(other := np.flatnonzero(used & (index >= 0))) and targets.array is not None:
+            maps_of, places = targets.array, index[other]
+            place(other, MapArray(maps_of.maps[places], maps_of.regions[places]))
         if masks is not None:
             inverted = torch.from_numpy(masks.inverted[chosen])
             maps = maps.clamp(0, 1)
