@@ -230,10 +230,9 @@ class Rows:
     ) -> Tensor:
         """(B, h, w) maps of (B,) positions on a grid over (B, 4) boxes; None = whole canvases."""
         assert self.targets is not None
-        boxes = self.boxes[chosen] if boxes is None else boxes
-        grid = grid or self.grid
-        maps = torch.zeros((len(chosen), *grid))
-        targets = self.targets
+        targets, views = self.targets, self.boxes[chosen] if boxes is None else boxes
+        shape = grid or self.grid
+        maps = torch.zeros((len(chosen), *shape))
         used = targets.weight[chosen] > 0
         index, masks = targets.index[chosen], targets.masks
         if masks is not None:
@@ -242,7 +241,7 @@ class Rows:
         def place(which: NDArray[np.int64], array: MapArray, full_share: float = 1.0) -> None:
             stored, full = _without_constants(array.maps)
             regions = torch.from_numpy(array.regions)
-            found = resample(stored, regions, torch.from_numpy(boxes[which]), grid)
+            found = resample(stored, regions, torch.from_numpy(views[which]), shape)
             if masks is not None:
                 if array.maps.dtype == np.uint8:
                     found /= 255  # stored from 0 to 255
