@@ -81,7 +81,7 @@ def test_a_map_lies_where_its_fit_put_the_canvas(
     for position, row in enumerate(ROWS):
         region = found.array.regions[found.index[position]]
         box = fit_box(int(SIZES[row][0]), int(SIZES[row][1]), fit, 50)
-        np.testing.assert_allclose(region, box.as_tuple())
+        np.testing.assert_allclose(region, box)
 
 
 def test_human_maps_are_kept_or_replaced(tmp_path: Path) -> None:

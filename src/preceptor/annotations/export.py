@@ -198,7 +198,7 @@ def map_over_image(
         canvas = Image.fromarray(grid.astype(np.float32))
         grid = np.asarray(canvas.resize((info.side, info.side), Image.Resampling.BILINEAR))
     box = fit_box(width, height, info.fit, info.side)
-    region = torch.tensor([box.as_tuple()], dtype=torch.float64)
+    region = torch.tensor([box], dtype=torch.float64)
     maps = torch.from_numpy(np.array(grid, np.float32))[None]
     return resample(maps, region, _UNIT, (height, width))[0].clamp_(0, 1).numpy()
 

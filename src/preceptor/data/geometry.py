@@ -9,8 +9,7 @@ tensors are resampled and turned in `map_geometry`; this module does not need to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +24,13 @@ MAP_SIDE = 128
 """Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32)."""
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """Rectangle of the source plane in units of the image: (0, 0) top left, (1, 1) bottom right."""
 
-    x0: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
-    y0: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
-    x1: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
-    y1: float  # Left, top, right and bottom; finite, x0 < x1 and y0 < y1
-
-    def inside(self, part: Box) -> Box:
-        """Source rectangle of `part`, which is given in units of this box."""
-        width, height = self.x1 - self.x0, self.y1 - self.y0
-        return Box(
-            self.x0 + part.x0 * width,
-            self.y0 + part.y0 * height,
-            self.x0 + part.x1 * width,
-            self.y0 + part.y1 * height,
-        )
-
-    def as_tuple(self) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1)."""
-        return self.x0, self.y0, self.x1, self.y1
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 
 def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, int, int, int]:
@@ -61,19 +45,7 @@ def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, i
 
 def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
     """Part of the source plane that a square canvas shows of a width × height image."""
-    if fit == "squash":
-        return Box(0.0, 0.0, 1.0, 1.0)
-    if fit == "crop":
-        shorter = min(width, height)
-        x0, y0 = (1 - shorter / width) / 2, (1 - shorter / height) / 2
-        return Box(x0, y0, 1 - x0, 1 - y0)
-    left, top, inner_width, inner_height = content_pixels(width, height, fit, side)
-    return Box(
-        -left / inner_width,
-        -top / inner_height,
-        (side - left) / inner_width,
-        (side - top) / inner_height,
-    )
+    return Box(*fit_boxes(np.array([[width, height]]), fit, side)[0].tolist())
 
 
 def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[np.float64]:

@@ -314,7 +314,7 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
     """(1, h, w) human map on a grid over the part of the image that is the model's input."""
     human = torch.from_numpy(decode_map(str(entry["saliency"])))[None]
     width, height = image_size(str(entry["path"]))
-    box = torch.tensor([fit_box(width, height, fit, _TILE).as_tuple()], dtype=torch.float64)
+    box = torch.tensor([fit_box(width, height, fit, _TILE)], dtype=torch.float64)
     return resample(human, _UNIT, box, (size[0], size[1]))
 
 
