@@ -253,10 +253,10 @@ def check_cells(
     note, frame = _Note(findings, raw.rows), raw.frame.copy()
     for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
         cells = frame[name]
-        odd = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
+        lists = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
         what = lambda i, n=name, c=cells: f"{n} is a {type(c.iloc[i]).__name__}"  # noqa: E731
-        note(odd, what, "write text or a number")
-        frame[name] = cells.where(~odd, None)
+        note(lists, what, "write text or a number")
+        frame[name] = cells.where(~lists, None)
 
     def column(name: str) -> pd.Series:
         missing = pd.Series("", index=frame.index, dtype="str")

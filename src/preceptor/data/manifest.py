@@ -193,7 +193,7 @@ def check_raw(raw: RawTable, root: Path, findings: Findings, **checks: Unpack[Ch
         findings.add(None, what, "rename the folder", where="the file")
         findings.raise_if_any()
     table = check_cells(raw, root, findings, need, classes)
-    contents = check_files(table, raw.rows, root, findings, **checks)
+    contents = check_files(table, raw.rows, root, findings, **checks)  # type: ignore[misc]
     findings.raise_if_any()
     return Manifest(table, root, contents=contents)
 
