@@ -176,6 +176,15 @@ def test_three_classes_and_images_of_another_shape(tmp_path: Path) -> None:
     scores = pd.read_parquet(result.folder / "scores.parquet")
     columns = [f"score_{name}" for name in ("blue", "none", "red")]
     assert np.allclose(scores[columns].sum(axis=1), 1, atol=1e-5)
+    validation = scores[scores["split"] == "val"]
+    each = [
+        auc((validation["label"] == name).to_numpy(bool), validation[f"score_{name}"].to_numpy())
+        for name in ("blue", "none", "red")
+    ]
+    assert len(set(each)) > 1
+    best = int(read_record(result.folder)["best_epoch"]) - 1
+    area = pd.read_csv(result.folder / "metrics.csv")["val_auc"][best]
+    assert area == pytest.approx(np.mean(each), abs=1e-6)
 
 
 def test_a_running_training_can_be_followed(

@@ -81,11 +81,11 @@ def validate(
             others = ~np.isin(sets[negatives].labels, labels)
             labels = np.concatenate([labels, sets[negatives].labels[others]])
             probabilities = np.concatenate([probabilities, scored[negatives][others]])
-        odds, positive = log_odds(probabilities), model.spec.positive_index
-        if positive is None:
+        odds, spec = log_odds(probabilities), model.spec
+        if spec.positive is None and len(spec.classes) > 2:
             area = macro_auc(labels, odds)
         else:
-            area = auc(labels == positive, odds[:, positive])
+            area = auc(labels == spec.positive_index, odds[:, spec.positive_index])
         share = float(accuracy(rows.labels, scored[name]))
         metrics[name] = SetMetrics(share, float(area), correlations.get(name))
     return metrics
