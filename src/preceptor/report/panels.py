@@ -372,8 +372,8 @@ def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelF
         for panel in panels.panels if panels is not None else ():
             assert panels is not None
             own = {name: getattr(panel, name) for name in _INDEXED}
-            file = f"{FOLDER}/{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
-            where = (file, domain, panels.backbone, panels.seed, panel.name)
+            path = f"{FOLDER}/{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
+            where = (path, domain, panels.backbone, panels.seed, panel.name)
             files.append(PanelFile(*where, **own))
             sheets.append(_sheet(panel))
     if not files:

@@ -125,7 +125,8 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
         names = dict(zip(("question", "backbone", "a", "b"), (*pair[:2], *pair[6:]), strict=True))
         sides = {"key_a": pair.key_a, "key_b": pair.key_b, "alpha_a": a.alpha, "alpha_b": b.alpha}
         teachers = {"teacher_a": a.teacher, "teacher_b": b.teacher}
-        lines.append(names | sides | teachers | _paired_line(*aucs, images))
+        line = _paired_line(aucs[0], aucs[1], images)
+        lines.append(names | sides | teachers | line)
     lines += _over_backbones(record, figures)
     return correct([pd.DataFrame(lines)])[0]
 
@@ -166,7 +167,7 @@ def _over_backbones(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str
         both = [side.loc[seeds].mean(axis=1) for side in sides]
         names = {"question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title}
         at = {"key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan}
-        line = _paired_line(*both, None if setup.draws else (np.nan, np.nan))
+        line = _paired_line(both[0], both[1], None if setup.draws else (np.nan, np.nan))
         lines.append(names | at | {"teacher_a": "", "teacher_b": ""} | line)
     return lines
 
@@ -223,7 +224,7 @@ def _share(
     figures: pd.DataFrame,
     arms: Sequence[Arm],
     tests: Sequence[Mapping[int, pd.DataFrame]],
-    seeds: Sequence[int],
+    seeds: list[int],
 ) -> ShareResult:
     setup = record.setup
     if setup.draws:
@@ -232,7 +233,8 @@ def _share(
     scored = setup.primary, setup.classes, setup.positive
     stacked = [stack([part[seed] for seed in seeds], *scored) for part in tests]
     labels, _, groups = stacked[0]
-    return share_of_the_way(labels, *(part[1] for part in stacked), groups)
+    student, baseline, ceiling = (part[1] for part in stacked)
+    return share_of_the_way(labels, student, baseline, ceiling, groups)
 
 
 # Published results

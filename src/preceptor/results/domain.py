@@ -264,7 +264,7 @@ def _candidates(setup: Setup, role: str = "") -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"role": one.role, "backbone": one.backbone, "chosen": row["name"] == one.choice.winner}
-            | row
+            | dict(row)
             for one in setup.choices
             if one.role != "teacher"
             for row in one.choice.table
