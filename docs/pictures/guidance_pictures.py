@@ -1,13 +1,15 @@
-"""The pictures of the front page and of docs/explanation, from one draw of the demo.
+"""The pictures of the front page and of docs/explanation, from finished studies.
 
     preceptor demo --out demo-study
     python docs/pictures/guidance_pictures.py demo-study/study-0
+    python docs/pictures/guidance_pictures.py spots-study --front
 
-The first seed of the study is shown, on the forged images of its primary test set. The images are
-the first of each kind of forgery, in the order of the file:
+The first seed of a study is shown, on the forged images of its primary test set. The images are the
+first of each kind of forgery, in the order of the file, whatever the models say of them:
 
-- front.png: maps of the Teacher, and maps and decisions of Baseline 2 and the Student.
-- guidance-images.png: maps of all models.
+- front.png: maps of the selected mapper, and maps and decisions of Baseline 2 and the Student, on
+  the small forged regions of docs/evidence.md, where a Student is above a network without maps.
+- guidance-images.png: maps of all models of the demo.
 - guidance-mean.png: means over all forged images of the class activation maps (above) and of the
   decision maps (below).
 - maps.csv: AUC, numbers of right decisions, and correlation of maps with human maps.
@@ -30,18 +32,24 @@ from torch.nn.functional import interpolate
 
 import preceptor
 from preceptor.data.images import decode_image, decode_map
-from preceptor.metrics.auc import auc
+from preceptor.metrics.auc import auc, log_odds
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
 from preceptor.study_folder import reopen
+from preceptor.utils.results import file_digest
 
 MODELS: dict[Role, str] = {
     "teacher": "Teacher",
     "baseline2": "no maps",
     "centre": "one centred map",
     "shuffled": "shuffled maps",
+    "student": "Student",
+}
+FRONT: dict[Role, str] = {
+    "mapper": "Teacher",
+    "baseline2": "trained without marks",
     "student": "Student",
 }
 TITLE = 26  # height of a line of text, in pixels
@@ -55,25 +63,35 @@ class Seen:
 
     Args:
         scores: (n,) probability of the positive class.
+        log_odds: (n,) its log-odds, which have no ties where probabilities round to 1.
         decisions: (n,) classes, by the threshold fixed on validation.
         maps: (n, H, W) decision maps of the positive class in [0, 1], at the size of the images.
         label_maps: (n, H, W) class activation maps of the positive class, which the loss compares.
     """
 
     scores: Values
+    log_odds: Values
     decisions: NDArray[np.object_]
     maps: NDArray[np.float32]
     label_maps: NDArray[np.float32]
 
 
-def seen_by(plan: Plan, role: Role, paths: Sequence[str]) -> Seen:
-    """Predictions of the model of a role, at the first seed."""
-    member = next(plan.members_of(role))
-    folder = plan.protocol.run_folder(member.run) / "model"
+def model_of(plan: Plan, role: Role, best: Path) -> Path:
+    """Folder of the model of a role at the first seed; of several Students, the best model."""
+    folders = [plan.protocol.run_folder(one.run) / "model" for one in plan.members_of(role)]
+    if role != "student":
+        return folders[0]
+    weights = file_digest(best / "model.safetensors")
+    return next(one for one in folders if file_digest(one / "model.safetensors") == weights)
+
+
+def seen_by(folder: Path, paths: Sequence[str]) -> Seen:
+    """Predictions of a model."""
     found = preceptor.load(folder, device="cpu")(list(paths))
     maps = np.stack([one.map_at_image() for one in found])
     return Seen(
         found.score.astype(float),
+        log_odds(found.probabilities)[:, found.info.positive_index],
         np.array(found.decision, object),
         maps,
         label_maps(preceptor.load_model(folder).eval(), paths, maps.shape[1:]),
@@ -147,6 +165,7 @@ def save(page: Image.Image, file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
+    parser.add_argument("--front", action="store_true", help="make front.png alone")
     parser.add_argument("--to", type=Path, default=Path("docs/images"))
     parser.add_argument("--numbers", type=Path, default=Path("guidance-numbers"))
     options = parser.parse_args()
@@ -156,7 +175,9 @@ def main() -> None:
     table = table[table["split"] == plan.protocol.primary].reset_index(drop=True)
     positive = plan.protocol.study.positive
     forged = (table["label"] == positive).to_numpy(bool)
-    seen = {role: seen_by(plan, role, list(table["path"])) for role in MODELS}
+    models = FRONT if options.front else MODELS
+    best = options.study / "best"
+    seen = {role: seen_by(model_of(plan, role, best), list(table["path"])) for role in models}
     humans = np.stack([decode_map(Path(path)) for path in table.loc[forged, "saliency"]])
     images = [decode_image(Path(path)) for path in table.loc[forged, "path"]]
     options.to.mkdir(parents=True, exist_ok=True)
@@ -168,7 +189,7 @@ def main() -> None:
         numbers.append(
             {
                 "model": role,
-                "auc": auc(forged, one.scores),
+                "auc": auc(forged, one.log_odds),
                 "forged_right": int(right[forged].sum()),
                 "authentic_right": int(right[~forged].sum()),
                 "label_map_correlation": mean_correlation(one.label_maps[forged], humans),
@@ -182,36 +203,22 @@ def main() -> None:
     def over(role: Role, place: int) -> Picture:
         return overlay(images[place], seen[role].maps[forged][place])
 
-    def said(role: Role, place: int) -> str:
-        one = seen[role]
-        return f"{one.decisions[forged][place]} ({one.scores[forged][place]:.2f})"
-
     sources = table.loc[forged, "source"].reset_index(drop=True)
     first = sources.drop_duplicates().index
     pairs = [[tile(images[one]), overlay(images[one], humans[one])] for one in first]
-    compared: list[Role] = ["baseline2", "student"]
-    shown: list[Role] = ["teacher", *compared]
-    save(
-        sheet(
-            [
-                pair + [over(role, at) for role in shown]
-                for pair, at in zip(pairs, first, strict=True)
-            ],
-            ["image", "human mark", "Teacher", "trained without maps", "Student"],
-            [["forged", "", "", *(said(role, at) for role in compared)] for at in first],
-        ),
-        options.to / "front.png",
-    )
-    save(
-        sheet(
-            [
-                pair + [over(role, at) for role in MODELS]
-                for pair, at in zip(pairs, first, strict=True)
-            ],
-            ["image", "human mark", *MODELS.values()],
-        ),
-        options.to / "guidance-images.png",
-    )
+    rows = [
+        pair + [over(role, at) for role in models] for pair, at in zip(pairs, first, strict=True)
+    ]
+    titles = ["image", "human mark", *models.values()]
+    if options.front:
+        said_of = [
+            ["P(forged)", "", ""]
+            + [f"{seen[role].scores[forged][at]:.2f}" for role in ("baseline2", "student")]
+            for at in first
+        ]
+        save(sheet(rows, titles, said_of), options.to / "front.png")
+        return
+    save(sheet(rows, titles), options.to / "guidance-images.png")
     means = [
         [humans.mean(0), *(maps[forged].mean(0) for maps in column)]
         for column in (
