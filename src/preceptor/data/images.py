@@ -197,10 +197,10 @@ class ImageError(InputError):
         return type(self), (self.path, self.reason)
 
 
-def read_file(path: Path | str) -> bytes:
-    """Content of an image file, a URL or a member of a tar file; ImageError if it is empty."""
+def read_file(path: Path | str, content: bytes | None = None) -> bytes:
+    """Content, if not given, of a file, a URL or a member of a tar file; empty = ImageError."""
     with _explained(path):
-        content = read_content(str(path))
+        content = read_content(str(path)) if content is None else content
     if not content:
         raise ImageError(path, _EMPTY)
     return content
@@ -249,7 +249,7 @@ def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[i
     """Size as stored, and EXIF orientation (1 = upright), from the header of the file."""
     with _explained(path):
         is_file = content is None and is_plain(str(path))
-        with Path(path).open("rb") if is_file else io.BytesIO(content or read_file(path)) as stream:
+        with Path(path).open("rb") if is_file else io.BytesIO(read_file(path, content)) as stream:
             if not stream.read(1):
                 raise ImageError(path, _EMPTY)
             with open_image(stream) as image:
@@ -264,7 +264,7 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _load(path: Path | str, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
-    with open_image(io.BytesIO(content or read_file(path))) as image:
+    with open_image(io.BytesIO(read_file(path, content))) as image:
         return upright(image)
 
 
