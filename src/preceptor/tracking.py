@@ -338,7 +338,8 @@ def _parameters(step: Step, study: StudyPlan) -> dict[str, Any]:
     }
     found |= {name: getattr(config, name) for name in ("backbone", "alpha", "seed", "rows")}
     settings = config.model_dump(mode="json", exclude_defaults=True)
-    found |= pd.json_normalize(settings, sep=".").to_dict("records")[0]
+    (flat,) = pd.json_normalize(settings, sep=".").to_dict("records")
+    found |= {str(name): value for name, value in flat.items()}
     files = ("manifest", "maps.path", "maps.identity")  # of this machine
     return {
         name: value if isinstance(value, str | int | float) else str(value)
