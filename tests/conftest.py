@@ -86,22 +86,13 @@ EXHAUSTIVE = (
     "execution/test_ray.py::test_on_gpus_a_process_does_one_step_and_ends",
     # Stays: the wide window.
     "report/test_browser.py::test_no_rule_of_accessibility_is_broken[390",
-    *(
-        f"saliency/test_fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks[{name}"
-        for name in ("mobileone", "fastvit")
-    ),
-    "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
     # Stay: the same without the seconds in which each worker imports torch.
     "test_driver.py::test_a_worker_that_cannot_start_is_told_at_once[True",
     # Stays: maps of the predicted class, which need the class first.
     "inference/test_annotate.py::test_a_store_of_rise_is_rise_image_by_image[label",
-    # Stay: masks of 6 × 6 cells.
-    "saliency/test_rise_masks.py::test_each_mask_by_itself_is_a_random_one[32",
-    # Stay: each estimator with one spread of the scores; each head with one number of channels.
+    # Stay: each estimator with one spread of the scores.
     "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[1.0-published",
     "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[3.0-default",
-    "saliency/test_rise_models.py::test_a_guidable_model_is_marked_on_its_grid[1-softmax",
-    "saliency/test_rise_models.py::test_a_guidable_model_is_marked_on_its_grid[3-sigmoid",
     "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[logit-2",
     "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[probability-3",
 )

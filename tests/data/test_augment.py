@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -102,12 +102,6 @@ def test_a_blur_is_the_gaussian_of_torchvision() -> None:
     assert not torch.equal(found, images)
 
 
-@pytest.mark.parametrize("side", [1, 2, 5])
-def test_a_blur_may_be_wider_than_the_image(side: int) -> None:
-    images = torch.full((8, side, side, 3), 77, dtype=torch.uint8)
-    assert torch.equal(change(images, Augmentation(blur=1), draw(8), side), images)
-
-
 def test_colours_follow_the_formula() -> None:
     images = pictures(16, 12)
     options = Augmentation(color=0.3)
@@ -121,33 +115,6 @@ def test_colours_follow_the_formula() -> None:
         luma = (image @ luma_of)[..., None]
         expected = b * (c * (s * image + (1 - s) * luma) + (1 - c) * luma.mean())
         np.testing.assert_allclose(result, expected.clip(0, 255), atol=0.501)
-
-
-def test_colours_are_those_of_torchvision_where_nothing_is_clipped() -> None:
-    image = pictures(1, 32).float() / 255 * 0.3 + 0.3
-    numbers = draw(1)
-    numbers[0, 5:8] = 0.9, 0.8, 0.1
-    b, c, s = 1.24, 1.18, 0.76
-    expected = vision.adjust_brightness(image[0].permute(2, 0, 1), b)
-    expected = vision.adjust_contrast(expected, c)
-    expected = vision.adjust_saturation(expected, s)
-    found = change(image, Augmentation(color=0.3), numbers, 32)[0].permute(2, 0, 1)
-    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)  # their red weighs 0.2989
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@settings(deadline=None, max_examples=25)
-@given(seed=seeds, x=st.integers(10, 21), y=st.integers(10, 21))
-def test_photometric_changes_keep_the_geometry(channels: int, seed: int, x: int, y: int) -> None:
-    images = torch.full((1, 32, 32, channels), 60, dtype=torch.uint8)
-    images[:, y - 2 : y + 3, x - 2 : x + 3] = 200
-    options = Augmentation(color=0.5, blur=1, jpeg=1)
-    changed = change(images, options, draw(1, seed), 32)[0].float().mean(2)
-    above = changed - changed.median()
-    above = torch.where(above > 0.5 * above.max(), above, 0)
-    place = torch.arange(32.0)
-    assert float((above.sum(0) * place).sum() / above.sum()) == pytest.approx(x, abs=0.5)
-    assert float((above.sum(1) * place).sum() / above.sum()) == pytest.approx(y, abs=0.5)
 
 
 @pytest.mark.parametrize("name", ["color", "blur", "jpeg"])
@@ -194,3 +161,72 @@ def test_no_change_waits_for_the_device(kind: torch.dtype) -> None:
     reads: Any = NoReads()
     with reads:
         augment.apply(canvases, prepared)
+
+
+# Random numbers of images, and the changes that they decide.
+
+DRAWN = ALL.model_copy(update={"outside": "mean"})
+
+
+def test_draws_are_of_seed_epoch_and_position_alone() -> None:
+    drawn = draw(100, 3)
+    assert drawn.shape == (100, 14)
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    some = np.array([70, 3, 3, 99])
+    np.testing.assert_array_equal(augment.draw(3, 0, some), drawn[some])
+    assert not np.isin(drawn, augment.draw(3, 1, np.arange(100))).any()
+    assert not np.isin(drawn, draw(100, 4)).any()
+    assert len(np.unique(drawn)) == drawn.size
+
+
+def test_the_generator_is_split_mix() -> None:
+    # The first outputs of the published C code for the seed 1234567.
+    found = augment.split_mix(np.uint64(1234567), np.arange(3, dtype=np.uint64))
+    assert found.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_draws_are_uniform_and_independent() -> None:
+    drawn = draw(20_000)
+    assert np.abs(drawn.mean(0) - 0.5).max() < 4 * (1 / 12 / 20_000) ** 0.5
+    correlations = np.corrcoef(np.hstack([drawn[:-1], drawn[1:]]).T) - np.eye(28)
+    assert np.abs(correlations).max() < 5 / 20_000**0.5
+
+
+@given(seed=seeds, side=st.integers(1, 300), area=st.floats(0.01, 1))
+def test_crops_lie_on_the_canvas(seed: int, side: int, area: float) -> None:
+    crops = augment.changes_of(Augmentation(crop_area=area), draw(20, seed), side).crops
+    assert (crops[:, :2] >= 0).all()
+    assert (crops[:, :2] + crops[:, 2:] <= side).all()
+    assert (crops[:, 2] >= max(1, side * area**0.5 - 0.5)).all()
+
+
+def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
+    changes = augment.changes_of(DRAWN, draw(4000), 200)
+    quarters = np.bincount(changes.quarters, minlength=4) / 4000
+    areas = (changes.crops[:, 2] / 200) ** 2
+    chances = changes.flips, changes.sigmas > 0, changes.qualities > 0, changes.outside
+    for chosen in chances:
+        assert abs(chosen.mean() - 0.5) < 0.032  # four standard errors
+    assert np.abs(quarters - 0.25).max() < 0.03
+    assert abs(areas.mean() - 0.65) < 0.015
+    assert areas.min() >= 0.29
+    sigmas = changes.sigmas[changes.sigmas > 0]
+    assert 0.1 <= sigmas.min() <= sigmas.max() <= 2
+    qualities = changes.qualities[changes.qualities > 0]
+    assert (qualities.min(), qualities.max()) == (30, 95)
+    assert changes.factors is not None
+    assert 0.5 <= changes.factors.min() <= changes.factors.max() <= 1.5
+
+
+def test_the_outside_has_numbers_of_its_own() -> None:
+    """Whether it is changed changes nothing else; its keys are those of SplitMix64's range."""
+    plain = DRAWN.model_copy(update={"outside": "none"})
+    one, other = (augment.changes_of(options, draw(500), 50) for options in (DRAWN, plain))
+    for name in ("crops", "flips", "quarters", "factors", "sigmas", "qualities"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert not other.outside.any()
+    assert len(np.unique(one.keys)) == 500
+    assert one.keys.max() < 2**53
+    for rate in (0.0, 1.0):
+        changes = DRAWN.model_copy(update={"outside_rate": rate})
+        assert (augment.changes_of(changes, draw(500), 50).outside == (rate == 1)).all()

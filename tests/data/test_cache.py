@@ -273,10 +273,3 @@ def test_a_folder_without_write_access(file: Path, manifest: Manifest, tmp_path:
     assert len(Manifest.read(file, cache_dir=tmp_path / "c")) == 5
     with pytest.raises(RunFailedError, match="image cache"):
         Workspace.open(file, tmp_path / "c", verify=True, formats=[FORM])
-
-
-def test_images_without_maps(tmp_path: Path, manifest: Manifest) -> None:
-    bare = Manifest(manifest.table.assign(saliency=""), manifest.root)
-    images = open_images(bare, FORM, tmp_path / "c")
-    assert not images.human_maps(ROWS).any()
-    assert images.canvases(ROWS[:0]).shape == (0, 24, 24, 3)

@@ -155,20 +155,6 @@ def test_marks_are_seen_and_lost(fit: Fit) -> None:
     assert not informative(batch.maps).all()
 
 
-@settings(deadline=None, max_examples=25)
-@given(fit=st.sampled_from(["squash", "crop"]), width=sides, height=sides, seed=st.integers(0, 999))
-def test_a_map_is_its_image_at_the_grid(fit: Fit, width: int, height: int, seed: int) -> None:
-    """A picture that is its own map: pooling the augmented image gives the augmented map."""
-    ramp = np.outer(np.linspace(0, 200, height), np.linspace(0.2, 1, width)).astype(np.uint8)
-    rows = guided_rows(Pictures([ramp] * 8, 112, fit), 56, (7, 7))
-    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.4)
-    batch = rows.batch(np.arange(8), changes, augment.draw(seed, 0, np.arange(8)))
-    assert batch.maps is not None
-    pooled = torch.nn.functional.avg_pool2d(batch.images.float(), 8)[:, 0]
-    # Half a pixel of a small source is up to 4 grey levels of this ramp.
-    torch.testing.assert_close(batch.maps, pooled, atol=6, rtol=0)
-
-
 @given(width=st.integers(1, 4000), height=st.integers(1, 4000), side=st.integers(8, 320))
 def test_letterbox_box_says_exactly_where_the_content_is(
     width: int, height: int, side: int
@@ -256,51 +242,6 @@ def students_rows(
     return Rows(
         source, np.arange(count), np.zeros(count, np.int64), 224, student, None, targets, (7, 7)
     )
-
-
-CHANGES = [Augmentation(), Augmentation(flip=True, quarter_turns=True, crop_area=0.5)]
-
-
-@pytest.mark.parametrize("changes", CHANGES, ids=["plain", "augmented"])
-@pytest.mark.parametrize("student", FITS)
-@pytest.mark.parametrize("teacher", FITS)
-def test_a_teachers_mark_guides_at_the_right_place(
-    tmp_path: Path, teacher: Fit, student: Fit, changes: Augmentation
-) -> None:
-    pictures = [marked(*ASPECTS[k % 4], student, k % 3 / 2, k % 5 / 4) for k in range(12)]
-    canvases = np.stack([render(picture[..., None], teacher, 299)[..., 0] for picture in pictures])
-    # What a perfect Teacher would see on its own canvas; what is not image shows as nothing.
-    for canvas, picture in zip(canvases, pictures, strict=True):
-        left, top, width, height = content_pixels(*picture.shape[1::-1], teacher, 299)
-        keep = np.zeros_like(canvas, bool)
-        keep[top : top + height, left : left + width] = True
-        canvas[~keep] = 0
-    on_canvas = resample(
-        torch.from_numpy(canvases).float(), UNIT.expand(12, 4), UNIT.expand(12, 4), (10, 10)
-    )
-    rows = students_rows(tmp_path, pictures, on_canvas.numpy().astype(np.float16), teacher, student)
-    numbers = augment.draw(5, 0, np.arange(12))
-    batch = rows.batch(np.arange(12), changes, numbers)
-    # The Teacher knows the place to a cell of its own: half of one, in the Student's pixels, where
-    # its letterbox makes them widest (aspect 2) and the Student's crop shows them largest.
-    widest = {"squash": 1.0, "letterbox": 2.0, "crop": 1.0}[teacher]
-    closest = {"squash": 1.0, "letterbox": 1.0, "crop": 2.0}[student]
-    zoom = 1 if changes.crop_area == 1 else 2**0.5
-    assert_seen = 0
-    for position in range(12):
-        assert batch.maps is not None
-        one = Batch(
-            batch.images[position : position + 1],
-            batch.labels[:1],
-            batch.maps[position : position + 1],
-        )
-        if teacher == "crop" and batch.maps[position].max() == 0:
-            continue  # outside the Teacher's view: no map, wherever the mark is
-        # The mark may lie only partly in the Teacher's view.
-        if teacher == "crop" and canvases[position].max() < 200:
-            continue
-        assert_seen += assert_mark_on_its_pixel(one, 0.5 * 22.4 * widest * closest * zoom + 2)
-    assert assert_seen >= 3
 
 
 @pytest.mark.parametrize("student", FITS)

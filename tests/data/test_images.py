@@ -1,4 +1,3 @@
-import contextlib
 import pickle
 import struct
 import zlib
@@ -179,11 +178,6 @@ def test_sixteen_bits_are_scaled_by_their_full_range(tmp_path: Path, name: str) 
     )
 
 
-def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "dark.png")
-    assert decode_image(tmp_path / "dark.png").max() == 4
-
-
 def test_16_bits_with_a_sign_are_refused_as_an_image_and_serve_as_a_map(tmp_path: Path) -> None:
     """Nothing says whether white is 32,767; half of the range would be a picture half as bright."""
     values = np.array([[0, 16_000], [32_000, 32_767]], np.uint16)
@@ -315,34 +309,6 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float) 
 
 @no_fixture_check
 @given(
-    data=st.binary(max_size=300),
-    head=st.sampled_from(
-        [
-            b"",
-            b"\x89PNG\r\n\x1a\n",
-            b"GIF89a",
-            b"\xff\xd8\xff\xe0\0\x10JFIF",
-            b"II*\0",
-            b"BM",
-            b"RIFF",
-            b"P5 4 4 255\n",
-            b"8BPS",
-            b"%!PS",
-        ]
-    ),
-)
-def test_arbitrary_bytes_give_an_image_or_an_image_error(
-    tmp_path: Path, data: bytes, head: bytes
-) -> None:
-    path = tmp_path / "any.img"
-    path.write_bytes(head + data)
-    for read in (decode_image, decode_map, image_size):
-        with contextlib.suppress(ImageError):
-            read(path)
-
-
-@no_fixture_check
-@given(
     suffix=st.sampled_from(["jpg", "png", "tif", "gif", "webp"]),
     at=st.floats(0, 1, exclude_max=True),
     value=st.integers(0, 255),
@@ -406,23 +372,8 @@ def test_formats_that_run_a_program_are_refused(name: str, tmp_path: Path) -> No
 
 def test_the_formats_of_the_documentation_are_read(tmp_path: Path) -> None:
     picture = corners()
-    formats = [
-        "AVIF",
-        "BMP",
-        "GIF",
-        "JPEG",
-        "JPEG2000",
-        "PCX",
-        "PNG",
-        "PPM",
-        "QOI",
-        "SGI",
-        "TGA",
-        "TIFF",
-        "WEBP",
-        "MPO",
-    ]
-    for name in set(formats) & {*pixel_formats(), "MPO"}:
+    formats = "AVIF BMP GIF JPEG JPEG2000 PCX PNG PPM QOI SGI TGA TIFF WEBP MPO"
+    for name in {*formats.split()} & {*pixel_formats(), "MPO"}:
         Image.fromarray(picture).save(tmp_path / name, name)
         found = decode_image(tmp_path / name)
         assert np.abs(found.astype(int) - picture).mean() < 12, name

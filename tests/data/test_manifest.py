@@ -499,28 +499,3 @@ def test_damaged_parquet_is_never_more_than_an_input_error(
     path.write_bytes(data[: keep % len(data) + 1])
     with pytest.raises(InputError):
         Manifest.read(path)
-
-
-cell = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)
-cell = cell.map(str.strip).filter(bool)
-
-
-@quick
-@given(
-    rows=st.lists(st.tuples(cell, cell, cell), min_size=2, max_size=6),
-    delimiter=st.sampled_from(",;\t"),
-    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-)
-def test_cells_come_back_as_they_were_written(
-    tmp_path: Path, rows: list[tuple[str, str, str]], delimiter: str, quoting: Any
-) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter=delimiter, quoting=quoting)
-    writer.writerow(["path", "label", "split", "source", "extra"])
-    for index, (label, source, extra) in enumerate(rows):
-        (tmp_path / f"{index}.png").touch()
-        writer.writerow([f"{index}.png", label, "train", source, extra])
-    path = tmp_path / "m.csv"
-    path.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-    table = Manifest.read(path, verify=False, need=()).table
-    assert list(zip(table["label"], table["source"], table["extra"], strict=True)) == rows

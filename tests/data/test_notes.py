@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +24,8 @@ from tests.commands import here
 from tests.data.sound_manifest import save
 from tests.datasets import squares
 
+
 # Counts how often each file below images and maps is opened by `data check`.
-COUNT = """
-import json, os, sys
-from collections import Counter
-counts = Counter()
-def hook(event, arguments):
-    if event == "open" and str(arguments[0]).endswith(".png"):
-        counts[str(arguments[0])] += 1
-sys.addaudithook(hook)
-sys.argv = ["preceptor", "data", "check", sys.argv[1]]
-from preceptor.cli.main import main
-try:
-    main()
-except SystemExit as error:
-    assert not error.code
-print()
-print(json.dumps(counts))
-"""
-
-
 def test_sound_data_have_no_notes(tmp_path: Path) -> None:
     assert notes(Manifest.read(squares(tmp_path))) == []
 
@@ -85,24 +63,6 @@ def test_byte_identical_images_with_different_labels_are_noted(tmp_path: Path) -
     note = notes(manifest)[-1]
     assert note.startswith("2 images are byte for byte the same as an image with another label (")
     assert f"{table['path'][other]} is {label[other]!r}, {table['path'][one]} is" in note
-
-
-def test_a_manifest_is_checked_with_one_reading_of_each_file(tmp_path: Path) -> None:
-    file = squares(tmp_path, splits={"train": 120, "val": 10, "test": 10})
-    done = subprocess.run(
-        [sys.executable, "-c", COUNT, file], capture_output=True, text=True, check=True
-    )
-    found = Counter(json.loads(done.stdout.splitlines()[-1]).values())
-    assert set(found) == {1, 2}  # a sample is read again for the notes on values
-    assert found[2] <= 2 * EXAMINED
-    assert found[1] >= 140 - EXAMINED
-
-
-def test_the_same_pixels_in_another_file_are_not_the_same_bytes(tmp_path: Path) -> None:
-    file = squares(tmp_path)
-    pixels = np.asarray(Image.open(tmp_path / "images/train-0.png"))
-    Image.fromarray(pixels).save(tmp_path / "images/test-0.png", compress_level=1)
-    assert notes(Manifest.read(file)) == []
 
 
 def test_similar_labels_are_told_with_their_numbers(tmp_path: Path) -> None:
@@ -198,12 +158,6 @@ def test_marks_are_compared_with_half_a_cell() -> None:
     assert small_marks(source, np.arange(5), (32, 32)) == (0, 4)
     assert small_marks(source, np.arange(5), (2, 2)) == (3, 4)
     assert small_marks(source, np.arange(0), (8, 8)) == (0, 0)
-
-
-def test_large_sets_are_sampled() -> None:
-    source: Any = Maps([5] * 5000)
-    small, seen = small_marks(source, np.arange(5000), (8, 8))
-    assert small == seen == 500
 
 
 def test_the_summary_counts_by_split(folder: Path) -> None:

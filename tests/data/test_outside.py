@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy.stats import kstest, norm
+from scipy.stats import norm
 from torch import Tensor
 
 from preceptor.config.training import Augmentation, OutsideKind
@@ -19,13 +19,10 @@ from preceptor.data.augment import (
     Outside,
     change_outside,
     masks_of,
-    normal,
     partners_of,
-    prepare,
 )
 from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.loader import MapArray, MapTargets, Rows, TrainingStream
-from tests.data.map_twin import turned_array
 from tests.datasets import Noise
 from tests.no_reads import NoReads
 
@@ -166,18 +163,6 @@ def test_an_image_without_a_map_keeps_its_bits(kind: OutsideKind) -> None:
     assert torch.equal(without.batch(chosen, changed, drawn(45)).images, before.images)
 
 
-def test_a_rate_is_the_share_of_the_images_with_a_map() -> None:
-    rows, chosen = rows_of(400), np.arange(0, 400, 2)
-    chosen = chosen[chosen % 5 != 4]
-    before = rows.batch(chosen).images
-    settings = Augmentation(outside="mean", outside_rate=0.3)
-    numbers = augment.draw(4, 2, np.arange(len(chosen)))
-    after = rows.batch(chosen, settings, numbers).images
-    changed = (before != after).flatten(1).any(1).float().mean()
-    assert abs(float(changed) - 0.3) < 0.15  # four standard errors
-    np.testing.assert_array_equal((before != after).flatten(1).any(1), numbers[:, 12] < 0.3)
-
-
 def test_pairs_differ_in_the_outside_alone() -> None:
     plain = Augmentation.model_validate(MOVES | REST)
     paired = [*stream_of("mean", paired=True).steps(0, 9)]
@@ -203,20 +188,6 @@ def test_masks_of_maps() -> None:
 
 
 # Geometry.
-
-
-def test_the_mask_moves_with_its_image() -> None:
-    """Of a change that commutes with flips and turns."""
-    rows, chosen = rows_of(16), np.array([0, 2, 6, 8, 10, 12, 0, 2, 6, 8])
-    settings = Augmentation(outside="mean", outside_rate=1)
-    still = rows.batch(chosen, settings, drawn(10)).images
-    turning = settings.model_copy(update={"flip": True, "quarter_turns": True})
-    turned = rows.batch(chosen, turning, drawn(10)).images
-    moves = augment.changes_of(turning, drawn(10), 32)
-    assert len({*zip(moves.flips, moves.quarters, strict=True)}) >= 5
-    for one, other, flip, quarters in zip(still, turned, moves.flips, moves.quarters, strict=True):
-        expected = turned_array(one.permute(1, 2, 0).numpy(), bool(flip), int(quarters))
-        np.testing.assert_array_equal(other.permute(1, 2, 0).numpy(), expected)
 
 
 def test_the_mask_is_cropped_with_its_image() -> None:
@@ -270,26 +241,6 @@ def test_no_change_waits_for_the_device(kind: OutsideKind) -> None:
         staged.finished()
 
 
-def test_noise_is_normal() -> None:
-    found = normal(torch.tensor([0, 2**53 - 1]), 50_000)
-    for numbers in found.double().numpy():
-        assert kstest(numbers, "norm").pvalue > 0.001
-        assert np.isfinite(numbers).all()
-    assert abs(np.corrcoef(found)[0, 1]) < 0.02
-
-
-def test_partners_are_other_images_all_equally_often() -> None:
-    keys = (drawn(60_000)[:, 13] * 2**53).astype(np.uint64)
-    positions = np.arange(60_000) % 6
-    partners = partners_of(keys, positions, 6)
-    assert (partners != positions).all()
-    counts = np.bincount(positions * 6 + partners, minlength=36).reshape(6, 6)
-    assert np.abs(counts[~np.eye(6, dtype=bool)] - 2000).max() < 200
-    last = np.array([2**53 - 1], np.uint64)
-    assert partners_of(last, np.array([2]), 6).tolist() == [1]
-    assert partners_of(last, np.array([0]), 1).tolist() == [0]
-
-
 def test_the_partner_is_a_training_image_moved_like_the_image() -> None:
     rows, chosen = rows_of(16, 45), np.array([0, 2, 6])
     rows.images.human_maps = lambda which: np.pad(  # type: ignore[method-assign]
@@ -315,24 +266,3 @@ def test_strengths_that_mean_nothing_are_refused() -> None:
         Augmentation(outside_strength=0.5)
     assert Augmentation(outside="noise").outside_amount == 0.25
     assert Augmentation(outside="noise", outside_strength=0.5).outside_amount == 0.5
-
-
-def test_a_whole_batch_equals_its_images_alone() -> None:
-    """Canvases on which `apply` takes the other way, of float."""
-    masks, keys = torch.rand(6, 8, 8), np.arange(6, dtype=np.uint64)
-    canvases = pictures(6, 40, 3, 0).float() / 255
-    for kind in KINDS:
-        settings = Augmentation.model_validate(MOVES | {"outside": kind})
-        others = pictures(6, 40, 3, 1).float() / 255 if kind == "other" else None
-
-        def apply(which: list[int], *, settings: Any = settings, others: Any = others) -> Tensor:
-            changes = augment.changes_of(settings, drawn(6)[which], 40)
-            places = np.arange(len(which))
-            outside = outside_of(settings.outside, places, masks[which], keys[which])
-            partners = None if others is None else others[which]
-            prepared = prepare(changes, 40, 32, outside, partners)
-            return augment.apply(canvases[which], prepared)
-
-        together = apply([0, 1, 2, 3, 4, 5])
-        for which in ([4], [5, 1], [2, 3, 0]):
-            assert torch.equal(apply(which), together[which]), kind

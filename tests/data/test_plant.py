@@ -17,7 +17,7 @@ from preceptor.data import plant as planted_files
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.data.plant import Planted, PlantSettings, plant, stamp_cell
+from preceptor.data.plant import Planted, PlantSettings, plant
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError, ProblemsError, RunFailedError
 from tests.commands import Outcome, assert_refused, here
@@ -146,12 +146,6 @@ def test_maps_of_another_size_and_with_noise_bound_the_stamp(tmp_path: Path) -> 
         ends = [mark.box.left + mark.box.width for mark in done.marks.values() if mark.box]
         assert len(ends) == 30
         assert 40 < max(ends) < 48  # one pixel is its margin
-
-
-def test_a_validation_set_in_which_nothing_is_marked_is_clean(tmp_path: Path) -> None:
-    data = squares(tmp_path / "data", splits={"train": 4, "val": 4, "test": 4}, size=(64, 48))
-    assert not planted(data, tmp_path / "one", rate=1).clean_validation
-    assert planted(data, tmp_path / "none", rate=0).clean_validation
 
 
 def test_an_image_whose_map_leaves_no_place_stays_as_it_is(tmp_path: Path) -> None:
@@ -422,30 +416,6 @@ def test_a_stamp_for_an_input_size_has_its_strength_in_the_input(
     assert len(drawn) == IMAGES
     # Gray levels are rounded in the file and in both inputs.
     assert all(abs(one - 40) <= 2 for one in drawn)
-
-
-def test_without_it_strokes_grow_pale(tmp_path: Path) -> None:
-    data = write_images(tmp_path / "data", (256, 256))
-    pale = contrasts(data, tmp_path / "pale", 64, strength=40)
-    assert len(pale) == IMAGES
-    assert max(pale) < 0.6 * 40
-    assert np.mean(pale) < 0.4 * 40
-
-
-@pytest.mark.parametrize("fit", ["letterbox", "crop"])
-def test_the_other_fits_keep_it_within_a_third(tmp_path: Path, fit: Fit) -> None:
-    """The pixels of their inputs lie elsewhere."""
-    data = write_images(tmp_path / "data", (300, 200))
-    drawn = contrasts(data, tmp_path / "out", 64, fit, strength=40, input_size=64)
-    assert len(drawn) >= IMAGES // 2
-    assert min(drawn) >= 0.74 * 40 - 2
-    assert max(drawn) <= 40 / 0.74 + 2
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (48, 64), (256, 256), (3000, 2000)])
-def test_an_input_as_large_as_the_image_changes_no_size(shape: tuple[int, int]) -> None:
-    assert stamp_cell(shape, max(shape)) == stamp_cell(shape)
-    assert stamp_cell(shape, 32) >= 2 * max(shape) / 32
 
 
 def test_the_record_has_the_input_size_only_if_it_is_given(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Resampling and turning of maps, stored maps, taps and JPEG, against slow twins."""
+"""Resampling and turning of maps, stored maps and JPEG, against slow twins."""
 
 from __future__ import annotations
 
@@ -12,73 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms.v2 import functional as vision
 
 from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.images import decode_map
 from preceptor.data.resampling import (
-    blur_radius,
     cosines,
-    gaussian_taps,
     jpeg_round_trip,
     on_unit_square,
     quantisation_tables,
     resample,
     stored_map,
-    taps_needed,
-    triangle_taps,
     turn_maps,
-    weighted_rows,
 )
 from tests.data.map_twin import turned_array, twin
-
-
-@settings(deadline=None)
-@given(
-    start=st.integers(0, 9),
-    extent=st.integers(1, 60),
-    count=st.integers(1, 40),
-    more=st.integers(0, 3),
-)
-def test_triangle_taps_resize_as_torch_does(start: int, extent: int, count: int, more: int) -> None:
-    rows = torch.rand(start + extent + 5, 1, dtype=torch.float64)
-    taps = triangle_taps(
-        torch.tensor([float(start)]),
-        torch.tensor([float(extent)]),
-        count,
-        taps_needed(extent, count) + more,
-    )
-    index, weight = taps
-    assert start <= index.min() <= index.max() < start + extent
-    found = weighted_rows(rows[None].float(), index, weight)[0, :, 0]
-    part = rows[start : start + extent].T[None, None]
-    expected = vision.resize(part, [1, count], antialias=True)[0, 0, 0].float()
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
-
-
-@given(sigmas=st.lists(st.floats(0.1, 2), min_size=1, max_size=4), count=st.integers(1, 30))
-def test_gaussian_taps_sum_to_one_within_the_image(sigmas: list[float], count: int) -> None:
-    radius = max(map(blur_radius, sigmas))
-    index, weight = gaussian_taps(torch.tensor(sigmas), count, radius, 6)
-    assert 0 <= index.min() <= index.max() < count
-    torch.testing.assert_close(weight.sum(2), torch.ones(len(sigmas), count))
-    alone = gaussian_taps(torch.tensor(sigmas[:1]), count, blur_radius(sigmas[0]), 6)[1]
-    assert torch.equal(alone[0, 0], weight[0, 0][weight[0, 0] > 0])
-
-
-def test_weighted_rows_are_sums_of_rows() -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(3, 7, 4, generator=generator)
-    index = torch.randint(0, 7, (3, 5, 2), generator=generator)
-    weight = torch.rand(3, 5, 2, generator=generator)
-    found = weighted_rows(images, index, weight)
-    for n in range(3):
-        for row in range(5):
-            expected = sum(weight[n, row, k] * images[n, index[n, row, k]] for k in range(2))
-            torch.testing.assert_close(found[n, row], expected)
-
-
-UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 boxes = st.tuples(
     st.floats(-0.5, 0.8), st.floats(-0.5, 0.8), st.floats(0.2, 1.5), st.floats(0.2, 1.5)
@@ -106,37 +52,6 @@ def test_resample_is_the_integral(shape, grid, region, view, seed) -> None:  # t
         (view[3] - view[1]) / grid[0] / (region[3] - region[1]) * shape[0],
     )
     np.testing.assert_allclose(got.numpy(), expected, atol=2 * crossings / 60)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    times=st.integers(1, 4),
-    seed=st.integers(0, 99),
-)
-def test_whole_multiples_are_block_means(shape, times, seed) -> None:  # type: ignore[no-untyped-def]
-    values = np.random.default_rng(seed).random((shape[0] * times, shape[1] * times))
-    got = resample(torch.from_numpy(values)[None], UNIT, UNIT, shape)[0].numpy()
-    blocks = values.reshape(shape[0], times, shape[1], times).mean((1, 3))
-    np.testing.assert_allclose(got, blocks, rtol=1e-12)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    region=boxes,
-    seed=st.integers(0, 99),
-)
-def test_mass_is_kept_where_the_view_covers_the_map(shape, grid, region, seed) -> None:  # type: ignore[no-untyped-def]
-    values = torch.from_numpy(np.random.default_rng(seed).random(shape))[None]
-    view = (region[0] - 0.3, region[1] - 0.1, region[2] + 0.2, region[3] + 0.4)
-    got = resample(values, torch.tensor([region]), torch.tensor([view]), grid)
-
-    def area(box: tuple[float, ...]) -> float:
-        return (box[2] - box[0]) * (box[3] - box[1])
-
-    assert float(got.mean()) * area(view) == pytest.approx(float(values.mean()) * area(region))
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -214,20 +129,6 @@ def by_pillow(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     stream = io.BytesIO()
     Image.fromarray(image.squeeze()).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream)).reshape(image.shape)
-
-
-@pytest.mark.parametrize("quality", [30, 49, 50, 75, 95])
-def test_tables_are_those_that_pillow_writes(quality: int) -> None:
-    stream = io.BytesIO()
-    Image.fromarray(picture(16, 16, 3)).save(stream, "JPEG", quality=quality)
-    written = Image.open(stream).quantization  # type: ignore[attr-defined]
-    expected = [np.array(written[k]).reshape(8, 8) for k in (0, 1)]
-    np.testing.assert_array_equal(quantisation_tables(np.array([quality]))[0], expected)
-
-
-def test_the_transform_is_orthonormal() -> None:
-    matrix = cosines().astype(np.float64)
-    np.testing.assert_allclose(matrix @ matrix.T, np.eye(8), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(48, 64), (33, 45)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -75,30 +73,6 @@ def test_the_size_of_batches_changes_no_image() -> None:
         return [torch.cat([batch.images for batch in batches]), torch.cat(maps)]
 
     torch.testing.assert_close(seen(7, 10), seen(5, 14))
-
-
-def test_an_epoch_shows_every_image_once() -> None:
-    rows = rows_of()
-    source = TrainingStream(rows, 5, seed=0, settings=Augmentation())
-    assert source.steps_per_epoch == 5
-    orders = []
-    for epoch in range(2):
-        batches = list(source.steps(5 * epoch, 5 * epoch + 5))
-        pixels = torch.cat([batch.images for batch in batches])
-        known = {rows.images.pixels[row].tobytes(): row for row in range(23)}  # type: ignore[attr-defined]
-        seen = [known[image.permute(1, 2, 0).contiguous().numpy().tobytes()] for image in pixels]
-        assert sorted(seen) == list(range(23))
-        orders.append(seen)
-        labels = torch.cat([batch.labels for batch in batches])
-        np.testing.assert_array_equal(labels.numpy(), rows.labels[seen])
-    assert orders[0] != orders[1]
-
-
-def test_no_settings_and_all_settings_off_are_the_same() -> None:
-    rows = rows_of()
-    chosen = np.array([4, 2, 9])
-    numbers = np.random.default_rng(0).random((3, 12))
-    assert_equal(rows.batch(chosen), rows.batch(chosen, Augmentation(), numbers))
 
 
 @given(
@@ -206,31 +180,3 @@ def test_in_order_gives_every_row_once() -> None:
     for part, batch in pairs:
         assert_equal(batch, rows.batch(part))
     assert list(in_order(rows_of(0), 10)) == []
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of looking at every object there is
-def test_memory_does_not_grow_with_epochs() -> None:
-    source = stream()
-    steps = source.steps_per_epoch
-
-    def held_after(first: int, last: int) -> tuple[int, int]:
-        """Bytes of array data and number of tensors that outlive these epochs.
-
-        Not all memory that Python traces: its pools of small objects fill for a hundred epochs.
-        """
-        for _ in source.steps(first * steps, last * steps):
-            pass
-        gc.collect()
-        arrays = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
-        traces = tracemalloc.take_snapshot().filter_traces([arrays]).traces
-        tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
-        return sum(trace.size for trace in traces), tensors
-
-    for _ in source.steps(0, 2 * steps):  # warm
-        pass
-    tracemalloc.start()
-    before, tensors = held_after(2, 3)
-    after, more_tensors = held_after(3, 9)
-    tracemalloc.stop()
-    assert after - before < 3_840  # one batch of 5 × 16 × 16 × 3 bytes; six epochs have thirty
-    assert more_tensors <= tensors

@@ -80,12 +80,3 @@ def write_image(path: Path, column: int) -> None:
     values = np.zeros((6, 8), np.uint8)
     values[:, column] = 255
     Image.fromarray(values).save(path)
-
-
-def numbers(rows: Any, values: Any) -> Any:
-    """The values of some rows, as a column of `write_maps`."""
-    return np.array([values[row] for row in rows], np.float32)
-
-
-# What the Teacher says of each manifest row.
-SCORES = np.array([0.3, 0.9, 0.8, 0.1, 0.6, 0.5, 0.7, 0.2, 0.4, 0.95])

@@ -223,25 +223,13 @@ def test_a_mappers_maps_are_inverted_where_the_class_has_no_marks(
     assert torch.allclose(maps[plain][:, 1, 2], torch.tensor(0.25))
     assert (maps[~plain][:, 3, 3] == 0).all()
     assert (maps[plain][:, 3, 3] == 1).all()
-
-
-def test_maps_of_evidence_are_not_inverted(manifest: Path, tmp_path: Path) -> None:
-    store = store_of(manifest, tmp_path / "store")
-    source = MapSource(kind="store", path=store, identity="t")
-    maps = rows_of(manifest, maps=source).maps_on_grid(np.arange(24))
-    assert torch.allclose(maps[:, 1, 2], torch.tensor(0.75))
-
-
-def test_normalized_maps_of_a_mapper_guide_the_classes_with_marks_only(
-    manifest: Path, tmp_path: Path
-) -> None:
-    store = store_of(manifest, tmp_path / "store")
-    plain = (labels_of(manifest) == "plain").to_numpy(copy=True)
-    for marks in (False, True):
-        source = MapSource(kind="store", path=store, identity="t", marks=marks)
-        targets = rows_of(manifest, NORMALIZED, maps=source).targets
+    evidence = source.model_copy(update={"marks": False})
+    maps = rows_of(manifest, maps=evidence).maps_on_grid(np.arange(24))
+    assert torch.allclose(maps[:, 1, 2], torch.tensor(0.75))  # of a Teacher: as they are
+    for one, weight in ((source, 0), (evidence, 1)):  # normalized: classes with marks only
+        targets = rows_of(manifest, NORMALIZED, maps=one).targets
         assert targets is not None
-        assert (targets.weight[plain] == (0 if marks else 1)).all()
+        assert (targets.weight[plain] == weight).all()
         assert (targets.weight[~plain] == 1).all()
 
 
@@ -251,18 +239,6 @@ def test_one_centred_map_for_the_classes_with_marks(manifest: Path) -> None:
     assert (maps[plain] == 1).all()
     assert (maps[~plain] == maps[~plain][0]).all()
     assert maps[~plain].amax() < 1.001
-
-
-def test_flips_move_masks_with_their_images(manifest: Path) -> None:
-
-    rows = rows_of(manifest, maps=MapSource(kind="human"))
-    places = np.arange(24)
-    settings = Augmentation(flip=True, quarter_turns=True)
-    batch = rows.batch(places, settings, draw(0, 0, places))
-    assert batch.maps is not None
-    still = rows.maps_on_grid(places)
-    assert not torch.equal(batch.maps, still)
-    torch.testing.assert_close(batch.maps.sum((1, 2)), still.sum((1, 2)))
 
 
 def test_what_was_examined_is_part_of_the_id(manifest: Path) -> None:

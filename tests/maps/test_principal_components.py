@@ -43,10 +43,6 @@ def test_against_scikit_learn(components: int) -> None:
     assert (found.max(1) == 255).all()
 
 
-def test_images_that_are_all_alike_have_no_map() -> None:
-    assert not principal_maps(np.full((4, 3, 3), 7, np.uint8), 2).any()
-
-
 def test_blocks_of_images_give_what_all_at_once_give() -> None:
     images = np.tile(pictures(1000), (5, 1, 1))  # more than a block
     found = principal_maps(images, 3)
@@ -80,9 +76,3 @@ def test_thumbnails_are_grey_and_without_margins(fit: Fit, channels: int) -> Non
         # Two resizes in a row against one: both are means over nearly the same pixels.
         assert np.abs(thumbnail.astype(int) - np.asarray(expected, int)).mean() < 6
         assert np.corrcoef(thumbnail.ravel(), np.asarray(expected).ravel())[0, 1] > 0.9
-
-
-def test_blocks_of_thumbnails_are_in_order() -> None:
-    images = [np.full((8, 8, 1), value, np.uint8) for value in range(150)]
-    found, _ = thumbnails(source(images, "squash", 32), np.arange(150)[::-1], "squash")
-    assert found[:, 0, 0].tolist() == list(range(150))[::-1]

@@ -57,19 +57,6 @@ def test_odd_names_and_values(tmp_path: Path) -> None:
     assert_equal(read_store(tmp_path), store)
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 5, 11])
-def test_several_shards(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "SHARD_ROWS", 4)
-    store = make(count)
-    write_store(tmp_path, store)
-    assert len(list(tmp_path.iterdir())) == max(1, -(-count // 4))
-    found = read_store(tmp_path)
-    np.testing.assert_array_equal(found.paths, store.paths)
-    np.testing.assert_array_equal(found.scores, store.scores)
-    if count:
-        assert_equal(found, store)
-
-
 def test_a_smaller_store_replaces_a_larger_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,23 +89,17 @@ def rich(count: int, seed: int = 0) -> MapStore:
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 11])
-def test_probabilities_and_error(
+def test_several_shards_of_everything(
     tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "SHARD_ROWS", 4)
     store = rich(count)
     write_store(tmp_path, store)
+    assert len(list(tmp_path.iterdir())) == max(1, -(-count // 4))
     found = read_store(tmp_path)
-    for name in ("probabilities", "error"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(store, name))
-        assert getattr(found, name).dtype == np.float32
-    assert found.probabilities is not None
-    assert found.probabilities.shape == (count, 2)
     if count:
         assert_equal(found, store)
-    found = read_store(tmp_path, columns=("probabilities",))
-    assert found.error is None
-    assert len(found.maps) == 0
+    assert len(found.paths) == count
     found = read_store(tmp_path, columns=("error",))
     assert found.probabilities is None
     np.testing.assert_array_equal(found.error, store.error)

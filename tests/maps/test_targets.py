@@ -47,12 +47,6 @@ def test_human_maps_of_annotated_images() -> None:
     assert found.weight.dtype == np.float32
 
 
-def test_a_map_weight_of_zero_is_no_guidance() -> None:
-    weights = np.where(np.arange(COUNT) == 2, 0.0, 1.0)
-    found = must(guides(MapSource(kind="human"), table=manifest(map_weight=weights)))
-    assert found.weight.tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
-
-
 def test_guided_classes() -> None:
     found = must(guides(MapSource(kind="human"), guide_classes=("a",)))
     assert (found.weight > 0).tolist() == [False, True] + [False] * 6
@@ -200,17 +194,6 @@ def test_a_folder_of_map_images(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("more notes")
     found = must(guides(MapSource(kind="store", path=tmp_path)))
     assert columns(found) == [1, -2, -2, -2, 6, 7, -2, -2]
-
-
-def test_a_flat_folder_that_fits_two_images_is_refused(tmp_path: Path) -> None:
-    names = [f"{folder}/{row}.png" for row in range(COUNT // 2) for folder in ("x", "y")]
-    write_image(tmp_path / "3.png", 3)
-    with pytest.raises(InputError, match=r"3\.png matches both x/3\.png and y/3\.png"):
-        guides(MapSource(kind="store", path=tmp_path), table=manifest(name=names))
-    write_image(tmp_path / "x" / "3.png", 5)
-    write_image(tmp_path / "y" / "3.png", 6)
-    found = must(guides(MapSource(kind="store", path=tmp_path), table=manifest(name=names)))
-    assert columns(found) == [-2, -2, -2, -2, 5, 6, -2, -2]
 
 
 def test_a_damaged_map_image_is_named(tmp_path: Path) -> None:

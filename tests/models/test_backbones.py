@@ -389,7 +389,6 @@ def test_other_families_are_refused(backbone: str) -> None:
     ("backbone", "options"),
     [
         ("test_resnet", {"cam_source": "cyborg"}),
-        ("densenet121", {"cam_source": "cyborg"}),
         ("test_vit", {}),
     ],
 )

@@ -59,17 +59,6 @@ class Normed(Net):
         return self.fc(self.norm(self.features(images).mean((2, 3))))
 
 
-class BatchNormedHead(Net):
-    """Batch norm after the pooling: maps are differentiated with its running statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(8)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.fc(self.norm(self.features(images).mean((2, 3))))
-
-
 class ChannelsLast(Net):
     """Features (B, h, w, Ch), as in Swin."""
 
@@ -82,12 +71,12 @@ class ChannelsLast(Net):
 
 
 class Tokens(nn.Module):
-    """Transformer with a class token, and as many registers as wanted."""
+    """Transformer with a class token and four registers."""
 
-    def __init__(self, registers: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 16, 8, stride=8)
-        self.first = nn.Parameter(torch.randn(1, 1 + registers, 16))
+        self.first = nn.Parameter(torch.randn(1, 5, 16))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True) for _ in range(3)
         )
@@ -163,10 +152,8 @@ KINDS: list[tuple[Callable[[], nn.Module], str, str, str, int]] = [
     (ChangesItsInput, "cam", "fc", "trunk", 0),
     (ChannelsLast, "cam", "fc", "norm", 0),
     (Normed, "gradcam", "fc", "trunk", 0),
-    (BatchNormedHead, "gradcam", "fc", "trunk", 0),
     (AttentionPooled, "gradcam", "fc", "trunk", 0),
-    (Tokens, "gradcam", "head", "blocks.1", 1),
-    (lambda: Tokens(4), "gradcam", "head", "blocks.1", 5),
+    (Tokens, "gradcam", "head", "blocks.1", 5),
 ]
 
 
@@ -219,11 +206,6 @@ class TwoHeads(Net):
         return {"type": super().forward(images), "age": super().forward(images)}
 
 
-class Pair(Net):
-    def forward(self, images: Tensor) -> Any:
-        return super().forward(images), super().forward(images)
-
-
 class Center(Net):
     """Logits that depend on one place of the features only."""
 
@@ -238,7 +220,7 @@ class Images(Net):
 
 REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (TwoHeads, {}, "returns a dict; say which"),
-    (Pair, {}, "returns a tuple; say which"),
+    (WithAuxiliary, {}, "returns a tuple; say which"),
     (Images, {}, "the logits are (2, 8, 7, 7)"),
     (Center, {}, "the logits do not depend on all places of the features"),
     (lambda: Net(3), {}, "has 3 logits, and there are 2 classes"),

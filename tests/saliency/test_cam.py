@@ -15,8 +15,6 @@ from preceptor.saliency.cam import class_activation_map, decision_map, grad_cam
 
 BACKBONES: list[tuple[str, int, dict[str, Any]]] = [
     ("test_byobnet", 64, {"output_stride": 8}),
-    ("test_resnet", 64, {}),
-    ("test_efficientnet", 64, {}),
     ("densenet121", 64, {}),
     ("resnet50", 64, {}),
     ("legacy_xception", 64, {}),
@@ -68,15 +66,6 @@ def test_maps_are_float32_or_wider(layout: torch.memory_format, within: bool) ->
         torch.testing.assert_close(decision, expected - other)
 
 
-def test_gradients_reach_features_and_weight() -> None:
-    features = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    classes = torch.tensor([3, 1])
-    assert torch.autograd.gradcheck(
-        lambda f, w: class_activation_map(f, w, classes), (features, weight)
-    )
-
-
 @pytest.mark.parametrize(("backbone", "size", "arguments"), BACKBONES, ids=lambda v: str(v))
 def test_the_mean_cam_and_bias_are_the_logit(
     backbone: str, size: int, arguments: dict[str, Any]
@@ -104,11 +93,6 @@ def linear() -> Callable[[Tensor], Tensor]:
     return lambda features: head(features.mean((2, 3)))
 
 
-def normed() -> Callable[[Tensor], Tensor]:
-    norm, head = nn.LayerNorm(CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
-    return lambda features: head(norm(features.mean((2, 3))))
-
-
 def curved() -> Callable[[Tensor], Tensor]:
     """Not linear at every place: places have slopes of their own."""
     conv, head = nn.Conv2d(CHANNELS, 7, 3).double(), nn.Linear(7, 3).double()
@@ -128,7 +112,7 @@ def attending() -> Callable[[Tensor], Tensor]:
     return run
 
 
-HEADS = [linear, normed, curved, attending]
+HEADS = [linear, curved, attending]
 
 
 @pytest.fixture
@@ -185,27 +169,6 @@ def test_its_derivative_is_the_true_one(
     head = make()
     leaf = features[:2].clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda f: grad_cam(head(f), f, CLASSES[:2]), leaf)
-
-
-def test_the_head_is_reached_through_the_slope(features: Tensor) -> None:
-    bias = torch.randn(CHANNELS, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(CHANNELS, 3, dtype=torch.float64, requires_grad=True)
-
-    def maps(weight: Tensor, bias: Tensor) -> Tensor:
-        leaf = features.clone().requires_grad_()
-        return grad_cam((leaf.mean((2, 3)) + bias).tanh() @ weight, leaf, CLASSES)
-
-    assert torch.autograd.gradcheck(maps, (weight, bias))
-
-
-def test_it_works_where_gradients_are_off(features: Tensor) -> None:
-    torch.manual_seed(0)
-    head = curved()
-    leaf = features.clone().requires_grad_()
-    logits = head(leaf)
-    with torch.no_grad():
-        got = grad_cam(logits, leaf, CLASSES, trainable=False)
-    torch.testing.assert_close(got, slow(head, features, CLASSES))
 
 
 def test_it_is_float32_whatever_the_precision_around_it(features: Tensor) -> None:

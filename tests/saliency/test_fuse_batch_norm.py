@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune, weight_norm
+from torch.nn.utils import prune
 
 from preceptor.models.build import build_model
 from preceptor.saliency.masked_scores import fused
@@ -54,23 +54,13 @@ def assert_same(network: nn.Module, found: nn.Module, example: Tensor = EXAMPLE)
             assert gap < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "left"),
-    [
-        ("test_resnet", 0),
-        ("test_byobnet", 0),
-        ("test_efficientnet", 0),
-        ("mobilenetv2_050", 0),
-        ("densenet121", 63),
-    ],
-)
-def test_timms_networks_are_the_same_without_batch_norms(name: str, left: int) -> None:
-    """Of DenseNet those stay that come before their convolutions."""
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_timms_networks_are_the_same_without_batch_norms(name: str) -> None:
     torch.manual_seed(0)
     network = trained(timm.create_model(name, num_classes=3))
     state = copy.deepcopy(network.state_dict())
     found = fused(network, EXAMPLE[:1])
-    assert count(found) <= left < count(network)
+    assert count(found) == 0 < count(network)
     assert_same(network, found)
     for layout in (torch.channels_last, torch.contiguous_format):
         assert_same(network, found.to(memory_format=layout))  # type: ignore[call-overload]
@@ -98,22 +88,12 @@ class Net(nn.Module):
         elif self.way == "after":
             x = self.norm(x)
             x = self.two(x).relu() + x
-        elif self.way == "shared norm":
-            x = self.norm(self.two(self.norm(x)))
         elif self.way == "shared convolution":
             x = self.other(self.two(self.norm(self.two(x)).relu()))
-        elif self.way == "two norms":
-            x = self.norm(x) + self.other(x)
         elif self.way == "changed in place":
             x = self.norm(x.relu_())
         elif self.way == "norm first":
             x = self.two(self.norm(x.relu())).relu()
-        elif self.way == "by name":
-            x = self.norm(input=x)
-        elif self.way == "used later":
-            x = self.two(self.norm(x).relu()) + 0.05 * x
-        elif self.way == "in training alone":
-            x = self.norm(x) if self.training else x
         elif self.way == "tuple":
             return self.head(self.norm(x).relu().mean((2, 3))), x
         return self.head(x.relu().mean((2, 3)))
@@ -125,14 +105,9 @@ class Net(nn.Module):
         ("after", 1),
         ("tuple", 1),  # one of the two is never called
         ("twice", 2),
-        ("shared norm", 2),
         ("shared convolution", 2),
-        ("two norms", 2),
         ("changed in place", 2),
         ("norm first", 2),
-        ("by name", 2),
-        ("used later", 2),
-        ("in training alone", 2),
     ],
 )
 def test_what_cannot_be_folded_comes_back_right(way: str, left: int) -> None:
@@ -206,26 +181,8 @@ def test_hooks_of_others_are_stripped_from_the_copy_alone() -> None:
     assert_same(network, found)
 
 
-def test_hooks_that_change_what_comes_out_stay() -> None:
-    network = trained(small(nn.BatchNorm2d(4)))
-    network[2].register_forward_hook(lambda _, __, out: out * torch.arange(4.0).view(4, 1, 1))
-    found = fused(network, EXAMPLE)
-    assert found is not network
-    assert_same(network, found)
-
-
-def test_a_network_that_cannot_compute_without_its_hooks_keeps_them() -> None:
-    network = trained(small(nn.BatchNorm2d(4)))
-    network[0].register_forward_pre_hook(lambda _, images: images[0][:, :3])
-    example = torch.cat([EXAMPLE, EXAMPLE], 1)
-    found = fused(network, example)
-    assert found is not network
-    assert_same(network, found, example)
-
-
-@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
-def test_our_own_changes_of_a_backbone_are_no_hooks(backbone: str) -> None:
-    network = build_model(backbone, ["a", "b"], input_size=64).backbone
+def test_our_own_changes_of_a_backbone_are_no_hooks() -> None:
+    network = build_model("repvgg_a0", ["a", "b"], input_size=64).backbone
     assert not any(part._forward_pre_hooks for part in network.modules())
     found = fused(trained(network), EXAMPLE)
     assert count(found) < count(network)
@@ -243,26 +200,11 @@ def test_the_taps_of_a_guidable_model_stay_its_own() -> None:
     assert not any(part._forward_hooks for part in found.modules())
 
 
-@pytest.mark.parametrize("kind", ["weight norm", "pruned", "parametrised", "scripted"])
-def test_networks_with_weights_of_a_special_kind(kind: str) -> None:
+def test_a_network_that_cannot_be_copied_is_used_as_it_is() -> None:
     network = trained(small(nn.BatchNorm2d(4)))
-    if kind == "weight norm":
-        network[-1] = weight_norm(network[-1])
-    elif kind == "pruned":
-        prune.l1_unstructured(network[0], "weight", 0.5)
-    elif kind == "parametrised":
-        network[0] = parametrizations.weight_norm(network[0])
-    else:
-        network = torch.jit.script(network)
-    network(EXAMPLE)
-    found = fused(network.eval(), EXAMPLE)
-    assert (found is network) == (kind in ("weight norm", "pruned"))  # weights in a graph
-    assert_same(network, found)
-    with torch.no_grad():
-        network(EXAMPLE)
-    found = fused(network, EXAMPLE)
-    assert found is not network
-    assert_same(network, found)
+    prune.l1_unstructured(network[0], "weight", 0.5)
+    network(EXAMPLE)  # its weight is in a graph
+    assert fused(network, EXAMPLE) is network
 
 
 # Where it is made and where it is used.

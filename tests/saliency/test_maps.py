@@ -167,13 +167,6 @@ def test_constant_entropy_is_not_valid():
 
 
 @pytest.mark.parametrize("measure", PAIRED, ids=lambda measure: measure.__name__)
-def test_scale_and_offset_of_the_model_do_not_matter(measure):
-    a, b = maps(4)
-    moved = measure(1e4 + 3 * a, b).values
-    np.testing.assert_allclose(moved.numpy(), measure(a, b).values.numpy(), atol=1e-9)
-
-
-@pytest.mark.parametrize("measure", PAIRED, ids=lambda measure: measure.__name__)
 def test_unlike_shapes_are_refused(measure):
     for a, b in (((2, 7, 7), (2, 1, 7)), ((2, 7, 7), (1, 7, 7)), ((7, 7), (7, 7))):
         with pytest.raises(InputError, match="must have the same shape"):
@@ -206,18 +199,6 @@ def test_range_order_and_idempotence(grid: list[list[float]]) -> None:
         torch.testing.assert_close(out.flatten(), slow, atol=1e-6, rtol=1e-6)
     else:
         assert not out.any()
-
-
-@settings(deadline=None, max_examples=100)
-@given(seed=st.integers(0, 9999), scale=st.floats(1e-3, 1e3), offset=st.floats(-100, 100))
-def test_scale_and_offset_do_not_matter(seed: int, scale: float, offset: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.rand(2, 5, 5, generator=generator, dtype=torch.float64)
-    offset *= scale
-    torch.testing.assert_close(
-        normalize(scale * values + offset), normalize(values), atol=1e-9, rtol=0
-    )
-    torch.testing.assert_close(normalize(-values), 1 - normalize(values), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -273,13 +254,3 @@ def test_gradient_goes_through_minimum_and_maximum() -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(2, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(normalize, values)
-
-    # By hand: the sum of cells moves with the minimum and the maximum as well.
-    weights = torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((weights * normalize(values)).sum(), values)
-    for index in (values[0].argmin().item(), values[0].argmax().item(), 5):
-        moved = values.detach().clone()
-        moved[0].view(-1)[index] += 1e-6
-        slope = (weights * (normalize(moved) - normalize(values.detach()))).sum() / 1e-6
-        assert gradient[0].view(-1)[index].item() == pytest.approx(slope.item(), abs=1e-4)
-        assert abs(slope) > 1e-3

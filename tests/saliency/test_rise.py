@@ -52,12 +52,6 @@ def test_covariance_is_the_formula() -> None:
         assert float(found[image, i, j]) == pytest.approx(expected, rel=1e-9)
 
 
-def test_scores_of_one_image_need_no_batch() -> None:
-    scores, masks = drawn(2, 40)
-    for estimate in (rise_published, covariance):
-        torch.testing.assert_close(estimate(scores[1], masks), estimate(scores, masks)[1])
-
-
 # The limit.
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -97,67 +96,4 @@ def test_every_mask_has_its_complement(cells: int, count: int) -> None:
         assert torch.equal(signs[: count // 2], -signs[count // 2 :])
 
 
-@pytest.mark.parametrize(("count", "members"), [(32, (0, 1, 15, 16, 31)), (6, (0, 2, 5))])
-def test_each_mask_by_itself_is_a_random_one(count: int, members: tuple[int, ...]) -> None:
-    """Over 4,000 blocks every cell, and every pair of cells, is on as often as by coin tosses."""
-    generator, blocks = torch.Generator().manual_seed(0), 4000
-    drawn = [balanced_block(3, count, (0, 0), generator) for _ in range(blocks)]
-    for member in members:
-        signs = torch.stack([design(block)[member] for block in drawn])
-        # Sums of 4,000 signs: 5 standard deviations are 316.
-        assert signs.sum(0).abs().max() < 5 * blocks**0.5
-        pairs = signs.T @ signs - blocks * torch.eye(9, dtype=torch.float64)
-        assert pairs.abs().max() < 5 * blocks**0.5
-
-
-def test_random_masks_are_coin_tosses_with_shifts_of_their_own() -> None:
-    block = random_block(4, 6000, (8, 3), torch.Generator().manual_seed(0))
-    assert block.cells.unique().tolist() == [0, 1]
-    signs = design(block)
-    gram = signs.T @ signs - 6000 * torch.eye(16, dtype=torch.float64)
-    assert signs.sum(0).abs().max() < 5 * 6000**0.5
-    assert gram.abs().max() < 5 * 6000**0.5
-    counts = np.bincount((block.shifts[:, 0] * 3 + block.shifts[:, 1]).numpy(), minlength=24)
-    assert len(counts) == 24
-    # χ² of 23 degrees of freedom: above 56.7 once in 10,000.
-    assert ((counts - 250) ** 2 / 250).sum() < 56.7
-
-
 # Shifts.
-
-
-def discrepancy(points: np.ndarray) -> float:
-    """The largest gap between a corner rectangle's share of the points and its area."""
-    edges = np.linspace(0, 1, 17)[1:]
-    return max(
-        abs(float(((points[:, 0] < x) & (points[:, 1] < y)).mean()) - x * y)
-        for x in edges
-        for y in edges
-    )
-
-
-@pytest.mark.parametrize("count", [16, 64, 256])
-def test_spread_shifts_fill_the_square_more_evenly_than_chance(count: int) -> None:
-    generator = np.random.default_rng(0)
-    spread, chance = [], []
-    for _ in range(15):
-        start = (float(generator.random()), float(generator.random()))
-        shifts = [spread_shift(index, start, (32, 32)) for index in range(count)]
-        spread.append(discrepancy((np.array(shifts) + 0.5) / 32))
-        chance.append(discrepancy((generator.integers(0, 32, (count, 2)) + 0.5) / 32))
-    assert max(spread) < max(chance)
-    assert np.median(spread) < 0.8 * np.median(chance)
-
-
-@settings(deadline=None)
-@given(
-    index=st.integers(0, 100_000),
-    start=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
-    shifts=st.tuples(st.integers(1, 64), st.integers(1, 64)),
-)
-def test_a_shift_is_one_of_those_there_are(
-    index: int, start: tuple[float, float], shifts: tuple[int, int]
-) -> None:
-    row, column = spread_shift(index, start, shifts)
-    assert 0 <= row < shifts[0]
-    assert 0 <= column < shifts[1]
