@@ -36,10 +36,10 @@ rehearse: install
 	$(BIN)/python examples/paper/rehearse.py --out rehearsal
 
 quick: .venv/compiled
-	$(PYTEST) -m "not slow and not exhaustive and not site"
+	$(PYTEST) -m "not slow and not site"
 
 test: .venv/compiled
-	$(PYTEST) -m "not exhaustive and not site"
+	$(PYTEST) -m "not site"
 
 # Tables, scores, weights and run ids as benchmarks/golden.json has them; minutes.
 golden: install

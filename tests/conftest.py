@@ -38,63 +38,24 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines())
 
 
-# What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
-# settings, of which one of each kind stays. No property may be tested here alone.
-EXHAUSTIVE = (
-    # Stays: a process in which torch cannot be imported.
-    "deploy/test_exported_files.py::test_an_environment_without_torch_runs_a_file_with_its_map",
-    # Stays: the same block with a small network.
-    "test_docs.py::test_python_of_the_documents_runs[README.md 1",
-    # Stay: an isotonic calibration in an exported file, and the formulas of both; the distance by
-    # Gaussians in one.
-    "deploy/test_export.py::test_the_calibration_is_part_of_the_export[temperature",
-    "deploy/test_exported_files.py::test_unfamiliar_images_are_flagged_without_the_reference[energy",
-    # Stays: the isotonic calibration, whose scores have ties.
-    "deploy/test_exported_files.py::test_calibration_keeps_decisions_of_scores_equal_to_a_threshold[temp",
-    # Stay: trainings, maps and predictions equal to those of the CPU, one of each kind.
+# What the emulated card leaves out and `make gpu` runs: more networks and settings of one property.
+ON_A_GPU = (
     "gpu/test_training.py::test_two_trainings_are_one_to_the_bit",
     "gpu/test_training.py::test_half_precision_is_near[16",
     "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[device-device",
-    "gpu/test_predictor.py::test_maps_are_those_of_the_cpu[rise",
-    *(
-        f"gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[{name}"
-        for name in ("gray", "letterbox", "sigmoid", "three")
-    ),
-    # Stays: a section that fails.
-    "benchmark/test_gpu.py::test_sections_that_are_there_are_kept",
-    # Stay: the same trainings of a small network through CAM, and of a transformer.
     "gpu/test_training.py::test_a_guided_step_of_the_papers_backbones",
     *(
         f"gpu/test_training.py::test_a_training_is_that_of_the_cpu[{name}"
         for name in ("cyborg", "decision", "gradcam", "outside")
     ),
-    # Stay: maps of a small network and of a transformer.
     *(
         f"gpu/test_predictor.py::test_maps_are_those_of_the_cpu[{name}"
-        for name in ("decision", "predicted")
+        for name in ("decision", "predicted", "rise")
     ),
-    "gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[gradcam",
-    # Stays: a first study.
     *(
-        f"docs/test_tutorials.py::test_its_commands_succeed[{name}"
-        for name in ("cluster", "import-annotations", "mark-your-images", "teacher-to-deployment")
+        f"gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[{name}"
+        for name in ("gradcam", "gray", "letterbox", "sigmoid", "three")
     ),
-    # Stay: two processes on one store, and the commands that the files name.
-    "test_environments.py::test_jobs_of_an_array_share_the_steps",
-    # Stay: a study on a cluster, a node and a head that die, a step that hangs.
-    "execution/test_ray.py::test_annotation_on_a_cluster_leaves_the_store_of_one_process",
-    "execution/test_ray.py::test_on_gpus_a_process_does_one_step_and_ends",
-    # Stays: the wide window.
-    "report/test_browser.py::test_no_rule_of_accessibility_is_broken[390",
-    # Stay: the same without the seconds in which each worker imports torch.
-    "test_driver.py::test_a_worker_that_cannot_start_is_told_at_once[True",
-    # Stays: maps of the predicted class, which need the class first.
-    "inference/test_annotate.py::test_a_store_of_rise_is_rise_image_by_image[label",
-    # Stay: each estimator with one spread of the scores.
-    "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[1.0-published",
-    "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[3.0-default",
-    "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[logit-2",
-    "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[probability-3",
 )
 
 
@@ -107,7 +68,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first."""
+    """Mark the tests of `SLOW` and `ON_A_GPU`, and put the files of `SLOW` first."""
     here = Path(__file__).parent
     files = {name.split("::")[0]: at for at, name in reversed(list(enumerate(SLOW)))}
     slow = frozenset(SLOW)
@@ -118,8 +79,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         file = item.path.relative_to(here).as_posix()
         if file in slow or f"{file}::{item.name}" in slow:
             item.add_marker(pytest.mark.slow)
-        if f"{file}::{item.name}".startswith(EXHAUSTIVE):
-            item.add_marker(pytest.mark.exhaustive)
+        if f"{file}::{item.name}".startswith(ON_A_GPU):
+            item.add_marker(pytest.mark.on_a_gpu)
         return files.get(file, len(SLOW))
 
     items.sort(key=place)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import typer
 import yaml
 
 from preceptor.cli.main import app
-from tests.commands import HANGS
-from tests.datasets import SQUARES_STUDY, squares
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -55,37 +50,6 @@ def test_the_slurm_script_is_bash() -> None:
     told = subprocess.run([BASH, SBATCH], capture_output=True, text=True, env={}, check=False)
     assert told.returncode != 0
     assert "name the study file" in told.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BASH is None, reason="there is no bash")
-def test_jobs_of_an_array_share_the_steps(tmp_path: Path) -> None:
-    assert BASH is not None
-    program = Path(sys.executable).with_name("preceptor")
-    if not program.is_file():
-        pytest.skip("the project is not installed beside this Python")
-    squares(tmp_path / "data")
-    values = SQUARES_STUDY | {"manifest": "data/manifest.csv", "store": "store", "seeds": 1}
-    values |= {"controls": [], "ceiling": False}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
-    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
-    given = {"STUDY": str(tmp_path / "study.yaml"), "OUT": str(tmp_path / "out"), "PATH": path}
-    jobs = [
-        subprocess.Popen(
-            [BASH, SBATCH],
-            env=os.environ | given | {"SLURM_ARRAY_TASK_ID": str(number)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    said = [job.communicate(timeout=HANGS)[0] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], said
-    tables = [(tmp_path / f"out/job-{number}/results.csv").read_bytes() for number in range(2)]
-    assert tables[0] == tables[1]
-    runs = pd.read_csv(tmp_path / "out/job-0/runs.csv")
-    trained = [re.findall(r"^\[\d+/\d+\] train", text, re.MULTILINE) for text in said]
-    assert sum(map(len, trained)) == runs["run"].nunique()
 
 
 def test_the_manifest_of_kubernetes_is_a_rayjob() -> None:

@@ -40,13 +40,3 @@ def test_a_section_that_fails_is_told(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "gpu-cpu-small.json").read_text())
     assert found["memory"]["error"].endswith("needs a GPU")
     assert "| memory | failed | RuntimeError: needs a GPU |" in done.stdout
-
-
-def test_sections_that_are_there_are_kept(tmp_path: Path) -> None:
-    assert run(*SMALL, tmp_path, "--only", "rise", "memory").returncode == 0
-    file = tmp_path / "gpu-cpu-small.json"
-    found = json.loads(file.read_text())
-    assert list(found) == ["rise", "memory"]
-    assert [figure["unit"] for figure in found["rise"]["figures"]] == ["s", "÷"]
-    run(*SMALL, tmp_path, "--only", "rise")
-    assert json.loads(file.read_text()) == found
