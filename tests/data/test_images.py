@@ -333,21 +333,6 @@ def test_a_damaged_byte_gives_an_image_or_an_image_error(
     assert array.ndim == 3
 
 
-@no_fixture_check
-@given(
-    width=st.integers(1, 40),
-    height=st.integers(1, 40),
-    orientation=st.integers(1, 8),
-    mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]),
-)
-def test_size_is_the_decoded_size(
-    tmp_path: Path, width: int, height: int, orientation: int, mode: str
-) -> None:
-    path = tmp_path / "size.png"
-    Image.new(mode, (width, height)).save(path, exif=exif(orientation))
-    assert image_size(path) == decode_image(path, 1).shape[1::-1] == decode_map(path).shape[::-1]
-
-
 def test_image_errors_survive_pickling(tmp_path: Path) -> None:
     error = pickle.loads(pickle.dumps(ImageError(tmp_path / "a.png", "truncated")))
     assert isinstance(error, ImageError)

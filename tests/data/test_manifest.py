@@ -240,22 +240,12 @@ def test_a_missing_folder_is_told_once(tmp_path: Path) -> None:
 # Files are looked into
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("images/b.png", b"", "row 3: image 'images/b.png': the file is empty"),
-        ("images/b.png", b"junk", "row 3: image 'images/b.png': not an image"),
-        ("maps/b.png", b"", "row 3: map 'maps/b.png': the file is empty"),
-        ("maps/b.png", b"junk", "row 3: map 'maps/b.png': not an image"),
-    ],
-)
-def test_unreadable_files_are_found_if_verified(
-    folder: Path, name: str, content: bytes, expected: str
-) -> None:
-    (folder / name).write_bytes(content)
-    told = problems(folder / "m.csv")
-    assert len(told) == 1
-    assert expected in told[0]
+def test_unreadable_files_are_found_if_verified(folder: Path) -> None:
+    (folder / "images/b.png").write_bytes(b"")
+    (folder / "maps/b.png").write_bytes(b"junk")
+    first, second = problems(folder / "m.csv")
+    assert "row 3: image 'images/b.png': the file is empty" in first
+    assert "row 3: map 'maps/b.png': not an image" in second
     assert len(Manifest.read(folder / "m.csv", verify=False)) == 6
 
 
@@ -275,14 +265,11 @@ def test_truncated_images_and_maps_are_found(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "fits"),
     [
-        ((8, 6), True),
         ((4, 3), True),
         ((10, 8), True),
-        ((800, 600), True),
         ((800, 612), True),
         ((800, 640), False),
         ((60, 80), False),
-        ((80, 80), False),
     ],
 )
 def test_maps_must_have_the_aspect_of_their_image(
@@ -387,10 +374,7 @@ def test_a_cell_that_holds_a_whole_file_is_told_in_short(folder: Path) -> None:
     assert len(text) < 1_000
     assert text.startswith("row 4: image 'xxx")
     assert text.endswith("correct it")
-
-
-def test_a_header_of_one_long_cell_is_told_in_short(folder: Path) -> None:
-    for text in problems(write(folder, "a" * 100_000, "b")):
+    for text in problems(write(folder, "a" * 100_000, "b")):  # as a header
         assert len(text) < 1_000
 
 

@@ -27,7 +27,8 @@ from tests.datasets import squares
 
 # Counts how often each file below images and maps is opened by `data check`.
 def test_sound_data_have_no_notes(tmp_path: Path) -> None:
-    assert notes(Manifest.read(squares(tmp_path))) == []
+    manifest = Manifest.read(squares(tmp_path))
+    assert notes(manifest) == value_notes(manifest) == []
 
 
 def test_byte_identical_images_in_two_kinds_of_split_are_counted(tmp_path: Path) -> None:
@@ -75,10 +76,6 @@ def test_similar_labels_are_told_with_their_numbers(tmp_path: Path) -> None:
         "the labels 'Marked' (4 images) and 'marked' (26 images) are different classes; write them "
         "in one way if they are not meant to be"
     )
-
-
-def test_sound_values_have_no_notes(tmp_path: Path) -> None:
-    assert value_notes(Manifest.read(squares(tmp_path))) == []
 
 
 @pytest.mark.parametrize(("bits", "levels"), [(12, 17), (14, 65), (16, None)])

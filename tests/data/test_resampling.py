@@ -68,17 +68,6 @@ def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
     )
 
 
-def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:
-    values = np.zeros((200, 200), np.uint16)
-    values[10:12, 20:22] = 9
-    Image.fromarray(values).save(tmp_path / "faint.png")
-    stored = stored_map(decode_map(tmp_path / "faint.png"))
-    assert stored.max() == 255
-    row, column = divmod(int(stored.argmax()), MAP_SIDE)
-    assert 10 / 200 - 1 / MAP_SIDE <= row / MAP_SIDE <= 12 / 200
-    assert 20 / 200 - 1 / MAP_SIDE <= column / MAP_SIDE <= 22 / 200
-
-
 @pytest.mark.parametrize(
     ("ground", "height"), [(0, 60000), (60000, 300), (60000, 100), (30000, 3000), (65000, 255)]
 )

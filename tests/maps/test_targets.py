@@ -121,11 +121,15 @@ def test_the_centre_is_one_gaussian_for_all() -> None:
     assert grid.argmax() in [(15 + i) * 32 + 15 + j for i in (0, 1) for j in (0, 1)]
 
 
-def test_maps_of_principal_components_lie_on_their_images() -> None:
+@pytest.fixture
+def images() -> Any:
+    """Canvases of noise."""
+    canvases = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
+    return SimpleNamespace(sizes=SIZES, side=32, canvases=lambda rows: canvases[rows])
+
+
+def test_maps_of_principal_components_lie_on_their_images(images: Any) -> None:
     """One map an image, of all images that are trained on, over what the canvas shows of each."""
-    generator = np.random.default_rng(0)
-    canvases = generator.integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
-    images: Any = SimpleNamespace(sizes=SIZES, side=32, canvases=lambda rows: canvases[rows])
     run = RunConfig.model_validate(
         {
             "manifest": "m",
@@ -146,11 +150,8 @@ def test_maps_of_principal_components_lie_on_their_images() -> None:
         build_map_targets(run, manifest(), images, ROWS[:5], ANNOTATED)
 
 
-def test_maps_of_principal_components_are_masks_from_0_to_1() -> None:
+def test_maps_of_principal_components_are_masks_from_0_to_1(images: Any) -> None:
     """They are stored as whole numbers, and distances of evidence take masks in [0, 1]."""
-    generator = np.random.default_rng(0)
-    canvases = generator.integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
-    images: Any = SimpleNamespace(sizes=SIZES, side=32, canvases=lambda rows: canvases[rows])
     table = manifest(annotated=True, split="train")
     table.map_mask = (table.table["saliency"] != "").to_numpy()
     table.annotated_mask = table.train_mask = np.ones(COUNT, bool)
@@ -208,9 +209,6 @@ def test_no_map_at_all_is_refused(tmp_path: Path) -> None:
         guides(MapSource(kind="human"), annotated=np.zeros(COUNT, bool))
     with pytest.raises(InputError, match=none):
         guides(MapSource(kind="store", path=tmp_path))  # an empty folder
-    write_maps(tmp_path, [0, 4])  # rows that are not trained on
-    with pytest.raises(InputError, match=none):
-        guides(MapSource(kind="store", path=tmp_path))
     with pytest.raises(InputError, match=none):
         guides(MapSource(kind="centre"), guide_classes=("c",))
     with pytest.raises(InputError, match="is not a folder"):

@@ -13,13 +13,9 @@ from torch import Tensor
 
 from preceptor.errors import InputError
 from preceptor.models.build import build_model, with_pool
-from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.spec import Pool
 from preceptor.saliency.cam import decision_map
-
-# Exact CAMs and Grad-CAMs.
-BACKBONES = ["test_resnet", "test_efficientnet_evos", "densenet121", "test_convnext", "test_vit"]
 
 
 def odds(logits: Tensor, labels: Tensor) -> Tensor:
@@ -40,33 +36,6 @@ def test_a_decision_map_is_the_loop(classes: int) -> None:
         total = sum(logits[image, c].exp() for c in others)
         rest = sum(logits[image, c].exp() / total * cams[c] for c in others)
         torch.testing.assert_close(found[image], cams[y] - rest)
-
-
-def shift(model: GuidedModel, by: float) -> None:
-    """Add the same random weights and the same bias to all classes."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        row = torch.randn(model.head.weight.shape[1], generator=generator)
-        model.head.weight += by * row
-        model.head.bias += by
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("classes", [2, 5])
-def test_a_change_that_leaves_all_probabilities_leaves_the_decision_map(
-    backbone: str, classes: int
-) -> None:
-    names = ["a", "b", "c", "d", "e"][:classes]
-    torch.manual_seed(0)
-    model = build_model(backbone, names, input_size=64).eval()
-    images, labels = torch.randn(3, 3, 64, 64), torch.tensor([0, 1, classes - 1])
-    before, own = model(images, labels, decision=True), model(images, labels)
-    shift(model, 0.5)
-    after, moved = model(images, labels, decision=True), model(images, labels)
-    torch.testing.assert_close(after.logits.softmax(1), before.logits.softmax(1), atol=1e-4, rtol=0)
-    scale = before.saliency.abs().max()
-    torch.testing.assert_close(after.saliency / scale, before.saliency / scale, atol=2e-3, rtol=0)
-    assert (moved.saliency - own.saliency).abs().max() > 0.05 * own.saliency.abs().max()
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])

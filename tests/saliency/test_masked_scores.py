@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from preceptor.saliency.masked_scores import BLUR_SHARE, LEAST_CPU, MOST_CPU, MaskedScores
+from preceptor.saliency.masked_scores import BLUR_SHARE, MOST_CPU, MaskedScores
 
 
 def network(logits: int, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -114,14 +114,6 @@ def test_no_call_has_more_images_than_asked_for(batch_size: int | None) -> None:
         assert recorder.sizes == [60]  # across images too
     whole = MaskedScores(images, classes, Recorder(), batch_size=60)(torch.arange(6), masks)
     torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(("side", "expected"), [(12, MOST_CPU), (100, 40), (500, LEAST_CPU)])
-def test_without_a_size_batches_suit_a_cpus_cache(side: int, expected: int) -> None:
-    recorder = Recorder()
-    seen = MaskedScores(some(1, 1, (side, side)), torch.tensor([1]), recorder)
-    seen(torch.tensor([0]), masks_of(130, (side, side)))
-    assert max(recorder.sizes) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -88,12 +88,4 @@ def test_cells_are_balanced_one_by_one_and_two_by_two(cells: int) -> None:
         assert torch.equal(signs.T @ signs, count * torch.eye(cells**2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("cells", "count"), [(7, 128), (7, 2), (7, 6), (7, 32), (3, 32), (2, 8)])
-def test_every_mask_has_its_complement(cells: int, count: int) -> None:
-    for seed in range(3):
-        signs = design(balanced_block(cells, count, (0, 0), torch.Generator().manual_seed(seed)))
-        assert len(signs) == count
-        assert torch.equal(signs[: count // 2], -signs[count // 2 :])
-
-
 # Shifts.
