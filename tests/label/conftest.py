@@ -14,7 +14,7 @@ import pytest
 from preceptor.data.images import decode_map
 from preceptor.label.app import prepare
 from preceptor.label.calls import add_person
-from preceptor.label.db import Connection, connect
+from preceptor.label.db import connect
 from preceptor.label.marks import Answer, Stroke, bounding_runs, save_answer, save_stroke
 from preceptor.label.sources import find_source
 from tests.browsers import start_browser
@@ -28,27 +28,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     yield from start_browser()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The present time is the last one: a real clock cannot be set back here."""
-    times: list[str] = []
-    for module in ("marks", "queue"):
-        monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
-    return times
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    """Database with five images and two people, ann and bo."""
-    with closing(connect(tmp_path / "a.sqlite", create=True)) as opened:
-        opened.executemany(
-            "INSERT INTO images (id, path, position) VALUES (?, ?, ?)",
-            [(number, f"{number}.png", number) for number in range(1, 6)],
-        )
-        opened.execute("INSERT INTO people (name, created) VALUES ('ann', ''), ('bo', '')")
-        yield opened
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import sys
 import threading
 import uuid
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.label.app import CSRF, WAYS
-from tests.label.serving import HANGS, Client, Running, blob, stroke_of
+from tests.label.serving import Client, Running, blob, stroke_of
+from tests.serving import exchanged
 
 SIZE = (40, 30)
 CANARY = "the content of a file outside"
@@ -98,17 +98,7 @@ def _answer(pick: random.Random, attacker: Client, image: int, uuids: list[str])
     whole = head["content-length"] == str(len(content)) and "transfer-encoding" not in head
     lines = [f"{method} {_path(pick, way.path, image)} HTTP/1.1", *map(": ".join, head.items())]
     text = "\r\n".join(lines) + "\r\nconnection: close\r\n\r\n"
-    host, port = attacker.address.split(":")
-    answer = b""
-    with socket.create_connection((host, int(port)), timeout=HANGS) as at:
-        with contextlib.suppress(OSError):
-            at.sendall(text.encode("utf-8", "surrogatepass") + content)
-            if not whole:  # the server would wait for the rest
-                at.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(OSError):
-            while part := at.recv(65536):
-                answer += part
-    return answer
+    return exchanged(attacker.address, text.encode("utf-8", "surrogatepass") + content, whole=whole)
 
 
 def fuzz(server: Running, canary: Path, count: int, seed: int = 0) -> Counter[int]:

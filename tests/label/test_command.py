@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import sqlite3
@@ -12,13 +11,11 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.commands import APART, HANGS, apart, assert_refused, flags, here
-from tests.datasets import squares
 from tests.label.crowd import kill_while_people_draw
 from tests.label.serving import blob, command
 
@@ -124,31 +121,6 @@ def test_damaged_and_missing_images_are_passed_over_and_come_back(manifest: Path
         image.write_bytes(content)
     with command(manifest) as one:
         assert len(one.client("ann").queue()) == 12
-
-
-def test_a_full_disk_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
-    manifest = squares(tmp_path / "data", splits={"train": 2}, size=(200, 200))
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-
-    saved = 0
-    with command(manifest, before=limit) as one:
-        ann = one.client("ann")
-        # Pixels whose runs are long: strokes of many bytes.
-        noise = (np.random.default_rng(at).random((200, 200)) < 0.5 for at in range(400))
-        while (told := ann.stroke(1, next(noise))).status == 200:
-            saved += 1
-        assert told.status == 507
-        assert "disk is full" in told.error
-        assert saved > 5
-        assert len(ann.image(1)["strokes"]) == saved
-        one.kill()
-    with closing(sqlite3.connect(manifest.with_name("manifest.label.sqlite"))) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        assert connection.execute("SELECT count(*) FROM strokes").fetchone()[0] == saved
-    with command(manifest) as one:  # there is room again
-        assert one.client("ann").stroke(1, next(noise)).status == 200
 
 
 def export(database: Path, to: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 from preceptor.label import app
-from preceptor.report.palette import DARK, LIGHT
 from tests.browsers import check_rules
 from tests.label.pages import (
     DRAWN,
@@ -276,49 +274,6 @@ def assert_fits(page: Page, width: int, height: int) -> None:
     saved(page)
     page.evaluate(DRAWN)
     assert page.evaluate(color)[3] == 0
-
-
-@pytest.mark.parametrize("width", [390, 700])
-def test_the_head_of_a_narrow_page_overlaps_nowhere(
-    browser: Browser, server: Served, width: int
-) -> None:
-    how = {"viewport": {"width": width, "height": 800}, "image": f"image-{40 + width % 7}.png"}
-    with opened(browser, server, f"Ada Lovelace {width}", **how) as page:
-        leave(page, "1", "0")
-        press(page, "ArrowLeft")
-        page.get_by_text("Nothing to mark", exact=True).first.wait_for()
-        places = page.evaluate(
-            "() => ['about', 'progress', 'save', 'to-lead', 'who', 'to-help'].map((id) => {"
-            " const one = document.getElementById(id);"
-            " const { left, right } = one.getBoundingClientRect();"
-            " return [left, right, getComputedStyle(one).overflow]; })"
-        )
-        assert places[0][2] == "hidden"  # what does not fit is cut off
-        ends = [end for left, right, _ in places for end in (left, right)]
-        assert ends == sorted(ends)
-        assert ends[-1] <= width
-
-
-def test_the_page_needs_nothing_from_elsewhere_and_no_inline_code() -> None:
-    files = sorted(Path(app.PAGE).iterdir())
-    assert len(files) > 15
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), file.name
-        if file.suffix == ".html":
-            assert not re.findall(r"<style|<script(?![^>]*\bsrc=)|\bstyle=|\bon\w+=", text)
-        assert "innerHTML" not in text
-        assert "eval(" not in text
-    # Its colors are those of the report.
-    text = (app.PAGE / "style.css").read_text(encoding="utf-8")
-    blocks = re.findall(r":root[^{]*\{\s*color-scheme: (light|dark);([^}]*)\}", text)
-    assert [kind for kind, _ in blocks] == ["light", "dark", "dark"]
-    for kind, block in blocks:
-        own = dict(re.findall(r"--([\w-]+): ([^;]+);", block))
-        palette = LIGHT if kind == "light" else DARK
-        shared = (own.keys() & palette.keys()) - {"shade"}
-        assert len(shared) > 8
-        assert {key: own[key] for key in shared} == {key: palette[key] for key in shared}
 
 
 @contextmanager

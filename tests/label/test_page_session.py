@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from preceptor.label import queue
 from tests.label.pages import (
     DRAWN,
     SHOWN,
@@ -265,20 +264,6 @@ def test_links_to_images(browser: Browser, images: Path, tmp_path: Path) -> None
         press(page, "Enter")
         saved(page)
         assert server.mask("0.png").any()
-        # A link does not overtake an image that is on its way.
-        held: list[Route] = []
-        four = server.place("4.png").rpartition("#")[2]
-        page.route(f"**/api/images/{four}", lambda route: held.append(route))
-        page.reload()  # no image is loaded ahead any more
-        shows("0.png")
-        page.goto(server.place("4.png"))
-        page.wait_for_selector("#stage[aria-busy]")
-        page.goto(server.place("5.png"))
-        stays("0.png", "Another image is on its way")
-        while not held:
-            page.evaluate(DRAWN)
-        held[0].continue_()
-        shows("4.png")
         # It waits for the name of the person.
         page.locator("#who").click()
         page.locator("#person").wait_for()
@@ -409,29 +394,9 @@ def test_the_time_in_which_a_dialog_is_open_does_not_count(
     assert seen(server) == [("12:00:00.000", "12:00:10.000"), ("12:00:50.000", "12:00:55.000")]
 
 
-def test_the_seconds_of_another_browser_are_counted(
-    browser: Browser, timed: tuple[Served, Page], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server, page = timed
-    monkeypatch.setattr(queue, "ALIVE", 0.0)
-    page.clock.fast_forward(40_000)
-    image = leave(page, "0")
-    with opened(browser, server, image=None) as other:
-        other.clock.install(time=BEGIN)
-        other.goto(server.place(image))
-        other.wait_for_selector(SHOWN)
-        other.clock.pause_at(NOON)
-        press(other, "m")  # of the hour before noon, a minute counts
-        other.clock.fast_forward(10_000)
-        press(other, "Shift+Digit2")
-        saved(other)
-        assert seconds(server) == [40 + 60 + 10]
-
-
 def test_progress_covers_the_image_and_keeps_focus_and_place(
     browser: Browser, images: Path, tmp_path: Path
 ) -> None:
-    figures, renewal = "**/api/lead", 15_000
     how = {"viewport": {"width": 500, "height": 700}, "may_say": f"status of 409|{FAILED}"}
     with served(images, tmp_path) as server, opened(browser, server, image=None, **how) as page:
         page.clock.install()
@@ -456,29 +421,14 @@ def test_progress_covers_the_image_and_keeps_focus_and_place(
         # New figures leave the focus and the place in a table.
         table.focus()
         table.evaluate("(box) => box.scrollTo(50, 0)")
-        row = table.locator("tbody tr").element_handle()
-        with page.expect_response(figures):
-            page.clock.run_for(renewal)
-        page.evaluate(DRAWN)
-        assert row.evaluate("(one) => one.isConnected")  # the figures are the same
         bo = Client(server.address).enter(server.token, "Bo")
         assert bo.answer(bo.queue()[0], "nothing").status == 200
         bo.close()
-        page.clock.run_for(renewal)
+        page.clock.run_for(15_000)
         table.get_by_role("rowheader", name="Bo").wait_for()
         focused = "() => document.activeElement.getAttribute('aria-label')"
         assert page.evaluate(focused) == "People"
         assert table.evaluate("(box) => box.scrollLeft") == 50
-        assert page.locator("#lead h3").all_inner_texts() == ["People", "Agreement of two people"]
-        # They stay while the server is away.
-        page.route(figures, lambda route: route.abort())
-        page.clock.run_for(renewal)
-        told = page.get_by_text("The present figures are not here: the server is not reached.")
-        told.wait_for()
-        assert table.is_visible()
-        page.unroute(figures)
-        page.clock.run_for(renewal)
-        told.wait_for(state="detached")
         # Closed, it gives everything back; another person is asked for in its place.
         page.get_by_role("button", name="Back to the image").click()
         page.locator("[data-do=nothing]").focus()
@@ -488,13 +438,3 @@ def test_progress_covers_the_image_and_keeps_focus_and_place(
         table.wait_for()
         choose_person(page, "Grace")
         assert page.locator("#lead").is_hidden()
-
-
-def test_another_person_begins_with_an_image_of_the_queue(
-    browser: Browser, images: Path, tmp_path: Path
-) -> None:
-    with served(images, tmp_path) as server, opened(browser, server) as page:
-        first = name(page)
-        choose_person(page, "Grace")
-        page.wait_for_function(OTHER, arg="")
-        assert name(page) != first

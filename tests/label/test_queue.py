@@ -13,70 +13,12 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.label.app import prepare
-from preceptor.label.db import Connection
-from preceptor.label.marks import Answer, save_answer
-from preceptor.label.queue import Claims, answered_before, figures, open_images, skipped, still_open
 from preceptor.label.sources import find_source
 from tests.commands import here
 from tests.datasets import squares
 from tests.label.serving import Client, Running, box, running
 
 SIZE = (40, 30)
-
-
-def answer(
-    connection: Connection, image: int, person: int = 1, state: str = "cannot_judge"
-) -> None:
-    save_answer(connection, image, person, Answer(state, None, None, 1.0, None, "never"))
-
-
-def at(minute: int) -> str:
-    return f"2026-01-01T00:{minute:02d}:00.000Z"
-
-
-def test_a_clock_that_is_set_back_changes_no_order(
-    connection: Connection, clock: list[str]
-) -> None:
-    for image, minute in ((3, 10), (1, 20), (4, 5), (2, 5), (5, 6)):
-        clock.append(at(minute))
-        answer(connection, image)
-        answer(connection, 6 - image, person=2, state="skipped")
-    assert answered_before(connection, 1, None, 9) == [5, 2, 4, 1, 3]
-    assert answered_before(connection, 1, 4, 9) == [1, 3]
-    assert answered_before(connection, 1, 4, 1) == [1]
-    assert answered_before(connection, 1, 3, 9) == []
-    assert skipped(connection, 2, 9) == []  # others have answered them
-    clock.append(at(7))
-    answer(connection, 3)  # anew: it is the latest now
-    assert answered_before(connection, 1, None, 9) == [3, 5, 2, 4, 1]
-    assert figures(connection, {})["people"][0]["last"] == at(7)
-
-
-def test_skipped_images_come_back_if_people_are_needed_for_them(
-    connection: Connection, clock: list[str]
-) -> None:
-    for image, minute in ((3, 10), (1, 20), (4, 5), (2, 5), (5, 6)):
-        clock.append(at(minute))
-        answer(connection, image, state="skipped")
-    assert skipped(connection, 1, 9) == [3, 1, 4, 2, 5]
-    answer(connection, 1, person=2)
-    connection.execute("UPDATE images SET listed = 0 WHERE id = 2")
-    connection.execute("UPDATE images SET problem = 'damaged' WHERE id = 3")
-    assert skipped(connection, 1, 9) == [4, 5]
-
-
-def test_images_that_may_still_be_answered(connection: Connection) -> None:
-    claims = Claims()
-    answer(connection, 1)
-    answer(connection, 2, state="skipped")
-    answer(connection, 3, person=2)
-    claims.take([4], 2)
-    claims.take([5], 1)
-    assert still_open(connection, 1, claims, range(7)) == [2, 5]
-    # Images of splits that are not asked for stay out, whatever is answered.
-    connection.execute("UPDATE images SET asked = 0, places = 0 WHERE id = 1")
-    answer(connection, 1, state="skipped")
-    assert 1 not in open_images(connection, 2, claims, 9)
 
 
 def answer_all(client: Client, mask: np.ndarray | None) -> list[int]:

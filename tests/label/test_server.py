@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 from preceptor.label.calls import LARGEST
 from preceptor.label.marks import decode_runs, from_text
 from tests.label.fuzzing import fuzz
-from tests.label.serving import HANGS, Client, Running, blob, box, running, stroke_of
+from tests.label.serving import HANGS, Client, Running, blob, box, stroke_of
 
 SIZE = (40, 30)
 
@@ -36,23 +35,6 @@ def test_the_link_of_the_terminal_opens_the_page(server: Running) -> None:
     assert state["people"] == ["Ann"]
     assert state["labels"] == ["marked", "plain"]
     assert state["totals"] == {"images": 12, "done": 0, "mine_done": 0, "mine_open": 12}
-
-
-def test_no_thread_outlives_the_server(tmp_path: Path) -> None:
-    """Not even one that makes tiles, of which nothing is left."""
-    (tmp_path / "images").mkdir()
-    large = np.full((4000, 4000, 3), 90, np.uint8)
-    Image.fromarray(large).save(tmp_path / "images" / "large.png", compress_level=1)
-    with running(tmp_path / "images", cache=tmp_path / "cache") as server:
-        ann = server.client("ann")
-        (image,) = ann.queue()  # its tiles are made in advance
-        server.labeling.pictures.stop()
-        told = ann.get(f"/api/images/{image}/tiles/0/0/0")
-        assert told.status == 503
-        assert "the server is stopping" in told.error
-    names = ("label-calls", "label-pictures", "label-builder", "label-writer")
-    assert not [one for one in threading.enumerate() if one.name.startswith(names)]
-    assert not list((tmp_path / "cache" / "label").iterdir())
 
 
 def test_a_stroke_is_stored_once_and_shown_again_as_it_was(server: Running) -> None:
