@@ -1,9 +1,13 @@
-"""A server of `preceptor serve` in a thread, and a client."""
+"""A server of `preceptor serve` in a thread or a process, and a client."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import re
+import signal
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +20,7 @@ from preceptor.deploy.http import ApiKeys, Hosts
 from preceptor.deploy.http_server import listen
 from preceptor.deploy.serve import Service, application
 from tests.commands import HANGS
+from tests.forked import Forked, command
 from tests.serving import Told, in_thread
 
 
@@ -112,3 +117,42 @@ def running(
                 service.stop()
     finally:
         service.close()
+
+
+@dataclass
+class Process:
+    """`preceptor serve` as a process, at any free port."""
+
+    arguments: Sequence[object]
+    port: int = 0
+    said: str = ""
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> Process:
+        """Start the server, and wait until it answers."""
+        self.process = Forked(
+            command,
+            ["serve", *self.arguments, "--port", self.port, "--timeout", HANGS],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        assert self.process.stdout is not None
+        self.said = ""
+        for line in self.process.stdout:
+            self.said += line
+            if found := re.search(r"http://[^/]*:(\d+)/", line):
+                self.port = int(found[1])
+                return self
+        raise AssertionError(self.said)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Ask the process to end; returns its exit code and the rest of what it says."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        out, _ = self.process.communicate(timeout=HANGS)
+        return self.process.returncode, out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 import preceptor
 from preceptor.deploy.calibrate import alarm_interval, smallest_rate
-from preceptor.deploy.network import Reference, find_reference, write_reference
+from preceptor.deploy.network import Reference, find_reference
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
 from preceptor.utils.results import write_checksums
@@ -222,12 +221,3 @@ def test_an_invalid_reference_is_one_line(
     with pytest.raises(InputError, match="the reference cannot be read") as caught:
         preceptor.load(folder, device="cpu", batch_size=64)
     assert "\n" not in str(caught.value)
-
-
-def test_a_reference_is_read_as_it_was_written(calibrated: Calibrated, tmp_path: Path) -> None:
-    first = find_reference(calibrated.folder, True)
-    assert first is not None
-    folder = shutil.copytree(calibrated.folder, tmp_path / "copy")
-    write_reference(replace(first), folder)
-    for name in ("reference.json", "reference.safetensors"):
-        assert (folder / name).read_bytes() == (calibrated.folder / name).read_bytes()

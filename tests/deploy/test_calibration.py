@@ -20,7 +20,6 @@ from preceptor.deploy.calibrate import (
 from preceptor.deploy.network import steps_at
 from preceptor.deploy.prediction import Calibration
 from preceptor.errors import InputError
-from preceptor.metrics.reliability import ledoit_wolf
 
 ISOTONIC = Calibration(
     "isotonic",
@@ -36,17 +35,6 @@ def test_temperature_scaling_is_that_of_logits(classes: int, positive: int | Non
     found = apply(Calibration("temperature", 2.5), given, positive)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, softmax(log_softmax(logits, 1) / 2.5, axis=1), atol=2e-6)
-
-
-@pytest.mark.parametrize("calibration", [Calibration("temperature", 0.3), ISOTONIC])
-def test_it_is_increasing(calibration: Calibration) -> None:
-    scores = np.sort(np.concatenate([np.linspace(0, 1, 2001), [0.4, 0.4000001, 1e-9]]))
-    given = np.stack([1 - scores, scores], 1).astype(np.float32)
-    for thresholds in ((), (0.1, 0.4, 0.95)):
-        found = apply(calibration, given, 1, thresholds).astype(np.float64)
-        assert (np.diff(found[:, 1]) >= 0).all()
-        np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
-        np.testing.assert_allclose(found, apply(calibration, given, 1), atol=2e-7)
 
 
 CALIBRATIONS = [*(Calibration("temperature", one) for one in (0.05, 0.3, 2.5, 20.0)), ISOTONIC]
@@ -109,17 +97,6 @@ def test_scores_that_say_nothing_have_none() -> None:
     labels = (generator.random(400) < 1 - score).astype(np.int64)
     with pytest.raises(InputError, match="the scores say nothing"):
         fit_calibration(np.stack([1 - score, score], 1), labels, 1, "temperature")
-
-
-@pytest.mark.parametrize(("rows", "features"), [(200, 12), (30, 80), (6, 3)])
-def test_shrinkage_is_that_of_scikit_learn(rows: int, features: int) -> None:
-    generator = np.random.default_rng(rows)
-    values = generator.normal(size=(rows, features)) @ generator.normal(size=(features, features))
-    values -= values.mean(0)
-    expected = LedoitWolf(assume_centered=True).fit(values)
-    covariance, share = ledoit_wolf(values)
-    np.testing.assert_allclose(covariance, expected.covariance_, rtol=1e-10, atol=1e-12)
-    assert share == pytest.approx(expected.shrinkage_, abs=1e-12)
 
 
 @pytest.mark.parametrize(

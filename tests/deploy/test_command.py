@@ -1,4 +1,4 @@
-"""`preceptor serve` as a process: start, stop under load, kills; and what it refuses."""
+"""`preceptor serve` as a process: start, stop under load; and what it refuses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import preceptor
 from tests.commands import HANGS, assert_refused, here
-from tests.deploy.killing import Process, kill_under_load
-from tests.deploy.serving import send
+from tests.deploy.serving import Process, send
 from tests.image_files import ImageFiles
 from tests.model_folders import model_folder
 
@@ -58,18 +56,6 @@ def test_the_command_serves_until_it_is_stopped(
         code, out = one.stop(number)
         assert [told.result().status for told in begun] == [200, 200]
     assert (code, out) == (0, "stopped\n")
-
-
-def test_a_killed_server_gives_no_wrong_answer(
-    served_folders: dict[str, Path], pictures: ImageFiles
-) -> None:
-    """Answers of a killed server are right or not there."""
-    folder, images = served_folders["best"], pictures.good
-    scores = [one.score for one in preceptor.load(folder, device="cpu")(images)]
-    contents = [one.read_bytes() for one in images]
-    counts = kill_under_load(folder, contents, scores, kills=2, users=3, answers=3)
-    assert counts["right"] >= 27
-    assert set(counts) <= {"right", "failed"}, counts
 
 
 def test_what_the_command_refuses(served_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -38,8 +38,6 @@ from preceptor.deploy.export import (
 from preceptor.deploy.network import (
     REFERENCE_FILES,
     Reference,
-    calibrated,
-    steps_at,
     write_reference,
 )
 from preceptor.deploy.prediction import Calibration, decide, normalized, threshold_text
@@ -125,18 +123,6 @@ def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> Non
     np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CALIBRATIONS)
-def test_decisions_are_kept_at_thresholds(name: str) -> None:
-    shares = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], 200).astype(np.float32)
-    calibration = CALIBRATIONS[name]
-    for score in shares[:50, 2].tolist():
-        steps = steps_at(calibration, [score, 0.5])
-        found = calibrated(torch.from_numpy(shares), calibration, 2, steps)[:, 2].double()
-        for step in steps:
-            expected = shares[:, 2] >= step.threshold
-            np.testing.assert_array_equal(found.numpy() >= step.calibrated, expected)
-
-
 def test_the_deployed_model_decides_in_float64() -> None:
     folder = model_folder("plain")
     model, images = load_model(folder), torch.from_numpy(batch_of(folder, 4))
@@ -165,15 +151,6 @@ def outputs(raw: NDArray[np.float32]) -> Outputs:
     return Outputs(np.full((len(raw), 2), 0.5, np.float32), normalized(raw), raw)
 
 
-def test_maps_are_compared_after_normalization() -> None:
-    raw = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
-    other = raw.copy()
-    other[1, 2, 2] += 0.5 * (raw[1].max() - raw[1].min())
-    expected = float(np.abs(normalized(raw) - normalized(other)).max())
-    assert map_difference(outputs(raw), outputs(other)) == pytest.approx(expected)
-    assert map_difference(outputs(raw), outputs(raw * 3 + 1)) < 1e-6
-
-
 def test_a_nearly_constant_map_is_compared_on_the_scale_of_its_values() -> None:
     raw = np.full((1, 2, 2), 100, np.float32)
     raw[0, 0, 0] += 0.01  # normalized, a rounding error of 1e-4 would be 1e-2
@@ -182,12 +159,6 @@ def test_a_nearly_constant_map_is_compared_on_the_scale_of_its_values() -> None:
     assert np.abs(normalized(raw) - normalized(other)).max() > 5e-3
     assert map_difference(outputs(raw), outputs(other)) == pytest.approx(1e-4, rel=0.2)
     assert map_difference(outputs(raw), outputs(other + 1)) > 0.9
-
-
-def test_maps_of_zeros_are_equal_and_maps_of_another_grid_are_not() -> None:
-    zeros = outputs(np.zeros((2, 3, 3), np.float32))
-    assert map_difference(zeros, zeros) == 0
-    assert map_difference(zeros, outputs(np.zeros((2, 4, 4), np.float32))) == math.inf
 
 
 def test_nan_is_no_parity() -> None:
@@ -224,24 +195,6 @@ def test_each_set_with_both_classes_has_an_auc() -> None:
     assert low.decisions == 0
     high = measure(scored(before), scored(after), images, 1, 0.8000000001)  # type: ignore[arg-type]
     assert (high.decisions, high.most_probable) == (1, 1)
-
-
-@pytest.mark.parametrize("count", [1, 2, 17, 40])
-def test_batches_hold_every_image_once_and_in_order(count: int) -> None:
-    images = CheckImages(lambda which: which[:, None], np.arange(count))  # type: ignore[arg-type,return-value]
-    batches = list(images.batches())
-    assert np.concatenate(batches)[:, 0].tolist() == list(range(count))
-    assert len(batches[0]) == 1
-
-
-def test_synthetic_images_are_the_same_each_time_and_differ_from_each_other() -> None:
-    form = ImageFormat(20, channels=1)
-    one, two = (synthetic_images(form, 3) for _ in range(2))
-    first = one.read(one.positions)
-    assert first.shape == (3, 1, 20, 20)
-    assert first.dtype == np.uint8
-    assert (first == two.read(two.positions)).all()
-    assert (first[0] != first[1]).any()
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -222,11 +221,6 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> No
         assert "\n" not in str(found.value)
 
 
-def test_devices_are_checked() -> None:
-    with pytest.raises(InputError, match="write auto, cpu or cuda"):
-        OnnxNetwork(onnx_file().path, device="tpu")
-
-
 def test_a_gpu_that_onnx_runtime_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime names the provider, and without the libraries of CUDA falls back to the CPU."""
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -249,32 +243,4 @@ def test_a_file_predicts_where_torch_cannot_be_imported(tmp_path: Path) -> None:
     assert loaded == []
     assert score == pytest.approx(expected.score, abs=1e-5)
     assert decision == expected.decision
-    np.testing.assert_allclose(shown, expected.map, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_an_environment_without_torch_runs_a_file_with_its_map(tmp_path: Path) -> None:
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*install, "numpy", "pillow", "onnxruntime", "pydantic", "safetensors", "filelock"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"the registry of packages cannot be reached: {done.stderr[-200:]}")
-    subprocess.run([*install, "--no-deps", ROOT], check=True)
-    Image.fromarray(images(1, 80)[0]).save(tmp_path / "a.png")
-    file = onnx_file()
-    done = subprocess.run(
-        [python, "-c", PREDICT, file.path, tmp_path / "a.png"],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    score, _, shown, loaded = json.loads(done.stdout)
-    expected = preceptor.load(file.folder)(tmp_path / "a.png")
-    assert loaded == []
-    assert score == pytest.approx(expected.score, abs=1e-5)
     np.testing.assert_allclose(shown, expected.map, atol=1e-4)

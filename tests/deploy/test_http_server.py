@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from preceptor.deploy.http_server import listen, server_of
 from preceptor.errors import InputError
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_answers_are_sent_at_once(host: str) -> None:
-    """Connections have no Nagle delay: a body does not wait for the receipt of the head."""
-    try:
-        listening = listen(host, 0)
-    except InputError as error:
-        pytest.skip(f"{error} (no IPv6 here)")
-    settings = []
-
-    async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        own = writer.get_extra_info("socket")
-        settings.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        writer.close()
-
-    async def talk() -> None:
-        async with await asyncio.start_server(connected, sock=listening):
-            reader, writer = await asyncio.open_connection(*listening.getsockname()[:2])
-            await reader.read()
-            writer.close()
-
-    asyncio.run(talk())
-    assert settings
-    assert settings[0] != 0
 
 
 def test_half_sent_heads_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:

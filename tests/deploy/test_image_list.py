@@ -113,26 +113,16 @@ def test_patterns(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_manifests(folder: Path, suffix: str) -> None:
-    absolute = str(folder / "a.JPG")
+def test_manifests_whose_names_are_those_of_the_output(folder: Path, suffix: str) -> None:
+    absolute, file = str(folder / "a.JPG"), folder / f"list{suffix}"
     table = pd.DataFrame({"label": ["x", ""], "path": ["deep/er/c.tif", absolute]})
-    file = folder / f"list{suffix}"
-    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
-    assert list(ImageList([f"scans/list{suffix}"])) == [
-        ListedImage("deep/er/c.tif", str(folder / "deep/er/c.tif")),
-        ListedImage(absolute, absolute),
-    ]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_names_of_a_manifest_are_those_of_the_output(folder: Path, suffix: str) -> None:
-    table = pd.DataFrame({"path": ["deep/er/c.tif", "a.JPG"], "name": ["one", "7"]})
-    file = folder / f"list{suffix}"
-    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
-    assert list(ImageList([f"scans/list{suffix}"])) == [
-        ListedImage("one", str(folder / "deep/er/c.tif")),
-        ListedImage("7", str(folder / "a.JPG")),
-    ]
+    for name, first, second in ((None, "deep/er/c.tif", absolute), (["one", "7"], "one", "7")):
+        table = table if name is None else table.assign(name=name)
+        table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+        assert list(ImageList([f"scans/list{suffix}"])) == [
+            ListedImage(first, str(folder / "deep/er/c.tif")),
+            ListedImage(second, absolute),
+        ]
     for wrong, message in ((["one", "one"], "'one' occurs again"), (["one", ""], "name is empty")):
         table.assign(name=wrong).to_csv(folder / "wrong.csv", index=False)
         with pytest.raises(InputError, match=message):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import preceptor.deploy
-from preceptor.report.palette import DARK, LIGHT, magma
 from tests.browsers import check_rules, start_browser
 from tests.deploy.serving import Running, running
 from tests.image_files import ImageFiles
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-PAGE = Path(preceptor.deploy.__file__).with_name("static")
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +94,3 @@ def test_the_page_is_accessible(server: Running, browser: Browser, pictures: Ima
     page.emulate_media(color_scheme="dark")
     assert not check_rules(page, runOnly=["color-contrast"]).broken
     assert not wrong
-
-
-def test_colors_are_those_of_the_report() -> None:
-    style = (PAGE / "style.css").read_text(encoding="utf-8")
-    light, _, dark = style.partition("@media (prefers-color-scheme: dark)")
-    for text, palette in ((light, LIGHT), (dark, DARK)):
-        for name, value in re.findall(r"--([a-z-]+): ([^;]+);", text):
-            assert palette.get(name, value) == value, name
-    colors = re.findall(r'"(#[0-9a-f]{6})"', (PAGE / "magma.js").read_text(encoding="utf-8"))
-    assert colors == magma(64)

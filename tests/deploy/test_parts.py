@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -150,26 +149,6 @@ def test_a_failure_of_a_batch_is_that_of_its_images_alone() -> None:
     assert calls == [2, 2, 2, 1]
     with pytest.raises(RuntimeError, match="closed"):
         batcher.submit(1, until=LATER)
-
-
-def test_images_that_nobody_needs_any_more_are_left_out() -> None:
-    seen: list[list[str]] = []
-
-    def predict(batch: list[str]) -> list[str]:
-        seen.append(batch)
-        return batch
-
-    batcher = Batcher(predict, size=3, delay=60.0)
-    cancelled = batcher.submit("cancelled", until=LATER)
-    assert cancelled.cancel()
-    late = batcher.submit("late", until=0.0)
-    assert batcher.submit("good", until=LATER).result() == "good"
-    with pytest.raises(TimeoutError):
-        late.result()
-    with pytest.raises(CancelledError):
-        cancelled.result()
-    batcher.close()
-    assert seen == [["good"]]
 
 
 def test_decoding_takes_its_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

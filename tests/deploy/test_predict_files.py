@@ -174,38 +174,6 @@ def test_without_a_good_image_there_are_no_maps(models: dict[str, Path], folder:
     assert not (folder / "found-maps").exists()
 
 
-def test_maps_are_not_predicted_themselves(models: dict[str, Path], folder: Path) -> None:
-    maps, out = folder / "scans" / "maps", folder / "found.jsonl"
-    run = ("predict", models["plain"], ".", "--out", out, "--maps", "png", "--maps-to", maps)
-    assert here(*run, *DEVICE).code == 1
-    assert list(maps.rglob("*.png"))
-    rows = [row["path"] for row in read(out)]
-    # The same command, interrupted, would list these images again.
-    assert rows == [image.name for image in ImageList(["."], without=maps)]
-    # Nor are they images of another command.
-    assert rows == [image.name for image in ImageList(["."])]
-    assert not [one for one in ImageList(["**/*.png"], without=maps) if "maps" in one.name]
-
-
-def test_another_folder_of_maps_is_another_command(models: dict[str, Path], folder: Path) -> None:
-    out = folder / "found.csv"
-    run = ("predict", models["plain"], "scans", "--out", out, "--maps", "png", *DEVICE)
-    with Unfinished(out, "other settings", lambda: 4) as unfinished:
-        unfinished.keep(0, "")
-    refused = here(*run, "--maps-to", folder / "elsewhere")
-    assert_refused(refused, ["was begun with another model or other options"])
-
-
-def test_a_changed_model_folder_is_refused(models: dict[str, Path], folder: Path) -> None:
-    shutil.copytree(models["plain"], folder / "best")
-    weights = folder / "best" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    refused = here("predict", "best", "scans", "--out", "a.csv")
-    assert_refused(refused, ["model.safetensors does not match its checksum"])
-
-
 def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], folder: Path) -> None:
     with Unfinished(folder / "a.csv", "settings", lambda: 4):
         done = here("predict", models["plain"], "scans", "--out", folder / "a.csv", *DEVICE)

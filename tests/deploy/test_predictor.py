@@ -24,7 +24,6 @@ from preceptor.deploy.prediction import (
     GPU_BATCH_SIZES,
     LEAST_SPREAD,
     Prediction,
-    choose_batch_size,
     decide,
     normalized,
     over_image,
@@ -221,17 +220,6 @@ def test_scores_that_are_not_finite_are_no_predictions(
         predictor(image_files.good[0])
 
 
-def test_a_map_at_the_size_of_the_image(models: dict[str, Path], image_files: ImageFiles) -> None:
-    predictor = preceptor.load(models["letterbox"], device="cpu")
-    found = predictor(image_files.good)
-    for path, one in zip(image_files.good, found, strict=True):
-        assert one.map_at_image().shape == decode_image(path).shape[:2]
-    assert len(found.map) == len(found)
-    none = predictor(image_files.good[0], maps=False)
-    with pytest.raises(InputError, match="was not computed"):
-        _ = none.map
-
-
 @pytest.mark.parametrize(
     ("threshold", "value"),
     [
@@ -362,25 +350,6 @@ def test_batches_are_images_of_the_model_and_memory_ends_the_probe(
     assert seen == [(sizes[0], 8, 8, 3)] * 2 + [(sizes[1], 8, 8, 3)]
 
 
-def test_other_errors_are_not_hidden() -> None:
-    def compute(images: NDArray[np.uint8]) -> None:
-        raise RuntimeError("wrong shape")
-
-    with pytest.raises(RuntimeError, match="wrong shape"):
-        probe_batch_size(compute, FORM, gpu=False)
-
-
-def test_a_long_batch_ends_the_probe() -> None:
-    asked: list[int] = []
-
-    def seconds(size: int) -> float:
-        asked.append(size)
-        return 2.0
-
-    assert choose_batch_size(seconds, BATCH_SIZES) == BATCH_SIZES[0]
-    assert asked == [BATCH_SIZES[0]]
-
-
 def test_normalization_is_that_of_tensors() -> None:
     random = np.random.default_rng(0)
     maps = random.normal(size=(8, 5, 7)).astype(np.float32)
@@ -406,11 +375,3 @@ def test_a_map_over_the_image_lies_as_exported_maps_lie(fit: Fit, size: tuple[in
     # They step from pixel to pixel of the canvas, at most by the slope between two cells.
     assert np.abs(found - expected).max() < 0.1
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1)])
-def test_tiny_images_have_maps(size: tuple[int, int]) -> None:
-    grid = np.eye(3, dtype=np.float32)
-    found = over_image(grid, ImageFormat(64, "letterbox"), size)
-    assert found.shape == size[::-1]
-    assert np.isfinite(found).all()
