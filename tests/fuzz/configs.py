@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -168,49 +169,59 @@ def change(random: Random, lines: list[Line]) -> tuple[str, tuple[str, ...]]:
 WAYS = ("named", "twice", "wrapped", "wrapped", "anchor")
 
 
+def spoiled(random: Random, data: bytes, **more: Callable[[], bytes]) -> tuple[str, bytes]:
+    """A change of the bytes themselves, by one of the usual ways or of these."""
+    at, end = sorted(random.randrange(len(data) + 1) for _ in range(2))
+    one = bytes([random.randrange(256)])
+    ways: dict[str, Callable[[], bytes]] = {
+        "cut": lambda: data[:at],
+        "a hole": lambda: data[:at] + data[end:],
+        "a byte more": lambda: data[:at] + one + data[at:],
+        "a byte other": lambda: data[:at] + one + data[at + 1 :],
+        "bytes other": lambda: bytes(
+            random.randrange(256) if random.random() < 0.02 else byte for byte in data
+        ),
+        "zero byte": lambda: data[:at] + b"\0" + data[at:],
+        "a quotation mark": lambda: data[:at] + b'"' + data[at:],
+        "twice": lambda: data + data,
+        "CR": lambda: data.replace(b"\n", b"\r"),
+        "CRLF": lambda: data.replace(b"\n", b"\r\n"),
+        "BOM": lambda: b"\xef\xbb\xbf" + data,
+        "UTF-16 mark": lambda: b"\xff\xfe" + data,
+        "UTF-16": lambda: data.decode("utf-8", "replace").encode("utf-16"),
+        "Latin-1": lambda: data[:at] + b"\xe9" + data[at:],
+        "comments": lambda: b"# made by hand\n" + data,
+        "blank lines": lambda: b"\n \n" + data.replace(b"\n", b"\n\n"),
+        "empty": lambda: random.choice((b"", b"\n", b" ", b"\xef\xbb\xbf", b'""', b"word", b"[]")),
+        "noise": lambda: random.randbytes(100),
+        **more,
+    }
+    name = random.choice(list(ways))
+    return name, ways[name]()
+
+
 def spoil_text(random: Random, text: str) -> tuple[str, bytes]:
     """A change of the text itself, after which it may be no YAML."""
-    at = random.randrange(len(text) + 1)
-    lines = text.splitlines(keepends=True)
-    line = random.randrange(len(lines)) if lines else 0
     laughs = "a0: &a0 [x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
     )
-
-    def pick(*texts: str) -> str:
-        return random.choice(texts)
-
-    ways: dict[str, Callable[[], str | bytes]] = {
-        "cut": lambda: text[:at],
-        "cut bytes": lambda: text.encode()[: random.randrange(len(text) + 1)],
-        "a character": lambda: (
-            text[:at] + random.choice("\t\0\x07\x1b'\"{}[]:,&*!|>%@`#-?\ufeff\u2028é\r") + text[at:]
-        ),
-        "without a character": lambda: text[:at] + text[at + 1 :],
-        "a line twice": lambda: "".join([*lines[: line + 1], *lines[line:]]),
-        "without a line": lambda: "".join(lines[:line] + lines[line + 1 :]),
-        "indented": lambda: "".join([*lines[:line], "   ", *lines[line:]]),
-        "by tabs": lambda: text.replace("  ", "\t"),
-        "BOM": lambda: "\ufeff" + text,
-        "UTF-16": lambda: text.encode("utf-16"),
-        "Latin-1": lambda: text.encode() + "# größe\n".encode("latin-1"),
-        "two documents": lambda: text + "---\n" + text,
-        "an end": lambda: text + "...\n",
-        "a directive": lambda: pick("%YAML 9.9\n---\n", "%TAG ! x\n---\n", "---\n") + text,
-        "CRLF": lambda: text.replace("\n", "\r\n").encode(),
-        "a variable": lambda: text.replace(": ", ": ${NO_SUCH_VARIABLE} ", 1),
-        "variables": lambda: text + pick("# ${IN_A_COMMENT}\n", "x: ${}\n", "x: ${a-b}\n"),
-        "empty": lambda: pick("", "\n", "# nothing\n", "---\n", "--- ---", "~", "{}", "[]"),
-        "something else": lambda: pick("word", "5", "- a\n- b\n", "!!set {a}", "&a *a", "\0"),
-        "nested": lambda: pick("[", "{a: ", "- ", "? ") * random.choice((50, 1_000)),
-        "laughs": lambda: laughs + text,
-        "laughs inside": lambda: laughs + text.replace(": ", ": *a9 #", 1),
-        "noise": lambda: bytes(random.randrange(256) for _ in range(60)),
-        "long": lambda: text + "#" * 200_000 + "\n",
+    signs = "\t\0\x07\x1b'\"{}[]:,&*!|>%@`#-?\ufeff\u2028é\r"
+    texts = {
+        "a character": text.replace("\n", "\n" + random.choice(signs), 1),
+        "by tabs": text.replace("  ", "\t"),
+        "two documents": text + "---\n" + text,
+        "an end": text + "...\n",
+        "a directive": random.choice(("%YAML 9.9\n---\n", "%TAG ! x\n---\n", "---\n")) + text,
+        "a variable": text.replace(": ", ": ${NO_SUCH_VARIABLE} ", 1),
+        "variables": text + random.choice(("# ${IN_A_COMMENT}\n", "x: ${}\n", "x: ${a-b}\n")),
+        "something else": random.choice(("5", "- a\n- b\n", "!!set {a}", "&a *a", "~", "--- ---")),
+        "nested": random.choice(("[", "{a: ", "- ", "? ")) * random.choice((50, 1_000)),
+        "laughs": laughs + text,
+        "laughs inside": laughs + text.replace(": ", ": *a9 #", 1),
+        "long": text + "#" * 200_000 + "\n",
     }
-    name = random.choice(list(ways))
-    changed = ways[name]()
-    return name, changed if isinstance(changed, bytes) else changed.encode("utf-8", "surrogatepass")
+    more = {name: partial(one.encode, "utf-8", "surrogatepass") for name, one in texts.items()}
+    return spoiled(random, text.encode("utf-8", "surrogatepass"), **more)
 
 
 def mutated_config(random: Random, base: dict[str, Any]) -> Case:
