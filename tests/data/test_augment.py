@@ -192,14 +192,6 @@ def test_draws_are_uniform_and_independent() -> None:
     assert np.abs(correlations).max() < 5 / 20_000**0.5
 
 
-@given(seed=seeds, side=st.integers(1, 300), area=st.floats(0.01, 1))
-def test_crops_lie_on_the_canvas(seed: int, side: int, area: float) -> None:
-    crops = augment.changes_of(Augmentation(crop_area=area), draw(20, seed), side).crops
-    assert (crops[:, :2] >= 0).all()
-    assert (crops[:, :2] + crops[:, 2:] <= side).all()
-    assert (crops[:, 2] >= max(1, side * area**0.5 - 0.5)).all()
-
-
 def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
     changes = augment.changes_of(DRAWN, draw(4000), 200)
     quarters = np.bincount(changes.quarters, minlength=4) / 4000

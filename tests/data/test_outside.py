@@ -130,13 +130,10 @@ def test_the_formula(kind: OutsideKind, channels: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.float32])
 def test_other_types_of_images_have_the_same_changes(kind: OutsideKind, dtype: torch.dtype) -> None:
     scale = 257 if dtype == torch.uint16 else 1 / 255
-    images, others = pictures(3, 30, 3, 0), pictures(3, 30, 3, 1)
+    expected, others = pictures(3, 30, 3, 0), pictures(3, 30, 3, 1)
     masks, keys = torch.rand(3, 5, 5), np.arange(3, dtype=np.uint64)
     outside = outside_of(kind, np.arange(3), masks, keys)
-    found = (images * scale).to(dtype) if dtype == torch.float32 else (images.int() * 257).to(dtype)
-    scaled = found[torch.arange(3)] if dtype == torch.float32 else found
-    more = (others * scale).to(dtype) if dtype == torch.float32 else (others.int() * 257).to(dtype)
-    expected = images.clone()
+    scaled, more = ((one.float() * scale).to(dtype) for one in (expected, others))
     change_outside(expected, outside, others, 2)
     change_outside(scaled, outside, more, 2)
     np.testing.assert_allclose(scaled.float() / scale, expected.float(), atol=0.51)

@@ -418,19 +418,6 @@ def test_a_stamp_for_an_input_size_has_its_strength_in_the_input(
     assert all(abs(one - 40) <= 2 for one in drawn)
 
 
-def test_the_record_has_the_input_size_only_if_it_is_given(tmp_path: Path) -> None:
-    data = write_images(tmp_path / "data", (64, 64))
-    for name, options in (("with", ("--input-size", 32)), ("without", ())):
-        done = here("data", "plant", data, "--to", tmp_path / name, "--label", "a", *options)
-        assert done.code == 0, done
-    records = [
-        json.loads((tmp_path / name / "plant.json").read_text())["settings"]
-        for name in ("with", "without")
-    ]
-    assert records[0] == records[1] | {"input_size": 32}
-    assert "input_size" not in records[1]
-
-
 def test_what_cannot_be_drawn_for_an_input_size_is_refused(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", (200, 60))
     before = Manifest.read(data, verify=False, need=("train",))

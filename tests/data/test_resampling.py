@@ -22,9 +22,8 @@ from preceptor.data.resampling import (
     quantisation_tables,
     resample,
     stored_map,
-    turn_maps,
 )
-from tests.data.map_twin import turned_array, twin
+from tests.data.map_twin import twin
 
 boxes = st.tuples(
     st.floats(-0.5, 0.8), st.floats(-0.5, 0.8), st.floats(0.2, 1.5), st.floats(0.2, 1.5)
@@ -52,20 +51,6 @@ def test_resample_is_the_integral(shape, grid, region, view, seed) -> None:  # t
         (view[3] - view[1]) / grid[0] / (region[3] - region[1]) * shape[0],
     )
     np.testing.assert_allclose(got.numpy(), expected, atol=2 * crossings / 60)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("quarters", range(4))
-def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
-    values = np.arange(16.0).reshape(4, 4)
-    turned = turned_array(values, flip, quarters)
-    stack = torch.from_numpy(np.stack([values, values]))
-    maps = turn_maps(stack, torch.tensor([flip, False]), torch.tensor([quarters, 0]))
-    np.testing.assert_array_equal(maps[0].numpy(), turned)
-    np.testing.assert_array_equal(maps[1].numpy(), values)
-    np.testing.assert_allclose(
-        twin(values, (0, 0, 1, 1), (0, 0, 1, 1), (4, 4), flip, quarters, fine=4), turned
-    )
 
 
 @pytest.mark.parametrize(

@@ -184,24 +184,20 @@ def test_distances_between_normalized_maps_leave_them_out(manifest: Path) -> Non
     assert rows.targets.masks is None
 
 
-def test_an_image_that_nobody_examined_has_no_mask(manifest: Path) -> None:
+@pytest.mark.parametrize(
+    ("label", "column", "cell"), [("plain", "annotated", 0), ("marked", "saliency", "")]
+)
+def test_an_image_that_nobody_examined_or_marked_has_no_mask(
+    manifest: Path, label: str, column: str, cell: Any
+) -> None:
+    """Of a class with marks, an image without them."""
     table = pd.read_csv(manifest)
-    unknown = table.index[(table["split"] == "train") & (table["label"] == "plain")][:3]
-    table.loc[unknown, "annotated"] = 0
+    chosen = table.index[(table["split"] == "train") & (table["label"] == label)][:3]
+    table.loc[chosen, column] = cell
     table.to_csv(manifest, index=False)
     rows = rows_of(manifest, maps=MapSource(kind="human"))
     assert rows.targets is not None
     assert (rows.targets.weight == 0).sum() == 3
-
-
-def test_an_image_without_marks_in_a_class_with_marks_has_no_mask(manifest: Path) -> None:
-    table = pd.read_csv(manifest)
-    row = table.index[(table["split"] == "train") & (table["label"] == "marked")][0]
-    table.loc[row, "saliency"] = ""
-    table.to_csv(manifest, index=False)
-    rows = rows_of(manifest, maps=MapSource(kind="human"))
-    assert rows.targets is not None
-    assert (rows.targets.weight == 0).sum() == 1
 
 
 def test_the_share_of_a_cell_that_counts_as_full(manifest: Path) -> None:

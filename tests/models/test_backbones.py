@@ -22,7 +22,6 @@ from torch.nn import functional
 from preceptor.errors import InputError
 from preceptor.models import networks
 from preceptor.models.build import build_model
-from preceptor.models.features import Layout
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.networks import create_network
@@ -254,19 +253,6 @@ def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
 
 
 # Layouts.
-
-
-@pytest.mark.parametrize("prefix", [0, 1, 5])
-def test_tokens_lie_on_the_grid_row_by_row(prefix: int) -> None:
-    raw = torch.randn(2, prefix + 6, 4)
-    layout = Layout("tokens", prefix, (2, 3))
-    assert layout.tokens == prefix + 6
-    features = layout.to_grid(raw)
-    assert features.shape == (2, 4, 2, 3)
-    for y in range(2):
-        for x in range(3):
-            assert torch.equal(features[:, :, y, x], raw[:, prefix + 3 * y + x])
-    assert torch.equal(layout.from_grid(features, raw), raw)
 
 
 def test_tokens_of_an_image_that_is_not_square_are_refused() -> None:

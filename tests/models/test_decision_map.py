@@ -105,16 +105,10 @@ def test_a_model_pools_its_decision_map(pool: Pool, head: str, tmp_path: Path) -
     torch.testing.assert_close(plain.mean_pooled(images).logits, plain(images).logits)
 
 
-def test_a_pool_larger_than_the_grid_is_refused() -> None:
+def test_pools_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="pool_top is 65, and the feature grid has 8 × 8 = 64"):
         build_model("test_byobnet", ["a", "b"], pool=Pool("top", 65), **SMALL)  # type: ignore[arg-type]
-
-
-def test_grad_cam_is_not_pooled() -> None:
     with pytest.raises(InputError, match="needs an exact class activation map"):
         build_model("test_vit", ["a", "b"], input_size=64, pool=Pool("lse"))
-
-
-def test_the_taps_of_the_authors_are_not_pooled() -> None:
     with pytest.raises(InputError, match="do not add up to the logits"):
         build_model("test_resnet", ["a", "b"], cam_source="cyborg", pool=Pool("top"))

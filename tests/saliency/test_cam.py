@@ -99,20 +99,7 @@ def curved() -> Callable[[Tensor], Tensor]:
     return lambda features: head(conv(functional.gelu(features)).tanh().mean((2, 3)))
 
 
-def attending() -> Callable[[Tensor], Tensor]:
-    """Places meet, as in the attention of a class token."""
-    query, head = nn.Linear(CHANNELS, CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
-
-    def run(features: Tensor) -> Tensor:
-        tokens = features.flatten(2).transpose(1, 2)
-        weights = (query(tokens.mean(1, keepdim=True)) * tokens).sum(2).softmax(1)
-        out: Tensor = head((weights[:, :, None] * tokens).sum(1))
-        return out
-
-    return run
-
-
-HEADS = [linear, curved, attending]
+HEADS = [linear, curved]
 
 
 @pytest.fixture

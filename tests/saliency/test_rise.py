@@ -33,20 +33,13 @@ def drawn(images: int, count: int) -> tuple[Tensor, Tensor]:
     return scores, torch.rand(count, 3, 5, generator=generator, dtype=torch.float64)
 
 
-def test_published_is_the_formula() -> None:
+def test_both_estimators_are_their_formulas() -> None:
     scores, masks = drawn(2, 40)
-    for on in (0.5, 0.3):
-        found = rise_published(scores, masks, on)
-        for image, i, j in np.ndindex(2, 3, 5):
-            total = sum(float(scores[image, k] * masks[k, i, j]) for k in range(40))
-            assert float(found[image, i, j]) == pytest.approx(total / (40 * on), rel=1e-12)
-
-
-def test_covariance_is_the_formula() -> None:
-    scores, masks = drawn(2, 40)
-    found = covariance(scores, masks)
+    published, found = rise_published(scores, masks, 0.3), covariance(scores, masks)
     for image, i, j in np.ndindex(2, 3, 5):
         f, m = scores[image].tolist(), masks[:, i, j].tolist()
+        total = sum(a * b for a, b in zip(f, m, strict=True))
+        assert float(published[image, i, j]) == pytest.approx(total / (40 * 0.3), rel=1e-12)
         f_mean, m_mean = sum(f) / 40, sum(m) / 40
         expected = sum((a - f_mean) * (b - m_mean) for a, b in zip(f, m, strict=True)) / 40
         assert float(found[image, i, j]) == pytest.approx(expected, rel=1e-9)

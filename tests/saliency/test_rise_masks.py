@@ -18,7 +18,6 @@ from preceptor.saliency.rise_masks import (
     ramps,
     random_block,
     render,
-    spread_shift,
 )
 
 
@@ -54,22 +53,6 @@ def test_masks_are_torchs_enlargement(seed: int, cells: int, size: tuple[int, in
     for mask, grid, (row, column) in zip(found, block.cells, block.shifts.tolist(), strict=True):
         expected = enlarged(grid, (row, column), size)
         torch.testing.assert_close(mask.double(), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("size", [(28, 28), (20, 35)])
-def test_a_shared_shift_is_that_shift_for_every_mask(size: tuple[int, int]) -> None:
-    rows, columns = ramps(size[0], 7), ramps(size[1], 7)
-    shifts = (len(rows), len(columns))
-    for index in range(5):
-        shift = spread_shift(index, (0.1, 0.7), shifts)
-        block = balanced_block(7, 128, shift, torch.Generator().manual_seed(index))
-        each = Block(block.cells, block.shifts.expand(128, 2))
-        torch.testing.assert_close(
-            render(block, rows, columns), render(each, rows, columns), atol=1e-6, rtol=0
-        )
-        expected = enlarged(block.cells[17], shift, size)
-        found = render(block, rows, columns)[17].double()
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 # Balance.
