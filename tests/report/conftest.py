@@ -6,7 +6,9 @@ looked at here, not how good they are. `test_report.py` reports on a study that 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,46 @@ def not_begun() -> Written:
     study = plans_of(folder)
     study.start()
     return Written(study, folder / "out")
+
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page and keeps what the tests ask about."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.headers: list[dict[str, str | None]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags[tag] += 1
+        if "id" in found:
+            self.ids[str(found["id"])] += 1
+        if tag == "a":
+            self.links.append(str(found["href"]))
+        self.loaded += [str(found[key]) for key in ("src", "srcset", "data") if key in found]
+        if tag == "link":
+            self.loaded.append(str(found["href"]))
+        if tag == "img":
+            self.images.append(found)
+        if tag == "th":
+            self.headers.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag

@@ -1,8 +1,9 @@
-"""Ladders with given gains, for tests of words, figures and tables."""
+"""Ladders and comparisons with given gains, for tests of words, figures and tables."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from preceptor.metrics.paired_tests import PairedResult, p_floor
 from preceptor.results.ladder import AnyMap, ControlGain, Gain, Ladder, Rung, RungName
@@ -60,3 +61,12 @@ def ladder(
         paired = PairedResult(gain_over, std, low, high, p_floor(n), p_floor(n), n)
         over.append(ControlGain(control, paired))
     return Ladder(backbone, "test", tuple(rungs), chosen, tuple(over))
+
+
+def compared(mean: float, half: float = 0.05, /, **more: Any) -> dict[str, Any]:
+    """Comparison of a Student that is ahead by `mean`, over 8 seeds."""
+    low, high = mean - half, mean + half
+    sides = {"a": "Student", "key_a": "student", "key_b": "", "alpha_a": 0.1, "alpha_b": 0.9}
+    interval = {"low": low, "high": high, "image_low": low, "image_high": high}
+    tested = {"n": 8, "p_floor": 2 / 2**8, "p": 0.01, "p_holm": 0.5}
+    return {"backbone": "net", "mean": mean, **sides, **interval, **tested} | more

@@ -277,29 +277,6 @@ def test_without_scripts_nothing_is_missing(
         assert page.locator(".filters:visible").count() == 2
 
 
-COLORS = """() => [...document.querySelectorAll("svg[role=img], body > svg, svg:root")]
-  .map((one) => [...one.querySelectorAll("text, path, use")].map((part) => {
-    const style = getComputedStyle(part);
-    return [part.localName, style.fill, style.stroke, style.strokeWidth].join(" ");
-  }))"""
-
-
-def test_a_figure_has_the_same_colors_in_its_file_and_on_a_light_page(
-    page: Page, two_domains: Written
-) -> None:
-    there = page.evaluate(COLORS)
-    names = page.locator("figure a[download$='.svg']").evaluate_all(
-        "links => links.map((link) => link.download)"
-    )
-    assert len(there) == len(names) > 18
-    file = page.context.new_page()
-    with quiet(file):
-        for name, expected in zip(names, there, strict=True):
-            file.goto((two_domains.out / "figures" / name).as_uri())
-            assert file.evaluate(COLORS) == [expected], name
-    file.close()
-
-
 def test_on_paper_all_is_open_and_controls_are_gone(page: Page) -> None:
     folded = page.locator("details:not([open])").count()
     assert folded > 2
@@ -322,25 +299,3 @@ def test_on_paper_all_is_open_and_controls_are_gone(page: Page) -> None:
     # What is folded is printed where no script could open it, too.
     assert page.locator("details.fold table").first.is_visible()
     page.emulate_media(media="screen")
-
-
-def test_downloads_are_the_files_beside_the_page(page: Page, two_domains: Written) -> None:
-    page.evaluate(OPEN)
-    links = page.locator("a[download]")
-    names = links.evaluate_all("links => links.map((link) => link.download)")
-    beside = {
-        file.name: file for kind in ("tables", "figures") for file in _files(two_domains, kind)
-    }
-    assert sorted(names) == sorted(beside)
-    for ending in (".csv", ".tex", ".svg"):
-        places = [place for place, name in enumerate(names) if name.endswith(ending)]
-        for place in (places[0], places[len(places) // 2], places[-1]):
-            with page.expect_download() as download:
-                links.nth(place).click()
-            assert download.value.suggested_filename == names[place]
-            assert download.value.path().read_bytes() == beside[names[place]].read_bytes()
-    page.evaluate(FOLD)
-
-
-def _files(written: Written, kind: str) -> list[Path]:
-    return list((written.out / kind).iterdir())

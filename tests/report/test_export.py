@@ -22,7 +22,6 @@ from preceptor.report.blocks import (
     exported,
     latex,
     slug,
-    slugs,
     unique_names,
 )
 from preceptor.report.figures import Figure
@@ -121,16 +120,6 @@ def drawn(name: str, *captions: str) -> FigureBlock:
 
 
 NAMES = st.lists(st.sampled_from(["a", "a-2", "a b", "A.B", "a-b", "b", "é", "*"]), max_size=9)
-
-
-@given(NAMES)
-@settings(deadline=None)
-def test_slugs_differ(names: list[str]) -> None:
-    found = slugs(names)
-    assert len(set(found)) == len(found) == len(names)
-    assert all(re.fullmatch(r"[\w-]*", one) for one in found)
-    if len({slug(name) for name in names}) == len(names):
-        assert found == [slug(name) for name in names]
 
 
 @given(NAMES, NAMES, st.lists(NAMES, max_size=3))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import astuple
-from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,10 +12,8 @@ import pandas as pd
 import pytest
 
 from preceptor.report.figures import (
-    Curve,
     Mark,
     curves_by_size,
-    curves_figure,
     histogram,
     rows_figure,
 )
@@ -90,38 +87,12 @@ def test_every_rung_of_a_ladder_is_drawn_and_told() -> None:
     assert ladder_plot([], "AUC") is None
 
 
-def test_one_seed_has_no_intervals() -> None:
-    figure = ladder_plot([("a", ladder(0.05, math.nan, n=1))], "AUC on test")
-    assert figure is not None
-    assert "nan" not in figure.svg
-    assert "place +0.050" in texts(figure.svg)
-
-
-def test_marks_lie_on_one_scale() -> None:
-    figure = ladder_plot([("a", ladder(0.05, 0.02))], "AUC on test")
-    assert figure is not None
-    dots = re.findall(r'<use [^>]* x="([0-9.]+)" [^>]*stroke: #ffffff', figure.svg)
-    centers = [float(x) for x in dots[:4]]
-    steps = [after - before for before, after in pairwise(centers)]
-    assert steps[0] == pytest.approx(2 * steps[1], abs=0.2)  # +0.1, +0.05, +0.1
-    assert steps[0] == pytest.approx(steps[2], abs=0.2)
-
-
 def test_marks_without_a_value_are_left_out() -> None:
     rows = [("a", [Mark("x", "student", math.nan)]), ("b", [Mark("x", "student", -0.1)])]
     figure = rows_figure(rows, "Title", "difference", signed=True)
     assert figure is not None
     assert figure.title == "Title. b: x −0.100"
     assert rows_figure(rows[:1], "Title", "difference") is None
-
-
-def test_curves_have_a_legend_only_if_there_are_several() -> None:
-    one = Curve("one", "student", [0, 1], [0, 1], [0, 0.5], [0.2, 1], dots=True, ringed=(1,))
-    alone = curves_figure([one], "Title", "across", "up", unit=(True, True), diagonal=True)
-    assert set(texts(alone.svg)) >= {"across", "up"}
-    assert "one" not in texts(alone.svg)
-    both = curves_figure([one, Curve("other", "ceiling", [0], [1])], "Title", "across", "up")
-    assert {"one", "other"} <= set(texts(both.svg))
 
 
 def test_budgets_have_their_numbers_and_minutes_as_ticks() -> None:

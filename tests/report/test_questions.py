@@ -22,7 +22,7 @@ from preceptor.study.selection import Choice
 from preceptor.study.steps import Selection
 from preceptor.study_folder import open_study
 from tests.datasets import squares
-from tests.report.ladders import ladder
+from tests.report.ladders import compared, ladder
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +44,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[str, Any]:
-    plain = {
-        "question": question,
-        "backbone": "test_byobnet",
-        "a": "A",
-        "b": b,
-        "key_a": "student",
-        "key_b": "",
-        "alpha_a": 0.1,
-        "alpha_b": 0.9,
-        "n": 8,
-        "mean": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "image_low": mean - half,
-        "image_high": mean + half,
-        "p_floor": 2 / 2**8,
-        "p": 0.01,
-        "p_holm": 0.5,
-    }
-    return plain | more
+    return compared(mean, half, question=question, backbone="test_byobnet", a="A", b=b, **more)
 
 
 def said(
@@ -179,17 +160,7 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
 
 def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
     return [
-        {
-            "domain": name,
-            "backbone": "b",
-            "b": f"Baseline {place}",
-            "mean": mean,
-            "low": mean - 0.05,
-            "high": mean + 0.05,
-            "n": 8,
-            "p_floor": 2 / 2**8,
-            "p_holm": p,
-        }
+        compared(mean, domain=name, backbone="b", b=f"Baseline {place}", p_holm=p)
         for place, mean in enumerate(pair)
     ]
 

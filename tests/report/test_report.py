@@ -7,64 +7,21 @@ import json
 import re
 import shutil
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from preceptor.report.methods import methods
-from preceptor.report.palette import DARK, LIGHT
 from preceptor.report.write import write_results
 from preceptor.results import read
 from preceptor.results.domain import gather
 from preceptor.study.plan import Plan, StudyPlan
-from preceptor.study.protocol import Protocol
 from preceptor.study.steps import Failure
 from tests.datasets import SPLITS, squares
+from tests.report.conftest import Page
 from tests.studies import scored_study, study, walk
 
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Reads a page and keeps what the tests ask about."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.ids: Counter[str] = Counter()
-        self.links: list[str] = []
-        self.loaded: list[str] = []
-        self.images: list[dict[str, str | None]] = []
-        self.headers: list[dict[str, str | None]] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.tags[tag] += 1
-        if "id" in found:
-            self.ids[str(found["id"])] += 1
-        if tag == "a":
-            self.links.append(str(found["href"]))
-        self.loaded += [str(found[key]) for key in ("src", "srcset", "data") if key in found]
-        if tag == "link":
-            self.loaded.append(str(found["href"]))
-        if tag == "img":
-            self.images.append(found)
-        if tag == "th":
-            self.headers.append(found)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def checked(out: Path) -> tuple[str, Page]:
@@ -186,16 +143,6 @@ def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
     assert "; on c" in told
 
 
-def test_empty_files_have_the_columns_of_full_ones(
-    finished: Plan, whole: Path, tmp_path: Path
-) -> None:
-    empty = walk(finished.protocol.study, tmp_path / "store", compute=False)
-    write_results(StudyPlan.of(empty), tmp_path / "empty", {})
-    for name in ("results.csv", "table.csv", "comparisons.csv"):
-        heads = [(out / name).read_text().split("\n")[0] for out in (whole, tmp_path / "empty")]
-        assert heads[0] == heads[1]
-
-
 def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
     plan = walk(finished.protocol.study, tmp_path / "store", compute=False)
     write_results(
@@ -210,21 +157,6 @@ def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
     assert "0 of" in text
     assert not page.images
     assert (tmp_path / "table.csv").read_text().startswith("key,title,backbone,")
-
-
-def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
-    store = copy_of(finished, tmp_path / "store")
-    for member in finished.members_of("student"):
-        shutil.rmtree(store / "runs" / member.run, ignore_errors=True)
-        identity = finished.protocol.evaluation_id(member)
-        shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
-    plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspaces, store))
-    plan.first_steps()
-    write_results(StudyPlan.of(plan), tmp_path, {})
-    text, _ = checked(tmp_path)
-    assert "No answer yet" in text
-    assert "No Student has been scored" in text
-    assert "Baseline 2" in text
 
 
 def test_trained_models_without_scores_of_the_test_sets_are_listed(tmp_path: Path) -> None:
@@ -276,32 +208,3 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     assert "a&lt;b" in text
     assert "<b>" not in text
     assert page.images
-
-
-SURFACES = ("paper", "raised", "tint", "warn-tint")
-CONTROLS = ("shuffled", "centre", "pca", "shuffled_human", "mixed", "masked")
-SERIES = ("baseline1", "baseline2", "student", *CONTROLS, "ceiling")
-
-
-@pytest.mark.parametrize("color", [LIGHT, DARK])
-def test_contrast(color: dict[str, str]) -> None:
-    for name in ("ink", "soft", "accent"):
-        for surface in SURFACES:
-            assert contrast(color[name], color[surface]) >= 4.5, (name, surface)
-    for name in ("good", "warn", "bad"):
-        assert contrast(color[name], color["raised"]) >= 4.5, name
-    for name in SERIES:
-        assert contrast(color[name], color["paper"]) >= 3, name
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio of two hexadecimal colors."""
-
-    def luminance(text: str) -> float:
-        digits = text[1:] if len(text) == 7 else "".join(digit * 2 for digit in text[1:])
-        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)

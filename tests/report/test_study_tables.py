@@ -14,30 +14,15 @@ from preceptor.results.budgets import LINES
 from preceptor.results.domain import gather
 from preceptor.utils.text import DASH
 from tests.report.conftest import Written
+from tests.report.ladders import compared
 from tests.studies import scored_study
 
 
 def row(domain: str, place: int, auc: float) -> dict[str, Any]:
     """Student with AUC 0.8 against Baseline 1 or 2."""
-    return {
-        "domain": domain,
-        "backbone": "b",
-        "key_b": f"baseline{place}",
-        "primary": "test",
-        "images": 100,
-        "student": 0.8,
-        "student_std": 0.01,
-        "baseline": auc,
-        "baseline_std": 0.02,
-        "n": 3,
-        "mean": 0.8 - auc,
-        "low": 0.75 - auc,
-        "high": 0.85 - auc,
-        "image_low": 0.7 - auc,
-        "image_high": 0.9 - auc,
-        "p_floor": 0.25,
-        "p_holm": 0.5,
-    }
+    ours = {"student": 0.8, "student_std": 0.01, "baseline": auc, "baseline_std": 0.02, "n": 3}
+    where = {"domain": domain, "backbone": "b", "primary": "test", "images": 100}
+    return compared(0.8 - auc, key_b=f"baseline{place}", **where, **ours, p_floor=0.25)
 
 
 def test_a_baseline_that_is_missing_leaves_its_column_empty() -> None:

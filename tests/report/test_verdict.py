@@ -10,7 +10,7 @@ import pytest
 from preceptor.report.words import verdict
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.tables import COMPARISONS, FIGURES
-from tests.report.ladders import ladder
+from tests.report.ladders import compared, ladder
 
 
 def results(
@@ -22,19 +22,15 @@ def results(
 ) -> Results:
     """Results with the differences to Baseline 1 and Baseline 2 of each backbone, of `seeds`."""
     lines = [
-        {
-            "question": "RQ2",
-            "backbone": name,
-            "b": f"Baseline {place}",
-            "key_b": f"baseline{place}",
-            "n": n,
-            "mean": mean,
-            "low": mean - 0.05,
-            "high": mean + 0.05,
-            "image_low": mean - 0.05,
-            "image_high": mean + 0.05,
-            "p_holm": p,
-        }
+        compared(
+            mean,
+            question="RQ2",
+            backbone=name,
+            b=f"Baseline {place}",
+            key_b=f"baseline{place}",
+            n=n,
+            p_holm=p,
+        )
         for name, pair in means.items()
         for place, mean in enumerate(pair, 1)
     ]
@@ -155,19 +151,6 @@ def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:
     found = verdict(several)
     assert found.headline == "The Student is ahead for 2 of 4 pairs of domain and backbone"
     assert "for x with a and y with a only" in found.text
-
-
-def test_a_missing_baseline_leaves_the_question_open() -> None:
-    given_results = results({"a": (0.1, 0.2)})
-    given_results.comparisons = given_results.comparisons.iloc[:1]
-    found = verdict(given_results)
-    assert (found.kind, found.headline) == ("open", "No answer yet")
-
-
-def test_how_many_seeds_could_prove_it() -> None:
-    # Four comparisons need 4 · 2 / 2^n ≤ 0.05: n = 8.
-    found = verdict(results({"a": (0.1, 0.2), "b": (0.1, 0.2)}))
-    assert "need 8 seeds" in found.text
 
 
 def test_the_verdict_names_what_the_place_is_worth() -> None:
