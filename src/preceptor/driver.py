@@ -74,7 +74,7 @@ def run_study(
         out: Study folder; on a cluster, accessible from all machines.
         jobs: Maximum number of concurrent steps; None = as many as cores, GPUs or cluster allow.
         engine: local (worker processes of this machine) or ray (Ray cluster).
-        address: Address of the Ray cluster, see `executors.ExecutorOptions`.
+        address: Address of the Ray cluster, see `local.ExecutorOptions`.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         hang_timeout: Minutes without progress after which a step is killed and marked failed.
         track: Trackers of parameters and curves: tensorboard, mlflow, or both.

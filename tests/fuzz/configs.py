@@ -138,7 +138,9 @@ def change(random: Random, lines: list[Line]) -> tuple[str, tuple[str, ...]]:
         case "likely":
             one.value = likely_value(random, one.value)
         case "gone":
+            above = lines[at - 1].keys  # what was below the line is now below this one
             del lines[at]
+            return f"{'.'.join(one.keys)} gone: {one.value[:60]}", (*one.keys, *above)
         case "more":
             key = random.choice(KEYS)
             lines.insert(at, Line(one.above, key, odd_value(random)))

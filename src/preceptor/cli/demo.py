@@ -77,15 +77,19 @@ def run_demo(
         tell: Function that receives lines of progress.
 
     Raises:
-        InputError: scikit-image, which contains the photographs, is not installed.
+        InputError: scikit-image, which contains the photographs, is not installed, or `out` is a
+            file.
     """
     from preceptor.benchmark.forged import write_draws
     from preceptor.benchmark.forgeries import PRESETS
     from preceptor.config.files import parse_config
     from preceptor.driver import run_study
+    from preceptor.errors import InputError
     from preceptor.study.config import StudyConfig
 
     out = Path(out)
+    if out.is_file():
+        raise InputError(f"{out}: it is a file; name a folder")
     seeds = list(range(first, first + DEMO["seeds"]))
     tell(f"generating forged photographs (draws {seeds[0]} to {seeds[-1]})")
     manifest = write_draws(out / "forged_photographs", PRESETS["demo"], seeds)

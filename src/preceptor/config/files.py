@@ -68,6 +68,8 @@ class _Loader(yaml.SafeLoader):
             raise _refused(node, f"{what} quotes if it is a string")
         text = _VARIABLE.sub(self._variable, node.value)
         if plain and _NUMBER.fullmatch(text):
+            if len(text) > 400:
+                raise _refused(node, f"a number of {len(text):,} characters; write it shorter")
             return int(text) if re.fullmatch("[-+]?[0-9]+", text) else float(text)
         if plain and node.tag == _FLOAT and text.lstrip("-+.").lower() in ("inf", "nan"):
             return float(text.replace(".", ""))

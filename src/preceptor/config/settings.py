@@ -128,7 +128,7 @@ FunctionName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]
 
 
 class NetworkFactory(Settings):
-    """Function that creates a network, see `models.factories`.
+    """Function that creates a network, see `models.custom`.
 
     Args:
         factory: The function, as package.module:function.

@@ -111,11 +111,6 @@ class Augmentation(StudyAugmentation):
             )
         return self
 
-    @property
-    def photometric(self) -> bool:
-        """Whether any augmentation changes pixel values."""
-        return bool(self.color or self.blur or self.jpeg)
-
 
 # Settings of the recipes; settings given in the config have precedence. `cyborg` is the authors'
 # released code, `paper` the same with the loss of the papers.

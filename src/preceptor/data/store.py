@@ -443,7 +443,7 @@ class _Reading:
                 for store in self._stores:
                     self._writers.append(StoreWriter(store))
                     stack.callback(self._writers[-1].close)
-                stack.callback(self._flush)
+                stack.push(self._flush_at_the_end)
                 done, stored = 0, time.monotonic()
                 for part in self._parts(which):
                     for read in part:
@@ -462,6 +462,11 @@ class _Reading:
             told = error.strerror or error
             raise RunFailedError(f"image cache {folder}: {told}") from error
         return wrong
+
+    def _flush_at_the_end(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Flush; an error that ends the reading is not replaced by one of the disk."""
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            self._flush()
 
     def _check_disk(self) -> None:
         if not self._stores:

@@ -299,8 +299,14 @@ def _cells(row: Row, columns: Sequence[str]) -> list[Any]:
 def _csv_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Row], object]:
     """Function that writes a row to a CSV stream, whose header is written now."""
     writer = csv.writer(stream, lineterminator="\n")
+    quoting = csv.writer(stream, csv.unix_dialect)  # before Python 3.13 a lone "\r" is not quoted
     writer.writerow(columns)
-    return lambda row: writer.writerow(_cells(row, columns))
+
+    def write(row: Row) -> None:
+        cells = _cells(row, columns)
+        (quoting if any("\r" in str(cell) for cell in cells) else writer).writerow(cells)
+
+    return write
 
 
 def _write_csv(rows: Path, columns: Sequence[str], file: Path) -> None:

@@ -43,11 +43,13 @@ def start_worker(threads: int, gpu: str | None = None) -> tuple[BaseProcess, Con
 
     `gpu` is the value of CUDA_VISIBLE_DEVICES in the worker; None = unchanged.
     """
-    import_early(threads)  # unless it runs: it may have been killed
     own = {"OMP_NUM_THREADS": str(threads)}
     if gpu is not None:
         own["CUDA_VISIBLE_DEVICES"] = gpu
-    kind = "forkserver" if _is_forked(threads, gpu) else "spawn"
+    kind = "spawn"
+    if _is_forked(threads, gpu):
+        import_early(threads)  # unless it runs: it may have been killed
+        kind = "forkserver"
     context: Any = multiprocessing.get_context(kind)
     ours, theirs = context.Pipe()
     with environment_of(**own):

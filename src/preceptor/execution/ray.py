@@ -261,7 +261,6 @@ def connect(ray: Any, address: str | None) -> None:
         RunFailedError: No local instance can be started.
     """
     where = address or os.environ.get("RAY_ADDRESS") or "local"
-    none = f"--address {where}: no Ray cluster there (%s); start one with `ray start --head`"
     parts = urlsplit(where if "://" in where else f"//{where}")
     try:
         host, port = parts.hostname, parts.port
@@ -271,7 +270,7 @@ def connect(ray: Any, address: str | None) -> None:
         try:
             socket.create_connection((host, port), timeout=REACHED_WITHIN).close()
         except OSError as error:
-            raise InputError(none % (error.strerror or error)) from error
+            raise _no_cluster(where, error.strerror or error) from error
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if where == "local":
         options["include_dashboard"] = False
@@ -281,4 +280,10 @@ def connect(ray: Any, address: str | None) -> None:
         reason = " ".join(str(error).split())[:200]
         if where == "local":
             raise RunFailedError(f"Ray could not be started on this machine ({reason})") from error
-        raise InputError(none % reason) from error
+        raise _no_cluster(where, reason) from error
+
+
+def _no_cluster(where: str, reason: object) -> InputError:
+    return InputError(
+        f"--address {where}: no Ray cluster there ({reason}); start one with `ray start --head`"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import sqlite3
 import threading
@@ -160,8 +161,16 @@ def connect(
     if create and not path.exists():
         path.touch(mode=0o600)  # it contains the key of the sessions
     with told_errors(path):
+        # In a folder that cannot be written, no file can be made beside it; without a log, none is
+        # needed to read it.
+        log = path.with_name(f"{path.name}-wal")
+        alone = readonly and not os.access(path.parent, os.W_OK) and not log.exists()
         connection = sqlite3.connect(
-            path, isolation_level=None, timeout=BUSY / 1000, check_same_thread=not any_thread
+            path.absolute().as_uri() + "?immutable=1" * alone,
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY / 1000,
+            check_same_thread=not any_thread,
         )
         try:
             _prepare(connection, path, readonly)

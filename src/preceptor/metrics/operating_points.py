@@ -10,7 +10,7 @@ The terms are those of presentation attack detection (ISO/IEC 30107-3): a positi
 its source the species of the attack instrument. APCER is the share of the attacks of one source
 that are classified as bona fide; the worst source is reported. BPCER is the share of bona fide
 images classified as attacks. TDR and FDR are the true and false detection rate over all sources.
-`terms.py` has the names used in other fields. An image is classified as positive if
+An image is classified as positive if
 `score >= threshold`.
 """
 

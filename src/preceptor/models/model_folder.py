@@ -53,7 +53,7 @@ def check_model_files(folder: Path) -> dict[str, str]:
     if len(sums) < len(MODEL_FILES):
         raise InputError(
             f"{folder}: {CHECKSUMS} with the checksums of the model is missing or incomplete; copy "
-            "the whole folder again"
+            "the whole folder again, or remove the run and train it again"
         )
     if changed := files_that_differ(folder, sums):
         raise InputError(

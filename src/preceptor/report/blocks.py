@@ -29,7 +29,6 @@ SHORT = {
     "centre": "Centred map",
     "pca": "PCA maps",
     "shuffled_human": "Human maps, shuffled",
-    "distilled": "Soft labels",
     "mixed": "Mixed, no Teacher",
     "masked": "Marked regions alone",
     "dfr": "Last layer trained again",

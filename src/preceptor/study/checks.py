@@ -227,6 +227,8 @@ def estimate_seconds(
         if key not in _rates:
             seconds_of_step = step_seconds(run, classes, run.training.speed)
             _rates[key] = run.training.batch_size / seconds_of_step
+        if not _rates[key]:  # a batch does not fit into memory: it is divided in training
+            continue
         images = step.cost
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs

@@ -81,6 +81,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         used += digest(marked.tolist())  # which are the labels
     if config.guided_by_masks and len(workspace.manifest.classes) > 2:
         used += "log-odds"  # the mean of the evidence, which had lacked an entropy
+    if config.positive is None and len(workspace.manifest.classes) > 2:
+        used += "mean AUC"  # by which epochs are judged, which had been the AUC of the last class
     used += files_digest(config.backbone_args)
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:

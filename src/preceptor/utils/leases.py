@@ -242,6 +242,7 @@ def _machine() -> str:
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
+    with contextlib.suppress(OSError):  # of a container; known also where the other is not
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
 
@@ -253,7 +254,7 @@ def _start_of(pid: int) -> int:
         fields = text.rpartition(")")[2].split()
         return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie: killed, but not yet reaped
     except OSError:  # not Linux, or hidden by the system
-        with contextlib.suppress(PermissionError):  # of another user
+        with contextlib.suppress(OSError):  # of another user
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:

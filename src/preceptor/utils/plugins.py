@@ -136,7 +136,10 @@ def _imports(file: Path, name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                base = importlib.util.resolve_name("." * node.level + base, package).rstrip(".")
+                try:
+                    base = importlib.util.resolve_name("." * node.level + base, package).rstrip(".")
+                except ImportError:  # it has no package: this import fails there as well
+                    continue
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
     return set().union(*(parents_of(one) for one in names if one))
