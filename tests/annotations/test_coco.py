@@ -89,7 +89,7 @@ def test_the_stated_size_decides_the_frame(tmp_path: Path, orientation: int) -> 
 
 ONE = [{"file_name": "a.png"}]
 BAD: list[tuple[str, Any, str]] = [
-    ("list", [], "it is not a COCO file"),
+    ("list", [], "it is a list, as the results of a detector are"),
     ("text", "x", "not a COCO file"),
     ("no categories", {"images": [], "annotations": []}, "categories missing"),
     ("not lists", {"images": {}, "annotations": [], "categories": []}, "images missing"),

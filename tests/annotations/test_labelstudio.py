@@ -257,7 +257,12 @@ MASK[5:9, 6:20] = 255
 BAD: list[tuple[str, Any, str]] = [
     ("object", {"a": 1}, "not a Label Studio export"),
     ("JSON_MIN", [{"image": "a.png", "label": []}], "tasks[0]: "),
-    ("no image", [{"data": {"image": 3}, "annotations": []}], "there is no image in data"),
+    (
+        "no image",
+        [{"data": {"image": 3}, "annotations": []}],
+        "there is no image in data (keys: image)",
+    ),
+    ("no object", [task(annotations=["later"])], "'later' has no list of results"),
     ("no result", [task({"completed_by": 1})], "has no list of results"),
     ("size", [task(by(1, BOX | {"original_width": 0}))], "the size is 0 × 30"),
     (

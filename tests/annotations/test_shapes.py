@@ -12,6 +12,7 @@ from preceptor.annotations.shapes import (
     Box,
     Ellipse,
     Floats,
+    Log,
     Mask,
     Pixels,
     Points,
@@ -172,3 +173,13 @@ def test_simplified_outlines_keep_the_region() -> None:
     assert (back & mask).sum() / (back | mask).sum() > 0.95
     off = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
     assert off[back != mask].max() <= 2  # 1 of the outline, ½ of the ring, ½ of the pixel's center
+
+
+def test_a_defect_of_a_reader_is_no_problem_of_the_source() -> None:
+    log = Log()
+    with pytest.raises(KeyError), log.part("row 1", "correct it"):
+        raise KeyError("label")
+    with log.part("row 2", "correct it"):
+        raise LookupError("there is no image 'a.png'; correct --images")
+    (problem,) = log.problems
+    assert str(problem) == "row 2: there is no image 'a.png'; correct --images"

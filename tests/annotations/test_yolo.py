@@ -113,7 +113,7 @@ def test_keypoints_are_left_out(data: Path) -> None:
 
 BAD = [
     ("word", "x 0.5 0.5 0.1 0.1", "the class is 'x'"),
-    ("class", "9 0.5 0.5 0.1 0.1", "there is no class 9"),
+    ("class", "9 0.5 0.5 0.1 0.1", "does not name; correct or remove the line"),
     ("number", "0 0.5 0.5 0.1 y", "a number is 'y'"),
     ("nan", "0 0.5 0.5 0.1 nan", "a number is 'nan'"),
     ("three", "0 0.5 0.5 0.1", "it has 3 numbers"),

@@ -68,6 +68,9 @@ def read_coco(source: Sources) -> ImportedAnnotations:
     files = {path: read_json(path) for path in files_of(source, ".json", first="instances")}
     keys = ("images", "annotations", "categories")
     for path, content in files.items():
+        if isinstance(content, list):
+            what = "it is a list, as the results of a detector are"
+            raise InputError(f"{path}: {what}; name the file with the keys {', '.join(keys)}")
         lists = content if isinstance(content, dict) else {}
         if missing := [key for key in keys if not isinstance(lists.get(key), list)]:
             what = f"it is not a COCO file, which has lists of {', '.join(keys)}"
@@ -256,7 +259,7 @@ class _Task:
             if isinstance(person, dict):
                 person = person.get("email") or person.get("username") or person.get("id")
             persons.append(text_of(person))
-            self._results(holder, f"annotations[{place}]", persons[-1], prediction=False)
+            self._results(one, f"annotations[{place}]", persons[-1], prediction=False)
             spent = holder.get("lead_time")
             if isinstance(spent, int | float) and 0 <= spent < 1e12:
                 seconds = (seconds or 0.0) + spent
@@ -286,15 +289,13 @@ class _Task:
         if len(keys) == 1 or (keys and keys[0] in _IMAGE_KEYS):
             return data[keys[0]]
         raise ValueError(
-            f"there is no image in data (keys: {', '.join(map(str, data)) or 'none'}); export "
+            f"there is no image in data (keys: {', '.join(self.task['data']) or 'none'}); export "
             "tasks of one image each, or name its key with --image-key"
         )
 
-    def _results(
-        self, holder: dict[str, Any], where: str, person: str, *, prediction: bool
-    ) -> None:
+    def _results(self, holder: Any, where: str, person: str, *, prediction: bool) -> None:
         place = ", ".join(filter(None, (self.of, self.where, where)))
-        results = holder.get("result")
+        results = holder.get("result") if isinstance(holder, dict) else None
         if not isinstance(results, list):
             what = f"{shown(holder)} has no list of results"
             self.log.problem(place, what, "correct or remove it")
@@ -407,8 +408,8 @@ def decode_brush(rle: Any, width: int, height: int) -> Pixels:
     total = 4 * width * height
     if total > 4 * MAX_PIXELS or int.from_bytes(data[:4]) != total:
         raise ValueError(
-            f"the RLE has {int.from_bytes(data[:4]):,} values, not 4 × {width} × {height}; the "
-            "image has another size"
+            f"the RLE has {int.from_bytes(data[:4]):,} values, not 4 × {width} × {height}, as "
+            "the image has another size"
         )
     # Text, since int() of a slice is the fastest way to read a few bits.
     text = (np.unpackbits(np.frombuffer(data, np.uint8)) + np.uint8(48)).tobytes()
@@ -423,7 +424,7 @@ def decode_brush(rle: Any, width: int, height: int) -> Pixels:
 
     word, sizes = take(5) + 1, [take(4) + 1 for _ in range(4)]
     if word > 8:
-        raise ValueError(f"the RLE has values of {word} bits; 8 are expected")
+        raise ValueError(f"the RLE has values of {word} bits, not of 8")
     values = np.zeros(total, np.uint8)
     done = 0
     while done < total:

@@ -110,10 +110,12 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
     names = [name for name in every if name not in set(own)]
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
-        for mask, image in () if mixed else pairs.items():
-            fix = f"add --masks {shlex.quote(str(root))}, or rename or move it"
-            log.problem(mask, f"it is named as the mask of {image}", fix)
-        given = _by_image(pairs)
+        if pairs and not mixed:
+            first, image = next(iter(pairs.items()))
+            where = f"{len(pairs):,} files (such as {first})"
+            fix = f"add --masks {shlex.quote(str(root))}, or rename or move them"
+            log.problem(where, f"they are named as masks of images beside them ({image})", fix)
+        given, unused = _by_image(pairs), {*mask_names}
         if not mixed:
             by_place: dict[str, str] = {}
             for mask in mask_names:
@@ -121,6 +123,7 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                     log.problem(mask, f"{first} has the same place", "keep one of them")
             placed = {name: by_place.get(place_of(name)) for name in names}
             given = {name: [mask] for name, mask in placed.items() if mask}
+            unused = {*by_place.values()}
         records = _Masks(root if other is None else other, {}, log)
         for name in names:
             folders = PurePosixPath(name).parts[:-1]
@@ -134,10 +137,17 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
                 yield replace(record, name=name, labels=(label,), split=split, of=name)
         records.check("save masks of 0 and 255")
         by_stem = {PurePosixPath(name).stem: name for name in names}
-        for mask in sorted({*mask_names}.difference(*given.values())):
-            moved = by_stem.get(PurePosixPath(mask).stem)
-            what = f"there is no image at its place in {root}{f', but {moved}' if moved else ''}"
-            log.problem(mask, what, "put it into the folder of its image, or remove it")
+        unused.difference_update(*given.values())
+        if moved := sorted(mask for mask in unused if PurePosixPath(mask).stem in by_stem):
+            image = by_stem[PurePosixPath(moved[0]).stem]
+            expected = PurePosixPath(image).with_suffix(PurePosixPath(moved[0]).suffix)
+            log.problem(
+                f"{len(moved):,} masks (such as {moved[0]})",
+                f"they lie at another place than their images in {root}; expected {expected}",
+                "put the masks into the same folders as the images",
+            )
+        for mask in sorted(unused.difference(moved)):
+            log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
 
     return ImportedAnnotations(
         "folders",

@@ -136,6 +136,8 @@ class Log:
         try:
             yield
         except (ValueError, LookupError, InputError) as error:
+            if isinstance(error, KeyError | IndexError):  # a defect of a reader, not of the source
+                raise
             text = error.reason if isinstance(error, ImageError) else str(error)
             what, mark, stated = text.removeprefix(f"{path}: ").rpartition("; ")
             self.problem(where, what if mark else stated, stated if mark else fix)

@@ -136,7 +136,8 @@ def _annotation(
         span = f"{min(values):g} to {max(values):g}"
         raise ValueError(f"{span} are not shares of the image, from 0 to 1")
     if names and int(kind) not in names:
-        raise ValueError(f"there is no class {kind}; data.yaml or classes.txt does not name it")
+        what = f"there is no class {kind}, which data.yaml or classes.txt does not name"
+        raise ValueError(what)
     width, height = size
     shape: Shape = Polygon((points_of(values, 2) * (width, height),))
     if len(values) == 4:
