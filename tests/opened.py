@@ -25,7 +25,7 @@ sys.addaudithook(_note)
 
 
 class OpenedFiles:
-    """Counts how often files below a folder are opened by processes and those that they fork."""
+    """Counts how often files below a folder are opened by processes."""
 
     def __init__(self, folder: Path, work: Path) -> None:
         self._folder, self._work, self._log = folder, work, work / "opened.txt"
@@ -34,8 +34,9 @@ class OpenedFiles:
         self.hook.write_text(self._hook)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a function in a fork of this process, which is watched."""
-        context = multiprocessing.get_context("fork")
+        """The result of a function in a new process, which is watched."""
+        # Not a fork: threads of this one may hold locks of libraries, which a fork never gets.
+        context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=self._watch, args=(theirs, function, arguments))
         process.start()
