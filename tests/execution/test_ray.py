@@ -25,7 +25,6 @@ from preceptor.maps.store import read_store
 from preceptor.models.model_folder import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
-from preceptor.utils.leases import holder_of
 from tests.commands import flags
 from tests.datasets import squares
 from tests.execution.ray_cluster import Nodes
@@ -216,35 +215,6 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.Monke
         connect(TimesOut, None)
     with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
         connect(TimesOut, "there:1")
-
-
-def test_on_gpus_a_process_does_one_step_and_ends(
-    file: Path, cluster: Nodes, tmp_path: Path
-) -> None:
-    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
-    in its books alone; what is looked at is who holds the leases of the steps."""
-    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
-    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:2]
-    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
-    holders: dict[str, int] = {}
-    cluster.add(gpus=1)  # the last test of the file: others count on nodes without
-    executor = RayExecutor(work, address=cluster.address)
-    try:
-        for step in steps:
-            executor.start(step)
-        done: list[str] = []
-        while len(done) < len(steps):
-            heard = list(executor.events(0.05))
-            assert all(event.kind != "failed" for event in heard), heard
-            done += [event.step for event in heard if event.ends]
-            for step in steps:
-                holder = holder_of(plan.protocol.folder(step))
-                if holder is not None:
-                    holders[step.id] = holder.pid
-    finally:
-        executor.close()
-    assert len(holders) == len(steps)
-    assert len(set(holders.values())) == len(steps)
 
 
 def test_a_study_on_gpus_waits_for_one_and_does_not_go_on_without(
