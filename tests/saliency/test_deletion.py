@@ -1,10 +1,9 @@
-"""Deletion and insertion: a loop over pixels, batches, modes."""
+"""Deletion curves: a loop over pixels, batches, modes."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,11 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from preceptor.errors import InputError
-from preceptor.saliency.deletion import deletion, deletion_curves, insertion
+from preceptor.saliency.deletion import deletion_curves
 
-MEASURES = {"deletion": deletion, "insertion": insertion}
 NAN, INF = float("nan"), float("inf")
-both = pytest.mark.parametrize("name", MEASURES)
+
+
+def probabilities(*arguments: Any, **options: Any) -> Tensor:
+    """(B, points) probabilities of the curves."""
+    return deletion_curves(*arguments, **options)[1]
 
 
 class Linear(nn.Module):
@@ -41,15 +43,15 @@ class Linear(nn.Module):
 
 
 def slow(
-    model: Linear, image: Tensor, grid: Tensor, label: int, steps: int, fill: float, name: str
-) -> float:
+    model: Linear, image: Tensor, grid: Tensor, label: int, steps: int, fill: float
+) -> list[float]:
     """One image, one point, one pixel at a time."""
     _, height, width = image.shape
     rows, columns = grid.shape
     places = [(i, j) for i in range(rows) for j in range(columns)]
     order = sorted(places, key=lambda place: -float(grid[place]))  # stable: row by row
     points = min(steps, len(order) + 1)
-    curve, shares = [], []
+    curve = []
     for point in range(points):
         count = point * len(order) // (points - 1)
         reached = set(order[:count])
@@ -57,15 +59,13 @@ def slow(
         for y in range(height):
             for x in range(width):
                 cell = (y * rows // height, x * columns // width)
-                if (cell in reached) == (name == "deletion"):
+                if cell in reached:
                     shown[:, y, x] = fill
         with torch.no_grad():
             curve.append(model(shown[None]).logits.softmax(1)[0, label].item())
-        shares.append(count / len(order))
-    return float(np.trapezoid(curve, shares))
+    return curve
 
 
-@both
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 9999),
@@ -74,9 +74,7 @@ def slow(
     fill=st.sampled_from([0.0, -1.5]),
     coarse=st.booleans(),
 )
-def test_the_loop(
-    name: str, seed: int, grid: tuple[int, int], steps: int, fill: float, coarse: bool
-) -> None:
+def test_the_loop(seed: int, grid: tuple[int, int], steps: int, fill: float, coarse: bool) -> None:
     """Grids that do not divide the image; with coarse maps, ties."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(3, 2, 5, 7, generator=generator, dtype=torch.float64)
@@ -86,14 +84,13 @@ def test_the_loop(
         maps[:, 0, 0] += 5  # none is constant
     labels = torch.randint(0, 3, (3,), generator=generator)
     model = Linear(70, seed).eval()
-    found = MEASURES[name](model, images, maps, labels, steps=steps, fill=fill)
-    assert found.valid.all()
     shares, curves = deletion_curves(model, images, maps, labels, steps=steps, fill=fill)
-    if name == "deletion":
-        torch.testing.assert_close(torch.trapezoid(curves, shares, dim=1), found.values)
+    cells, points = maps[0].numel(), len(shares)
+    counts = [point * cells // (points - 1) for point in range(points)]
+    assert (shares * cells).round().long().tolist() == counts
     for row in range(3):
-        expected = slow(model, images[row], maps[row], int(labels[row]), steps, fill, name)
-        assert found.values[row].item() == pytest.approx(expected, rel=1e-9)
+        expected = slow(model, images[row], maps[row], int(labels[row]), steps, fill)
+        assert curves[row].tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def example(seed: int = 0) -> tuple[Linear, Tensor, Tensor, Tensor]:
@@ -103,36 +100,33 @@ def example(seed: int = 0) -> tuple[Linear, Tensor, Tensor, Tensor]:
     return Linear(72, seed), images, torch.rand(5, 3, 3, generator=generator), labels
 
 
-@both
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 49, 50, 1000])
-def test_the_batch_size_does_not_matter_and_is_never_exceeded(name: str, batch_size: int) -> None:
+def test_the_batch_size_does_not_matter_and_is_never_exceeded(batch_size: int) -> None:
     model, images, maps, labels = example()
-    expected = MEASURES[name](model, images, maps, labels)
+    expected = probabilities(model, images, maps, labels)
     shown: list[int] = []
 
     def counted(part: Tensor) -> Any:
         shown.append(len(part))
         return model.eval()(part)
 
-    found = MEASURES[name](counted, images, maps, labels, batch_size=batch_size)
-    torch.testing.assert_close(found.values, expected.values, rtol=1e-12, atol=0)
+    found = probabilities(counted, images, maps, labels, batch_size=batch_size)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     assert max(shown) <= batch_size
     assert sum(shown) == 5 * 10  # 9 cells and none
     assert len(shown) == -(-50 // batch_size)
 
 
-@both
-def test_ties_go_row_by_row(name: str) -> None:
+def test_ties_go_row_by_row() -> None:
     """Equal cells are as if each were a little less than the one before it."""
     model, images, _, labels = example()
     maps = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]).expand(5, 3, 3)
     broken = maps - 1e-3 * torch.arange(9).view(3, 3)
-    one, other = (MEASURES[name](model, images, m, labels).values for m in (maps, broken))
+    one, other = (probabilities(model, images, m, labels) for m in (maps, broken))
     assert torch.equal(one, other)
 
 
-@both
-def test_one_logit_is_that_of_two_classes(name: str) -> None:
+def test_one_logit_is_that_of_two_classes() -> None:
     def two(images: Tensor) -> Tensor:
         one = 4 * images[:, 0, 0, 0] - 2
         return torch.stack([-one, one], 1) / 2
@@ -142,50 +136,44 @@ def test_one_logit_is_that_of_two_classes(name: str) -> None:
 
     images, maps = torch.ones(2, 1, 4, 4), torch.arange(4.0).flip(0).view(1, 2, 2).repeat(2, 1, 1)
     classes = torch.tensor([0, 1])
-    expected = MEASURES[name](two, images, maps, classes).values
-    assert expected[0] != expected[1]
-    torch.testing.assert_close(MEASURES[name](single, images, maps, classes).values, expected)
+    expected = probabilities(two, images, maps, classes)
+    assert not torch.equal(expected[0], expected[1])
+    torch.testing.assert_close(probabilities(single, images, maps, classes), expected)
 
 
-@both
-def test_scale_and_type_of_a_map_do_not_matter(name: str) -> None:
+def test_scale_and_type_of_a_map_do_not_matter() -> None:
     model, images, maps, labels = example()
     whole = (100 * maps).round()
-    expected = MEASURES[name](model, images, whole, labels).values
+    expected = probabilities(model, images, whole, labels)
     for same in (3 * whole - 7, whole.to(torch.uint8), whole.double(), (whole / 128).half()):
-        assert torch.equal(MEASURES[name](model, images, same, labels).values, expected)
+        assert torch.equal(probabilities(model, images, same, labels), expected)
 
 
-@both
-def test_maps_without_order_are_not_valid(name: str) -> None:
+def test_maps_without_order_are_not_valid() -> None:
     model, images, maps, labels = example()
-    alone = MEASURES[name](model, images, maps, labels).values
+    alone = probabilities(model, images, maps, labels)
     maps[1] = 0.3
     maps[2, 0, 0] = NAN
     maps[3, 1, 1] = INF
-    found = MEASURES[name](model, images, maps, labels)
-    assert found.valid.tolist() == [True, False, False, False, True]
-    assert found.values.isnan().tolist() == [False, True, True, True, False]
-    torch.testing.assert_close(found.values[[0, 4]], alone[[0, 4]], rtol=1e-12, atol=0)
+    found = probabilities(model, images, maps, labels)
+    assert found.isnan().all(1).tolist() == [False, True, True, True, False]
+    torch.testing.assert_close(found[[0, 4]], alone[[0, 4]], rtol=1e-12, atol=0)
 
     def never(part: Tensor) -> Tensor:
         raise AssertionError
 
-    found = MEASURES[name](never, images, torch.zeros(5, 3, 3), labels)
-    assert not found.valid.any()
-    assert found.values.isnan().all()
-    found = MEASURES[name](never, images[:0], maps[:0], labels[:0])
-    assert found.values.shape == found.valid.shape == (0,)
+    found = probabilities(never, images, torch.zeros(5, 3, 3), labels)
+    assert found.isnan().all()
+    assert len(probabilities(never, images[:0], maps[:0], labels[:0])) == 0
 
 
-@both
-def test_modes_are_restored_module_by_module_and_nothing_is_left_behind(name: str) -> None:
+def test_modes_are_restored_module_by_module_and_nothing_is_left_behind() -> None:
     model, images, maps, labels = example()
-    expected = MEASURES[name](model.eval(), images, maps, labels).values
+    expected = probabilities(model.eval(), images, maps, labels)
     model.train()
     model.head.eval()  # as of a frozen part
     before = images.clone()
-    found = MEASURES[name](model, images.requires_grad_(), maps.requires_grad_(), labels).values
+    found = probabilities(model, images.requires_grad_(), maps.requires_grad_(), labels)
     assert torch.equal(found, expected)  # without dropout
     assert (model.training, model.dropout.training, model.head.training) == (True, True, False)
     assert torch.equal(images, before)
@@ -199,7 +187,7 @@ def test_modes_are_restored_module_by_module_and_nothing_is_left_behind(name: st
 
     broken = Broken(72).train()
     with pytest.raises(RuntimeError, match="out of memory"):
-        MEASURES[name](broken, images, maps, labels)
+        probabilities(broken, images, maps, labels)
     assert broken.training
     assert not torch.is_inference_mode_enabled()
 
@@ -207,9 +195,9 @@ def test_modes_are_restored_module_by_module_and_nothing_is_left_behind(name: st
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_probabilities_are_summed_in_float32(dtype: torch.dtype) -> None:
     model, images, maps, labels = example()
-    found = deletion(model.to(dtype), images.to(dtype), maps, labels).values
+    found = probabilities(model.to(dtype), images.to(dtype), maps, labels)
     assert found.dtype == torch.float32
-    exact = deletion(model.double(), images.to(dtype).double(), maps, labels).values
+    exact = probabilities(model.double(), images.to(dtype).double(), maps, labels)
     assert exact.dtype == torch.float64
     torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0)
 
@@ -229,9 +217,8 @@ def test_probabilities_are_summed_in_float32(dtype: torch.dtype) -> None:
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
-@both
-def test_what_does_not_fit_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     model, images, maps, classes = example()
     values: dict[str, Any] = {"images": images, "maps": maps, "classes": classes} | changes
     with pytest.raises(InputError, match=message):
-        MEASURES[name](model, **values)
+        probabilities(model, **values)

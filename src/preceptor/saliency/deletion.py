@@ -1,8 +1,7 @@
-"""Deletion and insertion: evaluation of saliency maps by the model's scores.
+"""Deletion: evaluation of saliency maps by the model's scores.
 
-Cells are removed from the image, or inserted into an empty one, from the most to the least salient,
-and the probability of the class is computed after each step. If a map shows what the model uses,
-the probability falls early (deletion) or rises early (insertion).
+Cells are removed from the image, from the most to the least salient, and the probability of the
+class is computed after each step. If a map shows what the model uses, the probability falls early.
 
 V. Petsiuk, A. Das, K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
 Models", BMVC 2018.
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from preceptor.errors import InputError
 from preceptor.saliency.cam import binary_logits
-from preceptor.saliency.maps import Agreement, informative
+from preceptor.saliency.maps import informative
 from preceptor.utils.memory import evaluating
 
 # Every cell of a 7 × 7 map, one at a time.
@@ -26,7 +25,7 @@ STEPS = 50
 BATCH_SIZE = 64
 
 
-def deletion(
+def deletion_curves(
     model: Callable[[Tensor], Any],
     images: Tensor,
     maps: Tensor,
@@ -35,10 +34,8 @@ def deletion(
     steps: int = STEPS,
     fill: float = 0.0,
     batch_size: int = BATCH_SIZE,
-) -> Agreement:
-    """Deletion: area under the class probability as cells are removed, the most salient first.
-
-        ∫₀¹ p_c(image without the share x of the cells) dx, by the trapezoid rule
+) -> tuple[Tensor, Tensor]:
+    """Deletion curves: the class probability as cells are removed, the most salient first.
 
     Each cell of a map is one block of pixels of its image. Equal cells go row by row, from the top
     left.
@@ -57,8 +54,8 @@ def deletion(
         batch_size: Number of images per forward pass.
 
     Returns:
-        Values in [0, 1], lower is better. For a constant or non-finite map `valid` is false and the
-        value NaN.
+        (points,) share of the cells that are removed, and (B, points) probability of the class;
+        NaN for constant or non-finite maps.
 
     Raises:
         InputError: The shapes do not match, or `steps` is below 2 or `batch_size` below 1.
@@ -68,76 +65,9 @@ def deletion(
         ...     share = images.mean((1, 2, 3))
         ...     return torch.stack([share, 1 - share], 1).log()
         >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
-        >>> deletion(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0])).values
-        tensor([0.5000])
+        >>> deletion_curves(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0]))[1]
+        tensor([[1.0000, 0.7500, 0.5000, 0.2500, 0.0000]])
     """
-    shares, curves, valid = _curves(model, images, maps, classes, steps, fill, batch_size, False)
-    return Agreement(torch.trapezoid(curves, shares, dim=1), valid)
-
-
-def insertion(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    maps: Tensor,
-    classes: Tensor,
-    *,
-    steps: int = STEPS,
-    fill: float = 0.0,
-    batch_size: int = BATCH_SIZE,
-) -> Agreement:
-    """Insertion: area under the class probability as cells are inserted into an empty image.
-
-        ∫₀¹ p_c(the share x of the cells, the most salient, on an image of `fill`) dx
-
-    Args:
-        model, images, maps, classes, steps, fill, batch_size: Arguments of `deletion`.
-
-    Returns:
-        Values in [0, 1], higher is better; NaN and not `valid` in the same cases as in `deletion`.
-
-    Raises:
-        InputError: Same as in `deletion`.
-    """
-    shares, curves, valid = _curves(model, images, maps, classes, steps, fill, batch_size, True)
-    return Agreement(torch.trapezoid(curves, shares, dim=1), valid)
-
-
-def deletion_curves(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    maps: Tensor,
-    classes: Tensor,
-    *,
-    steps: int = STEPS,
-    fill: float = 0.0,
-    batch_size: int = BATCH_SIZE,
-) -> tuple[Tensor, Tensor]:
-    """Curves whose areas `deletion` returns.
-
-    Args:
-        model, images, maps, classes, steps, fill, batch_size: Arguments of `deletion`.
-
-    Returns:
-        (points,) share of the cells that are removed, and (B, points) probability of the class;
-        NaN for constant or non-finite maps.
-
-    Raises:
-        InputError: Same as in `deletion`.
-    """
-    return _curves(model, images, maps, classes, steps, fill, batch_size, False)[:2]
-
-
-def _curves(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    maps: Tensor,
-    classes: Tensor,
-    steps: int,
-    fill: float,
-    batch_size: int,
-    insert: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(points,) shares of the cells, (B, points) probabilities, and (B,) whether a map is valid."""
     fit = images.ndim == 4 and maps.ndim == 3 and classes.shape == (len(images),)
     fit = fit and len(maps) == len(images) and 0 not in maps.shape[1:]
     if not fit or maps.shape[1] > images.shape[2] or maps.shape[2] > images.shape[3]:
@@ -150,8 +80,7 @@ def _curves(
     device, wide = images.device, torch.float64 if images.dtype == torch.float64 else torch.float32
     maps, classes = maps.detach().to(device), classes.to(device)
     maps = maps if maps.is_floating_point() else maps.float()
-    valid = informative(maps)
-    used = valid.nonzero().flatten()
+    used = informative(maps).nonzero().flatten()
     order = maps[used].flatten(1).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1).view(-1, *maps.shape[1:])  # rank of each cell, 0 = the most salient
     cells = maps.shape[1] * maps.shape[2]
@@ -167,13 +96,12 @@ def _curves(
             part = torch.arange(start, min(start + batch_size, len(curves)), device=device)
             which, point = part // points, part % points
             reached = rank[which] < counts[point, None, None]
-            emptied = ~reached if insert else reached
             batch = images[used[which]]
-            batch.masked_fill_(emptied[:, None, rows[:, None], columns], fill)
+            batch.masked_fill_(reached[:, None, rows[:, None], columns], fill)
             output = model(batch)
             logits = output[0] if isinstance(output, tuple) else output
             chances = binary_logits(logits.to(wide)).softmax(1)
             curves[part] = chances.gather(1, classes[used[which], None])[:, 0]
     values = torch.full((len(maps), points), torch.nan, dtype=wide, device=device)
     values[used] = curves.view(-1, points)
-    return counts.to(wide) / cells, values, valid
+    return counts.to(wide) / cells, values
