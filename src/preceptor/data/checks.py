@@ -238,6 +238,11 @@ def check_columns(columns: Sequence[str], required: Sequence[str], findings: Fin
             findings.add(None, what, f"write {name!r} in small letters", where="the header")
 
 
+def _about(cells: pd.Series, show: Callable[[object], str], text: str) -> Callable[[int], str]:
+    """What is wrong in a row: `text` with its cell in the place of {}."""
+    return lambda row: text.format(show(cells.iloc[row]))
+
+
 def check_cells(
     raw: RawTable,
     root: Path,
@@ -254,8 +259,8 @@ def check_cells(
     for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
         cells = frame[name]
         lists = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
-        what = lambda i, n=name, c=cells: f"{n} is a {type(c.iloc[i]).__name__}"  # noqa: E731
-        note(lists, what, "write text or a number")
+        kind = _about(cells, lambda cell: type(cell).__name__, f"{name} is a {{}}")
+        note(lists, kind, "write text or a number")
         frame[name] = cells.where(~lists, None)
 
     def column(name: str) -> pd.Series:
@@ -282,18 +287,12 @@ def check_cells(
         table[name] = values.astype("float64")
         low = values <= 0 if name == "sample_weight" else values < 0
         wrong = (cells != "") & (low | ~np.isfinite(values.to_numpy(np.float64)))
-        note(wrong, lambda i, n=name, c=cells: f"{n} is {c.iloc[i]!r}", f"write a {bound}")  # type: ignore[misc]
+        note(wrong, _about(cells, repr, f"{name} is {{}}"), f"write a {bound}")
     for name in ("label", "split", "source", "group"):
         cells = table[name]
         odd = cells.isin([cell for cell in cells.unique() if any(map(is_control, cell))])
-        note(
-            odd,
-            lambda i, n=name, c=cells: (
-                f"{n} {c.iloc[i]!r} contains a line break or control "  # type: ignore[misc]
-                "character"
-            ),
-            "remove it",
-        )
+        broken = f"{name} {{}} contains a line break or control character"
+        note(odd, _about(cells, repr, broken), "remove it")
     if "name" in frame:
         check_names(table["name"], raw.rows, findings)
     _check_labels(table, note, need, classes)

@@ -46,7 +46,7 @@ _TIMEOUT = 60.0
 _BYTES_PER_SECOND = 2**17  # a slower transfer has failed
 # The first of these stands for the content.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "mtime")
-_LISTED = {"s3", "s3a", "gs", "gcs", "hf"}  # file systems of fsspec that keep what they know
+_CACHING = {"s3", "s3a", "gs", "gcs", "hf"}  # file systems of fsspec that keep what they know
 _TEMPORARY = {408, 425, 429}  # timeout, too early, too many requests
 _CREDENTIALS = re.compile("Credential|TokenNotFound|GatedRepo")
 _MOMENT = 30.0  # seconds for which the state of a shard is known
@@ -172,7 +172,7 @@ def _state(file: str) -> State:
 
 def _info(url: str) -> tuple[int | None, str]:
     """Size of a remote file, None if unknown, and a mark that changes with its content."""
-    fresh = {"refresh": True} if url.partition("://")[0].lower() in _LISTED else {}
+    fresh = {"refresh": True} if url.partition("://")[0].lower() in _CACHING else {}
     info = _asked(url, lambda system, path: system.info(path, **fresh, **_limit(system)))
     mark = next((f"{name} {info[name]}" for name in _MARKS if info.get(name)), "")
     return (None if info.get("size") is None else int(info["size"])), mark
