@@ -109,9 +109,9 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         1,
     ),
     "several contradictions, all told": (
-        {"seeds": [1, 1], "probe": "resnet50", "weights": {"vgg11": "none"}},
-        ["seeds has duplicate values", "probe resnet50", "missing for test_byobnet", "vgg11"],
-        4,
+        {"seeds": [1, 1], "weights": {"vgg11": "none"}},
+        ["seeds has duplicate values", "missing for test_byobnet", "vgg11"],
+        3,
     ),
     "one word where a list is": (
         {"teachers": "test_byobnet"},
@@ -178,12 +178,12 @@ def test_config_files_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["train", "run.yaml"], ["alpha: value 2"]),
-        (["study", "study.yaml", "--out", "x"], ["probe resnet50 is not"]),
+        (["study", "study.yaml", "--out", "x"], ["primary: 'x' is not one"]),
     ],
 )
 def test_bad_requests_as_processes(arguments: list[str], expected: list[str], data: Path) -> None:
     (data / "run.yaml").write_text(yaml.safe_dump(RUN | {"alpha": 2}))
-    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"probe": "resnet50"}))
+    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"primary": "x"}))
     problems = 1 if arguments[1].endswith(".yaml") else None
     assert_refused(in_fork(*arguments, cwd=data), expected, problems)
 

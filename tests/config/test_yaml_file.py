@@ -277,7 +277,6 @@ def test_configs_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"probe": "c"}, "probe c is not among the students"),
         ({"controls": ["pca", "centre", "pca"]}, "controls has duplicate values"),
         ({"seeds": 2_000_000}, "2,000,000 is above the maximum of 1,000"),
         ({"students": ["a", "a"]}, "students has duplicate values"),
@@ -298,7 +297,6 @@ def test_study_defaults() -> None:
     study = parse_config(STUDY, StudyConfig)
     assert study.seed_list == (0, 1, 2)
     assert study.alpha_grid == (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)
-    assert study.probe_backbone == "a"
     assert study.probe_alpha == 0.1
     mse = parse_config(STUDY | {"training": {"distance": "mse"}}, StudyConfig)
     assert mse.alpha_grid == (0.01, 0.1, 0.5)
@@ -306,8 +304,7 @@ def test_study_defaults() -> None:
         one = parse_config(STUDY | {"training": {"distance": distance}}, StudyConfig)
         assert len(one.alpha_grid) == 6
         assert one.probe_alpha == 0.1
-    other = parse_config(STUDY | {"alphas": [0.5, 0.9], "probe": "b"}, StudyConfig)
-    assert (other.probe_alpha, other.probe_backbone) == (0.5, "b")
+    assert parse_config(STUDY | {"alphas": [0.5, 0.9]}, StudyConfig).probe_alpha == 0.5
 
 
 def numbers(model: type[Settings], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

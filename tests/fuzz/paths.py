@@ -88,7 +88,6 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "data_driven": True,
         "maps": {"segmenter": "maps"},
         "saliency": ["cam", "rise"],
-        "probe": "test_resnet",
         "rise_masks": 100,
         "selection": "guided",
         "controls": ["shuffled", "centre", "pca", "mixed"],

@@ -55,7 +55,6 @@ ceiling: {ceiling}              # false, unless all training images are annotate
 {controls_line}
 saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
 # guide_classes: [{marked}]   # classes with guidance
-selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
 # budget: [25, 50, 100]    # annotation budget: three or four more trainings per number and seed
 threshold: eer             # rule of the decision threshold on validation: eer, or fdr=0.01
 terms: generic             # names of the error rates: pad (attacks), medical, generic

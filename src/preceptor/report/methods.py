@@ -213,15 +213,12 @@ def annotations_table(plan: Plan) -> Table:
         remark += "; a new draw for each seed, the first is counted"
     nothing = "in the others there was nothing to mark"
     labels = "with the Teacher's maps; only labels are needed"
-    used = "reported, not used for selection"
-    if study.selection == "guided":
-        used = "used to break ties in selection, and therefore counted as annotations"
     rows = [
         ("Annotated images (A)", annotated, remark),
         ("… of these with a human map", annotated & mapped, nothing),
         ("All training images (T)", train, labels),
         ("Human maps of validation images", (kind_of(manifest.table["split"]) == "val") & mapped,
-         used),
+         "reported, not used for selection"),
     ]  # fmt: skip
     if study.ceiling:
         remark = "all that are available"

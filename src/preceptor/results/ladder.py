@@ -181,7 +181,6 @@ def select_any_map(record: StudyRecord, backbone: str) -> AnyMap | None:
         candidates,
         classes=setup.classes,
         positive=setup.positive,
-        rule=setup.selection,
         draws=setup.draws,
         negatives=setup.negatives,
     )

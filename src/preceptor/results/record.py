@@ -30,7 +30,7 @@ from preceptor.results.tables import CSV_FILES, StudyTables, read_table
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA, added_control
 from preceptor.study.plan import Plan, mapper_backbone
 from preceptor.study.protocol import added_controls_of, controls_of, teachers_of
-from preceptor.study.selection import Choice, Rule
+from preceptor.study.selection import Choice
 from preceptor.study.steps import Arm, Member, Role, trained_again
 from preceptor.training.record import RunRecord, set_metrics
 from preceptor.utils.files import replacing
@@ -112,7 +112,6 @@ class Setup:
     teachers: tuple[str, ...]
     seeds: tuple[int, ...]
     draws: bool  # whether every seed has its own images
-    selection: Rule
     negatives: str | None  # validation set with the missing classes, see `validation_rows`
     threshold: str  # rule of the threshold that is fixed on validation
     dfr_set: str | None  # validation set on which the control dfr trains its last layer, or None
@@ -211,7 +210,6 @@ def setup_of(plan: Plan) -> Setup:
         teachers=tuple(study.teachers),
         seeds=study.seed_list,
         draws=study.draws,
-        selection=study.selection,
         negatives=study.validation_negatives,
         threshold=study.threshold,
         dfr_set=study.dfr_set,
@@ -240,7 +238,7 @@ def _teacher_pairs(plan: Plan) -> Iterator[TeacherPair]:
         else:
             continue
         arms = [
-            Arm.of_setting("student", study.probe_backbone, setting, by)
+            Arm.of_setting("student", study.students[0], setting, by)
             for by in (one, other)
             if (setting := plan.probe_setting_of(by)) is not None
         ]

@@ -169,7 +169,8 @@ class StudyConfig(Settings):
         positive: Class whose probability is the score; required for two classes.
         primary: Evaluation set of the hypothesis tests; None = the first test set.
         teachers: Backbones of the Teachers.
-        students: Backbones of the Students, baselines and ceiling.
+        students: Backbones of the Students, baselines and ceiling. Students of the first compare
+            the Teachers in stage 1, at up to three α of the grid.
         weights: Initial weights for all backbones or by backbone: hub, none or a file.
         backbone_args: Further arguments by backbone, also of functions in `backbones`.
         backbones: Networks from outside timm, by the names of `teachers` and `students`: the
@@ -196,11 +197,6 @@ class StudyConfig(Settings):
         generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's
             backbone on all images, whose maps guide Students; and so on.
         guide_classes: Classes with guidance, also for Teachers; None = all.
-        probe: Student backbone of stage 1, by which Teachers are compared at up to three α of the
-            grid; None = the first.
-        selection: highest (AUC on the worst validation set), or the rule that breaks ties between
-            statistically equal configurations: guided (agreement with human maps of validation
-            images) or val_auc (the smaller α).
         validation_negatives: Validation set whose images are used for the classes that another
             validation set lacks, see `RunConfig`; None = every set needs every class.
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
@@ -248,8 +244,6 @@ class StudyConfig(Settings):
     rise_masks: Annotated[int, Field(ge=2, le=10_000_000)] = 8000
     generations: Few = 1
     guide_classes: tuple[str, ...] | None = None
-    probe: str | None = None
-    selection: Literal["highest", "guided", "val_auc"] = "highest"
     validation_negatives: str | None = None
     controls: tuple[ControlName, ...] = ("shuffled", "centre", "pca", "mixed")
     dfr_set: str | None = None
@@ -367,11 +361,6 @@ class StudyConfig(Settings):
         return self.mapper == "start"
 
     @property
-    def probe_backbone(self) -> str:
-        """Backbone of the Students by which Teachers are compared (RQ1)."""
-        return self.probe or self.students[0]
-
-    @property
     def probe_alpha(self) -> float:
         """0.1 if the first way of guiding has it, else its first α."""
         grid = [one.alpha for one in self.settings if one.guidance == self.first_guidance]
@@ -412,8 +401,6 @@ def _problems(study: StudyConfig) -> list[str]:
             for name in names
             if re.fullmatch(r"[^\W_][\w .-]*", name) is None
         ]
-    if study.probe is not None and study.probe not in study.students:
-        wrong.append(f"probe {study.probe} is not among the students; name one of them")
     if not (study.teacher_alphas or study.data_driven or study.mapper or study.maps):
         wrong.append("teacher_alphas is empty, and there is no other Teacher; name an α")
     if study.mapper and study.positive is None:

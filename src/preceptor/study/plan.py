@@ -184,18 +184,14 @@ class Plan:
         settings = (
             self.protocol.workspace.manifest.classes,
             study.positive,
-            study.selection,
             study.draws,
             study.validation_negatives,
         )
-        evidence = evidence_of(
-            [
-                (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
-                for one, runs, agreement in judged
-            ],
-            *settings,
-            (),
-        )
+        facts = [
+            (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
+            for one, runs, agreement in judged
+        ]
+        evidence = evidence_of(facts, *settings)
         earlier = self.remembered.get(selection.name)
         if earlier is not None and earlier.evidence == evidence:
             return earlier
@@ -236,7 +232,7 @@ class Plan:
                 candidate_name(teacher, setting),
                 setting,
                 [
-                    protocol.student(teacher, study.probe_backbone, setting, seed)
+                    protocol.student(teacher, study.students[0], setting, seed)
                     for seed in self.seeds
                 ],
                 [step for seed in self.seeds for step in self._map_steps(teacher, seed)],
@@ -366,7 +362,7 @@ class Plan:
     def _probes(self) -> list[Step]:
         """Probe Students of every Teacher at the setting at which they are best on validation."""
         return [
-            self.protocol.student(teacher, self.study.probe_backbone, setting, seed)[-1]
+            self.protocol.student(teacher, self.study.students[0], setting, seed)[-1]
             for teacher in teachers_of(self.study)
             if (setting := self.probe_setting_of(teacher)) is not None
             for seed in self.seeds

@@ -1,22 +1,19 @@
 """Selection among configurations on validation data only.
 
-The score of a configuration is its AUC on its worst validation set, averaged over seeds. With the
-rule `highest`, the highest score is selected. With the other rules, all configurations whose paired
-bootstrap interval of the difference to the best (each on its own worst set) includes 0 are tied
-with it. Of Teachers tied in this way mappers are preferred, by any rule. With `highest` the highest
-score among the mappers is selected; with the other rules ties go to the best agreement with human
-maps of validation images (`guided`), or to the smaller α (`val_auc`). α is comparable only within
-one way of guiding; between several, the highest score is selected.
+The score of a configuration is its AUC on its worst validation set, averaged over seeds, and the
+highest score is selected. Of Teachers, a mapper is preferred that is tied with the best: the
+interval of the difference of their scores (paired bootstrap, or t over draws), each on its own
+worst set, includes 0. Several such mappers are compared by their scores.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,16 +29,13 @@ from preceptor.utils.results import digest, with_nan
 _RULES = 4
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
-Rule = Literal["highest", "guided", "val_auc"]
-_NO_SETTING = Setting(math.inf)  # after all others
-
 
 @dataclass(frozen=True)
 class Candidate:
     """Candidate configuration."""
 
     name: str
-    setting: Setting | None  # α, of which the smaller one breaks ties, and way of guiding
+    setting: Setting
     scores: Sequence[pd.DataFrame]  # score tables of validation rows, one per seed
     agreement: float = math.nan  # mean correlation of its maps with human maps of validation images
     preferred: bool = False  # whether it is chosen if it is tied with the best
@@ -76,7 +70,6 @@ def choose(
     candidates: Sequence[Candidate],
     classes: Sequence[str],
     positive: str | None,
-    rule: Rule = "guided",
     draws: bool = False,
     negatives: str | None = None,
 ) -> Choice:
@@ -86,107 +79,81 @@ def choose(
     `negatives` is a validation set whose images are used for the classes that another set lacks.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
+
+    def auc_of(frame: pd.DataFrame, name: str) -> float:
+        return set_auc(validation_rows(frame, name, classes, negatives), classes, positive)
+
     # (candidates, seeds, sets)
     aucs = np.array(
-        [
-            [
-                [
-                    set_auc(validation_rows(frame, name, classes, negatives), classes, positive)
-                    for name in sets
-                ]
-                for frame in candidate.scores
-            ]
-            for candidate in candidates
-        ]
+        [[[auc_of(table, name) for name in sets] for table in one.scores] for one in candidates]
     )
     if np.isnan(aucs).any():
-        at, seed, place = (int(found[0]) for found in np.isnan(aucs).nonzero())
+        at, seed, place = np.argwhere(np.isnan(aucs))[0].tolist()
         raise InputError(
             f"selection: {candidates[at].name} has no AUC on {sets[place]} (seed number {seed}); "
             "every validation set needs images of every class, or set validation_negatives"
         )
-    per_set = aucs.mean(1)
-    worst = per_set.argmin(1)
-    values = per_set.min(1)
-    order = sorted(range(len(candidates)), key=lambda at: candidates[at].setting or _NO_SETTING)
-    rank = {index: place for place, index in enumerate(order)}
+    worst, values = aucs.mean(1).argmin(1), aucs.mean(1).min(1)
+    names = [sets[place] for place in worst]
     # Of equal values the one with the smaller α, independently of the order of the candidates.
-    best = min(order, key=lambda index: (-values[index], rank[index]))
-    ties = rule != "highest" or any(candidate.preferred for candidate in candidates)
+    order = sorted(range(len(candidates)), key=lambda at: candidates[at].setting)
+    best = max(order, key=lambda at: values[at])
+    by_ties = any(one.preferred for one in candidates)
     rows = []
-    for index, candidate in enumerate(candidates):
+    for at, one in enumerate(candidates):
         low = high = 0.0
-        if index != best:
-            if draws:
-                ours, theirs = (aucs[one, :, worst[one]] for one in (index, best))
-                paired = paired_difference(ours, theirs)
-                low, high = paired.low, paired.high
-            else:
-                places = [sets[int(worst[one])] for one in (index, best)]
-                sides = (candidate, candidates[best])
-                low, high = _difference(sides, places, classes, positive, negatives)
+        if at != best and draws:
+            paired = paired_difference(aucs[at, :, worst[at]], aucs[best, :, worst[best]])
+            low, high = paired.low, paired.high
+        elif at != best:
+            both = [
+                Side(labels, [scores], groups)
+                for labels, scores, groups in (
+                    stack(candidates[side].scores, names[side], classes, positive, negatives)
+                    for side in (at, best)
+                )
+            ]
+            same = names[at] == names[best]
+            result = bootstrap_difference(*both, same_images=same, resamples=1000)
+            low, high = result.low, result.high
         rows.append(
             {
-                "name": candidate.name,
-                "value": float(values[index]),
-                "worst_set": sets[int(worst[index])],
+                "name": one.name,
+                "value": float(values[at]),
+                "worst_set": names[at],
                 "low": low,
                 "high": high,
-                "tied": bool(index == best or (ties and not high < 0)),
-                "agreement": candidate.agreement,
-                "alpha": None if candidate.setting is None else candidate.setting.alpha,
-                "guidance": "" if candidate.setting is None else candidate.setting.guidance,
+                "tied": bool(at == best or (by_ties and not high < 0)),
+                "agreement": one.agreement,
+                "alpha": one.setting.alpha,
+                "guidance": one.setting.guidance,
             }
         )
-    judged = sets[int(worst[best])]
-    where = judged if len(sets) == 1 else f"the worst validation set ({judged})"
-    tied = [index for index, row in enumerate(rows) if row["tied"]]
-    preferred = [index for index in tied if candidates[index].preferred]
-    among = f"of {len(tied)} tied on validation"
-    if len(preferred) < len(tied) and preferred:
-        among += ", mappers are preferred"
-        among += f"; of {len(preferred)} of them" if len(preferred) > 1 else ""
-    tied = preferred or tied
-    if rule == "highest":
-        tied = [max(tied, key=lambda index: (values[index], -rank[index]))]
-    agreements = np.array([candidates[index].agreement for index in tied])
-    equal = [index for index, value in enumerate(values) if value == values[best]]
-    if len(tied) == 1 and tied != [best]:
-        winner = tied[0]
-        why = among if len(preferred) == 1 else f"{among}, it has the highest AUC on {where}"
-    elif len(tied) == 1:
-        winner, why = best, f"it has the highest AUC on {where}"
-        if len(equal) > 1:
-            reason = _by_alpha([candidates[index] for index in equal], candidates[best], "is first")
-            why = f"of {len(equal)} with the same, highest AUC on {where}, it {reason}"
-    elif rule == "guided" and np.isfinite(agreements).all():
-        winner = tied[int(agreements.argmax())]
-        why = (
-            f"{among}, its maps agree best with human maps of validation images "
-            f"(r = {candidates[winner].agreement:.2f})"
-        )
-    elif not comparable(rows[index] for index in tied):
-        winner = max(tied, key=lambda index: (values[index], -rank[index]))
-        why = f"{among}, it has the highest AUC on {where}"
-    else:
-        winner = min(
-            tied, key=lambda index: (candidates[index].setting or _NO_SETTING, -values[index])
-        )
-        reason = _by_alpha(
-            [candidates[index] for index in tied], candidates[winner], "has the highest AUC"
-        )
-        why = f"{among}, it {reason}"
+    where = names[best] if len(sets) == 1 else f"the worst validation set ({names[best]})"
+    why = f"it has the highest AUC on {where}"
+    preferred = [at for at in order if candidates[at].preferred and rows[at]["tied"]]
+    winner = max(preferred or order, key=lambda at: values[at])
+    if winner != best:
+        tied = sum(row["tied"] for row in rows)
+        among = f"of {tied} tied on validation, mappers are preferred"
+        why = f"{among}; of {len(preferred)} of them, {why}" if len(preferred) > 1 else among
+    elif (equal := int((values == values[best]).sum())) > 1:
+        why += f", first of {equal} with this AUC, by α"
     highest = "" if winner == best else f", best {values[best]:.3f}"
-    reason = f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}{highest}."
-    return Choice(candidates[winner].name, reason, tuple(rows))
+    name = candidates[winner].name
+    return Choice(name, f"{name}: {why}; AUC {values[winner]:.3f}{highest}.", tuple(rows))
 
 
 def evidence_of(
-    candidates: Sequence[tuple[str, Setting | None, Sequence[str], float]], *settings: object
+    candidates: Sequence[tuple[str, Setting, Sequence[str], float]],
+    classes: Sequence[str],
+    positive: str | None,
+    *others: object,
 ) -> str:
     """Hash of all data on which a choice depends."""
-    facts = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
-    return digest([_RULES, facts, settings])
+    facts = [(name, asdict(setting), *rest) for name, setting, *rest in candidates]
+    # "highest" was a setting, and the empty list held others.
+    return digest([_RULES, facts, [classes, positive, "highest", *others, []]])
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
@@ -200,35 +167,3 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the α of candidates are comparable: all are guided, in one way."""
-    ways = {(row["alpha"] is not None, row["guidance"]) for row in rows}
-    return len(ways) == 1 and all(guided for guided, _ in ways)
-
-
-def _by_alpha(candidates: Sequence[Candidate], winner: Candidate, then: str) -> str:
-    """What the smallest α decides among candidates; `then` decides between those with the same."""
-    alphas = [one.setting and one.setting.alpha for one in candidates]
-    equal = alphas.count(winner.setting and winner.setting.alpha)
-    if equal == 1:
-        return "has the smallest α"
-    return then if equal == len(alphas) else f"{then} of those with the smallest α"
-
-
-def _difference(
-    sides: Sequence[Candidate],
-    names: Sequence[str],
-    classes: Sequence[str],
-    positive: str | None,
-    negatives: str | None,
-) -> tuple[float, float]:
-    """Interval of the difference of the AUCs of two candidates, each on its validation set."""
-    both = []
-    for candidate, name in zip(sides, names, strict=True):
-        labels, scores, groups = stack(candidate.scores, name, classes, positive, negatives)
-        both.append(Side(labels, [scores], groups))
-    same = names[0] == names[1]
-    result = bootstrap_difference(*both, same_images=same, resamples=1000)
-    return result.low, result.high
