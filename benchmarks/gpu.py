@@ -8,7 +8,6 @@ step            guided ÷ plain, and ÷ the authors' way, for the paper's backbo
                 float32 and bf16, channels-last and not
 rise            ÷ a plain loop over the same masks
 memory          peak of a plain and of a guided step
-out_of_memory   a training whose batch does not fit, in parts
 runs_per_gpu    seconds of a study with one, two and four runs on the GPU
 
 Each section is a process with a time limit. What it found is kept in benchmarks/gpu-NAME.json, NAME
@@ -43,8 +42,7 @@ from preceptor.driver import run_study
 from preceptor.models.build import build_model
 from preceptor.saliency.rise import rise
 from preceptor.study.config import StudyConfig
-from preceptor.training.run import train
-from preceptor.utils.memory import peak_memory, release_memory
+from preceptor.utils.memory import release_memory
 
 MARK = "found: "  # begins the last line of a section's process
 
@@ -183,20 +181,6 @@ def memory(task: Task) -> Iterator[Figure]:
         yield Figure("memory", f"{backbone}: guided ÷ plain", share)
 
 
-def out_of_memory(task: Task) -> Iterator[Figure]:
-    needs_card(task)
-    device = torch.device(task.device)
-    with training(task, 512, backbone="resnet50", input_size=224, steps=20) as (config, folder):
-        train(config, folder / "whole")
-        whole = peak_memory(device) or 0
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(0.6 * whole / total, device)
-        record = train(config, folder / "divided").record
-        yield Figure("out_of_memory", "peak of the whole batch", whole / 2**20, "MiB")
-        yield Figure("out_of_memory", "parts in 60 % of it", record.parts, "parts")
-
-
 def runs_per_gpu(task: Task) -> Iterator[Figure]:
     with training(task, 64 if task.small else 512) as (config, folder):
         settings = config.training.model_dump() | {"epochs": 1, "length": "epochs", "steps": None}
@@ -251,7 +235,6 @@ SECTIONS: dict[str, Callable[[Task], Iterator[Figure]]] = {
     "step": step,
     "rise": rise_maps,
     "memory": memory,
-    "out_of_memory": out_of_memory,
     "runs_per_gpu": runs_per_gpu,
 }
 

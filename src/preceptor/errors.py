@@ -55,10 +55,6 @@ class HeldError(PreceptorError):
     """Another process holds the lease."""
 
 
-class DeviceFullError(PreceptorError):
-    """A device that several computations share has no room for this one."""
-
-
 class LeaseLostError(PreceptorError):
     """Another process took over the lease of this one."""
 

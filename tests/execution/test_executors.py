@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 import torch
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.executor import OVERHEAD, USABLE, GpuPacking, WorkerContext
 from preceptor.execution.local import ExecutorOptions, LocalExecutor, open_executor
 from preceptor.execution.perform import carry_out
@@ -125,10 +125,16 @@ def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> N
 def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A marking that asks for more memory than there is, of the machine's allocator."""
+    """A training that asks for more memory than there is, of the machine's allocator."""
     from preceptor.execution import perform
 
-    monkeypatch.setattr(perform, "perform", lambda *_, **__: torch.empty(2**55))
+    def fail(*_: object, **__: object) -> None:
+        try:
+            torch.empty(2**55)
+        except RuntimeError as error:  # as a training does
+            raise RunFailedError("run x: out of memory, cannot allocate") from error
+
+    monkeypatch.setattr(perform, "perform", fail)
     step, needed = Step("x", JoinMaps(()), "x"), WorkerContext(Workspaces({}, {}), tmp_path)
     assert carry_out(step, needed, print, exclusive=False).kind == "out_of_memory"
     assert not (tmp_path / "failed" / "x.log").exists()

@@ -89,7 +89,6 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "maps": {"segmenter": "maps"},
         "saliency": ["cam", "rise"],
         "rise_masks": 100,
-        "selection": "guided",
         "controls": ["shuffled", "centre", "pca", "mixed"],
         "ceiling": True,
         "budget": [4, 8],

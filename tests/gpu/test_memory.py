@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from preceptor.cli import doctor
 from preceptor.cli.doctor import inspect_installation
@@ -26,7 +24,6 @@ from preceptor.execution.local import LocalExecutor
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.loop import Trainer
 from preceptor.training.prepare import has_bf16, step_seconds
 from preceptor.training.run import train
 from preceptor.utils.memory import peak_memory, release_memory
@@ -49,44 +46,9 @@ def limited(card: torch.device, size: float) -> Iterator[None]:
 
 
 def large(manifest: Path, device: str) -> RunConfig:
-    """A run whose memory is that of its batch; it has no batch norm, so that it can be divided."""
+    """A run whose memory is that of its batch."""
     size = 224 if device == "cuda" else 64
     return run_of(manifest, device, "test_convnext", input_size=size, batch_size=24)
-
-
-def apart(one: Path, other: Path) -> float:
-    """The largest difference of weights relative to the largest weight of its tensor."""
-    a, b = (load_file(folder / "model/model.safetensors") for folder in (one, other))
-    return max(float((a[key] - b[key]).abs().max() / a[key].abs().max()) for key in a)
-
-
-def test_a_batch_that_does_not_fit_is_divided(
-    card: torch.device, manifest: Path, tmp_path: Path
-) -> None:
-    whole = train(large(manifest, "cuda"), tmp_path / "whole")
-    assert whole.record.peak_memory is not None
-    with limited(card, 0.6 * whole.record.peak_memory):
-        divided = train(large(manifest, "cuda"), tmp_path / "divided")
-    assert divided.record.parts > 1
-    assert apart(whole.folder, divided.folder) < 1e-3
-
-
-def test_an_error_of_memory_divides_the_batch(
-    device: torch.device, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(large(manifest, device.type), tmp_path / "whole")
-    original, failed = Trainer.accumulate, iter([True])
-
-    def failing(self: Trainer, batch: object, *arguments: object) -> dict[str, Tensor]:
-        if next(failed, False):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return original(self, batch, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Trainer, "accumulate", failing)
-    told: list[str] = []
-    divided = train(large(manifest, device.type), tmp_path / "divided", tell=told.append)
-    assert "out of memory in epoch 1: each batch is now computed in 2 parts" in told
-    assert apart(whole.folder, divided.folder) < 1e-3
 
 
 def test_predictions_take_smaller_batches(card: torch.device, tmp_path: Path) -> None:

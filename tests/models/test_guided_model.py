@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch.nn import functional
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, gradient_scaler
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
 from preceptor.models.probes import check_grad_cam
 from tests.models.toys import Block, Counted, Toy, ToyTokens, small, toy
 
@@ -236,19 +235,6 @@ def test_a_loss_on_the_map_has_the_true_gradient(make: type[Toy], tap: str) -> N
     values = [p.detach().clone().requires_grad_() for p in model.parameters()]
     assert any("stem" in name for name in names)
     assert torch.autograd.gradcheck(loss, values)
-
-
-CPU = torch.device("cpu")
-
-
-def test_it_is_kept_and_goes_on() -> None:
-    scaler = gradient_scaler(CPU, "16-mixed", {})
-    scaler.scale(torch.ones(1))
-    scaler.update(1024.0)
-    state = json.loads(json.dumps(scaler.state_dict()))
-    other = gradient_scaler(CPU, "16-mixed", state)
-    assert other.state_dict() == scaler.state_dict()
-    assert state["scale"] == 1024.0
 
 
 class ToyNormed(Toy):

@@ -125,21 +125,15 @@ def test_the_same_bytes_in_whatever_order_runs_were_known(
         assert (whole / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
-    finished: Plan, tmp_path: Path
-) -> None:
+def test_it_is_told_where_trainings_were_computed(finished: Plan, tmp_path: Path) -> None:
     store = copy_of(finished, tmp_path / "store")
     plan = walk(finished.protocol.study, store)
     records = sorted(store.glob("runs/*/run.json"))
     plain = " ".join(methods(plan, gather(plan)))
     assert plain.count("Computed on cpu (") == 1
-    assert "out of memory" not in plain
-    for file, parts in zip(records[:2], (2, 8), strict=True):
-        record = json.loads(file.read_text()) | {"parts": parts, "device": "cuda:0"}
-        file.write_text(json.dumps(record))
+    record = json.loads(records[0].read_text()) | {"device": "cuda:0"}
+    records[0].write_text(json.dumps(record))
     told = " ".join(methods(plan, gather(plan)))
-    assert f"2 of {len(records)} trainings ran out of memory" in told
-    assert "in up to 8 micro-batches" in told
     assert "; on c" in told
 
 

@@ -23,10 +23,18 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
 from preceptor.training import prepare as probe
-from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.loop import Trainer, learning_rate, period_ends
 from preceptor.training.prepare import step_seconds
-from preceptor.training.record import RunRecord, SetMetrics, flat_metrics, set_metrics
+from preceptor.training.record import (
+    Progress,
+    RunRecord,
+    SetMetrics,
+    flat_metrics,
+    load_progress,
+    save_progress,
+    set_metrics,
+    snapshot,
+)
 from preceptor.training.run import train
 from preceptor.utils.results import damaged_files, read_record
 from tests.datasets import squares

@@ -23,6 +23,7 @@ from preceptor.inference.annotate import annotate
 from preceptor.inference.predict import predict
 from preceptor.metrics.auc import auc
 from preceptor.models.model_folder import load_model
+from preceptor.training.loop import Trainer
 from preceptor.training.run import build_untrained, train
 from preceptor.utils import process
 from preceptor.utils.results import damaged_files, file_digest, read_record
@@ -345,6 +346,19 @@ def test_a_full_disk_is_a_failure_that_names_the_file(manifest: Path, tmp_path: 
     assert str(caught.value).startswith(f"run {folder.name}: {folder}/resume.safetensors: ")
     assert not list(folder.iterdir())
     assert train(config, tmp_path / "runs").trained
+
+
+def test_a_batch_that_does_not_fit_is_a_failure_with_its_size(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: Trainer, batch: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "loss", never)
+    with pytest.raises(
+        RunFailedError, match=r"out of memory \(batch_size 8, input_size 32\); lower one of them"
+    ):
+        train(small(manifest), tmp_path)
 
 
 def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path) -> None:

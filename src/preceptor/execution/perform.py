@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import DeviceFullError, HeldError, InputError, LeaseLostError, RunFailedError
+from preceptor.errors import HeldError, InputError, LeaseLostError, RunFailedError
 from preceptor.execution.executor import Event, WorkerContext, keep_error
 from preceptor.inference.annotate import (
     compute_maps,
@@ -64,7 +64,6 @@ def perform(
     tell: Callable[[str], None] | None = None,
     tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
-    exclusive: bool = True,
 ) -> bool:
     """Execute one step, unless it has finished, and write its result folder with a run.json.
 
@@ -74,14 +73,12 @@ def perform(
         workspaces: Manifests.
         tell, tell_epoch: Receive messages, and the summary line of each epoch of a training.
         wait: Seconds to wait for another process that computes the step; None = unlimited.
-        exclusive: Whether no other step uses the device, see `run.train`.
 
     Returns:
         Whether the step was computed now; False if another process finished it in the meantime.
 
     Raises:
         HeldError: Another process is computing the step.
-        DeviceFullError: The shared device has not enough memory.
         InputError: What the step uses has changed since its id was made.
     """
     work = step.work
@@ -94,7 +91,6 @@ def perform(
             tell=tell,
             tell_epoch=tell_epoch,
             wait=wait,
-            exclusive=exclusive,
             expected_id=step.id,
         )
         return found.trained
@@ -255,8 +251,7 @@ def carry_out(
 ) -> Event:
     """Execute a step, send its events and return the last one; no error is raised.
 
-    `exclusive`: no other step uses the device; only then a training that runs out of memory
-    continues with micro-batches.
+    Without `exclusive` use of its device, a step that runs out of memory may be tried again.
     """
     log = context.log_of(step)
     if process.hung(log):  # retried by an executor that saw only that the process died
@@ -270,12 +265,8 @@ def carry_out(
     told = partial(report, "message"), partial(report, "epoch")
     try:
         with process.watched(log, context.hang_timeout):
-            done = perform(
-                step, context.store, context.workspaces, *told, wait=0.0, exclusive=exclusive
-            )
+            done = perform(step, context.store, context.workspaces, *told, wait=0.0)
         return Event("done" if done else "already_done", step.id)
-    except DeviceFullError as error:
-        return Event("out_of_memory", step.id, str(error))
     except (HeldError, LeaseLostError) as error:
         return Event("held", step.id, str(error))
     except Exception as error:

@@ -470,13 +470,3 @@ def in_precision(model: nn.Module, precision: Precision) -> Callable[..., Any]:
         return out._make(part.float() if part.is_floating_point() else part for part in out)
 
     return forward
-
-
-def gradient_scaler(
-    device: torch.device, precision: Precision, state: dict[str, Any]
-) -> torch.amp.GradScaler:
-    """Gradient scaler of 16-mixed with a state, {} = the initial; it does nothing otherwise."""
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
-    if state:
-        scaler.load_state_dict(state)
-    return scaler

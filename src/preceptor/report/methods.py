@@ -65,8 +65,6 @@ def methods(plan: Plan, results: Results) -> list[str]:
         shared=shared_images(plan.protocol.workspaces) if study.draws else None,
         sizes=[f"{size:,}" for size in study.budgets],
         machines=[*dict.fromkeys(map(_machine, records))],
-        divided=[record.parts for record in records if record.parts > 1],
-        trainings=len(records),
         seconds=seconds if math.isfinite(seconds) else 0.0,
         distance=_distance,
         pooling=_pooling,

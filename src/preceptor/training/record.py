@@ -1,20 +1,105 @@
-"""Metrics of epochs and validation sets, and the record of a finished training (`run.json`)."""
+"""What a training keeps: its checkpoint, the metrics of its epochs, and its record (`run.json`)."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.metrics.split_names import kind_or_none
-from preceptor.utils.results import finish, read_record
+from preceptor.models.networks import separate
+from preceptor.utils.files import replacing, tensors_to
+from preceptor.utils.results import finish, read_record, strict_json, with_nan
+
+
+@dataclass
+class Progress:
+    """Progress of a run after an epoch."""
+
+    epoch: int = 0  # number of finished epochs (or periods)
+    history: list[dict[str, float]] = field(default_factory=list)  # metrics, one dict per epoch
+    best_score: float = float("-inf")  # score of the selected epoch so far; higher is better
+    best_epoch: int = -1  # number of the selected epoch, from 0; −1 before the first
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0  # training time so far, over all interruptions
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy of a model's weights on the CPU."""
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+def save_progress(
+    path: Path, run: str, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write the checkpoint of a run after an epoch, atomically."""
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in progress.best_state.items()}
+    numbers: dict[str, dict[str, float]] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            elif value is not None:
+                numbers.setdefault(str(index), {})[name] = value
+    kept = {key: value for key, value in vars(progress).items() if key != "best_state"}
+    state = kept | {"run": run, "optimizer": numbers}
+    with replacing(path) as partial, tensors_to(partial):
+        save_file(
+            separate({key: value.cpu() for key, value in tensors.items()}),
+            partial,
+            metadata={"state": strict_json(state, indent=None)},
+        )
+
+
+def load_progress(
+    path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Restore model and optimizer from the checkpoint of a run, if there is a sound one."""
+    if not path.is_file():
+        return Progress()
+    try:
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        owner, numbers = state.pop("run"), state.pop("optimizer")
+        history, best = list(map(with_nan, state.pop("history"))), state.pop("best_score")
+        progress = Progress(history=history, **state)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Progress()
+    if owner != run:
+        return Progress()
+    progress.best_score = float("-inf") if best is None else best
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        names = [key for key in tensors if key.startswith(prefix)]
+        return {key.removeprefix(prefix): tensors[key] for key in names}
+
+    model.load_state_dict(part("model."))
+    entries: dict[int, dict[str, Any]] = {int(index): one for index, one in numbers.items()}
+    for key, value in part("optimizer.").items():
+        index, name = key.split(".", 1)
+        entries.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    progress.best_state = part("best.")
+    return progress
+
+
+# Metrics, and the record.
 
 Measure = Literal["accuracy", "auc", "map_correlation"]
 MEASURES: tuple[Measure, ...] = ("accuracy", "auc", "map_correlation")
@@ -110,7 +195,6 @@ class RunRecord:
     best_epoch: int  # selected epoch, from 1
     metrics: dict[str, float]  # row of metrics.csv of the selected epoch
     seconds: float  # training time, over all interruptions
-    parts: int = 1  # number of micro-batches per batch
     peak_memory: int | None = None  # peak memory of a process in bytes; None if unknown
     device_memory: int | None = None  # memory of the GPU in bytes; None on a CPU
     device: str
@@ -123,20 +207,20 @@ class RunRecord:
 
     def write(self, folder: Path, *, without: str = "") -> None:
         """Write the record and finish the run folder, see `finish`."""
-        unsaid = {"parts": 1, "peak_memory": None, "device_memory": None}
-        kept = {k: v for k, v in vars(self).items() if k not in unsaid or v != unsaid[k]}
+        unknown = [k for k in ("peak_memory", "device_memory") if getattr(self, k) is None]
+        kept = {key: value for key, value in vars(self).items() if key not in unknown}
         finish(folder, kept, without=without)
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
         """Read the record of a finished run folder."""
         values = read_record(folder)
-        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         try:
             given |= {"classes": tuple(given["classes"]), "grid": tuple(given["grid"])}
             return cls(**cast(Any, given))
         except (KeyError, TypeError) as error:
-            missing = [field.name for field in fields(cls) if field.name not in values]
+            missing = [one.name for one in fields(cls) if one.name not in values]
             lack = f" ({missing[0]} is missing)" if missing else ""
             raise InputError(
                 f"{folder / 'run.json'}: not the record of a training{lack}; remove the folder"

@@ -32,10 +32,9 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
-from preceptor.training.checkpoint import Progress
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
-from preceptor.training.record import RunRecord, epoch_line, flat_metrics, metrics_table
+from preceptor.training.record import Progress, RunRecord, epoch_line, flat_metrics, metrics_table
 from preceptor.training.validation import (
     best_readout,
     check_images,
@@ -59,8 +58,6 @@ from preceptor.utils.memory import (
 from preceptor.utils.results import is_finished, write_atomically
 from preceptor.version import __version__
 
-_TABLES = ("metrics.csv", "log.txt")
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -80,7 +77,6 @@ def train(
     tell: Callable[[str], None] | None = None,
     tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
-    exclusive: bool = True,
     expected_id: str | None = None,
 ) -> RunResult:
     """Train one model, unless the store contains the finished run of the same config and data.
@@ -93,8 +89,6 @@ def train(
         tell_epoch: Function that receives a summary line after each epoch; None = `tell`.
         wait: Maximum time in seconds to wait for another process that trains the same run; None =
             unlimited.
-        exclusive: Whether no other step uses the device: only then a training that runs out of
-            memory continues with micro-batches.
         expected_id: Id of the run when it was planned; None = unknown.
 
     Returns:
@@ -103,7 +97,6 @@ def train(
     Raises:
         InputError: The config or the data is invalid, or the run has another id than expected.
         RunFailedError: The loss became NaN or infinite, or memory or the disk is full.
-        DeviceFullError: Memory ran out on a shared device.
         HeldError: Another process trains the same run.
         LeaseLostError: Another process took over the run while this one was suspended.
     """
@@ -121,14 +114,19 @@ def train(
         process.beat()
         if not there:
             tell = tell or (lambda line: None)
-            run = RunContext(config, folder, held, tell, tell_epoch or tell, exclusive)
+            run = RunContext(config, folder, held, tell, tell_epoch or tell)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with kept_torch_state():
                     _compute(run, workspace, training_device(config.training))
             except (OSError, MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
-                    raise run.out_of_memory() from error
+                    size, batch = config.training.input_size, config.training.batch_size
+                    given = f"batch_size {batch}" + (f", input_size {size}" if size else "")
+                    raise RunFailedError(
+                        f"run {identity}: out of memory ({given}); lower one of them, or take a "
+                        "smaller backbone or a device with more memory"
+                    ) from error
                 if not isinstance(error, OSError):
                     raise
                 raise RunFailedError(f"run {identity}: {failed_write(error, folder)}") from error
@@ -176,7 +174,7 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
     release_memory(device)
     model, rows, validation = _prepare(run, workspace)
     trainer = _trainer(config, device, model, rows)
-    progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
+    progress = fit(run, trainer, validation)
     record = _record(run, model, rows, progress, device)
     model.load_state_dict(progress.best_state)
     try:
@@ -190,9 +188,9 @@ def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> Non
         own, model = model, best_readout(model, validation, config.validation_negatives)
         if model is not own:  # the metrics of an epoch are those of the model's own pooling
             record = replace(record, metrics=record.metrics | _metrics(config, model, validation))
-    lines = [epoch_line(row, len(progress.history)) for row in progress.history]
-    texts = metrics_table(progress.history), "\n".join(lines) + "\n"
-    _write(run, workspace, model, dict(zip(_TABLES, texts, strict=True)), record)
+    log = "".join(f"{epoch_line(row, len(progress.history))}\n" for row in progress.history)
+    tables = {"metrics.csv": metrics_table(progress.history), "log.txt": log}
+    _write(run, workspace, model, tables, record)
 
 
 def _compute_last_layer(
@@ -213,7 +211,6 @@ def _compute_last_layer(
         workspace=workspace,
         tell=run.tell,
         tell_epoch=run.tell_epoch,
-        exclusive=run.exclusive,
     )
     started = time.perf_counter()
     model = load_model(base.folder / "model").to(device)
@@ -228,7 +225,8 @@ def _compute_last_layer(
         metrics=base.record.metrics | _metrics(config, model, validation),
         seconds=round(time.perf_counter() - started, 3),
     )
-    tables = {name: (base.folder / name).read_text(encoding="utf-8") for name in _TABLES}
+    names = ("metrics.csv", "log.txt")
+    tables = {name: (base.folder / name).read_text(encoding="utf-8") for name in names}
     _write(run, workspace, model, tables, record)
 
 
@@ -317,7 +315,6 @@ def _record(
         best_epoch=progress.best_epoch + 1,
         metrics=history[progress.best_epoch],
         seconds=round(progress.seconds, 3),
-        parts=progress.parts,
         peak_memory=peak_memory(device),
         device_memory=device_memory(device) or None,
         device=str(device),
