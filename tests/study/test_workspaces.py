@@ -13,7 +13,7 @@ import pytest
 from preceptor.errors import InputError
 from preceptor.report.methods import methods
 from preceptor.results.domain import gather
-from preceptor.study.checks import SharedImages, shared_images
+from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.workspaces import Workspaces
@@ -117,7 +117,9 @@ def opened(manifest: Path, folder: Path) -> tuple[list[str], Plan]:
 def test_splits_of_one_data_set_are_noted(tmp_path: Path) -> None:
     lines, plan = opened(split_again(tmp_path / "data", swapped=4), tmp_path / "out")
     # All images of the data set are in both manifests, whatever their split and name.
-    assert shared_images(plan.protocol.workspaces) == SharedImages(2, 2, 1.0)
+    share, words = shared_images(plan.protocol.workspaces)
+    assert share == 1.0
+    assert "(2 of 2 seeds)" in words
     (note,) = (line for line in lines if line.startswith("note: manifest"))
     assert "up to 100 % of the test images" in note
     assert "too narrow; use one manifest with several seeds" in note
@@ -138,13 +140,15 @@ def test_only_test_images_count(tmp_path: Path) -> None:
         theirs = other.loc[other["split"] == with_split, "path"].iloc[0]
         (second.parent / ours).write_bytes((first.parent / theirs).read_bytes())
 
-    def found() -> SharedImages | None:
+    def found() -> tuple[float, str]:
         return shared_images(
             Workspaces({0: first, 1: second}, dict.fromkeys((first, second), cache))
         )
 
     cache = tmp_path / "cache"
     exchange("train", "train")
-    assert found() is None
+    assert found() == (0.0, "")
     exchange("train", "test-unseen")
-    assert found() == SharedImages(1, 2, pytest.approx(1 / 20))
+    share, words = found()
+    assert share == pytest.approx(1 / 20)
+    assert "(1 of 2 seeds)" in words

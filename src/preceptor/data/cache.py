@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from preceptor.data.store import (
     TableFiles,
     examine,
     positions_among,
-    stores_of,
 )
 from preceptor.errors import Problem, ProblemsError, RunFailedError
 from preceptor.utils.process import core_count
@@ -63,18 +62,6 @@ def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileConten
         raise ProblemsError(str(manifest.source or manifest.root), problems)
     index.remember(files, unread)
     return files.contents()
-
-
-def bytes_missing(
-    cache_dir: Path, formats: Collection[ImageFormat], several: Sequence[FileContents]
-) -> int:
-    """Disk space that a cache needs for manifests, in addition to what it has."""
-    total = 0
-    for store in stores_of(cache_dir, formats):
-        hashes = np.concatenate([one.maps if store.form is None else one.images for one in several])
-        distinct = np.unique(hashes[hashes.any(1)], axis=0)
-        total += store.item_bytes * int((positions_among(distinct, store.digests()) < 0).sum())
-    return total
 
 
 class ImageSource(Protocol):

@@ -62,7 +62,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         primary=results.primary,
         exact=EXACT_UP_TO,
         margin=RELEVANT_DIFFERENCE,
-        shared=shared_images(plan.protocol.workspaces) if study.draws else None,
+        shared=shared_images(plan.protocol.workspaces)[1] if study.draws else "",
         sizes=[f"{size:,}" for size in study.budgets],
         machines=[*dict.fromkeys(map(_machine, records))],
         seconds=seconds if math.isfinite(seconds) else 0.0,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +14,8 @@ import pyarrow.compute as pc
 from preceptor.config.maps import PCA_COMPONENTS
 from preceptor.config.settings import Amount
 from preceptor.config.training import Training
-from preceptor.data.cache import bytes_missing
-from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.notes import primary_problems, selection_problems, small_marks
-from preceptor.data.store import FileContents, arrow_hashes
+from preceptor.data.store import arrow_hashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.sources import check_matches, too_few_for_components
@@ -27,7 +24,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.prepare import build_for, image_formats, step_seconds
+from preceptor.training.prepare import build_for, step_seconds
 from preceptor.training.validation import check_images, check_last_layer
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
@@ -46,24 +43,28 @@ def check_study(
     """
     problems = list(_problems(study, workspaces))
     notes: list[str] = []
-    if networks:
-        for backbone in study.backbone_names:
-            try:
-                model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
-                grid = model.guidable_grid()
-                if "dfr" in study.controls and backbone in study.students:
-                    check_last_layer(model)
-                if maps_cached:
-                    notes += _coarse_grid(model, grid, training_of(study), workspaces.first)
-            except InputError as error:
-                problems.append(str(error))
+    for backbone in study.backbone_names if networks else ():
+        try:
+            model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
+            grid = model.guidable_grid()
+            if "dfr" in study.controls and backbone in study.students:
+                check_last_layer(model)
+            if maps_cached:
+                notes += _coarse_grid(model, grid, training_of(study), workspaces.first)
+        except InputError as error:
+            problems.append(str(error))
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
         lines = "\n  ".join(problems)
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
-    shared = shared_images(workspaces)
-    return [*notes, shared.note] if shared is not None and shared.share >= _NOTED else notes
+    share, words = shared_images(workspaces)
+    if share >= _NOTED:
+        notes.append(
+            f"manifest: {words}; use one manifest with several seeds, whose intervals are "
+            "for these images, or data without common images for each seed"
+        )
+    return notes
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
@@ -84,11 +85,10 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
                 f"decoder of {backbone}; set mapper: true, or remove the decoder"
             )
     seeds = study.seed_list if study.draws else study.seed_list[:1]
+    negatives, primary = study.validation_negatives, study.primary or tests[0]
     for seed in seeds:
         one = workspaces.of(seed).manifest
         where = f"{study.manifest_of(seed)}: " if study.draws else ""
-        negatives = study.validation_negatives
-        primary = study.primary if study.primary is not None else tests[0]
         for problem in (*selection_problems(one, negatives), *primary_problems(one, primary)):
             yield f"{where}{problem}"
     if unknown := sorted(set(study.guide_classes or ()) - set(classes)):
@@ -99,34 +99,35 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
     for size in study.budgets:
         drawn = [(size, seed, seed) for seed in study.seed_list]
         yield from _first(_without_maps(workspaces, "budget", drawn))
+    opened = [workspaces.of(seed) for seed in seeds]
     if "pca" in study.controls:
-        images = (int(workspaces.of(seed).train_mask.sum()) for seed in seeds)
+        images = (int(one.train_mask.sum()) for one in opened)
         problems = (too_few_for_components(number, PCA_COMPONENTS) for number in images)
         yield from _first(f"controls: pca: {problem}" for problem in problems if problem)
-    if study.dfr_set is not None:
-        for seed in seeds:
-            try:
-                check_images(workspaces.of(seed).manifest, study.dfr_set)
-            except InputError as error:
-                yield f"dfr_set: {error}"
-                break
+    if (chosen := study.dfr_set) is not None:
+        checks = (partial(check_images, one.manifest, chosen) for one in opened)
+        yield from _first(f"dfr_set: {error}" for error in _errors(checks))
     for name, path in study.maps.items():
         if not path.is_dir():
             yield f"maps.{name}: {path} is not a folder"
             continue
-        for seed in seeds:
-            opened = workspaces.of(seed)
-            names = opened.manifest.table.loc[opened.train_mask, "name"]
-            try:
-                check_matches(path, names.to_numpy(object))
-            except InputError as error:
-                yield f"maps.{name}: {str(error).removeprefix('maps: ')}"
-                break
+        names = (one.manifest.table["name"].to_numpy(object)[one.train_mask] for one in opened)
+        errors = _errors(partial(check_matches, path, some) for some in names)
+        yield from _first(f"maps.{name}: {error.removeprefix('maps: ')}" for error in errors)
 
 
 def _first(problems: Iterable[str]) -> Iterator[str]:
     """The first of equal problems of several seeds."""
     yield from itertools.islice(problems, 1)
+
+
+def _errors(checks: Iterable[Callable[[], None]]) -> Iterator[str]:
+    """Messages of the checks that raise an InputError."""
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            yield str(error)
 
 
 def _without_maps(
@@ -167,37 +168,13 @@ def _coarse_grid(
 _NOTED = 0.01
 
 
-@dataclass(frozen=True)
-class SharedImages:
-    """Test images of a seed that are in the manifest of another seed, by their content."""
-
-    seeds: int  # number of seeds with such test images
-    of: int
-    share: float  # largest share of such images among the test images of a seed
-
-    @property
-    def words(self) -> str:
-        """What is shared, and what it means for intervals."""
-        return (
-            f"up to {100 * self.share:.3g} % of the test images of a seed are in the manifest of "
-            f"another seed ({self.seeds} of {self.of} seeds), so that seeds are not independent "
-            "draws of the data, and the intervals over draws are too narrow"
-        )
-
-    @property
-    def note(self) -> str:
-        """The same with its remedy."""
-        return (
-            f"manifest: {self.words}; use one manifest with several seeds, whose intervals are for "
-            "these images, or data without common images for each seed"
-        )
-
-
-def shared_images(workspaces: Workspaces) -> SharedImages | None:
-    """Test images that the manifests of several seeds share; None if there are none."""
+def shared_images(workspaces: Workspaces) -> tuple[float, str]:
+    """Largest share of a seed's test images that are in the manifest of another seed, by content,
+    and a clause on it; 0 and "" if there are none.
+    """
     several = workspaces.all()
     if len(several) < 2:
-        return None
+        return 0.0, ""
     distinct = [pc.unique(arrow_hashes(one.hashes.images)) for one in several]
     counts = pc.value_counts(pa.concat_arrays(distinct))
     common = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -206,8 +183,12 @@ def shared_images(workspaces: Workspaces) -> SharedImages | None:
         tests = arrow_hashes(one.hashes.images[one.split_rows("test")])
         shares.append(pc.mean(pc.is_in(tests, value_set=common)).as_py() or 0.0)
     if not any(shares):
-        return None
-    return SharedImages(sum(share > 0 for share in shares), len(several), max(shares))
+        return 0.0, ""
+    return max(shares), (
+        f"up to {100 * max(shares):.3g} % of the test images of a seed are in the manifest of "
+        f"another seed ({sum(share > 0 for share in shares)} of {len(several)} seeds), so that "
+        "seeds are not independent draws of the data, and the intervals over draws are too narrow"
+    )
 
 
 FORWARD_SHARE = 1 / 3  # of a training step
@@ -227,7 +208,7 @@ def estimate_seconds(
         if key not in _rates:
             seconds_of_step = step_seconds(run, classes, run.training.speed)
             _rates[key] = run.training.batch_size / seconds_of_step
-        if not _rates[key]:  # a batch does not fit into memory: it is divided in training
+        if not _rates[key]:  # a batch does not fit into memory
             continue
         images = step.cost
         if step.kind == "train":
@@ -251,30 +232,6 @@ def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
             sizes[key] = sum(value.nbytes for value in state.values())
         total += sizes[key]
     return total
-
-
-def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
-    """Disk space that the image caches of a study need for its manifests."""
-    forms = {
-        form
-        for backbone in study.backbone_names
-        for form in image_formats(plain_run(study, backbone))
-    }
-    read: dict[Path, list[FileContents]] = defaultdict(list)  # manifests whose files were read
-    images, maps = set[tuple[Path, str]](), set[tuple[Path, str]]()
-    for workspace in workspaces:
-        cache_dir, manifest = workspace.cache_dir, workspace.manifest
-        if manifest.contents is not None:
-            read[cache_dir].append(manifest.contents)
-            continue
-        images |= {(cache_dir, path) for path in manifest.table["path"]}
-        maps |= {(cache_dir, path) for path in manifest.table["saliency"] if path}
-    sides = {(form.side, form.fit, form.channels) for form in forms}
-    image_bytes = sum(side**2 * channels for side, _, channels in sides)
-    unread = len(images) * image_bytes + len(maps) * MAP_SIDE**2
-    return unread + sum(
-        bytes_missing(cache_dir, forms, contents) for cache_dir, contents in read.items()
-    )
 
 
 def count_kinds(steps: Sequence[Step]) -> str:

@@ -24,7 +24,7 @@ from preceptor.config.training import Training
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import InputError, RunFailedError, reason
 from preceptor.inference.score import score_frame
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.features import has_batch_norm
@@ -153,13 +153,7 @@ def _open_workspace(config: RunConfig) -> Workspace:
     try:
         return Workspace.open(config.manifest, verify=True, formats=image_formats(config))
     except (OSError, MemoryError) as error:
-        if out_of_memory(error):
-            raise RunFailedError(
-                f"run of {config.manifest}: out of memory while its images are read; close other "
-                "programs, or use a machine with more memory"
-            ) from error
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RunFailedError(f"run of {config.manifest}: {reason}") from error
+        raise RunFailedError(f"run of {config.manifest}: {reason(error)}") from error
 
 
 def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> None:
