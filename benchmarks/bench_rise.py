@@ -32,13 +32,14 @@ from torch.nn import functional
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.masked_scores import fused
-from preceptor.saliency.rise import CELLS, rise
-from preceptor.saliency.rise_masks import (
+from preceptor.saliency.rise import (
+    CELLS,
     Block,
     balanced_block,
     full_block,
     ramps,
     render,
+    rise,
     spread_shift,
 )
 

@@ -36,8 +36,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from preceptor.config.files import parse_config, read_yaml
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import save_model
+from preceptor.models.build import build_model, save_model
 from preceptor.results.domain import csv_files, study_results
 from preceptor.results.record import RUNS, is_archive, read_archive
 from preceptor.study.config import StudyConfig

@@ -42,8 +42,7 @@ from PIL import Image
 
 from preceptor.deploy.network import TorchNetwork
 from preceptor.deploy.predictor import Canvas, canvas_of
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import save_model
+from preceptor.models.build import build_model, save_model
 
 # A server cannot be faster than its network; a median ratio above this is no noise.
 _POSSIBLE = 1.1

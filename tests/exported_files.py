@@ -19,8 +19,7 @@ from preceptor.deploy.export import (
     model_outputs,
     synthetic_images,
 )
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.build import build_model, load_model, save_model
 from tests.made_once import made_once
 
 CARD = "# A model card\n\nTrained on nothing.\n"

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, save_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import save_model
 from preceptor.models.networks import classifiers
 
 THRESHOLDS = {"eer": 0.5, "fdr=0.05": 0.25, "fdr=0.01": 0.75}

@@ -17,7 +17,7 @@ import yaml
 from preceptor.config.files import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import outline
 from preceptor.study_folder import open_study

@@ -16,8 +16,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.checks import COLUMNS
 from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import save_model
+from preceptor.models.build import build_model, save_model
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
 from preceptor.utils.results import file_digest

@@ -22,8 +22,7 @@ from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss, _plugin_distance
 from preceptor.maps.sources import plugin_maps
 from preceptor.maps.store import read_store
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import build_model, load_model
 from preceptor.study.config import Setting, added_control
 from preceptor.study.protocol import teachers_of
 from preceptor.study_folder import open_study, reopen

@@ -16,7 +16,7 @@ KEPT = """
 import locale, sys
 from pathlib import Path
 from preceptor.models import build_model
-from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.build import load_model, save_model
 assert locale.getpreferredencoding(False).upper() in ("ANSI_X3.4-1968", "US-ASCII", "646")
 folder = Path(sys.argv[1])
 classes = ["gr\\u00fcn", "\\u8d64"]

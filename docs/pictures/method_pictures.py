@@ -16,8 +16,8 @@ from preceptor.config.training import Augmentation
 from preceptor.data.augment import draw
 from preceptor.data.loader import MapTargets
 from preceptor.inference.predict import predict
+from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
 from preceptor.report.palette import MAGMA
 from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from preceptor.deploy.predictor import load
     from preceptor.driver import run_study
     from preceptor.inference.annotate import annotate
-    from preceptor.inference.score import evaluate
+    from preceptor.inference.predict import evaluate
     from preceptor.losses.guided import GuidedLoss, guidance
-    from preceptor.models.build import build_model
+    from preceptor.models.build import build_model, load_model
     from preceptor.models.custom import NetworkParts, guide, network_factory
-    from preceptor.models.model_folder import load_model
     from preceptor.study.config import StudyConfig
     from preceptor.training.run import train
 
@@ -32,11 +31,11 @@ _PLACES = {
     "StudyConfig": "preceptor.study.config",
     "annotate": "preceptor.inference.annotate",
     "build_model": "preceptor.models.build",
-    "evaluate": "preceptor.inference.score",
+    "evaluate": "preceptor.inference.predict",
     "guidance": "preceptor.losses.guided",
     "guide": "preceptor.models.custom",
     "load": "preceptor.deploy.predictor",
-    "load_model": "preceptor.models.model_folder",
+    "load_model": "preceptor.models.build",
     "network_factory": "preceptor.models.custom",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",

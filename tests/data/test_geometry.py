@@ -27,8 +27,8 @@ from preceptor.data.geometry import (
 )
 from preceptor.data.loader import Batch, MapTargets, Rows
 from preceptor.data.resampling import MAP_SIDE, resample
+from preceptor.maps.sources import build_map_targets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.maps import informative
 from tests.data.map_twin import twin
 

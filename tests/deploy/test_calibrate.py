@@ -15,7 +15,7 @@ import preceptor
 from preceptor.deploy.calibrate import alarm_interval, smallest_rate
 from preceptor.deploy.network import Reference, find_reference
 from preceptor.errors import InputError
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.utils.results import write_checksums
 from tests.calibrated import RATE, TEMPERATURE, Calibrated
 from tests.commands import assert_refused, here

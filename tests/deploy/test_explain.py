@@ -13,7 +13,7 @@ import preceptor
 from preceptor.data.manifest import Manifest
 from preceptor.deploy.explain import Explained, explain, explain_page
 from preceptor.deploy.prediction import Unfamiliar
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from tests.calibrated import Calibrated
 from tests.commands import assert_refused, here
 

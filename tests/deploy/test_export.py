@@ -42,7 +42,7 @@ from preceptor.deploy.network import (
 )
 from preceptor.deploy.prediction import Calibration, decide, normalized, threshold_text
 from preceptor.errors import InputError
-from preceptor.models.model_folder import MODEL_FILES, load_model
+from preceptor.models.build import MODEL_FILES, load_model
 from preceptor.utils.results import write_checksums
 from tests.commands import assert_refused, here
 from tests.exported_files import CARD, labelled_images, model_folder, onnx_file

@@ -29,7 +29,7 @@ from preceptor.deploy.onnx import OnnxNetwork
 from preceptor.deploy.predict_files import row_of
 from preceptor.deploy.prediction import Calibration, CalibrationKind
 from preceptor.errors import InputError
-from preceptor.models.model_folder import MODEL_FILES
+from preceptor.models.build import MODEL_FILES
 from preceptor.utils.results import write_checksums
 from tests.commands import assert_refused, here
 from tests.exported_files import CARD, model_folder, onnx_file

@@ -32,8 +32,8 @@ from preceptor.deploy.prediction import (
 from preceptor.deploy.predictor import BadImage
 from preceptor.errors import InputError
 from preceptor.maps.store import StoreInfo
+from preceptor.models.build import load_model, save_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput
-from preceptor.models.model_folder import load_model, save_model
 from preceptor.saliency.maps import CONSTANT_TOLERANCE as OF_TENSORS
 from preceptor.saliency.maps import LEAST_SPREAD as LEAST_OF_TENSORS
 from preceptor.saliency.maps import normalize

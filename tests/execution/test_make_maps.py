@@ -31,9 +31,8 @@ from preceptor.inference.annotate import (
     shards_of,
 )
 from preceptor.maps.store import MapStore, read_store
-from preceptor.models.build import with_pool
+from preceptor.models.build import load_model, save_model, with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.spec import Pool
 from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import RiseState, write_state

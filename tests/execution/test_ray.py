@@ -22,7 +22,7 @@ from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
 from preceptor.maps.store import read_store
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from tests.commands import flags

@@ -14,8 +14,8 @@ from PIL import Image
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.data.loader import MapTargets
+from preceptor.maps.sources import build_map_targets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import build_map_targets
 
 COUNT = 10
 SIZES = np.array([[40 + 10 * row, 60] for row in range(COUNT)], np.int32)

@@ -14,8 +14,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.geometry import fit_box
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.errors import InputError
-from preceptor.maps.sources import CENTRE_SIDE, principal_maps, thumbnails
-from preceptor.maps.targets import build_map_targets
+from preceptor.maps.sources import CENTRE_SIDE, build_map_targets, principal_maps, thumbnails
 from tests.maps.guided_rows import (
     ANNOTATED,
     COUNT,

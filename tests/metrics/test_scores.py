@@ -13,7 +13,7 @@ from PIL import Image
 
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, ProblemsError
-from preceptor.inference.score import evaluate
+from preceptor.inference.predict import evaluate
 from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.metrics.operating_points import threshold_rates
 from preceptor.metrics.paired_tests import delong
@@ -28,8 +28,7 @@ from preceptor.metrics.scores import (
     write_scores,
 )
 from preceptor.metrics.split_names import kind_of, kind_or_none, split_hint, split_kind
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import save_model
+from preceptor.models.build import build_model, save_model
 from tests.commands import Outcome, here
 from tests.datasets import squares
 

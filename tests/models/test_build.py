@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.errors import InputError
-from preceptor.models.build import build_model
+from preceptor.models.build import MODEL_FILES, build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.probes import check_cam_identity
 from preceptor.models.spec import ModelSpec
 from preceptor.utils.results import write_checksums

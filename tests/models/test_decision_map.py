@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from preceptor.errors import InputError
-from preceptor.models.build import build_model, with_pool
-from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.build import build_model, load_model, save_model, with_pool
 from preceptor.models.spec import Pool
 from preceptor.saliency.cam import decision_map
 

@@ -13,9 +13,8 @@ from safetensors.torch import save_model as save_once
 
 from preceptor.config.settings import NetworkFactory
 from preceptor.errors import InputError
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.custom import factory_of
-from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.spec import Pool
 from preceptor.training.run import train

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
+from preceptor.models.build import load_model, save_model
 from preceptor.models.custom import guide
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model, save_model
 
 CLASSES = ("real", "fake")
 SIDE = 32

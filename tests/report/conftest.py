@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 from preceptor.config.files import parse_config
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import save_model
+from preceptor.models.build import build_model, save_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan

@@ -13,7 +13,7 @@ import yaml
 
 from preceptor.metrics.operating_points import RULES, TERMS
 from preceptor.metrics.scores import fixed_thresholds, set_auc
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.utils.results import read_scores
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
 

@@ -15,9 +15,8 @@ from preceptor.config.maps import RiseSettings
 from preceptor.inference.annotate import rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import largest_error
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model, save_model
 from preceptor.report import panels as panels_module
 from preceptor.report.panels import MOST_MASKS, Panels, choose_rows, make_panels, model_maps
 from preceptor.report.write import write_results

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from preceptor.config.files import parse_config
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import check_model_files, load_model, save_model
+from preceptor.models.build import build_model, check_model_files, load_model, save_model
 from preceptor.report.write import WrittenReport, write_results
 from preceptor.results import read
 from preceptor.study.config import StudyConfig

@@ -16,7 +16,7 @@ import yaml
 from preceptor.config.files import load_config, parse_config
 from preceptor.errors import InputError
 from preceptor.metrics.paired_tests import holm, paired_difference
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import open_study, reopen

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from preceptor.errors import InputError
-from preceptor.saliency.deletion import deletion_curves
+from preceptor.saliency.maps import deletion_curves
 
 NAN, INF = float("nan"), float("inf")
 

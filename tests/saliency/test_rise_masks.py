@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.saliency.rise_masks import (
+from preceptor.saliency.rise import (
     Block,
     balanced_block,
     full_block,

@@ -14,8 +14,7 @@ from torch.nn import functional
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
-from preceptor.saliency.rise import RiseResult, rise
-from preceptor.saliency.rise_masks import full_block
+from preceptor.saliency.rise import RiseResult, full_block, rise
 from tests.saliency.analytic_models import ONE, correlation
 
 # What a map depends on.

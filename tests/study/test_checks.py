@@ -20,7 +20,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.build import load_model, save_model
 from preceptor.study import checks
 from preceptor.study.checks import check_study, estimate_seconds, weight_bytes
 from preceptor.study.config import RECOMMENDED, RECOMMENDED_TRAINING, Setting, StudyConfig

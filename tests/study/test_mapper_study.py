@@ -12,7 +12,7 @@ import pytest
 
 from preceptor.config.files import parse_config
 from preceptor.maps.store import MapStore, read_store
-from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.build import load_model, save_model
 from preceptor.report.write import write_results
 from preceptor.results import read
 from preceptor.study.config import Setting, StudyConfig

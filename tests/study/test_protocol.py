@@ -13,7 +13,7 @@ from preceptor.benchmark.forgeries import PRESETS
 from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
-from preceptor.maps.targets import build_map_targets
+from preceptor.maps.sources import build_map_targets
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, Teacher, teachers_of

@@ -21,10 +21,9 @@ from preceptor.data.loader import epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.annotate import annotate
-from preceptor.inference.score import evaluate
+from preceptor.inference.predict import evaluate
 from preceptor.metrics.auc import auc
-from preceptor.models.build import build_model
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import build_model, load_model
 from preceptor.models.spec import Pool
 from preceptor.training.loop import derived_seed
 from preceptor.training.run import train

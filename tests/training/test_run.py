@@ -22,7 +22,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.annotate import annotate
 from preceptor.inference.predict import predict
 from preceptor.metrics.auc import auc
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.training.loop import Trainer
 from preceptor.training.run import build_untrained, train
 from preceptor.utils import process

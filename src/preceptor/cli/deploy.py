@@ -191,7 +191,7 @@ def explain(
         from preceptor.deploy.explain import explain as explain_images
         from preceptor.deploy.explain import explain_page
         from preceptor.deploy.predictor import load
-        from preceptor.models.model_folder import load_model
+        from preceptor.models.build import load_model
         from preceptor.utils.results import write_atomically
         from preceptor.utils.text import progress
 
@@ -311,7 +311,7 @@ def export(
             export_model,
             validation_images,
         )
-        from preceptor.models.model_folder import load_model
+        from preceptor.models.build import load_model
 
     check_target("--out", out, formats=SUFFIXES)
     settings = ExportSettings(threshold, map_, input_type)

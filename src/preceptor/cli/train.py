@@ -155,10 +155,10 @@ def evaluate(
         from preceptor.cli.output import print_comparison, print_figures, print_rates
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
-        from preceptor.inference.score import check_comparable, score_sets
+        from preceptor.inference.predict import check_comparable, score_sets
         from preceptor.metrics.operating_points import known_threshold
         from preceptor.metrics.scores import check_score_file, compare_sets, figures, write_scores
-        from preceptor.models.model_folder import load_model
+        from preceptor.models.build import load_model
 
     if out is not None:
         check_target("--out", out, replace=True, formats=PARQUET_FORMATS)

@@ -31,7 +31,7 @@ class MapSource(Settings):
         shuffle_seed: Seed of a permutation of the maps within each class (a control), for kinds
             store and human; None = no permutation.
         shuffle_groups: Whether no image receives a map of its own group (patient, object), as far
-            as the groups allow it, see `preceptor.maps.targets`.
+            as the groups allow it, see `preceptor.maps.sources`.
         human: Treatment of human maps of annotated images: replace (by the map of the store) or
             keep.
         marks: Whether the maps show where a person would mark, as those of a mapper do, and not the

@@ -44,7 +44,7 @@ from preceptor.metrics.reliability import (
     reliability_bins,
 )
 from preceptor.metrics.split_names import kind_of
-from preceptor.models.model_folder import MODEL_FILES
+from preceptor.models.build import MODEL_FILES
 from preceptor.report.figures import reliability_plot
 from preceptor.utils.files import copy_folder, replacing
 from preceptor.utils.plugins import check_model_folder

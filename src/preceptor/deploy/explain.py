@@ -38,8 +38,7 @@ from preceptor.report.blocks import (
 )
 from preceptor.report.figures import Curve, curves_figure, histogram
 from preceptor.report.palette import laid_over
-from preceptor.saliency.deletion import deletion_curves
-from preceptor.saliency.maps import correlation
+from preceptor.saliency.maps import correlation, deletion_curves
 from preceptor.saliency.rise import rise
 from preceptor.utils.text import fine_number, number, told_apart
 

@@ -48,8 +48,8 @@ from preceptor.deploy.prediction import (
 )
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.metrics.auc import auc, log_odds, macro_auc
+from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
 from preceptor.saliency.maps import normalize
 from preceptor.utils.files import replacing
 from preceptor.utils.memory import out_of_memory

@@ -36,8 +36,8 @@ from preceptor.deploy.prediction import (
 )
 from preceptor.errors import InputError, reason
 from preceptor.inference.predict import to_device
+from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, autocast
-from preceptor.models.model_folder import load_model
 from preceptor.utils.files import tensors_to
 from preceptor.utils.memory import out_of_memory
 from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums, strict_json

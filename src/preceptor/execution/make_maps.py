@@ -24,7 +24,7 @@ from preceptor.execution.perform import SerialExecutor, join_shards
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.inference.annotate import forwards_of, model_digest, rows_of, shards_of
 from preceptor.maps.store import MapStore, write_store
-from preceptor.models.model_folder import load_model
+from preceptor.models.build import load_model
 from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps
 from preceptor.study.workspaces import Workspaces
 from preceptor.utils.files import default_cache_dir

@@ -27,10 +27,10 @@ from preceptor.inference.annotate import (
     maps_record,
     model_digest,
 )
-from preceptor.inference.score import score_frame
+from preceptor.inference.predict import score_frame
 from preceptor.maps.store import MapStore, read_store, write_store
+from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
 from preceptor.study.steps import (
     STEP_FOLDERS,
     Evaluate,

@@ -254,7 +254,7 @@ def teach(
     """
     from preceptor.data.manifest import Manifest
     from preceptor.data.workspace import Workspace
-    from preceptor.models.model_folder import load_model
+    from preceptor.models.build import load_model
     from preceptor.training.run import train
 
     taught, held = _parts(images)
@@ -276,7 +276,7 @@ def given_teacher(
     folder: Path, images: Sequence[MarkedImage], cache: Path, method: Literal["cells", "cam"]
 ) -> LabelTeacher:
     """A model that was trained elsewhere, with a threshold chosen on people's marks so far."""
-    from preceptor.models.model_folder import load_model
+    from preceptor.models.build import load_model
 
     model = load_model(folder)
     if model.spec.positive is None:
@@ -303,7 +303,7 @@ def propose(
     teacher: LabelTeacher, paths: Sequence[Path], cache: Path
 ) -> Iterator[tuple[Bits, float]]:
     """Proposed mask of each image, (h, w), and the model's score of it."""
-    from preceptor.models.model_folder import load_model
+    from preceptor.models.build import load_model
 
     for over, score in _maps(load_model(teacher.model), paths, cache, teacher.method):
         yield over >= teacher.threshold, score

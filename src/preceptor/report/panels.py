@@ -35,8 +35,8 @@ from preceptor.inference.annotate import plugin_method_maps, rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, largest_error, read_store
 from preceptor.metrics.scores import labels_of, probabilities
+from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
 from preceptor.report.palette import colored, opacities
 from preceptor.results.domain import Results
 from preceptor.saliency.maps import correlation, normalize

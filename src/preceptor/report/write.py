@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from preceptor.errors import InputError, PreceptorError
+from preceptor.models.build import WEIGHTS, check_model_files, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import WEIGHTS, check_model_files, load_model, save_model
 from preceptor.report.blocks import ExportedFile, Table, exported, slugs
 from preceptor.report.methods import model_card, study_name
 from preceptor.report.page import FILES, chapter, domains_section, render_page

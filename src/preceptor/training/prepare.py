@@ -26,7 +26,7 @@ from preceptor.config.training import DISTANCE_NAMES, Speed, distance_weights
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.maps.targets import build_map_targets, marked_classes
+from preceptor.maps.sources import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel, autocast

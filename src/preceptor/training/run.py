@@ -25,11 +25,11 @@ from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError, reason
-from preceptor.inference.score import score_frame
+from preceptor.inference.predict import score_frame
 from preceptor.metrics.scores import fixed_thresholds
+from preceptor.models.build import load_model, save_model
 from preceptor.models.features import has_batch_norm
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
