@@ -12,8 +12,14 @@ from pathlib import Path
 
 from preceptor.config.files import dump_config
 from preceptor.errors import HeldError, InputError
-from preceptor.execution.executor import HANG_TIMEOUT, Event, WorkerContext
-from preceptor.execution.local import Engine, ExecutorOptions, open_executor
+from preceptor.execution.executor import (
+    HANG_TIMEOUT,
+    Engine,
+    Event,
+    ExecutorOptions,
+    WorkerContext,
+    open_executor,
+)
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
@@ -74,7 +80,7 @@ def run_study(
         out: Study folder; on a cluster, accessible from all machines.
         jobs: Maximum number of concurrent steps; None = as many as cores, GPUs or cluster allow.
         engine: local (worker processes of this machine) or ray (Ray cluster).
-        address: Address of the Ray cluster, see `local.ExecutorOptions`.
+        address: Address of the Ray cluster, see `ExecutorOptions`.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         hang_timeout: Minutes without progress after which a step is killed and marked failed.
         track: Trackers of parameters and curves: tensorboard, mlflow, or both.

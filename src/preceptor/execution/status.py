@@ -54,11 +54,9 @@ class StudyStatus:
     """
 
     def __init__(self, study: StudyPlan, out: Path) -> None:
-        self._study = study
-        self._file = out / FILE
+        self._study, self._file = study, out / FILE
         self._before: dict[str, bool] = {}  # whether a step had finished when it was first foreseen
-        self._costs: dict[str, float] = {}
-        self._left_cost = 0.0
+        self._costs: dict[str, float] = {}  # of the expected steps that are left
         self._chosen = False  # since the steps were foreseen
         self._running: dict[str, Running] = {}
         self._done_cost = 0.0
@@ -92,10 +90,7 @@ class StudyStatus:
     def finished(self, step: Step, graph: Graph) -> str:
         """A step has finished; returns a message."""
         seconds = time.time() - self._running.pop(step.id).since
-        self._foresee_again(graph)
         self._done_cost += step.cost
-        self._left_cost -= self._costs.pop(step.id, 0.0)
-        self.status.left = self._time_left()
         self.count(graph)
         left = f"about {(self.status.left or 0) / 60:.0f} min left"
         return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
@@ -105,35 +100,29 @@ class StudyStatus:
 
         The time left is that of all jobs: what another one has computed since the start counts.
         """
-        if step.id in self._costs:
+        if not self._before.get(step.id, True):
             self._done_cost += step.cost
-            self._left_cost -= self._costs.pop(step.id)
-            self.status.left = self._time_left()
             self.count(graph)
 
     def failed(self, step: Step, graph: Graph) -> None:
         """A step failed, and the steps that need it are blocked."""
         self._running.pop(step.id, None)
-        self._foresee_again(graph)
-        for identity in graph.failed:
-            self._left_cost -= self._costs.pop(identity, 0.0)
         self.count(graph)
 
     def count(self, graph: Graph) -> None:
-        """Update the counts from the graph."""
-        self._foresee_again(graph)
+        """Update the counts and the time left from the graph."""
+        if self._chosen:  # once for several selections
+            self._chosen = False
+            self._foresee()
+        for identity in (*graph.done, *graph.failed):
+            self._costs.pop(identity, None)
+        if self._done_cost:
+            elapsed = time.monotonic() - self._started
+            self.status.left = sum(self._costs.values()) * elapsed / self._done_cost
         self.status.done = graph.total_done
         self.status.total = max(self._foreseen, graph.total)
-        if len(graph.failed) != len(self.status.failed):
-            self.status.failed = dict(graph.failed)
+        self.status.failed = dict(graph.failed)
         self._write()
-
-    def _time_left(self) -> float | None:
-        """Expected time in seconds; None before a step was finished."""
-        if not self._done_cost:
-            return None
-        elapsed = time.monotonic() - self._started
-        return max(0.0, self._left_cost) * elapsed / self._done_cost
 
     def _foresee(self) -> None:
         """Update the steps that are expected with the choices made so far."""
@@ -143,16 +132,7 @@ class StudyStatus:
             if step.id not in self._before:
                 self._before[step.id] = self._study.is_finished(step)
         self._costs = {step.id: step.cost for step in foreseen if not self._before[step.id]}
-        self._left_cost = sum(self._costs.values())
         self._foreseen = self.status.total = len(foreseen)
-
-    def _foresee_again(self, graph: Graph) -> None:
-        """Update the expected steps if a selection was made, once for several of them."""
-        if self._chosen:
-            self._chosen = False
-            self._foresee()
-            for identity in [*graph.done, *graph.failed]:
-                self._left_cost -= self._costs.pop(identity, 0.0)
 
     def _write(self) -> None:
         self.status.running = list(self._running.values())
