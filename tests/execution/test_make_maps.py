@@ -94,27 +94,13 @@ def assert_same(one: MapStore, other: MapStore) -> None:
 def test_the_shards_cover_each_image_once_in_whole_batches(data: Path) -> None:
     manifest = Manifest.read(data, verify=False)
     for forwards in (1, 8, 70, 1000):
-        method = "rise" if forwards > 8 else "cam"
-        parts = shards_of(manifest, "all", method, forwards, agreement=False)
+        parts = shards_of(manifest, "all", forwards)
         rows = np.concatenate([part.rows(manifest) for part in parts])
         np.testing.assert_array_equal(rows, np.arange(len(manifest)))
         assert all(part.start % RISE_IMAGES == 0 for part in parts)
         assert max(part.stop - part.start for part in parts) <= max(
             RISE_IMAGES, SHARD_FORWARDS // forwards
         )
-
-
-def test_validation_images_with_human_maps_have_shards_of_their_own(data: Path) -> None:
-    manifest = Manifest.read(data, verify=False)
-    parts = shards_of(manifest, "train", "rise", 1000, agreement=True)
-    looked = [part for part in parts if part.agreement]
-    table = manifest.table
-    mapped = np.flatnonzero(((table["split"] == "val") & (table["saliency"] != "")).to_numpy(bool))
-    assert len(mapped)
-    np.testing.assert_array_equal(np.concatenate([one.rows(manifest) for one in looked]), mapped)
-    assert not any(
-        part.agreement for part in shards_of(manifest, "train", "cam", 1, agreement=True)
-    )
 
 
 def test_processes_leave_the_store_of_one_piece(

@@ -79,7 +79,7 @@ def annotate_in_shards(
     rows = rows_of(workspace.manifest, splits)
     whose = model_digest(loaded)
     forwards = forwards_of(method, rise)
-    shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
+    shards = shards_of(workspace.manifest, splits, forwards)
     how = None if rise is None else rise.model_dump(mode="json")
     sources = [source_digest(name) for name in METHOD_NAMES.functions([method])]
     # The same weights with another pooling have other maps.
@@ -116,7 +116,7 @@ def annotate_in_shards(
                     f"{len(observer.reasons)} of {len(steps)} shards failed; repeat the command to "
                     f"compute these: {observer.reasons[0]}"
                 )
-            store, _, _ = join_shards(last.id, last.work, work)
+            store, _ = join_shards(last.id, last.work, work)
             write_store(out, store)
             shutil.rmtree(work, ignore_errors=True)  # on a network folder an open file lingers
     except HeldError as error:

@@ -23,7 +23,6 @@ from preceptor.execution.executor import Event, WorkerContext, keep_error
 from preceptor.inference.annotate import (
     compute_maps,
     joined,
-    map_correlations,
     maps_record,
     model_digest,
 )
@@ -44,7 +43,6 @@ from preceptor.study.steps import (
     used_weights,
 )
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.record import metric_name
 from preceptor.training.run import train
 from preceptor.utils import process
 from preceptor.utils.files import failed_write
@@ -153,7 +151,7 @@ def _trained(folder: Path, config: RunConfig) -> GuidedModel:
 
 
 def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
-    """Make the maps of one shard; for validation images, only their agreement with human maps."""
+    """Make the maps of one shard."""
     workspace = workspaces.at(work.config.manifest)
     weights = used_weights(store, [work.run] if work.model is None else [])
     trained = store / STEP_FOLDERS["train"] / work.run / "model"
@@ -165,18 +163,6 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
     record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)} | weights
-    if work.shard.agreement:
-        found = map_correlations(
-            model,
-            workspace,
-            rows,
-            work.method,
-            work.rise,
-            training.speed.precision,
-            cache=training.cache,
-            progress=folder / _PROGRESS,
-        )
-        return record | {"correlations": found}
     made = compute_maps(
         model,
         workspace,
@@ -195,40 +181,19 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
 
 def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str, Any]:
     """Join shards to a map store."""
-    made, metrics, seconds = join_shards(identity, work, store)
+    made, seconds = join_shards(identity, work, store)
     write_store(folder, made)
     shards = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
     record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
     record |= {"shards": len(shards), "seconds": seconds}
-    record |= joined_weights(map(read_record, shards)) | ({"metrics": metrics} if metrics else {})
-    return record | maps_record(made)
+    return record | joined_weights(map(read_record, shards)) | maps_record(made)
 
 
-def join_shards(
-    identity: str, work: JoinMaps, store: Path
-) -> tuple[MapStore, dict[str, float], float]:
-    """Join the shards of a map store.
-
-    Returns the maps, `VAL_map_correlation` (mean correlation with human maps) of each validation
-    set to which RISE was applied, and the computing time of the shards in seconds.
-    """
-    stores: list[MapStore] = []
-    correlations: dict[str, list[float]] = {}
-    seconds = 0.0
-    for place, shard in enumerate(work.shards):
-        folder = _shard_folder(store, identity, place)
-        record = read_record(folder)
-        seconds += record["seconds"]
-        if shard.agreement:
-            correlations.setdefault(shard.split, []).extend(record["correlations"])
-        else:
-            stores.append(read_store(folder))
-    metrics = {
-        metric_name(name, "map_correlation"): float(torch.tensor(values).mean())
-        for name, values in correlations.items()
-        if values
-    }
-    return joined(stores), metrics, seconds
+def join_shards(identity: str, work: JoinMaps, store: Path) -> tuple[MapStore, float]:
+    """The maps of all shards of a map store, and their computing time in seconds."""
+    folders = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
+    seconds: float = sum(read_record(folder)["seconds"] for folder in folders)
+    return joined(list(map(read_store, folders))), seconds
 
 
 def _shard_folder(store: Path, joined_id: str, place: int) -> Path:

@@ -16,15 +16,14 @@ from torch import Tensor
 
 from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
 from preceptor.config.training import CamClass, Precision
-from preceptor.data.loader import MapTargets, Rows, in_order
+from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
-from preceptor.data.resampling import resample
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device, uses_channels_last
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.guided_model import GuidedModel, autocast
-from preceptor.saliency.maps import correlation, normalize
+from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import RiseResult, read_state, write_state
 from preceptor.saliency.rise import rise as estimate_rise
 from preceptor.utils.memory import evaluating
@@ -223,60 +222,21 @@ def plugin_method_maps(
     return torch.cat(parts)
 
 
-def map_correlations(
-    model: GuidedModel,
-    workspace: Workspace,
-    chosen: NDArray[np.int64],
-    method: Method,
-    rise: RiseSettings | None = None,
-    precision: Precision = "32-true",
-    *,
-    cache: Literal["memmap", "none"] = "memmap",
-    progress: Path | None = None,
-) -> list[float]:
-    """Correlations of the maps of rise or of a plugin with human maps, where neither is constant.
-
-    Maps of rise above the tolerance are included: a Teacher whose maps do not settle has a lower
-    agreement.
-    """
-    targets = MapTargets.human(np.ones(len(chosen), np.float32))
-    rows = workspace.rows(
-        chosen,
-        model.spec.image_format,
-        model.spec.classes,
-        cache=cache,
-        targets=targets,
-        grid=model.grid(),
-    )
-    human = rows.targets_on_grid
-    if method == "rise":
-        rise = rise or RiseSettings()
-        maps = rise_rows(model, rows, rows.labels, rise, precision, progress).maps
-    else:
-        maps = plugin_method_maps(method, model, rows, rows.labels)
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(maps), 4)
-        maps = resample(maps, whole, whole, (human.shape[1], human.shape[2]))
-    values, valid = correlation(maps, human)
-    return [float(value) for value in values[valid]]
-
-
 @dataclass(frozen=True)
 class Shard:
     """Shard of the images of one split; several machines may compute the shards of a step.
 
     Its boundaries depend on the data and the method alone, so that one process and a cluster write
-    identical map stores. With `agreement`, the RISE maps of validation images with human maps are
-    only correlated with these.
+    identical map stores.
     """
 
     split: str  # or `all`
     start: int  # range of its images in manifest order
     stop: int
-    agreement: bool = False
 
     def rows(self, manifest: Manifest) -> NDArray[np.int64]:
         """(n,) manifest rows of the images."""
-        return _rows(manifest, self.split, marked=self.agreement)[self.start : self.stop]
+        return rows_of(manifest, self.split)[self.start : self.stop]
 
 
 def forwards_of(method: Method, rise: RiseSettings | None) -> int:
@@ -288,19 +248,12 @@ def forwards_of(method: Method, rise: RiseSettings | None) -> int:
     return 1
 
 
-def shards_of(
-    manifest: Manifest, splits: str, method: Method, forwards: int, *, agreement: bool
-) -> tuple[Shard, ...]:
+def shards_of(manifest: Manifest, splits: str, forwards: int) -> tuple[Shard, ...]:
     """Shards of a map-making step."""
     images = max(RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64)  # whole batches of both
-    sets = [(splits, False)]
-    if agreement and method not in ("cam", "cells"):
-        sets += [(name, True) for name in manifest.eval_splits("val")]
-    counts = [len(_rows(manifest, name, marked=marked)) for name, marked in sets]
+    count = len(rows_of(manifest, splits))
     return tuple(
-        Shard(name, start, min(start + images, count), marked)
-        for (name, marked), count in zip(sets, counts, strict=True)
-        for start in range(0, count, images)
+        Shard(splits, start, min(start + images, count)) for start in range(0, count, images)
     )
 
 
@@ -326,20 +279,12 @@ def maps_record(store: MapStore) -> dict[str, int]:
 
 def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
     """Manifest rows of a split, or of all splits (`all`); InputError if there are none."""
-    rows = _rows(manifest, splits, marked=False)
+    splits_of_rows = manifest.table["split"]
+    rows = np.flatnonzero((splits_of_rows == splits) | (splits == "all"))
     if not len(rows):
-        known = sorted(manifest.table["split"].unique())
+        known = sorted(splits_of_rows.unique())
         raise InputError(f"split {splits!r} has no images; choose one of {known}")
     return rows
-
-
-def _rows(manifest: Manifest, split: str, *, marked: bool) -> NDArray[np.int64]:
-    """Manifest rows of a split or of all, or of its images with human maps alone."""
-    table = manifest.table
-    mask = np.ones(len(table), bool) if split == "all" else (table["split"] == split).to_numpy(bool)
-    if marked:
-        mask = mask & (table["saliency"] != "").to_numpy(bool)
-    return np.flatnonzero(mask)
 
 
 def model_digest(model: GuidedModel) -> str:

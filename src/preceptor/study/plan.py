@@ -252,15 +252,11 @@ class Plan:
         return self.search(self.teacher_selection, title, contenders, follow, only=only)
 
     def _map_steps(self, teacher: Teacher, seed: int) -> list[Step]:
-        """The step whose record holds how a Teacher's maps agree with human maps: its training for
-        its own maps, the making of its maps for RISE and plugins; none for given maps.
+        """The training whose record holds how a Teacher's maps agree with human maps, if any does:
+        it measures its own maps, not those of RISE or a plugin.
         """
-        if teacher.kind == "given":
-            return []
-        training = self.protocol.teacher(teacher, seed)
-        if teacher.method in ("cam", "cells"):
-            return [training]
-        return self.protocol.make_maps(training, teacher)[-1:]
+        own = teacher.kind != "given" and teacher.method in ("cam", "cells")
+        return [self.protocol.teacher(teacher, seed)] if own else []
 
     def _search_setting(
         self, role: Role, backbone: str, winner: Teacher | None = None, annotated: int = 0

@@ -236,14 +236,11 @@ class Protocol:
         pooled = config.training.pool != "mean" or config.training.readout == "auto"
         how += ["pooled"] if rise and pooled else []
         how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
-        # The record of the maps holds their correlation with human maps of validation images.
         workspace = self.workspaces.at(config.manifest)
-        train_hash = self.rows_hash(config.manifest, "train")
-        identity = digest(
-            ["maps", training.id, method, train_hash, workspace.validation_hash(), *how]
-        )
+        rows = self.rows_hash(config.manifest, "train"), workspace.validation_hash()
+        identity = digest(["maps", training.id, method, *rows, *how])
         forwards = forwards_of(method, rise)
-        shards = shards_of(workspace.manifest, "train", method, forwards, agreement=True)
+        shards = shards_of(workspace.manifest, "train", forwards)
         return map_steps(
             MakeMaps(config, training.id, method, rise, shards[0], decision=decision),
             shards,

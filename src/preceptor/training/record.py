@@ -141,9 +141,7 @@ def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
 
 
 def mean_map_correlation(folders: Iterable[Path]) -> float:
-    """Mean correlation with human maps over finished trainings or map steps and their validation
-    sets; NaN without any.
-    """
+    """Mean correlation with human maps over trainings and validation sets; NaN without any."""
     correlations = [
         measured.map_correlation
         for folder in folders
