@@ -13,23 +13,17 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from preceptor.config.files import load_config
-from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss, _plugin_distance
-from preceptor.maps.sources import plugin_maps
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model, load_model
-from preceptor.study.config import Setting, added_control
-from preceptor.study.protocol import teachers_of
-from preceptor.study_folder import open_study, reopen
+from preceptor.study_folder import reopen
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
 from preceptor.utils.plugins import load_plugin, plugin, registered
-from preceptor.utils.results import read_record
 from tests.datasets import squares
 from tests.studies import run_serially, study
 
@@ -156,101 +150,36 @@ def test_an_importer_of_a_plugin(installed: Path, tmp_path: Path) -> None:
     assert "row 3: x, y or radius is no number" in wrong.stderr
 
 
-def test_a_study_with_a_saliency_method_and_a_control_of_plugins(
+def test_a_study_with_a_saliency_method_of_a_plugin(
     example: None, installed: Path, tmp_path: Path
 ) -> None:
     config = study(
-        squares(tmp_path / "data"), seeds=1, saliency=("gradients",), controls=("edge_maps",),
+        squares(tmp_path / "data"), seeds=1, saliency=("gradients",), controls=(),
         ceiling=False,
     )  # fmt: skip
     out = tmp_path / "out"
     result = run_serially(config, out)
     assert not result.failed
-    table = pd.read_csv(out / "table.csv").set_index("key")
-    assert table.loc["control edge_maps", "title"].iloc[0] == "Control: maps of edges"
-    compared = pd.read_csv(out / "comparisons.csv")
-    assert "Control: maps of edges" in set(compared[compared["question"] == "control"]["b"])
-    page = (out / "report.html").read_text()
-    assert "Control: maps of edges" in page
-    assert "the method gradients of a plugin" in page
-    plan = reopen(out).first
+    assert "the method gradients of a plugin" in (out / "report.html").read_text()
     (store,) = (out / "store" / "maps").iterdir()
     made = read_store(store)
     assert (made.info.method, made.maps.shape[1:]) == ("gradients", (4, 4))
-    correlation = read_record(store)["metrics"]["val_map_correlation"]
-    assert -1 <= correlation <= 1  # of the plugin's maps with those of people
-    (member,) = plan.members_of("control")
-    guided = load_config(plan.protocol.run_folder(member.run) / "config.yaml", RunConfig)
-    assert (guided.maps.kind, guided.alpha) == ("edges", 0.5)
-    # The source of the plugins is in the ids of the maps, and of what is guided by them.
+    # The source of the plugin is in the ids of the maps, and of what is guided by them.
     ids = {step.id for step in reopen(out).first.steps.values()}
-    for name in ("saliency", "map_source"):
-        file = installed / "preceptor_example" / f"{name}.py"
-        text = file.read_text()
-        file.write_text(f"{text}\n# changed\n")
-        try:
-            assert {step.id for step in reopen(out).first.steps.values()} != ids
-        finally:
-            file.write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("np.zeros((1, 4, 4))", r"gave maps of shape \(1, 4, 4\), not \(2, height, width\)"),
-        ("np.zeros((2, 4))", r"gave maps of shape \(2, 4\)"),
-        ("-np.ones((2, 4, 4))", "negative or not finite"),
-        ("np.full((2, 4, 4), np.nan)", "negative or not finite"),
-    ],
-)
-def test_maps_of_a_plugin_that_are_wrong(
-    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"maps_{abs(hash(source))}"
-    code = f"import numpy as np\ndef make(paths, labels):\n    return {source}\n"
-    (tmp_path / f"{name}.py").write_text(code)
-    offer(tmp_path, name, "preceptor.map_sources", f"{name} = {name}:make")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=message):
-        plugin_maps(name, ["a.png", "b.png"], ["x", "y"])
-    with pytest.raises(InputError, match="kind other is of a package that is not installed"):
-        plugin_maps("other", [], [])
-
-
-def test_controls_of_a_plugin_that_are_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = (
-        "from preceptor.study.config import AddedControl\n"
-        "none = 5\n"
-        "fixed = AddedControl('Control: fixed', lambda alpha: {'alpha': 0.1})\n"
-    )
-    (tmp_path / "wrong_controls.py").write_text(code)
-    package = tmp_path / "wrong-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1.0\n")
-    lines = ["[preceptor.controls]", "none = wrong_controls:none", "fixed = wrong_controls:fixed"]
-    (package / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match="wrong_controls:none is no AddedControl but a int"):
-        added_control("none")
-    protocol = open_study(
-        study(squares(tmp_path / "data"), controls=("fixed",)), tmp_path / "out", run=False,
-        report_to=print,
-    ).first.protocol  # fmt: skip
-    with pytest.raises(InputError, match="fixed sets alpha, which the study sets"):
-        protocol.added_control("fixed", teachers_of(protocol.study)[0], "net", Setting(0.5), 0)
+    file = installed / "preceptor_example" / "saliency.py"
+    text = file.read_text()
+    file.write_text(f"{text}\n# changed\n")
+    try:
+        assert {step.id for step in reopen(out).first.steps.values()} != ids
+    finally:
+        file.write_text(text)
 
 
 def test_unknown_names_list_those_of_plugins(example: None) -> None:
     with pytest.raises(ValidationError, match=r"not one of l2, .*, huber"):
         Training(distance="hubert")
-    with pytest.raises(ValidationError, match=r"not one of none, human, .*, edges"):
-        MapSource(kind="edge")
     with pytest.raises(ValidationError, match=r"not one of cam, rise, cells, gradients"):
         study(Path("m.csv"), saliency=("gradient",))
-    with pytest.raises(ValidationError, match=r"not one of shuffled, .*, edge_maps"):
-        study(Path("m.csv"), controls=("edge",))
     with pytest.raises(ValidationError, match="cells are the maps of a mapper"):
         study(Path("m.csv"), saliency=("cells",))
     with pytest.raises(InputError, match="near names: example_net"):

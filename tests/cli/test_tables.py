@@ -25,7 +25,7 @@ def check(text: str, headings: list[str]) -> None:
 def test_runs() -> None:
     run = Run(
         "0123456789abcdef",
-        ("student", "control halves"),
+        ("student", "shuffled_human"),
         "tf_efficientnet_lite0",
         0.05,
         12,

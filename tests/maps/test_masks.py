@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,31 +137,6 @@ def test_a_training_with_images_that_are_marked_as_a_whole(
         guided = pd.read_csv(result.folder / "metrics.csv")["guided"].tolist()
         assert result.record.uninformative_maps == uninformative
         assert guided == [result.record.guided_images - uninformative]
-
-
-def test_maps_of_a_plugin_as_masks(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scaled by the largest value of each, as those of a folder."""
-    code = "from typing import Any\nimport numpy as np\n" + inspect.getsource(ramps)
-    (tmp_path / "ramp_maps.py").write_text(code)
-    package = tmp_path / "ramp_maps-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ramp_maps\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[preceptor.map_sources]\nramps = ramp_maps:ramps\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    maps = rows_of(manifest, maps=MapSource(kind="ramps")).maps_on_grid(np.arange(24))
-    marked = (labels_of(manifest) == "marked").to_numpy(copy=True)
-    raw = torch.from_numpy(ramps(["a"], ["b"]))[0]
-    torch.testing.assert_close(maps[marked][0], raw / 255)
-    assert rows_of(manifest, NORMALIZED, maps=MapSource(kind="ramps")).maps_on_grid(
-        np.arange(1)
-    ).amax() == 255  # fmt: skip
-
-
-def ramps(paths: list[str], labels: list[str]) -> Any:
-    """Maps from 0 to 255."""
-    return np.tile(np.linspace(0, 255, 16, dtype=np.float32).reshape(1, 4, 4), (len(paths), 1, 1))
 
 
 def test_masks_are_in_the_unit_interval_before_they_are_inverted(manifest: Path) -> None:

@@ -10,11 +10,10 @@ from preceptor.config.settings import ConfigPath, Names, NotIdentity, Settings
 from preceptor.errors import InputError
 
 METHOD_NAMES = Names(("cam", "rise", "cells"), "preceptor.saliency")
-KIND_NAMES = Names(("none", "human", "store", "centre", "pca"), "preceptor.map_sources")
 # Saliency methods of a trained model.
 Method = Annotated[str, AfterValidator(METHOD_NAMES.check)]
 # Sources of the maps that guide a run.
-Kind = Annotated[str, AfterValidator(KIND_NAMES.check)]
+Kind = Literal["none", "human", "store", "centre", "pca"]
 PCA_COMPONENTS = 5  # default number of principal components of maps without people
 
 
@@ -23,8 +22,8 @@ class MapSource(Settings):
 
     Args:
         kind: none, human, store (a Teacher's map store or a folder of map images), centre (one
-            centred Gaussian for all images), pca (from the principal components of the training
-            images, see `preceptor.maps.sources`), or a plugin's name.
+            centred Gaussian for all images), or pca (from the principal components of the training
+            images, see `preceptor.maps.sources`).
         path: Map store or folder, for kind store.
         identity: Identity of the maps in the run's id instead of the path: the id of the step that
             makes them. None = the content of the files.

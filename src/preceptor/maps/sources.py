@@ -1,4 +1,4 @@
-"""Map targets of a run: human maps, or those of a map store, a folder, a plugin or a control.
+"""Map targets of a run: human maps, or those of a map store, a folder or a control.
 
 **Maps without people** (`pca`): the part of each image that lies in the first principal components.
 The training images as thumbnails x_1 … x_n have the mean μ and the principal components u_1 … u_k.
@@ -17,15 +17,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.config.maps import KIND_NAMES, PCA_COMPONENTS, MapSource
+from preceptor.config.maps import PCA_COMPONENTS, MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Fit
 from preceptor.data.cache import ImageSource
@@ -37,7 +36,6 @@ from preceptor.data.resampling import on_unit_square, resample
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.store import is_store, read_store
 from preceptor.utils.files import walk
-from preceptor.utils.plugins import installed_plugin, load_plugin
 from preceptor.utils.results import is_finished, read_record
 
 # Control with a centred map: one Gaussian on the unit square of every image.
@@ -79,7 +77,7 @@ def place_maps(
 ) -> PlacedMaps | None:
     """Maps of the source of a run; None for human maps, which the loader reads itself.
 
-    If `scaled`, the largest value of each map of a folder, or of a plugin, becomes 1.
+    If `scaled`, the largest value of each map of a folder becomes 1.
     """
     if source.kind == "human":
         return None
@@ -94,11 +92,6 @@ def place_maps(
         small, regions = thumbnails(images, rows, fit)
         index, excluded = np.arange(len(rows)), np.zeros(len(rows), bool)
         return PlacedMaps(principal_maps(small, PCA_COMPONENTS), index, regions, excluded)
-    if source.kind not in KIND_NAMES.own:
-        made = plugin_maps(source.kind, table["path"].tolist(), table["label"].tolist())
-        if scaled:
-            made = made / made.max((1, 2), keepdims=True).clip(1e-12)
-        return _over_whole_images(made, np.arange(len(rows)))
     names, path = table["name"].to_numpy(), source.path
     assert path is not None
     if not path.is_dir():
@@ -244,26 +237,6 @@ class _Folder:
                 if files:
                     return files[0]
         return None
-
-
-class MapFunction(Protocol):
-    """Function that makes maps of images without a model: the interface of a plugin."""
-
-    def __call__(self, paths: Sequence[str], labels: Sequence[str]) -> ArrayLike:
-        """(n, h, w) maps ≥ 0, each over the whole of its image."""
-        ...
-
-
-def plugin_maps(name: str, paths: Sequence[str], labels: Sequence[str]) -> NDArray[np.float32]:
-    """(n, h, w) maps of a plugin."""
-    make: MapFunction = load_plugin(installed_plugin("preceptor.map_sources", name, "maps: kind"))
-    maps = np.asarray(make(paths, labels), np.float32)
-    if maps.ndim != 3 or len(maps) != len(paths) or 0 in maps.shape[1:]:
-        expected = f"({len(paths)}, height, width)"
-        raise InputError(f"maps: kind {name} gave maps of shape {maps.shape}, not {expected}")
-    if not np.isfinite(maps).all() or (maps < 0).any():
-        raise InputError(f"maps: kind {name} gave values that are negative or not finite")
-    return maps
 
 
 # Cells of a thumbnail's side. The first components of images are smooth, and feature grids have 6

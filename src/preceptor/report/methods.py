@@ -13,7 +13,7 @@ from preceptor.report.blocks import SHORT, Cell, Line, Table, names_of, short
 from preceptor.report.tables import DomainTables, rule_words
 from preceptor.report.words import Verdict, say, templates
 from preceptor.results.domain import Best, Results
-from preceptor.results.record import DETECTORS, control_keys
+from preceptor.results.record import CONTROLS, DETECTORS
 from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
@@ -181,7 +181,7 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
         return None
     columns = list(dict.fromkeys([*study.students, *study.teachers]))
     columns = [name for name in columns if (runs["backbone"] == name).any()]
-    roles = ("baseline1", "baseline2", "teacher", "student", *control_keys(), *DETECTORS, "ceiling")
+    roles = ("baseline1", "baseline2", "teacher", "student", *CONTROLS, *DETECTORS, "ceiling")
     lines = []
     for role in roles:
         mine = runs[runs["role"] == role]

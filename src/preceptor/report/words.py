@@ -29,7 +29,7 @@ from preceptor.results.budgets import enough
 from preceptor.results.comparisons import LEVEL, shown
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import ControlGain, Ladder, RungName
-from preceptor.results.record import CONTROLS, records
+from preceptor.results.record import records
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.utils.text import DASH, duration, interval, number, percent
 
@@ -313,9 +313,7 @@ def _alpha(line: Mapping[str, Any]) -> str:
         return ""
     if line["alpha_b"] == 1:
         return "without guidance; "
-    # Controls of plugins are trained at the Student's α alone.
-    whose = "its own" if line["key_b"] in CONTROLS else "the Student's"
-    return f"at {whose} α, {line['alpha_b']:g}; "
+    return f"at its own α, {line['alpha_b']:g}; "
 
 
 def place_sentence(found: Results | StudyResults) -> str:

@@ -30,11 +30,11 @@ from preceptor.metrics.paired_tests import (
 )
 from preceptor.metrics.scores import ALL_SOURCES, stack
 from preceptor.results.record import (
+    CONTROLS,
     DETECTORS,
     OVERALL,
     Row,
     StudyRecord,
-    control_keys,
     select_arm,
 )
 from preceptor.study.config import Publication
@@ -81,7 +81,7 @@ def _pairs(record: StudyRecord) -> Iterator[Pair]:
         ("RQ2", "student", "baseline1"),
         ("RQ2", "student", "baseline2"),
         ("RQ3", "student", "baseline1_paper"),
-        *(("control", "student", key) for key in control_keys()),
+        *(("control", "student", key) for key in CONTROLS),
         ("ceiling", "student", "ceiling"),
         *(("detector", "student", key) for key in DETECTORS),
         ("start", "student_started", "baseline1_started"),

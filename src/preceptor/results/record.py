@@ -27,14 +27,13 @@ from preceptor.errors import InputError
 from preceptor.metrics.scores import ALL_SOURCES, set_auc, validation_rows
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.tables import CSV_FILES, StudyTables, read_table
-from preceptor.study.config import OF_TEACHER, PAPER_ALPHA, added_control
+from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
 from preceptor.study.plan import Plan, mapper_backbone
-from preceptor.study.protocol import added_controls_of, controls_of, teachers_of
+from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Choice
 from preceptor.study.steps import Arm, Member, Role, trained_again
 from preceptor.training.record import RunRecord, set_metrics
 from preceptor.utils.files import replacing
-from preceptor.utils.plugins import registered
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
 RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
@@ -505,12 +504,9 @@ def table_rows(plan: Plan) -> list[Row]:
     if winner is not None:
         student = chosen("student", "student", teacher)
         add("student", "Student: all images, Teacher's maps", student)
-        for control in controls_of(study):
+        for control in study.controls:
             arms = chosen(control, control, teacher if control in OF_TEACHER else "")
             add(control, CONTROLS[control].format(set=study.dfr_set), arms)
-        for name in added_controls_of(study):
-            arms = chosen("control", "student", plugin=name)
-            add(f"control {name}", added_control(name).title, arms)
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 by = teacher if role == "student" else ""
@@ -524,15 +520,10 @@ def table_rows(plan: Plan) -> list[Row]:
     return rows
 
 
-def control_keys() -> list[str]:
-    """Keys of the rows of controls, of this library and of plugins."""
-    return [*CONTROLS, *(f"control {name}" for name in registered("preceptor.controls"))]
-
-
 def row_order(rows: Iterable[Row]) -> list[str]:
     """Keys of rows in the order of the tables."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    order = [*first, *control_keys(), *STARTED, *DETECTORS, "ceiling"]
+    order = [*first, *CONTROLS, *STARTED, *DETECTORS, "ceiling"]
     return sorted((row.key for row in rows), key=order.index)
 
 

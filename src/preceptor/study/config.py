@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -16,7 +16,6 @@ from preceptor.config.settings import (
     ConfigPath,
     Few,
     FunctionName,
-    Names,
     Positive,
     Settings,
     Weights,
@@ -32,7 +31,6 @@ from preceptor.config.training import (
 from preceptor.errors import InputError
 from preceptor.metrics.operating_points import Field as TermsField
 from preceptor.metrics.operating_points import normal_rule
-from preceptor.utils.plugins import installed_plugin, load_plugin
 
 # α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
 # pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells: mse and l1 0.10 to 0.17, dice 0.12 to 0.21,
@@ -52,8 +50,6 @@ Alphas = Annotated[tuple[Alpha, ...], Field(min_length=1)]
 Control = Literal["shuffled", "centre", "pca", "shuffled_human", "mixed", "masked", "dfr"]
 OF_TEACHER: tuple[Control, ...] = ("shuffled", "masked")
 """Controls that use the maps of the selected Teacher."""
-CONTROL_NAMES = Names(get_args(Control), "preceptor.controls")
-ControlName = Annotated[str, AfterValidator(CONTROL_NAMES.check)]
 
 Publication = Literal["teaching-ai-to-teach"]
 """Publication whose results a report can show beside its own."""
@@ -89,25 +85,6 @@ class Setting:
     def __str__(self) -> str:
         parts = [self.guidance] if self.guidance else []
         return ", ".join([*parts, f"α {self.alpha:g}"] if self.alpha != 1 or not parts else parts)
-
-
-@dataclass(frozen=True)
-class AddedControl:
-    """Control of a plugin: a run on all training images with settings of its own."""
-
-    title: str  # title of its row in the tables, such as "Control: maps of edges"
-    settings: Callable[[float], Mapping[str, Any]]
-
-
-def added_control(name: str) -> AddedControl:
-    """Control of a plugin."""
-    entry = installed_plugin("preceptor.controls", name, "controls:")
-    control = load_plugin(entry)
-    if not isinstance(control, AddedControl):
-        raise InputError(
-            f"controls: {entry.value} is no AddedControl but a {type(control).__name__}"
-        )
-    return control
 
 
 class Guidance(Settings):
@@ -204,8 +181,7 @@ class StudyConfig(Settings):
             of the ceiling, permuted within class), mixed (all images, human maps on the annotated
             ones, no Teacher), masked (no guidance; training images are replaced by their mean color
             outside the human map, or the Teacher's where there is none), dfr (Baseline 2 with its
-            last layer trained again on the validation set `dfr_set`: deep feature reweighting), or
-            plugins' names, whose runs have the setting of the Students.
+            last layer trained again on the validation set `dfr_set`: deep feature reweighting).
         dfr_set: Validation set of the control dfr, whose labels that control sees: one without the
             shortcuts of the training images.
         ceiling: Train on all images with all available human maps.
@@ -245,7 +221,7 @@ class StudyConfig(Settings):
     generations: Few = 1
     guide_classes: tuple[str, ...] | None = None
     validation_negatives: str | None = None
-    controls: tuple[ControlName, ...] = ("shuffled", "centre", "pca", "mixed")
+    controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "mixed")
     dfr_set: str | None = None
     ceiling: bool = True
     budget: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None

@@ -18,9 +18,7 @@ from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.protocol import (
     Protocol,
     Teacher,
-    added_controls_of,
     candidate_name,
-    controls_of,
     teachers_of,
 )
 from preceptor.study.selection import Candidate, Choice, choose, evidence_of
@@ -220,7 +218,7 @@ class Plan:
         steps: list[Step] = []
         for backbone in self.study.students:
             steps += self._search_setting("student", backbone, winner)
-            for control in controls_of(self.study):
+            for control in self.study.controls:
                 steps += self._search_setting(control, backbone, winner)
         return steps
 
@@ -335,9 +333,7 @@ class Plan:
         return later + (self._search_budget(role, backbone) if role == "baseline1" else [])
 
     def tests(self, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
-        """Test scores of the Students, of Baseline 2 and of plugins' controls, whose setting is
-        that of the Students.
-        """
+        """Test scores of the Students and of Baseline 2."""
         protocol, chains = self.protocol, list[list[Step]]()
         for seed in self.seeds:
             own = [
@@ -346,10 +342,6 @@ class Plan:
             ]
             if self.study.starts_from_mapper:
                 own += [protocol.from_mapper(chain, seed) for chain in own]
-            own += [
-                [protocol.added_control(name, winner, backbone, setting, seed)]
-                for name in added_controls_of(self.study)
-            ]
             chains += own
         makers = [step for chain in chains for step in chain[:-1]]
         runs = [chain[-1] for chain in chains]
@@ -447,7 +439,7 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
     if study.ceiling:
         roles.append("ceiling")
     for backbone in study.students:
-        for role in (*roles, *controls_of(study)):
+        for role in (*roles, *study.controls):
             grid = study.settings if role == "baseline1" else _settings_of(study, role)
             setting = plan.setting_of(role, backbone) or grid[0]
             later += draft.add(draft._after_setting(role, backbone, setting))

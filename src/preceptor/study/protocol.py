@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -20,10 +20,9 @@ from preceptor.config.run import RunConfig
 from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace
-from preceptor.errors import InputError
 from preceptor.inference.annotate import forwards_of, shards_of
 from preceptor.maps.sources import with_maps
-from preceptor.study.config import CONTROL_NAMES, Control, Setting, StudyConfig, added_control
+from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Role, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
@@ -72,16 +71,6 @@ def teachers_of(study: StudyConfig) -> list[Teacher]:
 def candidate_name(teacher: Teacher, setting: Setting | None = None) -> str:
     """Name of a candidate of stage 1: a Teacher, and the setting of its Student."""
     return str(teacher) if setting is None else f"{teacher}; Student {setting}"
-
-
-def controls_of(study: StudyConfig) -> list[Control]:
-    """Controls of a study; those of plugins are in `added_controls_of`."""
-    return cast(list[Control], [one for one in study.controls if one in CONTROL_NAMES.own])
-
-
-def added_controls_of(study: StudyConfig) -> list[str]:
-    """Names of the controls of plugins."""
-    return [name for name in study.controls if name not in CONTROL_NAMES.own]
 
 
 def training_of(study: StudyConfig, guidance: str = "") -> Training:
@@ -344,27 +333,6 @@ class Protocol:
         step = self.train(arm, config, (base.id,))
         workspace = self.workspaces.at(config.manifest)
         return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
-
-    def added_control(
-        self, name: str, teacher: Teacher, backbone: str, setting: Setting, seed: int
-    ) -> Step:
-        """Run of a control of a plugin, on T; its maps guide the classes of the Teacher's maps."""
-        own = dict(added_control(name).settings(setting.alpha))
-        fixed = {"alpha", "rows", "backbone", "seed", "manifest"} & own.keys()
-        if fixed:
-            raise InputError(f"controls: {name} sets {min(fixed)}, which the study sets; remove it")
-        maps = MapSource.model_validate(own.pop("maps", NO_MAPS))
-        guided = self.study.guide_classes
-        if maps.kind not in ("none", "human", "store"):
-            marks, classes = self.guided_classes(teacher, setting)
-            maps = maps.model_copy(update={"marks": maps.marks or marks})
-            guided = classes or guided
-        config = run_config(
-            self.study, backbone, seed, setting, maps, annotated=False, guide_classes=guided
-        )
-        config = RunConfig.model_validate(dict(config) | own)
-        arm = replace(Arm.of_setting("control", backbone, setting), plugin=name)
-        return self.train(arm, config)
 
     def from_mapper(self, chain: list[Step], seed: int) -> list[Step]:
         """The last run of a chain from the weights of a mapper, after the mapper and the others."""

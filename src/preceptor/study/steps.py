@@ -44,13 +44,12 @@ Role = Literal[
     "mixed",
     "masked",
     "dfr",
-    "control",
     "generation",
     "mapper",
     "mapper_all",
 ]
-"""Roles of a run: the rows of the paper's table, the controls, `control` for the controls of
-plugins, and the Teachers of later generations, which stand in no table. A mapper, taught maps
+"""Roles of a run: the rows of the paper's table, the controls, and the Teachers of later
+generations, which stand in no table. A mapper, taught maps
 alone, is a Teacher and, by its highest cells, a detector: of A, or of all human maps."""
 
 
@@ -62,7 +61,6 @@ class Arm:
     backbone: str
     alpha: float  # α of the loss; 1 without guidance
     teacher: str = ""  # teacher configuration whose maps guide, as text; "" without a Teacher
-    plugin: str = ""
     generation: int = 0  # generation of the Teacher (2 and up), for the role generation
     annotated: int | None = None  # number of annotated images, for runs of an annotation budget
     guidance: str = ""  # way of guiding, see `StudyConfig.guidances`; "" = the study's own settings
@@ -83,11 +81,9 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Role, plugin, generation, start and budget as one text, as tables write them."""
+        """Role, generation, start and budget as one text, as tables write them."""
         name: str = self.role
-        if self.role == "control":
-            name = f"{self.role} {self.plugin}"
-        elif self.role == "generation":
+        if self.role == "generation":
             name = f"generation {self.generation}"
         if self.start:
             name = f"{name} from {self.start}"

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config.maps import KIND_NAMES
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
 from preceptor.config.training import DISTANCE_NAMES, Speed, distance_weights
@@ -88,8 +87,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if network is not None:
         used += source_digest(network.factory) + files_digest(network.args)
     distances = distance_weights(config.training.distance) if config.guided else ()
-    kinds = [maps.kind] if config.uses_maps else ()
-    for name in (*DISTANCE_NAMES.functions(distances), *KIND_NAMES.functions(kinds)):
+    for name in DISTANCE_NAMES.functions(distances):
         used += source_digest(name)
     return run_id(config, used, weights)
 

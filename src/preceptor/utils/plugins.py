@@ -33,14 +33,12 @@ def missing_module(name: str) -> str:
 
 Group = Literal[
     "preceptor.backbones",
-    "preceptor.controls",
     "preceptor.distances",
     "preceptor.importers",
-    "preceptor.map_sources",
     "preceptor.saliency",
 ]
-"""Entry points: factories of networks, controls of a study, distances of maps, readers of
-annotations, maps of training images without a model, saliency methods of a model."""
+"""Entry points: factories of networks, distances of maps, readers of annotations, and saliency
+methods of a model."""
 
 
 def registered(group: Group) -> dict[str, list[EntryPoint]]:
