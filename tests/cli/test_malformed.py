@@ -178,12 +178,12 @@ def test_config_files_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["train", "run.yaml"], ["alpha: value 2"]),
-        (["study", "study.yaml", "--out", "x"], ["primary: 'x' is not one"]),
+        (["study", "study.yaml", "--out", "x"], ["seeds has duplicate values"]),
     ],
 )
 def test_bad_requests_as_processes(arguments: list[str], expected: list[str], data: Path) -> None:
     (data / "run.yaml").write_text(yaml.safe_dump(RUN | {"alpha": 2}))
-    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"primary": "x"}))
+    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"seeds": [1, 1]}))
     problems = 1 if arguments[1].endswith(".yaml") else None
     assert_refused(in_fork(*arguments, cwd=data), expected, problems)
 

@@ -19,7 +19,7 @@ def test_every_key_is_described(model: type[Settings]) -> None:
 
 def test_descriptions_are_those_of_the_docstrings() -> None:
     found = descriptions(StudyConfig)
-    assert found["students"] == "Backbones of the Students, baselines and ceiling."
+    assert found["teachers"] == "Backbones of the Teachers."
     assert descriptions(RunConfig)["seed"].startswith("Random seed of weights")
 
 

@@ -38,9 +38,7 @@ from preceptor.study.steps import (
     Select,
     Step,
     Train,
-    joined_weights,
     shard_id,
-    used_weights,
 )
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
@@ -153,7 +151,6 @@ def _trained(folder: Path, config: RunConfig) -> GuidedModel:
 def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     """Make the maps of one shard."""
     workspace = workspaces.at(work.config.manifest)
-    weights = used_weights(store, [work.run] if work.model is None else [])
     trained = store / STEP_FOLDERS["train"] / work.run / "model"
     model = _trained(work.model or trained, work.config)
     if work.model is not None and model_digest(model) != work.run:
@@ -162,7 +159,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         )
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
-    record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)} | weights
+    record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
     made = compute_maps(
         model,
         workspace,
@@ -183,10 +180,9 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     """Join shards to a map store."""
     made, seconds = join_shards(identity, work, store)
     write_store(folder, made)
-    shards = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
     record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
-    record |= {"shards": len(shards), "seconds": seconds}
-    return record | joined_weights(map(read_record, shards)) | maps_record(made)
+    record |= {"shards": len(work.shards), "seconds": seconds}
+    return record | maps_record(made)
 
 
 def join_shards(identity: str, work: JoinMaps, store: Path) -> tuple[MapStore, float]:
@@ -203,7 +199,6 @@ def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
 def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     workspace = workspaces.at(work.config.manifest)
     record: dict[str, Any] = {"kind": "evaluation", "run": work.run}
-    record |= used_weights(store, [work.run])
     model = _trained(store / STEP_FOLDERS["train"] / work.run / "model", work.config)
     rows = workspace.split_rows("test")
     frame = score_frame(model, workspace, rows, work.config.training.cache)

@@ -12,7 +12,7 @@ from pathlib import Path
 from preceptor.errors import HeldError, PreceptorError
 from preceptor.execution.executor import Event, Executor, keep_error
 from preceptor.execution.perform import drop_shards
-from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step, trained_again
+from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step
 from preceptor.utils.leases import lease
 from preceptor.utils.results import damaged_files, is_finished
 
@@ -265,7 +265,7 @@ class Scheduler:
             return False
 
     def _is_done(self, step: Step) -> bool:
-        """Whether the result of a step exists, is intact, and is that of the weights that are used.
+        """Whether the result of a step exists and is intact.
 
         A shard is not needed if its map store is finished.
         """
@@ -279,31 +279,19 @@ class Scheduler:
         return intact
 
     def _is_intact(self, folder: Path) -> bool:
-        """Whether a folder has a result that can be used; another one is told of and given up."""
+        """Whether a folder has a result; a damaged one is reported and computed again."""
         if not is_finished(folder):
             return False
-        if not self._fault(folder):
+        if not damaged_files(folder):
             return True
         try:
             with lease(folder, wait=0.0):
                 # Another process may have computed it again before the lease was taken.
-                if is_finished(folder):
-                    fault = self._fault(folder)
-                    if not fault:
-                        return True
-                    self.tell(fault)
-                    (folder / "run.json").unlink(missing_ok=True)
+                if is_finished(folder) and not (damaged := damaged_files(folder)):
+                    return True
+                names = ", ".join(damaged)
+                self.tell(f"damaged: {folder.name} ({names}); it is computed again")
+                (folder / "run.json").unlink(missing_ok=True)
         except HeldError:  # another process is computing it
             pass
         return False
-
-    def _fault(self, folder: Path) -> str:
-        """Why a finished result is computed again; "" for one that is used."""
-        if damaged := damaged_files(folder):
-            return f"damaged: {folder.name} ({', '.join(damaged)}); it is computed again"
-        if others := trained_again(folder, self.store):
-            return (
-                f"{folder.parent.name}/{folder.name}: made with other weights of {others[0]}, "
-                "which was trained again since; it is computed again"
-            )
-        return ""

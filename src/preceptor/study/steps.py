@@ -12,22 +12,16 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.annotate import Shard
 from preceptor.study.config import Setting
 from preceptor.utils.results import (
-    checksum,
-    is_finished,
-    read_record,
     strict_json,
     write_atomically,
 )
-
-_WEIGHTS = "weights"  # entry of a record: checksum of the weights by run id
-_FILE = "model/model.safetensors"
 
 Kind = Literal["train", "shard", "maps", "evaluate", "select"]
 
@@ -268,34 +262,6 @@ def map_steps(
 def shard_id(joined: str, place: int) -> str:
     """Id of the step that makes the maps of one shard."""
     return f"{joined}-{place:05d}"
-
-
-def used_weights(store: Path, runs: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Part of a record: the weights of the runs that a step uses."""
-    return {_WEIGHTS: {run: checksum(_run(store, run), _FILE) for run in runs}}
-
-
-def joined_weights(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Part of a record: the weights of all records from which a step makes its result."""
-    weights: dict[str, str] = {}
-    for record in records:
-        weights |= record.get(_WEIGHTS, {})
-    return {_WEIGHTS: weights}
-
-
-def trained_again(folder: Path, store: Path) -> list[str]:
-    """Runs that have other weights now than those with which a result was made."""
-    changed = []
-    for run, before in read_record(folder).get(_WEIGHTS, {}).items():
-        if before and is_finished(_run(store, run)):
-            now = checksum(_run(store, run), _FILE)
-            if now and now != before:
-                changed.append(run)
-    return changed
-
-
-def _run(store: Path, run: str) -> Path:
-    return store / STEP_FOLDERS["train"] / run
 
 
 PLANNED_RUNS = "planned_runs.json"
