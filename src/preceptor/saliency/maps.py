@@ -26,13 +26,7 @@ LEAST_SPREAD = 1e-30
 
 
 def informative(maps: Tensor) -> Tensor:
-    """Whether each map is informative: finite everywhere and not constant.
-
-    Args:
-        maps: (B, h, w) of any type, bool and integers included.
-
-    Returns:
-        (B,) bool.
+    """(B,) whether each of the maps (B, h, w), of any type, is finite everywhere and not constant.
 
     Example:
         >>> informative(torch.tensor([[[0.0, 1.0]], [[0.5, 0.5]], [[float("nan"), 1.0]]]))
@@ -97,46 +91,27 @@ def correlation(a: Tensor, b: Tensor, *, normalized: bool = False) -> Agreement:
         >>> correlation(a, 5 - 2 * a).values
         tensor([-1., nan])
     """
-    (x, y), valid = _flat(a, b, normalized=normalized)
-    return _masked(_pearson(x, y), valid)
-
-
-def _flat(*maps: Tensor, normalized: bool = False) -> tuple[list[Tensor], Tensor]:
-    """Maps as rows (B, h·w) scaled to [0, 1], and which pairs are valid; invalid ones are 0."""
-    shapes = [tuple(each.shape) for each in maps]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0][1:]:
+    if a.shape != b.shape or a.ndim != 3 or 0 in a.shape[1:]:
         raise InputError(
-            f"maps must have the same shape (B, h, w); got {' and '.join(map(str, shapes))}"
+            f"maps must have the same shape (B, h, w); got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    rows, valid = [], torch.ones(shapes[0][0], dtype=torch.bool, device=maps[0].device)
-    for each in maps:
-        wide = each.dtype if each.dtype == torch.float64 else torch.float32
-        own = each.detach().to(wide)
-        known, row = informative(own), own.flatten(1)
-        row = torch.where(known[:, None], row, torch.zeros_like(row))
+    rows, valid = [], torch.ones(len(a), dtype=torch.bool, device=a.device)
+    for maps in (a, b):
+        own = maps.detach().to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
+        known = informative(own)
+        row = torch.where(known[:, None], own.flatten(1), 0)
+        if not normalized:  # it changes nothing, but limits rounding errors
+            low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
+            row = (row - low) / _nonzero(high - low)
+        rows.append(row - row.mean(dim=1, keepdim=True))
         valid &= known
-        rows.append(row if normalized else _unit(row))
-    return rows, valid
-
-
-def _unit(row: Tensor) -> Tensor:
-    """Min-max normalization; it changes no measure, but limits rounding errors."""
-    low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
-    return (row - low) / _nonzero(high - low)
-
-
-def _pearson(x: Tensor, y: Tensor) -> Tensor:
-    x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
-    norms = x.norm(dim=1) * y.norm(dim=1)
-    return ((x * y).sum(dim=1) / _nonzero(norms)).clamp(-1, 1)
+    x, y = rows
+    values = (x * y).sum(dim=1) / _nonzero(x.norm(dim=1) * y.norm(dim=1))
+    return Agreement(values.clamp(-1, 1).masked_fill(~valid, float("nan")), valid)
 
 
 def _nonzero(divisor: Tensor) -> Tensor:
     return torch.where(divisor == 0, torch.ones_like(divisor), divisor)
-
-
-def _masked(values: Tensor, valid: Tensor) -> Agreement:
-    return Agreement(values.masked_fill(~valid, float("nan")), valid)
 
 
 # Deletion.
@@ -158,36 +133,12 @@ def deletion_curves(
 ) -> tuple[Tensor, Tensor]:
     """Deletion curves: the class probability as cells are removed, the most salient first.
 
-    Each cell of a map is one block of pixels of its image. Equal cells go row by row, from the top
-    left.
-
-    Args:
-        model: Function of (N, C, H, W) images that returns logits (N, classes), or a tuple that
-            begins with them; one logit is that of class 1 against class 0. It is on the device of
-            the images; a module is in evaluation mode meanwhile.
-        images: (B, C, H, W) input of the model.
-        maps: (B, h, w) with h ≤ H and w ≤ W, any scale.
-        classes: (B,) int64, class of the probability.
-        steps: Number of points of the curve, evenly spaced from no cell to all cells; at most the
-            number of cells plus one.
-        fill: Value of removed pixels in the model's input: 0 is the mean color for normalized
-            images.
-        batch_size: Number of images per forward pass.
-
-    Returns:
-        (points,) share of the cells that are removed, and (B, points) probability of the class;
-        NaN for constant or non-finite maps.
-
-    Raises:
-        InputError: The shapes do not match, or `steps` is below 2 or `batch_size` below 1.
-
-    Example:
-        >>> def model(images):  # its probability is the share of the image that is visible
-        ...     share = images.mean((1, 2, 3))
-        ...     return torch.stack([share, 1 - share], 1).log()
-        >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
-        >>> deletion_curves(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0]))[1]
-        tensor([[1.0000, 0.7500, 0.5000, 0.2500, 0.0000]])
+    Each cell of a map (B, h, w) is one block of pixels of its image (B, C, H, W); equal cells go
+    row by row. `model` returns logits (N, classes), or a tuple that begins with them, and is in
+    evaluation mode meanwhile. The curve has `steps` points, evenly spaced from no cell to all; a
+    removed pixel has the value `fill`, of which 0 is the mean color. Returns the (points,) share of
+    the cells that are removed, and the (B, points) probability of the classes (B,); NaN for
+    constant or non-finite maps.
     """
     fit = images.ndim == 4 and maps.ndim == 3 and classes.shape == (len(images),)
     fit = fit and len(maps) == len(images) and 0 not in maps.shape[1:]

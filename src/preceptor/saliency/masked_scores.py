@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -195,22 +196,19 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     handles = []
 
-    def watch(name: str) -> Any:
-        return lambda _, __, out: made.__setitem__(id(out), (name, out))
+    def watch(name: str, _: nn.Module, __: Any, out: Tensor) -> None:
+        made[id(out)] = name, out
 
-    def meet(name: str) -> Any:
-        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if arguments and id(arguments[0]) in made:
-                pairs.append((made[id(arguments[0])][0], name))
-
-        return hook
+    def meet(name: str, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments and id(arguments[0]) in made:
+            pairs.append((made[id(arguments[0])][0], name))
 
     for name, module in network.named_modules():
         # Of subclasses, those that say so: others may compute their weights anew in each forward.
         if type(module) is nn.Conv2d or getattr(module, "fusible", False):
-            handles.append(module.register_forward_hook(watch(name)))
+            handles.append(module.register_forward_hook(partial(watch, name)))
         elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            handles.append(module.register_forward_pre_hook(meet(name)))
+            handles.append(module.register_forward_pre_hook(partial(meet, name)))
     network(example)
     for handle in handles:
         handle.remove()

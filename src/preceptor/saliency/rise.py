@@ -92,18 +92,11 @@ def balanced_block(
     The block is a foldover design: the rows of a Hadamard matrix, whose columns are assigned to the
     cells and negated at random, and the complement of every row. Each single mask is uniformly
     random, so that the limit is the same as with random masks. The mean score, the effects of other
-    cells and the interactions of two cells cancel within the block instead of adding noise.
+    cells and the interactions of two cells cancel within the block instead of adding noise. In a
+    block of fewer than `full_block(cells)` masks, cells are not balanced against each other.
 
-    Args:
-        cells: Number of cells s per side.
-        count: Even number of masks, at most `full_block(cells)`. In a smaller block the masks are
-            pairs of complements, but cells are not balanced against each other.
-        shift: Shift of all masks.
-        generator: Random generator.
-
-    Reference:
-        G. Box, K. Wilson, "On the Experimental Attainment of Optimum Conditions", 1951 (foldover);
-        R. Plackett, J. Burman, "The Design of Optimum Multifactorial Experiments", 1946.
+    G. Box, K. Wilson, "On the Experimental Attainment of Optimum Conditions", 1951 (foldover);
+    R. Plackett, J. Burman, "The Design of Optimum Multifactorial Experiments", 1946.
     """
     order = full_block(cells) // 2
     signs = torch.ones(1, 1)
@@ -146,11 +139,9 @@ class FeatureModel(Protocol):
     @property
     def logits_network(self) -> nn.Module:
         """Network that maps (N, C, H, W) to these logits, or to a tuple that begins with them."""
-        ...
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Size (h, w) of the features of (N, C, H, W) images."""
-        ...
 
 
 def _has_grid(model: object) -> TypeGuard[FeatureModel]:
@@ -159,17 +150,12 @@ def _has_grid(model: object) -> TypeGuard[FeatureModel]:
 
 
 class RiseResult(NamedTuple):
-    """RISE maps with their estimated errors.
+    """RISE maps with their estimated errors."""
 
-    Args:
-        maps: (B, h, w) float32; scale and offset are arbitrary.
-        masks_used: (B,) int64 number of model evaluations of each map.
-        error: (B,) 1 − estimated correlation with the limit for infinitely many masks, in [0, 1]; 1
-            if the scores do not depend on the masks, or not significantly.
-    """
-
-    maps: Tensor
-    masks_used: Tensor
+    maps: Tensor  # (B, h, w) float32; scale and offset are arbitrary
+    masks_used: Tensor  # (B,) int64 number of model evaluations of each map
+    #: (B,) 1 − estimated correlation with the limit for infinitely many masks, in [0, 1]; 1 if the
+    #: scores do not depend on the masks, or not significantly.
     error: Tensor
 
 
