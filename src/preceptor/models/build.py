@@ -7,6 +7,7 @@ Grad-CAM through the head, or are rejected with the reason. Nothing in a model f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -26,6 +27,7 @@ from preceptor.models.custom import (
     check_classes,
     create_parts,
     guide,
+    per_channel,
     resolved_network,
     with_parts,
 )
@@ -143,17 +145,14 @@ def build_model(
     if weights not in ("hub", "none") and not new_head:
         created.load_state_dict(head_in(weights, created), strict=False)
     config = resolve_model_data_config(created)  # type: ignore[no-untyped-call]
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    if in_chans == 1:
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     spec = ModelSpec(
         backbone=backbone,
         classes=classes,
         positive=positive,
         in_chans=in_chans,
         input_size=input_size or int(config["input_size"][-1]),
-        mean=mean,
-        std=std,
+        mean=per_channel(config["mean"], in_chans),
+        std=per_channel(config["std"], in_chans),
         fit=fit,
         backbone_args=arguments,
         head=head,
@@ -215,13 +214,11 @@ def _sized(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Network for an input size, and the arguments of the backbone that it was created with."""
     network = create_network(backbone, outputs, in_chans, arguments, weights)
-    if not input_size or "img_size" in arguments or _is_for(network, in_chans, input_size):
-        return network, arguments
-    sized = arguments | {"img_size": input_size}
-    try:
-        return create_network(backbone, outputs, in_chans, sized, weights), sized
-    except InputError:  # no such argument: `_trial` checks the size
-        return network, arguments
+    if input_size and "img_size" not in arguments and not _is_for(network, in_chans, input_size):
+        sized = arguments | {"img_size": input_size}
+        with contextlib.suppress(InputError):  # no such argument: `_trial` checks the size
+            return create_network(backbone, outputs, in_chans, sized, weights), sized
+    return network, arguments
 
 
 def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:

@@ -96,10 +96,9 @@ def guide(
     classes = tuple(classes)
     check_classes(classes, positive, in_chans)
     name = name or type(module).__name__
-    mean, std = (
-        _per_channel(given, default, in_chans, what)
-        for given, default, what in ((mean, IMAGENET_MEAN, "mean"), (std, IMAGENET_STD, "std"))
-    )
+    for what, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) != in_chans:
+            raise InputError(f"{what} has {len(given)} values, and the input {in_chans} channels")
     try:
         parts, outputs = _parts(module, head, features, logits, input_size, in_chans)
         if outputs != len(classes) and (outputs, len(classes)) != (1, 2):
@@ -115,8 +114,8 @@ def guide(
         positive=positive,
         in_chans=in_chans,
         input_size=input_size,
-        mean=mean,
-        std=std,
+        mean=per_channel(IMAGENET_MEAN if mean is None else mean, in_chans),
+        std=per_channel(IMAGENET_STD if std is None else std, in_chans),
         fit=fit,
         head="softmax" if outputs == len(classes) else "sigmoid",
         module=parts,
@@ -145,14 +144,10 @@ def with_parts(
     return GuidedModel(ModuleNetwork(module, spec.module, logits), spec)
 
 
-def _per_channel(
-    given: Sequence[float] | None, default: tuple[float, ...], in_chans: int, what: str
-) -> tuple[float, ...]:
-    if given is None:
-        return default if in_chans == 3 else (sum(default) / len(default),)
-    if len(given) != in_chans:
-        raise InputError(f"{what} has {len(given)} values, and the input {in_chans} channels")
-    return tuple(float(value) for value in given)
+def per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
+    """Mean or std of an input: a value per channel, of gray images the mean of those of colors."""
+    values = tuple(map(float, values))
+    return (sum(values) / len(values),) if in_chans == 1 else values
 
 
 def _named(module: nn.Module, part: Part, what: str) -> str:

@@ -134,11 +134,10 @@ class GuidedModel(nn.Module):
                 )
         elif saliency_for not in (None, "predicted", "every"):
             raise ValueError(f"saliency_for {saliency_for!r} is not classes, predicted or every")
-        if self.spec.cam == "cam" or saliency_for is None:
-            logits, features = self._pass(images)
-            if saliency_for is None:
-                return ModelOutput(logits, features)
-            return _with_cam(logits, features, self.head, saliency_for, decision=decision)
+        if saliency_for is None:
+            return ModelOutput(*self._pass(images))
+        if self.spec.cam == "cam":
+            return _with_cam(*self._pass(images), self.head, saliency_for, decision=decision)
         if torch.is_inference_mode_enabled():  # tensors of inference mode have no gradients
             with torch.inference_mode(False), torch.no_grad():
                 if isinstance(saliency_for, Tensor):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +26,7 @@ class PyramidNetwork(nn.Module):
     """Encoder with a feature pyramid decoder and a linear head, as timm's networks.
 
     The last grid of a backbone has a stride of 16 or 32 pixels, and a mark smaller than a cell
-    nearly vanishes in it. Upsampled deep features are added to shallow ones; the output is
-    mean-pooled and classified by one linear layer, so that the class activation map is exact.
+    nearly vanishes in it. The head is linear on mean features, so that the CAM is exact.
     """
 
     def __init__(
@@ -68,13 +66,11 @@ class PyramidNetwork(nn.Module):
                     pyramid = functional.interpolate(pyramid, own.shape[-2:], mode="nearest")
                 own = own + pyramid
             pyramid = own
-        smoothed: Tensor = self.smooth(pyramid)
-        return smoothed
+        return self.smooth(pyramid)  # type: ignore[no-any-return]
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Outputs (B, C) of the linear classifier on mean-pooled features."""
-        logits: Tensor = self.head(features.mean((2, 3)))
-        return logits
+        return self.head(features.mean((2, 3)))  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs (B, C)."""
@@ -139,17 +135,20 @@ def create_network(
     file = None
     if weights != "none":
         file = _hub_file(backbone) if weights == "hub" else weights_file(weights)
+    # timm lists mismatching keys; the error message has one line.
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with _silent():
-            network: nn.Module = timm.create_model(
-                backbone,
-                pretrained=file is not None,
-                # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
-                pretrained_cfg_overlay={"file": str(file), "custom_load": False} if file else None,
-                num_classes=outputs,
-                in_chans=in_chans,
-                **arguments,
-            )
+        network: nn.Module = timm.create_model(
+            backbone,
+            pretrained=file is not None,
+            # Some configs of timm 1.0.23 read their weights as npz, whatever the file is.
+            pretrained_cfg_overlay={"file": str(file), "custom_load": False} if file else None,
+            num_classes=outputs,
+            in_chans=in_chans,
+            **arguments,
+        )
     except Exception as error:  # timm and torch raise many types, all about the arguments
         if out_of_memory(error):
             raise
@@ -159,6 +158,8 @@ def create_network(
                 f"weights: {backbone} cannot be built with weights {file}: {reason(error)}"
             ) from error
         raise InputError(f"backbone {backbone} cannot be built{given}: {reason(error)}") from error
+    finally:
+        logger.setLevel(level)
     if decoder:
         return PyramidNetwork(network, backbone, outputs, **decoder)
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
@@ -170,18 +171,6 @@ def create_network(
         _check_names(network, file, backbone)
     _thin_before_points(network)
     return network
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Silence timm's list of mismatching keys; the error message has one line."""
-    logger = logging.getLogger("timm.models._builder")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def classifiers(network: nn.Module) -> list[nn.Module]:
@@ -236,20 +225,15 @@ def _check_names(network: nn.Module, file: Path, backbone: str) -> None:
     with safe_open(file, "pt") as tensors:
         given = set(tensors.keys())
     head = _head_names(network)
-    missing = [
-        key
-        for key in network.state_dict()
-        if key not in given and key not in head and not key.endswith("num_batches_tracked")
-    ]
-    if missing:
+    wanted = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
+    if missing := [key for key in wanted if key not in given and key not in head]:
         raise InputError(
             f"weights: {file} does not fit {backbone}: {len(missing)} of timm's tensor names are "
             f"missing, the first {missing[0]!r}"
         )
     parents = {key.rpartition(".")[0] for key in head}
-    _check_none_left(
-        network, {key for key in given if key.rpartition(".")[0] not in parents}, file, backbone
-    )
+    others = {key for key in given if key.rpartition(".")[0] not in parents}
+    _check_none_left(network, others, file, backbone)
 
 
 def _head_names(network: nn.Module) -> list[str]:
@@ -310,22 +294,20 @@ def load_weights(
         given = {key.removeprefix(_WRAPPED): value for key, value in given.items()}
     given = with_tied(given, own)
 
-    def of_head(key: str) -> bool:
-        return bool(head) and key.startswith(f"{head}.")
-
+    of_head = {key for key in {*own, *given} if head and key.startswith(f"{head}.")}
     wrong = [
         key
         for key, value in own.items()
         if not key.endswith("num_batches_tracked")
         and (key not in given or given[key].shape != value.shape)
     ]
-    left = {key for key in own if of_head(key) and (new_head or key in wrong)}
+    left = of_head if new_head else of_head & {*wrong}
     if wrong := [key for key in wrong if key not in left]:
         raise InputError(
             f"weights: {file} does not fit {name}: {len(wrong)} tensors are missing or have "
             f"another shape, the first {wrong[0]!r}"
         )
-    _check_none_left(module, {key for key in given if not of_head(key)}, file, name)
+    _check_none_left(module, {*given} - of_head, file, name)
     kept = {key: value for key, value in given.items() if key in own and key not in left}
     module.load_state_dict(kept, strict=False)
 
@@ -367,8 +349,7 @@ def _hub_file(backbone: str) -> Path:
 
 def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors stores them."""
-    seen = set()
-    tensors = {}
+    seen, tensors = set(), {}
     for key, value in state.items():
         tensor = value.detach().contiguous()
         memory = (tensor.device, tensor.untyped_storage().data_ptr())

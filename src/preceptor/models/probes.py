@@ -27,9 +27,8 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
     """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map.
 
     Returns the largest error ÷ largest |logit|; an InputError says why the identity does not hold.
-    It must hold for all weights, not only for the initial ones (a batch norm between pooling and
-    head is initially the identity function): therefore the head and, unless `trained`, norms and
-    other vectors with one entry per channel have random values during the check.
+    It must hold for all weights (a batch norm between pooling and head is initially the identity):
+    the head and, unless `trained`, vectors with one entry per channel are random meanwhile.
     """
     refuse = f"{model.spec.backbone}: no exact class activation map: "
     try:
@@ -77,35 +76,27 @@ def _other_values(
     model: GuidedModel, head: nn.Linear, trained: bool, generator: torch.Generator
 ) -> Iterator[None]:
     """Context with random weights: a normal head and, unless `trained`, vectors in [0.5, 1.5]."""
-    drawn = {id(value) for value in head.parameters()}
-    changed = list(head.parameters()) + ([] if trained else _vectors(model.backbone, drawn))
-    kept = [value.clone() for value in changed]
-    try:
-        for value in changed:
-            shape = value.shape
-            new = (
-                torch.randn(shape, generator=generator)
-                if id(value) in drawn
-                else torch.rand(shape, generator=generator) + 0.5
-            )
-            value.copy_(new)
-        yield
-    finally:
-        for value, old in zip(changed, kept, strict=True):
-            value.copy_(old)
-
-
-def _vectors(network: nn.Module, without: set[int]) -> list[Tensor]:
-    """Parameters and buffers with one entry per channel: norms, scales and offsets of any type."""
-    values = [*network.parameters(), *network.buffers()]
-    return [
+    own = list(head.parameters())
+    heads = {id(value) for value in own}
+    # Norms, scales and offsets of any type have one entry per channel.
+    vectors = [
         value
-        for value in values
+        for value in ([] if trained else [*model.backbone.parameters(), *model.backbone.buffers()])
         if value.is_floating_point()
         and value.numel()
         and value.numel() == max(value.shape, default=1)
-        and id(value) not in without
+        and id(value) not in heads
     ]
+    kept = [value.clone() for value in (*own, *vectors)]
+    try:
+        for value in own:
+            value.copy_(torch.randn(value.shape, generator=generator))
+        for value in vectors:
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+        yield
+    finally:
+        for value, old in zip((*own, *vectors), kept, strict=True):
+            value.copy_(old)
 
 
 def _images(model: GuidedModel, generator: torch.Generator) -> Tensor:
