@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from preceptor.benchmark import forged as forged_module
 from preceptor.benchmark.forged import (
     COLUMNS,
     PHOTOGRAPHS,
@@ -28,7 +27,7 @@ from preceptor.benchmark.forgeries import (
     is_gray,
 )
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import InputError
 from tests.commands import Outcome, assert_refused, here
 
 TINY = PRESETS["tiny"]
@@ -218,21 +217,6 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(folder, tmp_path
     with pytest.raises(InputError, match="is a file"):
         write_forged(tmp_path / "note.txt", TINY, seed=0)
     assert contents(tmp_path) == {"note.txt": b"mine"}
-
-
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    saved = []
-
-    def save(image, path):
-        saved.append(path)
-        if len(saved) == 20:
-            raise OSError(28, "No space left on device")
-        Image.fromarray(image).save(path)
-
-    monkeypatch.setattr(forged_module, "_save", save)
-    with pytest.raises(RunFailedError, match="No space left"):
-        write_forged(tmp_path / "forged", TINY, seed=0)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

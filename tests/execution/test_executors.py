@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import textwrap
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import pytest
 import torch
@@ -29,7 +27,6 @@ from preceptor.execution.perform import carry_out
 from preceptor.execution.process import start_worker
 from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
-from preceptor.utils import process
 from preceptor.utils.process import hung
 from tests.commands import HANGS
 
@@ -225,71 +222,3 @@ def test_a_call_that_holds_the_interpreter_lock_is_ended_as_well(tmp_path: Path)
 def test_who_is_silent_from_the_start_is_ended_without_a_log(tmp_path: Path) -> None:
     assert in_process(FOREVER, tmp_path / "x.log", 0.3).returncode == 1
     assert not (tmp_path / "x.log").exists()
-
-
-class Alarm:
-    """In the place of `time` and `faulthandler`: time passes where the test says so."""
-
-    def __init__(self) -> None:
-        self.now, self.due, self.armed = 0.0, math.inf, 0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def dump_traceback_later(self, seconds: float, *, exit: bool, file: IO[bytes]) -> None:  # noqa: A002
-        assert exit
-        assert not file.closed
-        self.due, self.armed = self.now + seconds, self.armed + 1
-
-    def cancel_dump_traceback_later(self) -> None:
-        self.due = math.inf
-
-    def after(self, seconds: float) -> bool:
-        """Whether the process is still there after so many seconds of silence."""
-        self.now += seconds
-        return self.now < self.due
-
-
-@pytest.fixture
-def alarm(monkeypatch: pytest.MonkeyPatch) -> Alarm:
-    found = Alarm()
-    monkeypatch.setattr(process, "time", found)
-    monkeypatch.setattr(process, "faulthandler", found)
-    return found
-
-
-def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path, alarm: Alarm) -> None:
-    log = tmp_path / "x.log"
-    with process.watched(log, 60.0):
-        assert alarm.after(50)
-        for _ in range(12):
-            process.beat()
-            assert log.is_file()
-            assert alarm.after(50)
-        assert not alarm.after(20)  # it was silent for 70 seconds
-    assert not log.exists()
-    assert not hung(log)
-
-
-def test_after_the_end_nothing_is_watched(tmp_path: Path, alarm: Alarm) -> None:
-    with process.watched(tmp_path / "x.log", 60.0):
-        process.beat()
-    process.beat()
-    assert alarm.after(1e9)
-    with process.watched(tmp_path / "x.log", math.inf):
-        process.beat()
-        assert alarm.after(1e9)
-
-
-def test_a_beat_costs_little(tmp_path: Path, alarm: Alarm) -> None:
-    """A loop of a thousand beats a second must not start a thousand timers."""
-    with process.watched(tmp_path / "x.log", 60.0):
-        for _ in range(5000):
-            process.beat()
-            assert alarm.after(0.001)
-    assert alarm.armed <= 1 + 6
-
-
-def test_another_log_does_not_look_like_silence(tmp_path: Path) -> None:
-    (tmp_path / "x.log").write_text("train student\nRunFailedError: it diverged\n")
-    assert not hung(tmp_path / "x.log")

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,50 +110,3 @@ def test_every_step_is_done_once_and_after_its_needs(
     assert sorted(order) == sorted(one.id for one in steps)
     for one in steps:
         assert all(order.index(need) < order.index(one.id) for need in one.needs)
-
-
-def instructions(work: Callable[[], None]) -> int:
-    """How many instructions of the interpreter a call takes: a time that is always the same."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
-@pytest.mark.parametrize("failing", [False, True])
-def test_a_change_does_not_look_at_the_whole_graph(failing: bool) -> None:
-    """A chain twice as long takes twice the work: were each change a pass over the graph, it would
-    take four times as much."""
-
-    def walk(count: int) -> int:
-        names = [str(place) for place in range(count)]
-        graph = Graph(
-            step(name, *names[max(0, place - 1) : place]) for place, name in enumerate(names)
-        )
-
-        def work() -> None:
-            first = graph.take()
-            assert first is not None
-            if failing:
-                graph.fail(first.id, "no")
-                assert len(graph.failed) == count
-            else:
-                graph.finish(first.id)
-                while one := graph.take():
-                    graph.finish(one.id)
-                assert len(graph.done) == count
-
-        return instructions(work)
-
-    assert walk(800) / walk(400) == pytest.approx(2, rel=0.1)

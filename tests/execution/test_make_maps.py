@@ -214,13 +214,6 @@ def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path
         annotate_in_shards(model, data, tmp_path)
 
 
-def test_a_part_says_its_rows(data: Path) -> None:
-    manifest = Manifest.read(data, verify=False)
-    assert list(Shard("train", 2, 5).rows(manifest)) == list(
-        np.flatnonzero((manifest.table["split"] == "train").to_numpy(bool))[2:5]
-    )
-
-
 def test_a_shard_that_was_interrupted_continues_after_its_last_block(
     data: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -16,9 +16,9 @@ import yaml
 from preceptor.config.files import load_config
 from preceptor.config.maps import RiseSettings
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import InputError
 from preceptor.execution.executor import Event, WorkerContext
-from preceptor.execution.ray import RayExecutor, connect
+from preceptor.execution.ray import RayExecutor
 from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
 from preceptor.maps.store import read_store
@@ -199,22 +199,6 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
         heard = until_it_hangs(attempt, tmp_path / "store" / "failed" / f"{step.id}.log")
     assert heard[-1].kind == "failed"
     assert heard[-1].text.startswith("hung: silent for ")
-
-
-def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    class TimesOut:
-        """Ray on a machine so busy that its own node does not come up: a plain Exception."""
-
-        @staticmethod
-        def init(**_: Any) -> None:
-            raise Exception("The current node timed out\nduring startup.")
-
-    with pytest.raises(RunFailedError, match=r"not be started .* \(The current node timed out dur"):
-        connect(TimesOut, None)
-    with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
-        connect(TimesOut, "there:1")
 
 
 def test_a_study_on_gpus_waits_for_one_and_does_not_go_on_without(

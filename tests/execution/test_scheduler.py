@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,11 +15,9 @@ from preceptor.execution import scheduler
 from preceptor.execution.executor import Event
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.inference.annotate import Shard
-from preceptor.study.plan import Plan
-from preceptor.study.steps import Failure, MakeMaps, Selection, Step, map_steps
-from preceptor.utils.leases import lease
+from preceptor.study.steps import Failure, MakeMaps, Step, map_steps
 from preceptor.utils.results import finish
-from tests.studies import plain_step, scored_study, selection_step
+from tests.studies import plain_step, selection_step
 
 Said = tuple[str, ...]
 
@@ -157,15 +154,6 @@ def test_progress_is_handed_on_and_what_was_waited_for_follows(tmp_path: Path) -
     assert not found.lines
 
 
-def test_as_many_run_as_there_is_room_for_the_longest_first(tmp_path: Path) -> None:
-    steps = [plain_step(name, cost=cost) for name, cost in zip("abcd", (1, 4, 3, 2), strict=True)]
-    executor = Scripted({"b": [[("message", "still"), ("done",)]]}, slots=2)
-    found = walked(tmp_path, steps, executor)
-    assert executor.started == ["b", "c", "d", "a"]
-    assert executor.most == 2
-    assert found.graph.done == set("abcd")
-
-
 @pytest.mark.parametrize(
     "reason",
     [
@@ -230,16 +218,6 @@ def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path
     assert executor.started[-1] == "c"
 
 
-def test_others_go_on_while_a_step_is_held(tmp_path: Path, clock: Clock) -> None:
-    executor = Scripted({"a": [[("held",)]]})
-    steps = [plain_step("a", cost=9), plain_step("b", cost=2), plain_step("c")]
-    walked(tmp_path, steps, executor)
-    assert executor.started == ["a", "b", "c", "a"]
-    assert (
-        scheduler.RETRY <= clock.now < 2 * scheduler.RETRY
-    )  # slept only when the others were done
-
-
 def test_a_device_without_room_has_the_step_done_again(tmp_path: Path) -> None:
     crowded: list[Said] = [
         ("epoch", "epoch 1/2"),
@@ -267,47 +245,6 @@ def test_a_selection_adds_steps_and_takes_no_room(tmp_path: Path) -> None:
     assert ("chosen", first.id) in found.watcher.told
     assert first.id in found.graph.done
     assert set(found.graph.failed) == {"b", "d"}  # d was added after its need had failed, or before
-
-
-class Remover(Recorder):
-    """An observer that removes a file or folder when it is told that a step has finished."""
-
-    def __init__(self, identity: str, victim: Path) -> None:
-        super().__init__()
-        self.identity, self.victim = identity, victim
-
-    def already_done(self, step: Step) -> None:
-        super().already_done(step)
-        if step.id == self.identity:
-            shutil.rmtree(self.victim) if self.victim.is_dir() else self.victim.unlink()
-
-
-@pytest.mark.parametrize("name", ["", "scores.parquet"])
-def test_a_selection_whose_scores_are_gone_fails_alone(tmp_path: Path, name: str) -> None:
-    """They vanish between the check of their step and the selection that reads them."""
-    before = scored_study(
-        tmp_path, lambda arm, seed: arm.alpha, {"train": 16, "val": 8, "test": 8}, alphas=(0.5, 0.1)
-    )
-    store = before.protocol.store
-    plan = Plan(before.protocol)
-    steps = plan.first_steps()
-    run = next(step for step in steps if step.work.kind == "train" and "baseline1" in step.name)
-    victim = run.folder(store) / name
-    watcher, lines = Remover(run.id, victim), list[str]()
-    graph = Graph(steps)
-    Scheduler(graph, Scripted(), store, watcher, lines.append).run()
-
-    lost = Selection("", "baseline1", "test_byobnet")
-    failure = graph.failed.pop(lost.step_id)
-    assert str(victim) in failure.reason
-    assert failure.reason.endswith(f"(see failed/{lost.step_id}.log)")
-    assert "Traceback" in (store / "failed" / f"{lost.step_id}.log").read_text()
-    assert all(one.blocked for one in graph.failed.values())
-    assert lost not in plan.choices
-    chosen = Selection("", "student", "test_byobnet")
-    assert ("chosen", chosen.step_id) in watcher.told
-    scored = [one for one in graph.done if graph.steps[one].kind == "evaluate"]
-    assert scored  # the test scores of the Students, which follow from the other selection
 
 
 def done_before(store: Path, step: Step) -> Path:
@@ -360,37 +297,6 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(
     assert found.watcher.of("a") == [("already_done",)]
 
 
-def test_the_record_of_a_damaged_step_is_left_to_the_process_that_computes_it(
-    tmp_path: Path,
-) -> None:
-    folder = done_before(tmp_path, plain_step("a"))
-    (folder / "scores.csv").write_text("another")
-    with lease(folder):
-        found = walked(tmp_path, [plain_step("a")], Scripted())
-    assert found.executor.started == ["a"]
-    assert not found.lines
-    assert (folder / "run.json").exists()
-
-
-def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that answers with an error cannot be had here: the answer is put in its place."""
-    asked = scheduler.is_finished
-
-    def answer(folder: Path) -> bool:
-        if folder.name == "a":
-            raise OSError(5, "Input/output error", str(folder))
-        return asked(folder)
-
-    monkeypatch.setattr(scheduler, "is_finished", answer)
-    steps = [plain_step("a"), plain_step("b"), plain_step("c", "a")]
-    found = walked(tmp_path, steps, Scripted())
-    assert set(found.graph.failed) == {"a", "c"}
-    assert "/a: Input/output error (see failed/a.log)" in found.graph.failed["a"].reason
-    assert found.graph.done == {"b"}
-
-
 def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -> None:
     run = RunConfig.model_validate({"manifest": "m.csv", "backbone": "test_byobnet"})
     parts = (Shard("train", 0, 8), Shard("train", 8, 16))
@@ -402,12 +308,6 @@ def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -
     assert not found.executor.started
     assert found.graph.done == {"maps", *(shard.id for shard in shards)}
     assert not left.exists()
-
-
-def test_without_room_it_waits_and_says_so_once(tmp_path: Path) -> None:
-    found = walked(tmp_path, [plain_step("a")], Scripted(lost=4))
-    assert found.lines == ["no machine is available; waiting for one"]
-    assert found.graph.done == {"a"}
 
 
 def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:

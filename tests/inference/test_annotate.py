@@ -20,7 +20,6 @@ from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import rise as estimate
-from preceptor.utils.memory import evaluating
 from tests.datasets import squares
 
 
@@ -69,19 +68,6 @@ def test_the_store_holds_maps_scores_and_probabilities(
     np.testing.assert_array_equal(found.scores, chances[np.arange(24), expected])
     assert (found.maps.min((1, 2)) == 0).all()
     assert (found.maps.max((1, 2)) == 1).all()
-
-
-def test_without_turns_it_is_one_forward_an_image(
-    teacher: GuidedModel, workspace: Workspace, tmp_path: Path
-) -> None:
-    made = annotate(teacher, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
-    which = np.flatnonzero((workspace.manifest.table["split"] == "val").to_numpy())
-    rows = workspace.rows(which, teacher.spec.image_format, teacher.spec.classes)
-    for part, batch in in_order(rows, 5):
-        with evaluating(teacher), torch.no_grad():
-            logits, _ = teacher(teacher.preprocess(batch.images))
-        assert made.probabilities is not None
-        np.testing.assert_allclose(made.probabilities[part], logits.softmax(1), atol=1e-5)
 
 
 def test_a_model_without_a_cam_says_that_its_maps_are_grad_cams(
@@ -200,21 +186,6 @@ def test_settings_of_rise_reach_it(decided: GuidedModel, workspace: Workspace) -
     for position, one in enumerate(names):
         for other in names[:position]:
             assert not torch.allclose(maps[one], maps[other]), (one, other)
-
-
-def test_rise_in_half_precision_is_nearly_the_same(
-    decided: GuidedModel, workspace: Workspace
-) -> None:
-    which = np.flatnonzero(workspace.train_mask)[:4]
-    rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
-    settings = RiseSettings(max_masks=768, tolerance=0)
-    plain, half = (
-        rise_rows(decided, rows, rows.labels, settings, precision)
-        for precision in ("32-true", "bf16-mixed")
-    )
-    assert not torch.equal(plain.maps, half.maps)
-    for one, other in zip(plain.maps.flatten(1), half.maps.flatten(1), strict=True):
-        assert np.corrcoef(one, other)[0, 1] > 0.95
 
 
 def test_an_unknown_method_is_refused(

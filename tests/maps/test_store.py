@@ -49,14 +49,6 @@ def test_round_trip(tmp_path: Path, grid: tuple[int, int]) -> None:
     assert_equal(read_store(tmp_path / "deep" / "maps"), store)
 
 
-def test_odd_names_and_values(tmp_path: Path) -> None:
-    store = make(3)
-    store.paths[:] = ["ä ö/雪.png", '../up, and "quoted".png', ""]
-    store.maps[1] = np.nan
-    write_store(tmp_path, store)
-    assert_equal(read_store(tmp_path), store)
-
-
 def test_a_smaller_store_replaces_a_larger_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,17 +56,6 @@ def test_a_smaller_store_replaces_a_larger_one(
     write_store(tmp_path, make(11))
     write_store(tmp_path, make(5, seed=1))
     assert_equal(read_store(tmp_path), make(5, seed=1))
-
-
-def test_only_the_columns_asked_for(tmp_path: Path) -> None:
-    store = make(6)
-    write_store(tmp_path, store)
-    found = read_store(tmp_path, columns=("map",))
-    np.testing.assert_array_equal(found.maps, store.maps)
-    assert len(found.classes) == len(found.scores) == 0
-    found = read_store(tmp_path, columns=("class", "score"))
-    np.testing.assert_array_equal(found.classes, store.classes)
-    assert len(found.maps) == 0
 
 
 def rich(count: int, seed: int = 0) -> MapStore:
@@ -105,18 +86,6 @@ def test_several_shards_of_everything(
     np.testing.assert_array_equal(found.error, store.error)
 
 
-def test_a_store_without_them_is_read_all_the_same(tmp_path: Path) -> None:
-    write_store(tmp_path, make(5))
-    names = pq.read_schema(next(tmp_path.iterdir())).names
-    assert names == ["path", "height", "width", "map", "class", "score"]
-    everything = ("map", "class", "score", "probabilities", "error")
-    for columns in (everything, ("error",)):
-        found = read_store(tmp_path, columns=columns)
-        assert found.probabilities is None
-        assert found.error is None
-        assert found.settled.tolist() == [True] * 5
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -135,26 +104,6 @@ def test_a_map_has_settled_within_the_tolerance(
     write_store(tmp_path, replace(make(6), info=info, error=error))
     assert read_store(tmp_path).settled.tolist() == expected
     assert read_store(tmp_path, columns=("error",)).settled.tolist() == expected
-
-
-def test_probabilities_of_another_number_of_classes_are_damage(tmp_path: Path) -> None:
-    write_store(tmp_path, rich(5))
-    (file,) = tmp_path.iterdir()
-    table = pq.read_table(file)
-    metadata = json.loads(table.schema.metadata[b"preceptor"]) | {"classes": ["a", "b", "c"]}
-    other = {b"preceptor": json.dumps(metadata).encode()}
-    pq.write_table(table.replace_schema_metadata(other), file)
-    with pytest.raises(InputError, match="damaged"):
-        read_store(tmp_path)
-    assert len(read_store(tmp_path, columns=("map",)).maps) == 5
-
-
-def test_a_map_takes_at_most_200_bytes(tmp_path: Path) -> None:
-    store = make(20_000)
-    write_store(tmp_path, store)
-    size = sum(file.stat().st_size for file in tmp_path.iterdir())
-    assert size / 20_000 <= 200
-    np.testing.assert_array_equal(read_store(tmp_path, columns=("map",)).maps, store.maps)
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:

@@ -149,23 +149,6 @@ def test_maps_of_principal_components_lie_on_their_images(images: Any) -> None:
         build_map_targets(run, manifest(), images, ROWS[:5], ANNOTATED)
 
 
-def test_maps_of_principal_components_are_masks_from_0_to_1(images: Any) -> None:
-    """They are stored as whole numbers, and distances of evidence take masks in [0, 1]."""
-    table = manifest(annotated=True, split="train")
-    table.map_mask = (table.table["saliency"] != "").to_numpy()
-    table.annotated_mask = table.train_mask = np.ones(COUNT, bool)
-    training = {"distance": "cells", "cam_class": "decision"}
-    values = {"manifest": "m", "backbone": "b", "maps": {"kind": "pca"}, "training": training}
-    found = build_map_targets(RunConfig.model_validate(values), table, images, ROWS, ANNOTATED)
-    assert found is not None
-    assert found.array is not None
-    assert found.masks is not None
-    assert not found.masks.whole.any()  # both classes have marks
-    rows = Rows(images, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (16, 16))
-    masks = rows.maps_on_grid(np.arange(8)).numpy()
-    np.testing.assert_allclose(masks, found.array.maps / 255, atol=1e-6)
-
-
 def test_a_map_in_input_space_is_the_persons_or_else_the_teachers(tmp_path: Path) -> None:
     """Every image has one, or the change outside it would tell the class."""
     write_maps(tmp_path, range(COUNT))

@@ -100,32 +100,6 @@ def example(seed: int = 0) -> tuple[Linear, Tensor, Tensor, Tensor]:
     return Linear(72, seed), images, torch.rand(5, 3, 3, generator=generator), labels
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7, 49, 50, 1000])
-def test_the_batch_size_does_not_matter_and_is_never_exceeded(batch_size: int) -> None:
-    model, images, maps, labels = example()
-    expected = probabilities(model, images, maps, labels)
-    shown: list[int] = []
-
-    def counted(part: Tensor) -> Any:
-        shown.append(len(part))
-        return model.eval()(part)
-
-    found = probabilities(counted, images, maps, labels, batch_size=batch_size)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    assert max(shown) <= batch_size
-    assert sum(shown) == 5 * 10  # 9 cells and none
-    assert len(shown) == -(-50 // batch_size)
-
-
-def test_ties_go_row_by_row() -> None:
-    """Equal cells are as if each were a little less than the one before it."""
-    model, images, _, labels = example()
-    maps = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]).expand(5, 3, 3)
-    broken = maps - 1e-3 * torch.arange(9).view(3, 3)
-    one, other = (probabilities(model, images, m, labels) for m in (maps, broken))
-    assert torch.equal(one, other)
-
-
 def test_one_logit_is_that_of_two_classes() -> None:
     def two(images: Tensor) -> Tensor:
         one = 4 * images[:, 0, 0, 0] - 2
@@ -139,14 +113,6 @@ def test_one_logit_is_that_of_two_classes() -> None:
     expected = probabilities(two, images, maps, classes)
     assert not torch.equal(expected[0], expected[1])
     torch.testing.assert_close(probabilities(single, images, maps, classes), expected)
-
-
-def test_scale_and_type_of_a_map_do_not_matter() -> None:
-    model, images, maps, labels = example()
-    whole = (100 * maps).round()
-    expected = probabilities(model, images, whole, labels)
-    for same in (3 * whole - 7, whole.to(torch.uint8), whole.double(), (whole / 128).half()):
-        assert torch.equal(probabilities(model, images, same, labels), expected)
 
 
 def test_maps_without_order_are_not_valid() -> None:
@@ -165,41 +131,6 @@ def test_maps_without_order_are_not_valid() -> None:
     found = probabilities(never, images, torch.zeros(5, 3, 3), labels)
     assert found.isnan().all()
     assert len(probabilities(never, images[:0], maps[:0], labels[:0])) == 0
-
-
-def test_modes_are_restored_module_by_module_and_nothing_is_left_behind() -> None:
-    model, images, maps, labels = example()
-    expected = probabilities(model.eval(), images, maps, labels)
-    model.train()
-    model.head.eval()  # as of a frozen part
-    before = images.clone()
-    found = probabilities(model, images.requires_grad_(), maps.requires_grad_(), labels)
-    assert torch.equal(found, expected)  # without dropout
-    assert (model.training, model.dropout.training, model.head.training) == (True, True, False)
-    assert torch.equal(images, before)
-    assert not found.requires_grad
-    assert not found.is_inference()
-    assert torch.is_grad_enabled()
-
-    class Broken(Linear):
-        def forward(self, images: Tensor) -> Any:
-            raise RuntimeError("out of memory")
-
-    broken = Broken(72).train()
-    with pytest.raises(RuntimeError, match="out of memory"):
-        probabilities(broken, images, maps, labels)
-    assert broken.training
-    assert not torch.is_inference_mode_enabled()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_probabilities_are_summed_in_float32(dtype: torch.dtype) -> None:
-    model, images, maps, labels = example()
-    found = probabilities(model.to(dtype), images.to(dtype), maps, labels)
-    assert found.dtype == torch.float32
-    exact = probabilities(model.double(), images.to(dtype).double(), maps, labels)
-    assert exact.dtype == torch.float64
-    torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -142,14 +142,6 @@ def test_batch_norms_without_statistics_stay_and_without_weights_are_folded(
     assert_same(network, found)
 
 
-def test_our_own_changes_of_a_backbone_are_no_hooks() -> None:
-    network = build_model("repvgg_a0", ["a", "b"], input_size=64).backbone
-    assert not any(part._forward_pre_hooks for part in network.modules())
-    found = fused(trained(network), EXAMPLE)
-    assert count(found) < count(network)
-    assert_same(network, found)
-
-
 def test_the_taps_of_a_guidable_model_stay_its_own() -> None:
     torch.manual_seed(0)
     model = build_model(
@@ -169,20 +161,6 @@ def test_a_network_that_cannot_be_copied_is_used_as_it_is() -> None:
 
 
 # Where it is made and where it is used.
-
-
-def test_made_in_inference_mode_it_is_used_and_trained_outside() -> None:
-    network = trained(small(nn.BatchNorm2d(4)))
-    with torch.inference_mode():
-        example = EXAMPLE * 1
-        found = fused(network, example)
-        assert torch.equal(found(example), fused(network, EXAMPLE)(EXAMPLE))
-    found(EXAMPLE).sum().backward()
-    gradient = found[0].weight.grad
-    assert gradient is not None
-    assert gradient.abs().sum() > 0
-    with torch.no_grad():
-        found[0].weight.add_(1)
 
 
 def test_under_autocast_it_is_folded_all_the_same() -> None:

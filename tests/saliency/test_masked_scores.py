@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from preceptor.saliency.masked_scores import BLUR_SHARE, MOST_CPU, MaskedScores
+from preceptor.saliency.masked_scores import BLUR_SHARE, MaskedScores
 
 
 def network(logits: int, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -90,30 +90,6 @@ def test_scores_are_the_loop(logits: int, score: Any, fill: Any) -> None:
         expected = slow_scores(model, images[which], classes[which], masks, score=score, fill=fill)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-
-
-class Recorder:
-    """A model of means that remembers how many it was shown."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.sizes.append(len(images))
-        return images.mean((1, 2, 3))[:, None]
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 7, 16, 40, 1000, None])
-def test_no_call_has_more_images_than_asked_for(batch_size: int | None) -> None:
-    images, masks, classes = some(6), masks_of(10), torch.tensor([0, 1, 0, 1, 0, 1])
-    recorder = Recorder()
-    found = MaskedScores(images, classes, recorder, batch_size=batch_size)(torch.arange(6), masks)
-    assert max(recorder.sizes) <= (batch_size or MOST_CPU)
-    assert sum(recorder.sizes) == 60
-    if batch_size == 1000:
-        assert recorder.sizes == [60]  # across images too
-    whole = MaskedScores(images, classes, Recorder(), batch_size=60)(torch.arange(6), masks)
-    torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

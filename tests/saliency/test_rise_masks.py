@@ -69,6 +69,3 @@ def test_cells_are_balanced_one_by_one_and_two_by_two(cells: int) -> None:
         assert signs.abs().unique().tolist() == [1]
         assert not signs.sum(0).any()
         assert torch.equal(signs.T @ signs, count * torch.eye(cells**2, dtype=torch.float64))
-
-
-# Shifts.

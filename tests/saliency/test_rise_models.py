@@ -14,7 +14,7 @@ from torch.nn import functional
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
-from preceptor.saliency.rise import RiseResult, full_block, rise
+from preceptor.saliency.rise import RiseResult, rise
 from tests.saliency.analytic_models import ONE, correlation
 
 # What a map depends on.
@@ -115,17 +115,6 @@ def test_the_model_is_as_it_was(network: nn.Module) -> None:
 # Models, layouts, precisions, sizes.
 
 
-def test_a_module_a_function_and_a_tuple_are_one(network: nn.Module) -> None:
-    images, how = batch_of(3), {"max_masks": 300}
-    module = rise(network, images, CLASSES[:3], **how)
-    close(rise(lambda x: network(x), images, CLASSES[:3], **how), module)
-    close(rise(lambda x: (network(x), "more"), images, CLASSES[:3], **how), module)
-    last = images.contiguous(memory_format=torch.channels_last)
-    close(rise(network, last, CLASSES[:3], **how), module)
-    assert module.maps.shape == (3, 7, 7)
-    assert module.maps.dtype == module.error.dtype == torch.float32
-
-
 @pytest.mark.parametrize(("head", "in_chans"), [("softmax", 3), ("sigmoid", 1)])
 def test_a_guidable_model_is_marked_on_its_grid(head: Any, in_chans: int) -> None:
     torch.manual_seed(0)
@@ -197,20 +186,3 @@ def test_an_ambient_autocast_is_respected() -> None:
     assert half.maps.dtype == torch.float32
     for one, other in zip(half.maps, plain.maps, strict=True):
         assert correlation(one, other) > 0.97
-
-
-def test_images_of_any_shape(network: nn.Module) -> None:
-    images = batch_of(2, size=(24, 45))
-    how: dict[str, Any] = {"max_masks": 300, "tolerance": 0}
-    image = rise(network, images, CLASSES[:2], size="image", **how)
-    assert image.maps.shape == (2, 24, 45)
-    cells = rise(network, images, CLASSES[:2], **how)
-    assert cells.maps.shape == (2, 7, 7)
-    other = rise(network, images, CLASSES[:2], size=(8, 9), **how)
-    pooled = functional.adaptive_avg_pool2d(image.maps, (8, 9))
-    torch.testing.assert_close(other.maps, pooled, atol=1e-6, rtol=1e-4)
-    for cells_a_side in (2, 5):
-        found = rise(network, images, CLASSES[:2], cells=cells_a_side, **how)
-        assert found.maps.shape == (2, cells_a_side, cells_a_side)
-        size = min(full_block(cells_a_side), 100)
-        assert found.masks_used.tolist() == [300 // size * size] * 2
