@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from safetensors.torch import save_model as save_once
 
 from preceptor.config.settings import NetworkFactory
 from preceptor.errors import InputError
@@ -20,7 +19,6 @@ from preceptor.models.spec import Pool
 from preceptor.training.run import train
 from preceptor.utils.plugins import source_digest
 from tests.datasets import squares
-from tests.networks import tied
 from tests.training.small_runs import SMALL, small
 
 CLASSES = ("real", "fake")
@@ -210,18 +208,6 @@ def test_a_model_folder_has_them_under_both_names(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 32, 32)
     model.eval(), again.eval()
     torch.testing.assert_close(again(images).logits, model(images).logits, rtol=0, atol=0)
-
-
-def test_files_that_have_them_once_can_be_loaded(tmp_path: Path) -> None:
-    torch.manual_seed(7)
-    network = tied(2, 3).module
-    save_once(network, str(tmp_path / "once.safetensors"))
-    assert len(set(PAIR) & set(load_file(tmp_path / "once.safetensors"))) == 1
-    model = build_model(
-        "mine", MARKS, input_size=32, network=NETWORK, weights=tmp_path / "once.safetensors"
-    )
-    found = model.backbone.get_parameter(f"module.{PAIR[1]}")
-    assert torch.equal(found, network.get_parameter(PAIR[1]))
 
 
 def test_they_stay_tied_in_a_run(tmp_path: Path) -> None:

@@ -36,7 +36,6 @@ from preceptor.data.resampling import on_unit_square, resample
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.store import is_store, read_store
 from preceptor.utils.files import walk
-from preceptor.utils.results import is_finished, read_record
 
 # Control with a centred map: one Gaussian on the unit square of every image.
 CENTRE_SIDE = 32
@@ -97,7 +96,6 @@ def place_maps(
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     if not is_store(path):
-        _check_not_left_out(path)
         maps, index = _from_folder(path, names, scaled=scaled)
         return _over_whole_images(maps, index)
     return _from_store(path, names, images.sizes[rows])
@@ -117,18 +115,8 @@ def check_matches(path: Path, names: NDArray[np.object_]) -> None:
         if not set(paths) & set(names):
             raise _no_match(path, names, paths)
         return
-    _check_not_left_out(path)
     if not any(map_files(path, names.tolist())):
         raise _no_match(path, names)
-
-
-def _check_not_left_out(path: Path) -> None:
-    if is_finished(path):
-        teacher = path.parent.with_name("runs") / str(read_record(path).get("teacher"))
-        raise InputError(
-            f"maps: those of {path} were left out of an archive; remove this folder and that "
-            f"of its Teacher, {teacher}, and start again: both are computed anew"
-        )
 
 
 def _over_whole_images(maps: NDArray[np.float32], index: NDArray[np.int64]) -> PlacedMaps:

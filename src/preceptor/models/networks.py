@@ -292,7 +292,6 @@ def load_weights(
         key.startswith(_WRAPPED) for key in own
     ):  # the file of a trained model, which has the network in a `ModuleNetwork`
         given = {key.removeprefix(_WRAPPED): value for key, value in given.items()}
-    given = with_tied(given, own)
 
     of_head = {key for key in {*own, *given} if head and key.startswith(f"{head}.")}
     wrong = [
@@ -344,9 +343,6 @@ def _hub_file(backbone: str) -> Path:
         ) from error
 
 
-# Tied weights: a tensor that a network has under several names.
-
-
 def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors stores them."""
     seen, tensors = set(), {}
@@ -356,19 +352,3 @@ def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors[key] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return tensors
-
-
-def with_tied(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Given tensors, and tied weights under all their names; files of others have them once."""
-    names = {_place(value): key for key, value in own.items() if key in given}
-    tied = {
-        key: given[names[memory]]
-        for key, value in own.items()
-        if (memory := _place(value)) in names
-    }
-    return tied | dict(given)
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    """The same for tensors with the same values in memory."""
-    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()

@@ -60,17 +60,6 @@ def check_trained(model: GuidedModel) -> None:
         check_cam_identity(model, trained=True)
 
 
-def features_use_head(model: GuidedModel) -> bool:
-    """Whether the features depend on the weights of the classifier, which another layer shares."""
-    generator = torch.Generator().manual_seed(0)
-    with evaluating(model), torch.no_grad():
-        images = _images(model, generator)
-        own = model.mean_pooled(images).features
-        with _other_values(model, model.head, True, generator):
-            other = model.mean_pooled(images).features
-    return bool((own - other).abs().max() > IDENTITY_TOLERANCE * own.abs().max())
-
-
 @contextmanager
 def _other_values(
     model: GuidedModel, head: nn.Linear, trained: bool, generator: torch.Generator

@@ -21,7 +21,6 @@ from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.metrics.scores import accuracy
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.probes import features_use_head
 from preceptor.models.spec import Pool
 from preceptor.saliency.maps import correlation
 from preceptor.training.record import SetMetrics
@@ -146,11 +145,6 @@ def check_last_layer(model: GuidedModel) -> None:
         raise InputError(
             f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; "
             "use another backbone, or leave it out"
-        )
-    if features_use_head(model):
-        raise InputError(
-            f"{spec.backbone}: last_layer changes the classifier alone, and the features depend on "
-            "its weights, which another layer shares; use another backbone, or leave it out"
         )
 
 
