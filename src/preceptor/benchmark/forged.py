@@ -119,13 +119,7 @@ def read_photograph(photograph: Photograph) -> Pixels:
 
 
 def draw_pools(generator: np.random.Generator) -> dict[str, list[Photograph]]:
-    """Assign the photographs at random to disjoint pools, each with photographs of every sort.
-
-    Example:
-        >>> pools = draw_pools(np.random.default_rng(0))
-        >>> {pool: len(photographs) for pool, photographs in pools.items()}
-        {'training': 8, 'development': 3, 'test': 5}
-    """
+    """Assign the photographs at random to disjoint pools, each with photographs of every sort."""
     pools: dict[str, list[Photograph]] = {"training": [], "development": [], "test": []}
     for sort, development in _DEVELOPMENT.items():
         ours = [photograph for photograph in PHOTOGRAPHS if photograph.sort == sort]
@@ -213,10 +207,10 @@ def draw_example(
         forged = forge(crop, region, kind, settings.strengths, generator, donor)
         if visible_change(crop, forged, region) >= settings.least_change:
             return Example(area.group, crop, forged, region)
-    what = f"changed its region by least_change = {settings.least_change} gray levels"
     raise InputError(
         f"strengths.{kind} = {getattr(settings.strengths, kind)}: no forgery in {_MOST_DRAWS:,} "
-        f"{what}; increase the strength or lower least_change"
+        f"changed its region by least_change = {settings.least_change} gray levels; increase the "
+        "strength or lower least_change"
     )
 
 

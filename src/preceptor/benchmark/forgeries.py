@@ -180,12 +180,7 @@ def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, i
 
 
 def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np.int64]:
-    """(n, 2) rows and columns of the first pixel of windows that contain no taken pixel.
-
-    Example:
-        >>> free_places(np.array([[False, False, True], [False, False, False]]), (2, 1)).tolist()
-        [[0, 0], [0, 1]]
-    """
+    """(n, 2) rows and columns of the first pixel of windows that contain no taken pixel."""
     height, width = window
     sums = np.pad(taken.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = (

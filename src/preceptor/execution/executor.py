@@ -179,12 +179,6 @@ class GpuPacking:
 
     A study starts with one; the peak memory of its finished trainings then determines the number.
     If a later training runs out of memory, fewer steps share a GPU from then on.
-
-    Example:
-        >>> sharing = GpuPacking(None, most=8)
-        >>> sharing.learn({"peak_memory": 4 * 2**30, "device_memory": 80 * 2**30})
-        >>> sharing.runs
-        8
     """
 
     fixed: int | None  # number set by the user; None = measured

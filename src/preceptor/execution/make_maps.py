@@ -53,17 +53,10 @@ def annotate_in_shards(
 ) -> MapStore:
     """Compute the saliency maps of a manifest in shards and write the map store.
 
-    The maps are those of `annotate` for the model in channels-last, bit for bit on CPUs of one
-    kind, with any executor. Finished shards are kept in `out` until all are finished: a repeated
-    call computes the missing ones, and a lost worker costs at most one shard.
-
-    On a cluster, all machines need access to model, manifest and `out`, which then has the image
-    cache by default. See `annotate` for the arguments.
-
-    Raises:
-        InputError: There are no images, the model or manifest is invalid, or another process makes
-            maps in `out`.
-        RunFailedError: A shard failed; the finished ones are kept.
+    The maps are those of `annotate` (see its arguments) for the model in channels-last, bit for bit
+    on CPUs of one kind, with any executor. Finished shards are kept in `out`: a repeated call
+    computes the missing ones. On a cluster, all machines need access to model, manifest and `out`,
+    which then has the image cache by default. A shard that fails is a RunFailedError.
     """
     options = (options or ExecutorOptions()).checked(threads, tell)
     check_method(method)

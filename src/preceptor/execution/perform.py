@@ -61,21 +61,12 @@ def perform(
     tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
 ) -> bool:
-    """Execute one step, unless it has finished, and write its result folder with a run.json.
+    """Execute one step other than a selection, and write its result folder with a run.json.
 
-    Args:
-        step: Any step except a selection.
-        store: Folder of runs, maps and evaluations.
-        workspaces: Manifests.
-        tell, tell_epoch: Receive messages, and the summary line of each epoch of a training.
-        wait: Seconds to wait for another process that computes the step; None = unlimited.
-
-    Returns:
-        Whether the step was computed now; False if another process finished it in the meantime.
-
-    Raises:
-        HeldError: Another process is computing the step.
-        InputError: What the step uses has changed since its id was made.
+    Returns whether it was computed now; False if it had finished. `tell` and `tell_epoch` receive
+    messages and the summary line of each epoch; `wait` is the time in seconds to wait for another
+    process that computes the step, None = unlimited, and a HeldError follows. Inputs that have
+    changed since the id was made are an InputError.
     """
     work = step.work
     assert not isinstance(work, Select), "selections are executed by the scheduler"
@@ -102,13 +93,12 @@ def perform(
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
-            match work:
-                case MakeMaps():
-                    record = _make_maps(work, store, folder, workspaces)
-                case JoinMaps():
-                    record = _join(step.id, work, store, folder)
-                case Evaluate():
-                    record = _evaluate(work, store, folder, workspaces)
+            if isinstance(work, MakeMaps):
+                record = _make_maps(work, store, folder, workspaces)
+            elif isinstance(work, JoinMaps):
+                record = _join(step.id, work, store, folder)
+            else:
+                record = _evaluate(work, store, folder, workspaces)
             held.check()
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
             (folder / _PROGRESS).unlink(missing_ok=True)

@@ -57,10 +57,6 @@ class RayExecutor:
     """Executor that runs steps as tasks of a Ray cluster, whose size may change at any time.
 
     See `ExecutorOptions` for the arguments. An existing connection of this process is used.
-
-    Raises:
-        InputError: Ray is not installed, there is no cluster at the address, or no machine has the
-            resources of a step.
     """
 
     def __init__(
@@ -234,8 +230,7 @@ class RayExecutor:
     def _count_slots(self) -> int:
         """Number of concurrent steps on all machines; updates the number of GPUs.
 
-        A study that has begun on GPUs does not go on without: while no machine has one, there is
-        no room for a step.
+        A study that has begun on GPUs waits while no machine has one.
         """
         self._looked = time.monotonic()
         self._slots = 0
@@ -254,12 +249,7 @@ class RayExecutor:
 
 
 def connect(ray: Any, address: str | None) -> None:
-    """Connect to a cluster, or start a local Ray instance.
-
-    Raises:
-        InputError: There is no cluster at the address.
-        RunFailedError: No local instance can be started.
-    """
+    """Connect to a cluster, or start a local Ray instance; otherwise an error of one line."""
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     parts = urlsplit(where if "://" in where else f"//{where}")
     try:

@@ -22,10 +22,9 @@ RETRY = 2.0  # seconds after which a step that another process is computing is t
 class Graph:
     """Graph of the steps known so far; it grows with every selection.
 
-    A step is blocked when a step that it needs fails, and so is every step that needs it; steps
-    that have a result already, and the other steps, are not affected. The cost of a change depends
-    on the steps that it concerns, not on the size of the graph: a study may have tens of thousands
-    of steps.
+    A step is blocked when a step that it needs fails, and so is every step that needs it, unless it
+    has a result already. A change costs as much as the steps that it concerns, whose number may be
+    tens of thousands.
     """
 
     def __init__(self, steps: Iterable[Step]) -> None:
