@@ -65,7 +65,7 @@ def _other_values(
     model: GuidedModel, head: nn.Linear, trained: bool, generator: torch.Generator
 ) -> Iterator[None]:
     """Context with random weights: a normal head and, unless `trained`, vectors in [0.5, 1.5]."""
-    own = list(head.parameters())
+    own: list[Tensor] = list(head.parameters())
     heads = {id(value) for value in own}
     # Norms, scales and offsets of any type have one entry per channel.
     vectors = [
