@@ -7,21 +7,18 @@ studies with one store. What a step computes is one of the classes `Train`, `Mak
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import TypeAdapter
+
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.annotate import Shard
 from preceptor.study.config import Setting
-from preceptor.utils.results import (
-    strict_json,
-    write_atomically,
-)
+from preceptor.utils.results import strict_json, write_atomically
 
 Kind = Literal["train", "shard", "maps", "evaluate", "select"]
 
@@ -288,17 +285,6 @@ def write_planned_runs(runs: Iterable[PlannedRun], out: Path) -> None:
 def read_planned_runs(out: Path) -> list[PlannedRun] | None:
     """Runs of a study folder; None without a sound file."""
     try:
-        rows = json.loads((out / PLANNED_RUNS).read_text(encoding="utf-8"))
-        return [
-            PlannedRun(
-                str(row["id"]),
-                tuple(map(str, row["roles"])),
-                str(row["backbone"]),
-                math.nan if row["alpha"] is None else float(row["alpha"]),
-                int(row["seed"]),
-                str(row["domain"]),
-            )
-            for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
+        return TypeAdapter(list[PlannedRun]).validate_json((out / PLANNED_RUNS).read_bytes())
+    except (OSError, ValueError):
         return None
