@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from preceptor.config.maps import PCA_COMPONENTS, MapSource
 from preceptor.config.run import RunConfig
@@ -110,13 +109,9 @@ def with_maps(path: Path, names: NDArray[np.object_]) -> NDArray[np.bool_]:
 
 def check_matches(path: Path, names: NDArray[np.object_]) -> None:
     """Check that a folder of maps or a map store has a map of an image; no map is decoded."""
-    if is_store(path):
-        paths = read_store(path, columns=()).paths
-        if not set(paths) & set(names):
-            raise _no_match(path, names, paths)
-        return
-    if not any(map_files(path, names.tolist())):
-        raise _no_match(path, names)
+    if not with_maps(path, names).any():
+        stored = read_store(path, columns=()).paths if is_store(path) else None
+        raise _no_match(path, names, stored)
 
 
 def _over_whole_images(maps: NDArray[np.float32], index: NDArray[np.int64]) -> PlacedMaps:
@@ -274,18 +269,14 @@ def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uin
         centred = block - mean
         covariance += centred.T @ centred
     basis = torch.linalg.eigh(covariance).eigenvectors[:, -components:]
-    maps = [_magnitude(block - mean, basis) for block in blocks]
+    maps = []
+    for block in blocks:
+        size = ((block - mean) @ basis @ basis.T).abs()
+        low, high = size.amin(1, keepdim=True), size.amax(1, keepdim=True)
+        scaled = (size - low) / (high - low).clamp_min(_ROUNDING) * 255
+        maps.append(torch.where(high - low > _ROUNDING, scaled, 0).round_().byte())
     found: NDArray[np.uint8] = torch.cat(maps).numpy().reshape(images.shape)
     return found
-
-
-def _magnitude(centred: Tensor, basis: Tensor) -> Tensor:
-    """(n, d) uint8: |projection on the basis|, each row scaled to the range 0 to 255."""
-    values = (centred @ basis @ basis.T).abs()
-    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-    extent = high - low
-    scaled = (values - low) / extent.clamp_min(_ROUNDING) * 255
-    return torch.where(extent > _ROUNDING, scaled, 0).round_().byte()
 
 
 # Targets.

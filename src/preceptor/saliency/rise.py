@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -131,22 +131,6 @@ LEAST_BLOCKS = 3
 # 7 × 7 such agreement is asked for by the tolerance anyway; on 2 × 2, three numbers agree easily:
 # at each look 1 % of noise at tolerance 0.05, 13 % at 0.2.
 CHANCE = 1e-4
-
-
-class FeatureModel(Protocol):
-    """Model with a grid of features, such as a `GuidedModel`."""
-
-    @property
-    def logits_network(self) -> nn.Module:
-        """Network that maps (N, C, H, W) to these logits, or to a tuple that begins with them."""
-
-    def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """Size (h, w) of the features of (N, C, H, W) images."""
-
-
-def _has_grid(model: object) -> TypeGuard[FeatureModel]:
-    """Whether a model has a grid; from Python 3.12 on, `isinstance` misses submodules of torch."""
-    return hasattr(model, "grid_of") and hasattr(model, "logits_network")
 
 
 class RiseResult(NamedTuple):
@@ -291,15 +275,25 @@ def rise(
         raise ValueError(f"estimator {estimator!r} is not one of {', '.join(get_args(Estimator))}")
     if size not in ("grid", "image") and not (isinstance(size, tuple) and min(size) > 0):
         raise ValueError(f"size {size!r} is not grid, image or (h, w)")
+    own: Any = model
+    guidable = hasattr(model, "grid_of")  # a `GuidedModel`
+    network = own.logits_network if guidable else own
     # Not in inference mode: what a network then caches cannot be trained with.
     with evaluating(model), torch.no_grad():
         if size == "grid":
-            grid = model.grid_of(images[:1]) if _has_grid(model) else (cells, cells)
+            grid = own.grid_of(images[:1]) if guidable else (cells, cells)
         else:
             height, width = images.shape[-2:] if size == "image" else size
             grid = (height, width)
-        logits = _logits_of(model, images[:1])
-        seen = MaskedScores(images, classes, logits, score=score, fill=fill, batch_size=batch_size)
+        run = fused(network, images[:1]) if isinstance(network, nn.Module) else network
+        seen = MaskedScores(
+            images,
+            classes,
+            lambda some: first_of(run(some)),
+            score=score,
+            fill=fill,
+            batch_size=batch_size,
+        )
         return _estimate(seen, grid, cells, max_masks, tolerance, estimator, seed, start, keep)
 
 
@@ -399,16 +393,6 @@ def _block_map(
     # All masks share their shift: covariance with the cells, upsampled like a mask.
     with_cells = covariance(scores, block.cells.double())
     return render(Block(with_cells, block.shifts), rows.double(), columns.double())
-
-
-def _logits_of(
-    model: FeatureModel | nn.Module | Callable[[Tensor], Any], example: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """Function that returns the logits only: of a module, by a copy with fused batch norms."""
-    plain = cast("nn.Module | Callable[[Tensor], Any]", model)
-    network = model.logits_network if _has_grid(model) else plain
-    run = fused(network, example) if isinstance(network, nn.Module) else network
-    return lambda images: first_of(run(images))
 
 
 def _averaged(weights: Tensor, cells: int) -> Tensor:
