@@ -8,6 +8,7 @@ id and are trained once. Asking for a step changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import forwards_of, shards_of
 from preceptor.maps.sources import with_maps
 from preceptor.study.config import Control, Setting, StudyConfig
-from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Role, Step, Train, map_steps
+from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
 from preceptor.utils.plugins import source_digest
@@ -246,12 +247,28 @@ class Protocol:
         return self._guided(arm, seed, source, setting, steps)
 
     def _guided(
-        self, arm: Arm, seed: int, source: MapSource, setting: Setting, steps: list[Step]
+        self,
+        arm: Arm,
+        seed: int,
+        source: MapSource,
+        setting: Setting,
+        steps: Sequence[Step] = (),
+        *,
+        annotated: bool = False,
+        classes: tuple[str, ...] | None = None,
     ) -> list[Step]:
-        """Run on T that is guided by maps of all images, after the steps that make them."""
-        guided = self.study.guide_classes
+        """Run on T that is guided by maps, after the steps that make them; `annotated`: by the
+        human maps of A alone.
+        """
+        guided = classes or self.study.guide_classes
         config = run_config(
-            self.study, arm.backbone, seed, setting, source, annotated=False, guide_classes=guided
+            self.study,
+            arm.backbone,
+            seed,
+            setting,
+            source,
+            annotated=annotated,
+            guide_classes=guided,
         )
         return [*steps, self.train(arm, config, tuple(step.id for step in steps[-1:]))]
 
@@ -261,20 +278,20 @@ class Protocol:
         self, control: Control, teacher: Teacher, backbone: str, setting: Setting, seed: int
     ) -> list[Step]:
         """Run of a control, after the steps that make its maps, see `StudyConfig.controls`."""
+        arm = Arm.of_setting(control, backbone, setting)
         match control:
             case "shuffled":
                 source, steps = self.maps_of(teacher, seed)
-                arm = Arm.of_setting(control, backbone, setting, teacher)
-                return self._guided(arm, seed, self.shuffled(source, seed), setting, steps)
+                arm, source = replace(arm, teacher=str(teacher)), self.shuffled(source, seed)
+                return self._guided(arm, seed, source, setting, steps)
             case "centre" | "pca":
                 marks, classes = self.guided_classes(teacher, setting)
-                maps = MapSource(kind=control, marks=marks)
-                return [self._without_teacher(control, backbone, setting, seed, maps, classes)]
+                source = MapSource(kind=control, marks=marks)
+                return self._guided(arm, seed, source, setting, classes=classes)
             case "shuffled_human":
-                maps = self.shuffled(HUMAN_MAPS, seed)
-                return [self._without_teacher(control, backbone, setting, seed, maps)]
+                return self._guided(arm, seed, self.shuffled(HUMAN_MAPS, seed), setting)
             case "mixed":
-                return [self._without_teacher(control, backbone, setting, seed, HUMAN_MAPS)]
+                return self._guided(arm, seed, HUMAN_MAPS, setting, annotated=True)
             case "masked":
                 return self._masked(teacher, backbone, setting, seed)
             case "dfr":
@@ -282,28 +299,8 @@ class Protocol:
 
     def ceiling(self, backbone: str, setting: Setting, seed: int) -> Step:
         """Ceiling: a run on T that is guided by all human maps."""
-        return self._without_teacher("ceiling", backbone, setting, seed, HUMAN_MAPS)
-
-    def _without_teacher(
-        self,
-        role: Role,
-        backbone: str,
-        setting: Setting,
-        seed: int,
-        maps: MapSource,
-        guide_classes: tuple[str, ...] | None = None,
-    ) -> Step:
-        """Run on T without a Teacher; `mixed` uses the human maps of A alone."""
-        config = run_config(
-            self.study,
-            backbone,
-            seed,
-            setting,
-            maps,
-            annotated=role == "mixed",
-            guide_classes=guide_classes or self.study.guide_classes,
-        )
-        return self.train(Arm.of_setting(role, backbone, setting), config)
+        arm = Arm.of_setting("ceiling", backbone, setting)
+        return self._guided(arm, seed, HUMAN_MAPS, setting)[-1]
 
     def _masked(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
         """Run on the marked regions alone; of every class, or the change would show the class."""
