@@ -79,12 +79,6 @@ def test_what_the_user_says_wins_until_there_is_no_room() -> None:
     assert sharing.runs == 2
 
 
-def test_a_run_on_the_cpu_says_nothing_of_a_gpu() -> None:
-    sharing = GpuPacking(None, most=8)
-    sharing.learn({"peak_memory": GIB})
-    assert sharing.runs == 1
-
-
 def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
     """GPUs that need not exist: what a process sees of them is said by its environment."""
     for gpu in ("0", "MIG-1"):

@@ -161,16 +161,3 @@ def test_a_network_that_cannot_be_copied_is_used_as_it_is() -> None:
 
 
 # Where it is made and where it is used.
-
-
-def test_under_autocast_it_is_folded_all_the_same() -> None:
-    torch.manual_seed(0)
-    network = trained(timm.create_model("test_resnet", num_classes=3))
-    with torch.autocast("cpu", torch.bfloat16):
-        found = fused(network, EXAMPLE)
-        assert found(EXAMPLE).dtype == torch.bfloat16
-    assert count(found) == 0
-    assert_same(network, found)
-    half = copy.deepcopy(network).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert fused(half, EXAMPLE)(EXAMPLE).shape == (2, 3)  # which autocast alone can feed
