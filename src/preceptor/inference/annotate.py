@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -56,11 +56,7 @@ def annotate(
     splits: str = "train",
     cam_class: CamClass = "label",
     rise: RiseSettings | None = None,
-    precision: Precision = "32-true",
-    teacher: str | None = None,
     workspace: Workspace | None = None,
-    cache: Literal["memmap", "none"] = "memmap",
-    forward: Callable[..., Any] | None = None,
 ) -> MapStore:
     """Compute saliency maps of the images of a manifest and write them as a map store.
 
@@ -75,11 +71,7 @@ def annotate(
         cam_class: Maps of the label (of the image), of the predicted class, or decision maps (of
             the label's log-odds).
         rise: Settings of rise; None = defaults.
-        precision: Precision of the forward passes of rise.
-        teacher: Teacher id in the metadata; None = a hash of the model's weights.
         workspace: The opened manifest, if available.
-        cache: Image cache: memmap or none.
-        forward: Forward function of the model in its precision; None = the model itself.
 
     Returns:
         The map store. For rise it has an error for each map, and settings with the tolerance.
@@ -95,10 +87,6 @@ def annotate(
         method,
         cam_class=cam_class,
         rise=rise,
-        precision=precision,
-        teacher=teacher,
-        cache=cache,
-        forward=forward,
     )
     write_store(Path(out), store)
     return store
@@ -115,7 +103,6 @@ def compute_maps(
     precision: Precision = "32-true",
     teacher: str | None = None,
     cache: Literal["memmap", "none"] = "memmap",
-    forward: Callable[..., Any] | None = None,
     progress: Path | None = None,
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
@@ -125,12 +112,12 @@ def compute_maps(
     error: NDArray[np.float32] | None = None
     if method in ("cam", "cells"):
         cams = cam_class if method == "cam" else "cells"
-        found = predict(model, rows, cams=cams, forward=forward)
+        found = predict(model, rows, cams=cams)
         assert found.cams is not None
         assert found.cam_classes is not None
         maps, classes = found.cams, found.cam_classes
     else:
-        found = predict(model, rows, forward=forward)
+        found = predict(model, rows)
         if cam_class == "decision":
             raise InputError("cam_class: decision needs method cam; remove it, or use cam")
         classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)

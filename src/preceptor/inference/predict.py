@@ -18,7 +18,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.metrics.scores import check_score_file, figures, write_scores
-from preceptor.models.guided_model import GuidedModel, ModelOutput
+from preceptor.models.guided_model import GuidedModel
 from preceptor.utils import process
 from preceptor.utils.memory import evaluating, out_of_memory
 
@@ -160,7 +160,6 @@ def evaluate(
     *,
     out: str | Path | None = None,
     workspace: Workspace | None = None,
-    cache: Literal["memmap", "none"] = "memmap",
 ) -> pd.DataFrame:
     """Evaluate a model on the validation and test sets of a manifest.
 
@@ -169,7 +168,6 @@ def evaluate(
         manifest: Manifest of the images.
         out: Output Parquet file of the scores, or None; an earlier score table is replaced.
         workspace: The opened manifest, if available.
-        cache: Image cache: memmap or none.
 
     Returns:
         Metrics by set and source, see `figures`.
@@ -179,7 +177,7 @@ def evaluate(
     """
     if out is not None:
         check_score_file(Path(out))
-    frame = score_sets(model, workspace or Workspace(manifest), cache)
+    frame = score_sets(model, workspace or Workspace(manifest))
     if out is not None:
         write_scores(frame, Path(out))
     return figures(frame, model.spec.classes, model.spec.positive)
@@ -200,11 +198,10 @@ def score_frame(
     workspace: Workspace,
     chosen: NDArray[np.int64],
     cache: Literal["memmap", "none"] = "memmap",
-    forward: Callable[[Tensor], ModelOutput] | None = None,
 ) -> pd.DataFrame:
     """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
-    found = predict(model, rows, forward=forward)
+    found = predict(model, rows)
     table = workspace.manifest.table.iloc[chosen]
     columns = {"path": table["name"]} | {
         key: table[key] for key in ("label", "split", "source", "group")
