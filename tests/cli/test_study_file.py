@@ -12,7 +12,7 @@ import yaml
 from preceptor.cli.doctor import StepTime, advice_on
 from preceptor.config.files import load_config
 from preceptor.config.training import Training
-from preceptor.execution.executor import jobs_at_first
+from preceptor.execution.local import jobs_at_first
 from preceptor.study.config import StudyConfig
 from tests.commands import assert_refused, here
 from tests.datasets import squares

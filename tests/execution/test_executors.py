@@ -14,15 +14,8 @@ import pytest
 import torch
 
 from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.executor import (
-    OVERHEAD,
-    USABLE,
-    ExecutorOptions,
-    GpuPacking,
-    LocalExecutor,
-    WorkerContext,
-    open_executor,
-)
+from preceptor.execution.executor import OVERHEAD, USABLE, GpuPacking, WorkerContext
+from preceptor.execution.local import ExecutorOptions, LocalExecutor, open_executor
 from preceptor.execution.perform import carry_out
 from preceptor.execution.process import start_worker
 from preceptor.study.steps import JoinMaps, Step

@@ -11,7 +11,8 @@ import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
-from preceptor.execution.executor import Event, LocalExecutor, WorkerContext
+from preceptor.execution.executor import Event, WorkerContext
+from preceptor.execution.local import LocalExecutor
 from tests.commands import HANGS
 from tests.hangs import blocked_training, until_it_hangs
 

@@ -19,7 +19,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.execution.executor import ExecutorOptions
+from preceptor.execution.local import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.execution.perform import perform
 from preceptor.inference.annotate import (

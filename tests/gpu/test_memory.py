@@ -19,7 +19,8 @@ from preceptor.config.training import Speed
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
-from preceptor.execution.executor import LocalExecutor, WorkerContext
+from preceptor.execution.executor import WorkerContext
+from preceptor.execution.local import LocalExecutor
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.study.workspaces import Workspaces

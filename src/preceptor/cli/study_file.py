@@ -14,7 +14,7 @@ from preceptor.config.files import parse_config, read_yaml
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.execution.executor import jobs_at_first
+from preceptor.execution.local import jobs_at_first
 from preceptor.models.networks import weights_file
 from preceptor.study.checks import count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.config import RECOMMENDED, StudyConfig

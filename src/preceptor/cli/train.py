@@ -104,7 +104,7 @@ def annotate(
     check_model_folder(model)
     with bulk_import():
         from preceptor.config.maps import RiseSettings
-        from preceptor.execution.executor import ExecutorOptions
+        from preceptor.execution.local import ExecutorOptions
         from preceptor.execution.make_maps import annotate_in_shards
         from preceptor.inference.annotate import maps_record
 

@@ -18,7 +18,8 @@ from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_meth
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import HeldError, InputError, RunFailedError
-from preceptor.execution.executor import Event, ExecutorOptions, WorkerContext, open_executor
+from preceptor.execution.executor import Event, WorkerContext
+from preceptor.execution.local import ExecutorOptions, open_executor
 from preceptor.execution.perform import SerialExecutor, join_shards
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
 from preceptor.inference.annotate import forwards_of, model_digest, rows_of, shards_of

@@ -1,0 +1,231 @@
+"""Choice of an executor, and execution by worker processes of this machine.
+
+A worker computes one step at a time and opens a manifest once. It ends with its parent in any case,
+so that a killed study leaves no processes; a worker that dies is replaced, and its step is retried
+once. On a machine with GPUs each worker uses one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Literal, get_args
+
+import torch
+
+from preceptor.errors import InputError
+from preceptor.execution.executor import (
+    HANG_TIMEOUT,
+    Event,
+    Executor,
+    GpuPacking,
+    WorkerContext,
+    keep_reason,
+)
+from preceptor.execution.process import start_worker
+from preceptor.study.steps import Step
+from preceptor.utils.process import checked_jobs, hung, job_count
+
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """How steps are executed; None = as the cores, the GPUs' memory or the cluster allow."""
+
+    engine: Engine = "local"
+    jobs: int | None = None  # maximum number of concurrent steps
+    runs_per_gpu: int | None = None
+    address: str | None = None  # of the Ray cluster, or auto; None = RAY_ADDRESS, or a local Ray
+    hang_timeout: float = HANG_TIMEOUT  # minutes without progress
+
+    def checked(self, threads: int, tell: Callable[[str], None]) -> ExecutorOptions:
+        """Options with at most as many jobs as the cores allow; an InputError if unusable."""
+        if self.engine not in get_args(Engine):
+            raise InputError(f"--engine {self.engine}: use {' or '.join(get_args(Engine))}")
+        if self.engine == "ray" and find_spec("ray") is None:
+            raise InputError(
+                "--engine ray: Ray is not installed; pip install '.[ray]' in the source folder"
+            )
+        if self.engine == "ray":
+            return self
+        if self.address is not None:
+            raise InputError(
+                f"--address {self.address}: needs --engine ray; add it, or remove --address"
+            )
+        return replace(self, jobs=checked_jobs(self.jobs, threads, tell))
+
+
+def open_executor(context: WorkerContext, options: ExecutorOptions) -> Executor:
+    """Create the executor of a study; an InputError if a cluster is missing or lacks resources."""
+    jobs, runs_per_gpu = options.jobs, options.runs_per_gpu
+    if options.engine == "ray":
+        from preceptor.execution.ray import RayExecutor
+
+        return RayExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu, address=options.address)
+
+    return LocalExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu)
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    gpu: str | None
+    step: Step | None = None
+    sharing: int = 1  # number of steps per GPU when the step was started
+    ready: bool = False
+
+
+class LocalExecutor:
+    """Worker processes on this machine; see `ExecutorOptions` for the arguments.
+
+    `gpus` are named as in CUDA_VISIBLE_DEVICES; None = all visible GPUs.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        *,
+        jobs: int | None = None,
+        runs_per_gpu: int | None = None,
+        gpus: list[str] | None = None,
+    ) -> None:
+        self._context = context
+        self._gpus = _visible_gpus(context.device) if gpus is None else gpus
+        slots = job_count(context.threads)
+        self._jobs = jobs or slots
+        each = max(1, slots // len(self._gpus)) if self._gpus else 1
+        self.packing = GpuPacking(runs_per_gpu, each)
+        self._workers: list[_Worker] = []
+        self._deaths: dict[str, int] = {}
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    @property
+    def free(self) -> int:
+        """Number of steps that can be started now."""
+        slots = self._jobs - sum(worker.step is not None for worker in self._workers)
+        if self._gpus:
+            slots = min(slots, sum(map(self._room_on, self._gpus)))
+        return max(0, slots)
+
+    def start(self, step: Step) -> None:
+        """Give a step to an idle or a new worker, on the GPU with the fewest steps."""
+        self._context.forget_hang(step)
+        gpu = max(self._gpus, key=self._room_on) if self._gpus else None
+        idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
+        self._give(idle[0] if idle else self._spawn(gpu), step)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Wait for the next events of the workers, at most `timeout` seconds."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.step is not None}
+        for pipe in wait(list(busy), timeout):
+            worker = busy[pipe]  # type: ignore[index]
+            step = worker.step
+            assert step is not None
+            try:
+                event: Event = worker.pipe.recv()
+            except (EOFError, OSError):
+                yield self._died(worker, step)
+                continue
+            if event.kind == "ready":
+                worker.ready = True
+                continue
+            if event.ends:
+                worker.step = None
+                self._learn(worker, step, event)
+            yield event
+
+    def close(self) -> None:
+        """Stop all workers; the files of their steps are kept."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in list(self._workers):
+            self._end(worker)
+
+    def _room_on(self, gpu: str) -> int:
+        """Number of steps that a GPU can take now; none beside a step with exclusive use."""
+        busy = [one for one in self._workers if one.step is not None and one.gpu == gpu]
+        if any(one.sharing == 1 for one in busy):
+            return 0
+        return max(0, self.packing.runs - len(busy))
+
+    def _give(self, worker: _Worker, step: Step) -> None:
+        worker.step = step
+        worker.sharing = 1 if worker.gpu is None else self.packing.runs
+        try:
+            worker.pipe.send((step, worker.sharing == 1))
+        except OSError:  # it died idle
+            self._end(worker)
+            self._give(self._spawn(worker.gpu), step)
+
+    def _learn(self, worker: _Worker, step: Step, event: Event) -> None:
+        """Update the GPU packing from a finished training."""
+        if worker.gpu is None:
+            return
+        if event.kind == "out_of_memory":
+            self.packing.out_of_memory(worker.sharing)
+            self._end(worker)  # an idle process uses memory as well
+        elif event.kind == "done" and step.kind == "train":
+            self.packing.learn_from(step.folder(self._context.store))
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+
+    def _died(self, worker: _Worker, step: Step) -> Event:
+        self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        self._end(worker)
+        # The step of a killed worker is retried; 255: the fork server was killed as well.
+        if not worker.ready and 0 <= code < 255:
+            reason = (
+                f"a worker process cannot start (exit code {code}); a script that calls run_study "
+                'does so under `if __name__ == "__main__":`'
+            )
+            return Event("failed", step.id, reason)
+        fresh = self._spawn(worker.gpu)
+        if hung(self._context.log_of(step)):
+            return self._context.hang_event(step)
+        memory = "; it was killed, perhaps because memory ran out" if code == -9 else ""
+        if self._deaths[step.id] == 1:
+            self._give(fresh, step)
+            text = f"its worker died (exit code {code}{memory}); tried once more"
+            return Event("message", step.id, text)
+        reason = f"its worker died twice (exit code {code}{memory})"
+        return Event("failed", step.id, keep_reason(step, self._context.store, reason))
+
+    def _spawn(self, gpu: str | None) -> _Worker:
+        worker = _Worker(*start_worker(self._context.threads, gpu), gpu)
+        with contextlib.suppress(OSError):  # it died; `events` finds that out
+            worker.pipe.send(self._context)
+        self._workers.append(worker)
+        return worker
+
+
+def jobs_at_first(device: str, threads: int) -> int:
+    """Number of concurrent steps with which a study starts: one per GPU, or as the cores allow."""
+    gpus = len(_visible_gpus(device))
+    return min(gpus, job_count(threads)) if gpus else job_count(threads)
+
+
+def _visible_gpus(device: str) -> list[str]:
+    """GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    if device == "cpu" or not torch.cuda.device_count():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
