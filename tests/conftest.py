@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.image_files import ImageFiles
 
 # A machine that is busy with something else must not fail a test.
-settings.register_profile("no deadline", deadline=None)
+settings.register_profile("no deadline", deadline=None, max_examples=40)
 settings.load_profile("no deadline")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,9 +40,11 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 
 # What the emulated card leaves out and `make gpu` runs: more networks and settings of one property.
 ON_A_GPU = (
+    "gpu/test_memory.py::test_the_gpu_is_found_and_measured",
     "gpu/test_training.py::test_two_trainings_are_one_to_the_bit",
     "gpu/test_training.py::test_half_precision_is_near[16",
     "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[device-device",
+    "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[cpu-device",
     "gpu/test_training.py::test_a_guided_step_of_the_papers_backbones",
     *(
         f"gpu/test_training.py::test_a_training_is_that_of_the_cpu[{name}"

@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
     "training": {
         "input_size": 32,
-        "epochs": 2,
+        "epochs": 1,
         "batch_size": 8,
         "lr": 0.01,
         "schedule": "constant",

@@ -21,16 +21,8 @@ BLOCKS = [
 def test_python_of_the_documents_runs(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a small network in the place of a large one: the calls and their shapes."""
     monkeypatch.chdir(tmp_path)  # where it writes its files
-    exec(compile(block, "document", "exec"), {})
-
-
-@pytest.mark.parametrize("block", [one for one in BLOCKS if "resnet50" in str(one.values[0])])
-def test_it_runs_with_a_small_network(
-    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What `make test` has of blocks with a large network: the calls and their shapes."""
-    monkeypatch.chdir(tmp_path)
     exec(compile(block.replace('"resnet50"', '"test_resnet"'), "document", "exec"), {})
 
 
