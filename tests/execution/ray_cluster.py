@@ -18,7 +18,17 @@ class Nodes:
     def __init__(self, count: int) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+        head = {
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": 100 * 2**20,
+            # A dead node is noticed soon, and no process is started before there is a task for it.
+            "_system_config": {
+                "enable_worker_prestart": False,
+                "health_check_initial_delay_ms": 500,
+                "health_check_period_ms": 500,
+            },
+        }
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
         for _ in range(count):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,22 @@ from preceptor.config.maps import RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.execution.executor import Event, WorkerContext
-from preceptor.execution.ray import RayExecutor
+from preceptor.execution.local import ExecutorOptions
+from preceptor.execution.make_maps import annotate_in_shards
+from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.inference.annotate import annotate
-from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
-from tests.commands import flags
+from tests.commands import HANGS
 from tests.datasets import squares
 from tests.execution.ray_cluster import Nodes
 from tests.forked import Forked, command
-from tests.hangs import blocked_training, until_it_hangs
+from tests.hangs import blocked_training
 from tests.studies import SETTINGS, run_serially, same_tables, walk
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
+ray: Any = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,19 @@ def cluster(gate: Path) -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
+def connected(cluster: Nodes) -> Iterator[Nodes]:
+    """The cluster, with a connection of this process that all executors use."""
+    connect(ray, cluster.address)
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ray study")
-    squares(folder / "data", splits={"train": 40, "val": 12, "test": 12, "test-unseen": 12})
+    squares(folder / "data", splits={"train": 40, "val": 8, "test": 8, "test-unseen": 8})
     target = folder / "study.yaml"
     values = SETTINGS | {
         "manifest": "data/manifest.csv",
@@ -79,75 +90,102 @@ def local(file: Path) -> Path:
     return out
 
 
-def preceptor(*arguments: Any) -> Forked:
+def on(cluster: Nodes, file: Path, out: Path) -> Forked:
+    arguments = ["study", file, "--out", out, "--engine", "ray", "--address", cluster.address]
     return Forked(command, arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def on(cluster: Nodes, file: Path, out: Path) -> Forked:
-    return preceptor("study", file, "--out", out, "--engine", "ray", "--address", cluster.address)
+def wait_for(condition: Callable[[], Any], process: Forked | None = None) -> Any:
+    """The value of a condition, as soon as it is true."""
+    until = time.monotonic() + HANGS
+    while not (value := condition()):
+        assert process is None or process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return value
 
 
 def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
-    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+    file: Path, local: Path, connected: Nodes, tmp_path: Path
 ) -> None:
     model = next(iter(sorted(local.glob("store/runs/*/model"))))
     manifest = file.parent / "data" / "manifest.csv"
-    with preceptor(
-        "annotate",
+    few = RiseSettings(max_masks=128)
+    made = annotate_in_shards(
         model,
         manifest,
-        *flags(method="rise", split="all", max_masks=128, out=tmp_path / "ray"),
-        *flags(engine="ray", address=cluster.address),
-    ) as process:
-        other = annotate(
-            load_model(model).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            Manifest.read(manifest),
-            "rise",
-            out=tmp_path / "local",
-            splits="all",
-            rise=RiseSettings(max_masks=128),
-        )
-        _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    one = read_store(tmp_path / "ray")
-    assert one.info == other.info
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        tmp_path / "ray",
+        "rise",
+        splits="all",
+        rise=few,
+        options=ExecutorOptions("ray", address=connected.address),
+    )
     assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == ["maps-00000.parquet"]
+    other = annotate(
+        load_model(model).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        Manifest.read(manifest),
+        "rise",
+        out=tmp_path / "local",
+        splits="all",
+        rise=few,
+    )
+    assert made.info == other.info
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+        np.testing.assert_array_equal(getattr(made, name), getattr(other, name))
 
 
-def test_a_cluster_of_which_a_node_dies_leaves_the_tables_of_local_workers(
+def test_what_a_cluster_cannot_do_is_refused(connected: Nodes, tmp_path: Path) -> None:
+    empty = Workspaces({}, {})
+    with pytest.raises(InputError, match="has no GPU"):
+        RayExecutor(WorkerContext(empty, tmp_path, device="cuda"))
+    with pytest.raises(InputError, match="no machine of the cluster has 64"):
+        RayExecutor(WorkerContext(empty, tmp_path, threads=64))
+
+
+def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
+    connected: Nodes, tmp_path: Path
+) -> None:
+    """It never ends by itself, so that it is silent for long enough on any machine."""
+    with blocked_training(tmp_path) as (plan, step):
+        work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, hang_timeout=2.0)
+        executor = RayExecutor(work)
+        heard: list[Event] = []
+        try:
+            executor.start(step)
+            while not heard or not heard[-1].ends:
+                heard += executor.events(1.0)
+        finally:
+            executor.close()
+    assert heard[-1].kind == "failed"
+    assert heard[-1].text.startswith("hung: silent for 2 seconds")
+
+
+def test_a_study_that_is_killed_and_loses_a_node_leaves_the_tables_of_local_workers(
     file: Path, local: Path, cluster: Nodes, gate: Path, tmp_path: Path
 ) -> None:
     """Both nodes work at a time, no finished step is lost, and the other node goes on."""
     out = tmp_path / "study"
     (gate / "meet").touch()
 
-    def first(folder: Path, pattern: str) -> list[Path]:
-        """Files, as soon as there are some."""
-        while not (files := list(folder.glob(pattern))):
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.05)
-        return files
+    def done() -> list[Path]:
+        return list(out.glob("store/runs/*/run.json"))
 
     with on(cluster, file, out) as process:
-        done = first(out, "store/runs/*/run.json")
+        wait_for(done, process)
         met = [int(path.name.split("-")[1]) for path in gate.glob("arrived-*")]
-        nodes = {
-            cluster.nodes.index(one)
-            for one in cluster.nodes
-            for pid in met
-            if cluster.has(one, pid)
-        }
-        (gate / "hold").touch()
-        held = int(first(gate, "held-*")[0].name.split("-")[1])
-        before = {path: path.stat().st_mtime_ns for path in done}
-        while not any(step.where for step in read_status(out)[0].running):
-            time.sleep(0.05)
-        cluster.kill(next(one for one in cluster.nodes if cluster.has(one, held)))
+        nodes = [node for node in cluster.nodes if any(cluster.has(node, pid) for pid in met)]
+        assert nodes == cluster.nodes
+        process.kill()
+    wait_for(lambda: not any(cluster.has(node, pid) for node in nodes for pid in met))
+    before = {path: path.stat().st_mtime_ns for path in done()}
+    (gate / "hold").touch()
+    with on(cluster, file, out) as process:
+        held = wait_for(lambda: list(gate.glob("held-*")), process)[0]
+        wait_for(lambda: any(step.where for step in read_status(out)[0].running), process)
+        pid = int(held.name.split("-")[1])
+        cluster.kill(next(node for node in cluster.nodes if cluster.has(node, pid)))
         (gate / "go").touch()
         text, errors = process.communicate()
-    assert nodes == {0, 1}
     assert process.returncode == 0, errors
     assert "report" in text
     same_tables(out, local)
@@ -156,73 +194,18 @@ def test_a_cluster_of_which_a_node_dies_leaves_the_tables_of_local_workers(
     assert not list((out / "store" / "shards").iterdir())
 
 
-def test_a_study_that_is_killed_on_a_cluster_goes_on_without_it(
-    file: Path, local: Path, cluster: Nodes, tmp_path: Path
-) -> None:
-    out = tmp_path / "study"
-    with on(cluster, file, out) as process:
-        while not list(out.glob("store/runs/*/run.json")):
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.kill()
-    assert not run_serially(load_config(file, StudyConfig), out).failed
-    same_tables(out, local)
-
-
-def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> None:
-    empty = Workspaces({}, {})
-    with pytest.raises(InputError, match="has no GPU"):
-        RayExecutor(WorkerContext(empty, tmp_path, device="cuda"), address=cluster.address)
-    with pytest.raises(InputError, match="no machine of the cluster has 64"):
-        RayExecutor(WorkerContext(empty, tmp_path, threads=64), address=cluster.address)
-
-
-def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
-    cluster: Nodes, tmp_path: Path
-) -> None:
-    with blocked_training(tmp_path) as (plan, step):
-
-        def attempt(patience: float) -> list[Event]:
-            work = WorkerContext(
-                plan.protocol.workspaces, plan.protocol.store, hang_timeout=patience
-            )
-            executor = RayExecutor(work, address=cluster.address)
-            heard: list[Event] = []
-            try:
-                executor.start(step)
-                while not heard or not heard[-1].ends:
-                    heard += executor.events(1.0)
-            finally:
-                executor.close()
-            return heard
-
-        heard = until_it_hangs(attempt, tmp_path / "store" / "failed" / f"{step.id}.log")
-    assert heard[-1].kind == "failed"
-    assert heard[-1].text.startswith("hung: silent for ")
-
-
 def test_a_study_on_gpus_waits_for_one_and_does_not_go_on_without(
-    file: Path, cluster: Nodes, tmp_path: Path
+    file: Path, connected: Nodes, tmp_path: Path
 ) -> None:
     plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
     work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
-    for node in list(cluster.nodes):
-        cluster.kill(node)
-    for gpus in (0, 0, 1):
-        cluster.add(gpus)
-    executor = RayExecutor(work, address=cluster.address)
-
-    def has_room(wanted: bool) -> bool:
-        until = time.monotonic() + 60
-        while bool(executor.free) != wanted and time.monotonic() < until:
-            time.sleep(0.2)
-        return bool(executor.free)
-
+    connected.add(gpus=1)
+    executor = RayExecutor(work)
     try:
         assert executor.free
-        cluster.kill(cluster.nodes[-1])
-        assert not has_room(False)
-        cluster.add(gpus=1)
-        assert has_room(True)
+        connected.kill(connected.nodes[-1])
+        wait_for(lambda: not executor.free)
+        connected.add(gpus=1)
+        wait_for(lambda: executor.free)
     finally:
         executor.close()
