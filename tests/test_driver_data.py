@@ -35,7 +35,6 @@ def test_a_validation_set_of_one_class_is_refused_or_scored_against_others(tmp_p
         "controls": [],
         "ceiling": False,
         "alphas": [0.9, 0.5],
-        "training": SETTINGS["training"] | {"epochs": 1},
     }
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(settings))
@@ -112,12 +111,11 @@ def test_three_classes_and_given_maps(tmp_path: Path) -> None:
         },
         "alphas": [0.5],
         "maps": {"segmenter": str(tmp_path / "data" / "maps")},
-        "selection": "val_auc",
         "guide_classes": ["red", "blue"],
         "annotated_per_seed": True,
-        "controls": ["centre", "mixed"],
+        "controls": ["mixed"],
         "ceiling": False,
-        "training": SETTINGS["training"] | {"epochs": 1, "fit": "letterbox"},
+        "training": SETTINGS["training"] | {"fit": "letterbox"},
     }
     # Given maps are named by the image's own path: they lie as the images do.
     (tmp_path / "data" / "maps").rename(tmp_path / "data" / "marks")

@@ -61,62 +61,47 @@ def names(folder: Path) -> set[str]:
     return {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
 
 
-def test_tables_that_the_study_no_longer_has_are_removed(data: Path, tmp_path: Path) -> None:
-    manifest = data / "a" / "manifest.csv"
-    _, before = reported(study(manifest, budget=(4, 8)), data, tmp_path)
+def test_nothing_of_an_earlier_config_is_left(data: Path, tmp_path: Path) -> None:
+    """A study with a budget, without one, of two domains, of one, and with other seeds."""
+    plain, best = study(data / "a" / "manifest.csv"), tmp_path / "best"
+    _, before = reported(plain.model_copy(update={"budget": (4, 8)}), data, tmp_path)
     assert "budget.csv" in before.files
     assert len(read(tmp_path).budget)
-    _, after = reported(study(manifest), data, tmp_path)
+    _, after = reported(plain, data, tmp_path)
     assert set(before.files) - set(after.files) == {"budget.csv"}
     assert not len(read(tmp_path).budget)
     assert "budget.csv" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
-
-def test_the_models_of_one_domain_and_of_several_are_never_together(
-    data: Path, tmp_path: Path
-) -> None:
-    one = study(data / "a" / "manifest.csv")
-    _, single = reported(one, data, tmp_path)
-    files = names(tmp_path / "best")
-    assert "domains.csv" not in single.files
+    # The models of one domain and of several are never together.
+    files = names(best)
     _, several = reported(of_two(data), data, tmp_path)
     assert "domains.csv" in several.files
-    assert names(tmp_path / "best") == {f"{name}/{file}" for name in "ab" for file in files}
-    _, single = reported(one, data, tmp_path)
-    assert names(tmp_path / "best") == files
+    assert names(best) == {f"{name}/{file}" for name in "ab" for file in files}
+    made, single = reported(plain, data, tmp_path)
+    assert names(best) == files
     assert "domains.csv" not in single.files
+    kept = {name: (best / name).read_bytes() for name in files}
 
-
-def test_the_model_of_an_earlier_study_is_removed(data: Path, tmp_path: Path) -> None:
-    manifest = data / "a" / "manifest.csv"
-    reported(study(manifest), data, tmp_path)
-    assert (tmp_path / "best" / "model.json").exists()
-    other = read_study(study(manifest, seeds=(7, 8)), tmp_path)
+    other = read_study(plain.model_copy(update={"seeds": (7, 8)}), tmp_path)
     other.start()
+    shutil.copytree(best, tmp_path / "kept")
     written = write_results(other, tmp_path, {})
-    assert not (tmp_path / "best").exists()
+    assert not best.exists()
     assert "best/" not in written.files
     assert "best/" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
-
-def test_a_model_is_kept_without_the_weights_of_its_own_run_alone(
-    data: Path, tmp_path: Path
-) -> None:
-    config = study(data / "a" / "manifest.csv")
-    made, _ = reported(config, data, tmp_path)
-    best = tmp_path / "best"
-    before = {name: (best / name).read_bytes() for name in names(best)}
+    # A model is kept without the weights in the folder of its own run alone.
+    (tmp_path / "kept").rename(best)
     own = check_model_files(best)["model.safetensors"]
-    runs = list((tmp_path / "store" / "runs").iterdir())
+    runs = [run for run in (tmp_path / "store" / "runs").iterdir() if (run / "model").exists()]
     assert all(checksum(run, "model/model.safetensors") == own for run in runs)
     for run in runs:
         shutil.rmtree(run / "model")
     write_results(made, tmp_path, {})
-    assert {name: (best / name).read_bytes() for name in names(best)} == before
-
-    other = load_model(data / "model")
-    for weights in other.backbone.parameters():
+    assert {name: (best / name).read_bytes() for name in names(best)} == kept
+    changed = load_model(data / "model")
+    for weights in changed.backbone.parameters():
         weights.data.add_(1.0)
-    save_model(other, best)
+    save_model(changed, best)
     write_results(made, tmp_path, {})
     assert not best.exists()
