@@ -7,9 +7,11 @@ PYTHON_TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pyte
 # are removed; `make test MEMORY=` leaves them in the usual folder.
 MEMORY := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4e6' | grep -q . && \
 	awk '/^MemAvailable/ && $$2 > 8e6 {print "/dev/shm"}' /proc/meminfo)
-# Whole files, the longest first: tests/conftest.py has their order; a third worker computes while the
-# others wait for a cluster, a browser or a time limit.
-PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n 4 --dist loadfile --no-loadscope-reorder \
+# Whole files, the longest first: tests/conftest.py has their order; more workers than cores compute while
+# others wait for a cluster, a browser or a time limit. Quick tests do not wait, and each worker imports torch.
+WORKERS = 4
+quick: WORKERS = $(shell nproc)
+PYTEST = $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	$(if $(MEMORY),-o tmp_path_retention_policy=failed) $(PYTEST_ARGS)
 
 .DELETE_ON_ERROR:

@@ -3,8 +3,9 @@
     make test PYTEST_ARGS=--junit-xml=durations.xml
     python -m tests.slow_tests durations.xml ...
 
-writes `slow.txt`: the tests that took more than `SECONDS`, and the files that consist of such tests
-for the most part, the file with the longest total first. The first test that uses a shared fixture
+writes `slow.txt`: the tests that took more than `SECONDS`, or less if the others took more than
+`TOTAL` together, and the files that consist of such tests for the most part, the file with the
+longest total first. The first test that uses a shared fixture
 has its duration, so that leaving it out makes another one slow: run `make quick` with the new list
 in the same way and give the durations of both runs.
 """
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree
 
 SECONDS = 0.3
 """Duration of a test, with its fixtures, above which it is slow."""
+TOTAL = 120.0
+"""Seconds of all tests of `make quick` together, in a run of four workers on two cores."""
 SHARE = 0.8
 """Share of a file's duration that its slow tests have, from which on all of its tests are slow."""
 LIST = Path(__file__).with_name("slow.txt")
@@ -38,9 +42,11 @@ def durations(files: list[Path]) -> dict[str, dict[str, float]]:
 
 def slow_names(found: dict[str, dict[str, float]]) -> list[str]:
     """Slow files and tests, those of the file with the longest total first."""
-    names: list[str] = []
+    every = sorted(seconds for tests in found.values() for seconds in tests.values())
+    quick = [one for one, total in zip(every, accumulate(every), strict=True) if total <= TOTAL]
+    limit, names = min(SECONDS, max(quick)), list[str]()
     for file, tests in sorted(found.items(), key=lambda entry: -sum(entry[1].values())):
-        slow = [name for name, seconds in tests.items() if seconds > SECONDS]
+        slow = [name for name, seconds in tests.items() if seconds > limit]
         whole = sum(tests[name] for name in slow) >= SHARE * sum(tests.values())
         names += [file] if whole else [f"{file}::{name}" for name in sorted(slow)]
     return names
