@@ -94,15 +94,6 @@ def test_an_image_where_both_found_nothing_is_imported_with_empty_maps(tmp_path:
     assert table["annotated"].tolist() == [1, 1]
 
 
-def test_the_manifest_of_a_person_has_the_images_and_maps_of_this_person(tmp_path: Path) -> None:
-    maps = read_annotators(annotated_folder(tmp_path / "a"))
-    own = maps.manifest_of("cy").table
-    assert own["name"].tolist() == [f"images/{n}.png" for n in (0, 1, 2, 3, 5, 6, 7, 8)]
-    assert own.loc[3, "saliency"] == str(tmp_path / "a" / "annotators" / "cy" / "3.png")
-    with pytest.raises(InputError, match="annotator 'di'; known: ann, bo, cy"):
-        maps.manifest_of("di")
-
-
 def test_dice_iou_and_correlation_are_those_of_loops_over_pixels() -> None:
     a, b = np.random.default_rng(3).integers(0, 256, (2, 6, 7)).astype(np.uint8)
     pair = compare([("one", {"a": a, "b": b})]).pairs.iloc[0]

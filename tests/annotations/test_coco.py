@@ -39,9 +39,17 @@ def test_masks_agree_with_those_of_pycocotools(tmp_path: Path) -> None:
         coco([{"file_name": "a.png", "width": 300, "height": 260}], annotations),
     )
     theirs = COCO(str(path))
-    ours = images_of(read_coco(path))["a.png"].annotations
-    for one, other in zip(ours, theirs.loadAnns(theirs.getAnnIds()), strict=True):
-        assert iou(rasterize([one.shape], 300, 260), theirs.annToMask(other)) >= 0.99
+    others = theirs.loadAnns(theirs.getAnnIds())
+    for one, other in zip(images_of(read_coco(path))["a.png"].annotations, others, strict=True):
+        mask = theirs.annToMask(other)
+        assert iou(rasterize([one.shape], 300, 260), mask) >= 0.99
+        other["segmentation"] = theirs.annToRLE(other)
+        other["segmentation"]["counts"] = other["segmentation"]["counts"].decode()
+    compressed = save_json(tmp_path / "b.json", theirs.dataset)
+    for one, other in zip(
+        images_of(read_coco(compressed))["a.png"].annotations, others, strict=True
+    ):
+        assert (rasterize([one.shape], 300, 260) == theirs.annToMask(other) * 255).all()
 
 
 def test_it_becomes_a_manifest(tmp_path: Path) -> None:

@@ -23,9 +23,7 @@ from preceptor.annotations.shapes import (
     joined,
     outline,
     rasterize,
-    soften,
 )
-from preceptor.errors import InputError
 
 
 def slow(rings: list[Floats], width: int, height: int) -> Pixels:
@@ -109,33 +107,6 @@ def test_shapes_of_no_pixel_center_draw_nothing() -> None:
     assert not rasterize([Box(1.6, 1.6, 0.8, 0.8), Polygon((np.zeros((4, 2)),))], 4, 4).any()
 
 
-def test_soft_edges_keep_the_mass() -> None:
-    box = Box(20, 20, 20, 20)
-    soft = rasterize([box], 60, 60, RasterOptions(3))
-    assert soft[30, 30] == 255
-    assert 120 <= soft[30, 20] <= 155
-    assert soft.sum(dtype=int) == pytest.approx(400 * 255, rel=0.01)
-
-
-@pytest.mark.parametrize("spread", [5, 20, 40])
-def test_a_blur_keeps_the_levels_of_small_shapes(spread: int) -> None:
-    """A point of radius 5 blurred by 20 pixels had 9 levels, by 40 pixels 3."""
-    point = Points(np.array([[100.5, 100.5]]))
-    soft = rasterize([point], 201, 201, RasterOptions(spread))
-    assert soft[100, 100] == soft.max() == 255
-    assert len(np.unique(soft)) > 100
-    expected = 255 * np.exp(-0.5 * (spread / np.hypot(spread, 2.5)) ** 2)
-    assert soft[100, 100 + spread] == pytest.approx(expected, abs=4)
-    faint = np.where(rasterize([point], 201, 201) > 0, 85, 0).astype(np.uint8)
-    assert soften(faint, spread).max() == 85
-
-
-@pytest.mark.parametrize("text", ["soft", "soft:", "soft:-1", "soft:nan", "round", "filled:2", ""])
-def test_an_unknown_shape_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="soft:PX"):
-        RasterOptions.parse(text, 3, 5)
-
-
 def filled(regions: list[list[Floats]], shape: tuple[int, ...], one_ring: bool) -> np.ndarray:
     canvas = np.zeros(shape, np.uint8)
     for rings in regions:
@@ -162,17 +133,6 @@ def test_filled_outlines_are_the_mask(mask: np.ndarray) -> None:
     regions = outline(mask)
     assert (filled(regions, mask.shape, one_ring=False) == mask).all()
     assert (filled(regions, mask.shape, one_ring=True) == mask).all()
-
-
-def test_simplified_outlines_keep_the_region() -> None:
-    mask = cloud(1, 300, 8)
-    exact, simple = outline(mask), outline(mask, 1.0)
-    back = filled(simple, mask.shape, one_ring=True)
-    points = [sum(len(ring) for rings in regions for ring in rings) for regions in (exact, simple)]
-    assert points[1] < points[0] / 2
-    assert (back & mask).sum() / (back | mask).sum() > 0.95
-    off = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
-    assert off[back != mask].max() <= 2  # 1 of the outline, ½ of the ring, ½ of the pixel's center
 
 
 def test_a_defect_of_a_reader_is_no_problem_of_the_source() -> None:

@@ -56,17 +56,6 @@ class AnnotatorMaps:
             maps[person] = pixels
         return maps
 
-    def manifest_of(self, person: str) -> Manifest:
-        """Manifest of the images that a person looked at, with the maps of this person."""
-        files = [file for file, people in self.files.items() if person in people]
-        if not files:
-            known = ", ".join(self.people)
-            raise InputError(f"no image has a map of the annotator {person!r}; known: {known}")
-        table = self.table.loc[files].reset_index(drop=True)
-        table["saliency"] = [str((self.people[person] / file).absolute()) for file in files]
-        table["annotated"] = True
-        return Manifest(table, self.folder.absolute(), self.folder / MANIFEST)
-
 
 def read_annotators(folder: Path) -> AnnotatorMaps:
     """Find the maps of two or more annotators: manifest.csv and annotators/NAME/… in a folder."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from posixpath import splitext
-from typing import Any, Literal
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 from xml.sax.saxutils import quoteattr
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from preceptor.annotations.json_formats import encode_brush, encode_counts, encode_rle
 from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import new_folder, unique_name
 from preceptor.data.geometry import fit_box
@@ -43,14 +41,18 @@ _NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "_
 class ExportOptions:
     """How maps become shapes."""
 
-    form: Literal["polygons", "masks"] = "polygons"
     # Value from 0 to 1 from which on a pixel is inside; None = 0.5, and gray levels in `masks`.
     threshold: float | None = None
-    # Pixels by which points of polygons may be left out; 0 = they give the masks again, exactly.
-    tolerance: float = 0.0
-    predictions: bool = False  # whether a model made the shapes, which are to be corrected
-    model: str = ""
+    model: str = ""  # that made the shapes, which are then predictions; "" = people
     image_prefix: str = "/data/local-files/?d="  # before the name of an image in Label Studio
+
+
+class Region(NamedTuple):
+    """Connected region of a mask; the cuts that join its holes to the ring have no width."""
+
+    ring: Floats  # (n, 2)
+    area: int  # pixels
+    box: tuple[int, int, int, int]  # x, y, width, height
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,28 +84,12 @@ class ExportedImage:
     def regions(self, options: ExportOptions) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""
         labels, _ = ndimage.label(self.mask(options), structure=np.ones((3, 3), np.int64))
-        for number, place in enumerate(ndimage.find_objects(labels), 1):
-            mask = labels[place] == number
-            x, y = place[1].start, place[0].start
-            for rings in outline(mask, options.tolerance):
-                yield Region(joined(rings) + np.array([x, y]), x, y, mask)
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """Connected region of an image: its ring, and its mask at a column and row."""
-
-    ring: Floats
-    x: int
-    y: int
-    mask: NDArray[np.bool_]
-
-    def whole(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Mask of the whole image of a width and height."""
-        whole = np.zeros(size[::-1], bool)
-        high, wide = self.mask.shape
-        whole[self.y : self.y + high, self.x : self.x + wide] = self.mask
-        return whole
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+            mask = labels[rows, columns] == number
+            x, y, (high, wide) = columns.start, rows.start, mask.shape
+            for rings in outline(mask):
+                ring = joined(rings) + np.array([x, y])
+                yield Region(ring, int(mask.sum()), (x, y, wide, high))
 
 
 def manifest_images(
@@ -143,7 +129,6 @@ def store_images(
     manifest: Manifest,
     *,
     positive: Iterable[str] = (),
-    interpolation: Literal["linear", "area"] = "linear",
     progress: Progress | None = None,
 ) -> Iterator[ExportedImage]:
     """Images of a map store, in the order of the manifest, by the class of the map.
@@ -165,7 +150,7 @@ def store_images(
         pixels = None
         if settled[number] and (not wanted or label in wanted):
             grid = np.asarray(store.maps[number], np.float32)
-            pixels = map_over_image(grid, store.info, size, interpolation)
+            pixels = map_over_image(grid, store.info, size)
         return ExportedImage(row, size, pixels, float(store.scores[number]), label)
 
     yield from _without_problems(manifest.table[names.isin(rows)], read, manifest, progress)
@@ -179,24 +164,19 @@ def unsettled(store: MapStore, positive: Iterable[str] = ()) -> int:
 
 
 def map_over_image(
-    grid: NDArray[np.float32],
-    info: StoreInfo,
-    size: tuple[int, int],
-    interpolation: Literal["linear", "area"] = "linear",
+    grid: NDArray[np.float32], info: StoreInfo, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
 
     Maps are normalized to [0, 1] by their minimum and maximum, a constant map to 0; the method
-    cells has probabilities. Values are interpolated between the centers of cells, or constant in
-    each (area).
+    cells has probabilities. Values are interpolated between the centers of cells.
     """
     width, height = size
     if info.method != "cells":
         low, high = float(grid.min()), float(grid.max())
         grid = (grid - low) / (high - low) if high > low else np.zeros_like(grid)
-    if interpolation == "linear":
-        canvas = Image.fromarray(grid.astype(np.float32))
-        grid = np.asarray(canvas.resize((info.side, info.side), Image.Resampling.BILINEAR))
+    canvas = Image.fromarray(grid.astype(np.float32))
+    grid = np.asarray(canvas.resize((info.side, info.side), Image.Resampling.BILINEAR))
     box = fit_box(width, height, info.fit, info.side)
     region = torch.tensor([box], dtype=torch.float64)
     maps = torch.from_numpy(np.array(grid, np.float32))[None]
@@ -247,15 +227,15 @@ def write_export(
             marked += bool(image.mask(options).any())
             yield image
 
-    with replacing(new_folder(to)) as partial:
-        partial.mkdir()
-        FORMATS[name](counted(), partial, options)
+    with replacing(new_folder(to)) as folder:
+        folder.mkdir()
+        FORMATS[name](counted(), folder, options)
         if not rows:
             raise InputError("there is no image to export; annotate some, or add --all")
         table = pd.DataFrame(rows)[["name", "label", "split", "source", "group"]]
         table = table.rename(columns={"name": "path"})
         empty = [column for column in ("split", "source", "group") if (table[column] == "").all()]
-        table.drop(columns=empty).to_csv(partial / "labels.csv", index=False)
+        table.drop(columns=empty).to_csv(folder / "labels.csv", index=False)
     return len(rows), marked
 
 
@@ -285,8 +265,12 @@ def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportO
         Image.fromarray(pixels).save(path, "PNG", compress_level=1)
 
 
+def _score(image: ExportedImage) -> dict[str, float]:
+    return {} if image.score is None else {"score": round(image.score, 6)}
+
+
 def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `annotations.json`, one annotation for each region, whose holes are joined by cuts."""
+    """Write `annotations.json`, one annotation for each region."""
     classes: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
@@ -294,21 +278,16 @@ def _write_coco(images: Iterable[ExportedImage], folder: Path, options: ExportOp
         width, height = image.size
         listed.append({"id": number, "file_name": image.name, "width": width, "height": height})
         for region in image.regions(options):
-            high, wide = region.mask.shape
-            rle = {"size": [height, width], "counts": encode_rle(region.whole(image.size))}
-            polygons = [region.ring.ravel().tolist()]
-            shape: dict[str, Any] = {
+            shape = {
                 "id": len(shapes) + 1,
                 "image_id": number,
                 "category_id": classes.setdefault(image.label, len(classes) + 1),
-                "segmentation": polygons if options.form == "polygons" else rle,
-                "area": int(region.mask.sum()),
-                "bbox": [region.x, region.y, wide, high],
+                "segmentation": [region.ring.ravel().tolist()],
+                "area": region.area,
+                "bbox": region.box,
                 "iscrowd": 0,
             }
-            if options.predictions and image.score is not None:
-                shape["score"] = round(image.score, 6)
-            shapes.append(shape)
+            shapes.append(shape | _score(image))
     content = {
         "info": {"description": options.model or "preceptor"},
         "images": listed,
@@ -324,49 +303,36 @@ def _write_labelstudio(
 ) -> None:
     """Write `tasks.json` and `labeling_config.xml`, the labeling interface of the project."""
     labels: dict[str, None] = {}
-    tag = "PolygonLabels" if options.form == "polygons" else "BrushLabels"
-
-    def result(image: ExportedImage, region: Region, known: str) -> dict[str, Any]:
+    tasks: list[dict[str, Any]] = []
+    for number, image in enumerate(images, 1):
+        labels[image.label] = None
         width, height = image.size
-        if options.form == "polygons":
-            points = (region.ring * (100 / width, 100 / height)).tolist()
-            value = {"closed": True, "points": points}
-        else:
-            brush = encode_brush(region.whole(image.size).astype(np.uint8) * 255)
-            value = {"format": "rle", "rle": brush}
-        return {
-            "id": known,
-            "type": tag.lower(),
-            "from_name": "label",
-            "to_name": "image",
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "value": value | {tag.lower(): [image.label]},
-        }
-
-    # Written task by task: run-length encoded masks of many images do not fit in the memory.
-    with (folder / "tasks.json").open("w", encoding="utf-8") as file:
-        file.write("[")
-        for number, image in enumerate(images):
-            labels[image.label] = None
-            regions = enumerate(image.regions(options), 1)
-            task: dict[str, Any] = {
-                "result": [result(image, one, f"{number + 1}-{place}") for place, one in regions]
+        result = [
+            {
+                "id": f"{number}-{place}",
+                "type": "polygonlabels",
+                "from_name": "label",
+                "to_name": "image",
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                "value": {
+                    "closed": True,
+                    "points": (region.ring * (100 / width, 100 / height)).tolist(),
+                    "polygonlabels": [image.label],
+                },
             }
-            if options.predictions:
-                task["model_version"] = options.model or "preceptor"
-                if image.score is not None:
-                    task["score"] = round(image.score, 6)
-            data = {"image": options.image_prefix + quote(image.name), "name": image.name}
-            kind = "predictions" if options.predictions else "annotations"
-            content = strict_json({"data": data, kind: [task]}, indent=None)
-            file.write(("," if number else "") + "\n" + content)
-        file.write("\n]\n")
+            for place, region in enumerate(image.regions(options), 1)
+        ]
+        made = {"result": result} | ({"model_version": options.model} if options.model else {})
+        kind = "predictions" if options.model else "annotations"
+        data = {"image": options.image_prefix + quote(image.name), "name": image.name}
+        tasks.append({"data": data, kind: [made | _score(image)]})
+    (folder / "tasks.json").write_text(strict_json(tasks, indent=None) + "\n", encoding="utf-8")
     inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
     config = (
         f'<View>\n  <Image name="image" value="$image"/>\n'
-        f'  <{tag} name="label" toName="image">\n{inner}  </{tag}>\n</View>\n'
+        f'  <PolygonLabels name="label" toName="image">\n{inner}  </PolygonLabels>\n</View>\n'
     )
     (folder / "labeling_config.xml").write_text(config, encoding="utf-8")
 
@@ -374,22 +340,6 @@ def _write_labelstudio(
 def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
     """Write `NAME.json` for each image; the class of the image is a flag that is set."""
     taken: set[str] = set()
-
-    def shape(image: ExportedImage, region: Region) -> dict[str, Any]:
-        common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}
-        common["description"] = options.model
-        if options.form == "polygons":
-            return common | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
-        high, wide = region.mask.shape
-        buffer = io.BytesIO()
-        Image.fromarray(region.mask.astype(np.uint8) * 255).save(buffer, "PNG")
-        return common | {
-            "shape_type": "mask",
-            # The corners are the first and the last pixel.
-            "points": [[region.x, region.y], [region.x + wide - 1, region.y + high - 1]],
-            "mask": base64.b64encode(buffer.getvalue()).decode("ascii"),
-        }
-
     for image in images:
         source = str(image.row["path"])
         if not is_local(source):
@@ -400,10 +350,14 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
             relative = RelativePaths(path.parent).of(source)
         except ValueError:  # on another drive
             relative = source
+        common = {"label": image.label, "group_id": None, "flags": {}, "description": options.model}
         content = {
             "version": "5.5.0",  # of LabelMe, whose format this is
             "flags": {str(image.row["label"]): True},
-            "shapes": [shape(image, region) for region in image.regions(options)],
+            "shapes": [
+                common | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
+                for region in image.regions(options)
+            ],
             "imagePath": Path(relative).as_posix(),
             "imageData": None,
             "imageHeight": image.size[1],
@@ -417,7 +371,7 @@ def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOp
 
     Shapes of a model have `source="auto"`.
     """
-    source = "auto" if options.predictions else "manual"
+    source = "auto" if options.model else "manual"
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
@@ -434,20 +388,12 @@ def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOp
         one = add(root, "image", id=number, name=image.name, width=width, height=height)
         if split:
             one.set("subset", split.translate(_NOT_XML))
-        if not options.predictions:
+        if not options.model:
             add(one, "tag", label=label, source=source)
+        shape = partial(add, one, "polygon", label=image.label, source=source)
         for region in image.regions(options):
-            high, wide = region.mask.shape
-            if options.form == "polygons":
-                points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.ring.tolist())
-                shape = add(one, "polygon", points=points)
-            else:
-                # Row by row: the transposed mask, column by column.
-                rle = ", ".join(map(str, encode_counts(region.mask.T)))
-                place = {"left": region.x, "top": region.y, "width": wide, "height": high}
-                shape = add(one, "mask", rle=rle, **place)
-            shape.attrib |= {"label": image.label.translate(_NOT_XML), "source": source}
-            shape.attrib |= {"occluded": "0", "z_order": "0"}
+            points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.ring.tolist())
+            shape(points=points, occluded=0, z_order=0)
     for name in names:
         one = SubElement(labels, "label")
         SubElement(one, "name").text = name.translate(_NOT_XML)

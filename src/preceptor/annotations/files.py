@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -175,7 +176,6 @@ class ImageFiles:
                 for key in (name, f"{stem}.*"):
                     self._by_name.setdefault(_plain(key), []).append(path)
         self.names = sorted(self._paths)  # paths of all images from the folder
-        self._uploaded: dict[str, list[str]] = {}
 
     def find(self, name: str, other_name: str = "") -> str:
         """Path of the image of a name, of any suffix for `a.*`, else of another name.
@@ -185,7 +185,7 @@ class ImageFiles:
         """
         if name in self._paths:
             return name
-        several = ""
+        several: list[str] = []
         elsewhere: list[str] = []
         for form in name_forms(name):
             if ".." in form.split("/"):
@@ -194,48 +194,40 @@ class ImageFiles:
                 return form
             fitting, others = self._ending(form)
             if not fitting and (upload := _UPLOAD.search(form)):
-                if not self._uploaded:
-                    for path in self.names:
-                        own = uploaded_name(path.split("/")[-1])
-                        self._uploaded.setdefault(own, []).append(path)
-                fitting = self._uploaded.get(upload[1], [])
+                own = (uploaded_name(path.split("/")[-1]) for path in self.names)
+                fitting = [p for p, one in zip(self.names, own, strict=True) if one == upload[1]]
             if len(fitting) == 1:
                 return fitting[0]
-            if fitting:
-                more = ", …" if len(fitting) > 2 else ""
-                several = (
-                    f"{name!r} fits {len(fitting)} files ({fitting[0]}, {fitting[1]}{more}); write "
-                    "the folder with the name, or import one folder at a time"
-                )
+            several = fitting or several
             elsewhere += others
-        if other_name and not several:
+        if several:
+            raise LookupError(
+                f"{name!r} fits {len(several)} files ({several[0]}, {several[1]}); write the "
+                "folder with the name, or import one folder at a time"
+            )
+        if other_name:
             return self.find(other_name)
         where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
-        missing = f"there is no image {name!r} in {self.folder}{where}; correct --images"
-        raise LookupError(several or missing)
+        raise LookupError(f"there is no image {name!r} in {self.folder}{where}; correct --images")
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:
-        """Images that share the longest end of a path with it, and such in another folder."""
-        parts = [_plain(one) for one in form.split("/") if one not in ("", ".")]
-        by_length: dict[int, list[str]] = {}
-        for path in self._by_name.get(parts[-1], ()) if parts else ():
-            pairs = zip(reversed(parts[:-1]), reversed(_plain(path).split("/")[:-1]), strict=False)
-            same = next((n for n, (one, own) in enumerate(pairs) if one != own), None)
-            shorter = min(len(parts) - 1, path.count("/"))
-            by_length.setdefault(shorter if same is None else same, []).append(path)
-        if not by_length:
-            return [], []
-        longest = max(by_length)
-        stated = parts[: -1 - longest]
-        if _ABSOLUTE.match(form):  # its first folders are folders of another machine
-            stated = stated[-1:]
-        stated = [one for one in stated if one in self._folders]
-        fitting = [
-            path
-            for path in by_length[longest]
-            if all(one in _plain(path).split("/") for one in stated)
-        ]
-        return fitting, [path for path in by_length[longest] if path not in fitting]
+        """Images of the file name of a form, in its folders as far as these exist; and others."""
+        *folders, last = [_plain(part) for part in form.split("/") if part not in ("", ".")] or [""]
+        images = self._by_name.get(last, [])
+        # The first folders of an absolute path are folders of another machine.
+        stated = self._folders & {*(folders[-1:] if _ABSOLUTE.match(form) else folders)}
+
+        def shared(path: str) -> int:
+            """Number of the last folders that the form has too."""
+            pairs = zip(reversed(folders), reversed(_plain(path).split("/")[:-1]), strict=False)
+            return len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+
+        fitting = [path for path in images if stated <= {*_plain(path).split("/")}]
+        longest = max(map(shared, fitting), default=0)
+        return (
+            [path for path in fitting if shared(path) == longest],
+            [path for path in images if path not in fitting],
+        )
 
 
 def name_forms(name: str) -> list[str]:

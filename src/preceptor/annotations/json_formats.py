@@ -10,8 +10,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from preceptor.annotations.files import (
     Sources,
@@ -188,20 +186,6 @@ def decode_rle(counts: Any, width: int, height: int) -> Pixels:
     values = np.zeros(len(runs), np.uint8)
     values[1::2] = 255
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
-
-
-def encode_counts(mask: NDArray[np.bool_]) -> list[int]:
-    """COCO's counts of a mask of shape (height, width); inverse of `decode_rle`."""
-    flat = mask.T.reshape(-1)
-    changes = np.flatnonzero(np.diff(flat, prepend=False))
-    counts: list[int] = np.diff(changes, prepend=0, append=len(flat)).tolist()
-    return counts if counts[-1] else counts[:-1]
-
-
-def encode_rle(mask: NDArray[np.bool_]) -> str:
-    """Compressed text of COCO's counts of a mask of shape (height, width)."""
-    encoded: bytes = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
-    return encoded.decode()
 
 
 _SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint")
@@ -387,10 +371,6 @@ def _label(value: dict[str, Any]) -> str:
     return ""
 
 
-# Bits of the run lengths that the editor writes.
-_SIZES = (3, 4, 8, 16)
-
-
 def decode_brush(rle: Any, width: int, height: int) -> Pixels:
     """Opacity, uint8 of shape (height, width), of a brush stroke in bytes from 0 to 255.
 
@@ -437,24 +417,6 @@ def decode_brush(rle: Any, width: int, height: int) -> Pixels:
         )
         done += length
     return np.ascontiguousarray(values[3::4].reshape(height, width))
-
-
-def encode_brush(mask: Pixels) -> list[int]:
-    """Encoded brush stroke of a mask; inverse of `decode_brush`."""
-    flat = mask.reshape(-1)
-    # All four channels of a pixel have one value, so that runs of pixels are runs of values.
-    starts = np.append(0, np.flatnonzero(np.diff(flat)) + 1)
-    lengths = np.diff(np.append(starts, len(flat))) * 4
-    chunks = [format(len(flat) * 4, "032b"), format(7, "05b")]
-    chunks += [format(size - 1, "04b") for size in _SIZES]
-    for length, value in zip(lengths.tolist(), flat[starts].tolist(), strict=True):
-        while length > 0:
-            run = min(length, 1 << _SIZES[-1])
-            kind = next(kind for kind, size in enumerate(_SIZES) if run <= 1 << size)
-            chunks.append(f"1{kind:02b}{run - 1:0{_SIZES[kind]}b}{value:08b}")
-            length -= run
-    bits = np.frombuffer("".join(chunks).encode("ascii"), np.uint8) - 48
-    return np.packbits(bits).tolist()
 
 
 # Smallest number of points of each shape.

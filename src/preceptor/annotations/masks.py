@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shlex
@@ -39,9 +38,8 @@ _NAME_CLASSES = (
     "name the classes in labelmap.txt in the folder of the masks (lines background:0,0,0:: and "
     "crack:1,1,1::) or save masks of 0 and 255"
 )
-# A gray mask with more levels is a map. Cityscapes numbers 34 classes, VOC 21 and the border 255;
-# ADE20K has 150 classes: of strengths in 40 equal steps up to 255, one alone is below 12.
-_MOST_LEVELS, _LARGEST_CLASS, _LARGEST_OF_MANY, _SMALL_CLASS = 40, 63, 200, 11
+# A gray mask with more levels is a map. Cityscapes numbers 34 classes, VOC 21 and the border 255.
+_MOST_LEVELS, _CLASSES = 40, {*range(64), 255}
 
 
 def read_masks(
@@ -115,15 +113,11 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             where = f"{len(pairs):,} files (such as {first})"
             fix = f"add --masks {shlex.quote(str(root))}, or rename or move them"
             log.problem(where, f"they are named as masks of images beside them ({image})", fix)
-        given, unused = _by_image(pairs), {*mask_names}
+        given = _by_image(pairs)
         if not mixed:
-            by_place: dict[str, str] = {}
-            for mask in mask_names:
-                if (first := by_place.setdefault(place_of(mask), mask)) != mask:
-                    log.problem(mask, f"{first} has the same place", "keep one of them")
+            by_place = {place_of(mask): mask for mask in mask_names}
             placed = {name: by_place.get(place_of(name)) for name in names}
             given = {name: [mask] for name, mask in placed.items() if mask}
-            unused = {*by_place.values()}
         records = _Masks(root if other is None else other, {}, log)
         for name in names:
             folders = PurePosixPath(name).parts[:-1]
@@ -136,18 +130,9 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             elif (record := records.joined(given[name], label)) is not None:
                 yield replace(record, name=name, labels=(label,), split=split, of=name)
         records.check("save masks of 0 and 255")
-        by_stem = {PurePosixPath(name).stem: name for name in names}
-        unused.difference_update(*given.values())
-        if moved := sorted(mask for mask in unused if PurePosixPath(mask).stem in by_stem):
-            image = by_stem[PurePosixPath(moved[0]).stem]
-            expected = PurePosixPath(image).with_suffix(PurePosixPath(moved[0]).suffix)
-            log.problem(
-                f"{len(moved):,} masks (such as {moved[0]})",
-                f"they lie at another place than their images in {root}; expected {expected}",
-                "put the masks into the same folders as the images",
-            )
-        for mask in sorted(unused.difference(moved)):
-            log.problem(mask, f"there is no image at its place in {root}", "remove the mask")
+        for mask in sorted({*mask_names}.difference(*given.values())):
+            what = f"no image of {root} has its place, or another mask has it"
+            log.problem(mask, what, "put masks into the same folders as their images")
 
     return ImportedAnnotations(
         "folders",
@@ -242,8 +227,8 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def _rgba(image: Image.Image) -> Image.Image:
-    return (image.convert("RGB") if _is_deep(image) else image).convert("RGBA")
+def _rgba(image: Image.Image) -> Pixels:
+    return np.asarray((image.convert("RGB") if _is_deep(image) else image).convert("RGBA"))
 
 
 def _colors(image: Image.Image) -> tuple[Pixels, NDArray[np.bool_]]:
@@ -252,24 +237,22 @@ def _colors(image: Image.Image) -> tuple[Pixels, NDArray[np.bool_]]:
     A pixel is visible if it is opaque by half as much as the most opaque one: the opacity of the
     smoothed edge of a stroke decreases to 0, and a whole overlay may be opaque by less than half.
     """
-    rgba = np.asarray(_rgba(image))
+    rgba = _rgba(image)
     opacity = rgba[..., 3].astype(np.int64)
     return rgba[..., :3], (opacity > 0) & (2 * opacity >= opacity.max())
 
 
-def _is_gray(image: Image.Image) -> bool:
-    """Whether all pixels that are not transparent are gray, whatever the mode of the image is."""
-    rgba = np.asarray(_rgba(image))
+def _levels_of(image: Image.Image) -> NDArray[Any] | None:
+    """(H, W) gray levels as stored, on black where transparent; None = the image has colors."""
+    rgba = _rgba(image)
     seen = rgba[rgba[..., 3] > 0]
-    return bool((seen[:, :3] == seen[:, :1]).all())
-
-
-def _levels_of(image: Image.Image) -> NDArray[Any]:
-    """(H, W) gray levels of an image as stored, with transparent pixels composited on black."""
+    if (seen[:, :3] != seen[:, :1]).any():
+        return None
     if _is_deep(image):
         return np.asarray(image)
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-    return np.asarray(Image.alpha_composite(black, _rgba(image)).convert("RGB").convert("L"))
+    on_black = Image.alpha_composite(black, Image.fromarray(rgba))
+    return np.asarray(on_black.convert("RGB").convert("L"))
 
 
 def mask_pairs(names: Sequence[str]) -> dict[str, str]:
@@ -313,7 +296,6 @@ class _Masks:
         self._colored = ""
         self._levels: dict[float, str] = {}  # first file of each level of the gray masks
         self._has_map = False
-        self._regions: list[str] = []
 
     def joined(self, files: Sequence[str], label: str) -> AnnotatedImage | None:
         """Image of one or several mask files; None after a problem."""
@@ -358,19 +340,12 @@ class _Masks:
                 "name the colors in labelmap.txt in the folder of the masks (lines "
                 "background:0,0,0:: and crack:255,255,255::), or import them from two folders",
             )
-        strengths = "not for strengths of a map"
-        if self._regions:
-            files = f"{len(self._regions):,} files (such as {self._regions[0]})"
-            what = f"the levels of {files} are taken for numbers of regions, {strengths}"
-            self.log.problem("the gray masks", what, "save masks of 0 and 255")
         # Numbers of classes cannot be told from strengths by one file, which need not have all.
-        small = sum(0 < level <= _SMALL_CLASS for level in self._levels)
-        numbers = {*range((_LARGEST_OF_MANY if small > 1 else _LARGEST_CLASS) + 1), 255}
-        if len(self._levels) > 2 and not self._has_map and self._levels.keys() <= numbers:
+        if len(self._levels) > 2 and not self._has_map and self._levels.keys() <= _CLASSES:
             levels = [f"{level:g} ({of})" for level, of in sorted(self._levels.items())]
-            more = f" and {len(levels) - 4} more" if len(levels) > 4 else ""
-            what = f"the levels {', '.join(levels[:4])}{more} are taken for numbers of classes"
-            self.log.problem("the gray masks", f"{what}, {strengths}", fix)
+            what = f"the levels {', '.join(levels[:4])}{', …' if len(levels) > 4 else ''}"
+            what += " are taken for numbers of classes, not for strengths of a map"
+            self.log.problem("the gray masks", what, fix)
 
     def _shapes(self, image: Image.Image, of: str, label: str) -> Iterator[Annotation]:
         rgb, seen = _colors(image)
@@ -378,8 +353,8 @@ class _Masks:
         if black_is_outside and seen.any() and not seen.all() and not rgb[seen].any():
             what = "it is black where it is visible and transparent elsewhere, and black is outside"
             raise ValueError(f"{what}; draw in white")
-        if not self.colors and _is_gray(image):
-            if (gray := self._gray_mask(image, of)) is not None:
+        if not self.colors and (levels := _levels_of(image)) is not None:
+            if (gray := self._gray_mask(levels, _is_deep(image), of)) is not None:
                 self._gray.append(of)
                 yield Annotation(gray, label)
             return
@@ -392,23 +367,19 @@ class _Masks:
             self._colored = self._colored or of
             yield Annotation(mask, name or "#{:02x}{:02x}{:02x}".format(*color))
 
-    def _gray_mask(self, image: Image.Image, of: str) -> Mask | None:
+    def _gray_mask(self, levels: NDArray[Any], is_deep: bool, of: str) -> Mask | None:
         """Mask of a gray image as stored, or None if nothing is inside."""
-        pixels = _levels_of(image)
-        stored = np.unique(pixels)
-        levels: NDArray[Any] = pixels
-        values, largest, middle = stored, 255.0, 128.0
-        if _is_deep(image):  # read as maps are
+        values = stored = np.unique(levels)
+        largest, middle = 255.0, 128.0
+        if is_deep:  # read as maps are
             levels = decode_map(self.root / of)
             # Divided by the largest: as levels of 255, 0 and 1 or numbers of classes would be 0.
             values, largest, middle = np.unique(levels), float(levels.max()), 0.5
-        if len(stored) > _MOST_LEVELS:
-            self._has_map = True
-            if are_region_numbers(pixels, stored):
-                self._regions.append(of)
+        self._has_map |= len(stored) > _MOST_LEVELS
         for level in stored.tolist() if not self._has_map else ():
             self._levels.setdefault(level, of)
         if len(values) > 2:
+            self.log.note("gray masks of more than two values are read as strengths of a map")
             return Mask(np.rint(levels * (255 / largest)).astype(np.uint8)).cropped()
         if values[-1] == 0:
             return None
@@ -416,22 +387,3 @@ class _Masks:
             what = f"all of its pixels are {float(stored[0]):g}, which may be outside or inside"
             raise ValueError(f"{what}; save what is outside as 0 and what is inside as 255")
         return Mask(np.where(levels == values[-1], 255, 0).astype(np.uint8)).cropped()
-
-
-def are_region_numbers(pixels: NDArray[Any], levels: NDArray[Any]) -> bool:
-    """Whether the increasing levels of an (H, W) mask are numbers of regions, such as cells.
-
-    They are if nearly all numbers up to the largest occur, most pixels continue their region, and
-    many borders lie between far numbers: they differ by more than half the square root of the
-    largest, the number of regions in half a row. In a smooth map, neighboring levels are close.
-    """
-    largest = float(levels[-1])
-    if levels[0] < 0 or (levels != np.floor(levels)).any() or (levels > 0).sum() < 0.9 * largest:
-        return False
-    values = pixels.astype(np.int64)
-    steps = np.concatenate(
-        [np.abs(np.diff(one, axis=1))[one[:, :-1] > 0] for one in (values, values.T)]
-    )
-    borders = steps[steps > 0]
-    far = borders > math.sqrt(largest) / 2
-    return len(borders) < 0.5 * len(steps) and bool(far.mean() >= 0.2)

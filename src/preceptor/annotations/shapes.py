@@ -176,21 +176,8 @@ class ImportedAnnotations:
 class RasterOptions:
     """How shapes become a map."""
 
-    soft: float = 0.0  # standard deviation in pixels of a blur, see `soften`
     line_width: float = 3.0  # pixels
     point_radius: float = 5.0  # pixels, of points that have none of their own
-
-    @classmethod
-    def parse(cls, shape: str, line_width: float, point_radius: float) -> RasterOptions:
-        """Options with the value of `--shape`: filled, or soft:PX."""
-        name, _, spread = shape.partition(":")
-        try:
-            soft = 0.0 if shape == "filled" else float(spread)
-        except ValueError:
-            soft = math.nan
-        if shape != "filled" and not (name == "soft" and 0 < soft <= 1000):
-            raise InputError(f"--shape {shape!r}: write filled, or soft:PX (such as soft:4)")
-        return cls(soft, line_width, point_radius)
 
 
 def rasterize(
@@ -216,15 +203,7 @@ def rasterize(
                 columns.start - shape.x : columns.stop - shape.x,
             ]
             canvas[rows, columns] = np.maximum(canvas[rows, columns], part)
-    return soften(canvas, options.soft)
-
-
-def soften(pixels: Pixels, spread: float) -> Pixels:
-    """Map blurred by a Gaussian of so many pixels; its largest value stays."""
-    if not spread or not pixels.any():
-        return pixels
-    blurred = ndimage.gaussian_filter(pixels.astype(np.float32), spread, mode="constant")
-    return np.asarray(np.rint(blurred * (int(pixels.max()) / blurred.max())), np.uint8)
+    return canvas
 
 
 def fill(canvas: Pixels, ring: Floats) -> None:
@@ -328,11 +307,11 @@ def wrong_with(shape: Shape, width: int, height: int, options: RasterOptions) ->
     return ""
 
 
-def outline(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[list[Floats]]:
+def outline(mask: NDArray[np.bool_]) -> list[list[Floats]]:
     """Outer ring and holes, each (n, 2), of the regions of a mask; corners connect its pixels.
 
     The rings run halfway between the centers of pixels inside and outside, so that `fill` gives the
-    mask again, exactly; with a tolerance in pixels, points that are nearer to it are left out.
+    mask again, exactly.
     """
     padded = np.pad(mask, 1).astype(np.float64)
     # Below one half, pixels that share a corner are connected.
@@ -340,33 +319,14 @@ def outline(mask: NDArray[np.bool_], tolerance: float = 0.0) -> list[list[Floats
     regions = []
     for points, offsets in zip(*lines, strict=True):
         halves = np.rint(points * 2) / 2 - 0.5
-        rings = [_simplified(halves[a : b - 1], tolerance) for a, b in pairwise(offsets)]
-        if len(rings[0]) >= 3:
-            regions.append([ring for ring in rings if len(ring) >= 3])
+        regions.append([_corners(halves[a : b - 1]) for a, b in pairwise(offsets)])
     return regions
 
 
-def _simplified(ring: Floats, tolerance: float) -> Floats:
-    """Ring with fewer points (Douglas and Peucker 1973), between its two most distant points."""
-    ring = np.roll(ring, -int(ring.sum(axis=1).argmin()), axis=0)
-    middle = int(np.hypot(*(ring - ring[0]).T).argmax())
-    closed = np.concatenate([ring, ring[:1]])
-    keep = {0, middle}
-    todo = [(0, middle), (middle, len(ring))]
-    while todo:
-        low, high = todo.pop()
-        if high - low < 2:
-            continue
-        line, off = closed[high] - closed[low], closed[low + 1 : high] - closed[low]
-        length = float(np.hypot(*line))
-        along = np.clip(off @ line / length**2, 0, 1) if length else np.zeros(len(off))
-        distance = np.hypot(*(off - along[:, None] * line).T)
-        far = int(distance.argmax())
-        if distance[far] > max(tolerance, 1e-9):
-            cut = low + 1 + far
-            keep.add(cut)
-            todo += [(low, cut), (cut, high)]
-    return ring[sorted(keep)] if len(keep) >= 3 else ring
+def _corners(ring: Floats) -> Floats:
+    """Ring without the points that lie on the line through their neighbors."""
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def joined(rings: list[Floats]) -> Floats:

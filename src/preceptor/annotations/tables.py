@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -53,25 +53,15 @@ def read_cells(
 class Gaze:
     """How positions on the screen become positions on the image."""
 
-    sigma: float  # of the Gaussian of a fixation, on the screen, or on the image without `display`
-    unit: Literal["pixels", "degrees"] = "pixels"  # of sigma; degrees of visual angle
-    pixels_per_degree: float | None = None  # of the screen
-    display: tuple[float, ...] | None = None  # left, top, width, height of the image on the screen
-    positions: Literal["pixels", "shares"] = "pixels"  # shares of the screen, or of the image
-    screen: tuple[float, ...] | None = None  # width and height in pixels
+    sigma: float  # pixels of the Gaussian of a fixation, on the screen, else on the image
+    # Left, top, width and height of the image on the screen; None = positions are on the image.
+    display: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        def positive(value: float | None) -> bool:
-            return value is not None and math.isfinite(value) and value > 0
-
-        if not positive(self.sigma):
+        if not 0 < self.sigma < math.inf:
             raise InputError(f"sigma is {self.sigma:g}; write a number above 0")
-        if self.unit == "degrees" and not positive(self.pixels_per_degree):
-            raise InputError("sigma is in degrees; give the pixels per degree of the screen")
-        if self.display is not None and not all(map(positive, self.display[2:])):
+        if self.display is not None and not min(self.display[2:]) > 0:
             raise InputError(f"display is {self.display}; write left, top, width, height")
-        if self.positions == "shares" and self.display is not None and self.screen is None:
-            raise InputError("positions are shares of the screen; give its size in pixels")
 
 
 def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> ImportedAnnotations:
@@ -134,10 +124,6 @@ def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) ->
     """
     points = rows[["x", "y"]].to_numpy(np.float64)
     spread = np.array([gaze.sigma, gaze.sigma])
-    if gaze.unit == "degrees":
-        spread = spread * float(gaze.pixels_per_degree or 1)
-    if gaze.positions == "shares":
-        points = points * (size if gaze.display is None else gaze.screen or (1, 1))
     if gaze.display is not None:
         left, top, width, height = gaze.display
         scale = np.array([size[0] / width, size[1] / height])
@@ -157,14 +143,14 @@ def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) ->
     return levels
 
 
-def parse_numbers(option: str, value: str, count: int) -> tuple[float, ...]:
-    """Numbers of an option, separated by commas."""
+def parse_display(value: str) -> tuple[float, ...]:
+    """Four numbers of `--display`, separated by commas."""
     try:
         numbers = tuple(float(one) for one in value.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{option} {value!r}: write {count} numbers, separated by commas")
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise InputError(f"--display {value!r}: write 4 numbers, separated by commas")
     return numbers
 
 

@@ -7,7 +7,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -25,7 +25,6 @@ from preceptor.annotations.shapes import (
     RasterOptions,
     Shape,
     rasterize,
-    soften,
     wrong_with,
 )
 from preceptor.annotations.tables import read_cells
@@ -61,6 +60,7 @@ def _majority(maps: Pixels) -> Pixels:
     return np.where(2 * (maps >= 128).sum(axis=0) > len(maps), 255, 0).astype(np.uint8)
 
 
+Merge = Literal["mean", "majority", "any"]
 MERGES: dict[str, Callable[[Pixels], Pixels]] = {
     "mean": _mean,
     "majority": _majority,
@@ -88,13 +88,6 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.@+ -]", "_", last).strip(" .")[:120] or "_"
 
 
-def check_merge(merge: str, names: Sequence[str]) -> None:
-    """Check a rule of merging."""
-    if merge not in MERGES and merge not in names:
-        known = ", ".join([*MERGES, *filter(None, names)])
-        raise InputError(f"--merge {merge!r}: neither a rule nor an annotator; known: {known}")
-
-
 def unique_name(taken: set[str], suffix: str, *names: str) -> str:
     """First of the names, else the last one with a number, that is not taken in any case."""
     candidates = chain(names, (f"{names[-1]}-{number}" for number in count(2)))
@@ -107,12 +100,8 @@ class MapDrawer:
     """Writer of maps of one image after the other: one for each annotator with a folder, and one
     merged by a rule, or of one annotator alone."""
 
-    def __init__(
-        self, folder: Path, folders: Mapping[str, str], merge: str, raster: RasterOptions
-    ) -> None:
+    def __init__(self, folder: Path, folders: Mapping[str, str], merge: str) -> None:
         self.folder, self.folders, self.merge = folder, folders, merge
-        # A merge cuts maps at one half, which a blurred map need not reach: it is before the blur.
-        self._soft, self.before_blur = raster.soft, replace(raster, soft=0.0)
         self._taken: set[str] = set()
 
     def save(self, maps: Mapping[str, Pixels], image: str) -> str:
@@ -120,12 +109,10 @@ class MapDrawer:
         name = unique_name(self._taken, ".png", posixpath.splitext(image)[0], image)
         for person in maps.keys() & self.folders.keys():
             self._write(f"{ANNOTATORS}/{self.folders[person]}/{name}", maps[person])
-        if self.merge not in MERGES:
-            merged = maps.get(self.merge)
-        elif len(maps) == 1:
-            merged = next(iter(maps.values()))
-        else:
-            merged = MERGES[self.merge](np.stack(list(maps.values())))
+        merged = maps.get(self.merge)
+        if self.merge in MERGES:
+            several = list(maps.values())
+            merged = MERGES[self.merge](np.stack(several)) if len(several) > 1 else several[0]
         if merged is None or not merged.any():
             return ""
         self._write(f"{MAPS}/{name}", merged)
@@ -134,7 +121,7 @@ class MapDrawer:
     def _write(self, name: str, pixels: Pixels) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(soften(pixels, self._soft)).save(path, "PNG", compress_level=1)
+        Image.fromarray(pixels).save(path, "PNG", compress_level=1)
 
 
 @dataclass(frozen=True)
@@ -149,7 +136,7 @@ class ImportOptions:
     # What an image without a shape means where the source does not say.
     unmarked: Literal["examined", "unknown"] | None = None
     nothing_to_mark: tuple[str, ...] = ()  # labels whose images without a shape were examined
-    merge: str = "mean"  # key of `MERGES`, or an annotator whose maps alone are used
+    merge: Merge = "mean"
     split: dict[str, float] = field(default_factory=dict)  # shares; empty = as the source says
     group_by: str = ""  # see `groups_of`
     seed: int = 0  # of the splits
@@ -200,13 +187,11 @@ def write_import(
     names = imported.annotators
     if names is None:
         names = [name for record in imported.read(Log()) for name in _persons(record)]
-    names = sorted({"", *names})
-    check_merge(options.merge, names)
-    folders = annotator_folders(names)
+    folders = annotator_folders(sorted({*names}))
     log = Log()
     with replacing(target) as partial:
         partial.mkdir()
-        drawer = MapDrawer(partial, folders, options.merge, options.raster)
+        drawer = MapDrawer(partial, folders, options.merge)
         reading = _Import(imported, files, labels, options, drawer, log)
         for done, record in enumerate(imported.read(log), 1):
             reading.add(record)
@@ -263,9 +248,7 @@ class _Row:
     record: AnnotatedImage
     classes: tuple[str, ...] = ()  # of its drawn shapes
     examined: bool | None = None  # whether a person looked at it; None = unknown
-    # Whether an examined image without a map has nothing to be marked: not if the annotator of
-    # `--merge` did not look at it, or if its shapes left no map.
-    nothing_to_mark: bool = True
+    nothing_to_mark: bool = True  # if examined and without a map: not if its shapes left no map
     saliency: str = ""
 
 
@@ -285,7 +268,6 @@ class _Import:
         """Check an image, and draw its maps unless something was wrong before."""
         shown = "" if record.name.endswith(".*") or record.name == record.of else record.name
         place = ", ".join(filter(None, (record.of, f"{record.where} {shown}".strip())))
-        checked = None
         with self.log.part(place, "replace the file or remove the annotation"):
             image = self.files.find(record.name, record.other_name)
             size, orientation = _frame(self.files.folder / image, record)
@@ -293,41 +275,32 @@ class _Import:
                 what = f"image {image!r} is listed already in {self.rows[image].where}"
                 fix = "remove one of the two, or import them one at a time"
                 raise ValueError(f"{what}; {fix}")
-            checked = image, size, orientation
-        if checked is not None:
-            self._add(record, place, *checked)
+            self.rows[image] = self._row(record, place, image, size, orientation)
 
-    def _add(
+    def _row(
         self,
         record: AnnotatedImage,
         place: str,
         image: str,
         size: tuple[int, int],
         orientation: int,
-    ) -> None:
+    ) -> _Row:
         options, log = self.options, self.log
         drawn = [one for one in record.annotations if not one.prediction]
         if len(drawn) < len(record.annotations):
             more = len(record.annotations) - len(drawn)
             log.note("shapes of models (predictions) are not drawn", more)
-        for one in drawn if options.positive else ():
-            if one.label not in options.positive:
-                log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
-        drawn = [one for one in drawn if not options.positive or one.label in options.positive]
         for number, one in enumerate(drawn, 1):
             if why := wrong_with(one.shape, *size, options.raster):
                 spot = one.where or f"shape {number}"
                 log.problem(f"{place}, {spot}", why, "correct or remove the shape")
-        persons = _persons(record)
-        # The annotator of `--merge` decides; of images that this person did not see, the others.
-        alone = None if options.merge in MERGES else options.merge
-        decides = alone is None or alone in persons
-        own = [one for one in drawn if alone in (None, one.annotator)]
-        classes = tuple(sorted({one.label for one in (own if decides else drawn)}))
-        examined = True if persons else record.examined
-        row = self.rows[image] = _Row(place, record, classes, examined, nothing_to_mark=decides)
+            if options.positive and one.label not in options.positive:
+                log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
+        drawn = [one for one in drawn if not options.positive or one.label in options.positive]
+        examined = True if _persons(record) else record.examined
+        row = _Row(place, record, tuple(sorted({one.label for one in drawn})), examined)
         if log.problems:  # nothing will be kept: only problems are looked for
-            return
+            return row
         shapes: dict[str, list[Shape]] = {name: [] for name in record.annotators}
         for one in drawn:
             shapes.setdefault(one.annotator, []).append(one.shape)
@@ -335,16 +308,13 @@ class _Import:
         if any(shapes.values()) or (self.drawer.folders and shapes):
             maps = {}
             for who, drawing in shapes.items():
-                pixels = Image.fromarray(rasterize(drawing, *size, self.drawer.before_blur))
+                pixels = Image.fromarray(rasterize(drawing, *size, options.raster))
                 maps[who] = np.asarray(turned(pixels, orientation))
             row.saliency = self.drawer.save(maps, image)
-        if own and not row.saliency:
-            if alone is not None or len(shapes) == 1:
-                log.note(_NO_CENTER)
-                row.nothing_to_mark = False
-            elif 2 * sum(map(bool, shapes.values())) > len(shapes):
-                log.note(_NO_PIXEL.format(options.merge))
-                row.nothing_to_mark = False
+        if drawn and not row.saliency and 2 * sum(map(bool, shapes.values())) > len(shapes):
+            log.note(_NO_CENTER if len(shapes) == 1 else _NO_PIXEL.format(options.merge))
+            row.nothing_to_mark = False
+        return row
 
     def table(self) -> pd.DataFrame:
         """Table of the manifest; problems are noted in the log."""
@@ -384,11 +354,9 @@ class _Import:
                     "annotation_seconds": "" if seconds is None else seconds,
                 }
                 records.append({**cells, **own})
-        if not self.rows and not log.problems:
-            log.problem("the source", "it names no image", "check the source and --images")
-        elif not records and not log.problems:
-            what = "nobody examined its images, so that their classes are unknown"
-            log.problem("the source", what, "give --labels")
+        if not records and not log.problems:
+            what = "it names no image that somebody examined, so that no class is known"
+            log.problem("the source", what, "check the source and --images, or give --labels")
         frame = pd.DataFrame(records)
         if len(frame) and options.group_by:
             frame["group"] = groups_of(frame, options.group_by, log)
@@ -430,17 +398,14 @@ class _Import:
         drawn = {name for row in self.rows.values() for name in row.classes}
         given = {name for row in self.rows.values() for name in row.record.labels}
         given |= {self._cell(image, "label") for image in self.labels or {}}
-        declared = set(self.imported.classes)
-        for option, wanted, used, known, what in (
-            ("--positive", self.options.positive, drawn, declared, "a shape of this class"),
-            ("--nothing-to-mark", self.options.nothing_to_mark, given, set(), "this label"),
+        for option, wanted, used, known in (
+            ("--positive", self.options.positive, drawn, drawn | {*self.imported.classes}),
+            ("--nothing-to-mark", self.options.nothing_to_mark, given, given),
         ):
-            for name in wanted:
-                if name not in used and not self.log.problems:
-                    listed = ", ".join(sorted((used | known) - {""})) or "none"
-                    self.log.problem(
-                        f"{option} {name!r}", f"no image has {what}", f"known: {listed}"
-                    )
+            for name in sorted({*wanted} - used) if not self.log.problems else ():
+                listed = ", ".join(sorted(known - {""})) or "none"
+                what = "no image has this label or a shape of this class"
+                self.log.problem(f"{option} {name!r}", what, f"known: {listed}")
 
 
 def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:

@@ -55,34 +55,19 @@ def _fixations(
     source: Sources,
     images: Annotated[Path, typer.Option()],
     sigma: Annotated[float, Number()],
-    sigma_unit: Literal["pixels", "degrees"] = "pixels",
-    pixels_per_degree: Annotated[float | None, Number()] = None,
-    positions: Literal["pixels", "shares"] = "pixels",
     display: str | None = None,
-    screen: str | None = None,
 ) -> "ImportedAnnotations":
     """Fixations of an eye tracker: CSV with image, x, y[, duration, annotator, label].
 
     Args:
         images: Folder of the images.
-        sigma: Standard deviation of the Gaussian of a fixation.
-        sigma_unit: Unit of --sigma: pixels of the screen, or degrees of visual angle.
-        pixels_per_degree: Pixels of the screen per degree.
-        positions: Unit of x and y; shares are from 0 to 1.
+        sigma: Standard deviation of the Gaussian of a fixation in pixels of the screen.
         display: LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels (default: positions are
             on the image itself).
-        screen: WIDTH,HEIGHT of the screen in pixels, for shares with --display.
     """
-    from preceptor.annotations.tables import Gaze, parse_numbers, read_fixations
+    from preceptor.annotations.tables import Gaze, parse_display, read_fixations
 
-    gaze = Gaze(
-        sigma,
-        sigma_unit,
-        pixels_per_degree,
-        parse_numbers("--display", display, 4) if display else None,
-        positions,
-        parse_numbers("--screen", screen, 2) if screen else None,
-    )
+    gaze = Gaze(sigma, parse_display(display) if display else None)
     return read_fixations(_one(source), images, gaze)
 
 
@@ -180,10 +165,9 @@ def _write(
     negative: str = "negative",
     unmarked: Literal["examined", "unknown"] | None = None,
     nothing_to_mark: Classes = None,
-    shape: str = "filled",
     line_width: Annotated[float, Number(min=0.1)] = 3.0,
     point_radius: Annotated[float, Number(min=0.1)] = 5.0,
-    merge: str = "mean",
+    merge: Literal["mean", "majority", "any"] = "mean",
     split: str | None = None,
     group_by: Annotated[str, typer.Option(show_default=False)] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -200,10 +184,9 @@ def _write(
         unmarked: Images without a shape: examined (nothing to mark) or unknown (not examined).
         nothing_to_mark: Label whose images without a shape were examined; others were not.
             Repeatable.
-        shape: Maps of the shapes: filled, or soft:PX (blurred).
         line_width: Width of lines in pixels.
         point_radius: Radius of points in pixels.
-        merge: Map of several annotators: mean, majority, any, or one's name.
+        merge: Map of several annotators: mean, majority or any.
         split: Shares of train, val and test, such as 0.7,0.15,0.15 (default: the splits of SOURCE).
         group_by: Column of --labels, or regular expression on the path of the image, that names
             images of one subject.
@@ -213,7 +196,7 @@ def _write(
     from preceptor.annotations.write import ImportOptions, parse_split, write_import
 
     options = ImportOptions(
-        RasterOptions.parse(shape, line_width, point_radius),
+        RasterOptions(line_width, point_radius),
         labels,
         tuple(positive or ()),
         negative,
@@ -314,13 +297,8 @@ def data_export(
     to: Annotated[Path, typer.Option()],
     manifest: Path | None = None,
     threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
-    shapes: Literal["polygons", "masks"] = "polygons",
-    tolerance: Annotated[float, Number(min=0, max=100)] = 0.0,
     positive: Classes = None,
-    as_: Annotated[Literal["annotations", "predictions"] | None, typer.Option("--as")] = None,
-    interpolation: Literal["linear", "area"] = "linear",
     image_prefix: str = "/data/local-files/?d=",
-    annotator: str | None = None,
     every: Annotated[bool, typer.Option("--all")] = False,
 ) -> None:
     """Export maps to another tool.
@@ -335,20 +313,12 @@ def data_export(
         manifest: Manifest of the images of a map store.
         threshold: Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5;
             format masks of a manifest: gray levels are kept).
-        shapes: Shapes: polygons or masks.
-        tolerance: Largest deviation of a simplified polygon, in pixels.
         positive: Class whose maps are exported; images of other classes have no shapes. Repeatable
             (default: all classes).
-        as_: Kind of the shapes: annotations (default for a manifest) or predictions (default for a
-            map store).
-        interpolation: Interpolation of a map store: linear, or area (constant in each cell).
         image_prefix: Address before the names of the images in Label Studio.
-        annotator: Export the maps of this annotator instead of the merged ones, from the folder
-            annotators beside the manifest.
         every: Export also images of a manifest that nobody examined.
     """
     with bulk_import():
-        from preceptor.annotations.agreement import read_annotators
         from preceptor.annotations.export import (
             ExportOptions,
             manifest_images,
@@ -356,7 +326,6 @@ def data_export(
             unsettled,
             write_export,
         )
-        from preceptor.annotations.write import MANIFEST
         from preceptor.data.manifest import Manifest
         from preceptor.maps.store import is_store, read_store
 
@@ -375,35 +344,21 @@ def data_export(
             "--manifest belongs to a map store; a manifest is exported by itself",
         ),
         (stored and every, "--all belongs to a manifest; of a map store all images are exported"),
-        (
-            annotator is not None and (stored or every),
-            "--annotator belongs to a manifest without --all; leave one of them out",
-        ),
-        (
-            annotator is not None and source.name != MANIFEST,
-            f"--annotator needs FOLDER/{MANIFEST} of data import, not {source}",
-        ),
     ):
         if wrong:
             raise InputError(message)
-    if annotator is not None:
-        table = read_annotators(source.parent).manifest_of(annotator)
-    else:
-        table = Manifest.read(manifest or source, verify=False, need=())
-    predictions = as_ == "predictions" if as_ is not None else stored
+    table = Manifest.read(manifest or source, verify=False, need=())
     classes, model, noise = positive or (), "", 0
     with counting("exporting") as told:
         if stored:
             store = read_store(source, columns=("map", "class", "score", "error"))
             noise = unsettled(store, classes)
             model = f"{store.info.teacher} {store.info.method}"
-            images = store_images(
-                store, table, positive=classes, interpolation=interpolation, progress=told
-            )
+            images = store_images(store, table, positive=classes, progress=told)
             threshold = 0.5 if threshold is None else threshold
         else:
             images = manifest_images(table, every=every, positive=classes, progress=told)
-        options = ExportOptions(shapes, threshold, tolerance, predictions, model, image_prefix)
+        options = ExportOptions(threshold, model, image_prefix)
         count, marked = write_export(format_, images, to, options)
     print(f"wrote {to}: {count:,} images, {marked:,} with marks")
     if noise:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.annotations.shapes import Pixels, RasterOptions
-from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders, check_merge
+from preceptor.annotations.shapes import Pixels
+from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, read_settings
@@ -217,7 +217,9 @@ def _export(
         ).fetchall()
     )
     names = list(people.values())
-    check_merge(merge, names)
+    if merge not in MERGES and merge not in names:
+        known = ", ".join([*MERGES, *names])
+        raise InputError(f"--merge {merge!r}: neither a rule nor an annotator; known: {known}")
     answers = _answers(connection)
     table, paths = source_table(connection, database)
     root = root_of(connection, database)
@@ -227,7 +229,7 @@ def _export(
     )
     unanswered = marks_without_answer(connection)
     folders = annotator_folders(names)
-    drawer = MapDrawer(partial, folders, merge, RasterOptions())
+    drawer = MapDrawer(partial, folders, merge)
     strokes = 0
     for at, path in enumerate(paths):
         row = rows.get(path)

@@ -181,13 +181,14 @@ def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
     owners: dict[Path, str] = {}
     files: list[Path | None] = []
     for name in map(str, names):
-        file = found.map_of(PurePosixPath(without_secrets(name)))
+        file = found.map_of(without_secrets(name))
         if file is not None and (owner := owners.setdefault(file, name)) != name:
-            one, other = (PurePosixPath(without_secrets(text)) for text in (owner, name))
+            texts = without_secrets(owner), without_secrets(name)
+            one, other = map(PurePosixPath, texts)
             remedy = "use the folders of the images for the maps"
             if one.parent == other.parent:
                 remedy = f"name their maps {one.name}.png and {other.name}.png"
-            raise InputError(f"maps: {file} matches both {one} and {other}; {remedy}")
+            raise InputError(f"maps: {file} matches both {texts[0]} and {texts[1]}; {remedy}")
         files.append(file)
     return files
 
@@ -206,8 +207,9 @@ class _Folder:
                 self._by_name[path.as_posix()] = file
                 self._by_stem.setdefault(path.with_suffix("").as_posix(), []).append(file)
 
-    def map_of(self, image: PurePosixPath) -> Path | None:
+    def map_of(self, name: str) -> Path | None:
         """Map of an image, by its path or else its file name; None if there is none."""
+        image = PurePosixPath(name)
         for path in (image, PurePosixPath(image.name)):
             if (same := self._by_name.get(str(path))) is not None:
                 return same
@@ -215,7 +217,7 @@ class _Folder:
                 files = self._by_stem.get(str(key), [])
                 if len(files) > 1:
                     raise InputError(
-                        f"maps: {files[0]} and {files[1]} match {image}; remove one of them"
+                        f"maps: {files[0]} and {files[1]} match {name}; remove one of them"
                     )
                 if files:
                     return files[0]

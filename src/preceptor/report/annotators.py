@@ -193,7 +193,7 @@ def _path(mask: NDArray[np.bool_], width: int, height: int) -> str:
     """Outlines as the path of an SVG element of a size."""
     across, down = width / mask.shape[1], height / mask.shape[0]
     parts = []
-    for rings in outline(mask, 0.5 / max(across, down)):
+    for rings in outline(mask):
         for ring in rings:
             points = " ".join(f"{x * across:.1f},{y * down:.1f}" for x, y in ring.tolist())
             parts.append(f"M{points}Z")
