@@ -15,7 +15,6 @@ from preceptor.benchmark.forgeries import PRESETS, StampPlace
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
-from preceptor.data.plant import MarkKind
 from preceptor.deploy import calibrate, export
 from preceptor.deploy.predict_files import MapFiles
 from preceptor.execution import local
@@ -28,7 +27,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert get_args(options.Device) == get_args(fields["device"].annotation)
     assert options.Engine == local.Engine
     assert options.StampPlace == StampPlace
-    assert options.MarkKind == MarkKind
     assert options.MapFiles == MapFiles
     assert options.CalibrationMethod == calibrate.Method
     assert options.InputType == export.InputType

@@ -12,7 +12,6 @@ from preceptor.cli.options import (
     MANIFEST_FORMATS,
     Commands,
     ManifestPath,
-    MarkKind,
     Preset,
     StampPlace,
     check_target,
@@ -161,31 +160,25 @@ def data_forged(
 def data_plant(
     manifest: ManifestPath,
     to: Annotated[Path, typer.Option()],
-    kind: MarkKind = "stamp",
-    place: Annotated[StampPlace | None, typer.Option(show_default="moving")] = None,
+    place: StampPlace = "moving",
     rate: float = 1.0,
     label: Annotated[
         str | None, typer.Option(show_default="the only class with human maps")
     ] = None,
     strength: float = 32.0,
-    input_size: Annotated[
-        int | None, typer.Option(show_default="the strength is that in the file")
-    ] = None,
     seed: int = 0,
 ) -> None:
     """Copy a data set and plant a shortcut in it.
 
-    In the splits train and val, images of one class get a mark. A study on the copy tests whether
-    guidance prevents a model from relying on the mark.
+    In the splits train and val, images of one class get a stamp, a caption of a few glyphs. A study
+    on the copy tests whether guidance prevents a model from relying on the stamp.
 
     Args:
         to: Output folder.
-        kind: Mark: stamp (a caption), border (two lines) or tint (a color cast).
-        place: Place of a stamp: moving (beside the human map) or corner (lower right).
-        rate: Share of the images of the class with the mark.
-        label: Class with the mark.
-        strength: Contrast of the mark in gray levels of 255.
-        input_size: Side of the model's input in pixels: draw a stamp that has the strength there.
+        place: Place of the stamp: moving (beside the human map) or corner (lower right).
+        rate: Share of the images of the class with the stamp.
+        label: Class with the stamp.
+        strength: Contrast of the stamp in gray levels of 255.
         seed: Random seed, 0 or more.
     """
     with bulk_import():
@@ -193,15 +186,7 @@ def data_plant(
         from preceptor.data.manifest import Manifest
         from preceptor.data.plant import PlantSettings, plant
 
-    values = {
-        "kind": kind,
-        "place": place,
-        "rate": rate,
-        "label": label,
-        "strength": strength,
-        "input_size": input_size,
-        "seed": seed,
-    }
+    values = {"place": place, "rate": rate, "label": label, "strength": strength, "seed": seed}
     settings = parse_config(values, PlantSettings, source="data plant")
     table = Manifest.read(manifest, verify=False, need=("train",))
     with counting("writing images") as told:
@@ -218,11 +203,11 @@ def _print_planted(planted: Planted) -> None:
             continue
         print(
             f"{counts.split}: {counts.marked:,} of {counts.images:,} images of class "
-            f"{settings.label} have a {settings.kind}"
+            f"{settings.label} have a stamp"
         )
     if left := len(planted.no_place):
         print(
-            f"note: {left:,} image{'s' if left > 1 else ''} got no mark, because the human map "
+            f"note: {left:,} image{'s' if left > 1 else ''} got no stamp, because the human map "
             "leaves no place for a stamp"
         )
     if over := sum(counts.touch_map for counts in planted.splits):
