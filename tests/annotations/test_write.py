@@ -156,9 +156,7 @@ def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> N
     annotated = dict(zip(found["name"], found["annotated"], strict=True))
     assert [annotated[row.split(",")[0]] for row in rows] == [1, 0, 1, 0, *[0] * 4, *[1] * 4]
     options["nothing_to_mark"] = ("norm",)
-    with pytest.raises(
-        PreceptorError, match=r"'norm': no image has this label.*crack, n"
-    ):
+    with pytest.raises(PreceptorError, match=r"'norm': no image has this label.*crack, n"):
         imported_maps(source(tmp_path, 4), images, tmp_path / "x", **options)
     stated = [f"{row},{'' if n < 4 else n % 2}" for n, row in enumerate(rows)]
     labels.write_text("path,label,annotated\n" + "\n".join(stated) + "\n")

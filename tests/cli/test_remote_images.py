@@ -117,8 +117,8 @@ def test_what_is_wrong_is_told_without_secrets(remote: Path, server: FaultServer
     server.denied.add("maps.tar")
     found = here("data", "check", remote)
     assert_refused(found, ["train-1.png': not an image", "val-1.png': there is no such file"], 3)
-    assert f"{server.url('maps.tar')}: access denied (HTTP 403)" in found.err
-    assert "(8 rows)" in found.err
+    assert f"{server.url('maps.tar')}::" in found.err
+    assert "access denied (HTTP 403); set or renew the credentials (8 rows)" in found.err
     assert SECRET not in found.err + found.out
 
 

@@ -42,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "_WAITS", (0.0,) * 3)
     monkeypatch.setattr(remote, "_failures", [0])
-    monkeypatch.setattr(remote, "_recent", {})
+    monkeypatch.setattr(remote, "_copies", {})
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_everything_that_is_wrong_is_told_at_once(local: Path, server: FaultServ
         Manifest.read(file)
     told = "\n".join(map(str, caught.value.problems))
     assert SECRET not in told
-    for text in ("no such file", "access denied", "not an image", "cut.tar: the tar file is dam"):
+    for text in ("no such file", "access denied", "not an image", "the tar file is dam"):
         assert told.count(text) == 1, told
     assert "rows)" in told  # the damaged tar file is one problem
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,21 +14,17 @@ from numpy.typing import NDArray
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import MAP_SIDE, render
-from preceptor.data.images import ImageError, decode_map, image_size, load_image, read_file
+from preceptor.data.images import ImageError, decode_map, image_size, load_image
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import reading_threads
 from preceptor.data.resampling import stored_map
 from preceptor.data.store import (
     FileContents,
-    FileIndex,
     Store,
-    TableFiles,
     examine,
     positions_among,
 )
 from preceptor.errors import Problem, ProblemsError, RunFailedError
-from preceptor.utils.process import core_count
-from preceptor.utils.results import content_hash
 
 Made = TypeVar("Made")
 
@@ -37,57 +33,23 @@ def contents_of(manifest: Manifest, cache_dir: Path | None = None) -> FileConten
     """Content hashes of a manifest: those it was read with, or those of its files now."""
     if manifest.contents is not None:
         return manifest.contents
-    table = manifest.table
-    files = TableFiles(table["path"].tolist(), table["saliency"].tolist())
-    index = FileIndex(cache_dir)
-    files.read_states()
-    index.look_up(files)
-    reasons = {at: error.strerror or str(error) for at, error in files.errors.items()}
-    unread = [at for at in np.flatnonzero(~files.known).tolist() if at not in reasons]
-
-    def read(at: int) -> bytes | None:
-        try:
-            return content_hash(read_file(files.paths[at]))
-        except ImageError as error:
-            reasons[at] = error.reason
-            return None
-
-    with ThreadPoolExecutor(reading_threads(files.paths, core_count())) as pool:
-        for at, digest in zip(unread, pool.map(read, unread), strict=True):
-            if digest is not None:
-                files.digest[at] = np.frombuffer(digest, np.uint8)
-    if reasons:
+    columns = [manifest.table[name].tolist() for name in ("path", "saliency")]
+    hashed = examine(*columns, cache_dir=cache_dir, decode=False)
+    if hashed.contents is None:
+        wrong = zip(columns, (hashed.wrong_images, hashed.wrong_maps), strict=True)
+        reasons = {paths[row]: why for paths, rows in wrong for row, why in rows.items()}
         fix = "restore the file or remove its row"
-        problems = [Problem(files.paths[at], why, fix) for at, why in sorted(reasons.items())]
+        problems = [Problem(path, why, fix) for path, why in sorted(reasons.items())]
         raise ProblemsError(str(manifest.source or manifest.root), problems)
-    index.remember(files, unread)
-    return files.contents()
-
-
-class ImageSource(Protocol):
-    """Canvases and maps by manifest row, decoded on the fly or read from a cache."""
-
-    @property
-    def side(self) -> int:
-        """Side of the canvases in pixels."""
-
-    @property
-    def sizes(self) -> NDArray[np.int32]:
-        """(n, 2) width and height of the original images."""
-
-    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, side, side, C) canvases of these rows."""
-
-    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, 128, 128) human maps of these rows, zeros for rows without one."""
+    return hashed.contents
 
 
 @dataclass(frozen=True)
 class CachedImages:
-    """`ImageSource` of a memory-mapped cache."""
+    """Canvases and maps by manifest row, from a memory-mapped cache."""
 
     side: int
-    sizes: NDArray[np.int32]
+    sizes: NDArray[np.int32]  # (n, 2) width and height of the original images
     pixels: NDArray[np.uint8]  # (m, side, side, C)
     positions: NDArray[np.int64]  # (n,) position of the canvas of each row
     maps: NDArray[np.uint8]  # (k, 128, 128)
@@ -107,7 +69,7 @@ class CachedImages:
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """`ImageSource` that decodes at every call (`cache: none`)."""
+    """Canvases and maps by manifest row, decoded at every call (`cache: none`)."""
 
     form: ImageFormat
     sizes: NDArray[np.int32]
@@ -136,6 +98,9 @@ class DecodedImages:
         for at, values in zip(there, _of_each(decode_map, paths), strict=True):
             maps[at] = stored_map(values)
         return maps
+
+
+ImageSource = CachedImages | DecodedImages
 
 
 def _of_each(make: Callable[[str], Made], paths: Sequence[str]) -> list[Made]:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.remote import LocationError, is_url, not_plain, states_of
+from preceptor.data.remote import is_url, not_plain, states_of
 from preceptor.errors import Problem, ProblemsError, is_control, without_secrets
 from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
 from preceptor.utils.process import core_count
@@ -505,19 +505,16 @@ def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list
 def _note_unreadable(note: _Note, what: str, paths: list[str]) -> list[int]:
     """Note remote files and members that cannot be read, a damaged tar file once."""
     which = not_plain(paths)
-    told: dict[tuple[str, str], list[int]] = {}
+    rows: dict[int, tuple[OSError, list[int]]] = {}
     for at, state in zip(which, states_of([paths[at] for at in which]), strict=True):
         if isinstance(state, OSError):
-            container = state.container if isinstance(state, LocationError) else ""
-            reason = state.strerror or type(state).__name__
-            told.setdefault((container or paths[at], reason), []).append(at)
-    for (file, reason), places in told.items():
-        name, file = (note.short(without_secrets(path)) for path in (paths[places[0]], file))
-        others = "" if len(places) == 1 else f" ({len(places):,} rows)"
-        place = "" if name == file else f"{file}: "
-        fix = "repair the file, or remove the rows" if place else "correct the path"
-        note.one(places[0], f"{what} {name!r}: {place}{reason}{others}", fix)
-    return [at for places in told.values() for at in places]
+            rows.setdefault(id(state), (state, []))[1].append(at)
+    for error, same in rows.values():
+        name = note.short(without_secrets(paths[same[0]]))
+        others = "" if len(same) == 1 else f" ({len(same):,} rows)"
+        told = f"{what} {name!r}: {error.strerror or type(error).__name__}{others}"
+        note.one(same[0], told, "correct the path, or remove the rows")
+    return [at for _, same in rows.values() for at in same]
 
 
 def _note_missing(note: _Note, what: str, paths: list[str], there: NDArray[np.bool_]) -> None:

@@ -42,16 +42,13 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MEMBER = re.compile(r"(?P<file>.*?\.tar(?:\?.*?)?)::(?P<name>.+)", re.DOTALL | re.IGNORECASE)
 _WAITS = (0.25, 0.5, 1.0, 2.0)  # seconds before each repetition of a request
 _GONE = 8  # failed requests in a row, after which requests are not repeated
-_TIMEOUT = 60.0
-_BYTES_PER_SECOND = 2**17  # a slower transfer has failed
 # The first of these stands for the content.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "mtime")
-_CACHING = {"s3", "s3a", "gs", "gcs", "hf"}  # file systems of fsspec that keep what they know
 _TEMPORARY = {408, 425, 429}  # timeout, too early, too many requests
-_CREDENTIALS = re.compile("Credential|TokenNotFound|GatedRepo")
-_MOMENT = 30.0  # seconds for which the state of a shard is known
 _failures = [0]
-_recent: dict[str, tuple[float, Path]] = {}
+_copies: dict[
+    str, Path
+] = {}  # of remote tar files, as `states_of` saw them or they were first read
 _index_lock = threading.Lock()
 
 Result = TypeVar("Result")
@@ -60,9 +57,8 @@ Result = TypeVar("Result")
 class LocationError(OSError):
     """Location that cannot be read; `strerror` is the reason and the remedy, without secrets."""
 
-    def __init__(self, reason: str, container: str = "", number: int = errno.EIO) -> None:
-        super().__init__(number, reason)
-        self.container = container
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EIO, reason)
 
 
 def is_plain(text: str) -> bool:
@@ -118,7 +114,7 @@ def read_content(text: str) -> bytes:
     file, name = ("", "") if is_plain(text) else parse(text)
     if name:
         path = _shard(file)
-        offset, size = _member(path, name)
+        offset, size = _member(_members(path), name)
         with open(path, "rb") as stream:
             stream.seek(offset)
             return stream.read(size)
@@ -127,32 +123,33 @@ def read_content(text: str) -> bytes:
 
 
 def states_of(texts: Sequence[str]) -> list[State | OSError]:
-    """State of each location, a member's from its tar file, or why it cannot be read."""
+    """State of each location, a member's from its tar file, or why it cannot be read.
+
+    All members of a tar file that cannot be read have one error.
+    """
     parsed = [parse(text) for text in texts]
-    files = list(dict.fromkeys(file for file, _ in parsed))
+    shards = {file for file, name in parsed if name}
 
-    def attempt(ask: Callable[[], State]) -> State | OSError:
+    def look(file: str) -> tuple[State | OSError, dict[str, tuple[int, int]]]:
         try:
-            return ask()
+            _copies.pop(file, None)
+            return _state(file), _members(_shard(file)) if file in shards else {}
         except OSError as error:
-            return error
+            return error, {}
 
+    files = list(dict.fromkeys(file for file, _ in parsed))
     with ThreadPoolExecutor(NETWORK_THREADS) as pool:
-        found = pool.map(lambda file: attempt(lambda: _state(file)), files)
-        states = dict(zip(files, found, strict=True))
-
-    def member(file: str, name: str) -> State:
-        state = states[file]
-        if isinstance(state, OSError):
-            told = state.strerror or type(state).__name__
-            raise LocationError(told, file, state.errno or errno.EIO)
-        _member(_shard(file), name)
-        return state
-
-    return [
-        attempt(lambda file=file, name=name: member(file, name)) if name else states[file]  # type: ignore[misc]
-        for file, name in parsed
-    ]
+        seen = dict(zip(files, pool.map(look, files), strict=True))
+    states: list[State | OSError] = []
+    for file, name in parsed:
+        state, members = seen[file]
+        try:
+            if name and not isinstance(state, OSError):
+                _member(members, name)
+        except LocationError as error:
+            state = error
+        states.append(state)
+    return states
 
 
 def file_state(path: str) -> State:
@@ -172,8 +169,7 @@ def _state(file: str) -> State:
 
 def _info(url: str) -> tuple[int | None, str]:
     """Size of a remote file, None if unknown, and a mark that changes with its content."""
-    fresh = {"refresh": True} if url.partition("://")[0].lower() in _CACHING else {}
-    info = _asked(url, lambda system, path: system.info(path, **fresh, **_limit(system)))
+    info = _asked(url, lambda system, path: system.info(path))
     mark = next((f"{name} {info[name]}" for name in _MARKS if info.get(name)), "")
     return (None if info.get("size") is None else int(info["size"])), mark
 
@@ -190,7 +186,7 @@ def _copy(url: str) -> Path:
     with replacing(path, flush=False) as partial:
 
         def fetch(system: Any, name: str) -> None:
-            system.get_file(name, str(partial), **_limit(system, size or 0))
+            system.get_file(name, str(partial))
             if size is not None and (got := partial.stat().st_size) != size:
                 raise TimeoutError(f"cut short after {got:,} of {size:,} bytes")
 
@@ -204,25 +200,20 @@ def _shard(file: str) -> Path:
     """Local path of a tar file; a remote one is copied by one thread or process for all."""
     if not is_url(file):
         return Path(file)
-    asked, path = _recent.get(file, (-_MOMENT, Path()))
-    if time.monotonic() - asked >= _MOMENT:
+    if file not in _copies:
         locks = default_cache_dir() / "remote"
         locks.mkdir(parents=True, exist_ok=True)
         name = hashlib.blake2b(file.encode(errors="surrogatepass"), digest_size=8).hexdigest()
         with FileLock(locks / f"{name}.lock"):
-            path = _copy(file)
-        _recent[file] = time.monotonic(), path
-    return path
+            _copies[file] = _copy(file)
+    return _copies[file]
 
 
-def _member(path: Path, name: str) -> tuple[int, int]:
-    """Offset and size of a member of a tar file."""
+def _members(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of each member of a tar file."""
     state = path.stat()
     with _index_lock:  # one thread makes the index for all
-        index = _index(str(path), (state.st_size, state.st_mtime_ns))
-    if name not in index:
-        raise LocationError(f"there is no member {name!r} in the tar file")
-    return index[name]
+        return _index(str(path), (state.st_size, state.st_mtime_ns))
 
 
 @lru_cache(maxsize=64)
@@ -236,9 +227,14 @@ def _index(path: str, state: tuple[int, int]) -> dict[str, tuple[int, int]]:
                 if member.isfile():
                     index[member.name] = member.offset_data, member.size
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        said = "the tar file is damaged or cut short; copy it again"
-        raise LocationError(said, path) from error
+        raise LocationError("the tar file is damaged or cut short; copy it again") from error
     return index
+
+
+def _member(members: dict[str, tuple[int, int]], name: str) -> tuple[int, int]:
+    if name not in members:
+        raise LocationError(f"there is no member {name!r} in the tar file")
+    return members[name]
 
 
 def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:
@@ -246,7 +242,7 @@ def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:
     try:
         from fsspec.core import url_to_fs
 
-        parts = urlsplit(url)
+        user = urlsplit(url).netloc.rpartition("@")[0]
         system, path = url_to_fs(url)
     except ImportError as error:
         said = f"{url.partition(':')[0]}:// needs a package; pip install '.[remote]'"
@@ -254,21 +250,19 @@ def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:
     except ValueError as error:
         told = without_secrets(str(error))
         raise LocationError(f"no URL that can be read ({told}); correct the path") from error
-    user = parts.netloc.rpartition("@")[0]
     password = user.partition(":")[2]
     secrets = [one for one in (user, password, unquote(password)) if one]
-    waits = _WAITS if _failures[0] < _GONE else ()
-    for wait in (*waits, None):
+    waits = [*(_WAITS if _failures[0] < _GONE else ()), None]
+    for wait in waits:
         try:
             result = ask(system, path)
         except Exception as error:  # each library has its own
-            said, temporary, number = _meaning(error, secrets)
+            said, temporary = _meaning(error, secrets)
             if not temporary:
-                raise LocationError(said, number=number) from None
+                raise LocationError(said) from None
             if wait is None:
                 _failures[0] += 1
-                tried = f" ({len(waits) + 1} attempts)" if waits else ""
-                raise LocationError(f"{said}{tried}") from None
+                raise LocationError(f"{said} ({len(waits)} attempts)") from None
             time.sleep(wait)
         else:
             _failures[0] = 0
@@ -276,51 +270,20 @@ def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _limit(system: Any, size: int = 0) -> dict[str, float]:
-    """Argument that limits the time of a request, where the file system takes it."""
-    return {"timeout": _TIMEOUT + size / _BYTES_PER_SECOND} if system.async_impl else {}
-
-
-def _meaning(error: BaseException, secrets: Sequence[str]) -> tuple[str, bool, int]:
-    """What an error of a file system of fsspec means: reason, whether it may pass, and number."""
-    if isinstance(error, LocationError):
-        return str(error.strerror), False, errno.EIO
-    cause = error.__cause__
-    # fsspec calls any failed HTTP request "not found".
-    hidden = isinstance(error, FileNotFoundError) and cause is not None
-    status = _status(cause if hidden and cause is not None else error)
-    if any(_CREDENTIALS.search(type(one).__name__) for one in (error, cause)):
-        return "no valid credentials were found; set those of this system", False, errno.EACCES
-    if status in (401, 403) or (status is None and isinstance(error, PermissionError)):
-        number = "" if status is None else f" (HTTP {status})"
-        return f"access denied{number}; set or renew the credentials", False, errno.EACCES
-    if status in (404, 410) or (isinstance(error, FileNotFoundError) and not hidden):
-        return "there is no such file", False, errno.ENOENT
-    if status is not None and status >= 400:
+def _meaning(error: BaseException, secrets: Sequence[str]) -> tuple[str, bool]:
+    """Reason of an error of a file system of fsspec, and whether it may pass."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # fsspec calls any failed HTTP request "not found"
+    status = getattr(error, "status", None)
+    if status in (404, 410) or isinstance(error, FileNotFoundError):
+        return "there is no such file", False
+    if status in (401, 403) or isinstance(error, PermissionError):
+        number = f" (HTTP {status})" if status else ""
+        return f"access denied{number}; set or renew the credentials", False
+    if isinstance(status, int):
         said = f"the server answered with HTTP {status}"
-        return said, status >= 500 or status in _TEMPORARY, errno.EIO
-    if hidden and isinstance(cause, FileNotFoundError | KeyError):
-        return "there is no such file", False, errno.ENOENT
-    if hidden and cause is not None:
-        return _meaning(cause, secrets)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk of the cache folder is full", False, errno.ENOSPC
-    if isinstance(error, TimeoutError) and not str(error).startswith("cut short"):
-        return "the server did not answer in time", True, errno.EIO
-    if isinstance(error, IsADirectoryError):
-        return "it is a folder", False, errno.EISDIR
-    wrong = isinstance(error, ImportError | ValueError | NotImplementedError | TypeError)
-    return reason(error, 200, secrets), not wrong, errno.EIO
-
-
-def _status(error: BaseException) -> int | None:
-    """HTTP status of an error, in the ways in which libraries keep it."""
-    response = getattr(error, "response", None)
-    own = "status" if hasattr(error, "status") else "code"  # aiohttp warns of its other name
-    values = [getattr(error, own, None), getattr(response, "status_code", None)]
-    if isinstance(response, dict):
-        values.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-    for value in values:
-        if isinstance(value, int | str) and str(value).isdigit() and 100 <= int(value) <= 599:
-            return int(value)
-    return None
+        return said, status >= 500 or status in _TEMPORARY
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk of the cache folder is full", False
+    lasting = ImportError | ValueError | NotImplementedError | TypeError
+    return reason(error, 200, secrets), not isinstance(error, lasting)

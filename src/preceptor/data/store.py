@@ -216,7 +216,6 @@ class TableFiles:
 
     images: Sequence[str]  # (n,) locations of the images; "" for none
     maps: Sequence[str]  # (n,) of their human maps
-    errors: dict[int, OSError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         both = pd.Series([*self.images, *self.maps], dtype=object)
@@ -233,18 +232,14 @@ class TableFiles:
         self.known, self.as_image, self.as_map = np.zeros((3, count), bool)
 
     def read_states(self) -> None:
-        """Read the current state of all files."""
+        """Read the current state of all files; 0 for files that cannot be read."""
         apart = not_plain(self.paths)
         states = dict(zip(apart, states_of([self.paths[at] for at in apart]), strict=True))
         for at, path in enumerate(self.paths):
-            try:
+            with contextlib.suppress(OSError):
                 state = states[at] if at in states else file_state(path)
-            except OSError as error:
-                state = error
-            if isinstance(state, OSError):
-                self.errors[at] = state
-            else:
-                self.state[at] = state
+                if not isinstance(state, OSError):
+                    self.state[at] = state
 
     @property
     def is_valid(self) -> NDArray[np.bool_]:
@@ -258,68 +253,59 @@ class TableFiles:
         return FileContents(digest[self.image], digest[self.map], size[self.image])
 
 
-class FileIndex:
-    """Known content hashes and sizes of files by path and state; None = nothing is stored."""
+def _index(folder: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(str(folder / "files.sqlite"), timeout=60))
 
-    def __init__(self, folder: Path | None) -> None:
-        self._file = None if folder is None else folder / "files.sqlite"
 
-    def _opened(self) -> contextlib.closing[sqlite3.Connection]:
-        return contextlib.closing(sqlite3.connect(str(self._file), timeout=60))
+def look_up(files: TableFiles, folder: Path | None) -> None:
+    """Fill in what the index of a cache folder knows of unchanged files."""
+    if folder is None or not (folder / "files.sqlite").exists():
+        return
+    at_path = {os.fsencode(path): at for at, path in enumerate(files.paths)}
+    paths = list(at_path)
+    # A damaged index, or one of a folder without write access, knows nothing.
+    with contextlib.suppress(sqlite3.DatabaseError), _index(folder) as database:
+        for start in range(0, len(paths), _PATHS):
+            part = paths[start : start + _PATHS]
+            query = f"SELECT * FROM files WHERE path IN ({','.join('?' * len(part))})"
+            rows = database.execute(query, part).fetchall()
+            if not rows:
+                continue
+            known, size, changed, mark, digest, *others = zip(*rows, strict=True)
+            width, height, image, saliency = np.array(others, np.int64)
+            at = np.array([at_path[path] for path in known])
+            same = (files.state[at] == np.array([size, changed, mark]).T).all(1)
+            at = at[same]  # the state of a file with an error is 0
+            files.known[at] = True
+            hashes = np.frombuffer(b"".join(digest), np.uint8).reshape(-1, DIGEST_BYTES)
+            files.digest[at] = hashes[same]
+            files.size[at] = np.stack([width, height], 1)[same]
+            files.as_image[at] = image[same] == _DECODER
+            files.as_map[at] = saliency[same] == _DECODER
 
-    def look_up(self, files: TableFiles) -> None:
-        """Fill in what is known of unchanged files."""
-        if self._file is None or not self._file.exists():
-            return
-        at_path = {os.fsencode(path): at for at, path in enumerate(files.paths)}
-        paths = list(at_path)
-        # A damaged index, or one of a folder without write access, knows nothing.
-        with contextlib.suppress(sqlite3.DatabaseError), self._opened() as database:
-            for start in range(0, len(paths), _PATHS):
-                part = paths[start : start + _PATHS]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT * FROM files WHERE path IN ({marks})"
-                rows = database.execute(query, part).fetchall()
-                if not rows:
-                    continue
-                known, size, changed, mark, digest, *others = zip(*rows, strict=True)
-                width, height, image, saliency = np.array(others, np.int64)
-                at = np.array([at_path[path] for path in known])
-                same = (files.state[at] == np.array([size, changed, mark]).T).all(1)
-                at = at[same]  # the state of a file with an error is 0
-                files.known[at] = True
-                hashes = np.frombuffer(b"".join(digest), np.uint8).reshape(-1, DIGEST_BYTES)
-                files.digest[at] = hashes[same]
-                files.size[at] = np.stack([width, height], 1)[same]
-                files.as_image[at] = image[same] == _DECODER
-                files.as_map[at] = saliency[same] == _DECODER
 
-    def remember(self, files: TableFiles, which: Sequence[int]) -> None:
-        """Store what is known of files, with their states from before they were read."""
-        if self._file is None or not which:
-            return
-        flags = {True: _DECODER, False: 0}
-        rows = [
-            (
-                os.fsencode(files.paths[at]),
-                *files.state[at].tolist(),
-                files.digest[at].tobytes(),
-                *files.size[at].tolist(),
-                flags[bool(files.as_image[at])],
-                flags[bool(files.as_map[at])],
-            )
-            for at in which
-        ]
-        with contextlib.suppress(sqlite3.DatabaseError, OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._opened() as database, database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, "
-                    "changed INT, mark INT, digest BLOB, width INT, height INT, image INT, map INT)"
-                    " WITHOUT ROWID"
-                )
-                marks = ",".join("?" * 9)
-                database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)
+def remember(files: TableFiles, folder: Path | None, which: Sequence[int]) -> None:
+    """Store what is known of files, with their states from before they were read."""
+    if folder is None or not which:
+        return
+    rows = [
+        (
+            os.fsencode(files.paths[at]),
+            *files.state[at].tolist(),
+            files.digest[at].tobytes(),
+            *files.size[at].tolist(),
+            _DECODER if files.as_image[at] else 0,
+            _DECODER if files.as_map[at] else 0,
+        )
+        for at in which
+    ]
+    with contextlib.suppress(sqlite3.DatabaseError, OSError), _index(folder) as database, database:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, changed INT, "
+            "mark INT, digest BLOB, width INT, height INT, image INT, map INT) WITHOUT ROWID"
+        )
+        marks = ",".join("?" * 9)
+        database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)
 
 
 @dataclass
@@ -351,28 +337,41 @@ def examine(
     *,
     cache_dir: Path | None = None,
     formats: Collection[ImageFormat] = (),
+    decode: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Examined:
-    """Decode the files of a table and fill the cache; known and unchanged files are not read."""
-    files, index = TableFiles(images, maps), FileIndex(cache_dir)
+    """Hash and decode the files of a table and fill the cache, or hash them only.
+
+    Known and unchanged files are not read.
+    """
+    files = TableFiles(images, maps)
     files.read_states()
-    index.look_up(files)
-    stores: list[Store] = []
-    if cache_dir is not None and formats:
-        stores = stores_of(cache_dir, formats)
+    look_up(files, cache_dir)
+    stores = stores_of(cache_dir, formats) if cache_dir is not None and formats else []
+
+    def absent(store: Store) -> NDArray[np.bool_]:
+        which = files.is_map if store.form is None else files.is_image
+        return which & (positions_among(files.digest, store.digests()) < 0)
+
+    def unread() -> NDArray[np.bool_]:
+        """(m,) files that are not known to be valid, or that a store lacks."""
+        known = files.is_valid if decode else files.known
+        return np.logical_or.reduce([~known, *map(absent, stores)])
+
     wrong: dict[int, _Read] = {}
-    if _unread(files, stores).any():
+    if unread().any():
         with _locked(cache_dir, needed=bool(stores)):
-            index.look_up(files)  # another process may have read them meanwhile
-            unread = _unread(files, stores)
-            if unread.any():
-                reading = _Reading(files, index, stores, workers or core_count())
-                wrong = reading.run(np.flatnonzero(unread), progress)
-    return _examined(files, wrong)
-
-
-def _examined(files: TableFiles, wrong: dict[int, _Read]) -> Examined:
+            look_up(files, cache_dir)  # another process may have read them meanwhile
+            if (which := np.flatnonzero(unread())).size:
+                needed = sum(store.item_bytes * int(absent(store).sum()) for store in stores)
+                if stores and needed + SPARE_DISK > shutil.disk_usage(stores[0].folder).free:
+                    raise InputError(
+                        f"image cache {cache_dir}: {needed / 2**20:,.0f} MiB more do not fit on "
+                        "the disk; choose another folder or set cache: none"
+                    )
+                reading = _Reading(files, cache_dir, stores, decode, workers or core_count())
+                wrong = reading.run(which, progress)
     size = np.vstack([files.size, np.zeros((1, 2), np.int32)])
     as_image, as_map = np.append(files.as_image, False), np.append(files.as_map, False)
     result = Examined(
@@ -390,22 +389,6 @@ def _examined(files: TableFiles, wrong: dict[int, _Read]) -> Examined:
             if why := getattr(wrong[int(which[row])], name):
                 reasons[row] = why
     return result
-
-
-def _unread(files: TableFiles, stores: Sequence[Store]) -> NDArray[np.bool_]:
-    """(m,) files that are not known to be valid, or that a store lacks."""
-    unread = ~files.is_valid
-    for store in stores:
-        unread |= _absent(store, files)
-    return unread
-
-
-def _absent(store: Store, files: TableFiles) -> NDArray[np.bool_]:
-    which = files.is_map if store.form is None else files.is_image
-    absent = which & ~files.known
-    known = np.flatnonzero(which & files.known)
-    absent[known[positions_among(files.digest[known], store.digests()) < 0]] = True
-    return absent
 
 
 @contextlib.contextmanager
@@ -426,10 +409,15 @@ class _Reading:
     """Reading and decoding of files by threads; what they find is stored by this one."""
 
     def __init__(
-        self, files: TableFiles, index: FileIndex, stores: Sequence[Store], workers: int
+        self,
+        files: TableFiles,
+        cache_dir: Path | None,
+        stores: Sequence[Store],
+        decode: bool,
+        workers: int,
     ) -> None:
-        self._files, self._index, self._workers = files, index, workers
-        self._stores = stores
+        self._files, self._cache_dir, self._decode = files, cache_dir, decode
+        self._stores, self._workers = stores, workers
         self._writers: list[StoreWriter] = []
         self._noted: list[int] = []
         self._decoding = threading.Semaphore(workers)
@@ -438,7 +426,6 @@ class _Reading:
         """Read the files at these positions; returns those that cannot be decoded."""
         wrong: dict[int, _Read] = {}
         try:
-            self._check_disk()
             with contextlib.ExitStack() as stack:
                 for store in self._stores:
                     self._writers.append(StoreWriter(store))
@@ -458,9 +445,8 @@ class _Reading:
                         self._flush()
                         stored = time.monotonic()
         except OSError as error:
-            folder = self._stores[0].folder if self._stores else "of files"
             told = error.strerror or error
-            raise RunFailedError(f"image cache {folder}: {told}") from error
+            raise RunFailedError(f"image cache {self._cache_dir}: {told}") from error
         return wrong
 
     def _flush_at_the_end(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -468,19 +454,11 @@ class _Reading:
         with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             self._flush()
 
-    def _check_disk(self) -> None:
-        if not self._stores:
-            return
-        folder = self._stores[0].folder
-        needed = SPARE_DISK + sum(
-            store.item_bytes * int(_absent(store, self._files).sum()) for store in self._stores
-        )
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise InputError(
-                f"image cache {folder}: needs {needed / 2**20:,.0f} MiB, with a reserve, and "
-                f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
-            )
+    def _flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
+        remember(self._files, self._cache_dir, self._noted)
+        self._noted.clear()
 
     def _parts(self, which: NDArray[np.int64]) -> Iterator[list[_Read]]:
         """What was found of the files, in their order; few parts wait at a time."""
@@ -499,9 +477,8 @@ class _Reading:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
-            except BaseException:
+            finally:
                 pool.shutdown(cancel_futures=True)
-                raise
 
     def _read(self, at: int) -> _Read:
         """Read, hash and decode a file, and make the arrays that the stores lack."""
@@ -514,17 +491,19 @@ class _Reading:
         read.digest = content_hash(content)
         lacking = [n for n, one in enumerate(self._writers) if read.digest not in one.there]
         with self._decoding:
-            if files.is_image[at]:
+            if self._decode and files.is_image[at]:
                 try:
                     self._decode_image(path, content, read, lacking)
                 except ImageError as error:
                     read.wrong_image = error.reason
-            if files.is_map[at]:
+            if self._decode and files.is_map[at]:
                 try:
                     values = decode_map(path, content)
                     read.size = values.shape[1], values.shape[0]
                     if lacking and lacking[-1] == len(self._writers) - 1:
-                        read.arrays[lacking[-1]] = _stored_map(values)
+                        from preceptor.data.resampling import stored_map
+
+                        read.arrays[lacking[-1]] = stored_map(values)
                 except ImageError as error:
                     read.wrong_map = error.reason
         return read
@@ -540,24 +519,14 @@ class _Reading:
 
     def _note(self, read: _Read) -> None:
         files, at = self._files, read.at
-        files.known[at] = read.digest is not None
-        files.as_image[at] = files.is_image[at] and not read.wrong_image
-        files.as_map[at] = files.is_map[at] and not read.wrong_map
+        if read.digest is None:
+            files.known[at] = False
+            return
+        files.known[at] = True
+        files.as_image[at] = self._decode and files.is_image[at] and not read.wrong_image
+        files.as_map[at] = self._decode and files.is_map[at] and not read.wrong_map
         files.size[at] = read.size
-        if read.digest is not None:
-            files.digest[at] = np.frombuffer(read.digest, np.uint8)
-            for number, array in read.arrays.items():
-                self._writers[number].put(read.digest, array, read.size)
-            self._noted.append(at)
-
-    def _flush(self) -> None:
-        for writer in self._writers:
-            writer.flush()
-        self._index.remember(self._files, self._noted)
-        self._noted.clear()
-
-
-def _stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    from preceptor.data.resampling import stored_map
-
-    return stored_map(values)
+        files.digest[at] = np.frombuffer(read.digest, np.uint8)
+        for number, array in read.arrays.items():
+            self._writers[number].put(read.digest, array, read.size)
+        self._noted.append(at)
