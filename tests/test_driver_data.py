@@ -71,7 +71,7 @@ def test_a_primary_set_of_one_class_is_refused(tmp_path: Path, primary: str | No
     manifest = squares(tmp_path / "data", splits={"train": 12, "val": 4, "test-unseen": 1})
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(SETTINGS | {"manifest": str(manifest), "primary": primary}))
-    told = "primary: test-unseen has no image of class marked, so it has no AUC to test"
+    told = "primary: test-unseen: there is no image of class marked, so it has no AUC"
     assert_refused(here("study", file, "--out", tmp_path / "out"), [told])
 
 

@@ -115,7 +115,7 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
     "header only": (content(SOUND[0].encode() + b"\n"), ["there are no rows"], 1),
     "binary": (content(bytes(range(256)) * 4), ["the file is binary"], 1),
     "a picture": (content(b"\x89PNG\r\n\x1a\n\0\0"), ["the file is binary"], 1),
-    "utf-16": (content("\n".join(SOUND).encode("utf-16")), ["UTF-16"], 1),
+    "utf-16": (content("\n".join(SOUND).encode("utf-16")), ["not UTF-8 text"], 1),
     "latin-1": (
         content("\n".join([*SOUND[:2], "b.png,réel,train,,,,,"]).encode("latin-1")),
         ["row 3", "0xe9", "UTF-8"],
@@ -129,7 +129,7 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
     "open quote": (lines((4, 'c.png,"fake,val,,,,,')), ["row 4", "quotation marks"], 1),
     "other column names": (
         lines((1, "image,class,split,saliency,annotated,group,map_weight,sample_weight")),
-        ["'path' is missing; rename 'image'", "'label' is missing; rename 'class'"],
+        ["column 'path' is missing; add it", "column 'label' is missing; add it"],
         2,
     ),
     "column twice": (

@@ -66,18 +66,6 @@ def test_byte_identical_images_with_different_labels_are_noted(tmp_path: Path) -
     assert f"{table['path'][other]} is {label[other]!r}, {table['path'][one]} is" in note
 
 
-def test_similar_labels_are_told_with_their_numbers(tmp_path: Path) -> None:
-    file = squares(tmp_path)
-    table = pd.read_csv(file)
-    table.loc[[1, 25, 37, 49], "label"] = "Marked"
-    table.to_csv(file, index=False)
-    (note,) = notes(Manifest.read(file))
-    assert note == (
-        "the labels 'Marked' (4 images) and 'marked' (26 images) are different classes; write them "
-        "in one way if they are not meant to be"
-    )
-
-
 @pytest.mark.parametrize(("bits", "levels"), [(12, 17), (14, 65), (16, None)])
 def test_images_of_few_bits_in_files_of_16_are_noted(
     bits: int, levels: int | None, tmp_path: Path
@@ -96,23 +84,6 @@ def test_images_of_few_bits_in_files_of_16_are_noted(
     expected = f"2 of {len(names)} examined images have 16 bits and no value above {2**bits - 1:,}"
     assert note.startswith(expected)
     assert f"so that {levels} gray levels are left" in note
-
-
-def test_images_without_a_visible_pixel_are_noted(tmp_path: Path) -> None:
-    """As TGA files of 32 bits whose alpha channel is unused."""
-    file = squares(tmp_path)
-    names = sorted((tmp_path / "images").glob("*.png"))
-    color = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)
-    color[..., 3] = 0
-    color[0, 0, 3] = 1
-    Image.fromarray(color).save(names[0])
-    assert value_notes(Manifest.read(file)) == []
-    color[..., 3] = 0
-    Image.fromarray(color).save(tmp_path / "image.tga")
-    names[0].write_bytes((tmp_path / "image.tga").read_bytes())
-    assert (decode_image(names[0]) == 255).all()
-    (note,) = value_notes(Manifest.read(file))
-    assert note.startswith(f"1 of {len(names)} examined images has no pixel that is visible")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -31,13 +31,11 @@ from torch.nn import functional as F
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data.resampling import (
     blur_radius,
-    chosen,
     cosines,
     gaussian_taps,
     jpeg_round_trip,
     largest,
     quantisation_tables,
-    signed,
     stored,
     taps_needed,
     triangle_taps,
@@ -271,7 +269,7 @@ _CPU_BYTES, _GPU_BYTES = 5_000_000, 2**28
 
 @torch.no_grad()
 def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
-    """Change (B, H, H, C) images, uint8, uint16 or float in [0, 1], to (B, size, size, C).
+    """Change (B, H, H, C) images, uint8 or float in [0, 1], to (B, size, size, C).
 
     Crops are resized through a triangle filter, turned, and rounded to whole levels where their
     type has such. A blur is a Gaussian; brightness b, contrast c and saturation s make of each
@@ -287,7 +285,7 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
         others = None
         if prepared.partners is not None:
             moves = prepared.partners.prepared
-            others = chosen(_moved(prepared.partners.canvases, moves), moves.places)
+            others = _moved(prepared.partners.canvases, moves).index_select(0, moves.places)
         change_outside(images, prepared.outside, others, most)
     for blurred in prepared.blurred:
         if prepared.colored or blurred.radius:
@@ -298,7 +296,7 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
     for start in range(first, count, most):
         tables = prepared.tables[start - first : start - first + most]
         _compress(images[start : start + most], tables, prepared.transform)
-    return chosen(images, prepared.places)
+    return images.index_select(0, prepared.places)
 
 
 def _most(canvases: Tensor) -> int:
@@ -311,13 +309,13 @@ def _most(canvases: Tensor) -> int:
 def _moved(canvases: Tensor, prepared: Prepared) -> Tensor:
     """(B, size, size, C) crops, flipped and turned, in the order of `prepared`."""
     if prepared.crops is None:
-        images = chosen(canvases, prepared.order)
+        images = canvases.index_select(0, prepared.order)
     elif canvases.device.type == "cpu" and canvases.dtype == torch.uint8:
         images = _resized_by_torch(canvases, prepared, prepared.crops)
     else:
         images = _resized(canvases, prepared, _most(canvases))
     for turned in prepared.turned:
-        _turn(signed(images[turned.start : turned.stop]), turned)
+        _turn(images[turned.start : turned.stop], turned)
     return images
 
 
@@ -344,7 +342,7 @@ def _resized(canvases: Tensor, prepared: Prepared, most: int) -> Tensor:
     images = canvases.new_empty((count, size, size, channels))
     for start in range(0, count, most):
         part = slice(start, min(start + most, count))
-        found = chosen(canvases, prepared.order[part]).float().flatten(2)
+        found = canvases.index_select(0, prepared.order[part]).float().flatten(2)
         found = weighted_rows(found, rows[part], row_weights[part])
         # From rows (y) of columns and channels (x, c) to columns of channels and rows (x, c, y):
         # the columns are what is summed next.
@@ -378,7 +376,7 @@ def _shade(images: Tensor, values: Tensor, radius: int, colored: bool) -> None:
         levels = levels.transpose(1, 3).reshape(count, size, channels * size)  # (x, c, y)
         levels = weighted_rows(levels, *taps).view(count, size, channels, size)
     if colored:
-        if images.dtype in (torch.uint8, torch.uint16):
+        if images.dtype == torch.uint8:
             levels.round_()  # sums of whole numbers are exact: no order of adding changes the mean
         levels = _recolored(levels, values[:, 4:7])
     planes = stored(levels, images.dtype).unbind(2)
@@ -446,14 +444,14 @@ def change_outside(images: Tensor, outside: Outside, others: Tensor | None, most
     for start in range(0, len(outside.places), most):
         part = slice(start, start + most)
         places = outside.places[part]
-        levels = chosen(images, places).float()
+        levels = images.index_select(0, places).float()
         masks = F.interpolate(outside.masks[part, None], (size, size), mode="bilinear")
         changed = torch.lerp(
             _replacement(levels, outside, part, others, largest(images.dtype)),
             levels,
             masks[:, 0, :, :, None].expand_as(levels),
         )
-        signed(images).index_copy_(0, places, signed(stored(changed, images.dtype)))
+        images.index_copy_(0, places, stored(changed, images.dtype))
 
 
 def _replacement(

@@ -4,7 +4,7 @@ All problems are noted by row and value.
 """
 
 # os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
-# ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH119, PTH120
+# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import difflib
 import io
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,12 +49,6 @@ COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
 
 _ASPECT_TOLERANCE = 0.02
-_NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
-_OTHER_NAMES = {
-    "path": ("file", "filename", "filepath", "file_path", "image", "image_path", "img"),
-    "label": ("class", "category", "target", "y"),
-    "split": ("set", "subset", "partition", "fold"),
-}
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
 _RESAVE = "save it as CSV (UTF-8) or Parquet"
@@ -157,12 +152,8 @@ def _read_parquet(data: bytes, findings: Findings) -> RawTable:
 
 
 def _decode(data: bytes, findings: Findings) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _alone(findings, "the file is UTF-16, not UTF-8", _RESAVE)
-    if data.startswith(b"PK\x03\x04"):
-        raise _alone(findings, "the file is a workbook or archive, not text", _RESAVE)
-    if (zero := data.find(b"\0")) >= 0:
-        raise _alone(findings, f"the file is binary (a zero byte at {zero:,})", _RESAVE)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"PK\x03\x04")) or b"\0" in data:
+        raise _alone(findings, "the file is not UTF-8 text", _RESAVE)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -218,12 +209,12 @@ def _refuse_repeated(header: list[str], findings: Findings) -> None:
 
 def check_columns(columns: Sequence[str], required: Sequence[str], findings: Findings) -> None:
     """Check the column names: missing columns, and known names in another case."""
-    lower = {name.lower(): name for name in columns if name not in COLUMNS}
+    others = [name for name in columns if name not in COLUMNS]
+    lower = {name.lower(): name for name in others}
     for name in required:
         if name in columns:
             continue
-        near = [lower[other] for other in (name, *_OTHER_NAMES.get(name, ())) if other in lower]
-        near = near or difflib.get_close_matches(name, [c for c in columns if c not in COLUMNS], 1)
+        near = [lower[name]] if name in lower else difflib.get_close_matches(name, others, 1)
         if near:
             fix = f"rename {near[0]!r} to {name!r}, if that is it"
         else:
@@ -255,13 +246,7 @@ def check_cells(
     Returns a table with all of `COLUMNS`, then the others; valid only if no problem was noted. If
     `need` is empty, `split` may be empty as well.
     """
-    note, frame = _Note(findings, raw.rows), raw.frame.copy()
-    for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
-        cells = frame[name]
-        lists = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
-        kind = _about(cells, lambda cell: type(cell).__name__, f"{name} is a {{}}")
-        note(lists, kind, "write text or a number")
-        frame[name] = cells.where(~lists, None)
+    note, frame = _Note(findings, raw.rows), raw.frame
 
     def column(name: str) -> pd.Series:
         missing = pd.Series("", index=frame.index, dtype="str")
@@ -439,14 +424,14 @@ def check_files(
     files: dict[str, list[str]] = {}  # without those that cannot be read
     for what, column in (("image", "path"), ("map", "saliency")):
         paths = table[column].tolist()
-        there, real = _find_files(paths, workers or core_count())
-        unreadable = _note_unreadable(note, what, paths)
-        _note_missing(note, what, paths, there)
-        there[unreadable] = False
-        files[what] = [path if found else "" for path, found in zip(paths, there, strict=True)]
+        identities = _identities(paths, workers or core_count())
+        for at in _note_unreadable(note, what, paths):
+            identities[at] = None
+        _note_missing(note, what, paths, identities)
+        found = zip(paths, identities, strict=True)
+        files[what] = [path if identity else "" for path, identity in found]
         if what == "image":
-            real_images = real
-    _note_repeated(note, table["path"].tolist(), real_images)
+            _note_repeated(note, paths, identities)
     if not verify:
         return None
     from preceptor.data.store import examine
@@ -473,33 +458,25 @@ def check_files(
     return examined.contents
 
 
-def _find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """Whether files exist, and their paths with resolved links; others than local files do."""
-    exists, real = np.zeros(len(paths), bool), [""] * len(paths)
-    inside: dict[str, list[int]] = {}
-    for index in not_plain(paths):
-        exists[index], real[index] = True, paths[index]
-    for index, path in enumerate(paths):
-        if path and not exists[index]:
-            inside.setdefault(os.path.dirname(path), []).append(index)
+def _identities(paths: list[str], threads: int) -> list[tuple[int, int] | str | None]:
+    """Device and number of each local file, None if there is none; other locations as they are."""
+    identities: list[tuple[int, int] | str | None] = [None] * len(paths)
+    apart = set(not_plain(paths))
 
-    def look(folder: str) -> None:  # each folder is resolved once
-        start = os.path.join(os.path.realpath(folder), "")
-        plain: set[str] = set()
-        if len(inside[folder]) > 1:
-            with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
-                plain = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-        for index in inside[folder]:
-            path, name = paths[index], os.path.basename(paths[index])
-            with contextlib.suppress(ValueError):  # a zero byte in the path
-                if name in plain:
-                    exists[index], real[index] = True, start + name
-                elif os.path.isfile(path):
-                    exists[index], real[index] = True, os.path.realpath(path)
+    def look(part: range) -> None:
+        for at in part:
+            if at in apart:
+                identities[at] = paths[at]
+            elif paths[at]:
+                with contextlib.suppress(OSError, ValueError):  # a zero byte in the path
+                    state = os.stat(paths[at])
+                    if stat.S_ISREG(state.st_mode):
+                        identities[at] = state.st_dev, state.st_ino
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(look, inside))
-    return exists, real
+    with ThreadPoolExecutor(threads) as pool:  # disks behind a network take long for each file
+        parts = (range(at, min(at + 4096, len(paths))) for at in range(0, len(paths), 4096))
+        list(pool.map(look, parts))
+    return identities
 
 
 def _note_unreadable(note: _Note, what: str, paths: list[str]) -> list[int]:
@@ -517,12 +494,14 @@ def _note_unreadable(note: _Note, what: str, paths: list[str]) -> list[int]:
     return [at for _, same in rows.values() for at in same]
 
 
-def _note_missing(note: _Note, what: str, paths: list[str], there: NDArray[np.bool_]) -> None:
+def _note_missing(
+    note: _Note, what: str, paths: list[str], identities: Sequence[tuple[int, int] | str | None]
+) -> None:
     """Note files that do not exist; a folder that is missing with several files once."""
     folders: dict[str, list[int]] = {}
-    for at in np.flatnonzero(~there).tolist():
-        if paths[at]:
-            folders.setdefault(os.path.dirname(paths[at]), []).append(at)
+    for at, path in enumerate(paths):
+        if path and identities[at] is None:
+            folders.setdefault(os.path.dirname(path), []).append(at)
     for folder, files in folders.items():
         image = note.short(paths[files[0]])
         fix = f"paths start from {note.prefix}: correct it"
@@ -537,14 +516,17 @@ def _note_missing(note: _Note, what: str, paths: list[str], there: NDArray[np.bo
             note.one(at, f"{what} {note.short(paths[at])!r} does not exist", fix)
 
 
-def _note_repeated(note: _Note, images: list[str], real: list[str]) -> None:
-    files = pd.Series(real, dtype="str")
-    again = np.flatnonzero((files.duplicated() & (files != "")).to_numpy(bool)).tolist()
-    first = {path: index for index, path in reversed(list(enumerate(real)))} if again else {}
-    for index in again:
-        other = note.findings.name(note.rows[first[real[index]]])
-        what = f"image {note.short(images[index])!r} is listed already in {other}"
-        note.one(index, what, "remove one of the two")
+def _note_repeated(
+    note: _Note, images: list[str], identities: Sequence[tuple[int, int] | str | None]
+) -> None:
+    first: dict[tuple[int, int] | str, int] = {}
+    for index, identity in enumerate(identities):
+        if identity is None or (other := first.setdefault(identity, index)) == index:
+            continue
+        if os.path.realpath(images[index]) == os.path.realpath(images[other]):  # no hard link
+            where = note.findings.name(note.rows[other])
+            what = f"image {note.short(images[index])!r} is listed already in {where}"
+            note.one(index, what, "remove one of the two")
 
 
 def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> list[int]:

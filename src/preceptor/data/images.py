@@ -21,7 +21,6 @@ _PHOTOMETRIC = 262
 _SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
-_STRIP = 256  # rows
 
 
 def as_opaque(image: Image.Image, channels: int) -> Image.Image:
@@ -119,14 +118,9 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Image in RGB on white, made in strips, so that a large one takes no further copies."""
-    opaque = Image.new("RGB", image.size)
-    for top in range(0, image.height, _STRIP):
-        bottom = min(top + _STRIP, image.height)
-        strip = _to_rgba(image.crop((0, top, image.width, bottom)))
-        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
-    return opaque
+    rgba = _to_rgba(image)
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:
@@ -140,8 +134,7 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 # Formats of pixels. Others of Pillow run programs (EPS), need a program (HDF5), are written only
 # (PDF), or are no images (MPEG).
-_USUAL = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_FORMATS = (*_USUAL, "AVIF", "DIB", "PCX", "QOI", "SGI", "TGA")
+_FORMATS = tuple("BMP GIF JPEG JPEG2000 PNG PPM TIFF WEBP AVIF DIB PCX QOI SGI TGA".split())
 
 
 @cache

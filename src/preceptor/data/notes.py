@@ -36,6 +36,8 @@ _FEW_BITS = 2**14
 # Difference of the channels of a pixel, and share of such pixels, from which on a map is in color:
 # the lossy colors of JPEG files of gray images differ less.
 _COLOR, _COLORED = 32, 0.01
+# Maps that `small_marks` looks at: more would change the share by less than two percentage points.
+_SAMPLE = 500
 _COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
 
 _Value = TypeVar("_Value")
@@ -54,26 +56,25 @@ def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[st
     return {name: classes for name, classes in missing.items() if classes}
 
 
+def _advice(manifest: Manifest, name: str, missing: list[str]) -> str:
+    """Consequence of missing classes for an evaluation set, and the remedy."""
+    classes = ", ".join(missing)
+    line = (
+        f"{name}: there is no image of class {classes}, so it has no AUC; move images of {classes} "
+        "into it, or make it with `preceptor data split --hold-out`"
+    )
+    sets, lacking = manifest.eval_splits("val"), missing_classes(manifest)
+    if name in sets and (complete := [one for one in sets if one not in lacking]):
+        line += (
+            f", or set `validation_negatives: {complete[0]}` in the study file, which scores it "
+            f"against the images of {classes} in {complete[0]}"
+        )
+    return line
+
+
 def missing_class_notes(manifest: Manifest) -> list[str]:
     """Note for each validation and test set that lacks a class, with consequence and remedy."""
-    tests, lacking = manifest.eval_splits("test"), missing_classes(manifest)
-    complete = [name for name in manifest.eval_splits("val") if name not in lacking]
-    auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
-    notes = []
-    for name, missing in lacking.items():
-        classes = ", ".join(missing)
-        note = (
-            f"{name}: there is no image of class {classes}, so it has {auc}"
-            f"{'' if name in tests else ' and cannot select'}; move images of {classes} into it, "
-            "or make it with `preceptor data split --hold-out`"
-        )
-        if name not in tests and complete:
-            note += (
-                f", or set `validation_negatives: {complete[0]}` in the study file, which scores "
-                f"it against the images of {classes} in {complete[0]}"
-            )
-        notes.append(note)
-    return notes
+    return [_advice(manifest, *one) for one in missing_classes(manifest).items()]
 
 
 def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
@@ -84,34 +85,14 @@ def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
             f"validation_negatives: {negatives!r} is not one of the validation sets {sets}; "
             "name one of them"
         ]
-    incomplete = missing_classes(manifest)
-    complete = [name for name in sets if name not in incomplete]
-    problems = []
-    for name, missing in missing_classes(manifest, negatives).items():
-        if name in sets:
-            classes = ", ".join(missing)
-            line = (
-                f"{name}: there is no image of class {classes}, so it has no AUC to select by; "
-                f"move images of {classes} into it"
-            )
-            if complete:
-                line += (
-                    f", or set validation_negatives: {complete[0]}, which scores it against the "
-                    f"images of {classes} in {complete[0]}"
-                )
-            problems.append(line)
-    return problems
+    lacking = missing_classes(manifest, negatives).items()
+    return [_advice(manifest, name, missing) for name, missing in lacking if name in sets]
 
 
 def primary_problems(manifest: Manifest, primary: str) -> list[str]:
     """Problem of a test set as the primary one, or an empty list."""
     missing = missing_classes(manifest).get(primary)
-    if not missing:
-        return []
-    return [
-        f"primary: {primary} has no image of class {', '.join(missing)}, so it has no AUC to test; "
-        "add such images, or name another test set"
-    ]
+    return [f"primary: {_advice(manifest, primary, missing)}"] if missing else []
 
 
 def notes(manifest: Manifest, cache_dir: Path | None = None) -> list[str]:
@@ -124,7 +105,6 @@ def notes(manifest: Manifest, cache_dir: Path | None = None) -> list[str]:
         *missing_class_notes(manifest),
         *_repeated_images(table),
         *_contradictory_labels(table),
-        *_similar_labels(table["label"]),
     ]
 
 
@@ -161,34 +141,12 @@ def _contradictory_labels(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _similar_labels(labels: pd.Series) -> list[str]:
-    """Note on labels that differ only in case, blanks, or how a number is written (1 and 1.0)."""
-
-    def plain(label: str) -> str:
-        text = "".join(label.split()).casefold()
-        try:
-            return repr(float(text))
-        except ValueError:
-            return text
-
-    counts = labels.value_counts()
-    alike: dict[str, list[str]] = {}
-    for label in sorted(map(str, counts.index)):
-        alike.setdefault(plain(label), []).append(f"{label!r} ({counts[label]:,} images)")
-    return [
-        f"the labels {' and '.join(several)} are different classes; write them in one way if they "
-        "are not meant to be"
-        for several in alike.values()
-        if len(several) > 1
-    ]
-
-
 def value_notes(manifest: Manifest) -> list[str]:
-    """Notes on 16-bit images of few bits, invisible images and maps in color, one line each."""
-    images = _examined(manifest.table["path"], _image_values)
+    """Notes on 16-bit images of few bits and on maps in color, one line each."""
+    images = _examined(manifest.table["path"], _largest)
     maps = manifest.table["saliency"]
     colored = _examined(maps[maps != ""], _is_colored)
-    deep = [largest for largest, _ in images if largest is not None]
+    deep = [largest for largest in images if largest]
 
     def of(count: int, examined: int, what: str) -> str:
         return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
@@ -200,11 +158,6 @@ def value_notes(manifest: Manifest) -> list[str]:
             f"{of(len(deep), len(images), 'image')} 16 bits and no value above {max(deep):,}: 16 "
             f"bits are decoded by their full range, so that {levels} gray levels are left; scale "
             "the images to the full range"
-        )
-    if invisible := sum(is_invisible for _, is_invisible in images):
-        lines.append(
-            f"{of(invisible, len(images), 'image')} no pixel that is visible, so that pure white "
-            "is decoded: some programs write an alpha channel of zeros; save the images without it"
         )
     if any(colored):
         lines.append(
@@ -229,16 +182,13 @@ def _examined(paths: pd.Series, look: Callable[[str], _Value]) -> list[_Value]:
         return [one for one in pool.map(value, chosen) if one is not None]
 
 
-def _image_values(path: str) -> tuple[int | None, bool]:
-    """Largest value of an image of 16 bits, None for others; whether all pixels are transparent."""
+def _largest(path: str) -> int:
+    """Largest value of an image of 16 bits, 0 for others."""
     content = read_file(path)
     with open_image(io.BytesIO(content)) as image:
-        is_deep = image.mode.startswith("I")
-        is_invisible = image.has_transparency_data and (
-            image.convert("RGBA").getchannel("A").getextrema()[1] == 0
-        )
-    largest = round(float(decode_map(path, content).max()) * 65535) if is_deep else None
-    return largest, is_invisible
+        if not image.mode.startswith("I"):
+            return 0
+    return round(float(decode_map(path, content).max()) * 65535)
 
 
 def _is_colored(path: str) -> bool:
@@ -274,10 +224,6 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index.name = "split"
     return summary
-
-
-# Maps that are looked at; more would change the share by less than two percentage points.
-_SAMPLE = 500
 
 
 def small_marks(

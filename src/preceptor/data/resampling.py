@@ -14,27 +14,15 @@ from preceptor.data.geometry import MAP_SIDE
 
 
 def largest(kind: torch.dtype) -> float:
-    """The largest level of a type of images."""
-    return {torch.uint8: 255.0, torch.uint16: 65535.0}.get(kind, 1.0)
+    """The largest level of a type of images: uint8, or float."""
+    return 255.0 if kind == torch.uint8 else 1.0
 
 
 def stored(levels: Tensor, kind: torch.dtype) -> Tensor:
     """Float levels as the type that images are stored in; changes `levels`."""
     levels = levels.clamp_(0, largest(kind))
-    if kind not in (torch.uint8, torch.uint16):
-        return levels.to(kind)
-    # By way of a signed type: torch's conversion from float to uint8 is not vectorised.
-    return levels.round_().to(torch.int16 if kind == torch.uint8 else torch.int32).to(kind)
-
-
-def signed(images: Tensor) -> Tensor:
-    """The same bits in a type that torch can flip and choose from: it lacks both for uint16."""
-    return images.view(torch.int16) if images.dtype == torch.uint16 else images
-
-
-def chosen(images: Tensor, which: Tensor) -> Tensor:
-    """The images at these (n,) positions."""
-    return signed(images).index_select(0, which).view(images.dtype)
+    # By way of int16: torch's conversion from float to uint8 is not vectorized.
+    return levels.round_().to(torch.int16).to(kind) if kind == torch.uint8 else levels.to(kind)
 
 
 def triangle_taps(start: Tensor, extent: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
