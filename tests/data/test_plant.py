@@ -337,9 +337,9 @@ def test_the_command_says_what_it_wrote_and_refuses_invalid_input(
     assert here("data", "check", tmp_path / "out" / "manifest.csv").code == 0
     other = tmp_path / "other"
     (tmp_path / "file").touch()
-    assert_refused(command(), [f"{tmp_path / 'out'}: is not empty"])
-    assert_refused(command(to=tmp_path / "file"), ["is a file"])
-    assert_refused(command(to=other / "deep"), [f"folder {other} does not exist"])
+    assert_refused(command(), [f"{tmp_path / 'out'} exists already"])
+    assert_refused(command(to=tmp_path / "file"), ["exists already"])
+    assert_refused(command(to=other / "deep"), [f"{other}: there is no such folder"])
     assert_refused(command("--label", "tumor", to=other), ["'tumor'", "name one of marked, plain"])
     assert_refused(command("--rate", 1.5, to=other), ["rate: value 1.5"], 1)
     assert_refused(command("--strength", 0, to=other), ["strength: value 0"], 1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from preceptor.annotations.json_formats import read_coco, read_labelme, read_labelstudio
 from preceptor.annotations.masks import read_folders, read_masks
 from preceptor.annotations.shapes import ImportedAnnotations, RasterOptions
-from preceptor.annotations.tables import Gaze, read_fixations, read_und
+from preceptor.annotations.tables import Gaze, read_fixations, read_und, read_yolo
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.annotations.xml_formats import read_cvat, read_voc
-from preceptor.annotations.yolo import read_yolo
 
 __all__ = [
     "Gaze",

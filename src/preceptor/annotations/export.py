@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from preceptor.annotations.shapes import Floats, joined, outline
-from preceptor.annotations.write import new_folder, unique_name
+from preceptor.annotations.write import unique_name
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import ImageError, decode_map, image_size
 from preceptor.data.manifest import Manifest
@@ -28,7 +28,7 @@ from preceptor.data.remote import is_local
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo
-from preceptor.utils.files import RelativePaths, replacing
+from preceptor.utils.files import RelativePaths, new_folder, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 

@@ -1,4 +1,4 @@
-"""Annotations in tables: fixations of an eye tracker, and the UND CYBORG release (Notre Dame)."""
+"""Text files and tables: YOLO, fixations of an eye tracker, the UND CYBORG release (Notre Dame)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,39 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
-from preceptor.annotations.files import ImageFiles
+from preceptor.annotations.files import (
+    ImageFiles,
+    existing,
+    files_below,
+    number,
+    points_of,
+    read_text,
+    shown,
+    split_of_folders,
+)
 from preceptor.annotations.masks import place_of
 from preceptor.annotations.shapes import (
     AnnotatedImage,
     Annotation,
+    Box,
     ImportedAnnotations,
     Log,
     Mask,
     Pixels,
+    Polygon,
+    Shape,
 )
 from preceptor.data.checks import Findings, RawTable, read_table, text
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Checks, Manifest, check_raw
-from preceptor.errors import InputError
+from preceptor.errors import InputError, reason
 from preceptor.metrics.split_names import kind_or_none
 
 _UND_HEADER = ["split", "label", "path"]
@@ -238,3 +251,121 @@ def _und_maps(frame: pd.DataFrame, folder: Path, findings: Findings) -> list[str
             claimed[files[0]] = row
             maps[row] = files[0]
     return maps
+
+
+_NAMES = ("classes.txt", "obj.names")
+_NOT_LABELS = {*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
+_NO_NAMES = (
+    "shapes have the numbers of their classes as names, as neither data.yaml nor "
+    f"{' nor '.join(_NAMES)} has them"
+)
+# Shares beyond 0 to 1 by rounding.
+_SLACK = 0.01
+
+
+def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedAnnotations:
+    """YOLO: a text file per image with `class x y width height` or `class x y x y x y …`.
+
+    Numbers are shares of the upright image. An empty file says that the image was examined, an
+    image without a file nothing. Class names are in `data.yaml`, or in `classes.txt` or `obj.names`
+    in the folder of the source or beside the text files.
+    """
+    path = existing(source)
+    root = path if path.is_dir() else path.parent
+    settings = _settings(path)
+    keypoints = isinstance(settings.get("kpt_shape"), list)
+    files = ImageFiles(Path(images) if images is not None else root)
+    texts = [one for one in files_below(root, ".txt") if one.name.lower() not in _NOT_LABELS]
+    texts = [one for one in texts if "labels" in one.relative_to(root).parts[:-1]] or texts
+    names = _names(settings, root, texts)
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        if not texts:
+            log.problem(str(root), "there is no text file of labels in it", "correct the path")
+        for file in texts:
+            of = file.relative_to(root).as_posix()
+            stem = PurePosixPath(of).with_suffix("")
+            parts = ["images" if part == "labels" else part for part in stem.parts]
+            with log.part(of, "replace the image", file):
+                name = files.find(f"{'/'.join(parts)}.*")
+                size = image_size(files.folder / name)
+                shapes: list[Annotation] = []
+                for row, line in enumerate(read_text(file).splitlines(), 1):
+                    with log.part(f"{of}, line {row}", "correct or remove the line"):
+                        if line.strip():
+                            where = f"line {row}"
+                            shapes.append(_annotation(line, size, names, keypoints, where))
+                if shapes and not names:
+                    log.note(_NO_NAMES, len(shapes))
+                split = split_of_folders(stem)
+                yield AnnotatedImage(name, size, tuple(shapes), split=split, examined=True, of=of)
+
+    classes = list(names.values())
+    return ImportedAnnotations("yolo", path, read, classes, (), len(texts), whole_folder=True)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Content of `data.yaml`, or nothing."""
+    if path.is_dir():
+        candidates = [path / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
+        path = next((one for one in candidates if one.is_file()), path)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return {}
+    try:
+        # All values are text as written: classes may be named no, 010 or null.
+        value = yaml.load(read_text(path), yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = f"{path}: not sound YAML ({reason(error, 120)}); correct it"
+        raise InputError(what) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: it is not a data.yaml of `key: value` lines; correct it")
+    return value
+
+
+def _names(settings: dict[str, Any], root: Path, texts: list[Path]) -> dict[int, str]:
+    """Names of the classes by number; empty = they are not known."""
+    names = settings.get("names")
+    if isinstance(names, list):
+        names = {str(place): name for place, name in enumerate(names)}
+    if isinstance(names, dict):
+        if not all(str(key).isdecimal() and isinstance(name, str) for key, name in names.items()):
+            raise InputError(f"data.yaml: names are {shown(names)}; write a name for each number")
+        return {int(key): name for key, name in names.items()}
+    # labelImg writes them beside the text files; a folder above them holds for all of its folders.
+    folders = {Path(), *(folder for text in texts for folder in text.relative_to(root).parents)}
+    files = [root / folder / name for folder in sorted(folders) for name in _NAMES]
+    listed = [
+        {place: line.strip() for place, line in enumerate(lines) if line.strip()}
+        for lines in (read_text(file).splitlines() for file in files if file.is_file())
+    ]
+    if any(one != listed[0] for one in listed if not (root / _NAMES[0]).is_file()):
+        what = f"its folders have different {' or '.join(_NAMES)}; import one at a time"
+        raise InputError(f"{root}: {what}")
+    return listed[0] if listed else {}
+
+
+def _annotation(
+    line: str, size: tuple[int, int], names: dict[int, str], keypoints: bool, where: str
+) -> Annotation:
+    """Shape of a line."""
+    kind, *words = line.split()
+    if not (kind.isascii() and kind.isdecimal() and len(kind) < 10):
+        raise ValueError(f"the class is {shown(kind)}, not a whole number")
+    values = [number(word, "a number") for word in words[: 4 if keypoints else None]]
+    if len(values) < 4 or len(values) % 2:
+        what = f"it has {len(values)} numbers after the class"
+        raise ValueError(f"{what}, not 4 (a box) or 6, 8, … (a polygon)")
+    if min(values) < -_SLACK or max(values) > 1 + _SLACK:
+        span = f"{min(values):g} to {max(values):g}"
+        raise ValueError(f"{span} are not shares of the image, from 0 to 1")
+    if names and int(kind) not in names:
+        what = f"there is no class {kind}, which data.yaml or classes.txt does not name"
+        raise ValueError(what)
+    width, height = size
+    shape: Shape = Polygon((points_of(values, 2) * (width, height),))
+    if len(values) == 4:
+        x, y, across, down = values
+        shape = Box(
+            (x - across / 2) * width, (y - down / 2) * height, across * width, down * height
+        )
+    return Annotation(shape, names.get(int(kind)) or str(int(kind)), where=where)

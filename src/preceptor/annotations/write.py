@@ -32,7 +32,7 @@ from preceptor.data.images import stored_size, turned
 from preceptor.data.manifest import Manifest
 from preceptor.data.splits import make_splits
 from preceptor.errors import InputError, ProblemsError
-from preceptor.utils.files import replacing
+from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 from preceptor.version import __version__
@@ -222,16 +222,6 @@ def write_import(
         }
         (partial / RECORD).write_text(strict_json(content) + "\n", encoding="utf-8")
     return summary
-
-
-def new_folder(to: Path) -> Path:
-    """Absolute path of an output folder, new or empty."""
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise InputError(f"{to} exists already; name a new folder with --to")
-    target = Path(os.path.abspath(to))  # noqa: PTH100
-    if not target.parent.is_dir():
-        raise InputError(f"{to.parent}: there is no such folder; create it first")
-    return target
 
 
 def _persons(record: AnnotatedImage) -> set[str]:

@@ -8,7 +8,7 @@ then whether guidance prevents this on the user's own images.
 """
 
 # os.path and not Path: a path of a manifest is kept as it is written, links included.
-# ruff: noqa: PTH100, PTH118, PTH119, PTH122
+# ruff: noqa: PTH118, PTH119, PTH122
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from preceptor.data.images import ImageError, decode_image, decode_map, open_ima
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import is_local, is_plain
 from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
-from preceptor.utils.files import replacing
+from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.process import core_count
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
@@ -124,10 +124,10 @@ def plant(
     to, settings = Path(to), settings or PlantSettings()
     settings = settings.model_copy(update={"label": _label(manifest, settings.label)})
     chosen = _chosen_rows(manifest, settings)
-    _check_folder(to)
+    target = new_folder(to)
     parquet = manifest.source is not None and manifest.source.suffix.lower() in (".parquet", ".pq")
     name = "manifest.parquet" if parquet else "manifest.csv"
-    with replacing(Path(os.path.abspath(to)), flush=False) as partial:
+    with replacing(target, flush=False) as partial:
         partial.mkdir()
         try:
             copies, marked = _names(manifest, chosen, {name, RECORD})
@@ -399,13 +399,3 @@ def _chosen_rows(manifest: Manifest, settings: PlantSettings) -> NDArray[np.int6
         order = np.random.default_rng([settings.seed, position, 7]).permutation(rows)
         parts.append(order[: round(settings.rate * len(rows))])
     return np.sort(np.concatenate(parts))
-
-
-def _check_folder(to: Path) -> None:
-    if to.is_dir() and not any(to.iterdir()):
-        return
-    if to.exists() or to.is_symlink():
-        what = "is not empty" if to.is_dir() else "is a file"
-        raise InputError(f"{to}: {what}; name a folder that does not exist")
-    if not Path(os.path.abspath(to)).parent.is_dir():
-        raise InputError(f"{to}: folder {to.parent} does not exist; create it first")

@@ -20,7 +20,7 @@ from preceptor.label.db import Connection, read_settings
 from preceptor.label.images import has_other_file, is_replaced
 from preceptor.label.marks import JUDGED, marks_without_answer, masks_of, union
 from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
-from preceptor.utils.files import replacing
+from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 from preceptor.version import __version__
@@ -180,11 +180,7 @@ def export_marks(
     Returns:
         Content of `import.json`, and the numbers of annotated images and of strokes in the maps.
     """
-    to = to.absolute()
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise InputError(f"{to} exists already; name a new folder with --to")
-    if not to.parent.is_dir():
-        raise InputError(f"{to.parent}: there is no such folder; create it first")
+    to = new_folder(to)
     connection.execute("BEGIN")
     try:
         with replacing(to) as partial:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from preceptor.errors import reason
+from preceptor.errors import InputError, reason
 
 # Errors of file systems that cannot flush this kind of file; all others are failed writes.
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
@@ -49,6 +49,16 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
     if flush:
         _flush(path.parent)
+
+
+def new_folder(to: Path) -> Path:
+    """Absolute path of an output folder, new or empty; an InputError names the option `--to`."""
+    if to.is_symlink() or (to.exists() and not (to.is_dir() and not any(to.iterdir()))):
+        raise InputError(f"{to} exists already; name a new folder with --to")
+    target = Path(os.path.abspath(to))
+    if not target.parent.is_dir():
+        raise InputError(f"{to.parent}: there is no such folder; create it first")
+    return target
 
 
 def _hidden_beside(path: Path) -> Path:
