@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from PIL import Image
 from preceptor.annotations.agreement import (
     agreement_of,
     compare,
-    people_of,
     read_annotators,
 )
 from preceptor.annotations.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
@@ -32,16 +30,9 @@ def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
     assert (maps.maps("3.png")["bo"] == stored).all()
 
 
-def test_names_that_are_no_file_names_come_from_the_record(tmp_path: Path) -> None:
-    folder = annotated_folder(tmp_path / "a")
-    (folder / "import.json").write_text(json.dumps({"annotators": {"Bo/B.": "bo"}}))
-    assert list(people_of(folder)) == ["Bo/B.", "ann", "cy"]
-
-
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     folder = annotated_folder(tmp_path / "a")
     (folder / "annotators" / "bo").rename(folder / "annotators" / os.fsdecode(b"b\xf6"))
-    (folder / "import.json").unlink()
     maps = read_annotators(folder)
     assert list(maps.people) == ["ann", "b\\udcf6", "cy"]
     found = agreement_of(maps)

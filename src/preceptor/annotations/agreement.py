@@ -7,7 +7,6 @@ Pearson's correlation compares the maps, and is undefined where one is constant.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from preceptor.annotations.files import RECORD
 from preceptor.annotations.shapes import Pixels
 from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS
 from preceptor.data.images import ImageError, decode_map
@@ -84,21 +82,11 @@ def read_annotators(folder: Path) -> AnnotatorMaps:
 
 
 def people_of(folder: Path) -> dict[str, Path]:
-    """Folder of each annotator's maps, by name; import.json has names that are no file names."""
-    base, record = folder / ANNOTATORS, folder / RECORD
-    by_folder: dict[str, str] = {}
-    if base.is_dir() and record.is_file():
-        try:
-            named = json.loads(record.read_text(encoding="utf-8"))["annotators"]
-            by_folder = {str(own): str(name) for name, own in dict(named).items()}
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{record}: damaged; import the annotations again") from error
-    people = {
-        by_folder.get(own.name, one_line(own.name)): own  # it need not be UTF-8
-        for own in (base.iterdir() if base.is_dir() else ())
-        if own.is_dir() and not own.name.startswith(".")
-    }
-    return dict(sorted(people.items()))
+    """Folder of each annotator's maps, by its name."""
+    base = folder / ANNOTATORS
+    folders = [own for own in (base.iterdir() if base.is_dir() else ()) if own.is_dir()]
+    # A name need not be UTF-8.
+    return {one_line(own.name): own for own in sorted(folders) if not own.name.startswith(".")}
 
 
 def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:

@@ -285,5 +285,5 @@ def _meaning(error: BaseException, secrets: Sequence[str]) -> tuple[str, bool]:
         return said, status >= 500 or status in _TEMPORARY
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk of the cache folder is full", False
-    lasting = ImportError | ValueError | NotImplementedError | TypeError
-    return reason(error, 200, secrets), not isinstance(error, lasting)
+    lasting = isinstance(error, ImportError | ValueError | NotImplementedError | TypeError)
+    return reason(error, 200, secrets), not lasting

@@ -357,7 +357,8 @@ def examine(
     def unread() -> NDArray[np.bool_]:
         """(m,) files that are not known to be valid, or that a store lacks."""
         known = files.is_valid if decode else files.known
-        return np.logical_or.reduce([~known, *map(absent, stores)])
+        needed: NDArray[np.bool_] = np.logical_or.reduce([~known, *map(absent, stores)])
+        return needed
 
     wrong: dict[int, _Read] = {}
     if unread().any():
