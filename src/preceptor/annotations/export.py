@@ -350,7 +350,8 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
             relative = RelativePaths(path.parent).of(source)
         except ValueError:  # on another drive
             relative = source
-        common = {"label": image.label, "group_id": None, "flags": {}, "description": options.model}
+        common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}
+        common["description"] = options.model
         content = {
             "version": "5.5.0",  # of LabelMe, whose format this is
             "flags": {str(image.row["label"]): True},

@@ -326,7 +326,8 @@ def outline(mask: NDArray[np.bool_]) -> list[list[Floats]]:
 def _corners(ring: Floats) -> Floats:
     """Ring without the points that lie on the line through their neighbors."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    corners: Floats = ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    return corners
 
 
 def joined(rings: list[Floats]) -> Floats:

@@ -134,8 +134,8 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 # Formats of pixels. Others of Pillow run programs (EPS), need a program (HDF5), are written only
 # (PDF), or are no images (MPEG).
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_FORMATS += ("AVIF", "DIB", "PCX", "QOI", "SGI", "TGA")
+_USUAL = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = (*_USUAL, "AVIF", "DIB", "PCX", "QOI", "SGI", "TGA")
 
 
 @cache
