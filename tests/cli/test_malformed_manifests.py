@@ -113,8 +113,8 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
     "empty": (content(b""), ["the file is empty", "write a header"], 1),
     "blank": (content(b"\n \n\n"), ["the file is empty"], 1),
     "header only": (content(SOUND[0].encode() + b"\n"), ["there are no rows"], 1),
-    "binary": (content(bytes(range(256)) * 4), ["the file is binary"], 1),
-    "a picture": (content(b"\x89PNG\r\n\x1a\n\0\0"), ["the file is binary"], 1),
+    "binary": (content(bytes(range(256)) * 4), ["the file is not UTF-8 text"], 1),
+    "a picture": (content(b"\x89PNG\r\n\x1a\n\0\0"), ["the file is not UTF-8 text"], 1),
     "utf-16": (content("\n".join(SOUND).encode("utf-16")), ["not UTF-8 text"], 1),
     "latin-1": (
         content("\n".join([*SOUND[:2], "b.png,réel,train,,,,,"]).encode("latin-1")),

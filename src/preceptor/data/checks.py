@@ -49,6 +49,7 @@ COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
 
 _ASPECT_TOLERANCE = 0.02
+_NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
 _RESAVE = "save it as CSV (UTF-8) or Parquet"
@@ -246,7 +247,13 @@ def check_cells(
     Returns a table with all of `COLUMNS`, then the others; valid only if no problem was noted. If
     `need` is empty, `split` may be empty as well.
     """
-    note, frame = _Note(findings, raw.rows), raw.frame
+    note, frame = _Note(findings, raw.rows), raw.frame.copy()
+    for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
+        cells = frame[name]
+        lists = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
+        kind = _about(cells, lambda cell: type(cell).__name__, f"{name} is a {{}}")
+        note(lists, kind, "write text or a number")
+        frame[name] = cells.where(~lists, None)
 
     def column(name: str) -> pd.Series:
         missing = pd.Series("", index=frame.index, dtype="str")
