@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from preceptor.deploy.network import CALIBRATION
+from preceptor.deploy.prediction import Calibration
+from preceptor.models.build import MODEL_FILES
+from preceptor.utils.results import write_checksums
 from tests.commands import here
 from tests.drawn_labels import drawn_labels
 from tests.model_folders import model_folder
 
-TEMPERATURE, RATE = 2.5, 0.05
+TEMPERATURE = 2.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,11 @@ def make_calibrated(folder: Path) -> Calibrated:
     model = model_folder(folder / "model", "test_resnet")
     manifest = drawn_labels(folder / "data", model, TEMPERATURE)
     out = folder / "best"
-    printed = here(
-        "calibrate", model, manifest, "--out", out, "--false-alarms", RATE, "--device", "cpu"
-    ).out
+    printed = here("calibrate", model, manifest, "--out", out, "--device", "cpu").out
     return Calibrated(model, manifest, out, printed)
+
+
+def add_calibration(folder: Path, calibration: Calibration) -> None:
+    """Add a calibration to a model folder, with its checksum."""
+    (folder / CALIBRATION).write_text(json.dumps(asdict(calibration)))
+    write_checksums(folder, (*MODEL_FILES, CALIBRATION))

@@ -1,15 +1,14 @@
-"""The command `preceptor predict`, killed at one of its calls that write to the disk."""
+"""The command `preceptor predict`, killed before it makes a row or writes to the disk."""
 
 from __future__ import annotations
 
-import functools
+import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from preceptor.deploy import predict_files
 from tests.forked import command
 
 AT = "PREDICT_KILLED_AT"
@@ -17,7 +16,7 @@ AT = "PREDICT_KILLED_AT"
 
 
 def killed_command() -> None:
-    """The command; a state is kept after every batch."""
+    """The command."""
     left = int(os.environ.get(AT, -1))
 
     def counted(function: Any) -> Any:
@@ -30,9 +29,8 @@ def killed_command() -> None:
 
         return call
 
-    often = functools.partial(predict_files.predict_files, keep_every=0.0)
     with (
-        mock.patch.object(predict_files, "predict_files", often),
+        mock.patch.object(json, "dumps", counted(json.dumps)),
         mock.patch.object(os, "fsync", counted(os.fsync)),
         mock.patch.object(Path, "replace", counted(Path.replace)),
         mock.patch.object(Path, "unlink", counted(Path.unlink)),

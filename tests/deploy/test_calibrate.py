@@ -1,32 +1,105 @@
-"""`preceptor calibrate`: the folder that it writes, and the model in use with it."""
+"""Calibration: its formulas, the folder that the command writes, and the model in use."""
 
 from __future__ import annotations
 
 import json
-import math
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import log_softmax, logit, softmax
 
 import preceptor
-from preceptor.deploy.calibrate import alarm_interval, smallest_rate
-from preceptor.deploy.network import Reference, find_reference
+from preceptor.deploy.calibrate import apply, fit_calibration
+from preceptor.deploy.network import find_calibration, steps_at
+from preceptor.deploy.prediction import Calibration
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
 from preceptor.utils.results import write_checksums
-from tests.calibrated import RATE, TEMPERATURE, Calibrated
+from tests.calibrated import TEMPERATURE, Calibrated
 from tests.commands import assert_refused, here
 from tests.drawn_labels import drawn_labels
 from tests.model_folders import model_folder
 
+ISOTONIC = Calibration(
+    "isotonic",
+    knots=tuple(logit([0.1, 0.4, 0.4000001, 0.9]).tolist()),
+    values=(0.0, 0.2, 0.7, 1.0),
+)
 
-def known_at(distances: np.ndarray) -> Reference:  # type: ignore[type-arg]
-    """Reference whose validation images have these distances."""
-    none, labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-    return Reference(None, "energy", 0.1, None, none, labels, distances)
+
+@pytest.mark.parametrize(("classes", "positive"), [(2, 1), (2, 0), (2, None), (4, None)])
+def test_temperature_scaling_is_that_of_logits(classes: int, positive: int | None) -> None:
+    logits = np.random.default_rng(0).normal(size=(50, classes)) * 9
+    given = softmax(logits, axis=1).astype(np.float32)
+    found = apply(Calibration("temperature", 2.5), given, positive)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, softmax(log_softmax(logits, 1) / 2.5, axis=1), atol=2e-6)
+
+
+CALIBRATIONS = [*(Calibration("temperature", one) for one in (0.05, 0.3, 2.5, 20.0)), ISOTONIC]
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_decisions_are_those_of_the_uncalibrated_score(calibration: Calibration) -> None:
+    """Also for scores that are a threshold, and for their neighbors, printed or not."""
+    drawn = np.random.default_rng(0).uniform(-40, 40, (60, 3))
+    logits = np.concatenate([drawn, drawn / 10]).astype(np.float32)
+    middle = softmax(logits, axis=1)
+    edges = np.array([0, 1e-44, 1e-30, 0.4, 0.5, 0.999999, 1], np.float32)
+    middle = np.concatenate([middle, np.stack([0 * edges, edges, 1 - edges], 1)])
+    scores = middle[:, 1]
+    given = []
+    for end in (-1, 2):
+        near = middle.copy()
+        near[:, 1] = np.nextafter(scores, np.float32(end)).clip(0, 1)
+        given.append(near)
+    shares = np.concatenate([middle, *given])
+    generator = np.random.default_rng(1)
+    for _ in range(40):
+        some = generator.choice(scores, 3).astype(np.float64)
+        raw = {"eer": some[0], "a": some[1], "b": some[2], "c": np.nextafter(some[2], 0)}
+        steps = {step.threshold: step.calibrated for step in steps_at(calibration, raw.values())}
+        known = {rule: steps[value] for rule, value in raw.items()}
+        found = apply(calibration, shares, 1, raw.values())[:, 1]
+        printed = np.array([float(str(value)) for value in found])
+        for rule, threshold in raw.items():
+            expected = shares[:, 1].astype(np.float64) >= threshold
+            np.testing.assert_array_equal(found.astype(np.float64) >= known[rule], expected)
+            np.testing.assert_array_equal(printed >= known[rule], expected)
+
+
+def test_thresholds_beyond_all_scores_are_no_steps() -> None:
+    assert steps_at(Calibration("temperature", 2.0), [1.7, -0.2]) == []
+
+
+def test_the_other_classes_keep_their_ratios() -> None:
+    given = np.array([[0.1, 0.3, 0.6], [0.0, 1.0, 0.0]], np.float32)
+    found = apply(ISOTONIC, given, 1)
+    assert found[0, 0] / found[0, 2] == pytest.approx(1 / 6, rel=1e-5)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    assert np.isfinite(found).all()
+
+
+def test_an_overconfident_model_has_a_temperature() -> None:
+    """Trained for long, a network is sure of its errors too: the best temperature was 64."""
+    generator = np.random.default_rng(0)
+    odds = generator.normal(size=400)
+    labels = (generator.random(400) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    sure = 1 / (1 + np.exp(-64 * odds))
+    given = np.stack([1 - sure, sure], 1).astype(np.float32)
+    assert 30 < fit_calibration(given, labels, 1, "temperature").temperature < 200
+
+
+def test_scores_that_say_nothing_have_none() -> None:
+    generator = np.random.default_rng(0)
+    score = generator.random(400).astype(np.float32)
+    labels = (generator.random(400) < 1 - score).astype(np.int64)
+    with pytest.raises(InputError, match="the scores say nothing"):
+        fit_calibration(np.stack([1 - score, score], 1), labels, 1, "temperature")
 
 
 def images_of(calibrated: Calibrated, split: str) -> list[Path]:
@@ -35,30 +108,20 @@ def images_of(calibrated: Calibrated, split: str) -> list[Path]:
 
 
 def test_the_temperature_of_the_labels_is_found(calibrated: Calibrated) -> None:
-    reference = find_reference(calibrated.folder, True)
-    assert reference is not None
-    assert reference.calibration is not None
-    assert reference.calibration.temperature == pytest.approx(TEMPERATURE, rel=0.35)
+    calibration = find_calibration(calibrated.folder, True)
+    assert calibration is not None
+    assert calibration.temperature == pytest.approx(TEMPERATURE, rel=0.35)
     assert "Temperature scaling, T = 2." in calibrated.printed
     card = (calibrated.folder / "README.md").read_text()
-    for text in ("## Calibration", "## Unfamiliar images", "T = 2.", "eer 0.5"):
+    for text in ("## Calibration", "Fitted on 240", "T = 2.", "eer 0.5"):
         assert text in card
     assert (calibrated.folder / "reliability.svg").read_text().startswith("<svg")
-
-
-def test_the_rate_that_a_message_names_is_possible() -> None:
-    for images in range(2, 3000):
-        rate = smallest_rate(images)
-        low, _ = alarm_interval(images, rate)  # NaN if no validation image may be flagged
-        assert low > 0
-        assert images >= math.ceil(1 / rate - 1e-9) - 1
-        assert rate <= 1.1 / (images + 1)
 
 
 def test_the_model_itself_is_unchanged(calibrated: Calibrated) -> None:
     for name in ("model.json", "model.safetensors"):
         assert (calibrated.model / name).read_bytes() == (calibrated.folder / name).read_bytes()
-    assert not (calibrated.model / "reference.json").exists()
+    assert not (calibrated.model / "calibration.json").exists()
     assert load_model(calibrated.folder).spec == load_model(calibrated.model).spec
 
 
@@ -66,7 +129,7 @@ def test_the_model_itself_is_unchanged(calibrated: Calibrated) -> None:
 def isotonic(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model with isotonic regression."""
     out = tmp_path_factory.mktemp("isotonic") / "best"
-    where = ("--out", out, "--false-alarms", RATE, "--device", "cpu", "--method", "isotonic")
+    where = ("--out", out, "--device", "cpu", "--method", "isotonic")
     found = here("calibrate", calibrated.model, calibrated.manifest, *where)
     assert "Centered isotonic regression with" in found.out
     return out
@@ -91,55 +154,10 @@ def test_scores_change_and_decisions_do_not(
     np.testing.assert_array_equal(ours.raw_map, plain.raw_map)
 
 
-def test_unfamiliar_is_the_share_of_validation_images_as_far(calibrated: Calibrated) -> None:
-    predictor = preceptor.load(calibrated.folder, device="cpu", batch_size=64)
-    assert predictor.reference is not None
-    known = predictor.reference.distances
-    valid = predictor(images_of(calibrated, "val"), maps=False)
-    np.testing.assert_allclose(np.sort(valid.output.distances), np.sort(known), rtol=1e-4)
-    flagged = np.mean([bool(one) for one in valid.unfamiliar or []])
-    assert RATE - 2 / len(known) <= flagged <= RATE
-    one = predictor(images_of(calibrated, "test")[0])
-    assert one.unfamiliar is not None
-    assert valid.output.distances is not None
-    found = predictor(images_of(calibrated, "test")[:1]).output.distances
-    assert found is not None
-    assert one.unfamiliar.share == pytest.approx((1 + (known >= found[0]).sum()) / (1 + len(known)))
-    plain = preceptor.load(calibrated.model, device="cpu", batch_size=64)
-    assert plain(images_of(calibrated, "test")[0]).unfamiliar is None
-
-
-def test_an_image_of_another_kind_is_flagged(calibrated: Calibrated) -> None:
-    stripes = np.zeros((48, 48, 3), np.uint8)
-    stripes[:, ::8, 0] = 255
-    found = preceptor.load(calibrated.folder, device="cpu", batch_size=64)(stripes)
-    assert found.unfamiliar
-
-
-def test_the_false_alarm_rate_is_as_stated() -> None:
-    """Exchangeable distances: the rate is at most, and on average, the stated one."""
-    generator = np.random.default_rng(0)
-    for images, rate in ((99, 0.01), (240, 0.05), (500, 0.1)):
-        drawn = generator.gamma(2, size=(4000, images + 1))
-        alarms = [known_at(row[1:]).shares_of(row[:1])[0] <= rate for row in drawn]
-        wanted = np.floor(rate * (images + 1) + 1e-9) / (images + 1)
-        assert np.mean(alarms) == pytest.approx(wanted, abs=4 * np.sqrt(rate / 4000))
-    # Over validation sets, the rate on further images is within the stated interval.
-    low, high = alarm_interval(240, 0.05)
-    rates = []
-    for _ in range(2000):
-        known = generator.random(240)
-        limit = np.sort(known)[-12]  # the 12 = 0.05 · 241 farthest are flagged
-        assert known_at(known).shares_of(np.array([limit]))[0] == pytest.approx(13 / 241)
-        rates.append(1 - limit)
-    inside = np.mean([(low <= rate <= high) for rate in rates])
-    assert inside == pytest.approx(0.95, abs=0.05)
-
-
 def test_models_without_a_positive_class(tmp_path: Path) -> None:
     model = model_folder(tmp_path / "model", "test_resnet", classes=("a", "b", "c"), positive=None)
     manifest = drawn_labels(tmp_path / "data", model, 2.0, {"train": 20, "val": 60})
-    where = ("--out", tmp_path / "out", "--false-alarms", 0.1, "--device", "cpu")
+    where = ("--out", tmp_path / "out", "--device", "cpu")
     refused = ("isotonic regression is of the score, and the model has no positive class",)
     assert_refused(here("calibrate", model, manifest, *where, "--method", "isotonic"), refused)
     here("calibrate", model, manifest, *where)
@@ -152,8 +170,6 @@ def test_models_without_a_positive_class(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
     where = ("--out", tmp_path / "out")
     run = ("calibrate", calibrated.model, calibrated.manifest)
-    needs = ("a false alarm rate of 0.001 needs 999 validation images, and there are 240",)
-    assert_refused(here(*run, *where, "--false-alarms", "0.001"), needs)
     assert_refused(here(*run, "--out", calibrated.model), ["exists already"])
     inside = calibrated.model / "calibrated"
     assert_refused(here(*run, "--out", inside), ["--out", "is inside", "which is copied"])
@@ -170,54 +186,32 @@ def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["reference.json", "reference.safetensors"])
-def test_a_changed_byte_is_refused(calibrated: Calibrated, tmp_path: Path, name: str) -> None:
-    folder = shutil.copytree(calibrated.folder, tmp_path / "copy")
-    content = bytearray((folder / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"{name} does not match its checksum"):
-        preceptor.load(folder, device="cpu", batch_size=64)
-    (folder / name).unlink()
-    with pytest.raises(InputError, match=f"{name} does not match its checksum"):
-        preceptor.load(folder, device="cpu", batch_size=64)
-
-
-def test_a_reference_that_was_added_later_is_refused(
+def test_a_changed_removed_or_added_calibration_is_refused(
     calibrated: Calibrated, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(calibrated.model, tmp_path / "copy")
-    for name in ("reference.json", "reference.safetensors"):
-        shutil.copy(calibrated.folder / name, folder / name)
+    folder = shutil.copytree(calibrated.folder, tmp_path / "changed")
+    file = folder / "calibration.json"
+    for change in (lambda: file.write_text(file.read_text() + " "), file.unlink):
+        change()
+        with pytest.raises(InputError, match="does not match its checksum"):
+            preceptor.load(folder, device="cpu")
+    folder = shutil.copytree(calibrated.model, tmp_path / "added")
+    shutil.copy(calibrated.folder / "calibration.json", folder)
     with pytest.raises(InputError, match="added after the model was calibrated"):
-        preceptor.load(folder, device="cpu", batch_size=64)
+        preceptor.load(folder, device="cpu")
 
 
 @pytest.mark.parametrize(
-    ("keys", "value"),
-    [
-        (("calibration", "temperature"), 0),
-        (("calibration", "temperature"), "2"),
-        (("calibration", "kind"), "beta"),
-        (("calibration", "knots"), [0.2]),
-        (("unfamiliar", "kind"), "energy of another kind"),
-        (("unfamiliar", "rate"), None),
-        (("unfamiliar",), []),
-        (("description",), 3),
-    ],
+    ("key", "value"),
+    [("temperature", 0), ("temperature", "2"), ("kind", "beta"), ("knots", [0.2]), ("other", 3)],
 )
-def test_an_invalid_reference_is_one_line(
-    calibrated: Calibrated, tmp_path: Path, keys: tuple[str, ...], value: object
+def test_an_invalid_calibration_is_one_line(
+    calibrated: Calibrated, tmp_path: Path, key: str, value: object
 ) -> None:
     folder = shutil.copytree(calibrated.folder, tmp_path / "copy")
-    values = json.loads((folder / "reference.json").read_text())
-    inner = values
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = value
-    (folder / "reference.json").write_text(json.dumps(values))
-    names = [file.name for file in folder.glob("*.json") if file.name != "checksums.json"]
-    write_checksums(folder, [*names, "model.safetensors", "reference.safetensors"])
-    with pytest.raises(InputError, match="the reference cannot be read") as caught:
-        preceptor.load(folder, device="cpu", batch_size=64)
+    file = folder / "calibration.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    write_checksums(folder, ["model.json", "model.safetensors", file.name])
+    with pytest.raises(InputError, match=re.escape(f"{file}: ")) as caught:
+        preceptor.load(folder, device="cpu")
     assert "\n" not in str(caught.value)

@@ -12,7 +12,6 @@ import pytest
 import preceptor
 from preceptor.data.manifest import Manifest
 from preceptor.deploy.explain import Explained, explain, explain_page
-from preceptor.deploy.prediction import Unfamiliar
 from preceptor.models.build import load_model
 from tests.calibrated import Calibrated
 from tests.commands import assert_refused, here
@@ -59,7 +58,7 @@ def test_the_curves_start_at_the_score(calibrated: Calibrated, explained: Explai
         assert one.prediction.score != predictor(one.path).score
 
 
-def test_the_scores_of_validation_are_those_of_the_reference(explained: Explained) -> None:
+def test_the_scores_of_validation_are_those_of_the_manifest(explained: Explained) -> None:
     assert explained.distribution is not None
     assert len(explained.distribution.scores) == 240
     assert set(explained.distribution.labels) == {"real", "fake"}
@@ -88,17 +87,14 @@ def test_the_decided_class_is_explained(calibrated: Calibrated, threshold: float
 
 
 def test_numbers_of_a_page_can_be_told_apart(calibrated: Calibrated, explained: Explained) -> None:
-    """A score near 1 that is below a threshold near 1, and an image farther than all others."""
+    """A score near 1 that is below a threshold near 1."""
     info = preceptor.load(calibrated.folder, device="cpu").info
     one = explained.explanations[0]
     sure = np.array([0.00001, 0.99999], np.float32)
     sure = sure[[info.classes.index("real"), info.classes.index("fake")]]
     changed = replace(
         one,
-        as_far=(0, 99),
-        prediction=replace(
-            one.prediction, class_probabilities=sure, unfamiliar=Unfamiliar(0.01, 0.05, 1e9)
-        ),
+        prediction=replace(one.prediction, class_probabilities=sure),
         rise_error=1.0,
     )
     page = explain_page(
@@ -106,7 +102,6 @@ def test_numbers_of_a_page_can_be_told_apart(calibrated: Calibrated, explained: 
     )
     assert "The score, 0.999990, is the probability of fake" in page
     assert "below the threshold 0.999999970." in page
-    assert "0 of 99 validation images are at least as far" in page
     assert "has not settled" in page
 
 
@@ -119,13 +114,13 @@ def test_a_page_with_everything(calibrated: Calibrated, tmp_path: Path) -> None:
     assert f"{image}: " in found.out
     page = out.read_text()
     assert page.count("<figure>") == 3 + 2 + 6
-    for text in ("Decision: ", "RISE", "Mahalanobis distance", "unfamiliar", "Area under"):
+    for text in ("Decision: ", "RISE", "scaled to length 1", "Area under"):
         assert text in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert_refused(here(*run), ["exists already"])
 
 
-def test_a_page_without_a_reference_or_a_manifest(
+def test_a_page_without_a_manifest(
     models: dict[str, Path], calibrated: Calibrated, tmp_path: Path
 ) -> None:
     images = [calibrated.manifest.parent / f"test-{number}.png" for number in (0, 1)]
@@ -136,24 +131,6 @@ def test_a_page_without_a_reference_or_a_manifest(
         assert "Scores of validation images are not known" in page
         assert "No training images were compared" in page
         assert len(set(re.findall(r'id="([^"]+)"', page))) == len(re.findall(r' id="', page))
-
-
-def test_validation_scores_come_from_the_manifest_without_a_reference(
-    calibrated: Calibrated,
-) -> None:
-    table = Manifest.read(calibrated.manifest, need=(), verify=False)
-    found = explain(
-        preceptor.load(calibrated.model, device="cpu", batch_size=32),
-        load_model(calibrated.model),
-        [calibrated.manifest.parent / "test-0.png"],
-        table,
-        max_masks=128,
-        sample=50,
-    )
-    assert found.distribution is not None
-    assert len(found.distribution.scores) == 50
-    assert np.isfinite(found.distribution.scores).all()
-    assert found.measure == "distance of the features, scaled to length 1"
 
 
 def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:

@@ -35,15 +35,10 @@ from preceptor.deploy.export import (
     synthetic_images,
     trace,
 )
-from preceptor.deploy.network import (
-    REFERENCE_FILES,
-    Reference,
-    write_reference,
-)
 from preceptor.deploy.prediction import Calibration, decide, normalized, threshold_text
 from preceptor.errors import InputError
-from preceptor.models.build import MODEL_FILES, load_model
-from preceptor.utils.results import write_checksums
+from preceptor.models.build import load_model
+from tests.calibrated import add_calibration
 from tests.commands import assert_refused, here
 from tests.exported_files import CARD, labelled_images, model_folder, onnx_file
 
@@ -106,11 +101,7 @@ def batch_of(folder: Path, count: int) -> np.ndarray:  # type: ignore[type-arg]
 @pytest.mark.parametrize("name", CALIBRATIONS)
 def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(model_folder("plain"), tmp_path / "model")
-    none, labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-    known = np.linspace(-5, 5, 9)
-    reference = Reference(CALIBRATIONS[name], "energy", 0.1, None, none, labels, known)
-    write_reference(reference, folder)
-    write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
+    add_calibration(folder, CALIBRATIONS[name])
     out = tmp_path / "model.onnx"
     assert export_model(folder, out, ExportSettings()).parity.within_tolerance
     batch = batch_of(folder, 6)

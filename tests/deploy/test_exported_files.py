@@ -16,21 +16,13 @@ from PIL import Image
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 import preceptor
-from preceptor.deploy.calibrate import fit_gaussians
 from preceptor.deploy.export import ExportSettings, export_model
-from preceptor.deploy.network import (
-    REFERENCE_FILES,
-    DistanceKind,
-    Reference,
-    TorchNetwork,
-    write_reference,
-)
+from preceptor.deploy.network import TorchNetwork
 from preceptor.deploy.onnx import OnnxNetwork
 from preceptor.deploy.predict_files import row_of
 from preceptor.deploy.prediction import Calibration, CalibrationKind
 from preceptor.errors import InputError
-from preceptor.models.build import MODEL_FILES
-from preceptor.utils.results import write_checksums
+from tests.calibrated import add_calibration
 from tests.commands import assert_refused, here
 from tests.exported_files import CARD, model_folder, onnx_file
 
@@ -119,28 +111,6 @@ def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
     assert preceptor.load(out, threshold="export").threshold == threshold
 
 
-@pytest.mark.parametrize("kind", ["mahalanobis", "energy"])
-def test_unfamiliar_images_are_flagged_without_the_reference(
-    kind: DistanceKind, tmp_path: Path
-) -> None:
-    """The graph has the reference: a file and its folder say the same of 64 images."""
-    folder = referenced(tmp_path / "model", kind, images(40))
-    out = tmp_path / "model.onnx"
-    found = export_model(folder, out, ExportSettings())
-    assert found.parity.distances is not None
-    assert found.parity.distances < 1e-5
-    batch = np.concatenate([images(62), np.full((1, 64, 64, 3), 255, np.uint8), images(1)[:, ::-1]])
-    one, two = (preceptor.load(path, device="cpu")(list(batch)) for path in (out, folder))
-    assert one.unfamiliar is not None
-    assert two.unfamiliar is not None
-    assert {bool(one) for one in two.unfamiliar} == {True, False}
-    for mine, theirs in zip(one.unfamiliar, two.unfamiliar, strict=True):
-        assert mine.distance == pytest.approx(theirs.distance, rel=1e-4)
-        # A distance may lie between those of two neighbors of the validation images.
-        assert mine.share == pytest.approx(theirs.share, abs=1.01 / 41)
-        assert mine.rate == theirs.rate
-
-
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
 def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
     kind: CalibrationKind, tmp_path: Path
@@ -157,7 +127,10 @@ def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
     }
     for name, scores in plain.items():
         thresholds = {"eer": float(scores[0]), "fdr=0.01": float(scores[1]), "fdr=0.05": 0.5}
-        folder = referenced(tmp_path / f"of_{name}", "energy", batch, calibration, thresholds)
+        folder = shutil.copytree(onnx_file().folder, tmp_path / f"of_{name}")
+        values = json.loads((folder / "model.json").read_text()) | {"thresholds": thresholds}
+        (folder / "model.json").write_text(json.dumps(values))
+        add_calibration(folder, calibration)
         path = folder
         if name != "folder":
             path = tmp_path / name
@@ -170,35 +143,6 @@ def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
             rows = [row_of("a.png", one) for one in found]
             known = predictor.info.thresholds[rule]
             assert [row["score"] >= known for row in rows] == expected.tolist()
-
-
-def referenced(
-    folder: Path,
-    kind: DistanceKind,
-    known: np.ndarray,  # type: ignore[type-arg]
-    calibration: Calibration | None = None,
-    thresholds: dict[str, float] | None = None,
-) -> Path:
-    """Model folder with a reference of these images."""
-    shutil.copytree(onnx_file().folder, folder)
-    if thresholds is not None:
-        told = json.loads((folder / "model.json").read_text())
-        told["thresholds"] = thresholds
-        (folder / "model.json").write_text(json.dumps(told))
-        write_checksums(folder, MODEL_FILES)
-    out = TorchNetwork.open(folder, device="cpu")(known)
-    assert out.features is not None
-    assert out.energies is not None
-    labels = np.arange(len(known)) % 2
-    gaussians = fit_gaussians(out.features, labels) if kind == "mahalanobis" else None
-    far = out.energies.astype(np.float64)
-    reference = Reference(
-        calibration, kind, 0.1, gaussians, out.probabilities, labels,
-        gaussians.distances(out.features) if gaussians is not None else far,
-    )  # fmt: skip
-    write_reference(reference, folder)
-    write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
-    return folder
 
 
 def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from PIL import Image
 import preceptor
 from preceptor.data.images import decode_image, image_size
 from preceptor.deploy.image_list import ImageList, ListedImage
-from preceptor.deploy.predict_files import Unfinished, map_file_name
+from preceptor.deploy.predict_files import map_file_name, predict_files
 from preceptor.deploy.prediction import Prediction
 from preceptor.report.palette import laid_over
+from preceptor.utils.files import locked
 from tests.commands import assert_refused, here
 from tests.image_files import ImageFiles
 from tests.small_files import files_up_to
@@ -175,7 +176,8 @@ def test_without_a_good_image_there_are_no_maps(models: dict[str, Path], folder:
 
 
 def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], folder: Path) -> None:
-    with Unfinished(folder / "a.csv", "settings", lambda: 4):
+    (folder / ".a.csv.partial").mkdir()
+    with locked(folder / ".a.csv.partial" / "lock"):
         done = here("predict", models["plain"], "scans", "--out", folder / "a.csv", *DEVICE)
     assert done.code == 1
     assert (
@@ -183,23 +185,20 @@ def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], fold
     )
 
 
-def test_an_output_on_a_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_system_without_locks_is_told(
+    models: dict[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl", reason="a system without locks")
-    number = errno.ENOSYS
 
     def refused(handle: int, kind: int) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", refused)  # no such file system here
-    out = tmp_path / "a.csv"
-    with Unfinished(out, "settings", lambda: 4) as unfinished:
-        unfinished.remove()
-    number = errno.EIO
-    with pytest.raises(OSError, match="Input/output error") as caught:
-        Unfinished(out, "settings", lambda: 4)
-    assert caught.value.filename == str(tmp_path / ".a.csv.partial")
+    told = ["has no file locks (flock)", "name a file on another file system"]
+    assert_refused(here("predict", models["plain"], "scans", "--out", "a.csv", *DEVICE), told)
+    assert not (folder / ".a.csv.partial").exists()
+    where = ("--database", folder / "a.sqlite", "--no-open")
+    assert_refused(here("label", folder / "scans", *where), told)
 
 
 def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:
@@ -209,21 +208,22 @@ def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path)
         out = folder / f"found{suffix}"
         done = here("predict", models["plain"], name, "--out", out, "--maps", "png", *DEVICE)
         assert done.code == 0, done
-        assert [row["path"] for row in read(out)] == ["scans/\\udcff,\r.png"]
+        assert [row["path"] for row in read(out)] == ["scans/\\udcff,\\r.png"]
         shutil.rmtree(folder / "found-maps")
 
 
-def test_a_full_disk_names_the_folder_of_the_unfinished_output(tmp_path: Path) -> None:
-    out = tmp_path / "found.csv"
+def test_a_full_disk_names_the_folder_of_the_unfinished_output(
+    models: dict[str, Path], folder: Path
+) -> None:
+    predictor = preceptor.load(models["plain"], device="cpu", batch_size=4)
+    images = 100 * [ListedImage.at("scans/b color.png")]
+    out = folder / "a.csv"
 
     def write() -> None:
-        with Unfinished(out, "settings", lambda: 4) as unfinished:
-            for images in (1, 2):
-                unfinished.write(bytes(3000))
-                unfinished.keep(images, "names")
+        predict_files(predictor, images, out, model="", settings=None)
 
     with pytest.raises(OSError, match="too large") as caught, files_up_to(5000):
         write()
-    assert caught.value.filename == str(tmp_path / ".found.csv.partial")
-    with Unfinished(out, "settings", lambda: 4) as again:
-        assert again.state.images == 1
+    assert caught.value.filename == str(folder / ".a.csv.partial")
+    write()
+    assert len(read(out)) == 100

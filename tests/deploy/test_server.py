@@ -18,8 +18,7 @@ import preceptor
 from preceptor.deploy.api import PredictAnswer
 from preceptor.deploy.prediction import Prediction
 from preceptor.deploy.predictor import Predictor
-from tests.commands import HANGS, here
-from tests.datasets import squares
+from tests.commands import HANGS
 from tests.deploy.fuzzing import fuzz
 from tests.deploy.serving import Running, multipart, running, send
 from tests.image_files import ImageFiles
@@ -319,28 +318,6 @@ def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: P
         assert server.post(content).status == 200
         schemes = server.get("/openapi.json").json["components"]["securitySchemes"]
         assert set(schemes) == {"bearer", "key"}
-
-
-def test_a_calibrated_model_flags_unfamiliar_images(
-    served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path
-) -> None:
-    splits = {"train": 24, "val": 24}
-    manifest = squares(tmp_path / "data", splits=splits, classes=("real", "fake"))
-    folder = tmp_path / "calibrated"
-    options = ["--method", "none", "--false-alarms", 0.1, "--device", "cpu"]  # it is untrained
-    told = here("calibrate", served_folders["best"], manifest, "--out", folder, *options)
-    assert told.code == 0, told
-    wanted = preceptor.load(folder, device="cpu")(pictures.good)
-    with running({"best": folder}) as server:
-        files = [(path.name, path.read_bytes()) for path in pictures.good]
-        found = server.post_files(files).json["predictions"]
-    for one, prediction in zip(found, wanted, strict=True):
-        assert one["score"] == pytest.approx(prediction.score, abs=1e-5)
-        far = prediction.unfamiliar
-        assert far is not None
-        assert one["unfamiliar"]["flagged"] == bool(far)
-        assert one["unfamiliar"]["share"] == pytest.approx(far.share)
-        assert one["unfamiliar"]["distance"] == pytest.approx(far.distance, rel=1e-4)
 
 
 def schema_of(document: Any, told: Told, path: str, method: str = "get") -> dict[str, Any]:

@@ -176,12 +176,12 @@ def explain(
         model: Model folder, such as best.
         images: Image files or URLs.
         manifest: Manifest of the training images, among which similar ones are searched, and of the
-            validation images, if the model is not calibrated.
+            validation images, whose scores are drawn.
         out: Output page.
         threshold: Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.
         masks: Maximum number of RISE masks per image.
         similar: Number of similar training images.
-        sample: Maximum number of training images that are compared.
+        sample: Maximum number of training images that are compared, and of validation images.
     """
     if model.is_file():
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
@@ -221,57 +221,40 @@ def calibrate(
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option()],
     method: CalibrationMethod = "temperature",
-    false_alarms: Annotated[float, Number(min=1e-6, max=0.5)] = 0.01,
-    sample: Annotated[int, typer.Option(min=2)] = 10_000,
     device: DeviceOption = "auto",
 ) -> None:
     """Calibrate a model on the validation images of a manifest.
 
-    A copy of the model folder is written in which probabilities are calibrated and unfamiliar
-    images are flagged. The results are in its model card.
+    A copy of the model folder is written in which probabilities are calibrated. The results are in
+    its model card.
 
     Args:
         model: Model folder, such as best.
         out: Output folder: a copy of the model folder.
-        method: Calibration of the probabilities: temperature, isotonic or none.
-        false_alarms: Share of familiar images that are flagged as unfamiliar.
-        sample: Maximum number of training images that are used.
+        method: Calibration of the probabilities: temperature or isotonic.
     """
     with bulk_import():
         from preceptor.data.manifest import Manifest
+        from preceptor.deploy.calibrate import calibrate as fit
         from preceptor.deploy.calibrate import (
             calibration_sentences,
             check_uncalibrated,
-            make_reference,
             write_calibrated,
         )
-        from preceptor.deploy.network import referenced_info
+        from preceptor.deploy.network import calibrated_info
         from preceptor.deploy.predictor import load
         from preceptor.utils.text import progress
 
     check_uncalibrated(model)
     check_target("--out", out, copied=model)
     predictor = load(model, device=device)
-    table = Manifest.read(
-        manifest, verify=False, need=("train", "val"), classes=predictor.info.classes
-    )
+    classes = predictor.info.classes
+    table = Manifest.read(manifest, verify=False, need=("val",), classes=classes)
     with progress() as bar:
-        made = make_reference(
-            predictor,
-            table,
-            method=method,
-            rate=false_alarms,
-            sample=sample,
-            start_task=_tasks(bar),
-        )
-    write_calibrated(model, made, referenced_info(predictor.info, made.reference), out)
-    for sentence in calibration_sentences(made):
-        print(sentence)
-    aucs = made.aucs[made.reference.kind]
-    print(
-        f"Unfamiliar images by {made.reference.kind}: false alarm rate {false_alarms:g}, AUC "
-        f"{sum(aucs.values()) / len(aucs):.3f} on changed copies of validation images."
-    )
+        task = bar.add_task("validation images", total=None, note="")
+        fitted = fit(predictor, table, method, lambda count: bar.advance(task, count))
+    write_calibrated(model, fitted, calibrated_info(predictor.info, fitted.calibration), out)
+    print(*calibration_sentences(fitted), sep="\n")
     print(f"wrote {out}")
 
 
@@ -335,16 +318,15 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
     if exported.threshold is not None:
         rule = f"positive at a score of {threshold_text(exported.threshold)} or more"
     parity = exported.parity
-    gap, decisions = parity.distances, parity.decisions
+    decisions = parity.decisions
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
-    distances = "" if gap is None else f", of a distance from training {gap:.1e} of its value"
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
     kind = "validation" if validation else "synthetic"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
     print(f"input: {settings.input_type}, any batch size")
     print(f"decision: {rule}")
     print(
-        f"largest difference of a probability {parity.probabilities:.1e}{maps}{distances} on "
+        f"largest difference of a probability {parity.probabilities:.1e}{maps} on "
         f"{parity.images:,} {kind} images; the most probable class differs on "
         f"{parity.most_probable:,}{decided}"
     )

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from preceptor.errors import InputError
 from preceptor.utils.docstrings import argument_descriptions
 
-CalibrationMethod = Literal["temperature", "isotonic", "none"]
+CalibrationMethod = Literal["temperature", "isotonic"]
 Cache = Literal["memmap", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]

@@ -12,12 +12,13 @@ from reprlib import Repr
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from preceptor.config.settings import PathContext, Settings
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
 
 Config = TypeVar("Config", bound=BaseModel)
+Valid = TypeVar("Valid")
 _VARIABLE = re.compile(r"(\$?)\$\{(\w+)\}")  # with another dollar, the text itself
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 # Numbers that YAML 1.1 and 1.2 read differently: 010 is 8 or 10, 1:30 is 90 or a text.
@@ -298,6 +299,27 @@ def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
             ]
             found.append(Problem(key, shown, ", or ".join(dict.fromkeys(ways))))
     return found
+
+
+def validated(adapter: TypeAdapter[Valid], text: str | bytes, source: str) -> Valid:
+    """Value of a JSON text; for any other text an InputError with its source and the key."""
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, kind = ".".join(map(_name, map(str, first["loc"]))), first["type"]
+        if kind == "json_invalid":
+            what = "it is no JSON, or damaged"
+        elif kind in ("missing", "extra_forbidden", "unexpected_keyword_argument"):
+            what = "it is missing" if kind == "missing" else "the key is unknown"
+        elif kind == "value_error":
+            what = str(first["ctx"]["error"])
+        else:
+            values = {name: _plain(value) for name, value in first.get("ctx", {}).items()}
+            write = _WRITE[kind].format(**values) if kind in _WRITE else first["msg"]
+            what = f"value {_shown(first['input'])}; {write}"
+        where = f"{source}: {key}" if key else source
+        raise InputError(f"{where}: {' '.join(what.split())}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -57,15 +57,6 @@ class MapAnswer(_Answer):
     )
 
 
-class UnfamiliarAnswer(_Answer):
-    """How far an image is from the training images, in comparison with validation images."""
-
-    flagged: bool = Field(description="Whether `share` is at most `rate`.")
-    share: float = Field(description="Share of validation images that are at least as far.")
-    rate: float = Field(description="Rate of false alarms.")
-    distance: float = Field(description="Distance from the training images.")
-
-
 class PredictionAnswer(_Answer):
     """Prediction for one image."""
 
@@ -78,9 +69,6 @@ class PredictionAnswer(_Answer):
     decision: str = Field(description="Class by the threshold, or the most probable class.")
     probabilities: dict[str, float] = Field(description="Probability of each class.")
     map: MapAnswer | None = Field(description="Decision map; null if none was asked for.")
-    unfamiliar: UnfamiliarAnswer | None = Field(
-        description="How unfamiliar the image is; null if the model has no reference."
-    )
 
 
 class PredictAnswer(_Answer):
@@ -297,13 +285,8 @@ def answer_of(
     name: str, prediction: Prediction, threshold: float | None, form: MapForm
 ) -> PredictionAnswer:
     """Answer for an image, with its map in a form."""
-    info, (width, height), far = prediction.info, prediction.size, prediction.unfamiliar
+    info, (width, height) = prediction.info, prediction.size
     (decision,) = decide(prediction.class_probabilities[None], info.positive_index, threshold)
-    unfamiliar = None
-    if far is not None:
-        unfamiliar = UnfamiliarAnswer(
-            flagged=bool(far), share=far.share, rate=far.rate, distance=far.distance
-        )
     return PredictionAnswer(
         name=name,
         width=width,
@@ -312,7 +295,6 @@ def answer_of(
         decision=info.classes[decision],
         probabilities=prediction.probabilities,
         map=_map(prediction, form),
-        unfamiliar=unfamiliar,
     )
 
 

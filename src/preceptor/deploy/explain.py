@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePath
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from preceptor.data.images import ImageError, decode_image
 from preceptor.data.manifest import Manifest
-from preceptor.deploy.calibrate import StartTask, observe, sampled
+from preceptor.deploy.calibrate import Advance, observe
 from preceptor.deploy.network import calibrated
-from preceptor.deploy.prediction import ModelInfo, Prediction, normalized, over_image, scores_of
+from preceptor.deploy.prediction import ModelInfo, Prediction, normalized, over_image
 from preceptor.deploy.predictor import Canvas, Predictor, canvas_of
-from preceptor.errors import InputError, one_line, without_secrets
+from preceptor.errors import one_line, without_secrets
 from preceptor.metrics.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
 from preceptor.report.blocks import (
@@ -42,6 +42,8 @@ from preceptor.saliency.maps import correlation, deletion_curves
 from preceptor.saliency.rise import rise
 from preceptor.utils.text import fine_number, number, told_apart
 
+StartTask = Callable[[str, int], Advance]
+"""Function of a task's name and number of images that returns the function that advances it."""
 TOLERANCE = 0.05
 """Error of a RISE map at which no further masks are added."""
 
@@ -83,7 +85,7 @@ class Distribution(NamedTuple):
 
 
 class Neighbor(NamedTuple):
-    """Training image with similar features, by the distance of `Explained.measure`."""
+    """Training image, with the distance of its features, which are scaled to length 1."""
 
     path: str
     name: str
@@ -97,8 +99,6 @@ class Explanation:
 
     path: str  # file or location
     prediction: Prediction  # with the map of the decided class
-    #: Numbers of validation images that are at least as far from the training images, and of all.
-    as_far: tuple[int, int] | None
     rise: NDArray[np.float32]  # (h, w) RISE map of the same class on the same grid
     rise_error: float  # estimated, 1 − correlation with the limit
     masks: int
@@ -106,11 +106,6 @@ class Explanation:
     cam_curve: DeletionCurve
     rise_curve: DeletionCurve
     neighbors: list[Neighbor]  # the nearest first
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the error of the RISE map is within the tolerance."""
-        return self.rise_error <= TOLERANCE
 
     @property
     def name(self) -> str:
@@ -125,7 +120,6 @@ class Explained:
     explanations: list[Explanation]
     distribution: Distribution | None  # scores of validation images; None = not known
     compared: int  # number of training images that were compared; 0 = none
-    measure: str  # distance by which training images are similar
 
 
 def explain(
@@ -142,25 +136,38 @@ def explain(
     """Explain the decisions of a model for images, by maps of the decided classes."""
     predictions = [predictor(path) for path in paths]
     predictions = [
-        found if found.map_class == found.decision else predictor(path, map_of=found.decision)
-        for path, found in zip(paths, predictions, strict=True)
+        first if first.map_class == first.decision else predictor(path, map_of=first.decision)
+        for path, first in zip(paths, predictions, strict=True)
     ]
     near: list[list[Neighbor]] = [[] for _ in paths]
-    measure, compared = "", 0
+    distribution, compared = None, 0
     if manifest is not None:
-        train = sampled(manifest.train_split, sample)
+        train = _sampled(manifest.train_split, sample)
         compared = len(train)
         if compared:
             advance = start_task("training images", compared)
-            features = observe(predictor, train["path"], advance=advance).features
-            near, measure = _neighbors(predictor, predictions, train, features, neighbors)
+            features = observe(predictor, train["path"], advance).output.features
+            assert features is not None
+            near = [_neighbors(one, train, features, neighbors) for one in predictions]
+        valid = _sampled(manifest.table[kind_of(manifest.table["split"]) == "val"], sample)
+        if len(valid):
+            advance = start_task("validation images", len(valid))
+            scores = observe(predictor, valid["path"], advance).score.astype(np.float64)
+            distribution = Distribution(scores, valid["label"].to_numpy(object))
     advance = start_task("maps", len(paths))
-    found = []
+    explanations = []
     for path, prediction, similar in zip(paths, predictions, near, strict=True):
-        found.append(_explained(predictor, model, path, prediction, similar, max_masks))
+        explanations.append(_explained(predictor, model, path, prediction, similar, max_masks))
         advance(1)
-    distribution = _distribution(predictor, manifest, sample, start_task)
-    return Explained(found, distribution, compared, measure)
+    return Explained(explanations, distribution, compared)
+
+
+def _sampled(table: pd.DataFrame, size: int) -> pd.DataFrame:
+    """Rows of a table, at most `size` of them, drawn at random and in their order."""
+    if len(table) <= size:
+        return table
+    drawn = np.random.default_rng(0).choice(len(table), size, replace=False)
+    return table.iloc[np.sort(drawn)]
 
 
 def _explained(
@@ -198,14 +205,9 @@ def _explained(
         curves[name] = DeletionCurve(
             shares.numpy().astype(np.float64), *values.numpy().astype(np.float64)
         )
-    reference, unfamiliar, as_far = predictor.reference, prediction.unfamiliar, None
-    if reference is not None and unfamiliar is not None:
-        known = reference.distances
-        as_far = int((known >= unfamiliar.distance).sum()), len(known)
     return Explanation(
         path=str(path),
         prediction=prediction,
-        as_far=as_far,
         rise=found.maps[0].numpy(),
         rise_error=float(found.error[0]),
         masks=int(found.masks_used[0]),
@@ -217,81 +219,45 @@ def _explained(
 
 
 def _neighbors(
-    predictor: Predictor,
-    predictions: Sequence[Prediction],
-    train: pd.DataFrame,
-    features: NDArray[np.float32],
-    count: int,
-) -> tuple[list[list[Neighbor]], str]:
-    reference = predictor.reference
-    if any(one.features is None for one in predictions):
-        raise InputError(f"{predictor.info.backbone}: this model returns no features")
-    own = np.stack([one.features for one in predictions if one.features is not None])
-    if reference is not None and reference.gaussians is not None:
-        measure = "Mahalanobis distance of the features"
-        whitening = reference.gaussians.whitening.astype(np.float64).T
-        first, second = (side.astype(np.float64) @ whitening for side in (own, features))
-    else:
-        measure = "distance of the features, scaled to length 1"
-        first, second = (side.astype(np.float64) for side in (own, features))
-        for side in (first, second):
-            lengths = np.linalg.norm(side, axis=1, keepdims=True)
-            side /= np.where(lengths > 0, lengths, 1)
-    found = []
-    for features_of_one in first:
-        distances = np.sqrt(((second - features_of_one) ** 2).sum(1))
-        nearest = np.argsort(distances, kind="stable")[:count]
-        rows = train.iloc[nearest]
-        columns = rows["path"], rows["name"], rows["label"], distances[nearest]
-        found.append(
-            [
-                Neighbor(str(path), without_secrets(str(name)), str(label), float(distance))
-                for path, name, label, distance in zip(*columns, strict=True)
-            ]
-        )
-    return found, measure
+    prediction: Prediction, train: pd.DataFrame, features: NDArray[np.float32], count: int
+) -> list[Neighbor]:
+    """Training images whose features are nearest, the nearest first."""
+    assert prediction.features is not None
+    own, others = (
+        side / np.maximum(np.linalg.norm(side, axis=-1, keepdims=True), np.finfo(float).tiny)
+        for side in (prediction.features.astype(np.float64), features.astype(np.float64))
+    )
+    distances = np.sqrt(((others - own) ** 2).sum(1))
+    nearest = np.argsort(distances, kind="stable")[:count]
+    rows = train.iloc[nearest]
+    columns = rows["path"], rows["name"], rows["label"], distances[nearest]
+    return [
+        Neighbor(str(path), without_secrets(str(name)), str(label), float(distance))
+        for path, name, label, distance in zip(*columns, strict=True)
+    ]
 
 
-def _distribution(
-    predictor: Predictor, manifest: Manifest | None, sample: int, start_task: StartTask
-) -> Distribution | None:
-    """Scores of the reference, or of the validation images of the manifest."""
-    reference, positive = predictor.reference, predictor.info.positive_index
-    if reference is not None:
-        scores = scores_of(reference.probabilities, positive)
-        named = np.array(predictor.info.classes, object)[reference.labels]
-        return Distribution(scores.astype(np.float64), named)
-    if manifest is None:
-        return None
-    rows = sampled(manifest.table[kind_of(manifest.table["split"]) == "val"], sample)
-    if rows.empty:
-        return None
-    advance = start_task("validation images", len(rows))
-    probabilities = observe(predictor, rows["path"], advance=advance).probabilities
-    scores = scores_of(probabilities, positive)
-    return Distribution(scores.astype(np.float64), rows["label"].to_numpy(object))
-
-
-def explain_page(found: Explained, info: ModelInfo, threshold: float | None, model: str) -> str:
+def explain_page(explained: Explained, info: ModelInfo, threshold: float | None, model: str) -> str:
     """Page as HTML of at least one explanation, by the name of the model and its threshold."""
-    several = len(found.explanations) > 1
-    first = found.explanations[0]
-    sections: list[Section] = []
-    for place, one in enumerate(found.explanations, 1):
-        sections += _sections(one, found, info, threshold, place if several else 0)
-    decisions = [one.prediction.decision for one in found.explanations]
+    several = len(explained.explanations) > 1
+    first = explained.explanations[0]
+    sections = [
+        _section(one, explained, info, threshold, place)
+        for place, one in enumerate(explained.explanations, 1)
+    ]
+    decisions = [one.prediction.decision for one in explained.explanations]
     counts = ", ".join(f"{name}: {decisions.count(name):,}" for name in dict.fromkeys(decisions))
     page = PlainPage(
-        name=f"{len(found.explanations):,} images" if several else first.name,
+        name=f"{len(explained.explanations):,} images" if several else first.name,
         kind="explanation",
         facts=[
             model,
             f"{info.backbone}: {' or '.join(info.classes)}",
-            *([f"{found.compared:,} training images compared"] if found.compared else []),
+            *([f"{explained.compared:,} training images compared"] if explained.compared else []),
         ],
         headline=counts if several else _decision(first),
-        sentences=[] if several else _sentences(first, info, threshold),
-        mood="ahead" if any(one.prediction.unfamiliar for one in found.explanations) else "",
+        sentences=[] if several else [_reason(first, info, threshold)],
+        mood="",
         sections=sections,
         footer="Made by preceptor. Maps show where the evidence for a class is, not why.",
     )
@@ -302,48 +268,34 @@ def _decision(one: Explanation) -> str:
     return f"Decision: {one.prediction.decision}, score {fine_number(one.prediction.score)}"
 
 
-def _sentences(one: Explanation, info: ModelInfo, threshold: float | None) -> list[str]:
-    prediction = one.prediction
-    if info.positive is not None and threshold is not None:
-        side = "at or above" if prediction.score >= threshold else "below"
-        score, limit = told_apart(prediction.score, threshold)
-        first = (
-            f"The score, {score}, is the probability of {info.positive}; it is {side} the "
-            f"threshold {limit}."
-        )
-    else:
-        first = "The decision is the most probable class."
-    unfamiliar = prediction.unfamiliar
-    if unfamiliar is None or one.as_far is None:
-        return [first]
-    count, known = one.as_far
-    flagged = "The image is unfamiliar: " if unfamiliar else "The image is not unfamiliar: "
-    return [
-        first,
-        f"{flagged}{count:,} of {known:,} validation images are at least as far from the training "
-        f"images. Its share, (k + 1) ÷ (n + 1) for k of n images, is "
-        f"{100 * unfamiliar.share:.3g} %; {100 * unfamiliar.rate:.3g} % or less is flagged.",
-    ]
+def _reason(one: Explanation, info: ModelInfo, threshold: float | None) -> str:
+    if info.positive is None or threshold is None:
+        return "The decision is the most probable class."
+    side = "at or above" if one.prediction.score >= threshold else "below"
+    score, limit = told_apart(one.prediction.score, threshold)
+    return (
+        f"The score, {score}, is the probability of {info.positive}; it is {side} the "
+        f"threshold {limit}."
+    )
 
 
-def _sections(
-    one: Explanation, found: Explained, info: ModelInfo, threshold: float | None, place: int
-) -> list[Section]:
-    """Sections of an image; with a place among several, one section."""
-    prefix, of = f"image-{place}-" if place else "", one.prediction.map_class
-    parts = [
-        ("maps", "Maps", f"Maps of {of}", _map_blocks(one, info)),
-        ("score", "Score", "Score", _score_blocks(one, found.distribution, info)),
-        ("deletion", "Deletion", f"Deletion: probability of {of}", _deletion_blocks(one)),
-        ("similar", "Similar images", "Similar training images", _similar_blocks(one, found)),
+def _section(
+    one: Explanation, explained: Explained, info: ModelInfo, threshold: float | None, place: int
+) -> Section:
+    of = one.prediction.map_class
+    blocks: list[Block] = [
+        Text(_decision(one)),
+        Text(_reason(one, info, threshold)),
+        Text(f"Maps of {of}", "heading"),
+        *_map_blocks(one, info),
+        Text("Score", "heading"),
+        *_score_blocks(one, explained.distribution, info),
+        Text(f"Deletion: probability of {of}", "heading"),
+        *_deletion_blocks(one),
+        Text("Similar training images", "heading"),
+        *_similar_blocks(one, explained.compared),
     ]
-    if not place:
-        return [Section(*part) for part in parts]
-    told = [_decision(one), *_sentences(one, info, threshold)]
-    blocks: list[Block] = [Text(text) for text in told]
-    for _, _, title, inner in parts:
-        blocks += [Text(title, "heading"), *inner]
-    return [Section(f"{prefix}all", f"{place}", f"{place}: {one.name}", blocks)]
+    return Section(f"image-{place}", f"{place}", f"{place}: {one.name}", blocks)
 
 
 def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
@@ -368,7 +320,7 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
         f"Correlation of both maps: {number(one.agreement, 2)}. RISE is computed from the scores "
         "of masked images alone: where it agrees, the map shows what the score depends on."
     )
-    if not one.is_settled:
+    if one.rise_error > TOLERANCE:
         said += (
             f" The RISE map has not settled: its error is above {TOLERANCE:g}, so that it may be "
             "noise. More masks (--masks) reduce the error if the score depends on the masks."
@@ -382,10 +334,7 @@ def _score_blocks(
     info: ModelInfo,
 ) -> list[Block]:
     if distribution is None:
-        text = (
-            "Scores of validation images are not known; calibrate the model (preceptor calibrate) "
-            "or give a manifest."
-        )
+        text = "Scores of validation images are not known; give a manifest with --manifest."
         return [Text(text, "none")]
     score, (known, labels) = one.prediction.score, distribution
     groups, shares = {}, []
@@ -437,7 +386,7 @@ def _deletion_blocks(one: Explanation) -> list[Block]:
     return [Text(text), FigureBlock("deletion", [("", figure)])]
 
 
-def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:
+def _similar_blocks(one: Explanation, compared: int) -> list[Block]:
     if not one.neighbors:
         text = "No training images were compared; give a manifest with --manifest."
         return [Text(text, "none")]
@@ -453,8 +402,8 @@ def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:
     labels = [near.label for near in one.neighbors]
     same = labels.count(one.prediction.decision)
     text = (
-        f"The nearest of {found.compared:,} training images by the {found.measure}; {same} of "
-        f"{len(labels)} are of the class {one.prediction.decision}."
+        f"The nearest of {compared:,} training images by the distance of the features, scaled to "
+        f"length 1; {same} of {len(labels)} are of the class {one.prediction.decision}."
     )
     return [Text(text), PicturesBlock(pictures)]
 

@@ -31,10 +31,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from preceptor.config.settings import ImageFormat
 from preceptor.data.workspace import Workspace
 from preceptor.deploy.network import (
-    Reference,
     TorchNetwork,
     calibrated,
-    find_reference,
+    find_calibration,
     info_of,
     steps_at,
 )
@@ -42,6 +41,7 @@ from preceptor.deploy.prediction import (
     CARD_KEY,
     EXPORT_KEY,
     INFO_KEY,
+    Calibration,
     decide,
     find_threshold,
     normalized,
@@ -87,12 +87,8 @@ class DeployedModel(nn.Module):
     """Copy of a trained model on the CPU whose input is images (B, in_chans, H, W) as decoded.
 
     Its outputs are named by `outputs`. The map is the decision map of the positive class, or of the
-    most probable class if there is none. Distances and shares (B,) are float64, see `Reference`.
+    most probable class if there is none.
     """
-
-    known: Tensor
-    whitening: Tensor
-    centers: Tensor
 
     def __init__(
         self,
@@ -100,7 +96,7 @@ class DeployedModel(nn.Module):
         threshold: float | None,
         *,
         maps: bool = True,
-        reference: Reference | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
@@ -108,20 +104,10 @@ class DeployedModel(nn.Module):
         _replace_global_pools(self.model)
         self.threshold, self.maps = threshold, maps
         self.positive = None if model.spec.positive is None else model.spec.positive_index
-        self.calibration = None if reference is None else reference.calibration
+        self.calibration = calibration
         thresholds = model.spec.thresholds.values()
-        self.steps = [] if self.calibration is None else steps_at(self.calibration, thresholds)
+        self.steps = [] if calibration is None else steps_at(calibration, thresholds)
         self.outputs = ["probabilities", "score", "decision", *(["map", "raw_map"] if maps else [])]
-        self.by_features = False
-        if reference is not None:
-            self.outputs += ["distance", "unfamiliar_share"]
-            self.register_buffer("known", torch.from_numpy(np.sort(reference.distances)))
-            if reference.gaussians is not None:
-                self.by_features = True
-                whitening = torch.from_numpy(reference.gaussians.whitening).double()
-                means = torch.from_numpy(reference.gaussians.means).double()
-                self.register_buffer("whitening", whitening)
-                self.register_buffer("centers", means @ whitening.T)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Outputs named by `outputs`."""
@@ -136,10 +122,7 @@ class DeployedModel(nn.Module):
                 classes = torch.full((image.shape[0],), self.positive, dtype=torch.int64)
             out = self.model(pixels, classes, decision=True)
             maps = (normalize(out.saliency), out.saliency)
-        found: tuple[Tensor, ...] = ()
-        if "distance" in self.outputs:
-            found = self._distances(out.logits, out.features)
-        return *self._decided(out.logits), *maps, *found
+        return *self._decided(out.logits), *maps
 
     def _decided(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         probabilities = logits.softmax(1)
@@ -155,17 +138,6 @@ class DeployedModel(nn.Module):
         # In float64: a threshold may lie between two neighboring float32 scores.
         above = score.to(torch.float64) >= self.threshold
         return probabilities, score, torch.where(above, self.positive, other)
-
-    def _distances(self, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and shares by the formulas of `Reference`."""
-        if self.by_features:
-            own = features.mean((2, 3)).double() @ self.whitening.T
-            squares = (own[:, None] - self.centers[None]).square().sum(2)
-            distances = squares.amin(1).sqrt()
-        else:
-            distances = -logits.logsumexp(1).double()
-        farther = (self.known[None] >= distances[:, None]).sum(1)
-        return distances, (farther + 1).double() / (len(self.known) + 1)
 
 
 def _replace_global_pools(model: nn.Module) -> None:
@@ -305,7 +277,6 @@ class Outputs(NamedTuple):
     probabilities: NDArray[np.float32]  # (B, C)
     map: NDArray[np.float32] | None = None  # (B, h, w) normalized; None without maps
     raw_map: NDArray[np.float32] | None = None  # (B, h, w)
-    distance: NDArray[np.float64] | None = None  # (B,) None without a reference
 
 
 Computation = Callable[[NDArray[np.uint8]], Outputs]
@@ -391,14 +362,12 @@ class Parity:
     most_probable: int  # number of images whose most probable class differs
     #: Of the model and of the export by validation set; sets of one class are left out.
     aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    distances: float | None = None  # relative; None without a reference
     decisions: int | None = None  # number that differs at the threshold; None without one
 
     @property
     def within_tolerance(self) -> bool:
         """Whether all differences are within the tolerance of float32; False for NaN."""
-        found = (self.probabilities, self.maps, self.distances)
-        return all(one <= TOLERANCE for one in found if one is not None)
+        return self.probabilities <= TOLERANCE and (self.maps is None or self.maps <= TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -414,12 +383,12 @@ def export_model(
 ) -> Exported:
     """Export a model folder; if it differs from the model, ExportError, and nothing is written."""
     model = load_model(folder)
-    reference = find_reference(folder, model.spec.positive is not None)
-    info = info_of(model, reference)
+    calibration = find_calibration(folder, model.spec.positive is not None)
+    info = info_of(model, calibration)
     threshold = find_threshold(settings.threshold, info)
-    deployed = DeployedModel(model, threshold, maps=settings.maps, reference=reference)
+    deployed = DeployedModel(model, threshold, maps=settings.maps, calibration=calibration)
     dtype = torch.uint8 if settings.input_type == "uint8" else torch.float32
-    itself = model_outputs(model, maps=settings.maps, reference=reference)
+    itself = model_outputs(model, maps=settings.maps, calibration=calibration)
     card = folder / "README.md"
     values = {
         "threshold": threshold,
@@ -436,11 +405,9 @@ def export_model(
     parity = measure(itself, onnx_outputs(content), checked, deployed.positive, threshold)
     if not parity.within_tolerance:
         maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
-        gap = parity.distances
-        distances = "" if gap is None else f", of a distance (relative) {gap:.1e}"
         raise ExportError(
             f"the export differs from the model: the largest difference of a probability is "
-            f"{parity.probabilities:.1e}{maps}{distances} over {parity.images:,} images, above "
+            f"{parity.probabilities:.1e}{maps} over {parity.images:,} images, above "
             f"{TOLERANCE:g}; nothing was written"
         )
     with replacing(out) as partial:
@@ -464,16 +431,16 @@ def onnx_outputs(content: bytes) -> Computation:
 
 
 def model_outputs(
-    model: GuidedModel, *, maps: bool, reference: Reference | None = None
+    model: GuidedModel, *, maps: bool, calibration: Calibration | None = None
 ) -> Computation:
     """Outputs of a trained model on the CPU, as `preceptor.load` computes them from its folder."""
-    network = TorchNetwork(model, reference, device="cpu")
+    network = TorchNetwork(model, calibration, device="cpu")
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
         out = network(batch.transpose(0, 2, 3, 1), maps=maps)
         raw = out.raw_map
         shown = None if raw is None else normalized(raw)
-        return Outputs(out.probabilities, shown, raw, out.distances)
+        return Outputs(out.probabilities, shown, raw)
 
     return compute
 
@@ -488,16 +455,12 @@ def measure(
     """Compare two computations on the same batches."""
     first, second = [], []
     maps: list[float] = []
-    distances: list[float] = []
     for batch in images.batches():
         one, two = model(batch), export(batch)
         first.append(one.probabilities)
         second.append(two.probabilities)
         if one.map is not None and two.map is not None:
             maps.append(map_difference(one, two))
-        if one.distance is not None and two.distance is not None:
-            gaps = np.abs(one.distance - two.distance) / np.maximum(np.abs(one.distance), 1)
-            distances.append(float(gaps.max()))
     before, after = np.concatenate(first), np.concatenate(second)
     decisions = None
     if positive is not None and threshold is not None:
@@ -507,7 +470,6 @@ def measure(
         images=len(images),
         probabilities=float(np.abs(before - after).max()),
         maps=float(np.max(maps)) if maps else None,  # NaN if one is
-        distances=float(np.max(distances)) if distances else None,
         most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
         aucs=_aucs(before, after, images, positive),
         decisions=decisions,

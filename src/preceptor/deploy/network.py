@@ -1,51 +1,38 @@
-"""Network of a model folder on torch, with its calibration and its distance from training images.
-
-An image is unfamiliar if it is farther from the training images than nearly all validation images
-are. Two distances are known: the Mahalanobis distance of the features to the nearest class (K. Lee,
-K. Lee, H. Lee, J. Shin, NeurIPS 2018) and the energy, minus the log-sum-exp of the logits (W. Liu,
-X. Wang, J. Owens, Y. Li, NeurIPS 2020).
-"""
+"""Network of a model folder on torch, with its calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as checked_dataclass
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from preceptor.config.files import validated
 from preceptor.config.training import Precision
 from preceptor.deploy.prediction import (
-    CHECKED,
     Calibration,
     ModelInfo,
     NetworkOutput,
     joined_outputs,
     probe_batch_size,
-    validated,
 )
-from preceptor.errors import InputError, reason
+from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, autocast
-from preceptor.utils.files import tensors_to
 from preceptor.utils.memory import out_of_memory
-from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums, strict_json
+from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums
 
-DistanceKind = Literal["mahalanobis", "energy"]
-REFERENCE, ARRAYS = "reference.json", "reference.safetensors"
-REFERENCE_FILES = (REFERENCE, ARRAYS)
-"""Files of a reference in a model folder."""
+CALIBRATION = "calibration.json"
+"""File of a calibration in a model folder."""
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Smallest probability in logarithms."""
 
@@ -137,139 +124,31 @@ def steps_at(calibration: Calibration, thresholds: Iterable[float]) -> list[Step
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class Gaussians:
-    """Features of the training images: a normal distribution per class, with one covariance."""
-
-    means: NDArray[np.float32]  # (C, p)
-    whitening: NDArray[np.float32]  # (p, p) matrix W with WᵀW = inverse covariance
-
-    def distances(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n,) Mahalanobis distance of (n, p) features to the nearest class."""
-        whitening = self.whitening.astype(np.float64)
-        own = features.astype(np.float64) @ whitening.T
-        centers = self.means.astype(np.float64) @ whitening.T
-        found = [np.sqrt(((own - center) ** 2).sum(1)) for center in centers]
-        nearest: NDArray[np.float64] = np.min(found, axis=0)
-        return nearest
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """Calibration of a model, distribution of its features, and its validation images."""
-
-    calibration: Calibration | None
-    kind: DistanceKind  # distance by which images are unfamiliar
-    rate: float  # of false alarms
-    gaussians: Gaussians | None  # None for the energy
-    probabilities: NDArray[np.float32]  # (n, C) of the validation images, calibrated
-    labels: NDArray[np.int64]  # (n,) index of their class
-    distances: NDArray[np.float64]  # (n,)
-    description: dict[str, str | float | int] = field(default_factory=dict)
-
-    def distances_of(
-        self, features: NDArray[np.float32], energies: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
-        """(n,) distances of images with (n, p) features and (n,) energies."""
-        if self.gaussians is None:
-            return energies.astype(np.float64)
-        return self.gaussians.distances(features)
-
-    def shares_of(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(k + 1) ÷ (n + 1), where k of n validation images are at least as far."""
-        count = len(self.distances)
-        below = np.searchsorted(np.sort(self.distances), distances, side="left")
-        return np.asarray((count - below + 1) / (count + 1), np.float64)
-
-
-# Data type and number of dimensions of each array.
-_ARRAYS = {"probabilities": (np.float32, 2), "labels": (np.int64, 1), "distances": (np.float64, 1)}
-_GAUSSIANS = {"means": (np.float32, 2), "whitening": (np.float32, 2)}
-
-
-@checked_dataclass(frozen=True, config=CHECKED)
-class _Unfamiliar:
-    kind: DistanceKind
-    rate: float
-
-
-@checked_dataclass(frozen=True, config=CHECKED)
-class _Stored:
-    calibration: Calibration | None
-    unfamiliar: _Unfamiliar
-    description: dict[str, str | int | float]
-
-
-_STORED = TypeAdapter(_Stored)
-
-
-def write_reference(reference: Reference, folder: Path) -> None:
-    """Write the files of a reference to a model folder, without their checksums."""
-    calibration = reference.calibration
-    values = {
-        "calibration": None if calibration is None else asdict(calibration),
-        "unfamiliar": {"kind": reference.kind, "rate": reference.rate},
-        "description": reference.description,
-    }
-    (folder / REFERENCE).write_text(strict_json(values) + "\n", encoding="utf-8")
-    arrays = {name: getattr(reference, name) for name in _ARRAYS}
-    if reference.gaussians is not None:
-        arrays |= {name: getattr(reference.gaussians, name) for name in _GAUSSIANS}
-    content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with tensors_to(folder / ARRAYS):
-        save_file(content, folder / ARRAYS)
-
-
-def find_reference(folder: Path, positive: bool) -> Reference | None:
-    """Reference of a model folder; None if it has none, InputError if its files were changed."""
-    known = read_checksums(folder)
-    # A reference that has been removed leaves its checksum, and is missed when it is read.
-    if not (folder / REFERENCE).exists() and REFERENCE not in known:
+def find_calibration(folder: Path, positive: bool) -> Calibration | None:
+    """Calibration of a model folder; None if it has none, InputError if its file was changed."""
+    checksum = read_checksums(folder).get(CALIBRATION)
+    # A calibration that has been removed leaves its checksum, and is missed when it is read.
+    if checksum is None and not (folder / CALIBRATION).exists():
         return None
-    wanted = {name: known.get(name, "") for name in REFERENCE_FILES}
-    if changed := files_that_differ(folder, wanted):
+    if files_that_differ(folder, {CALIBRATION: checksum or ""}):
         raise InputError(
-            f"{folder}: {changed[0]} does not match its checksum in {CHECKSUMS}: it was changed, "
+            f"{folder}: {CALIBRATION} does not match its checksum in {CHECKSUMS}: it was changed, "
             "damaged or added after the model was calibrated; copy the folder again"
         )
-    try:
-        stored: _Stored = validated(_STORED, (folder / REFERENCE).read_bytes(), "the reference")
-        calibration, kind = stored.calibration, stored.unfamiliar.kind
-        if calibration is not None and calibration.kind == "isotonic" and not positive:
-            raise InputError("an isotonic calibration needs a positive class")
-        arrays = load_file(folder / ARRAYS)
-        gaussians = None
-        if kind == "mahalanobis":
-            gaussians = Gaussians(**{name: _array(arrays, name, _GAUSSIANS) for name in _GAUSSIANS})
-        return Reference(
-            calibration=calibration,
-            kind=kind,
-            rate=stored.unfamiliar.rate,
-            gaussians=gaussians,
-            description=stored.description,
-            **{name: _array(arrays, name, _ARRAYS) for name in _ARRAYS},
-        )
-    except (InputError, OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: the reference cannot be read: {reason(error)}") from error
-
-
-def _array(
-    arrays: Mapping[str, NDArray[Any]], name: str, kinds: Mapping[str, tuple[type, int]]
-) -> NDArray[Any]:
-    kind, dimensions = kinds[name]
-    found = arrays.get(name)
-    if found is None or found.dtype != kind or found.ndim != dimensions:
-        raise InputError(f"array {name!r} is missing or of another kind")
-    return found
+    content = (folder / CALIBRATION).read_bytes()
+    calibration = validated(TypeAdapter(Calibration), content, f"{folder / CALIBRATION}")
+    if calibration.kind == "isotonic" and not positive:
+        raise InputError(f"{folder}: an isotonic calibration needs a positive class")
+    return calibration
 
 
 class TorchNetwork:
-    """Trained model on a device, with its reference if it has one."""
+    """Trained model on a device, with its calibration if it has one."""
 
     def __init__(
         self,
         model: GuidedModel,
-        reference: Reference | None = None,
+        calibration: Calibration | None = None,
         *,
         device: str = "auto",
         precision: Precision = "32-true",
@@ -278,9 +157,7 @@ class TorchNetwork:
         model = model.eval().to(self._device)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._precision: Precision = precision
-        self.reference = reference
-        self.info = info_of(model, reference)
-        calibration = self.info.calibration
+        self.info = info_of(model, calibration)
         thresholds = model.spec.thresholds.values()
         self._steps = [] if calibration is None else steps_at(calibration, thresholds)
 
@@ -288,10 +165,10 @@ class TorchNetwork:
     def open(
         cls, folder: Path, *, device: str = "auto", precision: Precision = "32-true"
     ) -> TorchNetwork:
-        """Network of a model folder; see `load_model` and `find_reference` for errors."""
+        """Network of a model folder; see `load_model` and `find_calibration` for errors."""
         model = load_model(folder)
-        reference = find_reference(folder, model.spec.positive is not None)
-        return cls(model, reference, device=device, precision=precision)
+        calibration = find_calibration(folder, model.spec.positive is not None)
+        return cls(model, calibration, device=device, precision=precision)
 
     @cached_property
     def batch_size(self) -> int:
@@ -319,17 +196,11 @@ class TorchNetwork:
     ) -> NetworkOutput:
         """Output for a batch, see `Network.__call__`; halved if memory runs out."""
         out = self._halved(images, maps=maps, map_classes=map_classes)
-        if self.reference is None:
+        if self.info.calibration is None:
             return out
-        if self.info.calibration is not None:
-            plain = torch.from_numpy(out.probabilities)
-            positive = self.info.positive_index
-            changed = calibrated(plain, self.info.calibration, positive, self._steps)
-            out = out._replace(probabilities=changed.numpy())
-        assert out.features is not None
-        assert out.energies is not None
-        distances = self.reference.distances_of(out.features, out.energies)
-        return out._replace(distances=distances, shares=self.reference.shares_of(distances))
+        plain = torch.from_numpy(out.probabilities)
+        changed = calibrated(plain, self.info.calibration, self.info.positive_index, self._steps)
+        return out._replace(probabilities=changed.numpy())
 
     def _halved(
         self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
@@ -369,17 +240,15 @@ class TorchNetwork:
 
 
 def _output(logits: Tensor, features: Tensor, saliency: Tensor | None) -> NetworkOutput:
-    logits = logits.float()
     return NetworkOutput(
-        logits.softmax(1).cpu().numpy(),
+        logits.float().softmax(1).cpu().numpy(),
         None if saliency is None else saliency.detach().float().cpu().numpy(),
         features.float().mean((2, 3)).cpu().numpy(),
-        (-logits.logsumexp(1)).cpu().numpy(),
     )
 
 
-def info_of(model: GuidedModel, reference: Reference | None = None) -> ModelInfo:
-    """Description of a model; with a reference, thresholds are calibrated as the probabilities."""
+def info_of(model: GuidedModel, calibration: Calibration | None = None) -> ModelInfo:
+    """Description of a model, whose thresholds are calibrated as the probabilities."""
     spec = model.spec
     info = ModelInfo(
         classes=tuple(spec.classes),
@@ -392,15 +261,11 @@ def info_of(model: GuidedModel, reference: Reference | None = None) -> ModelInfo
         thresholds=dict(spec.thresholds),
         version=spec.version,
     )
-    return info if reference is None else referenced_info(info, reference)
+    return info if calibration is None else calibrated_info(info, calibration)
 
 
-def referenced_info(info: ModelInfo, reference: Reference) -> ModelInfo:
-    """Description of a model with a reference; thresholds outside of [0, 1] stay as they are."""
-    info = replace(info, false_alarms=reference.rate)
-    calibration = reference.calibration
-    if calibration is None:
-        return info
+def calibrated_info(info: ModelInfo, calibration: Calibration) -> ModelInfo:
+    """Description of a calibrated model; thresholds outside of [0, 1] stay as they are."""
     steps = steps_at(calibration, info.thresholds.values())
     known = {step.threshold: step.calibrated for step in steps}
     thresholds = {rule: known.get(value, value) for rule, value in info.thresholds.items()}

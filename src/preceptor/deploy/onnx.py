@@ -94,8 +94,6 @@ class OnnxNetwork:
         names = ["probabilities"]
         if maps and self.info.map_kind != "none":
             names.append("raw_map")
-        if self.info.false_alarms is not None:
-            names += ["distance", "unfamiliar_share"]
         found = dict(zip(names, self._session.run(names, {"image": batch}), strict=True))
         probabilities, raw_map = found["probabilities"], found.get("raw_map")
         if raw_map is not None and map_classes is not None:
@@ -105,8 +103,7 @@ class OnnxNetwork:
             for wanted in map_classes[other]:
                 self.check_maps(int(wanted))
             raw_map = np.where(other[:, None, None], -raw_map, raw_map)
-        distances, shares = found.get("distance"), found.get("unfamiliar_share")
-        return NetworkOutput(probabilities, raw_map, distances=distances, shares=shares)
+        return NetworkOutput(probabilities, raw_map)
 
 
 def session_of(content: bytes, provider: str = _CPU) -> onnxruntime.InferenceSession:

@@ -1,24 +1,20 @@
 """Prediction for many files into one table, with maps on request; resumes where it stopped.
 
-A folder `.NAME.partial` beside the output has `rows.jsonl` (a line per image) and `state.json`,
-with the size of its valid part. A process that is killed leaves more rows, which are cut off when
-it is started again.
+A folder `.NAME.partial` beside the output has `rows.jsonl`: the settings, then a line per image. It
+is written batch by batch. A process that is killed may leave a part of a batch, which the next one
+cuts off: batches are the same ones again, and so are the results.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import hashlib
 import json
-import os
 import re
 import shutil
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
@@ -26,7 +22,6 @@ from typing import Any, BinaryIO, Literal, TextIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,21 +31,17 @@ from preceptor.deploy.prediction import ModelInfo, Prediction
 from preceptor.deploy.predictor import BadImage, Predictor
 from preceptor.errors import HeldError, InputError, without_secrets
 from preceptor.report.palette import laid_over
-from preceptor.utils.files import beginning, replacing
+from preceptor.utils.files import beginning, locked, named_errors, replacing
 from preceptor.utils.process import core_count
-from preceptor.utils.results import digest, write_atomically
+from preceptor.utils.results import digest
 from preceptor.version import __version__
 
-KEEP_EVERY = 2.0
-"""Seconds between two states from which an interrupted call goes on."""
 MapFiles = Literal["overlay", "png"]
 """Maps over the grayscale image, or grayscale maps of the size of the image."""
 Row = dict[str, Any]
-"""path, decision, score, probabilities (by class), of a model with a reference unfamiliar (bool),
-unfamiliar_share and distance, with files of maps map; or path and error."""
+"""path, decision, score, probabilities (by class), with files of maps map; or path and error."""
 
-_ROWS, _STATE = "rows.jsonl", "state.json"
-_REFERENCE = ("unfamiliar", "unfamiliar_share", "distance")
+_ROWS = "rows.jsonl"
 # Rows of a row group of a Parquet file, which are held in memory.
 _GROUP = 50_000
 _PER_FOLDER = 1000
@@ -82,7 +73,6 @@ def predict_files(
     model: str,
     settings: object,
     maps: MapOutput | None = None,
-    keep_every: float = KEEP_EVERY,
     advance: Callable[[int], None] = lambda count: None,
     report_bad: Callable[[str, str], None] = lambda name, reason: None,
 ) -> Summary:
@@ -90,29 +80,92 @@ def predict_files(
 
     The same call resumes an interrupted one; the output is the same bytes as without interruption.
     `model` is a hash of it, and `settings` what else determines the output, as a JSON-able value.
-    `keep_every` seconds a state is kept; `advance` is told the number of further images.
+    `advance` is told the number of further images.
     """
     kind = None if maps is None else maps.kind
     place = None if maps is None else [str(maps.folder.absolute()), maps.of]
-    given = [__version__, model, settings, out.suffix, kind, place]
-    with Unfinished(out, digest(given), lambda: predictor.batch_size) as unfinished:
-        left = iter(images)
-        try:
-            _skip(left, unfinished, advance)
-            _predict(predictor, left, unfinished, maps, keep_every, advance, report_bad)
-        except InputError:
-            if not unfinished.state.images:  # there is nothing to go on from
-                unfinished.remove()
-            raise
-        rows = unfinished.folder / _ROWS
-        columns = columns_of(predictor.info, maps=maps is not None)
-        with replacing(out) as partial:
-            WRITERS[out.suffix.lower()](rows, columns, partial)
-        decided = [row.get("decision") for row in read_rows(rows)]
-        decisions = Counter(str(decision) for decision in decided if decision is not None)
-        bad = decided.count(None)
-        unfinished.remove()
-    return Summary(decisions, bad)
+    key = digest([__version__, model, settings, out.suffix, kind, place])
+    folder = partial_folder(out)
+    folder.mkdir(exist_ok=True)
+    rows = folder / _ROWS
+    try:
+        with locked(folder / "lock"):
+            left = iter(images)
+            batch_size, done = _resumed(rows, key, left, lambda: predictor.batch_size)
+            advance(done)
+            with named_errors(folder), rows.open("ab") as stream:
+                _predict(predictor, left, stream, done, batch_size, maps, advance, report_bad)
+            columns = columns_of(predictor.info, maps=maps is not None)
+            with replacing(out) as partial:
+                WRITERS[out.suffix.lower()](rows, columns, partial)
+            decisions = Counter(row.get("decision") for row in read_rows(rows))
+    except HeldError as error:
+        raise HeldError(f"{out}: another process writes it; choose another name") from error
+    except InputError:
+        if not rows.is_file() or not any(read_rows(rows)):  # there is nothing to go on from
+            shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+    bad = decisions.pop(None, 0)
+    return Summary(Counter({str(name): count for name, count in decisions.items()}), bad)
+
+
+def partial_folder(out: Path) -> Path:
+    """Folder of an unfinished output."""
+    return out.with_name(f".{out.name}.partial")
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether an output was begun and is not finished."""
+    return (partial_folder(out) / _ROWS).is_file()
+
+
+def _resumed(
+    file: Path, key: str, images: Iterator[ListedImage], batch_size: Callable[[], int]
+) -> tuple[int, int]:
+    """Batch size, and the number of images whose rows are valid, which are skipped.
+
+    The file is cut to the settings and the rows of whole batches.
+    """
+    lines = _lines(file) if file.is_file() else iter(())
+    header = next(lines, None)
+    if header is None:
+        size = batch_size()
+        text = json.dumps({"settings": key, "batch_size": size}) + "\n"
+        file.write_text(text, encoding="utf-8")
+        return size, 0
+    again = f"remove the folder {file.parent} to start again"
+    begun, end = header
+    if begun.get("settings") != key:
+        raise InputError(
+            f"{file.parent} was begun with another model or other options; repeat the command as "
+            f"it was, or {again}"
+        )
+    size, done = int(begun["batch_size"]), 0
+    while len(batch := list(islice(lines, size))) == size:
+        names = [_name(image) for image in islice(images, size)]
+        if names != [row["path"] for row, _ in batch]:
+            raise InputError(
+                f"{file.parent}: the images are not those of the interrupted command; give the "
+                f"same ones in the same order, or {again}"
+            )
+        done, end = done + size, batch[-1][1]
+    with file.open("r+b") as stream:
+        stream.truncate(end)
+    return size, done
+
+
+def _lines(file: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Valid lines at the beginning of a file, and where each ends."""
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except ValueError:  # half a line, or what a power failure has left
+                return
+            if not line.endswith(b"\n") or not isinstance(value, dict):
+                return
+            yield value, lines.tell()
 
 
 def print_predictions(
@@ -128,7 +181,7 @@ def print_predictions(
     bad = 0
     for batch in _batches(predictor, iter(images), None, None):
         for image, found in batch:
-            write(row_of(image.name, found))
+            write(row_of(_name(image), found))
             if isinstance(found, BadImage):
                 report_bad(image.name, found.reason)
                 bad += 1
@@ -158,67 +211,46 @@ def _batches(
         yield [(taken.popleft(), found) for found in batch.results()]
 
 
-def _skip(
-    images: Iterator[ListedImage], unfinished: Unfinished, advance: Callable[[int], None]
-) -> None:
-    """Skip the images that are done, which must be the same ones."""
-    names = ""
-    for image in islice(images, unfinished.state.images):
-        names = _chained(names, image.name)
-    if names != unfinished.state.names:
-        raise InputError(
-            f"{unfinished.folder}: the images are not those of the interrupted command; give the "
-            "same ones in the same order, or remove the folder to start again"
-        )
-    advance(unfinished.state.images)
-
-
-def _chained(names: str, name: str) -> str:
-    """Hash of a sequence of names, from the hash of all but the last one."""
-    text = f"{names}\n{name}".encode(errors="surrogateescape")
-    return hashlib.blake2b(text, digest_size=12).hexdigest()
-
-
 def _predict(
     predictor: Predictor,
     images: Iterator[ListedImage],
-    unfinished: Unfinished,
+    stream: BinaryIO,
+    number: int,
+    batch_size: int,
     maps: MapOutput | None,
-    keep_every: float,
     advance: Callable[[int], None],
     report_bad: Callable[[str, str], None],
 ) -> None:
-    state = unfinished.state
-    number, names = state.images, state.names
-    kept = time.monotonic()
+    """Append the rows of images; those of a batch when its maps are on the disk."""
+    lines: list[str] = []
     drawn: list[Future[None]] = []
-    pool = ThreadPoolExecutor(core_count())
-    try:
-        for batch in _batches(predictor, images, state.batch_size, maps):
-            lines: list[str] = []
-            for image, found in batch:
-                names = _chained(names, image.name)
-                file = None
-                if isinstance(found, BadImage):
-                    report_bad(image.name, found.reason)
-                elif maps is not None:
-                    file = map_file_name(number, image)
-                    drawn.append(pool.submit(_draw, maps, file, image, found))
-                lines.append(json.dumps(row_of(image.name, found, file), ensure_ascii=False) + "\n")
-                number += 1
-            unfinished.write("".join(lines).encode())
-            advance(len(batch))
-            if time.monotonic() - kept >= keep_every:
-                for one in drawn:  # on the disk before the state that counts them
-                    one.result()
-                drawn = []
-                unfinished.keep(number, names)
-                kept = time.monotonic()
+
+    def write() -> None:
         for one in drawn:
             one.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    unfinished.keep(number, names)
+        stream.write("".join(lines).encode())
+        stream.flush()
+        advance(len(lines))
+        lines.clear()
+        drawn.clear()
+
+    with ThreadPoolExecutor(core_count()) as pool:
+        try:
+            for batch in _batches(predictor, images, batch_size, maps):
+                write()  # of the batch before, whose maps were drawn meanwhile
+                for image, found in batch:
+                    file = None
+                    if isinstance(found, BadImage):
+                        report_bad(image.name, found.reason)
+                    elif maps is not None:
+                        file = map_file_name(number, image)
+                        drawn.append(pool.submit(_draw, maps, file, image, found))
+                    row = row_of(_name(image), found, file)
+                    lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+                    number += 1
+            write()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 # -------------------------------------------------------------------- maps
@@ -246,10 +278,15 @@ def _draw(maps: MapOutput, name: str, image: ListedImage, prediction: Prediction
 # -------------------------------------------------------------------- rows and tables
 
 
+def _name(image: ListedImage) -> str:
+    """Name in a row: names of files need not be UTF-8, and may have line breaks."""
+    name = image.name.encode("utf-8", "backslashreplace").decode()
+    return name.replace("\r", "\\r")  # csv quotes it from Python 3.13 on
+
+
 def row_of(name: str, found: Prediction | BadImage, map_file: str | None = None) -> Row:
     """Row of an image."""
-    # Names of files need not be UTF-8.
-    row: Row = {"path": name.encode("utf-8", "backslashreplace").decode()}
+    row: Row = {"path": name}
     if isinstance(found, BadImage):
         return row | {"error": found.reason}
     row |= {
@@ -259,9 +296,6 @@ def row_of(name: str, found: Prediction | BadImage, map_file: str | None = None)
             zip(found.info.classes, _shortest(found.class_probabilities), strict=True)
         ),
     }
-    if (unfamiliar := found.unfamiliar) is not None:
-        values = (bool(unfamiliar), unfamiliar.share, unfamiliar.distance)
-        row |= dict(zip(_REFERENCE, values, strict=True))
     return row if map_file is None else row | {"map": map_file}
 
 
@@ -271,10 +305,8 @@ def _shortest(values: NDArray[np.float32]) -> list[float]:
 
 
 def read_rows(file: Path) -> Iterator[Row]:
-    """Rows of a file of JSON lines."""
-    with file.open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            yield json.loads(line)
+    """Rows of an unfinished output, after its settings."""
+    yield from (row for row, _ in islice(_lines(file), 1, None))
 
 
 def columns_of(info: ModelInfo, *, maps: bool) -> list[str]:
@@ -284,7 +316,6 @@ def columns_of(info: ModelInfo, *, maps: bool) -> list[str]:
         "decision",
         "score",
         *(f"score_{name}" for name in info.classes),
-        *(_REFERENCE if info.false_alarms is not None else ()),
         *(["map"] if maps else ()),
         "error",
     ]
@@ -299,14 +330,8 @@ def _cells(row: Row, columns: Sequence[str]) -> list[Any]:
 def _csv_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Row], object]:
     """Function that writes a row to a CSV stream, whose header is written now."""
     writer = csv.writer(stream, lineterminator="\n")
-    quoting = csv.writer(stream, csv.unix_dialect)  # before Python 3.13 a lone "\r" is not quoted
     writer.writerow(columns)
-
-    def write(row: Row) -> None:
-        cells = _cells(row, columns)
-        (quoting if any("\r" in str(cell) for cell in cells) else writer).writerow(cells)
-
-    return write
+    return lambda row: writer.writerow(_cells(row, columns))
 
 
 def _write_csv(rows: Path, columns: Sequence[str], file: Path) -> None:
@@ -317,12 +342,13 @@ def _write_csv(rows: Path, columns: Sequence[str], file: Path) -> None:
 
 
 def _write_json_lines(rows: Path, _: Sequence[str], file: Path) -> None:
-    shutil.copyfile(rows, file)
+    with rows.open("rb") as lines, file.open("wb") as stream:
+        lines.readline()
+        shutil.copyfileobj(lines, stream)
 
 
 def _write_parquet(rows: Path, columns: Sequence[str], file: Path) -> None:
     kinds = dict.fromkeys(("path", "decision", "map", "error"), pa.string())
-    kinds |= {"unfamiliar": pa.bool_(), "distance": pa.float64(), "unfamiliar_share": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
     left = read_rows(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -342,112 +368,3 @@ WRITERS: dict[str, Callable[[Path, Sequence[str], Path], None]] = {
     ".pq": _write_parquet,
 }
 """Function that writes a table from a file of JSON lines, by the suffix of the table."""
-
-
-# -------------------------------------------------------------------- unfinished outputs
-
-
-@dataclass(frozen=True)
-class State:
-    """Valid part of an unfinished output."""
-
-    settings: str  # hash of the model and of the settings
-    batch_size: int
-    images: int = 0  # number that is done, bad ones included
-    names: str = ""  # hash of their names
-    rows: int = 0  # length of the rows in bytes
-
-
-def partial_folder(out: Path) -> Path:
-    """Folder of an unfinished output."""
-    return out.with_name(f".{out.name}.partial")
-
-
-def is_unfinished(out: Path) -> bool:
-    """Whether an output was begun and is not finished."""
-    return (partial_folder(out) / _STATE).is_file()
-
-
-class Unfinished:
-    """Folder of an unfinished output, used as a context manager; it is kept until `remove`."""
-
-    def __init__(self, out: Path, settings: str, batch_size: Callable[[], int]) -> None:
-        self.folder = partial_folder(out)
-        self.folder.mkdir(exist_ok=True)
-        self._open_files = contextlib.ExitStack()
-        try:
-            try:
-                with self._named_errors():
-                    lock = FileLock(self.folder / "lock").acquire(timeout=0)
-            except Timeout as error:
-                raise HeldError(f"{out}: another process writes it; choose another name") from error
-            self._open_files.enter_context(lock)  # released if the process dies
-            self.state = self._read(settings) or State(settings, batch_size())
-            self._rows = self._opened(_ROWS, self.state.rows)
-            # From here on there is something to go on from: maps may be written before any row.
-            self.keep(self.state.images, self.state.names)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __enter__(self) -> Unfinished:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # on a full disk; `keep` wrote all that is valid
-            self._open_files.close()
-
-    def write(self, rows: bytes) -> None:
-        """Append rows; they are valid after the next `keep`."""
-        with self._named_errors():
-            self._rows.write(rows)
-
-    def keep(self, images: int, names: str) -> None:
-        """Make all that was written valid, also after a power failure."""
-        with self._named_errors():
-            self._rows.flush()
-            os.fsync(self._rows.fileno())
-        state = replace(self.state, images=images, names=names, rows=self._rows.tell())
-        write_atomically(self.folder / _STATE, json.dumps(asdict(state)) + "\n")
-        self.state = state
-
-    def remove(self) -> None:
-        """Remove the folder, after the output is in its place."""
-        self.__exit__()
-        shutil.rmtree(self.folder)
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Context whose errors name the folder: an open file that cannot be written names none."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self.folder)
-            raise
-
-    def _read(self, settings: str) -> State | None:
-        """State of an earlier process; None if there is none."""
-        file = self.folder / _STATE
-        again = f"remove the folder {self.folder} to start again"
-        try:
-            state = State(**json.loads(file.read_text(encoding="utf-8")))
-            damaged = (self.folder / _ROWS).stat().st_size < state.rows
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):  # errors of JSON, of UTF-8 and of other keys
-            damaged = True
-        if damaged:
-            raise InputError(f"{file}: damaged; {again}")
-        if state.settings != settings:
-            raise InputError(
-                f"{self.folder} was begun with another model or other options; repeat the command "
-                f"as it was, or {again}"
-            )
-        return state
-
-    def _opened(self, name: str, size: int) -> BinaryIO:
-        """File for appending, cut to its valid part."""
-        file = self._open_files.enter_context((self.folder / name).open("ab"))
-        file.truncate(size)
-        file.seek(size)
-        return file

@@ -19,14 +19,14 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from preceptor.config.files import validated
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import fit_box
-from preceptor.errors import InputError, is_control, one_line
+from preceptor.errors import InputError, is_control
 
 CalibrationKind = Literal["temperature", "isotonic"]
 MapKind = Literal["cam", "gradcam", "none"]
@@ -105,8 +105,6 @@ class ModelInfo:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: Line = ""  # of the library that built the model
     calibration: Calibration | None = None
-    #: Share of validation images that are flagged as unfamiliar; None = without a reference.
-    false_alarms: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> ModelInfo:
@@ -139,18 +137,6 @@ class ModelInfo:
 
 
 _INFO = TypeAdapter(ModelInfo)
-Valid = TypeVar("Valid")
-
-
-def validated(adapter: TypeAdapter[Valid], text: str | bytes, owner: str) -> Valid:
-    """Value of a JSON text; InputError, which names its owner, for any other text."""
-    try:
-        return adapter.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        said = f"{where}: {first['msg']}" if where else first["msg"]
-        raise InputError(f"{owner}: {one_line(said)}") from error
 
 
 def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | None:
@@ -231,9 +217,6 @@ class NetworkOutput(NamedTuple):
     probabilities: NDArray[np.float32]  # (B, C)
     raw_map: NDArray[np.float32] | None  # (B, h, w), not normalized
     features: NDArray[np.float32] | None = None  # (B, p), averaged over the grid
-    energies: NDArray[np.float32] | None = None  # (B,) minus the log-sum-exp of the logits
-    distances: NDArray[np.float64] | None = None  # (B,) from the training images
-    shares: NDArray[np.float64] | None = None  # (B,) see `Unfamiliar`
 
 
 class Network(Protocol):
@@ -273,23 +256,6 @@ def joined_outputs(parts: Sequence[NetworkOutput]) -> NetworkOutput:
     return NetworkOutput(probabilities, *others)
 
 
-@dataclass(frozen=True)
-class Unfamiliar:
-    """How unfamiliar an image is, in comparison with validation images; true if it is flagged.
-
-    The share is (k + 1) ÷ (n + 1), where k of n validation images are at least as far from the
-    training images: a p-value for an image of the same kind (conformal, V. Vovk, A. Gammerman, G.
-    Shafer 2005). It is flagged at a share of at most the rate of false alarms.
-    """
-
-    share: float
-    rate: float
-    distance: float
-
-    def __bool__(self) -> bool:
-        return self.share <= self.rate
-
-
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Prediction for one image.
@@ -302,8 +268,6 @@ class Prediction:
             the model has no maps or none was asked for.
         map_class: Class of the map.
         size: Width and height of the upright image in pixels.
-        unfamiliar: How unfamiliar the image is, true if it is flagged; None if the model has no
-            reference (`preceptor calibrate`).
         features: (p,) float32 features, averaged over the grid; None if the network has none.
     """
 
@@ -313,7 +277,6 @@ class Prediction:
     grid_map: NDArray[np.float32] | None
     map_class: str
     size: tuple[int, int]
-    unfamiliar: Unfamiliar | None = None
     features: NDArray[np.float32] | None = None
 
     @property
@@ -379,7 +342,7 @@ class Predictions(Sequence[Prediction]):
                 sizes=self.sizes[index],
                 map_classes=self.map_classes[index],
             )
-        maps, unfamiliar, features = self.raw_map, self.unfamiliar, self.output.features
+        maps, features = self.raw_map, self.output.features
         width, height = self.sizes[index].tolist()
         return Prediction(
             self.info,
@@ -388,7 +351,6 @@ class Predictions(Sequence[Prediction]):
             None if maps is None else maps[index],
             self.info.classes[self.map_classes[index]],
             (width, height),
-            None if unfamiliar is None else unfamiliar[index],
             None if features is None else features[index],
         )
 
@@ -401,15 +363,6 @@ class Predictions(Sequence[Prediction]):
     def raw_map(self) -> NDArray[np.float32] | None:
         """(n, h, w) decision maps, not normalized; None = none."""
         return self.output.raw_map
-
-    @cached_property
-    def unfamiliar(self) -> list[Unfamiliar] | None:
-        """How unfamiliar each image is; None if the model has no reference."""
-        distances, shares, rate = self.output.distances, self.output.shares, self.info.false_alarms
-        if distances is None or shares is None or rate is None:
-            return None
-        pairs = zip(shares.tolist(), distances.tolist(), strict=True)
-        return [Unfamiliar(share, rate, distance) for share, distance in pairs]
 
     @property
     def score(self) -> NDArray[np.float32]:

@@ -35,7 +35,6 @@ from preceptor.utils.results import file_digest
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
-    from preceptor.deploy.network import Reference
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """Path or URL, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or
@@ -164,8 +163,6 @@ class Predictor:
         threshold: Threshold of the decision, see `find_threshold`.
         batch_size: Number of images per pass; None = that at which the network is fast.
         workers: Number of threads that decode; None = one per core.
-        reference: Reference of the model, with its validation images; None = it has none, as an
-            exported file, which compares images nevertheless.
 
     Raises:
         InputError: The model has no such threshold.
@@ -178,13 +175,11 @@ class Predictor:
         threshold: str | float | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
-        reference: Reference | None = None,
     ) -> None:
         self._network = network
         self._batch_size = batch_size
         self._workers = workers or core_count()
         self.threshold = find_threshold(threshold, network.info)
-        self.reference = reference
 
     @property
     def info(self) -> ModelInfo:
@@ -395,7 +390,7 @@ def load(
         from preceptor.deploy.network import TorchNetwork
 
         network = TorchNetwork.open(path, device=device, precision=precision)
-        return Predictor(network, threshold=threshold, reference=network.reference, **settings)
+        return Predictor(network, threshold=threshold, **settings)
     if precision != "32-true":
         raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
     if path.exists() and not path.is_file():  # a pipe, of which each reading has another content
@@ -412,7 +407,7 @@ def load(
 def files_digest(model: Path) -> str:
     """Hash of the files of a model."""
     found = hashlib.blake2b(digest_size=10)
-    files = [*model.glob("model.*"), *model.glob("reference.*")] if model.is_dir() else [model]
+    files = [*model.glob("model.*"), *model.glob("calibration.*")] if model.is_dir() else [model]
     for file in sorted(files):
         found.update(file_digest(file).encode())
     return found.hexdigest()

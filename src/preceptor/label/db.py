@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from filelock import FileLock, Timeout
-
 from preceptor.deploy.http import RefusedError
-from preceptor.errors import InputError, PreceptorError, RunFailedError
-from preceptor.utils.files import failed_write
+from preceptor.errors import HeldError, InputError, PreceptorError, RunFailedError
+from preceptor.utils.files import failed_write, locked
 
 
 def now() -> str:
@@ -254,20 +252,20 @@ def serving(path: Path) -> Iterator[None]:
     """Context in which no second server uses a database; the system ends it if the process dies."""
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+    beside = path.with_name(f".{path.name}.lock")
     try:
-        beside = path.with_name(f".{path.name}.lock")
         beside.touch()
-        lock = FileLock(beside).acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"{path}: another preceptor label serves this database; open its page, or end it first"
-        ) from error
     except OSError as error:
         raise InputError(
             f"{failed_write(error, path)}; name a file in another folder with --database"
         ) from error
-    with lock:
-        yield
+    try:
+        with locked(beside):
+            yield
+    except HeldError as error:
+        raise InputError(
+            f"{path}: another preceptor label serves this database; open its page, or end it first"
+        ) from error
 
 
 class Database:

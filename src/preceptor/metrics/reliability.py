@@ -1,4 +1,4 @@
-"""Reliability and calibration of probabilities; covariance of features, for distances of images."""
+"""Reliability and calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -182,29 +182,3 @@ def cross_entropy(hits: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     truth, values = np.asarray(hits, bool), np.asarray(probabilities, np.float64)
     with np.errstate(divide="ignore"):
         return float(-np.log(np.where(truth, values, 1 - values)).mean())
-
-
-def ledoit_wolf(deviations: npt.ArrayLike) -> tuple[Array, float]:
-    """Covariance shrunk toward a multiple of the identity: (1 − δ) S + δ (tr S / p) I.
-
-    δ minimizes the expected squared error of the estimate; it is high where there are few rows for
-    the number of features, and makes the covariance invertible.
-
-    O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance
-    matrices", Journal of Multivariate Analysis 2004.
-    """
-    values = np.asarray(deviations, np.float64)
-    if values.ndim != 2 or not values.size:
-        raise InputError(f"deviations {values.shape} must be (n, p), n ≥ 1 and p ≥ 1")
-    rows, features = values.shape
-    sample = values.T @ values / rows
-    scale = float(np.trace(sample)) / features
-    if not scale > 0:
-        raise InputError("all features are constant; a covariance needs images that differ")
-    squares = values**2
-    distance = float((sample**2).sum()) - features * scale**2
-    noise = (float((squares.sum(1) ** 2).sum()) / rows - float((sample**2).sum())) / rows
-    share = 0.0 if noise <= 0 else 1.0 if distance <= noise else noise / distance
-    shrunk = (1 - share) * sample
-    shrunk[np.diag_indices(features)] += share * scale
-    return shrunk, share

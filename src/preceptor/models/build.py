@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from preceptor.config.files import validated
 from preceptor.config.settings import Fit, NetworkFactory
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.custom import (
@@ -310,7 +311,7 @@ def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = No
     check_model_folder(folder)
     check_model_files(folder)
     try:
-        spec = _SPEC.validate_json((folder / "model.json").read_bytes())
+        spec = validated(_SPEC, (folder / "model.json").read_bytes(), "model.json")
         model = _empty(spec, network)
         model.backbone.load_state_dict(load_file(folder / WEIGHTS))
         check_trained(model)
@@ -319,7 +320,7 @@ def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = No
         raise InputError(f"{folder}: {error}") from error
     except PreceptorError:
         raise
-    except Exception as error:  # damaged JSON, invalid keys, tensors of another shape
+    except Exception as error:  # a network that cannot be built, tensors of another shape
         if out_of_memory(error):  # it says nothing of the model
             raise
         raise InputError(f"{folder}: cannot be loaded: {reason(error)}") from error

@@ -14,12 +14,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from preceptor.errors import InputError, reason
+from preceptor.errors import HeldError, InputError, reason
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # Errors of file systems that cannot flush this kind of file; all others are failed writes.
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 # Errors of files that are written, never of those that are read.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -166,6 +173,33 @@ def named_errors(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Context in which a file is locked, which the system ends if the process dies.
+
+    HeldError if another process has the lock, InputError if the file system has no locks.
+    """
+    file.touch()
+    if fcntl is not None:
+        with file.open("rb") as probe, contextlib.suppress(BlockingIOError):
+            try:
+                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    error.filename = str(file)
+                    raise
+                raise InputError(
+                    f"{file.parent}: its file system has no file locks (flock), so that two "
+                    "processes could write the same file; name a file on another file system"
+                ) from error
+    try:
+        lock = FileLock(file).acquire(timeout=0)
+    except Timeout as error:
+        raise HeldError(f"{file}: another process has it") from error
+    with lock:
+        yield
 
 
 def failed_write(error: OSError, path: Path) -> str:

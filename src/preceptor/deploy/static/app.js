@@ -113,11 +113,6 @@ async function show(file, told, took) {
     ["Model", `${told.model}, revision ${told.revision}`],
     ["Time", `${took.toFixed(0)} ms`],
   ];
-  const far = found.unfamiliar;
-  if (far) {
-    const share = `${(100 * far.share).toPrecision(2)} % of the validation images are as far`;
-    details.unshift([far.flagged ? "Unfamiliar" : "Familiar", share]);
-  }
   $("details").replaceChildren(...details.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
   $("result").hidden = false;
 }
