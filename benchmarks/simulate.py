@@ -1,13 +1,11 @@
-"""Simulated people who mark images from known maps, through the real server, with a Teacher's help.
+"""Simulated people who mark images from known maps, through the real server, with given proposals.
 
     python benchmarks/simulate.py MANIFEST --to FOLDER [--images 40] [--proposals after]
-        [--config examples/label_teacher.yaml] [--seed 0]
+        [--teacher MAPS] [--seed 0]
 
 Everything but the people is real: the server is `preceptor label` in a process of its own, strokes
-and answers go through HTTP into the database, and Teachers are trained on what is there. Time is
-not waited for, but counted by stated costs, which are assumptions and not measurements of people.
-A Teacher is trained after every so many answers and used from then on, so that the result does not
-depend on the speed of the machine.
+and answers go through HTTP into the database. Time is not waited for, but counted by stated costs,
+which are assumptions and not measurements of people.
 """
 
 from __future__ import annotations
@@ -28,13 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from preceptor.config.files import load_config
 from preceptor.data.images import decode_map, image_size
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError
 from preceptor.label.db import connect
 from preceptor.label.marks import decode_runs, from_text
-from preceptor.label.teacher import TeacherConfig, overlap, teach_database
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -89,8 +84,7 @@ class Simulation:
         images: Number of answers in all.
         people: Names of the people, who take turns.
         proposals: When a proposal is shown.
-        teacher: Settings of the Teachers; None = no Teacher is trained.
-        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown.
+        teacher: Maps that are proposed, as in `preceptor label --teacher`.
         costs, error: Costs of the work, and deviation of the marks from the known ones.
         seed: Random seed of the order and of the deviations. The deviation of an image does not
             depend on the order, so that two simulations can be compared image by image.
@@ -99,8 +93,7 @@ class Simulation:
     images: int = 40
     people: tuple[str, ...] = ("simulated",)
     proposals: Literal["first", "after", "never"] = "never"
-    teacher: TeacherConfig | None = None
-    least_overlap: float = 0.6
+    teacher: Path | None = None
     costs: Costs = field(default_factory=Costs)
     error: Error = field(default_factory=Error)
     seed: int = 0
@@ -111,8 +104,7 @@ class SimulatedAnswer:
     """What one person did on one image, a row of simulation.csv.
 
     `overlap` and `proposal_overlap` are the intersection ÷ union of the mark, and of the proposal
-    (NaN without one), with the known mark; `teacher_images` is the number of images that the newest
-    Teacher was taught.
+    (NaN without one), with the known mark.
     """
 
     number: int
@@ -124,7 +116,6 @@ class SimulatedAnswer:
     adopted: bool
     proposal_overlap: float
     overlap: float
-    teacher_images: int
 
 
 class Stroke(NamedTuple):
@@ -141,6 +132,12 @@ class Marking(NamedTuple):
     strokes: list[Stroke]
     adopted: bool
     seconds: float
+
+
+def overlap(one: Mask, other: Mask) -> float:
+    """Intersection over union of two masks; 1 if both are empty."""
+    size = int((one | other).sum())
+    return int((one & other).sum()) / size if size else 1.0
 
 
 def checked(told: Told) -> Any:
@@ -273,7 +270,7 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
 
     Args:
         manifest: Manifest with human maps; the marks of other images are not known.
-        folder: New folder: manifest without maps, database, Teachers, simulation.csv.
+        folder: New folder: manifest without maps, database, simulation.csv.
         settings: Settings.
 
     Returns:
@@ -288,9 +285,9 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
     plain, database = folder / "images.csv", folder / "marks.sqlite"
     table[["path", "label", "split", "source", "group"]].to_csv(plain, index=False)
     answers: list[SimulatedAnswer] = []
-    taught = 0
     options = ["--database", database, "--classes", CLASS, "--proposals", settings.proposals]
-    options += ["--least-overlap", settings.least_overlap, "--seed", settings.seed]
+    options += ["--seed", settings.seed]
+    options += [] if settings.teacher is None else ["--teacher", settings.teacher]
     options += ["--splits", "train"] if "train" in set(table["split"]) else []
     with (
         command(plain, *options) as server,
@@ -298,13 +295,6 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
     ):
         clients = {name: server.client(name, tab=name) for name in settings.people}
         for number in range(settings.images):
-            if settings.teacher is not None and number and number % settings.teacher.every == 0:
-                for client in clients.values():
-                    client.close()  # the server ends idle connections
-                try:
-                    taught = teach_database(database, folder / "teachers", settings.teacher).images
-                except InputError as error:
-                    print(f"no new Teacher: {error}")
             name = settings.people[number % len(settings.people)]
             opened = checked(clients[name].get("/api/queue?count=1"))["images"]
             if not opened:
@@ -329,7 +319,6 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
                     work.adopted,
                     float("nan") if agreement is None else agreement,
                     overlap(mask, truth),
-                    taught,
                 )
             )
             state = "marked" if mask.any() else "nothing"
@@ -395,11 +384,12 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--proposals", default="never", choices=("first", "after", "never"))
-    parser.add_argument("--config", type=Path, help="settings of the Teacher (YAML)")
+    parser.add_argument("--teacher", type=Path, help="maps that are proposed")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    teacher = None if given.config is None else load_config(given.config, TeacherConfig)
-    settings = Simulation(given.images, ("simulated",), given.proposals, teacher, seed=given.seed)
+    settings = Simulation(
+        given.images, ("simulated",), given.proposals, given.teacher, seed=given.seed
+    )
     answers = simulate(given.manifest, given.to, settings)
     print(answers.drop(columns=["number"]).mean(numeric_only=True).to_string())
 

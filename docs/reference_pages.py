@@ -13,7 +13,6 @@ import typer.main
 from preceptor.cli.main import app
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings, json_schema
-from preceptor.label.teacher import TeacherConfig
 from preceptor.results.tables import CSV_FILES, MEANINGS
 from preceptor.study.config import StudyConfig
 
@@ -22,11 +21,6 @@ GENERATED = HERE / "reference" / "generated"
 FILES: dict[str, tuple[str, type[Settings], str]] = {
     "study": ("Study files", StudyConfig, "`preceptor study`"),
     "run": ("Run files", RunConfig, "`preceptor train`"),
-    "teacher": (
-        "Files of the Teacher of a marking page",
-        TeacherConfig,
-        "`preceptor label --teacher-config`",
-    ),
 }
 """Configuration files: title, model of the keys, and commands that read them, by name."""
 

@@ -8,13 +8,11 @@ import pytest
 
 from preceptor.config.files import load_config
 from preceptor.config.training import StudyTraining
-from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TEACHERS = [ROOT / "examples" / "label_teacher.yaml"]
 PAPER = ROOT / "examples" / "paper" / "study.yaml"
-FILES = sorted({*ROOT.glob("examples/*.yaml")} - {*TEACHERS})
+FILES = sorted(ROOT.glob("examples/*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -48,11 +46,3 @@ def test_the_study_of_the_paper_is_read(
     assert study.training == StudyTraining(recipe=recipe)  # type: ignore[arg-type]
     assert (study.seeds, study.saliency, study.data_driven) == (10, ("cam", "rise"), True)
     assert study.published == "teaching-ai-to-teach"
-
-
-@pytest.mark.parametrize("file", TEACHERS, ids=lambda file: file.name)
-def test_the_teacher_of_the_marking_page_is_read(
-    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LITE0_WEIGHTS", str(tmp_path))
-    assert load_config(file, TeacherConfig).every == 40

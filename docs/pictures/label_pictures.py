@@ -12,14 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from label_browser import browser, enter, saved, served, write_photographs
 from PIL import Image, ImageDraw
-
-from preceptor.label.db import connect
-from preceptor.label.marks import bounding_runs
-from preceptor.label.queue import Proposal, add_teacher, write_proposals
 
 SIDE = 1225
 EYES = ((0.382, 0.385), (0.705, 0.455))
@@ -67,24 +62,19 @@ def show(page: Any, database: Path, name: str) -> None:
     page.wait_for_selector(f"body[data-image='{image}']")
 
 
-def propose(database: Path) -> None:
-    """A Teacher's proposal for the cat: its eyes, not quite where they are."""
-    connection = connect(database)
-    image, width, height = connection.execute(
-        "SELECT id, width, height FROM images WHERE path LIKE '%chelsea.jpg'"
-    ).fetchone()
+def propose(manifest: Path, file: Path) -> Path:
+    """Manifest with a map of the cat: its eyes, not quite where they are."""
+    with Image.open(file) as image:
+        width, height = image.size
     mask = Image.new("1", (width, height))
     for x, y in EYES:
         place = (x - 0.055, y - 0.07, x + 0.06, y + 0.06)
         box = [value * side for value, side in zip(place, (width, height) * 2, strict=True)]
         ImageDraw.Draw(mask).ellipse(box, fill=1)
-    found = bounding_runs(np.asarray(mask))
-    assert found is not None
-    connection.execute("BEGIN")
-    teacher = add_teacher(connection, "teacher", 40, 0.68)
-    write_proposals(connection, teacher, [Proposal(image, *found, 0.9)])
-    connection.execute("COMMIT")
-    connection.close()
+    mask.save(manifest.with_name("eyes.png"))
+    maps = manifest.with_name("maps.csv")
+    maps.write_text(f"path,label,saliency\n{file},camera,eyes.png\n")
+    return maps
 
 
 def main() -> None:
@@ -117,8 +107,11 @@ def main() -> None:
             page.keyboard.press("Control+z")
             page.keyboard.press("Control+z")
             saved(page)
-            propose(database)
-            page.reload()
+        maps = propose(manifest, images / "chelsea.jpg")
+        options += ["--overlap-share", "1", "--teacher", str(maps)]
+        with served(manifest, folder, *options) as link:
+            enter(page, link)
+            show(page, database, "chelsea.jpg")
             page.wait_for_selector("#offer:not([hidden])")
             keep(page, to / "label-proposal.webp")
             page.keyboard.press("a")

@@ -6,11 +6,10 @@ import pytest
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings, descriptions, json_schema
-from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 
 
-@pytest.mark.parametrize("model", [StudyConfig, RunConfig, TeacherConfig])
+@pytest.mark.parametrize("model", [StudyConfig, RunConfig])
 def test_every_key_is_described(model: type[Settings]) -> None:
     schema = json_schema(model)
     tables = [schema, *schema["$defs"].values()]

@@ -12,7 +12,6 @@ import yaml
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import json_schema
-from preceptor.label.teacher import TeacherConfig
 from preceptor.study.config import StudyConfig
 from tests.documents import PAGES, ROOT
 
@@ -22,7 +21,7 @@ BLOCKS = [
     for page in PAGES
     for block in BLOCK.findall(page.read_text(encoding="utf-8"))
 ]
-SCHEMAS = [json_schema(model) for model in (StudyConfig, RunConfig, TeacherConfig)]
+SCHEMAS = [json_schema(model) for model in (StudyConfig, RunConfig)]
 KEYS = {
     key
     for schema in SCHEMAS

@@ -152,7 +152,7 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
-_WAY = ("access", "password", "name", "cache")
+_WAY = ("access", "password", "name", "cache", "teacher")
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
 def test_no_torch_is_imported_and_the_extra_is_named(manifest: Path) -> None:
     code = (
         "import sys\n"
-        "from preceptor.label import app, teacher\n"
+        "from preceptor.label import app, proposals\n"
         "import preceptor.cli.main\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -144,7 +144,7 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         ([manifest, "--password-file", tmp_path / "short"], "8 or more characters"),
         ([manifest, "--password-file", tmp_path / "long", "--links", "a"], "choose one"),
         ([manifest, "--classes", "a,,b"], "1 to 60 characters"),
-        ([manifest, "--teacher-config", tmp_path / "a.yaml"], "settings of --teacher auto"),
+        ([manifest, "--teacher", tmp_path / "a"], "there is no such file or folder"),
         ([manifest, "--name", "a" * 61], "1 to 60 characters"),
         ([manifest, "--links", "ann,Ann"], "twice"),
         ([manifest, "--database", tmp_path / "gone" / "a.sqlite"], "there is no folder"),

@@ -27,8 +27,6 @@ from preceptor.label.images import (
     version_of,
     view_of,
 )
-from preceptor.label.queue import Proposal, add_teacher, write_proposals
-from preceptor.label.teacher import answered_images
 from tests.commands import assert_refused, here
 from tests.label.serving import Client, Running, blob, running, stroke_of
 
@@ -193,7 +191,6 @@ def test_a_replaced_image_is_told_and_comes_back(
     assert exported_map(tmp_path / "without", file) is None
     with closing(connect(database)) as connection:
         look_again(connection, manifest.parent)
-        assert list(answered_images(connection, manifest.parent)) == []  # no Teacher learns it
     replaced_too = replaced(other)
     with running(manifest) as server:  # it is found at the start, too
         ann = server.client("ann")
@@ -213,16 +210,11 @@ def test_a_replaced_image_is_told_and_comes_back(
 
 
 @pytest.mark.parametrize("state", ["", "cannot_judge", "skipped", "marked"])
-def test_without_marks_the_new_file_counts(
-    manifest: Path, database: Path, server: Running, state: str
-) -> None:
+def test_without_marks_the_new_file_counts(manifest: Path, server: Running, state: str) -> None:
     """Of an image with the answer *done* whose marks were all undone, too."""
     ann = server.client("ann")
     image = ann.queue()[0]
     version, name = ann.image(image)["version"], stroke_of(blob(*SIZE))["uuid"]
-    with closing(connect(database)) as connection:
-        teacher = add_teacher(connection, "teacher", 2)
-        write_proposals(connection, teacher, [Proposal(image, 0, 0, 2, 1, bytes([0, 2]))])
     assert ann.stroke(image, blob(*SIZE), uuid=name).status == 200
     if state == "marked":
         assert ann.answer(image).status == 200
@@ -237,7 +229,7 @@ def test_without_marks_the_new_file_counts(
     )
     shown = ann.image(image)
     assert (shown["width"], shown["height"], shown["problem"]) == (*OTHER, None)
-    assert (shown["proposal"], shown["answer"]) == (None, None)
+    assert shown["answer"] is None
     assert shown["version"] != version
     assert ann.turn(image, "redo", name).status == 409  # it was drawn on another image
     assert image in ann.queue()
@@ -301,7 +293,7 @@ def test_a_drive_that_is_away_for_a_moment_changes_nothing(
     refused = here("label", "export", database, "--to", tmp_path / "out")
     assert_refused(refused, ["none of the 12 image files is there"])
     with closing(connect(database)) as connection:
-        look_again(connection, manifest.parent)  # as a Teacher does
+        look_again(connection, manifest.parent)
         stored = "SELECT count(*) FROM images WHERE problem IS NOT NULL"
         assert connection.execute(stored).fetchone()[0] == 0
     folder.with_name("away").rename(folder)

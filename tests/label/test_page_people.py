@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from preceptor.label import queue
-from preceptor.label.db import connect
-from preceptor.label.marks import bounding_runs
-from preceptor.label.queue import Proposal, add_teacher, write_proposals
 from tests.commands import HANGS
 from tests.label.pages import (
     SHOWN,
     Fit,
     Mask,
-    Served,
     another_tab,
     brush_size,
     brushed,
@@ -246,72 +243,72 @@ PROPOSALS_SHOWN = (
 )
 
 
-def propose(server: Served, agreement: float = 0.71, image: str = "%") -> Mask:
-    """A Teacher's proposal for images: a box with a hole."""
+def given(folder: Path, *names: str) -> tuple[Path, Mask]:
+    """Manifest with a map of images below a folder: a box with a hole."""
     mask = box(60, 30, 90, 80, (WIDTH, HEIGHT)) & ~box(90, 60, 10, 20, (WIDTH, HEIGHT))
-    bounds = bounding_runs(mask)
-    assert bounds is not None
-    connection = connect(server.database)
-    connection.execute("BEGIN")
-    teacher = add_teacher(connection, "teacher", 12, agreement)
-    rows = connection.execute("SELECT id FROM images WHERE path LIKE ?", (image,)).fetchall()
-    write_proposals(connection, teacher, [Proposal(row[0], *bounds, 0.9) for row in rows])
-    connection.execute("COMMIT")
-    connection.close()
-    return mask
+    Image.fromarray(mask).save(folder / "map.png")
+    rows = [f"images/{name},real,map.png\n" for name in names]
+    (folder / "maps.csv").write_text("".join(["path,label,saliency\n", *rows]))
+    return folder / "maps.csv", mask
 
 
 def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
-    with served(images(tmp_path, 2), tmp_path, proposals="first") as server:
-        mask = propose(server)
-        with opened(browser, server) as page:
-            offer = page.locator("#offer")
-            assert "12 images; agreement with people 0.71" in offer.inner_text()
-            first, seen = name(page), canvas(page)
-            assert not server.mask(first).any()
-            press(page, "a")
-            saved(page)
-            np.testing.assert_array_equal(server.mask(first), mask)
-            assert offer.is_hidden()
-            press(page, "e")
-            drag(page, LINE)
-            page.mouse.move(1200, 500)
-            saved(page)
-            np.testing.assert_array_equal(server.mask(first), mask & ~line(page))
-            rows = server.ask("SELECT tool, erase, proposal IS NULL FROM strokes ORDER BY number")
-            assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
-            leave(page, "n")
-            second = name(page)
-            assert server.ask(PROPOSALS_SHOWN) == [(first,)]  # the second was loaded in advance
-            answers = server.ask("SELECT proposals_mode, proposal IS NULL FROM answers")
-            assert answers == [("first", 0)]
-            # Undone, it is offered again; hidden, it is not.
-            assert canvas(page) == seen
-            press(page, "a", "Control+z")
-            assert canvas(page) == seen
-            saved(page)
-            assert not server.mask(second).any()
-            offer.get_by_role("button", name="Hide").click()
-            assert offer.is_hidden()
-            assert canvas(page) != seen
+    folder = images(tmp_path, 2)
+    maps, mask = given(tmp_path, "image-0.png", "image-1.png")
+    with (
+        served(folder, tmp_path, proposals="first", teacher=maps) as server,
+        opened(browser, server) as page,
+    ):
+        offer = page.locator("#offer")
+        assert "a proposal" in offer.inner_text()
+        first, seen = name(page), canvas(page)
+        assert not server.mask(first).any()
+        press(page, "a")
+        saved(page)
+        np.testing.assert_array_equal(server.mask(first), mask)
+        assert offer.is_hidden()
+        press(page, "e")
+        drag(page, LINE)
+        page.mouse.move(1200, 500)
+        saved(page)
+        np.testing.assert_array_equal(server.mask(first), mask & ~line(page))
+        rows = server.ask("SELECT tool, erase, proposal IS NULL FROM strokes ORDER BY number")
+        assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
+        leave(page, "n")
+        second = name(page)
+        assert server.ask(PROPOSALS_SHOWN) == [(first,)]  # the second was loaded in advance
+        answers = server.ask("SELECT proposals_mode, proposal IS NULL FROM answers")
+        assert answers == [("first", 0)]
+        # Undone, it is offered again; hidden, it is not.
+        assert canvas(page) == seen
+        press(page, "a", "Control+z")
+        assert canvas(page) == seen
+        saved(page)
+        assert not server.mask(second).any()
+        offer.get_by_role("button", name="Hide").click()
+        assert offer.is_hidden()
+        assert canvas(page) != seen
 
 
 def test_a_proposal_after_is_shown_after_the_first_own_mark(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with served(images(tmp_path, 2), tmp_path, proposals="after") as server:
-        mask = propose(server, image="image-0.png")
-        with opened(browser, server, image="image-0.png") as page:
-            assert page.locator("#offer").is_hidden()
-            press(page, "a")
-            assert "no proposal" in toast(page)
-            drag(page, LINE)
-            page.locator("#offer").wait_for()
-            press(page, "a")
-            saved(page)
-            np.testing.assert_array_equal(server.mask("image-0.png"), mask | line(page))
-            leave(page, "n")
-            assert server.ask(PROPOSALS_SHOWN) == [("image-0.png",)]
+    folder = images(tmp_path, 2)
+    maps, mask = given(tmp_path, "image-0.png")
+    with (
+        served(folder, tmp_path, proposals="after", teacher=maps) as server,
+        opened(browser, server, image="image-0.png") as page,
+    ):
+        assert page.locator("#offer").is_hidden()
+        press(page, "a")
+        assert "no proposal" in toast(page)
+        drag(page, LINE)
+        page.locator("#offer").wait_for()
+        press(page, "a")
+        saved(page)
+        np.testing.assert_array_equal(server.mask("image-0.png"), mask | line(page))
+        leave(page, "n")
+        assert server.ask(PROPOSALS_SHOWN) == [("image-0.png",)]
 
 
 def test_damaged_and_replaced_images_are_told(browser: Browser, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,10 +55,7 @@ def run(
     proposals_on_evaluation: Annotated[
         bool | None, typer.Option(show_default="no-proposals-on-evaluation")
     ] = None,
-    least_overlap: Annotated[float | None, Number(min=0, max=1, show_default="0.6")] = None,
-    teacher: Annotated[str | None, typer.Option(metavar="auto|FOLDER")] = None,
-    teacher_config: Path | None = None,
-    teacher_maps: Literal["cells", "cam"] = "cam",
+    teacher: Path | None = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     database: Path | None = None,
 ) -> None:
@@ -83,15 +80,11 @@ def run(
         overlap: Number of people who mark each image of the overlap.
         overlap_share: Share of the images in the overlap.
         order: Order of the images.
-        proposals: Time at which a Teacher's proposal is shown: first, after (the first own stroke),
+        proposals: Time at which a proposal is shown: first, after (the first own stroke),
             or never.
         proposals_on_evaluation: Whether validation and test images have proposals, too.
-        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown; 0 =
-            always.
-        teacher: Teacher that proposes marks: a model folder, or auto (trained repeatedly on the
-            marks so far).
-        teacher_config: Settings of --teacher auto (YAML).
-        teacher_maps: Maps of a --teacher FOLDER: cells (of a mapper) or cam.
+        teacher: Maps that are proposed: a map store of preceptor annotate, a manifest with maps, or
+            a model folder (its decision maps).
         seed: Random seed of the order and the overlap.
         database: Database (default: NAME.label.sqlite beside the manifest).
     """
@@ -103,7 +96,6 @@ def run(
     from preceptor.label.calls import read_password
     from preceptor.label.db import serving
     from preceptor.label.sources import find_source, rows_of
-    from preceptor.label.teacher import start_teacher
     from preceptor.utils.memory import return_freed_memory
 
     return_freed_memory()
@@ -115,7 +107,6 @@ def run(
         "order": order,
         "proposals": proposals,
         "proposals_on_evaluation": proposals_on_evaluation,
-        "least_overlap": least_overlap,
         "seed": seed,
         "overlap": overlap,
         "overlap_share": overlap_share,
@@ -128,8 +119,8 @@ def run(
         raise InputError(
             f"--host {host}: others can reach this page; add --password-file or --links"
         )
-    if teacher_config is not None and teacher != "auto":
-        raise InputError("--teacher-config: these are settings of --teacher auto; add that option")
+    if teacher is not None and not teacher.exists():
+        raise InputError(f"--teacher {teacher}: there is no such file or folder; correct it")
     password = "" if password_file is None else read_password(password_file)
     own = _checked_name("--name", name, name) if name else ""
     found = find_source(source)
@@ -142,8 +133,7 @@ def run(
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access: Access = "links" if invited else "password" if password else "local"
-        labeling = labeling_of(prepared, hosts, access, password, own)
-        stop = start_teacher(path, teacher, teacher_config, teacher_maps)
+        labeling = labeling_of(prepared, hosts, access, password, own, teacher=teacher)
         try:
             _tell(prepared)
             if taken is not None:
@@ -167,7 +157,6 @@ def run(
                 threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
             serve(application(labeling), at)
         finally:
-            stop()
             labeling.close()
     print(f"stopped; all that was saved is in {path}")
 

@@ -51,6 +51,7 @@ from preceptor.label.db import (
     write_setting,
 )
 from preceptor.label.images import Pictures, look_again
+from preceptor.label.proposals import Proposals
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
 from preceptor.label.sources import Changes, Row, Source, arrange, remember_place, rows_of, take_in
@@ -280,11 +281,15 @@ def labeling_of(
     password: str = "",
     name: str = "",
     cache: Path | None = None,
+    teacher: Path | None = None,
 ) -> Labeling:
-    """State of a server."""
+    """State of a server, with proposals of a Teacher, see `open_maps`."""
     database = Database(prepared.path)
     reading = database.reading
     lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
+    proposals = None
+    if teacher is not None:
+        proposals = Proposals(teacher, prepared.source.root, database, prepared.settings)
     labeling = Labeling(
         database,
         prepared.source,
@@ -295,6 +300,7 @@ def labeling_of(
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
         access,
         password,
+        proposals,
         0 if lead is None else lead.id,
     )
     database.write(lambda writing: look_again(writing, labeling.source.root))

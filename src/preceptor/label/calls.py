@@ -39,6 +39,7 @@ from preceptor.label.images import (
     write_problem,
     write_states,
 )
+from preceptor.label.proposals import Proposals
 from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
 from preceptor.label.sources import Source
 
@@ -241,6 +242,7 @@ class Labeling:
     static: Mapping[str, Path]
     access: Access = "local"  # how people come in
     password: str = ""  # password, with access by password
+    proposals: Proposals | None = None
     lead: int = 0  # number of the person whom the link of the terminal is for; 0 = a name is chosen
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)

@@ -30,7 +30,7 @@ def in_utc(time: datetime) -> str:
 
 
 APPLICATION = 0x50524C42  # `application_id` of the SQLite file
-FORMAT = 6  # `user_version` of the file; other formats are refused
+FORMAT = 7  # `user_version` of the file; other formats are refused
 
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
@@ -80,23 +80,13 @@ CREATE TABLE people (
     created TEXT NOT NULL
 );
 
-CREATE TABLE teachers (
-    id INTEGER PRIMARY KEY,
-    folder TEXT NOT NULL,
-    made TEXT NOT NULL,
-    images INTEGER NOT NULL,             -- images with marks that it was trained with
-    agreement REAL,                      -- with people, on images that are not its own
-    event INTEGER NOT NULL DEFAULT 0     -- the latest before its answers were read
-);
-
 CREATE TABLE proposals (
     id INTEGER PRIMARY KEY,
     image INTEGER NOT NULL REFERENCES images,
-    teacher INTEGER NOT NULL REFERENCES teachers,
+    source TEXT NOT NULL,                -- the maps, and the version of their files
     x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
     runs BLOB NOT NULL,
-    score REAL,
-    UNIQUE (image, teacher)
+    UNIQUE (image, source)
 );
 
 CREATE TABLE strokes (
@@ -345,9 +335,8 @@ class LabelSettings:
     seed: int = 0  # random seed of the order and of the overlap
     overlap: int = 1  # number of people who mark the images of the overlap
     overlap_share: float = 0.0  # share of the images in the overlap
-    proposals: ProposalsMode = "after"  # when a Teacher's proposal is shown
+    proposals: ProposalsMode = "after"  # when a proposal is shown
     proposals_on_evaluation: bool = False  # whether also on images of val and test splits
-    least_overlap: float = 0.6  # below, a proposal costs more time than it saves
 
 
 def read_setting(connection: Connection, key: str, default: Any = None) -> Any:

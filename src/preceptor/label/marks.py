@@ -335,16 +335,6 @@ def union(masks: Iterable[Patch]) -> Patch:
     return whole
 
 
-def marked_by_half(masks: Sequence[Patch]) -> Patch:
-    """Pixels that are marked in at least half of several masks."""
-    whole = _frame([one.box for one in masks if one.bits.size])
-    votes = np.zeros(whole.bits.shape, np.int64)
-    for one in masks:
-        ours, theirs = _common(whole, one)
-        votes[ours] += one.bits[theirs]
-    return Patch(whole.x, whole.y, (2 * votes >= len(masks)) & (votes > 0))
-
-
 def has_marks(connection: Connection, image: int, person: int) -> bool:
     """Whether anything of an image is marked by a person."""
     painted, erased = connection.execute(

@@ -1,4 +1,4 @@
-"""The queue: next images of a person, proposals of a Teacher, and the progress of all.
+"""The queue: next images of a person, and the progress of all.
 
 An image is open for a person who has not answered it while people are still needed for it: answers
 of others, and others to whom it is handed out, take its places.
@@ -11,7 +11,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations, groupby, islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from preceptor.errors import listed
-from preceptor.label.db import Connection, LabelSettings, now
+from preceptor.label.db import Connection
 from preceptor.label.images import answered_with_other_file, changed_states
 from preceptor.label.marks import (
     JUDGED,
@@ -29,7 +28,6 @@ from preceptor.label.marks import (
     marks_without_answer,
     masks_of,
     overlap_of,
-    to_text,
 )
 from preceptor.utils.text import print_table
 
@@ -207,83 +205,6 @@ def claim_begun(connection: Connection, claims: Claims) -> None:
     )
     for person, image in rows:
         claims.take([image], person)
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Proposed mask of an image in its bounding box, which is 0 × 0 if nothing was found."""
-
-    image: int
-    x: int  # rectangle in pixels of the image
-    y: int
-    w: int
-    h: int
-    runs: bytes  # bits of the rectangle, see `runs`
-    score: float | None = None  # score of the Teacher, or None
-
-
-def add_teacher(
-    connection: Connection,
-    folder: str,
-    images: int,
-    agreement: float | None = None,
-    *,
-    event: int = 0,
-) -> int:
-    """Store a Teacher, within a transaction; `event` is the latest before its answers were read."""
-    number = connection.execute(
-        "INSERT INTO teachers (folder, made, images, agreement, event) VALUES (?, ?, ?, ?, ?)",
-        (folder, now(), images, agreement, event),
-    ).lastrowid
-    assert number is not None
-    return number
-
-
-def newest_teacher(connection: Connection) -> dict[str, Any] | None:
-    """Teacher that was stored last, as JSON; without its folder."""
-    row = connection.execute(
-        "SELECT made, images, agreement FROM teachers ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return None if row is None else dict(row)
-
-
-def write_proposals(connection: Connection, teacher: int, rows: Iterable[Proposal]) -> None:
-    """Store proposals of a Teacher in place of its earlier ones, within a transaction."""
-    connection.executemany(
-        "INSERT INTO proposals (image, teacher, x, y, w, h, runs, score) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (image, teacher) DO UPDATE SET "
-        "x = excluded.x, y = excluded.y, w = excluded.w, h = excluded.h, runs = excluded.runs, "
-        "score = excluded.score",
-        [(one.image, teacher, one.x, one.y, one.w, one.h, one.runs, one.score) for one in rows],
-    )
-
-
-def proposal_for(
-    connection: Connection, image: int, person: int, settings: LabelSettings
-) -> dict[str, Any] | None:
-    """Proposal that a person is shown now as JSON, of the newest Teacher that examined the image.
-
-    With `after`, the person must have marked something first. A Teacher whose overlap with people's
-    marks is known to be below `least_overlap` proposes nothing.
-    """
-    (split,) = connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
-    if settings.proposals == "never":
-        return None
-    if split.split("-")[0] in ("val", "test") and not settings.proposals_on_evaluation:
-        return None
-    own = connection.execute(
-        "SELECT 1 FROM strokes WHERE image = ? AND person = ? AND proposal IS NULL LIMIT 1",
-        (image, person),
-    ).fetchone()
-    if settings.proposals == "after" and own is None:
-        return None
-    row = connection.execute(
-        "SELECT proposals.id, x, y, w, h, runs, teacher, score, images, agreement FROM proposals "
-        "JOIN teachers ON teachers.id = teacher WHERE image = ? "
-        "AND (agreement IS NULL OR agreement >= ?) ORDER BY teacher DESC LIMIT 1",
-        (image, settings.least_overlap),
-    ).fetchone()
-    return dict(row) | {"runs": to_text(row["runs"])} if row is not None and row["w"] else None
 
 
 _State = tuple[Any, ...]

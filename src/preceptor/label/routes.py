@@ -72,9 +72,7 @@ from preceptor.label.queue import (
     count_done,
     count_open,
     figures,
-    newest_teacher,
     not_shown,
-    proposal_for,
     skipped,
     still_open,
 )
@@ -127,8 +125,8 @@ def image(call: Call) -> Reply:
     labeling = call.labeling
     (row,) = sized(labeling, call.reading, [call.image()["id"]])
     proposal = None
-    if row["problem"] is None:
-        proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
+    if row["problem"] is None and labeling.proposals is not None:
+        proposal = labeling.proposals.shown(row, person.id)
     elsewhere = labeling.tabs.elsewhere(row["id"], person.id, call.query.get("tab", ""))
     return told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
@@ -464,8 +462,6 @@ def state(call: Call) -> Reply:
             "proposals": settings.proposals,
             "csrf": labeling.keys.csrf(session),
             "totals": totals,
-            "teacher": newest_teacher(call.reading),
-            "least_overlap": settings.least_overlap,
             "keys_version": 1,
             "version": __version__,
         }

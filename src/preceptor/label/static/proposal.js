@@ -1,4 +1,4 @@
-// The proposal of a Teacher for the image at hand.
+// The proposal for the image at hand.
 
 import { Mask } from "./mask.js";
 import { allowed, page } from "./page.js";
@@ -20,21 +20,5 @@ export function proposalNow() {
 }
 
 export function showOffer() {
-  const proposal = page.shown && allowed() ? proposalNow() : null;
-  $("offer").hidden = proposal === null;
-  if (proposal === null) return;
-  const { images, agreement } = page.entry.info.proposal;
-  const made = images === 0 ? "" : ` of a Teacher trained on ${images} images`;
-  const agrees =
-    typeof agreement === "number" ? `; agreement with people ${agreement.toFixed(2)}` : "";
-  $("offer").firstElementChild.textContent = `Dashed: a proposal${made}${agrees}.`;
-}
-
-export function noProposal() {
-  const { teacher, proposals, least_overlap: least } = page.state;
-  const agreement = teacher?.agreement;
-  if (proposals === "never" || typeof agreement !== "number" || agreement >= least) {
-    return "There is no proposal here.";
-  }
-  return `There is no proposal here: the Teacher's agreement with people, ${agreement.toFixed(2)}, is below ${least.toFixed(2)}.`;
+  $("offer").hidden = !page.shown || !allowed() || proposalNow() === null;
 }

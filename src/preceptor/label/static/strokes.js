@@ -6,7 +6,7 @@ import { goOn } from "./images.js";
 import { Mask } from "./mask.js";
 import { allowed, draft, isDone, page } from "./page.js";
 import { say } from "./panel.js";
-import { noProposal, proposalNow } from "./proposal.js";
+import { proposalNow } from "./proposal.js";
 import { count, showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
@@ -75,7 +75,7 @@ export function history(kind) {
 export function adopt() {
   const proposal = allowed() ? proposalNow() : null;
   if (proposal === null) {
-    say(noProposal());
+    say("There is no proposal here.");
     return;
   }
   if (!finish()) return;

@@ -1,0 +1,104 @@
+"""Proposals of given maps and of given models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import preceptor
+from preceptor.config.maps import RiseSettings
+from preceptor.data.images import decode_map
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.inference.annotate import annotate
+from preceptor.label.marks import decode_runs, from_text
+from preceptor.models.build import load_model
+from tests.label.serving import Client, blob, running
+from tests.model_folders import model_folder
+
+SIZE = 40, 30
+
+
+def shown(person: Client, image: int) -> np.ndarray | None:  # type: ignore[type-arg]
+    """(h, w) proposed pixels of an image, or None."""
+    proposal = person.image(image)["proposal"]
+    if proposal is None:
+        return None
+    x, y, w, h = (proposal[key] for key in "xywh")
+    mask = np.zeros(SIZE[::-1], bool)
+    mask[y : y + h, x : x + w] = decode_runs(from_text(proposal["runs"]), w * h).reshape(h, w)
+    return mask
+
+
+def all_shown(source: Path, **options: object) -> dict[str, np.ndarray | None]:  # type: ignore[type-arg]
+    """Proposed pixels by the name of the image."""
+    with running(source, **({"proposals": "first"} | options)) as server:
+        person = server.client("ann")
+        images = [person.image(number) for number in range(1, 13)]
+        return {one["name"]: shown(person, one["id"]) for one in images}
+
+
+def test_maps_of_a_manifest_are_proposed_where_people_train(manifest: Path) -> None:
+    """Of validation images only on request, and with their own marks first by default."""
+    table = pd.read_csv(manifest, keep_default_na=False)
+    maps = {Path(row.path).name: row.saliency for row in table.itertuples() if row.saliency}
+    found = all_shown(manifest, teacher=manifest)
+    everywhere = all_shown(manifest, teacher=manifest, proposals_on_evaluation=True)
+    for name, mask in everywhere.items():
+        if name not in maps:
+            assert mask is None
+            continue
+        expected = decode_map(manifest.parent / maps[name]) >= 0.5
+        np.testing.assert_array_equal(mask, expected)
+        assert (found[name] is None) == name.startswith("val")
+    assert set(all_shown(manifest).values()) == {None}  # without maps
+    with running(manifest, proposals="after", teacher=manifest) as server:
+        person = server.client("bo")
+        image = next(n for n in range(1, 13) if person.image(n)["name"] == "train-1.png")
+        assert shown(person, image) is None
+        assert person.stroke(image, blob(*SIZE)).status == 200
+        assert shown(person, image) is not None
+
+
+def test_maps_of_a_store_and_of_a_model_are_those_of_the_model(
+    manifest: Path, tmp_path: Path
+) -> None:
+    folder = model_folder(
+        tmp_path / "model", "test_resnet", classes=("plain", "marked"), positive="marked"
+    )
+    table = Manifest.read(manifest, need=())
+    annotate(load_model(folder), table, out=tmp_path / "store", splits="all",
+             cam_class="decision", rise=RiseSettings())  # fmt: skip
+    options = {"proposals_on_evaluation": True}
+    by_model = all_shown(manifest, teacher=folder, **options)
+    by_store = all_shown(manifest, teacher=tmp_path / "store", **options)
+    predictor = preceptor.load(folder, device="cpu")
+    labels = dict(zip(table.table["path"], table.table["label"], strict=True))
+    decided = 0
+    for path, label in labels.items():
+        name, prediction = Path(path).name, predictor(path)
+        expected = prediction.map_at_image() >= 0.5
+        if prediction.decision == "marked":
+            decided += 1
+            np.testing.assert_array_equal(by_model[name], expected)
+        else:
+            assert by_model[name] is None
+        if label == "marked":  # a store of label maps, in float16
+            mask = by_store[name]
+            assert mask is not None
+            assert (mask != expected).mean() < 0.01
+    assert 0 < decided < 12
+
+
+def test_maps_of_other_images_are_refused(manifest: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(manifest)
+    table["path"] = [f"other/{path}" for path in table["path"]]
+    table.to_csv(manifest.with_name("other.csv"), index=False)
+    with (
+        pytest.raises(InputError, match="it has no map of the images that are marked"),
+        running(manifest, teacher=manifest.with_name("other.csv")),
+    ):
+        pass
