@@ -22,13 +22,13 @@ from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import load_model, save_model
 from preceptor.study import checks
-from preceptor.study.checks import check_study, estimate_seconds, weight_bytes
+from preceptor.study.checks import cache_bytes, check_study, estimate_seconds, weight_bytes
 from preceptor.study.config import RECOMMENDED, RECOMMENDED_TRAINING, Setting, StudyConfig
 from preceptor.study.protocol import run_config
 from preceptor.study.steps import Arm, Evaluate, JoinMaps, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
-from preceptor.training.prepare import build_for
+from preceptor.training.prepare import build_for, image_formats
 from tests.datasets import SQUARES_STUDY, squares
 from tests.documents import ROOT
 from tests.studies import run_serially, study
@@ -147,7 +147,7 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
     assert estimate_seconds([dfr], config, ["a", "b"], 30, 1) == pytest.approx(2.0)
 
 
-def test_disk_space_of_models(tmp_path: Path) -> None:
+def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
     config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
     backbone = config.students[0]
@@ -158,6 +158,11 @@ def test_disk_space_of_models(tmp_path: Path) -> None:
     save_model(model, tmp_path / "model")
     written = (tmp_path / "model" / "model.safetensors").stat().st_size
     assert weight_bytes(steps, ["marked", "plain"]) == pytest.approx(2 * written, rel=0.05)
+
+    workspace = Workspaces.of_study(config, tmp_path / "store")
+    workspace.verify([form for _ in config.backbone_names for form in image_formats(run)])
+    filled = sum(file.stat().st_size for file in (tmp_path / "store").rglob("*.pixels"))
+    assert cache_bytes(config, workspace.all()) == filled
 
 
 PLAIN: dict[str, Any] = {

@@ -16,7 +16,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.execution.local import jobs_at_first
 from preceptor.models.networks import weights_file
-from preceptor.study.checks import count_kinds, estimate_seconds, weight_bytes
+from preceptor.study.checks import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.config import RECOMMENDED, StudyConfig
 from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, plain_run
@@ -195,11 +195,12 @@ def print_plan(
         "stage 2 (Students, controls, tests)",
     )
     total = 0.0
-    weights = 0
+    weights = caches = 0
     for domain, plan in opened.plans.items():
         if domain:
             tell(f"{domain}:")
         workspace = plan.protocol.workspace
+        caches += cache_bytes(plan.study, plan.protocol.workspaces.all())
         classes, validation = workspace.manifest.classes, len(workspace.split_rows("val"))
         for name, steps in zip(names, outline(plan), strict=True):
             work = [step for step in steps if step.kind != "select"]
@@ -209,5 +210,5 @@ def print_plan(
             weights += weight_bytes(left, classes)
             tell(f"{name}: {count_kinds(steps)}")
             tell(f"  left: {len(left)} of {len(work)}; about {as_time(seconds)}")
-    tell(f"disk: about {gibibytes(weights)} of models")
+    tell(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
     tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")

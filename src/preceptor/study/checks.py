@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from preceptor.config.maps import PCA_COMPONENTS
 from preceptor.config.settings import Amount
 from preceptor.config.training import Training
+from preceptor.data.geometry import MAP_SIDE
 from preceptor.data.notes import primary_problems, selection_problems, small_marks
 from preceptor.data.store import arrow_hashes
 from preceptor.data.workspace import Workspace
@@ -24,7 +25,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.prepare import build_for, step_seconds
+from preceptor.training.prepare import build_for, image_formats, step_seconds
 from preceptor.training.validation import check_images, check_last_layer
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
@@ -232,6 +233,17 @@ def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
             sizes[key] = sum(value.nbytes for value in state.values())
         total += sizes[key]
     return total
+
+
+def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
+    """Disk space of the image caches of a study for its manifests, as if none were filled."""
+    runs = [plain_run(study, backbone) for backbone in study.backbone_names]
+    forms = {(form.side, form.fit, form.channels) for run in runs for form in image_formats(run)}
+    tables = [one.manifest.table for one in workspaces]
+    images = {path for table in tables for path in table["path"]}
+    maps = {path for table in tables for path in table["saliency"] if path}
+    each = sum(side**2 * channels for side, _, channels in forms)
+    return len(images) * each + len(maps) * MAP_SIDE**2
 
 
 def count_kinds(steps: Sequence[Step]) -> str:
