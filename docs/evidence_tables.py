@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from preceptor.metrics.auc import auc_weighted
 from preceptor.metrics.bootstrap import share_of_draws
 from preceptor.metrics.paired_tests import paired_difference
 from preceptor.metrics.scores import positive_log_odds
@@ -125,22 +127,13 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
     return Difference(found.mean, found.low, found.high, found.p)
 
 
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """Tables of an archive that its folder has."""
-
-    table: pd.DataFrame
-    comparisons: pd.DataFrame
-    budget: pd.DataFrame
-    runs: pd.DataFrame
-
-
 @cache
-def tables(folder: str) -> Tables:
-    """Tables of an archive."""
-    names = [one.name for one in fields(Tables)]
-    return Tables(
-        *(read_table(EVIDENCE / folder / f"{name}.csv", CSV_FILES[f"{name}.csv"]) for name in names)
+def tables(folder: str) -> Any:
+    """Tables of an archive: table, comparisons, budget and runs."""
+    names = ("table", "comparisons", "budget", "runs")
+    files = {name: EVIDENCE / folder / f"{name}.csv" for name in names}
+    return SimpleNamespace(
+        **{one: read_table(files[one], CSV_FILES[f"{one}.csv"]) for one in names}
     )
 
 
@@ -234,25 +227,10 @@ def summary() -> str:
         order = ("baseline1", "baseline2", "any", "student", "ceiling", "mapper", "mapper_all")
         cells = [number(found[key]) if found[key] > 0 else DASH for key in order]
         means.append([repeats(study), study.marks, *cells])
-        gains.append(
-            [
-                repeats(study),
-                compared(study.folder, "baseline1", "p_holm").with_p,
-                compared(study.folder, "baseline2", "p_holm").with_p,
-                strongest(study.folder).with_p,
-            ]
-        )
-    first = table(
-        [
-            "data",
-            "annotated",
-            "Baseline 1",
-            "Baseline 2",
-            "strongest control",
-            *list(keys.values())[2:],
-        ],
-        means,
-    )
+        both = [compared(study.folder, f"baseline{n}", "p_holm").with_p for n in (1, 2)]
+        gains.append([repeats(study), *both, strongest(study.folder).with_p])
+    head = ["data", "annotated", "Baseline 1", "Baseline 2", "strongest control"]
+    first = table([*head, *list(keys.values())[2:]], means)
     second = table(["Student minus", "Baseline 1", "Baseline 2", "strongest control"], gains)
     return f"{first}\n\n{second}"
 
@@ -575,7 +553,7 @@ def _over_photographs(
         truth = (table["label"] == positive).to_numpy()
         classes = [name.removeprefix("score_") for name in table if name.startswith("score_")]
         aucs = [
-            _weighted_auc(truth, positive_log_odds(frame[seed], classes, positive), weights[:, at])
+            auc_weighted(truth, positive_log_odds(frame[seed], classes, positive), weights[:, at])
             for frame in frames
         ]
         differences.append(aucs[0] - aucs[1])
@@ -585,22 +563,6 @@ def _over_photographs(
     half = stats.t.ppf(0.975, len(found) - 1) * math.sqrt(of_draws + of_photographs)
     mean = float(found[:, 0].mean())
     return mean - half, mean + half
-
-
-def _weighted_auc(truth: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """AUC by row of weights of images; NaN if a class has none. Ties count ½."""
-    _, rank = np.unique(scores, return_inverse=True)
-    order = np.argsort(rank, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(rank[order]) > 0])
-    positive, negative = (
-        np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (truth, ~truth)
-    )
-    below = np.cumsum(negative, axis=1) - negative
-    with np.errstate(invalid="ignore"):
-        found: Floats = (positive * (below + negative / 2)).sum(1) / (
-            positive.sum(1) * negative.sum(1)
-        )
-    return found
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -61,15 +61,6 @@ def test_a_pooled_mean_of_equal_studies_is_their_mean() -> None:
     assert found.p == 2 / 2**6  # the observed signs and their opposites
 
 
-def test_a_weighted_auc_is_that_of_repeated_images() -> None:
-    truth = np.array([True, False, True, False])
-    scores = np.array([0.9, 0.1, 0.4, 0.4])
-    weights = np.array([[1.0, 1, 1, 1], [2, 1, 0, 3], [0, 1, 0, 1]])
-    found = evidence._weighted_auc(truth, scores, weights)
-    assert found[:2].tolist() == [0.875, 1.0]
-    assert np.isnan(found[2])
-
-
 def test_claims_in_sentences_have_the_numbers_of_the_tables() -> None:
     page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
     text = " ".join(page.split())

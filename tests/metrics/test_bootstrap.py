@@ -16,7 +16,6 @@ from preceptor.metrics.bootstrap import (
     bootstrap_difference,
     share_of_draws,
     share_of_the_way,
-    two_level_bootstrap,
 )
 
 
@@ -35,101 +34,71 @@ def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_s
     return labels, a, b, truth
 
 
-def test_two_level_bootstrap_of_one_model_is_the_plain_one():
+def difference(labels, a, b, groups=None, **how):
+    """Difference of one model a side on the same images."""
+    return bootstrap_difference(Side(labels, [a], groups), Side(labels, [b], groups), **how)
+
+
+def test_the_bootstrap_of_one_seed_is_the_plain_one():
     rng = np.random.default_rng(1)
-    labels, a, _, _ = study(rng, seeds=1, images=60)
-    result = two_level_bootstrap(labels, a, resamples=4_000, seed=3)
-    assert result.estimate == auc(labels, a[0])
+    labels, a, b, _ = study(rng, seeds=1, images=60)
+    result = difference(labels, a, b, resamples=4_000, seed=3)
+    assert result.estimate == auc(labels, a[0]) - auc(labels, b[0])
     twin = []
     while len(twin) < 4_000:
         pick = rng.integers(0, 60, 60)
-        twin.append(auc(labels[pick], a[0][pick]))
+        twin.append(auc(labels[pick], a[0][pick]) - auc(labels[pick], b[0][pick]))
     tails = [0.025, 0.25, 0.5, 0.75, 0.975]
     expected = np.nanquantile(twin, tails)
     np.testing.assert_allclose(np.quantile(result.replicates, tails), expected, atol=0.015)
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("seeds", [1, 4])
-def test_one_aucs_interval_is_written_out_on_the_logit_scale(seeds, grouped):
-    rng = np.random.default_rng(9)
-    labels, a, _, _ = study(rng, seeds=seeds, images=80)
-    groups = np.arange(80) // 2 if grouped else None
-    result = two_level_bootstrap(labels, a, groups=groups, resamples=4_000)
-    own = np.array([auc(labels, row) for row in a])
-    units = np.arange(80) if groups is None else groups
-    k = np.array([len(set(units[labels])), len(set(units[~labels]))])
-    degrees = min(len(set(units)) - 1, (1 / k).sum() ** 2 / (1 / (k**2 * (k - 1))).sum())
-    of_seeds = own.var(ddof=1) / seeds if seeds > 1 else 0.0
-    # Of the replicates' variance, the stretched seeds' part is taken off: what is left is images'.
-    stretched = of_seeds * (stats.t.ppf(0.975, seeds - 1) / 1.96) ** 2 if seeds > 1 else 0.0
-    of_images = result.replicates.var(ddof=1) - stretched
-    of_images *= (1 / (k - 1)).sum() / (1 / k).sum()
-    tails = stats.t.ppf(0.975, degrees) * of_images
-    tails += stats.t.ppf(0.975, seeds - 1) * of_seeds if seeds > 1 else 0.0
-    half = tails / np.sqrt(of_images + of_seeds) / (own.mean() * (1 - own.mean()))
-    centre = np.log(own.mean() / (1 - own.mean()))
-    expected = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
-    np.testing.assert_allclose([result.low, result.high], expected, atol=0.006)
-
-
-def test_two_level_bootstrap_pairs_the_sides():
+def test_the_bootstrap_pairs_the_sides():
     rng = np.random.default_rng(2)
     labels, a, b, _ = study(rng)
-    same = two_level_bootstrap(labels, a, a.copy(), resamples=50)
+    same = difference(labels, a, a.copy(), resamples=50)
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
-    one_way = two_level_bootstrap(labels, a, b, resamples=50)
-    other_way = two_level_bootstrap(labels, b, a, resamples=50)
+    one_way = difference(labels, a, b, resamples=50)
+    other_way = difference(labels, b, a, resamples=50)
     np.testing.assert_allclose(one_way.replicates, -other_way.replicates, atol=1e-12)
     per_seed = [auc(labels, x) - auc(labels, y) for x, y in zip(a, b, strict=True)]
     assert one_way.estimate == pytest.approx(np.mean(per_seed))
-    again = two_level_bootstrap(labels, a, b, resamples=50)
+    again = difference(labels, a, b, resamples=50)
     np.testing.assert_array_equal(again.replicates, one_way.replicates)
-
-
-def test_a_difference_on_the_same_images_is_that_of_two_sides():
-    rng = np.random.default_rng(0)
-    labels, groups = np.arange(120) % 2 == 0, np.arange(120) // 3
-    a, b = (rng.normal(size=(3, 120)) + gain * labels for gain in (1.5, 0.5))
-    known = two_level_bootstrap(labels, a, b, groups, resamples=300)
-    sides = Side(labels, [a], groups), Side(labels, [b], groups)
-    found = bootstrap_difference(*sides, same_images=True, resamples=300)
-    assert (found.estimate, found.low, found.high) == (known.estimate, known.low, known.high)
-    assert (found.redrawn, found.skipped) == (known.redrawn, known.skipped)
-    several = Side(labels, [a, a, a], groups), Side(labels, [b, b, b], groups)
-    again = bootstrap_difference(*several, same_images=True, resamples=300)
-    assert np.allclose(again.replicates, known.replicates)
+    several = bootstrap_difference(
+        Side(labels, [a, a, a]), Side(labels, [b, b, b]), same_images=True, resamples=50
+    )
+    np.testing.assert_allclose(several.replicates, one_way.replicates)
 
 
 def test_whole_groups_are_drawn():
     rng = np.random.default_rng(4)
     labels = np.repeat(np.arange(40) % 2 == 0, 10)
-    shared = np.repeat(rng.normal(size=40), 10) + labels
-    scores = shared + 0.1 * rng.normal(size=(3, 400))
+    gain = np.repeat(rng.normal(size=40), 10) + labels
+    noise = rng.normal(size=400)
+    a, b = (gain + noise + 0.1 * rng.normal(size=(3, 400))), noise + np.zeros((3, 400))
     groups = np.repeat([f"subject {k}" for k in range(40)], 10)
-    by_image = two_level_bootstrap(labels, scores, resamples=300)
-    by_group = two_level_bootstrap(labels, scores, groups=groups, resamples=300)
+    by_image = difference(labels, a, b, resamples=300)
+    by_group = difference(labels, a, b, groups, resamples=300)
     assert by_group.estimate == by_image.estimate
-    image_spread, group_spread = by_image.replicates.std(), by_group.replicates.std()
-    assert group_spread > 1.5 * image_spread
+    assert by_group.replicates.std() > 1.3 * by_image.replicates.std()
     for missing in (None, ""):
-        alone = two_level_bootstrap(labels, scores, groups=[missing] * 400, resamples=300)
+        alone = difference(labels, a, b, [missing] * 400, resamples=300)
         np.testing.assert_array_equal(alone.replicates, by_image.replicates)
     with pytest.raises(InputError, match="groups for"):
-        two_level_bootstrap(labels, scores, groups=groups[1:])
+        difference(labels, a, b, groups[1:])
 
 
 def test_resamples_without_a_class_are_redrawn_or_given_up():
     rng = np.random.default_rng(6)
     labels = np.array([True] + [False] * 29)
-    scores = rng.normal(size=(2, 30))
-    result = two_level_bootstrap(labels, scores, resamples=400)
-    assert result.redrawn > 100  # a third lacks the one positive
-    assert (result.skipped, len(result.replicates)) == (0, 400)
+    a, b = rng.normal(size=(2, 2, 30))
+    result = difference(labels, a, b, resamples=400)
+    assert len(result.replicates) == 400  # though a third lacks the one positive when first drawn
     assert np.isfinite(result.replicates).all()
-    single = two_level_bootstrap(np.ones(30, dtype=bool), scores, resamples=20)
+    single = difference(np.ones(30, dtype=bool), a, b, resamples=20)
     assert np.isnan([single.estimate, single.low, single.high]).all()
-    assert single.skipped == 20
+    assert not len(single.replicates)
 
 
 def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
@@ -139,14 +108,13 @@ def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
 
     def results():
         return [
-            two_level_bootstrap(labels, a, b, resamples=100),
-            two_level_bootstrap(labels, b, a, resamples=100),
-            two_level_bootstrap(labels, a, resamples=100),
-            two_level_bootstrap(labels, a, b, resamples=100, level=0.9),
-            two_level_bootstrap(labels, a, b, resamples=100, seed=1),
-            two_level_bootstrap(labels, a, b, groups, resamples=100),
-            two_level_bootstrap(~labels, a, b, resamples=100),
-            two_level_bootstrap(labels, a[:2], b[:2], resamples=100),
+            difference(labels, a, b, resamples=100),
+            difference(labels, b, a, resamples=100),
+            difference(labels, a, b, resamples=100, level=0.9),
+            difference(labels, a, b, resamples=100, seed=1),
+            difference(labels, a, b, groups, resamples=100),
+            difference(~labels, a, b, resamples=100),
+            difference(labels, a[:2], b[:2], resamples=100),
         ]
 
     # Nothing is known of each: what is kept of one must not be taken for another's.
@@ -164,22 +132,22 @@ def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
     for one, other in zip(results(), alone, strict=True):
         np.testing.assert_array_equal(one.replicates, other.replicates)
         assert (one.estimate, one.low, one.high) == (other.estimate, other.low, other.high)
-        assert one.redrawn == other.redrawn
     # Six rows of each of four kinds of resamples, and four of two seeds; estimates are apart.
     assert sum(count == 100 for count in measured) == 4 * 6 + 4
 
 
 def test_bad_bootstrap_input_is_refused():
-    labels = np.array([True, False])
+    labels, fine = np.array([True, False]), np.zeros((2, 2))
     with pytest.raises(InputError, match="must have the same shape"):
-        two_level_bootstrap(labels, np.zeros((2, 2)), np.zeros((3, 2)))
+        difference(labels, fine, np.zeros((3, 2)))
+    with pytest.raises(InputError, match="same seeds"):
+        bootstrap_difference(
+            Side(labels, [fine]), Side(labels, [np.zeros((3, 2))]), same_images=False
+        )
     with pytest.raises(InputError, match="NaN"):
-        two_level_bootstrap(labels, np.full((2, 2), np.nan))
+        difference(labels, fine, np.full((2, 2), np.nan))
     with pytest.raises(InputError, match="resamples"):
-        two_level_bootstrap(labels, np.zeros((2, 2)), resamples=0)
-
-
-# Share of the way --------------------------------------------------------------------------
+        difference(labels, fine, fine, resamples=0)
 
 
 def test_share_of_the_way():

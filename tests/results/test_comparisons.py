@@ -17,7 +17,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from preceptor.metrics.bootstrap import two_level_bootstrap
+from preceptor.metrics.bootstrap import Side, bootstrap_difference
 from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct, shown
 from preceptor.results.domain import Results, gather, gather_study
@@ -208,7 +208,7 @@ def test_the_interval_over_images_is_of_the_same_images(plan: Plan, whole: Resul
         sides.append(np.stack([frame["score_marked"] for frame in frames]))
     truth = (frames[0]["label"] == "marked").to_numpy()
     groups = frames[0]["group"].to_numpy(object)
-    expected = two_level_bootstrap(truth, *sides, groups)
+    expected = bootstrap_difference(*(Side(truth, [one], groups) for one in sides))
     assert (line["image_low"], line["image_high"]) == (expected.low, expected.high)
 
 

@@ -23,10 +23,7 @@ def binary_scores(
     labels: npt.ArrayLike, scores: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], Array]:
     """Labels and scores of one class, checked."""
-    values = _scores(scores, 1)
-    given = np.asarray(labels)
-    if given.shape != values.shape:
-        raise InputError(f"labels of shape {given.shape} do not fit scores of {values.shape}")
+    given, values = _scores(labels, scores, 1)
     if given.dtype != np.bool_ and not np.isin(given, (0, 1)).all():
         raise InputError("labels must be true or false (1 or 0), true for the positive class")
     return given.astype(np.bool_), values
@@ -36,15 +33,29 @@ def class_scores(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.int64], Array]:
     """Class indices and scores of all classes, checked."""
-    values = _scores(probabilities, 2)
-    given = np.asarray(labels)
-    if given.shape != values.shape[:1]:
-        raise InputError(f"labels of shape {given.shape} do not fit scores of {values.shape}")
+    given, values = _scores(labels, probabilities, 2)
     fits = given.dtype.kind in "biu" or not given.size  # floats would be cut to class indices
     classes = given.astype(np.int64)
     if not fits or ((classes < 0) | (classes >= values.shape[1])).any():
         raise InputError(f"labels must be class indices from 0 to {values.shape[1] - 1}")
     return classes, values
+
+
+def _scores(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, dimensions: int
+) -> tuple[npt.NDArray[Any], Array]:
+    given, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if values.ndim != dimensions:
+        raise InputError(f"scores must have {dimensions} dimension(s), not shape {values.shape}")
+    missing: npt.NDArray[np.bool_] = np.isnan(values).any(axis=tuple(range(1, dimensions)))
+    if missing.any():
+        raise InputError(
+            f"{missing.sum():,} of {len(values):,} scores are NaN, the first at position "
+            f"{missing.argmax()}; the model diverged or its scores are damaged"
+        )
+    if given.shape != values.shape[:1]:
+        raise InputError(f"labels of shape {given.shape} do not fit scores of {values.shape}")
+    return given, values
 
 
 def image_counts(counts: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
@@ -55,30 +66,11 @@ def image_counts(counts: npt.ArrayLike, length: int) -> npt.NDArray[Any]:
     return weights
 
 
-def _scores(scores: npt.ArrayLike, dimensions: int) -> Array:
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != dimensions:
-        raise InputError(f"scores must have {dimensions} dimension(s), not shape {values.shape}")
-    missing: npt.NDArray[np.bool_] = np.isnan(values)
-    if dimensions == 2:
-        missing = np.asarray(missing.any(axis=1))
-    if missing.any():
-        raise InputError(
-            f"{missing.sum():,} of {len(values):,} scores are NaN, the first at position "
-            f"{missing.argmax()}; the model diverged or its scores are damaged"
-        )
-    return values
-
-
 _BLOCK = 131_072  # counts per block: 1 MiB, so that the passes over a block stay in the L2 cache
 
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Area under the ROC curve: P(positive scores higher than negative), ties counted one half.
-
-    Hanley and McNeil, "The meaning and use of the area under a receiver operating
-    characteristic (ROC) curve", Radiology 1982.
-    """
+    """Area under the ROC curve: P(positive scores higher than negative), ties counted one half."""
     positive, values = binary_scores(labels, scores)
     negatives, positives = np.sort(values[~positive]), np.sort(values[positive])
     if not len(negatives) or not len(positives):
@@ -89,11 +81,7 @@ def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.ArrayLike) -> Array:
-    """Area under the ROC curve of many resamples of the same images.
-
-    With integer counts c, row r equals `auc` of the set in which image i occurs c[r, i] times.
-    The scores are sorted once; each resample then costs one cumulative sum.
-    """
+    """Area under the ROC curve of the sets in which image i occurs counts[r, i] times."""
     positive, values = binary_scores(labels, scores)
     weights = image_counts(counts, len(values))
     order = np.argsort(values, kind="stable")
@@ -119,11 +107,7 @@ def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.Array
 
 
 def macro_auc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Macro-averaged one-vs-rest area under the ROC curve, over the classes present.
-
-    For two classes this is `auc` with the second column (for probabilities, the first column
-    gives the same number).
-    """
+    """Mean one-vs-rest AUC over the classes present; for two classes, that of the second."""
     classes, values = class_scores(labels, probabilities)
     if values.shape[1] == 2:
         return auc(classes == 1, values[:, 1])
@@ -199,11 +183,9 @@ def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RocCurve:
 def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError:
     """Equal error rate: FPR = FNR on the ROC curve.
 
-    The ROC curve is the line through the operating points of all distinct scores (not their
-    convex hull); between two points both rates are interpolated linearly. A threshold can only
-    realize an operating point: the returned one belongs to the neighboring point with the smaller
-    |FPR − FNR| (ties: the one that classifies more images as positive), and lies in the middle of
-    the gap between the two scores that give this point.
+    Between the operating points of all distinct scores both rates are interpolated linearly. The
+    threshold is that of the neighboring point with the smaller |FPR − FNR| (ties: the one with more
+    positives), in the middle of the gap between the two scores that give this point.
     """
     false, true, thresholds = _cumulative(labels, scores)
     if not false[-1] or not true[-1]:

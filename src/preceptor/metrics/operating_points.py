@@ -49,44 +49,20 @@ class Terms:
 
 TERMS: dict[Field, Terms] = {
     "pad": Terms(
-        "attack",
-        "bona fide",
-        "attack source",
-        "EER",
-        "TDR",
-        "FDR",
-        "APCER",
-        "APCER, worst source",
-        "BPCER",
-        "ACER",
+        *("attack", "bona fide", "attack source", "EER", "TDR", "FDR"),
+        *("APCER", "APCER, worst source", "BPCER", "ACER"),
     ),
     "medical": Terms(
-        "diseased",
-        "healthy",
-        "group of cases",
-        "equal error rate",
-        "Sensitivity",
-        "1 − specificity",
-        "Missed (1 − sensitivity)",
-        "Missed, worst group",
-        "False alarms (1 − specificity)",
-        "Mean of both errors",
+        *("diseased", "healthy", "group of cases", "equal error rate", "Sensitivity"),
+        *("1 − specificity", "Missed (1 − sensitivity)", "Missed, worst group"),
+        *("False alarms (1 − specificity)", "Mean of both errors"),
     ),
     "generic": Terms(
-        "positive",
-        "negative",
-        "source",
-        "EER",
-        "True positive rate",
-        "FPR",
-        "False negative rate",
-        "False negative rate, worst source",
-        "False positive rate",
-        "Half total error rate",
+        *("positive", "negative", "source", "EER", "True positive rate", "FPR"),
+        *("False negative rate", "False negative rate, worst source"),
+        *("False positive rate", "Half total error rate"),
     ),
 }
-
-
 FDRS = (0.001, 0.01, 0.05)
 """False detection rates at which the true detection rate is given."""
 APCERS = (0.05, 0.01)

@@ -1,7 +1,7 @@
 """Paired tests and intervals: over seeds (t, sign flip, Holm), and over test images (DeLong).
 
 Results of a study vary over trainings (seeds) and over test images. The functions over seeds are
-conditional on the test images, DeLong's test on the two models; `bootstrap.two_level_bootstrap`
+conditional on the test images, DeLong's test on the two models; `bootstrap.bootstrap_difference`
 covers both variations. All comparisons are paired: entry s of both sides belongs to the same seed,
 and to the same annotated images if these are drawn for each seed.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special, stats
+from scipy import stats
 
 from preceptor.errors import InputError
 from preceptor.metrics.auc import Array, auc
@@ -242,76 +242,7 @@ def unit_codes(groups: npt.ArrayLike | None, images: int) -> npt.NDArray[np.int6
     return codes
 
 
-class ClassUnits(NamedTuple):
-    """Degrees of freedom and bootstrap bias factor of an AUC's variance, see `class_units`."""
-
-    degrees: float
-    factor: float
-
-
-def class_units(classes: npt.NDArray[Any], units: npt.NDArray[np.int64]) -> ClassUnits:
-    """Welch-Satterthwaite degrees of freedom of an AUC's variance, and its bootstrap's bias factor.
-
-    Let k_c be the number of units (images, or groups) that contain class c, and G the number of
-    all units. Each class is assumed to contribute a variance proportional to 1 / k_c:
-
-        degrees = min(G − 1, (Σ 1 / k_c)² ÷ Σ 1 / (k_c² (k_c − 1)))
-        factor = Σ 1 / (k_c − 1) ÷ Σ 1 / k_c
-
-    The rarest class dominates: 20 positives among 200 images give 23 degrees of freedom, not 199.
-    The variance over bootstrap resamples is too small by the factor; an unbiased variance does not
-    need it.
-
-    Welch, "The generalization of Student's problem when several different population
-    variances are involved", Biometrika 1947.
-    """
-    held = np.array([_distinct(units[classes == one]) for one in np.unique(classes)], float)
-    if len(held) < 2 or held.min() < 2:
-        return ClassUnits(math.nan, math.nan)
-    parts = 1 / held
-    welch = parts.sum() ** 2 / (parts**2 / (held - 1)).sum()
-    factor = (1 / (held - 1)).sum() / parts.sum()
-    return ClassUnits(float(min(welch, _distinct(units) - 1)), float(factor))
-
-
-def _distinct(codes: npt.NDArray[np.int64]) -> int:
-    return int((np.bincount(codes) > 0).sum())
-
-
-def t_quantile(degrees: float, level: float = LEVEL) -> float:
-    """Quantile of Student's t distribution for a two-sided interval."""
-    return float(special.stdtrit(degrees, 0.5 + level / 2))
-
-
-def logit_interval(area: float, half_width: float) -> tuple[float, float]:
-    """Interval of an AUC computed on the logit scale: logit A ± half width / (A (1 − A)).
-
-    By the delta method, the half width on the logit scale is that of the AUC divided by
-    A (1 − A). The interval lies within (0, 1) and is longer on the side of 0.5: if an AUC near 1 is
-    too high by chance, its standard error is too small as well, so that the lower limit of
-    AUC ± 1.96 · se is too high.
-
-    Qin and Hotilovac, "Comparison of non-parametric confidence intervals for the area under
-    the ROC curve of a continuous-scale diagnostic test", Statistical Methods in Medical
-    Research 2008.
-    """
-    if not (0 < area < 1 and half_width > 0):
-        return math.nan, math.nan
-    half = half_width / (area * (1 - area))
-    low, high = special.expit(special.logit(area) + half * np.array([-1.0, 1.0]))
-    return float(low), float(high)
-
-
 _NORMAL = float(stats.norm.ppf(0.975))
-
-
-class AucInterval(NamedTuple):
-    """AUC with its standard error and 95 % interval, see `auc_interval`."""
-
-    auc: float
-    se: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -329,26 +260,7 @@ class DelongResult:
     high: float
     z: float
     p: float
-    interval_a: AucInterval
-    interval_b: AucInterval
     units: int
-
-
-def auc_interval(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.ArrayLike | None = None
-) -> AucInterval:
-    """AUC of one model, (n,) scores, with DeLong's standard error and 95 % interval over images.
-
-    The standard error is that of `delong`. The interval is AUC ± t · se on the logit scale
-    (`logit_interval`), with the degrees of freedom of `class_units`.
-
-    Coverage in simulations: docs/report.md. It is too low near 1 with few positives.
-    """
-    area = auc(labels, scores)
-    positive = np.asarray(labels).astype(np.bool_)
-    units = unit_codes(groups, len(positive))
-    se = _standard_error(_deviations(positive, scores), positive, units)
-    return _own(area, se, t_quantile(class_units(positive, units).degrees))
 
 
 def delong(
@@ -361,47 +273,32 @@ def delong(
 
     Let there be M positives x and N negatives y. Each image has a component: V(x) is the share of
     negatives with a lower score than x, V(y) the share of positives with a higher score than y,
-    ties counted one half. By midranks, V(x) = (rank of x among all − rank of x among the
-    positives) / N. The mean of either component is the AUC A. With a_g = Σ (V(x) − A) / M over the
-    positives of group g and b_g = Σ (V(y) − A) / N over its negatives,
+    ties counted one half. The mean of either component is the AUC A. With
+    a_g = Σ (V(x) − A) / M over the positives of group g and b_g = Σ (V(y) − A) / N over its
+    negatives,
 
         se² = G⁺ / (G⁺ − 1) Σ a_g² + G⁻ / (G⁻ − 1) Σ b_g² + 2 G / (G − 1) Σ a_g b_g
 
     where G counts the groups, G⁺ those with a positive and G⁻ those with a negative. Where every
     image is its own group the last sum is 0, and this is DeLong's variance without a further
     factor. The difference's se takes the components' differences. z = difference / se is set
-    against the normal distribution, which needs some tens of groups of each class. Each
-    side's own interval is that of `auc_interval`.
+    against the normal distribution, which needs some tens of groups of each class.
 
     DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
-    receiver operating characteristic curves", Biometrics 1988; Sun and Xu, "Fast
-    implementation of DeLong's algorithm", IEEE Signal Processing Letters 2014 (midranks);
+    receiver operating characteristic curves", Biometrics 1988;
     Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 1997.
     """
     auc_a, auc_b = auc(labels, scores_a), auc(labels, scores_b)
     positive = np.asarray(labels).astype(np.bool_)
     units = unit_codes(groups, len(positive))
-    a, b = _deviations(positive, scores_a), _deviations(positive, scores_b)
-    se = _standard_error(a - b, positive, units)
-    difference = auc_a - auc_b
-    low, high = _interval(difference, se)
-    z = difference / se if se > 0 else math.nan
-    if difference == 0 and se == 0:
-        low = high = z = 0.0
-    quantile = t_quantile(class_units(positive, units).degrees)
-    return DelongResult(
-        auc_a,
-        auc_b,
-        difference,
-        se,
-        low,
-        high,
-        z,
-        float(2 * stats.norm.sf(abs(z))),
-        _own(auc_a, _standard_error(a, positive, units), quantile),
-        _own(auc_b, _standard_error(b, positive, units), quantile),
-        len(np.unique(units)),
-    )
+    deviations = _deviations(positive, scores_a) - _deviations(positive, scores_b)
+    se, difference = _standard_error(deviations, positive, units), auc_a - auc_b
+    low = high = z = 0.0 if difference == 0 and se == 0 else math.nan
+    if se > 0:
+        z, half = difference / se, _NORMAL * se
+        low, high = difference - half, difference + half
+    p = float(2 * stats.norm.sf(abs(z)))
+    return DelongResult(auc_a, auc_b, difference, se, low, high, z, p, len(np.unique(units)))
 
 
 def _deviations(positive: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> Array:
@@ -442,13 +339,3 @@ def _standard_error(
     variance = factors[0] * (a @ a) + factors[1] * (b @ b) + both
     pairs = 2.0 * positive.sum() * (~positive).sum()
     return math.sqrt(max(0.0, float(variance))) / float(pairs)  # below 0 by rounding only
-
-
-def _own(area: float, se: float, quantile: float) -> AucInterval:
-    return AucInterval(area, se, *logit_interval(area, quantile * se))
-
-
-def _interval(centre: float, se: float) -> tuple[float, float]:
-    if not se > 0:
-        return math.nan, math.nan
-    return centre - _NORMAL * se, centre + _NORMAL * se

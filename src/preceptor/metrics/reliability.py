@@ -41,7 +41,11 @@ class CalibrationError:
 def reliability_bins(hits: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> Bins:
     """Bins with about equal numbers of images; equal scores are in the same bin."""
     truth, values = _checked(hits, scores)
-    return _filled(truth, values, _places(values, bins), np.ones(len(values)))
+    places = _places(values, bins)
+    counts = np.asarray(np.bincount(places), np.float64)
+    used = counts > 0
+    sums = [np.bincount(places, one)[used] for one in (values, truth)]
+    return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 
 def calibration_error(
@@ -103,13 +107,6 @@ def _places(values: Array, bins: int) -> npt.NDArray[np.int64]:
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts + 1) / 2
     return np.asarray((middle * bins / len(values)).astype(np.int64)[index])
-
-
-def _filled(truth: Array, values: Array, places: npt.NDArray[np.int64], weights: Array) -> Bins:
-    counts = np.asarray(np.bincount(places, weights), np.float64)
-    used = counts > 0
-    sums = [np.bincount(places, weights * one)[used] for one in (values, truth)]
-    return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 
 TEMPERATURES = (0.05, 1000.0)

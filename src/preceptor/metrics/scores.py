@@ -5,8 +5,8 @@ Labels, scores and counts of functions of arrays are those of `auc`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,10 @@ def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
 
 def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Brier score: the mean squared error of probabilities.
+    """Brier score: 1/n Σ (p − y)² of (n,) probabilities of the positive class.
 
-    (n,) probabilities of the positive class: 1/n Σ (p − y)², in [0, 1]. (n, C) probabilities:
-    1/n Σ_i Σ_c (p_ic − [y_i = c])², in [0, 2], which is Brier's definition; for two classes it is
-    twice the former.
-
-    Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
-    Review 1950.
+    Of (n, C) probabilities, 1/n Σ_i Σ_c (p_ic − [y_i = c])², for two classes twice the former:
+    Brier, "Verification of forecasts expressed in terms of probability", 1950.
     """
     if np.ndim(probabilities) == 2:
         classes, values = class_scores(labels, probabilities)
@@ -175,83 +171,59 @@ def figure_rows(
 ) -> list[dict[str, object]]:
     """Rows of `figures`, for tables of many models; arguments as there."""
     # Arrays, not frames: a study has thousands of sets and sources, of a few hundred images each.
-    table = _ScoreArrays.of(frame, classes, positive)
     splits, sources = frame["split"].to_numpy(object), frame["source"].to_numpy(object)
-    labels = frame["label"].to_numpy(object)
-    found = []
-    for name in dict.fromkeys(splits):
-        rows = np.flatnonzero(splits == name)
-        against = splits == name
-        if negatives is not None:
-            lacking = set(classes) - set(labels[rows])
-            against |= (splits == negatives) & np.isin(labels, list(lacking))
-        found.append(table.metrics(str(name), ALL_SOURCES, rows, np.flatnonzero(against)))
-        own_sources = [source for source in sorted(set(sources[rows])) if source]
-        for source in own_sources if len(own_sources) > 1 else []:
-            own = rows[sources[rows] == source]
-            other = own
-            if positive is not None and (labels[own] == positive).all():
-                other = np.concatenate([own, rows[labels[rows] != positive]])
-            found.append(table.metrics(str(name), str(source), own, other))
-    return found
+    labels, scores = labels_of(frame, classes), probabilities(frame, classes)
+    odds = log_odds(scores)
+    place = None if positive is None else list(classes).index(positive)
 
-
-@dataclass(frozen=True)
-class _ScoreArrays:
-    """A score table as arrays."""
-
-    classes: Sequence[str]
-    positive: int | None  # position of the positive class, or None
-    labels: NDArray[np.int64]  # (n,) class indices
-    scores: NDArray[np.float64]  # (n, C) scores
-    log_odds: NDArray[np.float64]  # (n, C) log-odds
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> _ScoreArrays:
-        place = None if positive is None else list(classes).index(positive)
-        scores = probabilities(frame, classes)
-        return cls(classes, place, labels_of(frame, classes), scores, log_odds(scores))
+    def area(rows: NDArray[np.intp], of: int | None) -> float:
+        if of is not None:
+            return auc(labels[rows] == of, odds[rows, of])
+        return macro_auc(labels[rows], odds[rows])
 
     def metrics(
-        self, name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
+        name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
     ) -> dict[str, object]:
-        """A row of `figures`."""
-        labels, scores = self.labels[rows], self.scores[rows]
-        eer, positives = float("nan"), 0
-        if self.positive is not None:
-            truth = self.labels[against] == self.positive
-            eer = float(equal_error_rate(truth, self.log_odds[against, self.positive])[0])
-            positives = int((labels == self.positive).sum())
+        wanted = range(len(classes)) if place is None else [place]
+        present = [one for one in wanted if (labels[against] == one).any()]
+        precisions = [
+            average_precision(labels[against] == one, odds[against, one]) for one in present
+        ]
+        eer, positives = math.nan, 0
+        if place is not None:
+            eer = equal_error_rate(labels[against] == place, odds[against, place]).eer
+            positives = int((labels[rows] == place).sum())
         found: dict[str, object] = {
             "set": name,
             "source": source,
             "images": len(rows),
             "positives": positives,
-            "auc": self._auc(against, self.positive),
+            "auc": area(against, place),
             "eer": eer,
-            "accuracy": float(accuracy(labels, scores)),
-            "average_precision": self._precision(against),
-            "brier": _set_brier(labels, scores),
+            "accuracy": accuracy(labels[rows], scores[rows]),
+            "average_precision": float(np.mean(precisions)) if precisions else math.nan,
+            "brier": _set_brier(labels[rows], scores[rows]),
         }
-        if len(self.classes) > 2:
-            found |= {
-                class_auc(one): self._auc(against, place) for place, one in enumerate(self.classes)
-            }
+        if len(classes) > 2:
+            found |= {class_auc(one): area(against, number) for number, one in enumerate(classes)}
         return found
 
-    def _auc(self, rows: NDArray[np.intp], positive: int | None) -> float:
-        if positive is not None:
-            return float(auc(self.labels[rows] == positive, self.log_odds[rows, positive]))
-        return float(macro_auc(self.labels[rows], self.log_odds[rows]))
-
-    def _precision(self, rows: NDArray[np.intp]) -> float:
-        """Average precision of the positive class, or macro average over the classes present."""
-        wanted = range(len(self.classes)) if self.positive is None else [self.positive]
-        labels, own = self.labels[rows], self.log_odds[rows]
-        found = [
-            average_precision(labels == one, own[:, one]) for one in wanted if (labels == one).any()
-        ]
-        return float(np.mean(found)) if found else float("nan")
+    found = []
+    for name in dict.fromkeys(splits):
+        own = splits == name
+        rows, against = np.flatnonzero(own), own
+        if negatives is not None:
+            lacking = [one for one in range(len(classes)) if one not in labels[rows]]
+            against = own | ((splits == negatives) & np.isin(labels, lacking))
+        found.append(metrics(str(name), ALL_SOURCES, rows, np.flatnonzero(against)))
+        own_sources = [source for source in sorted(set(sources[rows])) if source]
+        for source in own_sources if len(own_sources) > 1 else []:
+            part = rows[sources[rows] == source]
+            other = part
+            if place is not None and (labels[part] == place).all():
+                other = np.concatenate([part, rows[labels[rows] != place]])
+            found.append(metrics(str(name), str(source), part, other))
+    return found
 
 
 def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:

@@ -17,9 +17,10 @@ import pandas as pd
 
 from preceptor.metrics.bootstrap import (
     ShareResult,
+    Side,
+    bootstrap_difference,
     share_of_draws,
     share_of_the_way,
-    two_level_bootstrap,
 )
 from preceptor.metrics.paired_tests import (
     holm,
@@ -120,7 +121,9 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
         if not setup.draws:
             labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
             _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
-            found = two_level_bootstrap(labels, left, right, groups)
+            found = bootstrap_difference(
+                Side(labels, [left], groups), Side(labels, [right], groups)
+            )
             images = found.low, found.high
         names = dict(zip(("question", "backbone", "a", "b"), (*pair[:2], *pair[6:]), strict=True))
         sides = {"key_a": pair.key_a, "key_b": pair.key_b, "alpha_a": a.alpha, "alpha_b": b.alpha}
