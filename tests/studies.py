@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
         "schedule": "constant",
     },
 }
-TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv", "selection.json")
+TABLES = ("results.csv", "table.csv", "summary.md", "comparisons.csv", "selection.json")
 
 
 def study(manifest: Path, **values: Any) -> StudyConfig:

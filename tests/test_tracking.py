@@ -271,12 +271,8 @@ def test_tensorboard_has_parameters_tables_and_panels(followed: Followed) -> Non
         tag.removesuffix("/text_summary"): make_ndarray(found.Tensors(tag)[0].tensor_proto)[0]
         for tag in found.Tags()["tensors"]
     }
-    assert texts["table.md"].decode() == (followed.out / "table.md").read_text()
+    assert texts["summary.md"].decode() == (followed.out / "summary.md").read_text()
     assert texts["failed"] == b"- train student: no space left"
-    panels = {f"panels/{one.name}": one.caption for one in followed.report.panels}
-    assert set(found.Tags()["images"]) == set(panels)
-    for name, caption in panels.items():
-        assert texts[f"{name}/caption"].decode() == caption
 
 
 def test_mlflow_has_parameters_and_the_files_of_the_study(followed: Followed) -> None:
@@ -297,7 +293,7 @@ def test_mlflow_has_parameters_and_the_files_of_the_study(followed: Followed) ->
     assert run.info.status == "FAILED"
     assert run.data.tags["preceptor.failed"] == "- train student: no space left"
     files = {one.path for one in server.client.list_artifacts(run.info.run_id)}
-    assert {"table.csv", "table.md", "report.html", "study.yaml", "figures", "panels"} <= files
+    assert {"table.csv", "summary.md", "report.html", "study.yaml", "figures"} <= files
     assert "best" not in files
 
 

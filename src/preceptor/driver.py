@@ -36,7 +36,7 @@ class StudyResult:
     """Outcome of a study.
 
     Args:
-        folder: Study folder, with results.csv, table.md, report.html and best/.
+        folder: Study folder, with table.csv, summary.md, report.html and best/.
         failed: Failed and blocked steps, by step id.
         missing: Steps that were not reached.
         computed: Number of steps computed in this call.

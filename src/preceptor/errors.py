@@ -14,11 +14,7 @@ _QUERY = re.compile(r"[?#][^\s?'\"]*?=[^\s'\"]*?(?=::|[:;,)]?(?:\s|$)|['\"])")
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:
-    """Text whose URLs have no user name, password or query.
-
-    Args:
-        text: Text.
-        known: Secrets that are removed wherever they are.
+    """Text whose URLs have no user name, password or query, and without known secrets.
 
     Example:
         >>> without_secrets("https://me:secret@host/a.tar?sig=1&x=2::b.png: there is no such file")
@@ -60,22 +56,12 @@ class LeaseLostError(PreceptorError):
 
 
 def is_control(letter: str) -> bool:
-    """Whether a character is a control character, a line separator or a surrogate.
-
-    Example:
-        >>> [is_control(letter) for letter in ("a", "é", "\\n", "\\x1b", "\\u2028")]
-        [False, False, True, True, True]
-    """
+    """Whether a character is a control character, a line separator or a surrogate."""
     return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def one_line(text: str) -> str:
-    """Text with escaped control characters, so that it is one line on any terminal.
-
-    Example:
-        >>> one_line("a\\nb")
-        'a\\\\nb'
-    """
+    """Text with escaped control characters, so that it is one line on any terminal."""
     return "".join(repr(one)[1:-1] if is_control(one) else one for one in text)
 
 
@@ -85,27 +71,16 @@ def _short(text: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Value of a user in quotation marks, in one line and without its middle if it is too long.
-
-    Example:
-        >>> quoted("20 GB"), len(quoted("9" * 5000))
-        ("'20 GB'", 455)
-    """
+    """Value of a user in quotation marks, in one line and without its middle if it is too long."""
     return repr(_short(without_secrets(value)))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of an input.
+    """One problem of an input."""
 
-    Args:
-        where: Location: row, key or file ("row 12", "training.lr").
-        what: Problem, with the invalid value.
-        fix: Remedy.
-    """
-
-    where: str
-    what: str
+    where: str  # row, key or file ("row 12", "training.lr")
+    what: str  # with the invalid value
     fix: str
 
     def __str__(self) -> str:
@@ -117,12 +92,7 @@ _LISTED = 20
 
 
 def listed(items: Sequence[object]) -> list[str]:
-    """Indented lines of the first 20 items, and of the number of the others.
-
-    Example:
-        >>> listed(range(22))[-2:]
-        ['  19', '  and 2 more']
-    """
+    """Indented lines of the first 20 items, and of the number of the others."""
     lines = [f"  {item}" for item in items[:_LISTED]]
     more = len(items) - len(lines)
     return [*lines, f"  and {more:,} more"] if more else lines
@@ -145,17 +115,7 @@ class ProblemsError(InputError):
 
 
 def reason(error: BaseException, limit: int = 300, known: Iterable[str] = ()) -> str:
-    """Message of another library's exception in one line, or its type if the message is empty.
-
-    Args:
-        error: Any exception.
-        limit: Maximum number of characters.
-        known: Secrets, which are removed as those of URLs are.
-
-    Example:
-        >>> reason(ValueError("two   words")), reason(KeyError())
-        ('two words', 'KeyError')
-    """
+    """Message of another library's exception in one line, or its type if the message is empty."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without colors
     text = " ".join(plain.split())
     if not text:

@@ -16,9 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from preceptor.errors import InputError, without_secrets
 from preceptor.report.write import WrittenReport
@@ -122,18 +120,14 @@ class TensorBoard:
         writer.close()
 
     def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
-        """Write the tables as text and the panels as images."""
+        """Write the tables as text."""
         with _writer(self._root / "study") as writer:
-            for name in ("summary.md", "table.md", "study.yaml"):
+            for name in ("summary.md", "study.yaml"):
                 if (self._out / name).is_file():
                     text = (self._out / name).read_text(encoding="utf-8")
                     writer.add_text(name, text if name.endswith(".md") else f"```\n{text}\n```")
             if failed:
                 writer.add_text("failed", _failures(failed))
-            for panel in report.panels:
-                pixels = np.asarray(Image.open(report.folder / panel.file).convert("RGB"))
-                writer.add_image(f"panels/{panel.name}", pixels, dataformats="HWC")
-                writer.add_text(f"panels/{panel.name}/caption", panel.caption)
 
     def close(self) -> None:
         """Close the files of interrupted trainings."""

@@ -27,7 +27,7 @@ from tests.made_once import made_once
 from tests.studies import write_down
 
 NASTY = "a_b & 50% {x} #1 $y ~^\\ α ± − × <b>|"
-"""A source's name that HTML, SVG, LaTeX and CSV must each write in their own way."""
+"""A source's name that HTML, SVG, Markdown and CSV must each write in their own way."""
 PRIMARY = "test-unseen & <new> 50 %"
 DOMAINS = ("Squares A", "squares-a")  # both would be squares-a in an anchor or a file's name
 

@@ -50,7 +50,7 @@ def test_the_page_is_whole_in_itself(folder: Path, tmp_path: Path) -> None:
     assert "three &lt;hands&gt;" in page
     assert "<hands>" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#|\w+\.csv")', page)
-    assert Page(page).tags["figure"] == 4
+    assert Page(page).tags["figure"] == 1 + 4  # the legend, too
 
 
 def test_an_earlier_page_is_replaced_and_another_folder_is_not(

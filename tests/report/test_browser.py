@@ -1,9 +1,8 @@
-"""The page in a real browser: two themes, three widths, keyboard, filters, print."""
+"""The page in a real browser: two themes, three widths, keyboard, print."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browsers import THIN, check_long_page, start_browser
-from tests.report.conftest import NASTY, Written
+from tests.report.conftest import Written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -107,7 +106,7 @@ def test_no_rule_of_accessibility_is_broken(
             page.add_style_tag(content=".scroll { background: none !important; }")
             rules = check_long_page(page)
             assert not rules.broken
-            assert rules.passed["color-contrast"] > 40
+            assert rules.passed["color-contrast"] > 20
             assert {"aria-valid-attr", "duplicate-id-aria", "target-size"} <= rules.passed.keys()
 
 
@@ -135,7 +134,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
         page.evaluate(THIN)
         kinds = page.evaluate(REACHABLE)
         assert kinds[0] == "skip"
-        assert {"a", "button", "select", "summary", "scroll"} <= set(kinds)
+        assert {"a", "summary", "scroll"} <= set(kinds)
         for place, kind in enumerate(kinds):
             page.keyboard.press("Tab")
             focus = page.evaluate(FOCUS)
@@ -149,102 +148,6 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
         page.wait_for_url("**#main")  # the browser tells of a fragment after the key
         page.keyboard.press("Tab")
         assert page.evaluate("() => document.activeElement.closest('main') !== null")
-
-
-def test_filters_leave_the_images_that_fit(page: Page) -> None:
-    looks = page.locator(".filtered").last
-    data = looks.locator(".panel").evaluate_all(
-        "panels => panels.map(({dataset}) => ({...dataset}))"
-    )
-    sources = sorted({one["source"] for one in data})
-    assert NASTY in sources
-
-    def fits(one: dict[str, str], source: str, outcome: str, agreement: str) -> bool:
-        r = float(one["agreement"]) if one["agreement"] else math.nan
-        asked = {"": True, "high": r >= 0.5, "low": r < 0.5, "none": math.isnan(r)}
-        return (
-            source in ("", one["source"]) and outcome in ("", one["outcome"]) and asked[agreement]
-        )
-
-    seen = set()
-    chosen = dict.fromkeys(("source", "outcome", "agreement"), "")
-    choices = itertools.product(["", *sources], ["", "hit", "miss"], ["", "high", "low", "none"])
-    for choice in choices:
-        for name, value in zip(chosen, choice, strict=True):
-            if chosen[name] != value:
-                looks.locator(f"select[name={name}]").select_option(value)
-                chosen[name] = value
-        expected = [fits(one, *choice) for one in data]
-        visible, words = looks.evaluate(
-            """looks => [
-                [...looks.querySelectorAll(".panel")].map((panel) => panel.checkVisibility()),
-                looks.querySelector(".count").innerText,
-            ]"""
-        )
-        assert visible == expected, choice
-        assert words == f"{sum(expected)} of {len(data)} images"
-        seen.add(sum(expected))
-    assert len(seen) > 2  # the filters have something to choose from
-    assert page.locator(".filtered").first.locator(".panel:visible").count() == len(data)
-    for name in chosen:
-        looks.locator(f"select[name={name}]").select_option("")
-
-
-def column(page: Page, place: int) -> list[str]:
-    """A column of the first table by source, as a reader sees it."""
-    cells = page.locator("table.sortable").first.locator(f"tbody tr > :nth-child({place + 1})")
-    return [text.replace("▲", "").strip() for text in cells.all_inner_texts()]
-
-
-def test_a_table_by_source_sorts_by_any_column(page: Page) -> None:
-    table = page.locator("table.sortable").first
-    heads = table.locator("thead th")
-    rows = set(table.locator("tbody tr").all_inner_texts())
-    assert len(rows) == 3
-    place = heads.all_inner_texts().index("Student")
-
-    def order() -> list[str | None]:
-        sorts = heads.evaluate_all("heads => heads.map((one) => one.getAttribute('aria-sort'))")
-        return list(sorts)
-
-    assert order() == [None] * heads.count()
-    table.locator("tbody").evaluate(
-        """(body, place) => ["−0.200 ± 0.1", "–", "0.100 ± 0.2"].forEach((text, row) => {
-            body.rows[row].cells[place].textContent = text;
-        })""",
-        place,
-    )
-    button = heads.nth(place).locator("button")
-    button.click()
-    assert column(page, place) == ["0.100 ± 0.2", "−0.200 ± 0.1", "–"]
-    assert order()[place] == "descending"
-    button.press("Enter")
-    assert column(page, place) == ["−0.200 ± 0.1", "0.100 ± 0.2", "–"]
-    assert order()[place] == "ascending"
-    assert order().count(None) == heads.count() - 1
-
-    table.locator("tbody").evaluate(
-        """(body, place) => ["13", "1,234", "1,234,567"].forEach((text, row) => {
-            body.rows[row].cells[place].textContent = text;
-        })""",
-        place,
-    )
-    button.click()
-    assert column(page, place) == ["1,234,567", "1,234", "13"]
-
-    heads.nth(1).locator("button").click()
-    values = [float(text.split()[0]) for text in column(page, 1)]
-    assert values == sorted(values, reverse=True)
-    assert order()[1] == "descending"
-    assert order()[place] is None
-
-    names = ["kind 1 (2)", "kind 2 (2)", "kind 10 (2)"]  # numbers in names count as numbers
-    for expected in (names[::-1], names):
-        heads.first.locator("button").click()
-        assert column(page, 0) == expected
-
-    whole = sorted(table.locator("tbody tr").all_inner_texts())
-    assert len(whole) == len(rows)
 
 
 TILES = """panels => panels.map((panel) => [...panel.querySelectorAll(".tile")].map((tile) => {
@@ -269,12 +172,10 @@ def test_without_scripts_nothing_is_missing(
     browser: Browser, two_domains: Written, page: Page
 ) -> None:
     with shown(browser, two_domains.out, java_script_enabled=False) as plain:
+        plain.emulate_media(media="print")  # in which what is folded is shown
         assert_side_by_side(plain)
-        for hidden in (".filters", "th button"):
-            assert plain.locator(f"{hidden}:visible").count() == 0
         for kind in ("table", "tbody tr", "td", "svg", ".panel", "details"):
             assert plain.locator(kind).count() == page.locator(kind).count() > 0
-        assert page.locator(".filters:visible").count() == 2
 
 
 def test_on_paper_all_is_open_and_controls_are_gone(page: Page) -> None:
@@ -293,7 +194,7 @@ def test_on_paper_all_is_open_and_controls_are_gone(page: Page) -> None:
 
     page.emulate_media(media="print")
     assert_side_by_side(page)
-    for hidden in ("nav", ".skip", ".filters", ".get"):
+    for hidden in ("nav", ".skip"):
         assert page.locator(hidden).count() > 0
         assert page.locator(f"{hidden}:visible").count() == 0
     # What is folded is printed where no script could open it, too.

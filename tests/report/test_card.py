@@ -80,10 +80,10 @@ def test_the_numbers_are_those_of_the_table(
     for _, row in whole.iterrows():
         assert main[row["title"]].startswith(mean_std(row)), row["title"]
 
-    by_source = {row[0]: row[1:] for row in shown[3][1:]}
+    by_source = {row[0]: row[1:] for row in shown[2][1:]}
     parts = here[(here["source"] != "") & (here["backbone"] == "test_byobnet")]
     keys = list(whole["key"])
-    assert len(shown[3][0]) == len(keys) + 1
+    assert len(shown[2][0]) == len(keys) + 1
     checked = 0
     for source, group in parts.groupby("source"):
         if source == "plain":  # negatives alone have no AUC

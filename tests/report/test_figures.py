@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import astuple
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
-import pytest
 
-from preceptor.report.figures import (
-    Mark,
-    curves_by_size,
-    histogram,
-    rows_figure,
-)
-from preceptor.report.palette import LIGHT, series_color
-from preceptor.report.plots import ladder_plot, reliability_of_seeds
+from preceptor.report.figures import Mark, histogram, rows_figure
+from preceptor.report.page import budget_plot, ladder_plot
+from preceptor.report.palette import DARK, LIGHT, series_color
+from preceptor.results.domain import gather
 from tests.report.conftest import NASTY, PRIMARY, Written
 from tests.report.ladders import ladder
 
@@ -35,7 +29,7 @@ def texts(svg: str) -> list[str]:
 
 def test_the_files_of_a_report_stand_alone(two_domains: Written) -> None:
     found = sorted((two_domains.out / "figures").glob("*.svg"))
-    assert len(found) >= 19
+    assert len(found) >= 9
     said = ""
     for file in found:
         svg = file.read_text(encoding="utf-8")
@@ -62,7 +56,7 @@ def test_the_same_marks_give_the_same_bytes() -> None:
 
 
 def test_a_figure_on_a_page_has_variables_for_its_colors() -> None:
-    figure = rows_figure([(NASTY, [Mark(NASTY, "ceiling", 0.5)])], NASTY, NASTY)
+    figure = rows_figure([(NASTY, [Mark(NASTY, "ceiling", 0.5, math.nan, math.nan)])], NASTY, NASTY)
     assert figure is not None
     page = str(figure.on_page("rungs"))
     assert not colors(page)
@@ -88,33 +82,25 @@ def test_every_rung_of_a_ladder_is_drawn_and_told() -> None:
 
 
 def test_marks_without_a_value_are_left_out() -> None:
-    rows = [("a", [Mark("x", "student", math.nan)]), ("b", [Mark("x", "student", -0.1)])]
+    nan, means = math.nan, {"a": math.nan, "b": -0.1}
+    rows = [(name, [Mark("x", "student", mean, nan, nan)]) for name, mean in means.items()]
     figure = rows_figure(rows, "Title", "difference", signed=True)
     assert figure is not None
     assert figure.title == "Title. b: x −0.100"
     assert rows_figure(rows[:1], "Title", "difference") is None
 
 
-def test_budgets_have_their_numbers_and_minutes_as_ticks() -> None:
-    sizes = [20, 60, 600]
-    table = pd.DataFrame(
-        {
-            "line": "student",
-            "size": sizes,
-            "mean": [0.6, 0.7, 0.9],
-            "low": [0.5, 0.6, 0.85],
-            "high": [0.7, 0.8, 1.2],
-            "minutes": [4.0, 12.0, 120.0],
-        }
-    )
-    curves = {"student": ("Student", "student"), "mapper": ("Mapper", "mapper")}
-    levels = {"Ceiling": ("ceiling", 0.95)}
-    figure = curves_by_size(table, curves, "Title", "AUC", levels, enough=60)
+def test_budgets_have_their_numbers_and_minutes_as_ticks(two_domains: Written) -> None:
+    plan = next(iter(two_domains.study.plans.values()))
+    results, study = gather(plan), plan.protocol.study
+    curve = results.budget.assign(mean=np.where(results.budget["size"] == 4, 0.6, 0.7), low=0.5)
+    timed = replace(results, budget=curve.assign(minutes=curve["size"] * 3.0))
+    figure = budget_plot(study, timed, "test_byobnet")
     assert figure is not None
-    assert figure.title == "Title: Student 0.600 at 20, 0.700 at 60, 0.900 at 600"
-    shown = texts(figure.svg)
-    assert {"20", "60", "600", "4 min", "12 min", "120 min", "enough", "Ceiling"} <= set(shown)
-    assert curves_by_size(table.assign(mean=np.nan), curves, "Title", "AUC") is None
+    assert "; Student 0.600 at 4, 0.700 at 8" in figure.title
+    assert {"4", "8", "12 min", "24 min", "Ceiling", "Baseline 2"} <= set(texts(figure.svg))
+    empty = replace(results, budget=curve.assign(mean=np.nan))
+    assert budget_plot(study, empty, "test_byobnet") is None
 
 
 def test_a_histogram_tells_means_and_the_mark() -> None:
@@ -130,41 +116,8 @@ def test_a_histogram_tells_means_and_the_mark() -> None:
     assert histogram({"student": ("a", np.array([np.nan]))}, "Scores", "score") is None
 
 
-CLASSES = ("real", "fake")
-
-
-def _calibrated(seed: int, images: int = 400) -> pd.DataFrame:
-    """Scores of a calibrated model on images of their own."""
-    random = np.random.default_rng(seed)
-    score = random.uniform(size=images)
-    labels = np.where(random.uniform(size=images) < score, "fake", "real")
-    return pd.DataFrame(
-        {
-            "path": [f"{seed}/{index}.png" for index in range(images)],
-            "label": labels,
-            "split": "test",
-            "source": "",
-            "group": "",
-            "score_real": 1 - score,
-            "score_fake": score,
-        }
-    )
-
-
-@pytest.mark.parametrize("positive", ["fake", None])
-def test_seeds_of_their_own_images_keep_their_own_labels(positive: str | None) -> None:
-    parts = [_calibrated(seed, 400 + 10 * seed) for seed in range(5)]
-    error, bins = reliability_of_seeds(parts, CLASSES, positive, draws=True)
-    assert error.value < 0.05  # labels of another draw give 0.2
-    assert error.low == 0
-    assert bins.counts.sum() == sum(map(len, parts))
-
-
-def test_images_of_several_seeds_are_resampled_together() -> None:
-    part = _calibrated(0, 100)
-    once, _ = reliability_of_seeds([part], CLASSES, "fake", draws=False)
-    together, _ = reliability_of_seeds([part] * 4, CLASSES, "fake", draws=False)
-    apart, _ = reliability_of_seeds([part] * 4, CLASSES, "fake", draws=True)
-    assert astuple(together) == pytest.approx(astuple(once))
-    # Four times as many independent images: less of the error is noise.
-    assert apart.expected == pytest.approx(once.expected / 2, rel=0.1)
+def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:
+    assert list(LIGHT) == list(DARK)
+    page = (two_domains.out / "report.html").read_text(encoding="utf-8")
+    for name, color in [*LIGHT.items(), *DARK.items()]:
+        assert f"--{name}: {color};" in page

@@ -126,7 +126,7 @@ def test_maps_of_rise_that_have_not_settled_are_not_drawn(tmp_path: Path, model:
     assert found is not None
     for panel in found.panels:
         (teacher,) = (one for one in panel.layers if one.heading == "Teacher")
-        assert (teacher.picture, teacher.note) == (None, "not settled")
+        assert (teacher.uri, teacher.note) == (None, "not settled")
 
 
 def test_names_of_remote_images_are_shown_without_credentials(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from preceptor.report.words import verdict
+from preceptor.report.words import qualifying_words, verdict
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.tables import COMPARISONS, FIGURES
 from tests.report.ladders import compared, ladder
@@ -164,3 +164,54 @@ def test_the_verdict_names_what_the_place_is_worth() -> None:
     assert found.sentences == f"{found.text} {found.place}"
     with_ladder.ladders = [replace(ladder(0.04, 0.01), set="another set")]
     assert verdict(with_ladder).place == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "half", "words"),
+    [
+        (0.03, 0.01, ": the place that the Teacher's maps show increases the AUC."),
+        (0.03, 0.05, ": a gain from the place is not shown."),
+        (-0.03, 0.01, ": maps that do not show the place guide better."),
+    ],
+)
+def test_what_the_place_is_worth(place: float, half: float, words: str) -> None:
+    found = results({"a": (0.1, 0.2)})
+    found.ladders = [ladder(place, half)]
+    text = verdict(found).place
+    assert "(Centred map, α 0.25), is " in text
+    assert text.endswith(words)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("mean", "seeds", "images", "words"),
+    [
+        (0.0, (-0.02, 0.02), (-0.02, 0.02), ""),
+        (0.0, (-0.005, 0.005), (-0.005, 0.005), "; equivalent within ±0.01"),
+        (-0.02, (-0.045, 0.005), (-0.045, 0.005), "; a gain of 0.01 is excluded"),
+        (0.02, (-0.005, 0.045), (-0.005, 0.045), "; a loss of 0.01 is excluded"),
+        (0.0, (NAN, NAN), (NAN, NAN), ""),
+        # The interval over images has to exclude it, too.
+        (0.001, (-0.004, 0.006), (-0.03, 0.009), "; a gain of 0.01 is excluded"),
+        (0.001, (-0.004, 0.006), (-0.009, 0.03), "; a loss of 0.01 is excluded"),
+        (0.001, (-0.004, 0.006), (-0.03, 0.03), ""),  # too few test images
+        # A mean over backbones.
+        (0.001, (-0.004, 0.006), (NAN, NAN), "; equivalent within ±0.01 on these test images"),
+        # A gain over seeds.
+        (0.002, (0.001, 0.003), (-0.030, 0.034), "; not shown for other test images"),
+        (0.002, (0.001, 0.003), (0.0005, 0.0035), "; equivalent within ±0.01"),
+        (0.002, (0.001, 0.003), (0.0005, 0.0200), ""),
+    ],
+)
+def test_a_comparison_says_what_its_intervals_exclude(
+    mean: float, seeds: tuple[float, float], images: tuple[float, float], words: str
+) -> None:
+    ends = {"low": seeds[0], "high": seeds[1], "image_low": images[0], "image_high": images[1]}
+    assert qualifying_words(compared(mean, question="ceiling", **ends)) == words
+
+
+def test_two_sides_with_an_auc_of_1_are_not_called_equivalent() -> None:
+    """No seed and no resample differs, whatever another set of images would show."""
+    assert qualifying_words(compared(0.0, 0.0, question="ceiling")) == ""

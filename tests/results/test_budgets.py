@@ -14,10 +14,10 @@ from scipy import stats
 
 from preceptor.config.files import parse_config
 from preceptor.errors import InputError
-from preceptor.report.plots import budget_plot
+from preceptor.report.page import budget_plot
 from preceptor.report.words import answers
-from preceptor.results.budgets import Enough, budget_steps, enough
 from preceptor.results.domain import Results, gather_study
+from preceptor.results.ladder import Enough, enough
 from preceptor.results.record import setup_of
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
@@ -203,7 +203,7 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
 def test_enough_is_where_a_gain_of_every_larger_number_is_excluded(
     values: dict[int, list[float]], size: int | None, start: int, then: int
 ) -> None:
-    found = enough(curve_of(values), "b", "student", 0.01, [*values])
+    found = enough(curve_of(values), "b", 0.01, [*values])
     assert found is not None
     assert (found.size, found.start, found.then) == (size, start, then)
 
@@ -213,24 +213,23 @@ def test_small_steps_may_add_up_to_a_relevant_gain() -> None:
     noise = np.random.default_rng(0).normal(0, 0.0003, (5, 5))
     sizes = (25, 50, 100, 200, 400)
     curve = curve_of({size: list(0.7 + 0.009 * at + noise[at]) for at, size in enumerate(sizes)})
-    assert (budget_steps(curve)["mean"] < 0.01).all()
-    found = enough(curve, "b", "student", 0.01, sizes)
-    assert enough(curve, "b", "student", 0.01, [*sizes, 800]) is None  # not scored yet
+    found = enough(curve, "b", 0.01, sizes)
+    assert enough(curve, "b", 0.01, [*sizes, 800]) is None  # not scored yet
     assert found is not None
     assert (found.size, found.then) == (200, 400)
-    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", "student", 0.01, [25])
+    flat = enough(curve.iloc[[0, 0, 0]].assign(size=[25, 50, 100]), "b", 0.01, [25])
     assert flat is not None
     assert flat.size is None  # equal numbers with every seed
 
 
-def test_steps_are_paired_by_seed() -> None:
+def test_gains_are_paired_by_seed() -> None:
     curve = curve_of({10: [0.5, 0.6, 0.7], 20: [0.6, 0.7, 0.8]})
     curve.at[1, "seeds"] = [0, 2, 3]
-    (step,) = budget_steps(curve).to_dict("records")
+    found = enough(curve, "b", 0.01, [10, 20])
     # Seeds 0 and 2 are in both: 0.6 − 0.5 and 0.7 − 0.7.
-    assert step["n"] == 2
-    assert step["mean"] == pytest.approx(0.05)
-    assert enough(curve.iloc[:1], "b", "student", 0.01, [10]) is None
+    assert found is not None
+    assert found.gain == pytest.approx(0.05)
+    assert enough(curve.iloc[:1], "b", 0.01, [10]) is None
 
 
 @pytest.mark.parametrize(

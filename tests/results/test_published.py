@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from preceptor.report.blocks import TableBlock, Text
+from preceptor.report.blocks import Table, Text
 from preceptor.report.page import _published
 from preceptor.results.comparisons import PUBLISHED, reproductions
 from preceptor.results.domain import Results
@@ -66,8 +66,8 @@ def test_the_table_of_the_page() -> None:
     assert "0 are above it and 1 below it" in answer.text
     assert isinstance(source, Text)
     assert "BMVC 2023" in source.text
-    assert isinstance(block, TableBlock)
-    (first, second) = block.table.lines
+    assert isinstance(block, Table)
+    (first, second) = block.lines
     assert first.heading == "densenet121: Baseline 2"
     assert [cell.text for cell in first.cells] == [
         "0.629 ± 0.039",
@@ -82,8 +82,8 @@ def test_one_seed_has_no_interval() -> None:
     answer, _, block = _published(PAPER, results({"resnet50": [0.6]}))
     assert isinstance(answer, Text)
     assert "no intervals" in answer.text
-    assert isinstance(block, TableBlock)
-    assert block.table.lines[0].cells[-1].text == "–"
+    assert isinstance(block, Table)
+    assert block.lines[0].cells[-1].text == "–"
 
 
 @pytest.mark.parametrize("found", [results({"other": [0.5]}), results({"resnet50": [0.5]}, "pca")])

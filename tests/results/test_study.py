@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "budget": [8],
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
 }
-TABLES = ("results.csv", "rates.csv", "table.csv", "table.md", "comparisons.csv", "domains.csv")
+TABLES = ("results.csv", "rates.csv", "table.csv", "summary.md", "comparisons.csv", "domains.csv")
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_the_problems_of_all_domains_are_told_at_once(file: Path, tmp_path: Path
 def test_what_was_removed_of_the_report_is_written_again(file: Path, finished: Path) -> None:
     best = sorted(one.relative_to(finished) for one in (finished / "best").rglob("*"))
     assert best
-    for name in ("best", "panels"):
+    for name in ("best", "figures"):
         shutil.rmtree(finished / name)
         assert run_serially(load_config(file, StudyConfig), finished).computed == 0
         assert (finished / name).is_dir(), name

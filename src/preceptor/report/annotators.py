@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import escape
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,7 +17,19 @@ from preceptor.annotations.agreement import Agreement, AnnotatorMaps, disagreeme
 from preceptor.annotations.shapes import outline
 from preceptor.data.images import decode_image
 from preceptor.errors import InputError, without_secrets
-from preceptor.report.blocks import Cell, Line, Table, html_environment, names_of
+from preceptor.report.blocks import (
+    Block,
+    CaptionedPicture,
+    Cell,
+    Line,
+    PicturesBlock,
+    PlainPage,
+    Section,
+    Table,
+    Text,
+    names_of,
+    render_plain_page,
+)
 from preceptor.report.palette import DARK
 from preceptor.utils.files import replacing
 from preceptor.utils.text import DASH, number
@@ -28,6 +38,8 @@ PAGE, PEOPLE, PAIRS, IMAGES = "agreement.html", "people.csv", "pairs.csv", "imag
 _LONGEST = 480  # pixels of the longer side of a picture
 _COLORS = ("baseline1", "student", "ceiling", "centre", "distilled", "mixed", "shuffled", "bad")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
+Strokes = dict[str, tuple[str, str]]
+"""Color and dashes of each person's line."""
 
 
 def write_agreement(
@@ -68,31 +80,40 @@ def _page(maps: AnnotatorMaps, agreement: Agreement, findings: list[str], shown:
     images = agreement.images[agreement.images["all_empty"] == 0].head(shown)
     shared = len(agreement.images)
     every = max(maps.annotated, shared + agreement.single)
-    context: dict[str, Any] = {
-        "name": maps.folder.resolve().name,
-        "facts": [
+    against: list[Block] = [_people_table(agreement), Text(disagreement_rule())]
+    pictures: list[Block] = [Text("No image has marks of two annotators.", "none")]
+    if len(images):
+        pictures = [
+            PicturesBlock([_legend(strokes)]),
+            PicturesBlock([_picture(row, maps, strokes) for row in _rows(images)], True),
+        ]
+    page = PlainPage(
+        name=maps.folder.resolve().name,
+        kind="agreement of annotators",
+        facts=[
             f"{len(people)} annotators",
             f"{every:,} annotated images",
             f"{shared:,} of them ({shared / max(every, 1):.0%}) with two or more annotators",
         ],
-        "kind": "ahead" if agreement.people["disagrees_with_all"].any() else "",
-        "found": findings,
-        "people": _people_table(agreement),
-        "pairs": _pairs_table(agreement),
-        "rule": disagreement_rule(),
-        "pictures": [_picture(one, maps, strokes) for one in _rows(images)],
-        "legend": [(name, _drawn("M4,10L44,10", *stroke)) for name, stroke in strokes.items()],
-        "files": [
+        headline=findings[0],
+        sentences=findings[1:],
+        mood="ahead" if agreement.people["disagrees_with_all"].any() else "",
+        sections=[
+            Section("people", "Annotators", "Each annotator against the others", against),
+            Section("pairs", "Pairs", "Pairs of annotators", [_pairs_table(agreement)]),
+            Section("images", "Images", "Images with the least agreement", pictures),
+        ],
+        footer="Made by preceptor from the maps of single annotators.",
+        files=[
             (PEOPLE, "one row per annotator"),
             (PAIRS, "one row per pair of annotators"),
             (IMAGES, "one row per image with two or more annotators"),
         ],
-        "links": {},
-    }
-    return html_environment().get_template("agreement.html.j2").render(context)
+    )
+    return render_plain_page(page)
 
 
-def _rows(frame: pd.DataFrame) -> Iterable[Any]:
+def _rows(frame: pd.DataFrame) -> Any:
     """Rows with their cells as attributes."""
     return frame.itertuples()
 
@@ -102,28 +123,18 @@ def _name(maps: AnnotatorMaps, file: str) -> str:
 
 
 def _people_table(agreement: Agreement) -> Table:
-    lines = [
-        Line(
-            one.annotator,
-            [
-                Cell(
-                    f"{one.images:,}", f"{one.shared:,} shared" if one.shared < one.images else ""
-                ),
-                Cell(number(one.dice, 2), f"r {number(one.correlation, 2)}"),
-                Cell(number(one.dice_among_others, 2)),
-                Cell(
-                    number(one.difference, 2, sign=True),
-                    f"from {number(one.difference_low, 2, sign=True)}"
-                    if math.isfinite(one.difference_low)
-                    else "",
-                ),
-                Cell(f"{one.area_ratio:.2f} ×" if math.isfinite(one.area_ratio) else DASH),
-                Cell("disagrees" if one.disagrees_with_all else ""),
-            ],
-            bool(one.disagrees_with_all),
-        )
-        for one in _rows(agreement.people)
-    ]
+    lines = []
+    for one in _rows(agreement.people):
+        low = number(one.difference_low, 2, sign=True)
+        cells = [
+            Cell(f"{one.images:,}", f"{one.shared:,} shared" if one.shared < one.images else ""),
+            Cell(number(one.dice, 2), f"r {number(one.correlation, 2)}"),
+            Cell(number(one.dice_among_others, 2)),
+            Cell(number(one.difference, 2, sign=True), "" if low == DASH else f"from {low}"),
+            Cell(f"{number(one.area_ratio, 2)} ×"),
+            Cell("disagrees" if one.disagrees_with_all else ""),
+        ]
+        lines.append(Line(one.annotator, cells, bool(one.disagrees_with_all)))
     columns = ["Images", "Dice with others", "Dice among others", "Difference", "Marked area"]
     caption = (
         "Each annotator against the others. r: correlation with the others. Difference: Dice of "
@@ -134,25 +145,20 @@ def _people_table(agreement: Agreement) -> Table:
 
 
 def _pairs_table(agreement: Agreement) -> Table:
-    lines = [
-        Line(
-            f"{one.a} – {one.b}",
-            [
-                Cell(f"{one.images:,}", f"{one.both_empty:,} empty" if one.both_empty else ""),
-                *(Cell(number(value, 2)) for value in (one.dice, one.iou, one.correlation)),
-            ],
-        )
-        for one in _rows(agreement.pairs)
-    ]
+    lines = []
+    for one in _rows(agreement.pairs):
+        empty = f"{one.both_empty:,} empty" if one.both_empty else ""
+        measures = [Cell(number(value, 2)) for value in (one.dice, one.iou, one.correlation)]
+        lines.append(Line(f"{one.a} – {one.b}", [Cell(f"{one.images:,}", empty), *measures]))
     caption = (
         "Pairs of annotators, means over the images that both looked at. Where both marked "
         "nothing (empty), Dice and IoU are undefined."
     )
     columns = ["Common images", "Dice", "IoU", "Correlation"]
-    return Table(caption, "Pair", columns, lines, sortable=True)
+    return Table(caption, "Pair", columns, lines)
 
 
-def _picture(one: Any, maps: AnnotatorMaps, strokes: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def _picture(one: Any, maps: AnnotatorMaps, strokes: Strokes) -> CaptionedPicture:
     """Picture of an image with the outline of each person's marks, and words under it."""
     masks = {person: pixels >= 128 for person, pixels in maps.maps(one.file).items()}
     marked = [person for person, mask in masks.items() if mask.any()]
@@ -161,32 +167,44 @@ def _picture(one: Any, maps: AnnotatorMaps, strokes: dict[str, tuple[str, str]])
     if empty:
         about += f" · {names_of(empty)} marked nothing"
     pixels = Image.fromarray(decode_image(str(maps.table.loc[one.file, "path"]), 3))
-    scale = min(1.0, _LONGEST / max(pixels.size))
-    width, height = (max(1, round(side * scale)) for side in pixels.size)
+    pixels.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BILINEAR)
+    width, height = pixels.size
     buffer = io.BytesIO()
-    pixels.resize((width, height), Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=80)
+    pixels.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    lines = Markup("").join(
-        _drawn(_path(masks[person], width, height), *strokes[person]) for person in marked
-    )
-    name = _name(maps, one.file)
-    label = escape(f"{name}: outlines of {names_of(marked)}")
-    drawing = Markup(
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
-        f'<image href="data:image/jpeg;base64,{data}" width="{width}" height="{height}"/>'
-        f"{lines}</svg>"
-    )
-    return {"name": name, "about": about, "drawing": drawing}
+    image = f'<image href="data:image/jpeg;base64,{data}" width="{width}" height="{height}"/>'
+    lines = (_drawn(_path(masks[person], width, height), *strokes[person]) for person in marked)
+    name, uri = _name(maps, one.file), _svg(width, height, image + "".join(lines))
+    return CaptionedPicture(uri, f"{name}: outlines of {names_of(marked)}", about, name)
 
 
-def _drawn(path: str, color: str, dash: str) -> Markup:
+def _legend(strokes: Strokes) -> CaptionedPicture:
+    """Line of each person."""
+    lines = "".join(
+        f'<g transform="translate(0 {24 * place})">{_drawn("M8,14L60,14", *stroke)}'
+        f'<text x="72" y="19" fill="#fff" font-family="sans-serif">{escape(name)}</text></g>'
+        for place, (name, stroke) in enumerate(strokes.items())
+    )
+    uri = _svg(
+        240, 24 * len(strokes) + 4, f'<rect width="100%" height="100%" fill="#2b2f36"/>{lines}'
+    )
+    return CaptionedPicture(uri, f"Lines of {names_of(strokes)}", "Line of each annotator")
+
+
+def _svg(width: int, height: int, content: str) -> str:
+    """Picture as a data URI."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+    return (
+        f"data:image/svg+xml;base64,{base64.b64encode(f'{head}{content}</svg>'.encode()).decode()}"
+    )
+
+
+def _drawn(path: str, color: str, dash: str) -> str:
     """SVG elements of a path: bright on a dark casing, so that it is seen on any image."""
-    same = 'fill="none" vector-effect="non-scaling-stroke" stroke-linejoin="round"'
+    same = f'<path d="{path}" fill="none" stroke-linejoin="round"'
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return Markup(
-        f'<path d="{path}" {same} stroke="#000" stroke-opacity="0.65" stroke-width="4"/>'
-        f'<path d="{path}" {same} stroke="{color}" stroke-width="2"{dashed}/>'
-    )
+    casing = f'{same} stroke="#000" stroke-opacity="0.65" stroke-width="4"/>'
+    return f'{casing}{same} stroke="{color}" stroke-width="2"{dashed}/>'
 
 
 def _path(mask: NDArray[np.bool_], width: int, height: int) -> str:

@@ -1,22 +1,18 @@
-"""Content of a page: tables of cells and their files, blocks, sections, and their HTML."""
+"""Content of a page: texts, tables, figures and pictures in sections, and their HTML."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from preceptor.report.figures import Figure
 from preceptor.report.palette import DARK, LIGHT, magma
-from preceptor.report.panels import Panels
 from preceptor.study.config import PAPER_ALPHA
 from preceptor.utils.text import DASH, number
 
@@ -40,31 +36,6 @@ SHORT = {
     "ceiling": "Ceiling",
 }
 """Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "α": r"$\alpha$",
-    "×": r"$\times$",
-    "→": r"$\rightarrow$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "∞": r"$\infty$",
-    "–": "--",
-    "…": r"\dots{}",
-    "÷": r"$\div$",
-    "·": r"$\cdot$",
-    "▲": "",
-    "\u00a0": "~",
-    # In LaTeX's default font encoding, these would print as other characters.
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-}
 
 
 def short(key: str) -> str:
@@ -94,80 +65,28 @@ class Line:
 class Table:
     """Table of formatted cells."""
 
+    form: ClassVar[str] = "table"
     caption: str
     corner: str
     columns: list[str]
     lines: list[Line]
-    sortable: bool = False
 
     @property
     def markdown(self) -> str:
         """Table in Markdown with its caption; the best of a column is bold."""
 
         def shown(cell: Cell) -> str:
-            text = f"**{plain(cell.text)}**" if cell.best else plain(cell.text)
-            return f"{text} ({plain(cell.note)})" if cell.note else text
+            text = f"**{_plain(cell.text)}**" if cell.best else _plain(cell.text)
+            return f"{text} ({_plain(cell.note)})" if cell.note else text
 
-        head = [plain(name) for name in (self.corner, *self.columns)]
-        rows = [[plain(line.heading), *map(shown, line.cells)] for line in self.lines]
+        head = [_plain(name) for name in (self.corner, *self.columns)]
+        rows = [[_plain(line.heading), *map(shown, line.cells)] for line in self.lines]
         lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-        return "\n".join([f"**{plain(self.caption)}**", "", *lines])
-
-    @property
-    def csv(self) -> str:
-        """Table as CSV: formatted values with hyphens as minus signs and notes in brackets."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([self.corner, *self.columns])
-        for line in self.lines:
-            texts = (f"{one.text} ({one.note})" if one.note else one.text for one in line.cells)
-            writer.writerow([line.heading, *(text.replace("−", "-") for text in texts)])
-        return buffer.getvalue()
-
-    def latex(self, name: str) -> str:
-        """Table in LaTeX with booktabs rules and a label; the best of a column is bold."""
-        rows = []
-        for line in self.lines:
-            cells = [latex(line.heading)]
-            for cell in line.cells:
-                text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
-                cells.append(f"{text} ({latex(cell.note)})" if cell.note else text)
-            # After the end of a row, LaTeX interprets a bracket or a star as an argument.
-            guard = "{}" if line.heading.startswith(("[", "*")) else ""
-            rows.append(guard + " & ".join(cells) + r" \\")
-        return "\n".join(
-            [
-                r"% Needs \usepackage{booktabs}.",
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{latex(self.caption)}}}",
-                rf"\label{{tab:{name}}}",
-                rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
-                r"\toprule",
-                " & ".join(map(latex, [self.corner, *self.columns])) + r" \\",
-                r"\midrule",
-                *rows,
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
-        )
+        return "\n".join([f"**{_plain(self.caption)}**", "", *lines])
 
 
-def plain(text: str) -> str:
-    """Text with escaped cell separators of Markdown."""
+def _plain(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def latex(text: str) -> str:
-    r"""Escaped text for LaTeX.
-
-    Example:
-        >>> latex("α 0.5 & 95 %: −0.1 ± 0.2")
-        '$\\alpha$ 0.5 \\& 95 \\%: $-$0.1 $\\pm$ 0.2'
-    """
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def mean_std_text(mean: Any, std: Any) -> str:
@@ -217,13 +136,10 @@ def slugs(names: Iterable[str]) -> list[str]:
     return found
 
 
-# Columns that hold words, or many numbers.
-_WORDS = ("Remark", "Reason", "By seed")
-_KINDS = {
-    "csv": ("CSV", "text/csv"),
-    "tex": ("LaTeX", "text/plain"),
-    "svg": ("SVG", "image/svg+xml"),
-}
+class Block(Protocol):
+    """Part of a section, which a template of its form draws."""
+
+    form: ClassVar[str]
 
 
 @dataclass(frozen=True)
@@ -236,42 +152,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class TableBlock:
-    """Table block, with the name of its files."""
-
-    form: ClassVar[str] = "table"
-    name: str
-    table: Table
-
-    @property
-    def stems(self) -> list[str]:
-        """Names of its files, without the section's key and the suffix."""
-        return [self.name]
-
-
-@dataclass(frozen=True)
 class FigureBlock:
-    """Figures side by side with captions, and the name of their files."""
+    """Figures side by side with captions; the name is unique in its section."""
 
     form: ClassVar[str] = "figures"
     name: str
     drawings: list[tuple[str, Figure]]
-
-    @property
-    def stems(self) -> list[str]:
-        """Names of the files of its figures, without the section's key and the suffix."""
-        if len(self.drawings) == 1:
-            return [self.name]
-        return [f"{self.name}-{own}" for own in slugs(caption for caption, _ in self.drawings)]
-
-
-@dataclass(frozen=True)
-class PanelsBlock:
-    """Block of image panels, or the reason of their absence."""
-
-    form: ClassVar[str] = "panels"
-    panels: Panels | None
-    note: str
 
 
 @dataclass(frozen=True)
@@ -294,34 +180,15 @@ class PicturesBlock:
 
 
 @dataclass(frozen=True)
-class Details:
-    """Collapsed blocks, which are shown on demand and in print."""
-
-    form: ClassVar[str] = "fold"
-    title: str
-    blocks: list[Text | TableBlock]
-
-
-Block = Text | TableBlock | FigureBlock | PanelsBlock | PicturesBlock | Details
-
-
-@dataclass(frozen=True)
 class Section:
-    """Section of the page."""
+    """Section of a page; a folded one shows its title and its answer until it is opened."""
 
     key: str  # unique key: anchor, and prefix of file names
     short: str
     title: str
-    blocks: list[Block]
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """Chapter of the page on one domain."""
-
-    title: str  # domain, or "" in a study without domains
-    sections: list[Section]
-    key: str = ""  # unique prefix of the keys of its sections
+    blocks: Sequence[Block]
+    answer: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -336,61 +203,7 @@ class PlainPage:
     mood: Literal["", "won", "ahead", "lost"]
     sections: list[Section]
     footer: str  # what the page was made from
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """File of a figure or a table beside the page."""
-
-    folder: Literal["tables", "figures"]  # its folder in the study folder
-    stem: str
-    suffix: Literal["csv", "tex", "svg"]
-    content: str
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return f"{self.stem}.{self.suffix}"
-
-    @property
-    def link(self) -> tuple[str, str, str]:
-        """Text of a link to the file, its name, and its content as a data URI."""
-        text, kind = _KINDS[self.suffix]
-        data = base64.b64encode(self.content.encode()).decode("ascii")
-        return text, self.name, f"data:{kind};base64,{data}"
-
-
-def exported(sections: Iterable[Section]) -> Iterator[ExportedFile]:
-    """Files of all figures and tables."""
-    for section in sections:
-        for outer in section.blocks:
-            for block in outer.blocks if isinstance(outer, Details) else [outer]:
-                if isinstance(block, TableBlock):
-                    name = f"{section.key}-{block.name}"
-                    yield ExportedFile("tables", name, "csv", block.table.csv)
-                    yield ExportedFile("tables", name, "tex", block.table.latex(name))
-                elif isinstance(block, FigureBlock):
-                    for stem, (_, drawing) in zip(block.stems, block.drawings, strict=True):
-                        yield ExportedFile("figures", f"{section.key}-{stem}", "svg", drawing.svg)
-
-
-def unique_names(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks of a section with unique file names."""
-    taken: set[tuple[type, str]] = set()
-
-    def own(block: Any) -> Any:
-        if isinstance(block, Details):
-            return replace(block, blocks=[own(one) for one in block.blocks])
-        if not isinstance(block, TableBlock | FigureBlock):
-            return block
-        found, count = block, 1
-        while taken & (names := {(type(found), stem) for stem in found.stems}):
-            count += 1
-            found = replace(block, name=f"{block.name}-{count}")
-        taken.update(names)
-        return found
-
-    return [own(block) for block in blocks]
+    files: list[tuple[str, str]] = field(default_factory=list)  # names and contents, beside it
 
 
 def html_environment() -> Environment:
@@ -403,30 +216,26 @@ def html_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typeset
-    environment.globals["words"] = _WORDS
+    environment.globals["words"] = ("Remark", "Reason", "By seed")  # columns that hold words
     styles = {
-        "light": _variables(LIGHT),
-        "dark": _variables(DARK),
+        "light": " ".join(f"--{name}: {value};" for name, value in LIGHT.items()),
+        "dark": " ".join(f"--{name}: {value};" for name, value in DARK.items()),
         "ramp": ", ".join(magma(8)),
     }
     environment.globals["styles"] = {name: Markup(text) for name, text in styles.items()}
     return environment
 
 
-def _variables(colors: dict[str, str]) -> str:
-    return " ".join(f"--{name}: {value};" for name, value in colors.items())
-
-
 def render_plain_page(page: PlainPage) -> str:
     """Page as HTML."""
-    return html_environment().get_template("plain_page.html.j2").render(page=page, links={})
+    return html_environment().get_template("plain_page.html.j2").render(page=page)
 
 
 def typeset(text: str) -> str:
     """Typographic minus signs, and no line breaks after α and before %.
 
     Example:
-        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best α, 95 %)"
+        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best α, 95 %)"
         True
     """
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)

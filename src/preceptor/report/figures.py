@@ -20,14 +20,12 @@ import matplotlib
 import matplotlib.figure
 import matplotlib.style
 import numpy as np
-import pandas as pd
 from markupsafe import Markup, escape
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from preceptor.metrics.reliability import Bins
 from preceptor.report.palette import LIGHT, series_color
-from preceptor.results.record import records
 from preceptor.utils.text import number
 
 if TYPE_CHECKING:
@@ -58,19 +56,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Mark:
-    """Mark of a row: a value, its interval, and values that it is the mean of."""
+    """Mark of a row: a value with its 95 % interval, NaN where there is none."""
 
     name: str
     key: str
-    mean: float  # value and its 95 % interval; NaN where there is none
-    low: float = math.nan
-    high: float = math.nan
-    values: tuple[float, ...] = ()  # values that are drawn as dots, with a bar at the mean
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Curve with a band and marked points."""
+    """Curve with a band."""
 
     name: str  # name in the legend, and key of its color
     key: str
@@ -79,7 +76,6 @@ class Curve:
     low: ArrayLike | None = None  # ends of a band; None = no band
     high: ArrayLike | None = None
     dots: bool = False  # whether points have dots
-    ringed: tuple[int, ...] = ()  # places of points with a ring
 
 
 def _drawn(title: str, height: float, draw: Callable[[matplotlib.figure.Figure], None]) -> Figure:
@@ -158,14 +154,10 @@ def rows_figure(
                 color = series_color(one.key)
                 if math.isfinite(one.low) and math.isfinite(one.high):
                     axes.plot([one.low, one.high], [y, y], color=color, linewidth=3)
-                if one.values:
-                    axes.plot([one.mean] * 2, [y - 9, y + 9], color=color, linewidth=3)
-                values = one.values or (one.mean,)
-                (dots,) = axes.plot(
-                    values, [y] * len(values), "o", color=color,
+                (handles[one.name],) = axes.plot(
+                    one.mean, y, "o", color=color,
                     markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
                 )  # fmt: skip
-                handles[one.name] = dots
             if place < len(notes) and notes[place]:
                 axes.annotate(
                     notes[place], (0, at[-1] + 17), xycoords=("axes fraction", "data"),
@@ -210,11 +202,10 @@ def curves_figure(
     diagonal: bool = False,
     levels: Mapping[str, tuple[str, float]] | None = None,
     ticks: Mapping[float, str] | None = None,
-    log: bool = False,
     mark: tuple[str, float] | None = None,
     height: float = 230,
 ) -> Figure:
-    """Curves over two axes."""
+    """Curves over two axes; with ticks, the horizontal one is logarithmic."""
     named = dict.fromkeys([*(one.name for one in curves), *(levels or {})])
     lines = max((text.count("\n") for text in (ticks or {}).values()), default=0)
     below = 40 + 13 * lines + _legend_height([*named])
@@ -232,21 +223,15 @@ def curves_figure(
                 color = series_color(one.key)
                 axes.fill_between(x, one.low, one.high, color=color, alpha=0.16, linewidth=0)
             (handles[one.name],) = axes.plot(x, y, marker="o" if one.dots else "", **_line(one.key))
-            if one.ringed:
-                at = list(one.ringed)
-                color = series_color(one.key)
-                axes.plot(x[at], y[at], "o", markersize=14, fillstyle="none", color=color)
         if unit[0]:
             axes.set_xlim(0, 1)
         if unit[1]:
             axes.set_ylim(0, 1)
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        if log:
-            axes.set_xscale("log")
         if ticks is not None:
+            axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_locator(FixedLocator([*ticks]))
             axes.set_xticks([*ticks], [*ticks.values()])
         if mark is not None:
             _vertical(axes, *mark)
@@ -285,44 +270,6 @@ def reliability_plot(
     )
     title = f"{title}. Largest gap: {', '.join(gaps)}"
     return curves_figure(lines, title, across, up, unit=(True, True), diagonal=True, height=300)
-
-
-def curves_by_size(
-    table: pd.DataFrame,
-    curves: Mapping[str, tuple[str, str]],
-    title: str,
-    up: str,
-    levels: Mapping[str, tuple[str, float]] | None = None,
-    enough: int | None = None,
-) -> Figure | None:
-    """Curves by number of annotated images on a logarithmic axis, with bands.
-
-    `table` has the columns line (of `curves`), size, mean, low, high and minutes (NaN if unknown).
-    """
-    known = table[table["mean"].notna()]
-    if known.empty:
-        return None
-    minutes = known.drop_duplicates("size").sort_values("size").set_index("size")["minutes"]
-    ticks = {
-        float(size): f"{size:,}" + (f"\n{took:,.0f} min" if math.isfinite(took) else "")
-        for size, took in zip(minutes.index.tolist(), minutes.tolist(), strict=True)
-    }
-    drawn, said = [], []
-    for line, (name, key) in curves.items():
-        mine = known[known["line"] == line].sort_values("size")
-        if len(mine):
-            low, high = (mine[side].clip(-1, 1) for side in ("low", "high"))
-            drawn.append(Curve(name, key, mine["size"], mine["mean"], low, high, dots=True))
-            values = (f"{number(row['mean'])} at {row['size']:,}" for row in records(mine))
-            said.append(f"{name} {', '.join(values)}")
-    under = "annotated images (log scale)" + (
-        ", minutes of annotation" if minutes.notna().any() else ""
-    )
-    mark = None if enough is None else ("enough", float(enough))
-    return curves_figure(
-        drawn, f"{title}: {'; '.join(said)}", under, up, levels=levels, ticks=ticks, log=True,
-        mark=mark,
-    )  # fmt: skip
 
 
 def histogram(

@@ -7,19 +7,16 @@ import math
 from preceptor.config.training import CamClass, Training, distance_weights
 from preceptor.metrics.operating_points import TERMS
 from preceptor.metrics.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
-from preceptor.metrics.split_names import kind_of
 from preceptor.models.spec import Pool
-from preceptor.report.blocks import SHORT, Cell, Line, Table, names_of, short
-from preceptor.report.tables import DomainTables, rule_words
+from preceptor.report.blocks import names_of
+from preceptor.report.tables import fixed_rate_table, rule_words, set_table, source_table
 from preceptor.report.words import Verdict, say, templates
 from preceptor.results.domain import Best, Results
-from preceptor.results.record import CONTROLS, DETECTORS
 from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
 from preceptor.training.record import RunRecord
 from preceptor.utils.results import is_finished
-from preceptor.utils.text import DASH
 
 MAPS: dict[CamClass, str] = {
     "label": "map of the label",
@@ -37,6 +34,12 @@ def methods(plan: Plan, results: Results) -> list[str]:
     finished = results.runs[results.runs["finished"].astype(bool)]
     seen = finished["images_seen"].dropna().astype(int)
     seconds = float(results.runs.drop_duplicates("run")["seconds"].astype(float).sum())
+    manifest = workspace.manifest
+    annotated = workspace.drawn(study.annotated, seed)
+    maps = {
+        "annotated": annotated & manifest.map_mask,
+        "train": manifest.train_mask & manifest.map_mask,
+    }
     folders = {plan.protocol.run_folder(member.run) for member in plan.members}
     records = [RunRecord.read(folder) for folder in sorted(folders) if is_finished(folder)]
     ways = [
@@ -48,10 +51,11 @@ def methods(plan: Plan, results: Results) -> list[str]:
         domain=plan.domain,
         study=study,
         training=training,
-        manifest=workspace.manifest,
+        manifest=manifest,
         table=table,
         sets=[f"{name} {count:,}" for name, count in sets],
-        annotated=int(workspace.drawn(study.annotated, seed).sum()),
+        annotated=int(annotated.sum()),
+        maps={name: f"{mask.sum():,}" for name, mask in maps.items()},
         seeds=plan.seeds,
         seen=[f"{count:,}" for count in sorted({seen.min(), seen.max()})] if len(seen) else [],
         ways=ways,
@@ -75,9 +79,9 @@ def methods(plan: Plan, results: Results) -> list[str]:
 def _distance(training: Training) -> str:
     """Distance of the guidance term; several with their weights."""
     weights = distance_weights(training.distance)
-    if len(weights) == 1:
-        return next(iter(weights))
-    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+    return " + ".join(
+        name if len(weights) == 1 else f"{weight:g} {name}" for name, weight in weights.items()
+    )
 
 
 def _pooling(training: Training) -> str:
@@ -147,14 +151,14 @@ def study_name(study: StudyPlan) -> str:
     return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
 
 
-def model_card(
-    plan: Plan, results: Results, shared: DomainTables, found: Verdict, best: Best
-) -> str:
+def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
     """Model card as Markdown."""
-    at, terms = (results.primary, best.arm.backbone), TERMS[plan.protocol.study.terms]
+    study, primary, backbone = plan.protocol.study, results.primary, best.arm.backbone
+    terms = TERMS[study.terms]
     tables = [
-        shared.sets.get(results.primary),
-        *(made.get(at) for made in (shared.fixed_rates, shared.roc_rates, shared.sources)),
+        set_table(plan, results, primary),
+        fixed_rate_table(study, results, primary, backbone),
+        source_table(results, primary, backbone),
     ]
     template = templates().get_template("card.j2")
     text = template.render(
@@ -171,60 +175,3 @@ def model_card(
         methods=methods(plan, results),
     )
     return f"{text}\n"
-
-
-def images_seen_table(plan: Plan, results: Results) -> Table | None:
-    """Number of training images seen by each role, which shows differences in training length."""
-    runs, study = results.runs, plan.protocol.study
-    runs = runs[runs["finished"].astype(bool)]
-    if runs.empty:
-        return None
-    columns = list(dict.fromkeys([*study.students, *study.teachers]))
-    columns = [name for name in columns if (runs["backbone"] == name).any()]
-    roles = ("baseline1", "baseline2", "teacher", "student", *CONTROLS, *DETECTORS, "ceiling")
-    lines = []
-    for role in roles:
-        mine = runs[runs["role"] == role]
-        if mine.empty:
-            continue
-        cells = []
-        for column in columns:
-            seen = mine[mine["backbone"] == column]["images_seen"].dropna().astype(int)
-            ends = sorted({int(seen.min()), int(seen.max())}) if len(seen) else []
-            cells.append(Cell(" to ".join(f"{value:,}" for value in ends) or DASH))
-        lines.append(Line(short(role) if role in SHORT else role.capitalize(), cells))
-    return Table("Images seen in one training, by role.", "Role", columns, lines)
-
-
-def annotations_table(plan: Plan) -> Table:
-    """Numbers of annotated images that a study uses."""
-    study, workspace = plan.protocol.study, plan.protocol.workspace
-    manifest = workspace.manifest
-    seed = study.seed_list[0] if study.annotated_per_seed else 0
-    annotated, train, mapped = (
-        workspace.drawn(study.annotated, seed), manifest.train_mask, manifest.map_mask,
-    )  # fmt: skip
-    remark = f"{100 * annotated.sum() / max(int(train.sum()), 1):.0f} % of the training images"
-    if study.draws:
-        remark += "; each seed is a new draw, the first is counted"
-    elif study.annotated_per_seed:
-        remark += "; a new draw for each seed, the first is counted"
-    nothing = "in the others there was nothing to mark"
-    labels = "with the Teacher's maps; only labels are needed"
-    rows = [
-        ("Annotated images (A)", annotated, remark),
-        ("… of these with a human map", annotated & mapped, nothing),
-        ("All training images (T)", train, labels),
-        ("Human maps of validation images", (kind_of(manifest.table["split"]) == "val") & mapped,
-         "reported, not used for selection"),
-    ]  # fmt: skip
-    if study.ceiling:
-        remark = "all that are available"
-        if not manifest.annotated_mask[train].all():
-            remark += (
-                "; not all training images are annotated, so that more annotations may gain more "
-                "than the ceiling shows"
-            )
-        rows.append(("Human maps of the ceiling", train & mapped, remark))
-    lines = [Line(name, [Cell(f"{mask.sum():,}"), Cell(text)]) for name, mask, text in rows]
-    return Table("Annotations used by this study.", "Kind", ["Images", "Remark"], lines)

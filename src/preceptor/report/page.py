@@ -1,56 +1,55 @@
-"""The report as one HTML file: its sections, each with sentences, figures and tables."""
+"""The report as one HTML file: the verdict, one figure, and folded sections with what is behind."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from preceptor.metrics.scores import ALL_SOURCES
-from preceptor.report import plots, tables
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.metrics.auc import roc_curve
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE
+from preceptor.metrics.scores import ALL_SOURCES, stack
+from preceptor.metrics.split_names import kind_or_none
+from preceptor.report import tables
 from preceptor.report.blocks import (
     Block,
-    Chapter,
-    Details,
-    ExportedFile,
     FigureBlock,
-    PanelsBlock,
     Section,
-    Table,
-    TableBlock,
     Text,
     common_seeds_text,
     html_environment,
     names_of,
     short,
     slug,
-    unique_names,
 )
-from preceptor.report.figures import Figure
-from preceptor.report.methods import annotations_table, images_seen_table, methods, study_name
-from preceptor.report.panels import Panels
-from preceptor.report.tables import DomainTables
+from preceptor.report.figures import Curve, Figure, Mark, curves_figure, rows_figure
+from preceptor.report.methods import methods, study_name
 from preceptor.report.words import (
     QUESTIONS,
+    RUNGS,
     SHOWN,
     DomainFindings,
     Findings,
-    agreement_words,
     any_map_words,
+    gained,
+    other_smallest,
     place_sentence,
-    rung_sentences,
 )
 from preceptor.results.comparisons import PUBLISHED, reproductions
 from preceptor.results.domain import Results, StudyResults
+from preceptor.results.ladder import Ladder, enough
 from preceptor.results.record import OVERALL, records
-from preceptor.study.config import Publication
+from preceptor.study.config import Publication, StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
-from preceptor.study.steps import Failure
+from preceptor.study.steps import Arm, Failure
 from preceptor.utils.text import DASH, interval, number
 
 FILES = {
     "table.csv": "the main table with all evaluation sets and sources",
-    "table.md": "the main table as Markdown",
     "summary.md": "the first table of every domain and the verdict, as printed on the terminal",
     "results.csv": "metrics of every run, set and source",
     "rates.csv": "error rates of every run and test set",
@@ -59,10 +58,8 @@ FILES = {
     "domains.csv": "the Student compared with both baselines in every domain",
     "budget.csv": "AUC by number of annotated images",
     "runs.csv": "every training, with times",
-    "tables/": "every table of this page as CSV and LaTeX",
     "figures/": "every figure of this page as SVG",
-    "panels/": "every image of this page with its maps as PNG, and an index",
-    "summary.json": "the sentences of this page, missing and failed steps",
+    "summary.json": "verdict and answers of this page, missing and failed steps",
     "selection.json": "selections on validation, with reasons",
     "study.yaml": "the resolved study file",
     "best/": "the selected Student as a model folder with its card",
@@ -72,7 +69,15 @@ _SOURCES: dict[Publication, str] = {
     "2023, Table 2, with Baseline 1 at α 0.5, maps of a human-guided Xception (CAM) and Students "
     "at α 0.01. Here, Teacher and α of the Students are selected on validation data."
 }
-Blocks = list[Block | None]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Chapter of the page on one domain."""
+
+    title: str  # domain, or "" in a study without domains
+    sections: list[Section]
+    key: str = ""  # unique prefix of the keys of its sections
 
 
 def render_page(
@@ -82,21 +87,18 @@ def render_page(
     domains: Section | None,
     chapters: list[Chapter],
     *,
-    exports: Sequence[ExportedFile],
     failed: dict[str, Failure],
     files: list[str],
 ) -> str:
     """Page as HTML."""
     top = findings.verdict
-    first = [] if study.has_domains or top.kind == "open" else findings.by_domain[""].sentences[:1]
-    links: dict[str, list[tuple[str, str, str]]] = {}
-    for file in exports:
-        links.setdefault(f"{file.folder}/{file.stem}", []).append(file.link)
+    several = study.has_domains or top.kind == "open"
+    gain = "" if several else findings.by_domain[""].answers["RQ3"]
     context: dict[str, Any] = {
         "name": study_name(study),
         "facts": _facts(study, found),
         "verdict": top,
-        "summary": " ".join(filter(None, [top.text, *first, top.place])),
+        "summary": " ".join(filter(None, [top.text, gain, top.place])),
         "rule": SHOWN,
         "headlines": [
             card | {"domain": name}
@@ -110,7 +112,6 @@ def render_page(
         "progress": found.progress,
         "domains": domains,
         "chapters": chapters,
-        "links": links,
         "files": [(name, text) for name, text in FILES.items() if name in files],
     }
     return html_environment().get_template("report.html.j2").render(context)
@@ -158,49 +159,17 @@ def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
     return [*([fact] for fact in about), work] if study.has_domains else [about + work]
 
 
-def chapter(
-    plan: Plan,
-    results: Results,
-    findings: DomainFindings,
-    shared: DomainTables,
-    panels: Panels | None,
-    note: str,
-    key: str = "",
-) -> Chapter:
-    """Chapter of one domain."""
-    study = plan.protocol.study
-
-    def section(name: str, short: str, title: str, blocks: Iterable[Block | None]) -> Section:
-        there = [block for block in blocks if block is not None]
-        return Section(f"{key}-{name}" if key else name, short, title, unique_names(there))
-
-    def asked(name: str, short: str, blocks: Blocks) -> Section:
-        answer = findings.answers.get(name, "")
-        lead = Text(answer, "answer") if answer else None
-        return section(name.lower(), short, _question(name), [lead, *blocks])
-
-    sections = [
-        section("ladder", "Ladder", "What the maps are worth", _ladder(results)),
-        asked("RQ1", "RQ1", _which_teacher(plan, results)),
-        asked("RQ2", "RQ2", _every_backbone(results, shared)),
-        asked("RQ3", "RQ3", _how_much(plan, results, findings.sentences)),
+def domains_section(found: StudyResults, findings: Findings) -> Section:
+    """Section on RQ4, over all domains."""
+    several = any(len(one.ladders_on(one.primary)) > 1 for one in found.by_domain.values())
+    rows = [
+        (f"{name}, {ladder.backbone}" if several else name, ladder)
+        for name, one in found.by_domain.items()
+        for ladder in one.ladders_on(one.primary)
     ]
-    if study.published is not None:
-        blocks = _published(study.published, results)
-        sections.append(section("published", "Published", "Published results", blocks))
-    if study.budgets:
-        sections.append(asked("budget", "Annotations", _annotations(plan, results, shared)))
-    sections += [
-        section("errors", "Error rates", "Error rates", _errors(plan, results, shared)),
-        section("sources", "Sources", "Sources and other sets", _sources(plan, results, shared)),
-        section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
-        section("alpha", "Choice of α", "Selection of α", _alphas(plan, results)),
-        section("roc", "ROC", "ROC curves", _rocs(plan, results)),
-        section("reliability", "Reliability", "Reliability of scores", _reliability(plan, results)),
-        section("images", "Images", "Saliency maps", [PanelsBlock(panels, note)]),
-        section("methods", "Methods", "Methods", _methods(plan, results)),
-    ]
-    return Chapter(plan.domain, sections, key)
+    figure = _ladder_figure(ladder_plot(rows, "AUC on the primary set"))
+    blocks = _there([figure, tables.domain_table(found.domains)])
+    return Section("rq4", "RQ4", _question("RQ4"), blocks, findings.across)
 
 
 def _question(name: str) -> str:
@@ -209,101 +178,120 @@ def _question(name: str) -> str:
     return f"{name}: {question[:1].lower()}{question[1:]}" if name.startswith("RQ") else question
 
 
-def domains_section(found: StudyResults, findings: Findings, table: Table | None) -> Section:
-    """Section on RQ4, over all domains; `table` from `tables.domain_table`."""
-    several = any(len(one.ladders_on(one.primary)) > 1 for one in found.by_domain.values())
-    rows = [
-        (f"{name}, {ladder.backbone}" if several else name, ladder)
-        for name, one in found.by_domain.items()
-        for ladder in one.ladders_on(one.primary)
-    ]
-    caption = "Student minus each baseline, mean and 95 % interval"
-    blocks: Blocks = [
-        Text(findings.across, "answer"),
-        _ladder_figure(rows, "AUC on the primary set"),
-        _drawn("domains", [(caption, plots.domain_plot(found.domains))]),
-        _table("domains", table),
-    ]
-    return Section("rq4", "RQ4", _question("RQ4"), [one for one in blocks if one is not None])
+def _there(blocks: Iterable[Block | None]) -> list[Block]:
+    return [block for block in blocks if block is not None]
 
 
-def _ladder(results: Results) -> Blocks:
-    found = results.ladders_on(results.primary)
-    if not found:
-        return [_unscored("Student", results)]
-    definition, agreement = any_map_words(found), agreement_words(found)
-    others: list[Text | TableBlock] = []
-    for name in dict.fromkeys(ladder.set for ladder in results.ladders):
-        if name != results.primary and (one := tables.rung_table(results.ladders_on(name))):
-            others.append(TableBlock(f"rungs-{slug(name)}", one))
-    return [
-        Text(place_sentence(results) or " ".join(rung_sentences(found)), "answer"),
-        Text(definition) if definition else None,
-        _ladder_figure([(one.backbone, one) for one in found], f"AUC on {results.primary}"),
-        _table("rungs", tables.rung_table(found)),
-        Text(agreement) if agreement else None,
-        Details("The same on the other sets", others) if others else None,
-    ]
-
-
-def _table(name: str, table: Table | None) -> TableBlock | None:
-    return TableBlock(name, table) if table is not None else None
-
-
-def _ladder_figure(rows: Sequence[tuple[str, Any]], axis: str) -> FigureBlock | None:
+def _ladder_figure(figure: Figure | None) -> FigureBlock | None:
     caption = "Mean AUC and 95 % interval over seeds; the gain (place) is paired by seed"
-    return _drawn("rungs", [(caption, plots.ladder_plot(rows, axis))])
+    return FigureBlock("rungs", [(caption, figure)]) if figure else None
 
 
-def _unscored(what: str, results: Results) -> Text:
-    return Text(f"No {what} has been scored on {results.primary} yet.", "none")
+def chapter(
+    plan: Plan, results: Results, findings: DomainFindings, images: Block, key: str = ""
+) -> Chapter:
+    """Chapter of one domain: an open section with one figure, and folded ones."""
+    study, primary, answers = plan.protocol.study, results.primary, findings.answers
+    unscored = Text(f"No model has been scored on {primary} yet.", "none")
+    sections: list[Section] = []
 
+    def add(
+        name: str,
+        title: str,
+        *blocks: Block | None,
+        answer: str = "",
+        empty: Text = unscored,
+        folded: bool = True,
+    ) -> None:
+        own = f"{key}-{name}" if key else name
+        sections.append(Section(own, "", title, _there(blocks) or [empty], answer, folded))
 
-def _which_teacher(plan: Plan, results: Results) -> Blocks:
+    ladder = results.ladders_on(primary)
+    figure = ladder_plot([(one.backbone, one) for one in ladder], f"AUC on {primary}")
+    place = place_sentence(results) if key else ""  # without domains it is in the first lines
+    title = "What the maps are worth"
+    add("ladder", title, _ladder_figure(figure), answer=place, folded=bool(key))
+    definition = any_map_words(ladder)
+    about = Text(definition) if definition else None
+    add("rungs", "The same in numbers", about, tables.rung_table(ladder))
     choice = plan.teacher_choice
-    return [
-        _figures("teachers", plan.protocol.study.teachers, plots.teacher_plot, plan, results),
-        *_compared(results, ("RQ1", "saliency")),
-        Text("Selection of the Teacher", "heading"),
-        Text(choice.reason) if choice else Text("No Teacher has been selected yet.", "none"),
-        _table("chosen", tables.teacher_table(plan, results)),
-    ]
-
-
-def _every_backbone(results: Results, shared: DomainTables) -> Blocks:
-    main = shared.sets.get(results.primary)
-    blocks: Blocks = [_unscored("model", results)]
-    if main is not None:
-        text = (
-            "▲ marks the highest mean of a column, except for the ceiling, which uses all "
-            "available human maps and estimates what more annotations can gain, and for rows "
-            "that are trained on the set."
-        )
-        blocks = [Text(text), TableBlock("main", main)]
-    caption = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
-    drawn = _drawn("backbones", [(caption, plots.backbone_plot(results))])
-    return [*blocks, drawn, *_compared(results, ("RQ2",))]
-
-
-def _how_much(plan: Plan, results: Results, sentences: list[str]) -> Blocks:
-    names = [*plan.protocol.study.students, OVERALL]
-    drawn = _figures("differences", names, plots.forest_plot, plan, results)
-    text = (
-        f"Difference of the AUC on {results.primary}, Student minus the model of the row: mean "
-        "over seeds and 95 % interval. Above zero, the Student is better."
+    add(
+        "rq1",
+        _question("RQ1"),
+        *tables.comparison_tables(results, ("RQ1", "saliency")),
+        Text(choice.reason) if choice else None,
+        tables.teacher_table(plan, results),
+        answer=answers["RQ1"],
+        empty=Text("No Teacher has been selected yet.", "none"),
     )
+    sets = {name: tables.set_table(plan, results, name) for name in results.sets}
+    ranked = (
+        "▲ marks the highest mean of a column, except for the ceiling, which uses all available "
+        "human maps and estimates what more annotations can gain, and for rows that are trained "
+        "on the set."
+    )
+    add(
+        "rq2",
+        _question("RQ2"),
+        *((Text(ranked), sets[primary]) if sets.get(primary) else ()),
+        *tables.comparison_tables(results, ("RQ2",)),
+        answer=answers["RQ2"],
+    )
+    difference = (
+        f"Difference of the AUC on {primary}, Student minus the model of the row: mean over seeds "
+        "and 95 % interval. Above zero, the Student is better."
+    )
+    drawn = _figures("differences", [*study.students, OVERALL], forest_plot, results)
     questions = ("overall", "RQ3", "control", "detector", "ceiling", "start")
-    every = [Text(one) for one in sentences]
-    return [
-        Text(text) if drawn else None,
-        drawn,
-        _table("share", tables.share_table(results)),
-        *_compared(results, questions),
-        Details("All comparisons in sentences", [*every]) if every else None,
+    add(
+        "rq3",
+        _question("RQ3"),
+        *((Text(difference), drawn) if drawn else ()),
+        *tables.comparison_tables(results, questions),
+        answer=answers["RQ3"],
+    )
+    if study.published is not None:
+        add("published", "Published results", *_published(study.published, results))
+    if study.budgets:
+        add("budget", _question("budget"), *_budget(plan, results), answer=answers["budget"])
+    tests = [name for name in results.sets if kind_or_none(name) == "test"]
+    makers = (tables.fixed_rate_table, tables.roc_rate_table)
+    rates = [
+        make(study, results, name, one)
+        for name in tests
+        for one in study.students
+        for make in makers
     ]
+    further = [tables.further_table(results, name, one) for name in tests for one in study.students]
+    curves = _figures("curves", study.students, roc_plot, results)
+    roc = f"ROC curves on {primary}, mean over seeds at each false positive rate."
+    add("errors", "Error rates", *((Text(roc), curves) if curves else ()), *rates, *further)
+    by_source = _there(
+        tables.source_table(results, name, one) for name in tests for one in study.students
+    )
+    note = "The AUC of a source with positives only is computed with all negatives of its set."
+    others = [one for name, one in sets.items() if name != primary]
+    add(
+        "sources",
+        "Sources and other sets",
+        *([Text(note)] if by_source else []),
+        *by_source,
+        *others,
+    )
+    none = Text("No α has been selected yet.", "none")
+    add("alpha", "Selection of α", tables.alpha_table(results), empty=none)
+    add("images", "Saliency maps", images)
+    add("methods", "Methods", *(Text(text) for text in methods(plan, results)))
+    return Chapter(plan.domain, sections, key)
 
 
-def _published(publication: Publication, results: Results) -> Blocks:
+def _figures(name: str, names: Iterable[str], draw: Any, results: Results) -> FigureBlock | None:
+    """Figures of the backbones that have one."""
+    drawn = [(one, figure) for one in names if (figure := draw(results, one)) is not None]
+    return FigureBlock(name, drawn) if drawn else None
+
+
+def _published(publication: Publication, results: Results) -> list[Block]:
     """Published results beside those of the study."""
     found = reproductions(publication, results.rows, results.figures, results.primary)
     if not found:
@@ -323,11 +311,10 @@ def _published(publication: Publication, results: Results) -> Blocks:
             "The differences from the published results have no intervals: intervals need two "
             "seeds or more."
         )
-    table = TableBlock("published", tables.published_table(results, found))
-    return [Text(text, "answer"), Text(_SOURCES[publication]), table]
+    return [Text(text), Text(_SOURCES[publication]), tables.published_table(results, found)]
 
 
-def _annotations(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
+def _budget(plan: Plan, results: Results) -> list[Block]:
     study = plan.protocol.study
     if results.budget.empty:
         return [Text("No number of annotated images has been completed yet.", "none")]
@@ -336,136 +323,126 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
         "each seed; horizontal lines are the rows that use the labels or the human maps of all "
         "training images."
     )
-    blocks: Blocks = [Text(text)]
+    blocks: list[Block | None] = [Text(text)]
     for backbone in study.students:
-        auc, maps = plots.budget_plot(study, results, backbone), plots.maps_plot(results, backbone)
-        drawings = [(f"{backbone}: AUC by annotations", auc), ("The Teacher's maps", maps)]
-        blocks.append(_drawn(f"curve-{slug(backbone)}", drawings))
-        blocks.append(_table(f"table-{slug(backbone)}", shared.budgets.get(backbone)))
-    return blocks
+        if figure := budget_plot(study, results, backbone):
+            caption = f"{backbone}: AUC by annotations"
+            blocks.append(FigureBlock(f"budget-{slug(backbone)}", [(caption, figure)]))
+        blocks.append(tables.budget_table(study, results, backbone))
+    return _there(blocks)
 
 
-def _errors(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
-    study, blocks = plan.protocol.study, Blocks()
-    if results.positive is None:
-        count = len(results.classes)
-        text = f"Error rates need a positive class; this study has {count} classes."
-        blocks.append(Text(text, "none"))
-    elif results.rates.empty:
-        blocks.append(Text("No model has been scored on a test set yet.", "none"))
-    for name in shared.tests:
-        own: list[Text | TableBlock] = []
-        for backbone in study.students:
-            for kind, table in (
-                ("fixed", shared.fixed_rates.get((name, backbone))),
-                ("roc", shared.roc_rates.get((name, backbone))),
-                ("further", tables.further_table(results, name, backbone)),
-            ):
-                key = f"{kind}-{slug(name)}-{slug(backbone)}"
-                own += [TableBlock(key, table)] if table else []
-        if name == results.primary:
-            blocks += own
-        elif own:
-            blocks.append(Details(f"The same on {name}", own))
-    return blocks
+# Figures
+
+_RUNG_KEYS = {"none": "baseline2", "any": "any", "teacher": "student", "human": "ceiling"}
+_DRAWN = ("baseline1", "baseline2", "student", "ceiling")
+_FPR = np.linspace(0, 1, 201)
 
 
-def _sources(plan: Plan, results: Results, shared: DomainTables) -> Blocks:
-    blocks: Blocks = []
-    for name in shared.tests:
-        for backbone in plan.protocol.study.students:
-            for kind, table in (
-                ("source", shared.sources.get((name, backbone))),
-                ("class", tables.class_table(results, name, backbone)),
-            ):
-                key = f"{kind}-{slug(name)}-{slug(backbone)}"
-                blocks += [TableBlock(key, table)] if table else []
-    if blocks:
-        text = (
-            "The AUC of a source with positives only is computed with all negatives of its set. "
-            "▲ marks the highest mean of a row, except for the ceiling and for columns that are "
-            "trained on the set. Results of validation sets by source are in table.csv."
-        )
-        blocks.insert(0, Text(text))
-    others = [(name, one) for name, one in shared.sets.items() if name != results.primary]
-    if others:
-        inner = [TableBlock(f"set-{slug(name)}", one) for name, one in others]
-        blocks.append(Details("The main table on the other sets", [*inner]))
-    return blocks or [Text("Nothing has been scored yet.", "none")]
-
-
-def _seeds(plan: Plan, results: Results) -> Blocks:
-    drawn = _figures("dots", plan.protocol.study.students, plots.dot_plot, plan, results)
-    text = f"Each dot is the AUC of one training on {results.primary}; bars are means over seeds."
-    return [Text(text), drawn] if drawn else [_unscored("model", results)]
-
-
-def _alphas(plan: Plan, results: Results) -> Blocks:
-    drawn = _figures("curves", plan.protocol.study.students, plots.alpha_plot, plan, results)
-    text = (
-        "Validation AUC (on the worst set, mean over seeds) at each α; the selected α is ringed. "
-        "Test sets were not used."
-    )
-    return [Text(text), drawn] if drawn else [Text("No α has been selected yet.", "none")]
-
-
-def _rocs(plan: Plan, results: Results) -> Blocks:
-    drawn = _figures("curves", plan.protocol.study.students, plots.roc_plot, plan, results)
-    if drawn:
-        text = f"On {results.primary}, mean over seeds at each false positive rate."
-        return [Text(text), drawn]
-    if results.positive is None:
-        text = (
-            f"ROC curves need a positive class; this study has {len(results.classes)} classes, "
-            "and its AUC is the mean one-vs-rest AUC."
-        )
-        return [Text(text, "none")]
-    return [_unscored("model", results)]
-
-
-def _reliability(plan: Plan, results: Results) -> Blocks:
-    blocks: Blocks = []
-    for backbone in plan.protocol.study.students:
-        found = plots.reliability(plan, results, backbone)
-        if found is not None:
-            drawing, table = found
-            blocks.append(FigureBlock(f"curves-{slug(backbone)}", [(backbone, drawing)]))
-            blocks.append(TableBlock(f"error-{slug(backbone)}", table))
-    if not blocks:
-        return [_unscored("model", results)]
-    what = "The score" if results.positive is not None else "The highest probability"
-    text = (
-        f"{what} against the observed frequency on {results.primary}, in bins with equal numbers "
-        "of images, for the scores of all seeds together. The scores are not calibrated; preceptor "
-        "calibrate calibrates them on validation images."
-    )
-    return [Text(text), *blocks]
-
-
-def _methods(plan: Plan, results: Results) -> Blocks:
-    return [
-        *(Text(text) for text in methods(plan, results)),
-        _table("images-seen", images_seen_table(plan, results)),
-        TableBlock("annotated", annotations_table(plan)),
+def roc_plot(results: Results, backbone: str) -> Figure | None:
+    """Mean ROC curves of the baselines, the ceiling and the Student on the primary set."""
+    found = {
+        row.key: curve
+        for row in results.rows
+        if row.key in _DRAWN and backbone in row.arms
+        if (curve := _mean_roc(results, row.arms[backbone])) is not None
+    }
+    if not found:
+        return None
+    curves = [
+        Curve(short(key), key, [0, *_FPR], [0, *found[key]])
+        for key in sorted(found, key=lambda key: key == "student")
     ]
+    at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in found.items())
+    title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
+    labels = ("false positive rate", "true positive rate")
+    return curves_figure(curves, title, *labels, unit=(True, True), diagonal=True, height=300)
 
 
-def _compared(results: Results, questions: Sequence[str]) -> Blocks:
-    found = tables.comparison_tables(results, questions)
-    return [TableBlock(f"comparison-{question.lower()}", table) for question, table in found]
+def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
+    """Mean ROC curve over seeds at 201 false positive rates (vertical averaging)."""
+    frames = results.tests_of(arm)
+    if results.positive is None or not frames:
+        return None
+    curves = []
+    for seed in sorted(frames):
+        found = stack([frames[seed]], results.primary, results.classes, results.positive)
+        labels, scores, _ = found
+        if labels.all() or not labels.any():
+            return None
+        curve = roc_curve(labels, scores[0])
+        curves.append(np.interp(_FPR, curve.fpr, curve.tpr))
+    mean: NDArray[np.float64] = np.mean(curves, axis=0)
+    return mean
 
 
-def _figures(
-    name: str,
-    names: Sequence[str],
-    draw: Callable[[Plan, Results, str], Figure | None],
-    plan: Plan,
-    results: Results,
-) -> FigureBlock | None:
-    """Figures of the backbones that have one."""
-    return _drawn(name, [(one, draw(plan, results, one)) for one in names])
+def forest_plot(results: Results, backbone: str) -> Figure | None:
+    """Student minus each other side, one row per comparison; the backbone may be `OVERALL`."""
+    table = results.comparisons
+    wanted = ["RQ2", "RQ3", "control", "detector", "ceiling"]
+    asked = table["question"].isin(["overall"] if backbone == OVERALL else wanted)
+    rows = [
+        (
+            f"− {short(row['key_b'])}",
+            [Mark("difference", row["key_b"], row["mean"], row["low"], row["high"])],
+        )
+        for row in records(table[asked & (table["backbone"] == backbone)])
+    ]
+    return rows_figure(rows, f"{backbone}: Student", "AUC difference", signed=True)
 
 
-def _drawn(name: str, drawings: Sequence[tuple[str, Figure | None]]) -> FigureBlock | None:
-    there = [(caption, drawing) for caption, drawing in drawings if drawing is not None]
-    return FigureBlock(name, there) if there else None
+def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
+    """Ladders with 95 % intervals, one row per name, and the gain of the Teacher's maps."""
+    drawn, notes = [], []
+    for name, ladder in rows:
+        marks = [
+            Mark(RUNGS[one.name], _RUNG_KEYS[one.name], one.mean, one.low, one.high)
+            for one in ladder.rungs
+        ]
+        drawn.append((name, marks))
+        place, other = ladder.place, other_smallest(ladder)
+        note = f"place {gained(place)}" if place and math.isfinite(place.mean) else ""
+        if note and other:
+            note += f"; over {short(other.control)} {gained(other.paired)}"
+        notes.append(note)
+    return rows_figure(drawn, f"{axis} by the maps that guide", axis, joined=True, notes=notes)
+
+
+def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure | None:
+    """AUC of Baseline 1, a mapper and the Student on the primary set by annotated images.
+
+    Bands are 95 % intervals of the mean over seeds. Rows that use labels or maps of all images are
+    horizontal lines. The number from which more annotations are known to increase the Student's AUC
+    by less than the relevant difference is marked.
+    """
+    curve, table, primary = results.budget, results.table, results.primary
+    found = enough(curve, backbone, RELEVANT_DIFFERENCE, study.budgets)
+    curve = curve[(curve["backbone"] == backbone) & curve["mean"].notna()].sort_values("size")
+    minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
+    drawn, said = [], []
+    names = {"baseline1": "Baseline 1", "mapper": "Mapper, annotated", "student": "Student"}
+    for key, name in names.items():
+        if len(mine := curve[curve["line"] == key]):
+            low, high = (mine[side].clip(-1, 1) for side in ("low", "high"))
+            drawn.append(Curve(name, key, mine["size"], mine["mean"], low, high, dots=True))
+            values = (f"{number(row['mean'])} at {row['size']:,}" for row in records(mine))
+            said.append(f"{name} {', '.join(values)}")
+    if not drawn:
+        return None
+    whole = table[(table["set"] == primary) & (table["source"] == ALL_SOURCES)]
+    means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
+    across = ("baseline2", "ceiling", "mapper_all")
+    ticks = {
+        float(size): f"{size:,}" + (f"\n{took:,.0f} min" if math.isfinite(took) else "")
+        for size, took in zip(minutes.index.tolist(), minutes.tolist(), strict=True)
+    }
+    timed = ", minutes of annotation" if minutes.notna().any() else ""
+    return curves_figure(
+        drawn,
+        f"{backbone}: AUC on {primary} over the number of annotated images: {'; '.join(said)}",
+        f"annotated images (log scale){timed}",
+        f"AUC on {primary}",
+        levels={short(key): (key, float(means[key])) for key in across if key in means},
+        ticks=ticks,
+        mark=("enough", float(found.size)) if found and found.size else None,
+    )

@@ -1,4 +1,4 @@
-"""Image panels: an image with the maps of people, Teacher, Student and baseline; and their files.
+"""Image panels: an image with the maps of people, Teacher, Student and baseline.
 
 Images with correct and with wrong predictions are sampled by a hash of the name. Maps are of the
 label's class, or decision maps of the label if the Student was trained with these, and min-max
@@ -12,17 +12,14 @@ import base64
 import hashlib
 import io
 import math
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from preceptor.config.maps import METHOD_NAMES, Method
 from preceptor.config.settings import Fit
@@ -33,7 +30,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import without_secrets
 from preceptor.inference.annotate import plugin_method_maps, rise_rows
 from preceptor.inference.predict import predict
-from preceptor.maps.store import is_store, largest_error, read_store
+from preceptor.maps.store import largest_error
 from preceptor.metrics.scores import labels_of, probabilities
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
@@ -44,19 +41,14 @@ from preceptor.study.config import Setting
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import training_of
 from preceptor.study.steps import Role
-from preceptor.utils.files import replacing
 from preceptor.utils.results import is_finished
-from preceptor.utils.text import number
 
-COUNT = 40  # of a whole report
-FOLDER, INDEX = "panels", "index.csv"
+COUNT = 16  # of a whole report
 LAYERS = ("Human", "Teacher", "Student", "Baseline 2")
-# Maps are made again for every report: on a CPU, 8,000 masks of 40 images may take hours.
+# Maps are made again for every report: on a CPU, 8,000 masks of 16 images may take hours.
 MOST_MASKS = 1000
 _TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
 _FINE, _COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
-_SIDE, _GAP, _HEAD = 240, 8, 22  # pixels of a tile in a file, between tiles, and of its heading
-_INDEXED = ("label", "source", "scored", "score", "hit", "agreement")
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 Shown = Literal["label", "decision"]
@@ -73,25 +65,11 @@ class ModelMaps:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Encoded image: file format (JPEG or PNG) and content."""
-
-    format: str
-    data: bytes
-
-    @property
-    def uri(self) -> str:
-        """Image as a data URI."""
-        encoded = base64.b64encode(self.data).decode("ascii")
-        return f"data:image/{self.format.lower()};base64,{encoded}"
-
-
-@dataclass(frozen=True)
 class Layer:
     """Map of a panel, or None and the reason in `note`."""
 
     heading: str
-    picture: Picture | None
+    uri: str | None  # picture as a data URI
     note: str = ""
 
 
@@ -106,52 +84,21 @@ class Panel:
     score: float  # the Student's score of that class
     hit: bool  # whether the Student's most probable class is the label
     agreement: float
-    image: Picture
+    image: str  # as a data URI
     ratio: float  # width ÷ height of the image
     layers: list[Layer]  # human map, Teacher, Student, Baseline 2
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Panels with the names of their models."""
+    """Panels with the names of their models, a block of the page."""
 
+    form: ClassVar[str] = "panels"
     backbone: str
     seed: int
     teacher: str
     panels: list[Panel]
     maps: Shown = "label"
-
-
-@dataclass(frozen=True)
-class PanelFile:
-    """Panel as a PNG file; the fields are the columns of the index, see `Panel`."""
-
-    file: str  # path relative to the study folder
-    domain: str
-    backbone: str
-    seed: int
-    image: str
-    label: str
-    source: str
-    scored: str
-    score: float
-    hit: bool
-    agreement: float
-
-    @property
-    def name(self) -> str:
-        """Name of the file without suffix."""
-        return Path(self.file).stem
-
-    @property
-    def caption(self) -> str:
-        """Caption of the panel in one line."""
-        parts = ["✓ hit" if self.hit else "✗ miss", self.label]
-        parts += [self.source] if self.source else []
-        parts.append(f"Student: {self.scored} {self.score:.3f}")
-        if math.isfinite(self.agreement):
-            parts.append(f"agreement {number(self.agreement, 2)}")
-        return f"{' · '.join(parts)} {self.image}"
 
 
 # Which images, and their maps
@@ -234,30 +181,18 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
 def teacher_maps(
     plan: Plan, seed: int, rows: NDArray[np.int64], shown: Shown
 ) -> tuple[str, ModelMaps | None]:
-    """Name of the selected Teacher and its maps, from its model or a given store."""
+    """Name of the selected Teacher and its maps; None of maps that were given."""
     winner = plan.winner()
     if winner is None:
         return "", None
-    workspace = plan.protocol.workspaces.of(seed)
-    if winner.kind == "given":
-        folder = plan.protocol.study.maps[winner.name]
-        if not is_store(folder):
-            return str(winner), None
-        store = read_store(folder, columns=("map", "error"))
-        place = {name: position for position, name in enumerate(store.paths)}
-        names = workspace.manifest.table["name"]
-        there = {int(row): place[names[row]] for row in rows if names[row] in place}
-        maps = {
-            row: np.asarray(store.maps[position], np.float32)
-            for row, position in there.items()
-            if store.settled[position]
-        }
-        return str(winner), ModelMaps(maps, store.info.fit, frozenset(there.keys() - maps.keys()))
+    if winner.kind == "given":  # maps of training images
+        return str(winner), None
     role: Role = "mapper" if winner.kind == "mapper" else "teacher"
     run = run_of(plan, role, winner.name, Setting(winner.alpha), seed)
     if run is None:
         return str(winner), None
     model = load_model(plan.protocol.run_folder(run) / "model")
+    workspace = plan.protocol.workspaces.of(seed)
     return str(winner), model_maps(plan, workspace, model, rows, shown, winner.method)
 
 
@@ -320,7 +255,7 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
 
 def _layers(
     entry: pd.Series, row: int, found: dict[str, ModelMaps], fit: Fit
-) -> tuple[Picture, float, list[Layer]]:
+) -> tuple[str, float, list[Layer]]:
     """Image as in the model's input, its aspect ratio, and the maps over the same part of it."""
     image = decode_image(str(entry["path"]), 3)
     size = _TILE, _TILE
@@ -342,7 +277,7 @@ def _layers(
         else:
             note = "not settled" if row in own.unsettled else "not there"
             layers.append(Layer(heading, None, note))
-    return _encoded(Image.fromarray(picture), "JPEG", quality=80), size[0] / size[1], layers
+    return _uri(Image.fromarray(picture), "JPEG", quality=80), size[0] / size[1], layers
 
 
 def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -351,67 +286,12 @@ def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _overlay(saliency: NDArray[np.float32]) -> Picture:
+def _overlay(saliency: NDArray[np.float32]) -> str:
     """Map in [0, 1] as a picture whose brightness and opacity increase with saliency."""
-    return _encoded(colored(saliency), "PNG", transparency=opacities())
+    return _uri(colored(saliency), "PNG", transparency=opacities())
 
 
-def _encoded(picture: Image.Image, form: str, **how: Any) -> Picture:
+def _uri(picture: Image.Image, form: str, **how: Any) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, form, optimize=True, **how)
-    return Picture(form, buffer.getvalue())
-
-
-# Files
-
-
-def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelFile]:
-    """Write the panels of all domains and their index to `out/panels`."""
-    folder, files, sheets = out / FOLDER, list[PanelFile](), list[bytes]()
-    for domain, panels in domains.items():
-        for panel in panels.panels if panels is not None else ():
-            assert panels is not None
-            own = {name: getattr(panel, name) for name in _INDEXED}
-            path = f"{FOLDER}/{len(files) + 1:02d}-{'hit' if panel.hit else 'miss'}.png"
-            where = (path, domain, panels.backbone, panels.seed, panel.name)
-            files.append(PanelFile(*where, **own))
-            sheets.append(_sheet(panel))
-    if not files:
-        shutil.rmtree(folder, ignore_errors=True)
-        return []
-    with replacing(folder, flush=False) as partial:
-        partial.mkdir()
-        for file, content in zip(files, sheets, strict=True):
-            (partial / Path(file.file).name).write_bytes(content)
-        index = pd.DataFrame([asdict(file) for file in files])
-        index.to_csv(partial / INDEX, index=False, float_format="%.6g", lineterminator="\n")
-    return files
-
-
-def _sheet(panel: Panel) -> bytes:
-    """PNG of the image and its maps over the grayscale image, side by side with headings."""
-    image = _decoded(panel.image, "RGB")
-    scale = _SIDE / max(image.size)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    tiles = [("Image", image)]
-    for layer in panel.layers:
-        tile = Image.new("RGB", size, "#eeeeee")
-        if layer.picture is not None:
-            colors = _decoded(layer.picture, "RGBA").resize(size, Image.Resampling.BILINEAR)
-            gray = image.convert("L").convert("RGBA")
-            tile = Image.alpha_composite(gray, colors).convert("RGB")
-        tiles.append((layer.heading, tile))
-    sheet = Image.new("RGB", (len(tiles) * (size[0] + _GAP) - _GAP, size[1] + _HEAD), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for place, (heading, tile) in enumerate(tiles):
-        left = place * (size[0] + _GAP)
-        draw.text((left, 2), heading, "#222222", font)
-        sheet.paste(tile, (left, _HEAD))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", compress_level=3)  # half the time of 6 for an eighth more bytes
-    return buffer.getvalue()
-
-
-def _decoded(picture: Picture, mode: str) -> Image.Image:
-    return Image.open(io.BytesIO(picture.data)).convert(mode)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,19 +1,17 @@
-"""Tables of results for the page, Markdown, CSV and LaTeX."""
+"""Tables of results for the page, the summary and the model card."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import product
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
 from preceptor.metrics.operating_points import APCERS, FDRS, TERMS, TOO_SMALL, Terms, rule_rate
 from preceptor.metrics.paired_tests import mean_std
-from preceptor.metrics.scores import ALL_SOURCES, class_auc
-from preceptor.metrics.split_names import split_kind
+from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.report.blocks import (
     Cell,
     Line,
@@ -23,20 +21,19 @@ from preceptor.report.blocks import (
     short,
 )
 from preceptor.report.words import RUNGS
-from preceptor.results.budgets import LINES
 from preceptor.results.comparisons import BY_TEACHER, Reproduction
 from preceptor.results.domain import Results
-from preceptor.results.ladder import Ladder, Rung
+from preceptor.results.ladder import LINES, Ladder, Rung
 from preceptor.results.record import (
     OVERALL,
     Row,
     records,
     select_arm,
 )
-from preceptor.study.config import PAPER_ALPHA, StudyConfig
+from preceptor.study.config import PAPER_ALPHA, Setting, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
-from preceptor.utils.text import DASH, interval, number, p_value, percent
+from preceptor.utils.text import DASH, interval, number, p_value
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",
@@ -110,21 +107,6 @@ def _setting_note(row: Row, arm: Arm) -> str:
     return str(arm.setting)
 
 
-def class_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """One-vs-rest AUC of each class, for more than two classes."""
-    if results.positive is not None or results.figures.empty or len(results.classes) < 3:
-        return None
-    arms = list(_arms(results, _whole(results.figures, evaluation), backbone))
-    if not arms:
-        return None
-    lines = [
-        Line(name, [Cell(mean_std_text(*mean_std(part[class_auc(name)]))) for _, part in arms])
-        for name in results.classes
-    ]
-    caption = f"{backbone} on {evaluation}: one-vs-rest AUC of each class, mean ± std."
-    return Table(caption, "Class", [short(row.key) for row, _ in arms], lines)
-
-
 def source_table(results: Results, evaluation: str, backbone: str) -> Table | None:
     """AUC by source: rows are sources, columns arms."""
     table = results.table
@@ -150,11 +132,11 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     if not lines:
         return None
     caption = f"{backbone} on {evaluation}: AUC by source (images of the source in brackets)."
-    return Table(caption, "Source", [short(key) for key in keys], lines, sortable=True)
+    return Table(caption, "Source", [short(key) for key in keys], lines)
 
 
-def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[str, Table]]:
-    """Tables of paired comparisons by question."""
+def comparison_tables(results: Results, questions: Sequence[str]) -> list[Table]:
+    """A table of paired comparisons for each question that has some."""
     tables = []
     for question in questions if len(results.comparisons) else ():
         here = results.comparisons[results.comparisons["question"] == question]
@@ -189,34 +171,12 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
             corner = "Teachers"
         kind = "tested family" if family else "descriptive"
         caption = f"{whose} on {results.primary}, {_QUESTIONS[question]} ({kind})."
-        tables.append((question, Table(caption, corner, columns, lines)))
+        tables.append(Table(caption, corner, columns, lines))
     return tables
 
 
 def _p_cell(row: dict[str, Any]) -> Cell:
     return Cell(p_value(row["p"]), f"floor {p_value(row['p_floor'])}")
-
-
-def share_table(results: Results) -> Table | None:
-    """Share of the way from the better baseline to the ceiling."""
-    if results.shares.empty:
-        return None
-    lines = []
-    for row in records(results.shares):
-        known = row["share"] is not None and math.isfinite(row["share"])
-        share = percent(row["share"]) if known else DASH
-        spread = f"{percent(row['low'])} to {percent(row['high'])}" if known else DASH
-        cells = [Cell(text) for text in (short(row["baseline"]), share, spread, row["reason"])]
-        lines.append(Line(f"{row['backbone']}: {short(row['key'])}", cells, strong=True))
-    columns = ["Better baseline", "Share of the way", "95 % interval", "Reason"]
-    if not any(results.shares["reason"]):
-        columns.pop()
-        lines = [replace(line, cells=line.cells[:-1]) for line in lines]
-    caption = (
-        "(Student − better baseline) ÷ (ceiling − better baseline), of AUC on "
-        f"{results.primary}; given only if the interval of the denominator lies above 0."
-    )
-    return Table(caption, "Backbone", columns, lines)
 
 
 def teacher_table(plan: Plan, results: Results) -> Table | None:
@@ -242,6 +202,30 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
     return Table(caption, "Teacher", columns, lines)
 
 
+def alpha_table(results: Results) -> Table | None:
+    """Validation AUC of each setting for Baseline 1, Student and ceiling; the selected is best."""
+    roles = ("baseline1", "student", "ceiling")
+    table = results.alphas
+    if table.empty or (table := table[table["role"].isin(roles) & table["value"].notna()]).empty:
+        return None
+    table = table.assign(setting=[*map(str, map(Setting, table["alpha"], table["guidance"]))])
+    table = table.sort_values(["guidance", "alpha"], kind="stable")
+    columns = {
+        f"{backbone}: {short(str(role))}": part.drop_duplicates("setting").set_index("setting")
+        for (backbone, role), part in table.groupby(["backbone", "role"], sort=False)
+    }
+    lines = []
+    for setting in dict.fromkeys(table["setting"]):
+        cells = []
+        for part in columns.values():
+            known = setting in part.index
+            value = number(part.at[setting, "value"]) if known else DASH
+            cells.append(Cell(value, best=known and bool(part.at[setting, "chosen"])))
+        lines.append(Line(setting, cells))
+    caption = "Validation AUC on the worst set, mean over seeds; ▲ marks the selected setting."
+    return Table(caption, "Setting", [*columns], lines)
+
+
 def rung_table(found: Sequence[Ladder]) -> Table | None:
     """Table of ladders on one evaluation set: a row per rung, with its gain over the one below."""
     if not found:
@@ -249,17 +233,19 @@ def rung_table(found: Sequence[Ladder]) -> Table | None:
     lines = []
     for ladder in found:
         for rung in ladder.rungs:
-            heading = RUNGS[rung.name][0]
+            heading = RUNGS[rung.name]
             if len(found) > 1:
                 name = heading if rung.name == "teacher" else heading.lower()
                 heading = f"{ladder.backbone}: {name}"
             heading += f": {short(rung.key)}" if rung.name == "any" else ""
             lines.append(Line(heading, _rung_cells(rung), rung.name == "teacher"))
     columns = ["AUC", "95 % interval of the AUC", "Gain over the previous row"]
-    columns += ["95 % interval of the gain", "p"]
+    columns += ["95 % interval of the gain", "p", "r with human maps"]
     caption = (
         f"{found[0].set}: AUC by the maps that guide, mean ± standard deviation over seeds; gains "
-        "are paired by seed, p is not corrected."
+        "are paired by seed, p is not corrected. r: correlation of the models' maps with human "
+        "maps of validation images. If it is high without maps, the model uses the marked regions "
+        "without guidance, and their place is little new information."
     )
     return Table(caption, "Maps", columns, lines)
 
@@ -270,12 +256,13 @@ def _rung_cells(rung: Rung) -> list[Cell]:
         Cell(mean_std_text(rung.mean, rung.std), "" if plain else str(rung.setting)),
         Cell(interval(rung.low, rung.high).replace("+", "")),
     ]
+    agreement = Cell(number(rung.agreement, 2))
     if rung.gain is None:
-        return [*own, Cell(), Cell(), Cell()]
+        return [*own, Cell(), Cell(), Cell(), agreement]
     gain = rung.gain.paired
     note = f"{gain.n} of {rung.n} seeds" if gain.n != rung.n else ""
     cells = [Cell(number(gain.mean, sign=True), note), Cell(interval(gain.low, gain.high))]
-    return [*own, *cells, _p_cell(asdict(gain))]
+    return [*own, *cells, _p_cell(asdict(gain)), agreement]
 
 
 def domain_table(domains: pd.DataFrame) -> Table | None:
@@ -311,17 +298,12 @@ def domain_table(domains: pd.DataFrame) -> Table | None:
 
 
 def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table | None:
-    """Results by number of annotated images, with the gain of the step to the next number."""
+    """Results by number of annotated images."""
     curve = results.budget[results.budget["backbone"] == backbone]
     if curve.empty:
         return None
     timed = curve["minutes"].notna().all()
     shown = {line: name for line, name in LINES.items() if line in set(curve["line"])}
-    gains = {
-        step["size"]: step
-        for step in records(results.budget_steps)
-        if (step["backbone"], step["line"]) == (backbone, "student")
-    }
     lines = []
     for size in study.budgets:
         here = {row["line"]: row for row in records(curve[curve["size"] == size])}
@@ -334,60 +316,13 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
                 spread = f"{number(point['low'])} to {number(point['high'])}"
                 cell = Cell(number(point["mean"]), spread if math.isfinite(point["low"]) else "")
             cells.append(cell)
-        step, cell = gains.get(size), Cell()
-        if step is not None:
-            cell = Cell(number(step["mean"], sign=True), interval(step["low"], step["high"]))
-        lines.append(Line(f"{size:,}", [*cells, cell]))
-    columns = ["Minutes"] if timed else []
-    columns += [*shown.values(), "Student's gain by the next step"]
+        lines.append(Line(f"{size:,}", cells))
+    columns = [*(["Minutes"] if timed else []), *shown.values()]
     caption = (
         f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
         "interval over seeds; the images are a new draw for every seed."
     )
     return Table(caption, "Annotated", columns, lines)
-
-
-SetAndBackbone = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class DomainTables:
-    """Tables of the page, table.md, summary.md and the model card; empty ones are absent."""
-
-    order: list[str]  # evaluation sets, the primary one first
-    sets: dict[str, Table]  # main table by evaluation set
-    sources: dict[SetAndBackbone, Table]
-    fixed_rates: dict[SetAndBackbone, Table]  # at the threshold fixed on validation
-    roc_rates: dict[SetAndBackbone, Table]  # on the test ROC curve
-    budgets: dict[str, Table]  # by backbone
-
-    @property
-    def tests(self) -> list[str]:
-        """Test sets, the primary one first."""
-        return [name for name in self.order if split_kind(name) == "test"]
-
-
-def domain_tables(plan: Plan, results: Results) -> DomainTables:
-    """Tables of a domain."""
-    study, order = plan.protocol.study, list(results.sets)
-    tests = [name for name in order if split_kind(name) == "test"]
-
-    def each(
-        sets: Iterable[str], make: Callable[[str, str], Table | None]
-    ) -> dict[SetAndBackbone, Table]:
-        pairs = product(sets, study.students)
-        return {pair: table for pair in pairs if (table := make(*pair)) is not None}
-
-    made = {name: set_table(plan, results, name) for name in order}
-    budgets = {name: budget_table(study, results, name) for name in study.students}
-    return DomainTables(
-        order=order,
-        sets={name: table for name, table in made.items() if table is not None},
-        sources=each(order, lambda one, backbone: source_table(results, one, backbone)),
-        fixed_rates=each(tests, lambda one, name: fixed_rate_table(study, results, one, name)),
-        roc_rates=each(tests, lambda one, name: roc_rate_table(study, results, one, name)),
-        budgets={name: table for name, table in budgets.items() if table is not None},
-    )
 
 
 def published_table(results: Results, found: Sequence[Reproduction]) -> Table:
@@ -412,83 +347,84 @@ def published_table(results: Results, found: Sequence[Reproduction]) -> Table:
 
 # Error rates and metrics other than AUC
 
+Operating = tuple[str, float, str]  # measure, operating point (0 if it has none) and source
+
 
 def roc_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
     """Error rates on the test ROC curve, with thresholds chosen on the test scores."""
     terms = TERMS[study.terms]
-    columns: list[tuple[str, str, float]] = [(terms.eer, "eer", math.nan)]
-    columns += [(f"{terms.tdr} at {terms.fdr} {_share(rate)}", "tdr", rate) for rate in FDRS]
-    columns += [
-        (f"{terms.bpcer} at {terms.worst_apcer} ≤ {_share(rate)}", "bpcer", rate) for rate in APCERS
-    ]
-    lines = []
-    for row, mine in _rates(results, evaluation, backbone, "roc"):
-        cells = [_rate_cell(mine, measure, at) for _, measure, at in columns]
-        lines.append(Line(row.title, cells, row.key == "student"))
-    if not lines:
-        return None
+    columns: dict[str, Operating] = {terms.eer: ("eer", 0, "")}
+    columns |= {f"{terms.tdr} at {terms.fdr} {_share(x)}": ("tdr", x, "") for x in FDRS}
+    columns |= {
+        f"{terms.bpcer} at {terms.worst_apcer} ≤ {_share(x)}": ("bpcer", x, "") for x in APCERS
+    }
+    rates = results.rates[(results.rates["set"] == evaluation) & (results.rates["kind"] == "roc")]
     caption = (
         f"{backbone} on {evaluation}: error rates on the test ROC curve, mean ± std over seeds. "
         "The thresholds are chosen on the test set and are not achievable in deployment."
     )
-    rates = results.rates[(results.rates["set"] == evaluation) & (results.rates["note"] != "")]
-    small = []  # operating points that are finer than the set
-    for name, measure, at in columns:
-        own = rates[(rates["measure"] == measure) & (rates["at"] == at)]
-        if len(own):
-            small.append(f"{name}: {str(own['note'].max()).removeprefix(f'{TOO_SMALL}: ')}")
-    caption += f" Too small a set for {'; '.join(small)}." if small else ""
-    return Table(caption, "", [name for name, _, _ in columns], lines)
+    small = dict.fromkeys(note for note in rates["note"] if note)
+    caption += f" {'; '.join(small)}." if small else ""
+    return _rate_table(results, rates, backbone, caption, columns)
 
 
 def fixed_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
     """Error rates at the threshold of each model that was fixed on its validation scores."""
-    terms, here = TERMS[study.terms], results.rates
-    here = here[(here["set"] == evaluation) & (here["measure"] == "apcer")]
-    sources = sorted(source for source in here["source"].unique() if source)
-    columns = [(f"{terms.apcer}: {name}", "apcer", name) for name in sources]
-    columns += [
-        (terms.worst_apcer if sources else terms.apcer, "worst_apcer", ""),
-        (terms.bpcer, "bpcer", ""),
-        (terms.acer, "acer", ""),
-    ]
-    rows = list(_rates(results, evaluation, backbone, "fixed"))
-    if not rows:
-        return None
-    lines = [
-        Line(
-            row.title,
-            [_rate_cell(mine, measure, math.nan, source) for _, measure, source in columns],
-            row.key == "student",
-        )
-        for row, mine in rows
-    ]
+    terms, rates = TERMS[study.terms], results.rates
+    rates = rates[(rates["set"] == evaluation) & (rates["kind"] == "fixed")]
+    sources = sorted({*rates.loc[rates["measure"] == "apcer", "source"]} - {""})
+    columns: dict[str, Operating] = {f"{terms.apcer}: {one}": ("apcer", 0, one) for one in sources}
+    columns |= {
+        terms.worst_apcer if sources else terms.apcer: ("worst_apcer", 0, ""),
+        terms.bpcer: ("bpcer", 0, ""),
+        terms.acer: ("acer", 0, ""),
+    }
     caption = (
         f"{backbone} on {evaluation}: error rates at the threshold fixed on validation "
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
         f"{terms.acer} is the mean of the previous two."
     )
-    if results.dfr_set is not None:
-        caption += (
-            f" “{short('dfr')}” has no such threshold, since it is trained on {results.dfr_set}, "
-            "which is one of the sets that fix thresholds."
-        )
-    fixed = {row.key: len({rate.seed for rate in mine}) for row, mine in rows}
     without = []
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
         models = part["seed"].nunique()
-        if row.key != "dfr" and (count := models - fixed.get(row.key, 0)):
+        count = models - select_arm(rates, row.arms[backbone])["seed"].nunique()
+        if count and row.key != "dfr":  # which is trained on a set that fixes thresholds
             without.append(f"{count} of {models} models of “{short(row.key)}”")
     if without:
         caption += (
             f" Without such a threshold, and left out: {', '.join(without)}; there are too few "
             "validation negatives, or too many of them have the float32 score 1."
         )
-    return Table(caption, "", [name for name, _, _ in columns], lines)
+    return _rate_table(results, rates, backbone, caption, columns)
+
+
+def _rate_table(
+    results: Results,
+    rates: pd.DataFrame,
+    backbone: str,
+    caption: str,
+    columns: Mapping[str, Operating],
+) -> Table | None:
+    lines = []
+    for row, part in _arms(results, rates, backbone):
+        known: dict[Operating, dict[int, tuple[float, str]]] = {}
+        for one in records(part.fillna({"at": 0.0})):
+            source = one["source"] if one["measure"] == "apcer" else ""
+            by_seed = known.setdefault((one["measure"], one["at"], source), {})
+            by_seed.setdefault(one["seed"], (one["value"], one["note"]))  # a run may have two roles
+        cells = []
+        for operating in columns.values():
+            values = list(known.get(operating, {}).values())
+            if any(note for _, note in values):
+                cells.append(Cell(TOO_SMALL))
+            else:
+                cells.append(Cell(mean_std_text(*mean_std([value for value, _ in values]))))
+        lines.append(Line(row.title, cells, row.key == "student"))
+    return Table(caption, "", [*columns], lines) if lines else None
 
 
 def rule_words(rule: str, terms: Terms) -> str:
@@ -501,61 +437,19 @@ def _share(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
-class _Rate(NamedTuple):
-    """One row of the table of rates; tuples, since each cell of a table searches them."""
-
-    measure: str
-    at: float
-    source: str
-    seed: int
-    value: float
-    note: str
-
-
-def _rates(
-    results: Results, evaluation: str, backbone: str, kind: str
-) -> Iterator[tuple[Row, list[_Rate]]]:
-    """Rows of the main table with their rates."""
-    here = results.rates
-    here = here[(here["set"] == evaluation) & (here["kind"] == kind)]
-    for row, mine in _arms(results, here, backbone):
-        columns = (mine[name].tolist() for name in _Rate._fields)
-        yield row, [_Rate(*values) for values in zip(*columns, strict=True)]
-
-
-def _rate_cell(mine: list[_Rate], measure: str, at: float, source: str | None = None) -> Cell:
-    own: dict[int, _Rate] = {}  # a run with two roles has two rows
-    for rate in mine:
-        same = rate.measure == measure and (not math.isfinite(at) or rate.at == at)
-        if same and (measure != "apcer" or rate.source == source):
-            own.setdefault(rate.seed, rate)
-    if not own:
-        return Cell()
-    if any(rate.note != "" for rate in own.values()):
-        return Cell(TOO_SMALL)
-    return Cell(mean_std_text(*mean_std([rate.value for rate in own.values()])))
-
-
 def further_table(results: Results, evaluation: str, backbone: str) -> Table | None:
     """AUC, average precision, accuracy, Brier score and EER of each row on a whole set."""
-    names = {
-        "auc": "AUC",
-        "average_precision": "Average precision",
-        "accuracy": "Accuracy",
-        "brier": "Brier score",
-        "eer": "EER",
-    }
+    names = {"auc": "AUC", "average_precision": "Average precision", "accuracy": "Accuracy"}
+    names |= {"brier": "Brier score", "eer": "EER"}
     if results.positive is None:
-        names.pop("eer")
+        del names["eer"]
     lines = []
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
         mine = part.drop_duplicates("seed")
         cells = [Cell(mean_std_text(*mean_std(mine[name]))) for name in names]
         lines.append(Line(row.title, cells, row.key == "student"))
-    if not lines:
-        return None
     caption = (
         f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is that of "
         "the most probable class; for Brier score and EER, lower is better."
     )
-    return Table(caption, "", list(names.values()), lines)
+    return Table(caption, "", list(names.values()), lines) if lines else None

@@ -1,4 +1,4 @@
-"""Words of the report: verdict, answers to the questions, and every comparison in a sentence.
+"""Words of the report: the verdict and the answers to the questions.
 
 Here it is decided what the numbers support; the sentences themselves are in `templates/words`.
 """
@@ -25,10 +25,9 @@ from preceptor.metrics.paired_tests import (
     p_floor,
 )
 from preceptor.report.blocks import names_of, short
-from preceptor.results.budgets import enough
 from preceptor.results.comparisons import LEVEL, shown
 from preceptor.results.domain import Results, StudyResults
-from preceptor.results.ladder import ControlGain, Ladder, RungName
+from preceptor.results.ladder import ControlGain, Ladder, RungName, enough
 from preceptor.results.record import records
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.utils.text import DASH, duration, interval, number, percent
@@ -48,15 +47,13 @@ QUESTIONS = {
     "budget": "How many annotations are enough?",
 }
 
-RUNGS: dict[RungName, tuple[str, str]] = {
-    "none": ("No maps", "without maps"),
-    "any": ("Any map", "with any map"),
-    "teacher": ("Teacher's maps", "with the Teacher's maps"),
-    "human": ("All human maps", "with all human maps"),
+RUNGS: dict[RungName, str] = {
+    "none": "No maps",
+    "any": "Any map",
+    "teacher": "Teacher's maps",
+    "human": "All human maps",
 }
-"""Name of each rung, and the same within a sentence."""
-
-_COMPARED = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
+"""Name of each rung."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,6 @@ class DomainFindings:
 
     verdict: Verdict
     answers: dict[str, str]  # answers by question (RQ1, RQ2, RQ3, budget)
-    sentences: list[str]  # every comparison, and the rungs of every ladder, in a sentence
 
 
 @dataclass(frozen=True)
@@ -94,14 +90,10 @@ class Findings:
 
 def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
     """Findings of a study, once its p-values are corrected over all domains."""
-    parts = {}
-    for name, plan in study.plans.items():
-        one = found.by_domain[name]
-        said = [
-            *sentences(plan, one.comparisons, one.shares),
-            *rung_sentences(one.ladders_on(one.primary)),
-        ]
-        parts[name] = DomainFindings(verdict(one), answers(plan, one), said)
+    parts = {
+        name: DomainFindings(verdict(one), answers(study.plans[name], one))
+        for name, one in found.by_domain.items()
+    }
     if not study.has_domains:
         return Findings(parts[""].verdict, parts)
     return Findings(verdict(found), parts, across_domains(found.domains, [*study.plans]))
@@ -200,10 +192,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     }
     if study.budgets:
         gain, winner = RELEVANT_DIFFERENCE, plan.winner()
-        steps = {
-            name: enough(results.budget, name, "student", gain, study.budgets)
-            for name in study.students
-        }
+        steps = {name: enough(results.budget, name, gain, study.budgets) for name in study.students}
         found["budget"] = say(
             "budget",
             known=[(name, step) for name, step in steps.items() if step is not None],
@@ -231,7 +220,6 @@ def _how_much(plan: Plan, results: Results) -> str:
         "rq3",
         line=records(lines.sort_values("mean", kind="stable"))[0] if len(lines) else None,
         overall=lines is not family,
-        place=place_clause(results.ladders_on(results.primary)),
         share=records(known)[0] if len(known) else None,
         several=len(plan.protocol.study.students) > 1,
     )
@@ -274,58 +262,14 @@ def sign_of(line: Mapping[str, Any]) -> int:
     return shown(line["low"], line["high"], line["p_holm" if tested else "p"])
 
 
-# Comparisons and ladders
-
-
-def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
-    """Every comparison of a domain, and its shares of the way, in a sentence."""
-    study = plan.protocol.study
-    if compared.empty:
-        return ["No Student has been compared with a baseline yet."]
-    said, family = [], _asked(compared, "RQ2")
-    if len(family):
-        facts = _counted(family, "backbone")
-        better, worse = map(len, significant(family))
-        facts |= {"better": better, "worse": worse, "count": len(study.students)}
-        said.append(say("family", primary=plan.protocol.primary, **facts))
-
-    def add(questions: Iterable[str], backbone: str | None = None) -> None:
-        for question in questions:
-            for line in records(_asked(compared, question)):
-                if backbone in (None, line["backbone"]):
-                    facts = {"primary": plan.protocol.primary, "draws": study.draws}
-                    said.append(say("comparison", note=_alpha(line), line=line, **facts))
-
-    for backbone in study.students:
-        add(("RQ2", *_COMPARED, "start"), backbone)
-    add(("overall", "RQ1", "saliency"))
-    if len(study.saliency) > 1 and plan.teacher_choice is not None:
-        said.append(f"Teacher selected on validation: {plan.teacher_choice.reason}")
-    for line in records(shares):
-        known = line["share"] is not None and bool(np.isfinite(line["share"]))
-        said.append(say("share", line=line, known=known))
-    return said
-
-
-def _alpha(line: Mapping[str, Any]) -> str:
-    """Note on the α of a control; "" for other rows."""
-    if line["question"] != "control":
-        return ""
-    if line["alpha_b"] == 1:
-        return "without guidance; "
-    return f"at its own α, {line['alpha_b']:g}; "
+# Ladders
 
 
 def place_sentence(found: Results | StudyResults) -> str:
     """Sentence on the gain of the Teacher's maps over any map; "" without it."""
     parts = [found] if isinstance(found, Results) else [*found.by_domain.values()]
-    clause = place_clause(ladder for one in parts for ladder in one.ladders_on(one.primary))
-    return f"{clause[:1].upper()}{clause[1:]}." if clause else ""
-
-
-def place_clause(found: Iterable[Ladder]) -> str:
-    """Clause on the gain of the Teacher's maps over any map; "" without it."""
-    known = [(one, one.place) for one in found if one.place and np.isfinite(one.place.mean)]
+    every = [ladder for one in parts for ladder in one.ladders_on(one.primary)]
+    known = [(one, one.place) for one in every if one.place and np.isfinite(one.place.mean)]
     if not known:
         return ""
     ladders, places = zip(*known, strict=True)
@@ -334,7 +278,7 @@ def place_clause(found: Iterable[Ladder]) -> str:
     above = sum(one.above_all_controls for one in ladders)
     image_low, image_high = first.place_images
     ends = [min(one.mean for one in places), max(one.mean for one in places)]
-    return say(
+    said = say(
         "place",
         ladders=ladders,
         place=place,
@@ -348,6 +292,7 @@ def place_clause(found: Iterable[Ladder]) -> str:
         below=signs.count(-1),
         some=signs.count(1) - above,
     )
+    return f"{said}."
 
 
 def other_smallest(ladder: Ladder) -> ControlGain | None:
@@ -362,11 +307,6 @@ def gained(paired: PairedResult) -> str:
     return f"{_signed(paired.mean)}{f' ({spread})' if spread != DASH else ''}"
 
 
-def rung_sentences(found: Iterable[Ladder]) -> list[str]:
-    """AUC of every rung, one sentence per ladder."""
-    return [say("ladder", ladder=ladder, rungs=RUNGS) for ladder in found]
-
-
 def any_map_words(found: Iterable[Ladder]) -> str:
     """Definition of any map, and the control that was selected for each backbone."""
     known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
@@ -375,31 +315,7 @@ def any_map_words(found: Iterable[Ladder]) -> str:
     return say("any_map", among=[*among], chosen=chosen) if among else ""
 
 
-def agreement_words(found: Iterable[Ladder]) -> str:
-    """Agreement of the models' maps with human maps on each rung; "" without human maps."""
-    agreements = {
-        ladder.backbone: [
-            f"{number(rung.agreement, 2)} {RUNGS[rung.name][1]}"
-            for rung in ladder.rungs
-            if np.isfinite(rung.agreement)
-        ]
-        for ladder in found
-    }
-    said = [f"{backbone}: {names_of(known)}" for backbone, known in agreements.items() if known]
-    return say("agreement", said=said) if said else ""
-
-
 # What intervals say
-
-
-def gain_words(line: Mapping[str, Any]) -> str:
-    """Relation of two sides of a comparison."""
-    low, high, mean = line["low"], line["high"], line["mean"]
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "above" if mean > 0 else "not above"
-    if mean == low == high == 0:
-        return "equal to that of"
-    return {1: "above", -1: "below", 0: "not distinguishable from"}[sign_of(line)]
 
 
 def margin_words(low: float, high: float, images: tuple[float, float] = UNDEFINED) -> str:
@@ -422,11 +338,7 @@ def only_here(line: Mapping[str, Any]) -> bool:
 
 
 def qualifying_words(line: Mapping[str, Any]) -> str:
-    """What the intervals of a comparison show besides its sign, as a further clause; or "".
-
-    Without a sign, the relevant differences that are excluded; otherwise whether the difference is
-    smaller than the relevant one, or holds for these test images alone.
-    """
+    """What the intervals of a comparison show besides its sign, as a further clause; or ""."""
     low, high, images = line["low"], line["high"], (line["image_low"], line["image_high"])
     words = margin_words(low, high, images)
     if only_here(line):
@@ -443,14 +355,10 @@ def _signed(value: float) -> str:
     return number(value, sign=True)
 
 
-def _ends(low: float, high: float) -> str:
-    found = interval(low, high)
-    return "undefined for one seed" if found == DASH else found
-
-
 def _spread(line: Any) -> str:
     low, high = (line["low"], line["high"]) if isinstance(line, dict) else (line.low, line.high)
-    return f"95 % interval {_ends(low, high)}"
+    spread = interval(low, high)
+    return f"95 % interval {'undefined for one seed' if spread == DASH else spread}"
 
 
 def _of_backbones(won: Sequence[str], count: int) -> str:
@@ -473,13 +381,10 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {
-        "above": gain_words,
         "duration": duration,
         "gained": gained,
-        "images": lambda line: _ends(line["image_low"], line["image_high"]),
         "more": qualifying_words,
         "names": names_of,
-        "number": number,
         "number_g": "{:g}".format,
         "of_backbones": _of_backbones,
         "percent": percent,

@@ -1,4 +1,4 @@
-"""Writing of results: tables as CSV and Markdown, summary, page and model card."""
+"""Writing of results: tables as CSV, summary, page, figures and the selected model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic import TypeAdapter
 from preceptor.errors import InputError, PreceptorError
 from preceptor.models.build import WEIGHTS, check_model_files, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.report.blocks import ExportedFile, Table, exported, slugs
+from preceptor.report.blocks import Block, FigureBlock, Section, Text, slugs
 from preceptor.report.methods import model_card, study_name
 from preceptor.report.page import FILES, chapter, domains_section, render_page
-from preceptor.report.panels import COUNT, PanelFile, Panels, make_panels, write_panels
-from preceptor.report.tables import DomainTables, domain_table, domain_tables
+from preceptor.report.panels import COUNT, make_panels
+from preceptor.report.tables import domain_table, set_table
 from preceptor.report.words import Findings, Verdict, study_findings
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
 from preceptor.results.tables import CSV_FILES
@@ -33,7 +33,6 @@ class WrittenReport:
 
     folder: Path
     files: list[str]  # names of the written files and folders of `page.FILES`
-    panels: list[PanelFile]
 
 
 def write_results(
@@ -45,41 +44,31 @@ def write_results(
     findings = study_findings(study, found)
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
-    tables = csv_files(found)
-    write_tables(tables, out)
-    across = domain_table(found.domains)
-    made = {name: domain_tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
-    shown = {name: _tables(plan, made[name]) for name, plan in study.plans.items()}
-    write_atomically(out / "table.md", _markdown(study, across, shown))
-    lead = {name: several[:1] for name, several in shown.items()}
-    write_atomically(out / "summary.md", _markdown(study, across, lead, findings.verdict))
+    write_tables(csv_files(found), out)
+    write_atomically(out / "summary.md", _markdown(study, found, findings.verdict))
     summary = _summary(study, found, findings)
     summary |= {"failed": {identity: asdict(one) for identity, one in failed.items()}}
     write_atomically(out / "summary.json", strict_json(summary) + "\n")
 
-    domains = domains_section(found, findings, across) if study.has_domains else None
+    domains = domains_section(found, findings) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
-    chapters, panels = [], dict[str, Panels | None]()
+    chapters = []
     best: dict[str, tuple[Path, dict[str, float], str]] = {}
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
         if results.best is not None:
             run = plan.protocol.run_folder(results.best.run)
-            card = model_card(plan, results, made[name], words.verdict, results.best)
+            card = model_card(plan, results, words.verdict, results.best)
             best[keys[name]] = run, results.best.thresholds, card
-        panels[name], note = _panels(plan, results, COUNT // len(study.plans))
-        chapters.append(chapter(plan, results, words, made[name], panels[name], note, keys[name]))
+        images = _panels(plan, results, COUNT // len(study.plans))
+        chapters.append(chapter(plan, results, words, images, keys[name]))
     _write_best(best, out / "best")
-    panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
-    exports = list(exported([domains, *sections] if domains else sections))
-    _write_exports(exports, out)
+    _write_figures([domains, *sections] if domains else sections, out / "figures")
     there = [name for name in FILES if (out / name).exists()]
-    page = render_page(
-        study, found, findings, domains, chapters, exports=exports, failed=failed, files=there
-    )
+    page = render_page(study, found, findings, domains, chapters, failed=failed, files=there)
     write_atomically(out / "report.html", page)
-    return WrittenReport(out, there, panel_files)
+    return WrittenReport(out, there)
 
 
 def write_tables(tables: Mapping[str, str], out: Path) -> None:
@@ -90,14 +79,16 @@ def write_tables(tables: Mapping[str, str], out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _write_exports(exports: Sequence[ExportedFile], out: Path) -> None:
-    """Replace the files of the page's tables and figures."""
-    for folder in ("tables", "figures"):
-        with replacing(out / folder, flush=False) as partial:
-            partial.mkdir()
-            for file in exports:
-                if file.folder == folder:
-                    (partial / file.name).write_text(file.content, encoding="utf-8")
+def _write_figures(sections: Sequence[Section], folder: Path) -> None:
+    """Replace the files of the page's figures."""
+    with replacing(folder, flush=False) as partial:
+        partial.mkdir()
+        for section in sections:
+            for block in section.blocks:
+                if isinstance(block, FigureBlock):
+                    for place, (_, figure) in enumerate(block.drawings, 1):
+                        name = f"{section.key}-{block.name}-{place}.svg"
+                        (partial / name).write_text(figure.svg, encoding="utf-8")
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
@@ -107,7 +98,6 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
             "primary": one.primary,
             "answers": findings.by_domain[name].answers,
             "ladders": [asdict(ladder) for ladder in one.ladders_on(one.primary)],
-            "sentences": findings.by_domain[name].sentences,
             "missing": [*one.missing, *one.unscored],
         }
         for name, one in found.by_domain.items()
@@ -118,13 +108,13 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
 
 
-def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:
-    """Panels of a domain, and the reason if there are none."""
+def _panels(plan: Plan, results: Results, count: int) -> Block:
+    """Panels of a domain, or the reason if there are none."""
     try:
         panels = make_panels(plan, results, count)
     except (PreceptorError, OSError) as error:  # a missing image must not prevent the whole report
-        return None, f"They could not be made: {error}"
-    return panels, "No Student has been scored on the primary set yet."
+        return Text(f"They could not be made: {error}", "none")
+    return panels or Text("No Student has been scored on the primary set yet.", "none")
 
 
 def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
@@ -174,30 +164,13 @@ def _has_weights_of(folder: Path, run: Path) -> bool:
         return False
 
 
-def _markdown(
-    study: StudyPlan,
-    across: Table | None,
-    shown: dict[str, list[Table]],
-    top: Verdict | None = None,
-) -> str:
-    """Tables as Markdown by domain, followed by the verdict if given."""
+def _markdown(study: StudyPlan, found: StudyResults, verdict: Verdict) -> str:
+    """The main table of each domain as Markdown, and the verdict."""
     parts = [f"# {study_name(study)}"]
-    if across is not None:
+    if (across := domain_table(found.domains)) is not None:
         parts.append(across.markdown)
-    for name, several in shown.items():
-        if name:
-            parts.append(f"## {name}")
-        parts += [table.markdown for table in several]
-    if top is not None:
-        parts.append(f"{top.headline}. {top.sentences}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _tables(plan: Plan, made: DomainTables) -> list[Table]:
-    """Tables of one domain in table.md, that of the primary set first."""
-    found: list[Table | None] = [*made.sets.values()]
-    for backbone in plan.protocol.study.students:
-        found += [made.sources.get((one, backbone)) for one in made.order]
-        found.append(made.budgets.get(backbone))
-        found.append(made.fixed_rates.get((plan.protocol.primary, backbone)))
-    return [table for table in found if table is not None]
+    for name, plan in study.plans.items():
+        parts += [f"## {name}"] if name else []
+        table = set_table(plan, found.by_domain[name], plan.protocol.primary)
+        parts += [table.markdown] if table else []
+    return "\n\n".join([*parts, f"{verdict.headline}. {verdict.sentences}"]) + "\n"

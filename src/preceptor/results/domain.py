@@ -27,9 +27,8 @@ from preceptor.metrics.scores import (
     set_auc,
     validation_rows,
 )
-from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, correct, shares
-from preceptor.results.ladder import Ladder, ladder_table, ladders
+from preceptor.results.ladder import Ladder, budget_curve, ladder_table, ladders
 from preceptor.results.record import (
     OVERALL,
     Row,
@@ -93,7 +92,6 @@ class Results:
     teachers: pd.DataFrame = field(default_factory=pd.DataFrame)  # candidates of stage 1
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)  # by role, backbone and α
     budget: pd.DataFrame = field(default_factory=BUDGET.empty)
-    budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
     best: Best | None = None  # None if no Student has finished
     missing: list[str] = field(default_factory=list)  # trainings that have not finished
     unscored: list[str] = field(default_factory=list)  # finished without the test scores due
@@ -167,8 +165,8 @@ def results_of(record: StudyRecord) -> Results:
         has_budget=bool(setup.budgets),
         students=setup.students,
         dfr_set=setup.dfr_set,
-        teachers=_candidates(setup, "teacher"),
-        alphas=_candidates(setup),
+        teachers=_candidates(setup, teachers=True),
+        alphas=_candidates(setup, teachers=False),
     )
     _add_runs(results, record)
     if not results.figures.empty:
@@ -182,7 +180,6 @@ def results_of(record: StudyRecord) -> Results:
         results.shares = shares(record, results.figures)
         results.ladders = ladders(record, results.figures, results.runs, results.comparisons)
         results.budget = BUDGET.table(budget_curve(record, results.figures, results.runs))
-        results.budget_steps = budget_steps(results.budget)
     return results
 
 
@@ -255,18 +252,14 @@ def _worst_auc(setup: Setup, scores: pd.DataFrame) -> float:
     )
 
 
-def _candidates(setup: Setup, role: str = "") -> pd.DataFrame:
-    """Candidates of the choice among Teachers, or of the other choices with their role."""
-    if role:
-        return pd.DataFrame(
-            [row for one in setup.choices if one.role == role for row in one.choice.table]
-        )
+def _candidates(setup: Setup, *, teachers: bool) -> pd.DataFrame:
+    """Candidates of the choice among Teachers, or of the choices of settings."""
     return pd.DataFrame(
         [
             {"role": one.role, "backbone": one.backbone, "chosen": row["name"] == one.choice.winner}
             | dict(row)
             for one in setup.choices
-            if one.role != "teacher"
+            if (one.role == "teacher") == teachers
             for row in one.choice.table
         ]
     )

@@ -270,12 +270,12 @@ def _minutes(plan: Plan, size: int) -> float:
 def _entry(record: RunRecord) -> dict[str, float | None]:
     """Entries of a training in runs.csv, whose column guidance has the way of guiding."""
     names = ("seconds", "images_seen", "best_epoch")
-    kept: dict[str, float | None] = {name: getattr(record, name) for name in names}
-    return kept | {
+    metrics = {
         "guidance_term" if key == "guidance" else key: value
         for key, value in record.metrics.items()
         if key != "epoch"
     }
+    return {name: getattr(record, name) for name in names} | metrics
 
 
 class _ScoreTables:
@@ -312,13 +312,8 @@ def write_archive(
     domains: list[dict[str, Any]] = []
     for record in records:
         arms = list(dict.fromkeys(member.arm for member in record.members))
-        domains.append(
-            {
-                "setup": asdict(record.setup),
-                "arms": [asdict(arm) for arm in arms],
-                "versions": [dict(one) for one in record.versions],
-            }
-        )
+        setup, versions = asdict(record.setup), [dict(one) for one in record.versions]
+        domains.append({"setup": setup, "arms": [*map(asdict, arms)], "versions": versions})
         for member in record.members:
             entry = record.entries.get(member.run)
             row = dict(zip(_ARM, _identity(member.arm), strict=True))
@@ -418,8 +413,16 @@ def _archived_scores(file: Path) -> Callable[[Member], Scores]:
 def identity_of(member: Member) -> dict[str, Any]:
     """Columns of a run in the tables of results."""
     arm = member.arm
-    values = (arm.label, arm.backbone, arm.guidance, arm.alpha, arm.teacher)
-    return dict(zip(_ARM, values, strict=True)) | {"seed": member.seed, "run": member.run}
+    values = (
+        arm.label,
+        arm.backbone,
+        arm.guidance,
+        arm.alpha,
+        arm.teacher,
+        member.seed,
+        member.run,
+    )
+    return dict(zip((*_ARM, "seed", "run"), values, strict=True))
 
 
 def _identity(arm: Arm) -> tuple[str, ...]:
@@ -431,25 +434,22 @@ def archived_aucs(folder: Path) -> pd.DataFrame:
     """AUC of every run of an archive on every evaluation set as a whole."""
     rows = []
     for record in read_archive(folder):
-        setup, known = record.setup, dict[str, dict[str, float]]()
+        setup, known = record.setup, dict[str, list[dict[str, Any]]]()
+        classes, positive = setup.classes, setup.positive
         for member in record.members:
             if member.run not in known:
-                known[member.run] = {
-                    str(name): set_auc(
-                        validation_rows(table, str(name), setup.classes, negatives),
-                        setup.classes,
-                        setup.positive,
-                    )
-                    for table, negatives in zip(
-                        record.scores(member), (setup.negatives, None), strict=True
-                    )
+                sides = zip(record.scores(member), (setup.negatives, None), strict=True)
+                parts = [
+                    (name, validation_rows(table, name, classes, negatives))
+                    for table, negatives in sides
                     if table is not None
-                    for name in table["split"].unique()
-                }
-            rows += [
-                identity_of(member) | {"set": name, "source": ALL_SOURCES, "auc": value}
-                for name, value in known[member.run].items()
-            ]
+                    for name in map(str, table["split"].unique())
+                ]
+                known[member.run] = [
+                    {"set": name, "source": ALL_SOURCES, "auc": set_auc(part, classes, positive)}
+                    for name, part in parts
+                ]
+            rows += [identity_of(member) | row for row in known[member.run]]
     return pd.DataFrame(rows)
 
 
