@@ -53,4 +53,4 @@ def test_it_has_no_threshold(both: tuple[Plan, Results]) -> None:
     table = fixed_rate_table(plan.protocol.study, results, PRIMARY, BACKBONE)
     assert table is not None
     assert not any("last layer" in line.heading for line in table.lines)
-    assert f"has no such threshold, since it is trained on {OWN}" in table.caption
+    assert f"has none: it is trained on {OWN}" in table.caption

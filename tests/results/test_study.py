@@ -141,7 +141,7 @@ def test_a_terminal_gets_the_first_table_of_each_domain_and_the_verdict(
 
 def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert page.count('<h2 class="chapter">') == 2
+    assert page.count('<h2 class="chapter"') == 2
     assert ">RQ4: does it help in other domains?</h2>" in page
     assert 'id="first-rq1"' in page
     assert 'id="the-other-budget"' in page

@@ -388,11 +388,15 @@ def fixed_rate_table(
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
         f"{terms.acer} is the mean of the previous two."
     )
+    if results.dfr_set is not None:
+        caption += (
+            f" “{short('dfr')}” has none: it is trained on {results.dfr_set}, which fixes them."
+        )
     without = []
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
         models = part["seed"].nunique()
         count = models - select_arm(rates, row.arms[backbone])["seed"].nunique()
-        if count and row.key != "dfr":  # which is trained on a set that fixes thresholds
+        if count and row.key != "dfr":
             without.append(f"{count} of {models} models of “{short(row.key)}”")
     if without:
         caption += (
