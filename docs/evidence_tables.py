@@ -516,9 +516,10 @@ def photographs() -> str:
         (record,) = read_archive(EVIDENCE / folder)
         arms = {row.key: next(iter(row.arms.values())) for row in record.setup.rows}
         hardest = min(controls_of(folder), key=lambda key: controls_of(folder)[key].mean)
+        student = _over_photographs(record.tests_of(arms["student"]), study, record)
         for key, name in (("baseline1", "Baseline 1"), ("baseline2", "Baseline 2"), (hardest, "strongest control")):  # fmt: skip  # noqa: E501
-            sides = [record.tests_of(arms[one]) for one in ("student", key)]
-            low, high = _over_photographs(sides, study.primary, str(record.setup.positive))
+            other = _over_photographs(record.tests_of(arms[key]), study, record)
+            low, high = _two_part_interval(student - other)
             own = compared(folder, key)
             wider = (high - low) / (own.high - own.low) - 1
             lines.append(
@@ -532,36 +533,35 @@ def photographs() -> str:
 
 
 def _over_photographs(
-    sides: Sequence[Mapping[int, pd.DataFrame]], primary: str, positive: str, resamples: int = 2000
-) -> tuple[float, float]:
+    side: Mapping[int, pd.DataFrame], study: Study, record: Any, resamples: int = 2000
+) -> Floats:
+    """AUC of each draw, (draws, 1 + resamples): of all photographs, and of resampled ones."""
+    positive, found = str(record.setup.positive), list[Floats]()
+    frames = [frame[frame["split"] == study.primary] for frame in side.values()]
+    names = sorted({name for frame in frames for name in frame["group"]})
+    weights = np.random.default_rng(0).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
+    )
+    weights = np.vstack([np.ones(len(names), int), weights]).astype(np.float64)
+    for own in frames:
+        at = np.array([names.index(name) for name in own["group"]])
+        truth = (own["label"] == positive).to_numpy()
+        classes = [name.removeprefix("score_") for name in own if name.startswith("score_")]
+        scores = positive_log_odds(own, classes, positive)
+        found.append(auc_weighted(truth, scores, weights[:, at]))
+    return np.array(found)
+
+
+def _two_part_interval(differences: Floats) -> tuple[float, float]:
     """t interval of the mean difference whose variance has a part of draws and one of photographs.
 
     The draws split the same photographs, so that their differences are not independent. The part of
     the photographs is the variance of the mean over all draws when photographs are resampled.
     """
-    frames = [
-        {seed: table[table["split"] == primary] for seed, table in side.items()} for side in sides
-    ]
-    names = sorted({name for table in frames[0].values() for name in table["group"]})
-    weights = np.random.default_rng(0).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), resamples
-    )
-    weights = np.vstack([np.ones(len(names), int), weights]).astype(np.float64)
-    differences = []
-    for seed, table in frames[0].items():
-        at = np.array([names.index(name) for name in table["group"]])
-        truth = (table["label"] == positive).to_numpy()
-        classes = [name.removeprefix("score_") for name in table if name.startswith("score_")]
-        aucs = [
-            auc_weighted(truth, positive_log_odds(frame[seed], classes, positive), weights[:, at])
-            for frame in frames
-        ]
-        differences.append(aucs[0] - aucs[1])
-    found = np.array(differences)  # (draws, 1 + resamples)
-    of_draws = found[:, 0].var(ddof=1) / len(found)
-    of_photographs = np.nanvar(np.nanmean(found[:, 1:], axis=0), ddof=1)
-    half = stats.t.ppf(0.975, len(found) - 1) * math.sqrt(of_draws + of_photographs)
-    mean = float(found[:, 0].mean())
+    of_draws = differences[:, 0].var(ddof=1) / len(differences)
+    of_photographs = np.nanvar(np.nanmean(differences[:, 1:], axis=0), ddof=1)
+    half = stats.t.ppf(0.975, len(differences) - 1) * math.sqrt(of_draws + of_photographs)
+    mean = float(differences[:, 0].mean())
     return mean - half, mean + half
 
 
