@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.cli import doctor
 from preceptor.cli.doctor import inspect_installation
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
@@ -24,7 +22,7 @@ from preceptor.execution.local import LocalExecutor
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.prepare import has_bf16, step_seconds
+from preceptor.training.prepare import step_seconds
 from preceptor.training.run import train
 from preceptor.utils.memory import peak_memory, release_memory
 from tests.datasets import squares
@@ -80,19 +78,12 @@ def test_the_peak_is_that_of_the_run(card: torch.device, manifest: Path, tmp_pat
     assert 0 < record.peak_memory < 2**28
 
 
-def test_the_gpu_is_found_and_measured(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "SPEED_SECONDS", math.inf)
-    installation = inspect_installation()
-    found, speed = installation.devices, installation.speed
-    assert len(found.gpus) == (torch.cuda.device_count() if device.type == "cuda" else 0)
-    assert not found.error
-    if device.type == "cuda":
-        assert found.gpus[0].memory > 2**30
-    assert {one.precision for one in speed} >= {"32-true"}
-    assert all(one.images and one.images > 0 for one in speed)
-    assert ("bf16-mixed" in {one.precision for one in speed}) == has_bf16("auto")
+def test_the_gpu_is_found(device: torch.device) -> None:
+    state = inspect_installation()
+    gpus = [value for name, value in state.values if name == "GPU"]
+    assert len(gpus) == (torch.cuda.device_count() if device.type == "cuda" else 1)
+    assert not [one for one in state.notes if one.where == "GPU"]
+    assert ("none; training uses the CPU" in gpus) == (device.type != "cuda")
 
 
 def test_a_study_starts_with_one_run_on_each_gpu(

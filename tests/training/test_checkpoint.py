@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
-from preceptor.training import prepare as probe
 from preceptor.training.loop import Trainer, learning_rate, period_ends
 from preceptor.training.prepare import step_seconds
 from preceptor.training.record import (
@@ -265,16 +262,3 @@ def test_a_step_is_measured_and_nothing_is_disturbed() -> None:
         assert 0 < step_seconds(config(), CLASSES, how) < math.inf
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize(("limit", "steps"), [(0.0, 1), (6.5, 3)])
-def test_a_limit_ends_the_steps(limit: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is read at the start, and three times a step."""
-    clock = SimpleNamespace(perf_counter=map(float, count()).__next__)
-    monkeypatch.setattr(probe, "time", clock)
-    taken = []
-    original = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda one: (taken.append(1), original(one)))
-    seconds = step_seconds(config(), CLASSES, Speed(), limit=limit)
-    assert len(taken) == steps
-    assert seconds == 1.0 if steps > 2 else math.isnan(seconds)

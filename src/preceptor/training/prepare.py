@@ -196,14 +196,9 @@ _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
 
 
-def step_seconds(
-    config: RunConfig, classes: Sequence[str], speed: Speed, *, limit: float = math.inf
-) -> float:
-    """Seconds of a guided training step on random images; NaN if `limit` seconds are over before a
-    step was timed, infinite if memory runs out.
-    """
+def step_seconds(config: RunConfig, classes: Sequence[str], speed: Speed) -> float:
+    """Seconds of a guided training step on random images; infinite if memory runs out."""
     settings = config.training
-    end = time.perf_counter() + limit
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(settings.threads)
     fix_order_of_sums()
@@ -213,8 +208,7 @@ def step_seconds(
     try:
         for seconds in _steps(config, classes, speed, device):
             times.append(seconds)
-            enough = len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST
-            if enough or time.perf_counter() >= end:
+            if len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST:
                 break
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -224,7 +218,7 @@ def step_seconds(
         torch.set_num_threads(threads)
         torch.random.set_rng_state(random)
         release_memory(device)  # of a GPU, which the process of a study shares with its workers
-    return median(times[_WARM:] or [math.nan])
+    return median(times[_WARM:])
 
 
 def _steps(
@@ -253,12 +247,3 @@ def _steps(
         if device.type == "cuda":
             torch.cuda.synchronize()
         yield time.perf_counter() - started
-
-
-def has_bf16(device: str) -> bool:
-    """Whether the device supports bf16 natively."""
-    if device != "cpu" and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capability = torch.backends.cpu.get_cpu_capability()
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return capability.startswith("AVX512") and bool(probe and probe())

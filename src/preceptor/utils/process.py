@@ -28,7 +28,7 @@ from preceptor.errors import InputError
 
 RUN_THREADS = 1
 """CPU threads of a run by default: n threads make a run less than n times as fast, and runs of a
-study do not wait for each other (`preceptor doctor` measures how much)."""
+study do not wait for each other."""
 
 
 def core_count(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
