@@ -34,7 +34,7 @@ import torch
 from measure import in_turn, machine, ratio
 from numpy.typing import NDArray
 
-from preceptor.config.training import Augmentation, OutsideKind, Speed
+from preceptor.config.training import Augmentation, OutsideKind, Training
 from preceptor.data import augment
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.losses.distances import EVIDENCE_DISTANCES
@@ -53,7 +53,7 @@ class Sides:
         backbone: timm name.
         batch: Images of a step.
         device: Device of the network.
-        speed: Precision, memory layout and compilation.
+        speed: Settings with the precision and the memory layout.
         size: Side of the images in pixels; None = that of the backbone.
     """
 
@@ -62,11 +62,11 @@ class Sides:
         backbone: str,
         batch: int,
         device: torch.device,
-        speed: Speed | None = None,
+        speed: Training | None = None,
         size: int | None = None,
     ) -> None:
         torch.manual_seed(0)
-        self.speed = speed or Speed()
+        self.speed = speed or Training()
         self.model: GuidedModel = build_model(backbone, ["real", "fake"], input_size=size)
         layout = torch.channels_last if self.speed.channels_last else torch.contiguous_format
         self.model = self.model.to(device).to(memory_format=layout).train()

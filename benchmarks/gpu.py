@@ -37,12 +37,12 @@ from bench_guided_step import Sides
 from measure import in_turn, machine, ratio
 
 from preceptor.config.run import RunConfig
-from preceptor.config.training import Speed
+from preceptor.config.training import Training
 from preceptor.driver import run_study
 from preceptor.models.build import build_model
 from preceptor.saliency.rise import rise
 from preceptor.study.config import StudyConfig
-from preceptor.utils.memory import release_memory
+from preceptor.utils.process import release_memory
 
 MARK = "found: "  # begins the last line of a section's process
 
@@ -71,7 +71,7 @@ class Task:
     def batch(self) -> int:
         return 4 if self.small else 32
 
-    def sides(self, backbone: str, speed: Speed | None = None) -> Sides:
+    def sides(self, backbone: str, speed: Training | None = None) -> Sides:
         device = torch.device(self.device)
         return Sides(backbone, self.batch, device, speed, 64 if self.small else None)
 
@@ -127,7 +127,7 @@ def ratio_of(section: str, name: str, seconds: dict[str, list[float]], *pair: st
 
 
 def step(task: Task) -> Iterator[Figure]:
-    speeds = [Speed(precision=p) for p in ("32-true", "bf16-mixed")]
+    speeds = [Training(precision=p) for p in ("32-true", "bf16-mixed")]
     if not task.small:
         speeds += [speed.model_copy(update={"channels_last": False}) for speed in speeds]
     for backbone in task.backbones:
@@ -136,7 +136,8 @@ def step(task: Task) -> Iterator[Figure]:
             steps = {"plain": sides.plain, "guided": sides.guided}
             steps["published"] = sides.published
             seconds = in_turn(steps, turns=task.turns, warm=1 if task.small else 3)
-            name = f"{backbone}, {speed.words}"
+            layout = "last" if speed.channels_last else "first"
+            name = f"{backbone}, {speed.precision}, channels-{layout}"
             images = task.batch / sorted(seconds["guided"])[len(seconds["guided"]) // 2]
             yield Figure("step", f"{name}: guided", images, "images/s")
             for other in steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer.main
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 from preceptor.cli.main import app
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import Settings, json_schema
+from preceptor.config.settings import Settings
 from preceptor.results.tables import CSV_FILES, MEANINGS
 from preceptor.study.config import StudyConfig
+from preceptor.utils.text import argument_descriptions
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "reference" / "generated"
@@ -45,6 +49,34 @@ def write_reference() -> None:
         file = GENERATED / name
         if not file.exists() or file.read_text(encoding="utf-8") != text:  # keep the times
             file.write_text(text, encoding="utf-8")
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Description of each key of a config in the docstrings of its class and those above it."""
+    texts: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        texts |= argument_descriptions(kind.__dict__.get("__doc__") or "")
+    return {name: texts[name] for name in model.model_fields}
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """JSON Schema of a config file, with the descriptions of its keys, for editors."""
+    schema = model.model_json_schema(schema_generator=_Described)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
+
+
+class _Described(GenerateJsonSchema):
+    """JSON Schema with the descriptions of keys instead of those of whole docstrings."""
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Schema of a model."""
+        described, model = super().model_schema(schema), schema["cls"]
+        described["description"] = (inspect.getdoc(model) or "").split("\n")[0]
+        for name, text in descriptions(model).items():
+            key = described["properties"][name]
+            key.pop("title", None)
+            key["description"] = text
+        return described
 
 
 def _beside(name: str) -> str:

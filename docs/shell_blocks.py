@@ -92,10 +92,9 @@ def number_of_commands(block: Block) -> int:
 
 def main() -> None:
     """Print the counts."""
-    from reference_pages import FILES
+    from reference_pages import FILES, json_schema
 
     import preceptor
-    from preceptor.config.settings import json_schema
 
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     written = [page for page in pages if "generated" not in page.parts]

@@ -34,7 +34,7 @@ def commands(group: Any, above: str = "preceptor") -> set[str]:
 def test_the_commands_it_names_exist(file: Path) -> None:
     known = commands(typer.main.get_command(app))
     text = file.read_text(encoding="utf-8")
-    named = re.findall(r"(?<![\w/:.-])preceptor (?:data import \w+|study \w+\b(?!\.)|\w+)", text)
+    named = re.findall(r"(?<![\w/:.-])preceptor (?:study \w+\b(?!\.)|\w+)", text)
     assert named
     for one in named:
         # The word after `preceptor study` may be the file of the study.

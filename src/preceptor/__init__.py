@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 from preceptor.version import __version__
 
 if TYPE_CHECKING:
-    from preceptor.config.run import RunConfig
-    from preceptor.data.manifest import Manifest
-    from preceptor.deploy.predictor import load
-    from preceptor.driver import run_study
-    from preceptor.inference.annotate import annotate
-    from preceptor.inference.predict import evaluate
-    from preceptor.losses.guided import GuidedLoss, guidance
-    from preceptor.models.build import build_model, load_model
-    from preceptor.models.custom import NetworkParts, guide, network_factory
-    from preceptor.study.config import StudyConfig
-    from preceptor.training.run import train
+    from preceptor.config.run import RunConfig as RunConfig
+    from preceptor.data.manifest import Manifest as Manifest
+    from preceptor.deploy.predictor import load as load
+    from preceptor.driver import run_study as run_study
+    from preceptor.inference.annotate import annotate as annotate
+    from preceptor.inference.predict import evaluate as evaluate
+    from preceptor.losses.guided import GuidedLoss as GuidedLoss
+    from preceptor.losses.guided import guidance as guidance
+    from preceptor.models.build import build_model as build_model
+    from preceptor.models.build import load_model as load_model
+    from preceptor.models.custom import NetworkParts as NetworkParts
+    from preceptor.models.custom import guide as guide
+    from preceptor.models.custom import network_factory as network_factory
+    from preceptor.study.config import StudyConfig as StudyConfig
+    from preceptor.training.run import train as train
 
 _PLACES = {
     "GuidedLoss": "preceptor.losses.guided",
@@ -41,24 +45,7 @@ _PLACES = {
     "train": "preceptor.training.run",
 }
 
-__all__ = [
-    "GuidedLoss",
-    "Manifest",
-    "NetworkParts",
-    "RunConfig",
-    "StudyConfig",
-    "__version__",
-    "annotate",
-    "build_model",
-    "evaluate",
-    "guidance",
-    "guide",
-    "load",
-    "load_model",
-    "network_factory",
-    "run_study",
-    "train",
-]
+__all__ = ["__version__", *_PLACES]
 
 
 def __getattr__(name: str) -> Any:

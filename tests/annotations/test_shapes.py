@@ -141,5 +141,9 @@ def test_a_defect_of_a_reader_is_no_problem_of_the_source() -> None:
         raise KeyError("label")
     with log.part("row 2", "correct it"):
         raise LookupError("there is no image 'a.png'; correct --images")
-    (problem,) = log.problems
-    assert str(problem) == "row 2: there is no image 'a.png'; correct --images"
+    with log.part("row 3", "correct it"):
+        raise ValueError("the label is 'a; b'")
+    assert [str(problem) for problem in log.problems] == [
+        "row 2: there is no image 'a.png'; correct --images",
+        "row 3: the label is 'a; b'; correct it",
+    ]

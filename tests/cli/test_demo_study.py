@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from preceptor.benchmark import forgeries
-from preceptor.cli import demo
+from preceptor.cli import study as demo
 from preceptor.study.config import StudyConfig
 from tests.studies import without_workers
 
@@ -41,7 +41,7 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     monkeypatch.setattr(demo, "DEMO", short)
     lines: list[str] = []
     with without_workers():
-        result = demo.run_demo(tmp_path, jobs=1, first=3, tell=lines.append)
+        result = demo.run_demo(tmp_path, 1, 3, lines.append)
     assert not any("{seed}" in line for line in lines)
     assert not result.failed
     assert result.missing == 0
@@ -51,4 +51,4 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     for seed in range(3, 3 + demo.DEMO["seeds"]):
         record = tmp_path / "forged_photographs" / str(seed) / "settings.json"
         assert json.loads(record.read_text())["settings"]["stamp_place"] == "moving"
-    assert demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None).computed == 0
+    assert demo.run_demo(tmp_path, 1, 3, lines.append).computed == 0

@@ -34,7 +34,16 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["frobnicate"], ["train"], ["train", "x.yaml", "--no-such"], ["data", "chekc"]]
+    "arguments",
+    [
+        ["frobnicate"],
+        ["train"],
+        ["train", "x.yaml", "--no-such"],
+        ["data", "chekc"],
+        ["study", "x.yaml"],
+        ["study", "plan"],
+        ["study", "x.yaml", "y.yaml", "--out", "x"],
+    ],
 )
 def test_words_that_are_no_command(arguments: list[str]) -> None:
     done = here(*arguments)

@@ -194,7 +194,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     study = data / "study.yaml"
     nowhere, out = tmp_path / "nowhere", tmp_path / "out"
     out.mkdir()
-    und = flags(train=nowhere, images=nowhere, heatmaps=nowhere, to=manifest)
+    und = [nowhere, *flags(images=nowhere, heatmaps=nowhere, to=manifest)]
     for arguments, expected in [
         (["evaluate", nowhere, manifest], "not a model folder"),
         (["annotate", nowhere, manifest, "--out", out], "not a model folder"),
@@ -202,16 +202,9 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["evaluate", nowhere, manifest, "--out", nowhere / "s.parquet"], "create it first"),
         (["report", nowhere], "not a study folder"),
         (["report", tmp_path], "not a study folder"),
-        (["study", study], "--out"),
-        (["study", "run"], "the study file is missing"),
-        (["study", "plan"], "the study file is missing"),
-        (["study", "plan", study, manifest], "give one study file"),
         (["study", "status", nowhere], "no study has been run here"),
-        (["study", "run", study, manifest, "--out", out], "give one study file"),
         (["study", study, "--out", tmp_path / "study", "--jobs", "0"], "--jobs 0"),
-        (["study", study, manifest, "--out", out], "give one study file"),
         (["study", study, "--out", manifest], "it is a file; name a folder"),
-        (["study", "init"], "the manifest is missing"),
         (["study", "init", manifest, "--to", nowhere / "s.yaml"], "create it first"),
         (["study", "init", manifest, "--to", study], "exists already"),
         (["study", "init", manifest, "--to", out / "s.yml", "--positive", "lesion"], "'lesion'"),
@@ -230,7 +223,7 @@ def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_
     nowhere, model = tmp_path / "nowhere.csv", tmp_path / "model"
     model.mkdir()
     (model / "model.json").write_text("{}")
-    und = flags(train=nowhere, images=nowhere, heatmaps=nowhere)
+    und = [nowhere, *flags(images=nowhere, heatmaps=nowhere)]
     table, tables = ".csv, .parquet, .pq", ".csv, .jsonl, .ndjson, .parquet, .pq"
     for arguments, option, name, known in [
         (["data", "split", nowhere], "--to", "x.txt", table),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator
+from importlib import metadata
 from typing import get_args
 
 import pytest
 import typer
+from packaging.requirements import Requirement
 from typer.models import OptionInfo
 
 from preceptor.benchmark.forgeries import PRESETS, StampPlace
@@ -17,6 +19,7 @@ from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
 from preceptor.deploy import calibrate, export
 from preceptor.deploy.predict_files import MapFiles
+from preceptor.errors import InputError
 from preceptor.execution import local
 from preceptor.label import db
 
@@ -64,3 +67,17 @@ def test_nan_is_no_number_of_an_option() -> None:
         with pytest.raises(typer.BadParameter, match="is not a finite number"):
             options.finite(wrong)
     assert options.finite(0.5) == 0.5
+
+
+def test_packages_of_an_extra_are_blamed_on_it() -> None:
+    required = [Requirement(line) for line in metadata.requires("preceptor") or []]
+    for extra, modules in options.EXTRAS.items():
+        names = {one.name for one in required if one.marker and f'"{extra}"' in str(one.marker)}
+        assert {name.replace("-", "_") for name in names} == modules
+        with (
+            pytest.raises(InputError, match=rf"not installed; pip install '\.\[{extra}\]'"),
+            options.needing(extra, "serve"),
+        ):
+            raise ModuleNotFoundError(name=f"{min(modules)}.inner")
+    with pytest.raises(ModuleNotFoundError), options.needing("web", "serve"):
+        raise ModuleNotFoundError(name="torch")

@@ -1,4 +1,4 @@
-"""`preceptor study init`: the study file that it writes."""
+"""`preceptor study`: the file that init writes, and what plan counts as left."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.files import load_config
+from preceptor.config.files import dump_config, load_config
 from preceptor.config.training import Training
 from preceptor.execution.local import jobs_at_first
 from preceptor.study.config import StudyConfig
+from preceptor.study.plan import StudyPlan
+from preceptor.study_folder import write_progress
 from tests.commands import assert_refused, here
 from tests.datasets import squares
+from tests.studies import study, walk, write_down
 
 
 def test_study_init_writes_what_study_plan_accepts(
@@ -44,9 +47,7 @@ def test_study_init_writes_what_study_plan_accepts(
     assert "stage 2 (" in done.out
     assert "trainings" in done.out
     assert "together about " in done.out
-    assert re.search(
-        r"^disk: about [\d.,]+ GiB of models, [\d.,]+ GiB of image caches$", done.out, re.M
-    )
+    assert re.search(r"^disk: about [\d.,]+ GiB of models$", done.out, re.M)
     assert list(folder.iterdir()) == [file]
 
 
@@ -65,7 +66,7 @@ def test_study_init_has_a_mapper_where_there_can_be_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     splits = dict.fromkeys(("train", "val", "test"), 6)
     manifest = squares(tmp_path / "data", splits=splits, classes=classes)
     options = ["--backbone", "test_byobnet", "--weights", "none", "--positive", positive]
@@ -79,7 +80,7 @@ def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With fewer, the same maps would guide the ceiling and Baseline 1."""
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     manifest = squares(tmp_path / "data", splits=dict.fromkeys(("train", "val", "test"), 6))
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     part = table.assign(annotated=["1"] * 3 + ["0"] * (len(table) - 3))
@@ -100,7 +101,7 @@ def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
 def test_the_positive_class_of_study_init_is_the_one_with_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     splits = {"train": 6, "val": 4, "test": 4}
     manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
@@ -123,7 +124,7 @@ def test_the_positive_class_of_study_init_is_the_one_with_maps(
 def test_study_init_writes_the_default_number_of_threads(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     monkeypatch.setattr("preceptor.utils.process.core_count", lambda: 6)
     options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
     target = tmp_path / "s.yaml"
@@ -138,7 +139,7 @@ def test_study_init_writes_the_default_number_of_threads(
 def test_study_init_quotes_what_yaml_would_take_otherwise(
     labels: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     manifest = squares(tmp_path / "a: b #c", splits=dict.fromkeys(("train", "val", "test"), 4))
     table = pd.read_csv(manifest)
     table["label"] = table["label"].map(dict(zip(("plain", "marked"), labels, strict=True)))
@@ -170,7 +171,7 @@ def test_study_init_refuses_a_size_at_which_nothing_can_be_guided(
 def test_study_init_chooses_no_positive_class_of_three(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     splits = dict.fromkeys(("train", "val", "test"), 6)
     manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked", "other"))
     options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
@@ -192,7 +193,7 @@ def test_study_init_chooses_no_positive_class_of_three(
 def test_study_init_names_the_positive_class_that_it_chose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
     splits = dict.fromkeys(("train", "val", "test"), 6)
     manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
     options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
@@ -209,3 +210,19 @@ def test_study_init_refuses_weights_in_a_format_that_a_study_refuses(tmp_path: P
     done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
     assert_refused(done, ["is not a .safetensors file; convert it"])
     assert not (tmp_path / "s.yaml").exists()
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_nothing_is_left_of_a_finished_study(tmp_path: Path, remembered: bool) -> None:
+    """Its choices are not those that the plan of a new study assumes."""
+    manifest = squares(tmp_path / "data", size=(8, 8))
+    config = study(manifest, seeds=2, alphas=(0.5, 0.1), data_driven=True)
+    plan = StudyPlan.of(walk(config, tmp_path / "store", compute=False))
+    write_down(plan, lambda arm, seed: 3 - abs(arm.alpha - 0.1) + ("data" in arm.teacher))
+    if remembered:
+        write_progress(plan, tmp_path)
+    (tmp_path / "plan.yaml").write_text(dump_config(config))
+    done = here("study", "plan", tmp_path / "plan.yaml", "--out", tmp_path, "--jobs", 1)
+    left = [line for line in done.out.splitlines() if "left:" in line]
+    assert len(left) == 2
+    assert all("left: 0 of " in line for line in left), left

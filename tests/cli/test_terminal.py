@@ -14,7 +14,6 @@ import yaml
 from rich.console import Console
 
 from preceptor.cli.output import list_runs, live, print_status, render
-from preceptor.cli.train import runs as command_runs
 from preceptor.config.files import load_config
 from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
@@ -229,8 +228,6 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
     assert by_role["baseline2"].alpha == 1.0
     in_store = list_runs(out / "store")
     assert {one.id for one in in_store} == {one.id for one in runs}
-    with pytest.raises(InputError, match="a store has no roles"):
-        command_runs(out / "store", role="student")
 
 
 def test_runs_of_a_study_are_listed(seen: tuple[Path, list[Status]]) -> None:

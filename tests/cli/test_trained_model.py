@@ -155,7 +155,6 @@ def test_a_model_marks_by_rise(data: Path, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("--method", "lime", "method lime is not one of cam, rise, cells"),
         ("--max-masks", "1", "greater than or equal to 2"),
         ("--tolerance", "1", "less than or equal to 0.99"),
     ],

@@ -11,8 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from preceptor.config.files import dump_config, load_config, parse_config
-from preceptor.config.maps import MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.settings import Settings, plain_types
 from preceptor.config.training import RECIPES, Augmentation, Training
 from preceptor.errors import InputError, ProblemsError
@@ -140,18 +139,11 @@ def test_bad_values(values: dict[str, Any], problem: str) -> None:
     assert any(problem in text for text in problems({"manifest": "m", "backbone": "b"} | values))
 
 
-LAUGHS = "a: &a [x, x]\n" + "".join(
-    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
-)
-
-
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("backbone_args: &a {x: *a}", "contains itself"),
-        ("backbone_args: &a {x: [*a]}", "contains itself"),
-        (LAUGHS, "more than 100,000 values; write it without aliases"),
-        ("backbone_args: {x: .nan}", "backbone_args.x: value nan; write a finite number"),
+        ("backbone_args: &a {x: *a}", "contain themselves; write them flat"),
+        ("backbone_args: {x: .nan}", "line 3: .nan is not finite; write a finite number"),
         ("backbone_args: {x: [1, 1e400]}", "backbone_args.x.1: value inf; write a finite"),
         ("seed: 99999999999999999999", r"seed: value 9+; write a number below 2\^63"),
         (r'positive: "a\nb"', r"positive: value 'a\\nb' has a control character; remove it"),
@@ -180,11 +172,6 @@ def test_what_no_config_may_hold_is_told_in_one_line(
 def test_the_home_of_nobody_is_a_path_like_any_other(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "manifest: ~nobody-here/m.csv\nbackbone: b"), RunConfig)
     assert config.manifest == tmp_path / "~nobody-here/m.csv"
-
-
-def test_a_device_is_no_config() -> None:
-    with pytest.raises(InputError, match="/dev/zero: is a device; name a YAML file"):
-        load_config("/dev/zero", RunConfig)
 
 
 @pytest.mark.parametrize("name", ["table.csv", "Tabelle März.PARQUET"])

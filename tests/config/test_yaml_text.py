@@ -76,10 +76,6 @@ def test_merge_keys_may_repeat_what_they_merge() -> None:
     assert found == {"a": {"inner": {"x": 2}}, "c": {"x": 3}, "d": {"x": 2}}
 
 
-def test_a_mapping_that_merges_itself_ends() -> None:
-    assert read("a: &a {<<: *a, b: 1}") == {"a": {"b": 1}}
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config.maps import MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.settings import Fit
 from preceptor.config.training import Augmentation
 from preceptor.data import augment

@@ -18,7 +18,7 @@ from preceptor.deploy.api import Upload, check_sizes, decode_upload, uploads_of
 from preceptor.deploy.http import ApiKeys, RefusedError
 from preceptor.deploy.serve import Batcher, model_paths
 from preceptor.errors import InputError
-from preceptor.utils.memory import PixelBudget
+from preceptor.utils.process import PixelBudget
 from tests.deploy.serving import multipart
 
 LATER = 1e12

@@ -37,7 +37,7 @@ def problem_of(words: list[str]) -> str | None:
     """What is wrong with a command; None if it exists and has these options."""
     command: Any = main.command()
     names: list[str] = []
-    rest = ["coco" if word == "FORMAT" else word for word in words[1:]]
+    rest = words[1:]
     while (inner := getattr(command, "commands", None)) is not None:
         if not rest:
             return None  # a group: it prints its help

@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import json_schema
 from preceptor.study.config import StudyConfig
-from tests.documents import PAGES, ROOT
+from tests.documents import PAGES, ROOT, docs_module
 
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
@@ -21,7 +20,7 @@ BLOCKS = [
     for page in PAGES
     for block in BLOCK.findall(page.read_text(encoding="utf-8"))
 ]
-SCHEMAS = [json_schema(model) for model in (StudyConfig, RunConfig)]
+SCHEMAS = [docs_module("reference_pages").json_schema(one) for one in (StudyConfig, RunConfig)]
 KEYS = {
     key
     for schema in SCHEMAS

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.config.maps import RiseSettings
-from preceptor.config.run import RunConfig
+from preceptor.config.run import RiseSettings, RunConfig
 from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from preceptor.config.files import parse_config
-from preceptor.config.maps import RiseSettings
-from preceptor.config.run import RunConfig
+from preceptor.config.run import RiseSettings, RunConfig
 from preceptor.errors import InputError
 from preceptor.execution.perform import perform
 from preceptor.inference import annotate

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from preceptor.config.files import load_config
-from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.execution.executor import Event, WorkerContext

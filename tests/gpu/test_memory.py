@@ -13,7 +13,6 @@ import torch
 
 from preceptor.cli.doctor import inspect_installation
 from preceptor.config.run import RunConfig
-from preceptor.config.training import Speed
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
@@ -24,7 +23,7 @@ from preceptor.models.build import build_model
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import step_seconds
 from preceptor.training.run import train
-from preceptor.utils.memory import peak_memory, release_memory
+from preceptor.utils.process import peak_memory, release_memory
 from tests.datasets import squares
 from tests.gpu.runs import run_of
 from tests.studies import run_serially, same_tables, study
@@ -65,7 +64,7 @@ def test_predictions_take_smaller_batches(card: torch.device, tmp_path: Path) ->
 
 def test_a_probe_without_memory_is_no_error(card: torch.device, manifest: Path) -> None:
     with limited(card, 2**20 * 64):
-        seconds = step_seconds(large(manifest, "cuda"), ["a", "b"], Speed())
+        seconds = step_seconds(large(manifest, "cuda"), ["a", "b"])
     assert seconds == float("inf")
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import preceptor
-from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.deploy.network import TorchNetwork, find_device

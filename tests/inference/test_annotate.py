@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RiseSettings
 from preceptor.data.loader import in_order
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError

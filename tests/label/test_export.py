@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from preceptor.annotations import ImportOptions, read_coco, write_import
-from preceptor.cli.annotations import Format
+from preceptor.cli.data import Format
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.label.db import connect

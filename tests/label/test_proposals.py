@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import preceptor
-from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RiseSettings
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from preceptor.config.maps import MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.data.loader import MapTargets
 from preceptor.maps.sources import build_map_targets
 from preceptor.maps.store import MapStore, StoreInfo, write_store

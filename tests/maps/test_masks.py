@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from preceptor.config.maps import MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data.augment import draw
 from preceptor.data.loader import MapArray, MapTargets, Masks, Rows

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.config.maps import MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.data.geometry import fit_box
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preceptor.config.maps import MapSource
+from preceptor.config.run import MapSource
 from preceptor.data.loader import Rows
 from tests.maps.guided_rows import (
     COUNT,

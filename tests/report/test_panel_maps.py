@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RiseSettings
 from preceptor.inference.annotate import rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import largest_error

@@ -15,7 +15,7 @@ from PIL import Image
 from preceptor import load
 from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
-from preceptor.config.training import Speed, StudyTraining
+from preceptor.config.training import StudyTraining
 from preceptor.data.manifest import Manifest
 from preceptor.driver import run_study
 from preceptor.errors import InputError
@@ -121,7 +121,7 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
 ) -> None:
     measured: list[str] = []
 
-    def seconds_of_step(run: RunConfig, classes: list[str], speed: Speed) -> float:
+    def seconds_of_step(run: RunConfig, classes: list[str]) -> float:
         measured.append(run.backbone)
         return run.training.batch_size / 10
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from preceptor.config.files import dump_config
-from preceptor.config.maps import MapSource
+from preceptor.config.run import MapSource
 from preceptor.config.training import Augmentation, Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from preceptor.config.maps import MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of

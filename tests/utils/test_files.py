@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 import preceptor
 from preceptor.annotations.files import ImageFiles, files_below
 from preceptor.utils.files import (
-    RelativePaths,
     copy_folder,
     default_cache_dir,
     failed_write,
     named_errors,
+    relative_path,
     replacing,
     tensors_to,
     walk,
@@ -315,7 +315,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", ["home/images/a.png", "home/a.png", "mnt/deep/big/imp/a.png"])
 def test_without_links_they_are_those_of_the_library(root: Path, folder: str, file: str) -> None:
     path = str(root / file)
-    assert RelativePaths(root / folder).of(path) == os.path.relpath(path, root / folder)
+    assert relative_path(path, root / folder) == os.path.relpath(path, root / folder)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_without_links_they_are_those_of_the_library(root: Path, folder: str, fi
 @pytest.mark.parametrize("folder", ["home/scratch", "home/scratch/imp", "home/own", "mnt/pictures"])
 def test_behind_links_they_lead_to_the_file(root: Path, folder: str, file: str) -> None:
     path = f"{root}/{file}"
-    found = RelativePaths(root / folder).of(path)
+    found = relative_path(path, root / folder)
     assert not Path(found).is_absolute()
     assert (root / folder / found).samefile(path)
 

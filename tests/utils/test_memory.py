@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from preceptor.execution import perform
-from preceptor.utils.memory import PixelBudget, out_of_memory, release_memory
+from preceptor.utils.process import PixelBudget, out_of_memory, release_memory
 
 DECODING = """
 import threading
 from pathlib import Path
 from PIL import Image
-from preceptor.utils.memory import return_freed_memory
+from preceptor.utils.process import return_freed_memory
 assert return_freed_memory()
 
 def resident():
@@ -96,7 +96,7 @@ def test_an_image_above_the_budget_is_decoded_alone() -> None:
 STEPS = """
 import resource
 import sys
-from preceptor.utils.memory import keep_freed_memory
+from preceptor.utils.process import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 
@@ -138,7 +138,7 @@ def test_pages_are_not_mapped_again_in_every_step() -> None:
 @on_linux
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"])
 def test_variables_of_the_user_stay_in_force(name: str) -> None:
-    code = "from preceptor.utils.memory import keep_freed_memory as k; print(k())"
+    code = "from preceptor.utils.process import keep_freed_memory as k; print(k())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {name: "100000"},

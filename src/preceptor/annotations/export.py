@@ -28,7 +28,7 @@ from preceptor.data.remote import is_local
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo
-from preceptor.utils.files import RelativePaths, new_folder, replacing
+from preceptor.utils.files import new_folder, relative_path, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 
@@ -347,7 +347,7 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
             raise InputError(f"{source}: {what}")
         path = file_of(image.name, ".json", folder, taken)
         try:
-            relative = RelativePaths(path.parent).of(source)
+            relative = relative_path(source, path.parent)
         except ValueError:  # on another drive
             relative = source
         common: dict[str, Any] = {"label": image.label, "group_id": None, "flags": {}}

@@ -139,8 +139,11 @@ class Log:
             if isinstance(error, KeyError | IndexError):  # a defect of a reader, not of the source
                 raise
             text = error.reason if isinstance(error, ImageError) else str(error)
-            what, mark, stated = text.removeprefix(f"{path}: ").rpartition("; ")
-            self.problem(where, what if mark else stated, stated if mark else fix)
+            text = text.removeprefix(f"{path}: ")
+            what, _, stated = text.rpartition("; ")
+            if not what or "'" in stated:  # a semicolon in a quoted value separates no remedy
+                what, stated = text, fix
+            self.problem(where, what, stated)
 
     def note(self, text: str, count: int = 1) -> None:
         """Count something that was read in a way that a user has to know."""

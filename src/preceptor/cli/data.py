@@ -1,17 +1,19 @@
-"""Commands of `preceptor data`: check, split, forged and plant; the others are added."""
+"""Commands of `preceptor data`: check, split, import, export, agreement, forged and plant."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from preceptor.cli.annotations import data_agreement, data_export, imports
 from preceptor.cli.options import (
     MANIFEST_FORMATS,
     Commands,
     ManifestPath,
+    Number,
     Preset,
     StampPlace,
     check_target,
@@ -21,15 +23,13 @@ from preceptor.errors import InputError
 from preceptor.utils.process import bulk_import
 
 if TYPE_CHECKING:
-    from preceptor.data.plant import Planted
+    from preceptor.annotations import ImportedAnnotations
 
+Format = Literal["masks", "coco", "labelstudio", "labelme", "cvat"]
 data = Commands(
     help="Check, split, copy, import and export manifests; compare annotators.",
     no_args_is_help=True,
 )
-data.add_typer(imports, name="import")
-data.command("agreement")(data_agreement)
-data.command("export")(data_export)
 
 
 @data.command("check")
@@ -47,14 +47,14 @@ def data_check(manifest: ManifestPath) -> None:
 
     with counting("reading images") as told:
         table = Manifest.read(manifest, progress=told)
-    console, summary = Console(), summary_table(table)
-    console.print(f"{manifest.name}: {len(table):,} images", markup=False, highlight=False)
+    summary = summary_table(table)
+    print(f"{manifest.name}: {len(table):,} images")
     lines = [
         [str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row)]
         for split, row in summary.iterrows()
     ]
     columns = [str(one) for one in summary.columns]
-    print_table(["split", *columns], lines, console, right=columns)
+    print_table(["split", *columns], lines, Console(), right=columns)
     for note in [*notes(table), *value_notes(table)]:
         print(f"note: {note}")
 
@@ -116,6 +116,280 @@ def data_split(
         print(f"note: {note}")
 
 
+# Options of `data import` that belong to one format.
+_OF_FORMATS = {
+    "masks": "folders",
+    "mask_label": "masks",
+    "image_key": "labelstudio",
+    "heatmaps": "und",
+    "join": "und",
+    "sigma": "fixations",
+    "display": "fixations",
+}
+_REQUIRED = {"fixations": ("images", "sigma"), "masks": ("images",), "und": ("images", "heatmaps")}
+_OF_UND = {"format_", "source", "images", "to", "heatmaps", "join"}
+
+
+@data.command("import")
+def data_import(
+    context: typer.Context,
+    format_: Annotated[str, typer.Argument(metavar="FORMAT")],
+    source: Annotated[list[Path], typer.Argument(metavar="SOURCE...")],
+    to: Annotated[Path, typer.Option()],
+    images: Annotated[Path | None, typer.Option(show_default="that of SOURCE")] = None,
+    labels: Annotated[Path | None, typer.Option(show_default="from the annotations")] = None,
+    positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
+    negative: str = "negative",
+    unmarked: Literal["examined", "unknown"] | None = None,
+    nothing_to_mark: list[str] | None = None,
+    line_width: Annotated[float, Number(min=0.1)] = 3.0,
+    point_radius: Annotated[float, Number(min=0.1)] = 5.0,
+    merge: Literal["mean", "majority", "any"] = "mean",
+    split: Annotated[str | None, typer.Option(show_default="the splits of SOURCE")] = None,
+    group_by: Annotated[str, typer.Option(show_default=False)] = "",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    masks: Path | None = None,
+    mask_label: str = "positive",
+    image_key: Annotated[str, typer.Option(show_default="detected")] = "",
+    sigma: Annotated[float | None, Number()] = None,
+    display: Annotated[str | None, typer.Option(show_default="the image is the screen")] = None,
+    heatmaps: Path | None = None,
+    join: Annotated[str | None, typer.Option(show_default="a test set for each CSV")] = None,
+) -> None:
+    """Import annotations of another tool, or a published data set.
+
+    A manifest and maps are written. FORMAT is one of these, or that of a plugin:
+
+    \b
+    coco         COCO instances: boxes, polygons, run-length encoded masks
+    cvat         CVAT for images 1.1 (XML): all shapes and masks
+    fixations    eye tracker: CSV with image, x, y[, duration, annotator, label]
+    folders      class folders with images, and masks in the same subfolders
+    labelme      LabelMe (JSON): all shapes and masks
+    labelstudio  Label Studio (JSON): rectangles, polygons, ellipses, brush, keypoints
+    masks        folder of mask images: binary, gray, palette or one color per class
+    voc          Pascal VOC: XML boxes and segmentation PNGs
+    yolo         YOLO text files: boxes, segments, oriented boxes, with data.yaml
+    und          UND CYBORG release: CSVs of training and tests, and heat maps
+
+    Args:
+        source: File or folder of the annotations; several of coco, labelme and labelstudio. Of und
+            the training CSV, then those of the tests.
+        to: Output folder, new or empty; of und the output manifest, .csv or .parquet.
+        images: Folder of the images; fixations, masks and und require it.
+        labels: CSV with path,label[,split,source,group,annotated].
+        positive: Class of the shapes to draw; images with one have this label. Repeatable.
+        negative: Label of images without a shape of these classes.
+        unmarked: Images without a shape: examined (nothing to mark) or unknown (not examined).
+        nothing_to_mark: Label whose images without a shape were examined; others were not.
+            Repeatable.
+        line_width: Width of lines in pixels.
+        point_radius: Radius of points in pixels.
+        merge: Map of several annotators: mean, majority or any.
+        split: Shares of train, val and test, such as 0.7,0.15,0.15.
+        group_by: Column of --labels, or regular expression on the path of the image, that names
+            images of one subject.
+        seed: Random seed of the splits.
+        masks: folders: folder of masks in the same subfolders; if it is SOURCE, a_mask.png is that
+            of a.png.
+        mask_label: masks: class of masks without colors.
+        image_key: labelstudio: key of the image in the data of a task.
+        sigma: fixations, required: standard deviation of the Gaussian of a fixation, in pixels of
+            the screen.
+        display: fixations: LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels.
+        heatmaps: und, required: folder of heat maps with the names of the images.
+        join: und: name of one test set of all test CSVs, each of which is a source, such as
+            test-unseen.
+    """
+    for name in context.params:
+        origin = context.get_parameter_source(name)
+        given = origin is not None and origin.name == "COMMANDLINE"
+        option, owner = f"--{name.replace('_', '-')}", _OF_FORMATS.get(name, format_)
+        if given and (owner != format_ or (format_ == "und" and name not in _OF_UND)):
+            other = f"belongs to {owner}" if owner != format_ else "is of the other formats"
+            raise InputError(f"data import {format_}: {option} {other}; leave it out")
+    names = [name for name in _REQUIRED.get(format_, ()) if context.params[name] is None]
+    if names:
+        raise InputError(f"data import {format_}: add --{' and --'.join(names)}")
+    if format_ == "und":
+        check_target("--to", to, formats=MANIFEST_FORMATS)
+    with bulk_import():
+        from preceptor import annotations
+        from preceptor.annotations.write import parse_split
+
+    if format_ == "und":
+        assert images is not None
+        table = annotations.read_und(source[0], source[1:], images, heatmaps, join=join)
+        table.write(to)
+        print(f"wrote {to}: {len(table):,} images")
+        return
+    imported = _read(format_, source, images, context.params)
+    options = annotations.ImportOptions(
+        annotations.RasterOptions(line_width, point_radius),
+        labels,
+        tuple(positive or ()),
+        negative,
+        unmarked,
+        tuple(nothing_to_mark or ()),
+        merge,
+        parse_split(split) if split else {},
+        group_by,
+        seed,
+    )
+    folder = images or (source[0] if source[0].is_dir() else source[0].parent)
+    with counting("writing maps") as told:
+        summary = annotations.write_import(imported, folder, to, options, told)
+    print(f"wrote {to / 'manifest.csv'}: {summary.images:,} images, {summary.maps:,} with a map")
+    if summary.annotators:
+        print(f"annotators: {', '.join(summary.annotators)}")
+    for note, count in summary.notes.items():
+        print(f"note: {note} ({count:,})")
+    if count := summary.without_split:
+        print(
+            f"note: {count:,} image{' is' if count == 1 else 's are'} in no split; add --split "
+            "0.7,0.15,0.15, or use data split"
+        )
+
+
+def _read(
+    format_: str, source: list[Path], images: Path | None, given: dict[str, Any]
+) -> ImportedAnnotations:
+    """Annotations of a format of this library or of a plugin; `given` has the options."""
+    from preceptor import annotations
+    from preceptor.annotations.tables import parse_display
+    from preceptor.utils.plugins import load_plugin, plugin, registered
+
+    def gaze() -> annotations.Gaze:
+        frame = given["display"]
+        return annotations.Gaze(given["sigma"], parse_display(frame) if frame else None)
+
+    of_several: dict[str, Callable[[list[Path]], ImportedAnnotations]] = {
+        "coco": annotations.read_coco,
+        "labelme": annotations.read_labelme,
+        "labelstudio": partial(annotations.read_labelstudio, image_key=given["image_key"]),
+    }
+    of_one: dict[str, Callable[[Path], ImportedAnnotations]] = {
+        "cvat": annotations.read_cvat,
+        "fixations": lambda path: annotations.read_fixations(path, images or path, gaze()),
+        "folders": lambda path: annotations.read_folders(path, given["masks"]),
+        "masks": lambda path: annotations.read_masks(
+            path, images or path, label=given["mask_label"]
+        ),
+        "voc": annotations.read_voc,
+        "yolo": lambda path: annotations.read_yolo(path, images),
+    }
+    if format_ in of_several:
+        return of_several[format_](source)
+    if format_ not in of_one:
+        if (point := plugin("preceptor.importers", format_)) is None:
+            known = sorted({*of_several, *of_one, "und", *registered("preceptor.importers")})
+            raise InputError(f"data import {format_}: choose one of {', '.join(known)}")
+        of_one[format_] = lambda path: load_plugin(point)(path, images)
+    if len(source) != 1:
+        raise InputError(f"{len(source)} sources are given; this format has one file or folder")
+    return of_one[format_](source[0])
+
+
+@data.command("export")
+def data_export(
+    format_: Annotated[Format, typer.Argument(metavar="FORMAT")],
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST|STORE")],
+    to: Annotated[Path, typer.Option()],
+    manifest: Path | None = None,
+    threshold: Annotated[float | None, Number(min=0.001, max=1)] = None,
+    positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
+    image_prefix: str = "/data/local-files/?d=",
+    every: Annotated[bool, typer.Option("--all")] = False,
+) -> None:
+    """Export maps to another tool.
+
+    The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
+    labels.csv has the columns that the format lacks: give it to data import with --labels.
+
+    Args:
+        format_: masks, coco, labelstudio, labelme or cvat.
+        source: Manifest, or a Teacher's map store.
+        to: Output folder, new or empty.
+        manifest: Manifest of the images of a map store.
+        threshold: Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5;
+            format masks of a manifest: gray levels are kept).
+        positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
+        image_prefix: Address before the names of the images in Label Studio.
+        every: Export also images of a manifest that nobody examined.
+    """
+    with bulk_import():
+        from preceptor.annotations.export import (
+            ExportOptions,
+            manifest_images,
+            store_images,
+            unsettled,
+            write_export,
+        )
+        from preceptor.data.manifest import Manifest
+        from preceptor.maps.store import is_store, read_store
+
+    stored = source.is_dir()
+    if stored and not is_store(source):
+        raise InputError(f"{source}: neither a manifest nor a map store; name one of them")
+    if stored and manifest is None:
+        raise InputError(f"{source} is a map store; name the manifest of its images by --manifest")
+    if not stored and manifest is not None:
+        raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
+    if stored and every:
+        raise InputError("--all belongs to a manifest; of a map store all images are exported")
+    table = Manifest.read(manifest or source, verify=False, need=())
+    classes, model, noise = positive or (), "", 0
+    with counting("exporting") as told:
+        if stored:
+            store = read_store(source, columns=("map", "class", "score", "error"))
+            noise = unsettled(store, classes)
+            model = f"{store.info.teacher} {store.info.method}"
+            images = store_images(store, table, positive=classes, progress=told)
+            threshold = 0.5 if threshold is None else threshold
+        else:
+            images = manifest_images(table, every=every, positive=classes, progress=told)
+        options = ExportOptions(threshold, model, image_prefix)
+        count, marked = write_export(format_, images, to, options)
+    print(f"wrote {to}: {count:,} images, {marked:,} with marks")
+    if noise:
+        print(f"{noise:,} maps did not reach the tolerance and were left out")
+
+
+@data.command("agreement")
+def data_agreement(
+    folder: Path,
+    to: Annotated[Path | None, typer.Option(show_default="agreement in FOLDER")] = None,
+    images: Annotated[int, typer.Option(min=0, max=500)] = 24,
+) -> None:
+    """Compare annotators of the same images.
+
+    A page and CSV tables are written: Dice, IoU and correlation of each pair, each annotator
+    against the others, and the images with the least agreement.
+
+    Args:
+        folder: Folder written by data import: manifest.csv, annotators/NAME/….
+        to: Output folder of the page and its tables.
+        images: Number of images with pictures.
+    """
+    with bulk_import():
+        from preceptor.annotations.agreement import agreement_of, read_annotators
+        from preceptor.report.annotators import PAGE, write_agreement
+        from preceptor.utils.text import number
+
+    maps = read_annotators(folder)
+    with counting("comparing maps") as told:
+        agreement = agreement_of(maps, progress=told)
+    target = to or folder / "agreement"
+    findings = write_agreement(maps, agreement, target, images)
+    for pair in agreement.pairs.to_dict("records"):
+        values = {"Dice": pair["dice"], "IoU": pair["iou"], "correlation": pair["correlation"]}
+        shown = ", ".join(f"{name} {number(value)}" for name, value in values.items())
+        print(f"{pair['a']} – {pair['b']}: {pair['images']:,} images, {shown}")
+    for sentence in findings:
+        print(sentence)
+    print(f"wrote {target / PAGE}")
+
+
 @data.command("forged")
 def data_forged(
     to: Annotated[Path, typer.Option()],
@@ -143,15 +417,13 @@ def data_forged(
     """
     from preceptor.benchmark.forged import write_draws
     from preceptor.benchmark.forgeries import PRESETS, ForgedSettings
+    from preceptor.config.files import parse_config
 
     given = {"stamp_place": stamp_place, "stamp_rate": stamp_rate, "stamp_strength": stamp_strength}
-    changes = {name: value for name, value in given.items() if value is not None}
-    settings = PRESETS[preset]
-    if changes:
-        from preceptor.config.files import parse_config
-
-        values = settings.model_dump() | changes
-        settings = parse_config(values, ForgedSettings, source=f"--preset {preset}")
+    values = PRESETS[preset].model_dump() | {
+        name: value for name, value in given.items() if value is not None
+    }
+    settings = parse_config(values, ForgedSettings, source=f"--preset {preset}")
     pattern = write_draws(to, settings, range(first, first + seeds))
     print(f"wrote {seeds} draw{'s' if seeds > 1 else ''}: {pattern}")
 
@@ -191,29 +463,15 @@ def data_plant(
     table = Manifest.read(manifest, verify=False, need=("train",))
     with counting("writing images") as told:
         planted = plant(table, to, settings, progress=told)
-    _print_planted(planted)
-
-
-def _print_planted(planted: Planted) -> None:
-    """Print what `plant` has written."""
     settings = planted.settings
     print(f"wrote {planted.manifest}: {planted.images:,} images")
     for counts in planted.splits:
-        if not counts.images:
-            continue
-        print(
-            f"{counts.split}: {counts.marked:,} of {counts.images:,} images of class "
-            f"{settings.label} have a stamp"
-        )
+        if counts.images:
+            part = f"{counts.marked:,} of {counts.images:,} images of class {settings.label}"
+            print(f"{counts.split}: {part} have a stamp")
     if left := len(planted.no_place):
-        print(
-            f"note: {left:,} image{'s' if left > 1 else ''} got no stamp, because the human map "
-            "leaves no place for a stamp"
-        )
+        print(f"note: images whose human map leaves no place for a stamp: {left:,}")
     if over := sum(counts.touch_map for counts in planted.splits):
-        print(f"note: {over:,} stamp{'s lie' if over > 1 else ' lies'} on a human map")
+        print(f"note: stamps that lie on a human map: {over:,}")
     if not planted.clean_validation:
-        print(
-            "note: no validation set is without the shortcut; add one, such as val-clean, for the "
-            "selection of α"
-        )
+        print("note: no validation set is without the shortcut; add one to select α, as val-clean")

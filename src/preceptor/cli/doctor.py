@@ -22,7 +22,6 @@ from preceptor.errors import Problem, reason
 from preceptor.utils.process import bulk_import, core_count
 
 LEAST_DISK = 10 * 2**30  # bytes: one study with caches, maps and weights
-_HUB_SECONDS = 3.0
 # Where the module is not called as the distribution is.
 _MODULES = {"pyyaml": "yaml", "pillow": "PIL"}
 # Extras for the development of the library, and for its examples.
@@ -42,8 +41,8 @@ class Installation:
 def doctor() -> None:
     """Check the installation, and say how to solve its problems.
 
-    The output has versions, optional extras, devices, disk space and whether the model hub answers.
-    The exit code is 1 if something that training needs is broken.
+    The output has versions, optional extras, devices and disk space. The exit code is 1 if
+    something that training needs is broken.
     """
     from preceptor.version import __version__
 
@@ -89,7 +88,6 @@ def inspect_installation() -> Installation:
     inspect_folder(state, "current folder", Path.cwd(), "set --out to another folder")
     fix = "set PRECEPTOR_CACHE or --cache-dir to another one"
     inspect_folder(state, "image caches", default_cache_dir(), fix)
-    _inspect_hub(state)
     return state
 
 
@@ -196,23 +194,3 @@ def inspect_folder(state: Installation, use: str, path: Path, fix: str) -> None:
         fix = f"free {gibibytes(LEAST_DISK)} for a study, or use another folder"
     if error:
         state.notes.append(Problem(use, f"{path}: {error}", fix))
-
-
-def _inspect_hub(state: Installation) -> None:
-    """Whether the hub of pretrained weights answers."""
-    import urllib.error
-    import urllib.request
-
-    address, what = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/"), ""
-    try:
-        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true"):
-            what = "switched off by HF_HUB_OFFLINE"
-        else:
-            request = urllib.request.Request(address, method="HEAD")
-            urllib.request.urlopen(request, timeout=_HUB_SECONDS).close()
-    except (OSError, ValueError) as error:
-        what = f"no answer: {reason(error, 80)}"
-    state.values.append(("model hub", f"{address}{', no answer' * bool(what)}"))
-    if what:
-        fix = "needed for `weights: hub` only; offline use weights: FILE.safetensors or none"
-        state.notes.append(Problem("model hub", f"{address}: {what}", fix))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preceptor.cli.annotations import Format
+from preceptor.cli.data import Format
 from preceptor.cli.options import (
     Commands,
     LabelOrder,
@@ -96,7 +96,7 @@ def run(
     from preceptor.label.calls import read_password
     from preceptor.label.db import serving
     from preceptor.label.sources import find_source, rows_of
-    from preceptor.utils.memory import return_freed_memory
+    from preceptor.utils.process import return_freed_memory
 
     return_freed_memory()
     if overlap is not None and overlap > 1 and overlap_share is None:
@@ -112,6 +112,7 @@ def run(
         "overlap_share": overlap_share,
         "splits": _names("--splits", splits),
     }
+    stated = {key: value for key, value in given.items() if value is not None}
     invited = _names("--links", links) or ()
     if invited and password_file is not None:
         raise InputError("--links and --password-file: choose one of the two")
@@ -122,13 +123,12 @@ def run(
     if teacher is not None and not teacher.exists():
         raise InputError(f"--teacher {teacher}: there is no such file or folder; correct it")
     password = "" if password_file is None else read_password(password_file)
-    own = _checked_name("--name", name, name) if name else ""
+    own = _name("--name", name) if name else ""
     found = find_source(source)
     path = database or found.database
     # Read before any file is made: a source that is refused leaves nothing behind.
     rows = None if path.exists() or not path.parent.is_dir() else rows_of(found)
     with serving(path):
-        stated = {key: value for key, value in given.items() if value is not None}
         prepared = prepare(path, found, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
@@ -169,8 +169,7 @@ def _tell(prepared: Prepared) -> None:
             f"note: images whose names are not UTF-8 or have control characters are left out, "
             f"rename them ({left_out:,})"
         )
-    changes = prepared.changes
-    if changes is None:
+    if (changes := prepared.changes) is None:
         return
     if prepared.first:
         print(f"images: {changes.added:,}")
@@ -186,18 +185,17 @@ def _tell(prepared: Prepared) -> None:
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...] | None:
-
+    """Different names, separated by commas."""
     if text is None:
         return None
-    names = tuple(_checked_name(option, text, name) for name in text.split(","))
+    names = tuple(_name(option, name) for name in text.split(","))
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{option} {text!r}: a name occurs twice")
     return names
 
 
-def _checked_name(option: str, text: str, name: str) -> str:
-    """Name without blanks at its ends; `text` is the whole value of the option."""
-    name = name.strip()
+def _name(option: str, text: str) -> str:
+    name = text.strip()
     if not 1 <= len(name) <= 60 or any(map(is_control, name)):
         raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
     return name
@@ -239,14 +237,9 @@ def label_export(
 
         with told_errors(database), closing(connection):
             found = export_marks(
-                connection,
-                database,
-                to,
-                merge=merge,
-                classes=class_ or (),
-                add_files=other_format,
-                progress=told,
-            )
+                connection, database, to, merge=merge, classes=class_ or (),
+                add_files=other_format, progress=told,
+            )  # fmt: skip
     print(
         f"wrote {to / MANIFEST}: {found['images']:,} images, {found['annotated']:,} annotated, "
         f"{found['maps']:,} with a map, {found['strokes']:,} strokes"

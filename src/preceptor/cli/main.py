@@ -19,15 +19,14 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from preceptor.cli import model
 from preceptor.cli.data import data
-from preceptor.cli.demo import demo
-from preceptor.cli.deploy import calibrate, explain, export, predict, serve
 from preceptor.cli.doctor import doctor
 from preceptor.cli.label import label
 from preceptor.cli.options import Commands
-from preceptor.cli.study import study
-from preceptor.cli.train import annotate, evaluate, report, runs, train
-from preceptor.utils.process import handling
+from preceptor.cli.study import demo, report, runs, study
+from preceptor.errors import PreceptorError, one_line
+from preceptor.utils.process import handling, out_of_memory
 
 app = Commands(
     no_args_is_help=True,
@@ -61,31 +60,13 @@ def _options(
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 app.add_typer(label, name="label")
-app.command()(train)
-app.command()(annotate)
-app.command()(evaluate)
-app.command()(export)
-app.command()(serve)
-app.command()(predict)
-app.command()(explain)
-app.command()(calibrate)
-app.command()(runs)
-app.command()(report)
-app.command()(demo)
-app.command()(doctor)
+_OF_MODELS = (model.train, model.annotate, model.evaluate, model.export)
+_IN_USE = (model.serve, model.predict, model.explain, model.calibrate)
+for _command in (*_OF_MODELS, *_IN_USE, runs, report, demo, doctor):
+    app.command()(_command)
 
-# Error numbers of an invalid path; all others (a full disk) are failures.
-_WRONG_PATH = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-}
 _TERMINATED = 128 + signal.SIGTERM
+_RESUME = "repeat the command to resume"
 
 
 def main() -> None:
@@ -109,21 +90,18 @@ def command() -> Callable[..., Any]:
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
     """Print an expected error in one line, and exit with its code."""
-    from preceptor.errors import PreceptorError, one_line
-
     try:
         yield
     except PreceptorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _interrupted()
+        print(f"interrupted; {_RESUME}", file=sys.stderr)
         sys.exit(130)
     except SystemExit as stop:
-        if stop.code == 130:  # typer's for an interruption
-            _interrupted()
-        elif stop.code == _TERMINATED:
-            print("terminated; repeat the command to resume", file=sys.stderr)
+        if stop.code in (130, _TERMINATED):  # 130 is typer's for an interruption
+            word = "interrupted" if stop.code == 130 else "terminated"
+            print(f"{word}; {_RESUME}", file=sys.stderr)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,9 +109,12 @@ def reported_errors() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
-        sys.exit(2 if error.errno in _WRONG_PATH else 1)
+        # Errors of an invalid path; all others (a full disk) are failures.
+        kinds = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+        wrong = isinstance(error, (*kinds, PermissionError))
+        sys.exit(2 if wrong or error.errno in (errno.EROFS, errno.ENAMETOOLONG) else 1)
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         fix = "lower training.input_size or batch_size, or use a machine with more memory"
         print(f"error: out of memory; {fix}", file=sys.stderr)
@@ -142,27 +123,12 @@ def reported_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Context in which SIGTERM ends the command as Ctrl-C does.
-
-    Partial files and leases are removed, and the terminal shows its cursor again.
-    """
+    """Context in which SIGTERM ends the command as Ctrl-C does: files and leases are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     with handling((signal.SIGTERM,), lambda *_: sys.exit(_TERMINATED)):
         yield
-
-
-def _out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:  # importing torch takes seconds; without it, no torch errors
-        return isinstance(error, MemoryError)
-    from preceptor.utils.memory import out_of_memory
-
-    return out_of_memory(error)
-
-
-def _interrupted() -> None:
-    print("interrupted; repeat the command to resume", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
 from preceptor.errors import InputError
-from preceptor.utils.docstrings import argument_descriptions
+from preceptor.utils.text import argument_descriptions
 
 CalibrationMethod = Literal["temperature", "isotonic"]
 Cache = Literal["memmap", "none"]
@@ -31,7 +31,6 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Proposals = Literal["first", "after", "never"]
 Preset = Literal["tiny", "small", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]
-RunState = Literal["finished", "begun", "waiting"]
 
 
 def finite(value: float | None) -> float | None:
@@ -63,6 +62,20 @@ AddressOption = Annotated[
 RunsPerGpuOption = Annotated[
     int | None, typer.Option(min=1, help="Number of runs per GPU (default: by measured memory).")
 ]
+_RULE = "Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number"
+ThresholdOption = Annotated[
+    str | None, typer.Option(help=_RULE, show_default="that of the export, else eer")
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Largest number of images per forward pass.", show_default="by a probe"
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads that decode images.", show_default="one per core"),
+]
 HangTimeoutOption = Annotated[
     float, Number(min=0.01, help="Minutes without progress after which a step is killed.")
 ]
@@ -78,13 +91,20 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+# Modules of the extras whose commands check for them.
+EXTRAS = {
+    "web": {"starlette", "uvicorn", "h11", "python_multipart", "prometheus_client"},
+    "onnx": {"onnx", "onnxruntime", "onnxscript"},
+}
+
+
 @contextlib.contextmanager
 def needing(extra: str, what: str) -> Iterator[None]:
-    """Context of the import of an extra's packages, which names the one that is missing."""
+    """Context of imports; a missing package of an extra is an InputError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "preceptor").split(".")[0] == "preceptor":
+        if (error.name or "").split(".")[0] not in EXTRAS[extra]:
             raise
         raise InputError(
             f"{what}: {error.name} is not installed; pip install '.[{extra}]' in the source folder"
@@ -98,30 +118,20 @@ class Commands(typer.Typer):
         """Decorator that registers a command."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            text = inspect.getdoc(documented(function)) or ""
-            typer.Typer.command(self, name, help=text.partition("\nArgs:\n")[0], **settings)(
-                function
-            )
+            hints = get_type_hints(function, include_extras=True)
+            parameters = inspect.signature(function).parameters
+            for key, text in argument_descriptions(function.__doc__ or "").items():
+                hint = hints[key]
+                if not hasattr(hint, "__metadata__"):
+                    required = parameters[key].default is inspect.Parameter.empty
+                    hint = Annotated[hint, typer.Argument() if required else typer.Option()]
+                hint.__metadata__[0].help = text
+                function.__annotations__[key] = hint
+            text = (inspect.getdoc(function) or "").partition("\nArgs:\n")[0]
+            typer.Typer.command(self, name, help=text, **settings)(function)
             return function
 
         return register
-
-
-def documented(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the parameters of a command the descriptions in its docstring as their help."""
-    for name, text in argument_descriptions(function.__doc__ or "").items():
-        hint = function.__annotations__[name]
-        hint = eval(hint, function.__globals__) if isinstance(hint, str) else hint
-        kind, info = hint, None
-        if hasattr(hint, "__metadata__"):  # Annotated
-            kind, (info,) = hint.__origin__, hint.__metadata__
-        if info is None:
-            default = inspect.signature(function).parameters[name].default
-            required = default is inspect.Parameter.empty
-            info = (typer.Argument if required else typer.Option)()
-        info.help = text
-        function.__annotations__[name] = Annotated[kind, info]
-    return function
 
 
 class RunByDefault(TyperGroup):
@@ -160,15 +170,14 @@ def check_target(
     """
     if formats:
         check_suffix(option, path, formats)
+    folder, problem = path.parent, ""
     if path.is_dir() or (path.exists() and not replace):
-        raise InputError(f"{option} {path} exists already; choose another name")
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: folder {path.parent} does not exist; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(
-            f"{option} {path}: folder {path.parent} cannot be written; choose another one"
-        )
-    if copied is not None and copied.resolve() in path.resolve().parents:
-        raise InputError(
-            f"{option} {path} is inside {copied}, which is copied; choose a place outside"
-        )
+        problem = " exists already; choose another name"
+    elif not folder.is_dir():
+        problem = f": folder {folder} does not exist; create it first"
+    elif not os.access(folder, os.W_OK):
+        problem = f": folder {folder} cannot be written; choose another one"
+    elif copied is not None and copied.resolve() in path.resolve().parents:
+        problem = f" is inside {copied}, which is copied; choose a place outside"
+    if problem:
+        raise InputError(f"{option} {path}{problem}")

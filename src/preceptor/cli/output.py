@@ -21,7 +21,7 @@ from preceptor.metrics.scores import class_auc, deployed_scores, positive_log_od
 from preceptor.results.runs import Run, runs_of_store, runs_of_study
 from preceptor.study.steps import read_planned_runs
 from preceptor.utils.process import bulk_import
-from preceptor.utils.text import as_time, print_table
+from preceptor.utils.text import DASH, as_time, print_table
 
 if TYPE_CHECKING:
     from preceptor.execution.status import Status, StudyStatus
@@ -89,39 +89,36 @@ def print_rates(
 def _lines(name: str, rates: Sequence[Rate], terms: Terms) -> list[list[str]]:
     """Cells set, error rate, source and value; rates by source only if there are several."""
     several = sum(rate.measure == "apcer" for rate in rates) > 1
-    found = []
+    lines = []
     for rate in rates:
         if rate.measure == "apcer" and not several:
             continue
         word = getattr(terms, rate.measure)
         if rate.measure == "worst_apcer" and not several:
             word = terms.apcer
-        if rate.measure == "tdr":
-            word = f"{word} at {terms.fdr} ≤ {rate.at:.3g}"
-        if rate.measure == "bpcer" and not math.isnan(rate.at):
-            word = f"{word} at {terms.worst_apcer} ≤ {rate.at:.3g}"
+        limit = {"tdr": terms.fdr, "bpcer": terms.worst_apcer}.get(rate.measure)
+        if limit is not None and not math.isnan(rate.at):
+            word = f"{word} at {limit} ≤ {rate.at:.3g}"
         source = rate.source or "unnamed" if rate.measure == "apcer" else rate.source
-        found.append([name, word, source, rate.note or _number(rate.value)])
-    return found
+        lines.append([name, word, source, rate.note or _number(rate.value)])
+    return lines
 
 
 def print_comparison(table: pd.DataFrame, names: tuple[str, str]) -> None:
     """Print DeLong's test of two models as returned by `compare_sets`, one line per set."""
-    lines = []
-    for row in table.to_dict("records"):
-        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        lines.append(
-            [
-                row["set"],
-                f"{row['images']:,}",
-                f"{row['groups']:,}" if row["groups"] else "–",
-                _number(row["auc_a"]),
-                _number(row["auc_b"]),
-                _number(row["difference"], "+.3f"),
-                "–" if math.isnan(row["low"]) else interval,
-                "<0.0001" if row["p"] < 1e-4 else _number(row["p"], ".4f"),
-            ]
-        )
+    lines = [
+        [
+            row["set"],
+            f"{row['images']:,}",
+            f"{row['groups']:,}" if row["groups"] else DASH,
+            _number(row["auc_a"]),
+            _number(row["auc_b"]),
+            _number(row["difference"], "+.3f"),
+            DASH if math.isnan(row["low"]) else f"[{row['low']:+.3f}, {row['high']:+.3f}]",
+            "<0.0001" if row["p"] < 1e-4 else _number(row["p"], ".4f"),
+        ]
+        for row in table.to_dict("records")
+    ]
     unit, grouped = "images, which are treated as independent", table["groups"] > 0
     if grouped.any():
         unit = "groups: images of one group are treated as dependent (Obuchowski 1997)"
@@ -138,7 +135,7 @@ def print_comparison(table: pd.DataFrame, names: tuple[str, str]) -> None:
 
 
 def _number(value: float, form: str = ".3f") -> str:
-    return f"{value:{form}}" if math.isfinite(value) else "–"
+    return f"{value:{form}}" if math.isfinite(value) else DASH
 
 
 def _show(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -169,9 +166,9 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
         "role": [" = ".join(one.roles) for one in runs],
         "backbone": [one.backbone for one in runs],
         "α": [_number(one.alpha, "g") for one in runs],
-        "seed": [str(one.seed) if one.seed >= 0 else "–" for one in runs],
+        "seed": [str(one.seed) if one.seed >= 0 else DASH for one in runs],
         "state": [one.state for one in runs],
-        "epoch": [str(one.epochs or "–") for one in runs],
+        "epoch": [str(one.epochs or DASH) for one in runs],
         "val AUC": [_number(one.val_auc) for one in runs],
         "seconds": [_number(one.seconds, ".0f") for one in runs],
     }
@@ -199,29 +196,27 @@ def live(board: StudyStatus, console: Console) -> Iterator[Callable[[str], None]
 def render(status: Status, now: float | None = None) -> RenderableType:
     """Progress bar, time left, running steps and failures; `now` in seconds since the epoch."""
     now = time.time() if now is None else now
-    head = Table.grid(padding=(0, 1))
     left = ""
     if status.left is not None and status.done < status.total:
         left = f"about {as_time(status.left)} left"
     bar = ProgressBar(total=max(status.total, 1), completed=status.done, width=30)
+    head = Table.grid(padding=(0, 1))
     head.add_row(f"{status.done} of {status.total} steps", bar, left)
     steps = Table(box=None, pad_edge=False, show_header=False)
+    cluster = any(one.where for one in status.running)
     steps.add_column(no_wrap=True, overflow="ellipsis", max_width=56)
     steps.add_column(justify="right", no_wrap=True)
     steps.add_column(no_wrap=True, overflow="ellipsis")
-    cluster = any(one.where for one in status.running)
     if cluster:
         steps.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     for one in status.running:
         took = "waits" if cluster and not one.where else f"{now - one.since:.0f} s"
         machine = [Text(one.where)] if cluster else []
         steps.add_row(Text(one.title), took, Text(one.line), *machine)
-    failed = [
-        Text(f"failed: {one.title}: {one.reason}", style="red")
-        for one in list(status.failed.values())[:5]
-    ]
-    more = len(status.failed) - len(failed)
-    return Group(head, steps, *failed, *([Text(f"and {more} more")] if more else []))
+    failures = list(status.failed.values())
+    lines = [Text(f"failed: {one.title}: {one.reason}", style="red") for one in failures[:5]]
+    more = [Text(f"and {len(failures) - 5} more")] if failures[5:] else []
+    return Group(head, steps, *lines, *more)
 
 
 def print_status(status: Status, held: bool, console: Console) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from preceptor.config.settings import PathContext, Settings
+from preceptor.config.settings import Settings
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -25,11 +25,7 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
 _UNCLEAR = re.compile(
     r"[-+]?(?:0[0-9_]+|0x[0-9a-fA-F_]+|0b[01_]+|[0-9][0-9_]*_[0-9_.]*|[0-9]+(:[0-9]+)+(\.[0-9]*)?)"
 )
-_MOST_VALUES = 100_000  # more than any config has, counting each use of an alias
 _LARGEST = 2**63  # integers of torch, NumPy and Parquet are below
-
-
-_FLOAT = "tag:yaml.org,2002:float"
 
 
 class YamlError(ValueError):
@@ -51,7 +47,7 @@ class _Loader(yaml.SafeLoader):
                 # A domain may be named 1, 010 or no.
                 key.tag, key.style = "tag:yaml.org,2002:str", "'"
                 if key.value in seen:
-                    raise _refused(key, f"{key.value[:80]!r} is given twice; remove one")
+                    raise _refused(key, f"{key.value[:80]!r} is given twice", "remove one")
                 seen.add(key.value)
         return node
 
@@ -65,15 +61,13 @@ class _Loader(yaml.SafeLoader):
         """A scalar: its variables are replaced, and a plain one may then be a number."""
         plain = node.style is None
         if plain and _UNCLEAR.fullmatch(node.value):
-            what = f"{node.value[:80]} is an ambiguous number; write it in decimal digits, or in"
-            raise _refused(node, f"{what} quotes if it is a string")
+            what = f"{node.value[:80]} is an ambiguous number"
+            raise _refused(node, what, "write it in decimal digits, or in quotes if it is a string")
         text = _VARIABLE.sub(self._variable, node.value)
         if plain and _NUMBER.fullmatch(text):
-            if len(text) > 400:
-                raise _refused(node, f"a number of {len(text):,} characters; write it shorter")
             return int(text) if re.fullmatch("[-+]?[0-9]+", text) else float(text)
-        if plain and node.tag == _FLOAT and text.lstrip("-+.").lower() in ("inf", "nan"):
-            return float(text.replace(".", ""))
+        if plain and node.tag == "tag:yaml.org,2002:float":
+            raise _refused(node, f"{text[:80]} is not finite", "write a finite number")
         return text
 
     def _variable(self, found: re.Match[str]) -> str:
@@ -85,8 +79,8 @@ class _Loader(yaml.SafeLoader):
         return os.environ.get(name, "")
 
 
-def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+def _refused(node: yaml.Node, problem: str, fix: str) -> YamlError:
+    return YamlError(f"line {node.start_mark.line + 1}: {problem}; {fix}")
 
 
 _CONSTRUCTORS: dict[str | None, Any] = {
@@ -126,12 +120,15 @@ def read_yaml(text: str) -> tuple[Any, set[str]]:
         return loader.get_single_data(), loader.unset
     except RecursionError as error:
         raise YamlError("lists or mappings are nested too deeply; write them flat") from error
+    except YamlError:
+        raise
     except (yaml.YAMLError, ValueError) as error:
-        raise YamlError(_reason(error)) from error
-    except (KeyError, TypeError, AttributeError) as error:  # a value that does not fit its tag
-        tags = [token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
-        rows = dict.fromkeys(text.splitlines()[token.start_mark.line].strip() for token in tags)
-        raise YamlError(f"{'; '.join(rows)}: a tag (!!) does not fit; remove it") from error
+        mark, problem = getattr(error, "problem_mark", None), " ".join(str(error).split())
+        if mark is not None:
+            problem = f"line {mark.line + 1}: {getattr(error, 'problem', '')}"
+        raise YamlError(f"not YAML: {problem}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise YamlError("not YAML: a tag (!!) does not fit its value; remove it") from error
 
 
 def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
@@ -152,8 +149,6 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
             f"config {path}: is a table of images; name a YAML file, which `preceptor study init` "
             "writes for a table"
         )
-    if path.is_char_device() or path.is_block_device():
-        raise InputError(f"config {path}: is a device; name a YAML file")
     try:
         values, absent = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -172,16 +167,6 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
     return parse_config(values | overrides, model, source=f"config {path}", base=path.parent)
 
 
-def _reason(error: Exception) -> str:
-    """Position and reason of an error in one line."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return "not YAML: " + " ".join(str(error).split())
-    problem = str(getattr(error, "problem", ""))
-    own = "is given twice" in problem or "ambiguous" in problem
-    return f"{'' if own else 'not YAML: '}line {mark.line + 1}: {problem}"
-
-
 def parse_config(
     values: Mapping[str, Any],
     model: type[Config],
@@ -196,37 +181,36 @@ def parse_config(
     Raises:
         ProblemsError: The config is invalid; lists all problems by key and value.
     """
-    if problems := list(_unfit(values)):
+    try:
+        problems = list(_unfit(values, ""))
+    except RecursionError as error:
+        fix = "lists or mappings are nested too deeply, or contain themselves; write them flat"
+        raise InputError(f"{source}: {fix}") from error
+    if problems:
         raise ProblemsError(source, problems)
     try:
-        return model.model_validate(values, context=PathContext((base or Path()).absolute()))
+        return model.model_validate(values, context=(base or Path()).absolute())
     except ValidationError as error:
         raise ProblemsError(source, _problems(error.errors(), model)) from error
 
 
-def _unfit(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Values that no setting takes: too many, not finite, not printable."""
-    left: list[tuple[tuple[str, ...], Any]] = [((str(key),), one) for key, one in values.items()]
-    for _ in range(_MOST_VALUES):
-        if not left:
-            return
-        place, value = left.pop()
-        where = ".".join(map(_name, place))
-        if any(map(is_control, place[-1])):
-            yield Problem(where, "a control character", "remove it")
-        elif isinstance(value, dict | list | tuple) and len(place) > 40:
-            yield Problem(where, "nested too deeply, or contains itself", "write it flat")
-        elif isinstance(value, dict):
-            left += [((*place, str(key)), one) for key, one in value.items()]
-        elif isinstance(value, list | tuple):
-            left += [((*place, str(index)), one) for index, one in enumerate(value)]
-        elif isinstance(value, str) and any(map(is_control, value)):
-            yield Problem(where, f"value {_shown(value)} has a control character", "remove it")
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield Problem(where, f"value {value}", "write a finite number")
-        elif isinstance(value, int) and not -_LARGEST < value < _LARGEST:
-            yield Problem(where, f"value {_shown(value)}", "write a number below 2^63")
-    yield Problem(_name(place[0]), f"more than {_MOST_VALUES:,} values", "write it without aliases")
+def _unfit(value: Any, where: str) -> Iterator[Problem]:
+    """Values that no setting takes: not printable, not finite, too large."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            inner = f"{where}.{_name(str(key))}".lstrip(".")
+            if any(map(is_control, str(key))):
+                yield Problem(inner, "a control character", "remove it")
+            yield from _unfit(one, inner)
+    elif isinstance(value, list | tuple):
+        for index, one in enumerate(value):
+            yield from _unfit(one, f"{where}.{index}")
+    elif isinstance(value, str) and any(map(is_control, value)):
+        yield Problem(where, f"value {_shown(value)} has a control character", "remove it")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(where, f"value {value}", "write a finite number")
+    elif isinstance(value, int) and not -_LARGEST < value < _LARGEST:
+        yield Problem(where, f"value {_shown(value)}", "write a number below 2^63")
 
 
 def _name(key: str) -> str:
@@ -243,43 +227,37 @@ def _shown(value: Any) -> str:
     return short.repr(value)[:120]
 
 
+_LINES = "write `key: value` lines under it"
 _WRITE = {
     "tuple_type": "write a list, as in [a, b]",
     "too_short": "name at least one",
-    "dict_type": "write `key: value` lines under it",
-    "mapping_type": "write `key: value` lines under it",
-    "model_type": "write `key: value` lines under it",
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), _LINES),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "write true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "write a whole number"),
     "number_type": "write a number (in YAML, yes and no are true and false)",
     "string_type": "write a string; a number, yes and no need quotes",
-    "bool_type": "write true or false",
-    "bool_parsing": "write true or false",
-    "int_type": "write a whole number",
-    "int_parsing": "write a whole number",
-    "int_from_float": "write a whole number",
     "float_parsing": "write a number",
     "greater_than": "it must be above {gt}",
     "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be below {lt}",
     "less_than_equal": "it must be at most {le}",
     "literal_error": "write {expected}",
-    "finite_number": "write a finite number",
 }
 
 
 def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     """Problems found by pydantic, in terms of the file; one for all branches of a union."""
     keys = list(_keys(model))
-    branches: dict[tuple[str, ...], list[Any]] = {}
+    by_place: dict[tuple[str, ...], list[Any]] = {}
     for entry in errors:
         place = tuple(map(str, entry["loc"]))
-        for at, part in enumerate(place):
-            branch = "[" in part or "-" in part or part in ("int", "float", "str")
-            if at and branch:  # of a union
+        for at, part in enumerate(place[1:], 1):
+            if "[" in part or "-" in part or part in ("int", "float", "str"):  # of a union
                 place = place[:at]
                 break
-        branches.setdefault(place, []).append(entry)
+        by_place.setdefault(place, []).append(entry)
     found = []
-    for place, entries in branches.items():
+    for place, entries in by_place.items():
         key, entry = ".".join(map(_name, place)) or "settings", entries[0]
         kind, value = entry["type"], entry["input"]
         if kind == "extra_forbidden":
@@ -291,12 +269,11 @@ def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
             found += [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
         else:
             shown = "nothing is written" if value is None else f"value {_shown(value)}"
-            ways = [
-                _WRITE.get(one["type"], one["msg"][:1].lower() + one["msg"][1:]).format(
-                    **{name: _plain(value) for name, value in one.get("ctx", {}).items()}
-                )
-                for one in entries
-            ]
+            ways = []
+            for one in entries:
+                limits = {name: _plain(limit) for name, limit in one.get("ctx", {}).items()}
+                way = _WRITE.get(one["type"], one["msg"][:1].lower() + one["msg"][1:])
+                ways.append(way.format(**limits))
             found.append(Problem(key, shown, ", or ".join(dict.fromkeys(ways))))
     return found
 
@@ -331,11 +308,8 @@ def _near(place: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> str:
     """Remedy for an unknown key: the section to which it belongs, or a similar key."""
     for known in keys:
         if known[-1] == place[-1]:
-            return (
-                f"it belongs under `{'.'.join(known[:-1])}:`"
-                if known[:-1]
-                else "move it to the top"
-            )
+            above = ".".join(known[:-1])
+            return f"it belongs under `{above}:`" if above else "move it to the top"
     siblings = [known[-1] for known in keys if known[:-1] == place[:-1]]
     near = difflib.get_close_matches(place[-1], siblings, 1)
     return f"did you mean {near[0]!r}?" if near else "check its spelling and indentation"

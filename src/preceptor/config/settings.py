@@ -1,9 +1,6 @@
 """Base class of all configs; which fields are part of a run's id; numbers, paths, names.
 
-All fields are part of the id, except those annotated otherwise:
-
-    device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
-    alpha: Annotated[float, IdentityOf("guidance")] = 0.5
+All fields are part of the id, except those annotated with `NotIdentity` or `IdentityOf`.
 """
 
 # os.path and not Path.resolve(): a manifest's paths start from where it is linked.
@@ -11,7 +8,6 @@ All fields are part of the id, except those annotated otherwise:
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
-from preceptor.utils.docstrings import argument_descriptions
 from preceptor.utils.plugins import Group, plugin, registered
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -42,11 +36,11 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject booleans as numbers: Python converts `batch_size: true` (or `yes`) to 1."""
+    def _no_boolean_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python converts `batch_size: true` (or `yes`) to 1.
         assert info.field_name is not None
         kinds = set(plain_types(cls.model_fields[info.field_name].annotation))
-        if kinds & {int, float} and bool not in kinds and _holds_truth_value(value):
+        if kinds & {int, float} and bool not in kinds and _holds_boolean(value):
             raise PydanticCustomError("number_type", "a number is expected")
         return value
 
@@ -62,38 +56,25 @@ def plain_types(annotation: Any) -> Iterator[type]:
             yield from plain_types(part)
 
 
-def _holds_truth_value(value: Any) -> bool:
+def _holds_boolean(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(map(_holds_truth_value, value))
+        return any(map(_holds_boolean, value))
     return isinstance(value, bool)
 
 
-@dataclass(frozen=True)
-class PathContext:
-    """Validation context of a config read from a file."""
-
-    folder: Path  # absolute base of relative paths
-
-    def absolute(self, path: str | Path) -> Path:
-        """Absolute path with `~` expanded, except for unknown users."""
-        return Path(os.path.normpath(self.folder / os.path.expanduser(path)))
-
-
 def _absolute(path: Path, info: ValidationInfo) -> Path:
-    return info.context.absolute(path) if isinstance(info.context, PathContext) else path
+    """Path that starts at the folder in the context, with `~` expanded."""
+    if info.context is None:
+        return path
+    return Path(os.path.normpath(info.context / os.path.expanduser(path)))
 
 
 def _absolute_file(weights: str, info: ValidationInfo) -> str:
-    if weights in ("hub", "none", "") or not isinstance(info.context, PathContext):
-        return weights
-    return str(info.context.absolute(weights))
+    return weights if weights in ("hub", "none", "") else str(_absolute(Path(weights), info))
 
 
-ConfigPath = Annotated[Path, AfterValidator(_absolute)]
-"""A path that is absolute once the config has been read from a file."""
-
-Weights = Annotated[str, AfterValidator(_absolute_file)]
-"""hub, none, or a .safetensors file, whose path is treated as a `ConfigPath`."""
+ConfigPath = Annotated[Path, AfterValidator(_absolute)]  # absolute in a config from a file
+Weights = Annotated[str, AfterValidator(_absolute_file)]  # hub, none, or a path as `ConfigPath`
 
 
 @dataclass(frozen=True)
@@ -105,7 +86,7 @@ class Names:
 
     @property
     def all(self) -> list[str]:
-        """All names."""
+        """Names of this library and of plugins."""
         return [*self.own, *registered(self.group)]
 
     def __contains__(self, name: str) -> bool:
@@ -123,8 +104,8 @@ class Names:
         return [one.value for one in plugins if one is not None]
 
 
+# A function, as package.module:function.
 FunctionName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")]
-"""A function, as package.module:function."""
 
 
 class NetworkFactory(Settings):
@@ -144,16 +125,12 @@ Fit = Literal["squash", "letterbox", "crop"]
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """Size, fit and channels of a model's input.
-
-    The stored square image has a larger side, `canvas`, if random crops need more detail than the
-    input has.
-    """
+    """Size, fit and channels of a model's input."""
 
     size: int  # side of the square input in pixels
     fit: Fit = "squash"  # aspect ignored; letterbox: kept; crop: central square
     channels: int = 3  # color; 1 = grayscale
-    canvas: int | None = None  # None = `size`
+    canvas: int | None = None  # larger side of the stored image, for random crops; None = `size`
 
     @property
     def side(self) -> int:
@@ -161,22 +138,19 @@ class ImageFormat:
         return self.canvas or self.size
 
 
+# Uses of settings in a run: maps, in a guidance term or in input space; the class of the model's
+# maps, in a guidance term or in the measured agreement.
 Use = Literal["maps", "guidance", "cam class", "outside"]
-"""Uses of a run's settings: maps, in a guidance term or in input space; the class of the model's
-maps, in a guidance term or in the measured agreement."""
 
 
 @dataclass(frozen=True)
 class NotIdentity:
-    """Annotation of a field that is never part of the id.
-
-    It does not change the result, or the content of its files and rows is hashed instead.
-    """
+    """Field that is not part of the id: it changes no result, or its content is hashed instead."""
 
 
 @dataclass(frozen=True)
 class IdentityOf:
-    """Annotation of a field that is part of the id only in runs with a given use."""
+    """Field that is part of the id only in runs with a given use."""
 
     use: Use
 
@@ -190,8 +164,7 @@ def is_identity(field: FieldInfo, uses: Collection[Use]) -> bool:
 
 
 def identity_values(config: BaseModel, uses: Collection[Use]) -> dict[str, Any]:
-    """Non-default values that are part of a run's id."""
-    # Defaults are omitted, so that a new field does not change the ids of earlier runs.
+    """Values that are part of a run's id; without defaults, so that new fields change no id."""
     return _identity(config, config.model_dump(mode="json", exclude_defaults=True), uses)
 
 
@@ -208,31 +181,3 @@ def _identity(
                 if not found[name] and isinstance(field.default, BaseModel):
                     del found[name]  # as if it were not given
     return found
-
-
-def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Description of each key of a config in the docstrings of its class and those above it."""
-    texts: dict[str, str] = {}
-    for kind in reversed(model.__mro__):
-        texts |= argument_descriptions(kind.__dict__.get("__doc__") or "")
-    return {name: texts[name] for name in model.model_fields}
-
-
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """JSON Schema of a config file, with the descriptions of its keys, for editors."""
-    schema = model.model_json_schema(schema_generator=_Described)
-    return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
-
-
-class _Described(GenerateJsonSchema):
-    """JSON Schema with the descriptions of keys instead of those of whole docstrings."""
-
-    def model_schema(self, schema: Any) -> dict[str, Any]:
-        """Schema of a model."""
-        described, model = super().model_schema(schema), schema["cls"]
-        described["description"] = (inspect.getdoc(model) or "").split("\n")[0]
-        for name, text in descriptions(model).items():
-            key = described["properties"][name]
-            key.pop("title", None)
-            key["description"] = text
-        return described

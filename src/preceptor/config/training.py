@@ -132,24 +132,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-class Speed(Settings):
-    """Precision and memory layout, which change speed and rounding.
-
-    Args:
-        precision: Precision of the forward and backward pass.
-        channels_last: Whether images and convolutions are channels-last in memory.
-    """
-
-    precision: Precision = "32-true"
-    channels_last: bool = True
-
-    @property
-    def words(self) -> str:
-        """Description for messages."""
-        layout = "channels-last" if self.channels_last else "channels-first"
-        return f"{self.precision}, {layout}"
-
-
 class StudyTraining(Settings):
     """Training settings of a study, which are the same for all of its runs.
 
@@ -300,7 +282,6 @@ class Training(StudyTraining):
 
     def of_mapper(self) -> Training:
         """Training settings of a mapper: a logistic loss for each cell, without class labels."""
-        augmentation = self.augmentation.model_copy(update={"outside": "none"})
         changes = {
             "recipe": None,
             "distance": "cells",
@@ -312,26 +293,20 @@ class Training(StudyTraining):
             "balanced": True,
             "checkpoint": "last",
             "consistency": 0.0,
-            "augmentation": augmentation,
+            "augmentation": self.augmentation.model_copy(update={"outside": "none"}),
         }
         return self.model_copy(update=changes)
 
     def image_format(self, input_size: int) -> ImageFormat:
         """Format of training images of a model whose input has this side in pixels.
 
-        For random crops the canvas is larger, at most twice, so that the smallest crop has the
-        resolution of the input.
+        For random crops the canvas is larger, at most twice: the smallest crop fills the input.
         """
         canvas = None
         if self.augmentation.crop_area < 1:
             side = math.ceil(input_size / math.sqrt(self.augmentation.crop_area))
             canvas = min(2 * input_size, side)
         return ImageFormat(input_size, self.fit, self.in_chans, canvas)
-
-    @property
-    def speed(self) -> Speed:
-        """Precision and memory layout."""
-        return Speed.model_validate({name: getattr(self, name) for name in Speed.model_fields})
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

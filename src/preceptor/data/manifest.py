@@ -28,7 +28,7 @@ from preceptor.data.checks import (
 )
 from preceptor.data.remote import is_url, split_member
 from preceptor.metrics.split_names import KINDS, kind_or_none
-from preceptor.utils.files import RelativePaths, replacing
+from preceptor.utils.files import relative_path, replacing
 
 if TYPE_CHECKING:
     from preceptor.config.settings import ImageFormat
@@ -216,11 +216,9 @@ def _relative(paths: pd.Series, folder: Path) -> pd.Series:
     if (paths.str.startswith(prefix) | (paths == "")).all():
         return paths.str.removeprefix(prefix)
 
-    from_folder = RelativePaths(folder)
-
     def near(path: str) -> str:
         file, name = split_member(path)
-        near = from_folder.of(file) if file else ""
+        near = relative_path(file, folder) if file else ""
         return f"{near}::{name}" if name else near
 
     return paths.map(near).astype("str")

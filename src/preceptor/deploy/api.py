@@ -25,7 +25,7 @@ from preceptor.deploy.http import RefusedError, malformed, parse
 from preceptor.deploy.prediction import Prediction, decide
 from preceptor.deploy.predictor import BadImage, Canvas, canvas_of
 from preceptor.errors import is_control, one_line
-from preceptor.utils.memory import DECODING
+from preceptor.utils.process import DECODING
 from preceptor.version import __version__
 
 PIXELS_OF_REQUEST = 4

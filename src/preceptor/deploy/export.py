@@ -52,7 +52,7 @@ from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.maps import normalize
 from preceptor.utils.files import replacing
-from preceptor.utils.memory import out_of_memory
+from preceptor.utils.process import out_of_memory
 from preceptor.utils.results import strict_json
 from preceptor.version import __version__
 
@@ -306,11 +306,7 @@ class CheckImages:
 
 
 def validation_images(
-    workspace: Workspace,
-    form: ImageFormat,
-    classes: Sequence[str],
-    cache: Literal["memmap", "none"] = "none",
-    limit: int = 1000,
+    workspace: Workspace, form: ImageFormat, classes: Sequence[str], limit: int
 ) -> CheckImages:
     """At most `limit` images of all validation sets of a manifest, drawn from a fixed seed."""
     which = workspace.split_rows("val")
@@ -318,7 +314,7 @@ def validation_images(
         raise InputError(
             "the manifest has no validation images; assign some rows to the split val or val-NAME"
         )
-    rows = workspace.rows(which, form, classes, cache=cache)
+    rows = workspace.rows(which, form, classes, cache="none")
 
     def read(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         found: NDArray[np.uint8] = rows.batch(positions).images.numpy()

@@ -28,7 +28,7 @@ from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, autocast
-from preceptor.utils.memory import out_of_memory
+from preceptor.utils.process import out_of_memory
 from preceptor.utils.results import CHECKSUMS, files_that_differ, read_checksums
 
 CALIBRATION = "calibration.json"

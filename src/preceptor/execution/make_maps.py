@@ -14,8 +14,7 @@ from typing import Literal
 
 from rich.progress import Progress, TaskID
 
-from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
-from preceptor.config.run import RunConfig
+from preceptor.config.run import METHOD_NAMES, Method, RiseSettings, RunConfig, check_method
 from preceptor.config.training import Training
 from preceptor.errors import HeldError, InputError, RunFailedError
 from preceptor.execution.executor import Event, WorkerContext

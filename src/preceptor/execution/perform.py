@@ -45,7 +45,7 @@ from preceptor.training.run import train
 from preceptor.utils import process
 from preceptor.utils.files import failed_write
 from preceptor.utils.leases import lease
-from preceptor.utils.memory import fix_order_of_sums, keep_freed_memory, out_of_memory
+from preceptor.utils.process import fix_order_of_sums, keep_freed_memory, out_of_memory
 from preceptor.utils.results import finish, is_finished, read_record
 from preceptor.utils.text import silence
 
@@ -133,7 +133,7 @@ def _trained(folder: Path, config: RunConfig) -> GuidedModel:
     model = load_model(folder)
     if config.training.device != "cpu" and torch.cuda.is_available():
         model = model.cuda()
-    if config.training.speed.channels_last:
+    if config.training.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
@@ -158,7 +158,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         teacher=work.run,
         rise=work.rise,
         cam_class="decision" if work.decision else "label",
-        precision=training.speed.precision,
+        precision=training.precision,
         cache=training.cache,
         progress=folder / _PROGRESS,
     )

@@ -25,7 +25,7 @@ with bulk_import():  # in a process of the cluster, which receives its first tas
     from preceptor.execution.executor import Event, GpuPacking, WorkerContext, keep_reason
     from preceptor.execution.perform import carry_out
     from preceptor.study.steps import Step
-    from preceptor.utils.memory import keep_freed_memory
+    from preceptor.utils.process import keep_freed_memory
     from preceptor.utils.text import silence
 
 LOST_RETRIES = 3  # by Ray, of a step whose worker or machine was lost

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
+from preceptor.config.run import METHOD_NAMES, Method, RiseSettings, check_method
 from preceptor.config.training import CamClass, Precision
 from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
@@ -26,8 +26,8 @@ from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import RiseResult, read_state, write_state
 from preceptor.saliency.rise import rise as estimate_rise
-from preceptor.utils.memory import evaluating
 from preceptor.utils.plugins import installed_plugin, load_plugin
+from preceptor.utils.process import evaluating
 
 # Images that share RISE masks; the number of model evaluations differs between images.
 RISE_IMAGES = 32

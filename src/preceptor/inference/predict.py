@@ -20,7 +20,7 @@ from preceptor.errors import InputError
 from preceptor.metrics.scores import check_score_file, figures, write_scores
 from preceptor.models.guided_model import GuidedModel
 from preceptor.utils import process
-from preceptor.utils.memory import evaluating, out_of_memory
+from preceptor.utils.process import evaluating, out_of_memory
 
 PREDICT_BATCH = 64
 

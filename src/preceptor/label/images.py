@@ -32,7 +32,7 @@ from preceptor.deploy.http import RefusedError
 from preceptor.label.db import Connection
 from preceptor.label.marks import LIMIT, has_work, withdraw_others
 from preceptor.utils.files import replacing
-from preceptor.utils.memory import DECODING
+from preceptor.utils.process import DECODING
 
 WHOLE = 4_000_000  # largest number of pixels of an image that is sent as a whole
 LONGEST = 65_500  # largest side of a JPEG file

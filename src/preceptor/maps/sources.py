@@ -23,8 +23,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config.maps import PCA_COMPONENTS, MapSource
-from preceptor.config.run import RunConfig
+from preceptor.config.run import PCA_COMPONENTS, MapSource, RunConfig
 from preceptor.config.settings import Fit
 from preceptor.data.cache import ImageSource
 from preceptor.data.geometry import fit_boxes

@@ -32,7 +32,7 @@ from preceptor.saliency.cam import (
     log_odds_slopes,
     other_entropy,
 )
-from preceptor.utils.memory import evaluating
+from preceptor.utils.process import evaluating
 
 
 class ModelOutput(NamedTuple):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.errors import InputError, reason
-from preceptor.utils.memory import out_of_memory
 from preceptor.utils.plugins import registered
+from preceptor.utils.process import out_of_memory
 
 STRIDES = (4, 8, 16)
 

@@ -14,7 +14,7 @@ from preceptor.models.features import ModuleNetwork, statistics
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import CamKind, ModelSpec, Tap
 from preceptor.saliency.cam import binary_logits
-from preceptor.utils.memory import evaluating, out_of_memory
+from preceptor.utils.process import evaluating, out_of_memory
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4

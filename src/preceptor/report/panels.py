@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.maps import METHOD_NAMES, Method
+from preceptor.config.run import METHOD_NAMES, Method
 from preceptor.config.settings import Fit
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map, image_size

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from preceptor.errors import InputError
 from preceptor.saliency.cam import binary_logits
-from preceptor.utils.memory import evaluating
+from preceptor.utils.process import evaluating
 
 # A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
 # and area averages of a constant map stay below 1e-6 of it.

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.saliency.cam import binary_logits
 from preceptor.utils import process
-from preceptor.utils.memory import out_of_memory
+from preceptor.utils.process import out_of_memory
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]

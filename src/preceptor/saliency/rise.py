@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from preceptor.data.resampling import resample
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score, first_of, fused
 from preceptor.utils.files import replacing, tensors_to
-from preceptor.utils.memory import evaluating
+from preceptor.utils.process import evaluating
 
 # The plastic number: multiples of its inverse powers cover the square evenly (M. Roberts, 2018).
 _PLASTIC = 1.32471795724474602596

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preceptor.config.maps import PCA_COMPONENTS
+from preceptor.config.run import PCA_COMPONENTS
 from preceptor.config.settings import Amount
 from preceptor.config.training import Training
 from preceptor.data.geometry import MAP_SIDE
@@ -207,7 +207,7 @@ def estimate_seconds(
             continue
         key = repr((run.backbone, run.backbone_args, run.network, run.training, len(classes)))
         if key not in _rates:
-            seconds_of_step = step_seconds(run, classes, run.training.speed)
+            seconds_of_step = step_seconds(run, classes)
             _rates[key] = run.training.batch_size / seconds_of_step
         if not _rates[key]:  # a batch does not fit into memory
             continue

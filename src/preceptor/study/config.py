@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.run import Method, RiseSettings
 from preceptor.config.settings import (
     Amount,
     ConfigPath,

@@ -16,8 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from preceptor.config.maps import METHOD_NAMES, MapSource, Method
-from preceptor.config.run import RunConfig
+from preceptor.config.run import METHOD_NAMES, MapSource, Method, RunConfig
 from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace

@@ -14,8 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import TypeAdapter
 
-from preceptor.config.maps import Method, RiseSettings
-from preceptor.config.run import RunConfig
+from preceptor.config.run import Method, RiseSettings, RunConfig
 from preceptor.inference.annotate import Shard
 from preceptor.study.config import Setting
 from preceptor.utils.results import strict_json, write_atomically

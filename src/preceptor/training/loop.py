@@ -142,12 +142,12 @@ class Trainer:
         stream: TrainingStream,
     ) -> None:
         self.config, self.model, self.optimizer = config, model, optimizer
-        self.stream, self.device, speed = stream, stream.device, config.training.speed
-        self.forward = in_precision(model, speed.precision)
-        half = speed.precision == "16-mixed"
+        self.stream, self.device, training = stream, stream.device, config.training
+        self.forward = in_precision(model, training.precision)
+        half = training.precision == "16-mixed"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.ends = period_ends(config.training, stream.steps_per_epoch)  # step of each epoch's end
-        self.channels_last = speed.channels_last
+        self.channels_last = training.channels_last
 
     def epoch(
         self, epoch: int, start: int, stop: int, advance: Callable[[], None]

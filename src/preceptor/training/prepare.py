@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
-from preceptor.config.training import DISTANCE_NAMES, Speed, distance_weights
+from preceptor.config.training import DISTANCE_NAMES, distance_weights
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -30,8 +30,8 @@ from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.models.spec import Pool
-from preceptor.utils.memory import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.utils.plugins import source_digest
+from preceptor.utils.process import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.utils.results import digest, file_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
@@ -196,7 +196,7 @@ _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
 
 
-def step_seconds(config: RunConfig, classes: Sequence[str], speed: Speed) -> float:
+def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
     """Seconds of a guided training step on random images; infinite if memory runs out."""
     settings = config.training
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
@@ -206,7 +206,7 @@ def step_seconds(config: RunConfig, classes: Sequence[str], speed: Speed) -> flo
     device = torch.device("cuda" if cuda else "cpu")
     times: list[float] = []
     try:
-        for seconds in _steps(config, classes, speed, device):
+        for seconds in _steps(config, classes, device):
             times.append(seconds)
             if len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST:
                 break
@@ -221,24 +221,22 @@ def step_seconds(config: RunConfig, classes: Sequence[str], speed: Speed) -> flo
     return median(times[_WARM:])
 
 
-def _steps(
-    config: RunConfig, classes: Sequence[str], speed: Speed, device: torch.device
-) -> Iterator[float]:
+def _steps(config: RunConfig, classes: Sequence[str], device: torch.device) -> Iterator[float]:
     """Seconds of guided training steps, without end."""
     settings = config.training
     model = build_for(config, classes, load_weights=False).to(device)
-    if speed.channels_last:
+    if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     side, batch = model.spec.input_size, settings.batch_size
     images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
-    if speed.channels_last:
+    if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % len(classes)
     while True:
         started = time.perf_counter()
-        with autocast(device, speed.precision):
+        with autocast(device, settings.precision):
             out = model(model.preprocess(images.to(torch.uint8)), labels)
         loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
         (loss + out.saliency.std()).backward()

@@ -47,7 +47,7 @@ from preceptor.training.validation import (
 from preceptor.utils import process
 from preceptor.utils.files import failed_write, remove_unfinished
 from preceptor.utils.leases import lease
-from preceptor.utils.memory import (
+from preceptor.utils.process import (
     device_memory,
     fix_order_of_sums,
     kept_torch_state,
@@ -140,7 +140,7 @@ def training_device(settings: Training) -> torch.device:
         raise InputError("training.device is cuda, and torch finds no GPU; set it to auto or cpu")
     if settings.device != "cpu" and there:
         return torch.device("cuda", 0)
-    if settings.speed.precision == "16-mixed":
+    if settings.precision == "16-mixed":
         raise InputError(
             "training.precision is 16-mixed, which a CPU does not support; set it to bf16-mixed or "
             "32-true, or use a GPU"
@@ -263,7 +263,7 @@ def build_untrained(workspace: Workspace, config: RunConfig) -> GuidedModel:
 def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: Rows) -> Trainer:
     """Trainer with model, optimizer and batches."""
     settings = config.training
-    if settings.speed.channels_last:
+    if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(device)
     stream = TrainingStream(

@@ -25,7 +25,7 @@ from preceptor.models.spec import Pool
 from preceptor.saliency.maps import correlation
 from preceptor.training.record import SetMetrics
 from preceptor.utils import process
-from preceptor.utils.memory import evaluating
+from preceptor.utils.process import evaluating
 
 
 class NotANumberError(RunFailedError):

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -43,7 +44,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     try:
         yield partial
         if flush:
-            flush_to_disk(partial)
+            _flush_all(partial)
         if partial.is_dir() and path.is_dir():
             _replace_folder(path, partial)
         else:
@@ -103,10 +104,7 @@ def remove_folder(folder: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove what interrupted replacements have left in a folder that no other process writes."""
     for left in folder.glob(".*.tmp"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def copy_folder(source: Path, target: Path) -> None:
@@ -126,7 +124,7 @@ def _name(error: OSError, partial: Path, path: Path) -> None:
         error.filename, error.filename2 = str(path), None
 
 
-def flush_to_disk(path: Path) -> None:
+def _flush_all(path: Path) -> None:
     """Wait until a file, or a folder with its contents, is on the disk."""
     if not path.is_dir():
         _flush(path)
@@ -135,8 +133,7 @@ def flush_to_disk(path: Path) -> None:
     for base, _, names in os.walk(path):
         folders.append(base)
         files += [os.path.join(base, name) for name in names]
-    # Each flush waits for the disk; a disk serves many of them at once.
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(32) as pool:  # each flush waits; a disk serves many at once
         list(pool.map(_flush, files))
     for folder in reversed(folders):
         _flush(folder)
@@ -207,30 +204,23 @@ def failed_write(error: OSError, path: Path) -> str:
     return f"{error.filename or path}: {error.strerror or reason(error)}"
 
 
-class RelativePaths:
-    """Paths from a folder that the system resolves to the same files.
+def relative_path(path: str, folder: Path | str) -> str:
+    """Path from a folder that the system resolves to the same file.
 
     `..` after a symbolic link is the parent of the link's target. Where the path of
     `os.path.relpath` would cross a link in this way, the path between the real folders is taken.
     """
+    parent, name = os.path.split(path)
+    near = _relative_folder(parent, os.path.abspath(folder))
+    return name if near == os.curdir else os.path.join(near, name)
 
-    def __init__(self, folder: Path | str) -> None:
-        self._folder = os.path.abspath(folder)
-        self._near: dict[str, str] = {}
 
-    def of(self, path: str) -> str:
-        """Path of a file."""
-        parent, name = os.path.split(path)
-        near = self._near.get(parent)
-        if near is None:
-            near = self._near[parent] = self._to(parent)
-        return name if near == os.curdir else os.path.join(near, name)
-
-    def _to(self, folder: str) -> str:
-        near, real = os.path.relpath(folder, self._folder), os.path.realpath(folder)
-        if os.path.realpath(os.path.join(self._folder, near)) == real:
-            return near
-        return os.path.relpath(real, os.path.realpath(self._folder))
+@lru_cache(4096)
+def _relative_folder(parent: str, folder: str) -> str:
+    near, real = os.path.relpath(parent, folder), os.path.realpath(parent)
+    if os.path.realpath(os.path.join(folder, near)) == real:
+        return near
+    return os.path.relpath(real, os.path.realpath(folder))
 
 
 def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:

@@ -25,10 +25,8 @@ from pathlib import Path
 
 from preceptor.errors import HeldError, InputError, LeaseLostError
 
-BEAT = 5.0
-"""Seconds between two heartbeats."""
-DEAD_AFTER = 60.0
-"""Seconds without a heartbeat after which a holder on another machine is taken for dead."""
+BEAT = 5.0  # seconds between two heartbeats
+DEAD_AFTER = 60.0  # seconds without a heartbeat after which a holder elsewhere counts as dead
 # Errors of file systems without hard links, such as exFAT and mounted buckets.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -39,14 +37,9 @@ class Holder:
 
     token: str  # unique token of the lease
     machine: str  # identifier of the process id namespace: host, boot and namespace
-    host: str  # host name and process id, for messages
+    host: str
     pid: int
     started: int  # start time of the process in kernel ticks, since process ids are reused
-
-    @property
-    def died_here(self) -> bool:
-        """Whether the holder was a process of this machine that no longer exists."""
-        return self.is_here and _start_of(self.pid) not in (self.started, 0)
 
     @property
     def is_here(self) -> bool:
@@ -75,13 +68,10 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLostError if another process took the lease over."""
         if not self.held():
-            raise LeaseLostError(
-                f"{self._path.name}: another process took over, since this one had no heartbeat "
-                "for too long; the other process continues the work"
-            )
+            what = "another process took over, since this one had no heartbeat for too long"
+            raise LeaseLostError(f"{self._path.name}: {what}; the other continues the work")
 
-    def give_back(self) -> None:
-        """Release the lease."""
+    def _give_back(self) -> None:
         self._ended.set()
         self._heart.join()
         if self.held():
@@ -123,7 +113,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
     try:
         yield held
     finally:
-        held.give_back()
+        held._give_back()
 
 
 @contextlib.contextmanager
@@ -150,7 +140,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Holder in a lease file; None if there is none."""
+    """Holder in a lease file, if there is one."""
     try:
         return Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -171,10 +161,10 @@ def _take(path: Path, holder: Holder) -> bool:
         return False
     except OSError as error:
         if error.errno in _NO_LINKS and error.filename2 is not None:  # of the link
-            raise InputError(
-                f"{path.parent}: its file system has no hard links, which the leases of a study "
-                "and its runs need; choose another --out or store"
-            ) from error
+            what = (
+                "its file system has no hard links, which the leases of a study and its runs need"
+            )
+            raise InputError(f"{path.parent}: {what}; choose another --out or store") from error
         raise
     finally:
         own.unlink(missing_ok=True)
@@ -185,45 +175,34 @@ def bury(path: Path, dead: Holder | None) -> bool:
     """Remove the lease file of a dead holder; False if another process is doing that.
 
     Only who holds the lease of the file itself removes it, after it has read the file again: it may
-    be that of a new holder by then.
+    be that of a new holder by then, which is put back.
     """
+    grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with lease(path, wait=0.0):
-            holder = read_holder(path)
-            if holder == dead and _is_dead(path, holder):
-                take_away(path, dead)
+        with lease(path, wait=0.0), contextlib.suppress(FileNotFoundError):
+            if read_holder(path) == dead and _is_dead(path, dead):
+                path.rename(grave)
+                holder = read_holder(grave)
+                if holder is not None and (dead is None or holder.token != dead.token):
+                    with contextlib.suppress(FileExistsError):
+                        os.link(grave, path)
+                grave.unlink()
     except HeldError:
         return False
     return True
 
 
-def take_away(path: Path, dead: Holder | None) -> None:
-    """Remove the lease file of a dead holder; another one, after a suspension, is put back."""
-    grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.rename(grave)
-    except FileNotFoundError:
-        return
-    holder = read_holder(grave)
-    if holder is not None and (dead is None or holder.token != dead.token):
-        with contextlib.suppress(FileExistsError):
-            os.link(grave, path)
-    grave.unlink()
-
-
 def _is_dead(path: Path, holder: Holder | None) -> bool:
     """Whether the holder of a lease file died here, or had no heartbeat for too long."""
-    return (holder is not None and holder.died_here) or _silence(path) > DEAD_AFTER
-
-
-def _silence(path: Path) -> float:
-    """Seconds since the last heartbeat, by the clock of the file system."""
+    if holder is not None and holder.is_here and _start_of(holder.pid) not in (holder.started, 0):
+        return True
+    # Seconds since the last heartbeat, by the clock of the file system.
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
+        return probe.stat().st_mtime - path.stat().st_mtime > DEAD_AFTER
     except OSError:
-        return 0.0
+        return False
     finally:
         probe.unlink(missing_ok=True)
 
@@ -242,7 +221,7 @@ def _machine() -> str:
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
-    with contextlib.suppress(OSError):  # of a container; known also where the other is not
+    with contextlib.suppress(OSError):  # of a container
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
 

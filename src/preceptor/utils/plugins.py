@@ -22,23 +22,17 @@ def parents_of(name: str) -> set[str]:
 
 def missing_module(name: str) -> str:
     """What is wrong with a module that is not found, and what to do."""
-    top = name.partition(".")[0]
-    if Path(f"{top}.py").is_file() or Path(top, "__init__.py").is_file():
-        return (
-            f"there is no module {name} here, and {top} is in the current folder, which Python "
-            "does not search; write PYTHONPATH=. before the command"
-        )
     return f"there is no module {name} here; install it, or add the folder with it to PYTHONPATH"
 
 
+# Entry points of plugins.
+# Entry points of plugins.
 Group = Literal[
-    "preceptor.backbones",
-    "preceptor.distances",
-    "preceptor.importers",
-    "preceptor.saliency",
+    "preceptor.backbones",  # factories of networks
+    "preceptor.distances",  # distances of maps
+    "preceptor.importers",  # readers of annotations
+    "preceptor.saliency",  # saliency methods of a model
 ]
-"""Entry points: factories of networks, distances of maps, readers of annotations, and saliency
-methods of a model."""
 
 
 def registered(group: Group) -> dict[str, list[EntryPoint]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def strict_json(value: Any, *, indent: int | None = 2) -> str:
-    """JSON text of a value, with null for non-finite numbers.
-
-    Example:
-        >>> strict_json({"auc": float("nan"), "n": 3}, indent=None)
-        '{"auc": null, "n": 3}'
-    """
+    """JSON text of a value, with null for non-finite numbers."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -61,14 +57,13 @@ def file_digest(path: Path) -> str:
 
 def files_that_differ(folder: Path, checksums: Mapping[str, Any]) -> list[str]:
     """Files that are missing or do not match their checksums; raises OSError if unknown."""
-
-    def differs(path: Path, checksum: Any) -> bool:
-        try:
-            return file_digest(path) != str(checksum)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return True
-
-    return [name for name, checksum in checksums.items() if differs(folder / name, checksum)]
+    different = []
+    for name, checksum in checksums.items():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            if file_digest(folder / name) == str(checksum):
+                continue
+        different.append(name)
+    return different
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:

@@ -1,51 +1,38 @@
-"""Numbers, intervals, durations, tables and progress on a terminal as text."""
+"""Numbers, intervals, durations, docstrings, tables and progress on a terminal as text."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Display
-from rich.table import Table
+if TYPE_CHECKING:  # rich is imported where it is used, since `--help` uses this module
+    from rich.console import Console
+    from rich.progress import Progress as Display
 
-DASH = "–"
-"""Stands where there is no number."""
+DASH = "–"  # where there is no number
 
 
 def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    """Number with a proper minus sign; a dash for NaN.
-
-    Example:
-        >>> number(0.12345), number(0.5, sign=True), number(-0.0001), number(float("nan"))
-        ('0.123', '+0.500', '0.000', '–')
-    """
+    """Number with a proper minus sign, none for a rounded zero; a dash for NaN."""
     if value is None or not math.isfinite(value):
         return DASH
     text = f"{value:{'+' if sign else ''}.{digits}f}"
-    if not text.strip("+-0."):  # zero after rounding has no sign
+    if not text.strip("+-0."):
         text = text.lstrip("+-")
     return text.replace("-", "−")
 
 
-def fine_number(value: Any, digits: int = 2) -> str:
-    """Number with three decimals, and with more near 0 and 1, as of a confident model.
-
-    Example:
-        >>> fine_number(0.12345), fine_number(0.00001), fine_number(0.99999), fine_number(1.0)
-        ('0.123', '0.000010', '0.999990', '1.000')
-    """
+def fine_number(value: Any) -> str:
+    """Number with three decimals, and with more near 0 and 1: 0.123, 0.000010, 0.999990."""
     if value is None or not math.isfinite(value):
         return DASH
     rest = min(abs(value), abs(1 - value))
     if rest == 0 or rest >= 0.001:
         return number(value)
-    return number(value, min(17, digits - 1 - math.floor(math.log10(rest) + 1e-6)))
+    return number(value, min(17, 1 - math.floor(math.log10(rest) + 1e-6)))
 
 
 def told_apart(first: float, second: float) -> tuple[str, str]:
@@ -102,6 +89,24 @@ def gibibytes(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB"
 
 
+_ENTRY = re.compile(r"(\w+(?:, \w+)*): (.*)")
+
+
+def argument_descriptions(docstring: str) -> dict[str, str]:
+    """Description of each argument in the section Args, each in one line."""
+    _, _, section = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    entries: list[str] = []
+    for line in section.split("\n"):
+        if line and not line.startswith("    "):
+            break
+        if line.startswith("        "):
+            entries[-1] += f" {line.strip()}"
+        elif line:
+            entries.append(line.strip())
+    matches = [match for entry in entries if (match := _ENTRY.match(entry))]
+    return {name: match[2] for match in matches for name in match[1].split(", ")}
+
+
 def print_table(
     header: Sequence[str],
     lines: Sequence[Sequence[str]],
@@ -114,9 +119,18 @@ def print_table(
     On a narrow terminal, the widest columns become narrower, but words of headings and numbers stay
     whole. If it is too wide even so, the terminal continues each line on the next.
     """
+    from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
+    from rich.markup import escape
+    from rich.table import Table
+
     columns = list(zip(header, *lines, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
-    least = [_least_width(column) for column in columns]
+    least = []  # the longest word of a heading, or of a cell if it has no letters
+    for name, *cells in columns:
+        words = [word for cell in cells for word in cell.split()]
+        numbers = [word for word in words if not any(map(str.isalpha, word))]
+        least.append(max(map(cell_len, [*name.split(), *numbers]), default=1))
     margins = 2 * len(columns)  # two blanks between columns, one at each side
     before = console.width
     if sum(least) + margins > before:
@@ -134,28 +148,23 @@ def print_table(
     console.width = before
 
 
-def _least_width(column: Sequence[str]) -> int:
-    """Longest word of the heading, or of a cell if it has no letters."""
-    words = (word for cell in column[1:] for word in cell.split())
-    numbers = (word for word in words if not any(map(str.isalpha, word)))
-    return max(map(cell_len, (*column[0].split(), *numbers)), default=1)
-
-
-# Progress is written to standard error, so that standard output contains results only.
-console = Console(stderr=True)
-
 Item = TypeVar("Item")
-Progress = Callable[[int, int], None]
-"""Function called with (done, total) while items are worked on."""
+Progress = Callable[[int, int], None]  # called with (done, total) while items are worked on
+_silent = False
 
 
 def progress() -> Display:
-    """Progress display, which prints nothing if the output is not a terminal."""
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Display(
-        TextColumn("{task.description}"),
-        *columns,
-        TextColumn("{task.fields[note]}"),
+    """Progress display on standard error, which prints nothing if that is not a terminal."""
+    from rich import progress as parts
+    from rich.console import Console
+
+    console = Console(stderr=True, force_terminal=False if _silent else None)
+    return parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeRemainingColumn(),
+        parts.TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
         disable=not console.is_terminal,
@@ -164,8 +173,8 @@ def progress() -> Display:
 
 def silence() -> None:
     """Disable progress bars in this process; used by workers, which share a terminal."""
-    global console
-    console = Console(stderr=True, force_terminal=False)
+    global _silent
+    _silent = True
 
 
 def track(items: Iterable[Item], *, total: int, title: str) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""Commands of a trained model: `predict`, `explain`, `calibrate`, `export` and `serve`."""
+"""Commands of one model: train, annotate, evaluate, predict, explain, calibrate, export, serve."""
 
 from __future__ import annotations
 
@@ -7,36 +7,195 @@ import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from preceptor.cli.options import (
     PAGE_FORMATS,
+    PARQUET_FORMATS,
+    AddressOption,
+    BatchSizeOption,
     CacheDirOption,
     CacheOption,
     CalibrationMethod,
     DeviceOption,
+    EngineOption,
+    HangTimeoutOption,
     InputType,
+    JobsOption,
     ManifestPath,
     MapFiles,
     Number,
     Precision,
+    RunsPerGpuOption,
+    ThresholdOption,
+    WorkersOption,
     check_suffix,
     check_target,
     needing,
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
 from preceptor.utils.plugins import check_model_folder
-from preceptor.utils.process import bulk_import
+from preceptor.utils.process import RUN_THREADS, bulk_import
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from preceptor.deploy.export import Exported, ExportSettings
-
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20
+
+
+def train(config: Path, out: Path = Path("runs"), cache_dir: CacheDirOption = None) -> None:
+    """Train one model.
+
+    The same command resumes an interrupted training.
+
+    Args:
+        config: Config of the run (YAML).
+        out: Folder for run folders.
+    """
+    from preceptor.config.files import load_config
+    from preceptor.config.run import RunConfig
+
+    settings = load_config(config, RunConfig)
+    outside = settings.training.augmentation.outside
+    if outside != "none" and settings.maps.kind == "none":
+        raise InputError(
+            f"{config}: training.augmentation.outside is {outside}, which needs maps, and "
+            "maps.kind is none; set maps, or remove outside"
+        )
+    with bulk_import():
+        from preceptor.data.workspace import Workspace
+        from preceptor.training.prepare import image_formats
+        from preceptor.training.run import train as train_run
+        from preceptor.utils.process import keep_freed_memory
+
+    keep_freed_memory()
+    workspace = Workspace.open(
+        settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
+    )
+    result = train_run(settings, out, workspace=workspace, tell=print)
+    print(f"run {result.folder}")
+
+
+def annotate(
+    model: Path,
+    manifest: ManifestPath,
+    out: Annotated[Path, typer.Option()],
+    method: str = "cam",
+    split: str = "train",
+    max_masks: Annotated[int, typer.Option(min=2, max=10_000_000)] = 8000,
+    tolerance: Annotated[float, Number(min=0, max=0.99)] = 0.05,
+    threads: Annotated[int, typer.Option(min=1)] = RUN_THREADS,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    jobs: JobsOption = None,
+    runs_per_gpu: RunsPerGpuOption = None,
+    address: AddressOption = None,
+    hang_timeout: HangTimeoutOption = 30.0,
+    cache_dir: CacheDirOption = None,
+    cache: CacheOption = "memmap",
+) -> None:
+    """Make saliency maps with a Teacher.
+
+    The maps are written as a map store. The same command resumes an interrupted one.
+
+    Args:
+        model: Model folder of the Teacher.
+        out: Folder of the map store.
+        method: Method: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.
+        split: Images: train, all, or the name of a split.
+        max_masks: Maximum number of RISE masks per image.
+        tolerance: Largest error of a RISE map that may guide.
+        threads: CPU threads of each concurrent step.
+    """
+    from preceptor.config.run import RiseSettings, check_method
+
+    check_method(method)
+    check_model_folder(model)
+    with bulk_import():
+        from preceptor.execution.local import ExecutorOptions
+        from preceptor.execution.make_maps import annotate_in_shards
+        from preceptor.inference.annotate import maps_record
+
+    store = annotate_in_shards(
+        model,
+        manifest,
+        out,
+        method,
+        splits=split,
+        cache=cache,
+        cache_dir=cache_dir,
+        rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),
+        threads=threads,
+        device=device,
+        options=ExecutorOptions(engine, jobs, runs_per_gpu, address, hang_timeout),
+    )
+    rows, columns = store.maps.shape[1:3]
+    print(f"wrote {len(store.paths):,} maps of {rows} × {columns} to {out}")
+    if record := maps_record(store):
+        print(
+            f"{record['masks'] / len(store.paths):,.0f} forward passes per image; "
+            f"{record['unsettled']:,} maps did not reach the tolerance and will not guide"
+        )
+
+
+def evaluate(
+    model: Path,
+    manifest: ManifestPath,
+    against: Path | None = None,
+    threshold: Annotated[str | None, typer.Option(show_default="eer")] = None,
+    terms: Literal["pad", "medical", "generic"] = "generic",
+    out: Path | None = None,
+    cache_dir: CacheDirOption = None,
+    cache: CacheOption = "memmap",
+) -> None:
+    """Evaluate a model on a manifest.
+
+    The output has AUC, EER, error rates and other metrics, by evaluation set and source.
+
+    Args:
+        model: Model folder.
+        against: Second model folder: compare AUCs by DeLong's test on each set.
+        threshold: Rule of the decision threshold, fixed on validation: eer, or fdr=x.
+        terms: Names of the error rates.
+        out: Output Parquet file of the scores; may replace an older score table.
+    """
+    with bulk_import():
+        from preceptor.cli.output import print_comparison, print_figures, print_rates
+        from preceptor.data.manifest import Manifest
+        from preceptor.data.workspace import Workspace
+        from preceptor.inference.predict import check_comparable, score_sets
+        from preceptor.metrics.operating_points import known_threshold
+        from preceptor.metrics.scores import check_score_file, compare_sets, figures, write_scores
+        from preceptor.models.build import load_model
+
+    if out is not None:
+        check_target("--out", out, replace=True, formats=PARQUET_FORMATS)
+        check_score_file(out)
+    loaded, names = load_model(model), (str(model), str(against))
+    spec = loaded.spec
+    rule, fixed = "eer" if threshold is None else threshold, None
+    if threshold is not None or rule in spec.thresholds:
+        fixed = known_threshold(rule, spec.thresholds, str(model))
+    other = None if against is None else load_model(against)
+    if other is not None:
+        check_comparable(loaded, other, names)
+    table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
+    if not table.eval_splits("val") + table.eval_splits("test"):
+        raise InputError(f"{manifest}: no row has a val or test split; assign some rows to one")
+    workspace = Workspace(table, cache_dir)
+    scores = score_sets(loaded, workspace, cache)
+    if out is not None:
+        write_scores(scores, out)
+    print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
+    if spec.positive is not None:
+        print_rates(scores, spec.classes, spec.positive, rule, fixed, terms)
+        if other is not None:
+            theirs = score_sets(other, workspace, cache)
+            compared = compare_sets(scores, theirs, spec.classes, spec.positive)
+            print_comparison(compared, names)
 
 
 def _tasks(bar: Progress) -> Callable[[str, int], Callable[[int], None]]:
@@ -54,17 +213,13 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...")],
     out: Annotated[Path | None, typer.Option(show_default="CSV on standard output")] = None,
     maps: MapFiles | None = None,
-    maps_to: Annotated[
-        Path | None, typer.Option(show_default="beside the output, NAME-maps")
-    ] = None,
+    maps_to: Path | None = None,
     map_of: Annotated[str | None, typer.Option(show_default="the positive class")] = None,
-    threshold: Annotated[
-        str | None, typer.Option(show_default="that of the export, else eer")
-    ] = None,
+    threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
     precision: Precision = "32-true",
-    batch_size: Annotated[int | None, typer.Option(min=1, show_default="chosen by a probe")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Predict images with a trained model.
 
@@ -78,42 +233,32 @@ def predict(
             for a list of paths on standard input, one per line.
         out: Output table: .csv, .parquet or .jsonl.
         maps: Maps to write: overlay (over the image) or png (grayscale, size of the image).
-        maps_to: Folder of the maps.
+        maps_to: Folder of the maps (default: NAME-maps beside the output).
         map_of: Class of the maps.
-        threshold: Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.
         precision: Precision; the thresholds were fixed in 32-true.
-        batch_size: Number of images per forward pass.
-        workers: Number of threads that decode images.
     """
     with bulk_import():
+        from preceptor.deploy import predict_files as files
         from preceptor.deploy.image_list import LIST, ImageList
-        from preceptor.deploy.predict_files import (
-            WRITERS,
-            MapOutput,
-            is_unfinished,
-            predict_files,
-            print_predictions,
-        )
         from preceptor.deploy.predictor import files_digest, load
         from preceptor.utils.text import progress
 
+    for option, value in (("--maps-to", maps_to), ("--map-of", map_of)):
+        if value is not None and maps is None:
+            raise InputError(f"{option} {value}: there are no maps; add --maps")
     output = None
-    if maps_to is not None and maps is None:
-        raise InputError(f"--maps-to {maps_to}: there are no maps; add --maps")
     if out is None:
         if maps is not None:
             raise InputError("maps need an output; add --out FILE")
     else:
-        check_suffix("--out", out, WRITERS)
+        check_suffix("--out", out, files.WRITERS)
         folder = maps_to or out.with_name(f"{out.stem}-maps")
-        if not is_unfinished(out):
+        if not files.is_unfinished(out):
             check_target("--out", out)
             if maps is not None:
                 check_target("--maps-to", folder)
         if maps is not None:
-            output = MapOutput(maps, folder, map_of)
-    if map_of is not None and maps is None:
-        raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
+            output = files.MapOutput(maps, folder, map_of)
     lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()
     images = ImageList(inputs, lines, None if output is None else output.folder)
     with bulk_import():
@@ -129,32 +274,28 @@ def predict(
             print(f"bad image: {one_line(without_secrets(name))}: {reason}", file=sys.stderr)
 
     if out is None:
-        found = print_predictions(predictor, images, sys.stdout, report_bad=report_bad)
+        result = files.print_predictions(predictor, images, sys.stdout, report_bad=report_bad)
     else:
         with progress() as bar:
             task = bar.add_task("predicting", total=images.count(), note="")
-            found = predict_files(
+            result = files.predict_files(
                 predictor, images, out, model=files_digest(model),
                 settings=[threshold, device, precision, batch_size], maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
-        decisions = ", ".join(
-            f"{name} {found.decisions[name]:,}" for name in predictor.info.classes
-        )
-        print(f"wrote {out}: {found.decisions.total() + found.bad:,} images ({decisions})")
+        counts = [f"{name} {result.decisions[name]:,}" for name in predictor.info.classes]
+        total = result.decisions.total() + result.bad
+        print(f"wrote {out}: {total:,} images ({', '.join(counts)})")
         if output is not None:
             print(f"maps {output.folder}")
     if left_out:
         kinds = ", ".join(f"{kind or 'no suffix'} {n:,}" for kind, n in left_out.most_common(5))
-        more = ", …" if len(left_out) > 5 else ""
-        print(
-            f"other files left out: {left_out.total():,} ({kinds}{more})",
-            file=sys.stderr if out is None else sys.stdout,
-        )
-    if found.bad:
-        total = found.decisions.total() + found.bad
+        text = f"other files left out: {left_out.total():,} ({kinds})"
+        print(text, file=sys.stderr if out is None else sys.stdout)
+    if result.bad:
+        total = result.decisions.total() + result.bad
         where = "" if out is None else f"; the column error of {out} has the reasons"
-        raise PreceptorError(f"{found.bad:,} of {total:,} images could not be read{where}")
+        raise PreceptorError(f"{result.bad:,} of {total:,} images could not be read{where}")
 
 
 def explain(
@@ -162,10 +303,8 @@ def explain(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
     manifest: Path | None = None,
     out: Path = Path("explanation.html"),
-    threshold: Annotated[str | None, typer.Option(show_default="eer")] = None,
+    threshold: ThresholdOption = None,
     masks: Annotated[int, typer.Option(min=2, max=1_000_000)] = 1000,
-    similar: Annotated[int, typer.Option(min=1, max=100)] = 6,
-    sample: Annotated[int, typer.Option(min=1)] = 5000,
 ) -> None:
     """Explain decisions of a model on one page.
 
@@ -178,22 +317,18 @@ def explain(
         manifest: Manifest of the training images, among which similar ones are searched, and of the
             validation images, whose scores are drawn.
         out: Output page.
-        threshold: Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.
         masks: Maximum number of RISE masks per image.
-        similar: Number of similar training images.
-        sample: Maximum number of training images that are compared, and of validation images.
     """
     if model.is_file():
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     check_model_folder(model)
     with bulk_import():
         from preceptor.data.manifest import Manifest
-        from preceptor.deploy.explain import explain as explain_images
-        from preceptor.deploy.explain import explain_page
+        from preceptor.deploy import explain as steps
         from preceptor.deploy.predictor import load
         from preceptor.models.build import load_model
         from preceptor.utils.results import write_atomically
-        from preceptor.utils.text import progress
+        from preceptor.utils.text import fine_number, progress
 
     check_target("--out", out, formats=PAGE_FORMATS)
     predictor = load(model, threshold=threshold, device="cpu")
@@ -201,18 +336,15 @@ def explain(
     if manifest is not None:
         classes = predictor.info.classes
         table = Manifest.read(manifest, verify=False, need=("train",), classes=classes)
-    from preceptor.utils.text import fine_number
-
     with progress() as bar:
-        found = explain_images(
-            predictor, load_model(model), images, table, max_masks=masks, neighbors=similar,
-            sample=sample, start_task=_tasks(bar),
-        )  # fmt: skip
+        found = steps.explain(
+            predictor, load_model(model), images, table, max_masks=masks, start_task=_tasks(bar)
+        )
     name = model.absolute().name
-    write_atomically(out, explain_page(found, predictor.info, predictor.threshold, name))
+    write_atomically(out, steps.explain_page(found, predictor.info, predictor.threshold, name))
     for one in found.explanations:
-        path = one_line(without_secrets(one.path))
-        print(f"{path}: {one.prediction.decision}, score {fine_number(one.prediction.score)}")
+        score = fine_number(one.prediction.score)
+        print(f"{one_line(without_secrets(one.path))}: {one.prediction.decision}, score {score}")
     print(f"wrote {out}")
 
 
@@ -235,26 +367,22 @@ def calibrate(
     """
     with bulk_import():
         from preceptor.data.manifest import Manifest
-        from preceptor.deploy.calibrate import calibrate as fit
-        from preceptor.deploy.calibrate import (
-            calibration_sentences,
-            check_uncalibrated,
-            write_calibrated,
-        )
+        from preceptor.deploy import calibrate as steps
         from preceptor.deploy.network import calibrated_info
         from preceptor.deploy.predictor import load
         from preceptor.utils.text import progress
 
-    check_uncalibrated(model)
+    steps.check_uncalibrated(model)
     check_target("--out", out, copied=model)
     predictor = load(model, device=device)
     classes = predictor.info.classes
     table = Manifest.read(manifest, verify=False, need=("val",), classes=classes)
     with progress() as bar:
         task = bar.add_task("validation images", total=None, note="")
-        fitted = fit(predictor, table, method, lambda count: bar.advance(task, count))
-    write_calibrated(model, fitted, calibrated_info(predictor.info, fitted.calibration), out)
-    print(*calibration_sentences(fitted), sep="\n")
+        fitted = steps.calibrate(predictor, table, method, lambda count: bar.advance(task, count))
+    info = calibrated_info(predictor.info, fitted.calibration)
+    steps.write_calibrated(model, fitted, info, out)
+    print(*steps.calibration_sentences(fitted), sep="\n")
     print(f"wrote {out}")
 
 
@@ -263,11 +391,9 @@ def export(
     out: Annotated[Path, typer.Option()],
     manifest: Path | None = None,
     images: Annotated[int, typer.Option(min=1)] = 1000,
-    threshold: Annotated[str | None, typer.Option(show_default="eer if the model has it")] = None,
+    threshold: ThresholdOption = None,
     map_: Annotated[bool, typer.Option("--map/--no-map")] = True,
     input_type: Annotated[InputType, typer.Option("--input")] = "uint8",
-    cache_dir: CacheDirOption = None,
-    cache: CacheOption = "none",
 ) -> None:
     """Export a model folder to an ONNX file for use without this library.
 
@@ -280,7 +406,6 @@ def export(
         manifest: Manifest; the export is checked on its validation images (default: on synthetic
             images).
         images: Maximum number of validation images.
-        threshold: Threshold of the output decision: a rule (eer, fdr5%) or a number.
         map_: Whether the file computes maps.
         input_type: Type of the input, which has values from 0 to 255.
     """
@@ -288,32 +413,20 @@ def export(
     with bulk_import():
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
-        from preceptor.deploy.export import (
-            SUFFIXES,
-            ExportSettings,
-            export_model,
-            validation_images,
-        )
+        from preceptor.deploy import export as onnx
+        from preceptor.deploy.prediction import threshold_text
         from preceptor.models.build import load_model
 
-    check_target("--out", out, formats=SUFFIXES)
-    settings = ExportSettings(threshold, map_, input_type)
+    check_target("--out", out, formats=onnx.SUFFIXES)
+    settings = onnx.ExportSettings(threshold, map_, input_type)
     found = None
     if manifest is not None:
         spec = load_model(model).spec
         table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
-        found = validation_images(
-            Workspace(table, cache_dir), spec.image_format, spec.classes, cache, images
-        )
+        workspace = Workspace(table)
+        found = onnx.validation_images(workspace, spec.image_format, spec.classes, images)
     with needing("onnx", "export"):
-        exported = export_model(model, out, settings, found)
-    _print(out, settings, exported, validation=found is not None)
-
-
-def _print(out: Path, settings: ExportSettings, exported: Exported, *, validation: bool) -> None:
-    """Print what was written and how it differs from the model."""
-    from preceptor.deploy.prediction import threshold_text
-
+        exported = onnx.export_model(model, out, settings, found)
     rule = "the most probable class"
     if exported.threshold is not None:
         rule = f"positive at a score of {threshold_text(exported.threshold)} or more"
@@ -321,7 +434,7 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
     decisions = parity.decisions
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
-    kind = "validation" if validation else "synthetic"
+    kind = "synthetic" if found is None else "validation"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
     print(f"input: {settings.input_type}, any batch size")
     print(f"decision: {rule}")
@@ -331,9 +444,9 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
         f"{parity.most_probable:,}{decided}"
     )
     for name, (before, after) in parity.aucs.items():
-        print(f"AUC on {name}: {before:.4f} of the model, {after:.4f} of the export, "
-              f"difference {after - before:+.4f}")  # fmt: skip
-    if not validation:
+        change = f"{after:.4f} of the export, difference {after - before:+.4f}"
+        print(f"AUC on {name}: {before:.4f} of the model, {change}")
+    if found is None:
         print("note: without a manifest, the check used synthetic images and has no AUC")
 
 
@@ -343,15 +456,13 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     keys: Path | None = None,
     no_keys: Annotated[bool, typer.Option("--no-keys")] = False,
-    threshold: Annotated[
-        str | None, typer.Option(show_default="that of the export, else eer if the model has it")
-    ] = None,
+    threshold: ThresholdOption = None,
     device: str = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, show_default="chosen by a probe")] = None,
+    batch_size: BatchSizeOption = None,
     delay: Annotated[float, Number(min=0, max=1000)] = 5.0,
     queue: Annotated[int, typer.Option(min=1)] = 256,
     timeout: Annotated[float, Number(min=0.001)] = 30.0,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
+    workers: WorkersOption = None,
     max_body: Annotated[int, typer.Option(min=1)] = 32,
     max_pixels: Annotated[int, typer.Option(min=1)] = 50_000_000,
     max_images: Annotated[int, typer.Option(min=1)] = 32,
@@ -368,19 +479,15 @@ def serve(
         port: Port; 0 = any free one.
         keys: File with API keys, one per line; each request needs one of them.
         no_keys: Accept requests without keys from other machines.
-        threshold: Threshold of the decision if a request has none: a rule (eer, fdr5%, bpcer1%) or
-            a number.
         device: auto, cpu, cuda or cuda:N.
-        batch_size: Largest number of images per forward pass.
         delay: Milliseconds for which a batch waits for images.
         queue: Largest number of images in process; further ones get 429.
         timeout: Seconds after which a request gets 504.
-        workers: Threads that decode images.
         max_body: Largest body in MiB.
         max_pixels: Largest number of pixels per image.
         max_images: Largest number of images per request.
     """
-    from preceptor.utils.memory import return_freed_memory
+    from preceptor.utils.process import return_freed_memory
 
     with needing("web", "serve"):
         from preceptor.deploy.api import ServeSettings
