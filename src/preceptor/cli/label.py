@@ -137,11 +137,8 @@ def run(
         try:
             _tell(prepared)
             if taken is not None:
-                print(
-                    f"note: port {taken} of the last start is taken, and the page has another "
-                    "address; what a browser could not save then is saved after a start at that "
-                    "port"
-                )
+                what = f"note: port {taken} of the last start is taken; marks that a browser could"
+                print(f"{what} not save then are saved after a start at that port")
             base = address_of(host, hosts.port)
             link = f"{base}?token={labeling.keys.lead_token}"
             for person, token in (links_of(labeling, invited) if invited else {}).items():
@@ -165,10 +162,8 @@ def _tell(prepared: Prepared) -> None:
     """Say which database it is, and what a changed manifest did."""
     print(f"marks: {prepared.path}")
     if left_out := prepared.source.left_out:
-        print(
-            f"note: images whose names are not UTF-8 or have control characters are left out, "
-            f"rename them ({left_out:,})"
-        )
+        what = "images whose names are not UTF-8 or have control characters are left out"
+        print(f"note: {what}, rename them ({left_out:,})")
     if (changes := prepared.changes) is None:
         return
     if prepared.first:
