@@ -11,13 +11,14 @@ import pytest
 
 from preceptor.config.files import parse_config
 from preceptor.maps.store import MapStore, read_store
-from preceptor.models.build import load_model
+from preceptor.models.build import load_model, save_model
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.protocol import teachers_of
+from preceptor.study.steps import Evaluate, MakeMaps
 from preceptor.study_folder import reopen
-from preceptor.utils.results import read_record
+from preceptor.utils.results import finish, read_record
 from tests.datasets import SQUARES_STUDY, squares
-from tests.studies import run_serially
+from tests.studies import run_serially, study
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
@@ -174,3 +175,28 @@ def test_rise_is_compared_with_cam(rise_study: Path) -> None:
         np.testing.assert_allclose(by_seed, expected, atol=1e-5)
         assert line.mean == pytest.approx(np.mean(expected), abs=1e-5)
         assert np.isnan(line.p_holm)
+
+
+def test_maps_and_scores_follow_the_weights(tmp_path: Path) -> None:
+    config = study(squares(tmp_path / "data"), seeds=1, controls=(), ceiling=False)
+    out = tmp_path / "out"
+    run_serially(config, out)
+    steps = reopen(out).first.steps.values()
+    (made,) = (one for one in steps if isinstance(one.work, MakeMaps))
+    assert isinstance(made.work, MakeMaps)
+    teacher, before = out / "store" / "runs" / made.work.run, read_store(made.folder(out / "store"))
+
+    model = load_model(teacher / "model")  # what a training on another device leaves
+    for weights in model.backbone.parameters():
+        weights.data.mul_(-1.0)
+    save_model(model, teacher / "model")
+    record = read_record(teacher)
+    finish(teacher, {key: value for key, value in record.items() if key != "files"})
+
+    lines: list[str] = []
+    result = run_serially(config, out, lines.append)
+    tested = [one for one in steps if isinstance(one.work, Evaluate) and teacher.name in one.needs]
+    assert result.computed == 1 + len(tested)
+    assert sum("made with other weights" in line for line in lines) == result.computed
+    assert (read_store(made.folder(out / "store")).maps != before.maps).any()
+    assert run_serially(config, out).computed == 0

@@ -46,7 +46,7 @@ from preceptor.utils import process
 from preceptor.utils.files import failed_write
 from preceptor.utils.leases import lease
 from preceptor.utils.process import fix_order_of_sums, keep_freed_memory, out_of_memory
-from preceptor.utils.results import finish, is_finished, read_record
+from preceptor.utils.results import checksum, finish, is_finished, read_record
 from preceptor.utils.text import silence
 
 _PROGRESS = "rise.safetensors"  # of maps that are not finished
@@ -150,6 +150,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
     record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
+    record |= {"run": work.run, "weights": "" if work.model else weights_of(store, work.run)}
     made = compute_maps(
         model,
         workspace,
@@ -171,8 +172,15 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     made, seconds = join_shards(identity, work, store)
     write_store(folder, made)
     record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
-    record |= {"shards": len(work.shards), "seconds": seconds}
+    record |= {"shards": len(work.shards), "seconds": seconds, "run": made.info.teacher}
+    record |= {"weights": read_record(_shard_folder(store, identity, 0)).get("weights", "")}
     return record | maps_record(made)
+
+
+def weights_of(store: Path, run: str) -> str:
+    """Checksum of the weights of a run; a result keeps the one that it was made with."""
+    folder = store / STEP_FOLDERS["train"] / run
+    return checksum(folder, "model/model.safetensors") if run and is_finished(folder) else ""
 
 
 def join_shards(identity: str, work: JoinMaps, store: Path) -> tuple[MapStore, float]:
@@ -189,6 +197,7 @@ def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
 def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     workspace = workspaces.at(work.config.manifest)
     record: dict[str, Any] = {"kind": "evaluation", "run": work.run}
+    record |= {"weights": weights_of(store, work.run)}
     model = _trained(store / STEP_FOLDERS["train"] / work.run / "model", work.config)
     rows = workspace.split_rows("test")
     frame = score_frame(model, workspace, rows, work.config.training.cache)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from preceptor.errors import HeldError, PreceptorError
 from preceptor.execution.executor import Event, Executor, keep_error
-from preceptor.execution.perform import drop_shards
+from preceptor.execution.perform import drop_shards, weights_of
 from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step
 from preceptor.utils.leases import lease
-from preceptor.utils.results import damaged_files, is_finished
+from preceptor.utils.results import damaged_files, is_finished, read_record
 
 RETRY = 2.0  # seconds after which a step that another process is computing is tried again
 
@@ -278,19 +278,30 @@ class Scheduler:
         return intact
 
     def _is_intact(self, folder: Path) -> bool:
-        """Whether a folder has a result; a damaged one is reported and computed again."""
+        """Whether a folder has a result that can be used; another one is reported and dropped."""
         if not is_finished(folder):
             return False
-        if not damaged_files(folder):
+        if not self._fault(folder):
             return True
         try:
             with lease(folder, wait=0.0):
                 # Another process may have computed it again before the lease was taken.
-                if is_finished(folder) and not (damaged := damaged_files(folder)):
+                if is_finished(folder) and not (fault := self._fault(folder)):
                     return True
-                names = ", ".join(damaged)
-                self.tell(f"damaged: {folder.name} ({names}); it is computed again")
+                self.tell(f"{fault}; it is computed again")
                 (folder / "run.json").unlink(missing_ok=True)
         except HeldError:  # another process is computing it
             pass
         return False
+
+    def _fault(self, folder: Path) -> str:
+        """Why a finished result cannot be used: damaged, or of weights that were replaced; "" if
+        it can.
+        """
+        if damaged := damaged_files(folder):
+            return f"damaged: {folder.name} ({', '.join(damaged)})"
+        record = read_record(folder)
+        before, now = record.get("weights"), weights_of(self.store, record.get("run", ""))
+        if before and now and now != before:
+            return f"{folder.name}: made with other weights of {record['run']}"
+        return ""
