@@ -29,7 +29,7 @@ LIMITS = {
     "tracked files": 800,
     "keys of a study": 65,
     "commands": 27,
-    "options": 113,
+    "options": 93,
 }
 
 
