@@ -21,7 +21,6 @@ from preceptor.data.images import (
     load_image,
     pixel_formats,
 )
-from preceptor.deploy.predictor import read_pixels
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(
@@ -349,8 +348,6 @@ def test_formats_that_run_a_program_are_refused(name: str, tmp_path: Path) -> No
             read(file)
     with pytest.raises(ImageError, match="not an image in a known format"):
         decode_image("https://host/a.png", 3, content)
-    with pytest.raises(ImageError, match="not an image in a known format"):
-        read_pixels(content)
     with pytest.raises(ValueError, match="cannot identify image file"):
         open_mask(file)
 

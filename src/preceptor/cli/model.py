@@ -218,7 +218,7 @@ def predict(
     threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
     precision: Precision = "32-true",
-    batch_size: BatchSizeOption = None,
+    batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
 ) -> None:
     """Predict images with a trained model.
@@ -280,7 +280,7 @@ def predict(
             task = bar.add_task("predicting", total=images.count(), note="")
             result = files.predict_files(
                 predictor, images, out, model=files_digest(model),
-                settings=[threshold, device, precision, batch_size], maps=output,
+                settings=[threshold, device, precision], maps=output,
                 advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
         counts = [f"{name} {result.decisions[name]:,}" for name in predictor.info.classes]
@@ -458,7 +458,7 @@ def serve(
     no_keys: Annotated[bool, typer.Option("--no-keys")] = False,
     threshold: ThresholdOption = None,
     device: str = "auto",
-    batch_size: BatchSizeOption = None,
+    batch_size: BatchSizeOption = 32,
     delay: Annotated[float, Number(min=0, max=1000)] = 5.0,
     queue: Annotated[int, typer.Option(min=1)] = 256,
     timeout: Annotated[float, Number(min=0.001)] = 30.0,

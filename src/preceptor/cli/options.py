@@ -67,10 +67,7 @@ ThresholdOption = Annotated[
     str | None, typer.Option(help=_RULE, show_default="that of the export, else eer")
 ]
 BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Largest number of images per forward pass.", show_default="by a probe"
-    ),
+    int, typer.Option(min=1, help="Largest number of images per forward pass.")
 ]
 WorkersOption = Annotated[
     int | None,

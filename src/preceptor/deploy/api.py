@@ -23,7 +23,7 @@ from preceptor.config.settings import ImageFormat
 from preceptor.data.images import pixel_formats
 from preceptor.deploy.http import RefusedError, malformed, parse
 from preceptor.deploy.prediction import Prediction, decide
-from preceptor.deploy.predictor import BadImage, Canvas, canvas_of
+from preceptor.deploy.predictor import BATCH_SIZE, BadImage, Canvas, canvas_of
 from preceptor.errors import is_control, one_line
 from preceptor.utils.process import DECODING
 from preceptor.version import __version__
@@ -130,7 +130,7 @@ class ServeSettings:
 
     threshold: str | None = None  # if a request has none, see `find_threshold`
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    batch_size: int | None = None  # None = chosen by a short probe
+    batch_size: int = BATCH_SIZE
     delay: float = 0.005  # longest time in seconds that an image waits for others to fill a batch
     queue: int = 256  # largest number of images that are being answered; further ones are refused
     timeout: float = 30.0  # longest time in seconds from the body of a request to its answer
@@ -311,24 +311,6 @@ def _map(prediction: Prediction, form: MapForm) -> MapAnswer | None:
     return MapAnswer(of=prediction.map_class, form=form, values=rows, png=None)
 
 
-_REFUSALS = {
-    "400": "The body or a parameter is malformed.",
-    "401": "An API key is needed.",
-    "403": "Without keys: the request names another host, or comes from another page.",
-    "404": "There is no such model.",
-    "408": "The body took too long.",
-    "413": "The body is too large, or has too many images or pixels.",
-    "415": "The type of the body is not known.",
-    "422": "An image cannot be decoded or is too large; there are no images, no maps, or no such "
-    "threshold.",
-    "429": "The queue is full; try again after the seconds of Retry-After.",
-    "500": "Something is wrong in the server.",
-    "503": "The server is stopping.",
-    "504": "The prediction took too long.",
-}
-_IMAGE = {"type": "string", "contentEncoding": "base64"}
-
-
 def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
     """OpenAPI 3.1 document of a server."""
     answers = (PredictAnswer, ModelsAnswer, HealthAnswer, ReadyAnswer, ErrorAnswer)
@@ -337,11 +319,11 @@ def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
     )
     ready = _operation("Whether requests are taken", "ReadyAnswer")
     ready["responses"]["503"] = _response("The server is stopping.", "ReadyAnswer")
-    metrics = _operation("Metrics in the text format of Prometheus", "", "401", "403")
+    metrics = _operation("Metrics in the text format of Prometheus", "")
     metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     paths: dict[str, Any] = {
         "/predict": {"post": _predict(settings)},
-        "/models": {"get": _operation("Models", "ModelsAnswer", "401", "403")},
+        "/models": {"get": _operation("Models", "ModelsAnswer")},
         "/healthz": {"get": _operation("Whether the process works", "HealthAnswer")},
         "/readyz": {"get": ready},
         "/metrics": {"get": metrics},
@@ -362,59 +344,49 @@ def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+def _object(**properties: Any) -> dict[str, Any]:
+    keys = {"properties": properties, "required": list(properties)}
+    return {"type": "object", **keys, "additionalProperties": False}
 
 
 def _predict(settings: ServeSettings) -> dict[str, Any]:
-    named = _object({"name": {"type": "string", "maxLength": _LONGEST_NAME}, "data": _IMAGE})
-    images = {
-        "type": "array",
-        "items": {"anyOf": [_IMAGE, named]},
-        "minItems": 1,
-        "maxItems": settings.images_per_request,
-    }
+    text = {"type": "string", "contentEncoding": "base64"}
+    named = _object(name={"type": "string", "maxLength": _LONGEST_NAME}, data=text)
+    most = settings.images_per_request
+    images = {"type": "array", "items": {"anyOf": [text, named]}, "minItems": 1, "maxItems": most}
     file = {"type": "string", "contentMediaType": "application/octet-stream"}
     files = {"type": "array", "items": file, "description": "Files, in fields of any name."}
+    forms = {"type": "string", "enum": list(get_args(MapForm)), "default": "none"}
     parameters = {
         "model": ("Name of a model; the first one if it is left out.", {"type": "string"}),
-        "map": (
-            "Form of the decision map.",
-            {"type": "string", "enum": list(get_args(MapForm)), "default": "none"},
-        ),
+        "map": ("Form of the decision map.", forms),
         "threshold": ("Rule (eer, fdr5%, bpcer1%) or number.", {"type": "string"}),
     }
-    return _operation("Predict images", "PredictAnswer", *_REFUSALS) | {
+    kinds = {
+        "multipart/form-data": {"type": "object", "properties": {"image": files}},
+        "application/json": _object(images=images),
+        "image/*": {},
+        "application/octet-stream": {},
+    }
+    return _operation("Predict images", "PredictAnswer") | {
         "operationId": "predict",
-        "description": f"At most {settings.images_per_request} images and "
-        f"{settings.body // 2**20} MiB per request, {settings.pixels:,} pixels per image. All "
-        "images are predicted, or none.",
+        "description": f"At most {most} images and {settings.body // 2**20} MiB per request, "
+        f"{settings.pixels:,} pixels per image. All images are predicted, or none.",
         "parameters": [
-            {"name": name, "in": "query", "description": text, "schema": schema}
-            for name, (text, schema) in parameters.items()
+            {"name": name, "in": "query", "description": about, "schema": schema}
+            for name, (about, schema) in parameters.items()
         ],
         "requestBody": {
             "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {"type": "object", "properties": {"image": files}}
-                },
-                "application/json": {"schema": _object({"images": images})},
-                "image/*": {"schema": {}},
-                "application/octet-stream": {"schema": {}},
-            },
+            "content": {kind: {"schema": schema} for kind, schema in kinds.items()},
         },
     }
 
 
-def _operation(summary: str, answer: str, *refusals: str) -> dict[str, Any]:
-    codes = {code: _response(_REFUSALS[code], "ErrorAnswer") for code in refusals}
-    return {"summary": summary, "responses": {"200": _response(f"{summary}.", answer)} | codes}
+def _operation(summary: str, answer: str) -> dict[str, Any]:
+    refusal = _response("The request was not carried out.", "ErrorAnswer")
+    responses = {"200": _response(f"{summary}.", answer), "default": refusal}
+    return {"summary": summary, "responses": responses}
 
 
 def _response(text: str, answer: str) -> dict[str, Any]:

@@ -39,7 +39,9 @@ from preceptor.deploy.network import (
 )
 from preceptor.deploy.prediction import (
     CARD_KEY,
+    DEFAULT_RULE,
     EXPORT_KEY,
+    EXPORT_RULE,
     INFO_KEY,
     Calibration,
     decide,
@@ -391,6 +393,8 @@ def export_model(
         "input_type": settings.input_type,
         "precision": "float32",
     }
+    if threshold is not None and threshold != info.thresholds.get(DEFAULT_RULE):
+        info = replace(info, thresholds={**info.thresholds, EXPORT_RULE: threshold})
     metadata = {
         INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,7 +21,6 @@ from preceptor.deploy.prediction import (
     ModelInfo,
     NetworkOutput,
     joined_outputs,
-    probe_batch_size,
 )
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
@@ -169,20 +167,6 @@ class TorchNetwork:
         model = load_model(folder)
         calibration = find_calibration(folder, model.spec.positive is not None)
         return cls(model, calibration, device=device, precision=precision)
-
-    @cached_property
-    def batch_size(self) -> int:
-        """Number of images per call at which the network is fast, by a short probe."""
-
-        def compute(images: NDArray[np.uint8]) -> None:
-            try:
-                self._forward(images, maps=True, map_classes=None)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                raise MemoryError(str(error)) from error
-
-        return probe_batch_size(compute, self.info.image_format, gpu=self._device.type != "cpu")
 
     def check_maps(self, map_class: int | None) -> None:
         """Accept all classes, see `Network.check_maps`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,9 @@ from numpy.typing import NDArray
 
 from preceptor.deploy.prediction import (
     CARD_KEY,
-    EXPORT_KEY,
     INFO_KEY,
     ModelInfo,
     NetworkOutput,
-    probe_batch_size,
-    with_export_threshold,
 )
 from preceptor.errors import InputError, reason
 
@@ -44,8 +40,7 @@ class OnnxNetwork:
                 f"{reason(error, 200)}"
             ) from error
         # Without the libraries of CUDA, ONNX Runtime computes on the CPU and says nothing.
-        self._cuda = _CUDA in self._session.get_providers()
-        if device == "cuda" and not self._cuda:
+        if device == "cuda" and _CUDA not in self._session.get_providers():
             raise InputError(
                 "device 'cuda': ONNX Runtime cannot use the GPU; install onnxruntime-gpu and the "
                 "versions of CUDA and cuDNN that it was built for, or write cpu"
@@ -56,18 +51,12 @@ class OnnxNetwork:
                 f"{path}: not a file of preceptor export; export the model with preceptor export"
             )
         try:
-            info = ModelInfo.from_json(metadata[INFO_KEY])
-            self.info = with_export_threshold(info, metadata.get(EXPORT_KEY, ""))
+            self.info = ModelInfo.from_json(metadata[INFO_KEY])
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         self.card: str = metadata.get(CARD_KEY, "")
         (image,) = self._session.get_inputs()
         self._type = np.uint8 if image.type == "tensor(uint8)" else np.float32
-
-    @cached_property
-    def batch_size(self) -> int:
-        """Number of images per call at which the network is fast, by a short probe."""
-        return probe_batch_size(self, self.info.image_format, gpu=self._cuda)
 
     def check_maps(self, map_class: int | None) -> None:
         """Check that maps of a class can be computed, see `Network.check_maps`."""

@@ -84,17 +84,18 @@ def predict_files(
     """
     kind = None if maps is None else maps.kind
     place = None if maps is None else [str(maps.folder.absolute()), maps.of]
-    key = digest([__version__, model, settings, out.suffix, kind, place])
+    given = [__version__, model, settings, predictor.batch_size, out.suffix, kind, place]
+    key = digest(given)
     folder = partial_folder(out)
     folder.mkdir(exist_ok=True)
     rows = folder / _ROWS
     try:
         with locked(folder / "lock"):
             left = iter(images)
-            batch_size, done = _resumed(rows, key, left, lambda: predictor.batch_size)
+            done = _resumed(rows, key, left, predictor.batch_size)
             advance(done)
             with named_errors(folder), rows.open("ab") as stream:
-                _predict(predictor, left, stream, done, batch_size, maps, advance, report_bad)
+                _predict(predictor, left, stream, done, maps, advance, report_bad)
             columns = columns_of(predictor.info, maps=maps is not None)
             with replacing(out) as partial:
                 WRITERS[out.suffix.lower()](rows, columns, partial)
@@ -120,20 +121,16 @@ def is_unfinished(out: Path) -> bool:
     return (partial_folder(out) / _ROWS).is_file()
 
 
-def _resumed(
-    file: Path, key: str, images: Iterator[ListedImage], batch_size: Callable[[], int]
-) -> tuple[int, int]:
-    """Batch size, and the number of images whose rows are valid, which are skipped.
+def _resumed(file: Path, key: str, images: Iterator[ListedImage], batch_size: int) -> int:
+    """Number of images whose rows are valid, which are skipped.
 
     The file is cut to the settings and the rows of whole batches.
     """
     lines = _lines(file) if file.is_file() else iter(())
     header = next(lines, None)
     if header is None:
-        size = batch_size()
-        text = json.dumps({"settings": key, "batch_size": size}) + "\n"
-        file.write_text(text, encoding="utf-8")
-        return size, 0
+        file.write_text(json.dumps({"settings": key}) + "\n", encoding="utf-8")
+        return 0
     again = f"remove the folder {file.parent} to start again"
     begun, end = header
     if begun.get("settings") != key:
@@ -141,18 +138,18 @@ def _resumed(
             f"{file.parent} was begun with another model or other options; repeat the command as "
             f"it was, or {again}"
         )
-    size, done = int(begun["batch_size"]), 0
-    while len(batch := list(islice(lines, size))) == size:
-        names = [_name(image) for image in islice(images, size)]
+    done = 0
+    while len(batch := list(islice(lines, batch_size))) == batch_size:
+        names = [_name(image) for image in islice(images, batch_size)]
         if names != [row["path"] for row, _ in batch]:
             raise InputError(
                 f"{file.parent}: the images are not those of the interrupted command; give the "
                 f"same ones in the same order, or {again}"
             )
-        done, end = done + size, batch[-1][1]
+        done, end = done + batch_size, batch[-1][1]
     with file.open("r+b") as stream:
         stream.truncate(end)
-    return size, done
+    return done
 
 
 def _lines(file: Path) -> Iterator[tuple[dict[str, Any], int]]:
@@ -179,7 +176,7 @@ def print_predictions(
     write = _csv_writer(stream, columns_of(predictor.info, maps=False))
     decisions: Counter[str] = Counter()
     bad = 0
-    for batch in _batches(predictor, iter(images), None, None):
+    for batch in _batches(predictor, iter(images), None):
         for image, found in batch:
             write(row_of(_name(image), found))
             if isinstance(found, BadImage):
@@ -194,7 +191,6 @@ def print_predictions(
 def _batches(
     predictor: Predictor,
     images: Iterator[ListedImage],
-    batch_size: int | None,
     maps: MapOutput | None,
 ) -> Iterator[list[tuple[ListedImage, Prediction | BadImage]]]:
     """Images with their predictions, a batch at a time."""
@@ -207,7 +203,7 @@ def _batches(
 
     of = None if maps is None else maps.of
     wanted = maps is not None
-    for batch in predictor.batches(paths(), maps=wanted, map_of=of, batch_size=batch_size):
+    for batch in predictor.batches(paths(), maps=wanted, map_of=of):
         yield [(taken.popleft(), found) for found in batch.results()]
 
 
@@ -216,7 +212,6 @@ def _predict(
     images: Iterator[ListedImage],
     stream: BinaryIO,
     number: int,
-    batch_size: int,
     maps: MapOutput | None,
     advance: Callable[[int], None],
     report_bad: Callable[[str, str], None],
@@ -236,7 +231,7 @@ def _predict(
 
     with ThreadPoolExecutor(core_count()) as pool:
         try:
-            for batch in _batches(predictor, images, batch_size, maps):
+            for batch in _batches(predictor, images, maps):
                 write()  # of the batch before, whose maps were drawn meanwhile
                 for image, found in batch:
                     file = None

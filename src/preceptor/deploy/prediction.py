@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -43,14 +41,6 @@ _PERCENT = re.compile(r"(?:fdr|bpcer)=?(\d*\.?\d+)%")
 _SHARE = re.compile(r"(?:fdr|bpcer)=(\d*\.?\d+(?:e-?\d+)?)")
 Float = TypeVar("Float", bound=np.floating)
 
-BATCH_SIZES = (8, 16, 32, 64)
-"""Batch sizes that are tried on a CPU."""
-GPU_BATCH_SIZES = (32, 64, 128, 256)
-"""Batch sizes that are tried on a GPU."""
-# A larger batch needs more memory and delays the first result: it must be faster by this factor.
-_GAIN = 1.05
-# A probe ends after a batch that took this long, in seconds.
-_LONG = 1.0
 # As in `saliency.maps`, which explains them and needs torch.
 CONSTANT_TOLERANCE, LEAST_SPREAD = 1e-5, 1e-30
 
@@ -177,20 +167,6 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
     return number
 
 
-def with_export_threshold(info: ModelInfo, text: str) -> ModelInfo:
-    """Description of an exported model with the threshold in the settings of its export (JSON)."""
-    try:
-        threshold = json.loads(text)["threshold"]
-        number = None if threshold is None else float(threshold)
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise InputError("the settings of the export have no threshold") from error
-    if number is None or number == info.thresholds.get(DEFAULT_RULE):
-        return info
-    if not math.isfinite(number):
-        raise InputError("the settings of the export have no threshold that is a finite number")
-    return replace(info, thresholds={**info.thresholds, EXPORT_RULE: number})
-
-
 def rule_name(name: str) -> str:
     """Name of a rule in the spelling of `model.json`."""
     plain = name.strip().lower()
@@ -225,10 +201,6 @@ class Network(Protocol):
     @property
     def info(self) -> ModelInfo:
         """Description of the model."""
-
-    @property
-    def batch_size(self) -> int:
-        """Number of images per call at which the network is fast."""
 
     def check_maps(self, map_class: int | None) -> None:
         """InputError if the model has no maps of this class."""
@@ -441,36 +413,3 @@ def _weights(pixels: int, low: float, high: float, cells: int) -> NDArray[np.flo
     inside = (place >= 0) & (place <= 1)
     weights: NDArray[np.float64] = np.maximum(0, 1 - distance) * inside[:, None]
     return weights.astype(np.float32)
-
-
-def probe_batch_size(
-    compute: Callable[[NDArray[np.uint8]], object], form: ImageFormat, *, gpu: bool
-) -> int:
-    """Batch size at which a network is fast, measured on random images."""
-
-    def seconds(size: int) -> float | None:
-        """Time of a batch after a first one; None if memory runs out."""
-        shape = (size, form.size, form.size, form.channels)
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        try:
-            compute(images)
-            started = time.perf_counter()
-            compute(images)
-        except MemoryError:
-            return None
-        return time.perf_counter() - started
-
-    return choose_batch_size(seconds, GPU_BATCH_SIZES if gpu else BATCH_SIZES)
-
-
-def choose_batch_size(seconds: Callable[[int], float | None], sizes: Sequence[int]) -> int:
-    """Smallest batch size from which on larger ones are hardly faster per image."""
-    chosen, rate = sizes[0], 0.0
-    for size in sizes:
-        spent = seconds(size)
-        if spent is None or size / spent < _GAIN * rate:
-            break
-        chosen, rate = size, size / spent
-        if spent > _LONG:
-            break
-    return chosen

@@ -45,8 +45,8 @@ RGBA."""
 _LOCKS = [Lock() for _ in range(64)]
 # Batches that are decoded ahead of the network.
 _AHEAD = 3
-# So many images are one batch: the size at which the network is fast need not be known.
-_FEW = 8
+BATCH_SIZE = 32
+"""Number of images per pass, unless another one is given."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,6 @@ class Canvas(NamedTuple):
 
     size: tuple[int, int]  # width and height of the upright image in pixels
     pixels: NDArray[np.uint8]  # (side, side, channels) uint8
-
-
-def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
-    """Pixels of an input, upright, with transparent pixels composited on white."""
-    pixels = np.array(_opaque(image, channels))
-    return pixels if channels == 3 else pixels[..., None]
 
 
 def _opaque(image: ImageInput, channels: int) -> Image.Image:
@@ -161,7 +155,7 @@ class Predictor:
     Args:
         network: Network.
         threshold: Threshold of the decision, see `find_threshold`.
-        batch_size: Number of images per pass; None = that at which the network is fast.
+        batch_size: Number of images per pass.
         workers: Number of threads that decode; None = one per core.
 
     Raises:
@@ -173,11 +167,11 @@ class Predictor:
         network: Network,
         *,
         threshold: str | float | None = None,
-        batch_size: int | None = None,
+        batch_size: int = BATCH_SIZE,
         workers: int | None = None,
     ) -> None:
         self._network = network
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._workers = workers or core_count()
         self.threshold = find_threshold(threshold, network.info)
 
@@ -185,11 +179,6 @@ class Predictor:
     def info(self) -> ModelInfo:
         """Description of the model."""
         return self._network.info
-
-    @property
-    def batch_size(self) -> int:
-        """Number of images per pass."""
-        return self._batch_size or self._network.batch_size
 
     @overload
     def __call__(
@@ -230,9 +219,8 @@ class Predictor:
         inputs: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
         if not inputs:
             raise InputError("there are no images; give at least one")
-        size = None if self._batch_size or len(inputs) > _FEW else len(inputs)
         found: list[Predictions] = []
-        for batch in self.batches(inputs, map_of=map_of, maps=maps, batch_size=size):
+        for batch in self.batches(inputs, map_of=map_of, maps=maps):
             for bad in batch.bad.values():
                 raise ImageError(bad.source, bad.reason)
             assert batch.predictions is not None
@@ -259,14 +247,13 @@ class Predictor:
         *,
         map_of: str | None = None,
         maps: bool = True,
-        batch_size: int | None = None,
     ) -> Iterator[Batch]:
         """Predictions for the next `batch_size` inputs each, of which some may be bad.
 
         Results therefore do not depend on where an iteration starts.
         """
         wanted = self._map_index(map_of, maps=maps)
-        for decoded in self._decoded(images, batch_size or self.batch_size):
+        for decoded in self._decoded(images, self.batch_size):
             good = [one for one in decoded if isinstance(one, Canvas)]
             bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
             predictions = self._predict(good, wanted, maps) if good else None
@@ -361,7 +348,7 @@ def load(
     threshold: str | float | None = None,
     device: str = "auto",
     precision: Precision = "32-true",
-    batch_size: int | None = None,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
 ) -> Predictor:
     """Load a trained model for use.
@@ -373,8 +360,7 @@ def load(
             decision is the most probable class.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
-        batch_size: Number of images per pass; None = chosen by a short probe when many images are
-            predicted.
+        batch_size: Number of images per pass.
         workers: Number of threads that decode; None = one per core.
 
     Raises:
@@ -382,7 +368,7 @@ def load(
             setting is invalid.
     """
     path = Path(model)
-    if batch_size is not None and batch_size < 1:
+    if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
     settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     # The library of the network is imported only now.

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 from pydantic import BaseModel
@@ -62,7 +63,6 @@ Result = TypeVar("Result")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LONGEST = 60  # name of a model, value of a parameter
-_WEIGHT = 0.2  # of the last batch in the moving average of the speed
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -167,7 +167,6 @@ class ServedModel(NamedTuple):
 
     predictor: Predictor
     revision: str  # first 12 hexadecimal digits of the hash of its files
-    batch_size: int
 
     @property
     def info(self) -> ModelInfo:
@@ -230,19 +229,12 @@ class Metrics:
         info = Gauge("model_info", "Served models.", names, **given)
         for name, model in models.items():
             info.labels(name, model.info.backbone, model.revision).set(1)
-        self._seconds_per_image = 0.0
 
     def batch(self, model: str, size: int, seconds: float) -> None:
         """Take note of a pass of the network."""
         self._images.labels(model).inc(size)
         self._batch_sizes.labels(model).observe(size)
         self._batch_seconds.labels(model).observe(seconds)
-        last, mean = seconds / size, self._seconds_per_image
-        self._seconds_per_image = last if not mean else mean + _WEIGHT * (last - mean)
-
-    def wait_for(self, images: int) -> int:
-        """Estimated whole seconds until so many images are predicted, from 1 to 60."""
-        return min(60, max(1, round(images * self._seconds_per_image)))
 
     def text(self) -> bytes:
         """Text of all metrics."""
@@ -277,11 +269,15 @@ class Service:
         self.stopping = False
         self.models: dict[str, ServedModel] = {}
         for name, path in paths.items():
-            predictor = load(path, threshold=settings.threshold, device=settings.device)
+            predictor = load(
+                path,
+                threshold=settings.threshold,
+                device=settings.device,
+                batch_size=settings.batch_size,
+            )
             predictor.check_maps()  # rather than when a request asks for them
-            # The probe of the batch size also makes the first request as fast as the others.
-            size = settings.batch_size or predictor.batch_size
-            self.models[name] = ServedModel(predictor, files_digest(path)[:12], size)
+            predictor(np.zeros((8, 8, 3), np.uint8))  # the first request is as fast as the others
+            self.models[name] = ServedModel(predictor, files_digest(path)[:12])
         self.metrics = Metrics(self.models, settings.queue)
         self._batchers = {name: self._batcher(name, model) for name, model in self.models.items()}
         self._decoders = ThreadPoolExecutor(settings.workers or core_count())
@@ -296,7 +292,7 @@ class Service:
 
         return Batcher(
             predict,
-            size=model.batch_size,
+            size=self.settings.batch_size,
             delay=self.settings.delay,
             done=lambda size, seconds: self.metrics.batch(name, size, seconds),
         )
@@ -362,12 +358,8 @@ class Service:
             self.metrics.in_flight.set(self._images)
 
     def _busy(self) -> RefusedError:
-        seconds = self.metrics.wait_for(max(1, self._images))
-        return RefusedError(
-            429,
-            f"the server is busy; try again in {seconds} second{'s' if seconds > 1 else ''}",
-            {"retry-after": str(seconds)},
-        )
+        message = "the server is busy; try again in 1 second"
+        return RefusedError(429, message, {"retry-after": "1"})
 
     def wish_of(self, query: list[tuple[str, str]]) -> Wish:
         """What a query asks for; an invalid one is refused (400, 404, 422)."""
@@ -450,7 +442,7 @@ class Service:
                 thresholds=dict(model.info.thresholds),
                 maps=model.info.map_kind,
                 input_size=model.info.image_format.size,
-                batch_size=model.batch_size,
+                batch_size=self.settings.batch_size,
                 version=model.info.version,
             )
             for name, model in self.models.items()

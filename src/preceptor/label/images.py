@@ -92,15 +92,6 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def find_problem(path: Path) -> PictureError | None:
-    """Why an image cannot be shown; None if it can be decoded."""
-    try:
-        with _decoded(path):
-            return None
-    except PictureError as error:
-        return error
-
-
 def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=95, subsampling=0)
