@@ -47,7 +47,7 @@ def _scores(
     given, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if values.ndim != dimensions:
         raise InputError(f"scores must have {dimensions} dimension(s), not shape {values.shape}")
-    missing: npt.NDArray[np.bool_] = np.isnan(values).any(axis=tuple(range(1, dimensions)))
+    missing = np.asarray(np.isnan(values).any(axis=tuple(range(1, dimensions))))
     if missing.any():
         raise InputError(
             f"{missing.sum():,} of {len(values):,} scores are NaN, the first at position "
