@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from tests.forked import SpawnedProcess
 
 # The log is no handle that stays open: a process may close all that it has inherited.
 _HOOK = """\
@@ -35,21 +36,18 @@ class OpenedFiles:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a function in a new process, which is watched."""
-        # Not a fork: threads of this one may hold locks of libraries, which a fork never gets.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=self._watch, args=(theirs, function, arguments))
+        result = self._work / "result.pickle"
+        process = SpawnedProcess(self._watch, (result, function, arguments), daemon=False)
         process.start()
-        theirs.close()
-        result = ours.recv()
         process.join()
-        return result
+        assert process.exitcode == 0
+        return pickle.loads(result.read_bytes())
 
     def _watch(
-        self, pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+        self, result: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> None:
         exec(self._hook, {})
-        pipe.send(function(*arguments))
+        result.write_bytes(pickle.dumps(function(*arguments)))
 
     def take(self) -> Counter[str]:
         """How often each file was opened since the last call, by its path below the folder."""
