@@ -40,7 +40,6 @@ SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").sp
 
 # What the emulated card leaves out and `make gpu` runs: more networks and settings of one property.
 ON_A_GPU = (
-    "gpu/test_memory.py::test_the_gpu_is_found_and_measured",
     "gpu/test_training.py::test_two_trainings_are_one_to_the_bit",
     "gpu/test_training.py::test_half_precision_is_near[16",
     "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[device-device",
