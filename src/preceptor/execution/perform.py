@@ -150,7 +150,10 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
     record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
-    record |= {"run": work.run, "weights": "" if work.model else weights_of(store, work.run)}
+    record |= {
+        "run": work.run,
+        "weights_checksum": "" if work.model else weights_of(store, work.run),
+    }
     made = compute_maps(
         model,
         workspace,
@@ -173,7 +176,11 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     write_store(folder, made)
     record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
     record |= {"shards": len(work.shards), "seconds": seconds, "run": made.info.teacher}
-    record |= {"weights": read_record(_shard_folder(store, identity, 0)).get("weights", "")}
+    record |= {
+        "weights_checksum": read_record(_shard_folder(store, identity, 0)).get(
+            "weights_checksum", ""
+        )
+    }
     return record | maps_record(made)
 
 
@@ -197,7 +204,7 @@ def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
 def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     workspace = workspaces.at(work.config.manifest)
     record: dict[str, Any] = {"kind": "evaluation", "run": work.run}
-    record |= {"weights": weights_of(store, work.run)}
+    record |= {"weights_checksum": weights_of(store, work.run)}
     model = _trained(store / STEP_FOLDERS["train"] / work.run / "model", work.config)
     rows = workspace.split_rows("test")
     frame = score_frame(model, workspace, rows, work.config.training.cache)

@@ -301,7 +301,7 @@ class Scheduler:
         if damaged := damaged_files(folder):
             return f"damaged: {folder.name} ({', '.join(damaged)})"
         record = read_record(folder)
-        before, now = record.get("weights"), weights_of(self.store, record.get("run", ""))
+        before, now = record.get("weights_checksum"), weights_of(self.store, record.get("run", ""))
         if before and now and now != before:
             return f"{folder.name}: made with other weights of {record['run']}"
         return ""
