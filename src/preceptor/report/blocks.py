@@ -232,12 +232,7 @@ def render_plain_page(page: PlainPage) -> str:
 
 
 def typeset(text: str) -> str:
-    """Typographic minus signs, and no line breaks after α and before %.
-
-    Example:
-        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best α, 95 %)"
-        True
-    """
+    """Typographic minus signs, and no line breaks after α and before %."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
     text = re.sub(r"(?<=\d) %", "\u00a0%", text).replace(" − ", "\u00a0− ")
     return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")
