@@ -49,7 +49,6 @@ LATE = (
     "data.store",
     "data.checks",
     "label.sources",
-    "label.teacher",
     "deploy.predictor",
     "deploy.export",
 )
