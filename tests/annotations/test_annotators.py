@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from preceptor.annotations.agreement import (
 from preceptor.annotations.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
 from preceptor.annotations.write import ImportOptions, write_import
 from preceptor.errors import InputError, ProblemsError
-from preceptor.report.annotators import write_agreement
 from tests.annotations.trees import annotated_folder
 
 
@@ -28,16 +26,6 @@ def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
     assert maps.table.loc["4.png", "name"] == "images/4.png"
     stored = np.asarray(Image.open(tmp_path / "a" / "annotators" / "bo" / "3.png"))
     assert (maps.maps("3.png")["bo"] == stored).all()
-
-
-def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
-    folder = annotated_folder(tmp_path / "a")
-    (folder / "annotators" / "bo").rename(folder / "annotators" / os.fsdecode(b"b\xf6"))
-    maps = read_annotators(folder)
-    assert list(maps.people) == ["ann", "b\\udcf6", "cy"]
-    found = agreement_of(maps)
-    assert write_agreement(maps, found, tmp_path / "out", shown=1)
-    assert "b\\udcf6" in (tmp_path / "out" / "people.csv").read_text(encoding="utf-8")
 
 
 def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(tmp_path: Path) -> None:

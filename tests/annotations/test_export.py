@@ -235,13 +235,6 @@ def test_a_map_lies_where_the_model_saw_it(fit: Any, size: tuple[int, int]) -> N
     assert rows[strong].mean() == pytest.approx(height * 0.55, abs=height / 32)
 
 
-def test_outside_of_a_crop_is_not_marked() -> None:
-    found = map_over_image(np.array([[0, 1], [1, 1]], np.float32), info("crop"), (200, 100))
-    assert not found[:, :50].any()
-    assert not found[:, 150:].any()
-    assert (found[75:, 50:150] == 1).all()
-
-
 def test_maps_are_normalized_except_probabilities_of_marks() -> None:
     grid = np.array([[0.2, 0.3], [0.3, 0.4]], np.float32)
     assert map_over_image(grid, info("squash"), (64, 64)).max() == 1

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from preceptor.annotations import read_labelstudio
-from preceptor.annotations.json_formats import decode_brush
 from preceptor.annotations.shapes import (
     Box,
     Ellipse,
@@ -256,22 +255,3 @@ BAD: list[tuple[str, Any, str]] = [
 def test_what_is_wrong_is_refused_by_row(tmp_path: Path, file: Any, expected: str) -> None:
     path = save_json(tmp_path / "a.json", file)
     assert_import_refused(lambda: read_labelstudio(path), tmp_path / "images", expected)
-
-
-def test_runs_of_a_stroke() -> None:
-    assert decode_brush(runs((3, 0), (4, 255), (5, 7)), 4, 3).tolist() == [
-        [0, 0, 0, 255],
-        [255, 255, 255, 7],
-        [7, 7, 7, 7],
-    ]
-
-
-def test_values_that_are_listed_one_by_one() -> None:
-    """A list of four values, then a run."""
-    values = [0, 0, 0, 9] + [0] * 4
-    bits = f"{8:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}"
-    bits += f"0{0:02b}{3:03b}" + "".join(f"{one:08b}" for one in values[:4])
-    bits += f"1{0:02b}{3:03b}{0:08b}"
-    bits += "0" * (-len(bits) % 8)
-    packed = [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
-    assert decode_brush(packed, 2, 1).tolist() == [[9, 0]]

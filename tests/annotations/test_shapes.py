@@ -12,7 +12,6 @@ from preceptor.annotations.shapes import (
     Box,
     Ellipse,
     Floats,
-    Log,
     Mask,
     Pixels,
     Points,
@@ -133,17 +132,3 @@ def test_filled_outlines_are_the_mask(mask: np.ndarray) -> None:
     regions = outline(mask)
     assert (filled(regions, mask.shape, one_ring=False) == mask).all()
     assert (filled(regions, mask.shape, one_ring=True) == mask).all()
-
-
-def test_a_defect_of_a_reader_is_no_problem_of_the_source() -> None:
-    log = Log()
-    with pytest.raises(KeyError), log.part("row 1", "correct it"):
-        raise KeyError("label")
-    with log.part("row 2", "correct it"):
-        raise LookupError("there is no image 'a.png'; correct --images")
-    with log.part("row 3", "correct it"):
-        raise ValueError("the label is 'a; b'")
-    assert [str(problem) for problem in log.problems] == [
-        "row 2: there is no image 'a.png'; correct --images",
-        "row 3: the label is 'a; b'; correct it",
-    ]

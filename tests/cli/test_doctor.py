@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.cli import doctor
-from preceptor.cli.doctor import Installation, inspect_folder, lines_of
+from preceptor.cli.doctor import Installation, inspect_folder
 from tests.commands import Outcome, here
 
 
@@ -87,10 +87,3 @@ def test_a_folder_that_takes_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = notes_on(Path("/proc"))
     assert "cannot be written to" in note
     assert note.endswith("set --cache-dir")
-
-
-def test_the_output_fits_a_terminal() -> None:
-    state = Installation([("GPU", "word " * 40), ("current folder", "/a/path/" + 20 * "long/")])
-    lines = list(lines_of(state))
-    assert max(len(line) for line in lines if "/a/path" not in line) <= 80
-    assert lines[-1] == "Training works here."

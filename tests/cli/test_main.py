@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from preceptor.cli.main import app, main, reported_errors
+from preceptor.cli.main import app, main
 from preceptor.utils.files import replacing
 from preceptor.utils.leases import lease
 from tests.commands import here
@@ -53,13 +53,6 @@ def test_words_that_are_no_command(arguments: list[str]) -> None:
 
 
 # Interruptions
-
-
-def test_an_interruption_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop, reported_errors():
-        raise KeyboardInterrupt
-    assert stop.value.code == 130
-    assert capsys.readouterr().err == "interrupted; repeat the command to resume\n"
 
 
 def test_sigterm_ends_a_command_in_order(

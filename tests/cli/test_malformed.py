@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from preceptor.cli.main import reported_errors
-from tests.commands import assert_refused, flags, here, in_fork
+from tests.commands import assert_refused, flags, here
 from tests.datasets import squares
 
 # Configs. Values of None take a key away.
@@ -174,20 +174,6 @@ def test_config_files_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
         assert_refused(here(kind, tmp_path / name, *out), ["config", reason])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["train", "run.yaml"], ["alpha: value 2"]),
-        (["study", "study.yaml", "--out", "x"], ["seeds has duplicate values"]),
-    ],
-)
-def test_bad_requests_as_processes(arguments: list[str], expected: list[str], data: Path) -> None:
-    (data / "run.yaml").write_text(yaml.safe_dump(RUN | {"alpha": 2}))
-    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"seeds": [1, 1]}))
-    problems = 1 if arguments[1].endswith(".yaml") else None
-    assert_refused(in_fork(*arguments, cwd=data), expected, problems)
-
-
 def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     manifest = data / "manifest.csv"
     (data / "study.yaml").write_text(yaml.safe_dump(STUDY))
@@ -253,11 +239,3 @@ def test_memory_that_runs_out_is_told_in_one_line(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("error: out of memory; lower training.input_size")
     with pytest.raises(RuntimeError, match="another"), reported_errors():
         raise RuntimeError("another")
-
-
-def test_shares_and_sources_that_cannot_be(data: Path, tmp_path: Path) -> None:
-    split = ["data", "split", data / "manifest.csv", "--to", tmp_path / "m.csv"]
-    wrong = ["--train", "0.9", "--hold-out", "no-such=test-unseen", "--hold-out", "kind 0=exam"]
-    expected = ["add up to 1.3", "'no-such'", "'exam'"]
-    assert_refused(here(*split, *wrong), expected, 3)
-    assert not (tmp_path / "m.csv").exists()

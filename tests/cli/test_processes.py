@@ -13,20 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from preceptor.training.record import RunRecord
-from preceptor.version import __version__
 from tests import forked
 from tests.commands import HANGS, apart
 from tests.start_up import HEAVY, imported_by_command
-
-
-def test_the_package_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "preceptor", "--version"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
 
 
 def test_help_needs_nothing_heavy() -> None:

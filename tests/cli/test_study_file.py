@@ -10,8 +10,6 @@ import pytest
 import yaml
 
 from preceptor.config.files import dump_config, load_config
-from preceptor.config.training import Training
-from preceptor.execution.local import jobs_at_first
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import write_progress
@@ -120,20 +118,7 @@ def test_the_positive_class_of_study_init_is_the_one_with_maps(
         done = here("study", "init", manifest.with_name(f"{name}.csv"), "--to", target, *options)
         assert done.code == 0, done
         assert yaml.safe_load(target.read_text())["positive"] == expected
-
-
-def test_study_init_writes_the_default_number_of_threads(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
-    monkeypatch.setattr("preceptor.utils.process.core_count", lambda: 6)
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
-    target = tmp_path / "s.yaml"
-    done = here("study", "init", data / "manifest.csv", "--to", target, *options)
-    assert done.code == 0, done
-    threads = yaml.safe_load(target.read_text())["training"]["threads"]
-    assert Training().threads == threads
-    assert f"60 seconds with {jobs_at_first('auto', threads)} job(s)" in target.read_text()
+        assert f"positive class: {expected} (choose another with --positive)" in done.out
 
 
 @pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("a: b", "c # d"), ('"', "null")])
@@ -189,17 +174,6 @@ def test_study_init_chooses_no_positive_class_of_three(
     done = here("study", "init", manifest, "--to", chosen, *options, "--positive", "other")
     assert "positive class" not in done.out
     assert yaml.safe_load(chosen.read_text())["positive"] == "other"
-
-
-def test_study_init_names_the_positive_class_that_it_chose(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
-    splits = dict.fromkeys(("train", "val", "test"), 6)
-    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
-    done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
-    assert "positive class: marked (choose another with --positive)" in done.out
 
 
 def test_study_init_refuses_weights_in_a_format_that_a_study_refuses(tmp_path: Path) -> None:

@@ -43,12 +43,6 @@ def test_runs() -> None:
     )
 
 
-def test_runs_of_a_store_have_no_column_of_roles() -> None:
-    console = narrow()
-    print_runs([Run("0123456789abcdef", (), "resnet50", 0.5, 0, "", "finished", 3)], console)
-    assert console.export_text().split()[:3] == ["run", "backbone", "α"]
-
-
 def test_study_status() -> None:
     running = [Running("train", "train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
     console = narrow()
@@ -57,19 +51,6 @@ def test_study_status() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "1 of 20 steps" in text
     assert "about 10 minutes left" in text
-
-
-def test_evaluate_on_a_terminal_of_40_columns(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    numbers = dict.fromkeys(("auc", "eer", "accuracy", "average_precision", "brier"), 0.512)
-    row = {"set": "test-unseen", "source": "stylegan", "images": 10000, "positives": 5000}
-    print_figures(pd.DataFrame([row | numbers]), ["real", "fake"])
-    words = capsys.readouterr().out.split()
-    assert words.count("0.512") == 5
-    for word in ("positives", "accuracy", "AP", "Brier", "10,000"):
-        assert word in words
 
 
 def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from preceptor.cli.output import list_runs, live, print_status, render
+from preceptor.cli.output import list_runs, print_status, render
 from preceptor.config.files import load_config
 from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
@@ -98,12 +98,6 @@ def test_what_is_running_is_shown() -> None:
     assert "step 5" not in text
 
 
-def test_no_time_is_left_at_the_end() -> None:
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    console.print(render(Status(7, 7, [], {}, 1.0)))
-    assert "left" not in console.export_text()
-
-
 def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> None:
     running = [
         Running("train", "train one", 100.0, "epoch 1/2", "node-7"),
@@ -132,14 +126,6 @@ def test_from_another_shell(status: Status, held: bool, words: str) -> None:
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     print_status(status, held, console)
     assert words in console.export_text()
-
-
-def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no study has been run here"):
-        read_status(tmp_path)
-    (tmp_path / "status.json").write_text('{"running": [{"x": 1}]}')
-    with pytest.raises(InputError, match="cannot be read"):
-        read_status(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +190,6 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(
     assert plain.returncode == 0
     assert "\x1b" not in plain.stdout + plain.stderr
     assert "chosen: teacher" in plain.stdout
-
-
-def test_a_board_is_shown_live(seen: tuple[Path, list[Status]], tmp_path: Path) -> None:
-    class Fixed:
-        status = Status(1, 4)
-
-    console = Console(width=80, force_terminal=True, record=True, file=(tmp_path / "o").open("w"))
-    with live(Fixed(), console) as tell:  # type: ignore[arg-type]
-        tell("a line with [brackets]")
-    assert "a line with [brackets]" in console.export_text()
 
 
 def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]) -> None:

@@ -189,26 +189,6 @@ def test_models_meet_tables_that_they_cannot_score(data: Path, model: Path, tmp_
     assert_refused(done, ["'test-unseen'", "'test', 'train', 'val'"])
 
 
-def test_model_folders_that_are_damaged(data: Path, model: Path, tmp_path: Path) -> None:
-    manifest = data / "manifest.csv"
-    weights, description = "model.safetensors", "model.json"
-    for name, content in [
-        (weights, (model / weights).read_bytes()[:1000]),
-        (weights, None),
-        (description, b"{"),
-        (description, (model / description).read_bytes().replace(b"test_byobnet", b"test_resnet")),
-    ]:
-        broken = tmp_path / f"{name} {len(content or b'')}"
-        broken.mkdir()
-        for file in model.iterdir():
-            (broken / file.name).write_bytes(file.read_bytes())
-        if content is None:
-            (broken / name).unlink()
-        else:
-            (broken / name).write_bytes(content)
-        assert_refused(here("evaluate", broken, manifest), [f"{broken}: {name} does not match"])
-
-
 def test_an_image_that_goes_bad_after_the_check(data: Path, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     squares(folder, splits={"train": 2, "val": 2, "test": 2})

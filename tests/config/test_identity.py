@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import IdentityOf, NotIdentity, identity_values, is_identity
+from preceptor.config.settings import IdentityOf, NotIdentity, is_identity
 from preceptor.config.training import Augmentation, Training
 from preceptor.training.prepare import run_id
 
@@ -118,13 +118,4 @@ def test_the_fields_that_are_not_part_of_every_id() -> None:
         "augmentation.outside_rate",
         "augmentation.outside_strength",
         "training.consistency",
-    }
-
-
-def test_defaults_are_left_out() -> None:
-    config = RunConfig.model_validate(BASE | {"seed": 3, "training": {"momentum": 0.9, "lr": 0.1}})
-    assert identity_values(config, config.uses) == {
-        "backbone": "resnet50",
-        "seed": 3,
-        "training": {"lr": 0.1},
     }

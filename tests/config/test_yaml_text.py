@@ -107,11 +107,6 @@ def test_a_variable_is_a_value_whatever_it_holds(monkeypatch: pytest.MonkeyPatch
     }
 
 
-def test_variables_that_are_not_set_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GONE", raising=False)
-    assert read_yaml("a: '# ${GONE}'")[1] == {"GONE"}
-
-
 TEXTS = [
     *("1e5", "5e3", ".5e3", "12E03", "1e-3", "1.", "+1", "1:30", "010", "0x1f", "0o17", "1_0"),
     *("no", "off", "y", "~", "<<", "=", "null", ".nan", "NaN", "2026-11-28", "", "  a", "a: b"),
@@ -131,12 +126,3 @@ def test_what_is_written_is_read_as_the_same(text: str, monkeypatch: pytest.Monk
 def test_numbers_are_written_as_numbers() -> None:
     values = {"a": 1e5, "b": 1e-5, "c": 10, "d": -0.5, "e": True, "f": None, "g": 1e300}
     assert read(dump_yaml(values)) == values
-
-
-def test_a_variable_is_written_as_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("X", "value")
-    assert read("a: ${X}\nb: $${X}\nc: '$${X}/${X}'") == {
-        "a": "value",
-        "b": "${X}",
-        "c": "${X}/value",
-    }

@@ -194,17 +194,6 @@ def test_a_constant_map_says_nothing_even_beside_margins() -> None:
     assert informative(maps).tolist() == [False, True]
 
 
-def test_a_map_without_weight_is_not_read() -> None:
-    rows = guided_rows(Pictures([marked(40, 40, "squash", 0.5, 0.5)] * 2, 56, "squash"), 56, (7, 7))
-    assert rows.targets is not None
-    rows.targets.weight[1] = 0
-    batch = rows.batch(np.arange(2))
-    assert batch.maps is not None
-    assert batch.map_weight is not None
-    assert batch.map_weight.tolist() == [1, 0]
-    assert batch.maps[1].abs().sum() == 0
-
-
 # A Teacher at 299 px with a grid of 10 × 10 guides a Student at 224 px with one of 7 × 7.
 
 ASPECTS = [(120, 120), (160, 90), (80, 150), (200, 100)]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.data.images import decode_image
@@ -16,7 +14,6 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.notes import (
     EXAMINED,
     notes,
-    small_marks,
     summary_table,
     value_notes,
 )
@@ -25,7 +22,6 @@ from tests.data.sound_manifest import save
 from tests.datasets import squares
 
 
-# Counts how often each file below images and maps is opened by `data check`.
 def test_sound_data_have_no_notes(tmp_path: Path) -> None:
     manifest = Manifest.read(squares(tmp_path))
     assert notes(manifest) == value_notes(manifest) == []
@@ -103,29 +99,6 @@ def test_maps_in_color_are_noted_and_gray_ones_are_not(suffix: str, tmp_path: Pa
     done = here("data", "check", file)
     assert done.code == 0
     assert f"note: {notes[0]}" in done.out
-
-
-class Maps:
-    """Human maps in memory: squares of the given sides on 128 × 128."""
-
-    def __init__(self, sides: list[int]) -> None:
-        self.sides = sides
-
-    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        found = np.zeros((len(rows), 128, 128), np.uint8)
-        for place, row in enumerate(rows):
-            side = self.sides[row]
-            found[place, :side, :side] = 255
-            found[place, 64:, 64:] = 100 if side else 0  # below half of the maximum
-        return found
-
-
-def test_marks_are_compared_with_half_a_cell() -> None:
-    source: Any = Maps([0, 5, 11, 12, 64])  # half a cell of 16 pixels has the area of 11.3²
-    assert small_marks(source, np.arange(5), (8, 8)) == (2, 4)
-    assert small_marks(source, np.arange(5), (32, 32)) == (0, 4)
-    assert small_marks(source, np.arange(5), (2, 2)) == (3, 4)
-    assert small_marks(source, np.arange(0), (8, 8)) == (0, 0)
 
 
 def test_the_summary_counts_by_split(folder: Path) -> None:

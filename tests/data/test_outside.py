@@ -18,11 +18,10 @@ from preceptor.data import augment
 from preceptor.data.augment import (
     Outside,
     change_outside,
-    masks_of,
     partners_of,
 )
 from preceptor.data.geometry import MAP_SIDE
-from preceptor.data.loader import MapArray, MapTargets, Rows, TrainingStream
+from preceptor.data.loader import MapTargets, Rows, TrainingStream
 from tests.datasets import Noise
 from tests.no_reads import NoReads
 
@@ -174,14 +173,6 @@ def test_pairs_differ_in_the_outside_alone() -> None:
     assert 0.1 < float(shares.float().mean()) < 0.5
 
 
-def test_masks_of_maps() -> None:
-    maps = torch.tensor([[[2.0, 4.0], [3.0, 2.0]]]).repeat(5, 1, 1)
-    maps[1], maps[2, 0, 0], maps[3, 0, 0], maps[4] = 0.7, torch.nan, torch.inf, 0
-    masks, usable = masks_of(maps)
-    assert usable.tolist() == [True, False, False, False, False]
-    assert masks[0].tolist() == [[0, 1], [0.5, 0]]
-
-
 # Geometry.
 
 
@@ -202,14 +193,6 @@ def test_the_mask_is_cropped_with_its_image() -> None:
     )  # not on a border of the rectangle
     assert inner.double().mean() > 0.3
     assert (expected - after)[inner].abs().max() < 1
-
-
-def test_masks_have_the_resolution_of_the_stored_maps() -> None:
-    coarse = MapArray(np.random.default_rng(0).random((4, 7, 7)).astype(np.float32), np.eye(4))
-    weight, index = np.ones(4, np.float32), np.arange(4)
-    assert rows_of(4, 64, 64).mask_grid == (32, 32)
-    assert rows_of(4, 16, 16).mask_grid == (16, 16)
-    assert rows_of(4, 64, 64, targets=MapTargets(weight, coarse, index)).mask_grid == (7, 7)
 
 
 # Random numbers.

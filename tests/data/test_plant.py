@@ -12,12 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data import plant as planted_files
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.data.plant import Planted, PlantSettings, plant
 from preceptor.data.splits import draw_annotated
-from preceptor.errors import InputError, ProblemsError, RunFailedError
+from preceptor.errors import InputError, ProblemsError
 from tests.commands import Outcome, assert_refused, here
 from tests.datasets import squares
 
@@ -269,29 +268,6 @@ def test_marked_images_keep_their_mode_and_their_other_pixels(tmp_path: Path) ->
     assert (abs(written[64:69, 51:63].astype(int) - inside) <= lift).all()
     unclipped = (inside > lift) & (inside < 65535 - lift)
     assert (abs(written[64:69, 51:63].astype(int) - inside)[unclipped] == lift).all()
-
-
-def test_names_that_meet_after_the_change_of_suffix(tmp_path: Path) -> None:
-    images = {f"x.{suffix}": Image.effect_noise((64, 64), 50) for suffix in ("png", "jpg", "bmp")}
-    data = save(tmp_path / "data", images, label=["a", "b", "b"])
-    done = planted(data, tmp_path / "out", label="b")
-    assert list(done.marks) == ["x.jpg", "x.bmp"]
-    where = changed(data, done.manifest)
-    assert [bool(one.any()) for one in where.values()] == [False, True, True]
-    paths = [Path(path).name for path in read(done.manifest).table["path"]]
-    assert paths == ["x.png", "x-2.png", "x-3.png"]
-
-
-def test_a_failed_write_leaves_nothing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(source: str, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(planted_files, "_link_or_copy", full)
-    with pytest.raises(RunFailedError, match="No space left"):
-        planted(data, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_problems_of_images_are_listed_together_and_nothing_is_written(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import os
-import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +26,6 @@ from preceptor.data.remote import (
     states_of,
 )
 from preceptor.data.workspace import Workspace
-from preceptor.errors import ProblemsError
 from tests.data.sound_manifest import save
 from tests.datasets import squares
 from tests.fault_server import FaultServer, fault_server
@@ -188,25 +186,6 @@ def test_a_manifest_of_remote_images_is_that_of_local_ones(
     assert again.table["path"].tolist() == spaces[1].manifest.table["path"].tolist()
 
 
-def test_everything_that_is_wrong_is_told_at_once(local: Path, server: FaultServer) -> None:
-    images = contents_of(local, "path")
-    server.files |= images
-    first, second, third, *_ = images
-    del server.files[first]
-    server.denied.add(second)
-    server.files[third] = b"none"
-    (local.parent / "cut.tar").write_bytes(tar_of(contents_of(local, "saliency"))[:600])
-    signed = f"{server.address}/{{path}}?signature={SECRET}"
-    file = moved(local, local.with_name("r.csv"), signed, "cut.tar::{path}")
-    with pytest.raises(ProblemsError) as caught:
-        Manifest.read(file)
-    told = "\n".join(map(str, caught.value.problems))
-    assert SECRET not in told
-    for text in ("no such file", "access denied", "not an image", "the tar file is dam"):
-        assert told.count(text) == 1, told
-    assert "rows)" in told  # the damaged tar file is one problem
-
-
 def test_other_file_systems_and_unknown_ones() -> None:
     with fsspec.open("memory://folder/a.png", "wb") as file:
         file.write(CONTENT)
@@ -235,12 +214,3 @@ def test_without_the_extra_it_is_named(
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(LocationError, match=r"pip install '\.\[remote\]'"):
         read_content(server.url("a.png"))
-
-
-def test_the_index_is_that_of_tarfile(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(tar_of({f"{n}.png": CONTENT[:n] for n in range(0, 2000, 37)}))
-    with tarfile.open(tmp_path / "a.tar") as archive:
-        for member in archive:
-            stream = archive.extractfile(member)
-            assert stream is not None
-            assert read_content(f"{tmp_path}/a.tar::{member.name}") == stream.read()

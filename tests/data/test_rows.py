@@ -18,7 +18,6 @@ from preceptor.data.loader import (
     Rows,
     TrainingStream,
     epoch_order,
-    in_order,
     split_batches,
 )
 from tests.datasets import Noise
@@ -170,13 +169,3 @@ def test_images_are_channels_last_and_resized_where_the_canvas_is_larger() -> No
     larger = rows_of(side=20).batch(np.arange(4))
     assert larger.images.shape == (4, 3, 16, 16)
     assert rows_of(targets=None).batch(np.arange(2)).maps is None
-
-
-def test_in_order_gives_every_row_once() -> None:
-    rows = rows_of()
-    pairs = list(in_order(rows, 10))
-    assert [len(part) for part, _ in pairs] == [10, 10, 3]
-    np.testing.assert_array_equal(np.concatenate([part for part, _ in pairs]), np.arange(23))
-    for part, batch in pairs:
-        assert_equal(batch, rows.batch(part))
-    assert list(in_order(rows_of(0), 10)) == []

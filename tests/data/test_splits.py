@@ -118,33 +118,6 @@ def test_a_label_with_few_images_goes_to_train_first(seed: int) -> None:
     assert found["two"][0] == 3
 
 
-def test_labels_stay_even_with_groups_of_mixed_size() -> None:
-    generator = np.random.default_rng(0)
-    sizes = generator.integers(1, 9, 200)
-    rows = [
-        ("x" if group % 3 else "y", "", group + 1)
-        for group, n in enumerate(sizes)
-        for _ in range(n)
-    ]
-    result = make_splits(table(rows), SHARES, 1)
-    for _, part in result.groupby("label"):
-        found = part["split"].value_counts(normalize=True)
-        for split, share in SHARES.items():
-            assert found[split] == pytest.approx(share, abs=0.02)
-
-
-def test_a_manifest_without_splits_can_be_split_and_read_again(tmp_path: Path) -> None:
-    for index in range(40):
-        (tmp_path / f"{index}.png").write_bytes(b"x")
-    table([("x", "s", 0), ("y", "s", 0)] * 20).to_csv(tmp_path / "m.csv", index=False)
-    manifest = Manifest.read_unsplit(tmp_path / "m.csv")
-    splits = make_splits(manifest, SHARES, 0)
-    Manifest(splits, manifest.root).write(tmp_path / "split.csv")
-    again = Manifest.read(tmp_path / "split.csv", verify=False)
-    assert again.table["split"].tolist() == splits["split"].tolist()
-    assert again.eval_splits("val") == ["val"]
-
-
 @pytest.mark.parametrize(
     ("fractions", "hold_out", "expected"),
     [
@@ -166,11 +139,6 @@ def test_requests_that_cannot_be_met_are_refused(
     frame = table([("x", "s", 1), ("y", "t", 1), ("x", "t", 2), ("y", "s", 3)])
     with pytest.raises(InputError, match=expected):
         make_splits(frame, fractions, 0, hold_out)
-
-
-def test_labels_are_needed() -> None:
-    with pytest.raises(InputError, match="'label' is missing"):
-        make_splits(pd.DataFrame({"path": ["a.png"]}), SHARES, 0)
 
 
 def attacks(real: int, kinds: dict[str, int], group: int = 0) -> pd.DataFrame:
@@ -243,21 +211,6 @@ def test_sets_that_lack_a_class_are_found_by_name() -> None:
     assert missing_classes(manifest) == {"val-b": ["y", "z"], "test": ["z"]}
     assert [note.partition(":")[0] for note in missing_class_notes(manifest)] == ["val-b", "test"]
     assert "validation_negatives" not in missing_class_notes(manifest)[1]
-
-
-def test_negatives_of_a_set_that_lacks_them_are_not_advised() -> None:
-    def said(**splits: str) -> str:
-        rows = [("train", "x"), ("train", "y")]
-        for name, labels in splits.items():
-            rows += [("val" if name == "val" else f"val-{name}", label) for label in labels]
-        table = pd.DataFrame(rows, columns=["split", "label"])
-        return missing_class_notes(Manifest(table, Path()))[0]
-
-    assert "validation_negatives" not in said(val="x")
-    assert "validation_negatives" not in said(val="x", a="y")
-    assert "set `validation_negatives: val-a`" in said(val="x", a="xy")
-    assert "the images of y in val-a" in said(val="x", a="xy")
-    assert "set `validation_negatives: val`" in said(val="xy", a="y")
 
 
 def drawn_from(counts: dict[str, int], seed: int = 0) -> Manifest:

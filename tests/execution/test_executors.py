@@ -46,12 +46,6 @@ def test_a_study_begins_with_one_run_a_gpu_and_fills_it_by_what_it_measured() ->
     assert sharing.runs == 1
 
 
-def test_cores_limit_the_sharing() -> None:
-    sharing = GpuPacking(None, most=4)
-    sharing.learn(record(1))
-    assert sharing.runs == 4
-
-
 def test_who_finds_no_room_makes_fewer_share() -> None:
     sharing = GpuPacking(None, most=8)
     sharing.learn(record(1))
@@ -84,13 +78,6 @@ def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
         pipe.close()
         assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
-
-
-def test_slots_of_gpus(tmp_path: Path) -> None:
-    work = WorkerContext(Workspaces({}, {}), tmp_path)
-    executor = LocalExecutor(work, gpus=["0", "MIG-1"], runs_per_gpu=2, jobs=3)
-    assert executor.free == 3
-    assert LocalExecutor(work, gpus=["0", "1"], runs_per_gpu=1).free <= 2
 
 
 def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:

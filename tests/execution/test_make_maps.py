@@ -22,12 +22,9 @@ from preceptor.execution.local import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.execution.perform import perform
 from preceptor.inference.annotate import (
-    RISE_IMAGES,
-    SHARD_FORWARDS,
     Shard,
     annotate,
     model_digest,
-    shards_of,
 )
 from preceptor.maps.store import MapStore, read_store
 from preceptor.models.build import load_model, save_model, with_pool
@@ -88,18 +85,6 @@ def assert_same(one: MapStore, other: MapStore) -> None:
     assert one.info == other.info
     for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-
-
-def test_the_shards_cover_each_image_once_in_whole_batches(data: Path) -> None:
-    manifest = Manifest.read(data, verify=False)
-    for forwards in (1, 8, 70, 1000):
-        parts = shards_of(manifest, "all", forwards)
-        rows = np.concatenate([part.rows(manifest) for part in parts])
-        np.testing.assert_array_equal(rows, np.arange(len(manifest)))
-        assert all(part.start % RISE_IMAGES == 0 for part in parts)
-        assert max(part.stop - part.start for part in parts) <= max(
-            RISE_IMAGES, SHARD_FORWARDS // forwards
-        )
 
 
 def test_processes_leave_the_store_of_one_piece(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -191,13 +190,6 @@ def test_a_step_with_a_result_is_not_blocked_by_a_failure_before_it(tmp_path: Pa
     assert found.watcher.of("c") == found.watcher.of("f") == [("already_done",)]
 
 
-def test_what_another_process_has_done_counts_as_done(tmp_path: Path) -> None:
-    executor = Scripted({"a": [[("already_done",)]]})
-    found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
-    assert found.watcher.of("a") == [("started",), ("finished", False)]
-    assert found.graph.done == {"a", "b"}
-
-
 def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path: Path) -> None:
     busy: list[Said] = [("held", "process 7 on far works on it")]
     executor = Scripted({"a": [busy, busy, [("already_done",)]]})
@@ -308,26 +300,3 @@ def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -
     assert not found.executor.started
     assert found.graph.done == {"maps", *(shard.id for shard in shards)}
     assert not left.exists()
-
-
-def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:
-    """All kinds of ends beside each other, on three slots."""
-    scripts: dict[str, list[list[Said]]] = {
-        "a": [[("assigned", "x"), ("out_of_memory", "full")], [("done",)]],
-        "b": [[("held",)], [("message", "l"), ("already_done",)]],
-        "c": [[("failed", "no")]],
-        "d": [[("message", "l"), ("done",)]],
-    }
-    steps = [plain_step(name) for name in "abcd"] + [plain_step(f"{n}2", n) for n in "abcd"]
-    found = walked(tmp_path, steps, Scripted(scripts, slots=3))
-    assert found.graph.done == {"a", "b", "d", "a2", "b2", "d2"}
-    assert found.graph.failed == {
-        "c": Failure("maps", "make maps by c", "no"),
-        "c2": Failure(
-            "maps", "make maps by c2", "needs make maps by c, which failed", blocked=True
-        ),
-    }
-    ends = {"a": True, "b": False, "d": True, "a2": True, "b2": True, "d2": True}
-    told = [one for one in found.watcher.told if one[0] == "finished"]
-    assert {str(name): here for _, name, here in told} == ends
-    assert json.dumps(found.lines).count("retried") == 1

@@ -30,6 +30,3 @@ def test_mutated_files_are_read_or_refused(kind: str, count: int, tmp_path: Path
 def test_mutated_configs_up_to_the_training(kind: str, tmp_path: Path) -> None:
     tally = campaign(kind, tmp_path / "data", range(5000, 5010), seed=0, whole=True)
     assert not tally.tracebacks | tally.wrong, f"{tally}\n\n{tally.failures()}"
-
-
-# The judge itself.

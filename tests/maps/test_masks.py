@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ from PIL import Image
 from preceptor.config.run import MapSource, RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data.augment import draw
-from preceptor.data.loader import MapArray, MapTargets, Masks, Rows
+from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import usable_by
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model
 from preceptor.training.prepare import guided_rows, run_id_of
-from preceptor.training.run import train
 from tests.datasets import squares
 
 CELLS = {"input_size": 32, "distance": "cells", "cam_class": "decision"}
@@ -125,28 +123,6 @@ def test_an_image_that_is_marked_as_a_whole(whole: tuple[Path, int], kind: str) 
         assert not rows.maps_on_grid(places)[place].any()
     rows = rows_of(manifest, CELLS, maps=source, labels="marks") if kind == "human" else None
     assert rows is None or (rows.maps_on_grid(places)[place] == 1).all()
-
-
-def test_a_training_with_images_that_are_marked_as_a_whole(
-    whole: tuple[Path, int], tmp_path: Path
-) -> None:
-    for training, uninformative in ((CELLS, 0), (NORMALIZED, 1)):
-        settings = training | {"epochs": 1, "batch_size": 8}
-        result = train(config_of(whole[0], settings), tmp_path / "runs")
-        guided = pd.read_csv(result.folder / "metrics.csv")["guided"].tolist()
-        assert result.record.uninformative_maps == uninformative
-        assert guided == [result.record.guided_images - uninformative]
-
-
-def test_masks_are_in_the_unit_interval_before_they_are_inverted(manifest: Path) -> None:
-    rows = rows_of(manifest, maps=MapSource(kind="human"))
-    values = np.tile(np.linspace(0, 2, 16, dtype=np.float32).reshape(1, 4, 4), (24, 1, 1))
-    array = MapArray(values, np.tile((0.0, 0.0, 1.0, 1.0), (24, 1)))
-    masks = Masks(np.zeros(24, bool), np.arange(24) % 2 == 0)
-    targets = MapTargets(np.ones(24, np.float32), array, np.arange(24), masks=masks)
-    maps = replace(rows, targets=targets, grid=(4, 4)).maps_on_grid(np.arange(24))
-    torch.testing.assert_close(maps[1], torch.from_numpy(values[1]).clamp(0, 1))
-    torch.testing.assert_close(maps[0], 1 - maps[1])
 
 
 def test_distances_between_normalized_maps_leave_them_out(manifest: Path) -> None:

@@ -201,15 +201,6 @@ def test_the_grid_has_the_stride_and_an_exact_cam(backbone: str, stride: int) ->
     assert check_cam_identity(model) < 1e-5
 
 
-def test_a_model_folder_keeps_the_decoder(tmp_path: Path) -> None:
-    model = build_model(
-        "test_resnet", ["a", "b"], input_size=64, backbone_args={"decoder": "fpn"}
-    ).eval()
-    save_model(model, tmp_path)
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(load_model(tmp_path).eval()(images).logits, model(images).logits)
-
-
 def test_weights_of_the_backbone_fill_the_encoder(tmp_path: Path) -> None:
     plain = create_network("test_resnet", 2, 3, {}, "none")
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
@@ -344,11 +335,6 @@ def test_the_gradient_of_the_map_stops_at_the_tap() -> None:
     first = next(model.backbone.parameters())
     assert first.grad is not None
     assert first.grad.any()
-
-
-def test_other_families_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^test_vit: cam_source: cyborg is defined.*head_input"):
-        build_model("test_vit", ["a", "b"], input_size=64, cam_source="cyborg")
 
 
 @pytest.mark.parametrize(

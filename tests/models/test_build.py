@@ -25,19 +25,6 @@ def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
     return build_model(backbone, ["real", "fake"], **options)
 
 
-def test_one_forward_gives_logits_and_features() -> None:
-    model = small("test_byobnet", backbone_args={"output_stride": 8}).eval()
-    images = torch.randn(2, 3, 64, 64)
-    logits, features = model(images)
-    assert logits.shape == (2, 2)
-    assert features.shape == (2, model.head.in_features, 8, 8)
-    torch.testing.assert_close(logits, model.backbone(images))
-    assert model.grid() == (8, 8)
-    assert not model.training
-    assert model.train().grid() == (8, 8)
-    assert model.training
-
-
 def test_input_size_mean_and_spread_are_timms() -> None:
     model = build_model("test_efficientnet", ["a", "b", "c"])
     config = timm.get_pretrained_cfg("test_efficientnet")
@@ -141,6 +128,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("test_byobnet", {"in_chans": 1, "backbone_args": {"output_stride": 8}}),
     ("test_resnet", {"cam_source": "cyborg", "head": "sigmoid"}),
     ("test_vit", {"head": "sigmoid"}),
+    ("test_resnet", {"backbone_args": {"decoder": "fpn"}}),
     ("deit_tiny_distilled_patch16_224", {}),
 ]
 

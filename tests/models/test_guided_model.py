@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput
@@ -125,14 +124,6 @@ def test_one_logit_is_two_classes(backbone: str, in_chans: int) -> None:
     # The two classes look at the same evidence, for and against.
     every = model(images, "every")
     torch.testing.assert_close(every.saliency[:, 0], -every.saliency[:, 1])
-
-
-# What else a model is asked.
-
-
-def test_too_coarse_a_grid_is_refused() -> None:
-    with pytest.raises(InputError, match="1 × 1 feature grid, too coarse"):
-        small("test_convnext", input_size=32).guidable_grid()
 
 
 # Kinds.

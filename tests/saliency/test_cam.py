@@ -37,15 +37,6 @@ def test_a_cam_is_the_weighted_sum_of_its_class() -> None:
     torch.testing.assert_close(class_activation_map(last, weight, classes), expected)
 
 
-@pytest.mark.parametrize("classes", [torch.tensor([1]), torch.tensor([[0], [1]]), torch.tensor(1)])
-def test_one_class_an_image(classes: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"\(B,\)"):
-        class_activation_map(torch.ones(2, 3, 2, 2), torch.ones(2, 3), classes)
-    features = torch.ones(2, 3, 2, 2, requires_grad=True)
-    with pytest.raises(ValueError, match=r"\(B,\)"):
-        grad_cam(features.mean((2, 3)), features, classes)
-
-
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("within", [False, True])
 def test_maps_are_float32_or_wider(layout: torch.memory_format, within: bool) -> None:

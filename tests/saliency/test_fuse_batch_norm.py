@@ -158,6 +158,3 @@ def test_a_network_that_cannot_be_copied_is_used_as_it_is() -> None:
     prune.l1_unstructured(network[0], "weight", 0.5)
     network(EXAMPLE)  # its weight is in a graph
     assert fused(network, EXAMPLE) is network
-
-
-# Where it is made and where it is used.

@@ -92,17 +92,6 @@ def test_scores_are_the_loop(logits: int, score: Any, fill: Any) -> None:
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_the_model_gets_images_of_the_type_that_they_have(dtype: torch.dtype) -> None:
-    model = network(2).to(dtype)
-    classes = torch.tensor([0, 1, 1, 0])
-    with torch.inference_mode():
-        seen = MaskedScores(some().to(dtype), classes, model, fill=0.5)
-        found = seen(torch.arange(4), masks_of(9))
-        expected = slow_scores(network(2), some(), classes, masks_of(9), fill=0.5)
-    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
-
-
 def test_scores_of_sure_models_stay_finite() -> None:
     images, classes = torch.ones(2, 1, 2, 2), torch.tensor([0, 1])
 

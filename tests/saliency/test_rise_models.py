@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preceptor.models.build import build_model, with_pool
-from preceptor.models.guided_model import GuidedModel
 from preceptor.models.spec import Pool
 from preceptor.saliency.rise import RiseResult, rise
-from tests.saliency.analytic_models import ONE, correlation
+from tests.saliency.analytic_models import ONE
 
 # What a map depends on.
 
@@ -156,33 +155,3 @@ def test_the_scores_are_those_of_the_pooling_of_the_model(pool: Pool) -> None:
     found = rise(model, images, classes, **how)
     close(rise(lambda x: model(x).logits, images, classes, **how), found, 1e-4)
     assert not torch.allclose(rise(mean, images, classes, **how).maps, found.maps, rtol=0.1)
-
-
-def amplified() -> GuidedModel:
-    torch.manual_seed(0)
-    model = build_model("test_byobnet", ("a", "b"), positive="b", input_size=32)
-    model.train()
-    model(torch.randn(64, 3, 32, 32))
-    model.head.weight.data *= 20
-    return model.eval()
-
-
-def test_an_ambient_autocast_is_respected() -> None:
-    model, images, classes = amplified(), batch_of(2), torch.tensor([0, 1])
-    dtypes: set[torch.dtype] = set()
-
-    def call(shown: Tensor) -> Tensor:
-        logits = model(shown).logits
-        dtypes.add(logits.dtype)
-        return logits
-
-    how: dict[str, Any] = {"max_masks": 576, "tolerance": 0, "size": (4, 4)}
-    plain = rise(model, images, classes, **how)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = rise(model, images, classes, **how)
-        rise(call, images, classes, max_masks=8)
-    assert dtypes == {torch.bfloat16}
-    assert not torch.equal(half.maps, plain.maps)
-    assert half.maps.dtype == torch.float32
-    for one, other in zip(half.maps, plain.maps, strict=True):
-        assert correlation(one, other) > 0.97

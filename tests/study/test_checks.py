@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -17,7 +16,6 @@ from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
 from preceptor.config.training import StudyTraining
 from preceptor.data.manifest import Manifest
-from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import load_model, save_model
@@ -32,27 +30,6 @@ from preceptor.training.prepare import build_for, image_formats
 from tests.datasets import SQUARES_STUDY, squares
 from tests.documents import ROOT
 from tests.studies import run_serially, study
-
-
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-
-
-@pytest.mark.usefixtures("no_gpu")
-def test_a_precision_that_this_machine_lacks_is_told_once(tmp_path: Path) -> None:
-    study = StudyConfig(
-        manifest=tmp_path / "none.csv",
-        teachers=("test_byobnet",),
-        students=("test_byobnet",),
-        training=StudyTraining(precision="16-mixed"),
-    )
-    lines: list[str] = []
-    with pytest.raises(InputError, match=r"training\.precision is 16-mixed") as caught:
-        run_study(study, tmp_path / "out", tell=lines.append)
-    assert "\n" not in str(caught.value)
-    assert not lines  # no manifest was read
 
 
 def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:

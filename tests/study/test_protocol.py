@@ -19,11 +19,8 @@ from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, Teacher, teachers_of
 from preceptor.study.steps import (
     Arm,
-    PlannedRun,
     Step,
     Train,
-    read_planned_runs,
-    write_planned_runs,
 )
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY, SQUARES_STUDY, squares
@@ -284,19 +281,3 @@ def test_maps_are_shuffled_over_the_groups_of_a_manifest(tmp_path: Path, role: s
     table.to_csv(manifest, index=False)
     several = squares_protocol(manifest)
     assert run_of(several, role, teacher(several, "human")).maps.shuffle_groups
-
-
-def test_runs_come_back_as_they_were_written(tmp_path: Path) -> None:
-    runs = [
-        PlannedRun("a", ("baseline1", "teacher"), "test_vit", 1.0, 0),
-        PlannedRun("b", ("student",), "test_vit", 0.5, 1, "skin"),
-    ]
-    write_planned_runs(runs, tmp_path)
-    assert read_planned_runs(tmp_path) == runs
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"id": "a"}]', "3"])
-def test_a_damaged_list_is_no_list(tmp_path: Path, content: str) -> None:
-    assert read_planned_runs(tmp_path) is None
-    (tmp_path / "planned_runs.json").write_text(content)
-    assert not read_planned_runs(tmp_path)

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,7 +23,6 @@ from preceptor.training.record import (
     Progress,
     RunRecord,
     SetMetrics,
-    flat_metrics,
     load_progress,
     save_progress,
     set_metrics,
@@ -142,9 +139,6 @@ RECORD = RunRecord(
     device="cpu",
     versions={"torch": "2"},
 )
-NAMES = st.text(
-    st.characters(codec="ascii", exclude_categories=("C",)), min_size=1, max_size=12
-).map(lambda text: f"val-{text}")
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -164,17 +158,6 @@ def test_a_record_that_lacks_a_value_is_named(tmp_path: Path) -> None:
         InputError, match=r"run\.json: not the record of a training \(saliency is missing\)"
     ):
         RunRecord.read(tmp_path)
-
-
-@given(
-    st.dictionaries(
-        st.just("val") | NAMES,
-        st.builds(SetMetrics, st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(-1, 1)),
-    )
-)
-def test_measures_of_sets_come_back_from_their_names(sets: dict[str, SetMetrics]) -> None:
-    others = {"loss": 0.1, "map_correlation": 0.2, "grad_map": math.nan}
-    assert set_metrics(others | flat_metrics(sets)) == sets
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,8 @@ from preceptor.config.training import takes_masks
 from preceptor.data.loader import epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.inference.annotate import annotate
-from preceptor.inference.predict import evaluate
 from preceptor.metrics.auc import auc
 from preceptor.models.build import build_model, load_model
-from preceptor.models.spec import Pool
 from preceptor.training.loop import derived_seed
 from preceptor.training.run import train
 from preceptor.training.validation import (
@@ -184,26 +181,6 @@ def test_a_training_is_the_plain_loop(name: str, manifest: Path, tmp_path: Path)
         torch.testing.assert_close(found[key], value, atol=2e-6, rtol=2e-5, msg=key)
     metrics = pd.read_csv(folder / "metrics.csv")
     assert np.isfinite(metrics[["loss", "guidance", "grad_map", "map_correlation"]]).all(axis=None)
-
-
-def test_a_mapper_marks_and_detects(manifest: Path, tmp_path: Path) -> None:
-    """Trained on maps alone, its cells show marks, and its highest cells score the image."""
-    training = {"epochs": 12, "lr": 0.01, "optimizer": "adamw", "balanced": True}
-    config = config_of(manifest, CASES["mapper"], training=training)
-    workspace = Workspace.open(manifest, tmp_path / "cache")
-    result = train(config, tmp_path / "runs", workspace=workspace)
-    assert result.record.guided_images == 24  # examined images without marks take part
-    model = load_model(result.folder / "model")
-    assert model.spec.pool == Pool("top", 0.1)
-    store = annotate(model, workspace.manifest, "cells", out=tmp_path / "maps", workspace=workspace)
-    assert store.info.method == "cells"
-    assert 0 <= store.maps.min() <= store.maps.max() <= 1
-    labels = workspace.manifest.table.loc[workspace.manifest.train_mask, "label"]
-    highest = store.maps.max((1, 2)).astype(float)
-    assert highest[labels == "marked"].mean() > highest[labels == "plain"].mean() + 0.1
-    scored = evaluate(model, workspace.manifest, workspace=workspace)
-    train_auc = scored[scored["source"] == ""].set_index("set")["auc"]
-    assert train_auc.notna().all()
 
 
 def test_the_readout_is_the_best_on_validation_and_changes_no_weight(

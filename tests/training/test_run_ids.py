@@ -9,20 +9,11 @@ import pandas as pd
 import pytest
 
 from preceptor.config.run import MapSource, RunConfig
-from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.training.prepare import files_digest, guided_rows, run_id, run_id_of
-from preceptor.training.run import build_untrained, train
+from preceptor.training.run import build_untrained
 from preceptor.utils.results import digest
 from tests.training.small_runs import SMALL, small
-
-
-def test_a_finished_run_is_taken_from_the_store(manifest: Path, tmp_path: Path) -> None:
-    config = small(manifest)
-    first = train(config, tmp_path)
-    before = (first.folder / "run.json").stat().st_mtime_ns
-    assert train(config, tmp_path).id == first.id
-    assert (first.folder / "run.json").stat().st_mtime_ns == before
 
 
 def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
@@ -81,15 +72,6 @@ def test_marks_that_are_labels_change_the_id(manifest: Path, tmp_path: Path, alp
     assert len(ids) == 2
 
 
-def test_ids_of_earlier_versions_are_known() -> None:
-    """A word that is added to the config later leaves them as they were."""
-    plain = RunConfig(manifest=Path("m.csv"), backbone="test_vit")
-    settings = Training(epochs=3, batch_size=8, threads=2)
-    other = plain.model_copy(update={"alpha": 1.0, "training": settings})
-    assert run_id(plain, "rows", "none") == "7a60ba19bbe1a3349635"
-    assert run_id(other, "rows", "none") == "06bfba327803115f14c5"
-
-
 def test_files_in_lists_and_mappings_of_arguments_count(tmp_path: Path) -> None:
     file = tmp_path / "layers.json"
 
@@ -126,10 +108,6 @@ def test_a_default_that_is_written_changes_nothing() -> None:
     assert identity(**run().model_dump(mode="json")) == identity()
     assert identity(training={"recipe": "paper"}) == identity(training={"lr": 0.005})
     assert identity(training={"recipe": "cyborg"}) != identity()
-
-
-def test_a_guided_run_with_all_defaults_is_not_an_unguided_one() -> None:
-    assert identity() != identity(alpha=1.0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import preceptor
 from preceptor.annotations.files import ImageFiles, files_below
 from preceptor.utils.files import (
-    copy_folder,
     default_cache_dir,
     failed_write,
-    named_errors,
     relative_path,
     replacing,
     tensors_to,
@@ -37,17 +33,6 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
         assert partial.parent == tmp_path
         assert partial.name.startswith(".")
     assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
-    path = tmp_path / "best"
-    path.mkdir()
-    (path / "old").touch()
-    with replacing(path) as partial:
-        (partial / "deep").mkdir(parents=True)
-        (partial / "deep" / "new").write_text("x")
-    assert [file.name for file in path.rglob("*") if file.is_file()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -121,12 +106,6 @@ def test_what_fails_leaves_the_old_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("letter", ["a", "ü", "像", "𠮷"])
 def test_long_names_and_names_beyond_ascii_fit(tmp_path: Path, letter: str) -> None:
     path = tmp_path / (letter * (240 // len(letter.encode())) + ".csv")
@@ -160,13 +139,6 @@ def test_the_content_is_on_the_disk_before_the_name(
     assert done == wanted
 
 
-def test_nothing_else_writes_and_renames_by_itself() -> None:
-    source = Path(preceptor.__file__).parent
-    renames = re.compile(r"(temporary|partial|tmp)\.(replace|rename)\(|os\.(replace|rename)\(")
-    found = {path.name for path in source.rglob("*.py") if renames.search(path.read_text())}
-    assert found == {"files.py"}
-
-
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_full_disk_names_the_final_path(tmp_path: Path, folder: bool) -> None:
     path = tmp_path / "a"
@@ -183,27 +155,6 @@ def test_a_full_disk_names_the_final_path(tmp_path: Path, folder: bool) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_copied_names_the_copy_or_the_source(tmp_path: Path) -> None:
-    source, path = tmp_path / "source", tmp_path / "copy"
-    (source / "deep").mkdir(parents=True)
-    (source / "deep" / "x").write_bytes(bytes(5000))
-
-    def copy() -> None:
-        with replacing(path) as partial:
-            copy_folder(source, partial)
-
-    with pytest.raises(OSError, match="too large") as caught, files_up_to(4000):
-        copy()
-    assert (caught.value.filename, caught.value.filename2) == (str(path), None)
-    assert not path.exists()
-    copy()
-    assert [one.relative_to(path).as_posix() for one in path.rglob("*")] == ["deep", "deep/x"]
-    (source / "gone").symlink_to("nowhere")
-    with pytest.raises(FileNotFoundError) as missing:
-        copy()
-    assert missing.value.filename == str(source / "gone")
-
-
 def test_a_file_of_tensors_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(OSError) as caught, files_up_to(1000), tensors_to(path):  # noqa: PT011
@@ -211,21 +162,6 @@ def test_a_file_of_tensors_that_cannot_be_written_is_named(tmp_path: Path) -> No
     told = failed_write(caught.value, tmp_path)
     assert told.startswith(f"{path}: ")
     assert "\n" not in told
-
-
-def test_an_error_that_names_no_file_gets_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    with files_up_to(10), pytest.raises(OSError, match="too large") as caught, named_errors(path):
-        path.write_text("more than ten letters")
-    assert caught.value.filename == str(path)
-    with pytest.raises(FileNotFoundError) as missing, named_errors(path):
-        (tmp_path / "missing").read_text()
-    assert missing.value.filename == str(tmp_path / "missing")
-
-
-def test_an_error_without_a_file_names_what_was_written() -> None:
-    assert failed_write(OSError(28, "No space left"), Path("runs")) == "runs: No space left"
-    assert failed_write(OSError("cut"), Path("runs")) == "runs: cut"
 
 
 @pytest.fixture
@@ -292,13 +228,6 @@ def test_links_to_folders_are_followed_and_no_folder_comes_twice(tmp_path: Path)
     ]
 
 
-def test_images_below_a_linked_folder_are_found(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "linked").symlink_to(folder / "b")
-    assert ImageFiles(tmp_path / "set").names == ["linked/c/x.png"]
-    assert files_below(tmp_path / "set", ".png") == [tmp_path / "set" / "linked/c/x.png"]
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """home/scratch, a link to mnt/deep/big, beside home/images, and a link to these."""
@@ -309,13 +238,6 @@ def root(tmp_path: Path) -> Path:
     for folder in ("home/images", "home", "mnt/deep/big", "mnt/deep/big/imp"):
         (tmp_path / folder / "a.png").write_text(folder)
     return tmp_path
-
-
-@pytest.mark.parametrize("folder", ["home", "home/own", "home/images", "mnt/deep/big/imp"])
-@pytest.mark.parametrize("file", ["home/images/a.png", "home/a.png", "mnt/deep/big/imp/a.png"])
-def test_without_links_they_are_those_of_the_library(root: Path, folder: str, file: str) -> None:
-    path = str(root / file)
-    assert relative_path(path, root / folder) == os.path.relpath(path, root / folder)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,10 +28,6 @@ def test_the_quota_of_a_container_counts(tmp_path: Path, text: str, expected: in
     assert core_count(file) == (there if expected is None else min(there, expected))
 
 
-def test_without_a_control_group_the_affinity_counts(tmp_path: Path) -> None:
-    assert core_count(tmp_path / "none") == len(os.sched_getaffinity(0))
-
-
 def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
     told: list[str] = []
     assert checked_jobs(1, 1, told.append) == 1
@@ -56,39 +50,3 @@ def test_jobs_are_as_many_as_have_a_core_for_each_thread(
     assert not told
     assert checked_jobs(jobs + 1, threads, told.append) == jobs
     assert len(told) == 1
-
-
-def test_nothing_is_collected_during_the_import_and_what_stays_is_exempt() -> None:
-    code = (
-        "import gc\n"
-        "from preceptor.utils.process import bulk_import\n"
-        "collected = []\n"
-        "gc.callbacks.append(lambda phase, info: collected.append(phase))\n"
-        "with bulk_import():\n"
-        "    assert not gc.isenabled()\n"
-        "    before = len(collected)\n"
-        "    import torch\n"
-        "    assert len(collected) == before\n"
-        "assert gc.isenabled()\n"
-        "assert gc.get_freeze_count() > 50_000\n"
-        "gc.unfreeze()\n"
-        "with bulk_import():\n"
-        "    assert gc.isenabled(), 'torch is there: nothing is changed'\n"
-        "assert gc.get_freeze_count() == 0\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_an_error_turns_the_collector_on_again() -> None:
-    code = (
-        "import gc\n"
-        "from preceptor.utils.process import bulk_import\n"
-        "try:\n"
-        "    with bulk_import():\n"
-        "        import no_such_module\n"
-        "except ImportError:\n"
-        "    assert gc.isenabled()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

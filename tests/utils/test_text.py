@@ -31,26 +31,6 @@ def test_headings_and_numbers_are_whole_on_every_terminal(width: int) -> None:
         assert word in text.split()
 
 
-def test_numbers_between_words_are_whole() -> None:
-    with Path(os.devnull).open("w") as nowhere:
-        console = Console(width=24, record=True, file=nowhere)
-        cells = ["run 0.123456", "yes 98765.4321", "abcdefghijklmnopqrstuvw"]
-        print_table(["n", "x", "name"], [cells], console)
-    assert {"0.123456", "98765.4321"} <= {*console.export_text().split()}
-
-
-def test_names_are_divided_where_that_makes_room() -> None:
-    assert "test-generator-number-3" in shown(100).split()
-    lines = shown(70).splitlines()
-    assert max(map(len, lines)) <= 70
-    assert "test-generator-number-3" not in shown(70).split()
-
-
-def test_a_table_without_room_has_one_line_for_each_row() -> None:
-    assert any("test-generator-number-3" in line and "+0.125" in line
-               for line in shown(30).splitlines())  # fmt: skip
-
-
 def test_numbers_are_written_as_readers_expect() -> None:
     assert [percent(value) for value in (0.463, -0.05, float("-inf"))] == ["46%", "−5%", "−∞"]
     assert [duration(seconds) for seconds in (0.52, 30, 700, 7260)] == [
