@@ -23,20 +23,8 @@ def test_the_command_serves_until_it_is_stopped(
 ) -> None:
     """Requests that the server has begun are answered; the delay holds them in their batch."""
     content = pictures.good[0].read_bytes()
-    one = Process(
-        [
-            f"small={served_folders['best']}",
-            served_folders["three"],
-            "--device",
-            "cpu",
-            "--batch-size",
-            "3",
-            "--delay",
-            "1000",
-            "--threshold",
-            "0.2",
-        ],
-    )
+    options = ["--device", "cpu", "--batch-size", "3", "--delay", "1000", "--threshold", "0.2"]
+    one = Process([f"small={served_folders['best']}", served_folders["three"], *options])
     with pytest.raises(AssertionError, match="no positive class"):
         one.start()
     one.arguments = one.arguments[:-2]

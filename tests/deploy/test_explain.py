@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,25 +83,6 @@ def test_the_decided_class_is_explained(calibrated: Calibrated, threshold: float
     areas = f"{one.cam_curve.area:.2f} ({one.cam_curve.reversed_area:.2f})"
     assert f"decision map {areas}" in page
     assert ("has not settled" in page) == (one.rise_error > 0.05)
-
-
-def test_numbers_of_a_page_can_be_told_apart(calibrated: Calibrated, explained: Explained) -> None:
-    """A score near 1 that is below a threshold near 1."""
-    info = preceptor.load(calibrated.folder, device="cpu").info
-    one = explained.explanations[0]
-    sure = np.array([0.00001, 0.99999], np.float32)
-    sure = sure[[info.classes.index("real"), info.classes.index("fake")]]
-    changed = replace(
-        one,
-        prediction=replace(one.prediction, class_probabilities=sure),
-        rise_error=1.0,
-    )
-    page = explain_page(
-        replace(explained, explanations=[changed]), info, 0.99999997, calibrated.model.name
-    )
-    assert "The score, 0.999990, is the probability of fake" in page
-    assert "below the threshold 0.999999970." in page
-    assert "has not settled" in page
 
 
 def test_a_page_with_everything(calibrated: Calibrated, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from preceptor.deploy.export import (
     synthetic_images,
     trace,
 )
-from preceptor.deploy.prediction import Calibration, decide, normalized, threshold_text
+from preceptor.deploy.prediction import Calibration, decide, normalized
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
 from tests.calibrated import add_calibration
@@ -80,13 +80,6 @@ def test_without_a_manifest_the_images_are_synthetic(tmp_path: Path) -> None:
     assert "note: without a manifest" in shown.out
 
 
-def test_a_threshold_close_to_1_is_printed_with_its_log_odds() -> None:
-    assert threshold_text(0.25) == "0.25"
-    assert threshold_text(1 - 2e-9) == "0.999999998 (log-odds 20.03)"
-    assert threshold_text(2e-9) == "2e-09 (log-odds -20.03)"
-    assert threshold_text(1.0) == "1, the highest possible score"
-
-
 CALIBRATIONS = {
     "temperature": Calibration("temperature", 2.5),
     "isotonic": Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0)),
@@ -112,14 +105,6 @@ def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> Non
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     predicted = preceptor.load(folder, device="cpu")(batch.transpose(0, 2, 3, 1))
     np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-5)
-
-
-def test_the_deployed_model_decides_in_float64() -> None:
-    folder = model_folder("plain")
-    model, images = load_model(folder), torch.from_numpy(batch_of(folder, 4))
-    score = DeployedModel(model, None)(images)[1]
-    for threshold, expected in ((float(score[0]), 1), (float(score[0]) + 1e-12, 0)):
-        assert int(DeployedModel(model, threshold)(images)[2][0]) == expected
 
 
 @pytest.mark.slow

@@ -62,17 +62,6 @@ def test_the_file_and_the_folder_are_the_same_network() -> None:
     assert one(batch, maps=False).raw_map is None
 
 
-def test_load_takes_the_file_as_it_takes_the_folder(tmp_path: Path) -> None:
-    Image.fromarray(images(1, 100)[0]).save(tmp_path / "a.png")
-    file = onnx_file()
-    one, two = (preceptor.load(path)(tmp_path / "a.png") for path in (file.path, file.folder))
-    assert one.score == pytest.approx(two.score, abs=1e-5)
-    assert one.decision == two.decision
-    np.testing.assert_allclose(one.map, two.map, atol=1e-4)
-    with pytest.raises(InputError, match="an exported file has its own"):
-        preceptor.load(file.path, precision="bf16-mixed")
-
-
 def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
     """Of three classes without a positive one, a file has the map of the most probable one."""
     folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
@@ -163,15 +152,6 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> No
         with pytest.raises(InputError, match=message) as found:
             preceptor.load(file)
         assert "\n" not in str(found.value)
-
-
-def test_a_gpu_that_onnx_runtime_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime names the provider, and without the libraries of CUDA falls back to the CPU."""
-    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
-    with pytest.raises(InputError, match="cannot use the GPU; install"):
-        OnnxNetwork(onnx_file().path, device="cuda")
-    OnnxNetwork(onnx_file().path, device="auto")
 
 
 def test_a_file_predicts_where_torch_cannot_be_imported(tmp_path: Path) -> None:

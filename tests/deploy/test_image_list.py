@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import features
 
 from preceptor.deploy.image_list import MAPS_MARK, ImageList, ListedImage
 from preceptor.errors import InputError
@@ -41,18 +40,6 @@ def test_folders_and_files_in_their_order(folder: Path) -> None:
     assert [image.path for image in images] == 2 * below
     assert images.left_out() == {".txt": 2, ".csv": 2}
     assert not ImageList(["scans/a.JPG", "-"]).left_out()
-
-
-def test_suffixes_of_all_formats_of_pixels(folder: Path) -> None:
-    for suffix in ("jfif", "jpe", "jp2", "tga", "avif", "pdf", "eps", "h5", "mpg"):
-        (folder / "deep" / "er" / f"d.{suffix}").touch()
-    known = ["avif"] if features.check("avif") else []
-    expected = ["c.tif", *(f"d.{suffix}" for suffix in [*known, "jfif", "jp2", "jpe", "tga"])]
-    found = names("scans/deep")
-    assert [Path(name).name for name in found] == expected
-    assert [row.path for row in folder_rows(find_source(folder / "deep"))] == [
-        f"er/{name}" for name in expected
-    ]
 
 
 def test_the_folder_of_the_maps_is_left_out_also_behind_a_link(folder: Path) -> None:

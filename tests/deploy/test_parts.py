@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from preceptor.deploy.api import Upload, check_sizes, decode_upload, uploads_of
 from preceptor.deploy.http import ApiKeys, RefusedError
 from preceptor.deploy.serve import Batcher, model_paths
 from preceptor.errors import InputError
-from preceptor.utils.process import PixelBudget
 from tests.deploy.serving import multipart
 
 LATER = 1e12
@@ -60,12 +58,6 @@ def test_files_of_keys_that_are_refused(tmp_path: Path, content: bytes, reason: 
     file.write_bytes(content)
     with pytest.raises(InputError, match=reason):
         ApiKeys.read(file)
-
-
-def test_a_file_of_keys_with_the_mark_of_an_editor(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    file.write_bytes(b"\xef\xbb\xbf0123456789abcdef\r\n")
-    assert ApiKeys.read(file).allow({"x-api-key": "0123456789abcdef"})
 
 
 def test_keys_are_needed_whole() -> None:
@@ -149,19 +141,3 @@ def test_a_failure_of_a_batch_is_that_of_its_images_alone() -> None:
     assert calls == [2, 2, 2, 1]
     with pytest.raises(RuntimeError, match="closed"):
         batcher.submit(1, until=LATER)
-
-
-def test_decoding_takes_its_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All threads together hold a limited number of decoded pixels."""
-    taken: list[int] = []
-
-    class Noting(PixelBudget):
-        def reserve(self, pixels: int) -> AbstractContextManager[None]:
-            taken.append(pixels)
-            return super().reserve(pixels)
-
-    monkeypatch.setattr("preceptor.deploy.api.DECODING", Noting(50))
-    file = io.BytesIO()
-    Image.new("RGBA", (10, 12), (0, 0, 0, 128)).save(file, "PNG")
-    canvas = decode_upload(Upload("a", file.getvalue()), ImageFormat(4))
-    assert (canvas.size, taken) == ((10, 12), [120])

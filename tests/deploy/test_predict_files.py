@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from PIL import Image
 import preceptor
 from preceptor.data.images import decode_image, image_size
 from preceptor.deploy.image_list import ImageList, ListedImage
-from preceptor.deploy.predict_files import map_file_name, predict_files
+from preceptor.deploy.predict_files import predict_files
 from preceptor.deploy.prediction import Prediction
 from preceptor.report.palette import laid_over
 from preceptor.utils.files import locked
@@ -102,11 +101,6 @@ def test_other_files_of_a_folder_are_counted(models: dict[str, Path], folder: Pa
     assert told not in done.out
 
 
-def test_the_name_of_a_map_fits() -> None:
-    name = map_file_name(7, ListedImage("scans/" + "𠮷" * 60 + ".png", ""))
-    assert name == f"00000/00000007-{'𠮷' * 20}.png"
-
-
 @pytest.mark.parametrize("kind", ["overlay", "png"])
 def test_maps_as_pictures(
     models: dict[str, Path], image_files: ImageFiles, folder: Path, kind: str
@@ -183,22 +177,6 @@ def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], fold
     assert (
         done.err == f"error: {folder / 'a.csv'}: another process writes it; choose another name\n"
     )
-
-
-def test_a_file_system_without_locks_is_told(
-    models: dict[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="a system without locks")
-
-    def refused(handle: int, kind: int) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(fcntl, "flock", refused)  # no such file system here
-    told = ["has no file locks (flock)", "name a file on another file system"]
-    assert_refused(here("predict", models["plain"], "scans", "--out", "a.csv", *DEVICE), told)
-    assert not (folder / ".a.csv.partial").exists()
-    where = ("--database", folder / "a.sqlite", "--no-open")
-    assert_refused(here("label", folder / "scans", *where), told)
 
 
 def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -289,20 +287,6 @@ def test_predictions_do_not_depend_on_the_batch_size(models: dict[str, Path], si
     assert part.decision == found.decision[3:5]
 
 
-def test_an_opened_image_can_be_given_several_times(
-    models: dict[str, Path], image_files: ImageFiles
-) -> None:
-    """It is decoded when it is used first, which threads must not do at once."""
-    predictor = preceptor.load(models["plain"], device="cpu", batch_size=8, workers=8)
-    for file in image_files.good:
-        one = predictor(file)
-        for _ in range(5):
-            with Image.open(file) as image:
-                found = predictor([image] * 16)
-            np.testing.assert_array_equal(found.sizes, [one.size] * 16)
-            np.testing.assert_allclose(found.score, one.score, atol=1e-6)
-
-
 def test_thresholds_are_compared_in_float64() -> None:
     """A threshold between two neighboring float32 scores tells them apart."""
     low = np.float32(0.3)
@@ -313,16 +297,6 @@ def test_thresholds_are_compared_in_float64() -> None:
     three: NDArray[np.float32] = np.array([[0.5, 0.2, 0.3]], np.float32)
     assert decide(three, 2, 0.3 - 1e-9).tolist() == [2]
     assert decide(three, 2, 0.4).tolist() == [0]
-
-
-def test_no_large_library_is_imported_without_a_model() -> None:
-    """What an exported file needs to run; see `preceptor.load` for the others."""
-    code = (
-        "import sys, preceptor; preceptor.load\n"
-        "print(sorted({'torch', 'timm', 'pandas', 'scipy', 'pyarrow'} & sys.modules.keys()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_normalization_is_that_of_tensors() -> None:

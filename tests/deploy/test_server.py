@@ -19,7 +19,6 @@ from preceptor.deploy.api import PredictAnswer
 from preceptor.deploy.prediction import Prediction
 from preceptor.deploy.predictor import Predictor
 from tests.commands import HANGS
-from tests.deploy.fuzzing import fuzz
 from tests.deploy.serving import Running, multipart, running, send
 from tests.image_files import ImageFiles
 from tests.serving import Told
@@ -129,45 +128,27 @@ def test_images_that_are_none(server: Running, pictures: ImageFiles) -> None:
 
 
 BOUNDED = "multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nhi'
 WRONG: list[tuple[bytes, str, str, int, str]] = [
     (b"x", "", "", 415, "multipart/form-data"),
     (b"x", "text/plain", "", 415, "multipart/form-data"),
     (b"", "image/png", "", 422, "empty"),
     (b"", "multipart/form-data", "", 400, "boundary"),
-    (b"", BOUNDED, "", 400, "its last boundary"),
-    (b"--b--", BOUNDED, "", 422, "no images"),
-    (
-        b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nhi\r\n--b--',
-        BOUNDED,
-        "",
-        400,
-        "a part of the body has no file name",
-    ),
-    (
-        b'--b\r\nContent-Disposition: form-data; filename="x"\r\n\r\nhi',
-        BOUNDED,
-        "",
-        400,
-        "its last boundary",
-    ),
     (b"--b-", BOUNDED, "", 400, "its last boundary"),
-    (b"{", "application/json", "", 400, "no JSON"),
+    (b"--b--", BOUNDED, "", 422, "no images"),
+    (PART + b"\r\n--b--", BOUNDED, "", 400, "a part of the body has no file name"),
     (b"[]", "application/json", "", 400, "no JSON object"),
     (b"[" * 10_000, "application/json", "", 400, "no JSON"),
     (b"\xff\xfe", "application/json", "", 400, "no JSON"),
-    (b"{}", "application/json", "", 400, "the body must be"),
     (b'{"images": []}', "application/json", "", 422, "no images"),
     (b'{"images": {}}', "application/json", "", 400, "the body must be"),
     (b'{"images": [1]}', "application/json", "", 400, "image 1: a text in base64"),
-    (b'{"images": ["%%"]}', "application/json", "", 400, "image 1: it is not in base64"),
     (b'{"images": ["\xc3\xa9"]}', "application/json", "", 400, "not in base64"),
     (b'{"images": [{"name": "a\\nb", "data": ""}]}', "application/json", "", 400, "name must be"),
-    (b'{"images": [""]}', "application/json", "", 422, "image 1: the file is empty"),
     (b'{"images": [], "more": 1}', "application/json", "", 400, "the body must be"),
     (b'{"images": [' + b'"", ' * 20 + b'""]}', "application/json", "", 413, "more than 20"),
     (b"x", "image/png", "?map=whole", 400, "one of none, grid, png"),
     (b"x", "image/png", "?model=other", 404, "known are best, three"),
-    (b"x", "image/png", "?threshold=fdr2%25", 422, "no such threshold; it has eer"),
     (b"x", "image/png", "?threshold=nan", 422, "a score is a probability"),
     (b"x", "image/png", "?threshold=" + "1" * 61, 400, "more than 60 characters"),
     (b"x", "image/png", "?maps=grid", 400, "known are model, map, threshold"),
@@ -343,9 +324,3 @@ def test_answers_are_those_of_the_document(server: Running, pictures: ImageFiles
         told = server.post(body, kind)
         assert told.status >= 400
         jsonschema.validate(told.json, schema_of(document, told, "/predict", "post"))
-
-
-def test_mutated_requests_break_nothing(server: Running, pictures: ImageFiles) -> None:
-    statuses = fuzz(server, sorted([*pictures.good, *pictures.bad]), 400)
-    for status in (200, 400, 415, 422):
-        assert statuses[status], statuses

@@ -10,10 +10,9 @@ from urllib.parse import urlencode
 import pytest
 
 from preceptor.deploy.http import Hosts
-from preceptor.errors import InputError
 from preceptor.label import calls
 from preceptor.label.app import CSRF, WAYS, links_of
-from preceptor.label.calls import OF_ADDRESS, OF_ALL, WITHIN, PasswordTries, read_password
+from preceptor.label.calls import OF_ADDRESS, OF_ALL, WITHIN, PasswordTries
 from tests.label.serving import HANGS, Client, Running, running
 
 PATH = {"image": "1", "level": "0", "column": "0", "row": "0", "name:path": "index.html"}
@@ -161,15 +160,6 @@ def test_wrong_passwords_lock_an_address_out_for_a_minute() -> None:
         assert tries.are_left(str(at))
         tries.add_wrong(str(at))
     assert not tries.are_left("new")
-
-
-def test_the_mark_of_an_editor_is_no_part_of_a_password(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_bytes(b"\xef\xbb\xbfopen sesame\r\n")
-    assert read_password(file) == "open sesame"
-    file.write_bytes(b"\xef\xbb\xbfshort12"[:-1] + b"\n")
-    with pytest.raises(InputError, match="8 or more characters"):
-        read_password(file)
 
 
 def test_a_link_is_of_one_person_and_a_session_ends_with_it(manifest: Path) -> None:

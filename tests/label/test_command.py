@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sqlite3
@@ -12,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from PIL import Image
 
 from tests.commands import APART, HANGS, apart, assert_refused, flags, here
@@ -193,23 +191,6 @@ def test_a_source_that_is_refused_leaves_no_file(manifest: Path, tmp_path: Path)
         assert (done.code, done.out) == (2, "")
         assert text in done.err
         assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_files_whose_names_cannot_be_stored_are_counted(tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    Image.new("RGB", SIZE).save(folder / "a.png")
-    odd = os.path.join(os.fsencode(folder), b"caf\xe9.png")  # noqa: PTH118
-    try:
-        Path(os.fsdecode(odd)).write_bytes((folder / "a.png").read_bytes())
-    except OSError:
-        pytest.skip("the file system has names in UTF-8 only")
-    with command(folder) as one:
-        assert "images: 1\n" in one.said
-        assert "left out, rename them (1)" in one.said
-    (folder / "a.png").unlink()
-    told = here("label", folder, "--no-open", "--database", tmp_path / "other.sqlite")
-    assert_refused(told, ["the names of its 1 images are not UTF-8"])
 
 
 def test_the_port_is_that_of_the_last_start(manifest: Path) -> None:

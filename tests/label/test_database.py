@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from preceptor.deploy.http import RefusedError, conflict
 from preceptor.errors import InputError, RunFailedError
-from preceptor.label.db import FORMAT, Connection, Database, connect, serving, told_errors
+from preceptor.label.db import FORMAT, Connection, Database, connect, told_errors
 from preceptor.label.marks import (
     bounding_runs,
     check_tight,
@@ -70,20 +69,6 @@ def test_changes_of_many_threads_are_whole_or_not_there(path: Path) -> None:
     assert caught.value.status == 503
 
 
-def test_a_full_disk_saves_nothing_and_is_told(path: Path) -> None:
-    database = Database(path)
-    database.write(put("before"))
-    # SQLite's own limit, which ends in the same error as a full disk.
-    database.write(lambda connection: connection.execute("PRAGMA max_page_count = 40"))
-    with pytest.raises(RefusedError, match="disk is full") as caught:
-        database.write(put("large", "x" * 400_000))
-    assert caught.value.status == 507
-    database.write(lambda connection: connection.execute("PRAGMA max_page_count = 100000"))
-    database.write(put("after"))
-    database.close()
-    assert keys(path) == {"before", "after"}
-
-
 def test_another_program_that_writes_is_waited_for_and_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,21 +85,6 @@ def test_another_program_that_writes_is_waited_for_and_told(
     database.write(put("a"))
     database.close()
     assert keys(path) == {"a"}
-
-
-def test_a_second_server_is_refused(path: Path) -> None:
-    with serving(path):
-        with pytest.raises(InputError, match="another preceptor label serves"), serving(path):
-            pass
-        assert keys(path) == set()  # an export is possible meanwhile
-    with serving(path):
-        pass
-    # Not even root makes a file in /proc.
-    with (
-        pytest.raises(InputError, match="another folder with --database"),
-        serving(Path("/proc/a")),
-    ):
-        pass
 
 
 def test_another_format_is_refused(path: Path) -> None:
@@ -176,7 +146,7 @@ CASES: dict[str, list[dict[str, Any]]] = json.loads(
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30))
 
 
-def test_the_cases_that_the_page_shares() -> None:
+def test_the_code_of_known_cases() -> None:
     for case in CASES["valid"]:
         bits = np.array([[letter == "1" for letter in row] for row in case["rows"]])
         assert to_text(encode_runs(bits)) == case["runs"]
@@ -204,12 +174,3 @@ def test_the_bounding_box_is_tight_and_no_larger_one_is(mask: np.ndarray) -> Non
     if (w, h) != mask.shape[::-1]:
         with pytest.raises(ValueError, match="larger than its marked pixels"):
             check_tight(encode_runs(mask), mask.shape[1], mask.shape[0])
-
-
-@given(st.binary(max_size=40), st.integers(1, 200))
-def test_any_bytes_are_decoded_or_refused(code: bytes, size: int) -> None:
-    try:
-        bits = decode_runs(code, size)
-    except ValueError:
-        return
-    assert encode_runs(bits) == code

@@ -142,22 +142,6 @@ def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, A
     assert_refused(here("label", "export", database, "--to", tmp_path / "ann"), ["exists already"])
 
 
-def test_one_person_among_others(photos: Path) -> None:
-    """Others who could judge nothing, and one with the name of a rule, change nothing."""
-    with running(photos, overlap=3, overlap_share=1.0) as server:
-        for name, mask in (("ann", FIRST), ("bo", None), ("any", SECOND)):
-            person = server.client(name)
-            if mask is not None:
-                person.stroke(1, mask)
-            state = "cannot_judge" if mask is None else "marked"
-            assert person.answer(1, state).status == 200
-        image = person.image(1)["name"]
-    for merge, mask in (("ann", FIRST), ("any", FIRST | SECOND)):
-        of_photos(photos, merge, "--merge", merge)
-        rows = by_name(photos.with_name(merge))
-        assert (mask_of(rows[image]["saliency"]) == mask).all(), merge
-
-
 def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
     out = tmp_path / "coco"
     exported(marked["database"], out, "--format", "coco")

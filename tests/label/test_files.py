@@ -15,7 +15,6 @@ from PIL import Image
 
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.label import images as image_files
 from preceptor.label.calls import UNREACHABLE
 from preceptor.label.db import connect
 from preceptor.label.images import (
@@ -299,19 +298,3 @@ def test_a_drive_that_is_away_for_a_moment_changes_nothing(
     folder.with_name("away").rename(folder)
     assert sorted([*ann.queue(), *bo.queue()]) == [one for one in range(1, 13) if one != first]
     assert ann.get("/api/lead").json["problems"] == []
-
-
-def test_errors_of_reading_pass(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As without permission; the file itself does not change."""
-    ann = server.client("ann")
-
-    def unreadable(path: Path) -> tuple[int, int]:
-        raise PictureError("no permission to read it", is_passing=True)
-
-    with monkeypatch.context() as failing:
-        failing.setattr(image_files, "measure", unreadable)
-        assert ann.queue() == []
-        assert ann.get("/api/queue").json["not_shown"] == 12
-    assert ann.image(3)["problem"] is None  # opened by its number
-    server.labeling.look_again_at = 0.0
-    assert len(ann.queue()) == 12

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 WIDTH, HEIGHT = 200, 160
-OTHER = "(name) => document.getElementById('name').textContent !== name"
 FIT = Fit(WIDTH, HEIGHT)
 LINE = [FIT.page(50, 40), FIT.page(150, 90)]
 FAILED = "Failed to load resource"
@@ -290,56 +289,6 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
         assert canvas(page) != seen
 
 
-def test_a_proposal_after_is_shown_after_the_first_own_mark(
-    browser: Browser, tmp_path: Path
-) -> None:
-    folder = images(tmp_path, 2)
-    maps, mask = given(tmp_path, "image-0.png")
-    with (
-        served(folder, tmp_path, proposals="after", teacher=maps) as server,
-        opened(browser, server, image="image-0.png") as page,
-    ):
-        assert page.locator("#offer").is_hidden()
-        press(page, "a")
-        assert "no proposal" in toast(page)
-        drag(page, LINE)
-        page.locator("#offer").wait_for()
-        press(page, "a")
-        saved(page)
-        np.testing.assert_array_equal(server.mask("image-0.png"), mask | line(page))
-        leave(page, "n")
-        assert server.ask(PROPOSALS_SHOWN) == [("image-0.png",)]
-
-
-def test_damaged_and_replaced_images_are_told(browser: Browser, tmp_path: Path) -> None:
-    folder = images(tmp_path, 2)
-    file, torn = folder / "image-0.png", folder / "image-1.png"
-    with served(folder, tmp_path) as server:
-        with opened(browser, server, image=file.name) as page:
-            drag(page, LINE)
-            saved(page)
-            wanted = canvas(page)
-        before = file.read_bytes()
-        torn.write_bytes(before[:5000])
-        write_images(folder, {file.name: (WIDTH // 2, HEIGHT)})
-        with opened(browser, server, image=file.name, may_say="status of 422") as page:
-            page.get_by_text("This image cannot be shown.").wait_for()
-            reason = f"{file.name}: the file has 100 × 160 pixels, and its marks were made on"
-            assert reason in page.locator("#card").inner_text()
-            show(page, server, torn.name)
-            page.get_by_text("This image cannot be shown.").wait_for()
-            assert f"{torn.name}: " in page.locator("#card").inner_text()
-            drag(page, LINE)
-            press(page, "0", "Control+z", "a", "k", "f", "+")
-            assert server.ask("SELECT count(*) FROM strokes") == [(1,)]
-            assert not server.ask("SELECT 1 FROM answers")
-            ((problem,),) = server.ask("SELECT problem FROM images WHERE path LIKE '%image-1.png'")
-            assert "truncated" in problem
-        file.write_bytes(before)
-        with opened(browser, server, image=file.name) as page:
-            assert canvas(page) == wanted
-
-
 def test_changes_that_are_refused_are_told_and_asked_for_again(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -365,21 +314,5 @@ def test_changes_that_are_refused_are_told_and_asked_for_again(
         assert refusal.is_visible()  # whatever happens in between
         page.get_by_role("button", name="Hide").click()
         assert refusal.is_hidden()
-        # A stroke on a file that was replaced is refused, and so is an answer about one.
-        (folder / first).write_bytes((folder / first).read_bytes() + b"another")
-        press(page, "1", "0")
-        page.get_by_text("the file of this image was replaced after it was shown").wait_for()
-        saved(page)
-        show(page, server, first)
-        write_images(folder, {first: (HEIGHT, WIDTH)})
-        drag(page, LINE)
-        page.get_by_text("this was drawn on 200 × 160: its file was replaced").wait_for()
-        saved(page)
-        assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
-        show(page, server, first)
-        drag(page, LINE)
-        saved(page)
-        assert server.mask(first).shape == (WIDTH, HEIGHT)
-        assert server.mask(first).any()
         assert page.said == []  # type: ignore[attr-defined]
     context.close()

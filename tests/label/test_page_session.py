@@ -21,7 +21,6 @@ from tests.label.pages import (
     brush_size,
     brushed,
     canvas,
-    choose_person,
     drag,
     leave,
     name,
@@ -38,7 +37,7 @@ from tests.label.pages import (
 from tests.label.serving import Client, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, Page
 
 WIDTH, HEIGHT = 200, 160
 FIT = Fit(WIDTH, HEIGHT)
@@ -147,41 +146,6 @@ def test_strokes_wait_while_the_disk_is_full(
         assert server.ask("SELECT state FROM answers") == [("skipped",)]
 
 
-def test_an_image_that_was_not_loaded_in_time_is_not_damaged(
-    browser: Browser, images: Path, tmp_path: Path
-) -> None:
-    with (
-        served(images, tmp_path) as server,
-        opened(browser, server, image=None, may_say=FAILED) as page,
-    ):
-        asked: list[str] = []
-        ends = False  # not by unroute, which may meet a request that is being answered
-
-        def fail_after_the_first(route: Route) -> None:
-            asked.append(route.request.url)
-            if ends or asked[0] == asked[-1]:
-                route.continue_()
-            else:
-                route.abort()
-
-        page.route("**/whole*", fail_after_the_first)
-        page.goto(server.place())
-        page.wait_for_selector(SHOWN)
-        first = name(page)
-        while len(set(asked)) < 4:  # with the images that are loaded ahead
-            page.evaluate(DRAWN)
-        press(page, "s")
-        page.get_by_text("the server is not reached").wait_for()
-        ends = True
-        page.get_by_role("button", name="Try again").click()
-        page.locator("#card").wait_for(state="hidden")
-        assert name(page) != first
-        drag(page, LINES[0])
-        leave(page, "n")
-        assert page.locator("#card").is_hidden()
-        assert server.ask("SELECT count(*) FROM answers") == [(2,)]
-
-
 def test_what_is_not_saved_stays_with_its_project(browser: Browser, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, size in ((one, (WIDTH, HEIGHT)), (other, (60, 80))):
@@ -264,15 +228,6 @@ def test_links_to_images(browser: Browser, images: Path, tmp_path: Path) -> None
         press(page, "Enter")
         saved(page)
         assert server.mask("0.png").any()
-        # It waits for the name of the person.
-        page.locator("#who").click()
-        page.locator("#person").wait_for()
-        page.goto(server.place("5.png"))
-        press(page, "Shift+Tab", "ArrowLeft")  # off the field
-        page.fill("#person", "Grace")
-        press(page, "Enter")
-        shows("5.png")
-        assert page.locator("#who").inner_text() == "Grace"
 
 
 class Later:
@@ -392,49 +347,3 @@ def test_the_time_in_which_a_dialog_is_open_does_not_count(
     leave(page, "0")
     assert seconds(server) == [15]
     assert seen(server) == [("12:00:00.000", "12:00:10.000"), ("12:00:50.000", "12:00:55.000")]
-
-
-def test_progress_covers_the_image_and_keeps_focus_and_place(
-    browser: Browser, images: Path, tmp_path: Path
-) -> None:
-    how = {"viewport": {"width": 500, "height": 700}, "may_say": f"status of 409|{FAILED}"}
-    with served(images, tmp_path) as server, opened(browser, server, image=None, **how) as page:
-        page.clock.install()
-        page.goto(server.place())
-        page.wait_for_selector(SHOWN)
-        saved(page)
-        page.locator("#to-lead").click()
-        table = page.get_by_role("region", name="People")  # wider than the page
-        table.wait_for()
-        # What it covers is not reached by keys.
-        covered = "one.closest('.jump, #tools, aside, main > :not(#lead)') !== null"
-        number = page.locator("button, input, summary, a, [tabindex]").count()
-        reached = set()
-        for _ in range(number):
-            press(page, "Tab")
-            at, is_covered = page.evaluate(
-                f"() => {{ const one = document.activeElement; return [one.id, {covered}]; }}"
-            )
-            assert not is_covered, at
-            reached.add(at)
-        assert {"to-lead", "who", "to-help"} <= reached
-        # New figures leave the focus and the place in a table.
-        table.focus()
-        table.evaluate("(box) => box.scrollTo(50, 0)")
-        bo = Client(server.address).enter(server.token, "Bo")
-        assert bo.answer(bo.queue()[0], "nothing").status == 200
-        bo.close()
-        page.clock.run_for(15_000)
-        table.get_by_role("rowheader", name="Bo").wait_for()
-        focused = "() => document.activeElement.getAttribute('aria-label')"
-        assert page.evaluate(focused) == "People"
-        assert table.evaluate("(box) => box.scrollLeft") == 50
-        # Closed, it gives everything back; another person is asked for in its place.
-        page.get_by_role("button", name="Back to the image").click()
-        page.locator("[data-do=nothing]").focus()
-        leave(page, "Enter")
-        assert server.ask("SELECT state FROM answers ORDER BY event") == [("nothing",)] * 2
-        page.locator("#to-lead").click()
-        table.wait_for()
-        choose_person(page, "Grace")
-        assert page.locator("#lead").is_hidden()

@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import uuid
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from PIL import Image
 
 from preceptor.label.calls import LARGEST
 from preceptor.label.marks import decode_runs, from_text
-from tests.label.fuzzing import fuzz
 from tests.label.serving import HANGS, Client, Running, blob, box, stroke_of
 
 SIZE = (40, 30)
@@ -174,19 +172,6 @@ def test_the_picture_is_the_image(lasting: Running) -> None:
     assert ann.get("/api/images/99/whole").status == 404
 
 
-def test_times_are_stored(server: Running) -> None:
-    ann = server.client("ann")
-    image = ann.queue()[0]
-    span = {"from": "2026-01-01T10:00:00+01:00", "until": "2026-01-01T09:00:05Z", "tab": "t"}
-    assert ann.post(f"/api/images/{image}/seen", span).status == 200
-    assert ann.post(f"/api/images/{image}/seen", span | {"from": "2027-01-01"}).status == 400
-    events = server.labeling.database.reading.execute("SELECT kind, at FROM events").fetchall()
-    assert [tuple(one) for one in events] == [
-        ("shown", "2026-01-01T09:00:00.000Z"),
-        ("hidden", "2026-01-01T09:00:05.000Z"),
-    ]
-
-
 WRONG: dict[str, list[Any]] = {
     "uuid": ["x", None, "A" * 36],
     "tab": ["", "a b", 1],
@@ -259,16 +244,3 @@ def test_a_body_that_is_too_large_is_refused(lasting: Running) -> None:
         pass
     finally:
         connection.close()
-
-
-@pytest.mark.parametrize("name", ["", "  ", "a" * 61, "a\nb", "\u2028", 7, None, ["a"]])
-def test_a_malformed_name_is_refused(lasting: Running, name: Any) -> None:
-    told = lasting.client().post("/api/person", {"name": name})
-    assert told.status == 400, told
-    assert name not in lasting.client().get("/api/state").json["people"]
-
-
-def test_mutated_requests_break_nothing(server: Running, tmp_path: Path) -> None:
-    statuses = fuzz(server, tmp_path / "canary.txt", 600)
-    for status in (200, 400, 403, 404):
-        assert statuses[status], statuses

@@ -27,7 +27,7 @@ from preceptor.metrics.scores import (
     stack,
     write_scores,
 )
-from preceptor.metrics.split_names import kind_of, kind_or_none, split_hint, split_kind
+from preceptor.metrics.split_names import kind_of, kind_or_none, split_kind
 from preceptor.models.build import build_model, save_model
 from tests.commands import Outcome, here
 from tests.datasets import squares
@@ -277,23 +277,6 @@ def test_a_split_is_train_or_val_or_test_alone_or_with_a_dash(name: str, kind: s
     else:
         with pytest.raises(InputError, match=f"split {name!r} is unknown"):
             split_kind(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [
-        ("vall", "val"),
-        ("validation", "val"),
-        ("dev", "val"),
-        ("val_unseen", "val-unseen"),
-        ("TEST", "test"),
-        ("test_gan1", "test-gan1"),
-        ("train-a", "train"),
-    ],
-)
-def test_an_unknown_name_is_told_the_nearest_one(name: str, nearest: str) -> None:
-    assert split_hint(name) == f"did you mean {nearest}?"
-    assert kind_or_none(nearest)
 
 
 def test_a_manifest_is_refused_by_row_and_nearest_name() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from preceptor.config.run import RiseSettings
 from preceptor.inference.annotate import rise_rows
@@ -167,12 +165,3 @@ def test_panels_are_half_hits_half_misses_with_maps_first() -> None:
     assert all(mapped[place] for place in chosen)
     assert chosen == choose_rows(frame(60, mapped), hit, 12)
     assert {place % 3 for place in chosen[:6]} == {1, 2}
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
-def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> None:
-    hit = np.array([row[0] for row in rows])
-    chosen = choose_rows(frame(len(rows), [row[1] for row in rows]), hit, 12)
-    assert len(chosen) == len(set(chosen)) == min(12, len(rows))
-    assert int((~hit[chosen]).sum()) >= min(6, int((~hit).sum()))

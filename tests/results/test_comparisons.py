@@ -20,9 +20,9 @@ from sklearn.metrics import roc_auc_score
 from preceptor.metrics.bootstrap import Side, bootstrap_difference
 from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct, shown
-from preceptor.results.domain import Results, gather, gather_study
+from preceptor.results.domain import Results, gather
 from preceptor.results.record import CONTROLS, OVERALL, select_arm
-from preceptor.study.plan import Plan, StudyPlan
+from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
 from preceptor.utils.results import read_scores
 from preceptor.utils.text import DASH
@@ -265,11 +265,6 @@ def test_the_family_spans_the_domains_of_a_study() -> None:
     assert one["p_holm"].isna().all()  # what was given is left as it is
 
 
-def test_a_p_that_is_none_does_not_count_in_the_family() -> None:
-    (found,) = correct([table(("RQ2", 0.02), ("RQ2", np.nan), ("RQ2", 0.04))])
-    np.testing.assert_allclose(found["p_holm"], [0.04, np.nan, 0.04])
-
-
 def lines_of(results: Results) -> dict[tuple[str, str, str, str, str], dict[str, Any]]:
     names = ["question", "backbone", "key_b", "teacher_a", "teacher_b"]
     return {
@@ -372,25 +367,6 @@ def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> N
         assert line["low"] < line["share"] < line["high"]
 
 
-def test_one_student_backbone_has_no_line_over_backbones(tmp_path: Path) -> None:
-    plan = scored(
-        tmp_path,
-        students=BACKBONES[:1],
-        backbone_args={BACKBONES[0]: {"output_stride": 8}},
-        controls=(),
-        dfr_set=None,
-        data_driven=False,
-        saliency=("cam",),
-        ceiling=False,
-        seeds=[5, 7],
-    )
-    found = gather_study(StudyPlan.of(plan)).first
-    keys = zip(found.comparisons["question"], found.comparisons["key_b"], strict=True)
-    assert list(keys) == [("RQ2", "baseline1"), ("RQ2", "baseline2"), ("RQ3", "baseline1_paper")]
-    assert set(found.comparisons["n"]) == {2}
-    assert found.shares.empty
-
-
 def test_a_mapper_of_another_backbone_is_in_a_column_of_its_own(tmp_path: Path) -> None:
     """The mean over backbones is that of the Students' alone, in each row."""
     own = scored(
@@ -414,12 +390,3 @@ def test_a_mapper_of_another_backbone_is_in_a_column_of_its_own(tmp_path: Path) 
     student, mapper = (cells[found.loc[key, "title"]] for key in ("student", "mapper"))
     assert [bool(text.strip(DASH)) for text in student] == [True, False]
     assert [bool(text.strip(DASH)) for text in mapper] == [False, True]
-
-
-def test_mappers_of_several_backbones_have_no_mean_beside_students_of_one(tmp_path: Path) -> None:
-    few = {"seeds": [0], "controls": (), "dfr_set": None, "saliency": ("cam",)}
-    own = scored(tmp_path, **few, teachers=BACKBONES, students=BACKBONES[:1], mapper=True)
-    found = gather(own).table
-    shown = {str(key): set(part["backbone"]) for key, part in found.groupby("key")}
-    assert shown["student"] == shown["ceiling"] == {BACKBONES[0]}
-    assert shown["mapper"] == {*BACKBONES}

@@ -18,9 +18,7 @@ from preceptor.results.domain import Results, gather
 from preceptor.results.ladder import (
     ANY_MAP,
     ControlGain,
-    Gain,
     Ladder,
-    Rung,
     ladder_table,
     ladders,
 )
@@ -271,18 +269,6 @@ def test_without_students_there_is_no_ladder(changed: Changed) -> None:
     found = changed(gone)
     assert {ladder.set for ladder in found.ladders} == {"val", "val-other"}
     assert not found.ladders_on(PRIMARY)
-
-
-def test_the_place_needs_any_map_and_the_teachers() -> None:
-    nan = float("nan")
-    paired = PairedResult(0.1, nan, nan, nan, 1.0, 1.0, 1)
-    low = Rung("none", "baseline2", "Baseline 2", 1.0, 1, 0.5, nan, nan, nan)
-    high = Rung("teacher", "student", "Student", 0.5, 1, 0.6, nan, nan, nan)
-    gained = replace(high, gain=Gain("none", paired, (0.1,)))
-    assert Ladder("b", "test", (low, gained), None).place is None
-    assert Ladder("b", "test", (low,), None).place is None
-    over = replace(high, gain=Gain("any", paired, (0.1,)))
-    assert Ladder("b", "test", (low, over), None).place == paired
 
 
 def test_the_interval_over_images_is_that_of_the_comparison(plan: Plan, whole: Results) -> None:

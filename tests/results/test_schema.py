@@ -7,7 +7,7 @@ import io
 import pandas as pd
 import pytest
 
-from preceptor.results.tables import CSV_FILES, FIGURES, TABLE, Schema
+from preceptor.results.tables import CSV_FILES, TABLE, Schema
 
 SMALL = Schema(
     ("set", "seed", "value", "by_seed", "run"),
@@ -72,8 +72,3 @@ def test_a_table_without_rows_has_its_columns_in_memory_and_in_its_file(name: st
     assert list(pd.read_csv(io.StringIO(schema.csv(table))).columns) == list(schema.columns)
     assert set(schema.order) <= set(schema.columns)
     assert table.dtypes.equals(schema.empty().dtypes)
-
-
-def test_aucs_of_classes_stand_before_the_run() -> None:
-    row = dict.fromkeys(FIGURES.columns, 0) | {"auc_a": 0.5}
-    assert list(FIGURES.table(pd.DataFrame([row])).columns)[-2:] == ["auc_a", "run"]
