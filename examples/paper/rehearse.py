@@ -155,13 +155,12 @@ def _test_lists() -> list[str]:
 
 def import_command(folder: Path) -> list[str]:
     """Command that imports the release; the same for the real one."""
-    tests = [folder / "csvs/gan_test_sets" / f"{name}.csv" for name in _test_lists()]
-    options = [part for test in tests for part in ("--test", str(test))]
+    tests = [str(folder / "csvs/gan_test_sets" / f"{name}.csv") for name in _test_lists()]
     return [
         "data",
         "import",
         "und",
-        *("--train", str(folder / "csvs/large_dataset_7x.csv"), *options),
+        *(str(folder / "csvs/large_dataset_7x.csv"), *tests),
         *("--join", "test-unseen", "--images", str(folder / "Data")),
         *("--heatmaps", str(folder / "Data/train/heatmaps")),
         *("--to", str(folder / "manifest.csv")),
