@@ -108,14 +108,6 @@ def test_several_classes_are_a_question(tmp_path: Path, images: Path) -> None:
         imported_maps(imported, images, tmp_path / "x", unmarked="unknown", positive=("dent",))
 
 
-def test_an_empty_box_of_another_class_is_a_problem_too(tmp_path: Path, images: Path) -> None:
-    shapes = [{"bbox": [1, 2, 9, 5]}, {"bbox": [1, 2, 0, 5], "category_id": 2}]
-    path = save_json(tmp_path / "a.json", coco([{"file_name": "p0_0.png"}], shapes))
-    for positive in ((), ("crack",)):
-        with pytest.raises(PreceptorError, match=r"annotations\[1\]: the box is empty"):
-            imported_maps(read_coco(path), images, tmp_path / "out", positive=positive)
-
-
 def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
     rows = [
         f"p{n // 2}_{n}.png,{'real' if n % 3 else 'fake'},s{n % 2},p{n // 2},x{n}"

@@ -10,19 +10,7 @@ import pytest
 
 from preceptor.benchmark import forgeries
 from preceptor.cli import study as demo
-from preceptor.study.config import StudyConfig
 from tests.studies import without_workers
-
-
-def test_the_demo_trains_on_crops_as_they_are() -> None:
-    settings = forgeries.PRESETS["demo"]
-    study = StudyConfig.model_validate(demo.DEMO | {"manifest": "{seed}/manifest.csv"})
-    assert study.training.input_size == settings.size
-    assert study.training.steps  # every run sees the same number of images
-    assert isinstance(study.annotated, int)
-    assert study.annotated <= settings.train / 10
-    assert {"shuffled", "centre"} <= set(study.controls)
-    assert set(study.teacher_alphas) <= set(study.alpha_grid)  # Baseline 1 is the Teacher's run
 
 
 def test_a_short_demo_ends_with_all_rows_and_is_resumed(

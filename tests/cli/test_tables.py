@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from preceptor.cli.output import print_comparison, print_figures, print_runs, print_status
-from preceptor.execution.status import Running, Status
+from preceptor.cli.output import print_comparison, print_figures, print_runs
 from preceptor.results.runs import Run
 
 
@@ -41,16 +40,6 @@ def test_runs() -> None:
         console.export_text(),
         ["domain", "run", "role", "backbone", "α", "seed", "state", "epoch", "val AUC", "seconds"],
     )
-
-
-def test_study_status() -> None:
-    running = [Running("train", "train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
-    console = narrow()
-    print_status(Status(1, 20, running, left=600, host="box", pid=7, updated=1.0), True, console)
-    text = console.export_text()
-    assert max(map(len, text.splitlines())) <= 80
-    assert "1 of 20 steps" in text
-    assert "about 10 minutes left" in text
 
 
 def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

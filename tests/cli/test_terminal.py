@@ -25,7 +25,6 @@ from preceptor.training.run import train
 from tests import forked
 from tests.datasets import squares
 from tests.forked import Forked
-from tests.start_up import HEAVY, imported_by_command
 from tests.studies import SETTINGS, run_serially
 
 
@@ -204,13 +203,6 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
     assert by_role["baseline2"].alpha == 1.0
     in_store = list_runs(out / "store")
     assert {one.id for one in in_store} == {one.id for one in runs}
-
-
-def test_runs_of_a_study_are_listed(seen: tuple[Path, list[Status]]) -> None:
-    out, _ = seen
-    listed = imported_by_command(["runs", out], HEAVY)
-    for one in list_runs(out):
-        assert one.id in listed.out
 
 
 def test_the_list_of_runs_is_that_of_the_plan(

@@ -82,13 +82,6 @@ def test_a_constant_map_is_not_stretched_to_noise(tmp_path: Path, value: int, si
     assert (on_unit_square(decode_map(tmp_path / "m.png")) == (1 if value else 0)).all()
 
 
-def test_a_map_of_the_average_of_fine_stripes_is_not_stretched_to_noise(tmp_path: Path) -> None:
-    """Stripes finer than the grid: only the rounding of the means differs from cell to cell."""
-    stripes = np.tile(np.array([50000, 50001], np.uint16), (512, 256))
-    Image.fromarray(stripes).save(tmp_path / "m.png")
-    assert not stored_map(decode_map(tmp_path / "m.png")).any()
-
-
 def picture(height: int, width: int, channels: int) -> NDArray[np.uint8]:
     """A smooth image with an edge and a little noise."""
     generator = np.random.default_rng(0)

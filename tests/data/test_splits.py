@@ -204,15 +204,6 @@ def test_a_class_whose_groups_hold_other_classes_too_stays_missing() -> None:
     assert "validation_negatives: val" in note
 
 
-def test_sets_that_lack_a_class_are_found_by_name() -> None:
-    splits = {"train": "xyz", "val": "xyz", "val-b": "x", "test": "xy", "test-b": "zxy"}
-    rows = [(split, label) for split, labels in splits.items() for label in labels]
-    manifest = Manifest(pd.DataFrame(rows, columns=["split", "label"]), Path())
-    assert missing_classes(manifest) == {"val-b": ["y", "z"], "test": ["z"]}
-    assert [note.partition(":")[0] for note in missing_class_notes(manifest)] == ["val-b", "test"]
-    assert "validation_negatives" not in missing_class_notes(manifest)[1]
-
-
 def drawn_from(counts: dict[str, int], seed: int = 0) -> Manifest:
     rows = [
         {"path": f"/{label}{i}.png", "name": f"{label}{i}.png", "label": label, "split": split}

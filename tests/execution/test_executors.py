@@ -191,8 +191,3 @@ def test_who_is_silent_is_ended_and_leaves_its_stacks(tmp_path: Path) -> None:
 def test_a_call_that_holds_the_interpreter_lock_is_ended_as_well(tmp_path: Path) -> None:
     silent_after_a_beat("ctypes.PyDLL(None).pause()", tmp_path / "x.log")
     assert hung(tmp_path / "x.log")
-
-
-def test_who_is_silent_from_the_start_is_ended_without_a_log(tmp_path: Path) -> None:
-    assert in_process(FOREVER, tmp_path / "x.log", 0.3).returncode == 1
-    assert not (tmp_path / "x.log").exists()

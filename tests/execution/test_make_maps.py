@@ -98,12 +98,6 @@ def test_processes_leave_the_store_of_one_piece(
     assert not (tmp_path / PARTIAL_FOLDER).exists()
 
 
-def test_a_few_images_are_marked_in_this_process(data: Path, model: Path, tmp_path: Path) -> None:
-    made = annotate_in_shards(model, data, tmp_path / "one", splits="all")
-    direct = annotate(loaded(model), Manifest.read(data), out=tmp_path / "other", splits="all")
-    assert_same(made, direct)
-
-
 ONE_MORE = """\
 import time
 from pathlib import Path

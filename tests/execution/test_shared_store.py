@@ -118,25 +118,3 @@ def test_the_other_takes_over_from_a_killed_one(file: Path, alone: Path, tmp_pat
     assert second.returncode == 0
     assert computed(text)
     same_tables(tmp_path / "two", alone)
-
-
-def test_a_step_that_another_does_is_waited_for_while_others_go_on(
-    file: Path, alone: Path, tmp_path: Path
-) -> None:
-    """This process holds a step until the study has done what does not need it."""
-    shared = in_store(file, tmp_path / "store")
-    with started(shared, tmp_path / "one") as process:
-        assert process.stdout is not None
-        lines: list[str] = []
-        with lease(tmp_path / "store" / "runs" / one_run(alone)):
-            for line in process.stdout:
-                lines.append(line)
-                if "another process is computing it" in line:
-                    held = line.split(": another")[0]
-                if len(computed("".join(lines))) >= 5:
-                    break
-            assert held not in computed("".join(lines))
-        lines += process.stdout
-    assert process.returncode == 0
-    assert held in computed("".join(lines))
-    same_tables(tmp_path / "one", alone)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +67,6 @@ def test_a_step_that_has_finished_since_is_told_apart_by_its_id(tmp_path: Path) 
             "blocked": False,
         }
     }
-
-
-def test_what_another_job_has_finished_is_not_left(tmp_path: Path) -> None:
-    """Two jobs share a store: this one computes every second step."""
-    plan, out = small(tmp_path), tmp_path / "out"
-    out.mkdir()
-    foreseen = [one for steps in plan.outline() for one in steps if one.kind != "select"]
-    steps = [replace(one, needs=()) for one in foreseen]
-    status, graph = StudyStatus(plan, out), Graph(steps)
-    half: list[float] = []
-    for place, step in enumerate(iter(graph.take, None)):
-        assert step is not None
-        if place % 2:
-            graph.finish(step.id)
-            status.already_done(step, graph)
-        else:
-            status.started(step)
-            graph.finish(step.id)
-            status.finished(step, graph)
-        half.append(status.status.left or 0.0)
-        assert read_status(out)[0].done == place + 1
-    assert half[0] > 0
-    assert status.status.left == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,6 @@ def test_against_scikit_learn(components: int) -> None:
     assert (found.max(1) == 255).all()
 
 
-def test_blocks_of_images_give_what_all_at_once_give() -> None:
-    images = np.tile(pictures(1000), (5, 1, 1))  # more than a block
-    found = principal_maps(images, 3)
-    assert np.array_equal(found[:1000], found[4000:])
-    assert np.abs(found[:1000].astype(int) - principal_maps(images[:1000], 3)).max() <= 1
-
-
 def source(images: list[NDArray[np.uint8]], fit: Fit, side: int) -> Any:
     canvases = np.stack([render(image, fit, side) for image in images])
     sizes = np.array([[image.shape[1], image.shape[0]] for image in images], np.int32)

@@ -191,8 +191,9 @@ def test_strided_point_convolutions_leave_the_memory_whole() -> None:
     assert run.stdout == "repvgg_a0 is alive\n", run.stderr[-500:]
 
 
-@pytest.mark.parametrize("stride", [4, 8, 16])
-@pytest.mark.parametrize("backbone", ["test_resnet", "resnet18", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [("test_resnet", 4), ("resnet18", 8), ("mobilenetv3_small_050", 16)]
+)
 def test_the_grid_has_the_stride_and_an_exact_cam(backbone: str, stride: int) -> None:
     arguments = {"decoder": "fpn", "decoder_stride": stride}
     model = build_model(backbone, ["a", "b"], input_size=64, backbone_args=arguments)

@@ -137,12 +137,8 @@ def test_maps_without_order_are_not_valid() -> None:
     ("changes", "message"),
     [
         ({"images": torch.zeros(5, 6, 6)}, "must be"),
-        ({"maps": torch.zeros(5, 9)}, "must be"),
-        ({"maps": torch.zeros(1, 3, 3)}, "must be"),
         ({"maps": torch.zeros(5, 7, 3)}, "h ≤ H"),
         ({"maps": torch.zeros(5, 3, 7)}, "w ≤ W"),
-        ({"maps": torch.zeros(5, 0, 3)}, "must be"),
-        ({"classes": torch.zeros(1, dtype=torch.int64)}, "must be"),
         ({"classes": torch.zeros(5, 1, dtype=torch.int64)}, "must be"),
         ({"steps": 1}, "steps is 1"),
         ({"batch_size": 0}, "batch_size is 0"),

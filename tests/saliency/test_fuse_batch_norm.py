@@ -130,18 +130,6 @@ def small(*middle: nn.Module) -> nn.Sequential:
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "left"), [({"track_running_stats": False}, 1), ({"affine": False}, 0)]
-)
-def test_batch_norms_without_statistics_stay_and_without_weights_are_folded(
-    kind: dict[str, bool], left: int
-) -> None:
-    network = trained(small(nn.BatchNorm2d(4, **kind)))
-    found = fused(network, EXAMPLE)
-    assert count(found) == left
-    assert_same(network, found)
-
-
 def test_the_taps_of_a_guidable_model_stay_its_own() -> None:
     torch.manual_seed(0)
     model = build_model(

@@ -163,9 +163,7 @@ def test_a_record_that_lacks_a_value_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "settings"),
     [
-        ("test_byobnet", {"distance": "l2"}),
         ("test_byobnet", {"distance": "kl", "cam_class": "predicted", "head": "sigmoid"}),
-        ("test_convnext", {"distance": "mse"}),
         ("test_resnet", {"distance": "dice", "cam_source": "cyborg", "clip": 1.0}),
         ("test_resnet", {"consistency": 0.5, "augmentation": {"outside": "noise", "jpeg": 0.5}}),
     ],

@@ -15,7 +15,6 @@ import torch
 from pydantic import ValidationError
 
 from preceptor.config.files import dump_config
-from preceptor.config.run import MapSource
 from preceptor.config.training import Augmentation, Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
@@ -130,9 +129,6 @@ STEPS |= {"checkpoint": "best_auc", "precision": "bf16-mixed", "channels_last": 
 @pytest.mark.parametrize(
     "values",
     [
-        {"rows": "annotated", "annotated": 0.5},
-        {"maps": MapSource(kind="none"), "alpha": 1.0},
-        {"maps": MapSource(kind="centre")},
         {"guide_classes": ("marked",), "alpha": 0.0},
         {
             "alpha": 1.0,
