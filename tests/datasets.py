@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +97,3 @@ class Noise:
         for position, row in enumerate(rows):
             maps[position, int(row) % MAP_SIDE] = 200
         return maps
-
-
-def rewrite(path: Path, value: int, kind: str | None = None) -> None:
-    """The same size and time of modification, other pixels; the clock of changes has moved on."""
-    before = path.stat()
-    while path.stat().st_ctime_ns == before.st_ctime_ns:
-        Image.new("L", (8, 8), value).save(path, kind)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)

@@ -187,12 +187,6 @@ class SpawnedProcess:
         self._process.wait()
 
 
-class Spawning:
-    """Context of `multiprocessing` with such processes."""
-
-    Process = SpawnedProcess
-
-
 @dataclass(frozen=True)
 class _Parent:
     sentinel: int

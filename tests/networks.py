@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from preceptor.models.custom import NetworkParts, network_factory
 
@@ -46,32 +46,6 @@ def tied(num_classes: int, in_chans: int) -> NetworkParts:
         nn.Linear(8, num_classes),
     )
     return NetworkParts(network, "8", "5")
-
-
-class TiedHead(nn.Module):
-    """Features that are weighted by their own class scores, with the weight of the head."""
-
-    def __init__(self, num_classes: int, in_chans: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, 8, 5, stride=4, padding=2), nn.ReLU())
-        self.scores = nn.Linear(8, num_classes)
-        self.features = nn.Identity()
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(8, num_classes)
-        self.head.weight = self.scores.weight
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
-        cells = self.stem(images)
-        shares = self.scores(cells.permute(0, 2, 3, 1)).sigmoid().mean(-1)
-        logits: Tensor = self.head(self.pool(self.features(cells * (1 + shares[:, None]))))
-        return logits
-
-
-@network_factory
-def tied_head(num_classes: int, in_chans: int) -> NetworkParts:
-    """Network whose head has the weight of a layer before the features."""
-    return NetworkParts(TiedHead(num_classes, in_chans), "head", "features")
 
 
 @network_factory

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
@@ -297,19 +297,6 @@ def test_fdr_threshold_is_the_lowest_that_keeps_the_rate(data, rate):
     higher = scores[scores > max(lower)]
     if len(higher):  # in the middle of the gap
         assert threshold == pytest.approx((max(lower) + higher.min()) / 2)
-
-
-@given(images())
-def test_eer_threshold_is_that_of_the_equal_error_rate(data):
-    labels, scores, _ = data
-    assume(0 < labels.sum() < len(labels))
-    threshold = fixed_threshold("eer", labels, scores)
-    assert threshold is not None
-    gaps = [
-        abs(fpr(labels, scores, t) - np.mean(scores[labels] < t)) for t in every_threshold(scores)
-    ]
-    own = abs(fpr(labels, scores, threshold) - np.mean(scores[labels] < threshold))
-    assert own == pytest.approx(min(gaps))
 
 
 # Points of the test scores themselves -----------------------------------------------------

@@ -153,19 +153,6 @@ def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:
     assert "for x with a and y with a only" in found.text
 
 
-def test_the_verdict_names_what_the_place_is_worth() -> None:
-    found = verdict(results({"a": (0.1, 0.2)}))
-    assert found.place == ""
-    assert found.sentences == found.text
-    with_ladder = results({"a": (0.1, 0.2)})
-    with_ladder.ladders = [ladder(0.04, 0.01)]
-    found = verdict(with_ladder)
-    assert found.place.startswith("What the place of the maps is worth, ")
-    assert found.sentences == f"{found.text} {found.place}"
-    with_ladder.ladders = [replace(ladder(0.04, 0.01), set="another set")]
-    assert verdict(with_ladder).place == ""
-
-
 @pytest.mark.parametrize(
     ("place", "half", "words"),
     [
@@ -176,10 +163,13 @@ def test_the_verdict_names_what_the_place_is_worth() -> None:
 )
 def test_what_the_place_is_worth(place: float, half: float, words: str) -> None:
     found = results({"a": (0.1, 0.2)})
+    assert verdict(found).place == ""
     found.ladders = [ladder(place, half)]
-    text = verdict(found).place
-    assert "(Centred map, α 0.25), is " in text
-    assert text.endswith(words)
+    said = verdict(found)
+    assert said.place.startswith("What the place of the maps is worth, ")
+    assert "(Centred map, α 0.25), is " in said.place
+    assert said.place.endswith(words)
+    assert said.sentences == f"{said.text} {said.place}"
 
 
 NAN = float("nan")

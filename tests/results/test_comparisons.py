@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from preceptor.metrics.bootstrap import Side, bootstrap_difference
 from preceptor.report.tables import set_table
-from preceptor.results.comparisons import correct, shown
+from preceptor.results.comparisons import shown
 from preceptor.results.domain import Results, gather
 from preceptor.results.record import CONTROLS, OVERALL, select_arm
 from preceptor.study.plan import Plan
@@ -249,20 +249,6 @@ def test_an_effect_is_shown_by_its_interval_and_its_p(
     """The report and the tables of the evidence have the same rule."""
     assert shown(low, high, p) == sign
     assert docs_module("evidence_tables").Difference(0.03, low, high, p).shown == (sign > 0)
-
-
-def table(*lines: tuple[str, float]) -> pd.DataFrame:
-    return pd.DataFrame([{"question": q, "p": p, "p_holm": np.nan} for q, p in lines])
-
-
-def test_the_family_spans_the_domains_of_a_study() -> None:
-    one = table(("RQ2", 0.01), ("RQ1", 0.001), ("RQ2", 0.03))
-    other = table(("RQ1", 0.002), ("RQ2", 0.02))
-    first, nothing, second = correct([one, pd.DataFrame(), other])
-    np.testing.assert_allclose(first["p_holm"], [0.03, np.nan, 0.04])
-    np.testing.assert_allclose(second["p_holm"], [np.nan, 0.04])
-    assert nothing.empty
-    assert one["p_holm"].isna().all()  # what was given is left as it is
 
 
 def lines_of(results: Results) -> dict[tuple[str, str, str, str, str], dict[str, Any]]:
