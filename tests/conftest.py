@@ -142,12 +142,3 @@ def magnetic_tile() -> Path:
     if not (folder / "manifest.csv").is_file():
         pytest.skip("the magnetic tile data is not here; set MAGNETIC_TILE to its folder")
     return folder
-
-
-@pytest.fixture(scope="session")
-def imagenet_weights() -> Path:
-    """The folder of ImageNet weight files; tests that need them skip where they are absent."""
-    folder = Path(os.environ.get("WEIGHTS", SHARED / "weights"))
-    if not (folder / "mobilenetv2_100.safetensors").is_file():
-        pytest.skip("the ImageNet weight files are not here; set WEIGHTS to their folder")
-    return folder

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from scipy import ndimage
 
 from preceptor.annotations.shapes import (
     Box,
@@ -116,11 +115,6 @@ def filled(regions: list[list[Floats]], shape: tuple[int, ...], one_ring: bool) 
             own ^= part
         canvas |= own
     return canvas > 0
-
-
-def cloud(seed: int, size: int = 90, blur: float = 3) -> np.ndarray:
-    noise = np.random.default_rng(seed).standard_normal((size, size + 11))
-    return ndimage.gaussian_filter(noise, blur) > 0
 
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
