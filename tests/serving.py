@@ -57,3 +57,21 @@ def in_thread(app: ASGIApp, at: socket.socket, stop_seconds: int = 5) -> Iterato
         server.should_exit = True
         thread.join(HANGS)
         assert not thread.is_alive()
+
+
+def exchanged(address: str, request: bytes, *, whole: bool) -> bytes:
+    """Whole answer to a request as it is; b"" if the server closes the connection.
+
+    `whole` says whether the server finds the end of the request; else it need not wait for more.
+    """
+    host, port = address.split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(request)
+            if not whole:
+                connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                answer += part
+    return answer

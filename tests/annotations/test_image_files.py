@@ -14,6 +14,7 @@ NAMES = [
     (PATIENTS, "p1/0001.png", ""),
     (PATIENTS, "p1/seg/0001.png", ""),
     (PATIENTS, "/data/p1/0001.png", ""),
+    (PATIENTS, "/data/p1/seg/0001.png", ""),
     (PATIENTS, "https://host/p1/0001.png?x=1", ""),
     (["images/train/2.jpg", "images/val/1.jpg"], "images/train/1.jpg", ""),
     (["train/images/2.jpg", "val/images/1.jpg"], "train/1.jpg", ""),
@@ -21,7 +22,7 @@ NAMES = [
     # A part of the folders in the name or in the tree is no other folder.
     (PATIENTS, "0001.png", "p2/0001.png"),
     (PATIENTS, "p2/0001.png", "p2/0001.png"),
-    (PATIENTS, "/p1/export/0001.png", "p2/0001.png"),
+    (PATIENTS, "/p1/export/p2/0001.png", "p2/0001.png"),
     (PATIENTS, "C:\\data\\p2\\0001.png", "p2/0001.png"),
     (["train/crack/1.png", "train/rust/2.png"], "train/1.png", "train/crack/1.png"),
     (["1.jpg", "2.jpg"], "images/train/1.jpg", "1.jpg"),

@@ -19,6 +19,7 @@ from preceptor.deploy.api import PredictAnswer
 from preceptor.deploy.prediction import Prediction
 from preceptor.deploy.predictor import Predictor
 from tests.commands import HANGS
+from tests.deploy.fuzzing import fuzz
 from tests.deploy.serving import Running, multipart, running, send
 from tests.image_files import ImageFiles
 from tests.serving import Told
@@ -324,3 +325,9 @@ def test_answers_are_those_of_the_document(server: Running, pictures: ImageFiles
         told = server.post(body, kind)
         assert told.status >= 400
         jsonschema.validate(told.json, schema_of(document, told, "/predict", "post"))
+
+
+def test_mutated_requests_break_nothing(server: Running, pictures: ImageFiles) -> None:
+    statuses = fuzz(server, sorted([*pictures.good, *pictures.bad]), 400)
+    for status in (200, 400, 415, 422):
+        assert statuses[status], statuses

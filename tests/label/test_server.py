@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from preceptor.label.calls import LARGEST
 from preceptor.label.marks import decode_runs, from_text
+from tests.label.fuzzing import fuzz
 from tests.label.serving import HANGS, Client, Running, blob, box, stroke_of
 
 SIZE = (40, 30)
@@ -244,3 +246,9 @@ def test_a_body_that_is_too_large_is_refused(lasting: Running) -> None:
         pass
     finally:
         connection.close()
+
+
+def test_mutated_requests_break_nothing(server: Running, tmp_path: Path) -> None:
+    statuses = fuzz(server, tmp_path / "canary.txt", 600)
+    for status in (200, 400, 403, 404):
+        assert statuses[status], statuses

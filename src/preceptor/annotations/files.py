@@ -215,7 +215,8 @@ class ImageFiles:
         *folders, last = [_plain(part) for part in form.split("/") if part not in ("", ".")] or [""]
         images = self._by_name.get(last, [])
         # The first folders of an absolute path are folders of another machine.
-        stated = self._folders & {*(folders[-1:] if _ABSOLUTE.match(form) else folders)}
+        known = [folder for folder in folders if folder in self._folders]
+        stated = {*(known[-1:] if _ABSOLUTE.match(form) else known)}
 
         def shared(path: str) -> int:
             """Number of the last folders that the form has too."""
