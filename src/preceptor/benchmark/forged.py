@@ -23,10 +23,10 @@ import csv
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -51,6 +51,7 @@ from preceptor.utils.files import replacing
 # Increased if the same settings and seed give other pixels than before.
 GENERATOR = 2
 COLUMNS = ("path", "label", "split", "saliency", "annotated", "source", "group")
+Row = tuple[str | int, ...]  # of the manifest, in the order of COLUMNS
 _VAL_SHARE = 0.25  # of a training photograph's longer side
 # Crops drawn for one row before the settings are rejected; usually 1 to 20 are needed.
 _MOST_DRAWS = 1000
@@ -221,13 +222,13 @@ def _save(pixels: Pixels, path: Path) -> None:
 
 def _write_split(
     folder: Path, split: Split, areas: list[Area], settings: ForgedSettings, seed: int
-) -> list[tuple[str | int, ...]]:
+) -> list[Row]:
     """Write the images and maps of a split under `folder`; returns its manifest rows."""
     kinds = settings.unseen_kinds if split == "test-unseen" else settings.kinds
     stamped = split in ("train", "val") and settings.stamp_strength > 0
     for name in ("images", "maps"):
         (folder / name / split).mkdir(parents=True)
-    rows: list[tuple[str | int, ...]] = []
+    rows: list[Row] = []
     for i in range(settings.count(split)):
         # A separate random stream for every row, independent of the number of rows before it.
         generator = np.random.default_rng([seed, SPLITS.index(split), i])
@@ -254,22 +255,46 @@ def _is_there(folder: Path, record: dict[str, object]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder for the forged photographs")
+        raise InputError(f"{folder}: is a file; name a folder for the images")
     try:
         found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        what = "is not empty and has no forged photographs; name another folder"
+        what = "is not empty and has no generated images; name another folder"
         raise InputError(f"{folder}: {what}") from None
     if found != record or not (folder / "manifest.csv").is_file():
-        what = "has forged photographs with other settings, seed or version"
+        what = "has images with other settings, seed or version"
         raise InputError(f"{folder}: {what}; name another folder or remove this one")
     return True
+
+
+def write_benchmark(
+    folder: Path, record: dict[str, object], write: Callable[[Path], Iterable[Row]]
+) -> Path:
+    """Write generated images and their manifest, unless they exist; path of `manifest.csv`.
+
+    `write` writes the images into a folder and gives the rows. The folder appears when it is
+    complete.
+    """
+    if _is_there(folder, record):
+        return folder / "manifest.csv"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder, flush=False) as partial:
+            partial.mkdir()
+            with (partial / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(COLUMNS)
+                writer.writerows(write(partial))
+            (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise RunFailedError(f"{folder}: the images cannot be written: {error}") from error
+    return folder / "manifest.csv"
 
 
 def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
     """Write the benchmark, unless it exists already; path of `manifest.csv`.
 
-    The same settings and seed give the same bytes. The folder appears when it is complete.
+    The same settings and seed give the same bytes.
     """
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or more")
@@ -282,26 +307,21 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
             for photograph in PHOTOGRAPHS
         },
     }
-    if _is_there(folder, record):
-        return folder / "manifest.csv"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(folder, flush=False) as partial:
-            partial.mkdir()
-            areas = draw_areas(settings.size, seed)
-            with (partial / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(COLUMNS)
-                for split in SPLITS:
-                    writer.writerows(_write_split(partial, split, areas[split], settings, seed))
-            (partial / "settings.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        what = f"the forged photographs cannot be written: {error}"
-        raise RunFailedError(f"{folder}: {what}") from error
-    return folder / "manifest.csv"
+
+    def write(partial: Path) -> Iterator[Row]:
+        areas = draw_areas(settings.size, seed)
+        for split in SPLITS:
+            yield from _write_split(partial, split, areas[split], settings, seed)
+
+    return write_benchmark(folder, record, write)
 
 
-def write_draws(folder: Path, settings: ForgedSettings, seeds: Sequence[int]) -> Path:
+def write_draws(
+    folder: Path,
+    settings: Any,
+    seeds: Iterable[int],
+    write: Callable[[Path, Any, int], Path] = write_forged,
+) -> Path:
     """Write a draw for each seed as `folder/SEED/`; pattern of the manifests for a study.
 
     Existing draws are kept.
@@ -309,5 +329,5 @@ def write_draws(folder: Path, settings: ForgedSettings, seeds: Sequence[int]) ->
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the draws")
     for seed in seeds:
-        write_forged(folder / str(seed), settings, seed)
+        write(folder / str(seed), settings, seed)
     return folder / "{seed}" / "manifest.csv"

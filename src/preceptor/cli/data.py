@@ -428,6 +428,50 @@ def data_forged(
     print(f"wrote {seeds} draw{'s' if seeds > 1 else ''}: {pattern}")
 
 
+@data.command("decoys")
+def data_decoys(
+    to: Annotated[Path, typer.Option()],
+    draws: Annotated[int, typer.Option(min=1)] = 1,
+    first: Annotated[int, typer.Option(min=0)] = 0,
+    classes: int = 10,
+    place: StampPlace = "moving",
+    source: str = "digits",
+    images: int = 3000,
+    exact: bool = False,
+) -> None:
+    """Generate objects with a decoy.
+
+    A patch beside each object tells the class in train and val, and is random in val-noshort and
+    test. The masks of the objects are the human maps.
+
+    Args:
+        to: Output folder.
+        draws: Number of independent draws.
+        first: Seed of the first draw.
+        classes: Number of classes, 2 to 10.
+        place: Place of the patch: moving (beside the object) or corner (lower right).
+        source: Objects: digits, fashion (of the Debian package dataset-fashion-mnist), or a folder
+            with cut-out objects in a folder for each class, or with the files of Fashion-MNIST.
+        images: Number of training images.
+        exact: Write the published Decoy-MNIST images instead: 28 pixels, black canvas, a patch in a
+            random corner; all objects of the source.
+    """
+    from preceptor.benchmark.decoys import DecoySettings, write_decoys
+    from preceptor.benchmark.forged import write_draws
+    from preceptor.config.files import parse_config
+
+    values = {
+        "source": source,
+        "classes": classes,
+        "place": place,
+        "train": images,
+        "exact": exact,
+    }
+    settings = parse_config(values, DecoySettings, source="data decoys")
+    pattern = write_draws(to, settings, range(first, first + draws), write_decoys)
+    print(f"wrote {draws} draw{'s' if draws > 1 else ''}: {pattern}")
+
+
 @data.command("plant")
 def data_plant(
     manifest: ManifestPath,

@@ -1,0 +1,231 @@
+"""Decoys: objects on a textured canvas, and a patch whose gray gives the class away in training.
+
+The second built-in benchmark. An object of one of up to ten classes lies anywhere on a texture; a
+patch lies beside it. In train and val the gray of the patch tells the class, in val-noshort and
+test it is random. The object's mask is the human map. `exact` writes the published images instead:
+28 pixels, black canvas, a patch of 4 × 4 in a random corner.
+
+A. Ross, M. Hughes, F. Doshi-Velez, "Right for the Right Reasons", IJCAI 2017 (Decoy-MNIST).
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from preceptor.benchmark.forged import PHOTOGRAPHS, Row, read_photograph, write_benchmark
+from preceptor.benchmark.forgeries import Pixels, StampPlace, free_places
+from preceptor.errors import InputError
+
+# Increased if the same settings and seed give other pixels than before.
+GENERATOR = 1
+SPLITS = ("train", "val", "val-noshort", "test")
+TEXTURES = ("brick", "grass", "gravel")
+CUTS = np.array((50, 55, 60))  # seventieths of the objects: Fashion-MNIST has 60,000 and 10,000
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+FASHION_CLASSES = (
+    *("tshirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "boot"),
+)
+
+
+class DecoySettings(BaseModel):
+    """Settings of the benchmark, except for the seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = "digits"  # digits, fashion, or a folder with a folder of cut-outs for each class
+    classes: int = Field(default=10, ge=2, le=10)
+    place: StampPlace = "moving"  # of the patch: anywhere beside the object, or lower right
+    train: int = Field(default=3000, ge=20)
+    val: int = Field(default=500, ge=20)
+    val_noshort: int = Field(default=500, ge=20)
+    test: int = Field(default=1000, ge=20)
+    size: int = Field(default=64, ge=48, le=128)
+    patch: int = Field(default=7, ge=3, le=12)
+    exact: bool = False  # the published Decoy-(Fashion-)MNIST
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.exact and self.classes != 10:
+            raise ValueError(f"classes is {self.classes}, and the published images have 10")
+        return self
+
+    def count(self, split: str) -> int:
+        """Number of images of a split."""
+        return int(getattr(self, split.replace("-", "_")))
+
+
+class Objects:
+    """Objects of all classes: `pixels` (n, h, w) uint8, 0 outside of them, and `labels` (n,)."""
+
+    def __init__(self, settings: DecoySettings) -> None:
+        read = {"digits": _digits, "fashion": _fashion}.get(settings.source)
+        pixels, labels, self.names = read() if read else _cut_outs(Path(settings.source))
+        if settings.classes > len(self.names):
+            raise InputError(f"--classes {settings.classes}: there are {len(self.names)} classes")
+        self.names = self.names[: settings.classes]
+        kept = labels < settings.classes
+        self.pixels, self.labels = pixels[kept], labels[kept]
+
+    def draw(self, settings: DecoySettings, seed: int) -> dict[str, NDArray[np.int64]]:
+        """Objects of the images of each split, which share none; classes take turns.
+
+        The objects of a class are shared out as 6, 1, 1 and 2 tenths. With `exact`, each is used
+        once: the first six sevenths for train, val and val-noshort, the others for test.
+        """
+        if settings.exact:
+            parts = np.split(np.arange(len(self.labels)), len(self.labels) * CUTS // 70)
+            return dict(zip(SPLITS, parts, strict=True))
+        generator = np.random.default_rng([seed, len(SPLITS)])
+        chosen = {split: np.empty(settings.count(split), np.int64) for split in SPLITS}
+        for label, name in enumerate(self.names):
+            order = generator.permutation(np.flatnonzero(self.labels == label))
+            if len(order) < 10:
+                raise InputError(f"class {name} has {len(order)} objects; at least 10 are needed")
+            parts = np.split(order, len(order) * np.array((6, 7, 8)) // 10)
+            for split, part in zip(SPLITS, parts, strict=True):
+                turns = chosen[split][label :: settings.classes]
+                turns[:] = generator.choice(part, len(turns))
+        return chosen
+
+
+def _digits() -> tuple[Pixels, NDArray[np.int64], list[str]]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise InputError(
+            "scikit-learn is not installed, which has the digits; run: pip install '.[demo]' in "
+            "the source folder"
+        ) from None
+    small, labels = load_digits(return_X_y=True)
+    small = (small.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+    bicubic = Image.Resampling.BICUBIC
+    large = np.stack([np.asarray(Image.fromarray(one).resize((28, 28), bicubic)) for one in small])
+    large[large < 48] = 0  # the soft edge of the interpolation
+    return large, labels.astype(np.int64), [str(digit) for digit in range(10)]
+
+
+def _fashion(folder: Path = FASHION) -> tuple[Pixels, NDArray[np.int64], list[str]]:
+    parts = []
+    for part in ("train", "t10k"):
+        images, labels = (folder / f"{part}-{kind}" for kind in ("images-idx3", "labels-idx1"))
+        parts.append((_idx(images, 16).reshape(-1, 28, 28), _idx(labels, 8)))
+    pixels, labels = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+    pixels = np.where(pixels > 1, pixels, 0).astype(np.uint8)  # as the published masks
+    return pixels, labels.astype(np.int64), list(FASHION_CLASSES)
+
+
+def _idx(path: Path, header: int) -> NDArray[np.uint8]:
+    """Values of a file of Fashion-MNIST, with or without compression."""
+    for file, opened in ((f"{path}-ubyte", open), (f"{path}-ubyte.gz", gzip.open)):
+        if Path(file).is_file():
+            with opened(file, "rb") as stream:
+                return np.frombuffer(stream.read(), np.uint8, offset=header)
+    raise InputError(
+        f"{path}-ubyte.gz is missing; run: apt install dataset-fashion-mnist, or give a folder "
+        "with the four files of Fashion-MNIST"
+    )
+
+
+def _cut_outs(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
+    """Cut-out objects of anybody: a folder a class, images on a black or transparent ground."""
+    if (folder / "train-labels-idx1-ubyte.gz").is_file():
+        return _fashion(folder)
+    classes = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    if len(classes) < 2:
+        raise InputError(
+            f"{folder}: has no folders of classes with cut-out objects; --source is digits, "
+            "fashion or such a folder"
+        )
+    pixels: list[Pixels] = []
+    labels: list[int] = []
+    for label, each in enumerate(classes):
+        for path in sorted(each.iterdir()):
+            with Image.open(path) as image:
+                image.load()
+                alpha = image.convert("RGBA").getchannel("A")
+                gray = Image.composite(image.convert("L"), Image.new("L", image.size), alpha)
+            gray.thumbnail((28, 28))
+            ground = Image.new("L", (28, 28))
+            ground.paste(gray, ((28 - gray.width) // 2, (28 - gray.height) // 2))
+            pixels.append(np.asarray(ground))
+            labels.append(label)
+    return np.stack(pixels), np.array(labels, np.int64), [each.name for each in classes]
+
+
+def levels(classes: int) -> NDArray[np.int64]:
+    """Gray of the patch of each class: 255 − 25 · label for ten classes, as published."""
+    return np.rint(255 - np.arange(classes) * 225 / (classes - 1)).astype(np.int64)
+
+
+def draw_image(
+    thing: Pixels,
+    gray: int,
+    settings: DecoySettings,
+    textures: list[Pixels],
+    generator: np.random.Generator,
+) -> tuple[Pixels, Pixels]:
+    """(size, size) image with an object and a patch, and the (size, size) mask of the object."""
+    if settings.exact:
+        image = thing.copy()
+        row, column = generator.integers(2, size=2) * 24
+        image[row : row + 4, column : column + 4] = gray
+        return image, np.where(thing > 1, 255, 0).astype(np.uint8)
+    size, side = settings.size, settings.patch
+    texture = textures[int(generator.integers(len(textures)))]
+    top, left = (int(generator.integers(length - size + 1)) for length in texture.shape)
+    image = 40 + texture[top : top + size, left : left + size] / 255 * 120
+    row, column = (int(generator.integers(size - length + 1)) for length in thing.shape)
+    where = np.s_[row : row + thing.shape[0], column : column + thing.shape[1]]
+    mask = np.zeros((size, size), np.uint8)
+    mask[where] = np.where(thing > 0, 255, 0)
+    image[where] = np.where(thing > 0, thing, image[where])
+    row, column = size - side - 1, size - side - 1
+    if settings.place == "moving":
+        places = free_places(mask > 0, (side, side))
+        row, column = places[generator.integers(len(places))]
+    patch = np.s_[row : row + side, column : column + side]
+    image[patch] = gray
+    mask[patch] = 0  # a patch in the corner may cover a part of the object
+    return np.rint(image).astype(np.uint8), mask
+
+
+def write_decoys(folder: Path, settings: DecoySettings, seed: int) -> Path:
+    """Write the benchmark, unless it exists already; path of `manifest.csv`.
+
+    The same settings and seed give the same bytes. The folder appears when it is complete.
+    """
+    if seed < 0:
+        raise InputError(f"seed {seed}: must be 0 or more")
+    record = {"generator": GENERATOR, "seed": seed, "settings": settings.model_dump(mode="json")}
+
+    def write(partial: Path) -> Iterator[Row]:
+        objects = Objects(settings)
+        photographs = [one for one in PHOTOGRAPHS if one.name in TEXTURES]
+        textures = [read_photograph(one)[..., 0] for one in photographs]
+        grays = levels(settings.classes)
+        for number, (split, chosen) in enumerate(objects.draw(settings, seed).items()):
+            for name in ("images", "maps"):
+                (partial / name / split).mkdir(parents=True)
+            for i, which in enumerate(chosen):
+                # A separate random stream for every row, independent of the number of rows.
+                generator = np.random.default_rng([seed, number, i])
+                label = objects.labels[which]
+                told = label if split in ("train", "val") else generator.integers(settings.classes)
+                drawn = draw_image(
+                    objects.pixels[which], int(grays[told]), settings, textures, generator
+                )
+                path, saliency = (f"{kind}/{split}/{i:06d}.png" for kind in ("images", "maps"))
+                for pixels, name in zip(drawn, (path, saliency), strict=True):
+                    Image.fromarray(pixels).save(partial / name, compress_level=1)
+                yield path, objects.names[label], split, saliency, 1, "", ""
+
+    return write_benchmark(folder, record, write)
