@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from preceptor.cli.main import app
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Settings
+from preceptor.losses.guidance import METHODS, catalogue
 from preceptor.results.tables import CSV_FILES, MEANINGS
 from preceptor.study.config import StudyConfig
 from preceptor.utils.text import argument_descriptions
@@ -39,6 +40,7 @@ def write_reference() -> None:
         "config.md": config_page(schemas),
         "commands.md": commands_page(),
         "tables.md": tables_page(),
+        "guidance.md": guidance_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
         "changelog.md": _beside("CHANGELOG.md"),
         "paper.md": _beside("examples/paper/README.md"),
@@ -217,6 +219,47 @@ def tables_page() -> str:
         for column in schema.columns:
             parts += _entry(f"`{column}`", MEANINGS[column], [])
     return "\n".join(parts)
+
+
+def guidance_page() -> str:
+    """Page of the guidance methods, from their catalogue."""
+    parts = [
+        "# Guidance methods\n",
+        "`preceptor.guidance_method(name, preset)` gives a method, `guided_objective` the loss of "
+        "a step with it ([integrations](../../integrations.md#other-guidance-methods)). In the "
+        "formulas, a is the map of the model, ã the same scaled to [0, 1], e the evidence of the "
+        "cells and e⁺ its positive part, m the human map, m̄ = 1 − m, x the image, x′ the image "
+        "changed outside its map, z logits, p probabilities, y the label, A the last features, f "
+        "their mean, and sg a constant of the derivative. Means are over cells or pixels. λ is the "
+        "published weight of a preset, given where it is meant for the terms as computed here.\n",
+        "Left out: RBR (third derivatives), CDEP, IBP-Ex and R4 (bounds or decompositions of each "
+        "layer), ISNet (relevance of each layer), and B-cos (its own network).\n",
+    ]
+    for name, kind in METHODS.items():
+        about = catalogue()[name]
+        second = ", second derivatives" if about.get("second_order") else ""
+        same = "unchanged" if about.get("offset_free") else "changed"
+        parts.append(f"## {name}\n\n{about['title']}.\n")
+        given = {key: value for key, value in kind().settings().items() if key != "name"}
+        settings = ", ".join(f"`{key}={value!r}`" for key, value in given.items())
+        for term, meaning in {
+            "Terms": about["formula"],
+            "Papers": about["papers"],
+            "Public code": about["code"],
+            "What differs": about["differs"],
+            "Passes of a step": f"{about.get('passes', '1')}{second}",
+            "The same map added to every class": f"leaves the terms {same}",
+            "Settings": settings,
+            "Presets": "; ".join(map(_preset, about["presets"], about["presets"].values())),
+        }.items():
+            parts += _entry(term, meaning, [])
+    return "\n".join(parts)
+
+
+def _preset(name: str, preset: dict[str, Any]) -> str:
+    facts = [f"{key} {value}" for key, value in preset["settings"].items()]
+    facts += [f"λ {preset['weight']}"] if "weight" in preset else []
+    return f"`{name}` ({', '.join([*facts, preset['source']])})"
 
 
 def commands_page() -> str:

@@ -17,6 +17,12 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.losses.guidance import (
+    GuidanceBatch,
+    GuidedForward,
+    guidance_method,
+    guided_objective,
+)
 from preceptor.losses.guided import GuidedLoss, _plugin_distance
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model, load_model
@@ -113,6 +119,21 @@ def test_a_distance_of_a_plugin_in_the_loss(example: None) -> None:
     mixed = GuidedLoss(alpha=0.0, distance={"huber": 2.0, "l2": 1.0})(logits, labels, cam, maps)
     alone = GuidedLoss(alpha=0.0, distance="l2")(logits, labels, cam, maps)
     torch.testing.assert_close(mixed, 2 * loss + alone)
+
+
+def test_a_guidance_method_of_a_plugin(example: None) -> None:
+    model = build_model("test_resnet", ["a", "b"], input_size=64)
+    maps = torch.tensor([[1.0, 0], [0, 0]]).expand(2, 2, 2)
+    batch = GuidanceBatch(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), maps)
+    found = [
+        guided_objective(guidance_method("area", preset), batch, GuidedForward(model), 0.5, 1)
+        for preset in (None, "twice")
+    ]
+    once, twice = (one.terms["area"] for one in found)
+    areas = once + 0.25  # an area of at most 3 of 4 cells, and at least one
+    torch.testing.assert_close(twice, (areas - 0.5).abs())
+    with pytest.raises(InputError, match="guidance area: preset 'x' is not one of twice"):
+        guidance_method("area", "x")
 
 
 def test_an_importer_of_a_plugin(installed: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from preceptor.driver import run_study as run_study
     from preceptor.inference.annotate import annotate as annotate
     from preceptor.inference.predict import evaluate as evaluate
+    from preceptor.losses.guidance import guidance_method as guidance_method
     from preceptor.losses.guided import GuidedLoss as GuidedLoss
     from preceptor.losses.guided import guidance as guidance
     from preceptor.models.build import build_model as build_model
@@ -37,6 +38,7 @@ _PLACES = {
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.predict",
     "guidance": "preceptor.losses.guided",
+    "guidance_method": "preceptor.losses.guidance",
     "guide": "preceptor.models.custom",
     "load": "preceptor.deploy.predictor",
     "load_model": "preceptor.models.build",

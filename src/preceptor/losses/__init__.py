@@ -1,5 +1,5 @@
-"""Guided loss and distances between maps."""
+"""Guided loss, distances between maps, and guidance methods."""
 
-from preceptor.losses.guided import GuidedLoss, guidance
+from preceptor.losses.guided import GuidedLoss
 
-__all__ = ["GuidedLoss", "guidance"]
+__all__ = ["GuidedLoss"]

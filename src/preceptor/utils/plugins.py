@@ -26,10 +26,10 @@ def missing_module(name: str) -> str:
 
 
 # Entry points of plugins.
-# Entry points of plugins.
 Group = Literal[
     "preceptor.backbones",  # factories of networks
     "preceptor.distances",  # distances of maps
+    "preceptor.guidance",  # guidance methods
     "preceptor.importers",  # readers of annotations
     "preceptor.saliency",  # saliency methods of a model
 ]

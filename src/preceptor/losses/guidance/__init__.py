@@ -1,0 +1,120 @@
+"""Guidance methods: published ways of telling a network where to look, with one interface.
+
+`guidance_method` gives a method by name, `guided_objective` the loss of a step with it in any
+training loop; `measure_scale` makes the methods comparable. `methods.yaml` is their catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from preceptor.errors import InputError, quoted
+from preceptor.losses.guidance.base import Guidance, Objective, guided_objective, measure_scale
+from preceptor.losses.guidance.evidence import Evidence
+from preceptor.losses.guidance.forward import (
+    ForwardOutput,
+    GuidanceBatch,
+    GuidedForward,
+    TeacherOutput,
+)
+from preceptor.losses.guidance.gradients import Gradient, Harmonize
+from preceptor.losses.guidance.inputs import (
+    Faithful,
+    Latent,
+    MaskTune,
+    Outside,
+    Robust,
+    SaliencyGuided,
+)
+from preceptor.losses.guidance.matching import Cyborg, Head, Rank, Slack
+from preceptor.losses.guidance.teach import Teach
+from preceptor.utils.plugins import load_plugin, plugin, registered
+
+__all__ = [
+    "ForwardOutput",
+    "Guidance",
+    "GuidanceBatch",
+    "GuidedForward",
+    "Objective",
+    "TeacherOutput",
+    "guidance_method",
+    "guided_objective",
+    "measure_scale",
+]
+
+_KINDS: list[type[Guidance]] = [
+    *(Cyborg, Evidence, Rank, Slack, Gradient, Harmonize, Robust, Latent, Faithful, Outside),
+    *(Teach, Head, SaliencyGuided, MaskTune),
+]
+METHODS = {kind.name: kind for kind in _KINDS}
+
+
+@cache
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Title, formula, papers, code, differences, cost and presets of each method."""
+    text = files(__name__).joinpath("methods.yaml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return entries
+
+
+def guidance_method(
+    name: str,
+    preset: str | None = None,
+    *,
+    weight: float | Literal["published"] | None = None,
+    **settings: Any,
+) -> Guidance:
+    """A guidance method by name, with published or own settings.
+
+    Args:
+        name: cyborg, evidence, rank, slack, gradient, harmonize, robust, latent, faithful, outside,
+            teach, head, saliency_guided, masktune, or an entry point of the group
+            `preceptor.guidance`.
+        preset: Published settings of the method; given settings have precedence.
+        weight: λ of the terms, or the published one of the preset; None = measured at the start of
+            training, see `measure_scale`, but 1 for cyborg, outside and saliency_guided.
+        settings: Settings of the method.
+
+    Raises:
+        InputError: The method, the preset or a setting is unknown, or a value is wrong.
+
+    Example:
+        >>> guidance_method("gradient", "gals", penalty="norm").settings()
+        {'name': 'gradient', 'weight': None, 'scalar': 'ce', 'penalty': 'norm'}
+        >>> guidance_method("gradient", "ross", weight="published").weight
+        500.0
+    """
+    kind = METHODS.get(name) or _plugin_method(name)
+    presets = (kind.about or catalogue()[name]).get("presets", {})
+    if preset is not None and preset not in presets:
+        known = ", ".join(presets) or "none"
+        raise InputError(f"guidance {name}: preset {quoted(preset)} is not one of {known}")
+    chosen = presets[preset] if preset else {}
+    if weight == "published":
+        if "weight" not in chosen:
+            raise InputError(f"guidance {name}: there is no published weight; give a number")
+        weight = float(chosen["weight"])
+    given = chosen.get("settings", {}) | ({} if weight is None else {"weight": weight}) | settings
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first, known = error.errors()[0], ", ".join(field.name for field in fields(kind))
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"guidance {name}: {where}: {first['msg']}; its settings are {known}"
+        ) from error
+
+
+def _plugin_method(name: str) -> type[Guidance]:
+    entry = plugin("preceptor.guidance", name)
+    if entry is None:
+        known = ", ".join([*METHODS, *registered("preceptor.guidance")])
+        raise InputError(f"guidance {quoted(name)} is not one of {known}")
+    kind: type[Guidance] = load_plugin(entry)
+    return kind

@@ -1,0 +1,222 @@
+"""What guidance methods compute with: a batch with its maps, and the forward passes of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from preceptor.errors import InputError, reason
+from preceptor.utils.process import evaluating, out_of_memory
+
+MapKind = Literal["label", "predicted", "decision", "every"]
+Scalar = Literal["ce", "logp", "margin", "label"]
+
+
+class TeacherOutput(NamedTuple):
+    """Output of a Teacher for the images of a batch, without gradients."""
+
+    logits: Tensor  # (B, K)
+    maps: Tensor | None = None  # (B, K, h, w) map of every class, on the grid of the Student
+    attention: Tensor | None = None  # (B, h, w) mean square of the features over the channels
+
+
+class GuidanceBatch(NamedTuple):
+    """A batch with the maps that guide it.
+
+    Args:
+        images: (B, C, H, W) as the network takes them.
+        labels: (B,) int64.
+        map: (B, h, w) in [0, 1] on the grid of the features, 1 where the evidence lies; None = the
+            batch has no maps.
+        weight: (B,) weights of the maps, ≥ 0; 0 = no map, whose content is ignored; None = 1.
+        map_input: (B, H, W) in [0, 1]; None = `map`, enlarged bilinearly.
+        teacher: Output of the Teacher, for distillation.
+    """
+
+    images: Tensor
+    labels: Tensor
+    map: Tensor | None = None
+    weight: Tensor | None = None
+    map_input: Tensor | None = None
+    teacher: TeacherOutput | None = None
+
+    # What follows is for methods, which get batches with weights.
+
+    @property
+    def guided(self) -> Tensor:
+        """(B,) bool, whether an image is guided."""
+        assert self.weight is not None
+        return self.weight > 0
+
+    def only(self, values: Tensor) -> Tensor:
+        """(B,) values, exactly 0 for images that are not guided."""
+        return torch.where(self.guided, values, 0)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, h, w) maps on the grid."""
+        assert self.map is not None
+        return self.map
+
+    @property
+    def inside(self) -> Tensor:
+        """(B, 1, H, W) maps of the input, m."""
+        if self.map_input is not None:
+            return self.map_input[:, None]
+        size = list(self.images.shape[-2:])
+        return functional.interpolate(self.mask[:, None], size, mode="bilinear")
+
+    @property
+    def outside(self) -> Tensor:
+        """(B, 1, H, W) what the maps leave out, m̄ = 1 − m; 0 for images that are not guided."""
+        return torch.where(self.guided[:, None, None, None], 1 - self.inside, 0)
+
+
+class ForwardOutput(NamedTuple):
+    """Output of a pass; what was not asked for is empty."""
+
+    logits: Tensor  # (B, K)
+    features: Tensor  # (B, Ch, h, w)
+    map: Tensor = torch.empty(0)  # (B, h, w) raw map; (B, K, h, w) for every class
+    evidence: Tensor = torch.empty(0)  # the map with its bias; its mean is the logit or log-odds
+    gradient: Tensor = torch.empty(0)  # (B, C, H, W) ∂s/∂x, 0 for images that are not guided
+
+    @property
+    def pooled(self) -> Tensor:
+        """(B, Ch) mean of the features."""
+        return self.features.mean((2, 3))
+
+
+class GuidedForward:
+    """The forward passes of a guided model in one step, as guidance methods need them.
+
+    `passes` counts them. In training mode, only the first one updates running statistics. Where
+    the trunk is differentiated twice, attention is computed by its formula: fused kernels have no
+    second derivative.
+
+    Args:
+        model: A `GuidedModel`.
+        run: What is called instead, such as the model in another precision.
+    """
+
+    def __init__(self, model: nn.Module, run: Callable[..., Any] | None = None) -> None:
+        self.model, self.run = model, model if run is None else run
+        self._differentiable = False  # whether second derivatives were tried
+
+    def begin(
+        self, batch: GuidanceBatch, needs: frozenset[str] = frozenset(), *, update: bool = True
+    ) -> Self:
+        """Begin a step; InputError if it needs second derivatives and the network has none."""
+        self.batch, self.passes, self._update = batch, 0, update
+        self._twice = "gradient" in needs
+        if self._twice and not self._differentiable:
+            self._try_second_derivative(batch.images)
+        self._images = batch.images.detach().requires_grad_(self._twice)
+        self._plain: dict[MapKind | None, ForwardOutput] = {}
+        return self
+
+    def __call__(
+        self,
+        images: Tensor | None = None,
+        *,
+        map: MapKind | None = None,  # noqa: A002
+        gradient: Scalar | None = None,
+    ) -> ForwardOutput:
+        """Logits and features, with a map or an input gradient.
+
+        Args:
+            images: Changed images; None = those of the batch, whose pass is made once, and whose
+                gradient is differentiable.
+            map: Map of the label, of the predicted or of every class, or the decision map.
+            gradient: Scalar s of ∂s/∂x, see `scalar`.
+        """
+        own = images is None
+        if images is None:
+            kind, pixels = next(iter(self._plain), None) if map is None else map, self._images
+            out = self._plain[kind] = self._plain.get(kind) or self._pass(pixels, kind)
+        else:
+            pixels = images.detach().requires_grad_() if gradient else images
+            out = self._pass(pixels, map)
+        if gradient is None:
+            return out
+        value = self.batch.only(scalar(out.logits, self.batch.labels, gradient)).sum()
+        (slope,) = torch.autograd.grad(value, pixels, create_graph=own, retain_graph=own)
+        return out._replace(gradient=slope)
+
+    def _pass(self, images: Tensor, kind: MapKind | None) -> ForwardOutput:
+        with ExitStack() as stack:
+            if self._twice:
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self.passes or not self._update:
+                stack.enter_context(held_statistics(self.model))
+            self.passes += 1
+            if kind is None:
+                return ForwardOutput(*self.run(images))
+            classes = kind if kind in ("predicted", "every") else self.batch.labels
+            out = self.run(images, classes, decision=kind == "decision")
+        return ForwardOutput(out.logits, out.features, out.saliency, out.evidence)
+
+    def _try_second_derivative(self, images: Tensor) -> None:
+        pixels = images[:1].detach().clone().requires_grad_()
+        kept = [(part, part.grad) for part in self.model.parameters()]
+        try:
+            with evaluating(self.model), sdpa_kernel(SDPBackend.MATH):
+                value = self.run(pixels)[0].square().sum()
+                (slope,) = torch.autograd.grad(value, pixels, create_graph=True)
+                # Through the whole graph: `grad` would leave out what leads to no weight.
+                slope.square().sum().backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise InputError(
+                f"the network has no second derivative ({reason(error, 120)}); train it without "
+                "torch.compile, or choose a guidance method without input gradients"
+            ) from error
+        finally:
+            for part, own in kept:
+                part.grad = own
+        self._differentiable = True
+
+
+def scalar(logits: Tensor, labels: Tensor, kind: Scalar) -> Tensor:
+    """(B,) scalar s of input gradients, from logits (B, K) and labels (B,).
+
+    ce: −log p_y. logp: Σ_c log p_c. margin: the log-odds log p_y − log(1 − p_y), for two classes
+    z_y − z_other. label: z_y. Never Σ_c z_c, which can change without changing a probability.
+    """
+    if kind == "logp":
+        return logits.log_softmax(1).sum(1)
+    if kind == "ce":
+        return functional.cross_entropy(logits, labels, reduction="none")
+    value = logits.gather(1, labels[:, None])[:, 0]
+    if kind == "label":
+        return value
+    own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+    return value - logits.masked_fill(own, -torch.inf).logsumexp(1)
+
+
+@contextmanager
+def held_statistics(model: nn.Module) -> Iterator[None]:
+    """Context in which passes in training mode leave running statistics as they are.
+
+    They write to copies, since a change of the buffers in place would invalidate earlier graphs.
+    """
+    held = [
+        (part, name, value)
+        for part in model.modules()
+        if part.training and getattr(part, "running_var", None) is not None
+        for name, value in part.named_buffers(recurse=False)
+    ]
+    try:
+        for part, name, value in held:
+            setattr(part, name, value.clone())
+        yield
+    finally:
+        for part, name, value in held:
+            setattr(part, name, value)

@@ -1,0 +1,156 @@
+"""Guidance by matching: the map of the model, or of a head of its own, looks like the human map.
+
+ã is the map of the model, scaled to [0, 1] by its minimum and maximum; m the human map. The map is
+computed from the features, so that a step costs no further pass and no second derivative.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preceptor.config.training import Distances, takes_masks
+from preceptor.errors import InputError
+from preceptor.losses import guided
+from preceptor.losses.guidance.base import CHECKED, Amount, Guidance
+from preceptor.losses.guidance.forward import GuidanceBatch, GuidedForward
+from preceptor.saliency.maps import informative, normalize
+from preceptor.utils.process import evaluating
+
+OwnMap = Literal["label", "predicted", "decision"]
+
+
+@dataclass(config=CHECKED, kw_only=True)
+class Cyborg(Guidance):
+    """Distance of the normalized map from the human map: bce, or one of `losses.distances`."""
+
+    name = "cyborg"
+    weight: Amount | None = 1.0
+    distance: Literal["bce"] | Distances = "l2"
+    map: OwnMap = "label"
+    mark_weight: Amount = guided.MARK_WEIGHT
+
+    def usable(self, maps: Tensor) -> Tensor:
+        """Whether each map can guide by one of the distances."""
+        if self.distance == "bce":
+            return informative(maps)
+        names = guided.parts_of(self.distance)
+        return torch.stack([guided.usable_by(name, maps) for name in names]).any(0)
+
+    def terms(self, batch: GuidanceBatch, forward: GuidedForward) -> dict[str, Tensor]:
+        """The distance of each map."""
+        out = forward(map=self.map)
+        if self.distance == "bce":
+            return {"cyborg": batch.only(cross_entropy(normalize(out.map), batch.mask))}
+        cam = out.evidence if takes_masks(self.distance) else out.map
+        targets = guided.Targets(batch.labels, batch.map, batch.guided.float())
+        losses = guided.guided_loss_terms(out.logits, cam, targets, self.distance, self.mark_weight)
+        return {"cyborg": losses.guidance}
+
+
+def cross_entropy(model: Tensor, target: Tensor, least: float = 0.01) -> Tensor:
+    """(B,) HAICS: mean of −m log ã − (1 − m) log(1 − ã), for ã limited to [ε, 1 − ε]."""
+    limited = least + (1 - 2 * least) * model
+    return functional.binary_cross_entropy(limited, target, reduction="none").mean((1, 2))
+
+
+@dataclass(config=CHECKED, kw_only=True)
+class Rank(Guidance):
+    """Cells inside the human map rank above those outside; how far does not matter."""
+
+    name = "rank"
+    map: OwnMap = "label"
+    normalized: bool = True
+
+    def terms(self, batch: GuidanceBatch, forward: GuidedForward) -> dict[str, Tensor]:
+        """The mean excess of pairs in the wrong order."""
+        cam = forward(map=self.map).map
+        model = normalize(cam) if self.normalized else cam
+        return {"rank": batch.only(misranked(model, batch.mask))}
+
+
+def misranked(model: Tensor, target: Tensor, side: int = 16) -> Tensor:
+    """(B,) HINT: mean of max(0, a_j − a_i) over pairs of cells, weighted by (m_i − m_j)⁺."""
+    if max(model.shape[1:]) > side:
+        model, target = (
+            functional.adaptive_avg_pool2d(one[:, None], side) for one in (model, target)
+        )
+    a, m = model.flatten(1), target.flatten(1)
+    weight = (m[:, :, None] - m[:, None]).clamp_min(0)
+    excess = (a[:, None] - a[:, :, None]).clamp_min(0)
+    return (weight * excess).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-6)
+
+
+@dataclass(config=CHECKED, kw_only=True)
+class Slack(Guidance):
+    """RES: the binarized map agrees up to a slack, and the map with the blurred human map."""
+
+    name = "slack"
+    map: OwnMap = "label"
+    slack: Amount = 0.1
+
+    def terms(self, batch: GuidanceBatch, forward: GuidedForward) -> dict[str, Tensor]:
+        """max(0, mean |tanh(5(ã − ½)) − (2m − 1)| − η), and mean |ã − blur m|."""
+        a, m = normalize(forward(map=self.map).map), batch.mask
+        wrong = ((5 * (a - 0.5)).tanh() - (2 * m - 1)).abs().mean((1, 2))
+        away = (a - blur(m)).abs().mean((1, 2))
+        return {
+            "slack": batch.only((wrong - self.slack).clamp_min(0)),
+            "blurred": batch.only(away),
+        }
+
+
+def blur(maps: Tensor) -> Tensor:
+    """(B, h, w) maps blurred by [1, 2, 1] ÷ 4 in both directions and scaled to a maximum of 1."""
+    taps = maps.new_tensor([0.25, 0.5, 0.25])
+    wide = functional.pad(maps[:, None], (1, 1, 1, 1), mode="reflect")
+    soft = functional.conv2d(wide, taps.outer(taps)[None, None])[:, 0]
+    return soft / soft.amax((1, 2), keepdim=True).clamp_min(1e-6)
+
+
+@dataclass(config=CHECKED, kw_only=True)
+class Head(Guidance):
+    """A mask head, or the attention branch ABN; it is not part of the trained model."""
+
+    name = "head"
+    needs = frozenset({"map", "layers"})
+    kind: Literal["mask", "abn"] = "mask"
+
+    def __post_init__(self) -> None:
+        self.layers: nn.ModuleDict | None = None
+
+    def prepare(self, model: nn.Module, images: Tensor) -> nn.Module:
+        """The convolutions of 1 × 1, initialized by torch's random numbers."""
+        with evaluating(model), torch.no_grad():
+            logits, features = model(images[:1])
+        channels, classes = features.shape[1], logits.shape[1]
+        layers = {"attention": nn.Conv2d(channels if self.kind == "mask" else classes, 1, 1)}
+        if self.kind == "abn":
+            layers["classes"] = nn.Conv2d(channels, classes, 1)
+        self.layers = nn.ModuleDict(layers).to(features)
+        return self.layers
+
+    def terms(self, batch: GuidanceBatch, forward: GuidedForward) -> dict[str, Tensor]:
+        """BCE(σ(conv A), m); for ABN mean (att − m)², CE of the branch, and CE of A ⊙ (1 + att)."""
+        if self.layers is None:
+            raise InputError("guidance head: call prepare(model, images) before the first step")
+        if self.kind == "mask":
+            raw = self.layers["attention"](forward().features)[:, 0]
+            losses = functional.binary_cross_entropy_with_logits(raw, batch.mask, reduction="none")
+            return {"head": batch.only(losses.mean((1, 2)))}
+        out = forward(map="every")
+        classes = self.layers["classes"](out.features)
+        attention = self.layers["attention"](classes.relu()).sigmoid()[:, 0]
+        # With a linear head on mean-pooled features, A ⊙ att adds mean(att ⊙ cam) to the logits.
+        perceived = out.logits + (attention[:, None] * out.map).mean((2, 3))
+        branch = functional.cross_entropy(classes.mean((2, 3)), batch.labels, reduction="none")
+        attended = functional.cross_entropy(perceived, batch.labels, reduction="none")
+        return {
+            "head": batch.only((attention - batch.mask).square().mean((1, 2))),
+            "branch": batch.only(branch),
+            "attended": batch.only(attended),
+        }
