@@ -18,18 +18,18 @@ from preceptor.study.config import StudyConfig
 from tests.documents import ROOT
 
 LIMITS = {
-    "lines of source": 43_700,
-    "modules of source": 168,
+    "lines of source": 40_500,
+    "modules of source": 162,
     "lines of the longest module": 600,
-    "lines of benchmarks": 2_800,
-    "lines of documentation": 5_600,
+    "lines of benchmarks": 3_000,
+    "lines of documentation": 5_500,
     "lines of RESULTS": 150,
     "lines of the changelog": 60,
     "lines of the README": 150,
     "tracked files": 800,
     "keys of a study": 65,
-    "commands": 27,
-    "options": 93,
+    "commands": 28,
+    "options": 96,
 }
 
 

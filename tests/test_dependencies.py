@@ -19,6 +19,7 @@ MODULES = {"pyyaml": "yaml", "pillow": "PIL", "scikit-image": "skimage", "scikit
 WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
+    "benchmark/decoys.py": "demo",
     "data/remote.py": "remote",
     "deploy/api.py": "web",
     "deploy/http_server.py": "web",
