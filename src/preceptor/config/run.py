@@ -163,6 +163,11 @@ class RunConfig(Settings):
             )
         if self.labels == "marks" and not takes_masks(self.training.distance):
             raise ValueError("labels is marks, and distance takes no masks; set distance: cells")
+        if self.alpha == "auto" and self.training.by_method:
+            raise ValueError(
+                f"alpha: auto balances distances, and the method is {self.training.method}; give a "
+                "number"
+            )
         if self.weights_identity is not None and self.weights in ("hub", "none"):
             raise ValueError(
                 f"weights_identity is that of a weights file, and weights is {self.weights}; "
@@ -173,7 +178,8 @@ class RunConfig(Settings):
     @property
     def guided(self) -> bool:
         """Whether the loss has a guidance term."""
-        return self.maps.kind != "none" and (self.alpha == "auto" or self.alpha < 1)
+        possible = self.maps.kind != "none" or not self.training.takes_maps
+        return possible and (self.alpha == "auto" or self.alpha < 1)
 
     @property
     def guided_map(self) -> Literal["label", "decision", "cells"]:
@@ -204,7 +210,7 @@ class RunConfig(Settings):
     @property
     def uses_maps(self) -> bool:
         """Whether maps are used, in the loss or in input space."""
-        return self.guided or self.changes_outside
+        return (self.guided and self.training.takes_maps) or self.changes_outside
 
     @property
     def uses(self) -> tuple[Use, ...]:

@@ -29,6 +29,16 @@ DISTANCE_NAMES = Names(
 )
 # One of this library's, or of a plugin, which compares maps scaled to [0, 1].
 Distance = Annotated[str, AfterValidator(DISTANCE_NAMES.check)]
+# Guidance methods; `cyborg` with `distance` and `cam_class` is the method of the papers.
+GUIDANCE_NAMES = Names(
+    (
+        *("cyborg", "evidence", "rank", "slack", "gradient", "harmonize", "robust", "latent"),
+        *("faithful", "outside", "teach", "head", "saliency_guided", "masktune"),
+    ),
+    "preceptor.guidance",
+)
+GuidanceName = Annotated[str, AfterValidator(GUIDANCE_NAMES.check)]
+Preset = str | Mapping[str, Any] | None  # published settings by name, or settings
 # One distance, or several with their weights.
 Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]
 CamClass = Literal["label", "predicted", "decision"]
@@ -241,6 +251,10 @@ class Training(StudyTraining):
     Args:
         in_chans: Number of input channels: 3 (color) or 1 (grayscale).
         device: auto, cpu or cuda.
+        method: Guidance method, see `preceptor.guidance_method`; cyborg without `preset` = the
+            distance `distance` of the map `cam_class`.
+        preset: Published settings of the method by name, or settings, as in
+            {preset: gals, penalty: norm, weight: published}.
         mark_weight: Additional weight of a marked cell in the distance cells.
         cell_full: Share of a cell that a human map must cover to count as 1 in distances of
             evidence; less counts in proportion. 1 = the share itself.
@@ -261,6 +275,8 @@ class Training(StudyTraining):
 
     in_chans: Literal[1, 3] = 3
     device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
+    method: Annotated[GuidanceName, IdentityOf("guidance")] = "cyborg"
+    preset: Annotated[Preset, IdentityOf("guidance")] = None
     mark_weight: Annotated[float, Field(ge=0), IdentityOf("guidance")] = 9.0
     cell_full: Annotated[float, Field(gt=0, le=1), IdentityOf("guidance")] = 0.25
     cam_source: Literal["head_input", "cyborg"] = "head_input"
@@ -280,10 +296,22 @@ class Training(StudyTraining):
         given = isinstance(values, dict) and values.get("steps") is not None
         return {"length": "steps"} | values if given else values
 
+    @property
+    def by_method(self) -> bool:
+        """Whether a guidance method computes the loss, and not a distance of maps."""
+        return self.method != "cyborg" or self.preset is not None
+
+    @property
+    def takes_maps(self) -> bool:
+        """Whether the guidance takes human maps, or those of a Teacher."""
+        return self.method not in ("saliency_guided", "masktune")
+
     def of_mapper(self) -> Training:
         """Training settings of a mapper: a logistic loss for each cell, without class labels."""
         changes = {
             "recipe": None,
+            "method": "cyborg",
+            "preset": None,
             "distance": "cells",
             "cam_class": "decision",
             "head": "sigmoid",
@@ -314,6 +342,18 @@ class Training(StudyTraining):
             raise ValueError("length is steps, and steps is not given; add a line `steps: …`")
         if self.steps is not None and self.length == "epochs":
             raise ValueError("steps is given, and length is epochs; set length: steps")
+        if self.method == "teach":
+            raise ValueError(
+                "method teach takes the output of a Teacher for every batch, which a run does not "
+                "have; use guidance_method in a training loop, or choose another method"
+            )
+        if self.by_method and self.distance != "l2":
+            raise ValueError(
+                f"distance is {self.distance}, and the method {self.method} with its preset "
+                "computes the loss; remove distance"
+            )
+        if isinstance(self.preset, Mapping) and "name" in self.preset:
+            raise ValueError("preset has settings of the method, and name is none; use method")
         if takes_masks(self.distance) and self.cam_source == "cyborg":
             raise ValueError(
                 "the distance takes maps that add up to the logits, and those of the recipe cyborg "

@@ -47,6 +47,7 @@ class Batch(NamedTuple):
     sample_weight: Tensor | None = None  # (B,) float32 v_k; None = 1
     unchanged: Tensor | None = None  # (B, C, S, S) images without changes outside their maps
     changed: Tensor | None = None  # (B,) bool, images with such a change; None with unchanged
+    input_maps: Tensor | None = None  # (B, s, s) maps in input space, of any scale
 
 
 class Staged(NamedTuple):
@@ -151,8 +152,11 @@ class Rows:
         settings: Augmentation | None = None,
         numbers: NDArray[np.float64] | None = None,
         paired: bool = False,
+        in_input: bool = False,
     ) -> Staged:
-        """Host work of a batch: canvases, and map targets on the kept part of the canvas."""
+        """Host work of a batch: canvases, and map targets on the kept part of the canvas, with
+        `in_input` also on `mask_grid`.
+        """
         canvases = torch.from_numpy(self.images.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
         boxes, side = self.boxes[chosen], self.images.side
         changes = None
@@ -166,11 +170,13 @@ class Rows:
         if self.sample_weight is not None:
             batch = batch._replace(sample_weight=torch.from_numpy(self.sample_weight[chosen]))
         if self.targets is not None:
-            maps = self.maps_on_grid(chosen, boxes)
+            grids = [self.grid, self.mask_grid] if in_input else [self.grid]
+            maps = [self.maps_on_grid(chosen, boxes, grid) for grid in grids]
             if changes is not None:
-                maps = turn_maps(maps, changes.flips, changes.quarters)
+                maps = [turn_maps(one, changes.flips, changes.quarters) for one in maps]
             weight = torch.from_numpy(self.targets.weight[chosen])
-            batch = batch._replace(maps=maps, map_weight=weight)
+            batch = batch._replace(maps=maps[0], map_weight=weight)
+            batch = batch._replace(input_maps=maps[1] if in_input else None)
         if settings is None or changes is None:
             return Staged(batch, None)
         outside = self._outside(chosen, boxes, changes, settings)
@@ -330,13 +336,14 @@ class TrainingStream:
         balanced: bool = False,
         device: torch.device | None = None,
         paired: bool = False,
+        in_input: bool = False,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
         self.length = length
         self.settings = settings if settings != Augmentation() else None
-        self.balanced, self.paired = balanced, paired
+        self.balanced, self.paired, self.in_input = balanced, paired, in_input
         self.slices = split_batches(len(rows), batch_size)
         self.device = device or torch.device("cpu")
         self._uploads: torch.cuda.Stream | None = None
@@ -371,7 +378,7 @@ class TrainingStream:
     def _load(self, step: int) -> Callable[[], Batch]:
         """Make a batch ahead; the function that is returned does what is left."""
         start, stop = self._range(step)
-        staged = self.rows.stage(*self._positions(start, stop), self.paired)
+        staged = self.rows.stage(*self._positions(start, stop), self.paired, self.in_input)
         if self._uploads is None:
             batch = staged.finished()
             return lambda: batch

@@ -24,6 +24,8 @@ from preceptor.config.training import (
     CamClass,
     Distance,
     Distances,
+    GuidanceName,
+    Preset,
     StudyTraining,
     Training,
     distance_weights,
@@ -43,6 +45,8 @@ ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
     "mse": (0.01, 0.1, 0.5),
     **dict.fromkeys(("l1", "dice", "cells", "evidence", "energy", "cosine"), _L1),
 }
+# Of guidance methods, whose terms are scaled so that they begin as large as the classification.
+METHOD_ALPHAS = (0.1, 0.5, 0.9)
 PAPER_ALPHA = 0.5
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Alphas = Annotated[tuple[Alpha, ...], Field(min_length=1)]
@@ -93,23 +97,35 @@ class Guidance(Settings):
     Args:
         distance: Distance of the guidance term.
         cam_class: Map that is guided.
+        method: Guidance method, see `preceptor.guidance_method`; cyborg without `preset` = the
+            distance of the map. teach needs the output of a Teacher and is for own loops.
+        preset: Published settings of the method by name, or settings, as in
+            {preset: gals, penalty: norm, weight: published}.
         alphas: α grid; None = that of the study, or the default grid of the distance if the
-            distance differs from the study's.
+            distance differs from the study's; of a method 0.1, 0.5, 0.9.
     """
 
+    method: GuidanceName = "cyborg"
+    preset: Preset = None
     distance: Distances | None = None
     cam_class: CamClass | None = None
     alphas: Alphas | None = None
 
     def training(self, study: Training) -> Training:
         """Training settings of this way of guiding in a study."""
-        own = {"distance": self.distance, "cam_class": self.cam_class}
-        return study.model_copy(update={key: value for key, value in own.items() if value})
+        changes: dict[str, Any] = {"method": self.method, "preset": self.preset}
+        given = {"distance": self.distance, "cam_class": self.cam_class}
+        if study.model_copy(update=changes).by_method:
+            changes["distance"] = "l2"  # unused, and so not in ids
+        changes |= {key: value for key, value in given.items() if value}
+        return study.model_copy(update=changes)
 
     def alpha_grid(self, study: tuple[float, ...]) -> tuple[float, ...]:
         """α grid, given the study's own."""
         if self.alphas is not None:
             return self.alphas
+        if self.method != "cyborg" or self.preset is not None:
+            return METHOD_ALPHAS
         return study if self.distance is None else default_alphas(self.distance)
 
 

@@ -269,7 +269,8 @@ class Protocol:
             annotated=annotated,
             guide_classes=guided,
         )
-        return [*steps, self.train(arm, config, tuple(step.id for step in steps[-1:]))]
+        needed = steps[-1:] if config.uses_maps else ()
+        return [*steps, self.train(arm, config, tuple(step.id for step in needed))]
 
     # The controls.
 

@@ -9,19 +9,28 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training, takes_masks
+from preceptor.data.augment import masks_of
 from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.errors import RunFailedError
 from preceptor.inference.predict import to_device
+from preceptor.losses.guidance import (
+    Guidance,
+    GuidanceBatch,
+    GuidedForward,
+    guided_objective,
+    measure_scale,
+)
 from preceptor.losses.guided import (
     LossTerms,
     Targets,
@@ -80,11 +89,14 @@ def fit(run: RunContext, trainer: Trainer, validation: dict[str, Rows]) -> Progr
     config, model, ends = run.config, trainer.model, trainer.ends
 
     # Resume.
-    progress = load_progress(run.state, run.id, model, trainer.optimizer)
+    progress = load_progress(run.state, run.id, model, trainer.optimizer, trainer.layers)
     if progress.scaler:
         trainer.scaler.load_state_dict(progress.scaler)
     if progress.epoch:
         run.tell(f"resumed after epoch {progress.epoch} of {len(ends)}")
+    if trainer.method is not None and progress.scale is None:
+        progress.scale = trainer.measured_scale(trainer.method)
+    trainer.scale = progress.scale
 
     with progress_display() as display:
         task = display.add_task(
@@ -122,7 +134,7 @@ def fit(run: RunContext, trainer: Trainer, validation: dict[str, Rows]) -> Progr
             progress.epoch, progress.scaler = epoch + 1, trainer.scaler.state_dict()
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
             run.held.check()  # no other process has taken over
-            save_progress(run.state, run.id, progress, model, trainer.optimizer)
+            save_progress(run.state, run.id, progress, model, trainer.optimizer, trainer.layers)
             table = metrics_table(progress.history)
             write_atomically(run.folder / "metrics.csv", table, flush=False)
             run.tell_epoch(line)  # an epoch that was reported is never repeated
@@ -131,8 +143,11 @@ def fit(run: RunContext, trainer: Trainer, validation: dict[str, Rows]) -> Progr
     return progress
 
 
+SCALE_BATCHES = 4  # with guided images, by which the scale of a guidance method is measured
+
+
 class Trainer:
-    """Trainer of epochs."""
+    """Trainer of epochs, by a distance of maps or a guidance method, with its own `layers`."""
 
     def __init__(
         self,
@@ -140,10 +155,14 @@ class Trainer:
         model: GuidedModel,
         optimizer: torch.optim.Optimizer,
         stream: TrainingStream,
+        method: Guidance | None = None,
+        layers: nn.Module | None = None,
     ) -> None:
         self.config, self.model, self.optimizer = config, model, optimizer
         self.stream, self.device, training = stream, stream.device, config.training
         self.forward = in_precision(model, training.precision)
+        self.method, self.layers, self.scale = method, layers, None if method is None else 1.0
+        self.guided_forward = GuidedForward(model, self.forward)
         half = training.precision == "16-mixed"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.ends = period_ends(config.training, stream.steps_per_epoch)  # step of each epoch's end
@@ -174,18 +193,45 @@ class Trainer:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if (clip := self.config.training.clip) is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            weights = [one for group in self.optimizer.param_groups for one in group["params"]]
+            torch.nn.utils.clip_grad_norm_(weights, clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return sums
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of a batch, and sums of metrics over its images."""
-        config, training = self.config, self.config.training
+        targets, images = self._targets(batch), self._input(batch.images)
+        if self.method is None:
+            loss, logits, sums = self._distance_loss(images, targets)
+        else:
+            loss, logits, sums = self._method_loss(self.method, images, targets, batch.input_maps)
+        apart: dict[str, Tensor] = {}
+        if consistency := self.config.consistency:
+            apart["inconsistency"] = logits.new_zeros(())
+        if batch.unchanged is not None and batch.changed is not None:
+            unchanged, *_ = self.forward(self._input(batch.unchanged))
+            which = batch.changed.to(self.device)
+            divergence = inconsistency(unchanged, logits, which, targets.sample_weight)
+            loss = loss + consistency * divergence.mean()
+            apart["inconsistency"] = divergence.detach().sum()
+        return loss, {"loss": loss.detach() * len(logits)} | sums | apart
+
+    def _targets(self, batch: Batch) -> Targets:
+        """Labels, maps and weights of a batch on the device."""
         labels, *others = (None if part is None else part.to(self.device) for part in batch[1:5])
         assert labels is not None
-        targets = Targets(labels, *others)
-        images = self.model.preprocess(to_device(batch.images, self.device, self.channels_last))
+        return Targets(labels, *others)
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Input of the model from the images of a batch."""
+        return self.model.preprocess(to_device(images, self.device, self.channels_last))
+
+    def _distance_loss(
+        self, images: Tensor, targets: Targets
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss by a distance of maps, or without guidance; logits, and sums of metrics."""
+        config, training, labels = self.config, self.config.training, targets.labels
         cam = None
         if config.guided:
             classes = "predicted" if training.cam_class == "predicted" else labels
@@ -198,18 +244,63 @@ class Trainer:
         alpha: float | Tensor = 1.0
         if config.guided:
             alpha = balanced_alpha(terms) if config.alpha == "auto" else config.alpha
-        loss = combine(terms, alpha)
-        apart: dict[str, Tensor] = {}
-        if config.consistency:
-            apart["inconsistency"] = logits.new_zeros(())
-        if batch.unchanged is not None and batch.changed is not None:
-            pixels = to_device(batch.unchanged, self.device, self.channels_last)
-            unchanged, *_ = self.forward(self.model.preprocess(pixels))
-            which = batch.changed.to(self.device)
-            divergence = inconsistency(unchanged, logits, which, targets.sample_weight)
-            loss = loss + config.consistency * divergence.mean()
-            apart["inconsistency"] = divergence.detach().sum()
-        return loss, step_sums(logits, terms, targets, loss, alpha, training) | apart
+        return combine(terms, alpha), logits, step_sums(logits, terms, targets, alpha, training)
+
+    def _method_loss(
+        self, method: Guidance, images: Tensor, targets: Targets, input_maps: Tensor | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss by a guidance method, logits, and sums of metrics; NaN for those of distances."""
+        assert isinstance(self.config.alpha, float)
+        batch, forward = guidance_batch(images, targets, input_maps), self.guided_forward
+        loss, terms, logits = guided_objective(
+            method, batch, forward, self.config.alpha, self.scale, targets.sample_weight
+        )
+        weight, asked = method.weights(batch), targets.map_weight
+        guided = torch.zeros_like(targets.labels) if weight is None else weight > 0
+        sums = {key: term.detach().sum() for key, term in terms.items()}
+        classification, nothing = sums.pop("classification"), loss.new_tensor(math.nan)
+        ignored = 0 * guided if asked is None else (asked > 0) & (guided == 0)
+        return (
+            loss,
+            logits,
+            {
+                "classification": classification,
+                "guidance": sum(sums.values(), torch.zeros_like(classification)),
+                "grad_logits": nothing,
+                "grad_map": nothing,
+                "guided": guided.sum().float(),
+                "uninformative": ignored.sum().float(),
+                "map_correlation": nothing,
+            },
+        )
+
+    def measured_scale(self, method: Guidance) -> float:
+        """λ of a guidance method by the first batches with guided images, in training mode."""
+        torch.manual_seed(derived_seed(self.config.seed, -2))
+        self.model.train()
+
+        def guided() -> Iterator[GuidanceBatch]:
+            for batch in self.stream.steps(0, self.ends[0]):
+                images, targets = self._input(batch.images), self._targets(batch)
+                converted = guidance_batch(images, targets, batch.input_maps)
+                weight = method.weights(converted)
+                if weight is not None and bool((weight > 0).any()):
+                    yield converted
+
+        return measure_scale(method, islice(guided(), SCALE_BATCHES), self.guided_forward)
+
+
+def guidance_batch(images: Tensor, targets: Targets, input_maps: Tensor | None) -> GuidanceBatch:
+    """Batch of guidance methods, with maps scaled to [0, 1]."""
+    maps, weight, large = targets.maps, targets.map_weight, None
+    if maps is not None:
+        maps, usable = masks_of(maps)
+        weight = usable.float() if weight is None else torch.where(usable, weight, 0)
+    if input_maps is not None:
+        masks, _ = masks_of(input_maps.to(images.device))
+        size = list(images.shape[-2:])
+        large = nn.functional.interpolate(masks[:, None], size, mode="bilinear")[:, 0]
+    return GuidanceBatch(images, targets.labels, maps, weight, large)
 
 
 def derived_seed(seed: int, epoch: int) -> int:
@@ -249,7 +340,6 @@ def step_sums(
     logits: Tensor,
     terms: LossTerms,
     targets: Targets,
-    loss: Tensor,
     alpha: float | Tensor,
     training: Training,
 ) -> dict[str, Tensor]:
@@ -262,7 +352,6 @@ def step_sums(
         values, valid = correlation(terms.pair.model, terms.pair.target, normalized=True)
         agreement = torch.where(valid & terms.guided, values, 0).sum()
     return {
-        "loss": loss * len(logits),
         "classification": terms.classification.sum(),
         "guidance": terms.guidance.sum(),
         "grad_logits": at_logits.sum(),

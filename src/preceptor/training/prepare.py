@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import ImageFormat, identity_values
-from preceptor.config.training import DISTANCE_NAMES, distance_weights
+from preceptor.config.training import DISTANCE_NAMES, GUIDANCE_NAMES, Training, distance_weights
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.losses.guidance import Guidance, guidance_method
 from preceptor.maps.sources import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
@@ -88,6 +89,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         used += source_digest(network.factory) + files_digest(network.args)
     distances = distance_weights(config.training.distance) if config.guided else ()
     for name in DISTANCE_NAMES.functions(distances):
+        used += source_digest(name)
+    for name in GUIDANCE_NAMES.functions([config.training.method] if config.guided else []):
         used += source_digest(name)
     return run_id(config, used, weights)
 
@@ -157,6 +160,15 @@ def build_for(
         pool=Pool(training.pool, training.pool_top),
         network=config.network,
     )
+
+
+def method_of(training: Training) -> Guidance | None:
+    """Guidance method that computes the loss; None = a distance of maps."""
+    if not training.by_method:
+        return None
+    preset = training.preset
+    settings = {"preset": preset} if isinstance(preset, str) else dict(preset or {})
+    return guidance_method(training.method, **settings)
 
 
 def image_formats(config: RunConfig) -> list[ImageFormat]:

@@ -35,6 +35,7 @@ class Progress:
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0  # training time so far, over all interruptions
     scaler: dict[str, Any] = field(default_factory=dict)
+    scale: float | None = None  # λ of a guidance method, measured before the first step
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -43,10 +44,17 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_progress(
-    path: Path, run: str, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    run: str,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    layers: nn.Module | None = None,
 ) -> None:
-    """Write the checkpoint of a run after an epoch, atomically."""
+    """Write the checkpoint of a run after an epoch, atomically; `layers` of a guidance method."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    if layers is not None:
+        tensors |= {f"layers.{key}": value for key, value in layers.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progress.best_state.items()}
     numbers: dict[str, dict[str, float]] = {}
     for index, entries in optimizer.state_dict()["state"].items():
@@ -66,7 +74,11 @@ def save_progress(
 
 
 def load_progress(
-    path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    run: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    layers: nn.Module | None = None,
 ) -> Progress:
     """Restore model and optimizer from the checkpoint of a run, if there is a sound one."""
     if not path.is_file():
@@ -89,6 +101,8 @@ def load_progress(
         return {key.removeprefix(prefix): tensors[key] for key in names}
 
     model.load_state_dict(part("model."))
+    if layers is not None:
+        layers.load_state_dict(part("layers."))
     entries: dict[int, dict[str, Any]] = {int(index): one for index, one in numbers.items()}
     for key, value in part("optimizer.").items():
         index, name = key.split(".", 1)
@@ -169,7 +183,9 @@ def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None
     """Log line of an epoch; `rate` is in images per second."""
     parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
     if math.isfinite(metrics["guidance"]):
-        parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
+        r = metrics["map_correlation"]
+        agreement = f" (map r {r:.2f})" if math.isfinite(r) else ""
+        parts.append(f"guide {metrics['guidance']:.3f}{agreement}")
     parts += [f"{name} AUC {one.auc:.3f}" for name, one in set_metrics(metrics).items()]
     if rate is not None:
         parts.append(f"{rate:,.0f} images/s")
@@ -195,6 +211,7 @@ class RunRecord:
     seconds: float  # training time, over all interruptions
     peak_memory: int | None = None  # peak memory of a process in bytes; None if unknown
     device_memory: int | None = None  # memory of the GPU in bytes; None on a CPU
+    guidance_scale: float | None = None  # λ of a guidance method; None for distances of maps
     device: str
     versions: dict[str, str]
 
@@ -205,7 +222,8 @@ class RunRecord:
 
     def write(self, folder: Path, *, without: str = "") -> None:
         """Write the record and finish the run folder, see `finish`."""
-        unknown = [k for k in ("peak_memory", "device_memory") if getattr(self, k) is None]
+        optional = ("peak_memory", "device_memory", "guidance_scale")
+        unknown = [key for key in optional if getattr(self, key) is None]
         kept = {key: value for key, value in vars(self).items() if key not in unknown}
         finish(folder, kept, without=without)
 

@@ -25,7 +25,7 @@ from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.notes import selection_problems
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError, reason
-from preceptor.inference.predict import score_frame
+from preceptor.inference.predict import score_frame, to_device
 from preceptor.metrics.scores import fixed_thresholds
 from preceptor.models.build import load_model, save_model
 from preceptor.models.features import has_batch_norm
@@ -33,7 +33,13 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.networks import head_in
 from preceptor.models.probes import check_trained
 from preceptor.training.loop import RunContext, Trainer, derived_seed, fit
-from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
+from preceptor.training.prepare import (
+    build,
+    guided_rows,
+    image_formats,
+    method_of,
+    run_id_of,
+)
 from preceptor.training.record import Progress, RunRecord, epoch_line, flat_metrics, metrics_table
 from preceptor.training.validation import (
     best_readout,
@@ -266,6 +272,7 @@ def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: 
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = model.to(device)
+    method = method_of(settings) if config.guided else None
     stream = TrainingStream(
         rows,
         settings.batch_size,
@@ -275,19 +282,28 @@ def _trainer(config: RunConfig, device: torch.device, model: GuidedModel, rows: 
         balanced=settings.balanced,
         device=device,
         paired=config.consistency > 0,
+        in_input=method is not None and "map_input" in method.needs,
     )
     if stream.sizes[0] < 2 and has_batch_norm(model):  # the variance of one image is 0
         raise InputError(
             f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images "
             "per batch; raise batch_size, or use a backbone without batch norm"
         )
-    weights, lr, decay = model.parameters(), settings.lr, settings.weight_decay
+    layers = None
+    if method is not None:
+        torch.manual_seed(derived_seed(config.seed, -2))
+        first = next(stream.steps(0, 1)).images
+        layers = method.prepare(
+            model, model.preprocess(to_device(first, device, settings.channels_last))
+        )
+    weights = [*model.parameters(), *(layers.parameters() if layers else ())]
+    lr, decay = settings.lr, settings.weight_decay
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
         optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
     else:
         optimizer = torch.optim.SGD(weights, lr, settings.momentum, weight_decay=decay)
-    return Trainer(config, model, optimizer, stream)
+    return Trainer(config, model, optimizer, stream, method, layers)
 
 
 def _record(
@@ -312,6 +328,7 @@ def _record(
         peak_memory=peak_memory(device),
         device_memory=device_memory(device) or None,
         device=str(device),
+        guidance_scale=progress.scale,
         versions={
             "preceptor": __version__,
             "torch": torch.__version__,
