@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from preceptor.config.files import parse_config
 from preceptor.errors import InputError
 from preceptor.results.domain import gather
+from preceptor.study.checks import check_study
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
-from preceptor.study.protocol import Protocol, Teacher, teachers_of
+from preceptor.study.protocol import Protocol, Teacher, teachers_of, training_of
 from preceptor.study.selection import Candidate, choose
 from preceptor.study.steps import Arm, Evaluate, Role, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
-from tests.studies import scored_study
+from tests.studies import run_serially, scored_study, study
 from tests.study.scored_plan import finished, table
 
 WAYS: dict[str, Any] = {
@@ -107,6 +111,9 @@ def test_grids() -> None:
             "guidances.x: ",
         ),
         ({"guidances": {"x": {"colour": 1}}}, "colour"),
+        ({"guidances": {"x": {"method": "gradients"}}}, "not one of cyborg, evidence"),
+        ({"guidances": {"x": {"method": "teach"}}}, "guidances.x: method teach takes"),
+        ({"guidances": {"x": {"method": "rank", "distance": "mse"}}}, "x: distance is mse"),
         ({"controls": ["dfr"]}, "dfr_set"),
         ({"dfr_set": "val"}, "dfr_set"),
     ],
@@ -125,6 +132,66 @@ def protocol(folder: Path, **changes: Any) -> Protocol:
     values = STUDY | {"manifest": str(squares(folder / "data"))} | changes
     study = parse_config(values, StudyConfig)
     return Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store")
+
+
+METHODS: dict[str, Any] = {
+    "l2": {},
+    "gals": {"method": "gradient", "preset": "gals"},
+    "rank": {"method": "rank", "alphas": [0.5]},
+    "no maps": {"method": "saliency_guided", "alphas": [0.5]},
+}
+
+
+def test_methods_have_their_own_grid_and_only_what_they_use_is_in_ids(tmp_path: Path) -> None:
+    changes = {"guidances": METHODS, "alphas": [0.3], "training": {"distance": "mse"}}
+    one = protocol(tmp_path, **changes)
+    assert [setting.alpha for setting in one.study.settings] == [0.3, 0.1, 0.5, 0.9, 0.5, 0.5]
+    assert training_of(one.study, "l2").distance == "mse"
+    assert training_of(one.study, "gals").distance == "l2"
+    assert training_of(one.study, "l2").method == "cyborg"
+    teacher, student = teachers_of(one.study)[0], "test_byobnet"
+    # One run, of all roles, whose loss has no maps, and which waits for none.
+    ids = set()
+    for chain in (
+        one.student(teacher, student, Setting(0.5, "no maps"), 0),
+        one.control("shuffled", teacher, student, Setting(0.5, "no maps"), 0),
+        one.control("centre", teacher, student, Setting(0.5, "no maps"), 0),
+        [one.ceiling(student, Setting(0.5, "no maps"), 0)],
+    ):
+        assert not chain[-1].needs
+        ids.add(chain[-1].id)
+    assert len(ids) == 1
+    other = one.student(teacher, student, Setting(0.5, "rank"), 0)[-1]
+    assert other.needs
+    assert other.id not in ids
+    assert one.baseline2(student, 0).id == protocol(tmp_path / "b").baseline2(student, 0).id
+
+
+def test_a_study_with_methods_runs_to_its_table(tmp_path: Path) -> None:
+    ways = METHODS | {"gals": METHODS["gals"] | {"alphas": [0.5]}}
+    changes: dict[str, Any] = {"seeds": 1, "controls": ("shuffled",), "ceiling": False}
+    config = study(squares(tmp_path / "data"), guidances=ways, **changes)
+    lines: list[str] = []
+    result = run_serially(config, tmp_path / "study", lines.append)
+    assert not result.failed
+    assert not result.missing
+    choices = json.loads((result.folder / "selection.json").read_text())
+    for role in ("student", "baseline1", "shuffled"):
+        candidates = choices[f"{role}:test_byobnet"]["table"]
+        assert [one["guidance"] for one in candidates] == list(ways), role
+        assert all(math.isfinite(one["value"]) for one in candidates), role
+    rows = pd.read_csv(result.folder / "table.csv")
+    assert set(rows.loc[rows["key"] == "student", "guidance"]) <= set(ways)
+    page = " ".join((result.folder / "report.html").read_text().split())
+    assert "(method gradient, gals, α grid 0.5)" in page
+    assert "The guidance methods gradient, rank and saliency_guided have" in page
+
+
+def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:
+    ways = {"a": {"method": "rank", "preset": "ross"}}
+    one = protocol(tmp_path, guidances=ways)
+    with pytest.raises(InputError, match=r"guidances\.a: guidance rank: preset 'ross' is"):
+        check_study(one.study, one.workspaces, networks=False)
 
 
 def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> None:

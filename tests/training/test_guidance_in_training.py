@@ -1,4 +1,4 @@
-"""Whole trainings against a plain loop, and the last layer trained again."""
+"""Whole trainings against a plain loop, guidance methods, and the last layer trained again."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from preceptor.config.run import RunConfig
-from preceptor.config.training import takes_masks
-from preceptor.data.loader import epoch_order, split_batches
+from preceptor.config.training import GUIDANCE_NAMES, Training, takes_masks
+from preceptor.data.loader import TrainingStream, epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.losses.guidance import METHODS
+from preceptor.losses.guided import Targets
 from preceptor.metrics.auc import auc
 from preceptor.models.build import build_model, load_model
-from preceptor.training.loop import derived_seed
-from preceptor.training.run import train
+from preceptor.training.loop import derived_seed, guidance_batch
+from preceptor.training.prepare import guided_rows, image_formats
+from preceptor.training.run import build_untrained, train
 from preceptor.training.validation import (
     POOLS,
     STRENGTHS,
@@ -168,6 +172,117 @@ def plain_loop(config: RunConfig) -> dict[str, Tensor]:
             ((1 - alpha) * guide + alpha * ce).backward()
             optimizer.step()
     return network.state_dict()
+
+
+# Guidance methods.
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = load_file(folder / "model" / "model.safetensors")
+    return found
+
+
+def test_a_distance_by_name_and_as_a_method_is_the_same(manifest: Path, tmp_path: Path) -> None:
+    by_name = train(config_of(manifest, {}, training={"cam_class": "label"}), tmp_path)
+    method = {"cam_class": "label", "preset": {"distance": "l2"}}
+    result = train(config_of(manifest, {}, training=method), tmp_path)
+    assert result.id != by_name.id
+    assert (by_name.record.guidance_scale, result.record.guidance_scale) == (None, 1.0)
+    assert "guidance_scale" not in read_record(by_name.folder)
+    expected = weights_of(by_name.folder)
+    for key, value in weights_of(result.folder).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
+    for key in ("loss", "classification", "guidance", "guided", "val_auc"):
+        same = pytest.approx(by_name.record.metrics[key], rel=1e-4)
+        assert result.record.metrics[key] == same, key
+
+
+@pytest.mark.parametrize("method", ["gradient", "head"])
+def test_a_method_goes_on_with_its_scale_and_its_layers(
+    manifest: Path, tmp_path: Path, method: str
+) -> None:
+    own = {
+        "method": method,
+        "optimizer": "adamw",
+        "augmentation": {"flip": True, "outside": "mean"},
+        "consistency": 0.1,
+        "clip": 1.0,
+    }
+    config = config_of(manifest, {}, training=own)
+    undisturbed = train(config, tmp_path / "undisturbed")
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "stopped", tell_epoch=stop)
+    lines: list[str] = []
+    resumed = train(config, tmp_path / "stopped", tell=lines.append)
+    assert lines[0] == "resumed after epoch 1 of 2"
+    assert resumed.record.guidance_scale == undisturbed.record.guidance_scale
+    assert (undisturbed.record.guidance_scale or 0) > 0
+    for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
+        digests = [file_digest(one.folder / name) for one in (resumed, undisturbed)]
+        assert digests[0] == digests[1], name
+    plain = build_model("test_byobnet", ["marked", "plain"], backbone_args={"output_stride": 8})
+    assert weights_of(undisturbed.folder).keys() == plain.backbone.state_dict().keys()
+    row = pd.read_csv(undisturbed.folder / "metrics.csv").iloc[-1]
+    assert row["guidance"] > 0
+    assert row["guided"] == undisturbed.record.guided_images == 12
+    assert row[["grad_logits", "grad_map", "map_correlation"]].isna().all()
+
+
+def test_maps_of_the_input_are_changed_as_the_images(tmp_path: Path) -> None:
+    """Images that show their maps: what is enlarged of the map is the image."""
+    path = squares(tmp_path)
+    table = pd.read_csv(path).fillna({"saliency": ""})
+    for image, mark in table[table["saliency"] != ""][["path", "saliency"]].itertuples(index=False):
+        Image.open(tmp_path / mark).convert("RGB").save(tmp_path / image)
+    changes = {"flip": True, "quarter_turns": True, "crop_area": 0.5}
+    config = config_of(path, {}, training={"augmentation": changes})
+    workspace = Workspace.open(path, formats=image_formats(config))
+    rows = guided_rows(workspace, config, build_untrained(workspace, config))
+    settings = config.training.augmentation
+    stream = TrainingStream(rows, 24, seed=0, settings=settings, in_input=True)
+    (batch,) = stream.steps(0, 1)
+    assert batch.map_weight is not None
+    assert batch.input_maps is not None
+    targets = Targets(batch.labels, batch.maps, batch.map_weight)
+    made = guidance_batch(batch.images.float(), targets, batch.input_maps)
+    assert made.map_input is not None
+    assert made.weight is not None
+    for number in np.flatnonzero(made.weight > 0):
+        pair = torch.stack([made.map_input[number], made.images[number, 0] / 255]).flatten(1)
+        assert torch.corrcoef(pair)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method": "teach"}, "the output of a Teacher for every batch"),
+        ({"method": "rank", "distance": "mse"}, "remove distance"),
+        ({"method": "rankk"}, "not one of cyborg, evidence"),
+        ({"method": "rank", "preset": {"name": "hint"}}, "use method"),
+        ({"method": "rank", "preset": "hints"}, "preset 'hints' is not one of hint, scr"),
+        ({"method": "rank", "preset": {"normalised": True}}, "its settings are weight, map"),
+        ({"method": "rank", "alpha": "auto"}, "auto balances distances"),
+    ],
+)
+def test_wrong_methods_are_refused_before_a_training(
+    manifest: Path, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises((InputError, ValidationError), match=told):
+        alpha = changes.get("alpha", 0.5)
+        own = {key: value for key, value in changes.items() if key != "alpha"}
+        train(config_of(manifest, {}, alpha=alpha, training=own), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_in_configs_are_those_of_the_methods() -> None:
+    assert set(GUIDANCE_NAMES.own) == set(METHODS)
+    mapless = {name for name, kind in METHODS.items() if not kind.needs & {"map", "map_input"}}
+    taken = {name for name in METHODS if not Training.model_construct(method=name).takes_maps}
+    assert mapless - {"teach"} == taken
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -59,6 +59,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         seeds=plan.seeds,
         seen=[f"{count:,}" for count in sorted({seen.min(), seen.max()})] if len(seen) else [],
         ways=ways,
+        methods=[*dict.fromkeys(own.method for _, own, _ in ways if own.by_method)],
         guided_map=_guided_map(plan),
         guided_classes=MAPS,
         marking=_marking(plan),

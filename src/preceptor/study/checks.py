@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from preceptor.config.run import PCA_COMPONENTS
 from preceptor.config.settings import Amount
@@ -19,13 +20,14 @@ from preceptor.data.notes import primary_problems, selection_problems, small_mar
 from preceptor.data.store import arrow_hashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.losses.guidance import Guidance, GuidanceBatch, GuidedForward
 from preceptor.maps.sources import check_matches, too_few_for_components
 from preceptor.models.guided_model import GuidedModel
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.prepare import build_for, image_formats, step_seconds
+from preceptor.training.prepare import build_for, image_formats, method_of, step_seconds
 from preceptor.training.validation import check_images, check_last_layer
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
@@ -44,12 +46,21 @@ def check_study(
     """
     problems = list(_problems(study, workspaces))
     notes: list[str] = []
+    methods: list[Guidance | None] = []
+    for name in study.guidances:
+        try:
+            methods.append(method_of(training_of(study, name)))
+        except InputError as error:
+            problems.append(f"guidances.{name}: {error}")
+    twice = any(method is not None and "gradient" in method.needs for method in methods)
     for backbone in study.backbone_names if networks else ():
         try:
             model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
             grid = model.guidable_grid()
             if "dfr" in study.controls and backbone in study.students:
                 check_last_layer(model)
+            if twice and backbone in study.students:
+                _check_second_derivative(model)
             if maps_cached:
                 notes += _coarse_grid(model, grid, training_of(study), workspaces.first)
         except InputError as error:
@@ -66,6 +77,17 @@ def check_study(
             "for these images, or data without common images for each seed"
         )
     return notes
+
+
+def _check_second_derivative(model: GuidedModel) -> None:
+    """Raise InputError if a network cannot be guided by its input gradients."""
+    spec = model.spec
+    image = torch.zeros(1, spec.in_chans, spec.input_size, spec.input_size)
+    batch = GuidanceBatch(image, torch.zeros(1, dtype=torch.int64))
+    try:
+        GuidedForward(model).begin(batch, frozenset({"gradient"}))
+    except InputError as error:
+        raise InputError(f"guidances: {spec.backbone}: {error}") from error
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:

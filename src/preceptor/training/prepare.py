@@ -90,8 +90,9 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     distances = distance_weights(config.training.distance) if config.guided else ()
     for name in DISTANCE_NAMES.functions(distances):
         used += source_digest(name)
-    for name in GUIDANCE_NAMES.functions([config.training.method] if config.guided else []):
-        used += source_digest(name)
+    if config.guided and method_of(config.training) is not None:
+        for name in GUIDANCE_NAMES.functions([config.training.method]):
+            used += source_digest(name)
     return run_id(config, used, weights)
 
 
