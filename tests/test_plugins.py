@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -90,17 +91,19 @@ def test_a_run_with_backbone_and_distance_of_a_plugin(example: None, tmp_path: P
     assert run_id_of(workspace, config) == run.folder.name != run_id_of(workspace, plain)
 
 
+@pytest.mark.parametrize("own", [{"distance": "huber"}, {"method": "area", "preset": "twice"}])
 def test_the_source_of_a_plugin_is_in_the_id(
-    example: None, installed: Path, tmp_path: Path
+    example: None, installed: Path, tmp_path: Path, own: dict[str, Any]
 ) -> None:
     manifest = squares(tmp_path / "data")
     config = RunConfig(
         manifest=manifest, backbone="example_net", positive="marked",
-        training=Training(input_size=32, epochs=1, batch_size=8, distance="huber"),
+        training=Training(input_size=32, epochs=1, batch_size=8, **own),
     )  # fmt: skip
     workspace = Workspace.open(manifest, tmp_path / "cache")
     before = run_id_of(workspace, config)
-    for name in ("network", "distance"):
+    assert train(config, tmp_path / "runs").record.guided_images == 12
+    for name in ("network", "guidance" if "method" in own else "distance"):
         file = installed / "preceptor_example" / f"{name}.py"
         text = file.read_text()
         file.write_text(f"{text}\n# changed\n")

@@ -110,6 +110,8 @@ def test_the_fields_that_are_not_part_of_every_id() -> None:
         "guide_classes",
         "alpha",
         "training.recipe",
+        "training.method",
+        "training.preset",
         "training.distance",
         "training.cam_class",
         "training.device",

@@ -271,10 +271,10 @@ def test_maps_of_the_input_are_changed_as_the_images(tmp_path: Path) -> None:
 def test_wrong_methods_are_refused_before_a_training(
     manifest: Path, tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
+    alpha = {"alpha": changes.get("alpha", 0.5)}
+    own = {key: value for key, value in changes.items() if key not in alpha}
     with pytest.raises((InputError, ValidationError), match=told):
-        alpha = changes.get("alpha", 0.5)
-        own = {key: value for key, value in changes.items() if key != "alpha"}
-        train(config_of(manifest, {}, alpha=alpha, training=own), tmp_path)
+        train(config_of(manifest, alpha, training=own), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
