@@ -217,6 +217,8 @@ def alternatives(data: Path) -> dict[str, Any]:
         "maps.shuffle_groups": True,
         "maps.marks": True,
         "labels": "marks",
+        "training.method": "rank",
+        "training.preset": {"distance": "l1"},
         "training.mark_weight": 1.0,
         "training.cell_full": 1.0,
         "training.pool": "top",
@@ -281,6 +283,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
         "maps.kind": "human",
         "maps.path": None,
     },
+    "training.method": {"training.distance": "l2"},  # not with another distance
+    "training.preset": {"training.distance": "l2"},
     "training.mark_weight": {"training.distance": "cells", "training.cam_class": "decision"},
     "training.cell_full": {"training.distance": "cells", "training.cam_class": "decision"},
     "training.pool_top": {"training.pool": "top"},
