@@ -114,12 +114,10 @@ def _digits() -> tuple[Pixels, NDArray[np.int64], list[str]]:
 
 
 def _fashion(folder: Path = FASHION) -> tuple[Pixels, NDArray[np.int64], list[str]]:
-    parts = []
-    for part in ("train", "t10k"):
-        images, labels = (folder / f"{part}-{kind}" for kind in ("images-idx3", "labels-idx1"))
-        parts.append((_idx(images, 16).reshape(-1, 28, 28), _idx(labels, 8)))
-    pixels, labels = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    pixels = np.where(pixels > 1, pixels, 0).astype(np.uint8)  # as the published masks
+    parts = ("train", "t10k")
+    pixels = np.concatenate([_idx(folder / f"{part}-images-idx3", 16) for part in parts])
+    labels = np.concatenate([_idx(folder / f"{part}-labels-idx1", 8) for part in parts])
+    pixels = np.where(pixels > 1, pixels, 0).astype(np.uint8).reshape(-1, 28, 28)  # as published
     return pixels, labels.astype(np.int64), list(FASHION_CLASSES)
 
 
@@ -182,20 +180,20 @@ def draw_image(
     size, side = settings.size, settings.patch
     texture = textures[int(generator.integers(len(textures)))]
     top, left = (int(generator.integers(length - size + 1)) for length in texture.shape)
-    image = 40 + texture[top : top + size, left : left + size] / 255 * 120
+    canvas = 40 + texture[top : top + size, left : left + size] / 255 * 120
     row, column = (int(generator.integers(size - length + 1)) for length in thing.shape)
     where = np.s_[row : row + thing.shape[0], column : column + thing.shape[1]]
     mask = np.zeros((size, size), np.uint8)
     mask[where] = np.where(thing > 0, 255, 0)
-    image[where] = np.where(thing > 0, thing, image[where])
+    canvas[where] = np.where(thing > 0, thing, canvas[where])
     row, column = size - side - 1, size - side - 1
     if settings.place == "moving":
         places = free_places(mask > 0, (side, side))
         row, column = places[generator.integers(len(places))]
     patch = np.s_[row : row + side, column : column + side]
-    image[patch] = gray
+    canvas[patch] = gray
     mask[patch] = 0  # a patch in the corner may cover a part of the object
-    return np.rint(image).astype(np.uint8), mask
+    return np.rint(canvas).astype(np.uint8), mask
 
 
 def write_decoys(folder: Path, settings: DecoySettings, seed: int) -> Path:
