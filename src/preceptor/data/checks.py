@@ -432,9 +432,9 @@ def check_files(
     for what, column in (("image", "path"), ("map", "saliency")):
         paths = table[column].tolist()
         identities = _identities(paths, workers or core_count())
+        _note_missing(note, what, paths, identities)
         for at in _note_unreadable(note, what, paths):
             identities[at] = None
-        _note_missing(note, what, paths, identities)
         found = zip(paths, identities, strict=True)
         files[what] = [path if identity else "" for path, identity in found]
         if what == "image":
