@@ -93,6 +93,24 @@ def test_maps_of_a_store_and_of_a_model_are_those_of_the_model(
     assert 0 < decided < 12
 
 
+def test_a_manifest_in_another_folder_with_names_of_its_own(manifest: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(manifest, keep_default_na=False)
+    for column in ("path", "saliency"):
+        table[column] = [f"../{path}" if path else "" for path in table[column]]
+    table["name"] = [f"image {number}" for number in range(len(table))]
+    moved = manifest.parent / "lists" / "moved.csv"
+    moved.parent.mkdir()
+    table.to_csv(moved, index=False)
+    folder = model_folder(
+        tmp_path / "model", "test_resnet", classes=("plain", "marked"), positive="marked"
+    )
+    read = Manifest.read(moved, need=())
+    annotate(load_model(folder), read, out=tmp_path / "store", splits="all", cam_class="decision")
+    for teacher in (moved, tmp_path / "store"):
+        masks = all_shown(moved, teacher=teacher, proposals_on_evaluation=True).values()
+        assert any(mask is not None for mask in masks)
+
+
 def test_maps_of_other_images_are_refused(manifest: Path, tmp_path: Path) -> None:
     table = pd.read_csv(manifest)
     table["path"] = [f"other/{path}" for path in table["path"]]

@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
@@ -177,6 +178,14 @@ class ImageFiles:
                     self._by_name.setdefault(_plain(key), []).append(path)
         self.names = sorted(self._paths)  # paths of all images from the folder
 
+    @cached_property
+    def _uploaded(self) -> dict[str, list[str]]:
+        """Paths by the name that Label Studio gives to an uploaded image."""
+        paths: dict[str, list[str]] = {}
+        for path in self.names:
+            paths.setdefault(uploaded_name(path.split("/")[-1]), []).append(path)
+        return paths
+
     def find(self, name: str, other_name: str = "") -> str:
         """Path of the image of a name, of any suffix for `a.*`, else of another name.
 
@@ -194,8 +203,7 @@ class ImageFiles:
                 return form
             fitting, others = self._ending(form)
             if not fitting and (upload := _UPLOAD.search(form)):
-                own = (uploaded_name(path.split("/")[-1]) for path in self.names)
-                fitting = [p for p, one in zip(self.names, own, strict=True) if one == upload[1]]
+                fitting = self._uploaded.get(upload[1], [])
             if len(fitting) == 1:
                 return fitting[0]
             several = fitting or several

@@ -281,11 +281,11 @@ class _Import:
             more = len(record.annotations) - len(drawn)
             log.note("shapes of models (predictions) are not drawn", more)
         for number, one in enumerate(drawn, 1):
-            if why := wrong_with(one.shape, *size, options.raster):
-                spot = one.where or f"shape {number}"
-                log.problem(f"{place}, {spot}", why, "correct or remove the shape")
             if options.positive and one.label not in options.positive:
                 log.note(f"shapes of the class {one.label!r} are not drawn (--positive)")
+            elif why := wrong_with(one.shape, *size, options.raster):
+                spot = one.where or f"shape {number}"
+                log.problem(f"{place}, {spot}", why, "correct or remove the shape")
         drawn = [one for one in drawn if not options.positive or one.label in options.positive]
         examined = True if _persons(record) else record.examined
         row = _Row(place, record, tuple(sorted({one.label for one in drawn})), examined)

@@ -39,6 +39,7 @@ from preceptor.study.steps import (
     Step,
     Train,
     shard_id,
+    weights_of,
 )
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
@@ -46,7 +47,7 @@ from preceptor.utils import process
 from preceptor.utils.files import failed_write
 from preceptor.utils.leases import lease
 from preceptor.utils.process import fix_order_of_sums, keep_freed_memory, out_of_memory
-from preceptor.utils.results import checksum, finish, is_finished, read_record
+from preceptor.utils.results import finish, is_finished, read_record
 from preceptor.utils.text import silence
 
 _PROGRESS = "rise.safetensors"  # of maps that are not finished
@@ -182,12 +183,6 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
         )
     }
     return record | maps_record(made)
-
-
-def weights_of(store: Path, run: str) -> str:
-    """Checksum of the weights of a run; a result keeps the one that it was made with."""
-    folder = store / STEP_FOLDERS["train"] / run
-    return checksum(folder, "model/model.safetensors") if run and is_finished(folder) else ""
 
 
 def join_shards(identity: str, work: JoinMaps, store: Path) -> tuple[MapStore, float]:

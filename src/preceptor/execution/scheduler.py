@@ -11,10 +11,10 @@ from pathlib import Path
 
 from preceptor.errors import HeldError, PreceptorError
 from preceptor.execution.executor import Event, Executor, keep_error
-from preceptor.execution.perform import drop_shards, weights_of
-from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step
+from preceptor.execution.perform import drop_shards
+from preceptor.study.steps import STEP_FOLDERS, Failure, MakeMaps, Select, Step, replaced_run
 from preceptor.utils.leases import lease
-from preceptor.utils.results import damaged_files, is_finished, read_record
+from preceptor.utils.results import damaged_files, is_finished
 
 RETRY = 2.0  # seconds after which a step that another process is computing is tried again
 
@@ -285,11 +285,12 @@ class Scheduler:
             return True
         try:
             with lease(folder, wait=0.0):
-                # Another process may have computed it again before the lease was taken.
-                if is_finished(folder) and not (fault := self._fault(folder)):
-                    return True
-                self.tell(f"{fault}; it is computed again")
-                (folder / "run.json").unlink(missing_ok=True)
+                # Another process may have dropped it, or computed it again, before.
+                fault = self._fault(folder) if is_finished(folder) else None
+                if fault:
+                    self.tell(f"{fault}; it is computed again")
+                    (folder / "run.json").unlink(missing_ok=True)
+                return fault == ""
         except HeldError:  # another process is computing it
             pass
         return False
@@ -300,8 +301,5 @@ class Scheduler:
         """
         if damaged := damaged_files(folder):
             return f"damaged: {folder.name} ({', '.join(damaged)})"
-        record = read_record(folder)
-        before, now = record.get("weights_checksum"), weights_of(self.store, record.get("run", ""))
-        if before and now and now != before:
-            return f"{folder.name}: made with other weights of {record['run']}"
-        return ""
+        run = replaced_run(folder, self.store)
+        return f"{folder.name}: made with other weights of {run}" if run else ""

@@ -54,7 +54,16 @@ from preceptor.label.images import Pictures, look_again
 from preceptor.label.proposals import Proposals
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
-from preceptor.label.sources import Changes, Row, Source, arrange, remember_place, rows_of, take_in
+from preceptor.label.sources import (
+    Changes,
+    Row,
+    Source,
+    arrange,
+    checked_table,
+    remember_place,
+    rows_of,
+    take_in,
+)
 from preceptor.utils.files import default_cache_dir
 
 
@@ -289,7 +298,11 @@ def labeling_of(
     lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
     proposals = None
     if teacher is not None:
-        proposals = Proposals(teacher, prepared.source.root, database, prepared.settings)
+        source, names = prepared.source, None
+        if teacher.is_dir() and not source.is_folder:
+            table, _ = checked_table(source)
+            names = dict(zip(table["name"], table["path"], strict=True))
+        proposals = Proposals(teacher, source.root, database, prepared.settings, names)
     labeling = Labeling(
         database,
         prepared.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,17 @@ MapOf = Callable[[str], NDArray[np.float32] | None]
 """Function of an image that returns its map in [0, 1], of any size; None = there is none."""
 
 
-def open_maps(place: Path, root: Path, images: Collection[str]) -> MapOf:
+def open_maps(
+    place: Path, root: Path, images: Collection[str], names: Mapping[str, str] | None = None
+) -> MapOf:
     """Maps of a map store, of a manifest, or of a model where it decides for its positive class.
 
-    Relative paths in a map store start from `root`. InputError if no image has a map.
+    A map store has the names of images: `names` gives their paths, others are paths from `root`.
+    InputError if no image has a map.
     """
     if place.suffix == ".onnx" or (place / "model.json").is_file():
         return _of_model(place)
-    map_of, paths = _of_store(place, root) if place.is_dir() else _of_manifest(place)
+    map_of, paths = _of_store(place, root, names) if place.is_dir() else _of_manifest(place)
     if not any(path in paths for path in images):
         raise InputError(f"--teacher {place}: it has no map of the images that are marked")
     return lambda path: map_of(path) if path in paths else None
@@ -46,16 +49,27 @@ def open_maps(place: Path, root: Path, images: Collection[str]) -> MapOf:
 def _of_manifest(manifest: Path) -> tuple[MapOf, Collection[str]]:
     table, _ = checked_table(find_source(manifest))
     files = dict(zip(table["path"], table["saliency"], strict=True))
-    files = {path: file for path, file in files.items() if file}
-    return lambda path: decode_map(files[path]), files
-
-
-def _of_store(folder: Path, root: Path) -> tuple[MapOf, Collection[str]]:
-    store = read_store(folder)
-    form = ImageFormat(store.info.side, store.info.fit)
-    rows = {os.path.normpath(root / path): at for at, path in enumerate(store.paths)}
+    files = {os.path.normpath(path): file for path, file in files.items() if file}
 
     def map_of(path: str) -> NDArray[np.float32]:
+        values = decode_map(files[path])
+        largest = float(values.max())  # of a mask of 0 and 1, as in an export
+        return values / np.float32(largest) if 0 < largest < 1.5 / 255 else values
+
+    return map_of, files
+
+
+def _of_store(
+    folder: Path, root: Path, names: Mapping[str, str] | None
+) -> tuple[MapOf, Collection[str]]:
+    store = read_store(folder)
+    form = ImageFormat(store.info.side, store.info.fit)
+    paths = [(names or {}).get(str(name), str(root / name)) for name in store.paths]
+    rows = {os.path.normpath(path): at for at, path in enumerate(paths)}
+
+    def map_of(path: str) -> NDArray[np.float32] | None:
+        if not store.settled[rows[path]]:  # noise, which normalization would enlarge
+            return None
         grid = store.maps[rows[path]].astype(np.float32)
         shown = grid if store.info.method == "cells" else normalized(grid)
         return over_image(shown, form, image_size(path))
@@ -82,12 +96,17 @@ class Proposals:
     """Proposals for the images of a database, made when a person is shown one first."""
 
     def __init__(
-        self, place: Path, root: Path, database: Database, settings: LabelSettings
+        self,
+        place: Path,
+        root: Path,
+        database: Database,
+        settings: LabelSettings,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self._root, self._database, self._settings = root, database, settings
         paths = database.reading.execute("SELECT path FROM images WHERE listed = 1").fetchall()
         images = [os.path.normpath(root / path) for (path,) in paths]
-        self._map_of = open_maps(place, root, images)
+        self._map_of = open_maps(place, root, images, names)
         files = [place] if place.is_file() else sorted(place.iterdir())
         self._source = digest([str(place.absolute()), *map(version_or_none, files)])
         self._lock = threading.Lock()  # one is made at a time
@@ -108,7 +127,10 @@ class Proposals:
         with self._lock:
             stored = self._stored(row["id"])
             if stored is None:
-                values = self._made(row)
+                try:
+                    values = self._made(row)
+                except ImageError:  # of the map, which can be repaired
+                    return None
                 self._database.write(lambda writing: self._write(writing, row["id"], values))
                 stored = self._stored(row["id"])
         assert stored is not None
@@ -129,10 +151,7 @@ class Proposals:
 
     def _made(self, row: sqlite3.Row) -> tuple[int | bytes, ...]:
         """Bounding box and runs of the proposed pixels; an empty box if there are none."""
-        try:
-            values = self._map_of(os.path.normpath(self._root / row["path"]))
-        except ImageError:  # of the map; the picture itself is told when it is shown
-            values = None
+        values = self._map_of(os.path.normpath(self._root / row["path"]))
         if values is None:
             return 0, 0, 0, 0, b""
         size = row["width"], row["height"]

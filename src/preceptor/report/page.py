@@ -193,6 +193,7 @@ def chapter(
     """Chapter of one domain: an open section with one figure, and folded ones."""
     study, primary, answers = plan.protocol.study, results.primary, findings.answers
     unscored = Text(f"No model has been scored on {primary} yet.", "none")
+    no_student = Text(f"No Student has been scored on {primary} yet.", "none")
     sections: list[Section] = []
 
     def add(
@@ -210,10 +211,10 @@ def chapter(
     figure = ladder_plot([(one.backbone, one) for one in ladder], f"AUC on {primary}")
     place = place_sentence(results) if key else ""  # without domains it is in the first lines
     title = "What the maps are worth"
-    add("ladder", title, _ladder_figure(figure), answer=place, folded=bool(key))
+    add("ladder", title, _ladder_figure(figure), answer=place, empty=no_student, folded=bool(key))
     definition = any_map_words(ladder)
     about = Text(definition) if definition else None
-    add("rungs", "The same in numbers", about, tables.rung_table(ladder))
+    add("rungs", "The same in numbers", about, tables.rung_table(ladder), empty=no_student)
     choice = plan.teacher_choice
     add(
         "rq1",
@@ -249,6 +250,7 @@ def chapter(
         *((Text(difference), drawn) if drawn else ()),
         *tables.comparison_tables(results, questions),
         answer=answers["RQ3"],
+        empty=no_student,
     )
     if study.published is not None:
         add("published", "Published results", *_published(study.published, results))

@@ -31,7 +31,7 @@ from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
 from preceptor.study.plan import Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Choice
-from preceptor.study.steps import Arm, Member, Role
+from preceptor.study.steps import Arm, Member, Role, replaced_run
 from preceptor.training.record import RunRecord, set_metrics
 from preceptor.utils.files import replacing
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
@@ -172,7 +172,7 @@ def record_of(plan: Plan) -> StudyRecord:
 
     def scores(member: Member) -> Scores:
         evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
-        tested = tables.read(evaluation)
+        tested = tables.read(evaluation, protocol.store)
         return tables.read(protocol.run_folder(member.run)), tested
 
     finished = {
@@ -285,10 +285,10 @@ class _ScoreTables:
         self._tables: dict[Path, pd.DataFrame | None] = {}
         self._images: list[pd.DataFrame] = []
 
-    def read(self, folder: Path) -> pd.DataFrame | None:
-        """Score table of a folder; None if it has none."""
+    def read(self, folder: Path, store: Path | None = None) -> pd.DataFrame | None:
+        """Score table of a folder; None if it has none, or scores of replaced weights."""
         if folder not in self._tables:
-            there = is_finished(folder)
+            there = is_finished(folder) and not (store and replaced_run(folder, store))
             self._tables[folder] = self._shared(read_scores(folder)) if there else None
         return self._tables[folder]
 

@@ -17,7 +17,13 @@ from pydantic import TypeAdapter
 from preceptor.config.run import Method, RiseSettings, RunConfig
 from preceptor.inference.annotate import Shard
 from preceptor.study.config import Setting
-from preceptor.utils.results import strict_json, write_atomically
+from preceptor.utils.results import (
+    checksum,
+    is_finished,
+    read_record,
+    strict_json,
+    write_atomically,
+)
 
 Kind = Literal["train", "shard", "maps", "evaluate", "select"]
 
@@ -258,6 +264,20 @@ def map_steps(
 def shard_id(joined: str, place: int) -> str:
     """Id of the step that makes the maps of one shard."""
     return f"{joined}-{place:05d}"
+
+
+def weights_of(store: Path, run: str) -> str:
+    """Checksum of the weights of a run, "" without the run; results keep it."""
+    folder = store / STEP_FOLDERS["train"] / run
+    return checksum(folder, "model/model.safetensors") if run and is_finished(folder) else ""
+
+
+def replaced_run(folder: Path, store: Path) -> str:
+    """Run whose weights have changed since the result in a folder was made, or ""."""
+    record = read_record(folder)
+    run, before = str(record.get("run", "")), record.get("weights_checksum")
+    now = weights_of(store, run) if before else ""
+    return run if now and now != before else ""
 
 
 PLANNED_RUNS = "planned_runs.json"
