@@ -92,6 +92,12 @@ def test_cut_out_objects_of_a_folder(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     table = _frame(tmp_path / "d" / "1" / "manifest.csv")
     assert set(table["label"]) == {"nut", "screw"}
+    cut = str(tmp_path / "cut")
+    with pytest.raises(InputError, match="the published images have digits or clothes"):
+        write_decoys(tmp_path / "exact", DecoySettings(source=cut, exact=True), 0)
+    (tmp_path / "cut" / "nut" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"notes\.txt: not an image; remove it"):
+        write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

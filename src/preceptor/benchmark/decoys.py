@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.benchmark.forged import PHOTOGRAPHS, Row, read_photograph, write_benchmark
 from preceptor.benchmark.forgeries import Pixels, StampPlace, free_places
-from preceptor.errors import InputError
+from preceptor.errors import InputError, reason
 
 # Increased if the same settings and seed give other pixels than before.
 GENERATOR = 1
@@ -68,7 +68,12 @@ class Objects:
 
     def __init__(self, settings: DecoySettings) -> None:
         read = {"digits": _digits, "fashion": _fashion}.get(settings.source)
-        pixels, labels, self.names = read() if read else _cut_outs(Path(settings.source))
+        pixels, labels, self.names = read() if read else _of_folder(Path(settings.source))
+        if settings.exact and not read and tuple(self.names) != FASHION_CLASSES:
+            raise InputError(
+                "--exact: the published images have digits or clothes; --source is digits, fashion "
+                "or a folder with the files of Fashion-MNIST"
+            )
         if settings.classes > len(self.names):
             raise InputError(f"--classes {settings.classes}: there are {len(self.names)} classes")
         self.names = self.names[: settings.classes]
@@ -133,8 +138,8 @@ def _idx(path: Path, header: int) -> NDArray[np.uint8]:
     )
 
 
-def _cut_outs(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
-    """Cut-out objects of anybody: a folder a class, images on a black or transparent ground."""
+def _of_folder(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
+    """Fashion-MNIST, or cut-outs: a folder a class, images on a black or transparent ground."""
     if (folder / "train-labels-idx1-ubyte.gz").is_file():
         return _fashion(folder)
     classes = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
@@ -147,8 +152,12 @@ def _cut_outs(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
     labels: list[int] = []
     for label, each in enumerate(classes):
         for path in sorted(each.iterdir()):
-            with Image.open(path) as image:
+            try:
+                image = Image.open(path)
                 image.load()
+            except OSError as error:
+                raise InputError(f"{path}: not an image; remove it ({reason(error)})") from error
+            with image:
                 alpha = image.convert("RGBA").getchannel("A")
                 gray = Image.composite(image.convert("L"), Image.new("L", image.size), alpha)
             gray.thumbnail((28, 28))
