@@ -24,6 +24,7 @@ class Nodes:
             "object_store_memory": 100 * 2**20,
             # A dead node is noticed soon, and no process is started before there is a task for it.
             "_system_config": {
+                "worker_niceness": 0,  # else 15, and whoever else works starves them
                 "enable_worker_prestart": False,
                 "health_check_initial_delay_ms": 500,
                 "health_check_period_ms": 500,

@@ -190,7 +190,6 @@ def test_given_settings_have_precedence() -> None:
     ("settings", "message"),
     [
         ({"recipe": "best"}, "recipe: "),
-        ({"recipe": "recommended", "positive": None}, "or set mapper: false"),
         ({"recipe": "recommended", "training": 3}, "training: "),
     ],
 )

@@ -15,6 +15,9 @@ from pydantic import ValidationError
 
 from preceptor.config.files import parse_config
 from preceptor.errors import InputError
+from preceptor.maps.store import read_store
+from preceptor.models.build import load_model
+from preceptor.report.tables import guidance_tables
 from preceptor.results.domain import gather
 from preceptor.study.checks import check_study
 from preceptor.study.config import Setting, StudyConfig
@@ -68,7 +71,8 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
     (teacher, *_) = plan.members_of("teacher")
     assert trained[teacher.run].config.training.distance == "l2"
     assert Setting(0.1, "l2") in {one.arm.setting for one in trained.values()}
-    # Only the selected settings, Baseline 1 at the paper's α, and the probes are tested.
+    # Only the selected settings, each way at its best α, Baseline 1 at the paper's α, and the
+    # probes are tested.
     tested = {
         (member.arm.role, member.arm.setting)
         for member in plan.members
@@ -78,9 +82,12 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
         )
     }
     shown = {*wanted.items(), ("baseline1", Setting(0.5, "l2")), ("baseline2", Setting(1.0, "l2"))}
-    assert {one for one in tested if one[0] not in ("teacher", "mapper")} <= shown | {
-        ("centre", Setting(0.1, "l2"))
+    shown |= {
+        (role, setting)
+        for role in ("student", "ceiling", "centre")
+        for setting in plan.best_by_way(role, "test_byobnet")
     }
+    assert {one for one in tested if one[0] != "teacher"} == shown  # which is a Baseline 1
 
 
 def test_grids() -> None:
@@ -167,10 +174,12 @@ def test_methods_have_their_own_grid_and_only_what_they_use_is_in_ids(tmp_path: 
     assert one.baseline2(student, 0).id == protocol(tmp_path / "b").baseline2(student, 0).id
 
 
-def test_a_study_with_methods_runs_to_its_table(tmp_path: Path) -> None:
+def test_a_study_of_three_classes_with_methods_and_a_mapper(tmp_path: Path) -> None:
     ways = METHODS | {"gals": METHODS["gals"] | {"alphas": [0.5]}}
-    changes: dict[str, Any] = {"seeds": 1, "controls": ("shuffled",), "ceiling": False}
-    config = study(squares(tmp_path / "data"), guidances=ways, **changes)
+    changes: dict[str, Any] = {"seeds": 2, "controls": ("shuffled",), "ceiling": False}
+    changes |= {"positive": None, "mapper": True, "teacher_alphas": ()}
+    manifest = squares(tmp_path / "data", classes=("none", "red", "blue"))
+    config = study(manifest, guidances=ways, **changes)
     lines: list[str] = []
     result = run_serially(config, tmp_path / "study", lines.append)
     assert not result.failed
@@ -185,6 +194,45 @@ def test_a_study_with_methods_runs_to_its_table(tmp_path: Path) -> None:
     page = " ".join((result.folder / "report.html").read_text().split())
     assert "(method gradient, gals, α grid 0.5)" in page
     assert "The guidance methods gradient, rank and saliency_guided have" in page
+    assert "test_byobnet on test-unseen, guided by the Teacher's maps: each method" in page
+    # The mapper has learned where marks are, whatever their class, and is no detector.
+    runs = pd.read_csv(result.folder / "runs.csv")
+    for mapper in runs.loc[runs["role"] == "mapper", "run"]:
+        spec = load_model(result.folder / "store" / "runs" / mapper / "model").spec
+        assert (spec.classes, spec.thresholds) == (("no mark", "mark"), {})
+    assert "mapper" not in set(rows["key"])
+    for folder in (result.folder / "store" / "maps").iterdir():
+        store = read_store(folder)
+        assert store.info.method == "cells"
+        assert float(store.maps.max()) < 1, "probabilities"
+
+
+def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None:
+    """Of two ways whose Students are equal, one is the better only with maps in their places."""
+    by_role = {("student", "l2"): 0.0, ("shuffled", "l2"): 0.0, ("shuffled", "cells"): -0.2}
+
+    def effect(arm: Arm, seed: int) -> float:
+        return by_role.get((arm.role, arm.guidance), 0.0) + 0.01 * (seed % 3)
+
+    ways = {"l2": {"alphas": [0.5]}, "cells": WAYS["cells"] | {"alphas": [0.3]}}
+    splits = {"train": 12, "val": 8, "test-unseen": 40}
+    plan = scored_study(tmp_path, effect, splits, guidances=ways, seeds=6, sources=False)
+    found = gather(plan)
+    here = found.comparisons
+    here = here[(here["question"] == "guidance") & (here["key_a"] == "student")]
+    assert [*zip(here["a"], here["key_b"], strict=True)] == [
+        (way, key) for key in ("shuffled", "centre", "baseline2") for way in ways
+    ]
+    mean = here.set_index(["a", "key_b"])["mean"]
+    assert mean["l2", "shuffled"] == 0
+    assert mean["cells", "shuffled"] > 0.01
+    p = here.set_index(["a", "key_b"])[["p", "p_holm"]].loc[("cells", "shuffled")]
+    assert p["p"] == p["p_holm"] / 2 == 2 / 2**6
+    assert here.loc[here["key_b"] != "shuffled", "p_holm"].isna().all()
+    (table, ceiling) = guidance_tables(found)
+    assert [line.heading for line in table.lines] == ["l2, α 0.5", "cells, α 0.3"]
+    assert table.columns == ["AUC", "− shuffled", "p (Holm)", "− centred map", "− no maps", "Time"]
+    assert ceiling.columns == ["AUC", "− centred map", "− no maps", "Time"]
 
 
 def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def init(
         "ceiling": str(ceiling).lower(),
         "controls_line": f"{'# ' * ceiling}controls: [{', '.join(controls)}]"
         + "   # without shuffled_human: some images have no map" * (not ceiling),
-        "mapper": str(len(classes) == 2 and chosen in marked).lower(),
+        "mapper": str(bool(marked) and (chosen is None or chosen in marked)).lower(),
         "primary": _quoted(table.eval_splits("test")[0]),
         "backbone": _quoted(backbone),
         "weights": _quoted(weights),
@@ -211,7 +211,7 @@ seeds: 3                   # with 3 seeds, p cannot fall below 0.25
 # stronger guidance). Validation selects among Teachers, α and read-outs. Controls: shuffled,
 # centre, pca, shuffled_human, mixed. Settings that are given here replace them.
 recipe: recommended
-mapper: {mapper}               # needs two classes, and maps of the positive one
+mapper: {mapper}               # a Teacher that learns the maps alone
 # alphas: [0.9, 0.5, 0.1]
 # teacher_alphas: [0.5, 0.1]
 # annotated: 200           # use only this number (or fraction) of the annotated images

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -46,16 +47,24 @@ def start_worker(threads: int, gpu: str | None = None) -> tuple[BaseProcess, Con
     own = {"OMP_NUM_THREADS": str(threads)}
     if gpu is not None:
         own["CUDA_VISIBLE_DEVICES"] = gpu
-    kind = "spawn"
-    if _is_forked(threads, gpu):
-        import_early(threads)  # unless it runs: it may have been killed
-        kind = "forkserver"
-    context: Any = multiprocessing.get_context(kind)
+    forked = _is_forked(threads, gpu)
+    context: Any = multiprocessing.get_context("forkserver" if forked else "spawn")
     ours, theirs = context.Pipe()
     with environment_of(**own):
         arguments = (_WORKER, "serve", theirs, dict(os.environ))
         process = context.Process(target=call_in_child, args=arguments, daemon=True)
-        process.start()
+        for left in reversed(range(100)):
+            if forked:
+                import_early(threads)  # unless the server runs: it may have been killed
+            try:
+                process.start()
+                break
+            except (
+                ConnectionRefusedError
+            ):  # a killed server that the system still counts as running
+                if not left:
+                    raise
+                time.sleep(0.05)
     theirs.close()
     return process, ours
 

@@ -107,7 +107,7 @@ def compute_maps(
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
     check_method(method)
-    rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
+    rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
     error: NDArray[np.float32] | None = None
     if method in ("cam", "cells"):

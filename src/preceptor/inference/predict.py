@@ -200,7 +200,7 @@ def score_frame(
     cache: Literal["memmap", "none"] = "memmap",
 ) -> pd.DataFrame:
     """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
-    rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
+    rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
     found = predict(model, rows)
     table = workspace.manifest.table.iloc[chosen]
     columns = {"path": table["name"]} | {

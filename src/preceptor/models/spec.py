@@ -22,6 +22,9 @@ CamSource = Literal["head_input", "cyborg"]
 Tap = Literal["", "last_block"]
 
 
+# Classes of a mapper of several classes: it learns where the marks are, whatever the class.
+MARKS = ("no mark", "mark")
+
 # Of what `model.json` holds: everything is checked when it is read.
 _CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -113,6 +116,11 @@ class ModelSpec:
     def image_format(self) -> ImageFormat:
         """Input format of the trained model."""
         return ImageFormat(self.input_size, self.fit, self.in_chans)
+
+    @property
+    def image_classes(self) -> tuple[str, ...] | None:
+        """Classes of the images; None for a mapper of several classes, which has `MARKS`."""
+        return None if self.classes == MARKS else self.classes
 
     @property
     def positive_index(self) -> int:

@@ -175,6 +175,63 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[Table]
     return tables
 
 
+# Columns of the table of guidance methods by the key that a method is compared with.
+_AGAINST = {
+    "shuffled": "− shuffled",
+    "shuffled_human": "− shuffled",
+    "centre": "− centred map",
+    "baseline2": "− no maps",
+}
+
+
+def guidance_tables(results: Results) -> list[Table]:
+    """A table for each backbone and source of maps: a row for each way of guiding."""
+    found, compared = [], results.comparisons
+    compared = compared[compared["question"] == "guidance"] if len(compared) else compared
+    for (backbone, role), part in compared.groupby(["backbone", "key_a"], sort=False):
+        keys, lines = list(dict.fromkeys(part["key_b"])), []
+        for way, own in part.groupby("a", sort=False):
+            rows = {row["key_b"]: row for row in records(own)}
+            arm = next(
+                arm
+                for arm in results.ways
+                if (arm.role, arm.backbone, arm.guidance) == (role, backbone, way)
+            )
+            aucs = _whole(select_arm(results.figures, arm), results.primary)["auc"]
+            cells = [Cell(mean_std_text(*mean_std(aucs.to_numpy(float))))]
+            for key in keys:
+                row = rows.get(key)
+                gain = "" if row is None else number(row["mean"], sign=True)
+                cells.append(Cell(gain, interval(row["low"], row["high"])) if row else Cell())
+                if row and key in ("shuffled", "shuffled_human"):
+                    cells.append(Cell(p_value(row["p_holm"])))
+            cells.append(Cell(_relative_time(results, arm)))
+            lines.append(Line(f"{way}, α {arm.alpha:g}", cells))
+        columns = ["AUC"]
+        for key in keys:
+            columns.append(_AGAINST[key])
+            columns += ["p (Holm)"] if key in ("shuffled", "shuffled_human") else []
+        whose = "the Teacher's maps" if role == "student" else "people's maps on all images"
+        caption = (
+            f"{backbone} on {results.primary}, guided by {whose}: each method at its best α on "
+            "validation, minus the same method with other maps (95 % interval over seeds). Time: "
+            "of a training image, relative to Baseline 2."
+        )
+        found.append(Table(caption, "Method", [*columns, "Time"], lines))
+    return found
+
+
+def _relative_time(results: Results, arm: Arm) -> str:
+    """Median training time of an image, relative to Baseline 2 of the backbone."""
+    runs = results.runs[results.runs["finished"].astype(bool)]
+    plain = runs[(runs["role"] == "baseline2") & (runs["backbone"] == arm.backbone)]
+    own, base = (
+        (part["seconds"].astype(float) / part["images_seen"].astype(float)).median()
+        for part in (select_arm(runs, arm), plain)
+    )
+    return number(own / base, 2) if base > 0 else DASH
+
+
 def _p_cell(row: dict[str, Any]) -> Cell:
     return Cell(p_value(row["p"]), f"floor {p_value(row['p_floor'])}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +132,7 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
         line = _paired_line(aucs[0], aucs[1], images)
         lines.append(names | sides | teachers | line)
     lines += _over_backbones(record, figures)
+    lines += _ways(record, figures)
     return correct([pd.DataFrame(lines)])[0]
 
 
@@ -172,6 +174,44 @@ def _over_backbones(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str
         at = {"key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan}
         line = _paired_line(both[0], both[1], None if setup.draws else (np.nan, np.nan))
         lines.append(names | at | {"teacher_a": "", "teacher_b": ""} | line)
+    return lines
+
+
+# What each way of guiding is compared with: its own shuffled maps first, which have p_holm.
+_TWINS = {"student": "shuffled", "ceiling": "shuffled_human"}
+
+
+def _ways(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each way of guiding minus the same with shuffled and with centred maps, and minus Baseline 2;
+    with Holm's correction of the differences from shuffled maps over the ways.
+    """
+    setup, lines = record.setup, list[dict[str, Any]]()
+    arms = {(str(arm.role), arm.backbone, arm.guidance): arm for arm in setup.ways}
+    plain = {row.key: row.arms for row in setup.rows}.get("baseline2", {})
+    guided = [arm for arm in setup.ways if arm.role in _TWINS]
+    for (role, backbone), own in groupby(guided, lambda arm: (arm.role, arm.backbone)):
+        ways = [*own]
+        for key in (_TWINS[role], "centre", "baseline2"):
+            family = []
+            for arm in ways:
+                of = (key, backbone, arm.guidance)
+                other = plain.get(backbone) if key == "baseline2" else arms.get(of)
+                if other is None:
+                    continue
+                both = [set_aucs(figures, one, setup.primary) for one in (arm, other)]
+                seeds = sorted(set(both[0].index) & set(both[1].index))
+                if seeds:
+                    names = {"question": "guidance", "backbone": backbone}
+                    sides = {"a": arm.guidance, "b": arm.guidance, "key_a": role, "key_b": key}
+                    alphas = {"alpha_a": arm.alpha, "alpha_b": other.alpha}
+                    teachers = {"teacher_a": arm.teacher, "teacher_b": other.teacher}
+                    over_images = None if setup.draws else (np.nan, np.nan)
+                    line = _paired_line(both[0].loc[seeds], both[1].loc[seeds], over_images)
+                    family.append(names | sides | alphas | teachers | line)
+            if key == _TWINS[role]:
+                for line, value in zip(family, holm([one["p"] for one in family]), strict=True):
+                    line["p_holm"] = float(value)
+            lines += family
     return lines
 
 

@@ -102,6 +102,7 @@ class Results:
     has_budget: bool = False
     students: tuple[str, ...] = ()  # backbones of the study, also without results
     dfr_set: str | None = None  # validation set on which the control dfr trains its last layer
+    ways: tuple[Arm, ...] = ()  # of several ways of guiding, each at its best α on validation
 
     def tests_of(self, arm: Arm) -> dict[int, pd.DataFrame]:
         """Scores of an arm on the test sets by seed; seeds without scores are omitted."""
@@ -165,6 +166,7 @@ def results_of(record: StudyRecord) -> Results:
         has_budget=bool(setup.budgets),
         students=setup.students,
         dfr_set=setup.dfr_set,
+        ways=setup.ways,
         teachers=_candidates(setup, teachers=True),
         alphas=_candidates(setup, teachers=False),
     )

@@ -28,7 +28,7 @@ from preceptor.metrics.scores import ALL_SOURCES, set_auc, validation_rows
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.tables import CSV_FILES, StudyTables, read_table
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
-from preceptor.study.plan import Plan, mapper_backbone
+from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Choice
 from preceptor.study.steps import Arm, Member, Role, replaced_run
@@ -120,6 +120,7 @@ class Setup:
     budgets: tuple[Budget, ...] = ()
     budget_mapper: str | None = None
     budget_teacher: Arm | None = None  # without a number of images; None if its maps are given
+    ways: tuple[Arm, ...] = ()  # of several ways of guiding, each at its best α on validation
 
     @property
     def primary(self) -> str:
@@ -222,6 +223,12 @@ def setup_of(plan: Plan) -> Setup:
         budgets=tuple(_budgets(plan)),
         budget_mapper=mapper_backbone(plan),
         budget_teacher=teacher,
+        ways=tuple(
+            Arm.of_setting(role, backbone, one, winner if role in ("student", "shuffled") else None)
+            for role in BY_WAY
+            for backbone in study.students
+            for one in plan.best_by_way(role, backbone)
+        ),
     )
 
 
@@ -511,7 +518,7 @@ def table_rows(plan: Plan) -> list[Row]:
             for key, (role, title) in STARTED.items():
                 by = teacher if role == "student" else ""
                 add(key, title, chosen(role, role, by, start="mapper"))
-    if study.mapper and winner is not None:
+    if plan.protocol.mapper_detects and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:
                 add(role, title, {name: Arm(role, name, 0.0) for name in study.teachers})

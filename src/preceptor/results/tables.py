@@ -43,7 +43,7 @@ MEANINGS: dict[str, str] = {
     "mean": "Mean over seeds.",
     "std": "Standard deviation over seeds.",
     "n": "Number of seeds.",
-    "question": "RQ1, RQ2, RQ3, overall, saliency, control, detector, ceiling, variant or start.",
+    "question": "RQ1, RQ2, RQ3, overall, saliency, control, detector, ceiling, start or guidance.",
     "a": "Title of the first row of a difference.",
     "b": "Title of the second row, which is subtracted.",
     "key_a": "Key of the first row.",

@@ -99,8 +99,6 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
-    if study.mapper and len(classes) != 2:
-        yield f"mapper: needs two classes, and there are {len(classes)}; set mapper: false"
     for backbone in study.students if study.starts_from_mapper else ():
         if study.backbone_args.get(backbone, {}).get("decoder", "none") != "none":
             yield (

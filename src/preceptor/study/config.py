@@ -395,11 +395,6 @@ def _problems(study: StudyConfig) -> list[str]:
         ]
     if not (study.teacher_alphas or study.data_driven or study.mapper or study.maps):
         wrong.append("teacher_alphas is empty, and there is no other Teacher; name an α")
-    if study.mapper and study.positive is None:
-        wrong.append(
-            "mapper needs two classes and `positive`, the class with marks; add it, or set "
-            "mapper: false"
-        )
     if ("dfr" in study.controls) != (study.dfr_set is not None):
         wrong.append(
             "controls: dfr and dfr_set, the validation set on which it trains the last layer, "

@@ -37,6 +37,9 @@ from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import mean_map_correlation
 from preceptor.utils.results import SCORES, checksum, is_finished, read_scores
 
+BY_WAY: tuple[Role, ...] = ("student", "ceiling", "shuffled", "shuffled_human", "centre")
+"""Roles whose ways of guiding are compared on the test sets."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -128,6 +131,19 @@ class Plan:
             return self.study.plain_setting
         choice = self.choices.get(Selection(self.domain, role, backbone, annotated))
         return None if choice is None else choice.setting
+
+    def best_by_way(self, role: Role, backbone: str) -> list[Setting]:
+        """Setting with the highest validation value of each of several ways of guiding."""
+        choice = self.choices.get(Selection(self.domain, role, backbone))
+        if choice is None or len(self.study.guidances) < 2:
+            return []
+        found: dict[str, tuple[float, Setting]] = {}
+        for row in choice.table:
+            value, setting = float(row["value"]), Setting(float(row["alpha"]), str(row["guidance"]))
+            best = found.get(setting.guidance)
+            if best is None or (-value, setting) < (-best[0], best[1]):
+                found[setting.guidance] = value, setting
+        return [found[name][1] for name in self.study.guidances if name in found]
 
     # Steps.
 
@@ -317,6 +333,7 @@ class Plan:
             if backbone == self.study.students[0]:
                 later += map(protocol.evaluation, self._probes())
                 later += self._mappers()
+            later += self._ways(role, backbone, winner)
             return later + self._search_budget(role, backbone)
         paper = self.study.paper_setting
         shown = sorted({setting, paper} if role == "baseline1" else {setting})
@@ -330,6 +347,7 @@ class Plan:
             ]
         later = [step for chain in chains for step in chain]
         later += [protocol.evaluation(chain[-1]) for chain in chains]
+        later += self._ways(role, backbone, winner)
         return later + (self._search_budget(role, backbone) if role == "baseline1" else [])
 
     def tests(self, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
@@ -347,6 +365,14 @@ class Plan:
         runs = [chain[-1] for chain in chains]
         return makers + runs + [protocol.evaluation(run) for run in runs]
 
+    def _ways(self, role: Role, backbone: str, winner: Teacher | None) -> list[Step]:
+        """Test scores of a role with each way of guiding, which the report compares."""
+        return [
+            self.protocol.evaluation(self._run(role, backbone, setting, seed, winner)[-1])
+            for setting in (self.best_by_way(role, backbone) if role in BY_WAY else ())
+            for seed in self.seeds
+        ]
+
     def _probes(self) -> list[Step]:
         """Probe Students of every Teacher at the setting at which they are best on validation."""
         return [
@@ -360,7 +386,7 @@ class Plan:
         """Mappers of A, of all human maps (with a ceiling) and of each budget, as detectors, and
         their test scores.
         """
-        if not self.study.mapper:
+        if not self.protocol.mapper_detects:
             return []
         roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
         roles += ["mapper_all"] if self.study.ceiling else []
@@ -416,7 +442,7 @@ def mapper_backbone(plan: Plan) -> str | None:
     """Backbone of the mappers of an annotation budget: that of the selected Teacher if it is a
     mapper, otherwise the first of the Teachers; None in a study without mappers.
     """
-    if not plan.study.mapper:
+    if not plan.protocol.mapper_detects:
         return None
     winner = plan.winner()
     return winner.name if winner and winner.kind == "mapper" else plan.study.teachers[0]

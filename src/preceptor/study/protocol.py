@@ -407,6 +407,11 @@ class Protocol:
         return len(teachers_of(self.study)) > 1
 
     @property
+    def mapper_detects(self) -> bool:
+        """Whether there are mappers whose scores are those of a detector: marks show the class."""
+        return bool(self.study.mapper) and len(self.workspace.manifest.classes) == 2
+
+    @property
     def workspace(self) -> Workspace:
         """Workspace of the first seed, or the only one."""
         return self.workspaces.first

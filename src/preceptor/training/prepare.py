@@ -30,7 +30,7 @@ from preceptor.maps.sources import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
 from preceptor.models.guided_model import GuidedModel, autocast
-from preceptor.models.spec import Pool
+from preceptor.models.spec import MARKS, Pool
 from preceptor.utils.plugins import source_digest
 from preceptor.utils.process import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.utils.results import digest, file_digest
@@ -137,6 +137,8 @@ def build(workspace: Workspace, config: RunConfig) -> GuidedModel:
         raise InputError(
             f"guide_classes: {unknown} not among the classes {classes}; remove or correct them"
         )
+    if config.labels == "marks" and len(classes) != 2:
+        return build_for(config.model_copy(update={"positive": MARKS[1]}), MARKS)
     return build_for(config, classes)
 
 

@@ -353,9 +353,11 @@ def _write(
     # In 32-true, as test sets are scored: a threshold must not depend on the precision.
     rows = workspace.split_rows("val")
     scores = score_frame(model, workspace, rows, run.config.training.cache)
+    detects = model.spec.image_classes is not None
+    thresholds = fixed_thresholds(scores, model.spec.positive) if detects else {}
     run.held.check()
     scores.to_parquet(folder / "scores.parquet", index=False)
-    save_model(model, folder / "model", fixed_thresholds(scores, model.spec.positive))
+    save_model(model, folder / "model", thresholds)
     write_atomically(folder / "config.yaml", dump_config(run.config))
     for name, text in tables.items():
         write_atomically(folder / name, text)

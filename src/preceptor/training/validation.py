@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,9 +43,11 @@ def validation_sets(
         which = np.flatnonzero((table["split"] == name).to_numpy())
         has_map = (table["saliency"].iloc[which] != "").to_numpy()
         targets = MapTargets.human(has_map) if has_map.any() else None
-        sets[name] = workspace.rows(
+        rows = workspace.rows(
             which, model.spec.image_format, cache=cache, targets=targets, grid=model.grid()
         )
+        marks = model.spec.image_classes is None
+        sets[name] = replace(rows, labels=has_map.astype(np.int64)) if marks else rows
     return sets
 
 
