@@ -1,0 +1,40 @@
+"""Convolutional network of four layers with a class activation map, for 32-pixel images."""
+
+from torch import Tensor, nn
+
+from preceptor import NetworkParts, network_factory
+
+
+class SmallCnn(nn.Module):
+    """Strides 2, 2, 1, 1; an 8 x 8 grid for 32 pixels; a linear head on mean features."""
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 3, width: int = 32) -> None:
+        super().__init__()
+        sizes = [
+            (in_chans, width // 2, 2),
+            (width // 2, width, 2),
+            (width, width, 1),
+            (width, 2 * width, 1),
+        ]
+        self.features = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(i, o, 3, stride, 1, bias=False),
+                    nn.BatchNorm2d(o),
+                    nn.ReLU(inplace=True),
+                )
+                for i, o, stride in sizes
+            )
+        )
+        self.head = nn.Linear(2 * width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, classes) logits of images."""
+        return self.head(self.features(images).mean((2, 3)))
+
+
+@network_factory
+def small_cnn(num_classes: int, in_chans: int) -> NetworkParts:
+    """The network with its head, its features and its input size."""
+    network = SmallCnn(num_classes, in_chans)
+    return NetworkParts(network, head="head", features="features", input_size=32)
