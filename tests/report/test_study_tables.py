@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from preceptor.metrics.paired_tests import mean_std
+from preceptor.report.blocks import mean_std_text
 from preceptor.report.page import headlines
-from preceptor.report.tables import budget_table, domain_table
+from preceptor.report.tables import budget_table, domain_table, worst_source_table
 from preceptor.results.domain import gather
 from preceptor.results.ladder import LINES
-from preceptor.utils.text import DASH
+from preceptor.utils.text import DASH, number
 from tests.report.conftest import Written
 from tests.report.ladders import compared
 from tests.studies import scored_study
@@ -86,3 +89,27 @@ def test_a_budget_has_a_column_for_each_curve_of_the_study(two_domains: Written)
     table = budget_table(study, more, "test_byobnet")
     assert table is not None
     assert table.columns[-len(LINES) :] == list(LINES.values())
+
+
+def test_the_worst_source_is_that_of_each_seed(tmp_path: Path) -> None:
+    """Accuracy of the worst source by seed, and the paired difference of the Student from it."""
+    splits = {"train": 24, "val": 12, "test": 60}
+    plan = scored_study(
+        tmp_path, lambda arm, seed: 0.4 * (arm.role == "student"), splits, primary="test", seeds=3
+    )
+    results = gather(plan)
+    table = worst_source_table(results, "test", "test_byobnet")
+    assert table is not None
+    figures = results.figures
+    figures = figures[(figures["set"] == "test") & (figures["source"] != "")]
+    worst = {
+        role: [
+            part["accuracy"].min() for _, part in figures[figures["role"] == role].groupby("seed")
+        ]
+        for role in ("student", "baseline2")
+    }
+    lines = {line.heading: [cell.text for cell in line.cells] for line in table.lines}
+    titles = {row.key: row.title for row in results.rows}
+    assert lines[titles["student"]][0] == mean_std_text(*mean_std(worst["student"]))
+    gain = np.subtract(worst["student"], worst["baseline2"]).mean()
+    assert lines[titles["baseline2"]][3] == number(gain, sign=True)

@@ -194,7 +194,7 @@ def test_a_study_of_three_classes_with_methods_and_a_mapper(tmp_path: Path) -> N
     page = " ".join((result.folder / "report.html").read_text().split())
     assert "(method gradient, gals, α grid 0.5)" in page
     assert "The guidance methods gradient, rank and saliency_guided have" in page
-    assert "test_byobnet on test-unseen, guided by the Teacher's maps: each method" in page
+    assert "on test-unseen, guided by the Teacher&#39;s maps: each method at its best α" in page
     # The mapper has learned where marks are, whatever their class, and is no detector.
     runs = pd.read_csv(result.folder / "runs.csv")
     for mapper in runs.loc[runs["role"] == "mapper", "run"]:

@@ -275,7 +275,10 @@ def chapter(
     roc = f"ROC curves on {primary}, mean over seeds at each false positive rate."
     add("errors", "Error rates", *((Text(roc), curves) if curves else ()), *rates, *further)
     by_source = _there(
-        tables.source_table(results, name, one) for name in tests for one in study.students
+        make(results, name, one)
+        for name in tests
+        for one in study.students
+        for make in (tables.source_table, tables.worst_source_table)
     )
     note = "The AUC of a source with positives only is computed with all negatives of its set."
     others = [one for name, one in sets.items() if name != primary]

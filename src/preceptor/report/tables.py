@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from preceptor.metrics.operating_points import APCERS, FDRS, TERMS, TOO_SMALL, Terms, rule_rate
-from preceptor.metrics.paired_tests import mean_std
+from preceptor.metrics.paired_tests import mean_std, paired_difference
 from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.report.blocks import (
     Cell,
@@ -133,6 +133,43 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
         return None
     caption = f"{backbone} on {evaluation}: AUC by source (images of the source in brackets)."
     return Table(caption, "Source", [short(key) for key in keys], lines)
+
+
+def worst_source_table(results: Results, evaluation: str, backbone: str) -> Table | None:
+    """Worst source and mean of sources: accuracy and AUC of each row, and the Student's gain.
+
+    The worst source is that of each seed's model, as the worst group of the literature on spurious
+    correlations (S. Sagawa et al., ICLR 2020).
+    """
+    figures = results.figures
+    here = figures[(figures["set"] == evaluation) & (figures["source"] != ALL_SOURCES)]
+    if here["source"].nunique() < 2:
+        return None
+    by_row = {
+        row.key: part.drop_duplicates(["seed", "source"]).groupby("seed")[["accuracy", "auc"]]
+        for row, part in _arms(results, here, backbone)
+    }
+    worst = {key: part.min() for key, part in by_row.items()}
+    titles, lines = {row.key: row.title for row in results.rows}, []
+    for key, part in by_row.items():
+        spreads = [worst[key]["accuracy"], part.mean()["accuracy"], worst[key]["auc"]]
+        cells = [Cell(mean_std_text(*mean_std(one.dropna()))) for one in spreads]
+        if "student" in worst and key != "student":
+            ours, theirs = worst["student"]["accuracy"], worst[key]["accuracy"]
+            seeds = ours.index.intersection(theirs.index)
+            pair = paired_difference(ours[seeds], theirs[seeds])
+            cells.append(Cell(number(pair.mean, sign=True), interval(pair.low, pair.high)))
+            cells.append(Cell(p_value(pair.p)))
+        else:
+            cells += [Cell(), Cell()]
+        lines.append(Line(titles[key], cells, key == "student"))
+    caption = (
+        f"{backbone} on {evaluation}: worst source and mean of sources, mean ± std over seeds. "
+        "Accuracy is of the most probable class; AUC is of sources with all classes or with the "
+        "negatives of the set. The difference has its 95 % interval over seeds."
+    )
+    columns = ["Worst accuracy", "Mean accuracy", "Worst AUC", "Student − row, worst accuracy", "p"]
+    return Table(caption, "", columns, lines) if lines else None
 
 
 def comparison_tables(results: Results, questions: Sequence[str]) -> list[Table]:

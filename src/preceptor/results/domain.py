@@ -196,13 +196,13 @@ def _add_runs(results: Results, record: StudyRecord) -> None:
             named.add(member.run)
             alpha = "auto" if math.isnan(arm.alpha) else f"{arm.alpha:g}"
             name = f"{arm.label} {arm.backbone} α {alpha} seed {member.seed}"
-            if validated is None:
+            if member.run not in record.entries:
                 results.missing.append(f"{name} is not trained")
             elif tested is None and member.run in record.due:
                 results.unscored.append(f"{name} has no scores of the test sets")
         unknown = dict.fromkeys(("seconds", "images_seen", "best_epoch"))
         entry = record.entries.get(member.run, unknown)
-        runs.append(identity | {"finished": validated is not None} | dict(entry))
+        runs.append(identity | {"finished": member.run in record.entries} | dict(entry))
         figures += [
             row | identity
             for scores, negatives in ((validated, setup.negatives), (tested, None))

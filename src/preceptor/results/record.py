@@ -172,6 +172,8 @@ def record_of(plan: Plan) -> StudyRecord:
     protocol, tables = plan.protocol, _ScoreTables()
 
     def scores(member: Member) -> Scores:
+        if member.arm.role == "mapper" and not protocol.mapper_detects:
+            return None, None  # scores of a mark, which are none of the classes
         evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
         tested = tables.read(evaluation, protocol.store)
         return tables.read(protocol.run_folder(member.run)), tested
