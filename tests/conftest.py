@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fast_process import make_fast
+from tests.forked import start_server
 from tests.made_once import made_once, shared_folder
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ settings.load_profile("no deadline")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Arrow's allocator would start a thread, and a process with several threads is not forked.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 # Importing torch and collecting the tests make a million objects that stay; see `bulk_import`.
 gc.disable()
@@ -47,7 +51,11 @@ ON_A_GPU = (
     "gpu/test_training.py::test_a_guided_step_of_the_papers_backbones",
     *(
         f"gpu/test_training.py::test_a_training_is_that_of_the_cpu[{name}"
-        for name in ("cyborg", "decision", "gradcam", "outside")
+        for name in ("cam", "cyborg", "decision", "gradcam", "outside")
+    ),
+    *(
+        f"gpu/test_augmentation.py::test_images_are_changed_as_on_the_cpu[outside-{name}"
+        for name in ("mean", "noise")
     ),
     *(
         f"gpu/test_predictor.py::test_maps_are_those_of_the_cpu[{name}"
@@ -91,6 +99,13 @@ def pytest_collection_finish() -> None:
     """Collect garbage from here on, but not among what the collection of the tests has made."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Fork the server of processes, before a test changes anything; a controller has no tests."""
+    if session.items and not session.config.option.collectonly:
+        start_server()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,12 @@
-"""Processes that share one import of torch: a server that has imported it forks them.
+"""Processes that share the imports of the tests: a server that has imported all forks them.
 
 A process that starts Python and imports torch, timm and the rest takes four seconds before it does
 anything. These are processes like any other, of which the caller is the parent: they have their own
 environment and streams, they can be killed, and they end with an exit code. A test whose subject is
 the start itself, or what is imported, starts Python anew (`tests/commands.py`).
+
+The server is forked from pytest after the collection and before the first test: it has what the
+collected files import, and nothing that a test changes.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import importlib
+import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import runpy
@@ -23,6 +29,9 @@ import subprocess
 import sys
 import threading
 import traceback
+import types
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,10 +39,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.fast_process import make_fast
 from tests.held_output import wait_after
 
-ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings.
 MODULES = (
     "preceptor.cli.main",
@@ -43,12 +50,6 @@ MODULES = (
     "preceptor.training.run",
     "tests.studies",
 )
-# Arrow's allocator would start a thread, and a process with several threads is not forked.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-}
 _LENGTH = struct.Struct("<q")
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
@@ -148,7 +149,7 @@ class Forked(subprocess.Popen[str]):
         folder = cwd or os.getcwd()  # noqa: PTH109
         request = (self._function, args, folder, environment, self._session, self._hold)
         try:
-            self.pid = _server().fork(pickle.dumps(request), streams)
+            self.pid = start_server().fork(pickle.dumps(request), streams)
             self._child_created = True
         finally:
             self._close_pipe_fds(  # type: ignore[attr-defined]
@@ -204,13 +205,17 @@ class _Server:
 
     def __init__(self) -> None:
         self._requests, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        code = f"from tests.forked import _serve; _serve({theirs.fileno()})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[theirs.fileno()],
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": path},
-        )
+        with warnings.catch_warnings():
+            # Of the threads of xdist, which hold nothing that the server uses.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
+        if not self._pid:
+            try:
+                _forget_pytest(theirs)
+                _serve(theirs)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
         theirs.close()
         atexit.register(self._end)
 
@@ -225,13 +230,36 @@ class _Server:
         return int(_LENGTH.unpack(found)[0])
 
     def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
 
 
 @cache
-def _server() -> _Server:
+def start_server() -> _Server:
+    """The server of this process: the first call, before any test, forks it."""
     return _Server()
+
+
+def _forget_pytest(requests: socket.socket) -> None:
+    """Drop what this process has of pytest: its files, its streams, and what it does at an exit."""
+    faulthandler.disable()
+    os.closerange(3, requests.fileno())
+    os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    for function in (
+        logging.shutdown,
+        weakref.finalize._exitfunc,  # type: ignore[attr-defined]
+        multiprocessing.util._exit_function,
+    ):
+        atexit.register(function)
+    logging.getLogger().handlers.clear()
+    sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__
+    threading.excepthook = threading.__excepthook__
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, closefd=False)  # noqa: SIM115
 
 
 @contextlib.contextmanager
@@ -245,23 +273,14 @@ def _adopting() -> Iterator[None]:
         library.prctl(_SUBREAPER, 0, 0, 0, 0)
 
 
-def _serve(handle: int) -> None:
+def _serve(requests: socket.socket) -> None:
     """Fork a process for each request, until the tests end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    make_fast()
-    requests = socket.socket(fileno=handle)
-    from preceptor.utils.process import bulk_import
-
-    with bulk_import():
-        for module in MODULES:
-            importlib.import_module(module)
-    from preceptor.cli import main
-
-    main.command()  # typer reads the signatures of all commands
     while True:
         head, streams, _, _ = socket.recv_fds(requests, _LENGTH.size, 3)
         if len(head) < _LENGTH.size:
-            return
+            os._exit(0)
+        _import_all()
         request = requests.recv(_LENGTH.unpack(head)[0], socket.MSG_WAITALL)
         assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread would not be forked"
         answer, told = os.pipe()
@@ -278,6 +297,18 @@ def _serve(handle: int) -> None:
         requests.sendall(os.read(answer, _LENGTH.size))
         for handle in (answer, told, *streams):
             os.close(handle)
+
+
+@cache
+def _import_all() -> None:
+    """Import what the collected tests have not, before the first process that needs it."""
+    from preceptor.cli import main
+    from preceptor.utils.process import bulk_import
+
+    with bulk_import():
+        for module in MODULES:
+            importlib.import_module(module)
+    main.command()  # typer reads the signatures of all commands
 
 
 def _become(

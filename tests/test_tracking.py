@@ -7,11 +7,10 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from mlflow.tracking import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -23,9 +22,12 @@ from preceptor.report.write import WrittenReport, write_results
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure, Step
 from preceptor.tracking import MLflow, TensorBoard, Trackers, check_trackers, open_trackers
-from tests import forked
 from tests.datasets import squares
+from tests.start_up import imported_by
 from tests.studies import study, walk
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 COUNTS = {"best_epoch", "seconds", "images_seen", "training_images", "guided_images"}
 FAILED = {"an-id": Failure("train", "train student", "no space left")}
@@ -122,6 +124,8 @@ class Server:
 
     @property
     def client(self) -> MlflowClient:
+        from mlflow.tracking import MlflowClient  # seconds, in each worker that collects tests
+
         return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
     def runs(self) -> list[Any]:
@@ -343,13 +347,9 @@ def test_a_password_in_an_error_is_not_told() -> None:
     assert lines == ["MLflow is not followed any more, the study goes on: https://host/api is down"]
 
 
-def test_nothing_is_imported_unless_asked_for(tmp_path: Path) -> None:
-    """A forked process has imported what a study imports, and nothing of the tests."""
-    script = tmp_path / "ask.py"
-    script.write_text(
-        "import sys, preceptor.tracking\nprint({'mlflow', 'tensorboard'} & set(sys.modules))\n"
-    )
-    assert forked.run(forked.script, [script]).stdout == "set()\n"
+def test_nothing_is_imported_unless_asked_for() -> None:
+    modules = ("mlflow", "tensorboard")
+    assert not imported_by("import preceptor.tracking, preceptor.driver", modules).imported
 
 
 def test_errors_of_a_tracker_are_told_once(followed: Followed) -> None:

@@ -48,7 +48,11 @@ def batches(rows: Rows, config: RunConfig, device: torch.device, steps: int = 6)
         ({"outside": "mean"}, 1, 0.01),
         ({"outside": "other"}, 1, 0.01),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
+    ids=lambda value: (
+        "-".join(f"{key}-{to}" for key, to in value.items())
+        if isinstance(value, dict)
+        else str(value)
+    ),
 )
 def test_images_are_changed_as_on_the_cpu(
     device: torch.device, manifest: Path, changes: dict[str, Any], levels: int, share: float

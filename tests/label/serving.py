@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
 from preceptor.label.marks import Bits, bounding_runs, to_text
 from preceptor.label.sources import find_source
-from tests.commands import APART, HANGS
+from tests import forked
+from tests.commands import HANGS
+from tests.forked import Forked
 from tests.serving import Told, in_thread
 
 
@@ -201,14 +203,13 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(*arguments: object, before: Callable[[], None] | None = None) -> Iterator[Command]:
-    """Start `preceptor label`, and kill it at the end; `before` is called in its process first."""
-    process = subprocess.Popen(
-        [*APART, "label", *map(str, arguments), "--no-open"],
+def command(*arguments: object) -> Iterator[Command]:
+    """Start `preceptor label`, and kill it at the end."""
+    process = Forked(
+        forked.command,
+        ["label", *arguments, "--no-open"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=before,
     )
     assert process.stdout is not None
     said = ""
