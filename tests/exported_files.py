@@ -10,16 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
-from preceptor.deploy.export import (
-    CheckImages,
-    Exported,
-    ExportSettings,
-    export_model,
-    model_outputs,
-    synthetic_images,
-)
+from preceptor.config.settings import ImageFormat
+from preceptor.deploy.export import model_outputs, synthetic_images
 from preceptor.models.build import build_model, load_model, save_model
+from tests.commands import Outcome, here
 from tests.made_once import made_once
 
 CARD = "# A model card\n\nTrained on nothing.\n"
@@ -27,21 +23,25 @@ _PLACE = tempfile.TemporaryDirectory()
 
 
 class ExportedFile(NamedTuple):
-    """An export, its model folder and what `export_model` returned."""
+    """An export, its model folder and what the command said."""
 
     path: Path
     folder: Path
-    result: Exported
+    said: Outcome
 
 
 @cache
 def onnx_file() -> ExportedFile:
-    """Export of a two-class model with an exact map, of any size, at the threshold 0.5."""
+    """Export of a two-class model with an exact map, of any size, at the threshold 0.5.
+
+    It was checked on 20 of 24 validation images.
+    """
 
     def make(place: Path) -> ExportedFile:
         folder = shutil.copytree(model_folder("plain"), place / "plain")
         out = place / "plain.onnx"
-        return ExportedFile(out, folder, export_model(folder, out, ExportSettings()))
+        arguments = ["--out", out, "--manifest", _manifest_of(place, folder), "--images", 20]
+        return ExportedFile(out, folder, here("export", folder, *arguments))
 
     return made_once("exported", make)[1]
 
@@ -64,10 +64,16 @@ def model_folder(name: str, backbone: str = "test_resnet", positive: str | None 
     return folder
 
 
-def labelled_images(folder: Path, count: int = 48) -> CheckImages:
-    """Images with the labels that the two-class model itself gives them: its AUC is 1."""
-    model = load_model(folder)
-    images = synthetic_images(model.spec.image_format, count)
-    scores = model_outputs(model, maps=False)(images.read(images.positions)).probabilities[:, 1]
-    labels = (scores > np.median(scores)).astype(np.int64)
-    return CheckImages(images.read, images.positions, labels, np.array(["val"] * count, object))
+def _manifest_of(folder: Path, model: Path, count: int = 24) -> Path:
+    """Validation images with the labels that the model itself gives them: its AUC is 1."""
+    images = synthetic_images(ImageFormat(64), count)
+    pixels = images.read(images.positions)
+    scores = model_outputs(load_model(model), maps=False)(pixels).probabilities[:, 1]
+    lines = ["path,label,split"]
+    for number, (image, score) in enumerate(zip(pixels, scores, strict=True)):
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
+            folder / f"{number}.png"
+        )
+        lines.append(f"{number}.png,{'fake' if score > np.median(scores) else 'real'},val")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 import onnx
 import onnxruntime
 
-import preceptor
 from preceptor.config.settings import ImageFormat
-from preceptor.deploy.calibrate import apply
 from preceptor.deploy.export import (
     CheckImages,
     DeployedModel,
@@ -31,80 +27,30 @@ from preceptor.deploy.export import (
     map_difference,
     measure,
     model_outputs,
-    onnx_outputs,
     synthetic_images,
     trace,
 )
-from preceptor.deploy.prediction import Calibration, decide, normalized
+from preceptor.deploy.prediction import decide, normalized
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
-from tests.calibrated import add_calibration
 from tests.commands import assert_refused, here
-from tests.exported_files import CARD, labelled_images, model_folder, onnx_file
+from tests.exported_files import CARD, model_folder, onnx_file
 
 
-def manifest_of(folder: Path, model: Path, count: int = 24) -> Path:
-    """Validation images with the labels that the model gives them."""
-    labels = labelled_images(model, count).labels
-    assert labels is not None
-    images = synthetic_images(ImageFormat(64), count)
-    lines = ["path,label,split"]
-    for number, image in enumerate(images.read(images.positions)):
-        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
-            folder / f"{number}.png"
-        )
-        lines.append(f"{number}.png,{('real', 'fake')[labels[number]]},val")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return folder / "manifest.csv"
-
-
-def test_a_file_is_checked_on_validation_images(tmp_path: Path) -> None:
-    model, out = model_folder("plain"), tmp_path / "model.onnx"
-    manifest = manifest_of(tmp_path, model)
-    shown = here("export", model, "--out", out, "--manifest", manifest,
-                 "--images", 20)  # fmt: skip
-    assert (shown.code, shown.err) == (0, "")
-    assert f"wrote {out}" in shown.out
-    assert "decision: positive at a score of 0.5 or more" in shown.out
-    assert "on 20 validation images" in shown.out
-    assert "AUC on val: 1.0000 of the model, 1.0000 of the export, difference +0.0000" in shown.out
-    again = here("export", model, "--out", out)
-    assert_refused(again, ["exists already"])
-
-
-def test_without_a_manifest_the_images_are_synthetic(tmp_path: Path) -> None:
-    out = tmp_path / "model.onnx"
-    shown = here("export", model_folder("plain"), "--out", out, "--no-map")
-    assert shown.code == 0
-    assert "16 synthetic images" in shown.out
-    assert "note: without a manifest" in shown.out
-
-
-CALIBRATIONS = {
-    "temperature": Calibration("temperature", 2.5),
-    "isotonic": Calibration("isotonic", knots=(-2.0, 0.0, 2.0), values=(0.0, 0.2, 1.0)),
-}
+def test_a_file_is_checked_on_validation_images() -> None:
+    file = onnx_file()
+    assert (file.said.code, file.said.err) == (0, "")
+    assert f"wrote {file.path}" in file.said.out
+    assert "decision: positive at a score of 0.5 or more" in file.said.out
+    assert "on 20 validation images" in file.said.out
+    same = "AUC on val: 1.0000 of the model, 1.0000 of the export, difference +0.0000"
+    assert same in file.said.out
+    assert_refused(here("export", file.folder, "--out", file.path), ["exists already"])
 
 
 def batch_of(folder: Path, count: int) -> np.ndarray:  # type: ignore[type-arg]
     images = synthetic_images(load_model(folder).spec.image_format, count)
     return images.read(images.positions)
-
-
-@pytest.mark.parametrize("name", CALIBRATIONS)
-def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> None:
-    folder = shutil.copytree(model_folder("plain"), tmp_path / "model")
-    add_calibration(folder, CALIBRATIONS[name])
-    out = tmp_path / "model.onnx"
-    assert export_model(folder, out, ExportSettings()).parity.within_tolerance
-    batch = batch_of(folder, 6)
-    found = onnx_outputs(out.read_bytes())(batch)
-    plain = model_outputs(load_model(folder), maps=False)(batch).probabilities
-    expected = apply(CALIBRATIONS[name], plain, 1)
-    assert abs(plain - expected).max() > 0.01
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    predicted = preceptor.load(folder, device="cpu")(batch.transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -224,18 +170,18 @@ def test_the_file_is_valid_onnx() -> None:
     onnx.checker.check_model(onnx.load(onnx_file().path), full_check=True)
 
 
-def test_without_a_map(tmp_path: Path) -> None:
-    out = tmp_path / "model.onnx"
-    settings = ExportSettings(maps=False, input_type="float32")
-    found = export_model(model_folder("three", positive=None), out, settings)
-    assert (found.threshold, found.parity.maps) == (None, None)
+def test_without_a_map_and_a_manifest(tmp_path: Path) -> None:
+    folder, out = model_folder("three", positive=None), tmp_path / "model.onnx"
+    shown = here("export", folder, "--out", out, "--no-map", "--input", "float32")
+    assert shown.code == 0
+    assert "16 synthetic images" in shown.out
+    assert "note: without a manifest" in shown.out
     run = session(out)
     assert [(one.type, one.shape) for one in run.get_inputs()] == [
         ("tensor(float)", ["batch", 3, 64, 64])
     ]
     assert [one.name for one in run.get_outputs()] == ["probabilities", "score", "decision"]
-    images = synthetic_images(load_model(model_folder("three", positive=None)).spec.image_format)
-    batch = images.read(images.positions).astype(np.float32)
+    batch = batch_of(folder, 16).astype(np.float32)
     probabilities, score, decision = run.run(None, {"image": batch})
     assert (score == probabilities.max(1)).all()
     assert (decision == probabilities.argmax(1)).all()
@@ -248,5 +194,5 @@ def test_an_export_that_differs_or_has_no_threshold_is_not_written(
         export_model(model_folder("plain"), tmp_path / "out", ExportSettings(threshold="fdr5%"))
     monkeypatch.setattr("preceptor.deploy.export.TOLERANCE", -1.0)
     with pytest.raises(ExportError, match="over 16 images, above -1; nothing was written"):
-        export_model(model_folder("plain"), tmp_path / "out", ExportSettings())
+        export_model(model_folder("plain"), tmp_path / "out", ExportSettings(maps=False))
     assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from PIL import Image
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 import preceptor
+from preceptor.deploy.calibrate import apply
 from preceptor.deploy.export import ExportSettings, export_model
 from preceptor.deploy.network import TorchNetwork
 from preceptor.deploy.onnx import OnnxNetwork
@@ -101,20 +102,23 @@ def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
-def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
+def test_calibration_changes_probabilities_and_no_decision(
     kind: CalibrationKind, tmp_path: Path
 ) -> None:
-    """Of the folder and the file, with each threshold, also from the written scores."""
+    """Of the folder and the file, with each threshold: of scores equal to it, and as written."""
     batch = images(24)
     calibration = Calibration("temperature", 0.3)
     if kind == "isotonic":
         calibration = Calibration("isotonic", knots=(-9.0, 0.0, 9.0), values=(0.0, 0.9, 0.9))
     plain_folder = shutil.copytree(onnx_file().folder, tmp_path / "plain")
     plain = {
-        "folder": preceptor.load(plain_folder, device="cpu")(list(batch)).score,
-        "model.onnx": preceptor.load(onnx_file().path, device="cpu")(list(batch)).score,
+        "folder": preceptor.load(plain_folder, device="cpu")(list(batch)),
+        "model.onnx": preceptor.load(onnx_file().path, device="cpu")(list(batch)),
     }
-    for name, scores in plain.items():
+    for name, before in plain.items():
+        scores = before.score
+        changed = apply(calibration, before.probabilities, 1)
+        assert abs(before.probabilities - changed).max() > 0.01
         thresholds = {"eer": float(scores[0]), "fdr=0.01": float(scores[1]), "fdr=0.05": 0.5}
         folder = shutil.copytree(onnx_file().folder, tmp_path / f"of_{name}")
         values = json.loads((folder / "model.json").read_text()) | {"thresholds": thresholds}
@@ -127,6 +131,7 @@ def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
         for rule, threshold in thresholds.items():
             predictor = preceptor.load(path, device="cpu", threshold=rule)
             found = predictor(list(batch), maps=False)
+            np.testing.assert_allclose(found.probabilities, changed, atol=1e-5)
             expected = scores.astype(np.float64) >= threshold
             assert [one == "fake" for one in found.decision] == expected.tolist()
             rows = [row_of("a.png", one) for one in found]
