@@ -366,27 +366,6 @@ def pooled() -> str:
     return table(header, lines)
 
 
-def guidance(folder: str, role: str) -> str:
-    """A row for each guidance method, the largest difference from its own shuffled maps first."""
-    compared, scored = tables(folder).comparisons, aucs(folder)
-    own = compared[(compared["question"] == "guidance") & (compared["key_a"] == role)]
-    primary = read_archive(EVIDENCE / folder)[0].setup.primary
-    scored = scored[(scored["role"] == role) & (scored["set"] == primary)]
-    rows = []
-    for way, part in own.groupby("a", sort=False):
-        by_key = {one["key_b"]: one for one in part.to_dict("records")}
-        alpha, cells, order = part["alpha_a"].iloc[0], list[str](), 0.0
-        runs = scored[(scored["guidance"] == way) & (scored["alpha"] == alpha)]
-        for key, one in by_key.items():
-            twin = key in ("shuffled", "shuffled_human")
-            p = one["p_holm"] if twin else one["p"]
-            cells.append(Difference(one["mean"], one["low"], one["high"], p).text)
-            order = one["mean"] if twin else order
-        rows.append((order, [f"{way}, α {alpha:g}", number(runs["auc"].mean()), *cells]))
-    header = ["method", "AUC", "− shuffled", "− centred map", "− no maps"]
-    return table(header, [row for _, row in sorted(rows, key=lambda row: -row[0])])
-
-
 def at_size(folder: str, line: str, size: int) -> dict[int, float]:
     """AUC of a line of a budget by seed."""
     rows = tables(folder).budget
@@ -404,6 +383,7 @@ def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, flo
     return dict(zip(rows["seed"].astype(int), rows["auc"], strict=True))
 
 
+@cache
 def few_marks() -> str:
     """Student from each number of examined images, over both data sets together."""
     lines = []
@@ -598,8 +578,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "steps": steps,
     "records": records,
     "photographs": photographs,
-    "guidance_teacher": partial(guidance, "decoys_guidance", "student"),
-    "guidance_people": partial(guidance, "decoys_guidance", "ceiling"),
     **{folder: partial(budget, folder) for folder in BUDGETS},
 }
 

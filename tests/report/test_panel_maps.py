@@ -44,6 +44,7 @@ def written(folder: Path, model: Path, **values: Any) -> Plan:
     """A study whose scores are written down, and whose models are one model."""
     training = {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"}
     training |= values.pop("training", {})
+    values = {"controls": (), "ceiling": False} | values  # which no panel shows
     config = study(squares(folder / "data"), training=training, **values)
     plan = walk(config, folder / "store", compute=False)
     write_down(StudyPlan.of(plan), lambda arm, seed: 1.0 + seed, model)

@@ -147,7 +147,7 @@ def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
 
 def test_trained_models_without_scores_of_the_test_sets_are_listed(tmp_path: Path) -> None:
     """Their training has finished, so that nothing else says why the tables lack them."""
-    plan = scored_study(tmp_path, lambda arm, seed: 0.5, SPLITS)
+    plan = scored_study(tmp_path, lambda arm, seed: 0.5, SPLITS, controls=(), ceiling=False)
     scored = [one for one in plan.members if plan.protocol.evaluation_id(one) in plan.steps]
     without = [one for one in scored if one.arm.role == "student"]
     for member in without:
@@ -186,7 +186,8 @@ def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: P
 
 def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", classes=("a<b", "c&d", 'e"f'))
-    plan = walk(study(manifest, seeds=1, positive=None), tmp_path / "store")
+    values = {"seeds": 1, "positive": None, "controls": (), "ceiling": False}
+    plan = walk(study(manifest, **values), tmp_path / "store")
     write_results(StudyPlan.of(plan), tmp_path / "out", {})
     text, page = checked(tmp_path / "out")
     assert "Nothing can be concluded from one seed" in text

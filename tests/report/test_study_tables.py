@@ -57,6 +57,8 @@ def test_a_difference_of_some_of_the_seeds_says_so(tmp_path: Path) -> None:
         splits,
         primary="test",
         seeds=3,
+        controls=(),
+        ceiling=False,
     )
     (whole,) = headlines(plan, gather(plan))
     assert "common" not in whole["interval"]

@@ -39,6 +39,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small(folder: Path) -> StudyConfig:
+    return study(folder / "manifest.csv", controls=(), ceiling=False)
+
+
 def reported(config: StudyConfig, data: Path, out: Path) -> tuple[StudyPlan, WrittenReport]:
     """A study whose results are written down, and its report."""
     made = read_study(config, out)
@@ -48,7 +52,7 @@ def reported(config: StudyConfig, data: Path, out: Path) -> tuple[StudyPlan, Wri
 
 def of_two(data: Path) -> StudyConfig:
     """The study of one domain, on two."""
-    plain = study(data / "a" / "manifest.csv")
+    plain = small(data / "a")
     values: dict[str, Any] = plain.model_dump(mode="json", exclude={"manifest", "primary"})
     domains = {
         name: {"manifest": str(data / name / "manifest.csv"), "primary": "test-unseen"}
@@ -63,7 +67,7 @@ def names(folder: Path) -> set[str]:
 
 def test_nothing_of_an_earlier_config_is_left(data: Path, tmp_path: Path) -> None:
     """A study with a budget, without one, of two domains, of one, and with other seeds."""
-    plain, best = study(data / "a" / "manifest.csv"), tmp_path / "best"
+    plain, best = small(data / "a"), tmp_path / "best"
     _, before = reported(plain.model_copy(update={"budget": (4, 8)}), data, tmp_path)
     assert "budget.csv" in before.files
     assert len(read(tmp_path).budget)

@@ -20,19 +20,19 @@ def scores_of(plan: Plan, member: Member) -> Path:
     return plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
 
 
+def results_after(plan: Plan, store: Path, change: Callable[[Path, Member], None]) -> Results:
+    """Results after a change of the folder of the test scores of each run, in a copy."""
+    shutil.copytree(plan.protocol.store, store)
+    kept, plan.protocol.store = plan.protocol.store, store
+    try:
+        for member in plan.members:
+            change(scores_of(plan, member), member)
+        return gather(plan)
+    finally:
+        plan.protocol.store = kept
+
+
 @pytest.fixture
 def changed(plan: Plan, tmp_path: Path) -> Changed:
-    """Results after a change of the folder of the test scores of each run, in a copy."""
-
-    def results(change: Callable[[Path, Member], None]) -> Results:
-        store = tmp_path / "store"
-        shutil.copytree(plan.protocol.store, store)
-        kept, plan.protocol.store = plan.protocol.store, store
-        try:
-            for member in plan.members:
-                change(scores_of(plan, member), member)
-            return gather(plan)
-        finally:
-            plan.protocol.store = kept
-
-    return results
+    """As `results_after`."""
+    return lambda change: results_after(plan, tmp_path / "store", change)

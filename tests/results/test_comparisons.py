@@ -27,7 +27,7 @@ from preceptor.study.steps import Arm, Member
 from preceptor.utils.results import read_scores
 from preceptor.utils.text import DASH
 from tests.documents import docs_module
-from tests.results.conftest import Changed, scores_of
+from tests.results.conftest import results_after, scores_of
 from tests.studies import scored_study
 
 BACKBONES = ("test_byobnet", "test_resnet")
@@ -86,16 +86,33 @@ def whole(plan: Plan) -> Results:
     return gather(plan)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Without controls, and with one Teacher by CAM."""
+    return scored(
+        tmp_path_factory.mktemp("small"),
+        controls=(),
+        dfr_set=None,
+        data_driven=False,
+        saliency=("cam",),
+    )
+
+
+@pytest.fixture(scope="module")
+def small_whole(small: Plan) -> Results:
+    return gather(small)
+
+
 @pytest.fixture
-def parted(changed: Changed) -> Callable[..., Results]:
-    """Results of the study without the test scores of the members that a test takes away."""
+def parted(small: Plan, tmp_path: Path) -> Callable[..., Results]:
+    """Results of the small study without the test scores of the members that a test takes away."""
 
     def without(gone: Callable[[Member], bool]) -> Results:
         def remove(folder: Path, member: Member) -> None:
             if gone(member):
                 shutil.rmtree(folder, ignore_errors=True)
 
-        return changed(remove)
+        return results_after(small, tmp_path / "store", remove)
 
     return without
 
@@ -260,12 +277,12 @@ def lines_of(results: Results) -> dict[tuple[str, str, str, str, str], dict[str,
 
 
 def test_a_seed_that_one_side_lacks_is_left_out_of_its_pairs_alone(
-    whole: Results, parted: Callable[..., Results]
+    small_whole: Results, parted: Callable[..., Results]
 ) -> None:
     def gone(member: Member) -> bool:
         return (member.arm.role, member.arm.backbone, member.seed) == ("baseline2", BACKBONES[0], 2)
 
-    before, after = lines_of(whole), lines_of(parted(gone))
+    before, after = lines_of(small_whole), lines_of(parted(gone))
     assert before.keys() == after.keys()
     for key, line in after.items():
         _, backbone, key_b, *_ = key
@@ -280,13 +297,13 @@ def test_a_seed_that_one_side_lacks_is_left_out_of_its_pairs_alone(
 
 
 def test_a_side_that_is_missing_takes_its_line_out_of_the_family(
-    whole: Results, parted: Callable[..., Results]
+    small_whole: Results, parted: Callable[..., Results]
 ) -> None:
     def gone(member: Member) -> bool:
         return (member.arm.role, member.arm.backbone) == ("baseline2", BACKBONES[1])
 
     found = parted(gone)
-    before, after = lines_of(whole), lines_of(found)
+    before, after = lines_of(small_whole), lines_of(found)
     lost = {key[:3] for key in before.keys() - after.keys()}
     assert lost == {("RQ2", BACKBONES[1], "baseline2"), ("overall", OVERALL, "baseline2")}
     family = found.comparisons[found.comparisons["question"] == "RQ2"]

@@ -27,21 +27,31 @@ def effect(arm: Arm, seed: int) -> float:
     return float(np.random.default_rng([seed, *arm.label.encode()]).normal(0.5, 0.3))
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Study folder with its tables; the scores are written down."""
-    squares(tmp_path / "data")
-    file = tmp_path / "study.yaml"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the data of a study and its folder; the scores are written down."""
+    parent = tmp_path_factory.mktemp("lost")
+    squares(parent / "data")
+    file = parent / "study.yaml"
     settings = SQUARES_STUDY | {"manifest": "data/manifest.csv", "seeds": 2, "controls": []}
     training = {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"}
     file.write_text(yaml.safe_dump(settings | {"training": training}))
-    folder = tmp_path / "out"
+    folder = parent / "out"
     config = load_config(file, StudyConfig)
     study = open_study(config, folder, run=True, report_to=lambda line: None)
     (folder / "study.yaml").write_text(dump_config(config))
     write_down(study, effect)
     write_results(study, folder, {})
-    return folder
+    return parent
+
+
+@pytest.fixture
+def out(written: Path, tmp_path: Path) -> Path:
+    """Study folder with its tables, beside the data."""
+    shutil.copytree(written, tmp_path / "copy")
+    file = tmp_path / "copy" / "out" / "study.yaml"
+    file.write_text(file.read_text().replace(str(written), str(tmp_path / "copy")))
+    return file.parent
 
 
 def tables(out: Path) -> list[bytes]:
