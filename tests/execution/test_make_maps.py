@@ -18,7 +18,6 @@ from preceptor.config.run import RiseSettings, RunConfig
 from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.execution.local import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.execution.perform import perform
 from preceptor.inference.annotate import (
@@ -90,10 +89,9 @@ def assert_same(one: MapStore, other: MapStore) -> None:
 def test_processes_leave_the_store_of_one_piece(
     data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
-    made = annotate_in_shards(
-        model, data, tmp_path, "rise", splits="all", rise=RISE, options=ExecutorOptions(jobs=2)
-    )
-    assert_same(made, whole)
+    options = flags(method="rise", split="all", max_masks=128, tolerance=0.2, jobs=2)
+    done = run(command, ["annotate", model, data, "--out", tmp_path, *options])
+    assert done.returncode == 0, done.stderr
     assert_same(read_store(tmp_path), whole)
     assert not (tmp_path / PARTIAL_FOLDER).exists()
 

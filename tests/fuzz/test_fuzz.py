@@ -14,7 +14,7 @@ from tests.fuzz.campaigns import campaign
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("run", 100), ("study", 80), ("csv", 80), ("parquet", 60)]
+    ("kind", "count"), [("run", 100), ("study", 80), ("csv", 50), ("parquet", 40)]
 )
 def test_mutated_files_are_read_or_refused(kind: str, count: int, tmp_path: Path) -> None:
     tally = campaign(kind, tmp_path / "data", range(count), seed=0)

@@ -101,6 +101,10 @@ one_a_kind = pytest.mark.parametrize(
 )
 
 
+# One with an exact map and one with Grad-CAM: what a method does with its maps is the same.
+one_a_map = pytest.mark.parametrize("model", ["resnet", "vit"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=NETWORKS)
 def model(request: pytest.FixtureRequest) -> GuidedModel:
     backbone, size, arguments = NETWORKS[request.param]
@@ -168,6 +172,7 @@ def test_the_gradient_reaches_the_trunk(case: Case, model: GuidedModel) -> None:
     assert logits.shape == (4, 3)
 
 
+@one_a_map
 @one_a_kind
 def test_terms_are_those_of_single_images(case: Case, model: GuidedModel) -> None:
     batch = batch_of(model)
@@ -187,6 +192,7 @@ def test_terms_are_those_of_single_images(case: Case, model: GuidedModel) -> Non
         torch.testing.assert_close(total(terms_of(method, moved, model)), expected[order])
 
 
+@one_a_map
 @one_a_kind
 def test_without_maps_it_is_plain_training(case: Case, model: GuidedModel) -> None:
     batch = batch_of(model.train())

@@ -156,7 +156,7 @@ def test_delong_covers(per_group: int, both: bool) -> None:
     assert covers(ours / replicates, replicates), ours / replicates
 
 
-@pytest.mark.parametrize("n", [5, 10])
+@pytest.mark.parametrize("n", [6])
 def test_without_an_effect_p_by_seeds_is_uniform_on_its_steps(n: int) -> None:
     rng = np.random.default_rng(3)
     replicates = 3000
