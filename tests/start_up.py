@@ -7,9 +7,6 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 
-HEAVY = ("torch", "timm")
-"""Modules whose import takes seconds."""
-
 
 @dataclass(frozen=True)
 class Start:

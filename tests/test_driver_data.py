@@ -113,7 +113,7 @@ def test_three_classes_and_given_maps(tmp_path: Path) -> None:
         "maps": {"segmenter": str(tmp_path / "data" / "maps")},
         "guide_classes": ["red", "blue"],
         "annotated_per_seed": True,
-        "controls": ["mixed"],
+        "controls": [],
         "ceiling": False,
         "training": SETTINGS["training"] | {"fit": "letterbox"},
     }

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 
 from preceptor.training.record import RunRecord
 from tests import forked
-from tests.commands import HANGS, apart
-from tests.start_up import HEAVY, imported_by_command
+from tests.commands import HANGS, apart, here
+from tests.start_up import imported_by_command
 
 
 def test_help_needs_nothing_heavy() -> None:
@@ -46,7 +46,7 @@ def test_runs_of_a_store(tmp_path: Path) -> None:
     (tmp_path / "runs" / "begun").mkdir()
     state = {"state": json.dumps({"epoch": 2})}
     save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
-    done = imported_by_command(["runs", tmp_path], HEAVY)
+    done = here("runs", tmp_path)
     lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.strip()}
     assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.750", "1"]
     assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
