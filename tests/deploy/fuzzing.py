@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.deploy.api import ErrorAnswer, PredictAnswer
 from tests.deploy.serving import Running, multipart
 from tests.serving import exchanged
 
@@ -93,9 +92,9 @@ def fuzz(server: Running, images: list[Path], count: int, seed: int = 0) -> Coun
             body = rest if length is None else rest[: int(length[1])]
             answer = rest[len(body) :]
             if status >= 400 and b"application/json" in head:
-                assert "\n" not in ErrorAnswer.model_validate_json(body).error, sent
+                assert "\n" not in json.loads(body)["error"], sent
             elif status == 200 and sent.startswith(b"POST /predict"):
-                PredictAnswer.model_validate_json(body)
+                assert json.loads(body)["predictions"], sent
     # The server is in order: nothing is in flight, and the prediction is the one of before.
     assert server.metric("preceptor_images_in_flight") == 0
     assert server.service._bytes == 0

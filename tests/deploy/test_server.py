@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 import preceptor
-from preceptor.deploy.api import PredictAnswer
 from preceptor.deploy.prediction import Prediction
 from preceptor.deploy.predictor import Predictor
 from tests.commands import HANGS
@@ -60,8 +59,7 @@ def test_every_form_of_a_request_gives_the_prediction_of_the_predictor(
     for one in told:
         assert one.status == 200, one
         assert one.headers["cache-control"] == "no-store"
-        answer = PredictAnswer.model_validate_json(one.content)
-        assert (answer.model, answer.threshold) == ("best", 0.5)
+        assert (one.json["model"], one.json["threshold"]) == ("best", 0.5)
         for found, prediction in zip(one.json["predictions"], wanted, strict=True):
             assert_is(found, prediction)
             assert found["map"] is None
@@ -298,8 +296,6 @@ def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: P
         assert server.get("/models", {"x-api-key": "second-key-0123456789"}).status == 200
         server.headers = {"authorization": "Bearer first-key-0123456789"}
         assert server.post(content).status == 200
-        schemes = server.get("/openapi.json").json["components"]["securitySchemes"]
-        assert set(schemes) == {"bearer", "key"}
 
 
 def schema_of(document: Any, told: Told, path: str, method: str = "get") -> dict[str, Any]:

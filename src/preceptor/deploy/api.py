@@ -1,4 +1,4 @@
-"""What a server of models takes and answers: images in bodies, typed answers, OpenAPI document."""
+"""What a server of models takes and answers, as static/openapi.json describes it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import io
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import models_json_schema
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -26,7 +24,6 @@ from preceptor.deploy.prediction import Prediction, decide
 from preceptor.deploy.predictor import BATCH_SIZE, BadImage, Canvas, canvas_of
 from preceptor.errors import is_control, one_line
 from preceptor.utils.process import DECODING
-from preceptor.version import __version__
 
 PIXELS_OF_REQUEST = 4
 """Largest number of pixels of all images of a request, in multiples of that of an image."""
@@ -38,90 +35,6 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)
 _RAW = ("application/octet-stream", "binary/octet-stream")
 
 MapForm = Literal["none", "grid", "png"]
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MapAnswer(_Answer):
-    """Decision map of an image."""
-
-    of: str = Field(description="Class of the map.")
-    form: Literal["grid", "png"] = Field(description="Form that the request named.")
-    values: list[list[float]] | None = Field(
-        description="Rows of values in [0, 1] on the grid of the model; null for png."
-    )
-    png: str | None = Field(
-        description="Grayscale PNG file of 8 bits at the size of the image, in base64; else null."
-    )
-
-
-class PredictionAnswer(_Answer):
-    """Prediction for one image."""
-
-    name: str = Field(description="Name of the file, or of the image in the request.")
-    width: int = Field(description="Width of the upright image in pixels.")
-    height: int = Field(description="Height of the upright image in pixels.")
-    score: float = Field(
-        description="Probability of the positive class, or without one of the most probable class."
-    )
-    decision: str = Field(description="Class by the threshold, or the most probable class.")
-    probabilities: dict[str, float] = Field(description="Probability of each class.")
-    map: MapAnswer | None = Field(description="Decision map; null if none was asked for.")
-
-
-class PredictAnswer(_Answer):
-    """Predictions for the images of a request, in their order."""
-
-    model: str = Field(description="Name of the model.")
-    revision: str = Field(description="First digits of the hash of the files of the model.")
-    threshold: float | None = Field(
-        description="Threshold of the decision; null = the most probable class."
-    )
-    predictions: list[PredictionAnswer]
-
-
-class ModelAnswer(_Answer):
-    """Served model."""
-
-    name: str
-    revision: str
-    backbone: str
-    classes: list[str]
-    positive: str | None
-    threshold: float | None = Field(description="Threshold if a request has none.")
-    thresholds: dict[str, float] = Field(description="Thresholds by rule, fixed on validation.")
-    maps: Literal["cam", "gradcam", "none"]
-    input_size: int = Field(description="Side of the input in pixels.")
-    batch_size: int = Field(description="Largest number of images per pass.")
-    version: str = Field(description="Version of the library that built the model.")
-
-
-class ModelsAnswer(_Answer):
-    """Served models; the first one answers requests that name none."""
-
-    models: list[ModelAnswer]
-
-
-class HealthAnswer(_Answer):
-    """The process works."""
-
-    status: Literal["ok"]
-    version: str
-
-
-class ReadyAnswer(_Answer):
-    """Whether requests are taken."""
-
-    status: Literal["ready", "stopping"]
-    models: list[str] = Field(description="Names of the models.")
-
-
-class ErrorAnswer(_Answer):
-    """Request that was not carried out."""
-
-    error: str = Field(description="Reason in one line.")
 
 
 @dataclass(frozen=True)
@@ -283,112 +196,28 @@ def _opened(upload: Upload) -> Image.Image:
 
 def answer_of(
     name: str, prediction: Prediction, threshold: float | None, form: MapForm
-) -> PredictionAnswer:
+) -> dict[str, Any]:
     """Answer for an image, with its map in a form."""
     info, (width, height) = prediction.info, prediction.size
     (decision,) = decide(prediction.class_probabilities[None], info.positive_index, threshold)
-    return PredictionAnswer(
-        name=name,
-        width=width,
-        height=height,
-        score=prediction.score,
-        decision=info.classes[decision],
-        probabilities=prediction.probabilities,
-        map=_map(prediction, form),
-    )
+    return {
+        "name": name,
+        "width": width,
+        "height": height,
+        "score": prediction.score,
+        "decision": info.classes[decision],
+        "probabilities": prediction.probabilities,
+        "map": _map(prediction, form),
+    }
 
 
-def _map(prediction: Prediction, form: MapForm) -> MapAnswer | None:
+def _map(prediction: Prediction, form: MapForm) -> dict[str, Any] | None:
     if form == "none":
         return None
-    if form == "png":
-        file = io.BytesIO()
-        levels = np.rint(prediction.map_at_image() * np.float32(255)).astype(np.uint8)
-        Image.fromarray(levels).save(file, "PNG", compress_level=1)
-        text = base64.b64encode(file.getvalue()).decode("ascii")
-        return MapAnswer(of=prediction.map_class, form=form, values=None, png=text)
-    rows = np.round(prediction.map.astype(np.float64), _DIGITS).tolist()
-    return MapAnswer(of=prediction.map_class, form=form, values=rows, png=None)
-
-
-def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
-    """OpenAPI 3.1 document of a server."""
-    answers = (PredictAnswer, ModelsAnswer, HealthAnswer, ReadyAnswer, ErrorAnswer)
-    _, schema = models_json_schema(
-        [(one, "serialization") for one in answers], ref_template="#/components/schemas/{model}"
-    )
-    ready = _operation("Whether requests are taken", "ReadyAnswer")
-    ready["responses"]["503"] = _response("The server is stopping.", "ReadyAnswer")
-    metrics = _operation("Metrics in the text format of Prometheus", "")
-    metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    paths: dict[str, Any] = {
-        "/predict": {"post": _predict(settings)},
-        "/models": {"get": _operation("Models", "ModelsAnswer")},
-        "/healthz": {"get": _operation("Whether the process works", "HealthAnswer")},
-        "/readyz": {"get": ready},
-        "/metrics": {"get": metrics},
-    }
-    components: dict[str, Any] = {"schemas": schema["$defs"]}
-    if keys:
-        components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-        for path, method in (("/predict", "post"), ("/models", "get"), ("/metrics", "get")):
-            paths[path][method]["security"] = [{"bearer": []}, {"key": []}]
-    info = {
-        "title": "preceptor serve",
-        "version": __version__,
-        "description": "Predictions of trained image classifiers, with decision maps.",
-    }
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    keys = {"properties": properties, "required": list(properties)}
-    return {"type": "object", **keys, "additionalProperties": False}
-
-
-def _predict(settings: ServeSettings) -> dict[str, Any]:
-    text = {"type": "string", "contentEncoding": "base64"}
-    named = _object(name={"type": "string", "maxLength": _LONGEST_NAME}, data=text)
-    most = settings.images_per_request
-    images = {"type": "array", "items": {"anyOf": [text, named]}, "minItems": 1, "maxItems": most}
-    file = {"type": "string", "contentMediaType": "application/octet-stream"}
-    files = {"type": "array", "items": file, "description": "Files, in fields of any name."}
-    forms = {"type": "string", "enum": list(get_args(MapForm)), "default": "none"}
-    parameters = {
-        "model": ("Name of a model; the first one if it is left out.", {"type": "string"}),
-        "map": ("Form of the decision map.", forms),
-        "threshold": ("Rule (eer, fdr5%, bpcer1%) or number.", {"type": "string"}),
-    }
-    kinds = {
-        "multipart/form-data": {"type": "object", "properties": {"image": files}},
-        "application/json": _object(images=images),
-        "image/*": {},
-        "application/octet-stream": {},
-    }
-    return _operation("Predict images", "PredictAnswer") | {
-        "operationId": "predict",
-        "description": f"At most {most} images and {settings.body // 2**20} MiB per request, "
-        f"{settings.pixels:,} pixels per image. All images are predicted, or none.",
-        "parameters": [
-            {"name": name, "in": "query", "description": about, "schema": schema}
-            for name, (about, schema) in parameters.items()
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {kind: {"schema": schema} for kind, schema in kinds.items()},
-        },
-    }
-
-
-def _operation(summary: str, answer: str) -> dict[str, Any]:
-    refusal = _response("The request was not carried out.", "ErrorAnswer")
-    responses = {"200": _response(f"{summary}.", answer), "default": refusal}
-    return {"summary": summary, "responses": responses}
-
-
-def _response(text: str, answer: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{answer}"}
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
+    told = {"of": prediction.map_class, "form": form, "values": None, "png": None}
+    if form == "grid":
+        return told | {"values": np.round(prediction.map.astype(np.float64), _DIGITS).tolist()}
+    file = io.BytesIO()
+    levels = np.rint(prediction.map_at_image() * np.float32(255)).astype(np.uint8)
+    Image.fromarray(levels).save(file, "PNG", compress_level=1)
+    return told | {"png": base64.b64encode(file.getvalue()).decode("ascii")}

@@ -16,7 +16,6 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
-from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -25,18 +24,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from preceptor.deploy.api import (
-    HealthAnswer,
     MapForm,
-    ModelAnswer,
-    ModelsAnswer,
-    PredictAnswer,
-    ReadyAnswer,
     ServeSettings,
     Upload,
     answer_of,
     check_sizes,
     decode_upload,
-    openapi,
     uploads_of,
 )
 from preceptor.deploy.http import (
@@ -67,8 +60,8 @@ _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
 }
-_NO_STORE = {"cache-control": "no-store"}
 
 
 # -------------------------------------------------------------------- batches
@@ -385,8 +378,8 @@ class Service:
             raise RefusedError(422, f"the model {name!r} has no maps; set map=none")
         return wish
 
-    async def predict(self, wish: Wish, content_type: str, body: bytes) -> bytes:
-        """JSON of the answer to a request; RefusedError if it is not carried out."""
+    async def predict(self, wish: Wish, content_type: str, body: bytes) -> Reply:
+        """Answer to a request; RefusedError if it is not carried out."""
         settings, run = self.settings, asyncio.get_running_loop().run_in_executor
         until = time.monotonic() + settings.timeout
         try:
@@ -415,39 +408,32 @@ class Service:
 
     def _answer(
         self, wish: Wish, uploads: Sequence[Upload], predictions: Sequence[Prediction]
-    ) -> bytes:
+    ) -> Reply:
         model = self.models[wish.model]
         threshold = model.threshold(wish.threshold)
         pairs = zip(uploads, predictions, strict=True)
-        answer = PredictAnswer(
-            model=wish.model,
-            revision=model.revision,
-            threshold=threshold,
-            predictions=[
-                answer_of(upload.name, each, threshold, wish.map) for upload, each in pairs
-            ],
-        )
-        return answer.model_dump_json().encode()
+        answers = [answer_of(upload.name, each, threshold, wish.map) for upload, each in pairs]
+        given = {"model": wish.model, "revision": model.revision, "threshold": threshold}
+        return told(given | {"predictions": answers})
 
-    def model_answers(self) -> ModelsAnswer:
-        """Served models."""
-        answers = [
-            ModelAnswer(
-                name=name,
-                revision=model.revision,
-                backbone=model.info.backbone,
-                classes=list(model.info.classes),
-                positive=model.info.positive,
-                threshold=model.threshold(self.settings.threshold),
-                thresholds=dict(model.info.thresholds),
-                maps=model.info.map_kind,
-                input_size=model.info.image_format.size,
-                batch_size=self.settings.batch_size,
-                version=model.info.version,
-            )
+    def model_answers(self) -> list[dict[str, Any]]:
+        """Served models; the first one answers requests that name none."""
+        return [
+            {
+                "name": name,
+                "revision": model.revision,
+                "backbone": model.info.backbone,
+                "classes": model.info.classes,
+                "positive": model.info.positive,
+                "threshold": model.threshold(self.settings.threshold),
+                "thresholds": dict(model.info.thresholds),
+                "maps": model.info.map_kind,
+                "input_size": model.info.image_format.size,
+                "batch_size": self.settings.batch_size,
+                "version": model.info.version,
+            }
             for name, model in self.models.items()
         ]
-        return ModelsAnswer(models=answers)
 
 
 async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Prediction]:
@@ -466,7 +452,6 @@ async def _all_or_none(calls: Sequence[Awaitable[Prediction]]) -> list[Predictio
 def application(service: Service) -> ASGIApp:
     """ASGI application of a service: routes, refusals, the page."""
     files = {file.name: file.read_bytes() for file in (Path(__file__).parent / "static").iterdir()}
-    document = told(openapi(service.settings, keys=service.keys is not None))
 
     async def predict(request: Request) -> Reply:
         if service.stopping:
@@ -481,32 +466,29 @@ def application(service: Service) -> ASGIApp:
                 await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not work.done():
                     raise ClientDisconnect
-                content = work.result()
+                return work.result()
             finally:
                 for task in (work, gone):
                     task.cancel()
-        return Reply(content, headers=_NO_STORE)
 
     async def models(_: Request) -> Reply:
-        return _typed(service.model_answers())
+        return told({"models": service.model_answers()})
 
     async def metrics(_: Request) -> Reply:
         kind = "text/plain; version=0.0.4; charset=utf-8"
-        return Reply(service.metrics.text(), kind, headers=_NO_STORE)
+        return Reply(service.metrics.text(), kind, headers={"cache-control": "no-store"})
 
     async def health(_: Request) -> Reply:
-        return _typed(HealthAnswer(status="ok", version=__version__))
+        return told({"status": "ok", "version": __version__})
 
     async def readiness(_: Request) -> Reply:
         status = "stopping" if service.stopping else "ready"
-        answer = ReadyAnswer(status=status, models=list(service.models))
-        return _typed(answer, 503 if service.stopping else 200)
-
-    async def openapi_document(_: Request) -> Reply:
-        return document
+        answer = {"status": status, "models": list(service.models)}
+        return told(answer, 503 if service.stopping else 200)
 
     async def page(request: Request) -> Reply:
-        name = request.path_params.get("name", "index.html")
+        path = request.url.path
+        name = "index.html" if path == "/" else path.rpartition("/")[2]
         if name not in files:
             raise unknown("there is no such page")
         return Reply(files[name], _KINDS[Path(name).suffix], headers={"cache-control": "no-cache"})
@@ -543,7 +525,7 @@ def application(service: Service) -> ASGIApp:
         ("GET", "/metrics", metrics, True),
         ("GET", "/healthz", health, False),
         ("GET", "/readyz", readiness, False),
-        ("GET", "/openapi.json", openapi_document, False),
+        ("GET", "/openapi.json", page, False),
         ("GET", "/", page, False),
         ("GET", "/static/{name}", page, False),
     ]
@@ -557,7 +539,3 @@ async def _gone(request: Request) -> None:
     """Return when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _typed(answer: BaseModel, status: int = 200) -> Reply:
-    return Reply(answer.model_dump_json().encode(), status=status, headers=_NO_STORE)
