@@ -347,24 +347,6 @@ def node_lost(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
     return f"{len(before)} steps finished, the other node did the rest, {left} left"
 
 
-def node_lost_in_annotation(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
-    """One of two Ray nodes dies while it marks a shard by RISE."""
-    model = next(iter(sorted(undisturbed.glob("store/runs/*/model"))))
-    manifest = file.parent / "forged" / "0" / "manifest.csv"
-    arguments = ["annotate", model, manifest, "--method", "rise", "--split", "all"]
-    arguments += ["--max-masks", 512, "--device", "cpu", "--out"]
-    here, there = out / "here", out / "there"
-    subprocess.run(preceptor(*arguments, here, "--jobs", 1), check=True, capture_output=True)
-    shards = there / ".partial" / "shards"
-    done = kills_a_node(
-        [*arguments, there], "make maps by", lambda: list(shards.glob("*/run.json"))
-    )
-    for one in sorted(here.glob("maps-*.parquet")):
-        if one.read_bytes() != (there / one.name).read_bytes():
-            raise FaultError("the maps differ from those of one process")
-    return f"{len(done)} shards finished, the other node did the rest; the same map store"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", type=int, default=20)
@@ -397,7 +379,6 @@ def main() -> int:
             ("files that block", without(blocked, "hung: silent for", "--hang-timeout", "0.15")),
             ("damaged run", damaged),
             ("Ray node killed in training", node_lost),
-            ("Ray node killed in annotation", node_lost_in_annotation),
         ]
 
         def survived(place: int) -> bool:

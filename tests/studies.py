@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,7 +17,8 @@ import pandas as pd
 from preceptor.config.files import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.driver import StudyResult, run_study
-from preceptor.execution.perform import SerialExecutor, perform
+from preceptor.execution.executor import Event, WorkerContext
+from preceptor.execution.perform import carry_out, perform
 from preceptor.execution.scheduler import Graph
 from preceptor.metrics.scores import set_auc
 from preceptor.metrics.split_names import SplitKind
@@ -93,6 +96,31 @@ def without_workers() -> AbstractContextManager[Any]:
     return mock.patch(
         "preceptor.driver.open_executor", lambda context, *_, **__: SerialExecutor(context)
     )
+
+
+class SerialExecutor:
+    """Executes steps in this process, one after the other, when their events are read."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = replace(context, hang_timeout=math.inf)  # a hang would end the caller
+        self._step: Step | None = None
+
+    @property
+    def free(self) -> int:
+        return int(self._step is None)
+
+    def start(self, step: Step) -> None:
+        self._step = step
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        step, self._step = self._step, None
+        if step is not None:
+            heard: list[Event] = []
+            end = carry_out(step, self._context, heard.append)
+            yield from (*heard, end)
+
+    def close(self) -> None:
+        pass
 
 
 def same_tables(one: Path, other: Path) -> None:

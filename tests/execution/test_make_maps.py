@@ -1,13 +1,8 @@
-"""Annotation in shards: the bits of one process, whoever does them, and nothing done twice."""
+"""Annotation in shards: the bits of one piece, and nothing done twice."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +30,8 @@ from preceptor.study.steps import MakeMaps, Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
 from preceptor.utils.leases import lease
-from tests.commands import flags
+from tests.commands import assert_refused, flags, here
 from tests.datasets import squares
-from tests.forked import Forked, command, run, watched_command
 
 RISE = RiseSettings(max_masks=128, tolerance=0.2)
 
@@ -86,96 +80,38 @@ def assert_same(one: MapStore, other: MapStore) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_processes_leave_the_store_of_one_piece(
+def test_shards_leave_the_store_of_one_piece(
     data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
-    options = flags(method="rise", split="all", max_masks=128, tolerance=0.2, jobs=2)
-    done = run(command, ["annotate", model, data, "--out", tmp_path, *options])
-    assert done.returncode == 0, done.stderr
+    made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE)
+    assert_same(made, whole)
     assert_same(read_store(tmp_path), whole)
     assert not (tmp_path / PARTIAL_FOLDER).exists()
 
 
-ONE_MORE = """\
-import time
-from pathlib import Path
-from preceptor.execution import perform
-make, begun = perform._make_maps, []
-def one_more(*arguments):
-    begun.append(1)
-    while len(begun) > 1 and not Path({go!r}).exists():
-        time.sleep(0.01)
-    return make(*arguments)
-perform._make_maps = one_more
-"""
-"""Lines with which a worker makes the maps of one shard, and of further ones when a file exists."""
-
-
-def test_what_was_killed_goes_on_from_its_shards(
-    data: Path, model: Path, whole: MapStore, tmp_path: Path
-) -> None:
-    out, go, hook = tmp_path / "maps", tmp_path / "go", tmp_path / "hook.py"
-    hook.write_text(ONE_MORE.format(go=str(go)))
-    arguments = [
-        hook,
-        "annotate",
-        model,
-        data,
-        *flags(out=out, method="rise", split="all", max_masks=128, tolerance=0.2, jobs=1),
-    ]
-
-    def done() -> dict[Path, int]:
-        found = {}
-        for file in out.glob(f"{PARTIAL_FOLDER}/shards/*/run.json"):
-            with contextlib.suppress(FileNotFoundError):
-                found[file] = file.stat().st_mtime_ns
-        return found
-
-    pipe = subprocess.PIPE
-    with Forked(watched_command, arguments, stdout=pipe, start_new_session=True) as process:
-        while not done():
-            time.sleep(0.02)
-            assert process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
-    before = done()
-    assert len(before) == 1
-    assert not list(out.glob("maps-*.parquet"))
-    with Forked(watched_command, arguments, stdout=pipe) as process:
-        more = False
-        while process.poll() is None:
-            now = done()
-            assert all(now[file] == before[file] for file in before if file in now)
-            if len(now) > len(before):
-                more = True
-                go.touch()
-            time.sleep(0.02)
-        assert process.returncode == 0
-    assert more
-    assert_same(read_store(out), whole)
-
-
-def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
+def test_what_was_ended_goes_on_from_its_shards(data: Path, model: Path, tmp_path: Path) -> None:
     shutil.copytree(data.parent, tmp_path / "data", ignore=shutil.ignore_patterns("runs", "whole"))
     manifest = tmp_path / "data" / "manifest.csv"
     victim = tmp_path / "data" / "images" / "train-50.png"
     victim.write_bytes(victim.read_bytes()[:-500])  # its header is whole
     out = tmp_path / "maps"
-    arguments = ["annotate", model, manifest, *flags(out=out, method="rise", max_masks=128)]
-    arguments += flags(tolerance=0.2, cache="none", jobs=2)
-    done = run(command, arguments)
-    assert done.returncode == 1
-    assert "1 of 3 shards failed" in done.stderr
-    assert "train-50.png" in done.stdout
-    assert len(list(out.glob(f"{PARTIAL_FOLDER}/shards/*/run.json"))) == 2
-    assert len(list(out.glob(f"{PARTIAL_FOLDER}/failed/*.log"))) == 1
+    options = flags(out=out, method="rise", max_masks=128, tolerance=0.2, threads=1, cache="none")
+    assert_refused(here("annotate", model, manifest, *options), ["train-50.png"])
+
+    def done() -> dict[Path, int]:
+        files = out.glob(f"{PARTIAL_FOLDER}/*/*/run.json")
+        return {file.parent: file.stat().st_mtime_ns for file in files}
+
+    before = done()
+    assert len(before) == 1
     # These shards are not those of a model with the same weights and another pooling.
     other = tmp_path / "other"
     save_model(with_pool(load_model(model), Pool("top")), other)
+    assert_refused(here("annotate", other, manifest, *options), ["train-50.png"])
+    assert {folder: done()[folder] for folder in before} == before
+    assert len(done()) == 2
     victim.write_bytes((data.parent / "images" / "train-50.png").read_bytes())
-    arguments[1] = other
-    assert run(command, arguments).returncode == 0
+    assert here("annotate", other, manifest, *options).code == 0
     direct = annotate(
         loaded(other), Manifest.read(manifest), "rise", out=tmp_path / "direct", rise=RISE
     )
@@ -196,7 +132,8 @@ def test_a_shard_that_was_interrupted_continues_after_its_last_block(
     """Of which all blocks are done, so that its maps are those of the state that was left."""
     run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
     whose = model_digest(loaded(model))
-    work = MakeMaps(run, whose, "rise", RISE, Shard("test", 0, 4), model=model)
+    work = MakeMaps(run, whose, "rise", RISE, Shard("test", 0, 4))
+    shutil.copytree(model, tmp_path / "runs" / whose / "model")
     step = Step("an-id", work, "a model")
     workspaces = Workspaces({0: data}, {data: tmp_path / "cache"})
     folder = step.folder(tmp_path)
@@ -215,16 +152,3 @@ def test_a_shard_that_was_interrupted_continues_after_its_last_block(
     expected = normalize((total / 3).float()).numpy().astype(np.float16)
     np.testing.assert_array_equal(found.maps, expected)
     assert {one.name for one in folder.iterdir()} == {"maps-00000.parquet", "run.json"}
-
-
-def test_a_model_that_changes_on_the_way_is_refused(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
-    run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
-    work = MakeMaps(run, "weights", "cam", None, Shard("test", 0, 4), model=model)
-    with pytest.raises(InputError, match="other weights than at the start of this command"):
-        perform(
-            Step("an-id", work, "a model"),
-            tmp_path,
-            Workspaces({0: data}, {data: tmp_path / "cache"}),
-        )

@@ -8,22 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import yaml
 
 from preceptor.config.files import load_config
-from preceptor.config.run import RiseSettings
-from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.execution.executor import Event, WorkerContext
-from preceptor.execution.local import ExecutorOptions
-from preceptor.execution.make_maps import annotate_in_shards
 from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
-from preceptor.inference.annotate import annotate
-from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from tests.commands import HANGS
@@ -103,35 +95,6 @@ def wait_for(condition: Callable[[], Any], process: Forked | None = None) -> Any
         assert time.monotonic() < until
         time.sleep(0.05)
     return value
-
-
-def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
-    file: Path, local: Path, connected: Nodes, tmp_path: Path
-) -> None:
-    model = next(iter(sorted(local.glob("store/runs/*/model"))))
-    manifest = file.parent / "data" / "manifest.csv"
-    few = RiseSettings(max_masks=128)
-    made = annotate_in_shards(
-        model,
-        manifest,
-        tmp_path / "ray",
-        "rise",
-        splits="all",
-        rise=few,
-        options=ExecutorOptions("ray", address=connected.address),
-    )
-    assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == ["maps-00000.parquet"]
-    other = annotate(
-        load_model(model).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        Manifest.read(manifest),
-        "rise",
-        out=tmp_path / "local",
-        splits="all",
-        rise=few,
-    )
-    assert made.info == other.info
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
-        np.testing.assert_array_equal(getattr(made, name), getattr(other, name))
 
 
 def test_what_a_cluster_cannot_do_is_refused(connected: Nodes, tmp_path: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,16 +16,15 @@ from typing import Any, Literal
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import HeldError, InputError, LeaseLostError, RunFailedError
+from preceptor.errors import HeldError, LeaseLostError, RunFailedError
 from preceptor.execution.executor import Event, WorkerContext, keep_error
 from preceptor.inference.annotate import (
     compute_maps,
     joined,
     maps_record,
-    model_digest,
 )
 from preceptor.inference.predict import score_frame
-from preceptor.maps.store import MapStore, read_store, write_store
+from preceptor.maps.store import read_store, write_store
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.study.steps import (
@@ -143,18 +140,11 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     """Make the maps of one shard."""
     workspace = workspaces.at(work.config.manifest)
     trained = store / STEP_FOLDERS["train"] / work.run / "model"
-    model = _trained(work.model or trained, work.config)
-    if work.model is not None and model_digest(model) != work.run:
-        raise InputError(
-            f"{work.model}: other weights than at the start of this command; repeat it"
-        )
+    model = _trained(trained, work.config)
     training = work.config.training
     rows = work.shard.rows(workspace.manifest)
     record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
-    record |= {
-        "run": work.run,
-        "weights_checksum": "" if work.model else weights_of(store, work.run),
-    }
+    record |= {"run": work.run, "weights_checksum": weights_of(store, work.run)}
     made = compute_maps(
         model,
         workspace,
@@ -173,23 +163,14 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
 
 def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str, Any]:
     """Join shards to a map store."""
-    made, seconds = join_shards(identity, work, store)
+    folders = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
+    seconds: float = sum(read_record(one)["seconds"] for one in folders)
+    made = joined(list(map(read_store, folders)))
     write_store(folder, made)
     record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
     record |= {"shards": len(work.shards), "seconds": seconds, "run": made.info.teacher}
-    record |= {
-        "weights_checksum": read_record(_shard_folder(store, identity, 0)).get(
-            "weights_checksum", ""
-        )
-    }
+    record |= {"weights_checksum": read_record(folders[0]).get("weights_checksum", "")}
     return record | maps_record(made)
-
-
-def join_shards(identity: str, work: JoinMaps, store: Path) -> tuple[MapStore, float]:
-    """The maps of all shards of a map store, and their computing time in seconds."""
-    folders = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
-    seconds: float = sum(read_record(folder)["seconds"] for folder in folders)
-    return joined(list(map(read_store, folders))), seconds
 
 
 def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
@@ -257,31 +238,3 @@ def serve(pipe: Connection, environment: dict[str, str]) -> None:
             pipe.send(carry_out(step, context, pipe.send, exclusive=exclusive))
     except (EOFError, OSError):
         return
-
-
-class SerialExecutor:
-    """Executes steps in this process, one after the other, when their events are read."""
-
-    def __init__(self, context: WorkerContext) -> None:
-        self._context = replace(context, hang_timeout=math.inf)  # a hang would end the caller
-        self._step: Step | None = None
-
-    @property
-    def free(self) -> int:
-        """1 while no step is running, else 0."""
-        return int(self._step is None)
-
-    def start(self, step: Step) -> None:
-        """Start a step."""
-        self._step = step
-
-    def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Execute the step; its events are returned when it has ended."""
-        step, self._step = self._step, None
-        if step is not None:
-            heard: list[Event] = []
-            end = carry_out(step, self._context, heard.append)
-            yield from (*heard, end)
-
-    def close(self) -> None:
-        """Do nothing: no step is running."""

@@ -136,12 +136,11 @@ class MakeMaps:
     """Saliency maps of one shard of images by a trained model."""
 
     config: RunConfig  # run config of the model: manifest, threads, device and precision
-    run: str  # run id of the model, or its digest outside of a study
+    run: str  # run id of the model
     method: Method
     rise: RiseSettings | None
     shard: Shard
     joined: str = ""  # id of the step that joins the shards; "" where one shard holds all images
-    model: Path | None = None  # model folder; None = the folder of the run in the store
     decision: bool = False  # whether the maps of cam are decision maps
     verb: ClassVar[str] = "make maps by"
 
@@ -239,11 +238,9 @@ def map_steps(
     name: str,
     needs: tuple[str, ...],
     cost: float,
-    *,
-    join_one: bool = False,
 ) -> list[Step]:
     """Steps that make the maps of a model: one, or one for each shard and one that joins them."""
-    if len(shards) == 1 and not join_one:
+    if len(shards) == 1:
         (only,) = shards
         whole = replace(work, shard=only, joined="")
         return [Step(identity, whole, name, needs, cost=(only.stop - only.start) * cost)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.manifest import Manifest
@@ -21,7 +20,6 @@ class Workspaces:
     manifests: dict[int, Path]  # manifest paths by seed; equal paths are opened once
     caches: dict[Path, Path]  # folder of image caches and file hashes by manifest
     opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
-    reading: dict[str, Any] = field(default_factory=dict)  # arguments of `Manifest.read`
     known: dict[Path, str] = field(default_factory=dict, repr=False)  # hashes in another process
 
     @classmethod
@@ -50,7 +48,7 @@ class Workspaces:
         """Workspace of a manifest."""
         if manifest not in self.opened:
             cache_dir = self.caches[manifest]
-            table = Manifest.read(manifest, verify=False, **self.reading)
+            table = Manifest.read(manifest, verify=False)
             workspace = Workspace(table, cache_dir)
             known = self.known.get(manifest)
             if known is not None and known != workspace.hashes.whole:
