@@ -1,23 +1,10 @@
-"""Tar files with the images of a manifest."""
+"""A manifest whose images lie elsewhere."""
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import pandas as pd
-
-
-def tar_of(contents: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
-    """Tar file of members."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def contents_of(manifest: Path, column: str) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ import pytest
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
 from tests.fault_server import fault_server
-from tests.shards import contents_of, moved, tar_of
+from tests.shards import contents_of, moved
 from tests.studies import SETTINGS, run_serially, same_tables
 
 SECRET = "s3cr3t"
@@ -20,20 +20,18 @@ SECRET = "s3cr3t"
 def test_a_study_on_remote_images_is_that_on_local_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images behind a busy server, maps in a tar file."""
+    """Images behind a busy server."""
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("preceptor.data.remote._WAITS", (0.0,) * 4)
     source = squares(tmp_path / "data")
-    images, maps = contents_of(source, "path"), contents_of(source, "saliency")
+    images = contents_of(source, "path")
     local = moved(source, source.with_name("images.csv"), "{path}")
-    source.with_name("maps.tar").write_bytes(tar_of(maps))
     with fault_server(files=images) as server:
         server.busy.update(dict.fromkeys(list(images)[::4], 3))
         server.cut.update(dict.fromkeys(list(images)[::3], 1))
         signed = f"{server.address}/{{path}}?signature={SECRET}"
         (tmp_path / "elsewhere").mkdir()
-        shard = "../data/maps.tar::{path}"
-        remote = moved(source, tmp_path / "elsewhere" / "images.csv", signed, shard)
+        remote = moved(source, tmp_path / "elsewhere" / "images.csv", signed, "../data/{path}")
         settings = SETTINGS | {"controls": [], "ceiling": False}
         for manifest, out in ((local, "local"), (remote, "remote")):
             config = StudyConfig.model_validate(settings | {"manifest": manifest})

@@ -38,7 +38,8 @@ def test_a_sound_manifest_reads(folder: Path) -> None:
     assert manifest.eval_splits("val") == ["val-unseen", "val"]
     assert manifest.eval_splits("test") == ["test", "test-gan3"]
     assert manifest.train_mask.tolist() == [True, False, True, False, False, False]
-    assert manifest.train_split["name"].tolist() == ["images/a.png", "images/c.png"]
+    names = manifest.table["name"][manifest.train_mask].tolist()
+    assert names == ["images/a.png", "images/c.png"]
     assert manifest.annotated_mask.tolist() == table["annotated"].tolist()
     assert manifest.map_mask.tolist() == [True, True, False, False, False, False]
     assert (manifest.root, manifest.source) == (folder, folder / "m.csv")

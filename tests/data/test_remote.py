@@ -1,11 +1,10 @@
-"""Images behind URLs and in tar files: the bytes of local files, through faults."""
+"""Images behind URLs: the bytes of local files, through faults."""
 
 from __future__ import annotations
 
 import builtins
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,12 @@ import pytest
 from preceptor.config.settings import ImageFormat
 from preceptor.data import remote
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import (
-    LocationError,
-    is_local,
-    is_plain,
-    not_plain,
-    parse,
-    read_content,
-    states_of,
-)
+from preceptor.data.remote import LocationError, read_content, states_of, urls_among
 from preceptor.data.workspace import Workspace
 from tests.data.sound_manifest import save
 from tests.datasets import squares
 from tests.fault_server import FaultServer, fault_server
-from tests.shards import contents_of, moved, tar_of
+from tests.shards import contents_of, moved
 
 CONTENT = bytes(range(256)) * 40
 SECRET = "s3cr3t"
@@ -40,7 +31,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "_WAITS", (0.0,) * 3)
     monkeypatch.setattr(remote, "_failures", [0])
-    monkeypatch.setattr(remote, "_copies", {})
 
 
 @pytest.fixture
@@ -63,22 +53,10 @@ def failure(text: str) -> str:
     return caught.value.strerror
 
 
-def test_locations_are_parsed(tmp_path: Path) -> None:
-    assert parse("s3://bucket/a.tar::b.png") == ("s3://bucket/a.tar", "b.png")
-    assert parse("https://host/a.tar?sig=1::b::c.png") == ("https://host/a.tar?sig=1", "b::c.png")
-    assert parse("/nowhere/a.tar::b.png") == ("/nowhere/a.tar::b.png", "")
-    assert parse("/data/t.parquet::3") == ("/data/t.parquet::3", "")
-    (tmp_path / "a.tar").touch()
-    assert parse(f"{tmp_path}/a.tar::b.png") == (f"{tmp_path}/a.tar", "b.png")
-    assert [is_local(text) for text in ("/a.png", "s3://a/b", f"{tmp_path}/a.tar::b")] == [
-        True,
-        False,
-        False,
-    ]
+def test_urls_are_told_from_files(tmp_path: Path) -> None:
     odd = save(tmp_path / "b.tar::c.png")
     assert read_content(str(odd)) == odd.read_bytes()
-    assert not is_plain(str(odd))
-    assert not_plain(["/a.png", "s3://a", str(odd)]) == [1, 2]
+    assert urls_among(["/a.png", "s3://a", str(odd), "./s3://a", "C://a.png"]) == [1]
 
 
 def test_a_file_is_sent_once_and_a_changed_one_again(server: FaultServer) -> None:
@@ -127,46 +105,12 @@ def test_a_file_that_changes_while_it_is_read_is_refused(server: FaultServer) ->
     assert read_content(server.url("a.png")) == CONTENT[::-1]
 
 
-def test_members_of_tar_files(server: FaultServer, tmp_path: Path) -> None:
-    contents = {"x/a.png": CONTENT, "b::c.png": CONTENT[::-1], "empty.png": b""}
-    (tmp_path / "a.tar").write_bytes(tar_of(contents))
-    server.files["a.tar"] = tar_of(contents)
-    for base in (f"{tmp_path}/a.tar", server.url("a.tar?signature=" + SECRET)):
-        for name, content in contents.items():
-            assert read_content(f"{base}::{name}") == content
-        assert "there is no member 'none.png'" in failure(f"{base}::none.png")
-    assert server.count("GET") == 1  # the file is copied as a whole
-    (tmp_path / "a.tar").write_bytes(tar_of({"x/a.png": b"new"}))
-    assert read_content(f"{tmp_path}/a.tar::x/a.png") == b"new"
-
-
-def test_many_threads_copy_a_tar_file_once(server: FaultServer) -> None:
-    names = [f"{number}.png" for number in range(64)]
-    server.files["a.tar"] = tar_of({name: name.encode() for name in names})
-    with ThreadPoolExecutor(16) as pool:
-        read = pool.map(read_content, [f"{server.url('a.tar')}::{name}" for name in names])
-        assert list(read) == [name.encode() for name in names]
-    assert server.count("GET") == 1
-
-
-@pytest.mark.parametrize("end", [700, 2000])
-def test_a_damaged_tar_file_is_refused(tmp_path: Path, end: int) -> None:
-    content = tar_of({"a.png": CONTENT, "b.png": CONTENT})
-    (tmp_path / "a.tar").write_bytes(content[:end])
-    assert "damaged or cut short" in failure(f"{tmp_path}/a.tar::a.png")
-    header = bytearray(content)
-    header[124:136] = b"\x80" + b"\xff" * 11  # a size below 0
-    (tmp_path / "a.tar").write_bytes(header)
-    assert failure(f"{tmp_path}/a.tar::a.png")
-
-
 def test_a_manifest_of_remote_images_is_that_of_local_ones(
     local: Path, server: FaultServer, tmp_path: Path
 ) -> None:
     images, maps = contents_of(local, "path"), contents_of(local, "saliency")
-    server.files |= images | {"maps.tar": tar_of(maps)}
-    signed = f"{server.address}/{{path}}?signature={SECRET}"
-    file = moved(local, local.with_name("r.csv"), signed, f"{server.url('maps.tar')}::{{path}}")
+    server.files |= images | maps
+    file = moved(local, local.with_name("r.csv"), f"{server.address}/{{path}}?signature={SECRET}")
     form = ImageFormat(16)
     spaces = [
         Workspace.open(one, tmp_path / f"c{number}", verify=True, formats=[form])

@@ -35,7 +35,6 @@ class Client:
 
     address: str
     tab: str = "tab-1"
-    source: str = ""  # address of its machine
     headers: dict[str, str] = field(default_factory=dict)
     _connection: http.client.HTTPConnection | None = None
 
@@ -49,10 +48,7 @@ class Client:
         """Send a request as it is."""
         connection = self._connection
         if connection is None:
-            source = (self.source, 0) if self.source else None
-            connection = http.client.HTTPConnection(
-                self.address, timeout=HANGS, source_address=source
-            )
+            connection = http.client.HTTPConnection(self.address, timeout=HANGS)
             connection.connect()
             # The head and the body of a request leave at once, as those of a browser do.
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -154,7 +150,7 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
-_WAY = ("access", "password", "name", "cache", "teacher")
+_WAY = ("access", "name", "cache", "teacher")
 
 
 @contextlib.contextmanager

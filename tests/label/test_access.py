@@ -1,19 +1,16 @@
-"""Who may ask for what: sessions, hosts, origins, tokens, passwords, links."""
+"""Who may ask for what: sessions, hosts, origins, tokens, links."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from preceptor.deploy.http import Hosts
-from preceptor.label import calls
 from preceptor.label.app import CSRF, WAYS, links_of
-from preceptor.label.calls import OF_ADDRESS, OF_ALL, WITHIN, PasswordTries
-from tests.label.serving import HANGS, Client, Running, running
+from tests.label.serving import Client, Running, running
 
 PATH = {"image": "1", "level": "0", "column": "0", "row": "0", "name:path": "index.html"}
 
@@ -105,61 +102,6 @@ def test_a_session_outlives_the_server(manifest: Path) -> None:
         again.headers["cookie"] = f"{second.labeling.cookie_name}={cookie}"
         assert name != second.labeling.cookie_name
         assert again.get("/api/state").json["person"]["name"] == "ann"
-
-
-def entered(client: Client, **form: str) -> int:
-    """Status of the way in with a form."""
-    head = {"origin": f"http://{client.address}"}
-    return client.send("POST", "/enter", urlencode(form).encode(), head).status
-
-
-def test_a_password_lets_people_in(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "WITHIN", HANGS)
-    way: dict[str, Any] = {"access": "password", "password": "open sesame", "name": "ann"}
-    with running(manifest, **way) as server:
-        bo = Client(server.address)
-        assert b'type="password"' in bo.get("/").content
-        assert bo.get("/api/state").status == 403
-        assert entered(bo, name="bo", password="wrong") == 403
-        assert entered(bo, name="bo") == 400
-        assert entered(bo, name="", password="open sesame") in (400, 403)
-        assert bo.send("POST", "/enter", b"\xff=1").status == 403  # no origin
-        # A guest with the name of the lead does not lead.
-        for name, number in (("bo", 2), ("ann", 1)):
-            assert entered(bo, name=name, password="open sesame") == 303
-            state = bo.get("/api/state").json
-            assert state["person"] == {"id": number, "name": name, "lead": False}
-            assert bo.get("/api/lead").status == 403
-        bo.headers[CSRF] = state["csrf"]
-        assert bo.post("/api/person", {"name": "ann"}).json["person"]["lead"] is False
-        assert server.client("ann").get("/api/lead").status == 200
-        assert {entered(bo, name="bo", password="guess") for _ in range(20)} == {403, 429}
-        assert entered(bo, name="bo", password="open sesame") == 429
-        other = Client(server.address, source="127.0.0.2")  # another machine
-        assert entered(other, name="bo", password="open sesame") == 303
-        keys = server.labeling.keys
-        cookie = keys.cookie(keys.new_session("guest", 1))
-        assert keys.session(cookie) is not None
-    with running(manifest, access="password", password="another one") as server:
-        assert server.labeling.keys.session(cookie) is None
-
-
-def test_wrong_passwords_lock_an_address_out_for_a_minute() -> None:
-    now = [0.0]
-    tries = PasswordTries(lambda: now[0])
-    for at in range(OF_ADDRESS):
-        assert tries.are_left("a")
-        now[0] = float(at)
-        tries.add_wrong("a")
-    assert not tries.are_left("a")
-    assert tries.are_left("b")
-    now[0] = WITHIN
-    assert tries.are_left("a")  # the first one does not count any more
-    now[0] = 10 * WITHIN
-    for at in range(OF_ALL):  # many addresses have a limit in common
-        assert tries.are_left(str(at))
-        tries.add_wrong(str(at))
-    assert not tries.are_left("new")
 
 
 def test_a_link_is_of_one_person_and_a_session_ends_with_it(manifest: Path) -> None:

@@ -20,7 +20,6 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.label.db import FORMAT, Connection, Database, connect, told_errors
 from preceptor.label.marks import (
     bounding_runs,
-    check_tight,
     decode_runs,
     encode_runs,
     from_text,
@@ -150,7 +149,6 @@ def test_the_code_of_known_cases() -> None:
     for case in CASES["valid"]:
         bits = np.array([[letter == "1" for letter in row] for row in case["rows"]])
         assert to_text(encode_runs(bits)) == case["runs"]
-        check_tight(from_text(case["runs"]), case["w"], case["h"])
     for case in CASES["long"]:
         lengths, code = case["lengths"], from_text(case["runs"])
         assert run_lengths(code, sum(lengths)).tolist() == lengths
@@ -161,16 +159,14 @@ def test_the_code_of_known_cases() -> None:
 
 
 @given(masks)
-def test_the_bounding_box_is_tight_and_no_larger_one_is(mask: np.ndarray) -> None:
+def test_the_bounding_box_is_tight(mask: np.ndarray) -> None:
     found = bounding_runs(mask)
     if found is None:
         assert not mask.any()
         return
     x, y, w, h, code = found
-    check_tight(code, w, h)
     again = np.zeros_like(mask)
     again[y : y + h, x : x + w] = decode_runs(code, w * h).reshape(h, w)
     assert (again == mask).all()
-    if (w, h) != mask.shape[::-1]:
-        with pytest.raises(ValueError, match="larger than its marked pixels"):
-            check_tight(encode_runs(mask), mask.shape[1], mask.shape[0])
+    assert again[[y, y + h - 1]].any(axis=1).all()
+    assert again[:, [x, x + w - 1]].any(axis=0).all()

@@ -238,42 +238,6 @@ def test_without_marks_the_new_file_counts(manifest: Path, server: Running, stat
     assert ann.get("/api/state").json["totals"]["done"] == 1
 
 
-def test_work_is_about_the_file_that_was_shown(
-    manifest: Path, database: Path, server: Running, tmp_path: Path
-) -> None:
-    """Also if another one of the same size takes its place."""
-    ann = server.client("ann")
-    image, begun = ann.queue()[:2]
-    file, other = (file_of(manifest, ann, one) for one in (image, begun))
-    seen, of_begun = (ann.image(one)["version"] for one in (image, begun))
-    assert ann.stroke(begun, blob(*SIZE), version=of_begun).status == 200
-    replaced(file, SIZE)
-    replaced(other, SIZE)
-    for told in (
-        ann.answer(image, "nothing", version=seen),
-        ann.answer(image, "cannot_judge", version=seen),
-        ann.stroke(image, blob(*SIZE), version=seen),
-    ):
-        assert (told.status, told.error) == (
-            409,
-            "the file of this image was replaced after it was shown",
-        )
-    assert ann.answer(image, "skipped", version=seen).status == 200
-    now = ann.image(image)["version"]
-    assert now != seen
-    assert ann.answer(image, "nothing", version=now).status == 200
-    # What was begun is kept, and named.
-    assert ann.stroke(begun, blob(*SIZE, 1), version=of_begun).status == 200
-    assert ann.answer(begun, version=of_begun).status == 200
-    assert "1 image has another file than the one that" in here("label", "status", database).out
-    out = here("label", "export", database, "--to", tmp_path / "out").out
-    assert "another file of the same size than the one that was answered; compare them (1)" in out
-    assert exported_map(tmp_path / "out", other) is not None
-    # Whoever answers again has seen the new one.
-    assert ann.answer(begun, version=ann.image(begun)["version"]).status == 200
-    assert "another file" not in here("label", "status", database).out
-
-
 def test_a_drive_that_is_away_for_a_moment_changes_nothing(
     manifest: Path, database: Path, server: Running, tmp_path: Path
 ) -> None:

@@ -302,22 +302,8 @@ def letter(link: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "label.test"])
-def test_people_enter_with_the_password_or_a_link(
-    browser: Browser, manifest: Path, host: str
-) -> None:
+def test_people_enter_with_a_link(browser: Browser, manifest: Path, host: str) -> None:
     more = {"allow_host": ("label.test",)}
-    with running(manifest, access="password", password="open sesame", **more) as server:
-        page = browser.new_page()
-        page.goto(f"http://{host}:{server.address.split(':')[1]}/")
-        for word in ("a guess", "open sesame"):
-            page.fill("#name", "Ada")
-            page.fill("#password", word)
-            page.click("button")
-            if word == "a guess":
-                page.get_by_text("The password is wrong.").wait_for()
-        page.wait_for_selector(SHOWN)
-        assert page.locator("#who").inner_text() == "Ada"
-        page.close()
     with running(manifest, access="links", **more) as server:
         token = app.links_of(server.labeling, ["Ada"])["Ada"]
         place = f"http://{host}:{server.address.split(':')[1]}/"

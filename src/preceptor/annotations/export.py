@@ -24,7 +24,7 @@ from preceptor.annotations.write import unique_name
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import ImageError, decode_map, image_size
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import is_local
+from preceptor.data.remote import is_url
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
 from preceptor.maps.store import MapStore, StoreInfo
@@ -342,7 +342,7 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
     taken: set[str] = set()
     for image in images:
         source = str(image.row["path"])
-        if not is_local(source):
+        if is_url(source):
             what = "LabelMe opens local files only; copy the images, or export to another format"
             raise InputError(f"{source}: {what}")
         path = file_of(image.name, ".json", folder, taken)

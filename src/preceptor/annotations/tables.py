@@ -13,7 +13,6 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 import yaml
-from numpy.typing import NDArray
 
 from preceptor.annotations.files import (
     ImageFiles,
@@ -37,7 +36,7 @@ from preceptor.annotations.shapes import (
     Polygon,
     Shape,
 )
-from preceptor.data.checks import Findings, RawTable, read_table, text
+from preceptor.data.checks import Findings, check_columns, read_table, text
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Checks, Manifest, check_raw
 from preceptor.errors import InputError, reason
@@ -46,20 +45,14 @@ from preceptor.metrics.split_names import kind_or_none
 _UND_HEADER = ["split", "label", "path"]
 
 
-def read_cells(
-    path: Path, required: Sequence[str]
-) -> tuple[pd.DataFrame, NDArray[np.int64], Findings]:
-    """Cells of a table as stripped text, the number of each row, and the findings to add to."""
+def read_cells(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, Findings]:
+    """Cells of a table as stripped text, and the findings to add to."""
     findings = Findings(str(path))
     raw = read_table(path, findings)
-    columns = ", ".join(map(str, raw.frame.columns))[:200]
-    for name in required:
-        if name not in raw.frame.columns:
-            fix = f"add it; the first row must contain the column names (found: {columns})"
-            findings.add(None, f"column {name!r} is missing", fix, where="the header")
+    check_columns(raw, required, findings)
     findings.raise_if_any()
-    cells = {str(name): text(raw.frame[name]).str.strip() for name in raw.frame.columns}
-    return pd.DataFrame(cells), raw.rows, findings
+    cells = {str(name): text(raw[name]).str.strip() for name in raw.columns}
+    return pd.DataFrame(cells), findings
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
         for name, rows in table.groupby("image", sort=False):
-            where = f"row {rows['row'].iloc[0]}"
+            where = str(rows["row"].iloc[0])
             with log.part(f"{where} {name}", "replace it"):
                 size = image_size(files.folder / files.find(str(name)))
                 shapes = []
@@ -114,18 +107,18 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
 
 def _fixations(path: Path) -> pd.DataFrame:
     """Rows with image, row, x, y, duration, annotator and label."""
-    cells, rows, findings = read_cells(path, ("image", "x", "y"))
-    table = pd.DataFrame({"image": cells["image"], "row": rows})
+    cells, findings = read_cells(path, ("image", "x", "y"))
+    table = pd.DataFrame({"image": cells["image"], "row": map(findings.name, cells.index)})
     for name, least in (("x", -math.inf), ("y", -math.inf), ("duration", 0.0)):
         words = cells[name] if name in cells else pd.Series("1", cells.index)
         table[name] = pd.to_numeric(words, errors="coerce").astype("float64")
         values = table[name].to_numpy()
         for index in np.flatnonzero(~np.isfinite(values) | (values <= least)).tolist():
             fix = "write a finite number" if least < 0 else "write a number above 0"
-            findings.add(rows[index], f"{name} is {words.iloc[index]!r}", fix)
+            findings.add(index, f"{name} is {words.iloc[index]!r}", fix)
     for name in ("annotator", "label"):
         table[name] = cells.get(name, "")
-    findings.add_all(rows, table["image"] == "", "image is empty", "write the name of the image")
+    findings.add_all(table["image"] == "", "image is empty", "write the name of the image")
     findings.raise_if_any()
     return table
 
@@ -193,10 +186,9 @@ def read_und(
         read = Findings(str(csv_path), partial("{} row {}".format, csv_path.name))
         raw = read_table(csv_path, read, _UND_HEADER)
         read.raise_if_any()
-        part = raw.frame.assign(split=raw.frame["split"].str.strip())
+        part = raw.assign(split=raw["split"].str.strip())
         part["path"] = part["path"].str.strip().str.lstrip("/")
-        body = (part["split"].str.lower() != "split").to_numpy(bool)  # a header after all
-        part = part[body].copy()
+        part = part[part["split"].str.lower() != "split"].copy()  # a header after all
         folders = [str(PurePosixPath(path).parent) for path in part["path"]]
         part["source"] = ["" if folder == "." else folder for folder in folders]
         if csv_path == Path(train_csv):
@@ -212,7 +204,7 @@ def read_und(
                 what = f"its test set would be {name}, as the one of {first}"
                 raise InputError(f"{csv_path}: {what}; rename one of the files")
         parts.append(part)
-        row_names += map(read.name, raw.rows[body])
+        row_names += map(read.name, part.index)
     frame = pd.concat(parts, ignore_index=True)
     findings = Findings(str(train_csv), row_names.__getitem__)
     for where, folder in (("image root", image_root), ("heat maps", heatmaps)):
@@ -221,9 +213,8 @@ def read_und(
     frame["saliency"] = ""
     if heatmaps is not None and Path(heatmaps).is_dir():
         frame["saliency"] = _und_maps(frame, Path(heatmaps).absolute(), findings)
-    table = RawTable(frame, np.arange(len(frame), dtype=np.int64))
     checks.setdefault("need", ("train", "val", "test") if test_csvs else ("train", "val"))
-    manifest = check_raw(table, Path(image_root).absolute(), findings, **checks)
+    manifest = check_raw(frame, Path(image_root).absolute(), findings, **checks)
     return replace(manifest, source=Path(train_csv))
 
 

@@ -418,9 +418,9 @@ def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:
 
 def _read_labels(path: Path, images: ImageFiles) -> dict[str, dict[str, str]]:
     """Cells of a table with the columns `path` and `label`, by the path of the image."""
-    cells, numbers, findings = read_cells(path, ("path", "label"))
+    cells, findings = read_cells(path, ("path", "label"))
     rows: dict[str, dict[str, str]] = {}
-    for number, row in zip(numbers.tolist(), cells.to_dict("records"), strict=True):
+    for number, row in enumerate(cells.to_dict("records")):
         try:
             image = images.find(str(row.pop("path")))
         except LookupError as error:

@@ -484,10 +484,11 @@ def data_plant(
     strength: float = 32.0,
     seed: int = 0,
 ) -> None:
-    """Copy a data set and plant a shortcut in it.
+    """Plant a shortcut in a data set.
 
-    In the splits train and val, images of one class get a stamp, a caption of a few glyphs. A study
-    on the copy tests whether guidance prevents a model from relying on the stamp.
+    A manifest is written in which images of one class in the splits train and val have a stamp, a
+    caption of a few glyphs. A study on it tests whether guidance prevents a model from relying on
+    the stamp. The other images stay where they are.
 
     Args:
         to: Output folder.

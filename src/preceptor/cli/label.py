@@ -43,7 +43,6 @@ def run(
     host: str = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open")] = True,
-    password_file: Path | None = None,
     links: str | None = None,
     allow_host: list[str] | None = None,
     overlap: Annotated[int | None, typer.Option(min=1, max=1000, show_default="1")] = None,
@@ -71,10 +70,9 @@ def run(
         labels: Labels among which people choose, separated by commas (default: those of the
             manifest).
         splits: Splits whose images are marked, separated by commas (default: all).
-        host: Address of the page; one for other machines needs a password or links.
+        host: Address of the page; one for other machines needs --links.
         port: Port; 0 = any free one (default: that of the last start, at first any free one).
         opens: Whether to open the page in the browser.
-        password_file: File with the password of the page, in one line.
         links: Names, separated by commas; each person gets a link.
         allow_host: Additional host name of this server. Repeatable.
         overlap: Number of people who mark each image of the overlap.
@@ -93,7 +91,6 @@ def run(
         from preceptor.label.app import application
     from preceptor.deploy.http import Hosts, address_of, is_local
     from preceptor.label.app import labeling_of, links_of, listen_as_before, prepare
-    from preceptor.label.calls import read_password
     from preceptor.label.db import serving
     from preceptor.label.sources import find_source, rows_of
     from preceptor.utils.process import return_freed_memory
@@ -114,15 +111,10 @@ def run(
     }
     stated = {key: value for key, value in given.items() if value is not None}
     invited = _names("--links", links) or ()
-    if invited and password_file is not None:
-        raise InputError("--links and --password-file: choose one of the two")
-    if not is_local(host) and not invited and password_file is None:
-        raise InputError(
-            f"--host {host}: others can reach this page; add --password-file or --links"
-        )
+    if not is_local(host) and not invited:
+        raise InputError(f"--host {host}: others can reach this page; add --links")
     if teacher is not None and not teacher.exists():
         raise InputError(f"--teacher {teacher}: there is no such file or folder; correct it")
-    password = "" if password_file is None else read_password(password_file)
     own = _name("--name", name) if name else ""
     found = find_source(source)
     path = database or found.database
@@ -132,8 +124,8 @@ def run(
         prepared = prepare(path, found, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
-        access: Access = "links" if invited else "password" if password else "local"
-        labeling = labeling_of(prepared, hosts, access, password, own, teacher=teacher)
+        access: Access = "links" if invited else "local"
+        labeling = labeling_of(prepared, hosts, access, own, teacher=teacher)
         try:
             _tell(prepared)
             if taken is not None:
@@ -143,8 +135,6 @@ def run(
             link = f"{base}?token={labeling.keys.lead_token}"
             for person, token in (links_of(labeling, invited) if invited else {}).items():
                 print(f"{person}: {base}?token={token}")
-            if password:
-                print(f"with the password: {base}")
             print(f"open {link}", flush=True)
             if opens:
                 import threading
@@ -161,9 +151,6 @@ def run(
 def _tell(prepared: Prepared) -> None:
     """Say which database it is, and what a changed manifest did."""
     print(f"marks: {prepared.path}")
-    if left_out := prepared.source.left_out:
-        what = "images whose names are not UTF-8 or have control characters are left out"
-        print(f"note: {what}, rename them ({left_out:,})")
     if (changes := prepared.changes) is None:
         return
     if prepared.first:

@@ -17,15 +17,14 @@ import re
 import stat
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsInt
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.remote import is_url, not_plain, states_of
+from preceptor.data.remote import is_url, states_of, urls_among
 from preceptor.errors import Problem, ProblemsError, is_control, without_secrets
 from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
 from preceptor.utils.process import core_count
@@ -52,62 +51,54 @@ _ASPECT_TOLERANCE = 0.02
 _NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
+_Identity = tuple[int, int] | str | None
 _RESAVE = "save it as CSV (UTF-8) or Parquet"
 
 
 class Findings:
-    """Problems of one table; rows of a file are numbered as in an editor."""
+    """Problems of one table; `rows` has the number of each row, as in an editor."""
 
     def __init__(self, source: str, name_row: Callable[[int], str] = "row {}".format) -> None:
         self.source, self.name_row = source, name_row
+        self.rows: Sequence[int] | None = None  # None = numbers are given as they are
         self._problems: list[tuple[int, Problem]] = []
 
     def __len__(self) -> int:
         return len(self._problems)
 
-    def name(self, row: SupportsInt) -> str:
+    def name(self, row: int) -> str:
         """Name of a row in messages."""
-        return self.name_row(int(row))
+        return self.name_row(self._number(row))
 
-    @property
-    def problems(self) -> list[Problem]:
-        """Problems in the order of the rows."""
-        return [problem for _, problem in sorted(self._problems, key=lambda pair: pair[0])]
+    def _number(self, row: int) -> int:
+        return int(row if self.rows is None else self.rows[row])
 
-    def add(self, row: SupportsInt | None, what: str, fix: str, where: str = "the table") -> None:
+    def add(self, row: int | None, what: str, fix: str, where: str = "the table") -> None:
         """Note a problem of a row, or of `where` if it does not belong to one row."""
-        number = -1 if row is None else int(row)
+        number = -1 if row is None else self._number(row)
         where = where if row is None else self.name(row)
         self._problems.append((number, Problem(where, without_secrets(what), fix)))
 
     def add_all(
         self,
-        rows: NDArray[np.int64],
         wrong: pd.Series | NDArray[np.bool_],
         what: str | Callable[[int], str],
         fix: str | Callable[[int], str],
     ) -> None:
-        """Note a problem of every row with `wrong` true; texts may be functions of the index."""
-        for index in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
-            said, advice = (text if isinstance(text, str) else text(index) for text in (what, fix))
-            self.add(rows[index], said, advice)
+        """Note a problem of every row with `wrong` true; texts may be functions of the row."""
+        for row in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
+            said, advice = (text if isinstance(text, str) else text(row) for text in (what, fix))
+            self.add(row, said, advice)
 
     def raise_if_any(self) -> None:
-        """Raise a ProblemsError with all problems, if there are any."""
+        """Raise a ProblemsError with all problems in the order of the rows, if there are any."""
         if self._problems:
-            raise ProblemsError(self.source, self.problems)
+            ordered = sorted(self._problems, key=lambda pair: pair[0])
+            raise ProblemsError(self.source, [problem for _, problem in ordered])
 
 
-@dataclass(frozen=True)
-class RawTable:
-    """Uninterpreted cells of a table, and the number of each row in messages."""
-
-    frame: pd.DataFrame
-    rows: NDArray[np.int64]
-
-
-def read_table(path: Path, findings: Findings, header: list[str] | None = None) -> RawTable:
-    """Read a CSV or Parquet file; rows with a wrong number of cells are noted and omitted.
+def read_table(path: Path, findings: Findings, header: list[str] | None = None) -> pd.DataFrame:
+    """Uninterpreted cells of a CSV or Parquet file; rows of another length are noted and omitted.
 
     Problems that prevent further reading are raised. `header` names the columns of a CSV file
     without a header row.
@@ -133,7 +124,7 @@ def _alone(findings: Findings, what: str, fix: str) -> ProblemsError:
     return ProblemsError(findings.source, [Problem("the file", what, fix)])
 
 
-def _read_parquet(data: bytes, findings: Findings) -> RawTable:
+def _read_parquet(data: bytes, findings: Findings) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -142,14 +133,14 @@ def _read_parquet(data: bytes, findings: Findings) -> RawTable:
         _refuse_repeated([str(name) for name in file.schema_arrow.names], findings)
         table = file.read()
         table.validate(full=True)
-        frame = table.to_pandas().reset_index(drop=True)
+        frame: pd.DataFrame = table.to_pandas().reset_index(drop=True)
     except ProblemsError:
         raise
     except Exception as error:  # pyarrow raises ArrowException, OSError, ValueError and others
         reason = " ".join(str(error).split())[:200]
         raise _alone(findings, f"not a sound Parquet file ({reason})", "write it again") from error
     findings.name_row = ROW_FROM_ZERO
-    return RawTable(frame, np.arange(len(frame), dtype=np.int64))
+    return frame
 
 
 def _decode(data: bytes, findings: Findings) -> str:
@@ -159,11 +150,11 @@ def _decode(data: bytes, findings: Findings) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         what = f"not UTF-8 (byte 0x{data[error.start]:02x} at position {error.start:,} of the file)"
-        findings.add(data[: error.start].count(b"\n") + 1, what, _RESAVE)
-        raise ProblemsError(findings.source, findings.problems) from None
+        line = data[: error.start].count(b"\n") + 1
+        raise ProblemsError(findings.source, [Problem(f"row {line}", what, _RESAVE)]) from None
 
 
-def _read_csv(text: str, findings: Findings, header: list[str] | None) -> RawTable:
+def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.DataFrame:
     """Parse CSV text into cells, all of them strings; blank lines are omitted."""
     first = re.search(r"\S[^\r\n]*", text)
     bare = re.sub(r'"[^"]*"', "", first[0] if first else "")
@@ -197,8 +188,8 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> RawTab
             findings.add(None, "there are no rows under the header", "add one row per image")
         findings.raise_if_any()
     columns = zip(*(record for _, record in whole), strict=True)
-    frame = pd.DataFrame(dict(zip(header, map(list, columns), strict=True)), dtype="str")
-    return RawTable(frame, np.array([row for row, _ in whole], np.int64))
+    findings.rows = [row for row, _ in whole]
+    return pd.DataFrame(dict(zip(header, map(list, columns), strict=True)), dtype="str")
 
 
 def _refuse_repeated(header: list[str], findings: Findings) -> None:
@@ -208,8 +199,9 @@ def _refuse_repeated(header: list[str], findings: Findings) -> None:
     findings.raise_if_any()
 
 
-def check_columns(columns: Sequence[str], required: Sequence[str], findings: Findings) -> None:
-    """Check the column names: missing columns, and known names in another case."""
+def check_columns(raw: pd.DataFrame, required: Sequence[str], findings: Findings) -> None:
+    """Check the column names, and that there are rows; raise the problems without which it ends."""
+    columns = [str(column) for column in raw.columns]
     others = [name for name in columns if name not in COLUMNS]
     lower = {name.lower(): name for name in others}
     for name in required:
@@ -228,6 +220,11 @@ def check_columns(columns: Sequence[str], required: Sequence[str], findings: Fin
         if name not in columns and name in lower:
             what = f"column {lower[name]!r} is not {name!r}"
             findings.add(None, what, f"write {name!r} in small letters", where="the header")
+    if not set(required) <= set(columns):
+        findings.raise_if_any()
+    if not len(raw):
+        findings.add(None, "there are no rows", "add one row per image")
+        findings.raise_if_any()
 
 
 def _about(cells: pd.Series, show: Callable[[object], str], text: str) -> Callable[[int], str]:
@@ -236,7 +233,7 @@ def _about(cells: pd.Series, show: Callable[[object], str], text: str) -> Callab
 
 
 def check_cells(
-    raw: RawTable,
+    raw: pd.DataFrame,
     root: Path,
     findings: Findings,
     need: Collection[str],
@@ -247,7 +244,7 @@ def check_cells(
     Returns a table with all of `COLUMNS`, then the others; valid only if no problem was noted. If
     `need` is empty, `split` may be empty as well.
     """
-    note, frame = _Note(findings, raw.rows), raw.frame.copy()
+    note, frame = findings.add_all, raw.copy()
     for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
         cells = frame[name]
         lists = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
@@ -267,7 +264,7 @@ def check_cells(
     maps = text(frame["saliency"]) if "saliency" in frame else column("saliency")
     table["saliency"] = absolute(maps, root)
     note(written == "", "path is empty", "write the path of the image")
-    table["annotated"] = _annotated(column("annotated").str.lower(), maps != "", note)
+    table["annotated"] = _annotated(column("annotated").str.lower(), maps != "", findings)
     table["source"], table["group"] = column("source"), column("group")
     for name, empty, bound in (
         ("map_weight", 1.0, "finite number, 0 or more (empty means 1)"),
@@ -286,37 +283,12 @@ def check_cells(
         broken = f"{name} {{}} contains a line break or control character"
         note(odd, _about(cells, repr, broken), "remove it")
     if "name" in frame:
-        check_names(table["name"], raw.rows, findings)
-    _check_labels(table, note, need, classes)
-    _check_splits(table, note, need)
-    _check_groups(table, note)
+        check_names(table["name"], findings)
+    _check_labels(table, findings, need, classes)
+    _check_splits(table, findings, need)
+    _check_groups(table, findings)
     others = [name for name in frame.columns if name not in COLUMNS]
     return pd.concat([table[list(COLUMNS)], frame[others]], axis=1)
-
-
-@dataclass(frozen=True)
-class _Note:
-    """Notes on the rows of a table by their index."""
-
-    findings: Findings
-    rows: NDArray[np.int64]
-    prefix: str = ""  # of paths below the base folder
-
-    def short(self, path: str) -> str:
-        """Path from the base folder."""
-        return path.removeprefix(self.prefix)
-
-    def one(self, index: int, what: str, fix: str) -> None:
-        """Note a problem of one row."""
-        self.findings.add(self.rows[index], what, fix)
-
-    def __call__(
-        self,
-        wrong: pd.Series | NDArray[np.bool_],
-        what: str | Callable[[int], str],
-        fix: str | Callable[[int], str],
-    ) -> None:
-        self.findings.add_all(self.rows, wrong, what, fix)
 
 
 def text(column: pd.Series) -> pd.Series:
@@ -336,83 +308,81 @@ def absolute(names: pd.Series, root: Path) -> pd.Series:
     return names.map(joined).astype("str")
 
 
-def _annotated(written: pd.Series, has_map: pd.Series, note: _Note) -> pd.Series:
+def _annotated(written: pd.Series, has_map: pd.Series, findings: Findings) -> pd.Series:
     """(n,) whether a person examined each image: as written, otherwise if it has a map."""
     known = written.map(_YES_NO)
     bad = (written != "") & known.isna()
-    note(bad, lambda i: f"annotated is {written.iloc[i]!r}", "write 1, 0 or nothing")
+    about = _about(written, repr, "annotated is {}")
+    findings.add_all(bad, about, "write 1, 0 or nothing")
     no = known.isin([False])
     fix = "set annotated to 1 or empty the map"
-    note(no & has_map, "has a map but annotated 0", fix)
+    findings.add_all(no & has_map, "has a map but annotated 0", fix)
     return (has_map & ~no) | known.isin([True])
 
 
-def check_names(names: pd.Series, rows: NDArray[np.int64], findings: Findings) -> None:
+def check_names(names: pd.Series, findings: Findings) -> None:
     """Note names of images that are empty or occur again."""
     fix = "write a unique name (it identifies the image in outputs), or rename the column"
-    findings.add_all(rows, names == "", "name is empty", fix)
+    findings.add_all(names == "", "name is empty", fix)
     again = names.duplicated() & (names != "")
-    findings.add_all(rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", fix)
+    findings.add_all(again, _about(names, repr, "name {} occurs again"), fix)
 
 
 def _check_labels(
-    table: pd.DataFrame, note: _Note, need: Collection[str], classes: Collection[str] | None
+    table: pd.DataFrame,
+    findings: Findings,
+    need: Collection[str],
+    classes: Collection[str] | None,
 ) -> None:
     labels = table["label"]
-    note(labels == "", "label is empty", "write the class of the image")
+    findings.add_all(labels == "", "label is empty", "write the class of the image")
     present = sorted(set(labels.unique()) - {""})
     if classes is not None:
-        note(
+        findings.add_all(
             (labels != "") & ~labels.isin(list(classes)),
-            lambda i: f"label {labels.iloc[i]!r} is not one of the classes",
+            _about(labels, repr, "label {} is not one of the classes"),
             f"write one of {', '.join(map(repr, classes))}",
         )
     if "train" not in need:
         return
     if len(present) == 1:
         what = f"every image has the label {present[0]!r}"
-        note.findings.add(None, what, "add images of a second class")
+        findings.add(None, what, "add images of a second class")
     trained = set(labels[table["split"] == "train"].unique())
     for label in present if trained else ():
         if label not in trained:
             at = np.flatnonzero((labels == label).to_numpy())
             what = f"label {label!r} ({len(at):,} images) does not occur in the split train"
-            fix = "add training images of it, or correct the label"
-            note.findings.add(note.rows[at[0]], what, fix)
+            findings.add(int(at[0]), what, "add training images of it, or correct the label")
 
 
-def _check_splits(table: pd.DataFrame, note: _Note, need: Collection[str]) -> None:
+def _check_splits(table: pd.DataFrame, findings: Findings, need: Collection[str]) -> None:
     splits, kinds = table["split"], kind_of(table["split"])
     if need:
-        note(splits == "", "split is empty", f"write {KNOWN_SPLITS}")
-    note(
+        findings.add_all(splits == "", "split is empty", f"write {KNOWN_SPLITS}")
+    findings.add_all(
         (kinds == "") & (splits != "").to_numpy(),
-        lambda i: f"split {splits.iloc[i]!r} is unknown",
-        lambda i: split_hint(splits.iloc[i]),
+        _about(splits, repr, "split {} is unknown"),
+        lambda row: split_hint(splits.iloc[row]),
     )
     for kind in need:
         if not (kinds == kind).any():
             fix = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"
-            note.findings.add(None, f"no row has a {kind} split", fix)
+            findings.add(None, f"no row has a {kind} split", fix)
 
 
-def _check_groups(table: pd.DataFrame, note: _Note) -> None:
-    findings, rows = note.findings, note.rows
+def _check_groups(table: pd.DataFrame, findings: Findings) -> None:
     kinds = pd.Series(kind_of(table["split"]), index=table.index)
     within = (table["group"] != "") & (kinds != "")
     pairs = pd.DataFrame({"group": table["group"], "kind": kinds})[within].drop_duplicates()
     for group, found in pairs[pairs["group"].duplicated(keep=False)].groupby("group", sort=False):
-        places = [f"{kind} ({findings.name(int(rows[i]))})" for i, kind in found["kind"].items()]  # type: ignore[call-overload]
-        findings.add(
-            int(rows[found.index[1]]),
-            f"group {group!r} is in {' and in '.join(places)}",
-            "assign all images of a group to one kind of split",
-        )
+        places = [f"{kind} ({findings.name(int(i))})" for i, kind in found["kind"].items()]  # type: ignore[call-overload]
+        what = f"group {group!r} is in {' and in '.join(places)}"
+        findings.add(found.index[1], what, "assign all images of a group to one kind of split")
 
 
 def check_files(
     table: pd.DataFrame,
-    rows: NDArray[np.int64],
     root: Path,
     findings: Findings,
     *,
@@ -426,19 +396,18 @@ def check_files(
 
     The cache is filled in `formats` only if no problem was noted before.
     """
-    note = _Note(findings, rows, os.path.join(os.path.abspath(root), ""))
-    short = note.short
+    base = os.path.join(os.path.abspath(root), "")
     files: dict[str, list[str]] = {}  # without those that cannot be read
     for what, column in (("image", "path"), ("map", "saliency")):
         paths = table[column].tolist()
         identities = _identities(paths, workers or core_count())
-        _note_missing(note, what, paths, identities)
-        for at in _note_unreadable(note, what, paths):
+        _note_missing(findings, base, what, paths, identities)
+        for at in _note_unreadable(findings, what, paths):
             identities[at] = None
         found = zip(paths, identities, strict=True)
         files[what] = [path if identity else "" for path, identity in found]
         if what == "image":
-            _note_repeated(note, paths, identities)
+            _note_repeated(findings, base, paths, identities)
     if not verify:
         return None
     from preceptor.data.store import examine
@@ -451,24 +420,23 @@ def check_files(
         workers=workers,
         progress=progress,
     )
-    images, maps = table["path"], table["saliency"]
-    for index, why in examined.wrong_images.items():
-        note.one(
-            index, f"image {short(images[index])!r}: {why}", "replace the file or remove the row"
-        )
-    for index, why in examined.wrong_maps.items():
-        note.one(index, f"map {short(maps[index])!r}: {why}", "replace the file or empty the cell")
-    for index in _of_other_aspect(examined.map_sizes, examined.image_sizes):
-        (w, h), (width, height) = examined.map_sizes[index], examined.image_sizes[index]
-        what = f"map {short(maps[index])!r} is {w}×{h}, its image {width}×{height}"
-        note.one(index, what, "save the map with the aspect ratio of the image (any size)")
+    images, maps = (table[name].str.removeprefix(base) for name in ("path", "saliency"))
+    for row, why in examined.wrong_images.items():
+        what = f"image {images[row]!r}: {why}"
+        findings.add(row, what, "replace the file or remove the row")
+    for row, why in examined.wrong_maps.items():
+        findings.add(row, f"map {maps[row]!r}: {why}", "replace the file or empty the cell")
+    for row in _of_other_aspect(examined.map_sizes, examined.image_sizes):
+        (w, h), (width, height) = examined.map_sizes[row], examined.image_sizes[row]
+        what = f"map {maps[row]!r} is {w}×{h}, its image {width}×{height}"
+        findings.add(row, what, "save the map with the aspect ratio of the image (any size)")
     return examined.contents
 
 
-def _identities(paths: list[str], threads: int) -> list[tuple[int, int] | str | None]:
+def _identities(paths: list[str], threads: int) -> list[_Identity]:
     """Device and number of each local file, None if there is none; other locations as they are."""
-    identities: list[tuple[int, int] | str | None] = [None] * len(paths)
-    apart = set(not_plain(paths))
+    identities: list[_Identity] = [None] * len(paths)
+    apart = set(urls_among(paths))
 
     def look(part: range) -> None:
         for at in part:
@@ -486,23 +454,19 @@ def _identities(paths: list[str], threads: int) -> list[tuple[int, int] | str | 
     return identities
 
 
-def _note_unreadable(note: _Note, what: str, paths: list[str]) -> list[int]:
-    """Note remote files and members that cannot be read, a damaged tar file once."""
-    which = not_plain(paths)
-    rows: dict[int, tuple[OSError, list[int]]] = {}
+def _note_unreadable(findings: Findings, what: str, paths: list[str]) -> list[int]:
+    """Note remote files that cannot be read."""
+    which, unreadable = urls_among(paths), []
     for at, state in zip(which, states_of([paths[at] for at in which]), strict=True):
         if isinstance(state, OSError):
-            rows.setdefault(id(state), (state, []))[1].append(at)
-    for error, same in rows.values():
-        name = note.short(without_secrets(paths[same[0]]))
-        others = "" if len(same) == 1 else f" ({len(same):,} rows)"
-        told = f"{what} {name!r}: {error.strerror or type(error).__name__}{others}"
-        note.one(same[0], told, "correct the path, or remove the rows")
-    return [at for _, same in rows.values() for at in same]
+            unreadable.append(at)
+            told = f"{what} {without_secrets(paths[at])!r}: {state.strerror}"
+            findings.add(at, told, "correct the path, or remove the row")
+    return unreadable
 
 
 def _note_missing(
-    note: _Note, what: str, paths: list[str], identities: Sequence[tuple[int, int] | str | None]
+    findings: Findings, base: str, what: str, paths: list[str], identities: Sequence[_Identity]
 ) -> None:
     """Note files that do not exist; a folder that is missing with several files once."""
     folders: dict[str, list[int]] = {}
@@ -510,30 +474,29 @@ def _note_missing(
         if path and identities[at] is None:
             folders.setdefault(os.path.dirname(path), []).append(at)
     for folder, files in folders.items():
-        image = note.short(paths[files[0]])
-        fix = f"paths start from {note.prefix}: correct it"
+        image = paths[files[0]].removeprefix(base)
+        fix = f"paths start from {base}: correct it"
         if "\\" in image and os.sep == "/":
             fix = "write / instead of \\ in paths"
         elif len(files) > 1 and not os.path.isdir(folder):
-            more = f"{len(files) - 1:,} more: there is no folder {note.short(folder)!r}"
-            fix = f"paths start from {note.prefix}: correct them, or move the table"
-            note.one(files[0], f"{what} {image!r} and {more}", fix)
+            more = f"{len(files) - 1:,} more: there is no folder {folder.removeprefix(base)!r}"
+            fix = f"paths start from {base}: correct them, or move the table"
+            findings.add(files[0], f"{what} {image!r} and {more}", fix)
             continue
         for at in files:
-            note.one(at, f"{what} {note.short(paths[at])!r} does not exist", fix)
+            findings.add(at, f"{what} {paths[at].removeprefix(base)!r} does not exist", fix)
 
 
 def _note_repeated(
-    note: _Note, images: list[str], identities: Sequence[tuple[int, int] | str | None]
+    findings: Findings, base: str, images: list[str], identities: Sequence[_Identity]
 ) -> None:
-    first: dict[tuple[int, int] | str, int] = {}
-    for index, identity in enumerate(identities):
-        if identity is None or (other := first.setdefault(identity, index)) == index:
+    first: dict[_Identity, int] = {}
+    for row, identity in enumerate(identities):
+        if identity is None or (other := first.setdefault(identity, row)) == row:
             continue
-        if os.path.realpath(images[index]) == os.path.realpath(images[other]):  # no hard link
-            where = note.findings.name(note.rows[other])
-            what = f"image {note.short(images[index])!r} is listed already in {where}"
-            note.one(index, what, "remove one of the two")
+        if os.path.realpath(images[row]) == os.path.realpath(images[other]):  # no hard link
+            what = f"image {images[row].removeprefix(base)!r} is listed already in "
+            findings.add(row, what + findings.name(other), "remove one of the two")
 
 
 def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from preceptor.data.remote import LocationError, is_plain, read_content
+from preceptor.data.remote import LocationError, is_url, read_content
 from preceptor.errors import InputError
 
 _BITS_PER_SAMPLE = 258  # TIFF tags
@@ -192,7 +192,7 @@ class ImageError(InputError):
 
 
 def read_file(path: Path | str, content: bytes | None = None) -> bytes:
-    """Content, if not given, of a file, a URL or a member of a tar file; empty = ImageError."""
+    """Content, if not given, of a file or a URL; empty = ImageError."""
     with _explained(path):
         content = read_content(str(path)) if content is None else content
     if not content:
@@ -242,7 +242,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
 def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[int, int], int]:
     """Size as stored, and EXIF orientation (1 = upright), from the header of the file."""
     with _explained(path):
-        is_file = content is None and is_plain(str(path))
+        is_file = content is None and not is_url(str(path))
         with Path(path).open("rb") if is_file else io.BytesIO(read_file(path, content)) as stream:
             if not stream.read(1):
                 raise ImageError(path, _EMPTY)

@@ -20,13 +20,12 @@ from preceptor.data.checks import (
     REQUIRED,
     ROW_FROM_ZERO,
     Findings,
-    RawTable,
     check_cells,
     check_columns,
     check_files,
     read_table,
 )
-from preceptor.data.remote import is_url, split_member
+from preceptor.data.remote import is_url
 from preceptor.metrics.split_names import KINDS, kind_or_none
 from preceptor.utils.files import relative_path, replacing
 
@@ -54,11 +53,10 @@ class Manifest:
 
     Args:
         table: One row per image, index 0..n-1 in file order, with the columns `path` (absolute,
-            a URL, or a member of a tar file, see `preceptor.data.remote`), `name` (the path
-            as written, which identifies the image in outputs), `label`, `split`,
-            `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" if unknown),
-            `map_weight` and `sample_weight` (float), `annotation_seconds` (float, NaN if unknown),
-            followed by the other columns of the table.
+            or a URL), `name` (the path as written, which identifies the image in outputs),
+            `label`, `split`, `saliency` (absolute, or ""), `annotated` (bool), `source` and `group`
+            ("" if unknown), `map_weight` and `sample_weight` (float), `annotation_seconds` (float,
+            NaN if unknown), followed by the other columns of the table.
         root: Base folder of relative paths.
         source: File from which the table was read, if any.
         contents: Content hashes of its files from when they were verified; None = not known.
@@ -96,9 +94,9 @@ class Manifest:
         """Read a manifest file whose splits are to be made; its column `split` is not read."""
         findings, place = Findings(str(path)), Path(os.path.abspath(path))
         raw = read_table(Path(path), findings)
-        cells = raw.frame.drop(columns="split", errors="ignore")
+        cells = raw.drop(columns="split", errors="ignore")
         checks: Checks = {"verify": False, "need": ()}
-        manifest = check_raw(RawTable(cells, raw.rows), place.parent, findings, **checks)
+        manifest = check_raw(cells, place.parent, findings, **checks)
         return replace(manifest, source=place)
 
     @staticmethod
@@ -110,7 +108,7 @@ class Manifest:
     ) -> Manifest:
         """Check a data frame as `read` checks a file."""
         findings = Findings(str(source or "the table"), ROW_FROM_ZERO)
-        raw = RawTable(frame.reset_index(drop=True), np.arange(len(frame), dtype=np.int64))
+        raw = frame.reset_index(drop=True)
         checks.setdefault("verify", False)
         manifest = check_raw(raw, Path(os.path.abspath(root)), findings, **checks)
         return replace(manifest, source=Path(source) if source is not None else None)
@@ -127,11 +125,6 @@ class Manifest:
     def train_mask(self) -> NDArray[np.bool_]:
         """(n,) whether a row is in the training split."""
         return (self.table["split"] == "train").to_numpy(bool)
-
-    @property
-    def train_split(self) -> pd.DataFrame:
-        """Training rows, with their index in the whole table."""
-        return self.table[self.train_mask]
 
     @property
     def annotated_mask(self) -> NDArray[np.bool_]:
@@ -176,24 +169,20 @@ class Manifest:
                 partial.write_text(_csv(table), encoding="utf-8", newline="")
 
 
-def check_raw(raw: RawTable, root: Path, findings: Findings, **checks: Unpack[Checks]) -> Manifest:
-    """Validate the cells and files of a raw table; for readers of other formats."""
+def check_raw(
+    raw: pd.DataFrame, root: Path, findings: Findings, **checks: Unpack[Checks]
+) -> Manifest:
+    """Validate uninterpreted cells and their files; for readers of other formats."""
     need, classes = checks.pop("need", KINDS), checks.pop("classes", None)
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
-    required = REQUIRED if need else REQUIRED[:2]
-    check_columns([str(column) for column in raw.frame.columns], required, findings)
-    if not set(required) <= set(raw.frame.columns):
-        findings.raise_if_any()
-    if not len(raw.frame):
-        findings.add(None, "there are no rows", "add one row per image")
-        findings.raise_if_any()
+    check_columns(raw, REQUIRED if need else REQUIRED[:2], findings)
     if (shown := os.fsencode(root).decode("utf-8", "backslashreplace")) != str(root):
         what = f"the name of its folder, {shown}, is not UTF-8"
         findings.add(None, what, "rename the folder", where="the file")
         findings.raise_if_any()
     table = check_cells(raw, root, findings, need, classes)
-    contents = check_files(table, raw.rows, root, findings, **checks)  # type: ignore[misc]
+    contents = check_files(table, root, findings, **checks)  # type: ignore[misc]
     findings.raise_if_any()
     return Manifest(table, root, contents=contents)
 
@@ -216,9 +205,4 @@ def _relative(paths: pd.Series, folder: Path) -> pd.Series:
     if (paths.str.startswith(prefix) | (paths == "")).all():
         return paths.str.removeprefix(prefix)
 
-    def near(path: str) -> str:
-        file, name = split_member(path)
-        near = relative_path(file, folder) if file else ""
-        return f"{near}::{name}" if name else near
-
-    return paths.map(near).astype("str")
+    return paths.map(lambda path: relative_path(path, folder) if path else "").astype("str")

@@ -1,30 +1,26 @@
-"""Planted shortcuts: a copy of a manifest whose training images of one class carry a stamp.
+"""Planted shortcuts: a manifest whose training images of one class carry a stamp.
 
 The stamp, a caption of a few glyphs, goes with the label in the splits `train` and `val` and occurs
 in no other split, so that a classifier that relies on it fails on the test sets. The question is
 then whether guidance prevents this on the user's own images.
 
-    manifest.csv  plant.json  (images and maps at their paths below the manifest's folder)
+    manifest.csv  plant.json  stamped/…  (other images and all maps stay where they are)
 """
 
-# os.path and not Path: a path of a manifest is kept as it is written, links included.
-# ruff: noqa: PTH118, PTH119, PTH122
+# ruff: noqa: PTH119
 
 from __future__ import annotations
 
 import io
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
@@ -39,15 +35,14 @@ from preceptor.benchmark.forgeries import (
 from preceptor.config.settings import Fraction, Settings
 from preceptor.data.images import ImageError, decode_image, decode_map, open_image, read_file
 from preceptor.data.manifest import Manifest
-from preceptor.data.remote import is_local, is_plain
 from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
-from preceptor.utils.files import new_folder, replacing
+from preceptor.utils.files import beginning, new_folder, replacing
 from preceptor.utils.process import core_count
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
 from preceptor.version import __version__
 
-RECORD = "plant.json"
+RECORD, STAMPED = "plant.json", "stamped"
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 # The order is part of the random streams.
 PLANTED_SPLITS = ("train", "val")
@@ -57,9 +52,6 @@ _MAP_LEVEL = 0.05
 _GRAY_MODES = ("1", "L", "LA", "La")
 # A cell of the stamp's glyphs has one pixel in an image of 64 pixels, as in the forged photographs.
 _STAMP_UNIT = 64
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 class Box(NamedTuple):
@@ -101,7 +93,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Planted:
-    """Written copy of a manifest."""
+    """Written manifest."""
 
     manifest: Path
     images: int  # of all classes and splits
@@ -120,31 +112,23 @@ def plant(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Planted:
-    """Write a copy of a manifest and its files in which a shortcut is planted."""
+    """Write a manifest with stamped images, in which a shortcut is planted."""
     to, settings = Path(to), settings or PlantSettings()
     settings = settings.model_copy(update={"label": _label(manifest, settings.label)})
-    chosen = _chosen_rows(manifest, settings)
-    target = new_folder(to)
+    target, table = new_folder(to), manifest.table
     parquet = manifest.source is not None and manifest.source.suffix.lower() in (".parquet", ".pq")
     name = "manifest.parquet" if parquet else "manifest.csv"
     with replacing(target, flush=False) as partial:
-        partial.mkdir()
+        (partial / STAMPED).mkdir(parents=True)
         try:
-            copies, marked = _names(manifest, chosen, {name, RECORD})
-            files = [partial / file for file in (*copies.values(), *marked.values())]
-            for parent in {file.parent for file in files}:
-                parent.mkdir(parents=True, exist_ok=True)
-            writing = manifest, partial, settings, copies, marked
-            marks = _write_files(*writing, workers or core_count(), progress)
-            table = manifest.table
-            images = [
-                str(partial / (marked[row] if marks.get(row) else copies[image]))
-                for row, image in enumerate(table["path"])
-            ]
-            maps = [str(partial / copies[path]) if path else "" for path in table["saliency"]]
-            for column, paths in (("path", images), ("saliency", maps)):
-                table = table.assign(**{column: pd.Series(paths, table.index, "str")})
-            Manifest(table, partial).write(partial / name)
+            files, marks = table["path"].copy(), {}
+            chosen = _chosen_rows(manifest, settings).tolist()
+            written = _write_stamped(manifest, partial, chosen, settings, workers or core_count())
+            for done, (row, (file, mark)) in enumerate(zip(chosen, written, strict=True), 1):
+                files[row], marks[row] = file, mark
+                if progress is not None:
+                    progress(done, len(chosen))
+            Manifest(table.assign(path=files.astype("str")), partial).write(partial / name)
             planted = _summary(manifest, to / name, settings, marks)
             (partial / RECORD).write_text(_record(planted), encoding="utf-8")
         except OSError as error:
@@ -155,97 +139,36 @@ def plant(
     return planted
 
 
-def _names(
-    manifest: Manifest, chosen: NDArray[np.int64], used: set[str]
-) -> tuple[dict[str, str], dict[int, str]]:
-    """Name of the copy of each file, and of the marked image of each chosen row."""
-    prefix = os.path.join(manifest.root, "")
-    images, maps = manifest.table["path"].tolist(), manifest.table["saliency"].tolist()
-    copies: dict[str, str] = {}
-    for source in dict.fromkeys([*images, *filter(None, maps)]):
-        path = source
-        if not is_plain(source):  # a URL or a member
-            parts = re.split(r"://|::|[/\\]", without_secrets(source.removeprefix(prefix)))
-            path = prefix + "/".join(part for part in parts if part not in ("", ".", ".."))
-        path = os.path.normpath(path)  # it can leave the folder of the manifest with `..`
-        below = path.startswith(prefix)
-        copies[source] = _unused(
-            path[len(prefix) :] if below else f"elsewhere/{os.path.basename(path)}", used
-        )
-    marked, map_files = {}, set(maps)
-    for row in chosen.tolist():
-        copied = copies[images[row]]
-        name = f"{os.path.splitext(copied)[0]}.png"
-        # Either the copy of an image or the marked image is written, unless it is a map as well.
-        is_own = name == copied and images[row] not in map_files
-        marked[row] = name if is_own else _unused(name, used)
-    return copies, marked
-
-
-def _unused(name: str, used: set[str]) -> str:
-    """Name with a number if it is in use; it is then in use."""
-    stem, suffix = os.path.splitext(name)
-    unused, number = name, 1
-    while unused in used:
-        number += 1
-        unused = f"{stem}-{number}{suffix}"
-    used.add(unused)
-    return unused
-
-
-def _write_files(
-    manifest: Manifest,
-    folder: Path,
-    settings: PlantSettings,
-    copies: dict[str, str],
-    marked: dict[int, str],
-    workers: int,
-    progress: Progress | None,
-) -> dict[int, Mark | None]:
-    """Write all images and maps; returns the mark of each chosen row, None for no place."""
+def _write_stamped(
+    manifest: Manifest, folder: Path, rows: list[int], settings: PlantSettings, workers: int
+) -> Iterator[tuple[str, Mark | None]]:
+    """Image of each row with its mark; the image itself and None if there is no place."""
     images, maps = (manifest.table[column].tolist() for column in ("path", "saliency"))
     problems: dict[int, Problem] = {}
-    done, total = count(1), len(marked) + len(copies)
 
-    def mark(row: int) -> Mark | None:
+    def stamped(row: int) -> tuple[str, Mark | None]:
         try:
-            pixels, stamp = _marked(images[row], maps[row], settings, row)
+            pixels, mark = _marked(images[row], maps[row], settings, row)
         except ImageError as error:
             column = "path" if error.path == images[row] else "saliency"
             what = f"{column} {os.path.basename(error.path)}: {error.reason}"
             name = str(manifest.table["name"].iloc[row])
             problems[row] = Problem(name, what, "replace or remove it")
-            return None
-        if stamp is not None:
-            # Level 1: higher levels take several times as long for a few percent.
-            flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-            Image.fromarray(flat).save(folder / marked[row], "PNG", compress_level=1)
-        return stamp
-
-    def copy(source: str) -> None:
-        _link_or_copy(source, folder / copies[source])
+            return "", None
+        if mark is None:
+            return images[row], None
+        stem = beginning(re.sub(r"[^\w.-]+", "_", Path(without_secrets(images[row])).stem), 80)
+        file = folder / STAMPED / f"{row:06d}-{stem}.png"
+        # Level 1: higher levels take several times as long for a few percent.
+        flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        Image.fromarray(flat).save(file, "PNG", compress_level=1)
+        return str(file), mark
 
     with ThreadPoolExecutor(workers) as pool:
-
-        def each(make: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-            made = []
-            for one in pool.map(make, items):
-                made.append(one)
-                number = next(done)
-                if progress is not None and (number % 64 == 0 or number == total):
-                    progress(number, total)
-            return made
-
-        try:
-            marks = dict(zip(marked, each(mark, marked), strict=True))
-            if problems:
-                source = str(manifest.source or manifest.root)
-                raise ProblemsError(source, [problems[row] for row in sorted(problems)])
-            left = [image for row, image in enumerate(images) if marks.get(row) is None]
-            each(copy, dict.fromkeys([*left, *filter(None, maps)]))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return marks
+        yield from pool.map(stamped, rows)
+    if problems:
+        source = str(manifest.source or manifest.root)
+        raise ProblemsError(source, [problems[row] for row in sorted(problems)])
 
 
 def _marked(
@@ -306,17 +229,6 @@ def _pixels(path: str) -> Pixels:
     return decoded[..., :1] if mode in _GRAY_MODES else decoded
 
 
-def _link_or_copy(source: str, target: Path) -> None:
-    """Hard link if the file system allows it, which costs no space; otherwise a copy."""
-    if not is_local(source):
-        target.write_bytes(read_file(source))
-        return
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _summary(
     manifest: Manifest, path: Path, settings: PlantSettings, marks: dict[int, Mark | None]
 ) -> Planted:
@@ -349,19 +261,18 @@ def _summary(
 
 
 def _record(planted: Planted) -> str:
-    """Content of `plant.json`, with one line for each marked image."""
-    marks = [
-        strict_json({"name": name, **box._asdict(), "touches_map": touches}, indent=None)
-        for name, (box, touches) in planted.marks.items()
-    ]
-    head = {
+    """Content of `plant.json`."""
+    record = {
         "version": __version__,
         "settings": planted.settings.model_dump(mode="json"),
         "splits": [asdict(counts) for counts in planted.splits],
         "no_place": planted.no_place,
+        "marks": [
+            {"name": name, **box._asdict(), "touches_map": touches}
+            for name, (box, touches) in planted.marks.items()
+        ],
     }
-    lines = ",\n".join(f"    {mark}" for mark in marks)
-    return f'{strict_json(head).removesuffix("}").rstrip()},\n  "marks": [\n{lines}\n  ]\n}}\n'
+    return strict_json(record) + "\n"
 
 
 def _label(manifest: Manifest, label: str | None) -> str:

@@ -1,15 +1,11 @@
-"""Images behind URLs and in tar files, as a manifest writes them.
-
-/data/a.png               local file
-s3://bucket/a.png         remote file: any URL of a file system of fsspec
-/data/shard.tar::a.png    member of a tar file, local or remote
+"""Images behind URLs, of any file system of fsspec, as a manifest writes them.
 
 A remote file is copied as a whole into the folder `remote` of the cache folder, under a name that
 depends on its URL and its state (size and ETag, or date). A changed file is copied again.
 """
 
 # os and open instead of Path: a million locations are looked at.
-# ruff: noqa: PTH113, PTH116, PTH123
+# ruff: noqa: PTH116, PTH123
 
 from __future__ import annotations
 
@@ -17,17 +13,12 @@ import errno
 import hashlib
 import os
 import re
-import tarfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
-
-from filelock import FileLock
 
 from preceptor.errors import reason, without_secrets
 from preceptor.utils.files import default_cache_dir, replacing
@@ -39,17 +30,12 @@ State = tuple[int, int, int]
 
 # Two letters at least: "C:" is a drive.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_MEMBER = re.compile(r"(?P<file>.*?\.tar(?:\?.*?)?)::(?P<name>.+)", re.DOTALL | re.IGNORECASE)
 _WAITS = (0.25, 0.5, 1.0, 2.0)  # seconds before each repetition of a request
 _GONE = 8  # failed requests in a row, after which requests are not repeated
 # The first of these stands for the content.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "mtime")
 _TEMPORARY = {408, 425, 429}  # timeout, too early, too many requests
 _failures = [0]
-_copies: dict[
-    str, Path
-] = {}  # of remote tar files, as `states_of` saw them or they were first read
-_index_lock = threading.Lock()
 
 Result = TypeVar("Result")
 
@@ -59,16 +45,6 @@ class LocationError(OSError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(errno.EIO, reason)
-
-
-def is_plain(text: str) -> bool:
-    """Whether a location can only be a local file."""
-    return "://" not in text and "::" not in text
-
-
-def not_plain(texts: Sequence[str]) -> list[int]:
-    """Positions of the locations that are not plain."""
-    return [at for at, text in enumerate(texts) if "::" in text or "://" in text]
 
 
 def is_url(text: str) -> bool:
@@ -81,90 +57,44 @@ def is_url(text: str) -> bool:
     return "://" in text and _SCHEME.match(text) is not None
 
 
-def split_member(text: str) -> tuple[str, str]:
-    """Tar file and name of a member; the name is "" for other locations.
-
-    Example:
-        >>> split_member("/data/a.tar::b::c.png")
-        ('/data/a.tar', 'b::c.png')
-    """
-    match = _MEMBER.fullmatch(text) if "::" in text else None
-    return (match["file"], match["name"]) if match else (text, "")
-
-
-def parse(text: str) -> tuple[str, str]:
-    """File or URL, and the name of a member or ""."""
-    file, name = split_member(text)
-    return (file, name) if not name or is_url(file) or os.path.isfile(file) else (text, "")
-
-
-def is_local(text: str) -> bool:
-    """Whether a location is a local file, and no member of one."""
-    file, name = parse(text)
-    return not name and not is_url(file)
+def urls_among(texts: Sequence[str]) -> list[int]:
+    """Positions of the URLs among locations."""
+    return [at for at, text in enumerate(texts) if is_url(text)]
 
 
 def reading_threads(texts: Sequence[str], threads: int) -> int:
-    """Number of threads that read locations: more than those that decode if any is not plain."""
-    return max(threads, NETWORK_THREADS) if not_plain(texts) else threads
+    """Number of threads that read locations: more than those that decode if any is a URL."""
+    return max(threads, NETWORK_THREADS) if urls_among(texts) else threads
 
 
 def read_content(text: str) -> bytes:
-    """Content of a local file, a remote file or a member of a tar file."""
-    file, name = ("", "") if is_plain(text) else parse(text)
-    if name:
-        path = _shard(file)
-        offset, size = _member(_members(path), name)
-        with open(path, "rb") as stream:
-            stream.seek(offset)
-            return stream.read(size)
-    with open(_copy(file) if is_url(file) else text, "rb") as stream:
+    """Content of a local or remote file."""
+    with open(_copy(text) if is_url(text) else text, "rb") as stream:
         return stream.read()
 
 
-def states_of(texts: Sequence[str]) -> list[State | OSError]:
-    """State of each location, a member's from its tar file, or why it cannot be read.
+def states_of(urls: Sequence[str]) -> list[State | OSError]:
+    """State of each remote file, or why it cannot be read."""
 
-    All members of a tar file that cannot be read have one error.
-    """
-    parsed = [parse(text) for text in texts]
-    shards = {file for file, name in parsed if name}
-
-    def look(file: str) -> tuple[State | OSError, dict[str, tuple[int, int]]]:
+    def look(url: str) -> State | OSError:
         try:
-            _copies.pop(file, None)
-            return _state(file), _members(_shard(file)) if file in shards else {}
+            size, mark = _info(url)
         except OSError as error:
-            return error, {}
+            return error
+        digest = hashlib.blake2b(mark.encode(errors="surrogatepass"), digest_size=16).digest()
+        low, high = (int.from_bytes(digest[at : at + 8], "big", signed=True) for at in (0, 8))
+        return (-1 if size is None else size), low, high
 
-    files = list(dict.fromkeys(file for file, _ in parsed))
+    distinct = list(dict.fromkeys(urls))
     with ThreadPoolExecutor(NETWORK_THREADS) as pool:
-        seen = dict(zip(files, pool.map(look, files), strict=True))
-    states: list[State | OSError] = []
-    for file, name in parsed:
-        state, members = seen[file]
-        try:
-            if name and not isinstance(state, OSError):
-                _member(members, name)
-        except LocationError as error:
-            state = error
-        states.append(state)
-    return states
+        states = dict(zip(distinct, pool.map(look, distinct), strict=True))
+    return [states[url] for url in urls]
 
 
 def file_state(path: str) -> State:
     """State of a local file."""
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
-
-
-def _state(file: str) -> State:
-    if not is_url(file):
-        return file_state(file)
-    size, mark = _info(file)
-    digest = hashlib.blake2b(mark.encode(errors="surrogatepass"), digest_size=16).digest()
-    low, high = (int.from_bytes(digest[at : at + 8], "big", signed=True) for at in (0, 8))
-    return (-1 if size is None else size), low, high
 
 
 def _info(url: str) -> tuple[int | None, str]:
@@ -194,47 +124,6 @@ def _copy(url: str) -> Path:
         if _info(url) != state:
             raise LocationError("it changes while it is read; repeat the command later")
     return path
-
-
-def _shard(file: str) -> Path:
-    """Local path of a tar file; a remote one is copied by one thread or process for all."""
-    if not is_url(file):
-        return Path(file)
-    if file not in _copies:
-        locks = default_cache_dir() / "remote"
-        locks.mkdir(parents=True, exist_ok=True)
-        name = hashlib.blake2b(file.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-        with FileLock(locks / f"{name}.lock"):
-            _copies[file] = _copy(file)
-    return _copies[file]
-
-
-def _members(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and size of each member of a tar file."""
-    state = path.stat()
-    with _index_lock:  # one thread makes the index for all
-        return _index(str(path), (state.st_size, state.st_mtime_ns))
-
-
-@lru_cache(maxsize=64)
-def _index(path: str, state: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    index: dict[str, tuple[int, int]] = {}
-    try:
-        with tarfile.open(path, "r:", errors="surrogateescape") as archive:
-            for member in archive:
-                if member.size < 0 or member.offset_data + member.size > state[0]:
-                    raise tarfile.ReadError
-                if member.isfile():
-                    index[member.name] = member.offset_data, member.size
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        raise LocationError("the tar file is damaged or cut short; copy it again") from error
-    return index
-
-
-def _member(members: dict[str, tuple[int, int]], name: str) -> tuple[int, int]:
-    if name not in members:
-        raise LocationError(f"there is no member {name!r} in the tar file")
-    return members[name]
 
 
 def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import MAP_SIDE, render
 from preceptor.data.images import ImageError, decode_map, load_image, read_file
-from preceptor.data.remote import file_state, not_plain, reading_threads, states_of
+from preceptor.data.remote import file_state, reading_threads, states_of, urls_among
 from preceptor.errors import InputError, RunFailedError
 from preceptor.utils.process import core_count
 from preceptor.utils.results import DIGEST_BYTES, content_hash
@@ -233,7 +233,7 @@ class TableFiles:
 
     def read_states(self) -> None:
         """Read the current state of all files; 0 for files that cannot be read."""
-        apart = not_plain(self.paths)
+        apart = urls_among(self.paths)
         states = dict(zip(apart, states_of([self.paths[at] for at in apart]), strict=True))
         for at, path in enumerate(self.paths):
             with contextlib.suppress(OSError):

@@ -9,13 +9,12 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from preceptor.data.checks import Findings, absolute, check_names, read_table, text
 from preceptor.data.images import image_suffixes
-from preceptor.data.remote import is_url, parse
+from preceptor.data.remote import is_url
 from preceptor.errors import InputError
 from preceptor.utils.files import walk
 
@@ -42,9 +41,9 @@ class ListedImage(NamedTuple):
 class ImageList:
     """Images of several inputs, in their order; folders are listed in the order of their names.
 
-    An input is an image file, a URL or a member of a tar or Parquet file, a folder (all images
-    below it), a pattern such as `scans/**/*.png`, a manifest (CSV or Parquet), or `-` for a list of
-    paths, one per line. Folders with a file `MAPS_MARK`, and the folder `without`, are left out.
+    An input is an image file, a URL, a folder (all images below it), a pattern such as
+    `scans/**/*.png`, a manifest (CSV or Parquet), or `-` for a list of paths, one per line. The
+    folder `without`, and below a folder those with a file `MAPS_MARK`, are left out.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ def _part(name: str, without: str) -> str | list[ListedImage]:
     if name == LIST:
         return LIST
     exists = os.path.lexists(name)
-    if is_url(name) or (not exists and parse(name)[1]):
+    if is_url(name):
         return [ListedImage.at(name)]
     if os.path.isdir(name):  # noqa: PTH112
         if next(_images_below(name, without), None) is None:
@@ -96,13 +95,11 @@ def _part(name: str, without: str) -> str | list[ListedImage]:
             raise InputError(f"{name}: the folder has no images ({known})")
         return name
     if not exists:
-        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
-        folders = {os.path.dirname(path) for path in found}
-        left_out = {at for at in folders if _is_below(at, without) or _has_maps(at, name)}
+        found = glob.glob(name, recursive=True) if glob.has_magic(name) else []
         paths = [
             path
-            for path in found
-            if not os.path.isdir(path) and os.path.dirname(path) not in left_out  # noqa: PTH112
+            for path in sorted(found)
+            if not (os.path.isdir(path) or _is_below(os.path.dirname(path), without))  # noqa: PTH112
         ]
         if not paths:
             what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
@@ -115,19 +112,16 @@ def _rows(file: Path) -> list[ListedImage]:
     findings = Findings(str(file))
     raw = read_table(file, findings)
     findings.raise_if_any()
-    if "path" not in raw.frame:
+    if "path" not in raw:
         raise InputError(f"{file}: it has no column path; name the column of the images so")
-    written = text(raw.frame["path"])
-    if (written == "").any():
-        row = raw.rows[int((written == "").argmax())]
-        raise InputError(f"{file}: {findings.name(row)}: the path is empty; fill it in")
+    names = written = text(raw["path"])
     if written.empty:
         raise InputError(f"{file}: it has no rows; add a row per image")
-    names = written
-    if "name" in raw.frame:
-        names = text(raw.frame["name"])
-        check_names(names, raw.rows, findings)
-        findings.raise_if_any()
+    findings.add_all(written == "", "the path is empty", "fill it in")
+    if "name" in raw:
+        names = text(raw["name"])
+        check_names(names, findings)
+    findings.raise_if_any()
     paths = absolute(written, file.absolute().parent)
     return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
 
@@ -150,13 +144,6 @@ def _files_below(folder: str, without: str) -> Iterator[str]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(base, name)
-
-
-def _has_maps(folder: str, pattern: str) -> bool:
-    """Whether a folder that fits a pattern is in one of maps, which the pattern does not name."""
-    named = list(takewhile(lambda part: not glob.has_magic(part), Path(pattern).parent.parts))
-    parents = (Path(folder), *Path(folder).parents)
-    return any(os.path.lexists(at / MAPS_MARK) for at in parents if len(at.parts) > len(named))
 
 
 def _suffix(path: str) -> str:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import render
-from preceptor.data.images import ImageError, load_image, opaque_of, read_file
-from preceptor.data.remote import NETWORK_THREADS, is_plain
+from preceptor.data.images import ImageError, load_image, opaque_of
+from preceptor.data.remote import NETWORK_THREADS, is_url
 from preceptor.deploy.prediction import (
     ModelInfo,
     Network,
@@ -79,20 +79,6 @@ def _opaque(image: ImageInput, channels: int) -> Image.Image:
         f"an image is of type {type(image).__name__}; give a path, bytes, an image of Pillow, or a "
         "uint8 array (H, W, 3)"
     )
-
-
-def is_remote(image: ImageInput) -> bool:
-    """Whether an input is a URL or a member of a tar or Parquet file, which waits for a network."""
-    return isinstance(image, str | os.PathLike) and not is_plain(os.fspath(image))
-
-
-def fetched(image: ImageInput) -> bytes | BadImage:
-    """Content of a remote input, or the reason why it cannot be read."""
-    assert isinstance(image, str | os.PathLike)
-    try:
-        return read_file(_path(image))
-    except ImageError as error:
-        return BadImage(source_of(image), one_line(error.reason))
 
 
 def canvas_of(image: ImageInput, form: ImageFormat) -> Canvas | BadImage:
@@ -302,23 +288,9 @@ class Predictor:
     ) -> Iterator[list[Canvas | BadImage]]:
         """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile.
 
-        Remote images are read by further threads, since they wait for the network.
+        Remote images have further threads, since they wait for the network.
         """
         form = self.info.image_format
-
-        def decode(
-            image: ImageInput, content: Future[bytes | BadImage] | None
-        ) -> Canvas | BadImage:
-            if content is None:
-                return canvas_of(image, form)
-            found = content.result()
-            if isinstance(found, BadImage):
-                return found
-            decoded = canvas_of(found, form)
-            if isinstance(decoded, BadImage):
-                return BadImage(source_of(image), decoded.reason)
-            return decoded
-
         with (
             ThreadPoolExecutor(NETWORK_THREADS) as network,
             ThreadPoolExecutor(self._workers) as pool,
@@ -327,11 +299,12 @@ class Predictor:
             try:
                 left = iter(images)
                 while batch := list(islice(left, size)):
-                    contents = [
-                        network.submit(fetched, one) if is_remote(one) else None for one in batch
-                    ]
+                    pools = [network if is_url(source_of(one)) else pool for one in batch]
                     waiting.append(
-                        [pool.submit(decode, *pair) for pair in zip(batch, contents, strict=True)]
+                        [
+                            one.submit(canvas_of, image, form)
+                            for one, image in zip(pools, batch, strict=True)
+                        ]
                     )
                     if len(waiting) >= _AHEAD:
                         yield [one.result() for one in waiting.popleft()]

@@ -105,7 +105,6 @@ class Way:
 _TILE = "/api/images/{image}/tiles/{level}/{column}/{row}"
 WAYS: list[Way] = [
     Way("GET", "/", routes.page, entry=True),
-    Way("POST", "/enter", routes.enter, entry=True),
     Way("GET", "/static/{name:path}", routes.static, entry=True),
     Way("GET", "/api/state", routes.state),
     Way("POST", "/api/person", routes.choose),
@@ -160,7 +159,7 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
     session = _session(labeling, headers)
     content = b""
     if way.method == "POST":
-        _check_change(labeling, headers, session, way)
+        _check_change(labeling, headers, session)
         content = await read_body(request, LARGEST)
     elif headers.get("sec-fetch-site") in ("cross-site", "same-site") and way.path != "/":
         raise forbidden("another site asks for this page")
@@ -178,20 +177,15 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
                 raise forbidden("your link is not valid any more; ask for a new one")
         person = None if valid is None else person_by_id(reading, valid.person)
         path, query = request.path_params, dict(request.query_params)
-        address = "" if request.client is None else request.client.host
-        return way.handler(Call(labeling, valid, person, path, query, content, headers, address))
+        return way.handler(Call(labeling, valid, person, path, query, content, headers))
 
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
-def _check_change(
-    labeling: Labeling, headers: dict[str, str], session: Session | None, way: Way
-) -> None:
+def _check_change(labeling: Labeling, headers: dict[str, str], session: Session | None) -> None:
     """Check the headers of a request that changes something."""
     if not labeling.hosts.allows_origin(headers.get("origin", ""), headers["host"]):
         raise forbidden("the request comes from another page")
-    if way.entry:
-        return
     if session is None:
         raise forbidden("there is no session; open the link again")
     if not same(headers.get(CSRF, ""), labeling.keys.csrf(session)):
@@ -287,7 +281,6 @@ def labeling_of(
     prepared: Prepared,
     hosts: Hosts,
     access: Access = "local",
-    password: str = "",
     name: str = "",
     cache: Path | None = None,
     teacher: Path | None = None,
@@ -307,12 +300,11 @@ def labeling_of(
         database,
         prepared.source,
         prepared.settings,
-        Keys(session_secret(reading), password),
+        Keys(session_secret(reading)),
         hosts,
         Pictures((cache or default_cache_dir()) / "label"),
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
         access,
-        password,
         proposals,
         0 if lead is None else lead.id,
     )

@@ -1,8 +1,8 @@
 """A request: who asks, the state of the server, the checked body, and the handing out of images.
 
 A session is a cookie with a role, a person and a random number, signed with the key of the
-database. It stays valid over a restart as long as the way in does: with the same password, and for
-people who still have a link. Links contain keys that are derived from the same key.
+database. It stays valid over a restart, of other people as long as they have a link. Links contain
+keys that are derived from the same key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor as Threads
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,16 +26,14 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor.deploy.http import Hosts, RefusedError, forbidden, malformed, parse, unknown
-from preceptor.errors import InputError, is_control
+from preceptor.errors import is_control
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
 from preceptor.label.images import (
-    FileState,
     PictureError,
     Pictures,
     are_reachable,
-    file_state,
-    stored_state,
-    version_or_none,
+    changed_states,
+    look_again,
     write_problem,
     write_states,
 )
@@ -111,10 +109,10 @@ def key_hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-Role = Literal["lead", "guest", "linked"]
-"""lead: came by the link of the terminal; guest: by the password; linked: by a person's link."""
+Role = Literal["lead", "linked"]
+"""lead: came by the link of the terminal; linked: by a person's link."""
 
-_COOKIE = re.compile(r"(lead|guest|linked)\.(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
+_COOKIE = re.compile(r"(lead|linked)\.(\d{1,15})\.([0-9a-f]{32})\.([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -129,9 +127,8 @@ class Session:
 class Keys:
     """Keys of sessions and links."""
 
-    def __init__(self, secret: bytes, password: str = "") -> None:
+    def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._password = password
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
@@ -157,10 +154,7 @@ class Keys:
     def cookie(self, session: Session) -> str:
         """Value of the cookie of a session."""
         text = f"{session.role}.{session.person}.{session.nonce}"
-        return f"{text}.{self._signature(session.role, text)}"
-
-    def _signature(self, role: str, text: str) -> str:
-        return self._sign(f"session {text}" + (f" {self._password}" if role == "guest" else ""))
+        return f"{text}.{self._sign(f'session {text}')}"
 
     def session(self, cookie: str) -> Session | None:
         """Session of a cookie; None if it is not one of ours."""
@@ -168,7 +162,7 @@ class Keys:
         if match is None:
             return None
         role, person, nonce, signature = match.groups()
-        if not same(signature, self._signature(role, f"{role}.{person}.{nonce}")):
+        if not same(signature, self._sign(f"session {role}.{person}.{nonce}")):
             return None
         return Session(role, int(person), nonce)  # type: ignore[arg-type]
 
@@ -181,50 +175,12 @@ class Keys:
         return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
 
 
-def read_password(file: Path) -> str:
-    """Password of a file with one line."""
-    try:
-        # Editors of Windows begin a file in UTF-8 with a mark, which nobody can type.
-        text = file.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"--password-file {file}: not a text in UTF-8") from error
-    if len(text) < 8 or "\n" in text:
-        raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
-    return text
-
-
 def same(a: str, b: str) -> bool:
     """Whether two texts are equal, in a constant time."""
     return hmac.compare_digest(a.encode(errors="surrogatepass"), b.encode(errors="surrogatepass"))
 
 
-WITHIN = 60.0  # seconds for which a wrong password counts
-OF_ADDRESS, OF_ALL = 10, 1000  # wrong passwords within this time from one address, and from all
-
-
-class PasswordTries:
-    """Wrong passwords of the last minute, by address."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._wrong: list[tuple[float, str]] = []  # at most OF_ALL and those that are on their way
-
-    def are_left(self, address: str) -> bool:
-        """Whether a password from an address is looked at now."""
-        with self._lock:
-            since = self._clock() - WITHIN
-            self._wrong = [wrong for wrong in self._wrong if wrong[0] > since]
-            own = sum(other == address for _, other in self._wrong)
-            return len(self._wrong) < OF_ALL and own < OF_ADDRESS
-
-    def add_wrong(self, address: str) -> None:
-        """Record a wrong password."""
-        with self._lock:
-            self._wrong.append((self._clock(), address))
-
-
-Access = Literal["local", "password", "links"]
+Access = Literal["local", "links"]
 _LARGEST_ID = 2**53
 _LOOKING_AGAIN = 60.0  # seconds until files that could not be read are looked at again
 
@@ -241,12 +197,10 @@ class Labeling:
     pictures: Pictures
     static: Mapping[str, Path]
     access: Access = "local"  # how people come in
-    password: str = ""  # password, with access by password
     proposals: Proposals | None = None
     lead: int = 0  # number of the person whom the link of the terminal is for; 0 = a name is chosen
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
-    tries: PasswordTries = field(default_factory=PasswordTries)
     handing_out: threading.Lock = field(default_factory=threading.Lock)
     # Threads of changes and questions, of pictures that somebody waits for, and of others.
     calls: Threads = field(default_factory=partial(Threads, 16, "label-calls"))
@@ -279,7 +233,6 @@ class Call:
     query: Mapping[str, str]
     content: bytes  # body
     headers: Mapping[str, str]
-    address: str = ""
 
     @property
     def reading(self) -> Connection:
@@ -319,10 +272,9 @@ class Call:
 
 
 def leads(session: Session | None, person: Person | None) -> bool:
-    """Whether somebody sees the page of the lead; a guest may have chosen the name of another."""
-    if session is None or session.role == "guest":
-        return False
-    return session.role == "lead" or (person is not None and person.lead)
+    """Whether somebody sees the page of the lead."""
+    by_link = session is not None and session.role == "lead"
+    return by_link or (person is not None and person.lead)
 
 
 def number_of(text: str, largest: int) -> int | None:
@@ -345,14 +297,7 @@ def _utc(value: str) -> str:
         raise ValueError("the time is out of range") from error
 
 
-def _line(value: str) -> str:
-    if any(map(is_control, value)):
-        raise ValueError("no control characters are possible")
-    return value
-
-
 Number = Annotated[int, Field(ge=0, le=2**53)]
-Line = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_line)]
 Tab = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Time = Annotated[str, Field(max_length=40), AfterValidator(_utc)]
@@ -384,7 +329,6 @@ class StrokeBody(Body):
     started: Time
     seconds: Seconds
     proposal: Number | None = None
-    version: Line | None = None
 
 
 class TurnBody(Body):
@@ -401,7 +345,6 @@ class AnswerBody(Body):
     certainty: Annotated[int, Field(ge=1, le=3)] | None = None
     seconds: Seconds
     proposal: Number | None = None
-    version: Line | None = None
     next: bool = True
 
 
@@ -451,18 +394,10 @@ def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
             images = open_images(reading, person.id, labeling.claims, count, without)
             labeling.claims.take(images, person.id)
         hidden = [row["id"] for row in sized(labeling, reading, images) if row["problem"]]
-        if not hidden and (len(images) == count or not _look_again(labeling, reading)):
+        if not hidden and (len(images) == count or not _look_again(labeling)):
             return images
         for image in hidden:
             labeling.claims.drop(image, person.id)
-        if hidden:  # many may be missing: not each of them is handed out
-            following = open_images(reading, person.id, labeling.claims, 256, without)
-            missing = [
-                row
-                for row in _rows(reading, following)
-                if version_or_none(path_of(labeling, row)) is None
-            ]
-            _write_changed(labeling, reading, missing)
 
 
 def sized(
@@ -474,7 +409,7 @@ def sized(
     """
     numbers = list(images)
     rows = _rows(connection, numbers)
-    changed = _changed(labeling, connection, rows)
+    changed = changed_states(connection, labeling.source.root, rows)
     if any(state.looked_at is None for _, state in changed) and not are_reachable(
         connection, labeling.source.root
     ):
@@ -504,32 +439,10 @@ def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
     return sorted(rows, key=lambda row: images.index(row["id"]))
 
 
-def _changed(
-    labeling: Labeling, connection: Connection, rows: Iterable[sqlite3.Row]
-) -> list[tuple[int, FileState]]:
-    """States of images that are not the stored ones."""
-    states = ((row, file_state(connection, row, path_of(labeling, row))) for row in rows)
-    return [(row["id"], state) for row, state in states if state != stored_state(row)]
-
-
-def _write_changed(
-    labeling: Labeling, connection: Connection, rows: Iterable[sqlite3.Row]
-) -> list[tuple[int, FileState]]:
-    """Store and return the states of images that have changed."""
-    changed = _changed(labeling, connection, rows)
-    if changed:
-        labeling.database.write(lambda writing: write_states(writing, changed))
-    return changed
-
-
-def _look_again(labeling: Labeling, connection: Connection) -> bool:
-    """Look again at images whose file was missing or could not be read, from time to time."""
+def _look_again(labeling: Labeling) -> bool:
+    """Look again at images that cannot be shown, from time to time; whether any of them can be."""
     now = time.monotonic()
     if now < labeling.look_again_at:
         return False
     labeling.look_again_at = now + _LOOKING_AGAIN
-    rows = connection.execute(
-        "SELECT * FROM images WHERE problem IS NOT NULL AND looked_at IS NULL"
-    )
-    changed = _write_changed(labeling, connection, rows.fetchall())
-    return any(state.problem is None for _, state in changed)
+    return labeling.database.write(lambda writing: look_again(writing, labeling.source.root))

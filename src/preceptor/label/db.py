@@ -30,7 +30,7 @@ def in_utc(time: datetime) -> str:
 
 
 APPLICATION = 0x50524C42  # `application_id` of the SQLite file
-FORMAT = 7  # `user_version` of the file; other formats are refused
+FORMAT = 8  # `user_version` of the file; other formats are refused
 
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
@@ -43,7 +43,6 @@ _ANSWER = """
     proposal INTEGER REFERENCES proposals,
     proposals_mode TEXT NOT NULL,
     event INTEGER NOT NULL,              -- orders answers: a clock may be set back
-    version TEXT,
     PRIMARY KEY (image, person)
 """
 SCHEMA = f"""
@@ -105,7 +104,6 @@ CREATE TABLE strokes (
     undone INTEGER NOT NULL DEFAULT 0,   -- 1: can be redone; 2: undone for good
     proposal INTEGER REFERENCES proposals,
     saved TEXT NOT NULL,
-    version TEXT,                        -- of the file, as in images.looked_at; NULL: not known
     UNIQUE (image, person, number)
 );
 CREATE INDEX strokes_person ON strokes (person, image);

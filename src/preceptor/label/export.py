@@ -17,7 +17,7 @@ from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, read_settings
-from preceptor.label.images import has_other_file, is_replaced
+from preceptor.label.images import is_replaced
 from preceptor.label.marks import JUDGED, marks_without_answer, masks_of, union
 from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
 from preceptor.utils.files import new_folder, replacing
@@ -151,7 +151,6 @@ def _most_frequent(labels: Sequence[str]) -> str:
 
 MANIFEST, RECORD = "manifest.csv", "import.json"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
-CHANGED = "images have another file of the same size than the one that was answered; compare them"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 UNREADABLE = "images that were never readable have answers, which are left out"
 
@@ -287,8 +286,6 @@ def _that_count(
     if row["width"] is None and _judged(given):
         notes[UNREADABLE] += 1
         return []
-    if given and has_other_file(path, given):
-        notes[CHANGED] += 1
     return given
 
 

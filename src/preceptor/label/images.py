@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -262,35 +262,20 @@ def is_replaced(row: sqlite3.Row, path: Path) -> bool:
     return False
 
 
-def has_other_file(path: Path, answers: Iterable[sqlite3.Row]) -> bool:
-    """Whether the file of an image is not the one that some answer is about, as far as is known."""
-    version = version_or_none(path)
-    about = {one["version"] for one in answers} - {None}
-    return version is not None and bool(about - {version})
+def changed_states(
+    connection: Connection, root: Path, rows: Iterable[sqlite3.Row]
+) -> list[tuple[int, FileState]]:
+    """Present states of images that are not the stored ones."""
+    states = ((row, file_state(connection, row, root / row["path"])) for row in rows)
+    return [(row["id"], state) for row, state in states if state != stored_state(row)]
 
 
-def answered_with_other_file(connection: Connection, root: Path) -> Iterator[int]:
-    """Numbers of images of which `has_other_file` is true, without those of another size."""
-    rows = connection.execute(
-        "SELECT * FROM answers WHERE state != 'skipped' AND version IS NOT NULL ORDER BY image"
-    )
-    for image, answers in groupby(rows.fetchall(), key=lambda row: row["image"]):
-        row = connection.execute("SELECT * FROM images WHERE id = ?", (image,)).fetchone()
-        path = root / row["path"]
-        if has_other_file(path, answers) and not is_replaced(row, path):
-            yield image
-
-
-def changed_states(connection: Connection, root: Path) -> Iterator[tuple[sqlite3.Row, FileState]]:
-    """Images with work or a problem whose state is not the stored one, with their state."""
-    rows = connection.execute(
+def rows_with_work(connection: Connection) -> list[sqlite3.Row]:
+    """Images with strokes, answers or a problem."""
+    return connection.execute(
         "SELECT * FROM images WHERE problem IS NOT NULL "
         "OR id IN (SELECT image FROM strokes UNION SELECT image FROM answers)"
     ).fetchall()
-    for row in rows:
-        state = file_state(connection, row, root / row["path"])
-        if state != stored_state(row):
-            yield row, state
 
 
 def write_states(connection: Connection, states: list[tuple[int, FileState]]) -> None:
@@ -326,9 +311,13 @@ def write_problem(connection: Connection, image: int, path: Path, problem: Pictu
     )
 
 
-def look_again(connection: Connection, root: Path) -> None:
-    """Store the present state of images with work or a problem, within a transaction."""
-    changed = [(row["id"], one) for row, one in changed_states(connection, root)]
+def look_again(connection: Connection, root: Path) -> bool:
+    """Store the present state of images with work or a problem, within a transaction.
+
+    Returns whether any that could not be shown can be.
+    """
+    changed = changed_states(connection, root, rows_with_work(connection))
     if any(one.looked_at is None for _, one in changed) and not are_reachable(connection, root):
         changed = [(image, one) for image, one in changed if one.looked_at is not None]
     write_states(connection, changed)
+    return any(one.problem is None for _, one in changed)

@@ -12,8 +12,8 @@ import base64
 import binascii
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -75,21 +75,6 @@ def run_lengths(code: bytes, size: int) -> NDArray[np.int64]:
     if total != size:
         raise ValueError(f"the runs have {total:,} pixels, the rectangle has {size:,}")
     return lengths
-
-
-def check_tight(code: bytes, w: int, h: int) -> None:
-    """Raise ValueError if a rectangle is not the bounding box of its ones."""
-    lengths = run_lengths(code, w * h)
-    ends = np.cumsum(lengths)
-    starts, stops = ends[::2], ends[1::2]  # of the runs of ones
-    if not stops.size:
-        raise ValueError("no pixel is marked")
-    starts = starts[: stops.size]
-    rows = starts[0] < w and stops[-1] > w * (h - 1)
-    left, right = starts % w, (stops - 1) % w
-    across = starts // w != (stops - 1) // w  # a run over the end of a row touches both sides
-    if not (rows and ((left == 0) | across).any() and ((right == w - 1) | across).any()):
-        raise ValueError("the rectangle is larger than its marked pixels")
 
 
 def to_text(code: bytes) -> str:
@@ -159,30 +144,17 @@ def note_proposal_shown(
         note(connection, image, person, "proposal_shown", {"proposal": proposal})
 
 
-@dataclass(frozen=True)
-class Stroke:
-    """One stroke, as the page sends it."""
+def save_stroke(
+    connection: Connection, image: int, person: int, stroke: Mapping[str, Any]
+) -> tuple[int, str]:
+    """Store the columns of a stroke, within a transaction; its number and its time.
 
-    uuid: str  # its name, made by the page
-    tool: str  # name of the tool
-    class_: str  # class of the mark
-    erase: bool
-    x: int  # rectangle in pixels of the image
-    y: int
-    w: int
-    h: int
-    runs: bytes  # bits of the rectangle, see `runs`
-    started: str  # time of its begin
-    seconds: float
-    proposal: int | None = None  # number of the proposal that it adopts, or None
-    version: str | None = None  # version of the file that it was drawn on, or None
-
-
-def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke) -> tuple[int, str]:
-    """Store a stroke, within a transaction; once more has no effect. Its number and its time."""
-    old = connection.execute("SELECT * FROM strokes WHERE uuid = ?", (stroke.uuid,)).fetchone()
+    Once more has no effect. Raises RefusedError (409) if another stroke has its uuid.
+    """
+    own = {"image": image, "person": person, **stroke}
+    old = connection.execute("SELECT * FROM strokes WHERE uuid = ?", (stroke["uuid"],)).fetchone()
     if old is not None:
-        if old["image"] == image and old["person"] == person and _of(old) == stroke:
+        if all(old[name] == value for name, value in own.items()):
             return int(old["number"]), str(old["saved"])
         raise conflict("another stroke has this uuid")
     (newest,) = connection.execute(
@@ -194,21 +166,16 @@ def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke)
         "UPDATE strokes SET undone = 2 WHERE image = ? AND person = ? AND undone = 1",
         (image, person),
     )
-    values = asdict(stroke)
-    values["class"] = values.pop("class_")
-    values |= {"image": image, "person": person, "number": newest + 1, "saved": now()}
-    names = ", ".join(values)
+    saved = now()
+    _insert(connection, "INSERT INTO strokes", own | {"number": newest + 1, "saved": saved})
+    if stroke["proposal"] is not None:
+        note(connection, image, person, "proposal_adopted", {"proposal": stroke["proposal"]})
+    return newest + 1, saved
+
+
+def _insert(connection: Connection, statement: str, values: Mapping[str, Any]) -> None:
     marks = ", ".join(f":{name}" for name in values)
-    connection.execute(f"INSERT INTO strokes ({names}) VALUES ({marks})", values)
-    if stroke.proposal is not None:
-        note(connection, image, person, "proposal_adopted", {"proposal": stroke.proposal})
-    return newest + 1, str(values["saved"])
-
-
-def _of(row: sqlite3.Row) -> Stroke:
-    names = ("uuid", "tool", "x", "y", "w", "h", "started", "seconds", "proposal", "version")
-    values = {name: row[name] for name in names}
-    return Stroke(class_=row["class"], erase=bool(row["erase"]), runs=bytes(row["runs"]), **values)
+    connection.execute(f"{statement} ({', '.join(values)}) VALUES ({marks})", values)
 
 
 def turn(connection: Connection, image: int, person: int, uuid: str, *, undone: bool) -> None:
@@ -352,45 +319,28 @@ JUDGED = STATES[:2]  # that say what is marked
 _OWN = "WHERE image = :image AND person = :person"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer."""
-
-    state: str
-    label: str | None
-    certainty: int | None
-    seconds: float
-    proposal: int | None  # number of the proposal that was shown, or None
-    proposals_mode: str  # when proposals were shown
-    version: str | None = None  # version of the file that it is about, or None
-
-
-def save_answer(connection: Connection, image: int, person: int, answer: Answer) -> None:
-    """Store an answer in place of an earlier one, within a transaction.
+def save_answer(connection: Connection, image: int, person: int, answer: Mapping[str, Any]) -> None:
+    """Store the columns of an answer in place of an earlier one, within a transaction.
 
     Raises RefusedError (409) if it contradicts the marks.
     """
-    if answer.state in JUDGED:
+    state = answer["state"]
+    if state in JUDGED:
         marks = has_marks(connection, image, person)
-        if answer.state == "marked" and not marks:
+        if state == "marked" and not marks:
             raise conflict("nothing is marked; mark something, or answer: nothing to mark")
-        if answer.state == "nothing" and marks:
+        if state == "nothing" and marks:
             raise conflict("something is marked; erase it or undo it, or answer: marked")
     old = connection.execute(
         "SELECT state FROM answers WHERE image = ? AND person = ?", (image, person)
     ).fetchone()
     before = old is not None and old["state"] != "skipped"
     connection.execute("DELETE FROM answers_aside WHERE image = ? AND person = ?", (image, person))
-    detail = {"state": answer.state, "label": answer.label, "certainty": answer.certainty}
+    detail = {name: answer[name] for name in ("state", "label", "certainty")}
     event = note(connection, image, person, "answer", detail)
-    connection.execute(
-        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(image, person, answer.state, answer.label, answer.certainty, now(), answer.seconds),
-            *(answer.proposal, answer.proposals_mode, event, answer.version),
-        ),
-    )
-    _add_places(connection, image, before - (answer.state != "skipped"))
+    own = {"image": image, "person": person, "at": now(), "event": event, **answer}
+    _insert(connection, "INSERT OR REPLACE INTO answers", own)
+    _add_places(connection, image, before - (state != "skipped"))
 
 
 def has_work(connection: Connection, image: int) -> bool:

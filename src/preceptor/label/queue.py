@@ -20,7 +20,7 @@ from rich.console import Console
 
 from preceptor.errors import listed
 from preceptor.label.db import Connection
-from preceptor.label.images import answered_with_other_file, changed_states
+from preceptor.label.images import changed_states, rows_with_work
 from preceptor.label.marks import (
     JUDGED,
     STATES,
@@ -328,14 +328,9 @@ def print_status(connection: Connection, root: Path, console: Console) -> None:
         _print(console, columns | {"min an image": "minutes"}, numbers["sources"])
     columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
     _print(console, columns | {"IoU": "iou"}, numbers["pairs"])
-    others = list(answered_with_other_file(connection, root))
-    for images, what in (
-        (marks_without_answer(connection), "marks without an answer that counts"),
-        (others, "another file than the one that was answered"),
-    ):
-        if count := len(images):
-            verb = "image has" if count == 1 else "images have"
-            console.print(f"{count:,} {verb} {what}", highlight=False)
+    if count := len(marks_without_answer(connection)):
+        verb = "image has" if count == 1 else "images have"
+        console.print(f"{count:,} {verb} marks without an answer that counts", highlight=False)
     if problems := _problems(connection, root):
         count = len(problems)
         told = [f"{count:,} image{'s' if count > 1 else ''} cannot be shown", *listed(problems)]
@@ -344,14 +339,10 @@ def print_status(connection: Connection, root: Path, console: Console) -> None:
 
 def _problems(connection: Connection, root: Path) -> list[str]:
     """Images that cannot be shown now: the name of each, and why."""
-    now = {row["id"]: (row, state.problem) for row, state in changed_states(connection, root)}
-    stored = connection.execute("SELECT * FROM images WHERE problem IS NOT NULL")
-    found = {row["id"]: (row, row["problem"]) for row in stored} | now
-    return [
-        f"{PurePath(row['path']).name}: {problem}"
-        for _, (row, problem) in sorted(found.items())
-        if problem is not None
-    ]
+    rows = rows_with_work(connection)
+    now = {number: state.problem for number, state in changed_states(connection, root, rows)}
+    problems = ((row["path"], now.get(row["id"], row["problem"])) for row in rows)
+    return [f"{PurePath(path).name}: {why}" for path, why in problems if why is not None]
 
 
 def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import html
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, TypeVar
-from urllib.parse import parse_qs
 
 from preceptor.deploy.http import (
     RefusedError,
@@ -53,14 +51,11 @@ from preceptor.label.db import Connection
 from preceptor.label.images import PictureError, version_of, view_of
 from preceptor.label.marks import (
     JUDGED,
-    Answer,
-    Stroke,
     answer_of,
-    check_tight,
     from_text,
-    has_work,
     note,
     note_proposal_shown,
+    run_lengths,
     save_answer,
     save_stroke,
     settle_answer,
@@ -201,14 +196,6 @@ def _marked_row(call: Call) -> sqlite3.Row:
     return row
 
 
-def _check_version(connection: Connection, row: sqlite3.Row, version: str | None) -> None:
-    """Check that the file is the one that was shown, unless the image has work of another one."""
-    if version is None or row["looked_at"] in (None, version):
-        return
-    if not has_work(connection, row["id"]):
-        raise conflict("the file of this image was replaced after it was shown")
-
-
 def strokes(call: Call) -> Reply:
     """Save a stroke."""
     person, body = call.someone, checked(StrokeBody, call)
@@ -216,8 +203,7 @@ def strokes(call: Call) -> Reply:
     if row["width"] is None:
         raise conflict("this image cannot be read, and cannot be marked")
     stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
-    _check_version(call.reading, row, stroke.version)
-    _check_proposal(call.reading, row, stroke.proposal)
+    _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
     number, saved = _change_marks(
         call, row["id"], lambda writing: save_stroke(writing, row["id"], person.id, stroke)
@@ -225,8 +211,10 @@ def strokes(call: Call) -> Reply:
     return told({"number": number, "saved_at": saved})
 
 
-def _stroke_of(body: StrokeBody, classes: Collection[str], width: int, height: int) -> Stroke:
-    """Stroke on an image of a size."""
+def _stroke_of(
+    body: StrokeBody, classes: Collection[str], width: int, height: int
+) -> dict[str, Any]:
+    """Columns of a stroke on an image of a size."""
     if (body.width, body.height) != (width, height):
         raise conflict(
             f"the image has {width} × {height} pixels, and this was drawn on {body.width} × "
@@ -239,11 +227,11 @@ def _stroke_of(body: StrokeBody, classes: Collection[str], width: int, height: i
             raise malformed(f"{key}: the rectangle lies beside the image")
     try:
         code = from_text(body.runs)
-        check_tight(code, body.w, body.h)
+        if len(run_lengths(code, body.w * body.h)) < 2:
+            raise ValueError("no pixel is marked")
     except ValueError as error:
         raise malformed(f"runs: {error}") from error
-    values = body.model_dump(exclude={"tab", "width", "height", "runs"})
-    return Stroke(**values, runs=code)
+    return body.model_dump(by_alias=True, exclude={"tab", "width", "height"}) | {"runs": code}
 
 
 def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> T:
@@ -285,16 +273,14 @@ def answer(call: Call) -> Reply:
     row, settings = _marked_row(call), call.labeling.settings
     if body.label is not None and body.label not in settings.labels:
         raise malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
-    given = Answer(**body.model_dump(exclude={"tab", "next"}), proposals_mode=settings.proposals)
-    if given.state in JUDGED and row["width"] is None:
+    given = body.model_dump(exclude={"tab", "next"}) | {"proposals_mode": settings.proposals}
+    if body.state in JUDGED and row["width"] is None:
         raise conflict("this image cannot be read, and cannot be judged")
-    if given.state != "skipped":
-        _check_version(call.reading, row, given.version)
-    _check_proposal(call.reading, row, given.proposal)
+    _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
 
     def change(connection: Connection) -> None:
-        note_proposal_shown(connection, row["id"], person.id, given.proposal)
+        note_proposal_shown(connection, row["id"], person.id, body.proposal)
         save_answer(connection, row["id"], person.id, given)
 
     call.labeling.database.write(change)
@@ -329,12 +315,6 @@ _PAGE = """<!doctype html>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head>
 <body class="entry"><main><h1>preceptor label</h1>{main}</main></body></html>
 """
-_LOGIN = """{note}<form method="post" action="/enter">
-<p><label for="name">Your name</label> <input id="name" name="name" required maxlength="60"
-autocomplete="username"></p>
-<p><label for="password">Password</label> <input id="password" name="password" type="password"
-required autocomplete="current-password"></p>
-<p><button type="submit">Enter</button></p></form>"""
 _NO_WAY = {
     "local": "<p>This page needs the link that <code>preceptor label</code> has printed in the "
     "terminal: open it once in this browser.</p>",
@@ -381,40 +361,15 @@ def _by_token(call: Call, token: str) -> Session | None:
     return keys.new_session("linked", number)
 
 
-def _entry(call: Call, note: str, status: int = 403) -> Reply:
-    access = call.labeling.access
-    main = _LOGIN.format(note=note) if access == "password" else note + _NO_WAY[access]
-    return _html(_PAGE.format(head="", main=main).encode(), status)
+def _entry(call: Call, note: str) -> Reply:
+    main = note + _NO_WAY[call.labeling.access]
+    return _html(_PAGE.format(head="", main=main).encode(), 403)
 
 
 def set_cookie(call: Call, session: Session) -> str:
     """Header that sets the cookie of a session."""
     value = call.labeling.keys.cookie(session)
     return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict"
-
-
-def enter(call: Call) -> Reply:
-    """The way in with a name and the password."""
-    labeling = call.labeling
-    if labeling.access != "password":
-        raise forbidden("there is no password; use the link")
-    try:
-        form = parse_qs(call.content.decode("utf-8"), strict_parsing=True, max_num_fields=4)
-        name, password = (form[key][0] for key in ("name", "password"))
-    except (ValueError, KeyError) as error:
-        raise malformed("a name and a password are needed") from error
-    if not labeling.tries.are_left(call.address):
-        return _entry(call, "<p>Too many wrong passwords; wait a minute.</p>", 429)
-    if not same(password, labeling.password):
-        labeling.tries.add_wrong(call.address)
-        return _entry(call, "<p>The password is wrong.</p>")
-    try:
-        name = check_name(name)
-    except RefusedError as error:
-        return _entry(call, f"<p>{html.escape(str(error))}.</p>", error.status)
-    person = labeling.database.write(lambda connection: add_person(connection, name))
-    session = labeling.keys.new_session("guest", person.id)
-    return _html(b"", 303, {"set-cookie": set_cookie(call, session), "location": "/"})
 
 
 def choose(call: Call) -> Reply:

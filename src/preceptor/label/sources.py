@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.data.images import image_suffixes
-from preceptor.errors import InputError, is_control
+from preceptor.errors import InputError, is_control, one_line
 from preceptor.label.db import Connection, LabelSettings, read_setting, write_setting
 from preceptor.utils.files import walk
 from preceptor.utils.results import file_digest
@@ -46,7 +46,6 @@ class Source:
     root: Path
     is_folder: bool  # whether it is a folder
     digest: str  # hash of the table, or of the names of the files
-    left_out: int = 0
 
     @property
     def database(self) -> Path:
@@ -60,10 +59,9 @@ def find_source(path: Path) -> Source:
     place = Path(os.path.abspath(path))
     if place.is_dir():
         digest = hashlib.blake2b(digest_size=16)
-        names, left_out = _files(place)
-        for name in names:
+        for name in _files(place):
             digest.update(os.fsencode(name) + b"\0")
-        return Source(place, place, True, digest.hexdigest(), left_out)
+        return Source(place, place, True, digest.hexdigest())
     if not place.is_file():
         raise InputError(f"{path}: there is no such manifest or folder; correct the path")
     if place.suffix.lower() in image_suffixes():
@@ -73,19 +71,14 @@ def find_source(path: Path) -> Source:
 
 def folder_rows(source: Source) -> list[Row]:
     """One row per image file of a folder."""
-    rows = [Row(name) for name in _files(source.place)[0]]
-    if not rows and source.left_out:
-        raise InputError(
-            f"{source.place}: the names of its {source.left_out:,} images are not UTF-8, or have "
-            "control characters; rename them"
-        )
+    rows = [Row(name) for name in _files(source.place)]
     if not rows:
         raise InputError(f"{source.place}: there is no image in it; name a folder of images")
     return rows
 
 
-def _files(folder: Path) -> tuple[list[str], int]:
-    """Paths of image files below a folder, and the number of those that cannot be stored."""
+def _files(folder: Path) -> list[str]:
+    """Sorted paths of image files below a folder."""
     suffixes = image_suffixes()
     paths = [
         os.path.normpath(os.path.join(os.path.relpath(base, folder), name))
@@ -93,8 +86,10 @@ def _files(folder: Path) -> tuple[list[str], int]:
         for name in names
         if name[0] != "." and os.path.splitext(name)[1].lower() in suffixes
     ]
-    named = [path for path in paths if not any(map(is_control, path))]
-    return sorted(named), len(paths) - len(named)
+    if odd := [path for path in paths if any(map(is_control, path))]:
+        what = "the name is not UTF-8, or has control characters; rename it"
+        raise InputError(f"{folder}: {one_line(odd[0])}: {what} ({len(odd):,} in all)")
+    return sorted(paths)
 
 
 def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
@@ -104,33 +99,30 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     """
     # pandas is imported only when a manifest has changed.
     from preceptor.data.checks import REQUIRED, Findings, check_cells, check_columns, read_table
-    from preceptor.data.remote import is_local, not_plain
+    from preceptor.data.remote import urls_among
 
     findings = Findings(str(source.place))
     raw = read_table(source.place, findings)
-    check_columns([str(column) for column in raw.frame.columns], REQUIRED[:2], findings)
+    check_columns(raw, REQUIRED[:2], findings)
     findings.raise_if_any()
-    if not len(raw.frame):
-        findings.add(None, "there are no rows", "add one row per image")
-        findings.raise_if_any()
     table = check_cells(raw, source.root, findings, (), None)
     columns = (table[name].tolist() for name in ("path", "saliency"))
-    remote = {at for cells in columns for at in not_plain(cells) if not is_local(cells[at])}
+    remote = {at for cells in columns for at in urls_among(cells)}
     if remote:
         example = min(remote)
         what = (
-            f"{table['name'].iloc[example]!r} or its map is no local file, as of {len(remote):,} "
-            "rows in all"
+            f"{table['name'].iloc[example]!r} or its map is no local file, like those of "
+            f"{len(remote):,} rows in all"
         )
-        findings.add(raw.rows[example], what, "copy the files to a folder and write their paths")
+        findings.add(example, what, "copy the files to a folder and write their paths")
         findings.raise_if_any()
     prefix = os.path.join(source.root, "")
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}
     for at, path in enumerate(paths):
         if first.setdefault(path, at) != at:
-            what = f"image {path!r} is listed already in row {raw.rows[first[path]]}"
-            findings.add(raw.rows[at], what, "remove one of the two")
+            what = f"image {path!r} is listed already in {findings.name(first[path])}"
+            findings.add(at, what, "remove one of the two")
     findings.raise_if_any()
     return table.reset_index(drop=True), paths
 

@@ -41,7 +41,6 @@ export function addStroke(stroke) {
     ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
     proposal: stroke.proposal ?? null,
     width: page.entry.marks.width, height: page.entry.marks.height,
-    version: page.entry.info.version,
   };
   changeMarks((marks) => marks.add({ ...body, bytes, undone: false, redoable: false }));
   save("stroke", body);
@@ -125,7 +124,7 @@ function store(state) {
   const { label, certainty, seconds } = draft();
   const body = {
     state, label, certainty, seconds: Math.round(seconds * 1000) / 1000,
-    proposal: entry.seen ?? entry.answer?.proposal ?? null, version: entry.info.version,
+    proposal: entry.seen ?? entry.answer?.proposal ?? null,
   };
   save("answer", body);
   entry.answer = body;
