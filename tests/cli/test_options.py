@@ -17,7 +17,7 @@ from preceptor.benchmark.forgeries import PRESETS, StampPlace
 from preceptor.cli import options
 from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
-from preceptor.deploy import calibrate, export
+from preceptor.deploy import calibrate
 from preceptor.deploy.predict_files import MapFiles
 from preceptor.errors import InputError
 from preceptor.execution import local
@@ -32,7 +32,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.StampPlace == StampPlace
     assert options.MapFiles == MapFiles
     assert options.CalibrationMethod == calibrate.Method
-    assert options.InputType == export.InputType
     assert options.LabelOrder == db.Order
     assert options.Proposals == db.ProposalsMode
     assert options.Precision == Precision

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from preceptor.report.figures import Mark, histogram, rows_figure
+from preceptor.report.figures import Mark, rows_figure
 from preceptor.report.page import budget_plot, ladder_plot
 from preceptor.report.palette import DARK, LIGHT, series_color
 from preceptor.results.domain import gather
@@ -101,19 +101,6 @@ def test_budgets_have_their_numbers_and_minutes_as_ticks(two_domains: Written) -
     assert {"4", "8", "12 min", "24 min", "Ceiling", "Baseline 2"} <= set(texts(figure.svg))
     empty = replace(results, budget=curve.assign(mean=np.nan))
     assert budget_plot(study, empty, "test_byobnet") is None
-
-
-def test_a_histogram_tells_means_and_the_mark() -> None:
-    groups = {
-        "baseline1": ("real", np.array([0.1, 0.2, np.nan])),
-        "student": ("fake", np.array([0.8, 0.9])),
-        "ceiling": ("none", np.array([np.nan])),
-    }
-    figure = histogram(groups, "Scores", "score", span=(0, 1), mark=("image", 0.7))
-    assert figure is not None
-    assert figure.title == "Scores. Means: real 0.150, fake 0.850, image 0.700"
-    assert {"real", "fake", "image 0.700"} <= set(texts(figure.svg))
-    assert histogram({"student": ("a", np.array([np.nan]))}, "Scores", "score") is None
 
 
 def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,21 +13,15 @@ import typer
 from preceptor.cli.options import (
     PAGE_FORMATS,
     PARQUET_FORMATS,
-    AddressOption,
     BatchSizeOption,
     CacheDirOption,
     CacheOption,
     CalibrationMethod,
     DeviceOption,
-    EngineOption,
-    HangTimeoutOption,
-    InputType,
-    JobsOption,
     ManifestPath,
     MapFiles,
     Number,
     Precision,
-    RunsPerGpuOption,
     ThresholdOption,
     WorkersOption,
     check_suffix,
@@ -37,10 +30,10 @@ from preceptor.cli.options import (
 )
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
 from preceptor.utils.plugins import check_model_folder
-from preceptor.utils.process import RUN_THREADS, bulk_import
+from preceptor.utils.process import bulk_import, core_count
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    pass
 
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20
@@ -87,13 +80,8 @@ def annotate(
     split: str = "train",
     max_masks: Annotated[int, typer.Option(min=2, max=10_000_000)] = 8000,
     tolerance: Annotated[float, Number(min=0, max=0.99)] = 0.05,
-    threads: Annotated[int, typer.Option(min=1)] = RUN_THREADS,
+    threads: Annotated[int | None, typer.Option(min=1, show_default="one per core")] = None,
     device: DeviceOption = "auto",
-    engine: EngineOption = "local",
-    jobs: JobsOption = None,
-    runs_per_gpu: RunsPerGpuOption = None,
-    address: AddressOption = None,
-    hang_timeout: HangTimeoutOption = 30.0,
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "memmap",
 ) -> None:
@@ -108,14 +96,13 @@ def annotate(
         split: Images: train, all, or the name of a split.
         max_masks: Maximum number of RISE masks per image.
         tolerance: Largest error of a RISE map that may guide.
-        threads: CPU threads of each concurrent step.
+        threads: CPU threads.
     """
     from preceptor.config.run import RiseSettings, check_method
 
     check_method(method)
     check_model_folder(model)
     with bulk_import():
-        from preceptor.execution.local import ExecutorOptions
         from preceptor.execution.make_maps import annotate_in_shards
         from preceptor.inference.annotate import maps_record
 
@@ -128,9 +115,8 @@ def annotate(
         cache=cache,
         cache_dir=cache_dir,
         rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),
-        threads=threads,
+        threads=threads or core_count(),
         device=device,
-        options=ExecutorOptions(engine, jobs, runs_per_gpu, address, hang_timeout),
     )
     rows, columns = store.maps.shape[1:3]
     print(f"wrote {len(store.paths):,} maps of {rows} × {columns} to {out}")
@@ -196,16 +182,6 @@ def evaluate(
             theirs = score_sets(other, workspace, cache)
             compared = compare_sets(scores, theirs, spec.classes, spec.positive)
             print_comparison(compared, names)
-
-
-def _tasks(bar: Progress) -> Callable[[str, int], Callable[[int], None]]:
-    """Function that adds a task to a progress bar, and returns the function that advances it."""
-
-    def start(name: str, total: int) -> Callable[[int], None]:
-        task = bar.add_task(name, total=total, note="")
-        return lambda count: bar.advance(task, count)
-
-    return start
 
 
 def predict(
@@ -301,21 +277,18 @@ def predict(
 def explain(
     model: Path,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    manifest: Path | None = None,
     out: Path = Path("explanation.html"),
     threshold: ThresholdOption = None,
     masks: Annotated[int, typer.Option(min=2, max=1_000_000)] = 1000,
 ) -> None:
     """Explain decisions of a model on one page.
 
-    The page has the image with the map and the RISE map of the decided class, its score among
-    those of the validation images, the deletion curves, and the most similar training images.
+    The page has the image with the map and the RISE map of the decided class, and their deletion
+    curves.
 
     Args:
         model: Model folder, such as best.
         images: Image files or URLs.
-        manifest: Manifest of the training images, among which similar ones are searched, and of the
-            validation images, whose scores are drawn.
         out: Output page.
         masks: Maximum number of RISE masks per image.
     """
@@ -323,7 +296,6 @@ def explain(
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     check_model_folder(model)
     with bulk_import():
-        from preceptor.data.manifest import Manifest
         from preceptor.deploy import explain as steps
         from preceptor.deploy.predictor import load
         from preceptor.models.build import load_model
@@ -332,17 +304,18 @@ def explain(
 
     check_target("--out", out, formats=PAGE_FORMATS)
     predictor = load(model, threshold=threshold, device="cpu")
-    table = None
-    if manifest is not None:
-        classes = predictor.info.classes
-        table = Manifest.read(manifest, verify=False, need=("train",), classes=classes)
     with progress() as bar:
+        task = bar.add_task("maps", total=len(images), note="")
         found = steps.explain(
-            predictor, load_model(model), images, table, max_masks=masks, start_task=_tasks(bar)
+            predictor,
+            load_model(model),
+            images,
+            max_masks=masks,
+            advance=lambda count: bar.advance(task, count),
         )
     name = model.absolute().name
     write_atomically(out, steps.explain_page(found, predictor.info, predictor.threshold, name))
-    for one in found.explanations:
+    for one in found:
         score = fine_number(one.prediction.score)
         print(f"{one_line(without_secrets(one.path))}: {one.prediction.decision}, score {score}")
     print(f"wrote {out}")
@@ -393,7 +366,6 @@ def export(
     images: Annotated[int, typer.Option(min=1)] = 1000,
     threshold: ThresholdOption = None,
     map_: Annotated[bool, typer.Option("--map/--no-map")] = True,
-    input_type: Annotated[InputType, typer.Option("--input")] = "uint8",
 ) -> None:
     """Export a model folder to an ONNX file for use without this library.
 
@@ -407,7 +379,6 @@ def export(
             images).
         images: Maximum number of validation images.
         map_: Whether the file computes maps.
-        input_type: Type of the input, which has values from 0 to 255.
     """
     check_model_folder(model)
     with bulk_import():
@@ -418,13 +389,13 @@ def export(
         from preceptor.models.build import load_model
 
     check_target("--out", out, formats=onnx.SUFFIXES)
-    settings = onnx.ExportSettings(threshold, map_, input_type)
+    settings = onnx.ExportSettings(threshold, map_)
     found = None
     if manifest is not None:
         spec = load_model(model).spec
         table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
         workspace = Workspace(table)
-        found = onnx.validation_images(workspace, spec.image_format, spec.classes, images)
+        found = onnx.validation_images(workspace, spec.image_format, images)
     with needing("onnx", "export"):
         exported = onnx.export_model(model, out, settings, found)
     rule = "the most probable class"
@@ -436,18 +407,15 @@ def export(
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
     kind = "synthetic" if found is None else "validation"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
-    print(f"input: {settings.input_type}, any batch size")
+    print("input: uint8, any batch size")
     print(f"decision: {rule}")
     print(
         f"largest difference of a probability {parity.probabilities:.1e}{maps} on "
         f"{parity.images:,} {kind} images; the most probable class differs on "
         f"{parity.most_probable:,}{decided}"
     )
-    for name, (before, after) in parity.aucs.items():
-        change = f"{after:.4f} of the export, difference {after - before:+.4f}"
-        print(f"AUC on {name}: {before:.4f} of the model, {change}")
     if found is None:
-        print("note: without a manifest, the check used synthetic images and has no AUC")
+        print("note: with --manifest, the check uses validation images")
 
 
 def serve(

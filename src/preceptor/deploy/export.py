@@ -12,12 +12,12 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,6 @@ from preceptor.deploy.prediction import (
     normalized,
 )
 from preceptor.errors import InputError, PreceptorError, reason
-from preceptor.metrics.auc import auc, log_odds, macro_auc
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.maps import normalize
@@ -59,7 +58,6 @@ from preceptor.utils.results import strict_json
 from preceptor.version import __version__
 
 SUFFIXES = (".onnx",)
-InputType = Literal["uint8", "float32"]
 
 TOLERANCE = 1e-4
 """Largest difference of a probability or of a cell of a map, in float32."""
@@ -153,10 +151,10 @@ def _replace_global_pools(model: nn.Module) -> None:
             setattr(model.get_submodule(parent), leaf, FastAdaptiveAvgPool())
 
 
-def trace(model: DeployedModel, dtype: torch.dtype) -> ExportedProgram:
+def trace(model: DeployedModel) -> ExportedProgram:
     """Graph of a deployed model with a dynamic batch size."""
     examples = synthetic_images(model.model.spec.image_format, _TRACED_BATCH)
-    images = torch.from_numpy(examples.read(examples.positions)).to(dtype)
+    images = torch.from_numpy(examples.read(np.arange(_TRACED_BATCH)))
     with _refusing(model), torch.no_grad():
         model(images)  # layouts of features are determined outside of tracing
         graph = _with_derivative(model, images)
@@ -288,46 +286,29 @@ Computation = Callable[[NDArray[np.uint8]], Outputs]
 class CheckImages:
     """Images on which an export is checked, in the input format of a model.
 
-    `read` takes (B,) positions and returns (B, channels, side, side) images. Synthetic images have
-    no labels and no validation sets.
+    `read` takes (B,) positions and returns (B, channels, side, side) images.
     """
 
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    positions: NDArray[np.int64]
-    labels: NDArray[np.int64] | None = None
-    sets: NDArray[np.object_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.positions)
+    count: int
 
     def batches(self) -> Iterator[NDArray[np.uint8]]:
         """(B, channels, side, side) batches in order: one of a single image, then larger ones."""
-        starts = [0, *range(1, len(self), _BATCH), len(self)]
-        for start, stop in pairwise(starts):
-            yield self.read(self.positions[start:stop])
+        for start, stop in pairwise([0, *range(1, self.count, _BATCH), self.count]):
+            yield self.read(np.arange(start, stop))
 
 
-def validation_images(
-    workspace: Workspace, form: ImageFormat, classes: Sequence[str], limit: int
-) -> CheckImages:
+def validation_images(workspace: Workspace, form: ImageFormat, limit: int) -> CheckImages:
     """At most `limit` images of all validation sets of a manifest, drawn from a fixed seed."""
     which = workspace.split_rows("val")
     if not len(which):
         raise InputError(
             "the manifest has no validation images; assign some rows to the split val or val-NAME"
         )
-    rows = workspace.rows(which, form, classes, cache="none")
-
-    def read(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = rows.batch(positions).images.numpy()
-        return found
-
-    chosen = np.arange(len(which))
     if limit < len(which):
-        chosen = np.sort(np.random.default_rng(0).permutation(len(which))[:limit])
-    labels = np.asarray(rows.labels, np.int64)
-    sets = workspace.manifest.table["split"].to_numpy(object)[which]
-    return CheckImages(read, chosen, labels[chosen], sets[chosen])
+        which = which[np.sort(np.random.default_rng(0).permutation(len(which))[:limit])]
+    rows = workspace.rows(which, form, cache="none")
+    return CheckImages(lambda positions: rows.batch(positions).images.numpy(), len(rows))
 
 
 def synthetic_images(form: ImageFormat, count: int = 16) -> CheckImages:
@@ -338,7 +319,7 @@ def synthetic_images(form: ImageFormat, count: int = 16) -> CheckImages:
     cells = np.arange(form.size) * _COARSE // form.size
     mixed = 0.8 * coarse[:, :, cells][..., cells] + 0.2 * noise
     images: NDArray[np.uint8] = np.rint(255 * mixed).astype(np.uint8)
-    return CheckImages(lambda positions: images[positions], np.arange(count))
+    return CheckImages(lambda positions: images[positions], count)
 
 
 @dataclass(frozen=True)
@@ -347,7 +328,6 @@ class ExportSettings:
 
     threshold: str | float | None = None  # of the output `decision`, see `find_threshold`
     maps: bool = True
-    input_type: InputType = "uint8"  # both from 0 to 255
 
 
 @dataclass(frozen=True)
@@ -358,8 +338,6 @@ class Parity:
     probabilities: float
     maps: float | None  # of a cell of a normalized map; None without maps
     most_probable: int  # number of images whose most probable class differs
-    #: Of the model and of the export by validation set; sets of one class are left out.
-    aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     decisions: int | None = None  # number that differs at the threshold; None without one
 
     @property
@@ -385,12 +363,11 @@ def export_model(
     info = info_of(model, calibration)
     threshold = find_threshold(settings.threshold, info)
     deployed = DeployedModel(model, threshold, maps=settings.maps, calibration=calibration)
-    dtype = torch.uint8 if settings.input_type == "uint8" else torch.float32
     itself = model_outputs(model, maps=settings.maps, calibration=calibration)
     card = folder / "README.md"
     values = {
         "threshold": threshold,
-        "input_type": settings.input_type,
+        "input_type": "uint8",
         "precision": "float32",
     }
     if threshold is not None and threshold != info.thresholds.get(DEFAULT_RULE):
@@ -400,7 +377,7 @@ def export_model(
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
         EXPORT_KEY: strict_json(values, indent=None),
     }
-    content = onnx_content(trace(deployed, dtype), deployed, metadata)
+    content = onnx_content(trace(deployed), deployed, metadata)
     checked = synthetic_images(model.spec.image_format) if images is None else images
     parity = measure(itself, onnx_outputs(content), checked, deployed.positive, threshold)
     if not parity.within_tolerance:
@@ -421,10 +398,9 @@ def onnx_outputs(content: bytes) -> Computation:
 
     session = session_of(content)
     names = [one.name for one in session.get_outputs()]
-    dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
-        values = session.run(None, {"image": batch.astype(dtype, copy=False)})
+        values = session.run(None, {"image": batch})
         return Outputs(**{n: v for n, v in zip(names, values, strict=True) if n in Outputs._fields})
 
     return compute
@@ -467,11 +443,10 @@ def measure(
         one_way, other = (decide(found, positive, threshold) for found in (before, after))
         decisions = int((one_way != other).sum())
     return Parity(
-        images=len(images),
+        images=images.count,
         probabilities=float(np.abs(before - after).max()),
         maps=float(np.max(maps)) if maps else None,  # NaN if one is
         most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
-        aucs=_aucs(before, after, images, positive),
         decisions=decisions,
     )
 
@@ -489,28 +464,3 @@ def map_difference(one: Outputs, two: Outputs) -> float:
     scale = np.maximum(_LEAST_SPREAD * largest, np.finfo(np.float32).tiny)
     raw = np.abs(one.raw_map - two.raw_map).max((1, 2)) / scale
     return float(np.where(flat, raw, gap).max())
-
-
-def _aucs(
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    images: CheckImages,
-    positive: int | None,
-) -> dict[str, tuple[float, float]]:
-    """AUC before and after the export by validation set; sets of one class are left out."""
-    if images.labels is None or images.sets is None:
-        return {}
-    found: dict[str, tuple[float, float]] = {}
-    sides = log_odds(before), log_odds(after)
-    for name in dict.fromkeys(images.sets.tolist()):
-        own = images.sets == name
-        labels = images.labels[own]
-        first, second = (
-            macro_auc(labels, values[own])
-            if positive is None
-            else auc(labels == positive, values[own, positive])
-            for values in sides
-        )
-        if math.isfinite(first) and math.isfinite(second):
-            found[str(name)] = (float(first), float(second))
-    return found

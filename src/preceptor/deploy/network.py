@@ -20,7 +20,6 @@ from preceptor.deploy.prediction import (
     Calibration,
     ModelInfo,
     NetworkOutput,
-    joined_outputs,
 )
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
@@ -178,30 +177,19 @@ class TorchNetwork:
         maps: bool = True,
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
-        """Output for a batch, see `Network.__call__`; halved if memory runs out."""
-        out = self._halved(images, maps=maps, map_classes=map_classes)
+        """Output for a batch, see `Network.__call__`."""
+        try:
+            out = self._forward(images, maps=maps, map_classes=map_classes)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            what = f"no memory for {len(images)} images in one pass; lower the batch size"
+            raise InputError(f"{self.info.backbone} on {self._device}: {what}") from error
         if self.info.calibration is None:
             return out
         plain = torch.from_numpy(out.probabilities)
         changed = calibrated(plain, self.info.calibration, self.info.positive_index, self._steps)
         return out._replace(probabilities=changed.numpy())
-
-    def _halved(
-        self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
-    ) -> NetworkOutput:
-        try:
-            return self._forward(images, maps=maps, map_classes=map_classes)
-        except (MemoryError, RuntimeError) as error:
-            if len(images) == 1 or not out_of_memory(error):
-                raise
-        half = len(images) // 2  # here the error has been freed, with the tensors in its frames
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        parts = []
-        for part in (slice(half), slice(half, None)):
-            classes = None if map_classes is None else map_classes[part]
-            parts.append(self._halved(images[part], maps=maps, map_classes=classes))
-        return joined_outputs(parts)
 
     def _forward(
         self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
@@ -213,21 +201,20 @@ class TorchNetwork:
             prepared = model.preprocess(to_device(batch, self._device, channels_last=True))
             if not maps:
                 out: ModelOutput = model(prepared)
-                return _output(out.logits, out.features, None)
+                return _output(out.logits, None)
             classes: Tensor | Literal["predicted"] = "predicted"
             if map_classes is not None:
                 classes = torch.from_numpy(map_classes).to(self._device)
             elif positive is not None:
                 classes = torch.full((len(images),), positive, device=self._device)
             guided: GuidedOutput = model(prepared, classes, decision=True)
-            return _output(guided.logits, guided.features, guided.saliency)
+            return _output(guided.logits, guided.saliency)
 
 
-def _output(logits: Tensor, features: Tensor, saliency: Tensor | None) -> NetworkOutput:
+def _output(logits: Tensor, saliency: Tensor | None) -> NetworkOutput:
     return NetworkOutput(
         logits.float().softmax(1).cpu().numpy(),
         None if saliency is None else saliency.detach().float().cpu().numpy(),
-        features.float().mean((2, 3)).cpu().numpy(),
     )
 
 

@@ -55,8 +55,6 @@ class OnnxNetwork:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         self.card: str = metadata.get(CARD_KEY, "")
-        (image,) = self._session.get_inputs()
-        self._type = np.uint8 if image.type == "tensor(uint8)" else np.float32
 
     def check_maps(self, map_class: int | None) -> None:
         """Check that maps of a class can be computed, see `Network.check_maps`."""
@@ -79,7 +77,7 @@ class OnnxNetwork:
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
         """Output for a batch, see `Network.__call__`; maps of the other of two are negatives."""
-        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(self._type, copy=False)
+        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         names = ["probabilities"]
         if maps and self.info.map_kind != "none":
             names.append("raw_map")

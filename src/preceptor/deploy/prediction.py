@@ -192,7 +192,6 @@ class NetworkOutput(NamedTuple):
 
     probabilities: NDArray[np.float32]  # (B, C)
     raw_map: NDArray[np.float32] | None  # (B, h, w), not normalized
-    features: NDArray[np.float32] | None = None  # (B, p), averaged over the grid
 
 
 class Network(Protocol):
@@ -218,16 +217,6 @@ class Network(Protocol):
         """
 
 
-def joined_outputs(parts: Sequence[NetworkOutput]) -> NetworkOutput:
-    """Output for a batch from the outputs of its parts, at least one."""
-    probabilities, *others = (
-        None if any(one is None for one in column) else np.concatenate(column)
-        for column in zip(*parts, strict=True)
-    )
-    assert probabilities is not None
-    return NetworkOutput(probabilities, *others)
-
-
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Prediction for one image.
@@ -240,7 +229,6 @@ class Prediction:
             the model has no maps or none was asked for.
         map_class: Class of the map.
         size: Width and height of the upright image in pixels.
-        features: (p,) float32 features, averaged over the grid; None if the network has none.
     """
 
     info: ModelInfo
@@ -249,7 +237,6 @@ class Prediction:
     grid_map: NDArray[np.float32] | None
     map_class: str
     size: tuple[int, int]
-    features: NDArray[np.float32] | None = None
 
     @property
     def score(self) -> float:
@@ -314,16 +301,14 @@ class Predictions(Sequence[Prediction]):
                 sizes=self.sizes[index],
                 map_classes=self.map_classes[index],
             )
-        maps, features = self.raw_map, self.output.features
         width, height = self.sizes[index].tolist()
         return Prediction(
             self.info,
             self.probabilities[index],
             self.decision[index],
-            None if maps is None else maps[index],
+            None if self.raw_map is None else self.raw_map[index],
             self.info.classes[self.map_classes[index]],
             (width, height),
-            None if features is None else features[index],
         )
 
     @property
@@ -355,9 +340,11 @@ class Predictions(Sequence[Prediction]):
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """One sequence of the predictions of several batches of the same predictor, at least one."""
+    maps = [part.raw_map for part in parts if part.raw_map is not None]
+    probabilities = np.concatenate([part.probabilities for part in parts])
     return replace(
         parts[0],
-        output=joined_outputs([part.output for part in parts]),
+        output=NetworkOutput(probabilities, np.concatenate(maps) if maps else None),
         sizes=np.concatenate([part.sizes for part in parts]),
         map_classes=np.concatenate([part.map_classes for part in parts]),
     )

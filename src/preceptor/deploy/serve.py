@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
@@ -69,16 +67,16 @@ _KINDS = {
 
 class _Job(NamedTuple, Generic[Item, Result]):
     item: Item
-    until: float
     since: float
-    future: Future[Result]
+    future: asyncio.Future[Result]
 
 
 class Batcher(Generic[Item, Result]):
-    """Thread that predicts waiting images of concurrent requests, batch by batch.
+    """Predicts waiting images of concurrent requests in a thread, batch by batch.
 
     A batch is complete when it has `size` images, or when its first image has waited for `delay`
     seconds; the next one gathers while it is computed. `done` is told the images and the seconds.
+    An image whose request has ended meanwhile is not predicted.
     """
 
     def __init__(
@@ -90,66 +88,46 @@ class Batcher(Generic[Item, Result]):
         done: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._predict, self._size, self._delay, self._done = predict, size, delay, done
-        self._jobs: deque[_Job[Item, Result]] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="serve-batches", daemon=True)
-        self._thread.start()
+        self._jobs: asyncio.Queue[_Job[Item, Result]] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, "serve-batches")
+        self._running: asyncio.Task[None] | None = None
 
-    def submit(self, item: Item, *, until: float) -> Future[Result]:
-        """Prediction of an image; TimeoutError if it is not begun at `until` (`time.monotonic`)."""
-        future: Future[Result] = Future()
-        with self._changed:
-            if self._closed:
-                raise RuntimeError("the batcher is closed")
-            self._jobs.append(_Job(item, until, time.monotonic(), future))
-            self._changed.notify()
-        return future
+    async def __call__(self, item: Item) -> Result:
+        """Prediction of an image."""
+        loop = asyncio.get_running_loop()
+        self._running = self._running or loop.create_task(self._run())
+        job = _Job[Item, Result](item, loop.time(), loop.create_future())
+        self._jobs.put_nowait(job)
+        return await job.future
 
     def close(self) -> None:
-        """Predict what waits, and end the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
+        """End the thread."""
+        self._thread.shutdown()
 
-    def _run(self) -> None:
-        while jobs := self._take():
-            now = time.monotonic()
-            current = []
-            for job in jobs:
-                if not job.future.set_running_or_notify_cancel():
-                    continue
-                if job.until <= now:
-                    job.future.set_exception(TimeoutError())
-                else:
-                    current.append(job)
-            if current:
-                self._answer(current)
-
-    def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
-        started = time.monotonic()
-        try:
-            predictions = list(self._predict([job.item for job in jobs]))
-        except Exception as error:  # of this batch alone; its requests report it
-            for job in jobs:
-                job.future.set_exception(error)
-            return
-        self._done(len(jobs), time.monotonic() - started)  # whoever has an answer finds it counted
-        for job, prediction in zip(jobs, predictions, strict=True):
-            job.future.set_result(prediction)
-
-    def _take(self) -> list[_Job[Item, Result]]:
-        """Next batch; [] when the batcher is closed and nothing waits."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            full = self._jobs[0].since + self._delay if self._jobs else 0.0
-            while len(self._jobs) < self._size and not self._closed:
-                left = full - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            return [self._jobs.popleft() for _ in range(min(self._size, len(self._jobs)))]
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            jobs = [await self._jobs.get()]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(jobs[0].since + self._delay):
+                    while len(jobs) < self._size:
+                        jobs.append(await self._jobs.get())
+            jobs = [job for job in jobs if not job.future.done()]
+            if not jobs:
+                continue
+            started = time.monotonic()
+            try:
+                items = [job.item for job in jobs]
+                results = list(await loop.run_in_executor(self._thread, self._predict, items))
+            except Exception as error:  # of this batch alone; its requests report it
+                for job in jobs:
+                    if not job.future.done():
+                        job.future.set_exception(error)
+                continue
+            self._done(len(jobs), time.monotonic() - started)  # who has an answer finds it counted
+            for job, result in zip(jobs, results, strict=True):
+                if not job.future.done():
+                    job.future.set_result(result)
 
 
 # -------------------------------------------------------------------- models, metrics
@@ -381,12 +359,11 @@ class Service:
     async def predict(self, wish: Wish, content_type: str, body: bytes) -> Reply:
         """Answer to a request; RefusedError if it is not carried out."""
         settings, run = self.settings, asyncio.get_running_loop().run_in_executor
-        until = time.monotonic() + settings.timeout
         try:
             async with asyncio.timeout(settings.timeout):
                 uploads = await run(self._threads, self._uploads, content_type, body)
                 with self._room(len(uploads)):
-                    calls = [self._predict_one(wish, upload, until) for upload in uploads]
+                    calls = [self._predict_one(wish, upload) for upload in uploads]
                     found = await _all_or_none(calls)
                     return await run(self._threads, self._answer, wish, uploads, found)
         except TimeoutError as error:
@@ -399,12 +376,11 @@ class Service:
         check_sizes(found, self.settings.pixels)
         return found
 
-    async def _predict_one(self, wish: Wish, upload: Upload, until: float) -> Prediction:
+    async def _predict_one(self, wish: Wish, upload: Upload) -> Prediction:
         form = self.models[wish.model].info.image_format
         loop = asyncio.get_running_loop()
         canvas = await loop.run_in_executor(self._decoders, decode_upload, upload, form)
-        item = canvas, wish.map != "none"
-        return await asyncio.wrap_future(self._batchers[wish.model].submit(item, until=until))
+        return await self._batchers[wish.model]((canvas, wish.map != "none"))
 
     def _answer(
         self, wish: Wish, uploads: Sequence[Upload], predictions: Sequence[Prediction]

@@ -22,7 +22,7 @@ import matplotlib.style
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preceptor.metrics.reliability import Bins
 from preceptor.report.palette import LIGHT, series_color
@@ -270,44 +270,3 @@ def reliability_plot(
     )
     title = f"{title}. Largest gap: {', '.join(gaps)}"
     return curves_figure(lines, title, across, up, unit=(True, True), diagonal=True, height=300)
-
-
-def histogram(
-    groups: Mapping[str, tuple[str, NDArray[np.float64]]],
-    title: str,
-    axis: str,
-    *,
-    span: tuple[float, float] | None = None,
-    mark: tuple[str, float] | None = None,
-) -> Figure | None:
-    """Share of the values of each group in bins of equal width."""
-    values = {key: one[np.isfinite(one)] for key, (_, one) in groups.items()}
-    values = {key: one for key, one in values.items() if len(one)}
-    if not values:
-        return None
-    low, high = span or (
-        min(float(one.min()) for one in values.values()),
-        max(float(one.max()) for one in values.values()),
-    )
-    edges = np.linspace(low, high if high > low else low + 1, 25)
-    below = 40 + _legend_height([*values])
-    whole = 140 + below
-
-    def draw(figure: matplotlib.figure.Figure) -> None:
-        axes, handles = _axes(figure, whole, 20, below, 22), {}
-        for key, own in values.items():
-            heights = np.histogram(own.clip(low, high), edges)[0] / len(own)
-            color = series_color(key)
-            axes.stairs(heights, edges, fill=True, color=color, alpha=0.16, linewidth=0)
-            handles[groups[key][0]] = axes.stairs(heights, edges, color=color, linewidth=2)
-        axes.yaxis.set_major_locator(NullLocator())
-        axes.set_xlabel(axis)
-        if mark is not None:
-            name, value = mark
-            _vertical(axes, f"{name} {number(value)}", float(np.clip(value, low, high)))
-        if len(handles) > 1:
-            _legend(figure, axes, handles)
-
-    said = [f"{groups[key][0]} {number(own.mean())}" for key, own in values.items()]
-    said += [f"{mark[0]} {number(mark[1])}"] if mark else []
-    return _drawn(f"{title}. Means: {', '.join(said)}", whole, draw)
