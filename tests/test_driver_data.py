@@ -111,6 +111,7 @@ def test_three_classes_and_given_maps(tmp_path: Path) -> None:
         },
         "alphas": [0.5],
         "maps": {"segmenter": str(tmp_path / "data" / "maps")},
+        "mapper": True,
         "guide_classes": ["red", "blue"],
         "annotated_per_seed": True,
         "controls": [],
@@ -134,4 +135,5 @@ def test_three_classes_and_given_maps(tmp_path: Path) -> None:
     assert {row["name"] for row in choice["table"]} == {
         "test_byobnet human-guided α 0.5, CAM; Student α 0.5",
         "segmenter (given maps); Student α 0.5",
+        "test_byobnet mapper; Student α 0.5",
     }
