@@ -1,7 +1,7 @@
 """The pictures of the front page and of docs/explanation, from finished studies.
 
-    preceptor demo --out demo-study
-    python docs/pictures/guidance_pictures.py demo-study/study-0
+    preceptor study docs/pictures/forged.yaml --out forged-study
+    python docs/pictures/guidance_pictures.py forged-study
     python docs/pictures/guidance_pictures.py spots-study --front
 
 The first seed of a study is shown, on the forged images of its primary test set. The images are the
@@ -9,7 +9,7 @@ first of each kind of forgery, in the order of the file, whatever the models say
 
 - front.png: maps of the selected mapper, and maps and decisions of Baseline 2 and the Student, on
   the small forged regions of docs/evidence.md, where a Student is above a network without maps.
-- guidance-images.png: maps of all models of the demo.
+- guidance-images.png: maps of all models of the preset `demo`.
 - guidance-mean.png: means over all forged images of the class activation maps (above) and of the
   decision maps (below).
 - maps.csv: AUC, numbers of right decisions, and correlation of maps with human maps.

@@ -13,7 +13,7 @@ from preceptor.config.files import dump_config, load_config
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import StudyPlan
 from preceptor.study_folder import write_progress
-from tests.commands import assert_refused, here
+from tests.commands import here
 from tests.datasets import squares
 from tests.studies import study, walk, write_down
 
@@ -26,10 +26,11 @@ def test_study_init_writes_what_study_plan_accepts(
     folder = data / "studies"
     folder.mkdir()
     file = folder / "my study.yaml"
-    wanted = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    wanted = ["--backbone", "test_byobnet"]
     done = here("study", "init", data / "manifest.csv", "--to", file, *wanted)
     assert done.code == 0, done
-    assert done.out.startswith(f"wrote {file}; estimated time on this machine: ")
+    assert "timing a training step of test_byobnet" in done.out
+    assert f"wrote {file}; estimated time on this machine: " in done.out
     written = yaml.safe_load(file.read_text())
     assert list(folder.iterdir()) == [file]
     assert set(tmp_path.iterdir()) <= {tmp_path / "cache"}  # nothing where the command was run
@@ -55,7 +56,7 @@ def test_study_init_writes_what_study_plan_accepts(
     [
         (("plain", "marked"), "marked", True),
         (("plain", "marked"), "plain", False),  # which has no maps
-        (("plain", "marked", "other"), "marked", False),
+        (("plain", "marked", "other"), "marked", True),
     ],
 )
 def test_study_init_has_a_mapper_where_there_can_be_one(
@@ -65,10 +66,10 @@ def test_study_init_has_a_mapper_where_there_can_be_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 60.0)
     splits = dict.fromkeys(("train", "val", "test"), 6)
     manifest = squares(tmp_path / "data", splits=splits, classes=classes)
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--positive", positive]
+    options = ["--backbone", "test_byobnet", "--positive", positive]
     target = tmp_path / "s.yaml"
     done = here("study", "init", manifest, "--to", target, *options)
     assert done.code == 0, done
@@ -79,13 +80,13 @@ def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With fewer, the same maps would guide the ceiling and Baseline 1."""
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 60.0)
     manifest = squares(tmp_path / "data", splits=dict.fromkeys(("train", "val", "test"), 6))
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     part = table.assign(annotated=["1"] * 3 + ["0"] * (len(table) - 3))
     part.loc[3:, "saliency"] = ""
     part.to_csv(manifest.with_name("part.csv"), index=False)
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--positive", "marked"]
+    options = ["--backbone", "test_byobnet", "--positive", "marked"]
     for name, expected in ((manifest.name, True), ("part.csv", False)):
         target = tmp_path / f"{name}.yaml"
         done = here("study", "init", manifest.with_name(name), "--to", target, *options)
@@ -100,7 +101,7 @@ def test_study_init_has_a_ceiling_if_all_training_images_are_annotated(
 def test_the_positive_class_of_study_init_is_the_one_with_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 60.0)
     splits = {"train": 6, "val": 4, "test": 4}
     manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
@@ -111,29 +112,31 @@ def test_the_positive_class_of_study_init_is_the_one_with_maps(
     }
     # Of equal images and maps in both classes, the rarer one is positive.
     both = rare.assign(saliency=table.loc[table["saliency"] != "", "saliency"].iloc[0])
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
-    for name, rows, expected in (("one", rare, "marked"), ("both", both, "plain")):
+    options = ["--backbone", "test_byobnet"]
+    cases = (
+        ("one", rare, "marked", "the only class with maps"),
+        ("both", both, "plain", "the rarer class"),
+    )
+    for name, rows, expected, why in cases:
         rows.to_csv(manifest.with_name(f"{name}.csv"), index=False)
         target = tmp_path / f"{name}.yaml"
         done = here("study", "init", manifest.with_name(f"{name}.csv"), "--to", target, *options)
         assert done.code == 0, done
         assert yaml.safe_load(target.read_text())["positive"] == expected
-        assert f"positive class: {expected} (choose another with --positive)" in done.out
+        assert f"positive class: {expected} ({why}; choose another with --positive)" in done.out
 
 
 @pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("a: b", "c # d"), ('"', "null")])
 def test_study_init_quotes_what_yaml_would_take_otherwise(
     labels: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 60.0)
     manifest = squares(tmp_path / "a: b #c", splits=dict.fromkeys(("train", "val", "test"), 4))
     table = pd.read_csv(manifest)
     table["label"] = table["label"].map(dict(zip(("plain", "marked"), labels, strict=True)))
     table["split"] = table["split"].replace("test", "test-a: 1")
     table.to_csv(manifest, index=False)
-    weights = tmp_path / "my weights.safetensors"
-    weights.touch()
-    options = ["--backbone", "test_byobnet", "--weights", weights]
+    options = ["--backbone", "test_byobnet"]
     target = tmp_path / "s.yaml"
     done = here("study", "init", manifest, "--to", target, *options, "--positive", labels[1])
     assert done.code == 0, done
@@ -142,29 +145,54 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert written["mapper"] is True
     assert written["primary"] == "test-a: 1"
     assert target.parent / written["manifest"] == manifest
-    assert target.parent / written["weights"] == weights
 
 
-def test_study_init_refuses_a_size_at_which_nothing_can_be_guided(
-    data: Path, tmp_path: Path
+def test_study_init_fits_the_hours(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "32"]
-    done = here("study", "init", data / "manifest.csv", "--to", tmp_path / "s.yaml", *options)
-    assert_refused(done, ["1 × 1 feature grid", "output_stride: 8 in backbone_args"])
-    assert not (tmp_path / "s.yaml").exists()
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 0.2)
+    images = []
+    for hours in ("0.01", "1", "100"):
+        file = tmp_path / f"{hours}.yaml"
+        done = here("study", "init", data / "manifest.csv", "--to", file, "--hours", hours)
+        assert done.code == 0, done
+        written = load_config(file, StudyConfig)
+        steps, size = written.training.steps, written.training.input_size
+        assert steps is not None
+        assert size is not None
+        images.append(steps * len(written.seed_list) * size**2)
+        assert ("nothing fits" in done.out) is (hours == "0.01")
+        (chosen,) = (line for line in done.out.splitlines() if line.startswith(">"))
+        assert chosen.split()[-4:] == ["test_byobnet", f"{size}", f"{steps}", f"{written.seeds}"]
+    assert images == sorted(set(images))
+
+
+def test_study_init_writes_the_published_settings(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 60.0)
+    file = tmp_path / "s.yaml"
+    options = ["--recipe", "paper", "--backbone", "test_resnet"]
+    done = here("study", "init", data / "manifest.csv", "--to", file, *options)
+    assert done.code == 0, done
+    written = load_config(file, StudyConfig)
+    assert (written.recipe, written.training.recipe, written.mapper) == (None, "paper", False)
+    assert (written.training.epochs, written.training.input_size) == (50, 224)
+    assert "weights: none, since the hub has no pretrained weights of test_resnet" in done.out
+    assert written.weights == "none"  # tests are offline
 
 
 def test_study_init_chooses_no_positive_class_of_three(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.study.checks.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.study.checks.step_seconds", lambda *_: 60.0)
     splits = dict.fromkeys(("train", "val", "test"), 6)
     manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked", "other"))
-    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    options = ["--backbone", "test_byobnet"]
     target = tmp_path / "s.yaml"
     done = here("study", "init", manifest, "--to", target, *options)
     assert done.code == 0, done
-    assert "positive class: none, the AUC is the mean one-vs-rest AUC" in done.out
+    assert "positive class: none (of more than two classes, the AUC is the mean" in done.out
     assert yaml.safe_load(target.read_text()).get("positive") is None
     assert "one-vs-rest AUC of marked, other, plain" in target.read_text()
     done = here("study", "plan", target, "--jobs", "1")
@@ -174,17 +202,6 @@ def test_study_init_chooses_no_positive_class_of_three(
     done = here("study", "init", manifest, "--to", chosen, *options, "--positive", "other")
     assert "positive class" not in done.out
     assert yaml.safe_load(chosen.read_text())["positive"] == "other"
-
-
-def test_study_init_refuses_weights_in_a_format_that_a_study_refuses(tmp_path: Path) -> None:
-    splits = dict.fromkeys(("train", "val", "test"), 6)
-    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
-    checkpoint = tmp_path / "my.pth"
-    checkpoint.write_bytes(b"weights")
-    options = ["--backbone", "test_byobnet", "--weights", str(checkpoint)]
-    done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
-    assert_refused(done, ["is not a .safetensors file; convert it"])
-    assert not (tmp_path / "s.yaml").exists()
 
 
 @pytest.mark.parametrize("remembered", [True, False])

@@ -291,7 +291,7 @@ PRESETS: dict[str, ForgedSettings] = {
     "small": _FULL.model_copy(
         update={"train": 800, "val": 60, "val_noshort": 120, "test_seen": 300, "test_unseen": 300}
     ),
-    # For `preceptor demo`. Small regions and a moving stamp: only maps at the right place help.
+    # For studies of minutes. Small regions and a moving stamp: only maps at the right place help.
     # Chosen on draws 100 and above; see benchmarks/RESULTS.md.
     "demo": _FULL.model_copy(
         update={"val": 60, "val_noshort": 120, "test_unseen": 300}

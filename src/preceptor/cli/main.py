@@ -21,10 +21,11 @@ import typer.main
 
 from preceptor.cli import model
 from preceptor.cli.data import data
+from preceptor.cli.demo import demo
 from preceptor.cli.doctor import doctor
 from preceptor.cli.label import label
 from preceptor.cli.options import Commands
-from preceptor.cli.study import demo, report, runs, study
+from preceptor.cli.study import report, runs, study
 from preceptor.errors import PreceptorError, one_line
 from preceptor.utils.process import handling, out_of_memory
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,15 +183,18 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
 
 
 @contextlib.contextmanager
-def live(board: StudyStatus, console: Console) -> Iterator[Callable[[str], None]]:
-    """Show a study on a terminal while it runs; yields the function that prints lines above."""
+def live(
+    board: StudyStatus, console: Console, *, lines: bool = True
+) -> Iterator[Callable[[str], None]]:
+    """Show a study on a terminal while it runs; yields the function that prints lines above it."""
     with Live(
         get_renderable=lambda: render(board.status),
         console=console,
         refresh_per_second=2,
         transient=True,
     ) as shown:
-        yield lambda line: shown.console.print(line, markup=False, highlight=False)
+        show = partial(shown.console.print, markup=False, highlight=False)
+        yield show if lines else lambda _: None
 
 
 def render(status: Status, now: float | None = None) -> RenderableType:

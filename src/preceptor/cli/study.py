@@ -1,16 +1,15 @@
-"""Commands of studies: `study` (`study FILE` is `study run FILE`), runs, report and demo."""
+"""Commands of studies: `study` (`study FILE` is `study run FILE`), runs and report."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +21,7 @@ from preceptor.cli.options import (
     HangTimeoutOption,
     JobsOption,
     ManifestPath,
+    Number,
     RunByDefault,
     RunsPerGpuOption,
     check_target,
@@ -88,162 +88,131 @@ def run(
         tell=partial(print, flush=True),
         show=partial(live, console=console) if console.is_terminal else None,
     )
-    _finish(result)
+    finish(result)
 
 
 @study.command()
 def init(
     manifest: ManifestPath,
     to: Path = Path("study.yaml"),
-    backbone: str = "resnet50",
-    weights: str = "hub",
-    size: int = 224,
+    hours: Annotated[float, Number(min=0.01)] = 1.0,
+    recipe: Literal["recommended", "paper"] = "recommended",
+    backbone: Annotated[str | None, typer.Option(show_default="one that fits")] = None,
     positive: str | None = None,
 ) -> None:
-    """Write a commented study file.
+    """Write a commented study file that fits the time you have.
 
-    The file includes a time estimate measured on this machine.
+    Times a training step on this machine, and chooses network, size of the input, steps and seeds.
 
     Args:
         to: Output file.
+        hours: Hours that the study may take on this machine.
+        recipe: recommended, or paper: the published settings, however long they take.
         backbone: Backbone of Teacher and Student.
-        weights: Initial weights: hub, none or a .safetensors file.
-        size: Side of the model's input, in pixels.
-        positive: Positive class (default: of two classes the only one of the training images that
-            has maps, else the rarer one; of more classes none).
+        positive: Positive class (default: asked for on a terminal; else of two classes the only one
+            of the training images that has maps, or the rarer one; of more classes none).
     """
+    check_target("--to", to, formats=CONFIG_FORMATS)
+    print("reading the manifest", flush=True)
     with bulk_import():
         from preceptor.config.files import parse_config, read_yaml
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
         from preceptor.execution.local import jobs_at_first
-        from preceptor.models.networks import weights_file
-        from preceptor.study.checks import estimate_seconds
+        from preceptor.models.networks import hub_problem
+        from preceptor.report.words import templates
+        from preceptor.study.checks import SIZES, SMALL, Size, estimate_seconds
         from preceptor.study.config import RECOMMENDED, StudyConfig
         from preceptor.study.plan import Plan, outline
         from preceptor.study.protocol import Protocol, plain_run
         from preceptor.study.workspaces import Workspaces
-        from preceptor.training.prepare import build_for
+        from preceptor.training.prepare import build_for, step_seconds
         from preceptor.utils.results import write_atomically
-        from preceptor.utils.text import as_time
+        from preceptor.utils.text import as_time, duration
 
-    check_target("--to", to, formats=CONFIG_FORMATS)
     table = Manifest.read(manifest, verify=False)
     classes, training = table.classes, table.table[table.train_mask]
     annotated = table.annotated_mask[table.train_mask]
     marked = sorted(set(training["label"][annotated & table.map_mask[table.train_mask]]))
-    chosen = positive
+    chosen, why = positive, "of more than two classes, the AUC is the mean one-vs-rest AUC"
     if positive is None and len(classes) == 2:
-        rarer = str(training["label"].value_counts().index[-1])
-        chosen = marked[0] if len(marked) == 1 else rarer
+        chosen, why = str(training["label"].value_counts().index[-1]), "the rarer class"
+        if len(marked) == 1:
+            chosen, why = marked[0], "the only class with maps"
+        if sys.stdin.isatty():
+            chosen = typer.prompt(f"positive class, {' or '.join(classes)}", default=chosen)
+            why = "as answered"
     if chosen is not None and chosen not in classes:
         raise InputError(f"--positive {chosen!r} is not among the classes {classes}")
-    if weights not in ("hub", "none"):  # paths in a config are relative to its file
-        weights_file(weights)  # raises if it is none
-        weights = os.path.relpath(weights, to.parent)
-    ceiling, others = bool(annotated.all()), [name for name in classes if name != chosen]
-    positive_line = (
-        f"positive: {_quoted(chosen)}            # class whose probability is the score; other "
-        f"classes: {', '.join(others)}"
-        if chosen is not None
-        else f"# positive: CLASS          # without it, the mean one-vs-rest AUC of "
-        f"{', '.join(classes)};\n"
-        "                           # with it, the AUC of this class, and a threshold on its score"
-    )
-    # Permuted human maps of a part of the images would guide this part alone.
-    controls = [name for name in RECOMMENDED["controls"] if ceiling or name != "shuffled_human"]
-    values = {
-        "manifest_name": manifest.name,
-        "images": len(table),
-        "training": len(training),
-        "annotated": annotated.sum(),
-        "file": to.name,
-        "out": "study" if to.stem == "study" else f"{to.stem}-study",
-        "manifest": _quoted(os.path.relpath(manifest, to.parent)),
-        "positive_line": positive_line,
-        "marked": _quoted(chosen or min(marked or classes)),
-        "ceiling": str(ceiling).lower(),
-        "controls_line": f"{'# ' * ceiling}controls: [{', '.join(controls)}]"
-        + "   # without shuffled_human: some images have no map" * (not ceiling),
-        "mapper": str(bool(marked) and (chosen is None or chosen in marked)).lower(),
-        "primary": _quoted(table.eval_splits("test")[0]),
-        "backbone": _quoted(backbone),
-        "weights": _quoted(weights),
-        "size": size,
-        "threads": RUN_THREADS,
-        "jobs": "…",
-        "time": "…",
-    }
-    settings = parse_config(read_yaml(_TEMPLATE.format(**values))[0], StudyConfig, base=to.parent)
-    jobs = jobs_at_first("auto", settings.training.threads)
-    build_for(plain_run(settings, backbone), classes, load_weights=False).guidable_grid()
-    workspace = Workspace(table)  # default cache folder, since there is no study folder yet
-    path = settings.manifest_of(settings.seed_list[0])
-    manifests = dict.fromkeys(settings.seed_list, path)
-    workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
-    first, later = outline(Plan(Protocol(settings, workspaces, Path("store"))))
-    validation = len(workspace.split_rows("val"))
-    time = as_time(estimate_seconds([*first, *later], settings, classes, validation, jobs))
-    write_atomically(to, _TEMPLATE.format(**values | {"time": time, "jobs": jobs}))
-    print(f"wrote {to}; estimated time on this machine: {time}")
     if positive is None:
-        named = chosen or "none, the AUC is the mean one-vs-rest AUC"
-        print(f"positive class: {named} (choose another with --positive)")
+        print(f"positive class: {chosen or 'none'} ({why}; choose another with --positive)")
+    sizes = [Size("resnet50", 224, 0, 3)] if recipe == "paper" else list(SIZES)
+    if backbone is not None:  # a grid of 3 × 3 cells at least
+        least = 48 if backbone == SMALL else 96
+        sizes = [one._replace(backbone=backbone) for one in sizes if one.input_size >= least]
+    large, weights = next((one.backbone for one in sizes if one.backbone != SMALL), ""), "hub"
+    if large and (problem := hub_problem(large)):
+        print(f"weights: none, since {problem}; for a file, write `weights: FILE.safetensors`")
+        small = [one for one in sizes if one.backbone == SMALL]
+        sizes, weights = small or sizes, "none"
+    ceiling, jobs = bool(annotated.all()), jobs_at_first("auto", RUN_THREADS)
+    values: dict[str, object] = {
+        "file": to,
+        "manifest": os.path.relpath(manifest, to.parent),
+        "counts": [len(table), len(training), annotated.sum()],
+        "classes": classes,
+        "positive": chosen,
+        "marked": chosen or min(marked or classes),
+        "ceiling": ceiling,
+        # Permuted human maps of a part of the images would guide this part alone.
+        "controls": [one for one in RECOMMENDED["controls"] if ceiling or one != "shuffled_human"],
+        "mapper": recipe != "paper" and bool(marked) and chosen in {None, *marked},
+        "primary": table.eval_splits("test")[0],
+        "jobs": jobs,
+        "recipe": recipe,
+    }
+    environment = templates()
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
+    template = environment.get_template("study.yaml.j2")
+    workspace = Workspace(table)  # default cache folder, since there is no study folder yet
+    validation, rates = len(workspace.split_rows("val")), dict[str, float]()
 
+    def content(size: Size, time: str) -> str:
+        own = {"scratch": size.backbone == SMALL, "size": size, "time": time}
+        own["weights"] = "none" if own["scratch"] else weights
+        return template.render(values | own) + "\n"
 
-_TEMPLATE = """\
-# Study of {manifest_name}: {images:,} images, {training:,} of them for training, of which
-# {annotated:,} are annotated. Estimated time on this machine: {time} with {jobs} job(s).
-# Run it with:  preceptor study {file} --out {out}
+    def estimate(size: Size) -> float:
+        file = parse_config(read_yaml(content(size, "…"))[0], StudyConfig, base=to.parent)
+        path = file.manifest_of(0)
+        of_seeds = dict.fromkeys(file.seed_list, path)
+        workspaces = Workspaces(of_seeds, {path: workspace.cache_dir}, {path: workspace})
+        first, later = outline(Plan(Protocol(file, workspaces, Path("store"))))
+        if size.backbone not in rates:
+            print(f"timing a training step of {size.backbone}", flush=True)
+            run = plain_run(file, size.backbone)
+            small = run.training.model_copy(update={"input_size": 96})
+            run = run.model_copy(update={"training": small})
+            build_for(run, classes, load_weights=False).guidable_grid()
+            rates[size.backbone] = step_seconds(run, classes) / (small.batch_size * 96**2)
+        rate = rates[size.backbone] * size.input_size**2
+        return estimate_seconds([*first, *later], file, classes, validation, jobs, rate)
 
-manifest: {manifest}
-{positive_line}
-primary: {primary}            # evaluation set of the hypothesis tests
-
-teachers: [{backbone}]     # backbones of the Teachers
-students: [{backbone}]     # backbones of Students and baselines; the paper's: densenet121,
-                           # resnet50, legacy_xception, inception_v3
-weights: {weights}              # hub (pretrained, needs internet), none, or a .safetensors file
-seeds: 3                   # with 3 seeds, p cannot fall below 0.25
-
-# The recommended settings of the method. Teachers: classifiers, α 0.1 or without guidance, and
-# mappers, which are trained on the maps alone. All other guided models: α 0.5 and 0.1 (smaller =
-# stronger guidance). Validation selects among Teachers, α and read-outs. Controls: shuffled,
-# centre, pca, shuffled_human, mixed. Settings that are given here replace them.
-recipe: recommended
-mapper: {mapper}               # a Teacher that learns the maps alone
-# alphas: [0.9, 0.5, 0.1]
-# teacher_alphas: [0.5, 0.1]
-# annotated: 200           # use only this number (or fraction) of the annotated images
-ceiling: {ceiling}              # false, unless all training images are annotated
-{controls_line}
-saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
-# guide_classes: [{marked}]   # classes with guidance
-# budget: [25, 50, 100]    # annotation budget: three or four more trainings per number and seed
-threshold: eer             # rule of the decision threshold on validation: eer, or fdr=0.01
-terms: generic             # names of the error rates: pad (attacks), medical, generic
-
-training:
-  # recipe: cyborg         # or paper: the published settings, 50 epochs at 224 or 299 px
-  input_size: {size}
-  batch_size: 20
-  epochs: 20
-  optimizer: sgd
-  lr: 0.005
-  schedule: cosine
-  checkpoint: best_auc
-  precision: 32-true       # or bf16-mixed, on a GPU
-  threads: {threads}               # of one run; part of the run's id
-  augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, color: 0.0}}
-"""
-
-
-def _quoted(word: str) -> str:
-    """Word or path as YAML, quoted if necessary."""
-    plain = re.fullmatch(r"[A-Za-z][\w./-]*", word, re.ASCII)
-    if plain and word.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
-        return word
-    return json.dumps(word, ensure_ascii=False)
+    times: dict[Size, float] = {}
+    for size in sizes:
+        times[size] = estimate(size)
+        if sum(time > 3600 * hours for time in times.values()) == 2:
+            break  # enough to show what more time would buy
+    fitting = [size for size in times if times[size] <= 3600 * hours]
+    best = (fitting or sizes)[-1 if fitting else 0]
+    print("     time  network        pixels  steps  seeds")
+    for one, time in times.items():
+        form = f"{one.backbone:14} {one.input_size:>5} {one.steps or '50 ep.':>6} {one.seeds:>6}"
+        print(f"{'>' if one == best else ' '} {duration(time):>7}  {form}")
+    if not fitting and recipe != "paper":
+        print(f"nothing fits into {hours:g} hours; the smallest study is written")
+    write_atomically(to, content(best, as_time(times[best])))
+    print(f"wrote {to}; estimated time on this machine: {as_time(times[best])}")
 
 
 @study.command()
@@ -371,10 +340,12 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
     print(f"report {folder / 'report.html'}")
 
 
-def _finish(result: StudyResult) -> None:
+def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) -> None:
     """Print the summary of a study and the path of its report; exit with 1 if a step failed."""
     summary = result.folder / "summary.md"
-    if summary.is_file():
+    if summarize is not None and not (result.failed or result.missing):
+        print(summarize(result.folder))
+    elif summary.is_file():
         print(summary.read_text(encoding="utf-8"))
     print(f"report {result.folder / 'report.html'}")
     if result.failed or result.missing:
@@ -388,71 +359,3 @@ def _read(file: Path) -> StudyConfig:
     from preceptor.study.config import StudyConfig
 
     return load_config(file, StudyConfig)
-
-
-# Chosen on draws 100 and above so that the effect is visible after a few minutes; see "The demo" in
-# benchmarks/RESULTS.md. Three seeds with independent draws cannot be significant; the report
-# states this. With a stride of 8, inputs of 48 pixels give 6 × 6 maps.
-DEMO: dict[str, Any] = {
-    "positive": "forged",
-    "primary": "test-seen",
-    "annotated": 60,
-    "annotated_per_seed": True,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "seeds": 3,
-    "alphas": [0.5],
-    "teacher_alphas": [0.5],
-    "data_driven": False,
-    "controls": ["shuffled", "centre"],
-    "ceiling": False,
-    "training": {
-        "input_size": 48,
-        "batch_size": 32,
-        "steps": 700,
-        "epochs": 1,
-        "optimizer": "adamw",
-        "lr": 0.006,
-        "weight_decay": 0.01,
-        "schedule": "one_cycle",
-        "clip": 1.0,
-        "checkpoint": "last",
-        "threads": 1,
-        "augmentation": {"flip": True, "quarter_turns": True},
-    },
-}
-
-
-def demo(
-    out: Path = Path("demo-study"),
-    jobs: JobsOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Run a small study on forged photographs.
-
-    The study has three draws, two controls and no ceiling, and takes a few minutes.
-
-    Args:
-        out: Folder of the images and the study.
-        seed: Seed of the first draw.
-    """
-    _finish(run_demo(out, jobs, seed, partial(print, flush=True)))
-
-
-def run_demo(out: Path, jobs: int | None, first: int, tell: Callable[[str], None]) -> StudyResult:
-    """Generate forged photographs, in draws from seed `first` on, and run the demo on them."""
-    from preceptor.benchmark.forged import write_draws
-    from preceptor.benchmark.forgeries import PRESETS
-    from preceptor.config.files import parse_config
-    from preceptor.driver import run_study
-    from preceptor.study.config import StudyConfig
-
-    if out.is_file():
-        raise InputError(f"{out}: it is a file; name a folder")
-    seeds = list(range(first, first + DEMO["seeds"]))
-    tell(f"generating forged photographs (draws {seeds[0]} to {seeds[-1]})")
-    manifest = write_draws(out / "forged_photographs", PRESETS["demo"], seeds)
-    values = DEMO | {"manifest": manifest, "seeds": seeds}
-    settings = parse_config(values, StudyConfig, source="the demo")
-    return run_study(settings, out / f"study-{first}", jobs=jobs, tell=tell)

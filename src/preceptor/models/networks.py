@@ -343,6 +343,20 @@ def _hub_file(backbone: str) -> Path:
         ) from error
 
 
+def hub_problem(backbone: str) -> str:
+    """Why the pretrained weights of a backbone cannot be had now; "" if they can."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(backbone)
+    file = getattr(config, "hf_hub_id", None) or "", "model.safetensors"
+    try:
+        if not isinstance(try_to_load_from_cache(*file), str):
+            get_hf_file_metadata(hf_hub_url(*file), timeout=5)
+    except Exception as error:  # as above
+        return f"the hub has no pretrained weights of {backbone} now ({reason(error, 60)})"
+    return ""
+
+
 def separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as safetensors stores them."""
     seen, tensors = set(), {}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from preceptor.config.run import PCA_COMPONENTS
+from preceptor.config.run import PCA_COMPONENTS, RunConfig
 from preceptor.config.settings import Amount
 from preceptor.config.training import Training
 from preceptor.data.geometry import MAP_SIDE
@@ -212,31 +214,62 @@ def shared_images(workspaces: Workspaces) -> tuple[float, str]:
     )
 
 
+class Size(NamedTuple):
+    """Size of a study on one's own images."""
+
+    backbone: str
+    input_size: int
+    steps: int
+    seeds: int
+
+
+# From small to large. SMALL learns from random weights; large networks need pretrained ones.
+SMALL = "test_byobnet"
+SIZES = [Size(SMALL, *one) for one in ((48, 150, 3), (64, 300, 3), (64, 600, 3), (64, 1000, 5))]
+SIZES += [Size(SMALL, 96, 1500, 5), Size(SMALL, 128, 3000, 5), Size("resnet18", 160, 500, 5)]
+SIZES += [Size("resnet50", 224, 1000, 5), Size("resnet50", 224, 3000, 10)]
 FORWARD_SHARE = 1 / 3  # of a training step
-_rates: dict[str, float] = {}  # images per second; the same for both stages of a study
+_rates: dict[str, float] = {}  # seconds of an image; the same for both stages of a study
+# Seconds of a step ÷ those of a plain one, of guidance methods with several further passes; see
+# benchmarks/RESULTS.md.
+_COSTS = {"robust": 4.5, "faithful": 3.3, "saliency_guided": 3.0}
 
 
 def estimate_seconds(
-    steps: Sequence[Step], study: StudyConfig, classes: Sequence[str], validation: int, jobs: int
+    steps: Sequence[Step],
+    study: StudyConfig,
+    classes: Sequence[str],
+    validation: int,
+    jobs: int,
+    rate: float = 0.0,
 ) -> float:
-    """Estimated wall time of steps in seconds."""
+    """Estimated wall time of steps in seconds; `rate`: seconds of an image, 0 = measured here."""
     seconds = 0.0
     for step in steps:
         run = step.config
         if run is None:
             continue
-        key = repr((run.backbone, run.backbone_args, run.network, run.training, len(classes)))
-        if key not in _rates:
-            seconds_of_step = step_seconds(run, classes)
-            _rates[key] = run.training.batch_size / seconds_of_step
-        if not _rates[key]:  # a batch does not fit into memory
+        how = run.training
+        form = run.backbone, run.backbone_args, run.network, how.input_size, how.batch_size
+        key = repr((form, len(classes)))
+        if not rate and key not in _rates:
+            _rates[key] = step_seconds(run, classes) / how.batch_size
+        if not math.isfinite(each := rate or _rates[key]):  # a batch does not fit into memory
             continue
         images = step.cost
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs
-            images += FORWARD_SHARE * validation * (epochs + 1)
-        seconds += images / _rates[key]
+            images = images * _cost(run) + FORWARD_SHARE * validation * (epochs + 1)
+        seconds += images * each
     return seconds / max(jobs, 1)
+
+
+def _cost(run: RunConfig) -> float:
+    """Time of a training step ÷ that of a plain one."""
+    method = method_of(run.training) if run.alpha != 1 else None
+    if method is None:
+        return 2.0 if run.training.consistency else 1.0
+    return _COSTS.get(method.name, 2.2 if method.needs & {"changed", "gradient"} else 1.0)
 
 
 def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:

@@ -137,8 +137,6 @@ def build(workspace: Workspace, config: RunConfig) -> GuidedModel:
         raise InputError(
             f"guide_classes: {unknown} not among the classes {classes}; remove or correct them"
         )
-    if config.labels == "marks" and len(classes) != 2:
-        return build_for(config.model_copy(update={"positive": MARKS[1]}), MARKS)
     return build_for(config, classes)
 
 
@@ -146,6 +144,8 @@ def build_for(
     config: RunConfig, classes: Sequence[str], *, load_weights: bool = True
 ) -> GuidedModel:
     """Initial model of a run config."""
+    if config.labels == "marks" and len(classes) != 2:
+        config, classes = config.model_copy(update={"positive": MARKS[1]}), MARKS
     training = config.training
     return build_model(
         config.backbone,
@@ -209,6 +209,7 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
+_MOST = 4.0  # seconds of all steps but the second
 
 
 def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
@@ -225,6 +226,8 @@ def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
             times.append(seconds)
             if len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST:
                 break
+            if len(times) >= 2 and sum(times) >= _MOST:
+                break
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -233,7 +236,7 @@ def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
         torch.set_num_threads(threads)
         torch.random.set_rng_state(random)
         release_memory(device)  # of a GPU, which the process of a study shares with its workers
-    return median(times[_WARM:])
+    return median(times[_WARM:] or times[1:])
 
 
 def _steps(config: RunConfig, classes: Sequence[str], device: torch.device) -> Iterator[float]:
@@ -248,7 +251,7 @@ def _steps(config: RunConfig, classes: Sequence[str], device: torch.device) -> I
     images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(batch, device=device) % len(classes)
+    labels = torch.arange(batch, device=device) % len(model.spec.classes)
     while True:
         started = time.perf_counter()
         with autocast(device, settings.precision):
