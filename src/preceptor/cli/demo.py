@@ -32,9 +32,7 @@ def demo(
     jobs: JobsOption = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Run a small study on digits beside a patch that gives them away.
-
-    It has seven draws and takes about four minutes on two cores.
+    """Run a small study on digits beside a patch that gives them away (four minutes).
 
     Args:
         out: Folder of the images and the study.
@@ -59,13 +57,7 @@ def run_demo(out: Path, jobs: int | None, first: int, tell: Callable[[str], None
     values = read_yaml(SETTINGS.read_text(encoding="utf-8"))[0]
     study, images = values["study"], DecoySettings(**values["decoys"])
     seeds = list(range(first, first + study["seeds"]))
-    told = (
-        "Each image has a digit and, beside it, a gray patch. In training, the gray tells the "
-        f"digit; in the test it tells nothing. {len(seeds)} draws of {images.train:,} images, "
-        f"{study['annotated']} of them with human maps; five trainings a draw: about 4 minutes on "
-        "two idle cores."
-    )
-    tell(f"{textwrap.fill(told, 80)}\n\nmaking the images of draws {seeds[0]} to {seeds[-1]}")
+    tell(values["about"].format(**values["decoys"], **study))
     for seed in seeds:
         write_decoys(out / "decoys" / str(seed), images, seed)
     study |= {"manifest": out / "decoys" / "{seed}" / "manifest.csv", "seeds": seeds}
@@ -78,20 +70,19 @@ def show_demo(folder: Path) -> str:
     """Bars and sentence of a finished demo, which also stand on a page beside the report."""
     from preceptor.metrics.paired_tests import paired_difference
     from preceptor.report.panels import make_panels
-    from preceptor.report.words import templates
+    from preceptor.report.words import say
     from preceptor.results.domain import gather_study
     from preceptor.study_folder import reopen
     from preceptor.utils.results import write_atomically
     from preceptor.utils.text import interval, number
 
-    study = reopen(folder)
-    results = gather_study(study).by_domain[""]
+    results = gather_study(study := reopen(folder)).by_domain[""]
     table = results.figures.query("set == 'test' and source == ''")
     right = table.pivot_table(index="seed", columns="role", values="accuracy", observed=True)
     bars = [(ROWS[role].format(marked=study.config.annotated), right[role].mean()) for role in ROWS]
     gain = paired_difference(right["student"], right["baseline2"])
-    others = right[["baseline1", "baseline2", "shuffled"]].max(axis=1)
-    ahead, draws = int((right["student"] > others).sum()), len(right)
+    best = right[list(ROWS)].idxmax(axis=1)
+    ahead, draws = int((best == "student").sum()), len(right)
     sentence = (
         f"In {f'all {draws}' if ahead == draws else f'{ahead} of {draws}'} draws "
         "the Student names more digits right than without maps, with shuffled maps and with the "
@@ -100,9 +91,9 @@ def show_demo(folder: Path) -> str:
         f"below {gain.p_floor:.3g})."
     )
     panels = make_panels(study.first, results, 8)  # half of them errors of the Student
-    values = {"bars": bars, "sentence": sentence, "panels": panels.panels[:6] if panels else []}
-    page, template = folder.parent / "demo.html", templates().get_template("demo.html.j2")
-    write_atomically(page, template.render(values | {"study": folder.name}))
+    shown, page = panels.panels[:6] if panels else [], folder.parent / "demo.html"
+    text = say("demo.html", bars=bars, sentence=sentence, panels=shown, study=folder.name)
+    write_atomically(page, text)
     return "\n".join(
         ["Digits named right in the test, where the patch tells nothing (mean of draws)", ""]
         + [f"{title:36}{'█' * round(34 * value):34} {value:.0%}" for title, value in bars]

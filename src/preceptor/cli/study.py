@@ -139,9 +139,9 @@ def init(
         chosen, why = str(training["label"].value_counts().index[-1]), "the rarer class"
         if len(marked) == 1:
             chosen, why = marked[0], "the only class with maps"
-        if sys.stdin.isatty():
-            chosen = typer.prompt(f"positive class, {' or '.join(classes)}", default=chosen)
-            why = "as answered"
+        if sys.stdin.isatty():  # the guess is offered with its reason
+            ask = f"positive class, {' or '.join(classes)} ({why})"
+            chosen, why = typer.prompt(ask, default=chosen), "as answered"
     if chosen is not None and chosen not in classes:
         raise InputError(f"--positive {chosen!r} is not among the classes {classes}")
     if positive is None:
@@ -153,27 +153,20 @@ def init(
     large, weights = next((one.backbone for one in sizes if one.backbone != SMALL), ""), "hub"
     if large and (problem := hub_problem(large)):
         print(f"weights: none, since {problem}; for a file, write `weights: FILE.safetensors`")
-        small = [one for one in sizes if one.backbone == SMALL]
-        sizes, weights = small or sizes, "none"
+        sizes, weights = [one for one in sizes if one.backbone == SMALL] or sizes, "none"
     ceiling, jobs = bool(annotated.all()), jobs_at_first("auto", RUN_THREADS)
-    values: dict[str, object] = {
-        "file": to,
+    values: dict[str, object] = {"file": to, "classes": classes, "jobs": jobs, "recipe": recipe}
+    values |= {"positive": chosen, "marked": chosen or min(marked or classes), "ceiling": ceiling}
+    values |= {
         "manifest": os.path.relpath(manifest, to.parent),
         "counts": [len(table), len(training), annotated.sum()],
-        "classes": classes,
-        "positive": chosen,
-        "marked": chosen or min(marked or classes),
-        "ceiling": ceiling,
         # Permuted human maps of a part of the images would guide this part alone.
         "controls": [one for one in RECOMMENDED["controls"] if ceiling or one != "shuffled_human"],
         "mapper": recipe != "paper" and bool(marked) and chosen in {None, *marked},
         "primary": table.eval_splits("test")[0],
-        "jobs": jobs,
-        "recipe": recipe,
     }
-    environment = templates()
-    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
-    template = environment.get_template("study.yaml.j2")
+    (words := templates()).filters["quoted"] = partial(json.dumps, ensure_ascii=False)
+    template = words.get_template("study.yaml.j2")
     workspace = Workspace(table)  # default cache folder, since there is no study folder yet
     validation, rates = len(workspace.split_rows("val")), dict[str, float]()
 
@@ -342,10 +335,9 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
 
 def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) -> None:
     """Print the summary of a study and the path of its report; exit with 1 if a step failed."""
-    summary = result.folder / "summary.md"
     if summarize is not None and not (result.failed or result.missing):
         print(summarize(result.folder))
-    elif summary.is_file():
+    elif (summary := result.folder / "summary.md").is_file():
         print(summary.read_text(encoding="utf-8"))
     print(f"report {result.folder / 'report.html'}")
     if result.failed or result.missing:

@@ -230,8 +230,7 @@ SIZES += [Size(SMALL, 96, 1500, 5), Size(SMALL, 128, 3000, 5), Size("resnet18", 
 SIZES += [Size("resnet50", 224, 1000, 5), Size("resnet50", 224, 3000, 10)]
 FORWARD_SHARE = 1 / 3  # of a training step
 _rates: dict[str, float] = {}  # seconds of an image; the same for both stages of a study
-# Seconds of a step ÷ those of a plain one, of guidance methods with several further passes; see
-# benchmarks/RESULTS.md.
+# Time of a step ÷ a plain one, of methods with several further passes; see benchmarks/RESULTS.md.
 _COSTS = {"robust": 4.5, "faithful": 3.3, "saliency_guided": 3.0}
 
 

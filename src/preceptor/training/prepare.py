@@ -209,7 +209,6 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
-_MOST = 4.0  # seconds of all steps but the second
 
 
 def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
@@ -224,9 +223,8 @@ def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
     try:
         for seconds in _steps(config, classes, device):
             times.append(seconds)
-            if len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST:
-                break
-            if len(times) >= 2 and sum(times) >= _MOST:
+            enough = len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST
+            if enough or (len(times) >= 2 and sum(times) >= 4 * _LEAST):
                 break
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
