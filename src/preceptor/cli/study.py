@@ -177,9 +177,9 @@ def init(
 
     def estimate(size: Size) -> float:
         file = parse_config(read_yaml(content(size, "…"))[0], StudyConfig, base=to.parent)
-        path = file.manifest_of(0)
-        of_seeds = dict.fromkeys(file.seed_list, path)
-        workspaces = Workspaces(of_seeds, {path: workspace.cache_dir}, {path: workspace})
+        seeds, path = len(file.seed_list), file.manifest_of(0)
+        file = file.model_copy(update={"seeds": 1})  # all take the same time
+        workspaces = Workspaces({0: path}, {path: workspace.cache_dir}, {path: workspace})
         first, later = outline(Plan(Protocol(file, workspaces, Path("store"))))
         if size.backbone not in rates:
             print(f"timing a training step of {size.backbone}", flush=True)
@@ -189,7 +189,8 @@ def init(
             build_for(run, classes, load_weights=False).guidable_grid()
             rates[size.backbone] = step_seconds(run, classes) / (small.batch_size * 96**2)
         rate = rates[size.backbone] * size.input_size**2
-        return estimate_seconds([*first, *later], file, classes, validation, jobs, rate)
+        steps = [*first, *later]
+        return seeds * estimate_seconds(steps, file, classes, validation, jobs, rate)
 
     times: dict[Size, float] = {}
     for size in sizes:
