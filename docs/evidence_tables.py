@@ -43,6 +43,7 @@ PAGES = (
     "docs/evidence.md",
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
+    "docs/explanation/which-guidance.md",
 )
 Floats = NDArray[np.float64]
 
@@ -366,6 +367,29 @@ def pooled() -> str:
     return table(header, lines)
 
 
+def guidance() -> str:
+    """A row for each guidance method, with the Teacher's maps and with people's maps."""
+    scored = pd.read_csv(EVIDENCE / "other" / "decoys_guidance.csv", keep_default_na=False)
+    aucs = {
+        key: dict(zip(own["seed"], own["auc"], strict=True))
+        for key, own in scored.groupby(["role", "guidance"])
+    }
+    alphas = scored.set_index("guidance")["alpha"]
+    sides = {"student": ("shuffled", "centre", ""), "ceiling": ("shuffled_human", "")}
+    rows = []
+    for way in {way for role, way in aucs if role == "student"}:
+        cells = [f"{way}, α {min(alphas[way]):g}"]
+        for role, others in sides.items():
+            own = aucs[role, way]
+            cells.append(number(float(np.mean([*own.values()]))))
+            for key in others:
+                cells.append(paired(own, aucs[key, way] if key else aucs["baseline2", "l2"]).text)
+        rows.append(cells)
+    header = ["method", "Student", "− shuffled", "− centered map", "− no maps"]
+    header += ["people's maps on all", "− shuffled", "− no maps"]
+    return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
+
+
 def at_size(folder: str, line: str, size: int) -> dict[int, float]:
     """AUC of a line of a budget by seed."""
     rows = tables(folder).budget
@@ -578,6 +602,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "steps": steps,
     "records": records,
     "photographs": photographs,
+    "guidance": guidance,
     **{folder: partial(budget, folder) for folder in BUDGETS},
 }
 

@@ -27,7 +27,7 @@ def test_a_short_demo_ends_with_bars_and_is_resumed(
         result = demo.run_demo(tmp_path, 1, 3, lines.append)
     assert not result.failed
     assert result.missing == 0
-    assert "4 minutes" in lines[0]
+    assert "5 minutes" in lines[0]
     assert len(set(lines)) == len(lines)
     assert not any("{seed}" in line or "duplicate" in line for line in lines)
 

@@ -32,7 +32,7 @@ def demo(
     jobs: JobsOption = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Run a small study on digits beside a patch that gives them away (four minutes).
+    """Run a small study on digits beside a patch that gives them away (five minutes).
 
     Args:
         out: Folder of the images and the study.
