@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from preceptor.cli.output import print_comparison, print_figures, print_runs
-from preceptor.results.runs import Run
+from preceptor.cli.output import Run, print_comparison, print_figures, print_runs
 
 
 def narrow() -> Console:
