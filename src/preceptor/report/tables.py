@@ -102,6 +102,8 @@ def _spread(one: dict[str, Any], prefix: str = "") -> str:
 
 def _setting_note(row: Row, arm: Arm) -> str:
     """Selected setting of an arm; "" if nothing was selected."""
+    if row.key == "baseline2":
+        return ""
     if arm.alpha == 1 or row.key == "baseline1_paper":
         return arm.guidance
     return str(arm.setting)

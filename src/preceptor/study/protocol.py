@@ -386,7 +386,8 @@ class Protocol:
         cost = len(workspace.training_rows(config)) * training.epochs
         if training.steps is not None:
             cost = training.steps * training.batch_size
-        chosen = f" {arm.setting}" if arm.alpha < 1 or arm.guidance else ""
+        guided = config.maps.kind != "none"
+        chosen = f" {arm.setting}" if guided and (arm.alpha < 1 or arm.guidance) else ""
         if arm.teacher and self._has_several_teachers:
             chosen += f" of {arm.teacher},"
         where = f" ({self.domain})" if self.domain else ""
