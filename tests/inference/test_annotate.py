@@ -18,6 +18,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.spec import MARKS
 from preceptor.saliency.maps import normalize
 from preceptor.saliency.rise import rise as estimate
 from tests.datasets import squares
@@ -194,3 +195,12 @@ def test_an_unknown_method_is_refused(
     with pytest.raises(InputError, match="method lime is not one of cam, rise, cells"):
         annotate(teacher, workspace.manifest, "lime", out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_map_of_a_label_of_a_mapper_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    mapper = build_model("test_byobnet", MARKS, input_size=32, head="sigmoid")
+    for method in ("cam", "rise"):
+        with pytest.raises(InputError, match=f"{method}: a mapper has no map of a label"):
+            annotate(mapper, workspace.manifest, method, out=tmp_path)
+    store = annotate(mapper, workspace.manifest, "cells", out=tmp_path)
+    assert len(store.paths) == 24

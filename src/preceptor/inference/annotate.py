@@ -107,6 +107,8 @@ def compute_maps(
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
     check_method(method)
+    if model.spec.image_classes is None and method != "cells" and cam_class == "label":
+        raise InputError(f"method {method}: a mapper has no map of a label; use cells")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
     error: NDArray[np.float32] | None = None
