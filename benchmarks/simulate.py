@@ -1,7 +1,6 @@
-"""Simulated people who mark images from known maps, through the real server, with given proposals.
+"""Simulated people who mark images from known maps, or correct given ones, on the real server.
 
-    python benchmarks/simulate.py MANIFEST --to FOLDER [--images 40] [--proposals after]
-        [--teacher MAPS] [--seed 0]
+    python benchmarks/simulate.py MANIFEST --to FOLDER [--images 40] [--start-from MAPS] [--seed 0]
 
 Everything but the people is real: the server is `preceptor label` in a process of its own, strokes
 and answers go through HTTP into the database. Time is not waited for, but counted by stated costs,
@@ -18,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,6 +36,7 @@ from tests.label.serving import Client, Told, command
 
 Mask = NDArray[np.bool_]
 CLASS = "evidence"
+LEVELS = (50, 20, 35, 65, 80)  # percent of a map at which it is cut; the first is shown
 _EIGHT = np.ones((3, 3), bool)  # components are connected over corners
 
 
@@ -48,6 +48,7 @@ class Costs:
         open: Time to look at a new image and decide.
         answer: Time of a key press: an answer, or adopting a proposal.
         judge: Additional time to judge a proposal.
+        slide: Time to choose another level of a proposal.
         stroke: Time of a stroke of no length: aim, press, release.
         steer: Time for each unit of length ÷ width, where width is how far the pointer may deviate
             (J. Accot, S. Zhai, "Beyond Fitts' Law", CHI 1997).
@@ -56,6 +57,7 @@ class Costs:
     open: float = 2.0
     answer: float = 0.5
     judge: float = 0.7
+    slide: float = 1.2
     stroke: float = 0.8
     steer: float = 0.1
 
@@ -83,8 +85,7 @@ class Simulation:
     Args:
         images: Number of answers in all.
         people: Names of the people, who take turns.
-        proposals: When a proposal is shown.
-        teacher: Maps that are proposed, as in `preceptor label --teacher`.
+        start_from: Maps that are proposed, as in `preceptor label --start-from`.
         costs, error: Costs of the work, and deviation of the marks from the known ones.
         seed: Random seed of the order and of the deviations. The deviation of an image does not
             depend on the order, so that two simulations can be compared image by image.
@@ -92,8 +93,7 @@ class Simulation:
 
     images: int = 40
     people: tuple[str, ...] = ("simulated",)
-    proposals: Literal["first", "after", "never"] = "never"
-    teacher: Path | None = None
+    start_from: Path | None = None
     costs: Costs = field(default_factory=Costs)
     error: Error = field(default_factory=Error)
     seed: int = 0
@@ -218,24 +218,6 @@ def mark(
     return Marking(drawn, False, around + _seconds(drawn))
 
 
-def mark_after(intended: Mask, proposal: Mask, costs: Costs, error: Error) -> Marking:
-    """Mark an image whose proposal is shown after the first own stroke.
-
-    The first stroke is drawn from nothing; then either the others are, or the proposal is added and
-    corrected, whichever is cheaper. The strokes begin with the one before the proposal.
-    """
-    thin = error.tolerance * max(intended.shape)
-    drawn = _strokes(np.zeros_like(intended), intended, costs, thin)
-    around = costs.open + costs.answer
-    if not drawn:
-        return Marking(drawn, False, around)
-    around += costs.judge + drawn[0].seconds
-    corrected = _strokes(proposal | drawn[0].pixels, intended, costs, thin)
-    if costs.answer + _seconds(corrected) < _seconds(drawn[1:]):
-        return Marking([drawn[0], *corrected], True, around + costs.answer + _seconds(corrected))
-    return Marking(drawn, False, around + _seconds(drawn[1:]))
-
-
 def _seconds(strokes: Sequence[Stroke]) -> float:
     return sum(stroke.seconds for stroke in strokes)
 
@@ -285,9 +267,8 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
     plain, database = folder / "images.csv", folder / "marks.sqlite"
     table[["path", "label", "split", "source", "group"]].to_csv(plain, index=False)
     answers: list[SimulatedAnswer] = []
-    options = ["--database", database, "--classes", CLASS, "--proposals", settings.proposals]
-    options += ["--seed", settings.seed]
-    options += [] if settings.teacher is None else ["--teacher", settings.teacher]
+    options = ["--database", database, "--classes", CLASS, "--seed", settings.seed]
+    options += [] if settings.start_from is None else ["--start-from", settings.start_from]
     options += ["--splits", "train"] if "train" in set(table["split"]) else []
     with (
         command(plain, *options) as server,
@@ -340,31 +321,36 @@ def _rng(seed: int, person: str, image: str) -> np.random.Generator:
 def _mark_image(
     client: Client, image: int, truth: Mask, settings: Simulation, rng: np.random.Generator
 ) -> tuple[Marking, Mask, int | None, float | None]:
-    """Mark one image: the work, the mark, the proposal's number, and its overlap."""
+    """Mark one image: the work, the mark, the proposal's number, and its overlap at level 50."""
     costs, error = settings.costs, settings.error
     intended = intended_mark(truth, error, rng)
     work = mark(intended, None, costs, error)
-    shown = client.image(image)["proposal"]
-    own: list[Stroke] = []
-    if settings.proposals == "after" and work.strokes:
-        own = work.strokes[:1]
-        draw(client, image, own[0])
-        shown = client.image(image)["proposal"]
-    proposal = None
-    if shown is not None:
-        x, y, w, h = (shown[key] for key in "xywh")
+    mask, adopted, shown, agreement = np.zeros_like(truth), None, None, None
+    for level in LEVELS:  # the first is shown
+        told = checked(client.get(f"/api/images/{image}?level={level}"))["proposal"]
+        if told is None:
+            break
         proposal = np.zeros_like(truth)
-        proposal[y : y + h, x : x + w] = decode_runs(from_text(shown["runs"]), w * h).reshape(h, w)
-        work = (mark_after if own else mark)(intended, proposal, costs, error)
-    mask = own[0].pixels.copy() if own else np.zeros_like(truth)
-    if work.adopted and shown is not None and proposal is not None:
-        draw(client, image, Stroke(False, proposal, 0.0), shown["id"])
-        mask |= proposal
-    for stroke in work.strokes[len(own) :]:
+        if told["w"]:
+            x, y, w, h = (told[key] for key in "xywh")
+            pixels = decode_runs(from_text(told["runs"]), w * h).reshape(h, w)
+            proposal[y : y + h, x : x + w] = pixels
+        found = mark(intended, proposal, costs, error)
+        if level == LEVELS[0]:
+            work, agreement, shown = found, overlap(proposal, truth), told["id"]
+        elif found.adopted and found.seconds + costs.slide < work.seconds:
+            work = found._replace(seconds=found.seconds + costs.slide)
+        else:
+            continue
+        if work.adopted:
+            adopted, shown = proposal, told["id"]
+    if adopted is not None:
+        draw(client, image, Stroke(False, adopted, 0.0), shown)
+        mask |= adopted
+    for stroke in work.strokes:
         draw(client, image, stroke)
         mask = mask & ~stroke.pixels if stroke.erase else mask | stroke.pixels
-    agreement = None if proposal is None else overlap(proposal, truth)
-    return work, mask, None if shown is None else shown["id"], agreement
+    return work, mask, shown, agreement
 
 
 def _known_mark(saliency: str, size: tuple[int, int]) -> Mask:
@@ -383,13 +369,10 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--proposals", default="never", choices=("first", "after", "never"))
-    parser.add_argument("--teacher", type=Path, help="maps that are proposed")
+    parser.add_argument("--start-from", type=Path, help="maps that are proposed")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    settings = Simulation(
-        given.images, ("simulated",), given.proposals, given.teacher, seed=given.seed
-    )
+    settings = Simulation(given.images, start_from=given.start_from, seed=given.seed)
     answers = simulate(given.manifest, given.to, settings)
     print(answers.drop(columns=["number"]).mean(numeric_only=True).to_string())
 

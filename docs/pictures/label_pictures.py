@@ -108,7 +108,7 @@ def main() -> None:
             page.keyboard.press("Control+z")
             saved(page)
         maps = propose(manifest, images / "chelsea.jpg")
-        options += ["--overlap-share", "1", "--teacher", str(maps)]
+        options += ["--overlap-share", "1", "--start-from", str(maps)]
         with served(manifest, folder, *options) as link:
             enter(page, link)
             show(page, database, "chelsea.jpg")

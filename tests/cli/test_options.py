@@ -33,7 +33,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.MapFiles == MapFiles
     assert options.CalibrationMethod == calibrate.Method
     assert options.LabelOrder == db.Order
-    assert options.Proposals == db.ProposalsMode
     assert options.Precision == Precision
     assert set(get_args(options.Preset)) == set(PRESETS)
 

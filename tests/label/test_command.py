@@ -138,7 +138,7 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         ([manifest, "--host", "0.0.0.0"], "add --links"),
         ([manifest, "--host", "203.0.113.7", "--links", "ann"], "--host 203.0.113.7"),
         ([manifest, "--classes", "a,,b"], "1 to 60 characters"),
-        ([manifest, "--teacher", tmp_path / "a"], "there is no such file or folder"),
+        ([manifest, "--start-from", tmp_path / "a"], "there is no such file or folder"),
         ([manifest, "--name", "a" * 61], "1 to 60 characters"),
         ([manifest, "--links", "ann,Ann"], "twice"),
         ([manifest, "--database", tmp_path / "gone" / "a.sqlite"], "there is no folder"),

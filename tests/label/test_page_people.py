@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from preceptor.label import queue
+from preceptor.label.db import connect
+from preceptor.label.export import export_marks
 from tests.commands import HANGS
 from tests.label.pages import (
     SHOWN,
@@ -255,7 +258,7 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
     folder = images(tmp_path, 2)
     maps, mask = given(tmp_path, "image-0.png", "image-1.png")
     with (
-        served(folder, tmp_path, proposals="first", teacher=maps) as server,
+        served(folder, tmp_path, start_from=maps) as server,
         opened(browser, server) as page,
     ):
         offer = page.locator("#offer")
@@ -276,8 +279,7 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
         leave(page, "n")
         second = name(page)
         assert server.ask(PROPOSALS_SHOWN) == [(first,)]  # the second was loaded in advance
-        answers = server.ask("SELECT proposals_mode, proposal IS NULL FROM answers")
-        assert answers == [("first", 0)]
+        assert server.ask("SELECT proposal IS NULL FROM answers") == [(0,)]
         # Undone, it is offered again; hidden, it is not.
         assert canvas(page) == seen
         press(page, "a", "Control+z")
@@ -287,6 +289,45 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
         offer.get_by_role("button", name="Hide").click()
         assert offer.is_hidden()
         assert canvas(page) != seen
+
+
+def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_path: Path) -> None:
+    """From a folder of masks to the table of corrections."""
+    folder = images(tmp_path, 1)
+    ramp = np.repeat(np.linspace(0, 255, WIDTH).round().astype(np.uint8)[None], HEIGHT, 0)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.fromarray(ramp).save(masks / "image-0.png")
+    cut = {level: ramp >= 2.55 * level for level in (50, 80)}
+    with (
+        served(folder, tmp_path, start_from=masks) as server,
+        opened(browser, server) as page,
+    ):
+        wide = canvas(page)
+        assert page.locator("#level-value").text_content() == "50 %"
+        page.locator("#level").fill("80")
+        page.wait_for_function(
+            "() => document.getElementById('level-value').textContent === '80 %'"
+        )
+        assert canvas(page) != wide
+        page.locator("#stage").focus()
+        press(page, "a")
+        saved(page)
+        np.testing.assert_array_equal(server.mask("image-0.png"), cut[80])
+        drag(page, LINE)
+        page.mouse.move(1200, 500)
+        saved(page)
+        final = cut[80] | line(page)
+        np.testing.assert_array_equal(server.mask("image-0.png"), final)
+        leave(page, "n")
+        page.reload()
+        assert page.evaluate("JSON.parse(localStorage['preceptor-label-settings']).level") == 80
+    export_marks(connect(server.database, readonly=True), server.database, tmp_path / "out")
+    (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
+    assert row["seconds"] > 0
+    assert (row["path"], row["annotator"], row["level"]) == ("image-0.png", "Ada", 80)
+    added = int((final & ~cut[80]).sum())
+    assert (row["proposed"], row["added"], row["removed"]) == (cut[80].sum(), added, 0)
 
 
 def test_changes_that_are_refused_are_told_and_asked_for_again(

@@ -16,7 +16,7 @@ from preceptor.errors import InputError
 from preceptor.inference.annotate import annotate
 from preceptor.label.marks import decode_runs, from_text
 from preceptor.models.build import load_model
-from tests.label.serving import Client, blob, running
+from tests.label.serving import Client, running
 from tests.model_folders import model_folder
 
 SIZE = 40, 30
@@ -35,18 +35,18 @@ def shown(person: Client, image: int) -> np.ndarray | None:  # type: ignore[type
 
 def all_shown(source: Path, **options: object) -> dict[str, np.ndarray | None]:  # type: ignore[type-arg]
     """Proposed pixels by the name of the image."""
-    with running(source, **({"proposals": "first"} | options)) as server:
+    with running(source, **options) as server:
         person = server.client("ann")
         images = [person.image(number) for number in range(1, 13)]
         return {one["name"]: shown(person, one["id"]) for one in images}
 
 
 def test_maps_of_a_manifest_are_proposed_where_people_train(manifest: Path) -> None:
-    """Of validation images only on request, and with their own marks first by default."""
+    """Of validation images only on request."""
     table = pd.read_csv(manifest, keep_default_na=False)
     maps = {Path(row.path).name: row.saliency for row in table.itertuples() if row.saliency}
-    found = all_shown(manifest, teacher=manifest)
-    everywhere = all_shown(manifest, teacher=manifest, proposals_on_evaluation=True)
+    found = all_shown(manifest, start_from=manifest)
+    everywhere = all_shown(manifest, start_from=manifest, proposals_on_evaluation=True)
     for name, mask in everywhere.items():
         if name not in maps:
             assert mask is None
@@ -55,12 +55,6 @@ def test_maps_of_a_manifest_are_proposed_where_people_train(manifest: Path) -> N
         np.testing.assert_array_equal(mask, expected)
         assert (found[name] is None) == name.startswith("val")
     assert set(all_shown(manifest).values()) == {None}  # without maps
-    with running(manifest, proposals="after", teacher=manifest) as server:
-        person = server.client("bo")
-        image = next(n for n in range(1, 13) if person.image(n)["name"] == "train-1.png")
-        assert shown(person, image) is None
-        assert person.stroke(image, blob(*SIZE)).status == 200
-        assert shown(person, image) is not None
 
 
 def test_maps_of_a_store_and_of_a_model_are_those_of_the_model(
@@ -73,8 +67,8 @@ def test_maps_of_a_store_and_of_a_model_are_those_of_the_model(
     annotate(load_model(folder), table, out=tmp_path / "store", splits="all",
              cam_class="decision", rise=RiseSettings())  # fmt: skip
     options = {"proposals_on_evaluation": True}
-    by_model = all_shown(manifest, teacher=folder, **options)
-    by_store = all_shown(manifest, teacher=tmp_path / "store", **options)
+    by_model = all_shown(manifest, start_from=folder, **options)
+    by_store = all_shown(manifest, start_from=tmp_path / "store", **options)
     predictor = preceptor.load(folder, device="cpu")
     labels = dict(zip(table.table["path"], table.table["label"], strict=True))
     decided = 0
@@ -106,8 +100,8 @@ def test_a_manifest_in_another_folder_with_names_of_its_own(manifest: Path, tmp_
     )
     read = Manifest.read(moved, need=())
     annotate(load_model(folder), read, out=tmp_path / "store", splits="all", cam_class="decision")
-    for teacher in (moved, tmp_path / "store"):
-        masks = all_shown(moved, teacher=teacher, proposals_on_evaluation=True).values()
+    for place in (moved, tmp_path / "store"):
+        masks = all_shown(moved, start_from=place, proposals_on_evaluation=True).values()
         assert any(mask is not None for mask in masks)
 
 
@@ -117,6 +111,6 @@ def test_maps_of_other_images_are_refused(manifest: Path, tmp_path: Path) -> Non
     table.to_csv(manifest.with_name("other.csv"), index=False)
     with (
         pytest.raises(InputError, match="it has no map of the images that are marked"),
-        running(manifest, teacher=manifest.with_name("other.csv")),
+        running(manifest, start_from=manifest.with_name("other.csv")),
     ):
         pass

@@ -13,7 +13,6 @@ from preceptor.cli.options import (
     Commands,
     LabelOrder,
     Number,
-    Proposals,
     RunByDefault,
     counting,
     needing,
@@ -50,11 +49,10 @@ def run(
         float | None, Number(min=0, max=1, show_default="1 with --overlap")
     ] = None,
     order: Annotated[LabelOrder | None, typer.Option(show_default="random")] = None,
-    proposals: Annotated[Proposals | None, typer.Option(show_default="after")] = None,
     proposals_on_evaluation: Annotated[
         bool | None, typer.Option(show_default="no-proposals-on-evaluation")
     ] = None,
-    teacher: Path | None = None,
+    start_from: Path | None = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     database: Path | None = None,
 ) -> None:
@@ -78,11 +76,9 @@ def run(
         overlap: Number of people who mark each image of the overlap.
         overlap_share: Share of the images in the overlap.
         order: Order of the images.
-        proposals: Time at which a proposal is shown: first, after (the first own stroke),
-            or never.
         proposals_on_evaluation: Whether validation and test images have proposals, too.
-        teacher: Maps that are proposed: a map store of preceptor annotate, a manifest with maps, or
-            a model folder (its decision maps).
+        start_from: Maps that are proposed, for correction: a map store of preceptor annotate, a
+            manifest with maps, a folder of masks, or a model folder (its decision maps).
         seed: Random seed of the order and the overlap.
         database: Database (default: NAME.label.sqlite beside the manifest).
     """
@@ -102,7 +98,6 @@ def run(
         "classes": _names("--classes", classes),
         "labels": _names("--labels", labels),
         "order": order,
-        "proposals": proposals,
         "proposals_on_evaluation": proposals_on_evaluation,
         "seed": seed,
         "overlap": overlap,
@@ -113,8 +108,8 @@ def run(
     invited = _names("--links", links) or ()
     if not is_local(host) and not invited:
         raise InputError(f"--host {host}: others can reach this page; add --links")
-    if teacher is not None and not teacher.exists():
-        raise InputError(f"--teacher {teacher}: there is no such file or folder; correct it")
+    if start_from is not None and not start_from.exists():
+        raise InputError(f"--start-from {start_from}: there is no such file or folder; correct it")
     own = _name("--name", name) if name else ""
     found = find_source(source)
     path = database or found.database
@@ -125,7 +120,7 @@ def run(
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access: Access = "links" if invited else "local"
-        labeling = labeling_of(prepared, hosts, access, own, teacher=teacher)
+        labeling = labeling_of(prepared, hosts, access, own, start_from=start_from)
         try:
             _tell(prepared)
             if taken is not None:

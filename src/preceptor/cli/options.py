@@ -27,7 +27,6 @@ Engine = Literal["local", "ray"]
 LabelOrder = Literal["random", "source"]
 MapFiles = Literal["overlay", "png"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Proposals = Literal["first", "after", "never"]
 Preset = Literal["tiny", "small", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]
 

@@ -283,19 +283,19 @@ def labeling_of(
     access: Access = "local",
     name: str = "",
     cache: Path | None = None,
-    teacher: Path | None = None,
+    start_from: Path | None = None,
 ) -> Labeling:
-    """State of a server, with proposals of a Teacher, see `open_maps`."""
+    """State of a server, with proposals of given maps, see `open_maps`."""
     database = Database(prepared.path)
     reading = database.reading
     lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
     proposals = None
-    if teacher is not None:
+    if start_from is not None:
         source, names = prepared.source, None
-        if teacher.is_dir() and not source.is_folder:
+        if start_from.is_dir() and not source.is_folder:
             table, _ = checked_table(source)
             names = dict(zip(table["name"], table["path"], strict=True))
-        proposals = Proposals(teacher, source.root, database, prepared.settings, names)
+        proposals = Proposals(start_from, source.root, database, prepared.settings, names)
     labeling = Labeling(
         database,
         prepared.source,

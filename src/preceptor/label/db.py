@@ -30,7 +30,7 @@ def in_utc(time: datetime) -> str:
 
 
 APPLICATION = 0x50524C42  # `application_id` of the SQLite file
-FORMAT = 8  # `user_version` of the file; other formats are refused
+FORMAT = 9  # `user_version` of the file; other formats are refused
 
 _ANSWER = """
     image INTEGER NOT NULL REFERENCES images,
@@ -41,7 +41,6 @@ _ANSWER = """
     at TEXT NOT NULL,
     seconds REAL NOT NULL,
     proposal INTEGER REFERENCES proposals,
-    proposals_mode TEXT NOT NULL,
     event INTEGER NOT NULL,              -- orders answers: a clock may be set back
     PRIMARY KEY (image, person)
 """
@@ -83,9 +82,10 @@ CREATE TABLE proposals (
     id INTEGER PRIMARY KEY,
     image INTEGER NOT NULL REFERENCES images,
     source TEXT NOT NULL,                -- the maps, and the version of their files
+    level INTEGER NOT NULL,              -- percent of the map from which a pixel is proposed
     x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
     runs BLOB NOT NULL,
-    UNIQUE (image, source)
+    UNIQUE (image, source, level)
 );
 
 CREATE TABLE strokes (
@@ -319,7 +319,6 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
 
 
 Order = Literal["random", "source"]
-ProposalsMode = Literal["first", "after", "never"]
 
 
 @dataclass(frozen=True)
@@ -333,8 +332,7 @@ class LabelSettings:
     seed: int = 0  # random seed of the order and of the overlap
     overlap: int = 1  # number of people who mark the images of the overlap
     overlap_share: float = 0.0  # share of the images in the overlap
-    proposals: ProposalsMode = "after"  # when a proposal is shown
-    proposals_on_evaluation: bool = False  # whether also on images of val and test splits
+    proposals_on_evaluation: bool = False  # whether val and test images have proposals
 
 
 def read_setting(connection: Connection, key: str, default: Any = None) -> Any:

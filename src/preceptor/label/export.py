@@ -18,7 +18,15 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, read_settings
 from preceptor.label.images import is_replaced
-from preceptor.label.marks import JUDGED, marks_without_answer, masks_of, union
+from preceptor.label.marks import (
+    JUDGED,
+    Patch,
+    decode_runs,
+    marks_without_answer,
+    masks_of,
+    overlap_of,
+    union,
+)
 from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
 from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
@@ -149,7 +157,7 @@ def _most_frequent(labels: Sequence[str]) -> str:
     return ranked[0][0] if ranked[0][1] > ranked[1][1] else ""
 
 
-MANIFEST, RECORD = "manifest.csv", "import.json"
+MANIFEST, RECORD, CORRECTIONS = "manifest.csv", "import.json", "corrections.csv"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
 UNREADABLE = "images that were never readable have answers, which are left out"
@@ -166,6 +174,9 @@ def export_marks(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the marks of a database, as they are at one moment, to a new or empty folder.
+
+    Where proposals were shown, `corrections.csv` has for each answer the level and the pixels of
+    the proposal, the pixels that the person added and removed, and the seconds.
 
     Images with a judgement (marked, or nothing to mark) get its map; those with other answers are
     not annotated; those without an answer keep what the manifest says, as do those whose file was
@@ -225,7 +236,7 @@ def _export(
     unanswered = marks_without_answer(connection)
     folders = annotator_folders(names)
     drawer = MapDrawer(partial, folders, merge)
-    strokes = 0
+    strokes, corrected = 0, list[tuple[Any, ...]]()
     for at, path in enumerate(paths):
         row = rows.get(path)
         given, judged, saliency = [], [], ""
@@ -241,6 +252,8 @@ def _export(
             for one in judged:
                 maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
                 strokes += count
+                if one["proposal"] is not None:
+                    corrected.append((path, people[one["person"]], *correction(connection, one)))
             name = drawer.save(maps, map_name(path))
             saliency = str(partial / name) if name else ""
         marks.set(at, given, judged, saliency)
@@ -259,6 +272,9 @@ def _export(
         )
     manifest = Manifest.from_frame(frame, to.parent, database, need=())
     manifest.write(partial / MANIFEST)
+    if corrected:
+        columns = ("path", "annotator", "level", "proposed", "added", "removed", "seconds")
+        pd.DataFrame(corrected, columns=columns).to_csv(partial / CORRECTIONS, index=False)
     if answers:
         marks.notes["images with answers are no longer in the manifest"] = len(answers)
     record = {
@@ -274,6 +290,19 @@ def _export(
     }
     (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
     return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
+
+
+def correction(connection: Connection, answer: sqlite3.Row) -> tuple[int, int, int, int, float]:
+    """Level and pixels of the proposal of an answer, pixels added and removed, and seconds."""
+    proposal = connection.execute(
+        "SELECT * FROM proposals WHERE id = ?", (answer["proposal"],)
+    ).fetchone()
+    x, y, w, h = (proposal[key] for key in "xywh")
+    given = Patch(x, y, decode_runs(proposal["runs"], w * h).reshape(h, w))
+    final = union(masks_of(connection, answer["image"], answer["person"]).values())
+    common = overlap_of(given, final)
+    added, removed = (int(one.bits.sum()) - common for one in (final, given))
+    return proposal["level"], int(given.bits.sum()), added, removed, answer["seconds"]
 
 
 def _that_count(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.images import ImageError, decode_map, image_size
+from preceptor.data.images import ImageError, decode_map, image_size, image_suffixes
 from preceptor.deploy.prediction import normalized, over_image
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, Database, LabelSettings
 from preceptor.label.images import version_or_none
 from preceptor.label.marks import bounding_runs, to_text
 from preceptor.label.sources import checked_table, find_source
-from preceptor.maps.store import read_store
+from preceptor.maps.store import is_store, read_store
 from preceptor.utils.results import digest
 
-LEVEL = 0.5
-"""Value of a map from which a pixel is proposed."""
+LEVEL = 50
+"""Percent of a map from which a pixel is proposed, unless a person chooses another."""
 MapOf = Callable[[str], NDArray[np.float32] | None]
 """Function of an image that returns its map in [0, 1], of any size; None = there is none."""
 
@@ -33,24 +34,46 @@ MapOf = Callable[[str], NDArray[np.float32] | None]
 def open_maps(
     place: Path, root: Path, images: Collection[str], names: Mapping[str, str] | None = None
 ) -> MapOf:
-    """Maps of a map store, of a manifest, or of a model where it decides for its positive class.
+    """Maps of a map store, a manifest, a folder of masks, or of a model that decides as positive.
 
+    A mask has the name of its image, at the same place below its folder, or a name that is unique.
     A map store has the names of images: `names` gives their paths, others are paths from `root`.
     InputError if no image has a map.
     """
     if place.suffix == ".onnx" or (place / "model.json").is_file():
         return _of_model(place)
-    map_of, paths = _of_store(place, root, names) if place.is_dir() else _of_manifest(place)
+    if is_store(place):
+        map_of, paths = _of_store(place, root, names)
+    else:
+        map_of, paths = _of_files(_masks(place, root, images) if place.is_dir() else _files(place))
     if not any(path in paths for path in images):
-        raise InputError(f"--teacher {place}: it has no map of the images that are marked")
+        raise InputError(f"--start-from {place}: it has no map of the images that are marked")
     return lambda path: map_of(path) if path in paths else None
 
 
-def _of_manifest(manifest: Path) -> tuple[MapOf, Collection[str]]:
+def _files(manifest: Path) -> dict[str, str]:
+    """Map files of a manifest by image."""
     table, _ = checked_table(find_source(manifest))
     files = dict(zip(table["path"], table["saliency"], strict=True))
-    files = {os.path.normpath(path): file for path, file in files.items() if file}
+    return {os.path.normpath(path): file for path, file in files.items() if file}
 
+
+def _masks(folder: Path, root: Path, images: Collection[str]) -> dict[str, str]:
+    """Mask files of a folder by image."""
+    suffixes = image_suffixes()
+    masks = [one for one in sorted(folder.rglob("*")) if one.suffix.lower() in suffixes]
+    places = {one.relative_to(folder).with_suffix("").as_posix(): str(one) for one in masks}
+    times = Counter(one.stem for one in masks)
+    names = {one.stem: str(one) for one in masks if times[one.stem] == 1}
+    found = {}
+    for path in images:
+        below = Path(os.path.relpath(path, root)).with_suffix("").as_posix()
+        if file := places.get(below) or names.get(Path(path).stem):
+            found[path] = file
+    return found
+
+
+def _of_files(files: Mapping[str, str]) -> tuple[MapOf, Collection[str]]:
     def map_of(path: str) -> NDArray[np.float32]:
         values = decode_map(files[path])
         largest = float(values.max())  # of a mask of 0 and 1, as in an export
@@ -82,7 +105,7 @@ def _of_model(model: Path) -> MapOf:
 
     predictor = load(model, device="cpu")
     if predictor.info.positive is None:
-        raise InputError(f"--teacher {model}: it has no positive class whose maps could be shown")
+        raise InputError(f"--start-from {model}: it has no positive class with maps to show")
     predictor.check_maps()
 
     def map_of(path: str) -> NDArray[np.float32] | None:
@@ -110,52 +133,57 @@ class Proposals:
         files = [place] if place.is_file() else sorted(place.iterdir())
         self._source = digest([str(place.absolute()), *map(version_or_none, files)])
         self._lock = threading.Lock()  # one is made at a time
+        self._latest: tuple[str, NDArray[np.float32] | None] = "", None  # path and its map
 
-    def shown(self, row: sqlite3.Row, person: int) -> dict[str, Any] | None:
-        """Proposal that a person is shown for an image now, as JSON."""
-        settings, reading = self._settings, self._database.reading
-        if settings.proposals == "never" or (
-            row["split"].split("-")[0] in ("val", "test") and not settings.proposals_on_evaluation
-        ):
-            return None
-        own = "SELECT 1 FROM strokes WHERE image = ? AND person = ? AND proposal IS NULL LIMIT 1"
-        if (
-            settings.proposals == "after"
-            and not reading.execute(own, (row["id"], person)).fetchone()
-        ):
+    def shown(self, row: sqlite3.Row, level: int) -> dict[str, Any] | None:
+        """Proposal for an image, as JSON: the pixels whose map is at least `level` percent."""
+        is_evaluated = row["split"].split("-")[0] in ("val", "test")
+        if is_evaluated and not self._settings.proposals_on_evaluation:
             return None
         with self._lock:
-            stored = self._stored(row["id"])
+            stored = self._stored(row["id"], level)
             if stored is None:
                 try:
-                    values = self._made(row)
+                    values = self._made(row, level)
                 except ImageError:  # of the map, which can be repaired
+                    values = None
+                if values is None:
                     return None
-                self._database.write(lambda writing: self._write(writing, row["id"], values))
-                stored = self._stored(row["id"])
+                self._database.write(lambda writing: self._write(writing, row["id"], level, values))
+                stored = self._stored(row["id"], level)
         assert stored is not None
-        return dict(stored) | {"runs": to_text(stored["runs"])} if stored["w"] else None
+        return dict(stored) | {"runs": to_text(stored["runs"])}
 
-    def _stored(self, image: int) -> sqlite3.Row | None:
-        statement = "SELECT id, x, y, w, h, runs FROM proposals WHERE image = ? AND source = ?"
+    def _stored(self, image: int, level: int) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._database.reading.execute(
-            statement, (image, self._source)
+            "SELECT id, level, x, y, w, h, runs FROM proposals "
+            "WHERE image = ? AND source = ? AND level = ?",
+            (image, self._source, level),
         ).fetchone()
         return row
 
-    def _write(self, connection: Connection, image: int, values: tuple[int | bytes, ...]) -> None:
+    def _write(
+        self, connection: Connection, image: int, level: int, values: tuple[int | bytes, ...]
+    ) -> None:
         connection.execute(
-            "INSERT INTO proposals (image, source, x, y, w, h, runs) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (image, self._source, *values),
+            "INSERT INTO proposals (image, source, level, x, y, w, h, runs) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (image, self._source, level, *values),
         )
 
-    def _made(self, row: sqlite3.Row) -> tuple[int | bytes, ...]:
-        """Bounding box and runs of the proposed pixels; an empty box if there are none."""
-        values = self._map_of(os.path.normpath(self._root / row["path"]))
-        if values is None:
-            return 0, 0, 0, 0, b""
-        size = row["width"], row["height"]
-        if values.shape[::-1] != size:
-            drawn = Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)
-            values = np.asarray(drawn)
-        return bounding_runs(values >= LEVEL) or (0, 0, 0, 0, b"")
+    def _made(self, row: sqlite3.Row, level: int) -> tuple[int | bytes, ...] | None:
+        """Bounding box, empty if no pixel is proposed, and runs; None without a map."""
+        path = os.path.normpath(self._root / row["path"])
+        if self._latest[0] != path:  # a slider asks for many levels of one map
+            self._latest = path, self._whole(path, (row["width"], row["height"]))
+        values = self._latest[1]
+        if values is None or not values.any():
+            return None
+        return bounding_runs(values >= level / 100) or (0, 0, 0, 0, b"")
+
+    def _whole(self, path: str, size: tuple[int, int]) -> NDArray[np.float32] | None:
+        """Map of an image at its size."""
+        values = self._map_of(path)
+        if values is None or values.shape[::-1] == size:
+            return values
+        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))

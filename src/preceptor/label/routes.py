@@ -62,6 +62,7 @@ from preceptor.label.marks import (
     strokes_of,
     turn,
 )
+from preceptor.label.proposals import LEVEL
 from preceptor.label.queue import (
     answered_before,
     count_done,
@@ -121,7 +122,7 @@ def image(call: Call) -> Reply:
     (row,) = sized(labeling, call.reading, [call.image()["id"]])
     proposal = None
     if row["problem"] is None and labeling.proposals is not None:
-        proposal = labeling.proposals.shown(row, person.id)
+        proposal = labeling.proposals.shown(row, call.asked("level", 100) or LEVEL)
     elsewhere = labeling.tabs.elsewhere(row["id"], person.id, call.query.get("tab", ""))
     return told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
@@ -273,7 +274,7 @@ def answer(call: Call) -> Reply:
     row, settings = _marked_row(call), call.labeling.settings
     if body.label is not None and body.label not in settings.labels:
         raise malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
-    given = body.model_dump(exclude={"tab", "next"}) | {"proposals_mode": settings.proposals}
+    given = body.model_dump(exclude={"tab", "next"})
     if body.state in JUDGED and row["width"] is None:
         raise conflict("this image cannot be read, and cannot be judged")
     _check_proposal(call.reading, row, body.proposal)
@@ -414,7 +415,6 @@ def state(call: Call) -> Reply:
             "title": labeling.source.place.name,
             "classes": list(settings.classes),
             "labels": list(settings.labels),
-            "proposals": settings.proposals,
             "csrf": labeling.keys.csrf(session),
             "totals": totals,
             "keys_version": 1,

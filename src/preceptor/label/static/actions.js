@@ -70,7 +70,7 @@ const ACTIONS = {
   class: () => pickClass((settings.class + 1) % page.state.classes.length),
   adopt,
   decline: () => {
-    page.entry.declined = page.entry.info.proposal?.id;
+    page.entry.declined = true;
     view.redrawMarks();
     showPanel();
   },

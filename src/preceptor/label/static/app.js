@@ -11,7 +11,7 @@ import { Outbox } from "./outbox.js";
 import { Drafts, page } from "./page.js";
 import { $, card, element, fill, say, showSettings } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
-import { refused, saved, send } from "./saving.js";
+import { refused, send } from "./saving.js";
 import { idleTime } from "./seen.js";
 import { change, settings } from "./settings.js";
 import { addStroke } from "./strokes.js";
@@ -120,7 +120,7 @@ async function start() {
   listen({ signIn });
   showSettings(settings, { shown: page.shown, cursor: false });
   const { tab } = await tabs;
-  page.outbox = new Outbox({ tab, send, refused, saved, changed: toldByOutbox });
+  page.outbox = new Outbox({ tab, send, refused, changed: toldByOutbox });
   try {
     await begun(await get("/api/state"));
   } catch (failure) {

@@ -8,6 +8,7 @@ import { actionOf } from "./keys.js";
 import { closeLead, showLead } from "./lead.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
+import { cut } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
@@ -94,6 +95,10 @@ export function listen({ signIn }) {
   const sliders = {
     size: (value) => change({ size: sizeOf(value) }),
     tolerance: (value) => change({ tolerance: value }),
+    level: (value) => cut(value, () => {
+      view.redrawMarks();
+      showPanel();
+    }),
     opacity: (value) => {
       change({ opacity: value });
       view.opacity = value / 100;

@@ -21,8 +21,8 @@ function openDatabase(name) {
 export class Outbox {
   // `send(entry)` posts an entry; `changed(state)` is told {kind, count, reason};
   // `refused(entry, failure)` is asked "again", "wait" or "drop" when the server says no.
-  constructor({ tab, send, changed, refused, saved }) {
-    Object.assign(this, { tab, send, changed, refused, saved });
+  constructor({ tab, send, changed, refused }) {
+    Object.assign(this, { tab, send, changed, refused });
     Object.assign(this, { entries: [], database: null, durable: true, person: null });
     this.last = 0; // the number of the entry that was added last
     this.gone = 0; // and of the one that left last
@@ -93,9 +93,8 @@ export class Outbox {
       const [entry] = this.entries;
       let done = false;
       try {
-        const answer = await this.send(entry);
+        await this.send(entry);
         done = true;
-        this.saved(entry, answer);
       } catch (failure) {
         if (!(failure instanceof Failure)) console.error(failure);
         done = await this.failed(entry, failure);

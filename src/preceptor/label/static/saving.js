@@ -76,17 +76,6 @@ export async function refused(sent, failure) {
   return "drop";
 }
 
-export function saved(sent, answer) {
-  if (sent.kind === "stroke" && page.entry?.id === sent.image) {
-    // With `proposals: after`, the server has one to show from the first own stroke on.
-    if (page.state.proposals === "after" && !page.entry.info.proposal && !page.entry.asked) {
-      page.entry.asked = true;
-      reload(sent.image);
-    }
-  }
-  return answer;
-}
-
 async function reload(image) {
   const { entry: own, work } = page;
   try {

@@ -7,6 +7,7 @@ const DEFAULTS = {
   class: 0,
   size: 0, // 0: from the first image
   tolerance: 24,
+  level: 50, // percent of a map from which a pixel is proposed
   opacity: 40,
   brightness: 100,
   contrast: 100,

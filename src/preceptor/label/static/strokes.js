@@ -73,7 +73,7 @@ export function history(kind) {
 
 export function adopt() {
   const proposal = allowed() ? proposalNow() : null;
-  if (proposal === null) {
+  if (proposal === null || page.entry.info.proposal.w === 0) {
     say("There is no proposal here.");
     return;
   }
