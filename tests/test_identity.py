@@ -86,18 +86,25 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.count = 0
+        self._opened: dict[tuple[Path, bytes], Workspace] = {}
+
+    def workspace(self, manifest: Path) -> Workspace:
+        """The images of a manifest, which is read again when its content has changed."""
+        key = manifest, manifest.read_bytes()
+        if key not in self._opened:
+            self._opened[key] = Workspace.open(manifest, self.folder / "cache")
+        return self._opened[key]
 
     def identity(self, values: dict[str, Any]) -> str:
         config = RunConfig.model_validate(values)
-        return run_id_of(Workspace.open(config.manifest, self.folder / "cache"), config)
+        return run_id_of(self.workspace(config.manifest), config)
 
     def result(self, values: dict[str, Any]) -> dict[str, str]:
         """Digests of what a run leaves."""
         config = RunConfig.model_validate(values)
         self.count += 1
-        workspace = Workspace.open(config.manifest, self.folder / "cache")
         store = self.folder / f"runs-{self.count}"
-        folder = train(config, store, workspace=workspace).folder
+        folder = train(config, store, workspace=self.workspace(config.manifest)).folder
         return {name: file_digest(folder / name) for name in RESULT}
 
 
