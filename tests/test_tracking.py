@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -22,14 +23,15 @@ from preceptor.report.write import WrittenReport, write_results
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure, Step
 from preceptor.tracking import MLflow, TensorBoard, Trackers, check_trackers, open_trackers
+from tests import forked
 from tests.datasets import squares
-from tests.start_up import imported_by
 from tests.studies import study, walk
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 COUNTS = {"best_epoch", "seconds", "images_seen", "training_images", "guided_images"}
+SPLITS = {"train": 8, "val": 4, "test": 4, "test-unseen": 4}
 FAILED = {"an-id": Failure("train", "train student", "no space left")}
 
 
@@ -66,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, WrittenRep
     """The plan of a study that was run, and its report."""
     folder = tmp_path_factory.mktemp("tracked")
     config = study(
-        squares(folder / "data", size=(40, 32)),
+        squares(folder / "data", splits=SPLITS, size=(40, 32)),
         seeds=1,
         training={"input_size": 32, "epochs": 4, "batch_size": 8, "schedule": "constant"},
         controls=("centre",),
@@ -78,12 +80,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, WrittenRep
     return plan, write_results(StudyPlan.of(plan), folder / "out", {})
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Database that MLflow has made, which takes it seconds."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
 def followed(
-    finished: tuple[Plan, WrittenReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Plan, WrittenReport],
+    empty_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Followed:
     """The study in the test's own folder, none of its runs trained yet."""
     plan, report = finished
+    shutil.copy(empty_database, tmp_path / "own.db")
     own = replace(plan, protocol=replace(plan.protocol, store=tmp_path / "store"))
     out = tmp_path / "a study"
     shutil.copytree(report.folder, out)
@@ -347,9 +363,20 @@ def test_a_password_in_an_error_is_not_told() -> None:
     assert lines == ["MLflow is not followed any more, the study goes on: https://host/api is down"]
 
 
+def import_anew() -> None:
+    """Import the project again, and print which trackers it imports."""
+    trackers = ("mlflow", "tensorboard")
+    for name in [*sys.modules]:
+        if name.startswith((*trackers, "preceptor", "torch.utils.tensorboard")):
+            del sys.modules[name]
+    for module in ("preceptor.tracking", "preceptor.driver"):
+        importlib.import_module(module)
+    print([name for name in trackers if name in sys.modules])
+
+
 def test_nothing_is_imported_unless_asked_for() -> None:
-    modules = ("mlflow", "tensorboard")
-    assert not imported_by("import preceptor.tracking, preceptor.driver", modules).imported
+    done = forked.run(import_anew, [])
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_errors_of_a_tracker_are_told_once(followed: Followed) -> None:
