@@ -265,7 +265,7 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
     table = table.assign(path=[os.path.relpath(path, folder) for path in table["path"]])
     known = {row.path: (row.label, row.saliency) for row in table.itertuples()}
     plain, database = folder / "images.csv", folder / "marks.sqlite"
-    table[["path", "label", "split", "source", "group"]].to_csv(plain, index=False)
+    table[["path", "label", "split", "source", "group", "name"]].to_csv(plain, index=False)
     answers: list[SimulatedAnswer] = []
     options = ["--database", database, "--classes", CLASS, "--seed", settings.seed]
     options += [] if settings.start_from is None else ["--start-from", settings.start_from]

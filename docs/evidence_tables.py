@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,7 @@ from scipy import optimize, stats
 
 from preceptor.metrics.auc import auc_weighted
 from preceptor.metrics.bootstrap import share_of_draws
-from preceptor.metrics.paired_tests import paired_difference
+from preceptor.metrics.paired_tests import holm, paired_difference
 from preceptor.metrics.scores import positive_log_odds
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.comparisons import LEVEL, shown
@@ -390,6 +390,37 @@ def guidance() -> str:
     return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
 
 
+def decoys() -> str:
+    """A row for each number of images and of marks, on moving decoys."""
+    scored = pd.read_csv(EVIDENCE / "other" / "decoys_marks.csv", keep_default_na=False)
+    scored = scored[scored["chosen"] == 1]
+    names = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
+    rows = []
+    for (images, marked), study in scored.groupby(["images", "annotated"]):
+        own = {
+            role: dict(zip(one["seed"], one["auc"], strict=True))
+            for role, one in study.groupby("role")
+        }
+        mean = {name: float(np.mean([*own[name].values()])) for name in names}
+        found = [paired(own["student"], own[name]) for name in names[:5]]
+        corrected = dict(zip(names, holm([one.p for one in found]), strict=False))
+        shown = {
+            name: replace(one, p=corrected[name]) for name, one in zip(names, found, strict=False)
+        }
+        strongest_control = max(names[2:5], key=mean.__getitem__)
+        better = max(names[:2], key=mean.__getitem__)
+        way = (mean["student"] - mean[better]) / (mean["ceiling"] - mean[better])
+        columns = ("baseline1", "baseline2", strongest_control)
+        rows.append(
+            [f"{images:,}", f"{marked}", *(number(mean[name]) for name in names)]
+            + [shown[name].text for name in columns]
+            + [_percent(way)]
+        )
+    header = ["images", "marked", "Baseline 1", "no maps", "mixed", "shuffled", "centered"]
+    header += ["Student", "ceiling", "− Baseline 1", "− no maps", "− strongest control", "of the way"]
+    return table(header, rows)
+
+
 def at_size(folder: str, line: str, size: int) -> dict[int, float]:
     """AUC of a line of a budget by seed."""
     rows = tables(folder).budget
@@ -603,6 +634,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "records": records,
     "photographs": photographs,
     "guidance": guidance,
+    "decoys": decoys,
     **{folder: partial(budget, folder) for folder in BUDGETS},
 }
 
