@@ -13,11 +13,12 @@ from preceptor.config.run import RiseSettings, RunConfig
 from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.execution.perform import perform
 from preceptor.inference.annotate import (
+    PARTIAL_FOLDER,
     Shard,
     annotate,
+    annotate_in_shards,
     model_digest,
 )
 from preceptor.maps.store import MapStore, read_store

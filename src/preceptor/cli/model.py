@@ -103,8 +103,7 @@ def annotate(
     check_method(method)
     check_model_folder(model)
     with bulk_import():
-        from preceptor.execution.make_maps import annotate_in_shards
-        from preceptor.inference.annotate import maps_record
+        from preceptor.inference.annotate import annotate_in_shards, maps_record
 
     store = annotate_in_shards(
         model,
