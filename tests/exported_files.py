@@ -6,13 +6,13 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from preceptor.config.settings import ImageFormat
+from preceptor.config.settings import ImageFormat, NetworkFactory
 from preceptor.deploy.export import synthetic_images
 from preceptor.models.build import build_model, save_model
 from tests.commands import Outcome, here
@@ -38,7 +38,7 @@ def onnx_file() -> ExportedFile:
     """
 
     def make(place: Path) -> ExportedFile:
-        folder = shutil.copytree(model_folder("plain"), place / "plain")
+        folder = shutil.copytree(model_folder("plain", "test_resnet"), place / "plain")
         out = place / "plain.onnx"
         arguments = ["--out", out, "--manifest", _manifest_of(place), "--images", 20]
         return ExportedFile(out, folder, here("export", folder, *arguments))
@@ -47,11 +47,19 @@ def onnx_file() -> ExportedFile:
 
 
 @cache
-def model_folder(name: str, backbone: str = "test_resnet", positive: str | None = "fake") -> Path:
-    """Model folder of an untrained network, whose scores depend on the image."""
+def model_folder(name: str, backbone: str = "small", positive: str | None = "fake") -> Path:
+    """Model folder of an untrained network, whose scores depend on the image.
+
+    By default one of two convolutions: what an export takes grows with the number of layers.
+    """
     torch.manual_seed(0)
     classes = ("real", "fake") if positive else ("a", "b", "c")
-    model = build_model(backbone, classes, positive=positive, input_size=64)
+    how: dict[str, Any] = {"positive": positive, "input_size": 64}
+    if backbone == "small":
+        how["network"] = NetworkFactory(factory="tests.networks:small")
+    if backbone == "test_convnext":
+        how["backbone_args"] = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
+    model = build_model(backbone, classes, **how)
     with torch.no_grad():
         for part in model.modules():
             if isinstance(part, torch.nn.BatchNorm2d):

@@ -45,6 +45,14 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Model folder of a network of few layers, and its exported file without maps."""
+    folder, out = model_folder("small"), tmp_path_factory.mktemp("small") / "model.onnx"
+    export_model(folder, out, ExportSettings(maps=False))
+    return folder, out
+
+
 def images(count: int, side: int = 64) -> np.ndarray:  # type: ignore[type-arg]
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
@@ -79,17 +87,15 @@ def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Pa
     assert not list(tmp_path.glob(".x*"))
 
 
-def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
-    out = tmp_path / "model.onnx"
+def test_a_file_decides_by_the_threshold_of_its_export(
+    small_file: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (folder, plain), out = small_file, tmp_path / "model.onnx"
     batch = images(6)
-    score = preceptor.load(onnx_file().path)(list(batch), maps=False).score
+    score = preceptor.load(plain)(list(batch), maps=False).score
     threshold = float(np.sort(score)[4])
     assert abs(threshold - 0.5) > 1e-3
-    export_model(
-        onnx_file().folder,
-        out,
-        ExportSettings(threshold=threshold, maps=False),
-    )
+    export_model(folder, out, ExportSettings(threshold=threshold, maps=False))
     predictor = preceptor.load(out)
     assert predictor.threshold == threshold
     assert predictor.info.thresholds == {"eer": 0.5, "export": threshold}
@@ -103,24 +109,24 @@ def test_a_file_decides_by_the_threshold_of_its_export(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
 def test_calibration_changes_probabilities_and_no_decision(
-    kind: CalibrationKind, tmp_path: Path
+    kind: CalibrationKind, small_file: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Of the folder and the file, with each threshold: of scores equal to it, and as written."""
     batch = images(24)
     calibration = Calibration("temperature", 0.3)
     if kind == "isotonic":
         calibration = Calibration("isotonic", knots=(-9.0, 0.0, 9.0), values=(0.0, 0.9, 0.9))
-    plain_folder = shutil.copytree(onnx_file().folder, tmp_path / "plain")
+    names = ("folder", "model.onnx")
     plain = {
-        "folder": preceptor.load(plain_folder, device="cpu")(list(batch)),
-        "model.onnx": preceptor.load(onnx_file().path, device="cpu")(list(batch)),
+        name: preceptor.load(path, device="cpu")(list(batch), maps=False)
+        for name, path in zip(names, small_file, strict=True)
     }
     for name, before in plain.items():
         scores = before.score
         changed = apply(calibration, before.probabilities, 1)
         assert abs(before.probabilities - changed).max() > 0.01
         thresholds = {"eer": float(scores[0]), "fdr=0.01": float(scores[1]), "fdr=0.05": 0.5}
-        folder = shutil.copytree(onnx_file().folder, tmp_path / f"of_{name}")
+        folder = shutil.copytree(small_file[0], tmp_path / f"of_{name}")
         values = json.loads((folder / "model.json").read_text()) | {"thresholds": thresholds}
         (folder / "model.json").write_text(json.dumps(values))
         add_calibration(folder, calibration)
