@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from preceptor import build_model, load
+from preceptor import build_model, guidance_method, load
+from preceptor.losses.guidance import GuidanceBatch, GuidedForward, guided_objective
 from preceptor.models import save_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "integrations"
@@ -91,6 +93,17 @@ def test_every_loss_is_that_of_the_plain_loop(
     found = example(name).main(tmp_path, EPOCHS)
     assert found == pytest.approx(plain, abs=1e-6)
     assert len(found) == STEPS
+
+
+def test_the_lightning_example_of_a_method_has_the_loss_of_the_objective() -> None:
+    example("lightning_module")
+    module = runpy.run_path(str(FOLDER.parent / "guidance" / "lightning_module.py"))
+    torch.manual_seed(0)
+    model, method = build_model("test_resnet", ["a", "b"], input_size=64), guidance_method("rank")
+    batch = GuidanceBatch(torch.randn(4, 3, 64, 64), torch.arange(4) % 2, torch.rand(4, 2, 2))
+    loss = module["GuidedModule"](model, method, 2.0).training_step(list(batch[:3]), 0)
+    expected = guided_objective(method, batch, GuidedForward(model), 0.5, 2.0).loss
+    torch.testing.assert_close(loss, expected)
 
 
 class Named(NamedTuple):
