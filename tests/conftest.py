@@ -59,7 +59,7 @@ ON_A_GPU = (
     ),
     *(
         f"gpu/test_predictor.py::test_maps_are_those_of_the_cpu[{name}"
-        for name in ("decision", "predicted", "rise")
+        for name in ("decision", "gradcam", "predicted", "rise")
     ),
     *(
         f"gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[{name}"

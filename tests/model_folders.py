@@ -45,19 +45,22 @@ def _spread(model: GuidedModel) -> None:
             head.bias -= 2 * logits[:, 1:].mean(0) if spec.head == "sigmoid" else logits.mean(0)
 
 
-def write_model_folders(folder: Path) -> dict[str, Path]:
-    """Model folders by what is special about them."""
-    plain, fine = "test_resnet", {"output_stride": 8}
-    three = ("a", "b", "c")
+FINE: dict[str, Any] = {"backbone_args": {"output_stride": 8}}
+# Backbone, seed and options by what is special about a model.
+KINDS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "plain": ("test_resnet", 0, FINE),
+    "letterbox": ("test_byobnet", 1, {"fit": "letterbox", "input_size": 96}),
+    "gray": ("test_resnet", 2, {"in_chans": 1, "fit": "crop"}),
+    "sigmoid": ("test_resnet", 3, {"head": "sigmoid"}),
+    "three": ("test_resnet", 4, FINE | {"classes": ("a", "b", "c"), "positive": None}),
+    "gradcam": ("test_convnext", 5, {}),
+}
+
+
+def write_model_folders(folder: Path, *kinds: str) -> dict[str, Path]:
+    """Model folders by what is special about them; of some kinds, or (none given) of all."""
+    chosen = {kind: KINDS[kind] for kind in kinds or KINDS}
     return {
-        "plain": model_folder(folder / "plain", plain, backbone_args=fine),
-        "letterbox": model_folder(
-            folder / "letterbox", "test_byobnet", 1, fit="letterbox", input_size=96
-        ),
-        "gray": model_folder(folder / "gray", plain, 2, in_chans=1, fit="crop"),
-        "sigmoid": model_folder(folder / "sigmoid", plain, 3, head="sigmoid"),
-        "three": model_folder(
-            folder / "three", plain, 4, classes=three, positive=None, backbone_args=fine
-        ),
-        "gradcam": model_folder(folder / "gradcam", "test_convnext", 5),
+        kind: model_folder(folder / kind, backbone, seed, **options)
+        for kind, (backbone, seed, options) in chosen.items()
     }

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 CARD = torch.device("cuda:0")
 ATEN = torch.ops.aten
@@ -84,36 +83,41 @@ def compute(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: Tensors are on both devices, where a card would refuse them.
     """
-    flat, spec = tree_flatten((args, kwargs))
-    on_card = [part for part in flat if isinstance(part, CardTensor)]
     if function is ATEN._pin_memory.default:
         return args[0].clone()
-    elsewhere = [
-        part
-        for part in flat
-        if isinstance(part, torch.Tensor) and not isinstance(part, CardTensor) and part.ndim
-    ]
+    on_card: dict[int, CardTensor] = {}
+    elsewhere = False
+
+    def values_of(part: Any) -> Any:
+        nonlocal elsewhere
+        if isinstance(part, CardTensor):
+            on_card[id(part.inner)] = part
+            return part.inner
+        if isinstance(part, torch.Tensor):
+            elsewhere = elsewhere or part.ndim > 0
+        elif isinstance(part, list | tuple) and part and not isinstance(part[0], int):
+            return type(part)(map(values_of, part))
+        return part
+
+    args = tuple(map(values_of, args))
+    kwargs = {name: values_of(part) for name, part in kwargs.items()}
     if on_card and elsewhere and function not in MIXED:
         raise RuntimeError(f"Expected all tensors to be on the same device: {function}")
     wanted = kwargs.get("device")
     there = bool(on_card) if wanted is None else torch.device(wanted).type == "cuda"
-    inner = {id(part.inner): part for part in on_card}
-    args, kwargs = tree_unflatten(
-        [part.inner if isinstance(part, CardTensor) else part for part in flat], spec
-    )
     if wanted is not None:
         kwargs["device"] = torch.device("cpu")
     if kwargs.get("pin_memory"):
         kwargs["pin_memory"] = False
     found = function(*args, **kwargs)
 
-    def on_its_device(part: Any) -> Any:
-        if not there or not isinstance(part, torch.Tensor):
-            return part
-        same = inner.get(id(part))  # of an operation in place
-        return CardTensor(part) if same is None else same
+    def on_the_card(part: Any) -> Any:
+        if isinstance(part, torch.Tensor):
+            same = on_card.get(id(part))  # of an operation in place
+            return CardTensor(part) if same is None else same
+        return type(part)(map(on_the_card, part)) if isinstance(part, list | tuple) else part
 
-    return tree_map(on_its_device, found)
+    return on_the_card(found) if there else found
 
 
 class Stream:

@@ -28,7 +28,7 @@ def rows_of(manifest: Path, changes: dict[str, Any]) -> tuple[Rows, RunConfig]:
     return guided_rows(workspace, config, build(workspace, config)), config
 
 
-def batches(rows: Rows, config: RunConfig, device: torch.device, steps: int = 6) -> list[Batch]:
+def batches(rows: Rows, config: RunConfig, device: torch.device, steps: int = 4) -> list[Batch]:
     settings = config.training.augmentation
     stream = TrainingStream(rows, 8, seed=0, settings=settings, device=device, paired=True)
     return list(stream.steps(0, steps))

@@ -20,6 +20,7 @@ from preceptor.inference.annotate import compute_maps, rows_of
 from preceptor.maps.store import MapStore
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from tests.model_folders import KINDS, write_model_folders
 
 # Maps are stored as float16 in [0, 1].
 ROUNDING = 2e-3
@@ -60,9 +61,6 @@ def test_maps_are_those_of_the_cpu(
     assert found.info.settings == expected.info.settings
 
 
-KINDS = ("plain", "letterbox", "gray", "sigmoid", "three", "gradcam")
-
-
 @pytest.fixture(scope="module")
 def images() -> list[NDArray[np.uint8]]:
     return list(np.random.default_rng(0).integers(0, 256, (9, 40, 50, 3), dtype=np.uint8))
@@ -70,21 +68,22 @@ def images() -> list[NDArray[np.uint8]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_and_maps_are_those_of_the_cpu(
-    device: torch.device, models: dict[str, Path], images: list[NDArray[np.uint8]], kind: str
+    device: torch.device, tmp_path: Path, images: list[NDArray[np.uint8]], kind: str
 ) -> None:
-    expected = preceptor.load(models[kind], device="cpu")(images)
-    found = preceptor.load(models[kind], device=device.type)(images)
+    (folder,) = write_model_folders(tmp_path, kind).values()
+    expected = preceptor.load(folder, device="cpu")(images)
+    found = preceptor.load(folder, device=device.type)(images)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
     assert found[0].map is not None
     np.testing.assert_allclose(found[0].map, expected[0].map, atol=2e-3)
 
 
-def test_auto_takes_the_device(device: torch.device, models: dict[str, Path]) -> None:
+def test_auto_takes_the_device(device: torch.device, tmp_path: Path) -> None:
     if device.type == "cpu" and torch.cuda.is_available():
         pytest.skip("auto takes the GPU")
     assert find_device("auto").type == device.type
     with pytest.raises(InputError, match=r"this machine has \d+ GPUs"):
-        preceptor.load(models["plain"], device="cuda:99")
+        preceptor.load(write_model_folders(tmp_path, "plain")["plain"], device="cuda:99")
 
 
 def test_an_exported_file_on_the_gpu(card: torch.device, images: list[NDArray[np.uint8]]) -> None:

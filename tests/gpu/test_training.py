@@ -140,7 +140,7 @@ def test_a_guided_step_of_the_papers_backbones(device: torch.device, backbone: s
 
 
 def test_maps_are_computed_in_float32_within_autocast(device: torch.device) -> None:
-    model = network("resnet18", 64, device)
+    model = network("test_resnet", 64, device)
     images = torch.rand(2, 3, 64, 64, device=device)
     with torch.no_grad(), autocast(device, "bf16-mixed"):
         out = model(images, "predicted")
