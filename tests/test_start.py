@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +61,37 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "study.yaml"
 
 
+@dataclass
+class Watched:
+    """The study in processes of its own, which opens files that are counted."""
+
+    file: Path
+    out: Path
+    opened: OpenedFiles
+    environment: dict[str, str]
+
+    def start(self) -> Counter[str]:
+        """Start the study, and return how often each file of the data was opened."""
+        arguments = [self.opened.hook, "study", self.file, "--out", self.out, "--jobs", 1]
+        done = forked.run(forked.watched_command, arguments, env=self.environment)
+        assert done.returncode == 0, done.stderr
+        assert NOTE in done.stdout
+        return self.opened.take()
+
+
 @pytest.fixture(scope="module")
-def finished(file: Path) -> Path:
-    out = file.parent / "out"
-    assert not run_serially(load_config(file, StudyConfig), out).failed
-    return out
+def begun(file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Watched, Counter[str]]:
+    """A study that was started once, and which files that opened."""
+    folder = tmp_path_factory.mktemp("hook")
+    environment = os.environ | {"PRECEPTOR_CACHE": str(folder / "cache")}
+    opened = OpenedFiles(file.parent / "data", folder)
+    study = Watched(file, file.parent / "out", opened, environment)
+    return study, study.start()
+
+
+@pytest.fixture
+def finished(begun: tuple[Watched, Counter[str]]) -> Path:
+    return begun[0].out
 
 
 @pytest.fixture
@@ -81,29 +109,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-def test_a_study_reads_each_image_once_and_never_again(file: Path, tmp_path: Path) -> None:
+def test_a_study_reads_each_image_once_and_never_again(
+    begun: tuple[Watched, Counter[str]],
+) -> None:
     """Its worker processes and its report included."""
-    data = file.parent / "data"
-    (tmp_path / "hook").mkdir()
-    opened = OpenedFiles(data, tmp_path / "hook")
-
-    def start() -> Counter[str]:
-        arguments = [opened.hook, "study", file, "--out", tmp_path / "out", "--jobs", 1]
-        done = forked.run(forked.watched_command, arguments)
-        assert done.returncode == 0, done.stderr
-        assert NOTE in done.stdout
-        return opened.take()
-
-    counts = start()
+    study, counts = begun[0], begun[1].copy()
     assert counts.pop("manifest.csv")
-    table = pd.read_csv(data / "manifest.csv", keep_default_na=False)
+    table = pd.read_csv(study.file.parent / "data" / "manifest.csv", keep_default_na=False)
     assert set(counts) == {*table["path"], *table["saliency"]} - {""}
     # The report shows some test images as they are.
     assert {count for name, count in counts.items() if "/test" not in name} == {1}
 
-    page = (tmp_path / "out" / "report.html").stat().st_mtime_ns
-    assert set(start()) == {"manifest.csv"}
-    assert (tmp_path / "out" / "report.html").stat().st_mtime_ns == page
+    page = (study.out / "report.html").stat().st_mtime_ns
+    assert set(study.start()) == {"manifest.csv"}
+    assert (study.out / "report.html").stat().st_mtime_ns == page
 
 
 def test_a_finished_study_is_opened_without_networks_and_without_bootstraps(
