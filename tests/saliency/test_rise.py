@@ -56,8 +56,7 @@ def score_of(model: Model, images: Tensor, score: str) -> Tensor:
     return logits.sigmoid() if score == "probability" else logits
 
 
-@pytest.mark.parametrize("cells", [2, 3])
-@pytest.mark.parametrize("score", ["probability", "logit"])
+@pytest.mark.parametrize(("cells", "score"), [(2, "probability"), (3, "logit")])
 def test_both_estimators_converge_to_the_enumerated_map(cells: int, score: Any) -> None:
     model = analytic(3, 1.0, 4)
     image = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.5

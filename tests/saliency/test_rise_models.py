@@ -61,11 +61,11 @@ def close(found: RiseResult, expected: RiseResult, share: float = 1e-5) -> None:
 def test_a_seed_gives_one_map_however_images_and_masks_are_batched(
     network: nn.Module, estimator: Any
 ) -> None:
-    images, how = batch_of(5), {"max_masks": 600, "estimator": estimator, "seed": 3}
+    images, how = batch_of(5), {"max_masks": 400, "estimator": estimator, "seed": 3}
     whole = rise(network, images, CLASSES, **how)
     again = rise(network, images, CLASSES, **how)
     assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True))
-    for batch_size in (1, 7, 1000):
+    for batch_size in (7, 1000):
         close(rise(network, images, CLASSES, batch_size=batch_size, **how), whole)
     for part in (slice(0, 1), slice(3, 4), slice(1, 5)):
         expected = RiseResult(*(values[part] for values in whole))
