@@ -49,12 +49,8 @@ TRAINING: dict[str, Any] = {
 }
 CASES: dict[str, dict[str, Any]] = {
     "decision map, l2": {},
-    "cells": {"training": {"distance": "cells"}},
     "cells, other weights": {"training": {"distance": "cells", "mark_weight": 2, "cell_full": 1}},
-    "evidence": {"training": {"distance": "evidence"}},
-    "energy": {"training": {"distance": "energy"}},
-    "cosine": {"training": {"distance": "cosine"}},
-    "l2 and cells": {"training": {"distance": {"l2": 0.5, "cells": 1.5}}},
+    "energy and cells": {"training": {"distance": {"energy": 0.5, "cells": 1.5}}},
     "auto": {"training": {"distance": "cells"}, "alpha": "auto"},
     "top": {"training": {"distance": "cells", "pool": "top", "pool_top": 3}},
     "lse": {"training": {"distance": "l2", "pool": "lse"}},
@@ -92,13 +88,10 @@ def distance(name: str, z: Tensor, t: Tensor, settings: Any) -> Tensor:
     if name == "cells":
         w = 1 + settings.mark_weight * t
         return (w * ((1 + z.exp()).log() - t * z)).sum() / w.sum()
-    if name == "evidence":
-        return (1 + (-(t * z - (1 - t) * z.abs()).mean()).exp()).log()
-    if flat:
-        return z.sum() * 0
-    if name == "energy":
-        return 1 - (t * z.relu()).sum() / z.relu().sum() if z.max() > 0 else z.sum() * 0 + 1
-    return 1 - (z * t).sum() / (z.norm() * t.norm())
+    assert name == "energy"
+    if flat or z.max() <= 0:
+        return z.sum() * 0 + (0 if flat else 1)
+    return 1 - (t * z.relu()).sum() / z.relu().sum()
 
 
 def plain_loop(config: RunConfig) -> dict[str, Tensor]:

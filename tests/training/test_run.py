@@ -35,11 +35,11 @@ from tests.training.small_runs import SMALL, small
 
 def test_images_seen_are_counted_and_steps_have_full_batches(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 25, "val": 4, "test": 2})
-    settings = {"input_size": 32, "batch_size": 20, "length": "steps", "steps": 40, "epochs": 3}
+    settings = {"input_size": 32, "batch_size": 20, "length": "steps", "steps": 7, "epochs": 3}
     config = small(manifest, training=Training.model_validate(settings))
     folder = train(config, tmp_path / "runs").folder
-    assert read_record(folder)["images_seen"] == 800
-    assert pd.read_csv(folder / "metrics.csv")["images"].tolist() == [260, 260, 280]
+    assert read_record(folder)["images_seen"] == 140
+    assert pd.read_csv(folder / "metrics.csv")["images"].tolist() == [40, 40, 60]
     by_passes = {"input_size": 32, "batch_size": 20, "epochs": 2}
     config = small(manifest, training=Training.model_validate(by_passes))
     assert read_record(train(config, tmp_path / "runs").folder)["images_seen"] == 50
@@ -272,7 +272,7 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
     for optimizer in ("sgd", "adamw"):
         training = SMALL.model_copy(
             update={
-                "epochs": 4,
+                "epochs": 3,
                 "optimizer": optimizer,
                 "augmentation": changes,
                 "schedule": "one_cycle",
