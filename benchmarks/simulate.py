@@ -1,6 +1,7 @@
 """Simulated people who mark images from known maps, or correct given ones, on the real server.
 
     python benchmarks/simulate.py MANIFEST --to FOLDER [--images 40] [--start-from MAPS] [--seed 0]
+    python benchmarks/simulate.py MANIFEST [--images 40] [--seed 0]    # time by overlap, no server
 
 Everything but the people is real: the server is `preceptor label` in a process of its own, strokes
 and answers go through HTTP into the database. Time is not waited for, but counted by stated costs,
@@ -363,15 +364,42 @@ def _known_mark(saliency: str, size: tuple[int, int]) -> Mask:
     return np.asarray((values > 0) & (values >= values.max() / 2), bool)
 
 
+def time_by_overlap(manifest: Path, images: int, seed: int) -> pd.DataFrame:
+    """Time with a proposal ÷ time from nothing, by the overlap of the proposal with the mark.
+
+    Proposals are the marks with borders that are displaced by smooth noise.
+    """
+    table = Manifest.read(manifest, verify=False, need=()).table
+    table = table[(table["saliency"] != "") & table["split"].isin(["", "train"])]
+    rng, rows = np.random.default_rng(seed), []
+    for row in table.sample(min(images, len(table)), random_state=seed).itertuples():
+        truth = _known_mark(row.saliency, image_size(row.path))
+        side = float(np.sqrt(truth.sum()))
+        intended = intended_mark(truth, Error(), _rng(seed, "simulated", row.path))
+        plain = mark(intended, None).seconds
+        inside, outside = (ndimage.distance_transform_edt(mask) for mask in (truth, ~truth))
+        for strength in (0.0, 0.025, 0.05, 0.1, 0.15, 0.225, 0.3):
+            noise = ndimage.gaussian_filter(rng.normal(size=truth.shape), side / 4)
+            proposal = (inside - outside) / side + strength * noise / noise.std() > 0
+            work = mark(intended, proposal)
+            rows.append((overlap(proposal, truth), work.seconds / plain, work.adopted))
+    found = pd.DataFrame(rows, columns=["overlap", "time", "adopted"])
+    steps = pd.cut(found["overlap"], [0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.001])
+    return found.groupby(steps, observed=True)[["time", "adopted"]].mean().round(3)
+
+
 def main() -> None:
     """Simulate, and print the time and the overlap."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("manifest", type=Path)
-    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--to", type=Path)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--start-from", type=Path, help="maps that are proposed")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if given.to is None:
+        print(time_by_overlap(given.manifest, given.images, given.seed).to_string())
+        return
     settings = Simulation(given.images, start_from=given.start_from, seed=given.seed)
     answers = simulate(given.manifest, given.to, settings)
     print(answers.drop(columns=["number"]).mean(numeric_only=True).to_string())

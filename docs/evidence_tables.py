@@ -417,7 +417,8 @@ def decoys() -> str:
             + [_percent(way)]
         )
     header = ["images", "marked", "Baseline 1", "no maps", "mixed", "shuffled", "centered"]
-    header += ["Student", "ceiling", "− Baseline 1", "− no maps", "− strongest control", "of the way"]
+    header += ["Student", "ceiling", "− Baseline 1", "− no maps", "− strongest control"]
+    header += ["of the way"]
     return table(header, rows)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 from label_browser import browser, enter, saved, served, write_photographs
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 1225
 EYES = ((0.382, 0.385), (0.705, 0.455))
@@ -66,11 +66,12 @@ def propose(manifest: Path, file: Path) -> Path:
     """Manifest with a map of the cat: its eyes, not quite where they are."""
     with Image.open(file) as image:
         width, height = image.size
-    mask = Image.new("1", (width, height))
+    mask = Image.new("L", (width, height))
     for x, y in EYES:
         place = (x - 0.055, y - 0.07, x + 0.06, y + 0.06)
         box = [value * side for value, side in zip(place, (width, height) * 2, strict=True)]
-        ImageDraw.Draw(mask).ellipse(box, fill=1)
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(width * 0.02))  # as a Teacher's map
     mask.save(manifest.with_name("eyes.png"))
     maps = manifest.with_name("maps.csv")
     maps.write_text(f"path,label,saliency\n{file},camera,eyes.png\n")
@@ -94,7 +95,7 @@ def main() -> None:
                 "source": ["museum", "museum", "street"] * (len(names) // 3),
             }
         ).to_csv(manifest, index=False)
-        options = ["--classes", "evidence,text", "--proposals", "first", "--overlap", "2"]
+        options = ["--classes", "evidence,text", "--overlap", "2"]
         with served(manifest, folder, *options, "--overlap-share", "1") as link:
             page = chromium.new_page(viewport={"width": 1280, "height": 720})
             enter(page, link)
