@@ -135,6 +135,7 @@ class Workspace:
         self._images: dict[tuple[int, str, int, str], ImageSource] = {}
         self.files = FileHashes()
         self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
+        self._split_rows: dict[str, NDArray[np.int64]] = {}
         self.train_mask = manifest.train_mask
         self.labels = _labels_of(manifest.table["label"], manifest.classes)
 
@@ -207,7 +208,10 @@ class Workspace:
 
     def split_rows(self, kind: str) -> NDArray[np.int64]:
         """Rows of all validation (`val`) or test (`test`) sets."""
-        return np.flatnonzero(kind_of(self.manifest.table["split"]) == kind)
+        if kind not in self._split_rows:  # a plan asks for each of its steps
+            rows = np.flatnonzero(kind_of(self.manifest.table["split"]) == kind)
+            self._split_rows[kind] = rows
+        return self._split_rows[kind].copy()
 
     def validation_hash(self) -> str:
         """Hash of all validation rows and of their human maps."""

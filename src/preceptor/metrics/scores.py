@@ -87,7 +87,7 @@ def write_scores(frame: pd.DataFrame, path: Path) -> None:
 
 def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
     """(n, C) scores of a score table, in class order."""
-    return frame[[f"score_{name}" for name in classes]].to_numpy(np.float64)
+    return np.stack([frame[f"score_{name}"].to_numpy(np.float64) for name in classes]).T
 
 
 def log_odds_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
@@ -127,10 +127,12 @@ def validation_rows(
     frame: pd.DataFrame, name: str, classes: Sequence[str], negatives: str | None
 ) -> pd.DataFrame:
     """Rows over which the AUC of an evaluation set is computed."""
-    own = frame["split"] == name
+    splits = frame["split"].to_numpy(object)
+    own: NDArray[np.bool_] = splits == name
     if negatives is not None:
-        lacking = set(classes) - set(frame["label"][own])
-        own |= (frame["split"] == negatives) & frame["label"].isin(lacking)
+        labels = frame["label"].to_numpy(object)
+        lacking = set(classes) - set(labels[own])
+        own |= (splits == negatives) & np.isin(labels, [*lacking])
     return frame[own]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -110,18 +111,24 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
     the same. Rows with the backbone `OVERALL` are means over backbones by seed.
     """
     setup, lines = record.setup, []
-    scored = setup.primary, setup.classes, setup.positive
+    tests_of = cache(record.tests_of)  # the Student is in most pairs
+    aucs_of = cache(lambda arm: set_aucs(figures, arm, setup.primary))
+
+    @cache
+    def stacked(arm: Arm, seeds: tuple[int, ...]) -> Any:
+        frames = [tests_of(arm)[seed] for seed in seeds]
+        return stack(frames, setup.primary, setup.classes, setup.positive)
+
     for pair in _pairs(record):
         a, b = pair.a, pair.b
-        ours, theirs = record.tests_of(a), record.tests_of(b)
-        seeds = sorted(set(ours) & set(theirs))
+        seeds = tuple(sorted(set(tests_of(a)) & set(tests_of(b))))
         if not seeds:
             continue
-        aucs = [set_aucs(figures, arm, setup.primary).loc[seeds] for arm in (a, b)]
+        aucs = [aucs_of(arm).loc[[*seeds]] for arm in (a, b)]
         images = None
         if not setup.draws:
-            labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
-            _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
+            labels, left, groups = stacked(a, seeds)
+            _, right, _ = stacked(b, seeds)
             found = bootstrap_difference(
                 Side(labels, [left], groups), Side(labels, [right], groups)
             )

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from preceptor.data.splits import draw_annotated
@@ -538,14 +539,12 @@ def row_order(rows: Iterable[Row]) -> list[str]:
 
 def select_arm(figures: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     """Metrics of one arm."""
-    mask = (
-        (figures["role"] == arm.label)
-        & (figures["backbone"] == arm.backbone)
-        & (figures["alpha"].isna() if math.isnan(arm.alpha) else figures["alpha"] == arm.alpha)
-    )
-    mask &= figures["guidance"] == arm.guidance
-    if arm.teacher:
-        mask &= figures["teacher"] == arm.teacher
+    # In NumPy: pandas takes milliseconds for each comparison, whatever the size of the table.
+    alphas = figures["alpha"].to_numpy(float)
+    mask: NDArray[np.bool_] = np.isnan(alphas) if math.isnan(arm.alpha) else alphas == arm.alpha
+    wanted = {"role": arm.label, "backbone": arm.backbone, "guidance": arm.guidance}
+    for name, value in (wanted | ({"teacher": arm.teacher} if arm.teacher else {})).items():
+        mask &= figures[name].to_numpy(object) == value
     return figures[mask]
 
 

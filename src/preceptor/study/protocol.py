@@ -8,11 +8,11 @@ id and are trained once. Asking for a step changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
 from preceptor.utils.plugins import source_digest
 from preceptor.utils.results import digest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Increased if the arithmetic of RISE changes, so that old maps are not reused.
 RISE_NUMERICS = 1
@@ -123,6 +126,20 @@ def run_config(
     )
 
 
+def _once(method: Callable[Concatenate[Protocol, P], T]) -> Callable[Concatenate[Protocol, P], T]:
+    """Method whose result is made once: a plan asks for the same steps again and again."""
+
+    @wraps(method)
+    def made(self: Protocol, /, *args: P.args, **options: P.kwargs) -> T:
+        key = (method.__name__, args, tuple(options.items()))
+        if key not in self._made:
+            self._made[key] = method(self, *args, **options)
+        known = self._made[key]
+        return cast(T, [*known] if isinstance(known, list) else known)
+
+    return made
+
+
 @dataclass
 class Protocol:
     """Builds the steps of a study."""
@@ -136,7 +153,9 @@ class Protocol:
     def __post_init__(self) -> None:
         self._hashes: dict[tuple[Path, str], str] = {}
         self._classes: dict[Path, tuple[str, ...]] = {}
+        self._made: dict[tuple[object, ...], Any] = {}
 
+    @_once
     def of_budget(self, size: int) -> Protocol:
         """Protocol with a number of annotated images, with a new draw for every seed."""
         study = self.study.model_copy(update={"annotated": size, "annotated_per_seed": True})
@@ -144,6 +163,7 @@ class Protocol:
 
     # The runs of the paper's table.
 
+    @_once
     def baseline1(self, backbone: str, setting: Setting, seed: int) -> Step:
         """Baseline 1: a run on A, guided by human maps; without guidance for α 1."""
         return self.train(
@@ -151,12 +171,14 @@ class Protocol:
             self._on_annotated(backbone, setting, seed),
         )
 
+    @_once
     def baseline2(self, backbone: str, seed: int) -> Step:
         """Baseline 2: a run on T without guidance."""
         setting = self.study.plain_setting
         config = run_config(self.study, backbone, seed, setting, annotated=False)
         return self.train(Arm.of_setting("baseline2", backbone, setting), config)
 
+    @_once
     def teacher(self, teacher: Teacher, seed: int) -> Step:
         """Training of a Teacher on A: a classifier with or without guidance, or a mapper."""
         if teacher.kind == "mapper":
@@ -170,6 +192,7 @@ class Protocol:
             self.study, backbone, seed, setting, maps, rows="annotated", guide_classes=guided
         )
 
+    @_once
     def mapper(self, role: Literal["mapper", "mapper_all"], backbone: str, seed: int) -> Step:
         """Training of a mapper on the human maps of A, or of T (`mapper_all`)."""
         config = run_config(
@@ -185,6 +208,7 @@ class Protocol:
         )
         return self.train(Arm(role, backbone, 0.0), config)
 
+    @_once
     def maps_of(self, teacher: Teacher, seed: int) -> tuple[MapSource, list[Step]]:
         """Maps that guide the Student of a seed, and the steps that make them."""
         study = self.study
@@ -239,6 +263,7 @@ class Protocol:
             forwards / 3,  # a forward is about a third of a training step
         )
 
+    @_once
     def student(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
         """Run of a Student on T, after the steps that make its maps."""
         arm = Arm.of_setting("student", backbone, setting, teacher)
@@ -274,6 +299,7 @@ class Protocol:
 
     # The controls.
 
+    @_once
     def control(
         self, control: Control, teacher: Teacher, backbone: str, setting: Setting, seed: int
     ) -> list[Step]:
@@ -297,6 +323,7 @@ class Protocol:
             case "dfr":
                 return self._dfr(backbone, seed)
 
+    @_once
     def ceiling(self, backbone: str, setting: Setting, seed: int) -> Step:
         """Ceiling: a run on T that is guided by all human maps."""
         arm = Arm.of_setting("ceiling", backbone, setting)
