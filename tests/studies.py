@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +16,6 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from preceptor.config.files import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.driver import StudyResult, run_study
 from preceptor.execution.executor import Event, WorkerContext
@@ -185,10 +186,10 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
         )
         for name, part in scores.groupby("split")
     }
-    (folder / "config.yaml").write_text(dump_config(step.work.config))
+    config = step.work.config.model_dump(mode="json")
+    (folder / "config.yaml").write_text(json.dumps(config))  # which is YAML, and soon written
     if model is not None:
         shutil.copytree(model, folder / "model")
-    config = step.work.config.model_dump(mode="json")
     RunRecord(
         id=run,
         config=config,
@@ -216,13 +217,22 @@ def _scores(
     logits = np.random.default_rng(seed).normal(size=len(table))
     logits += effect * (table["label"] == positive).to_numpy(float)
     probability = 1 / (1 + np.exp(-logits))
-    columns = {"path": table["name"]} | {
-        key: table[key] for key in ("label", "split", "source", "group")
+    rows = workspace.split_rows(kind)
+    scores = {
+        f"score_{name}": (probability if name == positive else 1 - probability)[rows]
+        for name in workspace.manifest.classes
     }
-    frame = pd.DataFrame(columns)
-    for name in workspace.manifest.classes:
-        frame[f"score_{name}"] = probability if name == positive else 1 - probability
-    return frame.iloc[workspace.split_rows(kind)].reset_index(drop=True)
+    return _images(workspace, kind).assign(**scores)
+
+
+@lru_cache(maxsize=8)
+def _images(workspace: Workspace, kind: SplitKind) -> pd.DataFrame:
+    """What a score table says of each image."""
+    table = workspace.manifest.table.iloc[workspace.split_rows(kind)].reset_index(drop=True)
+    columns = {"path": table["name"]}
+    return pd.DataFrame(
+        columns | {key: table[key] for key in ("label", "split", "source", "group")}
+    )
 
 
 def plain_step(name: str, *needs: str, cost: float = 1.0) -> Step:
