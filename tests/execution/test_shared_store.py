@@ -25,8 +25,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared")
     squares(folder / "data")
     target = folder / "study.yaml"
-    values = SETTINGS | {"manifest": "data/manifest.csv", "controls": [], "seeds": 2}
-    values["ceiling"] = False
+    values = SETTINGS | {"manifest": "data/manifest.csv", "controls": [], "ceiling": False}
     target.write_text(yaml.safe_dump(values))
     return target
 
