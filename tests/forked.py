@@ -15,6 +15,7 @@ import atexit
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import importlib
 import logging
 import multiprocessing
@@ -78,11 +79,16 @@ def _fork_instead(path: str, arguments: list[str | bytes], handles: list[int]) -
     os._exit(code)
 
 
+def forking() -> contextlib.AbstractContextManager[Any]:
+    """Context in which the fork server of this process is forked from it."""
+    return mock.patch("multiprocessing.util.spawnv_passfds", _fork_instead)
+
+
 def command() -> None:
     """The `preceptor` command; the processes that it starts are forked from it."""
     from preceptor.cli.main import main
 
-    with mock.patch("multiprocessing.util.spawnv_passfds", _fork_instead):
+    with forking():
         main()
 
 
@@ -163,6 +169,23 @@ def run(function: Callable[[], None], arguments: Sequence[object], **options: An
     with Forked(function, arguments, **pipes) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def own_process(test: Callable[[Path], None]) -> Callable[[Path], None]:
+    """A test in a process of its own, whose worker processes need not import torch."""
+
+    @functools.wraps(test)
+    def started(tmp_path: Path) -> None:
+        done = run(_call_test, [test.__module__, test.__name__, tmp_path])
+        assert done.returncode == 0, done.stderr
+
+    return started
+
+
+def _call_test() -> None:
+    _, module, name, folder = sys.argv
+    with forking():
+        getattr(sys.modules[module], name).__wrapped__(Path(folder))
 
 
 class SpawnedProcess:

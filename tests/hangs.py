@@ -34,11 +34,12 @@ def blocked_training(folder: Path) -> Iterator[tuple[Plan, Step]]:
         signal.signal(signal.SIGIO, before)
 
 
-def until_it_hangs(attempt: Callable[[float], list[Event]], log: Path) -> list[Event]:
+def until_it_hangs(
+    attempt: Callable[[float], list[Event]], log: Path, patience: float = 3.0
+) -> list[Event]:
     """Try with more and more patience, until the training reaches the image that it hangs at."""
     # The kernel lets a process that waits go on after this time, and it would not hang any more.
     most = int(Path("/proc/sys/fs/lease-break-time").read_text()) - 5.0
-    patience = 3.0
     while True:
         found = attempt(patience)
         told = log.read_text() if log.is_file() else ""

@@ -22,6 +22,7 @@ from preceptor.study.steps import JoinMaps, Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.utils.process import hung
 from tests.commands import HANGS
+from tests.forked import own_process
 
 GIB = 2**30
 
@@ -80,6 +81,7 @@ def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
+@own_process
 def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:
     executor = LocalExecutor(WorkerContext(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from preceptor.execution.executor import Event, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from tests.commands import HANGS
+from tests.forked import own_process
 from tests.hangs import blocked_training, until_it_hangs
 
 
@@ -30,6 +31,7 @@ def worker(executor: LocalExecutor) -> int:
     return pid
 
 
+@own_process
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     """And the log of an earlier failure goes when the step is done."""
     with blocked_training(tmp_path) as (plan, step):  # it does not end before it is killed
@@ -51,6 +53,7 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     assert not log.exists()
 
 
+@own_process
 def test_a_fork_server_that_is_killed_is_replaced(tmp_path: Path) -> None:
     with blocked_training(tmp_path) as (plan, step):
         work = WorkerContext(plan.protocol.workspaces, plan.protocol.store)
@@ -91,6 +94,7 @@ def test_no_worker_outlives_the_process_that_started_it(tmp_path: Path) -> None:
             os.close(handle)
 
 
+@own_process
 def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     """Whether or not a worker was ready when it was killed: the step never ends by itself."""
     told: list[Event] = []
@@ -114,6 +118,7 @@ def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     assert died in told[-1].text
 
 
+@own_process
 def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> None:
     with blocked_training(tmp_path) as (plan, step):
 

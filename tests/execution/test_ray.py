@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from tests.forked import Forked, command
 from tests.hangs import blocked_training, until_it_hangs
 from tests.studies import SETTINGS, run_serially, same_tables, walk
 
-ray: Any = pytest.importorskip("ray", reason="the extra ray is not installed")
+# Not imported here, as each worker of a test run would.
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,8 @@ def cluster(gate: Path) -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def connected(cluster: Nodes) -> Iterator[Nodes]:
     """The cluster, with a connection of this process that all executors use."""
+    import ray
+
     connect(ray, cluster.address)
     try:
         yield cluster
@@ -125,7 +129,9 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
                 executor.close()
             return heard
 
-        heard = until_it_hangs(attempt, tmp_path / "store" / "failed" / f"{step.id}.log")
+        # Each attempt starts a worker, which imports torch.
+        log = tmp_path / "store" / "failed" / f"{step.id}.log"
+        heard = until_it_hangs(attempt, log, patience=12.0)
     assert heard[-1].kind == "failed"
     assert heard[-1].text.startswith("hung: silent for ")
 
