@@ -5,37 +5,47 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.files import load_config, parse_config
+from preceptor.config.files import dump_config, load_config, parse_config
 from preceptor.errors import InputError
+from preceptor.report.write import write_results
 from preceptor.results.domain import archive_study, csv_files, gather_study, study_results
 from preceptor.results.record import read_archive
 from preceptor.study.config import StudyConfig
-from preceptor.study_folder import reopen
+from preceptor.study.steps import Arm
+from preceptor.study_folder import open_study, reopen
 from tests.commands import here
 from tests.datasets import SQUARES_STUDY, squares
-from tests.studies import run_serially
+from tests.studies import write_down
+
+
+def effect(arm: Arm, seed: int) -> float:
+    return float(np.random.default_rng([seed, *arm.label.encode()]).normal(0.5, 0.3))
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished study of two seeds."""
+    """Folder of a study of two seeds, whose scores are written down."""
     folder = tmp_path_factory.mktemp("archive")
     squares(folder / "data")
     values = SQUARES_STUDY | {
         "manifest": str(folder / "data" / "manifest.csv"),
         "seeds": [0, 1],
-        "budget": [4, 8],
+        "budget": [4],
         "ceiling": False,
         "controls": ["shuffled"],
         "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
     }
-    result = run_serially(parse_config(values, StudyConfig), folder / "study")
-    assert not result.failed
-    return folder / "study"
+    config, out = parse_config(values, StudyConfig), folder / "study"
+    plans = open_study(config, out, run=True, report_to=lambda line: None)
+    (out / "study.yaml").write_text(dump_config(plans.config))
+    write_down(plans, effect)
+    write_results(plans, out, {})
+    return out
 
 
 @pytest.fixture(scope="module")
