@@ -27,7 +27,6 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
     "controls": [],
     "ceiling": False,
-    "budget": [8],
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
 }
 TABLES = ("results.csv", "rates.csv", "table.csv", "summary.md", "comparisons.csv", "domains.csv")
@@ -66,7 +65,6 @@ def test_every_domain_has_its_own_protocol(finished: Path) -> None:
     plans = reopen(finished).plans
     assert list(plans) == ["First", "The other"]
     assert [plan.protocol.primary for plan in plans.values()] == ["test-unseen", "test"]
-    assert [plan.protocol.study.budgets for plan in plans.values()] == [(8,), (8,)]
     runs = [{member.run for member in plan.members} for plan in plans.values()]
     assert not runs[0] & runs[1]
     chosen = json.loads((finished / "selection.json").read_text())
@@ -138,7 +136,6 @@ def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
     assert page.count('<h2 class="chapter"') == 2
     assert ">RQ4: does it help in other domains?</h2>" in page
     assert 'id="first-rq1"' in page
-    assert 'id="the-other-budget"' in page
     assert "of 2 domains" in page
 
 
@@ -183,7 +180,7 @@ def test_what_was_removed_of_the_report_is_written_again(file: Path, finished: P
     assert best
     for name in ("best", "figures"):
         shutil.rmtree(finished / name)
-        assert run_serially(load_config(file, StudyConfig), finished).computed == 0
-        assert (finished / name).is_dir(), name
+    assert run_serially(load_config(file, StudyConfig), finished).computed == 0
+    assert all((finished / name).is_dir() for name in ("best", "figures"))
     assert sorted(one.relative_to(finished) for one in (finished / "best").rglob("*")) == best
     assert {name: (finished / name).read_bytes() for name in TABLES} == tables
