@@ -47,7 +47,6 @@ MODULES = (
     "preceptor.cli.main",
     "preceptor.cli.output",
     "preceptor.driver",
-    "preceptor.execution.make_maps",
     "preceptor.training.run",
     "tests.studies",
 )
