@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import preceptor
 from preceptor.config.run import RiseSettings
@@ -14,6 +16,8 @@ from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.inference.annotate import annotate
+from preceptor.label.db import connect
+from preceptor.label.export import export_marks
 from preceptor.label.marks import decode_runs, from_text
 from preceptor.models.build import load_model
 from tests.label.serving import Client, running
@@ -114,3 +118,24 @@ def test_maps_of_other_images_are_refused(manifest: Path, tmp_path: Path) -> Non
         running(manifest, start_from=manifest.with_name("other.csv")),
     ):
         pass
+
+
+def test_a_level_at_which_nothing_is_proposed(manifest: Path, tmp_path: Path) -> None:
+    """It is told, and an answer that names it is exported; a lower level has pixels."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.fromarray(np.full(SIZE[::-1], 100, np.uint8)).save(masks / "train-1.png")
+    with running(manifest, start_from=masks) as server:
+        person = server.client("ann")
+        image = next(n for n in range(1, 13) if person.image(n)["name"] == "train-1.png")
+        cuts = {
+            level: person.get(f"/api/images/{image}?level={level}").json["proposal"]
+            for level in (20, 80)
+        }
+        assert (cuts[20]["w"], cuts[20]["h"], cuts[80]["w"]) == (*SIZE, 0)
+        person.answer(image, "nothing", proposal=cuts[80]["id"])
+        database = server.labeling.database.path
+        with closing(connect(database, readonly=True)) as connection:
+            export_marks(connection, database, tmp_path / "out")
+    (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
+    assert [row[key] for key in ("level", "proposed", "added", "removed")] == [80, 0, 0, 0]

@@ -19,6 +19,7 @@ from preceptor.errors import InputError
 from preceptor.label.db import Connection, read_settings
 from preceptor.label.images import is_replaced
 from preceptor.label.marks import (
+    EMPTY,
     JUDGED,
     Patch,
     decode_runs,
@@ -298,7 +299,8 @@ def correction(connection: Connection, answer: sqlite3.Row) -> tuple[int, int, i
         "SELECT * FROM proposals WHERE id = ?", (answer["proposal"],)
     ).fetchone()
     x, y, w, h = (proposal[key] for key in "xywh")
-    given = Patch(x, y, decode_runs(proposal["runs"], w * h).reshape(h, w))
+    # At a high level, nothing may be proposed.
+    given = Patch(x, y, decode_runs(proposal["runs"], w * h).reshape(h, w)) if w else EMPTY
     final = union(masks_of(connection, answer["image"], answer["person"]).values())
     common = overlap_of(given, final)
     added, removed = (int(one.bits.sum()) - common for one in (final, given))

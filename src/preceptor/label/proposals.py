@@ -133,7 +133,8 @@ class Proposals:
         files = [place] if place.is_file() else sorted(place.iterdir())
         self._source = digest([str(place.absolute()), *map(version_or_none, files)])
         self._lock = threading.Lock()  # one is made at a time
-        self._latest: tuple[str, NDArray[np.float32] | None] = "", None  # path and its map
+        # The map that was asked for last, and its image and size: a slider asks for many levels.
+        self._latest: tuple[object, NDArray[np.float32] | None] = None, None
 
     def shown(self, row: sqlite3.Row, level: int) -> dict[str, Any] | None:
         """Proposal for an image, as JSON: the pixels whose map is at least `level` percent."""
@@ -173,9 +174,9 @@ class Proposals:
 
     def _made(self, row: sqlite3.Row, level: int) -> tuple[int | bytes, ...] | None:
         """Bounding box, empty if no pixel is proposed, and runs; None without a map."""
-        path = os.path.normpath(self._root / row["path"])
-        if self._latest[0] != path:  # a slider asks for many levels of one map
-            self._latest = path, self._whole(path, (row["width"], row["height"]))
+        path, size = os.path.normpath(self._root / row["path"]), (row["width"], row["height"])
+        if self._latest[0] != (path, size):
+            self._latest = (path, size), self._whole(path, size)
         values = self._latest[1]
         if values is None or not values.any():
             return None
