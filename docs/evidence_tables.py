@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from preceptor.metrics.auc import auc_weighted
-from preceptor.metrics.bootstrap import share_of_draws
 from preceptor.metrics.paired_tests import holm, paired_difference
 from preceptor.metrics.scores import positive_log_odds
 from preceptor.metrics.split_names import kind_or_none
@@ -39,7 +38,6 @@ EVIDENCE = ROOT / "benchmarks" / "evidence"
 IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (
-    "README.md",
     "docs/evidence.md",
     "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
@@ -69,6 +67,11 @@ class Study:
     marks: str
     places: str
     frozen: str
+
+    @property
+    def images(self) -> str:
+        """Number of training images."""
+        return {"spots_evidence": "6,000", "brain_mri_planted": "793"}[self.folder]
 
 
 SPOTS, MRI = "small forged regions", "brain MRI"
@@ -181,9 +184,8 @@ def mean_auc(study: Study, key: str, folder: str | None = None) -> float:
 
 
 def repeats(study: Study) -> str:
-    """Title with the number of draws or seeds."""
-    count = int(tables(study.folder).table["n"].max())
-    return f"{study.title}, {count} {study.seed}s"
+    """Number of draws or seeds."""
+    return f"{int(tables(study.folder).table['n'].max())} {study.seed}s"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -192,48 +194,92 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def readme() -> str:
-    """Rows of every study, as a newcomer names them."""
-    rows = []
-    for study in STUDIES:
-        auc = partial(mean_auc, study)
-        above = "ᵃ" if compared(study.folder, "baseline2", "p_holm").shown else ""
-        placed = "ᵇ" if strongest(study.folder).shown else ""
-        notes = " ".join(filter(None, (above, placed)))
-        wrong = max(auc(key) for key in controls_of(study.folder))
-        student = f"{number(auc('student'))} {notes}".strip()
-        rows.append(
-            [
-                study.title, study.marks, number(auc("baseline2")), number(auc("baseline1")),
-                student, number(wrong),
-            ]
-        )  # fmt: skip
-    header = [
-        "data", "images marked or examined", "no marks", "marked images alone", "Student",
-        "best wrong-place maps",
-    ]  # fmt: skip
-    return table(header, rows)
+@dataclass(frozen=True)
+class Result:
+    """A row of the table of all studies.
+
+    Args:
+        title: Name of the data.
+        repeats: Number of draws or seeds.
+        marked: Examined training images.
+        means: AUC of each row of the study; NaN if the study lacks it.
+        gain: Student minus the better baseline, Holm's correction included.
+        place: Student minus the strongest control; None without controls.
+    """
+
+    title: str
+    repeats: str
+    marked: str
+    means: Mapping[str, float]
+    gain: Difference
+    place: Difference | None
+
+    @property
+    def way(self) -> float:
+        """Share of the way from the better baseline to the ceiling; NaN if that is below 0.02."""
+        better = max(self.means["baseline1"], self.means["baseline2"])
+        room = self.means["ceiling"] - better
+        return (self.means["student"] - better) / room if room >= 0.02 else math.nan
+
+
+def archived(study: Study, folder: str = "", note: str = "") -> Result:
+    """Result of a study, or of another reading of it, with a note."""
+    own = folder or study.folder
+    means = {key: mean_auc(study, key, own) for key in ("baseline1", "baseline2", "student", "ceiling")}  # fmt: skip  # noqa: E501
+    means["control"] = max(mean_auc(study, key, own) for key in controls_of(own))
+    title = f"{study.title} {note}".strip()
+    found = better_baseline(own), strongest(own)
+    return Result(title, repeats(study), study.marks, means, *found)
+
+
+def at_few(study: Study, folder: str, size: int) -> Result:
+    """Result of a study of the number of examined images, at one number; it has no controls."""
+    rows = {
+        "baseline1": at_size(folder, "baseline1", size),
+        "baseline2": of_runs(folder, "baseline2"),
+        "student": at_size(folder, "student", size),
+        "ceiling": of_runs(folder, "ceiling"),
+    }
+    found = [paired(rows["student"], rows[key]) for key in ("baseline1", "baseline2")]
+    both = [replace(one, p=p) for one, p in zip(found, holm([o.p for o in found]), strict=True)]
+    means = {key: float(np.mean([*one.values()])) for key, one in rows.items()}
+    means["control"] = math.nan
+    count, marked = f"{len(rows['student'])} {study.seed}s", f"{size} of {study.images}"
+    gain = min(both, key=lambda one: one.mean)
+    return Result(study.title, count, marked, means, gain, None)
+
+
+@cache
+def results() -> tuple[Result, ...]:
+    """All studies: few marks first."""
+    by_folder = {study.folder: study for study in STUDIES}
+    spots, stamp = by_folder["spots_evidence"], by_folder["brain_mri_planted"]
+    few = [
+        at_few(study, folder, 20)
+        for study, folder in ((spots, "spots_budget"), (stamp, "brain_mri_budget"))
+    ]
+    return (
+        *(study.result for study in decoy_studies()),
+        *few,
+        archived(stamp, "brain_mri_planted_mapper", "²"),
+        *(archived(study) for study in STUDIES),
+    )
 
 
 def summary() -> str:
-    """Two tables: the mean AUC of each row, and the differences of the Student."""
-    keys = {
-        "baseline1": "Baseline 1", "baseline2": "Baseline 2", "student": "Student",
-        "ceiling": "ceiling", "mapper": "mapper", "mapper_all": "mapper, all maps",
-    }  # fmt: skip
-    means, gains = [], []
-    for study in STUDIES:
-        found = {key: mean_auc(study, key) for key in keys}
-        found["any"] = max(mean_auc(study, key) for key in controls_of(study.folder))
-        order = ("baseline1", "baseline2", "any", "student", "ceiling", "mapper", "mapper_all")
-        cells = [number(found[key]) if found[key] > 0 else DASH for key in order]
-        means.append([repeats(study), study.marks, *cells])
-        both = [compared(study.folder, f"baseline{n}", "p_holm").with_p for n in (1, 2)]
-        gains.append([repeats(study), *both, strongest(study.folder).with_p])
-    head = ["data", "annotated", "Baseline 1", "Baseline 2", "strongest control"]
-    first = table([*head, *list(keys.values())[2:]], means)
-    second = table(["Student minus", "Baseline 1", "Baseline 2", "strongest control"], gains)
-    return f"{first}\n\n{second}"
+    """Table of all studies: AUC of each row, and the differences of the Student."""
+    order = ("baseline2", "baseline1", "control", "student", "ceiling")
+    lines = []
+    for one in results():
+        cells = [number(one.means[key]) if one.means[key] > 0 else DASH for key in order]
+        place = one.place.text if one.place else DASH
+        way = _percent(one.way) if 0 <= one.way <= 1 else "all" if one.way > 1 else DASH
+        lines.append([f"{one.title}, {one.repeats}", one.marked, *cells, one.gain.text, place, way])
+    header = [
+        "data", "examined", "no maps", "marks alone", "strongest control", "Student", "ceiling",
+        "− better baseline", "− strongest control", "of the way",
+    ]  # fmt: skip
+    return table(header, lines)
 
 
 def gains() -> str:
@@ -242,7 +288,8 @@ def gains() -> str:
         ["data", "annotated", "Baseline 1", "Baseline 2", "Student", "minus the better baseline"],
         [
             [
-                repeats(study), study.marks, number(mean_auc(study, "baseline1")),
+                f"{study.title}, {repeats(study)}", study.marks,
+                number(mean_auc(study, "baseline1")),
                 number(mean_auc(study, "baseline2")), number(mean_auc(study, "student")),
                 better_baseline(study.folder).text,
             ]
@@ -258,9 +305,9 @@ def controls() -> str:
     for study in STUDIES:
         found = [mean_auc(study, key) for key in keys]
         cells = [number(value) if value > 0 else DASH for value in found]
-        rows.append([repeats(study), *cells, strongest(study.folder).text])
+        rows.append([f"{study.title}, {repeats(study)}", *cells, strongest(study.folder).text])
     header = [
-        "data", "no maps", "shuffled", "human maps, shuffled", "centred", "principal components",
+        "data", "no maps", "shuffled", "human maps, shuffled", "centered", "principal components",
         "Student", "ceiling", "Student minus the strongest control",
     ]  # fmt: skip
     return table(header, rows)
@@ -346,25 +393,37 @@ def sign_flips(strata: Sequence[Floats], drawn: int = 400_000) -> float:
 
 
 def pooled() -> str:
-    """What a Student is worth over the nine studies."""
-    folders = [study.folder for study in STUDIES]
-    better = [
-        min((by_seed(one, key) for key in ("baseline1", "baseline2")), key=lambda d: d.mean())
-        for one in folders
-    ]
-    rows = {
-        "Baseline 1": [by_seed(one, "baseline1") for one in folders],
-        "Baseline 2": [by_seed(one, "baseline2") for one in folders],
-        "the better baseline": better,
-    }
+    """What a Student is worth over studies with few marks, and over the nine of 60 and more."""
+    twenty = [decoy_studies()[0].by_seed]
+    for folder in BUDGETS:
+        own = at_size(folder, "student", 20)
+        others = {"baseline1": at_size(folder, "baseline1", 20), "baseline2": of_runs(folder, "baseline2")}  # fmt: skip  # noqa: E501
+        twenty.append({key: _paired_by_seed(own, other) for key, other in others.items()})
+    names = ("baseline1", "baseline2")
+    nine = [{key: by_seed(study.folder, key) for key in names} for study in STUDIES]
     lines = []
-    for name, strata in rows.items():
-        found = pooled_difference(strata)
-        text = f"{number(found.mean, sign=True)} ({interval(found.low, found.high)})"
-        above = sum(one.mean() > 0 for one in strata)
-        lines.append([name, text, f"{above} of {len(strata)}", p_value(found.p)])
-    header = ["Student minus", "mean, with the interval for other data like these", "above on", "p for these nine"]  # fmt: skip  # noqa: E501
+    for title, group in (
+        ("20 examined images: moving decoys, small forged regions, brain MRI with a stamp", twenty),
+        ("60 and more: the nine studies below them in the table", nine),
+    ):
+        better = [min((one[key] for key in names), key=lambda d: d.mean()) for one in group]
+        strata = {
+            "Baseline 1": [one["baseline1"] for one in group],
+            "no maps": [one["baseline2"] for one in group],
+            "the better baseline": better,
+        }
+        for name, parts in strata.items():
+            found = pooled_difference(parts)
+            text = f"{number(found.mean, sign=True)} ({interval(found.low, found.high)})"
+            above = f"{sum(one.mean() > 0 for one in parts)} of {len(parts)}"
+            lines.append([title, name, text, above, p_value(found.p)])
+            title = ""
+    header = ["studies", "Student minus", "mean, with the interval for other data like these", "above on", "p for these"]  # fmt: skip  # noqa: E501
     return table(header, lines)
+
+
+def _paired_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Floats:
+    return np.array([ours[seed] - theirs[seed] for seed in sorted(ours)])
 
 
 def guidance() -> str:
@@ -390,36 +449,76 @@ def guidance() -> str:
     return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
 
 
-def decoys() -> str:
-    """A row for each number of images and of marks, on moving decoys."""
+DECOYS = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
+
+
+@dataclass(frozen=True)
+class DecoyStudy:
+    """Moving decoys with one number of images and of marks.
+
+    Args:
+        images: Training images.
+        marked: Examined ones.
+        aucs: AUC of each row by draw.
+    """
+
+    images: int
+    marked: int
+    aucs: Mapping[str, Mapping[int, float]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean AUC of each row."""
+        return {key: float(np.mean([*self.aucs[key].values()])) for key in DECOYS}
+
+    @property
+    def by_seed(self) -> dict[str, Floats]:
+        """Student minus both baselines, by draw."""
+        own = self.aucs["student"]
+        return {key: _paired_by_seed(own, self.aucs[key]) for key in DECOYS[:2]}
+
+    @property
+    def result(self) -> Result:
+        """Row of the table of all studies; p is corrected for all five differences."""
+        found = [paired(self.aucs["student"], self.aucs[key]) for key in DECOYS[:5]]
+        corrected = [
+            replace(one, p=p) for one, p in zip(found, holm([o.p for o in found]), strict=True)
+        ]
+        means = self.means
+        means["control"] = max(means[key] for key in DECOYS[2:5])
+        count = f"{len(self.aucs['student'])} draws"
+        marked = f"{self.marked} of {self.images:,}"
+        gain = min(corrected[:2], key=lambda one: one.mean)
+        place = min(corrected[2:], key=lambda one: one.mean)
+        return Result("Moving decoys ¹", count, marked, means, gain, place)
+
+
+@cache
+def decoy_studies() -> tuple[DecoyStudy, ...]:
+    """The frozen studies of moving decoys, 20 marks of 3,000 images first."""
     scored = pd.read_csv(EVIDENCE / "other" / "decoys_marks.csv", keep_default_na=False)
     scored = scored[scored["chosen"] == 1]
-    names = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
-    rows = []
-    for (images, marked), study in scored.groupby(["images", "annotated"]):
-        own = {
-            role: dict(zip(one["seed"], one["auc"], strict=True))
-            for role, one in study.groupby("role")
-        }
-        mean = {name: float(np.mean([*own[name].values()])) for name in names}
-        found = [paired(own["student"], own[name]) for name in names[:5]]
-        corrected = dict(zip(names, holm([one.p for one in found]), strict=False))
-        shown = {
-            name: replace(one, p=corrected[name]) for name, one in zip(names, found, strict=False)
-        }
-        strongest_control = max(names[2:5], key=mean.__getitem__)
-        better = max(names[:2], key=mean.__getitem__)
-        way = (mean["student"] - mean[better]) / (mean["ceiling"] - mean[better])
-        columns = ("baseline1", "baseline2", strongest_control)
-        rows.append(
-            [f"{images:,}", f"{marked}", *(number(mean[name]) for name in names)]
-            + [shown[name].text for name in columns]
-            + [_percent(way)]
+    return tuple(
+        DecoyStudy(
+            images,
+            marked,
+            {
+                role: dict(zip(one["seed"], one["auc"], strict=True))
+                for role, one in study.groupby("role")
+            },
         )
-    header = ["images", "marked", "Baseline 1", "no maps", "mixed", "shuffled", "centered"]
-    header += ["Student", "ceiling", "− Baseline 1", "− no maps", "− strongest control"]
-    header += ["of the way"]
-    return table(header, rows)
+        for (images, marked), study in scored.groupby(["images", "annotated"])
+    )
+
+
+def decoys() -> str:
+    """AUC of every row on moving decoys."""
+    rows = [
+        [f"{one.images:,}", f"{one.marked}", *(number(one.means[key]) for key in DECOYS)]
+        for one in decoy_studies()
+    ]
+    header = ["images", "marked", "marks alone", "no maps", "mixed", "shuffled", "centered"]
+    return table([*header, "Student", "ceiling"], rows)
 
 
 def at_size(folder: str, line: str, size: int) -> dict[int, float]:
@@ -465,110 +564,21 @@ def few_marks() -> str:
     return table(header, lines)
 
 
-def budget(folder: str) -> str:
-    """A row for each number of examined images, and one for all of them."""
-    curve, without = tables(folder).budget, of_runs(folder, "baseline2")
-    whole = tables(folder).table
-    whole = whole[(whole["set"] == BUDGETS[folder]) & (whole["source"] == "")].set_index("key")
-    lines = []
-    for size, part in curve.groupby("size"):
-        one = part.set_index("line")
-        ours = at_size(folder, "student", int(size))
-        lines.append(
-            [
-                f"{size:,}", *(_cell(one.loc[line]) for line in ("baseline1", "student", "mapper")),
-                number(one.loc["teacher_maps", "mean"], 2),
-                paired(ours, at_size(folder, "baseline1", int(size))).text,
-                paired(ours, without).text,
-            ]
-        )  # fmt: skip
-    ceiling, mapper = (_cell(whole.loc[key]) for key in ("ceiling", "mapper_all"))
-    lines.append(["all", ceiling, ceiling, mapper, "", "", ""])
-    header = [
-        "examined", "Baseline 1", "Student", "mapper", "Teacher's maps, r",
-        "Student minus Baseline 1", "Student minus no maps",
-    ]  # fmt: skip
-    return table(header, lines)
-
-
-def _cell(row: Any) -> str:
-    return f"{number(row['mean'])} ± {number(row['std'])}"
-
-
-def two_rules() -> str:
-    """Brain MRI with a stamp: the frozen rule for Teachers beside the one that replaced it."""
-    study = STUDIES[2]
-    header = ["", "frozen rule: Teachers at α 0.1", "new rule: every α of the grid"]
-    folders = (study.folder, "brain_mri_planted_mapper")
-    names = ("classifier, α 0.5", "mapper, α 0.5")
-    rows = [["Teacher, α of the Student", *names], ["Student", *(_worst(one) for one in folders)]]
-    rows[1][0] = "Student, AUC on the worst validation set"
-    rows.append(["Student", *(number(mean_auc(study, "student", one)) for one in folders)])
-    for key, name in (("baseline1", "Baseline 1"), ("baseline2", "Baseline 2, no maps")):
-        rows.append([f"minus {name}", *(compared(one, key, "p_holm").with_p for one in folders)])
-    rows.append(["minus the strongest control", *(strongest(one).with_p for one in folders)])
-    rows.append(["minus the ceiling", *(compared(one, "ceiling").with_p for one in folders)])
-    return table(header, rows)
-
-
-def _worst(folder: str) -> str:
-    """AUC of the Student on the worst validation set, at its α."""
-    (record,) = read_archive(EVIDENCE / folder)
-    (found,) = (one.choice for one in record.setup.choices if one.role == "student")
-    (row,) = (row for row in found.table if row["name"] == found.winner)
-    return number(row["value"], 4)
-
-
-def steps() -> str:
-    """Four times the steps on brain MRI with a stamp: mean AUC of the same seeds, differences."""
-    names = {
-        "baseline1": "Baseline 1", "baseline2": "Baseline 2, no maps", "shuffled": "shuffled",
-        "shuffled_human": "human maps, shuffled", "student": "Student", "ceiling": "ceiling",
-        "mapper": "mapper",
-    }  # fmt: skip
-    usual, longer = "brain_mri_planted_mapper", "brain_mri_steps"
-    alphas = tables(longer).table.drop_duplicates("key").set_index("key")["alpha"]
-    sides: dict[tuple[str, str], dict[int, float]] = {}
-    for folder, role in product((usual, longer), names):
-        rows = aucs(folder)
-        own = rows[
-            (rows["role"] == role) & (rows["set"] == "test-unseen") & (rows["source"] == "")
-            & (rows["alpha"] == float(alphas[role]))
-        ]  # fmt: skip
-        sides[folder, role] = dict(zip(own["seed"].astype(int), own["auc"], strict=True))
-    lines = []
-    for role, name in names.items():
-        before, after = sides[usual, role], sides[longer, role]
-        means = [number(float(np.mean([side[seed] for seed in after]))) for side in (before, after)]
-        ahead = "" if role == "student" else paired(sides[longer, "student"], after).text
-        lines.append([name, *means, paired(after, before).text, ahead])
-    header = ["row", "700 steps", "2,800 steps", "2,800 minus 700", "Student minus the row, 2,800"]
-    return table(header, lines)
-
-
 def records() -> str:
-    """Commit, trainings, hours and share of the way of each study."""
+    """Commit, trainings and hours of each study."""
     lines = []
     for study in STUDIES:
         runs = tables(study.folder).runs.drop_duplicates("run")
         hours = f"{runs['seconds'].sum() / 3600:.1f}"
-        rows = tables(study.folder).comparisons
-        ceiling = rows[rows["question"] == "ceiling"]["difference_by_seed"].iloc[0]
-        ahead = min((by_seed(study.folder, f"baseline{n}") for n in (1, 2)), key=lambda d: d.mean())
-        share = share_of_draws(np.zeros(len(ahead)), -ahead, -np.array(ceiling, np.float64))
-        text = DASH
-        if share.share is not None and share.low is not None and share.high is not None:
-            low, mid, high = (number(100 * one, 0) for one in (share.low, share.share, share.high))
-            text = f"{mid} % ({low} to {high} %)"
-        lines.append([study.title, f"`{study.frozen}`", str(len(runs)), hours, text])
-    header = ["data", "file frozen in", "trainings", "hours of a process", "share of the way"]
+        lines.append([study.title, f"`{study.frozen}`", str(len(runs)), hours])
+    header = ["data", "file frozen in", "trainings", "hours of a process"]
     return table(header, lines)
 
 
 def photographs() -> str:
     """Intervals of the forged images with draws alone, and with photographs as random as well."""
     lines = []
-    for folder in ("spots_evidence", "spots_densenet", "forged_evidence"):
+    for folder in ("spots_evidence",):
         (study,) = (one for one in STUDIES if one.folder == folder)
         (record,) = read_archive(EVIDENCE / folder)
         arms = {row.key: next(iter(row.arms.values())) for row in record.setup.rows}
@@ -623,20 +633,16 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "readme": readme,
     "summary": summary,
     "gains": gains,
     "controls": controls,
     "marks": marks,
     "pooled": pooled,
     "few_marks": few_marks,
-    "two_rules": two_rules,
-    "steps": steps,
     "records": records,
     "photographs": photographs,
     "guidance": guidance,
     "decoys": decoys,
-    **{folder: partial(budget, folder) for folder in BUDGETS},
 }
 
 
@@ -647,10 +653,10 @@ def with_tables(page: str) -> str:
 
 def plotted() -> dict[str, str]:
     """Numbers of each figure in words, which its file has as its description."""
-    lines = [
-        f"{study.title}: {better_baseline(study.folder).text}; {strongest(study.folder).text}"
-        for study in STUDIES
-    ]
+    lines = []
+    for one in results():
+        means = ", ".join(f"{key} {number(value)}" for key, value in one.means.items())
+        lines.append(f"{one.title}, {one.marked}: {means}; {one.gain.text}")
     numbers = {"evidence": "\n".join(lines)}
     for folder in BUDGETS:
         curve = tables(folder).budget.sort_values(["line", "size"])
@@ -673,19 +679,31 @@ def draw_figures() -> None:
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.size": 9})
-    figure, axis = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-    for kind, (name, color) in enumerate(
-        (("over the better baseline", "#1b6ca8"), ("over the strongest control", "#b35c00"))
-    ):
-        found = [(better_baseline, strongest)[kind](study.folder) for study in STUDIES]
-        places = -np.arange(len(STUDIES)) - 0.24 * kind + 0.12
-        means = np.array([one.mean for one in found])
-        ends = np.abs(np.array([(one.mean - one.low, one.high - one.mean) for one in found])).T
-        axis.errorbar(means, places, xerr=ends, fmt="o", ms=4, color=color, label=name)
-    axis.axvline(0, color="0.5", lw=0.8)
-    axis.set_yticks(-np.arange(len(STUDIES)), [study.title for study in STUDIES])
-    axis.set_xlabel("AUC of the Student minus that of the other row, with 95 % intervals")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    rows = results()
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.2, 4.6), layout="constrained", sharey=True, width_ratios=(3, 2)
+    )
+    places = -np.arange(len(rows))
+    kinds = {
+        "baseline2": ("no maps", "o", "#9aa3ad"),
+        "baseline1": ("marked images alone", "s", "#5a636d"),
+        "control": ("best maps of a wrong place", "x", "#b35c00"),
+        "student": ("Student", "D", "#1b5ab5"),
+        "ceiling": ("people's maps on all images", "|", "#2e8b57"),
+    }
+    for key, (name, marker, color) in kinds.items():
+        values = [one.means[key] for one in rows]
+        left.plot(values, places, marker, color=color, label=name, ms=9 if marker == "|" else 6)
+    left.set_yticks(places, [f"{one.title}: {one.marked}" for one in rows])
+    left.set_xlabel("AUC on new images")
+    left.grid(axis="y", color="0.92")
+    means = np.array([one.gain.mean for one in rows])
+    ends = np.array([(one.gain.mean - one.gain.low, one.gain.high - one.gain.mean) for one in rows])
+    right.errorbar(means, places, xerr=np.abs(ends).T, fmt="D", ms=5, color="#1b5ab5")
+    right.axvline(0, color="0.5", lw=0.8)
+    right.grid(axis="y", color="0.92")
+    right.set_xlabel("Student minus the better baseline")
+    figure.legend(loc="outside upper center", ncols=5, frameon=False)
     numbers = plotted()
     same = {"Date": None, "Creator": None}
 

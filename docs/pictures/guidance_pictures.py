@@ -1,15 +1,16 @@
 """The pictures of the front page and of docs/explanation, from finished studies.
 
+    preceptor demo --out demo-study
+    python docs/pictures/guidance_pictures.py demo-study/study-0 --front
     preceptor study docs/pictures/forged.yaml --out forged-study
     python docs/pictures/guidance_pictures.py forged-study
-    python docs/pictures/guidance_pictures.py spots-study --front
 
-The first seed of a study is shown, on the forged images of its primary test set. The images are the
-first of each kind of forgery, in the order of the file, whatever the models say of them:
+The first seed of a study is shown on its primary test set:
 
-- front.png: maps of the selected mapper, and maps and decisions of Baseline 2 and the Student, on
-  the small forged regions of docs/evidence.md, where a Student is above a network without maps.
-- guidance-images.png: maps of all models of the preset `demo`.
+- front.png: the first three test images of `preceptor demo`, in the order of the file, with maps
+  and decisions of Baseline 2 and the Student; accuracies are means over all draws.
+- guidance-images.png: maps of all models of `forged.yaml`, on the first image of each kind of
+  forgery, in the order of the file.
 - guidance-mean.png: means over all forged images of the class activation maps (above) and of the
   decision maps (below).
 - maps.csv: AUC, numbers of right decisions, and correlation of maps with human maps.
@@ -20,11 +21,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from method_pictures import GAP, SIDE, Picture, overlay, tile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -34,6 +37,7 @@ import preceptor
 from preceptor.data.images import decode_image, decode_map
 from preceptor.metrics.auc import auc, log_odds
 from preceptor.models.guided_model import GuidedModel
+from preceptor.results.domain import gather_study
 from preceptor.saliency.maps import normalize
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
@@ -43,14 +47,15 @@ from preceptor.utils.results import file_digest
 MODELS: dict[Role, str] = {
     "teacher": "Teacher",
     "baseline2": "no maps",
-    "centre": "one centred map",
+    "centre": "one centered map",
     "shuffled": "shuffled maps",
     "student": "Student",
 }
 FRONT: dict[Role, str] = {
-    "mapper": "Teacher",
     "baseline2": "trained without marks",
-    "student": "Student",
+    "baseline1": "60 marked images alone",
+    "shuffled": "guided by shuffled maps",
+    "student": "guided by a Teacher of 60 marks",
 }
 TITLE = 26  # height of a line of text, in pixels
 
@@ -162,6 +167,57 @@ def save(page: Image.Image, file: Path) -> None:
     print(file)
 
 
+def front(folder: Path, file: Path) -> None:
+    """Three test images with the maps and decisions of two networks, beside the accuracies."""
+    study = reopen(folder)
+    plan, figures = study.first, gather_study(study).by_domain[""].figures
+    rows = figures.query("set == 'test' and source == ''").groupby("role", observed=True)
+    accuracy = rows["accuracy"].mean()
+    table = preceptor.Manifest.read(next(plan.members_of("student")).manifest, verify=False).table
+    table = table[table["split"] == plan.protocol.primary][:3]
+    paths, labels = list(table["path"]), list(table["label"])
+    roles: tuple[Role, Role] = ("baseline2", "student")
+    best = folder / "best"
+    guesses = [preceptor.load(model_of(plan, role, best), device="cpu")(paths) for role in roles]
+
+    gray, blue = "#8a939d", "#1b5ab5"
+    page = Figure(figsize=(11, 4.4))
+    cells = page.add_gridspec(3, 4, left=0.005, right=0.49, top=0.9, bottom=0.06, hspace=0.35)
+    titles = ("new image", "a person's mark", "trained\nwithout marks", "guided by\n60 marks")
+    for row, (path, label) in enumerate(zip(paths, labels, strict=True)):
+        pixels = decode_image(Path(path))
+        shown = [pixels, overlay(pixels, decode_map(Path(table["saliency"].iloc[row])))]
+        shown += [overlay(pixels, guess[row].map_at_image()) for guess in guesses]
+        said = [f"a {label}", "", *(f"says {guess[row].decision}" for guess in guesses)]
+        right = [True, True, *(guess[row].decision == label for guess in guesses)]
+        for column, (picture, text) in enumerate(zip(shown, said, strict=True)):
+            axes = page.add_subplot(cells[row, column])
+            axes.imshow(picture)
+            axes.set_axis_off()
+            if row == 0:
+                axes.set_title(titles[column], fontsize=11)
+            color = "#1a1d21" if right[column] else "#b3261e"
+            axes.text(
+                0.5, -0.08, text, ha="center", va="top", color=color, transform=axes.transAxes
+            )
+
+    axes = page.add_axes((0.53, 0.12, 0.46, 0.64))
+    values = [float(accuracy[role]) for role in FRONT]
+    colors = [blue if role == "student" else gray for role in FRONT]
+    axes.barh(range(len(values)), values, 0.42, color=colors)
+    for place, (name, value) in enumerate(zip(FRONT.values(), values, strict=True)):
+        axes.text(0, place - 0.29, name, va="bottom", fontsize=12)
+        axes.text(value + 0.01, place, f"{value:.0%}", va="center", fontsize=13, weight="bold")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_axis_off()
+    page.text(0.53, 0.9, "Digits named right on new images", fontsize=14, weight="bold")
+    page.text(0.53, 0.83, "In training, the gray of a patch gave the digit away.", fontsize=11)
+    buffer = BytesIO()
+    page.savefig(buffer, dpi=110)
+    save(Image.open(buffer).convert("RGB"), file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
@@ -169,15 +225,17 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("docs/images"))
     parser.add_argument("--numbers", type=Path, default=Path("guidance-numbers"))
     options = parser.parse_args()
+    if options.front:
+        front(options.study, options.to / "front.png")
+        return
     plan = reopen(options.study).first
     manifest = next(plan.members_of("student")).manifest
     table = preceptor.Manifest.read(manifest, verify=False).table
     table = table[table["split"] == plan.protocol.primary].reset_index(drop=True)
     positive = plan.protocol.study.positive
     forged = (table["label"] == positive).to_numpy(bool)
-    models = FRONT if options.front else MODELS
     best = options.study / "best"
-    seen = {role: seen_by(model_of(plan, role, best), list(table["path"])) for role in models}
+    seen = {role: seen_by(model_of(plan, role, best), list(table["path"])) for role in MODELS}
     humans = np.stack([decode_map(Path(path)) for path in table.loc[forged, "saliency"]])
     images = [decode_image(Path(path)) for path in table.loc[forged, "path"]]
     options.to.mkdir(parents=True, exist_ok=True)
@@ -207,17 +265,9 @@ def main() -> None:
     first = sources.drop_duplicates().index
     pairs = [[tile(images[one]), overlay(images[one], humans[one])] for one in first]
     rows = [
-        pair + [over(role, at) for role in models] for pair, at in zip(pairs, first, strict=True)
+        pair + [over(role, at) for role in MODELS] for pair, at in zip(pairs, first, strict=True)
     ]
-    titles = ["image", "human mark", *models.values()]
-    if options.front:
-        said_of = [
-            ["P(forged)", "", ""]
-            + [f"{seen[role].scores[forged][at]:.2f}" for role in ("baseline2", "student")]
-            for at in first
-        ]
-        save(sheet(rows, titles, said_of), options.to / "front.png")
-        return
+    titles = ["image", "human mark", *MODELS.values()]
     save(sheet(rows, titles), options.to / "guidance-images.png")
     means = [
         [humans.mean(0), *(maps[forged].mean(0) for maps in column)]
