@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from preceptor.cli.main import app, main
+from preceptor.cli.main import SECTIONS, app, main
 from preceptor.utils.files import replacing
 from preceptor.utils.leases import lease
 from tests.commands import here
@@ -31,6 +31,12 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
     assert shown.code == 0
     assert shown.out.startswith("Usage: ")
     assert not shown.err
+
+
+def test_the_first_page_has_every_command_by_section() -> None:
+    shown = {name.split()[0] for section in SECTIONS.values() for name in section}
+    assert shown == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert len(here("--help").out.splitlines()) < 40
 
 
 @pytest.mark.parametrize(

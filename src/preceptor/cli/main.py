@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 import typer.main
+from typer.core import TyperGroup
 
 from preceptor.cli import model
 from preceptor.cli.data import data
@@ -29,7 +30,36 @@ from preceptor.cli.study import report, runs, study
 from preceptor.errors import PreceptorError, one_line
 from preceptor.utils.process import handling, out_of_memory
 
+# The commands of the first page of help; those that a newcomer needs come first in each section.
+SECTIONS = {
+    "First steps": ("demo", "doctor"),
+    "Data and marks": ("data import", "data check", "label", "data"),
+    "Study": ("study init", "study", "report", "runs"),
+    "Model": (
+        "predict", "explain", "export", "serve", "calibrate", "evaluate", "annotate", "train"
+    ),
+}  # fmt: skip
+
+
+class FirstPage(TyperGroup):
+    """Command group whose help has the commands by section."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections."""
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(name)) for name in names])
+
+    def _summary(self, name: str) -> str:
+        """First sentence of the help of a command, such as `data check`."""
+        found: Any = self
+        for part in name.split():
+            found = found.commands[part]
+        return str(found.get_short_help_str(limit=200))
+
+
 app = Commands(
+    cls=FirstPage,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
