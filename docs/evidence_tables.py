@@ -39,7 +39,6 @@ IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (
     "docs/evidence.md",
-    "docs/explanation/controls.md",
     "docs/explanation/when-marks-help.md",
     "docs/explanation/which-guidance.md",
 )

@@ -1,4 +1,4 @@
-"""The pictures of the front page and of docs/explanation, from finished studies.
+"""The pictures of the front page and of docs/method.md, from finished studies.
 
     preceptor demo --out demo-study
     python docs/pictures/guidance_pictures.py demo-study/study-0 --front

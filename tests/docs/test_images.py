@@ -28,5 +28,5 @@ def test_it_is_shown_and_its_script_is_named(image: Path) -> None:
     script = SCRIPTS[re.split(r"[-.]", image.name)[0]]
     assert (ROOT / script).is_file()
     if image.name == "front.png":  # its caption leads there
-        shown = [ROOT / "docs" / "explanation" / "guidance.md"]
+        shown = [ROOT / "docs" / "method.md"]
     assert any(script in TEXTS[page] for page in shown), f"no page that shows it names {script}"

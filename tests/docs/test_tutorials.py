@@ -10,7 +10,7 @@ import pytest
 from tests.documents import PAGES, ROOT, docs_module
 
 DOCS = ROOT / "docs"
-TUTORIALS = sorted(page for page in (DOCS / "tutorials").glob("*.md") if page.stem != "index")
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 shell = docs_module("shell_blocks")
 
 
