@@ -17,6 +17,7 @@ import re
 import stat
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -491,10 +492,18 @@ def _note_repeated(
     findings: Findings, base: str, images: list[str], identities: Sequence[_Identity]
 ) -> None:
     first: dict[_Identity, int] = {}
+    real_folder = cache(os.path.realpath)
+
+    def real(path: str) -> str:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        return os.path.join(real_folder(folder), name)
+
     for row, identity in enumerate(identities):
         if identity is None or (other := first.setdefault(identity, row)) == row:
             continue
-        if os.path.realpath(images[row]) == os.path.realpath(images[other]):  # no hard link
+        if real(images[row]) == real(images[other]):  # no hard link
             what = f"image {images[row].removeprefix(base)!r} is listed already in "
             findings.add(row, what + findings.name(other), "remove one of the two")
 
