@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ import yaml
 from preceptor.metrics.operating_points import RULES, TERMS
 from preceptor.metrics.scores import fixed_thresholds, set_auc
 from preceptor.models.build import load_model
+from preceptor.report.methods import model_card
+from preceptor.report.words import study_findings
+from preceptor.results.domain import gather_study, results_of
+from preceptor.results.record import record_of
+from preceptor.study.plan import StudyPlan
 from preceptor.utils.results import read_scores
+from tests.datasets import SPLITS
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
+from tests.studies import scored_study
 
 FOLDERS = dict(zip(DOMAINS, ("squares-a", "squares-a-2"), strict=True))
 
@@ -141,3 +149,39 @@ def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domai
         told[rule] = float(value)
         assert words == {"eer": TERMS["pad"].eer, "fdr=0.5": "FDR 50 %"}[rule]
     assert told == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("role", "better", "words"),
+    [
+        ("mapper", (3.0, 3.0), "It is a mapper: "),
+        ("baseline1", (3.0, 3.0), "It is a Baseline 1: "),
+        ("baseline1", (0.9, -0.2), "It is a Student: "),  # a tie
+        ("ceiling", (3.0, 3.0), "It is a Student: "),  # of maps that a user does not have
+    ],
+)
+def test_the_model_for_use_is_the_best_on_validation(
+    tmp_path: Path, role: str, better: tuple[float, float], words: str
+) -> None:
+    plan = scored_study(
+        tmp_path,
+        lambda arm, seed: 0.5 + better[seed] * (arm.role == role),
+        SPLITS | {"val": 80},
+        mapper=True,
+        controls=(),
+    )
+    found = gather_study(StudyPlan.of(plan))
+    best = found.first.best
+    assert set(best) == {"student", "baseline1", "mapper"}
+    assert best["student"].arm.role == "student"
+    said = study_findings(StudyPlan.of(plan), found).by_domain[""]
+    card = model_card(plan, found.first, said)
+    assert words in card
+    assert f"`best/` has {said.best}" in card
+    assert ("a tie, and the Student is kept" in said.best) == (better[1] < 0)
+    student = f"The Student of the protocol is run {best['student'].run}."
+    assert (student in said.best) == (words != "It is a Student: ")
+    # Without scores of the test sets the choice is the same.
+    record = record_of(plan)
+    untested = replace(record, scores=lambda member: (record.validation(member), None))
+    assert results_of(untested).best == best

@@ -10,8 +10,8 @@ from preceptor.metrics.paired_tests import EXACT_UP_TO, RELEVANT_DIFFERENCE
 from preceptor.models.spec import Pool
 from preceptor.report.blocks import names_of
 from preceptor.report.tables import fixed_rate_table, rule_words, set_table, source_table
-from preceptor.report.words import Verdict, say, templates
-from preceptor.results.domain import Best, Results
+from preceptor.report.words import DomainFindings, say, templates
+from preceptor.results.domain import Results
 from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
@@ -152,8 +152,9 @@ def study_name(study: StudyPlan) -> str:
     return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
 
 
-def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
-    """Model card as Markdown."""
+def model_card(plan: Plan, results: Results, found: DomainFindings) -> str:
+    """Card of the model in `best/`, as Markdown."""
+    key, best = next(iter(results.best.items()))
     study, primary, backbone = plan.protocol.study, results.primary, best.arm.backbone
     terms = TERMS[study.terms]
     tables = [
@@ -164,12 +165,13 @@ def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
     template = templates().get_template("card.j2")
     text = template.render(
         best=best,
+        key=key,
         classes=results.classes,
         positive=results.positive,
         size=RunRecord.read(plan.protocol.run_folder(best.run)).input_size,
         teacher=plan.winner(),
         seeds=len(plan.seeds),
-        verdict=found,
+        found=found,
         tables=[table for table in tables if table is not None],
         thresholds=[(rule, rule_words(rule, terms), at) for rule, at in best.thresholds.items()],
         tests=plan.protocol.workspace.manifest.eval_splits("test"),

@@ -63,7 +63,7 @@ FILES = {
     "summary.json": "verdict and answers of this page, missing and failed steps",
     "selection.json": "selections on validation, with reasons",
     "study.yaml": "the resolved study file",
-    "best/": "the selected Student as a model folder with its card",
+    "best/": "the selected model as a model folder with its card",
 }
 _SOURCES: dict[Publication, str] = {
     "teaching-ai-to-teach": "Published: Crum, Boyd, Bowyer, Czajka, Teaching AI to Teach, BMVC "

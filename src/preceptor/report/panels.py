@@ -123,8 +123,8 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
 
 
 def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
-    """Panels of the selected Student (the one in `best/`); None if it is not scored yet."""
-    best = results.best
+    """Panels of the selected Student; None if it is not scored yet."""
+    best = results.best.get("student")
     scored = {} if best is None else results.tests_of(best.arm)
     if best is None or best.seed not in scored:
         return None

@@ -77,6 +77,7 @@ class DomainFindings:
 
     verdict: Verdict
     answers: dict[str, str]  # answers by question (RQ1, RQ2, RQ3, budget)
+    best: str = ""  # the model in `best/`; "" without one
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,11 @@ class Findings:
 def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
     """Findings of a study, once its p-values are corrected over all domains."""
     parts = {
-        name: DomainFindings(verdict(one), answers(study.plans[name], one))
+        name: DomainFindings(
+            verdict(one),
+            answers(study.plans[name], one),
+            say("best", best=one.best) if one.best else "",
+        )
         for name, one in found.by_domain.items()
     }
     if not study.has_domains:
@@ -388,6 +393,7 @@ def templates() -> Environment:
         "number_g": "{:g}".format,
         "of_backbones": _of_backbones,
         "percent": percent,
+        "auc": number,
         "seeds": _seeds,
         "short": short,
         "sign": sign_of,

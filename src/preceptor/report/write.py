@@ -56,10 +56,9 @@ def write_results(
     best: dict[str, tuple[Path, dict[str, float], str]] = {}
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
-        if results.best is not None:
-            run = plan.protocol.run_folder(results.best.run)
-            card = model_card(plan, results, words.verdict, results.best)
-            best[keys[name]] = run, results.best.thresholds, card
+        for one in [*results.best.values()][:1]:
+            card = model_card(plan, results, words)
+            best[keys[name]] = plan.protocol.run_folder(one.run), one.thresholds, card
         images = _panels(plan, results, COUNT // len(study.plans))
         chapters.append(chapter(plan, results, words, images, keys[name]))
     _write_best(best, out / "best")
@@ -129,10 +128,10 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
 
 
 def _write_best(chosen: Mapping[str, tuple[Path, dict[str, float], str]], folder: Path) -> None:
-    """Write the selected Students as model folders: run folder, thresholds and card by subfolder.
+    """Write the selected models as model folders: run folder, thresholds and card by subfolder.
 
     The folder is replaced as a whole: a model of an earlier config must not stay beside the results
-    of another one. If the weights of a Student were removed from its run folder, a model that the
+    of another one. If the weights of a model were removed from its run folder, a model that the
     folder has is kept if it has the weights of this run. Without any model the folder is removed.
     """
     models: dict[str, GuidedModel | Path] = {}

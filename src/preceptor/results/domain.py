@@ -55,19 +55,24 @@ from preceptor.results.tables import (
     read_table,
 )
 from preceptor.study.plan import Plan, StudyPlan
+from preceptor.study.selection import Candidate
 from preceptor.study.steps import Arm, Member
 from preceptor.utils.files import replacing
 from preceptor.utils.results import is_finished, write_atomically
 
+OFFERED = ("student", "baseline1", "mapper")
+"""Rows of the main table whose models are offered for use."""
+
 
 @dataclass(frozen=True)
 class Best:
-    """Selected Student, with its AUC on the worst validation set and its thresholds by rule."""
+    """Model for use, with its thresholds by rule."""
 
     arm: Arm
-    seed: int
+    seed: int  # the median of the seeds
     run: str
-    value: float
+    value: float  # AUC on the worst validation set
+    mean: float  # the same, mean over seeds
     thresholds: dict[str, float]
 
 
@@ -92,7 +97,7 @@ class Results:
     teachers: pd.DataFrame = field(default_factory=pd.DataFrame)  # candidates of stage 1
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)  # by role, backbone and α
     budget: pd.DataFrame = field(default_factory=BUDGET.empty)
-    best: Best | None = None  # None if no Student has finished
+    best: dict[str, Best] = field(default_factory=dict)  # for use, by key; the selected one first
     missing: list[str] = field(default_factory=list)  # trainings that have not finished
     unscored: list[str] = field(default_factory=list)  # finished without the test scores due
     domain: str = ""
@@ -219,27 +224,45 @@ def _add_runs(results: Results, record: StudyRecord) -> None:
     results.rates = RATES.table(pd.DataFrame(rates))
 
 
-def _best(record: StudyRecord) -> Best | None:
-    """Student with the best backbone on validation and its median seed (the lower of two).
+def _best(record: StudyRecord) -> dict[str, Best]:
+    """Models for use by key of `OFFERED`, the selected one first.
 
-    The median is a typical result; the best seed would be biased.
+    The rule of the study's selections decides; a Student that is tied with the best is preferred.
+    Of the seeds, the median (the lower of two) is a typical result; the best would be biased.
     """
-    setup, candidates = record.setup, list[list[tuple[float, Member, pd.DataFrame]]]()
-    for arm in [arm for row in setup.rows if row.key == "student" for arm in row.arms.values()]:
-        scored = [(member, record.validation(member)) for member in record.members_of(arm)]
-        values = [
-            (_worst_auc(setup, table), member, table)
-            for member, table in scored
-            if table is not None
+    setup, scored = record.setup, dict[tuple[str, Arm], dict[int, tuple[Member, pd.DataFrame]]]()
+    for row in setup.rows:
+        for arm in row.arms.values() if row.key in OFFERED else ():
+            scored[row.key, arm] = {
+                member.seed: (member, table)
+                for member in record.members_of(arm)
+                if (table := record.validation(member)) is not None
+            }
+    students = [[*found] for (key, _), found in scored.items() if key == "student"]
+    if not (seeds := max(students, key=len, default=[])):
+        return {}
+    named = {f"{key} {arm.backbone}": (key, arm) for key, arm in scored}
+    choice = record.choose(
+        [
+            Candidate(
+                name, of[1].setting, [found[s][1] for s in seeds], preferred=of[0] == "student"
+            )
+            for name, of in named.items()
+            if {*seeds} <= (found := scored[of]).keys()
         ]
-        if values:
-            candidates.append(sorted(values, key=lambda one: one[0]))
-    if not candidates:
-        return None
-    students = max(candidates, key=lambda group: sum(one[0] for one in group) / len(group))
-    value, member, scores = students[(len(students) - 1) // 2]
-    thresholds = fixed_thresholds(scores, setup.positive, (*RULES, setup.threshold))
-    return Best(member.arm, member.seed, member.run, value, thresholds)
+    )
+    best: dict[str, Best] = {}
+    for one in sorted(choice.table, key=lambda one: (one["name"] != choice.winner, -one["value"])):
+        key, arm = named[one["name"]]
+        if key not in best:
+            tables = [scored[key, arm][seed] for seed in seeds]
+            by_auc = sorted(tables, key=lambda pair: _worst_auc(setup, pair[1]))
+            member, scores = by_auc[(len(by_auc) - 1) // 2]
+            rules = (*RULES, setup.threshold)
+            thresholds = fixed_thresholds(scores, setup.positive, rules)
+            value = _worst_auc(setup, scores)
+            best[key] = Best(arm, member.seed, member.run, value, one["value"], thresholds)
+    return best
 
 
 def _worst_auc(setup: Setup, scores: pd.DataFrame) -> float:

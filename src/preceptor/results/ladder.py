@@ -32,7 +32,7 @@ from preceptor.metrics.scores import ALL_SOURCES
 from preceptor.results.comparisons import set_aucs, shown
 from preceptor.results.record import Budget, Row, StudyRecord, records, select_arm
 from preceptor.study.config import Control, Setting
-from preceptor.study.selection import Candidate, choose
+from preceptor.study.selection import Candidate
 from preceptor.study.steps import Arm, Role
 from preceptor.training.record import metric_name
 
@@ -181,13 +181,7 @@ def select_any_map(record: StudyRecord, backbone: str) -> AnyMap | None:
             candidates.append(Candidate(key, arm.setting, scores, agreement))
     if not candidates:
         return None
-    choice = choose(
-        candidates,
-        classes=setup.classes,
-        positive=setup.positive,
-        draws=setup.draws,
-        negatives=setup.negatives,
-    )
+    choice = record.choose(candidates)
     among = tuple(key for key in ANY_MAP if key in {one.name for one in candidates})
     (control,) = (key for key in among if key == choice.winner)
     return AnyMap(control, among, choice.reason)

@@ -31,7 +31,7 @@ from preceptor.results.tables import CSV_FILES, StudyTables, read_table
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
 from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
-from preceptor.study.selection import Choice
+from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.steps import Arm, Member, Role, replaced_run
 from preceptor.training.record import RunRecord, set_metrics
 from preceptor.utils.files import replacing
@@ -160,6 +160,11 @@ class StudyRecord:
             for member in self.members_of(arm)
             if (scores := self.scores(member)[1]) is not None
         }
+
+    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+        """One of the candidates, by the rule of the study's selections on validation."""
+        one = self.setup
+        return choose(candidates, one.classes, one.positive, one.draws, one.negatives)
 
     def map_correlations(self, member: Member) -> list[float]:
         """Correlations of a run's maps with human maps, by validation set."""
