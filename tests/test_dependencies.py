@@ -20,6 +20,7 @@ WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
     "benchmark/decoys.py": "demo",
+    "data/images.py": "dicom",
     "data/remote.py": "remote",
     "deploy/api.py": "web",
     "deploy/http_server.py": "web",
@@ -39,7 +40,7 @@ def project() -> dict[str, Any]:
 
 
 # Of these, the extra itself is imported inside functions, so that anybody may import them.
-INSIDE = {"data/remote.py", "tracking.py"}
+INSIDE = {"data/images.py", "data/remote.py", "tracking.py"}
 
 
 def modules(requirements: list[str]) -> set[str]:

@@ -334,3 +334,60 @@ def test_the_formats_of_the_documentation_are_read(tmp_path: Path) -> None:
         Image.fromarray(picture).save(tmp_path / name, name)
         found = decode_image(tmp_path / name)
         assert np.abs(found.astype(int) - picture).mean() < 12, name
+
+
+# DICOM
+
+
+def dicom(file: Path, pixels: np.ndarray, **tags: object) -> Path:
+    """File as a scanner writes it."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta[0x0002, 0x0002].value, meta[0x0002, 0x0003].value
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    data.BitsAllocated = data.BitsStored = 8 * pixels.itemsize
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
+    data.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    if pixels.ndim == 3:
+        data.PlanarConfiguration = 0
+    data.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(file, enforce_file_format=True)
+    return file
+
+
+def test_a_dicom_file_is_rescaled_and_shown_in_its_window(tmp_path: Path) -> None:
+    stored = np.array([[0, 1000, 1024], [1064, 1104, 3000]], np.int16)
+    tags = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    file = dicom(tmp_path / "ct.dcm", stored, WindowCenter=[40, 9], WindowWidth=[80, 9], **tags)
+    assert image_size(file) == (3, 2)
+    expected = np.clip((stored - 1024.0) / 79, 0, 1) * 255  # −1,024 to 1,976 HU, window 0 to 79
+    assert np.array_equal(decode_image(file, 1)[..., 0], np.rint(expected))
+    inverted = dicom(
+        tmp_path / "x.dcm", stored.view(np.uint16), PhotometricInterpretation="MONOCHROME1"
+    )
+    whole = 255 - stored / 3000 * 255  # no window: from the smallest to the largest value
+    assert np.array_equal(decode_image(inverted)[..., 0], np.rint(whole))
+
+
+def test_a_dicom_file_in_color_and_damaged_ones(tmp_path: Path) -> None:
+    picture = corners()
+    assert np.array_equal(decode_image(dicom(tmp_path / "rgb.dcm", picture)), picture)
+    file = dicom(tmp_path / "cut.dcm", picture)
+    whole = file.read_bytes()
+    for size in (140, 400, len(whole) - 1000):
+        file.write_bytes(whole[:size])
+        with pytest.raises(ImageError):
+            decode_image(file)
+    file.write_bytes(bytes(500))
+    with pytest.raises(ImageError, match="not an image in a known format"):
+        decode_image(file)

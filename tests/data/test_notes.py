@@ -19,6 +19,7 @@ from preceptor.data.notes import (
 )
 from tests.commands import here
 from tests.data.sound_manifest import save
+from tests.data.test_images import dicom
 from tests.datasets import squares
 
 
@@ -116,3 +117,16 @@ def test_the_summary_counts_by_split(folder: Path) -> None:
         "sizes": "8×6 – 16×12",
     }
     assert summary.loc["test", "sizes"] == "8×6"
+
+
+def test_a_patient_in_a_dicom_header_is_noted(tmp_path: Path) -> None:
+    file = squares(tmp_path)
+    table = pd.read_csv(file)
+    for at, name in ((0, "Doe^Jane"), (1, "")):
+        pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) + at
+        dicom(tmp_path / f"{at}.dcm", pixels, PatientName=name)
+        table.loc[at, "path"] = f"{at}.dcm"
+    table.to_csv(file, index=False)
+    (line,) = value_notes(Manifest.read(file))
+    assert line.startswith("1 of ")
+    assert "a patient's name or date of birth in its DICOM header" in line

@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from preceptor.data.remote import LocationError, is_url, read_content
 from preceptor.errors import InputError
@@ -135,7 +135,7 @@ def _to_grey(image: Image.Image) -> Image.Image:
 # Formats of pixels. Others of Pillow run programs (EPS), need a program (HDF5), are written only
 # (PDF), or are no images (MPEG).
 _USUAL = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_FORMATS = (*_USUAL, "AVIF", "DIB", "PCX", "QOI", "SGI", "TGA")
+_FORMATS = (*_USUAL, "AVIF", "DIB", "PCX", "QOI", "SGI", "TGA", "DICOM")
 
 
 @cache
@@ -153,7 +153,64 @@ def open_image(stream: IO[bytes]) -> Image.Image:
         for one in Image.ID
         if one in _FORMATS or not Image.OPEN[one][0].__module__.startswith("PIL.")
     ]
+    opened.sort(key="DICOM".__eq__)  # the last: it has no first bytes of its own
     return Image.open(stream, formats=opened)
+
+
+class DicomFile(ImageFile.ImageFile):
+    """DICOM file as Pillow opens it: the first frame, as a viewer shows it at first.
+
+    Values are rescaled, and cut by the window of the file; without one, by their smallest and
+    largest value. MONOCHROME1 is inverted. pydicom is read by the extra `dicom`.
+    """
+
+    format = "DICOM"
+
+    def _open(self) -> None:
+        file: Any = self.fp
+        file.seek(128)
+        if file.read(4) != b"DICM":
+            raise SyntaxError("not a DICOM file")  # Pillow then tries other formats
+        file.seek(0)
+        try:
+            import pydicom
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                "pydicom is not installed; pip install '.[dicom]' in the source folder"
+            ) from error
+        self.dataset = pydicom.dcmread(file)
+        if "PixelData" not in self.dataset:
+            raise ValueError("the DICOM file has no image")
+        self._size = int(self.dataset.Columns), int(self.dataset.Rows)
+        self._mode = "RGB" if self.dataset.SamplesPerPixel == 3 else "L"
+
+    def load(self) -> Any:
+        """Decode the pixels."""
+        if self._im is None:
+            self._im = self._picture().im
+        return Image.Image.load(self)
+
+    def _picture(self) -> Image.Image:
+        from pydicom.pixels.processing import apply_modality_lut
+        from pydicom.pixels.utils import pixel_array
+
+        pixels = pixel_array(self.dataset, index=0)
+        if self._mode == "RGB":
+            return Image.fromarray(pixels.astype(np.uint8))
+        values = apply_modality_lut(pixels, self.dataset).astype(np.float64)
+        low, high = float(values.min()), float(values.max())
+        if "WindowWidth" in self.dataset and "WindowCenter" in self.dataset:
+            tags = (self.dataset.WindowCenter, self.dataset.WindowWidth)  # the first of several
+            center, width = (float(np.atleast_1d(np.asarray(tag, float))[0]) for tag in tags)
+            low, high = center - width / 2, center + width / 2 - 1  # PS3.3 C.11.2.1.2
+        shown = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+        if self.dataset.PhotometricInterpretation == "MONOCHROME1":
+            shown = 1 - shown
+        return Image.fromarray(np.rint(255 * shown).astype(np.uint8))
+
+
+Image.register_open(DicomFile.format, DicomFile)
+Image.register_extension(DicomFile.format, ".dcm")
 
 
 @cache
