@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.metrics.auc import roc_curve
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, critical_difference
 from preceptor.metrics.scores import ALL_SOURCES, stack
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.report import tables
@@ -39,7 +40,7 @@ from preceptor.report.words import (
     other_smallest,
     place_sentence,
 )
-from preceptor.results.comparisons import PUBLISHED, reproductions
+from preceptor.results.comparisons import PUBLISHED, reproductions, set_aucs
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import Ladder, enough
 from preceptor.results.record import OVERALL, records
@@ -168,7 +169,9 @@ def domains_section(found: StudyResults, findings: Findings) -> Section:
         for ladder in one.ladders_on(one.primary)
     ]
     figure = _ladder_figure(ladder_plot(rows, "AUC on the primary set"))
-    blocks = _there([figure, tables.domain_table(found.domains)])
+    ranks = rank_plot([*found.by_domain.values()])
+    ranked = FigureBlock("ranks", [("Guidance methods over the domains", ranks)]) if ranks else None
+    blocks = _there([figure, tables.domain_table(found.domains), ranked])
     return Section("rq4", "RQ4", _question("RQ4"), blocks, findings.across)
 
 
@@ -397,6 +400,35 @@ def forest_plot(results: Results, backbone: str) -> Figure | None:
         for row in records(table[asked & (table["backbone"] == backbone)])
     ]
     return rows_figure(rows, f"{backbone}: Student", "AUC difference", signed=True)
+
+
+def rank_plot(domains: Sequence[Results]) -> Figure | None:
+    """Mean rank of each guidance method's Student over domains, with its critical difference.
+
+    Two methods differ at level 0.05 (Nemenyi) if their bars do not overlap.
+    """
+    aucs = [
+        {
+            (arm.backbone, arm.guidance): set_aucs(one.figures, arm, one.primary).mean()
+            for arm in one.ways
+            if arm.role == "student"
+        }
+        for one in domains
+    ]
+    table = pd.DataFrame(aucs).dropna(axis=1)
+    several = len(domains) > 1 and table.shape[1] > 1
+    if not several:
+        return None
+    # Of a domain with several backbones, the mean AUC over them.
+    by_way = table.T.groupby(level=1, sort=False).mean().T
+    ranks = by_way.rank(axis=1, ascending=False).mean().sort_values()
+    half = critical_difference(len(ranks), len(by_way)) / 2
+    rows = [
+        (str(way), [Mark("mean rank", "student", mean, mean - half, mean + half)])
+        for way, mean in ranks.items()
+    ]
+    axis = f"mean rank by AUC (1 = best), ± half of the critical difference {2 * half:.2f}"
+    return rows_figure(rows, "Guidance methods", axis)
 
 
 def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
