@@ -281,22 +281,6 @@ def summary() -> str:
     return table(header, lines)
 
 
-def gains() -> str:
-    """Student minus the better baseline."""
-    return table(
-        ["data", "annotated", "Baseline 1", "Baseline 2", "Student", "minus the better baseline"],
-        [
-            [
-                f"{study.title}, {repeats(study)}", study.marks,
-                number(mean_auc(study, "baseline1")),
-                number(mean_auc(study, "baseline2")), number(mean_auc(study, "student")),
-                better_baseline(study.folder).text,
-            ]
-            for study in STUDIES
-        ],
-    )  # fmt: skip
-
-
 def controls() -> str:
     """Controls beside the Student."""
     keys = ("baseline2", "shuffled", "shuffled_human", "centre", "pca", "student", "ceiling")
@@ -633,7 +617,6 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "summary": summary,
-    "gains": gains,
     "controls": controls,
     "marks": marks,
     "pooled": pooled,
