@@ -119,6 +119,18 @@ def test_the_summary_counts_by_split(folder: Path) -> None:
     assert summary.loc["test", "sizes"] == "8×6"
 
 
+def test_names_like_patients_in_two_splits_are_noted(tmp_path: Path) -> None:
+    file = squares(tmp_path)
+    table = pd.read_csv(file)
+    names = [f"images/p{at // 4:03d}_{at % 4}.png" for at in np.random.default_rng(0).permutation(len(table))]  # fmt: skip  # noqa: E501
+    for old, new in zip(table["path"], names, strict=True):
+        (tmp_path / old).rename(tmp_path / new)
+    table.assign(path=names, group="").to_csv(file, index=False)
+    (line,) = notes(Manifest.read(file))
+    assert line.startswith("names such as images/p0")
+    assert "fill the column `group`" in line
+
+
 def test_a_patient_in_a_dicom_header_is_noted(tmp_path: Path) -> None:
     file = squares(tmp_path)
     table = pd.read_csv(file)

@@ -106,6 +106,7 @@ def notes(manifest: Manifest, cache_dir: Path | None = None) -> list[str]:
         *missing_class_notes(manifest),
         *_repeated_images(table),
         *_contradictory_labels(table),
+        *_divided_objects(manifest.table),
     ]
 
 
@@ -139,6 +140,26 @@ def _contradictory_labels(table: pd.DataFrame) -> list[str]:
         f"{len(pairs):,} {what} byte for byte the same as an image with another label "
         f"({pair['name']} is {pair['label']!r}, {pair['name_1']} is {pair['label_1']!r}); "
         "correct the labels, or remove the images"
+    ]
+
+
+def _divided_objects(table: pd.DataFrame) -> list[str]:
+    """Note on names such as p003_1 and p003_2 in two kinds of split, where no image has a group."""
+    objects = table["name"].str.extract(r"(?:.*/)?(.*\d.*?)[-_. ][^-_. ]*\.\w+$")[0].dropna()
+    sizes = objects.value_counts()
+    several = objects[objects.map(sizes) > 1]
+    usual = len(several) < 0.5 * len(table) or len(set(several)) < max(5, 0.02 * len(table))
+    if usual or (table["group"] != "").any():
+        return []
+    of_kind = pd.Series(kind_of(table["split"]), table.index)
+    kinds = of_kind[several.index].groupby(several).nunique()
+    if not (count := int((kinds > 1).sum())):
+        return []
+    pair = table.loc[several[several == kinds.idxmax()].index[:2], "name"]
+    return [
+        f"names such as {' and '.join(pair)} look like several images of one patient or object, "
+        f"and {count:,} of them are in two kinds of split: results are better than they would be "
+        "on new ones; fill the column `group` and split again"
     ]
 
 
