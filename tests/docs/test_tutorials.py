@@ -1,4 +1,4 @@
-"""Commands of the tutorials, run in order in an empty folder; those not run have a reason."""
+"""Shell blocks of the pages: outside the tutorials, each has a reason why it is not run."""
 
 from __future__ import annotations
 
