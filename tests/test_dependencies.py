@@ -94,11 +94,11 @@ def test_modules_of_an_extra_are_imported_late() -> None:
                 assert not late, f"{file}: {node.module} belongs inside a function"
 
 
-def test_every_dependency_says_why_it_is_there() -> None:
+def test_every_dependency_says_its_license_and_why_it_is_there() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = text.split("\ndependencies = [\n")[1].split("\n]")[0]
     for line in block.splitlines():
-        assert re.search(r'",  # \w.{8}', line), line
+        assert re.search(r'",  # (BSD|MIT|MIT-CMU|PSF|Apache-2.0); \w.{8}', line), line
 
 
 def test_the_palette_is_that_of_matplotlib() -> None:
