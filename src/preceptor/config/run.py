@@ -35,7 +35,7 @@ class MapSource(Settings):
 
     Args:
         kind: none, human, store (a Teacher's map store or a folder of map images), centre (one
-            centred Gaussian for all images), or pca (from the principal components of the training
+            centered Gaussian for all images), or pca (from the principal components of the training
             images, see `preceptor.maps.sources`).
         path: Map store or folder, for kind store.
         identity: Identity of the maps in the run's id instead of the path: the id of the step that

@@ -35,7 +35,7 @@ from preceptor.errors import InputError, without_secrets
 from preceptor.maps.store import is_store, read_store
 from preceptor.utils.files import walk
 
-# Control with a centred map: one Gaussian on the unit square of every image.
+# Control with a centered map: one Gaussian on the unit square of every image.
 CENTRE_SIDE = 32
 CENTRE_SIGMA = 0.25  # as a fraction of the image's side
 
@@ -53,7 +53,7 @@ class PlacedMaps:
 
     def array(self) -> MapArray:
         """Maps, each over the region of its own image."""
-        # One map for all images, the centred one, covers each image whole.
+        # One map for all images, the centered one, covers each image whole.
         return MapArray(self.maps, self.regions[self.index >= 0][: len(self.maps)])
 
     def received(self, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
@@ -267,8 +267,8 @@ def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uin
     blocks = [values[start : start + 4096] for start in range(0, len(values), 4096)]
     covariance = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
     for block in blocks:
-        centred = block - mean
-        covariance += centred.T @ centred
+        centered = block - mean
+        covariance += centered.T @ centered
     basis = torch.linalg.eigh(covariance).eigenvectors[:, -components:]
     maps = []
     for block in blocks:

@@ -189,7 +189,7 @@ _TWINS = {"student": "shuffled", "ceiling": "shuffled_human"}
 
 
 def _ways(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each way of guiding minus the same with shuffled and with centred maps, and minus Baseline 2;
+    """Each way of guiding minus itself with shuffled and with centered maps, and minus Baseline 2;
     with Holm's correction of the differences from shuffled maps over the ways.
     """
     setup, lines = record.setup, list[dict[str, Any]]()

@@ -192,7 +192,7 @@ class StudyConfig(Settings):
         guide_classes: Classes with guidance, also for Teachers; None = all.
         validation_negatives: Validation set whose images are used for the classes that another
             validation set lacks, see `RunConfig`; None = every set needs every class.
-        controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
+        controls: shuffled (the Teacher's maps, permuted within class), centre (one centered map),
             pca (maps from the principal components of the images), shuffled_human (all human maps
             of the ceiling, permuted within class), mixed (all images, human maps on the annotated
             ones, no Teacher), masked (no guidance; training images are replaced by their mean color
