@@ -148,7 +148,8 @@ def _divided_objects(table: pd.DataFrame) -> list[str]:
     objects = table["name"].str.extract(r"(?:.*/)?(.*\d.*?)[-_. ][^-_. ]*\.\w+$")[0].dropna()
     sizes = objects.value_counts()
     several = objects[objects.map(sizes) > 1]
-    usual = len(several) < 0.5 * len(table) or len(set(several)) < max(5, 0.02 * len(table))
+    # A patient has a few images; hundreds of images with one beginning are of a kind.
+    usual = len(several) < 0.5 * len(table) or len(set(several)) < max(5, len(several) / 20)
     if usual or (table["group"] != "").any():
         return []
     of_kind = pd.Series(kind_of(table["split"]), table.index)
