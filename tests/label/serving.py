@@ -150,7 +150,7 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
-_WAY = ("access", "name", "cache", "start_from")
+_WAY = ("access", "name", "cache", "start_from", "new_links")
 
 
 @contextlib.contextmanager

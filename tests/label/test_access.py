@@ -125,10 +125,43 @@ def test_a_link_is_of_one_person_and_a_session_ends_with_it(manifest: Path) -> N
         assert ann.get("/api/queue").status == 200
         kept = server.labeling.keys.session(ann.headers["cookie"].partition("=")[2])
     assert kept is not None
+    with running(manifest, access="links") as server:  # another link, when invited again
+        assert links_of(server.labeling, ["ann", "bo"])["ann"] == tokens["ann"]
+        again = Client(server.address).get(f"/?token={tokens['bo']}")
+        assert again.status == 403
     with running(manifest) as server:  # nobody has a link any more
         assert Client(server.address).get(f"/?token={tokens['ann']}").status == 403
         cookie = f"{server.labeling.cookie_name}={server.labeling.keys.cookie(kept)}"
         assert Client(server.address, headers={"cookie": cookie}).get("/api/queue").status == 403
+
+
+def test_new_links_end_the_earlier_ones_and_the_key_is_in_a_file_of_its_own(
+    manifest: Path, database: Path
+) -> None:
+    key = database.with_name(f"{database.name}.key")
+    with running(manifest, access="links") as server:
+        tokens = links_of(server.labeling, ["ann"])
+        told = Client(server.address).get(f"/?token={tokens['ann']}")
+        assert "Max-Age=2592000" in told.headers["set-cookie"]
+        ann = Client(server.address).enter(tokens["ann"])
+        old = ann.headers["cookie"].partition("=")[2]
+        project, lead = ann.get("/api/state").json["database"], server.token
+        assert "Max-Age" not in Client(server.address).get(f"/?token={lead}").headers["set-cookie"]
+    assert key.stat().st_mode & 0o777 == 0o600
+    secret = key.read_text().encode()
+    assert secret not in database.read_bytes()
+    key.chmod(0o644)
+    with running(manifest, access="links", new_links=True) as server:
+        new = links_of(server.labeling, ["ann"])
+        for token in (tokens["ann"], lead):
+            assert Client(server.address).get(f"/?token={token}").status == 403
+        cookie = {"cookie": f"{server.labeling.cookie_name}={old}"}
+        assert Client(server.address, headers=cookie).get("/api/queue").status == 403
+        ann = Client(server.address).enter(new["ann"])
+        # Browsers find what they could not save.
+        assert ann.get("/api/state").json["database"] == project
+    assert key.read_text().encode() != secret
+    assert key.stat().st_mode & 0o777 == 0o600
 
 
 def test_hosts_of_a_server_for_everybody() -> None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from preceptor.cli.data import Format
-from preceptor.cli.options import (
-    Commands,
-    LabelOrder,
-    Number,
-    RunByDefault,
-    counting,
-    needing,
-)
-from preceptor.errors import InputError, is_control
+from preceptor.cli.options import Commands, LabelOrder, Number, RunByDefault, counting, needing
+from preceptor.errors import InputError, is_control, listed
 from preceptor.utils.process import bulk_import
+from preceptor.utils.text import print_table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from preceptor.label.app import Prepared
     from preceptor.label.calls import Access
 
@@ -43,6 +39,7 @@ def run(
     port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
     opens: Annotated[bool, typer.Option("--open/--no-open")] = True,
     links: str | None = None,
+    new_links: Annotated[bool, typer.Option("--new-links")] = False,
     allow_host: list[str] | None = None,
     overlap: Annotated[int | None, typer.Option(min=1, max=1000, show_default="1")] = None,
     overlap_share: Annotated[
@@ -72,6 +69,7 @@ def run(
         port: Port; 0 = any free one (default: that of the last start, at first any free one).
         opens: Whether to open the page in the browser.
         links: Names, separated by commas; each person gets a link.
+        new_links: Replace all links; earlier ones, and their sessions, end.
         allow_host: Additional host name of this server. Repeatable.
         overlap: Number of people who mark each image of the overlap.
         overlap_share: Share of the images in the overlap.
@@ -120,7 +118,9 @@ def run(
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access: Access = "links" if invited else "local"
-        labeling = labeling_of(prepared, hosts, access, own, start_from=start_from)
+        labeling = labeling_of(
+            prepared, hosts, access, own, start_from=start_from, new_links=new_links
+        )
         try:
             _tell(prepared)
             if taken is not None:
@@ -237,8 +237,42 @@ def label_status(database: Path) -> None:
     from rich.console import Console
 
     from preceptor.label.db import connect
-    from preceptor.label.queue import print_status
+    from preceptor.label.images import problems_now
+    from preceptor.label.marks import STATES, marks_without_answer
+    from preceptor.label.queue import figures
     from preceptor.label.sources import root_of
 
+    console = Console()
     with closing(connect(database, readonly=True)) as connection:
-        print_status(connection, root_of(connection, database), Console())
+        numbers, unanswered = figures(connection, {}), len(marks_without_answer(connection))
+        (strokes,) = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()
+        problems = problems_now(connection, root_of(connection, database))
+    told = f"{numbers['done']:,} of {numbers['images']:,} images done, {strokes:,} strokes"
+    console.print(told, highlight=False)
+    columns = {"person": "name"} | {state.replace("_", " "): state for state in STATES}
+    _print(console, columns | {"min an image": "minutes"}, numbers["people"])
+    if any(one["source"] for one in numbers["sources"]):
+        columns = {name: name for name in ("source", "images", "done")}
+        _print(console, columns | {"min an image": "minutes"}, numbers["sources"])
+    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
+    _print(console, columns | {"IoU": "iou"}, numbers["pairs"])
+    if unanswered:
+        verb = "image has" if unanswered == 1 else "images have"
+        console.print(f"{unanswered:,} {verb} marks without an answer that counts", highlight=False)
+    if problems:
+        count = len(problems)
+        lines = [f"{count:,} image{'s' if count > 1 else ''} cannot be shown", *listed(problems)]
+        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    if rows:
+        lines = [[_shown(row[key]) for key in columns.values()] for row in rows]
+        texts = {title for title, key in columns.items() if isinstance(rows[0][key], str)}
+        print_table(list(columns), lines, console, right=columns.keys() - texts)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -24,46 +25,14 @@ from starlette.types import ASGIApp
 from preceptor.deploy.http import Hosts, RefusedError, Reply, forbidden, malformed, refused
 from preceptor.deploy.http_server import http_error, listen, read_body, response_of, with_headers
 from preceptor.errors import InputError
-from preceptor.label import routes
-from preceptor.label.calls import (
-    LARGEST,
-    Access,
-    Call,
-    Keys,
-    Labeling,
-    Session,
-    add_person,
-    key_hash,
-    link_of,
-    person_by_id,
-    same,
-)
-from preceptor.label.db import (
-    Connection,
-    Database,
-    LabelSettings,
-    connect,
-    read_setting,
-    read_settings,
-    refusal_of,
-    session_secret,
-    told_errors,
-    write_setting,
-)
+from preceptor.label import calls, db, routes, sources
+from preceptor.label.calls import Access, Call, Keys, Labeling, Session
+from preceptor.label.db import Connection, Database, LabelSettings, connect
 from preceptor.label.images import Pictures, look_again
 from preceptor.label.proposals import Proposals
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
-from preceptor.label.sources import (
-    Changes,
-    Row,
-    Source,
-    arrange,
-    checked_table,
-    remember_place,
-    rows_of,
-    take_in,
-)
+from preceptor.label.sources import Changes, Row, Source
 from preceptor.utils.files import default_cache_dir
 
 
@@ -72,8 +41,8 @@ def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.so
 
     The second value is the port of the last start if it is taken.
     """
-    with told_errors(path), closing(connect(path)) as connection:
-        last: int | None = read_setting(connection, "port")
+    with db.told_errors(path), closing(connect(path)) as connection:
+        last: int | None = db.read_setting(connection, "port")
         if port is None and last is not None:
             try:
                 return listen(host, last), None
@@ -81,7 +50,7 @@ def listen_as_before(path: Path, host: str, port: int | None) -> tuple[socket.so
                 return listen(host, 0), last
         at = listen(host, port or 0)
         try:
-            write_setting(connection, "port", at.getsockname()[1])
+            db.write_setting(connection, "port", at.getsockname()[1])
         except BaseException:
             at.close()
             raise
@@ -108,7 +77,7 @@ WAYS: list[Way] = [
     Way("GET", "/static/{name:path}", routes.static, entry=True),
     Way("GET", "/api/state", routes.state),
     Way("POST", "/api/person", routes.choose),
-    Way("GET", "/api/queue", routes.queue),
+    Way("GET", "/api/queue", routes.next_images),
     Way("GET", "/api/images/{image}", routes.image),
     Way("GET", "/api/images/{image}/whole", routes.picture, pool="pictures"),
     Way("GET", _TILE, routes.picture, pool="pictures"),
@@ -118,7 +87,12 @@ WAYS: list[Way] = [
     Way("POST", "/api/images/{image}/redo", partial(routes.turn_stroke, undone=False)),
     Way("POST", "/api/images/{image}/answer", routes.answer),
     Way("POST", "/api/images/{image}/seen", routes.seen),
+    Way("GET", "/api/images/{image}/small", partial(routes.picture, small=True), pool="pictures"),
+    Way("POST", "/api/images/{image}/note", routes.remark),
+    Way("POST", "/api/images/{image}/settle", routes.settle),
+    Way("GET", "/api/grid", routes.grid),
     Way("GET", "/api/lead", routes.lead),
+    Way("POST", "/api/people", routes.rename),
 ]
 
 
@@ -144,7 +118,7 @@ async def _answer(
     except ClientDisconnect:
         reply = refused(400, "the connection was closed")
     except Exception as error:
-        refusal = refusal_of(error) if isinstance(error, sqlite3.Error) else None
+        refusal = db.refusal_of(error) if isinstance(error, sqlite3.Error) else None
         if refusal is None:
             logging.getLogger("preceptor.label").exception("an answer failed")
             refusal = RefusedError(500, "something went wrong; the terminal says what")
@@ -160,7 +134,7 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
     content = b""
     if way.method == "POST":
         _check_change(labeling, headers, session)
-        content = await read_body(request, LARGEST)
+        content = await read_body(request, calls.LARGEST)
     elif headers.get("sec-fetch-site") in ("cross-site", "same-site") and way.path != "/":
         raise forbidden("another site asks for this page")
     # The way in looks like the rest of the page.
@@ -171,11 +145,12 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
     def run() -> Reply:
         reading, valid = labeling.database.reading, session
         if session is not None and session.role == "linked":
-            if labeling.access != "links" or link_of(reading, session.person) is None:
+            link = calls.link_of(reading, session.person) or ""
+            if labeling.access != "links" or link[:32] != session.nonce:
                 valid = None
             if valid is None and not way.entry:
                 raise forbidden("your link is not valid any more; ask for a new one")
-        person = None if valid is None else person_by_id(reading, valid.person)
+        person = None if valid is None else calls.person_by_id(reading, valid.person)
         path, query = request.path_params, dict(request.query_params)
         return way.handler(Call(labeling, valid, person, path, query, content, headers))
 
@@ -188,7 +163,7 @@ def _check_change(labeling: Labeling, headers: dict[str, str], session: Session 
         raise forbidden("the request comes from another page")
     if session is None:
         raise forbidden("there is no session; open the link again")
-    if not same(headers.get(CSRF, ""), labeling.keys.csrf(session)):
+    if not calls.same(headers.get(CSRF, ""), labeling.keys.csrf(session)):
         raise forbidden("the token of the page is missing; load the page again")
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise malformed("the body must be application/json")
@@ -224,15 +199,15 @@ def prepare(
     try:
         connection.execute("BEGIN IMMEDIATE")
         changes = None
-        if read_setting(connection, "digest") != source.digest:
-            rows = rows_of(source) if rows is None else rows
+        if db.read_setting(connection, "digest") != source.digest:
+            rows = sources.rows_of(source) if rows is None else rows
             chosen = _labels_are_chosen(connection)
-            changes = take_in(connection, source, rows)
+            changes = sources.take_in(connection, source, rows)
             if not source.is_folder and not chosen:
                 labels = sorted({row.label for row in rows})
-                write_setting(connection, "labels", labels)
-        remember_place(connection, source, path)
-        before = read_settings(connection)
+                db.write_setting(connection, "labels", labels)
+        sources.remember_place(connection, source, path)
+        before = db.read_settings(connection)
         settings = _checked(replace(before, **given), connection)
         if settings.overlap == 1 and given.get("overlap_share"):
             raise InputError(
@@ -241,9 +216,10 @@ def prepare(
             )
         if settings != before or first:
             for key, value in asdict(settings).items():
-                write_setting(connection, key, value)
-        arrange(connection, settings)
-        session_secret(connection)
+                db.write_setting(connection, key, value)
+        sources.arrange(connection, settings)
+        if db.read_setting(connection, "identity") is None:
+            db.write_setting(connection, "identity", secrets.token_hex(16))
         connection.execute("COMMIT")
     except BaseException:
         connection.close()
@@ -257,7 +233,7 @@ def prepare(
 def _labels_are_chosen(connection: Connection) -> bool:
     """Whether the labels among which people choose are others than those of the images."""
     listed = connection.execute("SELECT DISTINCT label FROM images WHERE listed = 1")
-    known = set(read_setting(connection, "labels", ()))
+    known = set(db.read_setting(connection, "labels", ()))
     return bool(known) and known != {row[0] for row in listed}
 
 
@@ -284,29 +260,31 @@ def labeling_of(
     name: str = "",
     cache: Path | None = None,
     start_from: Path | None = None,
+    *,
+    new_links: bool = False,
 ) -> Labeling:
-    """State of a server, with proposals of given maps, see `open_maps`."""
+    """State of a server, with proposals of `open_maps`; `new_links` ends links and sessions."""
     database = Database(prepared.path)
     reading = database.reading
-    lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
+    lead = database.write(lambda to: calls.add_person(to, name, lead=True)).id if name else 0
     proposals = None
     if start_from is not None:
         source, names = prepared.source, None
         if start_from.is_dir() and not source.is_folder:
-            table, _ = checked_table(source)
+            table, _ = sources.checked_table(source)
             names = dict(zip(table["name"], table["path"], strict=True))
         proposals = Proposals(start_from, source.root, database, prepared.settings, names)
     labeling = Labeling(
         database,
         prepared.source,
         prepared.settings,
-        Keys(session_secret(reading)),
+        Keys(db.session_secret(prepared.path, renew=new_links)),
         hosts,
         Pictures((cache or default_cache_dir()) / "label"),
         {file.name: file for file in PAGE.iterdir() if file.suffix in STATIC},
         access,
         proposals,
-        0 if lead is None else lead.id,
+        lead,
     )
     database.write(lambda writing: look_again(writing, labeling.source.root))
     claim_begun(reading, labeling.claims)
@@ -315,16 +293,19 @@ def labeling_of(
 
 
 def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
-    """Tokens of the links of people, who are added if necessary; others have no link any more."""
+    """Tokens of the links of people, who are added if necessary; those of others end for good."""
 
     def change(connection: Connection) -> dict[str, str]:
         connection.execute("UPDATE people SET key_hash = NULL")
-        tokens = {}
-        for person in [add_person(connection, name) for name in names]:
-            token = tokens[person.name] = labeling.keys.person_token(person.id, person.name)
+        before, drawn, tokens = db.read_setting(connection, "links", {}), dict[str, str](), {}
+        for person in [calls.add_person(connection, name) for name in names]:
+            drawn[str(person.id)] = before.get(str(person.id), secrets.token_hex(16))
+            token = labeling.keys.person_token(person.id, drawn[str(person.id)])
+            tokens[person.name] = token
             connection.execute(
-                "UPDATE people SET key_hash = ? WHERE id = ?", (key_hash(token), person.id)
+                "UPDATE people SET key_hash = ? WHERE id = ?", (calls.key_hash(token), person.id)
             )
+        db.write_setting(connection, "links", drawn)
         return tokens
 
     return labeling.database.write(change)

@@ -1,8 +1,7 @@
 """A request: who asks, the state of the server, the checked body, and the handing out of images.
 
-A session is a cookie with a role, a person and a random number, signed with the key of the
-database. It stays valid over a restart, of other people as long as they have a link. Links contain
-keys that are derived from the same key.
+A session is a cookie with a role, a person and a random number, signed with the key beside the
+database. It stays valid over a restart, of people with a link as long as they have the same link.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import secrets
 import sqlite3
 import threading
 import time
@@ -25,18 +23,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from preceptor.deploy.http import Hosts, RefusedError, forbidden, malformed, parse, unknown
+from preceptor.deploy import http
+from preceptor.deploy.http import Hosts, RefusedError
 from preceptor.errors import is_control
+from preceptor.label import images as files
 from preceptor.label.db import Connection, Database, LabelSettings, in_utc, now
-from preceptor.label.images import (
-    PictureError,
-    Pictures,
-    are_reachable,
-    changed_states,
-    look_again,
-    write_problem,
-    write_states,
-)
+from preceptor.label.marks import note
 from preceptor.label.proposals import Proposals
 from preceptor.label.queue import Claims, Comparisons, Tabs, open_images
 from preceptor.label.sources import Source
@@ -57,9 +49,9 @@ class Person:
 def check_name(name: object) -> str:
     """Name without blanks at its ends; raises RefusedError (400) if it is none."""
     if not isinstance(name, str) or not 1 <= len(name.strip()) <= LONGEST:
-        raise malformed(f"a name has 1 to {LONGEST} characters")
+        raise http.malformed(f"a name has 1 to {LONGEST} characters")
     if any(map(is_control, name)):
-        raise malformed("a name has no control characters")
+        raise http.malformed("a name has no control characters")
     return name.strip()
 
 
@@ -90,12 +82,50 @@ def add_person(connection: Connection, name: str, *, lead: bool = False) -> Pers
     if person is not None:
         return person
     if connection.execute("SELECT count(*) FROM people").fetchone()[0] >= MOST:
-        raise malformed(f"there are {MOST:,} people already")
+        raise http.malformed(f"there are {MOST:,} people already")
     number = connection.execute(
         "INSERT INTO people (name, lead, created) VALUES (?, ?, ?)", (name, int(lead), now())
     ).lastrowid
     assert number is not None
     return Person(number, name, lead)
+
+
+_WORK = "(SELECT image, person FROM strokes UNION SELECT image, person FROM answers)"
+
+
+def rename_person(connection: Connection, number: int, name: str, *, merge: bool) -> None:
+    """Rename a person, or merge two people who have worked on different images; in a transaction.
+
+    Raises RefusedError if there is no such person (404), or if another one has the name (409).
+    """
+    name, person = check_name(name), person_by_id(connection, number)
+    if person is None:
+        raise http.unknown("there is no such person")
+    other = person_by_name(connection, name)
+    if other is None or other.id == number:
+        connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, number))
+        return
+    if not merge:
+        raise http.conflict(f"{other.name} is the name of another person")
+    pair = {"a": number, "b": other.id}
+    # What one of the two has skipped is asked for again.
+    connection.execute("DELETE FROM answers WHERE person IN (:a, :b) AND state = 'skipped'", pair)
+    (both,) = connection.execute(
+        f"SELECT count(*) FROM {_WORK} AS one JOIN {_WORK} AS other USING (image) "
+        "WHERE one.person = :a AND other.person = :b",
+        pair,
+    ).fetchone()
+    if both:
+        raise http.conflict(f"both have worked on the same images ({both:,}): they stay two people")
+    for table in ("strokes", "answers", "answers_aside", "events"):
+        connection.execute(f"UPDATE {table} SET person = :b WHERE person = :a", pair)
+    connection.execute(
+        "UPDATE events SET detail = json_set(detail, '$.person', :b) "
+        "WHERE kind = 'settle' AND json_extract(detail, '$.person') = :a",
+        pair,
+    )
+    connection.execute("DELETE FROM people WHERE id = :a", pair)
+    note(connection, None, other.id, "merge", {"person": number, "name": person.name})
 
 
 def link_of(connection: Connection, number: int) -> str | None:
@@ -121,7 +151,7 @@ class Session:
 
     role: Role  # how it was opened
     person: int
-    nonce: str  # random number
+    nonce: str  # random number; of a link, part of its hash
 
 
 class Keys:
@@ -138,18 +168,9 @@ class Keys:
         """Token of the link in the terminal."""
         return self._sign("lead")[:43]
 
-    @property
-    def database_id(self) -> str:
-        """Identifier of the database, by which browsers keep what is not saved."""
-        return self._sign("database")[:32]
-
-    def person_token(self, person: int, name: str) -> str:
-        """Token of a person's link."""
-        return f"{person}-{self._sign(f'person {person} {name}')[:43]}"
-
-    def new_session(self, role: Role, person: int = 0) -> Session:
-        """New session."""
-        return Session(role, person, secrets.token_hex(16))
+    def person_token(self, person: int, drawn: str) -> str:
+        """Token of a person's link, of a random text that was drawn for it."""
+        return f"{person}-{self._sign(f'person {person} {drawn}')[:43]}"
 
     def cookie(self, session: Session) -> str:
         """Value of the cookie of a session."""
@@ -194,7 +215,7 @@ class Labeling:
     settings: LabelSettings
     keys: Keys
     hosts: Hosts
-    pictures: Pictures
+    pictures: files.Pictures
     static: Mapping[str, Path]
     access: Access = "local"  # how people come in
     proposals: Proposals | None = None
@@ -243,7 +264,7 @@ class Call:
     def someone(self) -> Person:
         """Person of the session."""
         if self.person is None:
-            raise forbidden("choose a name first")
+            raise http.forbidden("choose a name first")
         return self.person
 
     def image(self) -> sqlite3.Row:
@@ -253,21 +274,21 @@ class Call:
             "SELECT * FROM images WHERE id = ?", (number,)
         ).fetchone()
         if row is None:
-            raise unknown("there is no such image")
+            raise http.unknown("there is no such image")
         return row
 
     def number(self, key: str, largest: int) -> int:
         """Number in the path, from 0."""
         value = number_of(self.path[key], largest)
         if value is None:
-            raise unknown(f"there is no such {key}")
+            raise http.unknown(f"there is no such {key}")
         return value
 
     def asked(self, key: str, largest: int = _LARGEST_ID) -> int | None:
         """Number in the query, or None."""
         value = number_of(self.query.get(key, "0"), largest)
         if value is None:
-            raise malformed(f"{key}: a whole number from 0 to {largest} is needed")
+            raise http.malformed(f"{key}: a whole number from 0 to {largest} is needed")
         return value if key in self.query else None
 
 
@@ -316,7 +337,9 @@ class StrokeBody(Body):
     """A stroke; its rectangle lies in an image of `width` × `height` pixels."""
 
     uuid: Uuid
-    tool: Literal["brush", "eraser", "polygon", "box", "wand", "proposal"]
+    tool: Literal[
+        "brush", "eraser", "polygon", "box", "wand", "proposal", "fill", "smooth", "grow", "shrink"
+    ]
     class_: str = Field(alias="class")
     erase: bool
     width: Number
@@ -364,17 +387,37 @@ class SeenBody(Body):
     proposal: Number | None = None
 
 
+class NoteBody(Body):
+    """A note of a person on an image; an empty one takes it back."""
+
+    text: Annotated[str, Field(max_length=200, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
+
+
+class SettleBody(Body):
+    """Person whose marks of an image are exported; None takes it back."""
+
+    person: Number | None
+
+
+class RenameBody(Body):
+    """New name of a person, and whether the one who has this name already is the same person."""
+
+    person: Number
+    name: str
+    merge: bool = False
+
+
 B = TypeVar("B", bound=Body)
 
 
 def checked(kind: type[B], call: Call) -> B:
     """Body of a request; raises RefusedError (400) if it is malformed."""
     try:
-        return kind.model_validate(parse(call.content))
+        return kind.model_validate(http.parse(call.content))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise malformed(f"{key}: {first['msg']}") from error
+        raise http.malformed(f"{key}: {first['msg']}") from error
 
 
 UNREACHABLE = (
@@ -409,8 +452,8 @@ def sized(
     """
     numbers = list(images)
     rows = _rows(connection, numbers)
-    changed = changed_states(connection, labeling.source.root, rows)
-    if any(state.looked_at is None for _, state in changed) and not are_reachable(
+    changed = files.changed_states(connection, labeling.source.root, rows)
+    if any(state.looked_at is None for _, state in changed) and not files.are_reachable(
         connection, labeling.source.root
     ):
         if need_files:
@@ -418,7 +461,7 @@ def sized(
         changed = [(image, state) for image, state in changed if state.looked_at is not None]
     if not changed:
         return rows
-    labeling.database.write(lambda writing: write_states(writing, changed))
+    labeling.database.write(lambda writing: files.write_states(writing, changed))
     return _rows(connection, numbers)
 
 
@@ -427,10 +470,10 @@ def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
     return labeling.source.root / str(row["path"])
 
 
-def note_problem(labeling: Labeling, row: sqlite3.Row, problem: PictureError) -> None:
+def note_problem(labeling: Labeling, row: sqlite3.Row, problem: files.PictureError) -> None:
     """Store why an image cannot be shown."""
     path = path_of(labeling, row)
-    labeling.database.write(lambda connection: write_problem(connection, row["id"], path, problem))
+    labeling.database.write(lambda writing: files.write_problem(writing, row["id"], path, problem))
 
 
 def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
@@ -445,4 +488,4 @@ def _look_again(labeling: Labeling) -> bool:
     if now < labeling.look_again_at:
         return False
     labeling.look_again_at = now + _LOOKING_AGAIN
-    return labeling.database.write(lambda writing: look_again(writing, labeling.source.root))
+    return labeling.database.write(lambda writing: files.look_again(writing, labeling.source.root))

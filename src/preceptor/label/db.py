@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from preceptor.deploy.http import RefusedError
 from preceptor.errors import HeldError, InputError, PreceptorError, RunFailedError
-from preceptor.utils.files import failed_write, locked
+from preceptor.utils.files import failed_write, locked, replacing
 
 
 def now() -> str:
@@ -145,7 +145,7 @@ def connect(
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
     if create and not path.exists():
-        path.touch(mode=0o600)  # it contains the key of the sessions
+        path.touch(mode=0o600)
     with told_errors(path):
         # In a folder that cannot be written, no file can be made beside it; without a log, none is
         # needed to read it.
@@ -360,10 +360,16 @@ def read_settings(connection: Connection) -> LabelSettings:
     return LabelSettings(**values)
 
 
-def session_secret(connection: Connection) -> bytes:
-    """Key of the sessions and links; made once."""
-    secret = read_setting(connection, "secret")
-    if secret is None:
-        secret = secrets.token_hex(32)
-        write_setting(connection, "secret", secret)
-    return bytes.fromhex(secret)
+def session_secret(database: Path, *, renew: bool = False) -> bytes:
+    """Key of the sessions and links, in a file beside the database that its owner alone reads."""
+    file = database.with_name(f"{database.name}.key")
+    secret = b""
+    with contextlib.suppress(OSError, ValueError):
+        secret = bytes.fromhex(file.read_text())
+        file.chmod(0o600)
+    if renew or len(secret) != 32:
+        secret = secrets.token_bytes(32)
+        with replacing(file) as partial:
+            partial.touch(mode=0o600)
+            partial.write_text(secret.hex())
+    return secret

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,18 +17,9 @@ from preceptor.annotations.shapes import Pixels
 from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from preceptor.label import marks
 from preceptor.label.db import Connection, read_settings
 from preceptor.label.images import is_replaced
-from preceptor.label.marks import (
-    EMPTY,
-    JUDGED,
-    Patch,
-    decode_runs,
-    marks_without_answer,
-    masks_of,
-    overlap_of,
-    union,
-)
 from preceptor.label.sources import checked_table, find_source, folder_rows, root_of, source_of
 from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import strict_json
@@ -231,10 +223,11 @@ def _export(
     table, paths = source_table(connection, database)
     root = root_of(connection, database)
     rows = {row["path"]: row for row in connection.execute("SELECT * FROM images")}
-    marks = ExportedColumns(
+    exported = ExportedColumns(
         table, are_labels_answered=not table["label"].any(), labels=settings.labels
     )
-    unanswered = marks_without_answer(connection)
+    unanswered = marks.marks_without_answer(connection)
+    settled = marks.settled_people(connection, [row["id"] for row in rows.values()])
     folders = annotator_folders(names)
     drawer = MapDrawer(partial, folders, merge)
     strokes, corrected = 0, list[tuple[Any, ...]]()
@@ -242,9 +235,9 @@ def _export(
         row = rows.get(path)
         given, judged, saliency = [], [], ""
         if row is not None:
-            given = _that_count(answers.pop(row["id"], []), row, root / path, marks.notes)
+            given = _that_count(answers.pop(row["id"], []), row, root / path, exported.notes)
             if any(merge in MERGES or merge == name for name in unanswered.get(row["id"], ())):
-                marks.notes[UNANSWERED] += 1
+                exported.notes[UNANSWERED] += 1
             if merge not in MERGES:  # a person, who is one of those that judged something
                 given = [one for one in given if people.get(one["person"]) == merge]
             judged = _judged(given)
@@ -255,13 +248,18 @@ def _export(
                 strokes += count
                 if one["proposal"] is not None:
                     corrected.append((path, people[one["person"]], *correction(connection, one)))
+            chosen = [one for one in judged if one["person"] == settled.get(row["id"])]
+            if chosen and merge in MERGES:
+                drawer.merge, given, judged = people[chosen[0]["person"]], chosen, chosen
+                exported.notes["images have the marks of the one whom the lead has chosen"] += 1
             name = drawer.save(maps, map_name(path))
+            drawer.merge = merge
             saliency = str(partial / name) if name else ""
-        marks.set(at, given, judged, saliency)
+        exported.set(at, given, judged, saliency)
         if progress is not None:
             progress(at + 1, len(paths))
-    frame = marks.table()
-    if marks.are_all_missing:
+    frame = exported.table()
+    if exported.are_all_missing:
         raise InputError(
             f"{database.name}: none of the {len(paths):,} image files is there; connect their "
             "drive, or put them back, and export again"
@@ -277,7 +275,7 @@ def _export(
         columns = ("path", "annotator", "level", "proposed", "added", "removed", "seconds")
         pd.DataFrame(corrected, columns=columns).to_csv(partial / CORRECTIONS, index=False)
     if answers:
-        marks.notes["images with answers are no longer in the manifest"] = len(answers)
+        exported.notes["images with answers are no longer in the manifest"] = len(answers)
     record = {
         "version": __version__,
         "format": "label",
@@ -287,7 +285,7 @@ def _export(
         "maps": int(manifest.map_mask.sum()),
         "annotators": folders,
         "options": {"merge": merge},
-        "notes": dict(marks.notes),
+        "notes": dict(exported.notes),
     }
     (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
     return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
@@ -300,9 +298,10 @@ def correction(connection: Connection, answer: sqlite3.Row) -> tuple[int, int, i
     ).fetchone()
     x, y, w, h = (proposal[key] for key in "xywh")
     # At a high level, nothing may be proposed.
-    given = Patch(x, y, decode_runs(proposal["runs"], w * h).reshape(h, w)) if w else EMPTY
-    final = union(masks_of(connection, answer["image"], answer["person"]).values())
-    common = overlap_of(given, final)
+    bits = marks.decode_runs(proposal["runs"], w * h).reshape(h, w) if w else marks.EMPTY.bits
+    given = marks.Patch(x, y, bits)
+    final = marks.union(marks.masks_of(connection, answer["image"], answer["person"]).values())
+    common = marks.overlap_of(given, final)
     added, removed = (int(one.bits.sum()) - common for one in (final, given))
     return proposal["level"], int(given.bits.sum()), added, removed, answer["seconds"]
 
@@ -329,19 +328,19 @@ def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:
 
 def _judged(given: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
     """Answers that say what is marked."""
-    return [one for one in given if one["state"] in JUDGED]
+    return [one for one in given if one["state"] in marks.JUDGED]
 
 
 def _mask(
     connection: Connection, row: sqlite3.Row, person: int, classes: Sequence[str]
 ) -> tuple[Pixels, int]:
     """Map of the marks of a person, and the number of strokes in it."""
-    strokes = connection.execute(
-        "SELECT class FROM strokes WHERE image = ? AND person = ? AND undone = 0",
-        (row["id"], person),
-    ).fetchall()
-    wanted = {one["class"] for one in strokes} if not classes else set(classes)
-    masks = masks_of(connection, row["id"], person)
-    mask = union(one for name, one in masks.items() if name in wanted)
-    pixels = np.where(mask.whole(row["width"], row["height"]), 255, 0).astype(np.uint8)
-    return pixels, sum(one["class"] in wanted for one in strokes)
+    masks = marks.masks_of(connection, row["id"], person)
+    wanted = [name for name in masks if not classes or name in classes]
+    (strokes,) = connection.execute(
+        "SELECT count(*) FROM strokes WHERE image = ? AND person = ? AND undone = 0 "
+        "AND class IN (SELECT value FROM json_each(?))",
+        (row["id"], person, json.dumps(wanted)),
+    ).fetchone()
+    mask = marks.union(masks[name] for name in wanted).whole(row["width"], row["height"])
+    return np.where(mask, 255, 0).astype(np.uint8), strokes

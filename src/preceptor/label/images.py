@@ -144,6 +144,16 @@ class Pictures:
         with _decoded(path) as image:
             return _jpeg(image)
 
+    def small(self, path: Path, side: int) -> bytes | None:
+        """JPEG file with sides of at most `side` pixels; of a pyramid, its top."""
+        view, levels = view_of(*measure(path))
+        if view == "tiles":
+            return self.tile(path, levels - 1, 0, 0)
+        self._check()
+        with _decoded(path) as image:
+            image.thumbnail((side, side))
+            return _jpeg(image)
+
     def tile(self, path: Path, level: int, column: int, row: int) -> bytes | None:
         """JPEG file of a tile; None if there is no such tile. The pyramid is made if necessary."""
         file = self.pyramid(path) / str(level) / f"{column}-{row}.jpg"
@@ -276,6 +286,14 @@ def rows_with_work(connection: Connection) -> list[sqlite3.Row]:
         "SELECT * FROM images WHERE problem IS NOT NULL "
         "OR id IN (SELECT image FROM strokes UNION SELECT image FROM answers)"
     ).fetchall()
+
+
+def problems_now(connection: Connection, root: Path) -> list[str]:
+    """Images that cannot be shown now: the name of each, and why."""
+    rows = rows_with_work(connection)
+    now = {number: state.problem for number, state in changed_states(connection, root, rows)}
+    problems = ((row["path"], now.get(row["id"], row["problem"])) for row in rows)
+    return [f"{Path(path).name}: {why}" for path, why in problems if why is not None]
 
 
 def write_states(connection: Connection, states: list[tuple[int, FileState]]) -> None:

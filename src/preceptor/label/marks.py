@@ -109,15 +109,17 @@ def _leb128(values: NDArray[np.int64]) -> bytes:
 
 def note(
     connection: Connection,
-    image: int,
-    person: int,
+    image: int | None,
+    person: int | None,
     kind: str,
     detail: dict[str, Any] | None = None,
     at: str | None = None,
 ) -> int:
     """Store an event, now or at a time; return its number, larger than those of earlier events.
 
-    Kinds: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown, proposal_adopted.
+    Kinds: shown, hidden, undo, redo, answer, answer_withdrawn, proposal_shown, proposal_adopted,
+    note, settle, merge. Of notes of a person on an image, and of what settles an image, the latest
+    one counts.
     """
     text = None if detail is None else json.dumps(detail, ensure_ascii=False)
     stored = connection.execute(
@@ -126,6 +128,26 @@ def note(
     )
     assert stored.lastrowid is not None
     return stored.lastrowid
+
+
+def remark_of(connection: Connection, image: int, person: int) -> str:
+    """What a person has noted on an image."""
+    row = connection.execute(
+        "SELECT json_extract(detail, '$.text') FROM events "
+        "WHERE image = ? AND person = ? AND kind = 'note' ORDER BY id DESC LIMIT 1",
+        (image, person),
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def settled_people(connection: Connection, images: Iterable[int]) -> dict[int, int]:
+    """Person whose marks the lead has chosen, by image."""
+    rows = connection.execute(
+        "SELECT image, json_extract(detail, '$.person'), max(id) FROM events WHERE kind = 'settle' "
+        "AND image IN (SELECT value FROM json_each(?)) GROUP BY image",
+        (json.dumps(list(images)),),
+    )
+    return {image: person for image, person, _ in rows.fetchall() if person is not None}
 
 
 def note_proposal_shown(
@@ -206,7 +228,7 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
     rows = connection.execute(
         "SELECT * FROM strokes WHERE image = ? AND person = ? ORDER BY number", (image, person)
     )
-    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "proposal")
+    names = ("uuid", "number", "tool", "class", "x", "y", "w", "h", "started", "proposal")
     return [
         {name: row[name] for name in names}
         | {"erase": bool(row["erase"]), "runs": to_text(row["runs"])}
@@ -278,6 +300,24 @@ def overlap_of(a: Patch, b: Patch) -> int:
     """Number of pixels that are marked in both of two masks."""
     ours, theirs = _common(a, b)
     return int(np.count_nonzero(a.bits[ours] & b.bits[theirs]))
+
+
+def small_marks(
+    connection: Connection, image: int, person: int, size: tuple[int, int], side: int
+) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """Marks in a frame with sides of at most `side` pixels, as JSON: those touched by a mark."""
+    factor = max(1.0, max(size) / side)
+    width, height = (max(1, round(one / factor)) for one in size)
+    made = []
+    for name, mask in masks_of(connection, image, person).items():
+        rows, columns = np.nonzero(mask.bits)
+        small = np.zeros((height, width), bool)
+        ys, xs = ((rows + mask.y) / factor).astype(int), ((columns + mask.x) / factor).astype(int)
+        small[np.minimum(ys, height - 1), np.minimum(xs, width - 1)] = True
+        if (bounds := bounding_runs(small)) is not None:
+            box = dict(zip("xywh", bounds[:4], strict=True))
+            made.append({"class": name, **box, "runs": to_text(bounds[4])})
+    return (width, height), made
 
 
 def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch]:

@@ -7,29 +7,19 @@ of others, and others to whom it is handed out, take its places.
 from __future__ import annotations
 
 import math
+import sqlite3
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, groupby, islice
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
-from preceptor.errors import listed
+from preceptor.label import marks
 from preceptor.label.db import Connection
-from preceptor.label.images import changed_states, rows_with_work
-from preceptor.label.marks import (
-    JUDGED,
-    STATES,
-    Patch,
-    marks_without_answer,
-    masks_of,
-    overlap_of,
-)
-from preceptor.utils.text import print_table
 
 HANDED_OUT = 600.0  # seconds for which an image that was handed out is kept for a person
 ALIVE = 30.0  # seconds after which a tab that does not renew is closed
@@ -207,6 +197,70 @@ def claim_begun(connection: Connection, claims: Claims) -> None:
         claims.take([image], person)
 
 
+LOW = 0.5  # Dice below which the agreement of two people is low
+_LATEST = (
+    "SELECT max(later.id) FROM events AS later WHERE later.image = events.image "
+    "AND later.person = events.person AND later.kind = 'note'"
+)
+FILTERS = {
+    "": "1",
+    "open": _NEEDED,
+    "one": "1 = (SELECT count(*) FROM answers "
+    "WHERE image = images.id AND state != 'skipped' {own})",
+    "low": "id IN (SELECT value FROM json_each(:low))",
+    "unsure": "EXISTS (SELECT 1 FROM answers WHERE image = images.id AND certainty = 1 {own})",
+    "noted": "EXISTS (SELECT 1 FROM events WHERE image = images.id AND kind = 'note' {own} "
+    f"AND json_extract(detail, '$.text') != '' AND events.id = ({_LATEST}))",
+    "changed": "(EXISTS (SELECT 1 FROM events WHERE image = images.id AND kind = 'answer' {own} "
+    "GROUP BY person HAVING count(*) > 1) "
+    "OR EXISTS (SELECT 1 FROM answers_aside WHERE image = images.id {own}))",
+}
+"""Conditions of images by filter; `own` is about one person's work, or empty."""
+
+
+def found_images(
+    connection: Connection, kind: str, own: int | None, values: dict[str, Any]
+) -> tuple[int, list[int]]:
+    """Number of the images of a filter about everybody's or one's `own` work, and some by path."""
+    condition = _OPEN if kind == "open" and own is not None else FILTERS[kind]
+    where = f"FROM images WHERE listed = 1 AND {condition}".format(
+        own="" if own is None else "AND person = :person"
+    )
+    if values["image"] is not None:
+        where += " AND id = :image"
+    if values["search"]:
+        where += " AND instr(lower(path), lower(:search)) > 0"
+    (total,) = connection.execute(f"SELECT count(*) {where}", values).fetchone()
+    order = "ORDER BY path LIMIT :count OFFSET :after"
+    return total, [row[0] for row in connection.execute(f"SELECT id {where} {order}", values)]
+
+
+def work_on(
+    connection: Connection, row: sqlite3.Row, own: int | None, side: int
+) -> list[dict[str, Any]]:
+    """What people have done on an image, as JSON: answer, note, and marks in a small frame."""
+    people = connection.execute(
+        "SELECT id, name FROM people WHERE (:own IS NULL OR id = :own) AND id IN ("
+        "SELECT person FROM strokes WHERE image = :image AND undone = 0 "
+        "UNION SELECT person FROM answers WHERE image = :image "
+        "UNION SELECT person FROM events WHERE image = :image AND kind = 'note') ORDER BY name",
+        {"own": own, "image": row["id"]},
+    )
+    made = []
+    for number, name in people.fetchall():
+        answer = marks.answer_of(connection, row["id"], number) or {}
+        size = (row["width"] or 1, row["height"] or 1)
+        frame, small = marks.small_marks(connection, row["id"], number, size, side)
+        state = answer.get("state")
+        fits = state not in marks.JUDGED or bool(small) == (state == "marked")
+        made.append(
+            {"id": number, "name": name, "note": marks.remark_of(connection, row["id"], number)}
+            | {key: answer.get(key) for key in ("state", "label", "certainty", "seconds")}
+            | {"fits": fits, "frame": frame, "marks": small}
+        )
+    return made
+
+
 _State = tuple[Any, ...]
 Comparisons = dict[tuple[int, int, int], tuple[_State, tuple[float, float]]]
 """Dice and IoU by image and two people, with what they depend on."""
@@ -239,9 +293,10 @@ def _person(connection: Connection, number: int, name: str) -> dict[str, Any]:
     rows = connection.execute(
         "SELECT state, seconds, at FROM answers WHERE person = ? ORDER BY event", (number,)
     ).fetchall()
-    states = {state: sum(row["state"] == state for row in rows) for state in STATES}
-    times = [row["seconds"] for row in rows if row["state"] in JUDGED]
+    states = {state: sum(row["state"] == state for row in rows) for state in marks.STATES}
+    times = [row["seconds"] for row in rows if row["state"] in marks.JUDGED]
     return {
+        "id": number,
         "name": name,
         **states,
         "done": len(rows) - states["skipped"],
@@ -268,91 +323,62 @@ def _minutes(seconds: Sequence[float]) -> float | None:
     return round(statistics.median(seconds) / 60, 3) if seconds else None
 
 
-def _pairs(
-    connection: Connection, names: dict[int, str], comparisons: Comparisons
-) -> list[dict[str, Any]]:
-    """Agreement of two people on the images that both have judged."""
+def _scores(
+    connection: Connection, comparisons: Comparisons
+) -> dict[tuple[int, int], dict[int, tuple[float, float]]]:
+    """Dice and IoU of two people by image, of those that both have judged."""
     judged = connection.execute(
         "SELECT answers.image, answers.person, answers.state, count(strokes.id), "
-        "max(strokes.id), coalesce(sum(strokes.undone > 0), 0), "
-        "coalesce(sum(strokes.undone * strokes.number), 0) "
+        "max(strokes.id), sum(strokes.undone > 0), sum(strokes.undone * strokes.number) "
         "FROM answers LEFT JOIN strokes ON strokes.image = answers.image "
         "AND strokes.person = answers.person WHERE answers.state IN ('marked', 'nothing') "
         "AND answers.image IN (SELECT image FROM answers WHERE state IN ('marked', 'nothing') "
         "GROUP BY image HAVING count(*) > 1) GROUP BY answers.image, answers.person"
     )
-    values: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    values: dict[tuple[int, int], dict[int, tuple[float, float]]] = {}
     for image, group in groupby(judged.fetchall(), key=lambda row: row[0]):
         people = sorted((row[1], tuple(row[2:])) for row in group)
-        masks: dict[int, dict[str, Patch]] = {}
+        masks: dict[int, dict[str, marks.Patch]] = {}
         for (a, of_a), (b, of_b) in combinations(people, 2):
             state, scores = comparisons.get((image, a, b), (None, (math.nan, math.nan)))
             if state != (of_a, of_b):
                 for one in {a, b} - masks.keys():
-                    masks[one] = masks_of(connection, image, one)
+                    masks[one] = marks.masks_of(connection, image, one)
                 scores = _agreement(masks[a], masks[b])
                 comparisons[image, a, b] = ((of_a, of_b), scores)
-            values.setdefault((a, b), []).append(scores)
+            values.setdefault((a, b), {})[image] = scores
+    return values
+
+
+def lowest_agreement(connection: Connection, comparisons: Comparisons) -> dict[int, float]:
+    """Lowest Dice of two people by image; where both marked nothing, there is none."""
+    found: dict[int, float] = {}
+    for by_image in _scores(connection, comparisons).values():
+        for image, (dice, _) in by_image.items():
+            if math.isfinite(dice):
+                found[image] = min(round(dice, 4), found.get(image, 1.0))
+    return found
+
+
+def _pairs(
+    connection: Connection, names: dict[int, str], comparisons: Comparisons
+) -> list[dict[str, Any]]:
+    """Agreement of two people on the images that both have judged."""
     pairs = []
-    for (a, b), both in values.items():
-        defined = [scores for scores in both if math.isfinite(scores[0])]
+    for (a, b), by_image in _scores(connection, comparisons).items():
+        defined = [scores for scores in by_image.values() if math.isfinite(scores[0])]
         dice, iou = (
             round(sum(one) / len(one), 4) if one else None
             for one in ([scores[at] for scores in defined] for at in (0, 1))
         )
-        empty = len(both) - len(defined)
+        empty = len(by_image) - len(defined)
         names_of = {"a": names[a], "b": names[b]}
-        pairs.append(names_of | {"images": len(both), "empty": empty, "dice": dice, "iou": iou})
+        pairs.append(names_of | {"images": len(by_image), "empty": empty, "dice": dice, "iou": iou})
     return sorted(pairs, key=lambda pair: (pair["a"], pair["b"]))
 
 
-def _agreement(a: dict[str, Patch], b: dict[str, Patch]) -> tuple[float, float]:
+def _agreement(a: dict[str, marks.Patch], b: dict[str, marks.Patch]) -> tuple[float, float]:
     """Dice and IoU of masks by class."""
-    both = sum(overlap_of(a[name], b[name]) for name in a.keys() & b.keys())
+    both = sum(marks.overlap_of(a[name], b[name]) for name in a.keys() & b.keys())
     sizes = sum(int(np.count_nonzero(one.bits)) for one in (*a.values(), *b.values()))
     return (2 * both / sizes, both / (sizes - both)) if sizes else (math.nan, math.nan)
-
-
-def print_status(connection: Connection, root: Path, console: Console) -> None:
-    """Print the figures of a database."""
-    numbers = figures(connection, {})
-    strokes = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()[0]
-    console.print(
-        f"{numbers['done']:,} of {numbers['images']:,} images done, {strokes:,} strokes",
-        highlight=False,
-    )
-    columns = {"person": "name"} | {state.replace("_", " "): state for state in STATES}
-    _print(console, columns | {"min an image": "minutes"}, numbers["people"])
-    if any(one["source"] for one in numbers["sources"]):
-        columns = {name: name for name in ("source", "images", "done")}
-        _print(console, columns | {"min an image": "minutes"}, numbers["sources"])
-    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
-    _print(console, columns | {"IoU": "iou"}, numbers["pairs"])
-    if count := len(marks_without_answer(connection)):
-        verb = "image has" if count == 1 else "images have"
-        console.print(f"{count:,} {verb} marks without an answer that counts", highlight=False)
-    if problems := _problems(connection, root):
-        count = len(problems)
-        told = [f"{count:,} image{'s' if count > 1 else ''} cannot be shown", *listed(problems)]
-        console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
-
-
-def _problems(connection: Connection, root: Path) -> list[str]:
-    """Images that cannot be shown now: the name of each, and why."""
-    rows = rows_with_work(connection)
-    now = {number: state.problem for number, state in changed_states(connection, root, rows)}
-    problems = ((row["path"], now.get(row["id"], row["problem"])) for row in rows)
-    return [f"{PurePath(path).name}: {why}" for path, why in problems if why is not None]
-
-
-def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
-    if rows:
-        lines = [[_shown(row[key]) for key in columns.values()] for row in rows]
-        texts = {title for title, key in columns.items() if isinstance(rows[0][key], str)}
-        print_table(list(columns), lines, console, right=columns.keys() - texts)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import json
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -11,101 +12,49 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from preceptor.deploy.http import (
-    RefusedError,
-    Reply,
-    conflict,
-    forbidden,
-    malformed,
-    parse,
-    refused,
-    told,
-    unknown,
-)
-from preceptor.label.calls import (
-    MOST_IMAGES,
-    AnswerBody,
-    Call,
-    Labeling,
-    OpenBody,
-    Person,
-    SeenBody,
-    Session,
-    StrokeBody,
-    TurnBody,
-    add_person,
-    check_name,
-    checked,
-    hand_out,
-    key_hash,
-    leads,
-    link_of,
-    note_problem,
-    number_of,
-    path_of,
-    person_by_name,
-    same,
-    sized,
-)
-from preceptor.label.db import Connection
+from preceptor.deploy import http
+from preceptor.deploy.http import RefusedError, Reply
+from preceptor.label import calls, marks, queue
+from preceptor.label.calls import Call, Labeling, Person, Session
+from preceptor.label.db import Connection, read_setting
 from preceptor.label.images import PictureError, version_of, view_of
-from preceptor.label.marks import (
-    JUDGED,
-    answer_of,
-    from_text,
-    note,
-    note_proposal_shown,
-    run_lengths,
-    save_answer,
-    save_stroke,
-    settle_answer,
-    strokes_of,
-    turn,
-)
 from preceptor.label.proposals import LEVEL
-from preceptor.label.queue import (
-    answered_before,
-    count_done,
-    count_open,
-    figures,
-    not_shown,
-    skipped,
-    still_open,
-)
 from preceptor.version import __version__
 
 _LISTED = 10  # images that cannot be shown, at the end
+SMALL = 1024  # largest side of a small picture
+CELLS = 24  # images of the grid that are sent at a time
 _DAMAGED = 422  # status of a picture that cannot be shown
 
 
-def queue(call: Call) -> Reply:
+def next_images(call: Call) -> Reply:
     """Next open images of the person, or earlier ones."""
     person, labeling = call.someone, call.labeling
-    count = min(call.asked("count", MOST_IMAGES) or 6, MOST_IMAGES)
+    count = min(call.asked("count", calls.MOST_IMAGES) or 6, calls.MOST_IMAGES)
     before, after = call.asked("before"), call.asked("after")
     if before is not None:
-        numbers = answered_before(call.reading, person.id, before, count)
+        numbers = queue.answered_before(call.reading, person.id, before, count)
     elif "skipped" in call.query:
-        numbers = skipped(call.reading, person.id, count)
+        numbers = queue.skipped(call.reading, person.id, count)
     else:
-        numbers = hand_out(call, count, after)
+        numbers = calls.hand_out(call, count, after)
     images = []
-    for row in sized(labeling, call.reading, numbers):
+    for row in calls.sized(labeling, call.reading, numbers):
         images.append({key: row[key] for key in ("id", "width", "height")} | _view(row))
         if images[-1]["view"] == "tiles" and not row["problem"]:
             labeling.builder.submit(_build, labeling, row)
     if images and "skipped" not in call.query:
-        return told({"images": images})
-    hidden = not_shown(call.reading)
+        return http.told({"images": images})
+    hidden = queue.not_shown(call.reading)
     problems = [{"name": PurePath(path).name, "problem": why} for path, why in hidden[:_LISTED]]
-    return told({"images": images, "not_shown": len(hidden), "problems": problems})
+    return http.told({"images": images, "not_shown": len(hidden), "problems": problems})
 
 
 def _build(labeling: Labeling, row: sqlite3.Row) -> None:
     try:
-        labeling.pictures.pyramid(path_of(labeling, row))
+        labeling.pictures.pyramid(calls.path_of(labeling, row))
     except PictureError as error:
-        note_problem(labeling, row, error)
+        calls.note_problem(labeling, row, error)
     except (OSError, RefusedError):  # told when a tile is asked for
         pass
 
@@ -119,52 +68,56 @@ def image(call: Call) -> Reply:
     """One image with the person's own strokes and answer, and the proposal."""
     person = call.someone
     labeling = call.labeling
-    (row,) = sized(labeling, call.reading, [call.image()["id"]])
+    (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
     proposal = None
     if row["problem"] is None and labeling.proposals is not None:
         proposal = labeling.proposals.shown(row, call.asked("level", 100) or LEVEL)
     elsewhere = labeling.tabs.elsewhere(row["id"], person.id, call.query.get("tab", ""))
-    return told(
+    return http.told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
         | _view(row)
         | {
             "name": PurePath(row["path"]).name,
             "version": row["looked_at"],
-            "strokes": strokes_of(call.reading, row["id"], person.id),
-            "answer": answer_of(call.reading, row["id"], person.id),
+            "strokes": marks.strokes_of(call.reading, row["id"], person.id),
+            "answer": marks.answer_of(call.reading, row["id"], person.id),
+            "note": marks.remark_of(call.reading, row["id"], person.id),
             "proposal": proposal,
             "open_elsewhere": elsewhere,
         }
     )
 
 
-def picture(call: Call) -> Reply:
-    """The picture as one JPEG file, or a tile of its pyramid."""
+def picture(call: Call, *, small: bool = False) -> Reply:
+    """The picture as one JPEG file, or a tile of its pyramid, or a small one."""
     labeling = call.labeling
+    side = max(1, call.asked("side", SMALL) or SMALL)
     place = [call.number(key, 10_000) for key in ("level", "column", "row") if key in call.path]
     view = "tiles" if place else "whole"
-    (row,) = sized(labeling, call.reading, [call.image()["id"]])
+    (row,) = calls.sized(labeling, call.reading, [call.image()["id"]])
     if row["problem"] is not None:
-        return refused(_DAMAGED, row["problem"])
-    if _view(row)["view"] != view:
-        raise unknown(f"this image is sent as {_view(row)['view']}")
-    path = path_of(labeling, row)
+        return http.refused(_DAMAGED, row["problem"])
+    if not small and _view(row)["view"] != view:
+        raise http.unknown(f"this image is sent as {_view(row)['view']}")
+    path = calls.path_of(labeling, row)
     try:
-        tag = f'"{version_of(path)}{"-".join(map(str, place))}"'
+        more = f"s{side}" if small else "-".join(map(str, place))
+        tag = f'"{version_of(path)}{more}"'
         headers = {"etag": tag, "cache-control": "private, max-age=60"}
         if tag in call.headers.get("if-none-match", ""):
             return Reply(b"", "image/jpeg", 304, headers)
         made = labeling.pictures
-        content = made.tile(path, *place) if place else made.whole(path)
+        if small:
+            content = made.small(path, side)
+        else:
+            content = made.tile(path, *place) if place else made.whole(path)
     except PictureError as error:
-        note_problem(labeling, row, error)
-        return refused(_DAMAGED, str(error))
+        calls.note_problem(labeling, row, error)
+        return http.refused(_DAMAGED, str(error))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RefusedError(507, "the disk is full: free some space for tiles") from error
-        raise RefusedError(507, "the folder of tiles cannot be written") from error
+        raise RefusedError(507, f"the tiles cannot be written ({error.strerror})") from error
     if content is None:
-        raise unknown("there is no such tile")
+        raise http.unknown("there is no such tile")
     return Reply(content, "image/jpeg", 200, headers)
 
 
@@ -174,64 +127,64 @@ T = TypeVar("T")
 def open_image(call: Call) -> Reply:
     """Open an image in a tab, renew it and the next ones, take it over, or close it."""
     person, row, labeling = call.someone, call.image(), call.labeling
-    body = checked(OpenBody, call)
+    body = calls.checked(calls.OpenBody, call)
     if body.close:
         labeling.tabs.close(row["id"], person.id, body.tab)
-        return told({"ok": True})
+        return http.told({"ok": True})
     _own_tab(call, row["id"], body.tab, take=body.take)
     with labeling.handing_out:
-        kept = still_open(call.reading, person.id, labeling.claims, body.line)
+        kept = queue.still_open(call.reading, person.id, labeling.claims, body.line)
         labeling.claims.take([row["id"], *kept], person.id)
-    return told({"ok": True, "line": kept})
+    return http.told({"ok": True, "line": kept})
 
 
 def _own_tab(call: Call, image: int, tab: str, *, take: bool = False) -> None:
     """Check that no other tab of the person has the image, which this one has from now on."""
     if not call.labeling.tabs.open(image, call.someone.id, tab, take=take):
-        raise conflict("this image is open in another tab; continue there, or take it over")
+        raise http.conflict("this image is open in another tab; continue there, or take it over")
 
 
 def _marked_row(call: Call) -> sqlite3.Row:
     """Row of the image; what people did is saved also while no image can be reached."""
-    (row,) = sized(call.labeling, call.reading, [call.image()["id"]], need_files=False)
+    (row,) = calls.sized(call.labeling, call.reading, [call.image()["id"]], need_files=False)
     return row
 
 
 def strokes(call: Call) -> Reply:
     """Save a stroke."""
-    person, body = call.someone, checked(StrokeBody, call)
+    person, body = call.someone, calls.checked(calls.StrokeBody, call)
     row = _marked_row(call)
     if row["width"] is None:
-        raise conflict("this image cannot be read, and cannot be marked")
+        raise http.conflict("this image cannot be read, and cannot be marked")
     stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
     _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
     number, saved = _change_marks(
-        call, row["id"], lambda writing: save_stroke(writing, row["id"], person.id, stroke)
+        call, row["id"], lambda writing: marks.save_stroke(writing, row["id"], person.id, stroke)
     )
-    return told({"number": number, "saved_at": saved})
+    return http.told({"number": number, "saved_at": saved})
 
 
 def _stroke_of(
-    body: StrokeBody, classes: Collection[str], width: int, height: int
+    body: calls.StrokeBody, classes: Collection[str], width: int, height: int
 ) -> dict[str, Any]:
     """Columns of a stroke on an image of a size."""
     if (body.width, body.height) != (width, height):
-        raise conflict(
+        raise http.conflict(
             f"the image has {width} × {height} pixels, and this was drawn on {body.width} × "
             f"{body.height}: its file was replaced"
         )
     if body.class_ not in classes:
-        raise malformed(f"class: one of {', '.join(classes)} is needed")
+        raise http.malformed(f"class: one of {', '.join(classes)} is needed")
     for key, end in (("x", body.x), ("y", body.y), ("w", body.x + body.w), ("h", body.y + body.h)):
         if end > (width if key in "xw" else height) - (key in "xy"):
-            raise malformed(f"{key}: the rectangle lies beside the image")
+            raise http.malformed(f"{key}: the rectangle lies beside the image")
     try:
-        code = from_text(body.runs)
-        if len(run_lengths(code, body.w * body.h)) < 2:
+        code = marks.from_text(body.runs)
+        if len(marks.run_lengths(code, body.w * body.h)) < 2:
             raise ValueError("no pixel is marked")
     except ValueError as error:
-        raise malformed(f"runs: {error}") from error
+        raise http.malformed(f"runs: {error}") from error
     return body.model_dump(by_alias=True, exclude={"tab", "width", "height"}) | {"runs": code}
 
 
@@ -240,7 +193,7 @@ def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> 
     person = call.someone.id
 
     def changed(connection: Connection) -> tuple[T, bool]:
-        return change(connection), settle_answer(connection, image, person)
+        return change(connection), marks.settle_answer(connection, image, person)
 
     value, is_aside = call.labeling.database.write(changed)
     if is_aside:
@@ -253,60 +206,71 @@ def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int | No
         "SELECT 1 FROM proposals WHERE id = ? AND image = ?", (proposal, row["id"])
     ).fetchone()
     if proposal is not None and known is None:
-        raise malformed("proposal: there is no such proposal for this image")
+        raise http.malformed("proposal: there is no such proposal for this image")
 
 
 def turn_stroke(call: Call, *, undone: bool) -> Reply:
     """Undo the newest stroke, or redo the one that was undone last."""
-    person, row, body = call.someone, call.image(), checked(TurnBody, call)
+    person, row, body = call.someone, call.image(), calls.checked(calls.TurnBody, call)
     _own_tab(call, row["id"], body.tab)
     _change_marks(
         call,
         row["id"],
-        lambda writing: turn(writing, row["id"], person.id, body.uuid, undone=undone),
+        lambda writing: marks.turn(writing, row["id"], person.id, body.uuid, undone=undone),
     )
-    return told({"ok": True})
+    return http.told({"ok": True})
 
 
 def answer(call: Call) -> Reply:
     """Save an answer, and hand out the next image unless `next` is false."""
-    person, body = call.someone, checked(AnswerBody, call)
+    person, body = call.someone, calls.checked(calls.AnswerBody, call)
     row, settings = _marked_row(call), call.labeling.settings
     if body.label is not None and body.label not in settings.labels:
-        raise malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
+        raise http.malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
     given = body.model_dump(exclude={"tab", "next"})
-    if body.state in JUDGED and row["width"] is None:
-        raise conflict("this image cannot be read, and cannot be judged")
+    if body.state in marks.JUDGED and row["width"] is None:
+        raise http.conflict("this image cannot be read, and cannot be judged")
     _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
 
     def change(connection: Connection) -> None:
-        note_proposal_shown(connection, row["id"], person.id, body.proposal)
-        save_answer(connection, row["id"], person.id, given)
+        marks.note_proposal_shown(connection, row["id"], person.id, body.proposal)
+        marks.save_answer(connection, row["id"], person.id, given)
 
     call.labeling.database.write(change)
     call.labeling.claims.drop(row["id"], person.id)
     following: list[int] = []
     if body.next:
         with contextlib.suppress(RefusedError):  # the answer is saved, whatever comes next
-            following = hand_out(call, 1, row["id"])
-    return told({"ok": True, "next": following[0] if following else None})
+            following = calls.hand_out(call, 1, row["id"])
+    return http.told({"ok": True, "next": following[0] if following else None})
 
 
 def seen(call: Call) -> Reply:
     """Store from when until when an image was shown, and with which proposal."""
-    person, row, body = call.someone, call.image(), checked(SeenBody, call)
+    person, row, body = call.someone, call.image(), calls.checked(calls.SeenBody, call)
     _check_proposal(call.reading, row, body.proposal)
     if body.until < body.from_:
-        raise malformed("until: it lies before from")
+        raise http.malformed("until: it lies before from")
 
     def change(connection: Connection) -> None:
-        note(connection, row["id"], person.id, "shown", {"tab": body.tab}, body.from_)
-        note_proposal_shown(connection, row["id"], person.id, body.proposal)
-        note(connection, row["id"], person.id, "hidden", {"tab": body.tab}, body.until)
+        marks.note(connection, row["id"], person.id, "shown", {"tab": body.tab}, body.from_)
+        marks.note_proposal_shown(connection, row["id"], person.id, body.proposal)
+        marks.note(connection, row["id"], person.id, "hidden", {"tab": body.tab}, body.until)
 
     call.labeling.database.write(change)
-    return told({"ok": True})
+    return http.told({"ok": True})
+
+
+def remark(call: Call) -> Reply:
+    """Save a note of the person on an image."""
+    person, row, body = call.someone, call.image(), calls.checked(calls.NoteBody, call)
+    call.labeling.database.write(
+        lambda writing: marks.note(
+            writing, row["id"], person.id, "note", {"text": body.text.strip()}
+        )
+    )
+    return http.told({"ok": True})
 
 
 _HTML = "text/html; charset=utf-8"
@@ -349,17 +313,17 @@ def _html(content: bytes, status: int, headers: Mapping[str, str] = {}) -> Reply
 
 def _by_token(call: Call, token: str) -> Session | None:
     keys = call.labeling.keys
-    if same(token, keys.lead_token):
+    if calls.same(token, keys.lead_token):
         lead, session = call.labeling.lead, call.session
         if session is not None and session.role == "lead" and lead in (0, session.person):
             return session  # tabs that are open keep their tokens
         own = 0 if call.person is None else call.person.id
-        return keys.new_session("lead", lead or own)
-    number = number_of(token.partition("-")[0], 2**53) or 0
-    stored = link_of(call.reading, number)
-    if call.labeling.access != "links" or stored is None or not same(key_hash(token), stored):
+        return Session("lead", lead or own, secrets.token_hex(16))
+    number = calls.number_of(token.partition("-")[0], 2**53) or 0
+    stored = calls.link_of(call.reading, number) if call.labeling.access == "links" else None
+    if stored is None or not calls.same(calls.key_hash(token), stored):
         return None
-    return keys.new_session("linked", number)
+    return Session("linked", number, stored[:32])
 
 
 def _entry(call: Call, note: str) -> Reply:
@@ -370,7 +334,8 @@ def _entry(call: Call, note: str) -> Reply:
 def set_cookie(call: Call, session: Session) -> str:
     """Header that sets the cookie of a session."""
     value = call.labeling.keys.cookie(session)
-    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict"
+    lasting = f"; Max-Age={30 * 86_400}" if session.role == "linked" else ""
+    return f"{call.labeling.cookie_name}={value}; Path=/; HttpOnly; SameSite=Strict{lasting}"
 
 
 def choose(call: Call) -> Reply:
@@ -378,17 +343,17 @@ def choose(call: Call) -> Reply:
     session = call.session
     assert session is not None
     if session.role == "linked":
-        raise forbidden("this link belongs to one person; another person has another link")
-    name = check_name(parse(call.content).get("name"))
-    person = person_by_name(call.reading, name)
+        raise http.forbidden("this link belongs to one person; another person has another link")
+    name = calls.check_name(http.parse(call.content).get("name"))
+    person = calls.person_by_name(call.reading, name)
     if person is None:
-        person = call.labeling.database.write(lambda writing: add_person(writing, name))
+        person = call.labeling.database.write(lambda writing: calls.add_person(writing, name))
     headers = {"set-cookie": set_cookie(call, replace(session, person=person.id))}
-    return told({"person": _shown(session, person)}, headers=headers)
+    return http.told({"person": _shown(session, person)}, headers=headers)
 
 
 def _shown(session: Session, person: Person) -> dict[str, Any]:
-    return {"id": person.id, "name": person.name, "lead": leads(session, person)}
+    return {"id": person.id, "name": person.name, "lead": calls.leads(session, person)}
 
 
 def state(call: Call) -> Reply:
@@ -396,28 +361,32 @@ def state(call: Call) -> Reply:
     labeling, person, session = call.labeling, call.person, call.session
     assert session is not None
     settings, shown = labeling.settings, None
-    images, done = count_done(call.reading)
+    images, done = queue.count_done(call.reading)
     totals = {"images": images, "done": done, "mine_done": 0, "mine_open": 0}
     if person is not None:
-        shown = _shown(session, person)
+        merged = call.reading.execute(  # browsers keep changes under the numbers of these people
+            "SELECT json_extract(detail, '$.person') FROM events "
+            "WHERE image IS NULL AND person = ? AND kind = 'merge'",
+            (person.id,),
+        )
+        shown = _shown(session, person) | {"was": [row[0] for row in merged]}
         (totals["mine_done"],) = call.reading.execute(
             "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
         ).fetchone()
-        totals["mine_open"] = count_open(call.reading, person.id, labeling.claims)
+        totals["mine_open"] = queue.count_open(call.reading, person.id, labeling.claims)
     people = call.reading.execute("SELECT name FROM people ORDER BY name").fetchall()
     others = [row[0] for row in people] if session.role != "linked" else []
-    return told(
+    return http.told(
         {
             "person": shown,
             "people": others,
             "fixed": session.role == "linked",
-            "database": labeling.keys.database_id,
+            "database": read_setting(call.reading, "identity"),
             "title": labeling.source.place.name,
             "classes": list(settings.classes),
             "labels": list(settings.labels),
             "csrf": labeling.keys.csrf(session),
             "totals": totals,
-            "keys_version": 1,
             "version": __version__,
         }
     )
@@ -427,7 +396,7 @@ def static(call: Call) -> Reply:
     """File of the page, from the list that was made at the start."""
     file = call.labeling.static.get(call.path["name"])
     if file is None:
-        raise unknown("there is no such file")
+        raise http.unknown("there is no such file")
     return Reply(file.read_bytes(), STATIC[file.suffix], 200, {"cache-control": "no-cache"})
 
 
@@ -442,9 +411,73 @@ STATIC = {
 _ONE = threading.Lock()  # the comparisons are made once, however many pages ask
 
 
+def _need_lead(call: Call) -> None:
+    if not calls.leads(call.session, call.person):
+        raise http.forbidden("this page is for whoever leads; open the link of the terminal")
+
+
+def grid(call: Call) -> Reply:
+    """Images with their marks: of everybody for whoever leads, else the person's own."""
+    labeling, reading = call.labeling, call.reading
+    own = None if calls.leads(call.session, call.person) else call.someone.id
+    kind, side = call.query.get("filter", ""), max(1, call.asked("side", SMALL) or 256)
+    if kind not in queue.FILTERS:
+        raise http.malformed(f"filter: one of {', '.join(queue.FILTERS)} is needed")
+    scores: dict[int, float] = {}
+    if own is None:
+        with _ONE:
+            scores = queue.lowest_agreement(reading, labeling.comparisons)
+    low = {image for image, dice in scores.items() if dice < queue.LOW}
+    values = {
+        "person": 0 if call.person is None else call.person.id,
+        "search": call.query.get("search", ""),
+        "image": call.asked("image"),
+        "low": json.dumps(list(low - marks.settled_people(reading, low).keys())),
+        "after": call.asked("after") or 0,
+        "count": CELLS,
+    }
+    total, numbers = queue.found_images(reading, kind, own, values)
+    rows = calls.sized(labeling, reading, numbers, need_files=False)
+    settled = marks.settled_people(reading, numbers)
+    cells = [
+        {key: row[key] for key in ("id", "width", "height", "problem")}
+        | {
+            "name": PurePath(row["path"]).name,
+            "version": row["looked_at"],
+            "agreement": scores.get(row["id"]),
+            "settled": settled.get(row["id"]) if own is None else None,
+            "people": queue.work_on(reading, row, own, side),
+        }
+        for row in rows
+    ]
+    return http.told({"total": total, "images": cells, "everybody": own is None})
+
+
+def settle(call: Call) -> Reply:
+    """Choose the person whose marks of an image are exported."""
+    _need_lead(call)
+    row, body = call.image(), calls.checked(calls.SettleBody, call)
+    lead = None if call.person is None else call.person.id
+    call.labeling.database.write(
+        lambda writing: marks.note(writing, row["id"], lead, "settle", {"person": body.person})
+    )
+    return http.told({"ok": True})
+
+
+def rename(call: Call) -> Reply:
+    """Rename a person, or merge two."""
+    _need_lead(call)
+    body = calls.checked(calls.RenameBody, call)
+    if body.merge and body.person == call.labeling.lead:
+        raise http.conflict("this is the name of --name: merge the other one into it")
+    call.labeling.database.write(
+        lambda writing: calls.rename_person(writing, body.person, body.name, merge=body.merge)
+    )
+    return http.told({"ok": True})
+
+
 def lead(call: Call) -> Reply:
     """Progress, times and agreement of everybody."""
-    if not leads(call.session, call.person):
-        raise forbidden("this page is for whoever leads; open the link of the terminal")
+    _need_lead(call)
     with _ONE:
-        return told(figures(call.reading, call.labeling.comparisons))
+        return http.told(queue.figures(call.reading, call.labeling.comparisons))

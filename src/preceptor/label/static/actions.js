@@ -1,6 +1,7 @@
 // What keys and buttons do.
 
 import { cursor, draw, finish, guide, stage, view } from "./canvas.js";
+import { showGrid } from "./grid.js";
 import { showRing } from "./guide.js";
 import { previous } from "./images.js";
 import { draft, page } from "./page.js";
@@ -113,6 +114,8 @@ const ACTIONS = {
     cursor.toggle();
     if (cursor.on) stage.focus();
   },
+  grid: showGrid,
+  note: () => $("note").focus(),
   help: () => ($("help").open ? $("help").close() : $("help").showModal()),
   cancel: () => {
     if (!draw.cancel() && cursor.on) cursor.toggle();

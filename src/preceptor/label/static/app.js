@@ -3,7 +3,7 @@
 import { resize, toggleMark } from "./actions.js";
 import { Failure, get, meetTabs, post, setCsrf } from "./api.js";
 import { connect, finish, stage, view } from "./canvas.js";
-import { claim, toldByOutbox } from "./claims.js";
+import { claim, showTrouble, toldByOutbox } from "./claims.js";
 import { listen } from "./events.js";
 import { goOn, inAddress, leave, setAddress, show } from "./images.js";
 import { listKeys } from "./keys.js";
@@ -20,6 +20,8 @@ import { Work } from "./work.js";
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
 const IDLE = 600_000; // milliseconds without input after which it is not renewed
 
+const SEES = "Whoever opens the link of the terminal leads, and sees the marks of everybody.";
+
 // Fills a card with the names, and calls `chosen` after the server has accepted one.
 function askName(box, people, chosen) {
   const form = element("form");
@@ -33,7 +35,7 @@ function askName(box, people, chosen) {
     }
   };
   const title = element("h2", "Who is marking?");
-  const lines = element("p", "Marks are kept apart by name. Nobody sees those of another person.");
+  const lines = element("p", `Marks are kept apart by name. ${SEES}`);
   form.append(title, lines);
   if (people.length > 0) {
     const list = element("div", "", { class: "names", role: "group", "aria-label": "Names" });
@@ -62,11 +64,12 @@ function askName(box, people, chosen) {
   input.focus();
 }
 
-async function signIn() {
-  if (!finish()) return;
+// Takes leave of the person who works here; whether nothing was in the way.
+function takeLeave() {
+  if (!finish()) return false;
   if (page.outbox.entries.some(({ kind }) => kind !== "seen")) {
     say("Another person can begin when all is saved.");
-    return;
+    return false;
   }
   if (page.entry !== null) {
     leave(true);
@@ -77,6 +80,18 @@ async function signIn() {
     view.show(null);
     showPanel();
   }
+  return true;
+}
+
+async function goOnAs(name) {
+  if (!takeLeave()) return;
+  page.work = null;
+  await post("/api/person", { name });
+  await begun(await get("/api/state"));
+}
+
+async function signIn() {
+  if (!takeLeave()) return;
   const fresh = await get("/api/state");
   setCsrf(fresh.csrf);
   page.work = null;
@@ -100,10 +115,21 @@ async function begun(fresh) {
   $("who").textContent = page.state.person.name;
   $("who").disabled = Boolean(page.state.fixed);
   $("to-lead").hidden = !page.state.person.lead;
+  $("sees").textContent = page.state.person.lead ? SEES : "You and whoever leads see your marks.";
   const { database, person } = page.state;
   page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
-  await page.outbox.open(database, person.id, (await tabs).others);
+  await page.outbox.open(database, person, (await tabs).others);
+  page.waiting = Object.entries(page.outbox.waiting).map(([who, count]) => {
+    const text = count === 1 ? `1 change of ${who} waits here` : `${count} changes of ${who} wait here`;
+    const hide = () => {
+      page.waiting.shift();
+      showTrouble();
+    };
+    if (!page.state.fixed) return { text: `${text}.`, words: `Go on as ${who}`, action: () => goOnAs(who) };
+    return { text: `${text}, until the link of ${who} is opened.`, words: "Hide", action: hide };
+  });
+  showTrouble();
   showTotals();
   card(null);
   const asked = inAddress();

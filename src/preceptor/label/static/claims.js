@@ -28,7 +28,7 @@ export function showTrouble() {
     };
     reasons.push({ text: lost, words: "Hide", action });
   }
-  trouble(reasons);
+  trouble([...reasons, ...page.waiting]);
 }
 
 export function toldByOutbox(told) {

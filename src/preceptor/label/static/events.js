@@ -3,18 +3,20 @@
 import { pickClass, run } from "./actions.js";
 import { post } from "./api.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
+import { showGrid } from "./grid.js";
 import { follow } from "./images.js";
 import { actionOf } from "./keys.js";
-import { closeLead, showLead } from "./lead.js";
+import { closeSheet, showLead } from "./lead.js";
 import { page } from "./page.js";
 import { $ } from "./panel.js";
 import { cut } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { keepClock, keepTime } from "./seen.js";
 import { change, settings, sizeOf } from "./settings.js";
+import { remark } from "./strokes.js";
 
 const IDLE = new Set([
-  "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous",
+  "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous", "grid",
 ]);
 
 function onKey(event) {
@@ -78,7 +80,7 @@ export function listen({ signIn }) {
   window.addEventListener("blur", () => pointer.hold(false));
   document.addEventListener("click", onClick);
   window.addEventListener("hashchange", () => {
-    closeLead();
+    closeSheet();
     follow();
   });
   window.addEventListener("pagehide", () => {
@@ -118,11 +120,14 @@ export function listen({ signIn }) {
     if ($("light").open !== settings.light) change({ light: $("light").open });
   });
   $("to-help").addEventListener("click", () => run("help"));
-  $("to-lead").addEventListener("click", () => {
-    if ($("lead").hidden) showLead($("lead"), () => stage.focus());
+  $("to-lead").addEventListener("click", showLead);
+  $("to-grid").addEventListener("click", showGrid);
+  $("note").addEventListener("change", () => remark($("note").value));
+  $("note").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === "Escape") stage.focus();
   });
   $("who").addEventListener("click", () => {
-    closeLead();
+    closeSheet();
     signIn();
   });
   stage.addEventListener("dblclick", (event) => event.preventDefault());

@@ -26,6 +26,8 @@ export const GROUPS = [
     ["skip", ["s"], "Skip"],
     ["label", ["1–9"], "Label"],
     ["certainty", ["Shift+1–3"], "Unsure, fairly sure, sure"],
+    ["note", ["t"], "Note on the image"],
+    ["grid", ["g"], "All images with their marks"],
   ]],
   ["View", [
     ["closer", ["+", "="], "Zoom in; the wheel, too"],

@@ -1,7 +1,8 @@
-// The page of whoever leads: progress, times, agreement, damaged images.
+// The page of whoever leads, on a sheet: progress, times, agreement, names, damaged images.
 
-import { get } from "./api.js";
-import { element } from "./panel.js";
+import { get, post } from "./api.js";
+import { page } from "./page.js";
+import { $, element } from "./panel.js";
 
 const RENEW = 15_000; // milliseconds between two looks
 
@@ -101,44 +102,96 @@ function cover(box, covered) {
   }
 }
 
-export function closeLead() {
+export function closeSheet() {
   end?.();
 }
 
-export async function showLead(box, closed) {
+// Opens a sheet over the page, in place of another one: {problem, rest} for what it shows.
+// `closed` is called at its end.
+export function openSheet(title, closed = () => {}) {
+  closeSheet();
+  const box = $("lead");
   const top = element("div", "", { class: "top" });
   const close = element("button", "Back to the image", { type: "button" });
-  top.append(element("h2", "Progress"), close);
+  top.append(element("h2", title), close);
   const problem = element("p", "", { role: "status" });
   const rest = element("div");
   box.replaceChildren(top, problem, rest);
+  box.setAttribute("aria-label", title);
   box.hidden = false;
   cover(box, true);
+  end = () => {
+    end = null;
+    closed();
+    box.hidden = true;
+    box.replaceChildren();
+    cover(box, false);
+    $("stage").focus();
+  };
+  close.addEventListener("click", closeSheet);
+  box.onkeydown = (event) => {
+    if (event.key === "Escape") closeSheet();
+  };
+  close.focus();
+  return { problem, rest };
+}
+
+// A form that renames a person, or merges two; `renew` shows what has become of it.
+function renaming(renew) {
+  const form = element("form", "", { class: "row", "aria-label": "Rename or merge" });
+  const who = element("select", "", { "aria-label": "Person" });
+  const name = element("input", "", { "aria-label": "New name", placeholder: "New name", maxlength: "60" });
+  const button = element("button", "Rename", { type: "submit" });
+  const said = element("p", "", { role: "alert" });
+  let merge = false;
+  const ask = (asked) => {
+    merge = asked;
+    button.textContent = asked ? "Merge" : "Rename";
+  };
+  for (const field of [who, name]) field.addEventListener("input", () => ask(false));
+  form.append(who, name, button, said);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    said.textContent = "";
+    try {
+      const tab = page.outbox.tab;
+      await post("/api/people", { tab, person: Number(who.value), name: name.value, merge });
+      ask(false);
+      name.value = "";
+    } catch (failure) {
+      const again = failure.status === 409 && !merge;
+      if (again) ask(true);
+      said.textContent = `${failure.message}.${again ? " Merge the two?" : ""}`;
+    }
+    await renew();
+  });
+  const fill = (people) => {
+    const chosen = who.value;
+    who.replaceChildren(...people.map((one) => element("option", one.name, { value: one.id })));
+    if (people.some((one) => String(one.id) === chosen)) who.value = chosen;
+  };
+  return { form, fill };
+}
+
+export async function showLead() {
   let shown = "";
+  const { problem, rest } = openSheet("Progress", () => clearInterval(timer));
   const renew = async () => {
     try {
       const told = await get("/api/lead");
       const text = JSON.stringify(told);
-      if (text !== shown) renewContent(rest, content(told));
+      if (text !== shown) {
+        renewContent(rest, content(told));
+        fill(told.people);
+      }
       shown = text;
       problem.textContent = "";
     } catch (failure) {
       problem.textContent = `The present figures are not here: ${failure.message}.`;
     }
   };
+  const { form, fill } = renaming(renew);
+  rest.after(element("h3", "Rename a person, or merge two"), form);
   const timer = setInterval(renew, RENEW);
-  end = () => {
-    end = null;
-    clearInterval(timer);
-    box.hidden = true;
-    box.replaceChildren();
-    cover(box, false);
-    closed();
-  };
-  close.addEventListener("click", closeLead);
-  box.onkeydown = (event) => {
-    if (event.key === "Escape") closeLead();
-  };
-  close.focus();
   await renew();
 }

@@ -24,6 +24,7 @@ export class Outbox {
   constructor({ tab, send, changed, refused }) {
     Object.assign(this, { tab, send, changed, refused });
     Object.assign(this, { entries: [], database: null, durable: true, person: null });
+    this.waiting = {}; // numbers of changes that other people have left here, by name
     this.last = 0; // the number of the entry that was added last
     this.gone = 0; // and of the one that left last
     Object.assign(this, { busy: false, failures: 0, reason: null, timer: 0 });
@@ -31,18 +32,26 @@ export class Outbox {
   }
 
   // Takes up what a person's tab that is closed, or this one, left for a database of the server: at
-  // another time, another one may be served at the same address. `others` are the open tabs.
-  async open(server, person, others) {
-    this.person = person;
-    this.entries = this.entries.filter((entry) => entry.person === person);
+  // another time, another one may be served at the same address. `others` are the open tabs; `was`,
+  // the numbers of people who were merged into this one.
+  async open(server, { id, name, was }, others) {
+    this.person = id;
+    this.who = name;
+    const own = ({ person }) => person === id || was.includes(person);
+    this.entries = this.entries.filter(own);
+    this.waiting = {};
     try {
       this.database ??= await openDatabase(`preceptor-label-${server}`);
       const store = this.database.transaction("outbox").objectStore("outbox");
       const all = await promised(store.getAll());
       const known = new Set(this.entries.map((entry) => entry.key));
-      const left = all.filter(
-        (entry) => entry.person === person && !others.includes(entry.tab) && !known.has(entry.key),
-      );
+      const free = all.filter(({ tab, key }) => !others.includes(tab) && !known.has(key));
+      const left = free.filter(own);
+      for (const entry of free) {
+        if (own(entry) || entry.kind === "seen") continue;
+        const who = entry.who ?? "somebody else";
+        this.waiting[who] = (this.waiting[who] ?? 0) + 1;
+      }
       this.entries.push(...left);
       this.entries.sort((one, other) => one.at - other.at);
       this.last = Math.max(this.last, this.entries.at(-1)?.at ?? 0);
@@ -61,7 +70,8 @@ export class Outbox {
     // Time in microseconds, always rising: the order across a reload.
     this.last = Math.max(this.last + 1, Date.now() * 1000);
     const key = `${this.tab}/${this.last}`;
-    const whole = { ...entry, key, at: this.last, tab: this.tab, person: this.person };
+    const { tab, person, who } = this;
+    const whole = { ...entry, key, at: this.last, tab, person, who };
     this.entries.push(whole);
     whole.kept = this.write((store) => store.put({ ...whole, kept: undefined }));
     this.report();

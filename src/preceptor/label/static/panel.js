@@ -11,7 +11,7 @@ const TIPS = {
   box: "Drag from corner to corner.",
   wand: "Click a region of one color.",
 };
-const STATES = {
+export const STATES = {
   marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge", skipped: "Skipped",
 };
 
@@ -111,6 +111,8 @@ export function showImage(entry, draft, state, { allowed, isFit }) {
   const answer = entry?.answer;
   $("answered").hidden = !answer;
   $("answered").textContent = answer ? (isFit ? STATES[answer.state] : "Answer again") : "";
+  if (document.activeElement !== $("note")) $("note").value = entry?.info.note ?? "";
+  $("note").disabled = entry === null;
   const label = draft.label;
   press("[data-label]", ({ dataset }) => state.labels[Number(dataset.label)] === label);
   press("[data-certainty]", ({ dataset }) => Number(dataset.certainty) === draft.certainty);

@@ -7,9 +7,9 @@ import { isDone, lose, page } from "./page.js";
 import { recount, showPanel } from "./refresh.js";
 
 export function save(kind, body) {
-  const path = { stroke: "strokes", undo: "undo", redo: "redo", answer: "answer", seen: "seen" };
   const { id: image, info } = page.entry;
-  page.outbox.add({ kind, image, name: info.name, path: `/api/images/${image}/${path[kind]}`, body });
+  const path = `/api/images/${image}/${kind === "stroke" ? "strokes" : kind}`;
+  page.outbox.add({ kind, image, name: info.name, path, body });
 }
 
 export async function send(entryToSend) {

@@ -86,6 +86,13 @@ export function adopt() {
   view.redrawMarks();
 }
 
+export function remark(text) {
+  const { entry } = page;
+  if (entry === null || (entry.info.note ?? "") === text.trim()) return;
+  entry.info.note = text.trim();
+  save("note", { text: entry.info.note });
+}
+
 function needsLabel(state) {
   const judged = state === "marked" || state === "nothing";
   return judged && page.state.labels.length > 0 && !page.entry.info.label;

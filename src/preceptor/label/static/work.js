@@ -27,6 +27,8 @@ export function withPending(info, entries) {
       known.redoable = known.undone;
     } else if (kind === "answer") {
       answer = body;
+    } else if (kind === "note") {
+      info.note = body.text;
     }
   }
   return { strokes, answer };

@@ -1,0 +1,212 @@
+"""Notes, the grid of images, side by side, and names, in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from preceptor.label.app import links_of
+from preceptor.label.db import connect
+from preceptor.label.export import export_marks
+from tests.label.pages import Served, another_tab, opened, press, saved, served, show, write_images
+from tests.label.serving import Client, box, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SIZE = (200, 160)
+LEFT, RIGHT = box(20, 30, 60, 50, SIZE), box(120, 30, 60, 50, SIZE)
+
+
+def images(folder: Path, count: int) -> Path:
+    return write_images(folder / "images", {f"image-{n}.png": SIZE for n in range(count)})
+
+
+def number(server: Served, name: str) -> int:
+    ((found,),) = server.ask("SELECT id FROM images WHERE path = ?", name)
+    return int(found)
+
+
+def names(page: Page, count: int) -> list[str]:
+    """Names in the grid, once it says that there are so many."""
+    words = "1 image" if count == 1 else f"{count} images"
+    page.locator("#lead p.none", has_text=words).wait_for()
+    return page.locator(".cell strong").all_inner_texts()
+
+
+def mark(client: Client, image: int, mask: np.ndarray, **more: object) -> None:
+    client.tab = f"tab-{image}-{id(client)}"
+    assert client.stroke(image, mask).status == 200
+    assert client.answer(image, **more).status == 200
+
+
+def test_the_grid_shows_filters_and_leads_to_an_image(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 6), tmp_path) as server:
+        ada = Client(server.address).enter(server.token, "Ada")
+        one, two, three = (number(server, f"image-{n}.png") for n in (1, 2, 3))
+        mark(ada, one, LEFT, certainty=1)
+        mark(ada, two, RIGHT)
+        assert ada.answer(two, certainty=3).status == 200
+        ada.answer(three, "nothing")
+        with opened(browser, server, "Ada", "image-0.png") as page:
+            press(page, "t")
+            page.keyboard.type("artefact")
+            press(page, "Enter", "g")
+            assert names(page, 6) == [f"image-{n}.png" for n in range(6)]
+            focused = page.evaluate("document.activeElement.querySelector('strong').textContent")
+            assert focused == "image-0.png"
+            shown = {
+                "open": ["image-0.png", "image-4.png", "image-5.png"],
+                "one": ["image-1.png", "image-2.png", "image-3.png"],
+                "unsure": ["image-1.png"],
+                "noted": ["image-0.png"],
+                "changed": ["image-2.png"],
+                "low": [],
+            }
+            for kind, expected in shown.items():
+                page.locator(f"[data-filter={kind}]").click()
+                assert names(page, len(expected)) == expected, kind
+            page.locator("[data-filter='']").click()
+            names(page, 6)
+            cell = page.locator(".cell", has_text="image-1.png")
+            assert cell.locator(".chip").all_inner_texts() == ["Marked, unsure"]
+            # The mark is where it was drawn, and nowhere else.
+            tinted = """(canvas) => {
+              const { width, height } = canvas;
+              const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+              const at = (x, y) =>
+                pixels[(Math.round(y * height) * width + Math.round(x * width)) * 4 + 3];
+              return [at(0.25, 0.35) > 0, at(0.75, 0.35) > 0];
+            }"""
+            page.wait_for_function("() => document.querySelectorAll('canvas')[3].width === 400")
+            assert cell.locator("canvas").evaluate(tinted) == [True, False]
+            page.locator("input[type=search]").fill("AGE-4")
+            assert names(page, 1) == ["image-4.png"]
+            page.locator(".cell").click()
+            page.wait_for_function(
+                "() => document.getElementById('name').textContent === 'image-4.png'"
+            )
+            assert page.locator("#lead").is_hidden()
+            show(page, server, "image-0.png")
+            assert page.locator("#note").input_value() == "artefact"
+
+
+def test_the_lead_settles_what_two_people_disagree_about(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 3), tmp_path, overlap=2, overlap_share=1.0) as server:
+        clients = [Client(server.address).enter(server.token, name) for name in ("Bo", "Cy")]
+        first, second = (number(server, f"image-{n}.png") for n in (0, 1))
+        for client, mask in zip(clients, (LEFT, RIGHT), strict=True):
+            mark(client, first, mask, seconds=90)
+            mark(client, second, LEFT)
+        with opened(browser, server, "Ada", "image-2.png") as page:
+            press(page, "g")
+            page.locator("[data-filter=low]").click()
+            assert names(page, 1) == ["image-0.png"]
+            page.locator(".cell").click()
+            page.locator("figure").first.wait_for()
+            assert page.locator("figcaption strong").all_inner_texts() == ["Bo", "Cy"]
+            assert "Marked · 1.5 min" in page.locator("figcaption").first.inner_text()
+            press(page, "2")
+            page.locator("[data-settle='1'][aria-pressed=true]").wait_for()
+            assert page.locator("[data-settle='0']").get_attribute("aria-pressed") == "false"
+            press(page, "Escape")
+            assert names(page, 0) == []
+        export_marks(connect(server.database, readonly=True), server.database, tmp_path / "out")
+        table = pd.read_csv(tmp_path / "out" / "manifest.csv").set_index("path")
+        row = next(row for path, row in table.iterrows() if str(path).endswith("image-0.png"))
+        made = np.asarray(Image.open(tmp_path / "out" / row["saliency"])) > 0
+        np.testing.assert_array_equal(made, RIGHT)
+        assert row["annotators"] == 1
+        for name, mask in (("Bo", LEFT), ("Cy", RIGHT)):  # what each has marked is kept
+            own = np.asarray(Image.open(tmp_path / "out" / "annotators" / name / "image-0.png"))
+            np.testing.assert_array_equal(own > 0, mask)
+
+
+def test_people_are_renamed_and_merged(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 3), tmp_path) as server:
+        wrong, right = (Client(server.address).enter(server.token, n) for n in ("Graec", "Bo"))
+        mark(wrong, number(server, "image-0.png"), LEFT)
+        mark(right, number(server, "image-1.png"), RIGHT)
+        with opened(browser, server, "Ada", "image-2.png") as page:
+            page.locator("#to-lead").click()
+
+            def rename(old: str, new: str) -> None:
+                page.get_by_label("Person").select_option(old)
+                page.get_by_label("New name").fill(new)
+                page.get_by_role("button", name="Rename", exact=True).click()
+
+            rename("Graec", "Grace")
+            page.locator("th", has_text="Grace").wait_for()
+            rename("Bo", "grace")
+            page.get_by_text("Grace is the name of another person. Merge the two?").wait_for()
+            page.get_by_role("button", name="Merge", exact=True).click()
+            page.locator("th", has_text="Bo").wait_for(state="detached")
+            assert server.mask("image-1.png", "Grace").any()
+            # With marks of both on one image, they stay two people.
+            press(page, "Escape")
+            page.mouse.click(600, 400)
+            saved(page)
+            image = number(server, "image-2.png")
+            mark(wrong, image, LEFT)
+            page.locator("#to-lead").click()
+            rename("Ada", "Grace")
+            page.get_by_role("button", name="Merge", exact=True).click()
+            page.get_by_text("both have worked on the same images (1)").wait_for()
+        assert server.ask("SELECT count(*) FROM people") == [(2,)]
+
+
+def test_what_another_name_left_unsaved_is_told(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 3), tmp_path) as server:
+        context = browser.new_context(viewport={"width": 1280, "height": 720})
+        context.add_cookies([server.cookie("Ada")])  # type: ignore[list-item]
+        page = another_tab(context, server, "Ada", "image-0.png", "Failed to load")
+        page.route("**/strokes", lambda route: route.abort())
+        for x in (500, 600):
+            page.mouse.click(x, 400)
+        page.get_by_text("2 changes not saved").wait_for()
+        page.close(run_before_unload=False)
+        # After a restart, the name is spelled another way.
+        context.add_cookies([server.cookie("Adda")])  # type: ignore[list-item]
+        page = another_tab(context, server, "Adda", "image-1.png")
+        page.get_by_text("2 changes of Ada wait here.").wait_for()
+        assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
+        page.get_by_role("button", name="Go on as Ada", exact=True).click()
+        page.wait_for_function("() => document.getElementById('who').textContent === 'Ada'")
+        page.locator("#trouble").wait_for(state="hidden")
+        saved(page)
+        assert server.mask("image-0.png", "Ada").any()
+        assert server.ask(
+            "SELECT DISTINCT name FROM strokes JOIN people ON people.id = person"
+        ) == [("Ada",)]
+        press(page, "?")
+        assert "sees the marks of everybody" in page.locator("#sees").inner_text()
+        assert page.said == []  # type: ignore[attr-defined]
+        context.close()
+
+
+def test_a_linked_person_sees_and_changes_their_own_alone(tmp_path: Path) -> None:
+    with running(images(tmp_path, 2), access="links") as server:
+        tokens = links_of(server.labeling, ["ann", "bo"])
+        ann, bo = (Client(server.address).enter(tokens[name]) for name in ("ann", "bo"))
+        mark(ann, 1, LEFT)
+        assert ann.post("/api/images/1/note", {"tab": "x", "text": " ask again "}).status == 200
+        assert ann.image(1)["note"] == "ask again"
+        for text in ("x" * 201, "a\nb", "\ud800", 3):
+            assert ann.post("/api/images/1/note", {"tab": "x", "text": text}).status == 400
+        assert bo.image(1)["note"] == ""
+        assert [one["people"] for one in bo.get("/api/grid").json["images"]] == [[], []]
+        assert bo.get("/api/grid?filter=noted").json["total"] == 0
+        (own,) = ann.get("/api/grid?filter=noted").json["images"][0]["people"]
+        assert (own["name"], own["note"], len(own["marks"])) == ("ann", "ask again", 1)
+        for path, body in (
+            ("/api/images/1/settle", {"tab": "x", "person": None}),
+            ("/api/people", {"tab": "x", "person": 1, "name": "eve"}),
+        ):
+            assert bo.post(path, body).status == 403
+        for query in ("filter=x", "after=-1", "side=9999", "image=a"):
+            assert bo.get(f"/api/grid?{query}").status == 400
+        assert bo.get("/api/images/1/small?side=64").status == 200
