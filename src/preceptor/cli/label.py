@@ -267,12 +267,8 @@ def label_status(database: Path) -> None:
 
 def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
     if rows:
-        lines = [[_shown(row[key]) for key in columns.values()] for row in rows]
-        texts = {title for title, key in columns.items() if isinstance(rows[0][key], str)}
-        print_table(list(columns), lines, console, right=columns.keys() - texts)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+        cells = [[row[key] for key in columns.values()] for row in rows]
+        texts = [["–" if one is None else one for one in line] for line in cells]
+        lines = [[f"{x:.2f}" if isinstance(x, float) else str(x) for x in line] for line in texts]
+        named = {title for title, key in columns.items() if isinstance(rows[0][key], str)}
+        print_table(list(columns), lines, console, right=columns.keys() - named)
