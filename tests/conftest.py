@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fast_process import make_fast
-from tests.forked import start_server
+from tests.forked import fork_xdist_workers, start_server
 from tests.made_once import made_once, shared_folder
 
 if TYPE_CHECKING:
@@ -99,6 +99,18 @@ def pytest_collection_finish() -> None:
     """Collect garbage from here on, but not among what the collection of the tests has made."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Fork the workers of xdist, of a process that has imported what they collect."""
+    here = Path(__file__).parent
+    files = (
+        one.relative_to(here.parent)
+        for one in sorted(here.rglob("test_*.py"))
+        if not pytest_ignore_collect(one, config)
+    )
+    fork_xdist_workers(".".join(file.with_suffix("").parts) for file in files)
 
 
 @pytest.hookimpl(tryfirst=True)

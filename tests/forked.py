@@ -1,5 +1,7 @@
 """Processes that share the imports of the tests: a server that has imported all forks them.
 
+The workers of pytest-xdist are such processes too.
+
 A process that starts Python and imports torch, timm and the rest takes four seconds before it does
 anything. These are processes like any other, of which the caller is the parent: they have their own
 environment and streams, they can be killed, and they end with an exit code. A test whose subject is
@@ -33,7 +35,7 @@ import traceback
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,6 +52,7 @@ MODULES = (
     "preceptor.training.run",
     "tests.studies",
 )
+_collected: list[str] = []  # modules that pytest imports; a failure is told when it does
 _LENGTH = struct.Struct("<q")
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
@@ -160,6 +163,25 @@ class Forked(subprocess.Popen[str]):
             self._close_pipe_fds(  # type: ignore[attr-defined]
                 p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
             )
+
+
+def xdist_worker() -> None:
+    """A worker of xdist, as execnet's `python -c` begins it."""
+    exec(eval(sys.stdin.readline()), {})
+
+
+def fork_xdist_workers(modules: Iterable[str]) -> None:
+    """Let workers of xdist be forked from a server that imports modules: each would do so anew."""
+    from execnet import gateway_base, gateway_io
+
+    _collected.extend(modules)
+    start_server()
+
+    def begin(io: Any, arguments: list[str], model: Any) -> None:
+        io.popen = Forked(xdist_worker, [], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        gateway_base.Popen2IO.__init__(io, io.popen.stdin, io.popen.stdout, model)
+
+    gateway_io.Popen2IOMaster.__init__ = begin
 
 
 def run(function: Callable[[], None], arguments: Sequence[object], **options: Any) -> Any:
@@ -330,6 +352,9 @@ def _import_all() -> None:
     with bulk_import():
         for module in MODULES:
             importlib.import_module(module)
+        for module in _collected:
+            with contextlib.suppress(BaseException):  # a skip is no exception
+                importlib.import_module(module)
     main.command()  # typer reads the signatures of all commands
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-import onnx
-import onnxruntime
 
 from preceptor.config.settings import ImageFormat
 from preceptor.deploy.export import (
@@ -114,7 +113,9 @@ def test_decisions_are_compared_at_the_threshold() -> None:
     assert (high.decisions, high.most_probable) == (1, 1)
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
+def session(path: Path) -> Any:
+    import onnxruntime  # which starts a thread: a process that has one is not forked
+
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
@@ -162,6 +163,8 @@ def test_the_metadata_describes_the_model_and_names_no_place_of_this_machine() -
 
 
 def test_the_file_is_valid_onnx() -> None:
+    import onnx
+
     onnx.checker.check_model(onnx.load(onnx_file().path), full_check=True)
 
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from PIL import Image
 
@@ -19,7 +18,6 @@ import preceptor
 from preceptor.deploy.calibrate import apply
 from preceptor.deploy.export import ExportSettings, export_model
 from preceptor.deploy.network import TorchNetwork
-from preceptor.deploy.onnx import OnnxNetwork
 from preceptor.deploy.predict_files import row_of
 from preceptor.deploy.prediction import Calibration, CalibrationKind
 from preceptor.errors import InputError
@@ -58,6 +56,8 @@ def images(count: int, side: int = 64) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def test_the_file_and_the_folder_are_the_same_network() -> None:
+    from preceptor.deploy.onnx import OnnxNetwork
+
     file, batch = onnx_file(), images(5)
     one, two = OnnxNetwork(file.path), TorchNetwork.open(file.folder, device="cpu")
     assert one.info == two.info
@@ -99,6 +99,8 @@ def test_a_file_decides_by_the_threshold_of_its_export(
     predictor = preceptor.load(out)
     assert predictor.threshold == threshold
     assert predictor.info.thresholds == {"eer": 0.5, "export": threshold}
+    import onnxruntime
+
     run = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (decision,) = run.run(["decision"], {"image": batch.transpose(0, 3, 1, 2).copy()})
     found = predictor(list(batch), maps=False).decision
