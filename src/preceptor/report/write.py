@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pydantic import TypeAdapter
 
 from preceptor.errors import InputError, PreceptorError
@@ -35,6 +36,7 @@ class WrittenReport:
     files: list[str]  # names of the written files and folders of `page.FILES`
 
 
+@pd.option_context("mode.string_storage", "python")  # as `results_of`
 def write_results(
     study: StudyPlan, out: Path, failed: dict[str, Failure] | None = None
 ) -> WrittenReport:

@@ -153,6 +153,7 @@ def gather(plan: Plan) -> Results:
     return results_of(record_of(plan))
 
 
+@pd.option_context("mode.string_storage", "python")  # Arrow's take milliseconds in small tables
 def results_of(record: StudyRecord) -> Results:
     """Results of one domain from its record."""
     setup = record.setup

@@ -406,6 +406,7 @@ def _archived_scores(file: Path) -> Callable[[Member], Scores]:
     spans = {runs[start]: (start, end) for start, end in zip(starts, ends, strict=True)}
     read: dict[str, Scores] = {}
 
+    @pd.option_context("mode.string_storage", "python")
     def scores(member: Member) -> Scores:
         if member.run not in spans:
             return None, None
@@ -417,7 +418,7 @@ def _archived_scores(file: Path) -> Callable[[Member], Scores]:
                 for name in part.column_names
             }
             frame = pa.table(plain).to_pandas()
-            kinds = np.array([kind_or_none(name) for name in frame["split"]])
+            kinds = frame["split"].map({one: kind_or_none(one) for one in frame["split"].unique()})
             val, test = (frame[kinds == kind].reset_index(drop=True) for kind in ("val", "test"))
             read[member.run] = val if len(val) else None, test if len(test) else None
         return read[member.run]
