@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import ast
-import subprocess
+import locale
 import sys
 from pathlib import Path
 
+from preceptor.models.build import build_model, load_model, save_model
+from tests import forked
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
-# An environment whose locale knows ASCII only.
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
-KEPT = """
-import locale, sys
-from pathlib import Path
-from preceptor.models import build_model
-from preceptor.models.build import load_model, save_model
-assert locale.getpreferredencoding(False).upper() in ("ANSI_X3.4-1968", "US-ASCII", "646")
-folder = Path(sys.argv[1])
-classes = ["gr\\u00fcn", "\\u8d64"]
-model = build_model("test_byobnet", classes=classes, weights="none", input_size=32)
-save_model(model, folder)
-assert load_model(folder).spec.classes == model.spec.classes
-"""
+def keep_model() -> None:
+    """Write and read a model where the locale knows ASCII only."""
+    locale.setlocale(locale.LC_ALL, "C")
+    assert locale.getpreferredencoding(False).upper() in ("ANSI_X3.4-1968", "US-ASCII", "646")
+    classes = ["gr\u00fcn", "\u8d64"]
+    model = build_model("test_byobnet", classes=classes, weights="none", input_size=32)
+    save_model(model, Path(sys.argv[1]))
+    assert load_model(Path(sys.argv[1])).spec.classes == model.spec.classes
 
 
 def without_encoding(file: Path) -> list[int]:
@@ -53,9 +50,5 @@ def test_every_text_file_has_an_encoding() -> None:
 
 
 def test_a_model_with_classes_beyond_ascii_is_kept_in_any_locale(tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["env", *(f"{name}={value}" for name, value in ASCII.items()), sys.executable, "-c", KEPT,
-         tmp_path / "model"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked.run(keep_model, [tmp_path / "model"])
     assert done.returncode == 0, done.stderr

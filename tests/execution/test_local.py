@@ -7,14 +7,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
 from preceptor.execution.executor import Event, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from tests.commands import HANGS
-from tests.forked import own_process
+from tests.forked import Forked, forking, own_process, script
 from tests.hangs import blocked_training, until_it_hangs
 
 
@@ -67,6 +66,11 @@ def test_a_fork_server_that_is_killed_is_replaced(tmp_path: Path) -> None:
         executor.close()
 
 
+def forking_script() -> None:
+    with forking():
+        script()
+
+
 PARENT = """
 from multiprocessing import forkserver
 from preceptor.execution.process import start_worker
@@ -80,9 +84,8 @@ if __name__ == "__main__":
 
 def test_no_worker_outlives_the_process_that_started_it(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
-    command = [sys.executable, "parent.py"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as parent:
+    with Forked(forking_script, [tmp_path / "parent.py"], **pipes) as parent:
         assert parent.stdout is not None
         handles = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
         assert len(handles) == 3
