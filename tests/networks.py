@@ -49,6 +49,20 @@ def tied(num_classes: int, in_chans: int) -> NetworkParts:
 
 
 @network_factory
+def normed(num_classes: int, in_chans: int) -> NetworkParts:
+    """A convolution, mean pooling, layer norm and a linear head, as of ConvNeXt: for Grad-CAM."""
+    network = nn.Sequential(
+        nn.Conv2d(in_chans, 8, 5, stride=4, padding=2),
+        nn.GELU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.LayerNorm(8),
+        nn.Linear(8, num_classes),
+    )
+    return NetworkParts(network, "5", "1")
+
+
+@network_factory
 def gated(num_classes: int, in_chans: int) -> NetworkParts:
     """The network `small`, which processes with a GATE in their environment build together."""
     folder, own = Path(os.environ.get("GATE", "")), str(os.getpid())

@@ -52,7 +52,7 @@ def batch_of(folder: Path, count: int) -> np.ndarray:  # type: ignore[type-arg]
 
 @pytest.mark.slow
 def test_the_derivative_of_grad_cam_is_part_of_the_graph() -> None:
-    folder = model_folder("gradcam", "test_convnext")
+    folder = model_folder("gradcam", "normed")
     model = load_model(folder)
     assert model.spec.cam == "gradcam"
     program = trace(DeployedModel(model, 0.5))
