@@ -22,7 +22,7 @@ LIMITS = {
     "modules of source": 160,
     "lines of the longest module": 600,
     "lines of benchmarks": 3_000,
-    "lines of documentation": 3_740,
+    "lines of documentation": 3_760,
     "lines of RESULTS": 150,
     "lines of the changelog": 60,
     "lines of the README": 150,
