@@ -19,7 +19,7 @@ from tests.documents import ROOT
 
 LIMITS = {
     "lines of source": 40_000,
-    "modules of source": 160,
+    "modules of source": 159,
     "lines of the longest module": 600,
     "lines of benchmarks": 3_000,
     "lines of documentation": 3_760,
@@ -29,7 +29,7 @@ LIMITS = {
     "tracked files": 800,
     "keys of a study": 65,
     "commands": 28,
-    "options": 94,
+    "options": 93,
 }
 
 

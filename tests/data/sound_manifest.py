@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -51,3 +52,29 @@ def with_line(folder: Path, number: int, line: str) -> Path:
     lines = sound()
     lines[number - 1] = line
     return write(folder, *lines)
+
+
+def dicom(file: Path, pixels: np.ndarray, **tags: object) -> Path:
+    """File as a scanner writes it."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta[0x0002, 0x0002].value, meta[0x0002, 0x0003].value
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    data.BitsAllocated = data.BitsStored = 8 * pixels.itemsize
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
+    data.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    if pixels.ndim == 3:
+        data.PlanarConfiguration = 0
+    data.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(file, enforce_file_format=True)
+    return file

@@ -20,6 +20,7 @@ from preceptor.data.images import (
     load_image,
     pixel_formats,
 )
+from tests.data.sound_manifest import dicom
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(
@@ -337,32 +338,6 @@ def test_the_formats_of_the_documentation_are_read(tmp_path: Path) -> None:
 
 
 # DICOM
-
-
-def dicom(file: Path, pixels: np.ndarray, **tags: object) -> Path:
-    """File as a scanner writes it."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data = Dataset()
-    data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = meta[0x0002, 0x0002].value, meta[0x0002, 0x0003].value
-    data.Rows, data.Columns = pixels.shape[:2]
-    data.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
-    data.BitsAllocated = data.BitsStored = 8 * pixels.itemsize
-    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
-    data.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
-    if pixels.ndim == 3:
-        data.PlanarConfiguration = 0
-    data.PixelData = pixels.tobytes()
-    for name, value in tags.items():
-        setattr(data, name, value)
-    data.save_as(file, enforce_file_format=True)
-    return file
 
 
 def test_a_dicom_file_is_rescaled_and_shown_in_its_window(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from preceptor.data.notes import (
     value_notes,
 )
 from tests.commands import here
-from tests.data.sound_manifest import save
-from tests.data.test_images import dicom
+from tests.data.sound_manifest import dicom, save
 from tests.datasets import squares
 
 

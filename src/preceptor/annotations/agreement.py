@@ -23,7 +23,8 @@ from preceptor.annotations.shapes import Pixels
 from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, Problem, ProblemsError, one_line
+from preceptor.errors import InputError, Problem, ProblemsError, one_line, without_secrets
+from preceptor.utils.files import replacing
 from preceptor.utils.text import Progress
 
 GAP = 0.05
@@ -110,7 +111,7 @@ class Agreement:
     iou, correlation (with the others), dice_among_others, difference (mean over images of the Dice
     of the pairs without this person minus the pairs with), difference_low (lower end of its t
     interval), area_ratio (median of the marked area to the mean of the others'),
-    disagrees_with_all (see `disagreement_rule`); of pairs: a, b, images, both_empty, dice, iou,
+    disagrees_with_all; of pairs: a, b, images, both_empty, dice, iou,
     correlation; of images: file, dice, iou, correlation, all_empty; the least agreement first.
     """
 
@@ -118,16 +119,6 @@ class Agreement:
     pairs: pd.DataFrame
     images: pd.DataFrame
     single: int  # images with one annotator
-
-
-def disagreement_rule() -> str:
-    """Rule by which a person disagrees with all others, in words."""
-    return (
-        "A person disagrees with all others if the mean Dice of every pair with this person is "
-        f"below every pair without, the difference over images is {GAP:g} or more, and its 95 % "
-        "interval, corrected for the number of annotators, lies above 0. It needs three annotators "
-        "and five images."
-    )
 
 
 def agreement_of(annotators: AnnotatorMaps, progress: Progress | None = None) -> Agreement:
@@ -221,3 +212,24 @@ def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     y -= y.mean()
     norm = math.sqrt(float(x @ x) * float(y @ y))
     return min(1.0, max(-1.0, float(x @ y) / norm)) if norm > 1e-12 else math.nan
+
+
+PEOPLE, PAIRS, IMAGES = "people.csv", "pairs.csv", "images.csv"
+
+
+def write_agreement(maps: AnnotatorMaps, agreement: Agreement, to: Path) -> None:
+    """Write the tables to a folder, which appears when it is complete."""
+    to = to.absolute()
+    if to.exists() and not (to.is_dir() and ((to / PEOPLE).is_file() or not any(to.iterdir()))):
+        raise InputError(f"{to} exists already and is no result of data agreement; choose another")
+    if not to.parent.is_dir():
+        raise InputError(f"{to.parent}: there is no such folder; create it first")
+    images = agreement.images.rename(columns={"file": "name"})
+    people = [" | ".join(sorted(maps.files[file])) for file in images["name"]]
+    images.insert(1, "annotators", people)
+    names = (str(maps.table.loc[file, "name"]) for file in images["name"])
+    images["name"] = [without_secrets(name) for name in names]
+    with replacing(to) as partial:
+        partial.mkdir()
+        for name, frame in ((PEOPLE, agreement.people), (PAIRS, agreement.pairs), (IMAGES, images)):
+            frame.to_csv(partial / name, index=False, float_format="%.6g")

@@ -359,35 +359,37 @@ def data_export(
 def data_agreement(
     folder: Path,
     to: Annotated[Path | None, typer.Option(show_default="agreement in FOLDER")] = None,
-    images: Annotated[int, typer.Option(min=0, max=500)] = 24,
 ) -> None:
     """Compare annotators of the same images.
 
-    A page and CSV tables are written: Dice, IoU and correlation of each pair, each annotator
-    against the others, and the images with the least agreement.
+    Tables are written: Dice, IoU and correlation of each pair, each annotator against the others,
+    and the images, the least agreement first.
 
     Args:
         folder: Folder written by data import: manifest.csv, annotators/NAME/….
-        to: Output folder of the page and its tables.
-        images: Number of images with pictures.
+        to: Output folder of the tables.
     """
     with bulk_import():
-        from preceptor.annotations.agreement import agreement_of, read_annotators
-        from preceptor.report.annotators import PAGE, write_agreement
+        from preceptor.annotations.agreement import agreement_of, read_annotators, write_agreement
         from preceptor.utils.text import number
 
     maps = read_annotators(folder)
     with counting("comparing maps") as told:
         agreement = agreement_of(maps, progress=told)
     target = to or folder / "agreement"
-    findings = write_agreement(maps, agreement, target, images)
+    write_agreement(maps, agreement, target)
     for pair in agreement.pairs.to_dict("records"):
         values = {"Dice": pair["dice"], "IoU": pair["iou"], "correlation": pair["correlation"]}
         shown = ", ".join(f"{name} {number(value)}" for name, value in values.items())
         print(f"{pair['a']} – {pair['b']}: {pair['images']:,} images, {shown}")
-    for sentence in findings:
-        print(sentence)
-    print(f"wrote {target / PAGE}")
+    for person in agreement.people.to_dict("records"):
+        if person["disagrees_with_all"]:
+            print(
+                f"{person['annotator']} disagrees with all others: mean Dice "
+                f"{number(person['dice'], 2)}, against {number(person['dice_among_others'], 2)} of "
+                "the others among themselves"
+            )
+    print(f"wrote {target}")
 
 
 @data.command("forged")

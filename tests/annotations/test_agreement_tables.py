@@ -1,17 +1,16 @@
+"""Tables of `data agreement`."""
+
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from preceptor.annotations.agreement import agreement_of, read_annotators
+from preceptor.annotations.agreement import agreement_of, read_annotators, write_agreement
 from preceptor.errors import InputError
-from preceptor.report.annotators import write_agreement
 from tests.annotations.trees import annotated_folder
 from tests.commands import here
-from tests.report.conftest import Page
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_names_who_disagrees(folder: Path) -> None:
     printed = here("data", "agreement", folder).out
     assert "bo disagrees with all others" in printed
-    assert "bo disagrees with all others" in (folder / "agreement" / "agreement.html").read_text()
     people = pd.read_csv(folder / "agreement" / "people.csv", index_col="annotator")
     assert people["disagrees_with_all"].to_dict() == {"ann": 0, "bo": 1, "cy": 0}
     pairs = pd.read_csv(folder / "agreement" / "pairs.csv")
@@ -35,31 +33,20 @@ def test_the_command_names_who_disagrees(folder: Path) -> None:
 def test_names_of_remote_images_have_no_credentials(folder: Path, tmp_path: Path) -> None:
     maps = read_annotators(folder)
     maps.table["name"] = [f"https://me:secret@host/{name}?sig=1" for name in maps.table["name"]]
-    write_agreement(maps, agreement_of(maps), tmp_path / "out", shown=4)
-    for file in ("agreement.html", "images.csv"):
-        text = (tmp_path / "out" / file).read_text()
-        assert "https://host/" in text
-        assert "secret" not in text
-        assert "sig=1" not in text
+    write_agreement(maps, agreement_of(maps), tmp_path / "out")
+    text = (tmp_path / "out" / "images.csv").read_text()
+    assert "https://host/" in text
+    assert "secret" not in text
+    assert "sig=1" not in text
 
 
-def test_the_page_is_whole_in_itself(folder: Path, tmp_path: Path) -> None:
-    maps = read_annotators(folder)
-    write_agreement(maps, agreement_of(maps), tmp_path / "out", shown=4)
-    page = (tmp_path / "out" / "agreement.html").read_text()
-    assert "three &lt;hands&gt;" in page
-    assert "<hands>" not in page
-    assert not re.findall(r'(?:src|href)="(?!data:|#|\w+\.csv")', page)
-    assert Page(page).tags["figure"] == 1 + 4  # the legend, too
-
-
-def test_an_earlier_page_is_replaced_and_another_folder_is_not(
+def test_earlier_tables_are_replaced_and_another_folder_is_not(
     folder: Path, tmp_path: Path
 ) -> None:
     maps = read_annotators(folder)
     made = agreement_of(maps)
     for _ in range(2):
-        write_agreement(maps, made, tmp_path / "out", shown=0)
+        write_agreement(maps, made, tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()
     with pytest.raises(InputError, match="no result of data agreement"):
