@@ -4,7 +4,7 @@ The published map is E[f · m] / p, for scores f under masks m whose cells are o
 Up to scale and offset, which min-max normalization removes, it is the covariance
 E[(f − f̄)(m − m̄)]. The default estimator uses blocks of balanced masks (`balanced_block`), in which
 the mean score and the interactions of two cells cancel exactly; the variance over blocks estimates
-the error of the map. docs/saliency.md has the curves.
+the error of the map. docs/saliency.md has measurements.
 
 Masks are grids of s × s cells, upsampled bilinearly: the mask is R_y · cells · R_xᵀ. For a shift of
 the grid by whole pixels within a cell, R_y (H × s) has the bilinear weights of the cells at every
