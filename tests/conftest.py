@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,12 +106,14 @@ def pytest_collection_finish() -> None:
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Fork the workers of xdist, of a process that has imported what they collect."""
     here = Path(__file__).parent
+    asked = [Path(one.split("::")[0]).resolve() for one in config.args]
     files = (
         one.relative_to(here.parent)
         for one in sorted(here.rglob("test_*.py"))
-        if not pytest_ignore_collect(one, config)
+        if any(map(one.is_relative_to, asked)) and not pytest_ignore_collect(one, config)
     )
-    fork_xdist_workers(".".join(file.with_suffix("").parts) for file in files)
+    if sys.platform == "linux":
+        fork_xdist_workers(".".join(file.with_suffix("").parts) for file in files)
 
 
 @pytest.hookimpl(tryfirst=True)

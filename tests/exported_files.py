@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ from tests.commands import Outcome, here
 from tests.made_once import made_once
 
 CARD = "# A model card\n\nTrained on nothing.\n"
-_PLACE = tempfile.TemporaryDirectory()
 
 
 class ExportedFile(NamedTuple):
@@ -52,22 +50,24 @@ def model_folder(name: str, backbone: str = "small", positive: str | None = "fak
 
     By default one of two convolutions, else of `tests.networks`: an export takes time by layers.
     """
-    torch.manual_seed(0)
-    classes = ("real", "fake") if positive else ("a", "b", "c")
-    how: dict[str, Any] = {"positive": positive, "input_size": 64}
-    if not backbone.startswith("test_"):
-        how["network"] = NetworkFactory(factory=f"tests.networks:{backbone}")
-    model = build_model(backbone, classes, **how)
-    with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, torch.nn.BatchNorm2d):
-                part.running_mean.normal_(0, 0.1)  # type: ignore[union-attr,operator]
-        if model.spec.cam == "cam":
-            model.head.weight.mul_(8)
-    folder = Path(_PLACE.name, name)
-    save_model(model, folder, {"eer": 0.5} if positive else None)
-    (folder / "README.md").write_text(CARD)
-    return folder
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        classes = ("real", "fake") if positive else ("a", "b", "c")
+        how: dict[str, Any] = {"positive": positive, "input_size": 64}
+        if not backbone.startswith("test_"):
+            how["network"] = NetworkFactory(factory=f"tests.networks:{backbone}")
+        model = build_model(backbone, classes, **how)
+        with torch.no_grad():
+            for part in model.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.running_mean.normal_(0, 0.1)  # type: ignore[union-attr,operator]
+            if model.spec.cam == "cam":
+                model.head.weight.mul_(8)
+        save_model(model, folder, {"eer": 0.5} if positive else None)
+        (folder / "README.md").write_text(CARD)
+
+    return made_once(f"exported-{name}", make)[0]
 
 
 def _manifest_of(folder: Path, count: int = 24) -> Path:
