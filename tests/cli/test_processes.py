@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from preceptor.training.record import RunRecord
 from tests import forked
-from tests.commands import HANGS, here
+from tests.commands import here
 from tests.start_up import imported_by_command
 
 
@@ -69,14 +69,13 @@ def test_the_command_as_it_is_installed() -> None:
     assert done.stdout.strip().count(".") == 2
 
 
+def ascii_command() -> None:
+    sys.stdout.reconfigure(encoding="ascii")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")  # type: ignore[union-attr]
+    forked.command()
+
+
 def test_letters_that_a_terminal_lacks_are_escaped() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "preceptor", "data", "check", "no α"],
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-        timeout=HANGS,
-        check=False,
-    )
+    done = forked.run(ascii_command, ["data", "check", "no α"])
     assert done.returncode, done.stdout
     assert "no \\u03b1" in done.stderr
