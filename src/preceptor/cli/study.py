@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -335,12 +336,15 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
 
 
 def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) -> None:
-    """Print the summary of a study and the path of its report; exit with 1 if a step failed."""
+    """Print what a study found, how sure, and where to look; exit with 1 if a step failed."""
     if summarize is not None and not (result.failed or result.missing):
         print(summarize(result.folder))
-    elif (summary := result.folder / "summary.md").is_file():
-        print(summary.read_text(encoding="utf-8"))
-    print(f"report {result.folder / 'report.html'}")
+    said = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))["closing"]
+    best = f"; best/ has {said['best']}" if said["best"] else ""
+    lines = {"Found": said["found"], "How sure": said["sure"]}
+    for name, text in (lines | {"Look at": f"{result.folder / 'report.html'}{best}"}).items():
+        wide = {"width": 80, "break_long_words": False, "break_on_hyphens": False}
+        print(textwrap.fill(text, initial_indent=f"{name}: ", subsequent_indent="  ", **wide))
     if result.failed or result.missing:
         for one in result.failed.values():
             print(f"failed: {one.title}: {one.reason}", file=sys.stderr)

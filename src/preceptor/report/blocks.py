@@ -22,7 +22,7 @@ SHORT = {
     "baseline2": "Baseline 2",
     "student": "Student",
     "shuffled": "Shuffled maps",
-    "centre": "Centred map",
+    "centre": "Centered map",
     "pca": "PCA maps",
     "shuffled_human": "Human maps, shuffled",
     "mixed": "Mixed, no Teacher",

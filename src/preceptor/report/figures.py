@@ -21,7 +21,7 @@ import matplotlib.figure
 import matplotlib.style
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from preceptor.metrics.reliability import Bins
@@ -123,7 +123,6 @@ def rows_figure(
     title: str,
     axis: str,
     *,
-    signed: bool = False,
     joined: bool = False,
     notes: Sequence[str] = (),
 ) -> Figure | None:
@@ -167,15 +166,12 @@ def rows_figure(
         axes.set_yticks(places, [_beside(name) for name, _ in known])
         axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        if signed:
-            axes.axvline(0, color=LIGHT["ink"], linewidth=1)
-            axes.xaxis.set_major_formatter(FuncFormatter(_signed))
         axes.set_xlabel(axis)
         if legend:
             _legend(figure, axes, {name: handles[name] for name in legend})
 
     said = "; ".join(
-        f"{name}: {', '.join(f'{one.name} {number(one.mean, sign=signed)}' for one in marks)}"
+        f"{name}: {', '.join(f'{one.name} {number(one.mean)}' for one in marks)}"
         for name, marks in known
     )
     noted = ". ".join(note for note in notes if note)
@@ -186,10 +182,6 @@ def _beside(name: str) -> str:
     """Name beside a plot, in one or two lines."""
     lines = wrap(name, _NAME, break_on_hyphens=False)[:3]
     return "\n".join(lines[:2]) if len(lines) < 3 else f"{lines[0]}\n{lines[1][: _NAME - 1]}…"
-
-
-def _signed(value: float, _: int) -> str:
-    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
 def curves_figure(

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.metrics.auc import roc_curve
-from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, critical_difference
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, UNDEFINED, critical_difference
 from preceptor.metrics.scores import ALL_SOURCES, stack
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.report import tables
@@ -43,15 +43,15 @@ from preceptor.report.words import (
 from preceptor.results.comparisons import PUBLISHED, reproductions, set_aucs
 from preceptor.results.domain import Results, StudyResults
 from preceptor.results.ladder import Ladder, enough
-from preceptor.results.record import OVERALL, records
+from preceptor.results.record import records
 from preceptor.study.config import Publication, StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Arm, Failure
-from preceptor.utils.text import DASH, interval, number
+from preceptor.utils.text import interval, number
 
 FILES = {
     "table.csv": "the main table with all evaluation sets and sources",
-    "summary.md": "the first table of every domain and the verdict, as printed on the terminal",
+    "summary.md": "the verdict, what to do next and the main table of every domain",
     "results.csv": "metrics of every run, set and source",
     "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
@@ -77,6 +77,7 @@ class Chapter:
     """Chapter of the page on one domain."""
 
     title: str  # domain, or "" in a study without domains
+    hints: list[tuple[str, str]]
     sections: list[Section]
     key: str = ""  # unique prefix of the keys of its sections
 
@@ -99,8 +100,8 @@ def render_page(
         "name": study_name(study),
         "facts": _facts(study, found),
         "verdict": top,
-        "summary": " ".join(filter(None, [top.text, gain, top.place])),
-        "rule": SHOWN,
+        "summary": f"{top.text} {gain}",
+        "best": findings.best,
         "headlines": [
             card | {"domain": name}
             for name, plan in study.plans.items()
@@ -131,7 +132,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
         hardest = records(pairs.sort_values("mean", kind="stable"))[0]
         key, mean, n = hardest["key_b"], hardest["mean"], int(hardest["n"])
         spread = interval(hardest["low"], hardest["high"])
-        spread = "one seed: no interval" if spread == DASH else spread
+        spread = spread if n > 2 else f"{'one seed' if n == 1 else 'two seeds'}: no conclusion"
         note = common_seeds_text(mean, means["student"], means.get(key, math.nan), n)
         found.append(
             {
@@ -212,12 +213,8 @@ def chapter(
 
     ladder = results.ladders_on(primary)
     figure = ladder_plot([(one.backbone, one) for one in ladder], f"AUC on {primary}")
-    place = place_sentence(results) if key else ""  # without domains it is in the first lines
-    title = "What the maps are worth"
+    title, place = "What the maps are worth", place_sentence(results)
     add("ladder", title, _ladder_figure(figure), answer=place, empty=no_student, folded=bool(key))
-    definition = any_map_words(ladder)
-    about = Text(definition) if definition else None
-    add("rungs", "The same in numbers", about, tables.rung_table(ladder), empty=no_student)
     choice = plan.teacher_choice
     add(
         "rq1",
@@ -239,19 +236,15 @@ def chapter(
         _question("RQ2"),
         *((Text(ranked), sets[primary]) if sets.get(primary) else ()),
         *tables.comparison_tables(results, ("RQ2",)),
+        Text(SHOWN),
         answer=answers["RQ2"],
     )
-    difference = (
-        f"Difference of the AUC on {primary}, Student minus the model of the row: mean over seeds "
-        "and 95 % interval. Above zero, the Student is better."
-    )
-    drawn = _figures("differences", [*study.students, OVERALL], forest_plot, results)
     questions = ("overall", "RQ3", "control", "detector", "ceiling", "start")
     add(
         "rq3",
         _question("RQ3"),
-        *((Text(difference), drawn) if drawn else ()),
         *tables.comparison_tables(results, questions),
+        Text(definition) if (definition := any_map_words(ladder)) else None,
         answer=answers["RQ3"],
         empty=no_student,
     )
@@ -293,7 +286,7 @@ def chapter(
     add("alpha", "Selection of α", tables.alpha_table(results), empty=none)
     add("images", "Saliency maps", images)
     add("methods", "Methods", *(Text(text) for text in methods(plan, results)))
-    return Chapter(plan.domain, sections, key)
+    return Chapter(plan.domain, findings.hints, sections, key)
 
 
 def _figures(name: str, names: Iterable[str], draw: Any, results: Results) -> FigureBlock | None:
@@ -387,21 +380,6 @@ def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
     return mean
 
 
-def forest_plot(results: Results, backbone: str) -> Figure | None:
-    """Student minus each other side, one row per comparison; the backbone may be `OVERALL`."""
-    table = results.comparisons
-    wanted = ["RQ2", "RQ3", "control", "detector", "ceiling"]
-    asked = table["question"].isin(["overall"] if backbone == OVERALL else wanted)
-    rows = [
-        (
-            f"− {short(row['key_b'])}",
-            [Mark("difference", row["key_b"], row["mean"], row["low"], row["high"])],
-        )
-        for row in records(table[asked & (table["backbone"] == backbone)])
-    ]
-    return rows_figure(rows, f"{backbone}: Student", "AUC difference", signed=True)
-
-
 def rank_plot(domains: Sequence[Results]) -> Figure | None:
     """Mean rank of each guidance method's Student over domains, with its critical difference.
 
@@ -436,8 +414,9 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
     drawn, notes = [], []
     for name, ladder in rows:
         marks = [
-            Mark(RUNGS[one.name], _RUNG_KEYS[one.name], one.mean, one.low, one.high)
+            Mark(RUNGS[one.name], _RUNG_KEYS[one.name], one.mean, *ends)
             for one in ladder.rungs
+            for ends in [(one.low, one.high) if one.n > 2 else UNDEFINED]
         ]
         drawn.append((name, marks))
         place, other = ladder.place, other_smallest(ladder)

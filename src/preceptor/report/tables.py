@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -20,10 +19,9 @@ from preceptor.report.blocks import (
     mean_std_text,
     short,
 )
-from preceptor.report.words import RUNGS
 from preceptor.results.comparisons import BY_TEACHER, Reproduction
 from preceptor.results.domain import Results
-from preceptor.results.ladder import LINES, Ladder, Rung
+from preceptor.results.ladder import LINES
 from preceptor.results.record import (
     OVERALL,
     Row,
@@ -88,7 +86,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
         mine = {one["backbone"]: one for one in records(table[table["key"] == row.key])}
         if mine:
             cells = [cell(row, column, mine.get(column)) for column in columns]
-            lines.append(Line(row.title, cells, row.key == "student"))
+            lines.append(Line(row.heading, cells, row.key == "student"))
     images = int(table["images"].iloc[0])
     what = f"AUC of {results.positive}" if results.positive is not None else "one-vs-rest AUC"
     caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
@@ -152,7 +150,7 @@ def worst_source_table(results: Results, evaluation: str, backbone: str) -> Tabl
         for row, part in _arms(results, here, backbone)
     }
     worst = {key: part.min() for key, part in by_row.items()}
-    titles, lines = {row.key: row.title for row in results.rows}, []
+    titles, lines = {row.key: row.heading for row in results.rows}, []
     for key, part in by_row.items():
         spreads = [worst[key]["accuracy"], part.mean()["accuracy"], worst[key]["auc"]]
         cells = [Cell(mean_std_text(*mean_std(one.dropna()))) for one in spreads]
@@ -200,7 +198,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[Table]
             more = f"up to {cautious:,.0f}" if cautious > expected else ""
             cells += [
                 Cell(interval(row["image_low"], row["image_high"])),
-                Cell(f"{expected:,.0f}", more) if math.isfinite(expected) else Cell(),
+                Cell(f"{expected:,.0f}", more) if row["n"] > 2 else Cell(),
                 Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
             lines.append(Line(heading, cells))
@@ -218,7 +216,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[Table]
 _AGAINST = {
     "shuffled": "− shuffled",
     "shuffled_human": "− shuffled",
-    "centre": "− centred map",
+    "centre": "− centered map",
     "baseline2": "− no maps",
 }
 
@@ -320,45 +318,6 @@ def alpha_table(results: Results) -> Table | None:
         lines.append(Line(setting, cells))
     caption = "Validation AUC on the worst set, mean over seeds; ▲ marks the selected setting."
     return Table(caption, "Setting", [*columns], lines)
-
-
-def rung_table(found: Sequence[Ladder]) -> Table | None:
-    """Table of ladders on one evaluation set: a row per rung, with its gain over the one below."""
-    if not found:
-        return None
-    lines = []
-    for ladder in found:
-        for rung in ladder.rungs:
-            heading = RUNGS[rung.name]
-            if len(found) > 1:
-                name = heading if rung.name == "teacher" else heading.lower()
-                heading = f"{ladder.backbone}: {name}"
-            heading += f": {short(rung.key)}" if rung.name == "any" else ""
-            lines.append(Line(heading, _rung_cells(rung), rung.name == "teacher"))
-    columns = ["AUC", "95 % interval of the AUC", "Gain over the previous row"]
-    columns += ["95 % interval of the gain", "p", "r with human maps"]
-    caption = (
-        f"{found[0].set}: AUC by the maps that guide, mean ± standard deviation over seeds; gains "
-        "are paired by seed, p is not corrected. r: correlation of the models' maps with human "
-        "maps of validation images. If it is high without maps, the model uses the marked regions "
-        "without guidance, and their place is little new information."
-    )
-    return Table(caption, "Maps", columns, lines)
-
-
-def _rung_cells(rung: Rung) -> list[Cell]:
-    plain = rung.name == "none" and not rung.setting.guidance
-    own = [
-        Cell(mean_std_text(rung.mean, rung.std), "" if plain else str(rung.setting)),
-        Cell(interval(rung.low, rung.high).replace("+", "")),
-    ]
-    agreement = Cell(number(rung.agreement, 2))
-    if rung.gain is None:
-        return [*own, Cell(), Cell(), Cell(), agreement]
-    gain = rung.gain.paired
-    note = f"{gain.n} of {rung.n} seeds" if gain.n != rung.n else ""
-    cells = [Cell(number(gain.mean, sign=True), note), Cell(interval(gain.low, gain.high))]
-    return [*own, *cells, _p_cell(asdict(gain)), agreement]
 
 
 def domain_table(domains: pd.DataFrame) -> Table | None:
@@ -523,7 +482,7 @@ def _rate_table(
                 cells.append(Cell(TOO_SMALL))
             else:
                 cells.append(Cell(mean_std_text(*mean_std([value for value, _ in values]))))
-        lines.append(Line(row.title, cells, row.key == "student"))
+        lines.append(Line(row.heading, cells, row.key == "student"))
     return Table(caption, "", [*columns], lines) if lines else None
 
 
@@ -547,7 +506,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
         mine = part.drop_duplicates("seed")
         cells = [Cell(mean_std_text(*mean_std(mine[name]))) for name in names]
-        lines.append(Line(row.title, cells, row.key == "student"))
+        lines.append(Line(row.heading, cells, row.key == "student"))
     caption = (
         f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is that of "
         "the most probable class; for Brier score and EER, lower is better."

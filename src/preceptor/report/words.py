@@ -6,7 +6,7 @@ Here it is decided what the numbers support; the sentences themselves are in `te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ from preceptor.metrics.paired_tests import (
 )
 from preceptor.report.blocks import names_of, short
 from preceptor.results.comparisons import LEVEL, shown
-from preceptor.results.domain import Results, StudyResults
+from preceptor.results.domain import Hints, Results, StudyResults, hints_of
 from preceptor.results.ladder import ControlGain, Ladder, RungName, enough
 from preceptor.results.record import records
 from preceptor.study.plan import Plan, StudyPlan
@@ -77,7 +77,8 @@ class DomainFindings:
 
     verdict: Verdict
     answers: dict[str, str]  # answers by question (RQ1, RQ2, RQ3, budget)
-    best: str = ""  # the model in `best/`; "" without one
+    best: str  # the model in `best/`; "" without one
+    hints: list[tuple[str, str]]  # titles and sentences of `Hints`
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,21 @@ class Findings:
     by_domain: dict[str, DomainFindings]  # findings by domain; one entry under "" without domains
     across: str = ""  # answer to RQ4; "" without domains
 
+    @property
+    def best(self) -> str:
+        """The models in `best/`."""
+        parts = {name: one.best for name, one in self.by_domain.items() if one.best}
+        return " ".join(f"{name}: {text}" if name else text for name, text in parts.items())
+
+
+def closing(findings: Findings, found: StudyResults) -> dict[str, str]:
+    """What a study found, how sure this is, and the model that it hands over."""
+    verdict, results = findings.verdict, found.first
+    lines = [] if found.has_domains else hardest(results.comparisons)
+    facts = {"line": lines[0] if lines else None, "primary": results.primary}
+    said = say("closing", verdict=verdict, **facts).split(" --- ")
+    return dict(zip(("found", "sure"), said, strict=True)) | {"best": findings.best}
+
 
 def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
     """Findings of a study, once its p-values are corrected over all domains."""
@@ -96,6 +112,7 @@ def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
             verdict(one),
             answers(study.plans[name], one),
             say("best", best=one.best) if one.best else "",
+            _hints(hints_of(study.plans[name], one)),
         )
         for name, one in found.by_domain.items()
     }
@@ -216,18 +233,21 @@ def across_domains(found: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def _how_much(plan: Plan, results: Results) -> str:
-    compared, shares = results.comparisons, results.shares
-    family, overall = _asked(compared, "RQ2"), _asked(compared, "overall")
-    overall = overall[overall["b"].isin(family["b"])]
-    lines = family if overall.empty else overall
+    lines, shares = hardest(results.comparisons), results.shares
     known = shares[shares["share"].notna()] if len(shares) else shares
     return say(
         "rq3",
-        line=records(lines.sort_values("mean", kind="stable"))[0] if len(lines) else None,
-        overall=lines is not family,
+        line=lines[0] if lines else None,
         share=records(known)[0] if len(known) else None,
         several=len(plan.protocol.study.students) > 1,
     )
+
+
+def hardest(compared: pd.DataFrame) -> list[dict[str, Any]]:
+    """Comparisons with both baselines, the stronger one first; of several backbones their means."""
+    family, overall = _asked(compared, "RQ2"), _asked(compared, "overall")
+    overall = overall[overall["b"].isin(family["b"])]
+    return records((family if overall.empty else overall).sort_values("mean", kind="stable"))
 
 
 def _asked(compared: pd.DataFrame, question: str) -> pd.DataFrame:
@@ -267,6 +287,12 @@ def sign_of(line: Mapping[str, Any]) -> int:
     return shown(line["low"], line["high"], line["p_holm" if tested else "p"])
 
 
+def _hints(hints: Hints) -> list[tuple[str, str]]:
+    """Titles and sentences of hints."""
+    parts = (one.partition(" === ") for one in say("hints", hints=hints).split("--- ")[1:])
+    return [(title, text.strip()) for title, _, text in parts]
+
+
 # Ladders
 
 
@@ -289,7 +315,7 @@ def place_sentence(found: Results | StudyResults) -> str:
         place=place,
         sign=signs[0],
         ends=[*dict.fromkeys(map(_signed, ends))],
-        sure=any(interval(one.low, one.high) != DASH for one in places),
+        sure=max(one.n for one in places) > 2,
         other=other_smallest(first),
         only_here=signs[0] != 0 and image_low <= 0 <= image_high,
         margin_words=margin_words(place.low, place.high, first.place_images),
@@ -307,17 +333,18 @@ def other_smallest(ladder: Ladder) -> ControlGain | None:
 
 
 def gained(paired: PairedResult) -> str:
-    """Gain with its interval, if it has one."""
-    spread = interval(paired.low, paired.high)
+    """Gain with its interval, if it has one of three seeds or more."""
+    spread = interval(paired.low, paired.high) if paired.n > 2 else DASH
     return f"{_signed(paired.mean)}{f' ({spread})' if spread != DASH else ''}"
 
 
-def any_map_words(found: Iterable[Ladder]) -> str:
+def any_map_words(found: Sequence[Ladder]) -> str:
     """Definition of any map, and the control that was selected for each backbone."""
     known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
     among = dict.fromkeys(f"“{short(key)}”" for _, one in known for key in one.among)
     chosen = [f"“{short(one.control)}” for {backbone}" for backbone, one in known]
-    return say("any_map", among=[*among], chosen=chosen) if among else ""
+    rungs = [(RUNGS[one.name], one.agreement) for one in (found[0].rungs if found else ())]
+    return say("any_map", among=[*among], chosen=chosen, rungs=rungs) if among else ""
 
 
 # What intervals say
@@ -394,6 +421,7 @@ def templates() -> Environment:
         "of_backbones": _of_backbones,
         "percent": percent,
         "auc": number,
+        "two": lambda value: number(value, 2),
         "seeds": _seeds,
         "short": short,
         "sign": sign_of,

@@ -19,7 +19,7 @@ from preceptor.report.methods import model_card, study_name
 from preceptor.report.page import FILES, chapter, domains_section, render_page
 from preceptor.report.panels import COUNT, make_panels
 from preceptor.report.tables import domain_table, set_table
-from preceptor.report.words import Findings, Verdict, study_findings
+from preceptor.report.words import Findings, closing, study_findings
 from preceptor.results.domain import Results, StudyResults, csv_files, gather_study
 from preceptor.results.tables import CSV_FILES
 from preceptor.study.plan import Plan, StudyPlan
@@ -47,7 +47,7 @@ def write_results(
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
     write_tables(csv_files(found), out)
-    write_atomically(out / "summary.md", _markdown(study, found, findings.verdict))
+    write_atomically(out / "summary.md", _markdown(study, found, findings))
     summary = _summary(study, found, findings)
     summary |= {"failed": {identity: asdict(one) for identity, one in failed.items()}}
     write_atomically(out / "summary.json", strict_json(summary) + "\n")
@@ -98,12 +98,14 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
         name: {
             "primary": one.primary,
             "answers": findings.by_domain[name].answers,
+            "hints": findings.by_domain[name].hints,
+            "best": {key: asdict(model) for key, model in one.best.items()},
             "ladders": [asdict(ladder) for ladder in one.ladders_on(one.primary)],
             "missing": [*one.missing, *one.unscored],
         }
         for name, one in found.by_domain.items()
     }
-    said = {"verdict": asdict(findings.verdict)}
+    said = {"verdict": asdict(findings.verdict), "closing": closing(findings, found)}
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
@@ -165,13 +167,17 @@ def _has_weights_of(folder: Path, run: Path) -> bool:
         return False
 
 
-def _markdown(study: StudyPlan, found: StudyResults, verdict: Verdict) -> str:
-    """The main table of each domain as Markdown, and the verdict."""
-    parts = [f"# {study_name(study)}"]
+def _markdown(study: StudyPlan, found: StudyResults, findings: Findings) -> str:
+    """Verdict, model for use, hints, and the main table of each domain as Markdown."""
+    verdict = findings.verdict
+    parts = [f"# {study_name(study)}", f"**{verdict.headline}.** {verdict.sentences}"]
+    parts += [f"`best/` has {findings.best}"] if findings.best else []
     if (across := domain_table(found.domains)) is not None:
         parts.append(across.markdown)
     for name, plan in study.plans.items():
+        hints = [f"- **{title}.** {text}" for title, text in findings.by_domain[name].hints]
         parts += [f"## {name}"] if name else []
+        parts += ["\n".join(hints)] if hints else []
         table = set_table(plan, found.by_domain[name], plan.protocol.primary)
         parts += [table.markdown] if table else []
-    return "\n\n".join([*parts, f"{verdict.headline}. {verdict.sentences}"]) + "\n"
+    return "\n\n".join(parts) + "\n"

@@ -38,6 +38,7 @@ from preceptor.results.record import (
     OVERALL,
     Row,
     StudyRecord,
+    records,
     select_arm,
 )
 from preceptor.study.config import Publication
@@ -48,6 +49,7 @@ LEVEL = 0.05
 BY_TEACHER = ("RQ1", "saliency")
 """Questions that compare probe Students by their Teachers."""
 HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
+FALL = 0.15  # difference in AUC from which on sets are called apart
 
 
 def shown(low: float, high: float, p: float) -> int:
@@ -243,6 +245,58 @@ def set_aucs(figures: pd.DataFrame, arm: Arm, name: str) -> pd.Series:
     """AUC of an arm on a whole evaluation set, by seed."""
     part = select_arm(figures, arm)
     return part[(part["set"] == name) & (part["source"] == ALL_SOURCES)].set_index("seed")["auc"]
+
+
+class Fall(NamedTuple):
+    """Fall of the network without maps between evaluation sets, or sources of the primary set."""
+
+    backbone: str
+    high: str  # name and AUC
+    high_auc: float
+    low: str
+    low_auc: float
+    student: float  # AUC of the Student on `low`
+    sources: bool
+
+
+def largest_fall(record: StudyRecord, table: pd.DataFrame) -> Fall | None:
+    """Largest fall of Baseline 2 between whole sets, or else between sources of the primary set.
+
+    It is at least `FALL`, and the 95 % interval over images, for these networks, lies above 0.
+    """
+    known = table[table["mean"].notna() & (table["backbone"] != OVERALL)]
+    whole, primary = known["source"] == ALL_SOURCES, known["set"] == record.setup.primary
+    for column, part in (("set", known[whole]), ("source", known[~whole & primary])):
+        falls = []
+        for backbone, own in part.sort_values("mean").groupby("backbone", observed=True):
+            ends = records(own[own["key"] == "baseline2"])
+            high, low = (ends[-1], ends[0]) if ends else ({"mean": 0.0}, {"mean": 0.0})
+            if high["mean"] - low["mean"] >= FALL and _apart(record, str(backbone), high, low):
+                theirs = own[(own["key"] == "student") & (own[column] == low[column])]["mean"]
+                names = high[column], high["mean"], low[column], low["mean"]
+                falls.append(Fall(str(backbone), *names, float(theirs.mean()), column == "source"))
+        if falls:
+            return max(falls, key=lambda one: one.high_auc - one.low_auc)
+    return None
+
+
+def _apart(record: StudyRecord, backbone: str, *places: Mapping[str, Any]) -> bool:
+    """Whether the AUC of Baseline 2 is shown to be higher at the first of two places."""
+    setup, sides = record.setup, list[Side]()
+    (arm,) = (row.arms[backbone] for row in setup.rows if row.key == "baseline2")
+    every = [one for member in record.members_of(arm) for one in record.scores(member)]
+    for place in places:
+        tables = [one for one in every if one is not None and place["set"] in {*one["split"]}]
+        tables = tables[:1] if setup.draws else tables  # of other images
+        if place["source"]:  # of positives alone with the negatives of the set, as in `figures`
+            own = (tables[0]["split"] == place["set"]) & (tables[0]["source"] == place["source"])
+            if (tables[0]["label"][own] == setup.positive).all():
+                own |= tables[0]["label"] != setup.positive
+            tables = [one[own] for one in tables]
+        scored = place["set"], setup.classes, setup.positive, setup.negatives
+        labels, scores, groups = stack(tables, *scored)
+        sides.append(Side(labels, [one[None] for one in scores], groups))
+    return bootstrap_difference(*sides, same_images=False, resamples=1000).low > 0
 
 
 def shares(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:

@@ -5,17 +5,18 @@ Results are computed from finished folders at any time; missing ones are omitted
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
 
 from preceptor.config.files import dump_yaml
-from preceptor.errors import InputError
+from preceptor.errors import InputError, PreceptorError
 from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
 from preceptor.metrics.paired_tests import mean_std
 from preceptor.metrics.scores import (
@@ -27,8 +28,8 @@ from preceptor.metrics.scores import (
     set_auc,
     validation_rows,
 )
-from preceptor.results.comparisons import compare, correct, shares
-from preceptor.results.ladder import Ladder, budget_curve, ladder_table, ladders
+from preceptor.results.comparisons import FALL, Fall, compare, correct, largest_fall, shares
+from preceptor.results.ladder import Ladder, budget_curve, ladder_table, ladders, more_marks
 from preceptor.results.record import (
     OVERALL,
     Row,
@@ -54,9 +55,13 @@ from preceptor.results.tables import (
     TABLE,
     read_table,
 )
+from preceptor.study.checks import coarse_share
 from preceptor.study.plan import Plan, StudyPlan
+from preceptor.study.protocol import training_of
 from preceptor.study.selection import Candidate
 from preceptor.study.steps import Arm, Member
+from preceptor.training.prepare import method_of
+from preceptor.training.record import RunRecord
 from preceptor.utils.files import replacing
 from preceptor.utils.results import is_finished, write_atomically
 
@@ -357,6 +362,45 @@ def _line(
     metrics = ("accuracy", "eer", "average_precision", "brier")
     means = {name: float(part[name].mean()) for name in metrics}
     return names | own | means | {"n": len(aucs), "images": int(part["images"].iloc[0])}
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a domain shows besides its verdict, and what to do next; None and "" if it does not."""
+
+    fall: Fall | None
+    teachers: dict[bool, tuple[float, str]]  # best on validation if data-driven, and of marks
+    coarse: tuple[float, tuple[int, int], str] | None  # share of maps under half a cell, its grid
+    more: tuple[float, int, int] | None  # gain in AUC between numbers of marked images
+    next: Literal["family", "marks", "nothing", ""]
+
+
+def hints_of(plan: Plan, results: Results) -> Hints:
+    """Hints on one domain."""
+    study, workspace, winner = plan.study, plan.protocol.workspace, plan.winner()
+    fall = largest_fall(results.record, results.table) if results.record else None
+    best, coarse = dict[bool, tuple[float, str]](), None
+    for row in records(results.teachers) if winner and winner.kind == "data" else ():
+        own = plan.teacher_of(row["name"]).kind == "data"
+        best[own] = max(best.get(own, (0.0, "")), (row["value"], row["name"]))
+    with contextlib.suppress(PreceptorError, OSError, KeyError):  # images or trainings are gone
+        student = results.best["student"]
+        run = RunRecord.read(plan.protocol.run_folder(student.run))
+        if share := coarse_share(workspace, training_of(study), run.input_size, run.grid):
+            coarse = share, run.grid, student.arm.backbone
+    masks = [workspace.drawn(study.annotated, 0), workspace.train_mask]
+    marked = [int((mask & workspace.manifest.map_mask).sum()) for mask in masks]
+    ladders = results.ladders_on(results.primary)
+    more = more_marks(ladders, results.budget, study.students, study.budgets, marked)
+    ways = map(method_of, (training_of(study, name) for name in [*study.guidances] or [""]))
+    apart = fall and not fall.sources and not fall.high_auc - fall.student < FALL
+    if apart and all(way is None or way.needs == {"map"} for way in ways):
+        return Hints(fall, best, coarse, more, "family")
+    family = results.family if not results.untested else pd.DataFrame()
+    if more or family.empty or family["n"].min() < 3:
+        return Hints(fall, best, coarse, more, "marks" if more else "")
+    nothing = (family.groupby("backbone")["mean"].min() <= 0).all()
+    return Hints(fall, best, coarse, more, "nothing" if nothing else "")
 
 
 @dataclass

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.metrics.paired_tests import (
+    RELEVANT_DIFFERENCE,
     UNDEFINED,
     Excluded,
     PairedResult,
@@ -368,3 +369,26 @@ def enough(curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int]
             size, furthest = several[0]["size"], max(several, key=lambda one: one["high"])
             break
     return Enough(size, *(furthest[name] for name in ("size", "then", "mean", "low", "high", "p")))
+
+
+def more_marks(
+    found: Sequence[Ladder],
+    curve: pd.DataFrame,
+    students: Sequence[str],
+    sizes: Sequence[int],
+    marked: Sequence[int],
+) -> tuple[float, int, int] | None:
+    """Largest gain of the last step of a budget, or of all human maps over the Teacher's, that is
+    shown; with the numbers of images, of which `marked` has those annotated and with human maps.
+    """
+    gains = []
+    for backbone in students if sizes else ():
+        step = enough(curve, backbone, RELEVANT_DIFFERENCE, sizes)
+        if step is not None and step.shown:
+            gains.append((step.gain, step.start, step.then))
+    for rung in () if sizes else (ladder.rung("human") for ladder in found):
+        if rung is not None and rung.gain is not None and rung.gain.below == "teacher":
+            gain = rung.gain.paired
+            if shown(gain.low, gain.high, gain.p) > 0:
+                gains.append((gain.mean, marked[0], marked[1]))
+    return max(gains, default=None)

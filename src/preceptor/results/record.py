@@ -72,6 +72,11 @@ class Row:
     title: str
     arms: dict[str, Arm]  # by backbone
 
+    @property
+    def heading(self) -> str:
+        """Title on pages; files keep the spelling of `title`."""
+        return self.title.replace("centred", "centered") if self.key == "centre" else self.title
+
 
 @dataclass(frozen=True)
 class ChosenSetting:

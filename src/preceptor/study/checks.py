@@ -169,19 +169,26 @@ def _without_maps(
             yield f"{key}: none of the {images} drawn for seed {seed} has a human map"
 
 
+def coarse_share(
+    workspace: Workspace, training: Training, side: int, grid: tuple[int, int]
+) -> float:
+    """Share of human maps that mark less than half a cell of a grid; 0 below `COARSE_SHARE`."""
+    rows = np.flatnonzero(workspace.train_mask & workspace.manifest.map_mask)
+    images = workspace.images(training.image_format(side), training.cache)
+    small, seen = small_marks(images, rows, grid)
+    return small / seen if seen and small / seen >= COARSE_SHARE else 0.0
+
+
 def _coarse_grid(
     model: GuidedModel, grid: tuple[int, int], training: Training, workspace: Workspace
 ) -> Iterator[str]:
     """Note on a grid whose cells are larger than many human marks."""
-    form = training.image_format(model.spec.input_size)
-    rows = np.flatnonzero(workspace.train_mask & workspace.manifest.map_mask)
-    small, seen = small_marks(workspace.images(form, training.cache), rows, grid)
-    if seen and small / seen >= COARSE_SHARE:
+    if share := coarse_share(workspace, training, model.spec.input_size, grid):
         given = model.spec.backbone_args
         finer = [f"{{{key}: {value}}}" for key, value in _FINER.items() if key not in given]
         arguments = f"backbone_args: {{{model.spec.backbone}: {' or '.join(finer)}}}"
         yield (
-            f"{small / seen:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
+            f"{share:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
             f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
             f"larger input_size{f' or {arguments}' if finer else ''} has finer cells"
         )

@@ -106,14 +106,16 @@ class Plan:
     def winner(self) -> Teacher | None:
         """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
-        if choice is None:
-            return None
+        return None if choice is None else self.teacher_of(choice.winner)
+
+    def teacher_of(self, name: str) -> Teacher:
+        """Teacher of a candidate."""
         names = {
             candidate_name(teacher, setting): teacher
             for teacher in teachers_of(self.study)
             for setting in (None, *self.study.probe_settings)
         }
-        return names[choice.winner]
+        return names[name]
 
     def probe_setting_of(self, teacher: Teacher) -> Setting | None:
         """Setting at which the Student of a Teacher is best on validation, of those of stage 1."""
