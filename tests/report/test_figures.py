@@ -29,7 +29,7 @@ def texts(svg: str) -> list[str]:
 
 def test_the_files_of_a_report_stand_alone(two_domains: Written) -> None:
     found = sorted((two_domains.out / "figures").glob("*.svg"))
-    assert len(found) >= 9
+    assert len(found) >= 7
     said = ""
     for file in found:
         svg = file.read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def test_every_rung_of_a_ladder_is_drawn_and_told() -> None:
 def test_marks_without_a_value_are_left_out() -> None:
     nan, means = math.nan, {"a": math.nan, "b": -0.1}
     rows = [(name, [Mark("x", "student", mean, nan, nan)]) for name, mean in means.items()]
-    figure = rows_figure(rows, "Title", "difference", signed=True)
+    figure = rows_figure(rows, "Title", "difference")
     assert figure is not None
     assert figure.title == "Title. b: x −0.100"
     assert rows_figure(rows[:1], "Title", "difference") is None

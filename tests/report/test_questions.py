@@ -71,7 +71,7 @@ def said(
         (-0.05, 8, 0.01, "indicates that the human-guided Teacher is worse"),
         (0.005, 8, 0.01, "do not distinguish the two"),
         (0.05, 4, 0.125, "do not distinguish the two"),  # the smallest p of four seeds
-        (0.05, 1, 1.0, "one seed supports no conclusion"),
+        (0.05, 2, 1.0, "fewer than three seeds support no conclusion"),
     ],
 )
 def test_one_pair_of_teachers(plan: Plan, mean: float, n: int, p: float, words: str) -> None:

@@ -86,7 +86,7 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     hits, misses = text.count("✓ hit"), text.count("✗ miss")
     assert hits + misses == 12
     assert len(page.images) >= 3 * 12
-    assert text.count('<svg role="img"') == 3  # ladder, differences, ROC
+    assert text.count('<svg role="img"') == 2  # ladder, ROC
     assert text.count("<details") == page.tags["h2"] - 2  # but for the verdict and the ladder
     assert 'class="best"' in text
     assert "(best)" in text

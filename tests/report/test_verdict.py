@@ -1,16 +1,24 @@
-"""The verdict says what the numbers allow."""
+"""The verdict and the hints say what the numbers allow."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from preceptor.report.words import qualifying_words, verdict
-from preceptor.results.domain import Results, StudyResults
+from preceptor.report.words import qualifying_words, study_findings, verdict
+from preceptor.results.domain import Hints, Results, StudyResults, hints_of, results_of
+from preceptor.results.record import Scores, record_of
 from preceptor.results.tables import COMPARISONS, FIGURES
+from preceptor.study.plan import StudyPlan
+from preceptor.study.steps import Arm, Member
 from tests.report.ladders import compared, ladder
+from tests.studies import Effect, scored_study
 
 
 def results(
@@ -167,7 +175,7 @@ def test_what_the_place_is_worth(place: float, half: float, words: str) -> None:
     found.ladders = [ladder(place, half)]
     said = verdict(found)
     assert said.place.startswith("What the place of the maps is worth, ")
-    assert "(Centred map, α 0.25), is " in said.place
+    assert "(Centered map, α 0.25), is " in said.place
     assert said.place.endswith(words)
     assert said.sentences == f"{said.text} {said.place}"
 
@@ -205,3 +213,65 @@ def test_a_comparison_says_what_its_intervals_exclude(
 def test_two_sides_with_an_auc_of_1_are_not_called_equivalent() -> None:
     """No seed and no resample differs, whatever another set of images would show."""
     assert qualifying_words(compared(0.0, 0.0, question="ceiling")) == ""
+
+
+def hinted(
+    folder: Path, effect: Effect, lost: Sequence[str] = (), grid: int = 4, **values: Any
+) -> tuple[Hints, str]:
+    """Hints on a study of six seeds where the test tells some roles nothing, and their words."""
+    sizes = {"train": 24, "val": 60, "test-unseen": 60}
+    plan = scored_study(folder, effect, sizes, seeds=6, controls=(), **values)
+    for file in folder.glob("store/runs/*/run.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"grid": [grid, grid]}))
+    record = record_of(plan)
+
+    def scores(member: Member) -> Scores:
+        val, test = record.scores(member)
+        if test is not None and member.arm.role in lost:
+            test = test.assign(score_marked=0.5, score_plain=0.5)
+        return val, test
+
+    found = StudyResults({"": results_of(replace(record, scores=scores))})
+    parts = study_findings(StudyPlan.of(plan), found).by_domain[""].hints
+    return hints_of(plan, found.first), " ".join(f"{title}. {text}" for title, text in parts)
+
+
+@pytest.mark.parametrize(
+    ("lost", "step", "words"),
+    [
+        (["baseline2"], "nothing", "; the Student has 0.9"),
+        (["baseline2", "student", "ceiling"], "family", "Only class activation maps were guided"),
+    ],
+)
+def test_a_set_that_falls_apart_without_maps_is_named(
+    tmp_path: Path, lost: list[str], step: str, words: str
+) -> None:
+    hints, said = hinted(tmp_path, lambda arm, seed: 2.0, lost)
+    assert hints.fall is not None
+    assert (hints.fall.high, hints.fall.low, hints.fall.low_auc) == ("val", "test-unseen", 0.5)
+    assert not hints.fall.sources
+    assert hints.next == step
+    assert said.startswith(
+        f"A shortcut is likely. Without maps, test_byobnet has an AUC of {hints.fall.high_auc:.3f} "
+        "on val and 0.500 on test-unseen"
+    )
+    assert words in said
+
+
+def test_what_is_next_is_more_marks_where_all_of_them_gain(tmp_path: Path) -> None:
+    hints, said = hinted(tmp_path, lambda arm, seed: 0.5 + (arm.role == "ceiling"))
+    assert hints.fall is hints.coarse is None
+    assert hints.more is not None
+    assert (hints.next, hints.more[1:]) == ("marks", (6, 12))
+    assert f"From 6 to 12 marked images the AUC rises by {hints.more[0]:.3f}." in said
+
+
+def test_a_teacher_without_marks_and_marks_below_the_grid_are_told(tmp_path: Path) -> None:
+    def effect(arm: Arm, seed: int) -> float:
+        return 0.5 + ("data-driven" in arm.teacher)
+
+    hints, said = hinted(tmp_path, effect, grid=1, data_driven=True)
+    assert hints.teachers[True] > hints.teachers[False]
+    assert "The chosen Teacher saw no marks. Validation chose the data-driven " in said
+    assert hints.coarse == (1.0, (1, 1), "test_byobnet")
+    assert "100% of the human maps mark less than half a cell of the 1 × 1 grid" in said

@@ -111,7 +111,7 @@ def test_a_domain_trains_what_a_study_of_its_own_would(finished: Path, file: Pat
     assert mine <= known
 
 
-def test_the_same_command_repeats_nothing_and_says_the_first_tables_and_the_verdict(
+def test_the_same_command_repeats_nothing_and_ends_with_three_lines(
     file: Path, finished: Path
 ) -> None:
     """Here nothing is computed: it would be by workers, which are not patched away."""
@@ -121,14 +121,20 @@ def test_the_same_command_repeats_nothing_and_says_the_first_tables_and_the_verd
     assert done.code == 0, done.err
     assert {name: (finished / name).read_bytes() for name in TABLES} == before
     assert {one: one.stat().st_mtime_ns for one in finished.glob("store/*/*/run.json")} == runs
-    verdict = json.loads((finished / "summary.json").read_text())["verdict"]
-    assert f"{verdict['headline']}. {verdict['text']}" in done.out
-    assert re.findall(r"^\*\*(.*?)(?::|, mean)", done.out, re.MULTILINE) == [
+    said = json.loads((finished / "summary.json").read_text())["closing"]
+    lines = " ".join(done.out.split())
+    assert f"Found: {said['found']} How sure: {said['sure']} Look at: " in lines
+    assert lines.endswith(f"report.html; best/ has {said['best']}")
+    assert all(
+        name in said["best"] for name in ("First: the Student (", "The other: the Student (")
+    )
+    assert all(len(line) <= 80 or "/" in line for line in done.out.splitlines()[-8:])
+    summary = (finished / "summary.md").read_text()
+    assert re.findall(r"^\*\*(.*?)(?::|, mean)", summary, re.MULTILINE) == [
         "AUC by domain",
         "test-unseen",
         "test",
     ]
-    assert done.out.rstrip().endswith("report.html")
 
 
 def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:

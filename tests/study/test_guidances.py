@@ -232,8 +232,8 @@ def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None
     assert here.loc[here["key_b"] != "shuffled", "p_holm"].isna().all()
     (table, ceiling) = guidance_tables(found)
     assert [line.heading for line in table.lines] == ["l2, α 0.5", "cells, α 0.3"]
-    assert table.columns == ["AUC", "− shuffled", "p (Holm)", "− centred map", "− no maps", "Time"]
-    assert ceiling.columns == ["AUC", "− centred map", "− no maps", "Time"]
+    assert table.columns == ["AUC", "− shuffled", "p (Holm)", "− centered map", "− no maps", "Time"]
+    assert ceiling.columns == ["AUC", "− centered map", "− no maps", "Time"]
 
 
 def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:

@@ -339,12 +339,15 @@ def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) 
     """Print what a study found, how sure, and where to look; exit with 1 if a step failed."""
     if summarize is not None and not (result.failed or result.missing):
         print(summarize(result.folder))
-    said = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))["closing"]
-    best = f"; best/ has {said['best']}" if said["best"] else ""
-    lines = {"Found": said["found"], "How sure": said["sure"]}
+    summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
+    said = summary.get("closing", {})  # not in a folder of an earlier version
+    best = f"; best/ has {said['best']}" if said.get("best") else ""
+    lines = {"Found": said.get("found", ""), "How sure": said.get("sure", "")}
     for name, text in (lines | {"Look at": f"{result.folder / 'report.html'}{best}"}).items():
-        wide = {"width": 80, "break_long_words": False, "break_on_hyphens": False}
-        print(textwrap.fill(text, initial_indent=f"{name}: ", subsequent_indent="  ", **wide))
+        wrapper = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)
+        wrapper.initial_indent, wrapper.subsequent_indent = f"{name}: ", "  "
+        if text:
+            print(wrapper.fill(text))
     if result.failed or result.missing:
         for one in result.failed.values():
             print(f"failed: {one.title}: {one.reason}", file=sys.stderr)

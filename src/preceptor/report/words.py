@@ -88,12 +88,7 @@ class Findings:
     verdict: Verdict
     by_domain: dict[str, DomainFindings]  # findings by domain; one entry under "" without domains
     across: str = ""  # answer to RQ4; "" without domains
-
-    @property
-    def best(self) -> str:
-        """The models in `best/`."""
-        parts = {name: one.best for name, one in self.by_domain.items() if one.best}
-        return " ".join(f"{name}: {text}" if name else text for name, text in parts.items())
+    best: str = ""  # the models in `best/`
 
 
 def closing(findings: Findings, found: StudyResults) -> dict[str, str]:
@@ -117,8 +112,9 @@ def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
         for name, one in found.by_domain.items()
     }
     if not study.has_domains:
-        return Findings(parts[""].verdict, parts)
-    return Findings(verdict(found), parts, across_domains(found.domains, [*study.plans]))
+        return Findings(parts[""].verdict, parts, best=parts[""].best)
+    best = " ".join(f"{name}: {one.best}" for name, one in parts.items() if one.best)
+    return Findings(verdict(found), parts, across_domains(found.domains, [*study.plans]), best)
 
 
 # The verdict

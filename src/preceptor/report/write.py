@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,6 @@ def write_results(
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
     write_tables(csv_files(found), out)
-    write_atomically(out / "summary.md", _markdown(study, found, findings))
-    summary = _summary(study, found, findings)
-    summary |= {"failed": {identity: asdict(one) for identity, one in failed.items()}}
-    write_atomically(out / "summary.json", strict_json(summary) + "\n")
-
     domains = domains_section(found, findings) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters = []
@@ -64,6 +59,12 @@ def write_results(
         images = _panels(plan, results, COUNT // len(study.plans))
         chapters.append(chapter(plan, results, words, images, keys[name]))
     _write_best(best, out / "best")
+    if not (out / "best").exists():  # the weights were removed
+        findings = replace(findings, best="")
+    write_atomically(out / "summary.md", _markdown(study, found, findings))
+    summary = _summary(study, found, findings)
+    summary |= {"failed": {identity: asdict(one) for identity, one in failed.items()}}
+    write_atomically(out / "summary.json", strict_json(summary) + "\n")
     sections = [section for one in chapters for section in one.sections]
     _write_figures([domains, *sections] if domains else sections, out / "figures")
     there = [name for name in FILES if (out / name).exists()]

@@ -273,8 +273,9 @@ def largest_fall(record: StudyRecord, table: pd.DataFrame) -> Fall | None:
             high, low = (ends[-1], ends[0]) if ends else ({"mean": 0.0}, {"mean": 0.0})
             if high["mean"] - low["mean"] >= FALL and _apart(record, str(backbone), high, low):
                 theirs = own[(own["key"] == "student") & (own[column] == low[column])]["mean"]
-                names = high[column], high["mean"], low[column], low["mean"]
-                falls.append(Fall(str(backbone), *names, float(theirs.mean()), column == "source"))
+                first, last = (high[column], high["mean"]), (low[column], low["mean"])
+                sources = column == "source"
+                falls.append(Fall(str(backbone), *first, *last, float(theirs.mean()), sources))
         if falls:
             return max(falls, key=lambda one: one.high_auc - one.low_auc)
     return None
