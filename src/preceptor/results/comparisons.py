@@ -269,8 +269,8 @@ def largest_fall(record: StudyRecord, table: pd.DataFrame) -> Fall | None:
     for column, part in (("set", known[whole]), ("source", known[~whole & primary])):
         falls = []
         for backbone, own in part.sort_values("mean").groupby("backbone", observed=True):
-            ends = records(own[own["key"] == "baseline2"])
-            high, low = (ends[-1], ends[0]) if ends else ({"mean": 0.0}, {"mean": 0.0})
+            ends = records(own[own["key"] == "baseline2"]) or [{"mean": 0.0}]
+            high, low = ends[-1], ends[0]
             if high["mean"] - low["mean"] >= FALL and _apart(record, str(backbone), high, low):
                 theirs = own[(own["key"] == "student") & (own[column] == low[column])]["mean"]
                 first, last = (high[column], high["mean"]), (low[column], low["mean"])
