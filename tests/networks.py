@@ -64,12 +64,12 @@ def normed(num_classes: int, in_chans: int) -> NetworkParts:
 
 @network_factory
 def gated(num_classes: int, in_chans: int) -> NetworkParts:
-    """The network `small`, which processes with a GATE in their environment build together."""
+    """The network `small`; processes with a GATE build their first one together, and wait."""
     folder, own = Path(os.environ.get("GATE", "")), str(os.getpid())
-    if (folder / "meet").exists():
+    if (folder / "meet").exists() and not (folder / f"arrived-{own}").exists():
         (folder / f"arrived-{own}").touch()
         _wait(lambda: len(list(folder.glob("arrived-*"))) > 1)
-    if (folder / "hold").exists():
+    elif (folder / "hold").exists():
         (folder / f"held-{own}").touch()
         _wait((folder / "go").exists)
     return small(num_classes, in_chans)

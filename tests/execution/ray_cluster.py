@@ -21,6 +21,8 @@ class Nodes:
         head = {
             "num_cpus": 0,
             "include_dashboard": False,
+            "include_log_monitor": False,
+            "no_monitor": True,
             "object_store_memory": 100 * 2**20,
             # A dead node is noticed soon, and no process is started before there is a task for it.
             "_system_config": {
