@@ -296,9 +296,10 @@ def drag(page: Page, points: Sequence[tuple[float, float]], button: Any = "left"
     page.mouse.up(button=button)
 
 
-def brush_size(page: Page) -> int:
-    """Size of the brush in pixels of the image, as the page says it."""
-    return int(page.locator("#size-value").text_content().split()[0])  # type: ignore[union-attr]
+def brush_size(page: Page, fit: Fit, zoom: float = 1) -> float:
+    """Size of the brush in pixels of a fitted image, from pixels of the screen as the page says."""
+    said = page.locator("#size-value").text_content() or ""
+    return int(said.split()[0]) / fit.scale / zoom
 
 
 def toast(page: Page) -> str:

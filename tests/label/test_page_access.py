@@ -84,7 +84,7 @@ def test_an_image_is_marked_and_answered_by_keyboard_alone(
         walk(page, 23, -11)
         press(page, "Space")
         points = [(x, y), (x + 23, y), (x + 23, y - 11)]
-        expected = brushed(WIDTH, HEIGHT, points, [brush_size(page) / 2] * 3)
+        expected = brushed(WIDTH, HEIGHT, points, [brush_size(page, FIT) / 2] * 3)
 
         press(page, "p")
         corners, place = [], points[-1]
@@ -113,7 +113,7 @@ def test_an_image_is_marked_and_answered_by_keyboard_alone(
         saved(page)
         np.testing.assert_array_equal(server.mask(image), expected)
 
-        press(page, "w", "Space")
+        press(page, "w", "Space", "]", "Space")
         saved(page)
         tools = [tool for tool, _, _ in server.strokes(image)]
         assert tools == ["brush", "polygon", "box", "box", "wand"]

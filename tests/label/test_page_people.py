@@ -53,7 +53,7 @@ def images(folder: Path, count: int) -> Path:
 
 
 def line(page: Page) -> Mask:
-    radius = brush_size(page) / 2
+    radius = brush_size(page, FIT) / 2
     return brushed(WIDTH, HEIGHT, [FIT.image(*one) for one in LINE], [radius] * 2)
 
 

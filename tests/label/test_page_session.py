@@ -54,7 +54,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def line(page: Page, *numbers: int) -> Mask:
-    radii = [brush_size(page) / 2] * 2
+    radii = [brush_size(page, FIT) / 2] * 2
     masks = [
         brushed(WIDTH, HEIGHT, [FIT.image(*one) for one in LINES[at]], radii) for at in numbers
     ]

@@ -1,32 +1,51 @@
 // What keys and buttons do.
 
-import { cursor, draw, finish, guide, stage, view } from "./canvas.js";
+import { cursor, draw, finish, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
 import { showRing } from "./guide.js";
 import { previous } from "./images.js";
 import { draft, page } from "./page.js";
-import { $ } from "./panel.js";
+import { $, fill } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { change, settings, stepped } from "./settings.js";
-import { adopt, answer, choose, history } from "./strokes.js";
+import { adopt, answer, choose, edit, history } from "./strokes.js";
 
 const STEP = 1.25; // of a zoom by key
 
 export function resize(direction) {
   if (settings.tool === "wand") {
     const step = Math.max(1, Math.round(settings.tolerance / 10));
-    const tolerance = settings.tolerance + direction * step;
-    change({ tolerance: Math.min(128, Math.max(0, tolerance)) });
-  } else {
-    change({ size: stepped(settings.size, direction) });
+    tolerate(settings.tolerance + direction * step);
+    return;
   }
+  change({ brush: stepped(settings.brush, direction) });
   showRing(view, settings, null);
   guide();
   showPanel();
 }
 
+export function tolerate(tolerance) {
+  change({ tolerance: Math.min(128, Math.max(0, tolerance)) });
+  draw.recast();
+  showPanel();
+}
+
+// Brightness and contrast by a drag: to the right for a wider window, up for a brighter picture.
+export function level(dx, dy) {
+  const moved = (value, way) => Math.min(500, Math.max(20, Math.round(value * Math.exp(way / 200))));
+  change({ contrast: moved(settings.contrast, -dx), brightness: moved(settings.brightness, -dy) });
+  showPanel();
+}
+
+function hold(window) {
+  pointer.window = window;
+  showRing(view, settings, null);
+  showPanel();
+}
+
 function take(tool, erase) {
   if (!finish()) return;
+  pointer.window = false;
   change({ tool, erase });
   showRing(view, settings, null);
   guide();
@@ -94,13 +113,29 @@ const ACTIONS = {
     change({ light: !settings.light });
     showPanel();
     if (settings.light) {
-      $("contrast").scrollIntoView({ block: "nearest" });
+      $("light").scrollIntoView({ block: "nearest" });
       $("opacity").focus();
     }
     else stage.focus();
   },
+  fill: () => edit("fill"),
+  smooth: () => edit("smooth"),
+  grow: () => edit("grow"),
+  shrink: () => edit("shrink"),
+  auto: () => {
+    change({ auto: !settings.auto });
+    showPanel();
+  },
+  window: () => finish() && hold(!pointer.window),
+  color: (color) => {
+    change({ color });
+    fill(page.state);
+    view.redrawMarks();
+    showPanel();
+  },
   plain: () => {
-    change({ opacity: 40, brightness: 100, contrast: 100 });
+    change({ opacity: 40, brightness: 100, contrast: 100, color: 0, auto: true });
+    fill(page.state);
     view.opacity = 0.4;
     view.redrawMarks();
     showPanel();
@@ -118,7 +153,9 @@ const ACTIONS = {
   note: () => $("note").focus(),
   help: () => ($("help").open ? $("help").close() : $("help").showModal()),
   cancel: () => {
-    if (!draw.cancel() && cursor.on) cursor.toggle();
+    if (draw.cancel()) return;
+    if (pointer.window) hold(false);
+    else if (cursor.on) cursor.toggle();
   },
 };
 

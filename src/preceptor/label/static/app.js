@@ -1,6 +1,6 @@
 // The page of `preceptor label`: its start, and the person who works on it.
 
-import { resize, toggleMark } from "./actions.js";
+import { level, resize, toggleMark, tolerate } from "./actions.js";
 import { Failure, get, meetTabs, post, setCsrf } from "./api.js";
 import { connect, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble, toldByOutbox } from "./claims.js";
@@ -142,9 +142,9 @@ const tabs = meetTabs();
 
 async function start() {
   listKeys($("keys"));
-  connect({ commit: addStroke, changed: showPanel, resize, toggleMark });
+  connect({ commit: addStroke, changed: showPanel, resize, toggleMark, tolerate, level });
   listen({ signIn });
-  showSettings(settings, { shown: page.shown, cursor: false });
+  showSettings({ shown: page.shown, cursor: false });
   const { tab } = await tabs;
   page.outbox = new Outbox({ tab, send, refused, changed: toldByOutbox });
   try {

@@ -10,10 +10,11 @@ import { proposalNow } from "./proposal.js";
 import { settings } from "./settings.js";
 import { View } from "./view.js";
 
-const handlers = { commit: null, changed: null, resize: null, toggleMark: null };
+const handlers = {};
 
 // Sets what follows: `commit(stroke)` of a finished stroke, `changed()` of the cursor,
-// `resize(direction)` of the tool, and `toggleMark()` of a hidden mark that is drawn on.
+// `resize(direction)` of the tool, `toggleMark()` of a hidden mark that is drawn on,
+// `tolerate(value)` of the wand, and `level(dx, dy)` of a drag of the window.
 export function connect(given) {
   Object.assign(handlers, given);
 }
@@ -30,7 +31,8 @@ function layers() {
     const live = own && draw.live !== null ? draw.live.mask : null;
     const mask = page.entry.marks.masks.get(name);
     if (mask === undefined && live === null) return;
-    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color: at, proposal: false };
+    const color = at + settings.color;
+    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color, proposal: false };
     layer.erase = live !== null && draw.live.erase;
     if (own) found.push(layer);
     else found.splice(found.filter((one) => one.proposal).length, 0, layer);
@@ -53,6 +55,7 @@ export const draw = new Draw({
   marks: () => page.entry.marks,
   allowed: () => allowed() && (page.shown || handlers.toggleMark()),
   commit: (stroke) => handlers.commit(stroke),
+  tolerate: (value) => handlers.tolerate(value),
   redraw: (area) => view.redrawMarks(area),
 });
 
@@ -70,6 +73,7 @@ export const pointer = new Pointer(stage, view, draw, {
   settings,
   erasing: () => settings.erase,
   resize: (direction) => handlers.resize(direction),
+  level: (dx, dy) => handlers.level(dx, dy),
   ring: (event) => showRing(view, settings, cursor.on ? null : event),
 });
 

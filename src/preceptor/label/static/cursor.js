@@ -64,7 +64,8 @@ export class Cursor {
     this.x = Math.min(width - 1, Math.max(0, this.x + dx * unit));
     this.y = Math.min(height - 1, Math.max(0, this.y + dy * unit));
     this.view.reveal(...this.place);
-    if (this.draw.busy && this.settings.tool !== "polygon") this.draw.drag(...this.stretch(), 1);
+    const { tool } = this.settings;
+    if (this.draw.busy && tool !== "polygon" && tool !== "wand") this.draw.drag(...this.stretch(), 1);
     else this.draw.hover(...this.point);
     this.say(`${this.x}, ${this.y}`);
   }
@@ -80,8 +81,7 @@ export class Cursor {
       this.box = { live: this.draw.live, x: this.x, y: this.y };
       this.draw.drag(...this.stretch(), 1);
     }
-    if (tool === "wand") this.draw.release(...this.place);
-    else if (this.draw.busy) this.say(`Down at ${this.x}, ${this.y}`);
+    if (this.draw.busy) this.say(`Down at ${this.x}, ${this.y}`);
   }
 
   lift() {

@@ -2,14 +2,17 @@
 // without a trace, as the marks are not touched.
 
 import { Mask } from "./mask.js";
+import { fillPinholes } from "./edit.js";
 import { box, line, polygon, wand } from "./shapes.js";
 
 const NEAR = 9; // CSS pixels within which a click means a point that is there
 const LASSO = 6; // CSS pixels after which a drag sets the next point of a polygon
 const WAND = 16_000_000; // pixels that the wand looks at
+const PINHOLE = 16; // pixels of the largest hole that the wand fills
+const STILL = 6; // CSS pixels of a drag that change no tolerance; from there on, 3 for each step
 
 export class Draw {
-  // `desk` gives: size(), view, settings, marks(), allowed(), commit(stroke), redraw(area), say(text)
+  // `desk` gives: tolerate(value), view, settings, marks(), allowed(), commit(stroke), redraw(area), say(text)
   constructor(desk) {
     this.desk = desk;
     this.live = null; // {mask, erase, tool, ...} while something is being drawn
@@ -53,7 +56,8 @@ export class Draw {
       this.corner = [x, y];
     } else if (tool === "wand") {
       this.start(erase);
-      this.live.spot = [x, y]; // of two fingers, the first one does not mean it
+      Object.assign(this.live, { spot: [x, y], tolerance: this.desk.settings.tolerance, pixels: null });
+      this.cast();
     } else {
       this.start(erase);
       this.brush(x, y, pressure);
@@ -70,6 +74,10 @@ export class Draw {
       this.desk.guide();
     } else if (this.corner !== null) {
       this.desk.guide();
+    } else if (this.live.tool === "wand") {
+      const way = this.desk.view.toStage(x, y)[0] - this.desk.view.toStage(...this.live.spot)[0];
+      const steps = (Math.sign(way) * Math.max(0, Math.abs(way) - STILL)) / 3;
+      this.desk.tolerate(Math.round(this.live.tolerance + steps));
     } else if (this.live.last !== null) {
       this.brush(x, y, pressure);
     }
@@ -83,12 +91,8 @@ export class Draw {
 
   release(x, y) {
     if (this.live === null || this.live.tool === "polygon") return;
-    if (this.live.tool === "wand") {
-      const { spot } = this.live;
-      this.live.spot = null;
-      if (spot !== null) this.cast(...spot);
-      return;
-    }
+    this.live.ended = true;
+    if (this.live.tool === "wand" && this.live.pixels === null) return; // it ends when they are here
     if (this.corner !== null) {
       box(this.live.mask, this.corner, [x, y]);
       this.corner = null;
@@ -101,7 +105,9 @@ export class Draw {
   }
 
   brush(x, y, pressure) {
-    const point = { x, y, r: (this.desk.settings.size / 2) * pressure };
+    const { view, settings } = this.desk;
+    const size = (settings.brush * view.ratio) / view.scale;
+    const point = { x, y, r: (size / 2) * pressure };
     const area = line(this.live.mask, this.live.last ?? point, point);
     this.live.last = point;
     this.desk.redraw(area);
@@ -127,28 +133,38 @@ export class Draw {
     this.finish();
   }
 
-  async cast(x, y) {
-    const { view, settings } = this.desk;
+  async cast() {
+    const { view } = this.desk;
     const { picture } = view;
     const live = this.live;
     const whole = { x: 0, y: 0, w: picture.width, h: picture.height };
     // Of an image in tiles, the wand sees what is on the screen.
-    const area = picture.levels === 0 ? whole : view.visible();
-    if (area.w * area.h > WAND) {
+    live.area = picture.levels === 0 ? whole : view.visible();
+    if (live.area.w * live.area.h > WAND) {
       this.cancel();
       this.desk.say("Zoom in to use the wand on an image of this size.");
       return;
     }
     try {
-      const pixels = await picture.pixels(area);
+      live.pixels = await picture.pixels(live.area);
       if (this.live !== live) return;
-      const place = [Math.floor(x), Math.floor(y)];
-      wand(live.mask, pixels, area.x, area.y, ...place, settings.tolerance);
-      this.finish();
+      this.recast();
+      if (live.ended) this.finish();
     } catch (error) {
       this.cancel();
       this.desk.say(`The wand has no pixels here: ${error.message}.`);
     }
+  }
+
+  // Casts the wand that is at work again, after a change of the tolerance.
+  recast() {
+    const { live } = this;
+    if (live?.tool !== "wand" || live.pixels === null) return;
+    const { x, y } = live.area;
+    live.mask = new Mask(live.mask.width, live.mask.height);
+    wand(live.mask, live.pixels, x, y, ...live.spot.map(Math.floor), this.desk.settings.tolerance);
+    fillPinholes(live.mask, PINHOLE);
+    this.desk.redraw();
   }
 
   // Ends the stroke: {tool, erase, started, seconds, x, y, w, h, bytes} goes to the desk.

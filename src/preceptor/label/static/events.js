@@ -1,6 +1,6 @@
 // Events of the page: keys, clicks, sliders, and the page that is left.
 
-import { pickClass, run } from "./actions.js";
+import { pickClass, run, tolerate } from "./actions.js";
 import { post } from "./api.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
@@ -16,7 +16,8 @@ import { change, settings, sizeOf } from "./settings.js";
 import { remark } from "./strokes.js";
 
 const IDLE = new Set([
-  "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous", "grid",
+  "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous", "grid", "auto",
+  "window",
 ]);
 
 function onKey(event) {
@@ -64,6 +65,7 @@ function onClick(event) {
   const { dataset } = button;
   if (dataset.do !== undefined) run(dataset.do);
   else if (dataset.class !== undefined) pickClass(Number(dataset.class));
+  else if (dataset.color !== undefined) run("color", Number(dataset.color));
   else if (dataset.label !== undefined) run("label", Number(dataset.label));
   else if (dataset.certainty !== undefined) run("certainty", Number(dataset.certainty));
   else if (button.localName !== "summary") return;
@@ -95,8 +97,8 @@ export function listen({ signIn }) {
     }
   });
   const sliders = {
-    size: (value) => change({ size: sizeOf(value) }),
-    tolerance: (value) => change({ tolerance: value }),
+    size: (value) => change({ brush: sizeOf(value) }),
+    tolerance: tolerate,
     level: (value) => cut(value, () => {
       view.redrawMarks();
       showPanel();

@@ -3,6 +3,7 @@
 
 import { get, post } from "./api.js";
 import { closeSheet, openSheet } from "./lead.js";
+import { levelsOf } from "./levels.js";
 import { Mask } from "./mask.js";
 import { paint } from "./overlay.js";
 import { page } from "./page.js";
@@ -30,6 +31,7 @@ function thumbnail(cell, people, side) {
   const canvas = element("canvas", "", { "aria-hidden": "true" });
   box.append(picture, canvas);
   picture.addEventListener("load", () => {
+    if (settings.auto) picture.style.filter = levelsOf(picture);
     const { naturalWidth: width, naturalHeight: height } = picture;
     const scale = Math.max(1, Math.ceil(side / Math.max(width, height)));
     [canvas.width, canvas.height] = [width * scale, height * scale];
@@ -37,7 +39,7 @@ function thumbnail(cell, people, side) {
       marks.map((mark) => {
         const mask = new Mask(wide, high);
         mask.apply({ ...mark, bytes: fromBase64(mark.runs), erase: false });
-        const color = people.length > 1 ? at : page.state.classes.indexOf(mark.class);
+        const color = settings.color + (people.length > 1 ? at : page.state.classes.indexOf(mark.class));
         return { mask, live: null, erase: false, color, proposal: false };
       }),
     );
@@ -65,7 +67,8 @@ function chips(cell) {
   }
   const chosen = cell.people.find(({ id }) => id === cell.settled);
   if (chosen !== undefined) list.push(`${chosen.name} chosen`);
-  return [...list, ...cell.people.map(({ note }) => note && `“${note}”`).filter(Boolean)];
+  const notes = cell.people.filter(({ note }) => note).map(({ note }) => `“${note}”`);
+  return [...list, ...new Set(notes)];
 }
 
 function jump(id) {

@@ -14,19 +14,14 @@ export function showRing(view, settings, event) {
   const inside =
     last !== null && last[0] >= left && last[1] >= top &&
     last[0] < left + width && last[1] < top + height;
-  const draws = settings.tool === "brush" && view.picture !== null && last?.[2] !== "touch";
+  const draws = settings.tool === "brush" && !view.stage.classList.contains("window") && view.picture !== null && last?.[2] !== "touch";
   ring.hidden = !(inside && draws);
   if (ring.hidden) return;
-  const size = Math.max(3, (settings.size * view.scale) / view.ratio);
+  const size = Math.max(3, settings.brush);
   ring.style.width = `${size}px`;
   ring.style.height = `${size}px`;
   ring.style.transform =
     `translate(${last[0] - left - size / 2}px, ${last[1] - top - size / 2}px)`;
-}
-
-export function hideRing() {
-  last = null;
-  document.getElementById("ring").hidden = true;
 }
 
 function shape(name, attributes) {
@@ -57,7 +52,7 @@ export function drawGuide(svg, view, draw, cursor, settings) {
   }
   if (cursor.on) {
     const [x, y] = view.toStage(...cursor.place);
-    const size = settings.tool === "brush" ? (settings.size * view.scale) / view.ratio / 2 : 0;
+    const size = settings.tool === "brush" ? settings.brush / 2 : 0;
     const [from, to] = [Math.max(5, size + 3), Math.max(5, size + 3) + 12];
     const path = `M${x - to} ${y}H${x - from}M${x + from} ${y}H${x + to}M${x} ${y - to}V${y - from}M${x} ${y + from}V${y + to}`;
     for (const kind of ["under", "over"]) {

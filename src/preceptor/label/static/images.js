@@ -6,7 +6,6 @@ import { page } from "./page.js";
 import { card, say } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
-import { change, settings } from "./settings.js";
 
 export function inAddress() {
   return Number(/^#(\d+)$/.exec(window.location.hash)?.[1] ?? 0);
@@ -43,7 +42,7 @@ export async function show(id, { back = false } = {}) {
     document.body.dataset.image = id ?? "";
     if (page.entry === null) showEnd();
     else if (page.entry.problem) showDamaged();
-    else begin();
+    else view.show(page.entry.picture);
   } catch (failure) {
     say(`The image is not here: ${failure.message}.`);
   } finally {
@@ -62,14 +61,6 @@ export function leave(back) {
   lookAway();
   if (cursor.on) cursor.toggle();
   if (page.entry !== null && !back) page.work.past.push(page.entry.id);
-}
-
-function begin() {
-  if (settings.size === 0) {
-    const longer = Math.max(page.entry.info.width, page.entry.info.height);
-    change({ size: Math.max(2, Math.round(longer / 24)) });
-  }
-  view.show(page.entry.picture);
 }
 
 async function showEnd() {

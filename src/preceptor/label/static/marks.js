@@ -66,11 +66,6 @@ export class Marks {
     return stroke;
   }
 
-  // Whether a person has drawn anything that stands; a proposal that was adopted counts.
-  hasStroke() {
-    return this.strokes.some((stroke) => !stroke.undone);
-  }
-
   isEmpty() {
     return [...this.masks.values()].every((mask) => mask.isEmpty());
   }

@@ -1,7 +1,7 @@
 // The panels beside the image: what they show follows from the state.
 
 import { COLORS } from "./overlay.js";
-import { placeOf } from "./settings.js";
+import { placeOf, settings } from "./settings.js";
 
 const NAMES = { brush: "Brush", eraser: "Eraser", polygon: "Polygon", box: "Box", wand: "Wand" };
 const TIPS = {
@@ -9,7 +9,7 @@ const TIPS = {
   eraser: "Drag to erase.",
   polygon: "Click to set points, or drag a line around. Enter closes it.",
   box: "Drag from corner to corner.",
-  wand: "Click a region of one color.",
+  wand: "Click a region of one color. Hold and drag sideways for the tolerance.",
 };
 export const STATES = {
   marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge", skipped: "Skipped",
@@ -28,14 +28,26 @@ function key(text) {
   return element("kbd", text);
 }
 
+function colorOf(at) {
+  return `rgb(${COLORS[at % COLORS.length].join(" ")})`;
+}
+
 export function fill({ classes, labels }) {
   $("classes-part").hidden = classes.length < 2;
   $("classes").replaceChildren(
     ...classes.map((name, at) => {
       const button = element("button", "", { type: "button", "data-class": at });
       const swatch = element("span", "", { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = `rgb(${COLORS[at % COLORS.length].join(" ")})`;
+      swatch.style.background = colorOf(at + settings.color);
       button.append(swatch, element("span", name));
+      return button;
+    }),
+  );
+  $("colors").replaceChildren(
+    ...COLORS.map((_, at) => {
+      const words = { "aria-label": `Color ${at + 1}`, title: `Color ${at + 1}` };
+      const button = element("button", "", { type: "button", "data-color": at, ...words });
+      button.style.background = colorOf(at);
       return button;
     }),
   );
@@ -56,7 +68,7 @@ function press(selector, pressed) {
   }
 }
 
-export function showSettings(settings, { shown, cursor }) {
+export function showSettings({ shown, cursor, window = false, stretch = "" }) {
   const { tool, erase } = settings;
   const name = tool === "brush" && erase ? "eraser" : tool;
   press("#tools [data-do]", ({ dataset }) => dataset.do === name);
@@ -70,21 +82,26 @@ export function showSettings(settings, { shown, cursor }) {
   $("stage").classList.toggle("erase", erase);
   const mode = erase && tool !== "brush" ? `${NAMES[name]}, erases` : NAMES[name];
   $("tool-title").textContent = mode;
-  $("tip").textContent = cursor
+  $("tip").textContent = window
+    ? "Drag on the image: sideways for contrast, up and down for brightness."
+    : cursor
     ? "Arrow keys move the cursor. Space sets the tool down or lifts it."
     : TIPS[name];
   $("size-part").hidden = tool !== "brush";
   $("tolerance-part").hidden = tool !== "wand";
-  slider("size", placeOf(settings.size || 1), settings.size === 0 ? "" : `${settings.size} px`);
+  slider("size", placeOf(settings.brush), `${settings.brush} px`);
   slider("tolerance", settings.tolerance, String(settings.tolerance));
   for (const one of ["opacity", "brightness", "contrast"]) {
     slider(one, settings[one], `${settings[one]} %`);
   }
   const { brightness, contrast } = settings;
-  $("picture").style.filter =
-    brightness === 100 && contrast === 100
-      ? ""
-      : `brightness(${brightness / 100}) contrast(${contrast / 100})`;
+  const own = `brightness(${brightness / 100}) contrast(${contrast / 100})`;
+  const filters = [settings.auto ? stretch : "", brightness === 100 && contrast === 100 ? "" : own];
+  $("picture").style.filter = filters.filter(Boolean).join(" ");
+  press("[data-do=auto]", () => settings.auto);
+  press("[data-do=window]", () => window);
+  press("[data-color]", ({ dataset }) => Number(dataset.color) === settings.color);
+  $("stage").classList.toggle("window", window);
   $("light").open = settings.light;
   $("theme").textContent = `Theme: ${settings.theme}`;
   if (settings.theme === "system") delete document.documentElement.dataset.theme;

@@ -1,6 +1,7 @@
 // The image under the marks: one bitmap, or the tiles of a pyramid of which level 0 is the image.
 
 import { Failure } from "./api.js";
+import { levelsOf } from "./levels.js";
 
 const SIDE = 512;
 const KEPT = 160; // tiles of 1 MB each
@@ -35,7 +36,8 @@ export class Picture {
 
   async load() {
     if (this.levels === 0) this.bitmap = await bitmap(`${this.url}/whole${this.query}`);
-    else await this.tile(this.levels - 1, 0, 0);
+    const top = this.bitmap ?? (await this.tile(this.levels - 1, 0, 0)).bitmap;
+    this.stretch = levelsOf(top); // a CSS filter
     return this;
   }
 

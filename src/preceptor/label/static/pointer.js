@@ -6,8 +6,10 @@ const RUBBER = 5; // the other end of a pen
 const THINNEST = 0.1;
 
 export class Pointer {
-  constructor(stage, view, draw, { settings, resize, erasing, ring }) {
-    Object.assign(this, { stage, view, draw, settings, resize, erasing, ring });
+  constructor(stage, view, draw, { settings, resize, level, erasing, ring }) {
+    Object.assign(this, { stage, view, draw, settings, resize, level, erasing, ring });
+    this.window = false; // whether a drag changes brightness and contrast
+    this.leveling = null; // the pointer that does
     this.space = false; // whether the space bar is held
     this.drawing = null; // the pointer that draws
     this.panning = null; // the pointer that moves the view
@@ -59,6 +61,11 @@ export class Pointer {
       this.stage.classList.add("pan");
       return;
     }
+    if (this.window && event.button === 0) {
+      this.leveling = event.pointerId;
+      this.last = [event.clientX, event.clientY];
+      return;
+    }
     if (this.drawing !== null || ![0, RIGHT, RUBBER].includes(event.button)) return;
     this.drawing = event.pointerId;
     const erase = event.button !== 0 || this.erasing();
@@ -68,18 +75,25 @@ export class Pointer {
 
   // The pointer that draws did not mean to.
   takeBack() {
+    this.leveling = null;
     if (this.drawing !== null) this.draw.retract();
     this.drawing = null;
   }
 
   move(event) {
     if (event.pointerType === "touch" && !this.fingers.has(event.pointerId)) return;
-    if (this.fingers.has(event.pointerId) && this.drawing !== event.pointerId) {
+    const one = this.drawing === event.pointerId || this.leveling === event.pointerId;
+    if (this.fingers.has(event.pointerId) && !one) {
       this.finger(event);
       return;
     }
     if (this.panning === event.pointerId) {
       this.view.pan(event.clientX - this.last[0], event.clientY - this.last[1]);
+      this.last = [event.clientX, event.clientY];
+      return;
+    }
+    if (this.leveling === event.pointerId) {
+      this.level(event.clientX - this.last[0], event.clientY - this.last[1]);
       this.last = [event.clientX, event.clientY];
       return;
     }
@@ -115,6 +129,7 @@ export class Pointer {
       this.panning = null;
       this.hold(this.space);
     }
+    if (this.leveling === event.pointerId) this.leveling = null;
     if (this.drawing !== event.pointerId) return;
     this.drawing = null;
     if (event.type === "pointercancel") this.draw.retract();

@@ -1,13 +1,13 @@
 // The panels as the state of the page has them.
 
-import { cursor, stage } from "./canvas.js";
+import { cursor, pointer, stage } from "./canvas.js";
 import { allowed, draft, fits, page } from "./page.js";
 import { showImage, showProgress, showSettings } from "./panel.js";
 import { showOffer } from "./proposal.js";
-import { settings } from "./settings.js";
 
 export function showPanel() {
-  showSettings(settings, { shown: page.shown, cursor: cursor.on });
+  const stretch = page.entry?.picture?.stretch;
+  showSettings({ shown: page.shown, cursor: cursor.on, window: pointer.window, stretch });
   showImage(page.entry, draft(), page.state ?? { labels: [] }, {
     allowed: allowed(), isFit: page.entry !== null && fits(page.entry),
   });

@@ -37,18 +37,6 @@ export class RunWriter {
   }
 }
 
-export function encodeBits(bits) {
-  const writer = new RunWriter();
-  let from = 0;
-  for (let at = 1; at <= bits.length; at += 1) {
-    if (at === bits.length || bits[at] !== bits[from]) {
-      writer.add(bits[from] ? 1 : 0, at - from);
-      from = at;
-    }
-  }
-  return writer.finish();
-}
-
 // Calls visit(start, end) for every run of ones; throws where the runs do not fit `total` bits.
 export function forEachRun(bytes, total, visit) {
   if (!(total >= 1 && total <= LARGEST)) throw new RangeError("the size of the runs is not allowed");
@@ -76,12 +64,6 @@ export function forEachRun(bytes, total, visit) {
     value ^= 1;
   }
   if (at !== total) throw new RangeError("the runs are shorter than the rectangle");
-}
-
-export function decodeBits(bytes, total) {
-  const bits = new Uint8Array(total);
-  forEachRun(bytes, total, (start, end) => bits.fill(1, start, end));
-  return bits;
 }
 
 export function toBase64(bytes) {

@@ -5,16 +5,18 @@ const DEFAULTS = {
   tool: "brush",
   erase: false,
   class: 0,
-  size: 0, // 0: from the first image
+  brush: 24, // in pixels of the screen
   tolerance: 24,
   level: 50, // percent of a map from which a pixel is proposed
+  color: 0, // of the first class, in the list of colors
   opacity: 40,
+  auto: true, // levels of gray pictures
   brightness: 100,
   contrast: 100,
   light: false,
   theme: "system",
 };
-export const LARGEST = 1000;
+export const LARGEST = 400;
 
 export const settings = { ...DEFAULTS };
 try {

@@ -2,6 +2,7 @@
 
 import { identifier } from "./api.js";
 import { draw, finish, view } from "./canvas.js";
+import { edited } from "./edit.js";
 import { goOn } from "./images.js";
 import { Mask } from "./mask.js";
 import { allowed, draft, isDone, page } from "./page.js";
@@ -69,6 +70,23 @@ export function history(kind) {
   view.redrawMarks(stroke);
   if (stroke.proposal !== null) view.redrawMarks();
   showPanel();
+  // What smoothing has added and taken away is one change.
+  const next = page.entry.marks[kind === "undo" ? "toUndo" : "toRedo"]();
+  if (stroke.tool === "smooth" && next?.started === stroke.started) history(kind);
+}
+
+// Fills the holes of the mark of the chosen class, smooths, grows or shrinks it.
+export function edit(kind) {
+  if (!allowed() || !finish()) return;
+  const radius = Math.max(1, Math.round(view.ratio / view.scale));
+  const name = page.state.classes[settings.class] ?? page.state.classes[0];
+  const parts = edited(page.entry.marks.mask(name), kind, kind === "smooth" ? 2 * radius : radius);
+  const started = new Date().toISOString();
+  const strokes = (parts ?? []).map((part, at) => [part.stroke(), at === 1]);
+  for (const [stroke, erase] of strokes) {
+    if (stroke !== null) addStroke({ ...stroke, tool: kind, erase, started, seconds: 0 });
+  }
+  if (!strokes.some(([stroke]) => stroke !== null)) say("There is nothing to change.");
 }
 
 export function adopt() {

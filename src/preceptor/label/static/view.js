@@ -42,7 +42,12 @@ export class View {
       return;
     }
     picture.changed = () => this.redraw();
-    this.fit();
+    // In a series of images of one size, zoom and place stay.
+    const { width, height } = picture;
+    const same = this.size?.width === width && this.size.height === height;
+    this.size = { width, height };
+    if (same && !this.fitted) this.redraw();
+    else this.fit();
   }
 
   middle() {
