@@ -48,6 +48,7 @@ def _body(pick: random.Random, uuids: list[str]) -> bytes:
             {"from": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:01Z", "tab": "tab"},
             {"tab": "tab", "take": True},
             {"tab": "tab", "close": True},
+            {"tab": "tab", "text": "ask again", "person": 1},
         ]
     )
     if "uuid" in body and pick.random() < 0.5:
