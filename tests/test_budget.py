@@ -29,7 +29,7 @@ LIMITS = {
     "tracked files": 800,
     "keys of a study": 65,
     "commands": 28,
-    "options": 93,
+    "options": 94,
 }
 
 
