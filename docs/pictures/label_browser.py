@@ -32,8 +32,8 @@ def write_photographs(folder: Path, side: int, names: tuple[str, ...] = PHOTOGRA
 
 
 @contextmanager
-def served(source: Path, folder: Path, *options: str) -> Iterator[str]:
-    """A server as a process of its own; gives its link."""
+def served(source: Path, folder: Path, *options: str) -> Iterator[dict[str, str]]:
+    """A server as a process of its own; gives the links by person, and `open`, that of the lead."""
     command = [sys.executable, "-m", "preceptor", "label", "run", str(source), "--no-open"]
     command += ["--database", str(folder / "label.sqlite"), *options]
     process = subprocess.Popen(
@@ -44,8 +44,13 @@ def served(source: Path, folder: Path, *options: str) -> Iterator[str]:
     )
     assert process.stdout is not None
     try:
-        found = next(filter(None, (re.match(r"open (\S+)", line) for line in process.stdout)))
-        yield found[1]
+        links: dict[str, str] = {}
+        for line in process.stdout:
+            if found := re.match(r"(\w+):? (http\S+)", line):
+                links[found[1]] = found[2]
+            if "open" in links:
+                break
+        yield links
     finally:
         process.terminate()
         process.wait()
