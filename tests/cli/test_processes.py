@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -70,8 +71,9 @@ def test_the_command_as_it_is_installed() -> None:
 
 
 def ascii_command() -> None:
-    sys.stdout.reconfigure(encoding="ascii")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")  # type: ignore[union-attr]
+    out, err = (open(handle, "wb", closefd=False) for handle in (1, 2))  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(out, "ascii")
+    sys.stderr = io.TextIOWrapper(err, "ascii", "backslashreplace")
     forked.command()
 
 

@@ -365,11 +365,11 @@ def session_secret(database: Path, *, renew: bool = False) -> bytes:
     file = database.with_name(f"{database.name}.key")
     secret = b""
     with contextlib.suppress(OSError, ValueError):
-        secret = bytes.fromhex(file.read_text())
+        secret = bytes.fromhex(file.read_text(encoding="ascii"))
         file.chmod(0o600)
     if renew or len(secret) != 32:
         secret = secrets.token_bytes(32)
         with replacing(file) as partial:
             partial.touch(mode=0o600)
-            partial.write_text(secret.hex())
+            partial.write_text(secret.hex(), encoding="ascii")
     return secret
