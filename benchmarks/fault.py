@@ -4,9 +4,8 @@
 
 A small study of forged photographs has every kind of step. It is run undisturbed, and then, each
 time from nothing: killed with SIGKILL at `points` moments, the study and a worker in turn, while a
-training, map making, a committee or a test scoring was running, or while it wrote its report; on
-a disk that becomes full (a tmpfs, where this user may mount one); with images and maps that become
-unreadable, decoded on the fly; with images that block who opens them; with a finished run's file
+training, map making or a test scoring was running, or while it wrote its report; on
+a disk that becomes full (a tmpfs, where this user may mount one); with a finished run's file
 damaged; on a Ray cluster one of whose nodes dies in a training. Each time the same command must go
 on, do no finished step again (but the damaged one), and leave the undisturbed tables, byte for
 byte. At last a Ray node dies while a Teacher marks by RISE: the map store must be that of one
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -27,9 +25,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +52,6 @@ TABLES = (
 MOMENTS = {
     "training": "train",
     "maps": "maps",
-    "committee": "committee",
     "scoring": "evaluate",
     "report": "",
 }
@@ -71,7 +67,6 @@ STUDY: dict[str, Any] = {
     "alphas": [0.1],
     "teacher_alphas": [0.1],
     "data_driven": False,
-    "committee": 2,
     "controls": ["shuffled"],
     "training": {"input_size": 32, "epochs": 3, "batch_size": 8, "schedule": "constant"},
 }
@@ -222,74 +217,6 @@ def full_disk(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
         subprocess.run(["umount", str(out)], check=True)
 
 
-@contextlib.contextmanager
-def spoiled(paths: list[Path]) -> Iterator[None]:
-    """Files that are no pictures while the block runs."""
-    kept = {path: path.read_bytes() for path in paths}
-    for path in paths:
-        path.write_bytes(b"no picture")
-    try:
-        yield
-    finally:
-        for path, content in kept.items():
-            path.write_bytes(content)
-
-
-@contextlib.contextmanager
-def blocked(paths: list[Path]) -> Iterator[None]:
-    """Files that nobody else can open while the block runs: who tries waits in the kernel, as on a
-    network folder whose server is gone."""
-    leased = [os.open(path, os.O_RDWR) for path in paths]
-    for file in leased:
-        while True:
-            try:
-                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-                break
-            except BlockingIOError:  # it is being read just now
-                time.sleep(0.001)
-    try:
-        yield
-    finally:
-        for file in leased:
-            os.close(file)
-
-
-def without(
-    spoil: Callable[[list[Path]], AbstractContextManager[None]],
-    told: str,
-    *more: str,
-) -> Fault:
-    """The training images of a study without a cache cannot be read for a while."""
-
-    def fault(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
-        shutil.copytree(file.parent / "forged", out.with_name(f"{out.name}-data") / "forged")
-        study = yaml.safe_load(file.read_text())
-        study["training"]["cache"] = "none"
-        uncached = out.with_name(f"{out.name}-data") / "study.yaml"
-        uncached.write_text(yaml.safe_dump(study))
-        victims = sorted((uncached.parent / "forged" / "0").glob("*/train/*.png"))
-        with started(uncached, out, jobs, *more) as process:
-            wait_for("training", process, out, 2)
-            with spoil(victims):
-                while process.poll() is None and not failed(out):
-                    time.sleep(0.05)
-            _, errors = process.communicate()
-        if process.returncode != 1 or "Traceback" in errors:
-            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
-        if told not in errors:
-            raise FaultError(f"{told!r} is not told: {errors[-300:]}")
-        if not (out / "report.html").is_file():
-            raise FaultError("there is no report of what had finished")
-        if not list(out.glob("store/failed/*.log")):
-            raise FaultError("there is no log of what failed")
-        done = len(finished(out))
-        left = goes_on(uncached, out, jobs)
-        same_as(out, undisturbed)
-        return f"told, exit code 1, {done} steps finished; {left} left for the same command"
-
-    return fault
-
-
 def damaged(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
     """A file of a finished run is cut."""
     shutil.copytree(undisturbed, out)
@@ -353,7 +280,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody tries to open what is blocked
     generator = np.random.default_rng(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -375,8 +301,6 @@ def main() -> int:
             faults.append((f"{place + 1:2d} SIGKILL to the {whom} in {moment}", kill))
         faults += [
             ("full disk", full_disk),
-            ("unreadable files", without(spoiled, "not an image in a known format")),
-            ("files that block", without(blocked, "hung: silent for", "--hang-timeout", "0.15")),
             ("damaged run", damaged),
             ("Ray node killed in training", node_lost),
         ]

@@ -244,7 +244,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(
 ) -> None:
     usage = shutil._ntuple_diskusage(10**9, 10**9, store.SPARE_DISK)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(InputError, match=r"MiB more do not fit on the disk; choose another folder"):
+    with pytest.raises(InputError, match=r"MiB more do not fit on the disk; free some, or choose"):
         start(file, tmp_path / "c")
     assert not list((tmp_path / "c").glob("*.pixels"))
 

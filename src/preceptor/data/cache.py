@@ -138,8 +138,7 @@ def open_images(
         found = _cached(contents, form, cache_dir)
     if found is None:
         raise RunFailedError(
-            f"image cache {cache_dir}: images were changed while they were read; start again, or "
-            "set cache: none"
+            f"image cache {cache_dir}: images were changed while they were read; start again"
         )
     return found
 

@@ -369,7 +369,8 @@ def examine(
                 if stores and needed + SPARE_DISK > shutil.disk_usage(stores[0].folder).free:
                     raise InputError(
                         f"image cache {cache_dir}: {needed / 2**20:,.0f} MiB more do not fit on "
-                        "the disk; choose another folder or set cache: none"
+                        "the disk; free some, or choose another folder (store in a study file, "
+                        "else PRECEPTOR_CACHE)"
                     )
                 reading = _Reading(files, cache_dir, stores, decode, workers or core_count())
                 wrong = reading.run(which, progress)
