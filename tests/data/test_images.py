@@ -366,3 +366,15 @@ def test_a_dicom_file_in_color_and_damaged_ones(tmp_path: Path) -> None:
     file.write_bytes(bytes(500))
     with pytest.raises(ImageError, match="not an image in a known format"):
         decode_image(file)
+
+
+def test_a_deflated_dicom_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    data = pydicom.dcmread(dicom(tmp_path / "a.dcm", np.zeros((4000, 4000), np.uint8)))
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    assert (tmp_path / "b.dcm").stat().st_size < 40_000
+    with pytest.raises(ImageError, match="deflated; save it uncompressed"):
+        decode_image(tmp_path / "b.dcm")

@@ -252,8 +252,8 @@ def test_a_set_that_falls_apart_without_maps_is_named(
     assert not hints.fall.sources
     assert hints.next == step
     assert said.startswith(
-        f"A shortcut is likely. Without maps, test_byobnet has an AUC of {hints.fall.high_auc:.3f} "
-        "on val and 0.500 on test-unseen"
+        "A shortcut is possible. Without maps, test_byobnet has an AUC of "
+        f"{hints.fall.high_auc:.3f} on val and 0.500 on test-unseen"
     )
     assert words in said
 

@@ -340,9 +340,9 @@ def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) 
     if summarize is not None and not (result.failed or result.missing):
         print(summarize(result.folder))
     summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
-    said = summary.get("closing", {})  # not in a folder of an earlier version
-    best = f"; best/ has {said['best']}" if said.get("best") else ""
-    lines = {"Found": said.get("found", ""), "How sure": said.get("sure", "")}
+    said = summary["closing"]
+    best = f"; best/ has {said['best']}" if said["best"] else ""
+    lines = {"Found": said["found"], "How sure": said["sure"]}
     for name, text in (lines | {"Look at": f"{result.folder / 'report.html'}{best}"}).items():
         wrapper = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)
         wrapper.initial_indent, wrapper.subsequent_indent = f"{name}: ", "  "

@@ -171,13 +171,18 @@ class DicomFile(ImageFile.ImageFile):
         file.seek(128)
         if file.read(4) != b"DICM":
             raise SyntaxError("not a DICOM file")  # Pillow then tries other formats
-        file.seek(0)
         try:
             import pydicom
+            from pydicom.filereader import read_dataset
         except ModuleNotFoundError as error:
             raise ValueError(
                 "pydicom is not installed; pip install '.[dicom]' in the source folder"
             ) from error
+        # A deflated file of some kilobytes may be many gigabytes, all of which pydicom inflates.
+        meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
+        if getattr(meta.get("TransferSyntaxUID"), "is_deflated", False):
+            raise ValueError("the DICOM file is deflated; save it uncompressed")
+        file.seek(0)
         self.dataset = pydicom.dcmread(file)
         if "PixelData" not in self.dataset:
             raise ValueError("the DICOM file has no image")
