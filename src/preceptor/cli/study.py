@@ -337,12 +337,13 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
 
 def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) -> None:
     """Print what a study found, how sure, and where to look; exit with 1 if a step failed."""
-    if summarize is not None and not (result.failed or result.missing):
-        print(summarize(result.folder))
     summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
     said = summary["closing"]
     best = f"; best/ has {said['best']}" if said["best"] else ""
     lines = {"Found": said["found"], "How sure": said["sure"]}
+    if summarize is not None and not (result.failed or result.missing):
+        print(summarize(result.folder))
+        lines = {}  # it has said so
     for name, text in (lines | {"Look at": f"{result.folder / 'report.html'}{best}"}).items():
         wrapper = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)
         wrapper.initial_indent, wrapper.subsequent_indent = f"{name}: ", "  "
