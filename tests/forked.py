@@ -64,10 +64,7 @@ def _fork_instead(path: str, arguments: list[str | bytes], handles: list[int]) -
         return pid
     code = 1
     try:
-        kept = {0, 1, 2, *handles}
-        for handle in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
-            with contextlib.suppress(OSError):  # the folder's own
-                os.close(handle)
+        _drop_files({0, 1, 2, *handles})
         at = arguments.index("-c")
         sys.argv = ["-c", *map(os.fsdecode, arguments[at + 2 :])]
         exec(arguments[at + 1], {})
@@ -287,8 +284,7 @@ def start_server() -> _Server:
 def _forget_pytest(requests: socket.socket) -> None:
     """Drop what this process has of pytest: its files, its streams, and what it does at an exit."""
     faulthandler.disable()
-    os.closerange(3, requests.fileno())
-    os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    _drop_files({0, 1, 2, requests.fileno()})
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     for function in (
@@ -304,6 +300,15 @@ def _forget_pytest(requests: socket.socket) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, closefd=False)  # noqa: SIM115
+
+
+def _drop_files(kept: set[int]) -> None:
+    """Put /dev/null in the place of open files; their objects, once freed, close these numbers."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for handle in {int(name) for name in os.listdir("/proc/self/fd")} - kept:  # noqa: PTH208
+        with contextlib.suppress(OSError):  # the folder's own
+            os.fstat(handle)
+            os.dup2(null, handle, inheritable=False)
 
 
 @contextlib.contextmanager
@@ -334,7 +339,8 @@ def _serve(requests: socket.socket) -> None:
             if child:  # its parent ends here, and the tests become its parent
                 os.write(told, _LENGTH.pack(child))
                 os._exit(0)
-            for handle in (requests.fileno(), answer, told):
+            requests.close()
+            for handle in (answer, told):
                 os.close(handle)
             _become(*pickle.loads(request), streams)
         os.waitpid(between, 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +83,19 @@ def test_letters_that_a_terminal_lacks_are_escaped() -> None:
     done = forked.run(ascii_command, ["data", "check", "no α"])
     assert done.returncode, done.stdout
     assert "no \\u03b1" in done.stderr
+
+
+def write_after_old_files_are_freed() -> None:
+    """Close the files of the server, as the collector may at any time, and write to a new one."""
+    old = [one for one in gc.get_objects() if isinstance(one, io.FileIO | socket.socket)]
+    with Path(sys.argv[1]).open("w") as file:
+        for one in old:
+            if getattr(one, "closefd", True):
+                one.close()
+        file.write("written")
+
+
+def test_a_forked_process_owns_its_files(tmp_path: Path) -> None:
+    done = forked.run(write_after_old_files_are_freed, [tmp_path / "file"])
+    assert done.stderr == ""
+    assert (tmp_path / "file").read_text() == "written"
