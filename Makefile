@@ -16,7 +16,7 @@ PYTEST = $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n $(WO
 
 .DELETE_ON_ERROR:
 
-.PHONY: install demo rehearse quick test golden gpu matrix lint bench docs clean
+.PHONY: install demo rehearse quick test golden gpu matrix lint lint-js bench docs clean
 
 install: .venv/installed
 
@@ -62,6 +62,15 @@ lint: install
 	$(BIN)/ruff check src tests benchmarks examples docs
 	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory lint-js; \
+	else echo "JavaScript is not checked: it needs Node.js"; fi
+
+lint-js: node_modules/installed
+	npm run --silent check
+
+node_modules/installed: package.json
+	npm install --silent --no-package-lock --no-audit --no-fund
+	touch $@
 
 bench: install
 	$(BIN)/python -m pip install --quiet -e '.[dev,bench]'
@@ -81,4 +90,4 @@ docs: install
 	$(BIN)/python docs/shell_blocks.py
 
 clean:
-	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated
+	rm -rf .venv node_modules demo-study rehearsal build dist site docs/reference/generated

@@ -1,6 +1,7 @@
 // The page to try an image: one request per image, drawn with its map.
 import { colored } from "./magma.js";
 
+/** @type {(id: string) => any} */
 const $ = (id) => document.getElementById(id);
 const state = { models: [], file: null, picture: null, map: null, request: null };
 
@@ -21,7 +22,7 @@ async function asked(path, options = {}) {
     answer = await fetch(path, { ...options, headers: headers() });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server cannot be reached.");
+    throw new Error("The server cannot be reached.", { cause: error });
   }
   const told = await answer.json().catch(() => ({}));
   if (answer.status === 401) {

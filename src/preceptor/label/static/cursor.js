@@ -4,9 +4,11 @@ const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 const FAST = 10;
 
 export class Cursor {
+  view; draw; settings; erasing; changed; say; on = false; x = 0; y = 0;
+  box = null; // {live, x, y}: the box that it has begun, and its first pixel
+
   constructor(view, draw, { settings, erasing, changed, say }) {
-    Object.assign(this, { view, draw, settings, erasing, changed, say, on: false, x: 0, y: 0 });
-    this.box = null; // {live, x, y}: the box that it has begun, and its first pixel
+    Object.assign(this, { view, draw, settings, erasing, changed, say });
   }
 
   get place() {

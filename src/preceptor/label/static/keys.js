@@ -2,6 +2,7 @@
 
 // [action, keys, words]; a key is a letter, a digit, or a name of KeyboardEvent.key, with the
 // modifiers Ctrl+ and Shift+ before it.
+/** @type {[string, [string, string[], string][]][]} */
 export const GROUPS = [
   ["Marking", [
     ["brush", ["b"], "Brush"],

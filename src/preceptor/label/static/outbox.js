@@ -19,15 +19,15 @@ function openDatabase(name) {
 }
 
 export class Outbox {
+  tab; send; changed; refused; entries = []; database = null; durable = true; person = null;
+  busy = false; failures = 0; reason = null; timer = 0;
+  waiting = {}; // numbers of changes that other people have left here, by name
+  last = 0; gone = 0; // the numbers of the entries that were added and that left last
+
   // `send(entry)` posts an entry; `changed(state)` is told {kind, count, reason};
   // `refused(entry, failure)` is asked "again", "wait" or "drop" when the server says no.
   constructor({ tab, send, changed, refused }) {
     Object.assign(this, { tab, send, changed, refused });
-    Object.assign(this, { entries: [], database: null, durable: true, person: null });
-    this.waiting = {}; // numbers of changes that other people have left here, by name
-    this.last = 0; // the number of the entry that was added last
-    this.gone = 0; // and of the one that left last
-    Object.assign(this, { busy: false, failures: 0, reason: null, timer: 0 });
     window.addEventListener("online", () => this.wake());
   }
 
@@ -101,10 +101,9 @@ export class Outbox {
     this.busy = true;
     while (this.entries.length > 0) {
       const [entry] = this.entries;
-      let done = false;
+      let done = true;
       try {
         await this.send(entry);
-        done = true;
       } catch (failure) {
         if (!(failure instanceof Failure)) console.error(failure);
         done = await this.failed(entry, failure);

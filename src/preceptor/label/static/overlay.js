@@ -16,6 +16,7 @@ export const COLORS = [
 const PROPOSAL = [255, 255, 255];
 const SHADOW = 0.55; // opacity of the dark line
 
+/** @type {(color: number[], alpha: number) => number} */
 function packed([red, green, blue], alpha) {
   return ((Math.round(alpha * 255) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }

@@ -15,6 +15,7 @@ export const STATES = {
   marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge", skipped: "Skipped",
 };
 
+/** @type {(id: string) => any} */
 export const $ = (id) => document.getElementById(id);
 
 export function element(name, text = "", attributes = {}) {
@@ -138,9 +139,9 @@ export function showImage(entry, draft, state, { allowed, isFit }) {
     redo: allowed && entry?.marks.toRedo(),
   };
   for (const [name, possible] of Object.entries(able)) {
-    document.querySelector(`#tools [data-do=${name}]`).disabled = !possible;
+    $("tools").querySelector(`[data-do=${name}]`).disabled = !possible;
   }
-  for (const button of document.querySelectorAll("#answers button")) {
+  for (const button of $("answers").querySelectorAll("button")) {
     button.disabled = entry === null && button.dataset.do !== "previous";
   }
 }

@@ -20,17 +20,19 @@ async function file(url) {
 
 async function bitmap(url) {
   // The server has applied the orientation; colors stay as training sees them.
-  const how = { imageOrientation: "none", colorSpaceConversion: "none" };
-  return createImageBitmap(await file(url), how);
+  const blob = await file(url);
+  return createImageBitmap(blob, { imageOrientation: "none", colorSpaceConversion: "none" });
 }
 
 export class Picture {
+  width; height; bitmap = null; half = []; tiles = new Map();
+
   // `version` is that of the file: browsers keep pictures by their address.
   constructor({ id, version, width, height, view, levels }) {
     this.url = `/api/images/${id}`;
     this.query = `?version=${version}`;
     this.levels = view === "whole" ? 0 : levels;
-    Object.assign(this, { width, height, bitmap: null, half: [], tiles: new Map() });
+    Object.assign(this, { width, height });
     this.changed = () => {};
   }
 

@@ -6,15 +6,14 @@ const RUBBER = 5; // the other end of a pen
 const THINNEST = 0.1;
 
 export class Pointer {
+  stage; view; draw; settings; resize; level; erasing; ring;
+  window = false; // whether a drag changes brightness and contrast
+  space = false; // whether the space bar is held
+  leveling = null; drawing = null; panning = null; // the pointers that do
+  fingers = new Map(); penSeen = false;
+
   constructor(stage, view, draw, { settings, resize, level, erasing, ring }) {
     Object.assign(this, { stage, view, draw, settings, resize, level, erasing, ring });
-    this.window = false; // whether a drag changes brightness and contrast
-    this.leveling = null; // the pointer that does
-    this.space = false; // whether the space bar is held
-    this.drawing = null; // the pointer that draws
-    this.panning = null; // the pointer that moves the view
-    this.fingers = new Map();
-    this.penSeen = false;
     stage.addEventListener("pointerdown", (event) => this.down(event));
     stage.addEventListener("pointermove", (event) => this.move(event));
     for (const kind of ["pointerup", "pointercancel"]) {
@@ -157,11 +156,13 @@ function pressure(event) {
   return event.pointerType === "pen" ? Math.max(THINNEST, event.pressure) : 1;
 }
 
+/** @type {(points: number[][]) => number[]} */
 function center(points) {
   const sum = points.reduce(([x, y], [px, py]) => [x + px, y + py], [0, 0]);
   return [sum[0] / points.length, sum[1] / points.length];
 }
 
+/** @type {(points: number[][]) => number} */
 function apart([one, other]) {
   return other === undefined ? 0 : Math.hypot(one[0] - other[0], one[1] - other[1]);
 }

@@ -28,7 +28,7 @@ export function showOffer() {
   if (given === null) return;
   const { level, w } = page.entry.info.proposal;
   $("offer-words").textContent = w > 0 ? "Dashed: a proposal." : "Nothing is proposed at this level.";
-  document.querySelector("[data-do=adopt]").disabled = w === 0;
+  $("offer").querySelector("[data-do=adopt]").disabled = w === 0;
   if (document.activeElement !== $("level")) $("level").value = settings.level;
   $("level-value").textContent = `${level} %`;
 }

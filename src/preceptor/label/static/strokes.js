@@ -82,11 +82,11 @@ export function edit(kind) {
   const name = page.state.classes[settings.class] ?? page.state.classes[0];
   const parts = edited(page.entry.marks.mask(name), kind, kind === "smooth" ? 2 * radius : radius);
   const started = new Date().toISOString();
-  const strokes = (parts ?? []).map((part, at) => [part.stroke(), at === 1]);
-  for (const [stroke, erase] of strokes) {
+  const strokes = (parts ?? []).map((part, at) => ({ stroke: part.stroke(), erase: at === 1 }));
+  for (const { stroke, erase } of strokes) {
     if (stroke !== null) addStroke({ ...stroke, tool: kind, erase, started, seconds: 0 });
   }
-  if (!strokes.some(([stroke]) => stroke !== null)) say("There is nothing to change.");
+  if (!strokes.some(({ stroke }) => stroke !== null)) say("There is nothing to change.");
 }
 
 export function adopt() {

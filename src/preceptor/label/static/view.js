@@ -5,12 +5,12 @@ import { covered, paint } from "./overlay.js";
 const LARGEST = 48; // screen pixels to an image pixel
 
 export class View {
+  stage; layers; moved; image; marks; picture = null; opacity = 0.4; scale = 1; x = 0; y = 0;
+  ratio = 1; fitted = true; whole = true; dirty = null; frame = 0;
+
   // `layers` gives what is drawn over the picture; `moved` is called after a change of the view.
   constructor(stage, imageCanvas, markCanvas, { layers, moved }) {
-    Object.assign(this, {
-      stage, layers, moved, picture: null, opacity: 0.4, scale: 1, x: 0, y: 0, ratio: 1,
-      fitted: true, whole: true, dirty: null, frame: 0,
-    });
+    Object.assign(this, { stage, layers, moved });
     this.image = imageCanvas.getContext("2d");
     // Marks are put as pixels: a canvas in the memory of the processor takes them without a copy.
     this.marks = markCanvas.getContext("2d", { willReadFrequently: true });
