@@ -29,11 +29,10 @@ from scipy import ndimage
 from preceptor.data.images import decode_map, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.label.db import connect
-from preceptor.label.marks import decode_runs, from_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.label.serving import Client, Told, command
+from tests.label.serving import Client, Told, command, proposed
 
 Mask = NDArray[np.bool_]
 CLASS = "evidence"
@@ -331,11 +330,7 @@ def _mark_image(
         told = checked(client.get(f"/api/images/{image}?level={level}"))["proposal"]
         if told is None:
             break
-        proposal = np.zeros_like(truth)
-        if told["w"]:
-            x, y, w, h = (told[key] for key in "xywh")
-            pixels = decode_runs(from_text(told["runs"]), w * h).reshape(h, w)
-            proposal[y : y + h, x : x + w] = pixels
+        proposal = proposed(told, truth.shape[::-1])
         found = mark(intended, proposal, costs, error)
         if level == LEVELS[0]:
             work, agreement, shown = found, overlap(proposal, truth), told["id"]

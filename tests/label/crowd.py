@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.label.marks import Bits
-from tests.label.serving import Client, blob, command, stroke_of
+from tests.label.serving import Client, blob, command, proposed, stroke_of
 from tests.serving import Told
 
 SIZE = (96, 64)
@@ -43,19 +44,20 @@ class Drawer:
     images: list[int]
     draw: np.random.Generator
     drawn: dict[int, list[Drawn]] = field(default_factory=dict)
+    adopted: dict[int, tuple[int, int, Bits]] = field(default_factory=dict)  # id, level, pixels
     repeated: int = 0
 
-    def sent(self, send: Callable[..., Told], *arguments: Any) -> None:
+    def sent(self, send: Callable[..., Told], *arguments: Any, **more: Any) -> Told:
         """Send until the server answers, for 100 seconds at least."""
         for _ in range(2000):
             try:
-                told = send(*arguments)
+                told = send(*arguments, **more)
             except (OSError, http.client.HTTPException):
                 self.repeated += 1
                 time.sleep(0.05)  # until the server is there again
                 continue
             assert told.status == 200, told
-            return
+            return told
         raise AssertionError("the server has not come back")
 
     def work(self, stop: threading.Event) -> None:
@@ -64,7 +66,9 @@ class Drawer:
             image = self.images[int(self.draw.integers(len(self.images)))]
             self.change(image, self.drawn.setdefault(image, []))
         for image in self.drawn:
-            self.sent(self.client.answer, image, "marked" if self.mask(image).any() else "nothing")
+            state = "marked" if self.mask(image).any() else "nothing"
+            given, _, _ = self.adopted.get(image, (None, 0, None))
+            self.sent(self.client.answer, image, state, proposal=given)
 
     def change(self, image: int, strokes: list[Drawn]) -> None:
         kind = self.draw.random()
@@ -77,8 +81,16 @@ class Drawer:
             self.sent(self.client.turn, image, "redo", undone[0].name)
             undone[0].undone = False
         else:
-            mask = blob(*SIZE, int(self.draw.integers(10_000)))
-            body = stroke_of(mask, self.client.tab) | {"erase": bool(self.draw.random() < 0.3)}
+            if kind < 0.45 and image not in self.adopted:
+                level = int(self.draw.choice((20, 50)))
+                told = self.sent(self.client.get, f"/api/images/{image}?level={level}")
+                given, mask = told.json["proposal"]["id"], proposed(told.json["proposal"], SIZE)
+                self.adopted[image] = given, level, mask
+                changes = {"tool": "proposal", "proposal": given}
+            else:
+                mask = blob(*SIZE, int(self.draw.integers(10_000)))
+                changes = {"erase": bool(self.draw.random() < 0.3)}
+            body = stroke_of(mask, self.client.tab) | changes
             self.sent(self.client.post, f"/api/images/{image}/strokes", body)
             for one in undone:
                 one.buried = True
@@ -97,13 +109,17 @@ def kill_while_people_draw(
 ) -> dict[str, Any]:
     """Kill a server again and again while people draw, and compare the export with their memory.
 
-    Returns counts: acknowledged strokes, those that are in the database and in maps of the export,
-    maps that differ, requests that were repeated. `between` is the longest time before a kill.
+    People draw, correct proposals, undo and redo. Returns counts: acknowledged strokes, those that
+    are in the database and in maps of the export, maps and corrections that differ, requests that
+    were repeated. `between` is the longest time before a kill.
     """
-    (folder / "images").mkdir()
+    for name in ("images", "proposals"):
+        (folder / name).mkdir()
     rows = ["path,label,split"]
     for at in range(people * 2):
         Image.fromarray(np.full((*SIZE[::-1], 3), at, np.uint8)).save(folder / f"images/{at}.png")
+        soft = 100 * blob(*SIZE, at).astype(np.uint8) + 100 * blob(*SIZE, at + 99)
+        Image.fromarray(soft.astype(np.uint8)).save(folder / f"proposals/{at}.png")
         rows.append(f"images/{at}.png,{'ab'[at % 2]},train")
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(rows) + "\n")
@@ -113,7 +129,8 @@ def kill_while_people_draw(
     with ThreadPoolExecutor(people) as pool:
         try:
             for number in range(kills + 1):
-                with command(manifest, "--port", port, "--overlap", people) as one:
+                options = ["--port", port, "--overlap", people]
+                with command(manifest, *options, "--start-from", folder / "proposals") as one:
                     port = one.address.split(":")[1]
                     if not crowd:
                         clients = [one.client(f"person {at}") for at in range(people)]
@@ -143,8 +160,18 @@ def _compared(
     export(database, out)
     with closing(sqlite3.connect(database)) as connection:
         undone = dict(connection.execute("SELECT uuid, undone FROM strokes").fetchall())
+    told = pd.read_csv(out / "corrections.csv")
+    corrections = {
+        (row.annotator, Path(row.path).name): (row.level, row.proposed, row.added, row.removed)
+        for row in told.itertuples()
+    }
     counts = {"acknowledged": 0, "kept": 0, "exported": 0, "maps": 0, "different": 0}
+    counts["corrections"] = len(corrections)
     for at, drawer in enumerate(crowd):
+        for image, (_, level, given) in drawer.adopted.items():
+            final = drawer.mask(image)
+            known = (level, *(int(one.sum()) for one in (given, final & ~given, given & ~final)))
+            counts["different"] += corrections.pop((f"person {at}", names[image]), None) != known
         for image, strokes in drawer.drawn.items():
             file = out / "annotators" / f"person {at}" / "images" / names[image]
             same = bool(((decode_map(file) >= 0.5) == drawer.mask(image)).all())
@@ -155,6 +182,6 @@ def _compared(
             counts["maps"] += 1
             counts["different"] += not same
             counts["exported"] += len(strokes) if same else 0
-    counts["unknown"] = len(undone) - counts["acknowledged"]
+    counts["unknown"] = len(undone) - counts["acknowledged"] + len(corrections)
     counts["repeated"] = sum(drawer.repeated for drawer in crowd)
     return counts

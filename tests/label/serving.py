@@ -119,6 +119,16 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     return body | {"erase": False, "seconds": 0.75, "proposal": None}
 
 
+def proposed(told: Any, size: tuple[int, int]) -> Bits:
+    """Mask of a proposal as the server tells it, in an image of a width and a height."""
+    mask = np.zeros(size[::-1], bool)
+    if told["w"]:
+        x, y, w, h = (told[key] for key in "xywh")
+        pixels = decode_runs(from_text(told["runs"]), w * h)
+        mask[y : y + h, x : x + w] = pixels.reshape(h, w)
+    return mask
+
+
 def box(x: int, y: int, w: int, h: int, size: tuple[int, int] = (40, 30)) -> Bits:
     """Mask of a rectangle in an image of a width and a height."""
     mask = np.zeros(size[::-1], bool)
