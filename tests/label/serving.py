@@ -21,7 +21,7 @@ from preceptor.deploy.http import Hosts
 from preceptor.deploy.http_server import listen
 from preceptor.label.app import application, labeling_of, prepare
 from preceptor.label.calls import Labeling
-from preceptor.label.marks import Bits, bounding_runs, to_text
+from preceptor.label.marks import Bits, bounding_runs, decode_runs, from_text, to_text
 from preceptor.label.sources import find_source
 from tests import forked
 from tests.commands import HANGS

@@ -98,7 +98,7 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
 ) -> None:
     measured: list[str] = []
 
-    def seconds_of_step(run: RunConfig, classes: list[str]) -> float:
+    def seconds_of_step(run: RunConfig, classes: list[str], jobs: int) -> float:
         measured.append(run.backbone)
         return run.training.batch_size / 10
 

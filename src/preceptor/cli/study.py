@@ -169,7 +169,7 @@ def init(
     (words := templates()).filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     template = words.get_template("study.yaml.j2")
     workspace = Workspace(table)  # default cache folder, since there is no study folder yet
-    validation, rates = len(workspace.split_rows("val")), dict[str, float]()
+    validation, rates = len(workspace.split_rows("val")), dict[tuple[str, int], float]()
 
     def content(size: Size, time: str) -> str:
         own = {"scratch": size.backbone == SMALL, "size": size, "time": time}
@@ -182,14 +182,15 @@ def init(
         file = file.model_copy(update={"seeds": 1})  # all take the same time
         workspaces = Workspaces({0: path}, {path: workspace.cache_dir}, {path: workspace})
         first, later = outline(Plan(Protocol(file, workspaces, Path("store"))))
-        if size.backbone not in rates:
-            print(f"timing a training step of {size.backbone}", flush=True)
+        side = min(size.input_size, 96)  # a step on large images takes seconds
+        if (form := (size.backbone, side)) not in rates:
+            print(f"timing a training step of {size.backbone} at {side} pixels", flush=True)
             run = plain_run(file, size.backbone)
-            small = run.training.model_copy(update={"input_size": 96})
+            small = run.training.model_copy(update={"input_size": side})
             run = run.model_copy(update={"training": small})
             build_for(run, classes, load_weights=False).guidable_grid()
-            rates[size.backbone] = step_seconds(run, classes) / (small.batch_size * 96**2)
-        rate = rates[size.backbone] * size.input_size**2
+            rates[form] = step_seconds(run, classes, jobs) / (small.batch_size * side**2)
+        rate = rates[form] * size.input_size**2
         steps = [*first, *later]
         return seeds * estimate_seconds(steps, file, classes, validation, jobs, rate)
 

@@ -259,7 +259,7 @@ def estimate_seconds(
         form = run.backbone, run.backbone_args, run.network, how.input_size, how.batch_size
         key = repr((form, len(classes)))
         if not rate and key not in _rates:
-            _rates[key] = step_seconds(run, classes) / how.batch_size
+            _rates[key] = step_seconds(run, classes, jobs) / how.batch_size
         if not math.isfinite(each := rate or _rates[key]):  # a batch does not fit into memory
             continue
         images = step.cost

@@ -6,8 +6,11 @@ the run uses, and of NUMERICS.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -211,8 +214,33 @@ _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
 
 
-def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
-    """Seconds of a guided training step on random images; infinite if memory runs out."""
+# What another job of a study does meanwhile: cores that share a unit or memory are slower then.
+_BUSY = """
+import time, numpy
+a, end = numpy.ones((128, 128), "f"), time.monotonic() + 60
+while time.monotonic() < end: a @ a
+"""
+
+
+@contextlib.contextmanager
+def _beside(processes: int) -> Iterator[None]:
+    """Context in which other processes compute."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, "-c", _BUSY]
+    others = [subprocess.Popen(command, env=os.environ | threads) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()
+
+
+def step_seconds(config: RunConfig, classes: Sequence[str], jobs: int = 1) -> float:
+    """Seconds of a guided training step on random images; infinite if memory runs out.
+
+    `jobs` is the number of processes that compute at the same time.
+    """
     settings = config.training
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(settings.threads)
@@ -221,11 +249,12 @@ def step_seconds(config: RunConfig, classes: Sequence[str]) -> float:
     device = torch.device("cuda" if cuda else "cpu")
     times: list[float] = []
     try:
-        for seconds in _steps(config, classes, device):
-            times.append(seconds)
-            enough = len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST
-            if enough or (len(times) >= 2 and sum(times) >= 4 * _LEAST):
-                break
+        with _beside(0 if cuda else jobs - 1):
+            for seconds in _steps(config, classes, device):
+                times.append(seconds)
+                enough = len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST
+                if enough or (len(times) >= 2 and sum(times) >= 4 * _LEAST):
+                    break
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
