@@ -203,7 +203,7 @@ def test_who_finds_a_holder_dead_too_late_does_not_touch_its_successor(
 
     with lease(folder) as held:
         monkeypatch.setattr(leases, "read_holder", look)
-        leases.bury(path, dead)
+        leases.remove_dead(path, dead)
         held.check()
     assert left(folder) == []
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Format = Literal["masks", "coco", "labelstudio", "labelme", "cvat"]
 data = Commands(
-    help="Check, split, copy, import and export manifests; compare annotators.",
+    help="Check, split, import and export manifests; make built-in images; compare annotators.",
     no_args_is_help=True,
 )
 

@@ -1,6 +1,7 @@
 """Base class of all configs; which fields are part of a run's id; numbers, paths, names.
 
-All fields are part of the id, except those annotated with `NotIdentity` or `IdentityOf`.
+Every field is part of the id. A `NotIdentity` field is not; an `IdentityOf` field is part of it in
+runs with the named use.
 """
 
 # os.path and not Path.resolve(): a manifest's paths start from where it is linked.

@@ -43,10 +43,10 @@ class Batch(NamedTuple):
     images: Tensor  # (B, C, S, S) uint8; its memory is channels-last
     labels: Tensor  # (B,) int64
     maps: Tensor | None = None  # (B, h, w) float32 on the model's grid; None = no guidance
-    map_weight: Tensor | None = None  # (B,) float32 w_k; None with maps
+    map_weight: Tensor | None = None  # (B,) float32 w_k; None if maps is None
     sample_weight: Tensor | None = None  # (B,) float32 v_k; None = 1
     unchanged: Tensor | None = None  # (B, C, S, S) images without changes outside their maps
-    changed: Tensor | None = None  # (B,) bool, images with such a change; None with unchanged
+    changed: Tensor | None = None  # (B,) bool, images with such a change; None if unchanged is
     input_maps: Tensor | None = None  # (B, s, s) maps in input space, of any scale
 
 

@@ -1,4 +1,4 @@
-"""Execute one step: train, make maps, score the test sets; the loop of a worker."""
+"""Execute one step: train, make or join maps, score the test sets; the loop of a worker."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def serve(pipe: Connection, environment: dict[str, str]) -> None:
 
     The pipe receives a context, then steps, each with whether it has exclusive use of its device.
     """
-    gc.freeze()  # of a forked process: what its server has imported stays
+    gc.freeze()  # what the fork server has imported is no garbage
     os.environ.update(environment)
     silence()
     keep_freed_memory()

@@ -110,7 +110,7 @@ class Graph:
         return self._block(lost, has_result)
 
     def _block(self, lost: list[tuple[str, str]], has_result: Callable[[Step], bool]) -> list[Step]:
-        """Block steps, each with a failed need, and those that need them."""
+        """Block steps that each have a failed need, and the steps that need them."""
         kept = []
         while lost:
             identity, need = lost.pop()
@@ -204,7 +204,7 @@ class Scheduler:
         if isinstance(step.work, Select):
             try:
                 added = step.work.choose()
-            except Exception as error:  # as of any other step, see `carry_out`
+            except Exception as error:  # like an error of any other step, see `carry_out`
                 self._fail(step, keep_error(step, self.store, error))
                 return
             self.graph.finish(step.id)

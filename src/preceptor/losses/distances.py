@@ -38,7 +38,7 @@ def l2(model: Tensor, target: Tensor) -> Tensor:
     A. Boyd, P. Tinsley, K. Bowyer, A. Czajka, "CYBORG: Blending Human Saliency Into the Loss
     Improves Deep Learning-Based Synthetic Face Detection", WACV 2023.
     """
-    # The gradient of vector_norm at 0 is 0; that of the root of a sum of squares is NaN.
+    # The gradient of vector_norm at 0 is 0; of the root of a sum of squares it is NaN.
     norms: Tensor = torch.linalg.vector_norm((model - target).flatten(1), dim=1)
     return norms
 
@@ -156,5 +156,5 @@ EVIDENCE_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "energy": energy,
     "cosine": cosine,
 }
-# Those that an image without a mark, whose mask is 1 everywhere, takes part in.
+# Distances that also use an image without a mark, whose mask is 1 everywhere.
 WHOLE_MASKS: frozenset[str] = frozenset({"cells", "evidence"})

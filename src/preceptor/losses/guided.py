@@ -254,8 +254,8 @@ class GuidedLoss(nn.Module):
     Args:
         alpha: α in [0, 1]: 1 is plain cross-entropy, 0 guidance only. Comparable only within one
             distance.
-        distance: l2 (the paper), mse (the authors' code) or another of `guidance`, or several with
-            their weights.
+        distance: l2 (the paper), mse (the authors' code) or another one, see `guidance`, or several
+            with their weights.
         mark_weight: Additional weight of a marked cell in the distance cells.
 
     Raises:
@@ -392,9 +392,9 @@ def inconsistency(
 
     x' is the image in which `preceptor.data.augment` has changed what the map leaves out; the loss
     L + λ · 1/K Σ_k v_k K_k adds it to the guided loss L of x'. Exactly 0 for images that were not
-    changed. The gradient flows through both predictions: that of the unchanged image may not depend
-    on what was changed. Unlike a squared difference of logits, the divergence does not depend on
-    their common offset, and it is the same for heads with one logit.
+    changed. The gradient flows through both predictions, since the one for the unchanged image must
+    not depend on the changed part either. Unlike a squared difference of logits, the divergence
+    does not depend on their common offset, and it is the same for heads with one logit.
 
     Divergence: A. A. Ismail, H. Corrada Bravo, S. Feizi, "Improving Deep Learning Interpretability
     by Saliency Guided Training", NeurIPS 2021. Features are compared by J. Viviano et al.,

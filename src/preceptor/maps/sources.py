@@ -1,4 +1,4 @@
-"""Map targets of a run: human maps, or those of a map store, a folder or a control.
+"""Map targets of a run: human maps, or the maps of a map store, a folder or a control.
 
 **Maps without people** (`pca`): the part of each image that lies in the first principal components.
 The training images as thumbnails x_1 … x_n have the mean μ and the principal components u_1 … u_k.
@@ -139,7 +139,7 @@ def _from_store(path: Path, names: NDArray[np.object_], sizes: NDArray[np.int32]
 def _no_match(
     path: Path, names: NDArray[np.object_], stored: NDArray[np.object_] | None = None
 ) -> InputError:
-    """Error of maps of which none is that of an image of the run; `stored` are those of a store."""
+    """Error if no map belongs to an image of the run; `stored`: image names of the map store."""
 
     def shown(names: NDArray[np.object_]) -> str:
         return repr(without_secrets(str(names[0])))
@@ -386,7 +386,7 @@ def _shuffled(
 
 
 def _apart(order: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) permutation of which as few elements as possible keep their group."""
+    """(n,) permutation in which as few elements as possible keep their group."""
     order = order.copy()
     full: set[int] = set()  # groups whose elements cannot leave them
     for row in np.flatnonzero(groups[order] == groups):

@@ -33,7 +33,7 @@ _KEY = b"preceptor"
 
 
 def largest_error(tolerance: float) -> float:
-    """Largest error of a map that guides; that of as much noise as signal for a tolerance of 0."""
+    """Largest error of a map that guides; for a tolerance of 0, as much noise as signal."""
     return tolerance or HALF_NOISE
 
 

@@ -25,7 +25,6 @@ _COLORS = {
     "shuffled": ("#7b46b3", "#c6a4f2"),
     "centre": ("#a3327c", "#f191c9"),
     "ceiling": ("#1d7a45", "#74d29a"),
-    "distilled": ("#7d6608", "#e0c55a"),
     "mixed": ("#0e7490", "#67d1e6"),
     "teacher": ("#7a5c00", "#e6c46a"),
     "mapper": ("#3d6a00", "#b3d27a"),

@@ -74,7 +74,7 @@ MOST_SEEDS = 1_000
 
 
 def default_alphas(distance: Distances) -> tuple[float, ...]:
-    """α grid of a distance, of several that of the largest weight; for a plugin the grid of l2."""
+    """α grid of a distance: of a sum the grid of the largest weight, of a plugin the grid of l2."""
     weights = distance_weights(distance)
     return ALPHA_GRIDS.get(max(weights, key=lambda name: weights[name]), ALPHA_GRIDS["l2"])
 

@@ -1,10 +1,10 @@
 """Plan of a study: its steps and choices so far, and the steps that follow from each choice.
 
-Stage 1 has the baselines, the ceiling, the Teachers and the probe Students, at up to three α each;
-stage 2, after the choice of the Teacher, its Students (those of stage 1 are used again) and the
-controls. Selections are steps as well: the choice made by a selection adds the steps that follow
-from it. Test sets are scored only after the selection of the Students' settings (the way of guiding
-and α), for which the selections of the other roles wait.
+Stage 1 has the baselines, the ceiling and the Teachers, each at every α of its grid, and the probe
+Students at up to three α. Stage 2, after the choice of the Teacher, has its Students (the ones of
+stage 1 are used again) and the controls. Selections are steps as well: the choice made by a
+selection adds the steps that follow from it. Test sets are scored only after the selection of the
+Students' settings (the way of guiding and α), for which the selections of the other roles wait.
 """
 
 from __future__ import annotations
@@ -434,7 +434,7 @@ class Plan:
 
 
 def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
-    """Settings among which that of a role is selected."""
+    """Settings from which the setting of a role is selected."""
     if role == "baseline1":
         return study.baseline_settings
     return (study.plain_setting,) if role in ("masked", "dfr") else study.settings

@@ -245,7 +245,7 @@ class Protocol:
         rise = self.study.rise if method == "rise" else None
         how: list[object] = ["decision"] if decision else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
-        # Maps of such Teachers were once those of mean pooling.
+        # Earlier versions pooled these maps by the mean; the word changes their id.
         pooled = config.training.pool != "mean" or config.training.readout == "auto"
         how += ["pooled"] if rise and pooled else []
         how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
@@ -436,7 +436,7 @@ class Protocol:
 
     @property
     def mapper_detects(self) -> bool:
-        """Whether there are mappers whose scores are those of a detector: marks show the class."""
+        """Whether mappers can detect: there are mappers, and the study has two classes."""
         return bool(self.study.mapper) and len(self.workspace.manifest.classes) == 2
 
     @property

@@ -1,9 +1,9 @@
 """Selection among configurations on validation data only.
 
 The score of a configuration is its AUC on its worst validation set, averaged over seeds, and the
-highest score is selected. Of Teachers, a mapper is preferred that is tied with the best: the
-interval of the difference of their scores (paired bootstrap, or t over draws), each on its own
-worst set, includes 0. Several such mappers are compared by their scores.
+highest score is selected. Among Teachers, a mapper that is tied with the best is preferred. They
+are tied if the interval of the difference of their scores (paired bootstrap, or t over draws), each
+on its own worst set, includes 0. Several such mappers are compared by their scores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from preceptor.metrics.scores import set_auc, stack, validation_rows
 from preceptor.study.config import Setting
 from preceptor.utils.results import digest, with_nan
 
-# Raised when the same scores would be judged otherwise, so that earlier choices are made again.
+# Increased if the rules of a choice change, so that earlier choices are made again.
 _RULES = 4
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
@@ -152,7 +152,7 @@ def evidence_of(
 ) -> str:
     """Hash of all data on which a choice depends."""
     facts = [(name, asdict(setting), *rest) for name, setting, *rest in candidates]
-    # "highest" was a setting, and the empty list held others.
+    # Two former settings stay in the hash, so that earlier choices remain valid.
     return digest([_RULES, facts, [classes, positive, "highest", *others, []]])
 
 

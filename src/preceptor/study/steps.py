@@ -45,8 +45,8 @@ Role = Literal[
     "mapper_all",
 ]
 """Roles of a run: the rows of the paper's table, the controls, and the Teachers of later
-generations, which stand in no table. A mapper, taught maps
-alone, is a Teacher and, by its highest cells, a detector: of A, or of all human maps."""
+generations, which have no row. A mapper is a Teacher; its highest cells also make it a detector.
+`mapper` is trained on the annotated images A, `mapper_all` on all human maps."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Member:
 
 @dataclass(frozen=True, order=True)
 class Selection:
-    """Identifier of a selection: the Teacher of a domain, or the α of a role and backbone."""
+    """Identifier of a selection: the Teacher of a domain, or the setting of a role and backbone."""
 
     domain: str
-    role: Role  # role whose α is chosen; teacher for the choice among Teachers
-    backbone: str = ""  # backbone whose α is chosen; "" for the choice among Teachers
+    role: Role  # role whose setting is chosen; teacher for the choice among Teachers
+    backbone: str = ""  # backbone whose setting is chosen; "" for the choice among Teachers
     annotated: int = 0  # number of annotated images of an annotation budget
 
     @property

@@ -1,6 +1,6 @@
 """Training loop: resume, then for each epoch train, validate, keep the best, save.
 
-`fit` is the loop over epochs, `Trainer.epoch` the loop over steps, `Trainer.step` one step, which
+`fit` is the loop over epochs, `Trainer.epoch` the loop over steps. `Trainer.step` is one step; it
 does not synchronize with the device.
 """
 
@@ -80,7 +80,7 @@ class RunContext:
         return self.folder / "resume.safetensors"
 
     def diverged(self, how: str) -> RunFailedError:
-        """Error of a run whose loss or scores are no numbers."""
+        """Error of a run whose loss or scores are NaN or infinite."""
         return RunFailedError(f"run {self.id}: the training diverged{how}; lower lr or set clip")
 
 
@@ -249,7 +249,7 @@ class Trainer:
     def _method_loss(
         self, method: Guidance, images: Tensor, targets: Targets, input_maps: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss by a guidance method, logits, and sums of metrics; NaN for those of distances."""
+        """Loss by a guidance method, logits, and sums of metrics, NaN for the ones of distances."""
         assert isinstance(self.config.alpha, float)
         batch, forward = guidance_batch(images, targets, input_maps), self.guided_forward
         loss, terms, logits = guided_objective(

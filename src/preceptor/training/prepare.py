@@ -83,9 +83,9 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         marked = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
         used += digest(marked.tolist())  # which are the labels
     if config.guided_by_masks and len(workspace.manifest.classes) > 2:
-        used += "log-odds"  # the mean of the evidence, which had lacked an entropy
+        used += "log-odds"  # new id: the evidence of more than two classes has an entropy now
     if config.positive is None and len(workspace.manifest.classes) > 2:
-        used += "mean AUC"  # by which epochs are judged, which had been the AUC of the last class
+        used += "mean AUC"  # new id: epochs are judged by the mean AUC now
     used += files_digest(config.backbone_args)
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:

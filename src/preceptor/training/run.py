@@ -108,7 +108,7 @@ def train(
     """
     workspace = workspace or _open_workspace(config)
     identity = run_id_of(workspace, config)
-    if expected_id not in (None, identity):  # nobody would look for its folder
+    if expected_id not in (None, identity):  # the plan would not find its folder
         raise InputError(
             "maps, weights or code that it uses have changed since the study was started; start it "
             "again"

@@ -102,7 +102,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
     pause = 0.02
     while not _take(path, holder):
         other = read_holder(path)
-        if _is_dead(path, other) and bury(path, other):
+        if _is_dead(path, other) and remove_dead(path, other):
             continue
         if time.monotonic() >= until:
             who = f"process {other.pid} on {other.host}" if other else "another process"
@@ -171,22 +171,22 @@ def _take(path: Path, holder: Holder) -> bool:
     return True
 
 
-def bury(path: Path, dead: Holder | None) -> bool:
+def remove_dead(path: Path, dead: Holder | None) -> bool:
     """Remove the lease file of a dead holder; False if another process is doing that.
 
-    Only who holds the lease of the file itself removes it, after it has read the file again: it may
-    be that of a new holder by then, which is put back.
+    Only the process that holds the lease of this lease file removes it. It reads the file again
+    first. If a new holder has written it meanwhile, the file is restored.
     """
-    grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    moved = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         with lease(path, wait=0.0), contextlib.suppress(FileNotFoundError):
             if read_holder(path) == dead and _is_dead(path, dead):
-                path.rename(grave)
-                holder = read_holder(grave)
+                path.rename(moved)
+                holder = read_holder(moved)
                 if holder is not None and (dead is None or holder.token != dead.token):
                     with contextlib.suppress(FileExistsError):
-                        os.link(grave, path)
-                grave.unlink()
+                        os.link(moved, path)
+                moved.unlink()
     except HeldError:
         return False
     return True

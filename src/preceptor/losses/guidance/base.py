@@ -34,12 +34,13 @@ Number = Annotated[int, Field(ge=1, le=1000)]
 class Guidance:
     """A guidance method: its settings, and the terms that it adds to the loss.
 
-    One of another package is a subclass, a dataclass too, behind an entry point of the group
-    `preceptor.guidance`; it defines `name`, `about`, `needs` and `terms`.
+    A plug-in is a subclass and a dataclass, named by an entry point of the group
+    `preceptor.guidance`. It defines `name`, `about` and `terms`, and `needs` if it takes more than
+    the map.
     """
 
     name: ClassVar[str]
-    about: ClassVar[Mapping[str, Any]] = {}  # as an entry of methods.yaml, which has those here
+    about: ClassVar[Mapping[str, Any]] = {}  # of a plug-in: what methods.yaml has of methods here
     needs: ClassVar[frozenset[str]] = frozenset({"map"})
     """What the terms take: "map" or "map_input", "teacher", "gradient" (of the pass that
     classifies, differentiable), "changed" (passes of changed images), "layers" (of its own)."""
@@ -95,7 +96,7 @@ def guided_objective(
 
     Args:
         method: Guidance method.
-        batch: Images, labels and maps; without maps, the loss is that of plain training times α.
+        batch: Images, labels and maps. Without maps, the loss is α times the plain loss.
         forward: The model.
         alpha: α in [0, 1]: 1 is plain cross-entropy.
         scale: λ ≥ 0, from `measure_scale`; None = `method.weight`.

@@ -1,6 +1,6 @@
 """Guidance by input gradients, g = ∂s/∂x: the trunk is differentiated twice.
 
-The gradient is that of the pass that classifies. In training mode, batch norm couples the images of
+The gradient belongs to the pass that classifies. In training mode, batch norm couples the images of
 a batch, in the gradient as in the pass itself and as in the published code.
 """
 

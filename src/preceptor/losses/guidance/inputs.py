@@ -1,7 +1,7 @@
 """Guidance by changed inputs: what lies outside the human map must not matter.
 
 x is the image, m its map, m̄ = 1 − m, and x′ = m ⊙ x + m̄ ⊙ fill the image changed outside. Every
-changed image is a further pass, after that of the images themselves.
+changed image is a further pass, after the pass of the unchanged images.
 """
 
 from __future__ import annotations
