@@ -64,10 +64,6 @@ def test_a_pooled_mean_of_equal_studies_is_their_mean() -> None:
 def test_claims_in_sentences_have_the_numbers_of_the_tables() -> None:
     page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
     text = " ".join(page.split())
-    few = evidence.few_marks().splitlines()[2]
-    assert "0.165" in few
-    assert "0.088" in few
-    assert "by 0.165 over Baseline 1 and by 0.088 over no maps, p 0.002 each" in text
     boards = next(one for one in evidence.STUDIES if one.folder == "circuit_boards")
     marked, labels = (evidence.mean_auc(boards, key) for key in ("baseline1", "baseline2"))
     assert f"alone reach {marked:.3f}, where 1,245 labels without marks reach {labels:.3f}" in text
