@@ -16,7 +16,7 @@ PYTEST = $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n $(WO
 
 .DELETE_ON_ERROR:
 
-.PHONY: install demo rehearse quick test golden gpu matrix lint lint-js bench docs clean
+.PHONY: install demo rehearse quick test golden gpu matrix lint lint-js bench docs docs-site docs-commands clean
 
 install: .venv/installed
 
@@ -80,13 +80,17 @@ bench: install
 # or a symbol that does not exist fails the build; pages are then looked at in a browser.
 docs: install
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e '.[docs]'
+	$(MAKE) --no-print-directory --output-sync -j 2 docs-site docs-commands
+
+docs-site: VERSION = $$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)')
+docs-site:
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs site/$(VERSION)
+	$(BIN)/python docs/site_versions.py site
+	PRECEPTOR_SITE=site/$(VERSION) $(BIN)/python -m pytest -q tests/docs/test_site.py
+
+docs-commands:
 	$(BIN)/python -m pytest -q tests/docs/test_commands.py tests/docs/test_keys.py tests/docs/test_names.py \
 		tests/docs/test_wording.py
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs \
-		site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)')
-	$(BIN)/python docs/site_versions.py site
-	PRECEPTOR_SITE=site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)') \
-		$(BIN)/python -m pytest tests/docs/test_site.py
 	$(BIN)/python docs/shell_blocks.py
 
 clean:
