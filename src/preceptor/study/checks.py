@@ -236,6 +236,7 @@ SIZES = [Size(SMALL, *one) for one in ((48, 150, 3), (64, 300, 3), (64, 600, 3),
 SIZES += [Size(SMALL, 96, 1500, 5), Size(SMALL, 128, 3000, 5), Size("resnet18", 160, 500, 5)]
 SIZES += [Size("resnet50", 224, 1000, 5), Size("resnet50", 224, 3000, 10)]
 FORWARD_SHARE = 1 / 3  # of a training step
+REAL_STEP = 1.25  # time of a training step with its images ÷ a timed one, on four data sets
 STEP_START = 1.5  # seconds of a step of a study beside its images: data, model, results
 _rates: dict[str, float] = {}  # seconds of an image; the same for both stages of a study
 # Time of a step ÷ a plain one, of methods with several further passes; see benchmarks/RESULTS.md.
@@ -266,7 +267,7 @@ def estimate_seconds(
         images = step.cost
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs
-            images = images * _cost(run) + FORWARD_SHARE * validation * (epochs + 1)
+            images = images * REAL_STEP * _cost(run) + FORWARD_SHARE * validation * (epochs + 1)
         seconds += images * each + STEP_START
     return seconds / max(jobs, 1)
 
