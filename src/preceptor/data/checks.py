@@ -280,7 +280,9 @@ def check_cells(
         note(wrong, _about(cells, repr, f"{name} is {{}}"), f"write a {bound}")
     for name in ("label", "split", "source", "group"):
         cells = table[name]
-        odd = cells.isin([cell for cell in cells.unique() if any(map(is_control, cell))])
+        different = cells.unique()
+        wrong_letters = set(filter(is_control, set("".join(different))))
+        odd = cells.isin([one for one in different if not wrong_letters.isdisjoint(one)])
         broken = f"{name} {{}} contains a line break or control character"
         note(odd, _about(cells, repr, broken), "remove it")
     if "name" in frame:
@@ -492,18 +494,21 @@ def _note_repeated(
     findings: Findings, base: str, images: list[str], identities: Sequence[_Identity]
 ) -> None:
     first: dict[_Identity, int] = {}
+    places: dict[int, tuple[str, str]] = {}  # of images that occur again
     real_folder = cache(os.path.realpath)
 
-    def real(path: str) -> str:
+    def real(path: str) -> tuple[str, str]:
         if stat.S_ISLNK(os.lstat(path).st_mode):
-            return os.path.realpath(path)
-        folder, name = os.path.split(path)
-        return os.path.join(real_folder(folder), name)
+            path = os.path.realpath(path)
+        folder, _, name = path.rpartition(os.sep)
+        return real_folder(folder), name
 
     for row, identity in enumerate(identities):
         if identity is None or (other := first.setdefault(identity, row)) == row:
             continue
-        if real(images[row]) == real(images[other]):  # no hard link
+        if other not in places:
+            places[other] = real(images[other])
+        if real(images[row]) == places[other]:  # no hard link
             what = f"image {images[row].removeprefix(base)!r} is listed already in "
             findings.add(row, what + findings.name(other), "remove one of the two")
 
