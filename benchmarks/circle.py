@@ -35,10 +35,8 @@ from preceptor.study.config import StudyConfig
 FIRST, MARKS, FURTHER = 20, 60, 200  # images: marked at first, in all without a Teacher, proposed
 
 
-def preceptor(*arguments: object, **environment: object) -> None:
-    names = {name: str(value) for name, value in environment.items()}
-    command = [sys.executable, "-m", "preceptor", *map(str, arguments)]
-    subprocess.run(command, check=True, env=os.environ | names)
+def preceptor(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "preceptor", *map(str, arguments)], check=True)
 
 
 def write(
@@ -85,6 +83,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True)
     given = parser.parse_args()
     out = given.to.absolute()
+    os.environ["CIRCLE"] = str(out)
     seeds = load_config(given.study, StudyConfig).seed_list
     manifests = {seed: Path(given.manifests.format(seed=seed)) for seed in seeds}
     rows: dict[tuple[str, int], dict[str, float]] = {}
@@ -99,7 +98,8 @@ def main() -> None:
         }
 
     def study(arm: str) -> None:
-        preceptor("study", given.study, "--out", out / f"{arm}-study", CIRCLE=out / arm)
+        os.environ["CIRCLE"] = str(out / arm)
+        preceptor("study", given.study, "--out", out / f"{arm}-study")
         found = pd.read_csv(out / f"{arm}-study" / "results.csv", keep_default_na=False)
         primary = load_config(given.study, StudyConfig).primary
         found = found[(found["set"] == primary) & (found["source"] == "")]
