@@ -32,48 +32,34 @@ from preceptor.config.files import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig
 
-FIRST, MARKS, FURTHER = 20, 60, 200  # images: marked at first, in all without a Teacher, proposed
+Marks = tuple[pd.DataFrame, Path]  # answers of people, and the folder of their export
+FIRST, MARKS, FURTHER = 20, 60, 200  # images: marked at first, without a Teacher, proposed
 
 
 def preceptor(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "preceptor", *map(str, arguments)], check=True)
 
 
-def write(
-    known: pd.DataFrame, marked: list[Path], to: Path, images: list[str] | None = None
-) -> None:
-    """Write a manifest in which training images have the marks of exports, and no others.
-
-    `images` are the names of the images whose marks count; None = all.
-    """
+def write(known: pd.DataFrame, exports: list[Path], to: Path, images: set[str]) -> None:
+    """Write a manifest in which the named training images have the marks of exports, others none."""
     table = known.copy()
     training = table["split"] == "train"
     table.loc[training, "saliency"] = ""
     table.loc[training, "annotated"] = False
-    names = table["path"].map(lambda path: Path(path).name)
-    for export in marked:
+    at = dict(zip(table["path"].map(lambda path: Path(path).name), table.index, strict=True))
+    for export in exports:
         found = Manifest.read(export / "manifest.csv", verify=False, need=()).table
-        found = found[found["annotated"] & (found["split"] == "train")]
-        for row in found.itertuples():
-            name = Path(row.path).name
-            if images is None or name in images:
-                at = table.index[training & (names == name)]
-                table.loc[at, ["saliency", "annotated"]] = [row.saliency, True]
+        for row in found[found["annotated"] & (found["split"] == "train")].itertuples():
+            if (name := Path(row.path).name) in images:
+                table.loc[at[name], ["saliency", "annotated"]] = [row.saliency, True]
     to.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(to, index=False)
 
 
-def marks(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame:
-    """Answers of simulated people; their marks are exported to FOLDER/marks."""
-    if not (folder / "marks").is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        simulate(manifest, folder, settings)
-        preceptor("label", "export", folder / "marks.sqlite", "--to", folder / "marks")
-    return pd.read_csv(folder / "simulation.csv")
-
-
-def known_of(manifest: Path) -> pd.DataFrame:
-    return Manifest.read(manifest, verify=False, need=()).table
+def sample(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Random training images, as many of each class as possible."""
+    shuffled = table[table["split"] == "train"].sample(frac=1, random_state=seed)
+    return shuffled.iloc[shuffled.groupby("label").cumcount().argsort(kind="stable")[:count]]
 
 
 def main() -> None:
@@ -84,12 +70,29 @@ def main() -> None:
     given = parser.parse_args()
     out = given.to.absolute()
     os.environ["CIRCLE"] = str(out)
-    seeds = load_config(given.study, StudyConfig).seed_list
-    manifests = {seed: Path(given.manifests.format(seed=seed)) for seed in seeds}
+    file = load_config(given.study, StudyConfig)
     rows: dict[tuple[str, int], dict[str, float]] = {}
+    tables: dict[int, pd.DataFrame] = {}
 
-    def note(arm: str, seed: int, answers: pd.DataFrame) -> None:
-        rows[arm, seed] = {
+    def people(who: str, seed: int, images: pd.DataFrame, start_from: Path | None = None) -> Marks:
+        """What simulated people answer on images, and the export of their marks."""
+        folder = out / "people" / str(seed) / who
+        manifest, done = folder / "manifest.csv", folder / "marking"
+        if not (done / "marks").is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            others = tables[seed][tables[seed]["split"] != "train"]
+            pd.concat([images, others]).to_csv(manifest, index=False)
+            simulate(manifest, done, Simulation(len(images), start_from=start_from, seed=seed))
+            preceptor("label", "export", done / "marks.sqlite", "--to", done / "marks")
+        return pd.read_csv(done / "simulation.csv"), done / "marks"
+
+    def arm(name: str, seed: int, *parts: Marks) -> None:
+        """Write the manifest of an arm, and note its marks and minutes."""
+        answers = pd.concat([answers for answers, _ in parts])
+        target = out / name / str(seed) / "manifest.csv"
+        write(tables[seed], [marks for _, marks in parts], target, set(answers["image"]))
+        rows[name, seed] = {
             "marks": len(answers),
             "minutes": answers["seconds"].sum() / 60,
             "overlap": answers["overlap"].mean(),
@@ -97,52 +100,41 @@ def main() -> None:
             "adopted": float(answers["adopted"].sum()),
         }
 
-    def study(arm: str) -> None:
-        os.environ["CIRCLE"] = str(out / arm)
-        preceptor("study", given.study, "--out", out / f"{arm}-study")
-        found = pd.read_csv(out / f"{arm}-study" / "results.csv", keep_default_na=False)
-        primary = load_config(given.study, StudyConfig).primary
-        found = found[(found["set"] == primary) & (found["source"] == "")]
+    def study(name: str) -> Path:
+        os.environ["CIRCLE"] = str(out / name)
+        preceptor("study", given.study, "--out", folder := out / f"{name}-study")
+        found = pd.read_csv(folder / "results.csv", keep_default_na=False)
+        found = found[(found["set"] == file.primary) & (found["source"] == "")]
         for role in ("student", "baseline1"):
             for row in found[found["role"] == role].itertuples():
-                rows[arm, int(row.seed)][role] = float(row.auc)
+                rows[name, int(row.seed)][role] = float(row.auc)
+        return folder
 
-    for seed, manifest in manifests.items():
-        answers = marks(manifest, out / "people" / str(seed), Simulation(MARKS, seed=seed))
-        exported, first = out / "people" / str(seed) / "marks", answers[:FIRST]
-        note("nothing", seed, answers)
-        note("first", seed, first)
-        known = known_of(manifest)
-        write(known, [exported], out / "nothing" / str(seed) / "manifest.csv")
-        target = out / "first" / str(seed) / "manifest.csv"
-        write(known, [exported], target, list(first["image"]))
-    study("first")
+    chosen: dict[int, pd.DataFrame] = {}
+    for seed in file.seed_list:
+        manifest = Path(given.manifests.format(seed=seed))
+        tables[seed] = Manifest.read(manifest, verify=False, need=()).table
+        chosen[seed] = sample(tables[seed], MARKS, seed)
+        first = people("first", seed, chosen[seed][:FIRST])
+        arm("first", seed, first)
+        arm("nothing", seed, first, people("nothing", seed, chosen[seed][FIRST:]))
+    folder = study("first")
 
-    teachers = {one.seed: one.id for one in list_runs(out / "first-study") if "mapper" in one.roles}
-    store = load_config(out / "first-study" / "study.yaml", StudyConfig)
-    runs = store.store_of(out / "first-study") / "runs"
-    for seed, manifest in manifests.items():
-        answers = pd.read_csv(out / "people" / str(seed) / "simulation.csv")
-        minutes, first = answers["seconds"].sum(), answers[:FIRST]
-        known = known_of(manifest)
-        others = ~known["path"].map(lambda path: Path(path).name).isin(answers["image"])
-        pool = known[(known["split"] == "train") & others].sample(FURTHER, random_state=seed)
-        further = out / "further" / str(seed) / "manifest.csv"
-        further.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat([pool, known[known["split"] != "train"]]).to_csv(further, index=False)
-        maps = further.parent / "maps"
-        preceptor("annotate", runs / teachers[seed], further, "--out", maps, "--method", "cells")
-        settings = Simulation(2 * MARKS, start_from=maps, seed=seed)
-        corrected = marks(further, out / "corrected-people" / str(seed), settings)
-        spent = first["seconds"].sum() + corrected["seconds"].cumsum()
-        corrected = corrected[spent <= minutes]
-        note("corrected", seed, pd.concat([first, corrected]))
-        exports = [out / who / str(seed) / "marks" for who in ("people", "corrected-people")]
-        names = [*first["image"], *corrected["image"]]
-        write(known, exports, out / "corrected" / str(seed) / "manifest.csv", names)
-    for arm in ("corrected", "nothing"):
-        study(arm)
-    table = pd.DataFrame([{"arm": arm, "seed": seed} | row for (arm, seed), row in rows.items()])
+    teachers = {one.seed: one.id for one in list_runs(folder) if "mapper" in one.roles}
+    runs = load_config(folder / "study.yaml", StudyConfig).store_of(folder) / "runs"
+    for seed, table in tables.items():
+        further = sample(table.drop(chosen[seed].index), FURTHER, seed)
+        manifest, maps = (out / "maps" / f"{seed}{end}" for end in (".csv", ""))
+        manifest.parent.mkdir(exist_ok=True)
+        further.to_csv(manifest, index=False)
+        preceptor("annotate", runs / teachers[seed], manifest, "--out", maps, "--method", "cells")
+        first = people("first", seed, chosen[seed][:FIRST])
+        answers, marks = people("corrected", seed, further, start_from=maps)
+        spent = rows["first", seed]["minutes"] + answers["seconds"].cumsum() / 60
+        arm("corrected", seed, first, (answers[spent <= rows["nothing", seed]["minutes"]], marks))
+    for name in ("corrected", "nothing"):
+        study(name)
+    table = pd.DataFrame([{"arm": name, "seed": seed} | row for (name, seed), row in rows.items()])
     table.sort_values(["arm", "seed"]).round(6).to_csv(out / "circle.csv", index=False)
     print(table.drop(columns="seed").groupby("arm").mean().round(3).to_string())
 
