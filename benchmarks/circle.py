@@ -41,7 +41,7 @@ def preceptor(*arguments: object) -> None:
 
 
 def write(known: pd.DataFrame, exports: list[Path], to: Path, images: set[str]) -> None:
-    """Write a manifest in which the named training images have the marks of exports, others none."""
+    """Write a manifest in which only the named training images have marks, from exports."""
     table = known.copy()
     training = table["split"] == "train"
     table.loc[training, "saliency"] = ""
