@@ -46,7 +46,7 @@ def write(known: pd.DataFrame, exports: list[Path], to: Path, images: set[str]) 
     training = table["split"] == "train"
     table.loc[training, "saliency"] = ""
     table.loc[training, "annotated"] = False
-    at = dict(zip(table["path"].map(lambda path: Path(path).name), table.index, strict=True))
+    at = {Path(path).name: row for row, path in table.loc[training, "path"].items()}
     for export in exports:
         found = Manifest.read(export / "manifest.csv", verify=False, need=()).table
         for row in found[found["annotated"] & (found["split"] == "train")].itertuples():
