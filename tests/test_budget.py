@@ -21,7 +21,7 @@ LIMITS = {
     "lines of source": 40_000,
     "modules of source": 159,
     "lines of the longest module": 600,
-    "lines of benchmarks": 3_000,
+    "lines of benchmarks": 3_100,
     "lines of documentation": 3_760,
     "lines of RESULTS": 150,
     "lines of the changelog": 60,
