@@ -26,9 +26,6 @@ settings.register_profile("no deadline", deadline=None, max_examples=40)
 settings.load_profile("no deadline")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Arrow's allocator would start a thread, and a process with several threads is not forked.
-os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 # Importing torch and collecting the tests make a million objects that stay; see `bulk_import`.

@@ -44,6 +44,10 @@ from unittest import mock
 
 from tests.held_output import wait_after
 
+# A process with several threads is not forked: neither OpenBLAS nor Arrow's allocator starts one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+
 # What a server imports: commands, workers, trainings.
 MODULES = (
     "preceptor.cli.main",

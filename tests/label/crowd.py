@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import sqlite3
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from preceptor.data.images import decode_map
@@ -160,11 +160,12 @@ def _compared(
     export(database, out)
     with closing(sqlite3.connect(database)) as connection:
         undone = dict(connection.execute("SELECT uuid, undone FROM strokes").fetchall())
-    told = pd.read_csv(out / "corrections.csv")
-    corrections = {
-        (row.annotator, Path(row.path).name): (row.level, row.proposed, row.added, row.removed)
-        for row in told.itertuples()
-    }
+    columns = ("level", "proposed", "added", "removed")
+    with (out / "corrections.csv").open(newline="") as file:
+        corrections = {
+            (row["annotator"], Path(row["path"]).name): tuple(int(row[name]) for name in columns)
+            for row in csv.DictReader(file)
+        }
     counts = {"acknowledged": 0, "kept": 0, "exported": 0, "maps": 0, "different": 0}
     counts["corrections"] = len(corrections)
     for at, drawer in enumerate(crowd):

@@ -122,7 +122,9 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
     assert measured == ["rate of one", "rate of two"]  # once for each kind of training
     # A control that trains the last layer alone has no epoch, and scores the images once.
     dfr = Step("d", Train(runs[0].model_copy(update={"last_layer": "val"}), arm), "", cost=10)
-    assert estimate_seconds([dfr], config, ["a", "b"], 30, 1) == pytest.approx(1 + checks.REAL_STEP + checks.STEP_START)
+    assert estimate_seconds([dfr], config, ["a", "b"], 30, 1) == pytest.approx(
+        1 + checks.REAL_STEP + checks.STEP_START
+    )
 
 
 def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
