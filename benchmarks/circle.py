@@ -127,7 +127,15 @@ def main() -> None:
         manifest, maps = (out / "maps" / f"{seed}{end}" for end in (".csv", ""))
         manifest.parent.mkdir(exist_ok=True)
         further.to_csv(manifest, index=False)
-        preceptor("annotate", runs / teachers[seed], manifest, "--out", maps, "--method", "cells")
+        preceptor(
+            "annotate",
+            runs / teachers[seed] / "model",
+            manifest,
+            "--out",
+            maps,
+            "--method",
+            "cells",
+        )
         first = people("first", seed, chosen[seed][:FIRST])
         answers, marks = people("corrected", seed, further, start_from=maps)
         spent = rows["first", seed]["minutes"] + answers["seconds"].cumsum() / 60
