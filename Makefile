@@ -87,11 +87,11 @@ docs-site:
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs site/$(VERSION)
 	$(BIN)/python docs/site_versions.py site
 	PRECEPTOR_SITE=site/$(VERSION) $(BIN)/python -m pytest -q tests/docs/test_site.py
+	$(BIN)/python docs/shell_blocks.py
 
 docs-commands:
 	$(BIN)/python -m pytest -q tests/docs/test_commands.py tests/docs/test_keys.py tests/docs/test_names.py \
 		tests/docs/test_wording.py
-	$(BIN)/python docs/shell_blocks.py
 
 clean:
 	rm -rf .venv node_modules demo-study rehearsal build dist site docs/reference/generated

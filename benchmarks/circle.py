@@ -105,9 +105,8 @@ def main() -> None:
         preceptor("study", given.study, "--out", folder := out / f"{name}-study")
         found = pd.read_csv(folder / "results.csv", keep_default_na=False)
         found = found[(found["set"] == file.primary) & (found["source"] == "")]
-        for role in ("student", "baseline1"):
-            for row in found[found["role"] == role].itertuples():
-                rows[name, int(row.seed)][role] = float(row.auc)
+        for row in found[found["role"] == "student"].itertuples():  # one a seed
+            rows[name, int(row.seed)]["student"] = float(row.auc)
         return folder
 
     chosen: dict[int, pd.DataFrame] = {}

@@ -3,8 +3,8 @@
     python benchmarks/published_order.py FILE --to FOLDER [--seeds 0 1 2 3 4]
 
 FILE has the config of a run (`run`), and what each method changes in it (`methods`). Runs that are
-there are not trained again; several processes may share a folder. The table is written when all
-seeds of the call are there: mean of groups and worst group, a group being a source of `test`.
+there are not trained again; several processes may share a folder, each with its own seeds. Prints
+the mean of groups and the worst group; a group is a source of `test`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ def main() -> None:
             rows.append(pd.read_csv(file, keep_default_na=False).assign(method=method, seed=seed))
             print(f"seed {seed} {method}: {done.record.seconds:.0f} s", flush=True)
     table = pd.concat(rows)
-    table.to_csv(options.to / "figures.csv", index=False)
     test = table[(table["set"] == "test") & (table["source"] != "")]
     each = test.groupby(["method", "seed"])["accuracy"].agg(["mean", "min"])
     print(each.groupby("method").agg(["mean", "std", "count"]).round(3).to_string())

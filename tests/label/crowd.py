@@ -109,8 +109,8 @@ def kill_while_people_draw(
 ) -> dict[str, Any]:
     """Kill a server again and again while people draw, and compare the export with their memory.
 
-    People draw, correct proposals, undo and redo. Returns counts: acknowledged strokes, those that
-    are in the database and in maps of the export, maps and corrections that differ, requests that
+    People draw, correct proposals, undo and redo. Returns counts: acknowledged strokes, strokes in
+    the database and in maps of the export, maps and corrections that differ, requests that
     were repeated. `between` is the longest time before a kill.
     """
     for name in ("images", "proposals"):
@@ -118,8 +118,9 @@ def kill_while_people_draw(
     rows = ["path,label,split"]
     for at in range(people * 2):
         Image.fromarray(np.full((*SIZE[::-1], 3), at, np.uint8)).save(folder / f"images/{at}.png")
-        soft = 100 * blob(*SIZE, at).astype(np.uint8) + 100 * blob(*SIZE, at + 99)
-        Image.fromarray(soft.astype(np.uint8)).save(folder / f"proposals/{at}.png")
+        inner, outer = blob(*SIZE, at), blob(*SIZE, at) | blob(*SIZE, at + 99)
+        soft = 100 * inner.astype(np.uint8) + 100 * outer.astype(np.uint8)
+        Image.fromarray(soft).save(folder / f"proposals/{at}.png")
         rows.append(f"images/{at}.png,{'ab'[at % 2]},train")
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(rows) + "\n")

@@ -116,14 +116,14 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
         Step("a", JoinMaps(()), "", cost=1000),  # without a model
     ]
     # Images: four times 100 and a third of 30, scored before and after the one epoch; and 20.
-    whole = 10 + 40 * checks.REAL_STEP + 5 * checks.STEP_START
+    whole = 10 + 40 * checks.REAL_STEP + 5 * checks.STEP_OVERHEAD
     for jobs, seconds in ((1, whole), (2, whole / 2), (0, whole)):
         assert estimate_seconds(steps, config, ["a", "b"], 30, jobs) == pytest.approx(seconds)
-    assert measured == ["rate of one", "rate of two"]  # once for each kind of training
+    assert measured == ["rate of one", "rate of two"] * 3  # once a kind of training and jobs
     # A control that trains the last layer alone has no epoch, and scores the images once.
     dfr = Step("d", Train(runs[0].model_copy(update={"last_layer": "val"}), arm), "", cost=10)
     assert estimate_seconds([dfr], config, ["a", "b"], 30, 1) == pytest.approx(
-        1 + checks.REAL_STEP + checks.STEP_START
+        1 + checks.REAL_STEP + checks.STEP_OVERHEAD
     )
 
 

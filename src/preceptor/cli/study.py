@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import textwrap
@@ -191,16 +192,22 @@ def init(
             build_for(run, classes, load_weights=False).guidable_grid()
             rates[form] = step_seconds(run, classes, jobs) / (small.batch_size * side**2)
         rate = rates[form] * size.input_size**2
+        if math.isinf(rate):
+            return rate
         steps = [*first, *later]
         return seeds * estimate_seconds(steps, file, classes, validation, jobs, rate)
 
     times: dict[Size, float] = {}
     for size in sizes:
-        times[size] = estimate(size)
+        if math.isinf(time := estimate(size)):  # a batch does not fit into memory
+            continue
+        times[size] = time
         if sum(time > 3600 * hours for time in times.values()) == 2:
             break  # enough to show what more time would buy
+    if not times:
+        raise InputError("a training step does not fit into memory; choose a smaller --backbone")
     fitting = [size for size in times if times[size] <= 3600 * hours]
-    best = (fitting or sizes)[-1 if fitting else 0]
+    best = (fitting or list(times))[-1 if fitting else 0]
     print("     time  network        pixels  steps  seeds")
     for one, time in times.items():
         form = f"{one.backbone:14} {one.input_size:>5} {one.steps or '50 ep.':>6} {one.seeds:>6}"

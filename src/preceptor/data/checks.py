@@ -500,7 +500,7 @@ def _note_repeated(
     def real(path: str) -> tuple[str, str]:
         if stat.S_ISLNK(os.lstat(path).st_mode):
             path = os.path.realpath(path)
-        folder, _, name = path.rpartition(os.sep)
+        folder, name = os.path.split(path)
         return real_folder(folder), name
 
     for row, identity in enumerate(identities):

@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     map_weight: Tensor | None = None  # (B,) float32 w_k; None if maps is None
     sample_weight: Tensor | None = None  # (B,) float32 v_k; None = 1
     unchanged: Tensor | None = None  # (B, C, S, S) images without changes outside their maps
-    changed: Tensor | None = None  # (B,) bool, images with such a change; None if unchanged is
+    changed: Tensor | None = None  # (B,) bool, images with such a change; None without `unchanged`
     input_maps: Tensor | None = None  # (B, s, s) maps in input space, of any scale
 
 

@@ -236,8 +236,8 @@ SIZES = [Size(SMALL, *one) for one in ((48, 150, 3), (64, 300, 3), (64, 600, 3),
 SIZES += [Size(SMALL, 96, 1500, 5), Size(SMALL, 128, 3000, 5), Size("resnet18", 160, 500, 5)]
 SIZES += [Size("resnet50", 224, 1000, 5), Size("resnet50", 224, 3000, 10)]
 FORWARD_SHARE = 1 / 3  # of a training step
-REAL_STEP = 1.25  # time of a training step with its images ÷ a timed one, on four data sets
-STEP_START = 1.5  # seconds of a step of a study beside its images: data, model, results
+REAL_STEP = 1.25  # time of a training step with its images ÷ a timed one, fitted on four data sets
+STEP_OVERHEAD = 1.5  # seconds of a step of a study beside its images: data, model, results
 _rates: dict[str, float] = {}  # seconds of an image; the same for both stages of a study
 # Time of a step ÷ a plain one, of methods with several further passes; see benchmarks/RESULTS.md.
 _COSTS = {"robust": 4.5, "faithful": 3.3, "saliency_guided": 3.0}
@@ -259,7 +259,7 @@ def estimate_seconds(
             continue
         how = run.training
         form = run.backbone, run.backbone_args, run.network, how.input_size, how.batch_size
-        key = repr((form, len(classes)))
+        key = repr((form, len(classes), jobs))
         if not rate and key not in _rates:
             _rates[key] = step_seconds(run, classes, jobs) / how.batch_size
         if not math.isfinite(each := rate or _rates[key]):  # a batch does not fit into memory
@@ -268,7 +268,7 @@ def estimate_seconds(
         if step.kind == "train":
             epochs = 0 if run.last_layer is not None else study.training.epochs
             images = images * REAL_STEP * _cost(run) + FORWARD_SHARE * validation * (epochs + 1)
-        seconds += images * each + STEP_START
+        seconds += images * each + STEP_OVERHEAD
     return seconds / max(jobs, 1)
 
 

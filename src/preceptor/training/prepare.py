@@ -223,17 +223,17 @@ while time.monotonic() < end: a @ a
 
 
 @contextlib.contextmanager
-def _beside(processes: int) -> Iterator[None]:
+def _busy_processes(count: int, threads: int) -> Iterator[None]:
     """Context in which other processes compute."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    command = [sys.executable, "-c", _BUSY]
-    others = [subprocess.Popen(command, env=os.environ | threads) for _ in range(processes)]
-    try:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(names, str(threads))
+    command = [sys.executable, "-P", "-c", _BUSY]
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):  # Ctrl-C ends them with this process, and they say nothing
+            one = subprocess.Popen(command, env=environment, start_new_session=True)
+            stack.callback(one.wait)
+            stack.callback(one.kill)
         yield
-    finally:
-        for one in others:
-            one.kill()
-            one.wait()
 
 
 def step_seconds(config: RunConfig, classes: Sequence[str], jobs: int = 1) -> float:
@@ -249,7 +249,7 @@ def step_seconds(config: RunConfig, classes: Sequence[str], jobs: int = 1) -> fl
     device = torch.device("cuda" if cuda else "cpu")
     times: list[float] = []
     try:
-        with _beside(0 if cuda else jobs - 1):
+        with _busy_processes(0 if cuda else jobs - 1, settings.threads):
             for seconds in _steps(config, classes, device):
                 times.append(seconds)
                 enough = len(times) >= _WARM + _TIMED and sum(times[_WARM:]) >= _LEAST
