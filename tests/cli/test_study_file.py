@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from preceptor.config.files import dump_config, load_config
 from preceptor.study.config import StudyConfig
@@ -164,6 +166,22 @@ def test_study_init_fits_the_hours(
         (chosen,) = (line for line in done.out.splitlines() if line.startswith(">"))
         assert chosen.split()[-4:] == ["test_byobnet", f"{size}", f"{steps}", f"{written.seeds}"]
     assert images == sorted(set(images))
+
+
+@pytest.mark.parametrize(("side", "noted"), [(16, False), (1, True)])
+def test_study_init_notes_marks_that_are_smaller_than_cells(
+    side: int, noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.training.prepare.step_seconds", lambda *_: 60.0)
+    manifest = squares(tmp_path / "data", splits=dict.fromkeys(("train", "val", "test"), 6))
+    for file in (manifest.parent / "maps").iterdir():
+        mark = np.zeros((32, 32), np.uint8)
+        mark[:side, :side] = 255
+        Image.fromarray(mark).save(file)
+    options = ["--backbone", "test_byobnet", "--positive", "marked"]
+    done = here("study", "init", manifest, "--to", tmp_path / "s.yaml", *options)
+    assert done.code == 0, done
+    assert ("note: 100% of the human maps mark less than half a cell" in done.out) is noted
 
 
 def test_study_init_writes_the_published_settings(

@@ -123,7 +123,7 @@ def init(
         from preceptor.execution.local import jobs_at_first
         from preceptor.models.networks import hub_problem
         from preceptor.report.words import templates
-        from preceptor.study.checks import SIZES, SMALL, Size, estimate_seconds
+        from preceptor.study.checks import SIZES, SMALL, Size, coarse_grid, estimate_seconds
         from preceptor.study.config import RECOMMENDED, StudyConfig
         from preceptor.study.plan import Plan, outline
         from preceptor.study.protocol import Protocol, plain_run
@@ -214,7 +214,13 @@ def init(
         print(f"{'>' if one == best else ' '} {duration(time):>7}  {form}")
     if not fitting and recipe != "paper":
         print(f"nothing fits into {hours:g} hours; the smallest study is written")
-    write_atomically(to, content(best, as_time(times[best])))
+    written = content(best, as_time(times[best]))
+    write_atomically(to, written)
+    run = plain_run(parse_config(read_yaml(written)[0], StudyConfig, base=to.parent), best.backbone)
+    model = build_for(run, classes, load_weights=False)
+    seen = run.training.model_copy(update={"cache": "none"})
+    for note in coarse_grid(model, model.guidable_grid(), seen, workspace):
+        print(f"note: {note}")
     print(f"wrote {to}; estimated time on this machine: {as_time(times[best])}")
 
 

@@ -64,7 +64,7 @@ def check_study(
             if twice and backbone in study.students:
                 _check_second_derivative(model)
             if maps_cached:
-                notes += _coarse_grid(model, grid, training_of(study), workspaces.first)
+                notes += coarse_grid(model, grid, training_of(study), workspaces.first)
         except InputError as error:
             problems.append(str(error))
     if len(problems) == 1:
@@ -179,7 +179,7 @@ def coarse_share(
     return small / seen if seen and small / seen >= COARSE_SHARE else 0.0
 
 
-def _coarse_grid(
+def coarse_grid(
     model: GuidedModel, grid: tuple[int, int], training: Training, workspace: Workspace
 ) -> Iterator[str]:
     """Note on a grid whose cells are larger than many human marks."""
