@@ -309,7 +309,7 @@ def _forget_pytest(requests: socket.socket) -> None:
 def _drop_files(kept: set[int]) -> None:
     """Put /dev/null in the place of open files; their objects, once freed, close these numbers."""
     null = os.open(os.devnull, os.O_RDWR)
-    for handle in {int(name) for name in os.listdir("/proc/self/fd")} - kept:  # noqa: PTH208
+    for handle in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
         with contextlib.suppress(OSError):  # the folder's own
             os.fstat(handle)
             os.dup2(null, handle, inheritable=False)
