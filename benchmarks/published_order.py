@@ -3,8 +3,8 @@
     python benchmarks/published_order.py FILE --to FOLDER [--seeds 0 1 2 3 4]
 
 FILE has the config of a run (`run`), and what each method changes in it (`methods`). Runs that are
-there are not trained again; several processes may share a folder, each with its own seeds. Prints
-the mean of groups and the worst group; a group is a source of `test`.
+there are not trained again. Prints mean and worst group of `test` (a group is a source, or all) and
+accuracy on `val-noshort` after the last epoch, the best one on `val`, and its own best one.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
     given, _ = read_yaml(options.file.read_text(encoding="utf-8"))
-    manifest = Manifest.read(given["run"]["manifest"], verify=False)
-    workspace = Workspace(manifest, options.to / "cache")
-    rows = []
+    workspaces: dict[Path, Workspace] = {}
+    rows, epochs = [], []
     for seed in options.seeds:
         for method in given["methods"]:
             config = config_of(given, method, seed)
+            if config.manifest not in workspaces:
+                manifest = Manifest.read(config.manifest, verify=False)
+                workspaces[config.manifest] = Workspace(manifest, options.to / "cache")
+            workspace = workspaces[config.manifest]
             done = train(config, options.to / "runs", workspace=workspace)
             file = options.to / "figures" / f"{done.id}.csv"
             file.parent.mkdir(exist_ok=True)
@@ -53,10 +56,17 @@ def main() -> None:
                 scores = score_sets(model, workspace, "memmap")
                 figures(scores, model.spec.classes, model.spec.positive).to_csv(file, index=False)
             rows.append(pd.read_csv(file, keep_default_na=False).assign(method=method, seed=seed))
+            log = pd.read_csv(done.folder / "metrics.csv")
+            shifted = log["val-noshort_accuracy"]
+            chosen = {"last": shifted.iloc[-1], "by val": shifted[log["val_accuracy"].idxmax()]}
+            epochs.append({"method": method, "seed": seed} | chosen | {"best": shifted.max()})
             print(f"seed {seed} {method}: {done.record.seconds:.0f} s", flush=True)
     table = pd.concat(rows)
-    test = table[(table["set"] == "test") & (table["source"] != "")]
+    test = table[table["set"] == "test"]
+    test = test if (test["source"] == "").all() else test[test["source"] != ""]
     each = test.groupby(["method", "seed"])["accuracy"].agg(["mean", "min"])
+    each = each.join(pd.DataFrame(epochs).set_index(["method", "seed"]))
+    each.to_csv(options.to / "each.csv")
     print(each.groupby("method").agg(["mean", "std", "count"]).round(3).to_string())
 
 
