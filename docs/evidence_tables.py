@@ -88,6 +88,11 @@ STUDIES = (
     Study("brain_mri_imagenet", "Brain MRI, ImageNet weights", "test-unseen", "seed", "12 %", MRI,
           "653319a4"),
 )  # fmt: skip
+FEW = (
+    Study("brain_mri_few", "Brain MRI with a stamp ¹", "test-unseen", "seed", "20 of 793", "",
+          "f9e727a1"),
+)  # fmt: skip
+"""Studies of 20 examined images; mixed is one of their controls."""
 BUDGETS = {"brain_mri_budget": "test-unseen", "spots_budget": "test-seen"}
 """Primary set of the studies of the number of annotated images."""
 
@@ -243,15 +248,60 @@ def at_few(study: Study, folder: str, size: int, images: str) -> Result:
     return Result(study.title, count, marked, means, gain, None)
 
 
+Rows = Mapping[str, Mapping[int, float]]
+"""AUC of each row of a study by seed."""
+
+
+def over_all(rows: Rows) -> dict[str, Difference]:
+    """Student minus each baseline and control; p is corrected for all of them."""
+    keys = [key for key in ("baseline1", "baseline2", "mixed", *ANY_MAP) if key in rows]
+    found = [paired(rows["student"], rows[key]) for key in keys]
+    ps = holm([one.p for one in found])
+    return {key: replace(one, p=p) for key, one, p in zip(keys, found, ps, strict=True)}
+
+
+def corrected(title: str, marked: str, repeats: str, rows: Rows) -> Result:
+    """Result of a study with all controls, mixed among them."""
+    found = over_all(rows)
+    baselines = [found.pop(key) for key in ("baseline1", "baseline2")]
+    gain, place = (min(some, key=lambda one: one.mean) for some in (baselines, found.values()))
+    means = {key: float(np.mean([*own.values()])) for key, own in rows.items()}
+    control = {"control": max(means[key] for key in found)}
+    means = {key: mean for key, mean in means.items() if key not in found} | control
+    return Result(title, repeats, marked, means, gain, place)
+
+
+def rows_of(study: Study) -> Rows:
+    """AUC of each row of a study of `FEW` by seed."""
+    roles = ("baseline2", "baseline1", "mixed", "centre", "shuffled", "shuffled_human")
+    return {role: of_runs(study.folder, role) for role in (*roles, "student", "ceiling")}
+
+
+def few() -> str:
+    """Each row of the studies of 20 examined images, and the Student minus it."""
+    titles = (
+        "no maps", "marks alone", "mixed", "centered", "shuffled", "human maps, shuffled",
+        "Student", "ceiling",
+    )  # fmt: skip
+    lines = []
+    for study in FEW:
+        rows = rows_of(study)
+        means = (number(float(np.mean([*own.values()]))) for own in rows.values())
+        differences = over_all(rows)
+        cells = [differences[key].text if key in differences else DASH for key in rows]
+        lines += [[f"{study.title}, {repeats(study)}", *means], ["Student minus it", *cells]]
+    return table(["data", *titles], lines)
+
+
 @cache
 def results() -> tuple[Result, ...]:
     """All studies: few marks first."""
     by_folder = {study.folder: study for study in STUDIES}
     spots, stamp = by_folder["spots_evidence"], by_folder["brain_mri_planted"]
-    few = (at_few(spots, "spots_budget", 20, "6,000"), at_few(stamp, "brain_mri_budget", 20, "793"))
     return (
         *(study.result for study in decoy_studies()),
-        *few,
+        *(corrected(one.title, one.marks, repeats(one), rows_of(one)) for one in FEW),
+        at_few(spots, "spots_budget", 20, "6,000"),
         archived(stamp, "brain_mri_planted_mapper", "²"),
         *(archived(study) for study in STUDIES),
     )
@@ -369,16 +419,19 @@ def sign_flips(strata: Sequence[Floats], drawn: int = 400_000) -> float:
 
 def pooled() -> str:
     """What a Student is worth over studies with few marks, and over the nine of 60 and more."""
-    twenty = [decoy_studies()[0].by_seed]
-    for folder in BUDGETS:
-        own = at_size(folder, "student", 20)
-        others = {"baseline1": at_size(folder, "baseline1", 20), "baseline2": of_runs(folder, "baseline2")}  # fmt: skip  # noqa: E501
-        twenty.append({key: _paired_by_seed(own, other) for key, other in others.items()})
     names = ("baseline1", "baseline2")
+    own, alone = (at_size("spots_budget", line, 20) for line in ("student", "baseline1"))
+    others = {"baseline1": alone, "baseline2": of_runs("spots_budget", "baseline2")}
+    twenty = [
+        decoy_studies()[0].by_seed,
+        {key: _paired_by_seed(own, other) for key, other in others.items()},
+        *({key: by_seed(study.folder, key) for key in names} for study in FEW),
+    ]
     nine = [{key: by_seed(study.folder, key) for key in names} for study in STUDIES]
     lines = []
+    planted = "moving decoys, small forged regions, brain MRI with a stamp"
     for title, group in (
-        ("20 examined images: moving decoys, small forged regions, brain MRI with a stamp", twenty),
+        (f"20 examined images: {planted}", twenty),
         ("60 and more: the nine studies without moving decoys", nine),
     ):
         better = [min((one[key] for key in names), key=lambda d: d.mean()) for one in group]
@@ -465,18 +518,9 @@ class DecoyStudy:
 
     @property
     def result(self) -> Result:
-        """Row of the table of all studies; p is corrected for all five differences."""
-        found = [paired(self.aucs["student"], self.aucs[key]) for key in DECOYS[:5]]
-        corrected = [
-            replace(one, p=p) for one, p in zip(found, holm([o.p for o in found]), strict=True)
-        ]
-        means = self.means
-        means["control"] = max(means[key] for key in DECOYS[2:5])
-        count = f"{len(self.aucs['student'])} draws"
-        marked = f"{self.marked} of {self.images:,}"
-        gain = min(corrected[:2], key=lambda one: one.mean)
-        place = min(corrected[2:], key=lambda one: one.mean)
-        return Result("Moving decoys ¹", count, marked, means, gain, place)
+        """Row of the table of all studies."""
+        marked, count = f"{self.marked} of {self.images:,}", f"{len(self.aucs['student'])} draws"
+        return corrected("Moving decoys ¹", marked, count, self.aucs)
 
 
 @cache
@@ -516,7 +560,7 @@ def at_size(folder: str, line: str, size: int) -> dict[int, float]:
 
 def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, float]:
     """AUC of the runs of a role on the primary set of a study by seed."""
-    primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES}}[folder]
+    primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES + FEW}}[folder]
     rows = aucs(folder)
     rows = rows[(rows["role"] == role) & (rows["set"] == primary) & (rows["source"] == "")]
     if alpha is not None:
@@ -553,10 +597,11 @@ def few_marks() -> str:
 def records() -> str:
     """Commit, trainings and hours of each study."""
     lines = []
-    for study in STUDIES:
+    for study in FEW + STUDIES:
         runs = tables(study.folder).runs.drop_duplicates("run")
         hours = f"{runs['seconds'].sum() / 3600:.1f}"
-        lines.append([study.title, f"`{study.frozen}`", str(len(runs)), hours])
+        title = f"{study.title}, {study.marks}" if study in FEW else study.title
+        lines.append([title, f"`{study.frozen}`", str(len(runs)), hours])
     header = ["data", "file frozen in", "trainings", "hours of a process"]
     return table(header, lines)
 
@@ -628,6 +673,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photographs": photographs,
     "guidance": guidance,
     "decoys": decoys,
+    "few": few,
 }
 
 

@@ -30,7 +30,7 @@ def test_every_page_with_a_table_is_known() -> None:
     assert found == set(evidence.PAGES)
 
 
-@pytest.mark.parametrize("study", evidence.STUDIES, ids=lambda one: one.folder)
+@pytest.mark.parametrize("study", evidence.STUDIES + evidence.FEW, ids=lambda one: one.folder)
 def test_a_mean_of_a_table_is_that_of_the_archived_scores(study: object) -> None:
     """The AUC of every seed, ranked by the log-odds of the archived scores."""
     folder = evidence.EVIDENCE / study.folder  # type: ignore[attr-defined]
