@@ -91,6 +91,8 @@ STUDIES = (
 FEW = (
     Study("brain_mri_few", "Brain MRI with a stamp ¹", "test-unseen", "seed", "20 of 793", "",
           "f9e727a1"),
+    Study("road_cracks_few", "Road cracks with a stamp ¹", "test-unseen", "seed", "20 of 1,400", "",
+          "f9e727a1"),
 )  # fmt: skip
 """Studies of 20 examined images; mixed is one of their controls."""
 BUDGETS = {"brain_mri_budget": "test-unseen", "spots_budget": "test-seen"}
@@ -429,7 +431,7 @@ def pooled() -> str:
     ]
     nine = [{key: by_seed(study.folder, key) for key in names} for study in STUDIES]
     lines = []
-    planted = "moving decoys, small forged regions, brain MRI with a stamp"
+    planted = "moving decoys, small forged regions, brain MRI and road cracks with a stamp"
     for title, group in (
         (f"20 examined images: {planted}", twenty),
         ("60 and more: the nine studies without moving decoys", nine),
