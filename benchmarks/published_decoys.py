@@ -3,13 +3,12 @@
     preceptor data decoys --to FOLDER --source fashion --exact
     python benchmarks/published_decoys.py FOLDER/0
 
-Writes `patch.csv`, whose maps leave out the patch of each training image, and `opposite.csv`, whose
-maps leave out the opposite corner. Friedrich et al., Nature Machine Intelligence, 2023.
+`patch.csv`: maps of all but the patch; `opposite.csv`: the wrong corner. Friedrich et al., 2023.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,9 @@ def simple_conv_net(num_classes: int, in_chans: int) -> NetworkParts:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     for row, column in np.ndindex(2, 2):
         left_out = np.full((28, 28), 255, np.uint8)
         left_out[24 * row : 24 * row + 4, 24 * column : 24 * column + 4] = 0
@@ -43,14 +44,13 @@ def main() -> None:
     grays = dict(zip(FASHION_CLASSES, levels(10), strict=True))
     opposite = table.copy()
     for i, path in enumerate(table["path"][table["split"] == "train"]):
-        pixels = np.asarray(Image.open(folder / path))
         row, column = np.random.default_rng([0, 0, i]).integers(2, size=2)  # as they were drawn
-        patch = pixels[24 * row : 24 * row + 4, 24 * column : 24 * column + 4]
+        patch = np.asarray(Image.open(folder / path))[24 * row :, 24 * column :][:4, :4]
         assert (patch == grays[table["label"][i]]).all(), path
         table.loc[i, "saliency"] = f"maps/all-but-{row}{column}.png"
         opposite.loc[i, "saliency"] = f"maps/all-but-{1 - row}{1 - column}.png"
-    table.to_csv(folder / "patch.csv", index=False)
-    opposite.to_csv(folder / "opposite.csv", index=False)
+    for name, one in (("patch", table), ("opposite", opposite)):
+        one.to_csv(folder / f"{name}.csv", index=False)
 
 
 if __name__ == "__main__":

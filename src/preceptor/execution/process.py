@@ -59,9 +59,8 @@ def start_worker(threads: int, gpu: str | None = None) -> tuple[BaseProcess, Con
             try:
                 process.start()
                 break
-            except (
-                ConnectionRefusedError
-            ):  # a killed server that the system still counts as running
+            # A killed server, which the system still counts as running, or which ends just now.
+            except (ConnectionError, EOFError):
                 if not left:
                     raise
                 time.sleep(0.05)
