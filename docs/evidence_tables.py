@@ -720,7 +720,7 @@ def draw_figures() -> None:
     kinds = {
         "baseline2": ("no maps", "o", "#9aa3ad"),
         "baseline1": ("marked images alone", "s", "#5a636d"),
-        "control": ("best maps of a wrong place", "x", "#b35c00"),
+        "control": ("strongest control", "x", "#b35c00"),
         "student": ("Student", "D", "#1b5ab5"),
         "ceiling": ("people's maps on all images", "|", "#2e8b57"),
     }
