@@ -6,6 +6,7 @@ import copy
 import math
 import runpy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +35,7 @@ from preceptor.losses.guidance import (
     measure_scale,
     teach,
 )
-from preceptor.losses.guidance.forward import scalar
+from preceptor.losses.guidance.forward import FastSecondDerivatives, scalar
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -567,6 +568,32 @@ def test_a_network_without_second_derivatives_is_refused() -> None:
     with pytest.raises(InputError, match="the network has no second derivative"):
         terms_of(guidance_method("gradient"), batch, model)
     assert terms_of(guidance_method("rank"), batch, model)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("how", [(3, 1, 1), (3, 2, 1), (4, 2, 0), (5, 3, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_fast_second_derivatives_are_those_of_pytorch(
+    training: bool, how: tuple[int, int, int], bias: bool
+) -> None:
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(4, 8, *how, groups=4, bias=bias)
+    own = nn.Conv2d(8, 8, 3, groups=8, bias=bias)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), depthwise, nn.BatchNorm2d(8), nn.Softplus(), own)
+    network = network.append(nn.BatchNorm2d(8)).append(nn.Tanh()).double().train(training)
+    images, found = torch.randn(3, 3, 17, 16, dtype=torch.float64), []
+    for context in (nullcontext(), FastSecondDerivatives()):
+        each = copy.deepcopy(network)
+        pixels = images.clone().requires_grad_()
+        with context:
+            out = each(pixels)
+        (slope,) = torch.autograd.grad(out.square().sum(), pixels, create_graph=True)
+        (slope.sin().square().sum() + out.sum()).backward()
+        weights = (part.grad for part in each.parameters())
+        found.append([out, slope, pixels.grad, *weights, *each.buffers()])
+    for plain, fast in zip(*found, strict=True):
+        assert isinstance(plain, Tensor)
+        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "guidance"

@@ -8,8 +8,11 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from preceptor.errors import InputError, reason
 from preceptor.utils.process import evaluating, out_of_memory
@@ -97,8 +100,8 @@ class GuidedForward:
     """The forward passes of a guided model in one step, as guidance methods need them.
 
     `passes` counts them. In training mode, only the first one updates running statistics. Where
-    the trunk is differentiated twice, attention is computed by its formula: fused kernels have no
-    second derivative.
+    the trunk is differentiated twice, attention is computed by its formula (fused kernels have no
+    second derivative), depthwise convolution and batch norm with faster second derivatives.
 
     Args:
         model: A `GuidedModel`.
@@ -153,6 +156,7 @@ class GuidedForward:
         with ExitStack() as stack:
             if self._twice:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+                stack.enter_context(FastSecondDerivatives())
             if self.passes or not self._update:
                 stack.enter_context(held_statistics(self.model))
             self.passes += 1
@@ -166,7 +170,7 @@ class GuidedForward:
         pixels = images[:1].detach().clone().requires_grad_()
         kept = [(part, part.grad) for part in self.model.parameters()]
         try:
-            with evaluating(self.model), sdpa_kernel(SDPBackend.MATH):
+            with evaluating(self.model), sdpa_kernel(SDPBackend.MATH), FastSecondDerivatives():
                 value = self.run(pixels)[0].square().sum()
                 (slope,) = torch.autograd.grad(value, pixels, create_graph=True)
                 # Through the whole graph: `grad` would leave out what leads to no weight.
@@ -220,3 +224,95 @@ def held_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for part, name, value in held:
             setattr(part, name, value)
+
+
+class FastSecondDerivatives(TorchFunctionMode):
+    """Context in which depthwise convolution and batch norm have fast second derivatives.
+
+    PyTorch loops over the channels of a depthwise convolution, and multiplies 27 times in a batch
+    norm. Gradients with a graph are those by activations: weights get none there.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and len(args) == 7 and args[6] == args[0].shape[1] > 1:
+            lower = torch.is_autocast_enabled(args[0].device.type)
+            if not (lower or isinstance(args[4], str)):
+                return _Depthwise.apply(*args)  # type: ignore[no-untyped-call]
+        if func is functional.batch_norm and kwargs["training"]:
+            images, weight = args[0], kwargs["weight"]
+            alike = images.ndim == 4 and weight is not None and weight.dtype == images.dtype
+            if alike and images[:, 0].numel() > 1:
+                how = kwargs["bias"], *args[1:], True, kwargs["momentum"], kwargs["eps"]
+                return _BatchNorm.apply(images, weight, *how)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Depthwise(Function):
+    """Depthwise convolution; its gradient is a transposed one."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Any, *how: Any) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.bias, ctx.how = bias, how
+        return torch.conv2d(images, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        (images, weight), (*how, groups) = ctx.saved_tensors, ctx.how
+        if torch.is_grad_enabled():
+            sizes = zip(images.shape[2:], weight.shape[2:], *how, strict=True)
+            left = [(size + 2 * p - d * (k - 1) - 1) % s for size, k, s, p, d in sizes]
+            stride, padding, dilation = how
+            rest = stride, padding, left, groups, dilation
+            return functional.conv_transpose2d(slope, weight, None, *rest), *[None] * 6
+        bias = None if ctx.bias is None else [len(weight)]
+        wanted = [*ctx.needs_input_grad[:2], bias is not None]
+        given = slope, images, weight, bias, *how, False, [0, 0], groups, wanted
+        return *torch.ops.aten.convolution_backward(*given), *[None] * 4
+
+
+class _BatchNorm(Function):
+    """Batch norm by the statistics of the batch."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, *how: Any) -> Tensor:
+        out, mean, scale = torch.native_batch_norm(images, weight, *how)
+        ctx.save_for_backward(images, weight, mean, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            return _BatchNormSlope.apply(slope, *ctx.saved_tensors), *[None] * 7  # type: ignore[no-untyped-call]
+        return *_batch_norm_backward(slope, *ctx.saved_tensors), *[None] * 5
+
+
+class _BatchNormSlope(Function):
+    """γ s (g − E g − x̂ E x̂g), x̂ = s (x − E x): gradient of batch norm by its input."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, *given: Tensor) -> Tensor:
+        own, *sums = _batch_norm_backward(slope, *given)
+        ctx.save_for_backward(slope, *given, own, *sums)
+        return own
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        g, images, weight, mean, s, own, b, g_sum = ctx.saved_tensors
+        # The map from g to `own` is its own transpose. a and b are the sums of x̂v and x̂g.
+        image, a, v_sum = _batch_norm_backward(v, images, weight, mean, s)
+        count = v.numel() / len(s)
+        inner = s * ((v * g).sum((0, 2, 3)) - (v_sum * g_sum + a * b) / count)  # Σ v · own ÷ γ
+        factors = -weight * inner * s**2 / count, -s * b / count, -s * a / count
+        x, y, z = (factor[:, None, None] for factor in factors)
+        found = torch.addcmul(-x * mean[:, None, None], x, images)
+        return image, found.addcmul_(y, image).addcmul_(z, own), inner, None, None
+
+
+def _batch_norm_backward(slope: Tensor, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by the images, the weight and the bias."""
+    images, weight, mean, scale = given
+    rest = images, weight, None, None, mean, scale, True, 0.0, [True] * 3
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(slope, *rest)
+    return found
