@@ -17,7 +17,6 @@ import re
 import stat
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -494,21 +493,8 @@ def _note_repeated(
     findings: Findings, base: str, images: list[str], identities: Sequence[_Identity]
 ) -> None:
     first: dict[_Identity, int] = {}
-    places: dict[int, tuple[str, str]] = {}  # of images that occur again
-    real_folder = cache(os.path.realpath)
-
-    def real(path: str) -> tuple[str, str]:
-        if stat.S_ISLNK(os.lstat(path).st_mode):
-            path = os.path.realpath(path)
-        folder, name = os.path.split(path)
-        return real_folder(folder), name
-
     for row, identity in enumerate(identities):
-        if identity is None or (other := first.setdefault(identity, row)) == row:
-            continue
-        if other not in places:
-            places[other] = real(images[other])
-        if real(images[row]) == places[other]:  # no hard link
+        if identity is not None and (other := first.setdefault(identity, row)) != row:
             what = f"image {images[row].removeprefix(base)!r} is listed already in "
             findings.add(row, what + findings.name(other), "remove one of the two")
 

@@ -9,21 +9,17 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import h11
 import uvicorn
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from preceptor.deploy.http import RefusedError, Reply, refused
 from preceptor.errors import InputError
 from preceptor.utils.process import handling
 
 _BODY_SECONDS = 60.0
-HEAD_SECONDS = 10.0
-"""Longest time in which a connection has to send the head of a request."""
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -124,53 +120,11 @@ def server_of(app: ASGIApp, *, stop_seconds: int = 5) -> uvicorn.Server:
         lifespan="off",
         timeout_graceful_shutdown=stop_seconds,
         timeout_keep_alive=30,
-        http=_Protocol,
+        http="h11",
         proxy_headers=False,
         h11_max_incomplete_event_size=64 * 1024,
     )
     return _Server(config)
-
-
-class _Protocol(H11Protocol):
-    """HTTP protocol that closes connections which do not complete the head of a request in time.
-
-    Otherwise half-sent heads, which need no key, would hold all file descriptors of the process.
-    """
-
-    _head: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait_for_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
-        elif self._head is None:
-            self._wait_for_head()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        begun, _ = self.conn.trailing_data  # of a further request on the same connection
-        if begun and self._head is None and self.conn.their_state is h11.IDLE:
-            self._wait_for_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait_for_head(self) -> None:
-        self._head = self.loop.call_later(HEAD_SECONDS, self._close)
-
-    def _stop_waiting(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def _close(self) -> None:
-        if self.conn.their_state is h11.IDLE:
-            self.transport.close()
 
 
 class _Server(uvicorn.Server):
