@@ -38,6 +38,7 @@ EVIDENCE = ROOT / "benchmarks" / "evidence"
 IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (
+    "benchmarks/evidence/README.md",
     "docs/evidence.md",
     "docs/explanation/when-marks-help.md",
     "docs/explanation/which-guidance.md",

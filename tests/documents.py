@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
+ARCHIVE = ROOT / "benchmarks" / "evidence" / "README.md"
 # Those of docs/reference/generated are written from the code by the build of the site.
 PAGES = [
     page
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for page in [ROOT / "README.md", ARCHIVE, *sorted((ROOT / "docs").rglob("*.md"))]
     if "generated" not in page.parts
 ]
 LINES = (ROOT / "docs" / "wording.txt").read_text(encoding="utf-8").splitlines()
