@@ -42,6 +42,7 @@ def write_reference() -> None:
         "tables.md": tables_page(),
         "guidance.md": guidance_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
+        "archive.md": _beside("benchmarks/evidence/README.md"),
         "changelog.md": _beside("CHANGELOG.md"),
         "paper.md": _beside("examples/paper/README.md"),
         **{
@@ -97,7 +98,11 @@ def with_links_inside(text: str, up: str) -> str:
         text: Markdown of a page.
         up: Path from the page to the folder of the site.
     """
-    for file, page in (("benchmarks/RESULTS.md", "results"), ("CHANGELOG.md", "changelog")):
+    for file, page in (
+        ("benchmarks/RESULTS.md", "results"),
+        ("benchmarks/evidence/README.md", "archive"),
+        ("CHANGELOG.md", "changelog"),
+    ):
         text = re.sub(
             rf"\]\((?:\.\./)+{re.escape(file)}", f"]({up}reference/generated/{page}.md", text
         )
