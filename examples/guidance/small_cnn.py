@@ -1,4 +1,4 @@
-"""Convolutional network of four layers with a class activation map, for 32-pixel images."""
+"""Two small networks with class activation maps, for 32-pixel images."""
 
 from torch import Tensor, nn
 
@@ -38,3 +38,30 @@ def small_cnn(num_classes: int, in_chans: int) -> NetworkParts:
     """The network with its head, its features and its input size."""
     network = SmallCnn(num_classes, in_chans)
     return NetworkParts(network, head="head", features="features", input_size=32)
+
+
+class Residual(nn.Module):
+    """Two convolutions with a projected shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.changed = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.kept = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, outputs, h, w) features."""
+        return (self.kept(images) + self.changed(images)).relu()
+
+
+@network_factory
+def small_resnet(num_classes: int, in_chans: int) -> NetworkParts:
+    """Three residual blocks of strides 2, 2 and 1; an 8 x 8 grid for 32 pixels."""
+    blocks = nn.Sequential(Residual(in_chans, 16, 2), Residual(16, 32, 2), Residual(32, 64, 1))
+    layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes)]
+    return NetworkParts(nn.Sequential(blocks, *layers), head="3", features="0", input_size=32)
