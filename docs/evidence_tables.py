@@ -491,6 +491,24 @@ def guidance() -> str:
     return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
 
 
+def waterbirds() -> str:
+    """Accuracy of each method on Waterbirds-100: mean of groups, worst group, their differences."""
+    scored = pd.read_csv(EVIDENCE / "other" / "published_orders.csv")
+    accuracies = {
+        method: {name: dict(zip(own["seed"], own[name], strict=True)) for name in ("mean", "worst")}
+        for method, own in scored.groupby("method")
+    }
+    rows = []
+    for method, own in accuracies.items():
+        cells = [method, *(number(float(np.mean([*one.values()]))) for one in own.values())]
+        for other in ("no maps", f"{method}, shuffled"):
+            there = other in accuracies and other != method
+            cells.append(paired(own["mean"], accuracies[other]["mean"]).text if there else "–")
+        rows.append(cells)
+    header = ["method", "mean of groups", "worst group", "mean − no maps", "mean − shuffled boxes"]
+    return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
+
+
 DECOYS = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
 
 
@@ -675,6 +693,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "records": records,
     "photographs": photographs,
     "guidance": guidance,
+    "waterbirds": waterbirds,
     "decoys": decoys,
     "few": few,
 }
