@@ -236,7 +236,7 @@ class FastSecondDerivatives(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.conv2d and len(args) == 7 and args[6] == args[0].shape[1] > 1:
             lower = torch.is_autocast_enabled(args[0].device.type)
-            if not (lower or isinstance(args[4], str)):
+            if not lower and all(isinstance(one, tuple) for one in args[3:6]):
                 return _Depthwise.apply(*args)  # type: ignore[no-untyped-call]
         if func is functional.batch_norm and kwargs["training"]:
             images, weight = args[0], kwargs["weight"]
