@@ -512,6 +512,9 @@ def waterbirds() -> str:
 DECOYS = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
 
 
+CURVE = ("baseline1", "baseline2", "shuffled", "centre", "student", "ceiling")
+
+
 @dataclass(frozen=True)
 class DecoyStudy:
     """Moving decoys with one number of images and of marks.
@@ -570,6 +573,27 @@ def decoys() -> str:
     ]
     header = ["images", "marked", "marks alone", "no maps", "mixed", "shuffled", "centered"]
     return table([*header, "Student", "ceiling"], rows)
+
+
+def curve() -> str:
+    """Moving decoys: 20 marks of each number of images, all with 300 steps."""
+    scored = pd.read_csv(EVIDENCE / "other" / "decoys_curve.csv", keep_default_na=False)
+    scored = scored[(scored["chosen"] == 1) & (scored["network"] == "small_cnn")]
+    studies = {
+        int(images): {
+            role: dict(zip(one["seed"], one["auc"], strict=True))
+            for role, one in study.groupby("role")
+        }
+        for images, study in scored.groupby("images")
+    }
+    studies[3000] = dict(decoy_studies()[0].aucs)
+    rows = []
+    for images, own in sorted(studies.items()):
+        means = [number(float(np.mean([*own[key].values()]))) for key in CURVE]
+        against = [paired(own["student"], own[key]).text for key in CURVE[1:4]]
+        rows.append([f"{images:,}", *means, *against])
+    header = ["images", "marks alone", "no maps", "shuffled", "centered", "Student", "ceiling"]
+    return table([*header, "− no maps", "− shuffled", "− centered"], rows)
 
 
 def at_size(folder: str, line: str, size: int) -> dict[int, float]:
@@ -695,6 +719,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "guidance": guidance,
     "waterbirds": waterbirds,
     "decoys": decoys,
+    "curve": curve,
     "few": few,
 }
 

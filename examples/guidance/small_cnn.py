@@ -61,7 +61,9 @@ class Residual(nn.Module):
 
 @network_factory
 def small_resnet(num_classes: int, in_chans: int) -> NetworkParts:
-    """Three residual blocks of strides 2, 2 and 1; an 8 x 8 grid for 32 pixels."""
-    blocks = nn.Sequential(Residual(in_chans, 16, 2), Residual(16, 32, 2), Residual(32, 64, 1))
+    """A convolution of stride 2 and residual blocks of strides 2 and 1; an 8 x 8 grid."""
+    # No block on the image itself: oneDNN issue 6035, a strided 1 x 1 convolution of < 8 channels.
+    stem = [nn.Conv2d(in_chans, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    blocks = nn.Sequential(*stem, Residual(16, 32, 2), Residual(32, 64, 1))
     layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes)]
     return NetworkParts(nn.Sequential(blocks, *layers), head="3", features="0", input_size=32)
