@@ -303,6 +303,7 @@ def results() -> tuple[Result, ...]:
     spots, stamp = by_folder["spots_evidence"], by_folder["brain_mri_planted"]
     return (
         *(study.result for study in decoy_studies()),
+        DecoyStudy(3000, 60, _curve("small_resnet")[3000], "Moving decoys ¹, ResNet").result,
         *(corrected(one.title, one.marks, repeats(one), rows_of(one)) for one in FEW),
         at_few(spots, "spots_budget", 20, "6,000"),
         archived(stamp, "brain_mri_planted_mapper", "²"),
@@ -523,11 +524,13 @@ class DecoyStudy:
         images: Training images.
         marked: Examined ones.
         aucs: AUC of each row by draw.
+        title: Name of the data in the table of all studies.
     """
 
     images: int
     marked: int
     aucs: Mapping[str, Mapping[int, float]]
+    title: str = "Moving decoys ¹"
 
     @property
     def means(self) -> dict[str, float]:
@@ -544,7 +547,7 @@ class DecoyStudy:
     def result(self) -> Result:
         """Row of the table of all studies."""
         marked, count = f"{self.marked} of {self.images:,}", f"{len(self.aucs['student'])} draws"
-        return corrected("Moving decoys ¹", marked, count, self.aucs)
+        return corrected(self.title, marked, count, self.aucs)
 
 
 @cache
@@ -575,17 +578,22 @@ def decoys() -> str:
     return table([*header, "Student", "ceiling"], rows)
 
 
-def curve() -> str:
-    """Moving decoys: 20 marks of each number of images, all with 300 steps."""
+def _curve(network: str) -> dict[int, dict[str, dict[int, float]]]:
+    """AUC of each row by draw, for each number of images."""
     scored = pd.read_csv(EVIDENCE / "other" / "decoys_curve.csv", keep_default_na=False)
-    scored = scored[(scored["chosen"] == 1) & (scored["network"] == "small_cnn")]
-    studies = {
+    scored = scored[(scored["chosen"] == 1) & (scored["network"] == network)]
+    return {
         int(images): {
             role: dict(zip(one["seed"], one["auc"], strict=True))
             for role, one in study.groupby("role")
         }
         for images, study in scored.groupby("images")
     }
+
+
+def curve() -> str:
+    """Moving decoys: 20 marks of each number of images, all with 300 steps."""
+    studies = _curve("small_cnn")
     studies[3000] = dict(decoy_studies()[0].aucs)
     rows = []
     for images, own in sorted(studies.items()):
