@@ -550,6 +550,12 @@ class DecoyStudy:
         return corrected(self.title, marked, count, self.aucs)
 
 
+def _by_role(study: pd.DataFrame) -> dict[str, dict[int, float]]:
+    return {
+        role: dict(zip(one["seed"], one["auc"], strict=True)) for role, one in study.groupby("role")
+    }
+
+
 @cache
 def decoy_studies() -> tuple[DecoyStudy, ...]:
     """The frozen studies of moving decoys, 20 marks of 3,000 images first."""
@@ -559,10 +565,7 @@ def decoy_studies() -> tuple[DecoyStudy, ...]:
         DecoyStudy(
             images,
             marked,
-            {
-                role: dict(zip(one["seed"], one["auc"], strict=True))
-                for role, one in study.groupby("role")
-            },
+            _by_role(study),
         )
         for (images, marked), study in scored.groupby(["images", "annotated"])
     )
@@ -582,13 +585,7 @@ def _curve(network: str) -> dict[int, dict[str, dict[int, float]]]:
     """AUC of each row by draw, for each number of images."""
     scored = pd.read_csv(EVIDENCE / "other" / "decoys_curve.csv", keep_default_na=False)
     scored = scored[(scored["chosen"] == 1) & (scored["network"] == network)]
-    return {
-        int(images): {
-            role: dict(zip(one["seed"], one["auc"], strict=True))
-            for role, one in study.groupby("role")
-        }
-        for images, study in scored.groupby("images")
-    }
+    return {int(images): _by_role(study) for images, study in scored.groupby("images")}
 
 
 def curve() -> str:

@@ -240,8 +240,8 @@ class FastSecondDerivatives(TorchFunctionMode):
                 return _Depthwise.apply(*args)  # type: ignore[no-untyped-call]
         if func is functional.batch_norm and kwargs["training"]:
             images, weight = args[0], kwargs["weight"]
-            alike = images.ndim == 4 and weight is not None and weight.dtype == images.dtype
-            if alike and images[:, 0].numel() > 1:
+            whole = images.ndim == 4 and weight is not None and kwargs["bias"] is not None
+            if whole and weight.dtype == images.dtype and images[:, 0].numel() > 1:
                 how = kwargs["bias"], *args[1:], True, kwargs["momentum"], kwargs["eps"]
                 return _BatchNorm.apply(images, weight, *how)  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
