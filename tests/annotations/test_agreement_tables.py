@@ -47,8 +47,10 @@ def test_earlier_tables_are_replaced_and_another_folder_is_not(
     made = agreement_of(maps)
     for _ in range(2):
         write_agreement(maps, made, tmp_path / "out")
+    mine = {"mine.txt", "people.csv"}
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "mine.txt").touch()
+    for name in mine:
+        (tmp_path / "other" / name).touch()
     with pytest.raises(InputError, match="no result of data agreement"):
         write_agreement(maps, made, tmp_path / "other")
-    assert [file.name for file in (tmp_path / "other").iterdir()] == ["mine.txt"]
+    assert {file.name for file in (tmp_path / "other").iterdir()} == mine

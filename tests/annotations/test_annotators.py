@@ -26,6 +26,8 @@ def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
     assert maps.table.loc["4.png", "name"] == "images/4.png"
     stored = np.asarray(Image.open(tmp_path / "a" / "annotators" / "bo" / "3.png"))
     assert (maps.maps("3.png")["bo"] == stored).all()
+    Image.fromarray(stored // 255).save(tmp_path / "a" / "annotators" / "bo" / "3.png")
+    assert (maps.maps("3.png")["bo"] == stored).all()  # a mask of 0 and 1
 
 
 def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_files_stay_in_the_folder(tmp_path: Path) -> None:
         (["coco", "in", "--to", "out"], "neither a manifest nor a map store"),
         (["coco", "manifest.csv", "--to", "out", "--manifest", "b.csv"], "belongs to a map store"),
         (["coco", "missing.csv", "--to", "out"], "there is no such file"),
+        (["coco", "no/store", "--to", "out", "--manifest", "b.csv"], "there is no such file"),
     ],
 )
 def test_mistakes_are_named_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

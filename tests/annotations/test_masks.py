@@ -333,6 +333,11 @@ def test_class_folders_with_a_parallel_tree_of_masks(tmp_path: Path) -> None:
         "real/z.png: no image of ",
     ):
         assert expected in str(caught.value)
+    save(tmp_path / "two" / "fake" / "a.png", MASK)
+    for suffix in ("png", "jpg"):
+        save(tmp_path / "twins" / "fake" / f"a.{suffix}", MASK)
+    with pytest.raises(PreceptorError, match="2 images have its place"):
+        list(read_folders(tmp_path / "twins", tmp_path / "two"))
     save_levels(tmp_path / "numbers" / "train" / "fake", {"a": (0, 1, 2)})
     with pytest.raises(PreceptorError, match="taken for numbers of classes"):
         list(read_folders(data, tmp_path / "numbers"))

@@ -113,7 +113,7 @@ def test_two_files_that_would_make_one_test_set_are_refused(release: Path) -> No
 
 def test_everything_wrong_is_told_at_once(release: Path) -> None:
     with (release / "train.csv").open("a") as stream:
-        stream.write("dev,real,/real/x.png\ntrain,,/real/b.png\n")
+        stream.write("dev,real,/real/x.png\ntrain,,/real/b.png\ntrain,real,/\n")
     Image.new("L", (4, 4)).save(release / "heat" / "d.bmp")
     told = problems(release, "gan9.csv")
     for expected in (
@@ -122,9 +122,10 @@ def test_everything_wrong_is_told_at_once(release: Path) -> None:
         "train.csv row 5: image 'real/x.png' does not exist",
         "train.csv row 6: label is empty",
         "train.csv row 6: image 'real/b.png' is listed already in train.csv row 2",
+        "train.csv row 7: path is empty",
     ):
         assert any(expected in problem for problem in told), (expected, told)
-    assert len(told) == 5
+    assert len(told) == 6
 
 
 def test_one_heat_map_for_two_images_is_refused(release: Path) -> None:

@@ -98,6 +98,19 @@ def test_cut_out_objects_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "cut" / "nut" / "notes.txt").write_text("")
     with pytest.raises(InputError, match=r"notes\.txt: not an image; remove it"):
         write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
+    deep = tmp_path / "cut" / "nut" / "notes.txt"
+    Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(deep, "PNG")
+    with pytest.raises(InputError, match="more than 8 bits"):
+        write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
+    deep.unlink()
+    (tmp_path / "cut" / ".ipynb_checkpoints").mkdir()  # is no class
+    (tmp_path / "cut" / "washer").mkdir()
+    with pytest.raises(InputError, match="washer: it has no image"):
+        write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "cut" / f"{name}-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(InputError, match="damaged"):
+        write_decoys(tmp_path / "e", DecoySettings(source=cut), 0)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

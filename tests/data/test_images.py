@@ -352,6 +352,15 @@ def test_a_dicom_file_is_rescaled_and_shown_in_its_window(tmp_path: Path) -> Non
     )
     whole = 255 - stored / 3000 * 255  # no window: from the smallest to the largest value
     assert np.array_equal(decode_image(inverted)[..., 0], np.rint(whole))
+    empty = dicom(tmp_path / "e.dcm", stored.view(np.uint16), WindowCenter=None, WindowWidth=None)
+    assert np.array_equal(decode_image(empty)[..., 0], np.rint(stored / 3000 * 255))
+    palette = dicom(
+        tmp_path / "p.dcm", stored.view(np.uint16), PhotometricInterpretation="PALETTE COLOR"
+    )
+    deep = dicom(tmp_path / "d.dcm", np.zeros((2, 3, 3), np.uint16))
+    for file, why in ((palette, "with a palette"), (deep, "colors of uint16")):
+        with pytest.raises(ImageError, match=why):
+            decode_image(file)
 
 
 def test_a_dicom_file_in_color_and_damaged_ones(tmp_path: Path) -> None:

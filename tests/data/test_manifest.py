@@ -156,17 +156,7 @@ def test_from_frame_checks_as_read_does(folder: Path) -> None:
     assert "no row has a val split" in told
 
 
-# Selecting and writing
-
-
-def test_select_renumbers(folder: Path) -> None:
-    manifest = Manifest.read(folder / "m.csv")
-    train = manifest.select(manifest.train_mask)
-    assert train.table["name"].tolist() == ["images/a.png", "images/c.png"]
-    assert train.table.index.tolist() == [0, 1]
-    for wrong in ([True], [0, 1, 2, 3, 4, 5]):
-        with pytest.raises(ValueError, match="6 booleans"):
-            manifest.select(wrong)
+# Writing
 
 
 @pytest.mark.parametrize("name", ["n.csv", "n.parquet", "deeper/n.csv", "deeper/n.parquet"])

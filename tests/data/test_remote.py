@@ -138,6 +138,12 @@ def test_other_file_systems_and_unknown_ones() -> None:
     assert failure("http://[host/a.png")
 
 
+def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
+    for name in ("bad.zip", "bad.tar"):
+        (tmp_path / name).write_bytes(b"no archive")
+        failure(f"{name[-3:]}://a.png::{tmp_path / name}")
+
+
 def test_credentials_are_in_no_message(server: FaultServer) -> None:
     address = server.address.replace("://", f"://me:{SECRET}@")
     server.gone = True

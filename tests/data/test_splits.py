@@ -251,7 +251,8 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order() -> None:
     one, other = drawn_from(counts, seed=1), drawn_from(counts, seed=2)
     assert names(one, 20, 5) == names(other, 20, 5)
     assert names(one, 20, 5) != names(one, 20, 6)
-    assert names(one, 20, 5) == names(one.select(one.train_mask), 20, 5)
+    train = Manifest(one.table[one.train_mask].reset_index(drop=True), one.root)
+    assert names(one, 20, 5) == names(train, 20, 5)
 
 
 @settings(max_examples=60, deadline=None)

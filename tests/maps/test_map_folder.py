@@ -30,6 +30,13 @@ def test_a_map_has_the_path_or_the_name_of_its_image_with_any_suffix(tmp_path: P
     assert found(tmp_path, *images) == ["d/1.png", "d/2.bmp", "3.png", None, None, None]
 
 
+def test_a_name_is_found_in_both_forms_of_unicode(tmp_path: Path) -> None:
+    forms = "u\u0308ber", "\u00fcber"
+    for one, other in (forms, forms[::-1]):
+        touched(tmp_path / one, f"{one}.png")
+        assert found(tmp_path / one, f"{other}.jpg") == [f"{one}.png"]
+
+
 @pytest.mark.parametrize("folder", ["", "d/"])
 def test_a_map_for_two_images_that_differ_in_their_suffix_is_refused(
     tmp_path: Path, folder: str

@@ -137,6 +137,17 @@ def test_damaged_stores(tmp_path: Path) -> None:
         pq.write_table(table.replace_schema_metadata(other), file)
         with pytest.raises(InputError, match="damaged"):
             read_store(tmp_path)
+    at = table.column_names.index("map")
+    plain = table["map"].cast(pa.binary())  # as other tools write it
+    pq.write_table(table.set_column(at, "map", plain), file)
+    assert np.array_equal(read_store(tmp_path).maps, make(20).maps)
+    for wrong in (
+        pa.chunked_array([plain.to_pylist()[:-1] + [None]]),
+        table["path"].cast("binary"),
+    ):
+        pq.write_table(table.set_column(at, "map", wrong), file)
+        with pytest.raises(InputError, match="damaged"):
+            read_store(tmp_path)
     pq.write_table(table.drop_columns("map"), file)
     with pytest.raises(InputError, match="damaged"):
         read_store(tmp_path)

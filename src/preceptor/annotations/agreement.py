@@ -21,7 +21,7 @@ from scipy import stats
 
 from preceptor.annotations.shapes import Pixels
 from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS
-from preceptor.data.images import ImageError, decode_map
+from preceptor.data.images import ImageError, decode_marks
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError, one_line, without_secrets
 from preceptor.utils.files import replacing
@@ -46,7 +46,7 @@ class AnnotatorMaps:
         maps: dict[str, Pixels] = {}
         for person in self.files[file]:
             path = self.people[person] / file
-            pixels = np.rint(decode_map(path) * 255).astype(np.uint8)
+            pixels = np.rint(decode_marks(path) * 255).astype(np.uint8)
             for other, first in maps.items():
                 if first.shape != pixels.shape:
                     (height, width), (high, wide) = first.shape, pixels.shape
@@ -220,7 +220,8 @@ PEOPLE, PAIRS, IMAGES = "people.csv", "pairs.csv", "images.csv"
 def write_agreement(maps: AnnotatorMaps, agreement: Agreement, to: Path) -> None:
     """Write the tables to a folder, which appears when it is complete."""
     to = to.absolute()
-    if to.exists() and not (to.is_dir() and ((to / PEOPLE).is_file() or not any(to.iterdir()))):
+    known = {PEOPLE, PAIRS, IMAGES}
+    if to.exists() and not (to.is_dir() and {one.name for one in to.iterdir()} <= known):
         raise InputError(f"{to} exists already and is no result of data agreement; choose another")
     if not to.parent.is_dir():
         raise InputError(f"{to.parent}: there is no such folder; create it first")

@@ -22,7 +22,7 @@ from scipy import ndimage
 from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import unique_name
 from preceptor.data.geometry import fit_box
-from preceptor.data.images import ImageError, decode_map, image_size
+from preceptor.data.images import ImageError, decode_marks, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import is_url
 from preceptor.data.resampling import resample
@@ -111,10 +111,7 @@ def manifest_images(
         width, height = image_size(str(row["path"]))
         if not row["saliency"] or (wanted and row["label"] not in wanted):
             return ExportedImage(row, (width, height))
-        pixels = decode_map(str(row["saliency"]))
-        largest = float(pixels.max())
-        if 0 < largest < 1.5 / 255:  # a mask of 0 and 1; the share of one annotator is larger
-            pixels = pixels / np.float32(largest)
+        pixels = decode_marks(str(row["saliency"]))
         if pixels.shape != (height, width):
             maps = torch.from_numpy(pixels)[None]
             pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -118,6 +119,10 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             by_place = {place_of(mask): mask for mask in mask_names}
             placed = {name: by_place.get(place_of(name)) for name in names}
             given = {name: [mask] for name, mask in placed.items() if mask}
+            for mask, count in Counter(filter(None, placed.values())).items():
+                if count > 1:
+                    what = f"{count} images have its place, which differ in their suffixes"
+                    log.problem(mask, what, "rename all but one of them, and their masks")
         records = _Masks(root if other is None else other, {}, log)
         for name in names:
             folders = PurePosixPath(name).parts[:-1]

@@ -228,8 +228,8 @@ def _und_maps(frame: pd.DataFrame, folder: Path, findings: Findings) -> list[str
         by_name.setdefault(PurePosixPath(name).stem, []).append(str(folder / name))
     claimed: dict[str, int] = {}
     for row, (path, split) in enumerate(zip(frame["path"], frame["split"], strict=True)):
-        files = by_place.get(place_of(path or "."), [])
-        if not files and kind_or_none(split) != "test":
+        files = by_place.get(place_of(path), []) if path.strip("/") else []
+        if path and not files and kind_or_none(split) != "test":
             files = by_name.get(PurePosixPath(path).stem, [])
         if len(files) > 1:
             what = f"{path!r} has {len(files)} heat maps ({files[0]}, {files[1]}, …)"

@@ -341,7 +341,9 @@ class _Import:
                     "annotated": cells.get("annotated") or int(judged),
                     "source": cells.get("source", ""),
                     "group": cells.get("group", ""),
-                    "annotation_seconds": "" if seconds is None else seconds,
+                    "annotation_seconds": cells.get("annotation_seconds", "")
+                    if seconds is None
+                    else seconds,
                 }
                 records.append({**cells, **own})
         if not records and not log.problems:

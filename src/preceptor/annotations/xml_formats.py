@@ -75,7 +75,7 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
         left = dict(masks)
         for xml in xmls:
             of = xml.relative_to(root)
-            stem = of.as_posix().removesuffix(".xml").split("Annotations/")[-1]
+            stem = of.with_suffix("").as_posix().split("Annotations/")[-1]
             mask = left.pop(stem, None)
             with log.part(of.as_posix(), "export it again", xml):
                 element = read_xml(xml, "annotation")

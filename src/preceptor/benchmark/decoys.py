@@ -11,6 +11,7 @@ A. Ross, M. Hughes, F. Doshi-Velez, "Right for the Right Reasons", IJCAI 2017 (D
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -130,8 +131,11 @@ def _idx(path: Path, header: int) -> NDArray[np.uint8]:
     """Values of a file of Fashion-MNIST, with or without compression."""
     for file, opened in ((f"{path}-ubyte", open), (f"{path}-ubyte.gz", gzip.open)):
         if Path(file).is_file():
-            with opened(file, "rb") as stream:
-                return np.frombuffer(stream.read(), np.uint8, offset=header)
+            try:
+                with opened(file, "rb") as stream:
+                    return np.frombuffer(stream.read(), np.uint8, offset=header)
+            except (EOFError, OSError, ValueError, zlib.error) as error:
+                raise InputError(f"{file}: damaged ({reason(error)}); get it again") from error
     raise InputError(
         f"{path}-ubyte.gz is missing; run: apt install dataset-fashion-mnist, or give a folder "
         "with the four files of Fashion-MNIST"
@@ -140,9 +144,9 @@ def _idx(path: Path, header: int) -> NDArray[np.uint8]:
 
 def _of_folder(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
     """Fashion-MNIST, or cut-outs: a folder a class, images on a black or transparent ground."""
-    if (folder / "train-labels-idx1-ubyte.gz").is_file():
+    if any(folder.glob("train-labels-idx1-ubyte*")):
         return _fashion(folder)
-    classes = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    classes = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
     if len(classes) < 2:
         raise InputError(
             f"{folder}: has no folders of classes with cut-out objects; --source is digits, "
@@ -155,6 +159,8 @@ def _of_folder(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
             try:
                 image = Image.open(path)
                 image.load()
+                if image.mode[0] in "IF":
+                    raise OSError("it has more than 8 bits")
             except OSError as error:
                 raise InputError(f"{path}: not an image; remove it ({reason(error)})") from error
             with image:
@@ -165,6 +171,8 @@ def _of_folder(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
             ground.paste(gray, ((28 - gray.width) // 2, (28 - gray.height) // 2))
             pixels.append(np.asarray(ground))
             labels.append(label)
+        if label not in labels:
+            raise InputError(f"{each}: it has no image; remove the folder")
     return np.stack(pixels), np.array(labels, np.int64), [each.name for each in classes]
 
 

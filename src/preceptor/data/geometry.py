@@ -4,7 +4,7 @@ A map is a function on the unit square of its source image, x to the right and y
 the rectangle of this plane that a square canvas shows; it may extend beyond the unit square
 (letterbox) or cover a part of it (crop). Flips and quarter turns are applied to the canvas
 afterwards. Images and maps use the same boxes, so that they stay aligned at any resolution. Maps as
-tensors are resampled and turned in `map_geometry`; this module does not need torch.
+tensors are resampled and turned in `data.resampling`; this module does not need torch.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def as_opaque(image: Image.Image, channels: int) -> Image.Image:
         )
     if deep is not None:
         image = Image.fromarray(np.rint(deep * np.float32(255)).astype(np.uint8))
-    if _is_transparent(image):
+    if image.has_transparency_data:
         image = _on_white(image)
     if channels == 1:
         return _to_grey(image)
@@ -52,8 +52,8 @@ def as_map(image: Image.Image) -> NDArray[np.float32]:
         return deep
     if image.mode == "I":
         return _scaled_by_largest(image)
-    if _is_transparent(image):
-        color = _to_rgba(image)
+    if image.has_transparency_data:
+        color = image.convert("RGBA")
         luminance = np.asarray(color.convert("RGB").convert("L"), dtype=np.float32)
         opacity = np.asarray(color.getchannel("A"), dtype=np.float32)
         return luminance * opacity / np.float32(255 * 255)
@@ -92,9 +92,7 @@ def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
 def _is_signed(image: Image.Image) -> bool:
     """Whether a TIFF has signed integers."""
     formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
-    return image.mode.startswith("I") and _SIGNED in (
-        formats if isinstance(formats, tuple) else (formats,)
-    )
+    return image.mode.startswith("I") and _SIGNED in formats
 
 
 def _bits(image: Image.Image) -> int:
@@ -113,18 +111,10 @@ def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
     return (values / max(int(values.max()), 1)).astype(np.float32)
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    return image.has_transparency_data or image.mode in ("RGBa", "La", "PA")
-
-
 def _on_white(image: Image.Image) -> Image.Image:
-    rgba = _to_rgba(image)
+    rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert("RGB")
-
-
-def _to_rgba(image: Image.Image) -> Image.Image:
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
@@ -201,11 +191,15 @@ class DicomFile(ImageFile.ImageFile):
 
         pixels = pixel_array(self.dataset, index=0)
         if self._mode == "RGB":
-            return Image.fromarray(pixels.astype(np.uint8))
+            if pixels.dtype != np.uint8:
+                raise ValueError(f"DICOM colors of {pixels.dtype} are not read; save 8 bits")
+            return Image.fromarray(pixels)
+        if self.dataset.PhotometricInterpretation == "PALETTE COLOR":
+            raise ValueError("DICOM images with a palette are not read; save it as RGB")
         values = apply_modality_lut(pixels, self.dataset).astype(np.float64)
         low, high = float(values.min()), float(values.max())
-        if "WindowWidth" in self.dataset and "WindowCenter" in self.dataset:
-            tags = (self.dataset.WindowCenter, self.dataset.WindowWidth)  # the first of several
+        tags = self.dataset.get("WindowCenter"), self.dataset.get("WindowWidth")
+        if None not in tags:  # the first of several
             center, width = (float(np.atleast_1d(np.asarray(tag, float))[0]) for tag in tags)
             low, high = center - width / 2, center + width / 2 - 1  # PS3.3 C.11.2.1.2
         shown = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
@@ -295,17 +289,25 @@ def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.flo
         return as_map(_load(path, content))
 
 
+def decode_marks(path: Path | str) -> NDArray[np.float32]:
+    """(H, W) human map in [0, 1]; a mask of 0 and 1 is scaled to 1."""
+    values = decode_map(path)
+    largest = float(values.max())
+    # The share of one annotator is larger.
+    return values / np.float32(largest) if 0 < largest < 1.5 / 255 else values
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Width and height of the upright image, from the header of the file."""
     (width, height), orientation = stored_size(path)
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[int, int], int]:
+def stored_size(path: Path | str) -> tuple[tuple[int, int], int]:
     """Size as stored, and EXIF orientation (1 = upright), from the header of the file."""
     with _explained(path):
-        is_file = content is None and not is_url(str(path))
-        with Path(path).open("rb") if is_file else io.BytesIO(read_file(path, content)) as stream:
+        is_file = not is_url(str(path))
+        with Path(path).open("rb") if is_file else io.BytesIO(read_file(path)) as stream:
             if not stream.read(1):
                 raise ImageError(path, _EMPTY)
             with open_image(stream) as image:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from preceptor.data.checks import (
     REQUIRED,
@@ -142,16 +142,6 @@ class Manifest:
             raise ValueError(f"kind must be 'val' or 'test', not {kind!r}")
         names = map(str, self.table["split"].unique())
         return [name for name in names if kind_or_none(name) == kind]
-
-    def select(self, mask: ArrayLike) -> Manifest:
-        """Manifest of the rows with `mask` true, renumbered from 0."""
-        keep = np.asarray(mask)
-        if keep.dtype != bool or keep.shape != (len(self),):
-            raise ValueError(
-                f"a mask of {len(self)} booleans is needed, not {keep.dtype} of shape {keep.shape}"
-            )
-        contents = self.contents.select(keep) if self.contents is not None else None
-        return Manifest(self.table[keep].reset_index(drop=True), self.root, self.source, contents)
 
     def write(self, path: Path | str) -> None:
         """Write the manifest to a file that `read` converts back to the same table."""

@@ -37,7 +37,8 @@ _FEW_BITS = 2**14
 # Difference of the channels of a pixel, and share of such pixels, from which on a map is in color:
 # the lossy colors of JPEG files of gray images differ less.
 _COLOR, _COLORED = 32, 0.01
-# Maps that `small_marks` looks at: more would change the share by less than two percentage points.
+# Maps that `small_marks` looks at, or up to twice as many: more would change the share by less than
+# two percentage points.
 _SAMPLE = 500
 _COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
 

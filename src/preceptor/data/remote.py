@@ -139,6 +139,8 @@ def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:
     except ValueError as error:
         told = without_secrets(str(error))
         raise LocationError(f"no URL that can be read ({told}); correct the path") from error
+    except Exception as error:  # of an archive that the URL names, which is opened here
+        raise LocationError(reason(error, 200)) from error
     password = user.partition(":")[2]
     secrets = [one for one in (user, password, unquote(password)) if one]
     waits = [*(_WAITS if _failures[0] < _GONE else ()), None]

@@ -70,10 +70,6 @@ class FileContents:
         both = np.hstack([self.images, self.maps])
         return hashlib.blake2b(both.tobytes(), digest_size=DIGEST_BYTES).hexdigest()
 
-    def select(self, mask: NDArray[np.bool_]) -> FileContents:
-        """Content hashes of the rows with `mask` true."""
-        return FileContents(self.images[mask], self.maps[mask], self.sizes[mask])
-
 
 def written(hashes: NDArray[np.uint8]) -> list[str]:
     """(n, 16) hashes in hex; "" for hashes that are 0."""

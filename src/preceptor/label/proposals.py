@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.images import ImageError, decode_map, image_size, image_suffixes
+from preceptor.data.images import ImageError, decode_marks, image_size, image_suffixes
 from preceptor.deploy.prediction import normalized, over_image
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, Database, LabelSettings
@@ -74,12 +74,7 @@ def _masks(folder: Path, root: Path, images: Collection[str]) -> dict[str, str]:
 
 
 def _of_files(files: Mapping[str, str]) -> tuple[MapOf, Collection[str]]:
-    def map_of(path: str) -> NDArray[np.float32]:
-        values = decode_map(files[path])
-        largest = float(values.max())  # of a mask of 0 and 1, as in an export
-        return values / np.float32(largest) if 0 < largest < 1.5 / 255 else values
-
-    return map_of, files
+    return lambda path: decode_marks(files[path]), files
 
 
 def _of_store(

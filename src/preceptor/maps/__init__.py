@@ -1,1 +1,1 @@
-"""Saliency maps as data: map stores, committees and training targets."""
+"""Saliency maps as data: map stores, controls and training targets."""

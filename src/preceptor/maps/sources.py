@@ -14,8 +14,10 @@ from eigenfaces and Fisherfaces; the formula above adapts the idea, not their pr
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -30,7 +32,7 @@ from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map, image_suffixes
 from preceptor.data.loader import MapArray, MapTargets, Masks
 from preceptor.data.manifest import Manifest
-from preceptor.data.resampling import on_unit_square, resample
+from preceptor.data.resampling import MAP_SIDE, on_unit_square, resample
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.store import is_store, read_store
 from preceptor.utils.files import walk
@@ -158,16 +160,15 @@ def _from_folder(
     path: Path, names: NDArray[np.object_], *, scaled: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Map images of a folder over the whole images, see `map_files`."""
-    maps: list[NDArray[np.float32]] = []
-    index = np.full(len(names), -1, np.int64)
-    for position, file in enumerate(map_files(path, names.tolist())):
-        if file is not None:
-            index[position] = len(maps)
-            found = on_unit_square(decode_map(file))
-            maps.append(found / max(float(found.max()), 1e-12) if scaled else found)
-    if not maps:
+    files = map_files(path, names.tolist())
+    there = np.array([file is not None for file in files])
+    if not there.any():
         raise _no_match(path, names)
-    return np.stack(maps), index
+    maps = np.empty((there.sum(), MAP_SIDE, MAP_SIDE), np.float32)
+    for number, file in enumerate(filter(None, files)):
+        found = on_unit_square(decode_map(file))
+        maps[number] = found / max(float(found.max()), 1e-12) if scaled else found
+    return maps, np.where(there, there.cumsum() - 1, -1)
 
 
 def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
@@ -192,6 +193,9 @@ def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
     return files
 
 
+_composed = partial(unicodedata.normalize, "NFC")  # names of folders from macOS are decomposed
+
+
 class _Folder:
     """Map images of a folder by their relative paths, with and without the last suffix."""
 
@@ -202,13 +206,13 @@ class _Folder:
         files = (Path(base, name) for base, _, names in walk(str(folder)) for name in names)
         for file in sorted(files):
             if file.suffix.lower() in suffixes and not file.name.startswith("."):
-                path = file.relative_to(folder)
+                path = PurePosixPath(_composed(file.relative_to(folder).as_posix()))
                 self._by_name[path.as_posix()] = file
                 self._by_stem.setdefault(path.with_suffix("").as_posix(), []).append(file)
 
     def map_of(self, name: str) -> Path | None:
         """Map of an image, by its path or else its file name; None if there is none."""
-        image = PurePosixPath(name)
+        image = PurePosixPath(_composed(name))
         for path in (image, PurePosixPath(image.name)):
             if (same := self._by_name.get(str(path))) is not None:
                 return same

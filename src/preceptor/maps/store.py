@@ -129,15 +129,9 @@ def read_store(
         table = pa.concat_tables(tables)
         info = StoreInfo(**(values | {"classes": tuple(values["classes"])}))
         probabilities = _probabilities(table, len(info.classes))
+        maps = _maps(table) if "map" in columns else np.zeros((0, 0, 0), np.float16)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"map store {folder}: damaged: {error}") from error
-    count = len(table)
-    height = table["height"][0].as_py() if count else 0
-    width = table["width"][0].as_py() if count else 0
-    maps = np.zeros((0, height, width), np.float16)
-    if "map" in columns and count:
-        parts = [_as_array(chunk, height, width) for chunk in table["map"].chunks]
-        maps = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return MapStore(
         info,
         table["path"].to_numpy(zero_copy_only=False),
@@ -164,9 +158,16 @@ def _probabilities(table: pa.Table, classes: int) -> NDArray[np.float32] | None:
     return np.asarray(flat, np.float32).reshape(len(table), classes)
 
 
-def _as_array(chunk: pa.FixedSizeBinaryArray, height: int, width: int) -> NDArray[np.float16]:
-    """Maps of one Parquet chunk, without a copy."""
-    flat = np.frombuffer(chunk.buffers()[1], np.float16)
-    cells = height * width
-    start = chunk.offset * cells
-    return flat[start : start + len(chunk) * cells].reshape(len(chunk), height, width)
+def _maps(table: pa.Table) -> NDArray[np.float16]:
+    """(n, height, width) maps, without a copy of a single chunk."""
+    if not len(table):
+        return np.zeros((0, 0, 0), np.float16)
+    height, width = (table[name][0].as_py() for name in ("height", "width"))
+    column = table["map"].cast(pa.binary(2 * height * width))  # other tools write plain binary
+    if column.null_count:
+        raise ValueError(f"{column.null_count:,} images have no map")
+    parts = []
+    for chunk in column.chunks:
+        flat = np.frombuffer(chunk.buffers()[1], np.float16)[chunk.offset * height * width :]
+        parts.append(flat[: len(chunk) * height * width].reshape(len(chunk), height, width))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
