@@ -70,6 +70,14 @@ def _short(text: str) -> str:
     return text if len(text) <= 500 else f"{text[:300]} … {text[-150:]}"
 
 
+def raise_all(problems: Sequence[InputError]) -> None:
+    """Raise collected problems as one error; a single one as it is."""
+    if len(problems) > 1:
+        raise InputError("\n".join(map(str, problems)))
+    if problems:
+        raise problems[0]
+
+
 def quoted(value: str) -> str:
     """Value of a user in quotation marks, in one line and without its middle if it is too long."""
     return repr(_short(without_secrets(value)))

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from preceptor.config.files import load_config
 from preceptor.data.notes import notes
-from preceptor.errors import InputError
+from preceptor.errors import InputError, raise_all
 from preceptor.execution.scheduler import Graph
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
@@ -58,13 +58,13 @@ def open_study(
                 own, opened[name], networks=not resumed, maps_cached=run and not resumed
             ):
                 report_to(f"note: {note}")
-    _raise(problems)
+    raise_all(problems)
     plans = _plans(study, opened, out)
     if resumed and not _is_done(_plans(study, opened, out)):
         for name, own in study.by_domain().items():
             with _collected(problems, name):
                 check_study(own, opened[name])
-        _raise(problems)
+        raise_all(problems)
     return plans
 
 
@@ -165,14 +165,6 @@ def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
         yield
     except InputError as error:
         problems.append(InputError(f"domain {domain}: {error}") if domain else error)
-
-
-def _raise(problems: Sequence[InputError]) -> None:
-    """Raise all collected problems as one error."""
-    if len(problems) > 1:
-        raise InputError("\n".join(map(str, problems)))
-    if problems:
-        raise problems[0]
 
 
 def write_progress(study: StudyPlan, out: Path, *, complete: bool = False) -> None:

@@ -496,6 +496,10 @@ def test_inputs_by_hand() -> None:
     assert inputs.filled(images, keep, "other")[0].flatten().tolist() == [0, 5, 6, 3]
     p, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     assert inputs.jensen_shannon(p, q).item() == pytest.approx(math.log(2))
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)  # a probability of exactly 0
+    inputs.jensen_shannon(logits.softmax(1), p).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
     maps = torch.tensor([[[[-5.0, 1.0], [1.0, 4.0]]]])
     threshold = inputs.salient_threshold(maps)
     assert threshold.item() == pytest.approx(2 + 2 * math.sqrt(2))
@@ -516,6 +520,8 @@ def test_every_preset_can_be_repeated(name: str) -> None:
     [
         ({"name": "rnak"}, "guidance 'rnak' is not one of cyborg, evidence"),
         ({"name": "rank", "preset": "x"}, "guidance rank: preset 'x' is not one of hint, scr"),
+        ({"name": "rank", "preset": ["hint"]}, "preset .* is not one of hint, scr"),
+        ({"name": "rank", "preset": 3}, "preset '3' is not one of hint, scr"),
         ({"name": "gradient", "penalty": "l3"}, "penalty: Input should be 'square_sum'"),
         ({"name": "slack", "slack": -1.0}, "slack: Input should be greater than or equal to 0"),
         ({"name": "rank", "slack": 1.0}, "slack: .*; its settings are weight, map, normalized"),

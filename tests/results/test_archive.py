@@ -95,8 +95,12 @@ def test_a_damaged_archive_and_a_folder_that_is_there_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="exists already"):
         archive_study(reopen(study), study, archive)
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="there is no such folder"):
         archive_study(reopen(study), study, tmp_path / "no" / "archive")
+    bare = tmp_path / "bare"
+    shutil.copytree(study, bare, ignore=shutil.ignore_patterns("store"))
+    with pytest.raises(InputError, match="no training of the study has scores"):
+        archive_study(reopen(bare), bare, tmp_path / "none")
     shutil.copytree(archive, tmp_path / "copy")
     (tmp_path / "copy" / "record.json").write_text("{}")
     with pytest.raises(InputError, match="no archive of a study, or a damaged one"):

@@ -93,6 +93,19 @@ def test_given_maps_of_other_images_are_refused_before_anything_is_trained(
         check(tmp_path / "empty")
 
 
+def test_what_a_network_cannot_give_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", size=(8, 8))
+    names = {"teachers": ["test_vit"], "students": ["test_vit"], "backbone_args": {}}
+    for more, message in (
+        ({"mapper": True}, "test_vit: pool: top needs an exact class activation map"),
+        ({"training": {"input_size": 160, "readout": "auto"}}, "test_vit: readout: auto needs"),
+    ):
+        given: dict[str, Any] = names | {"training": {"input_size": 160}} | more
+        config = study(manifest, **given)
+        with pytest.raises(InputError, match=message):
+            check_study(config, Workspaces.of_study(config, tmp_path / "store"))
+
+
 def test_trainings_count_their_validation_and_jobs_share_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

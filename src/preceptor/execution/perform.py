@@ -99,8 +99,9 @@ def perform(
                 record = _evaluate(work, store, folder, workspaces)
             held.check()
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
+            done = {"id": step.id} | record | {"seconds": round(seconds, 3)}
+            finish(folder, done, without=_PROGRESS)
             (folder / _PROGRESS).unlink(missing_ok=True)
-            finish(folder, {"id": step.id} | record | {"seconds": round(seconds, 3)})
         except OSError as error:
             raise RunFailedError(failed_write(error, folder)) from error
         drop_shards(step, store)

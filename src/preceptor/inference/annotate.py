@@ -30,7 +30,7 @@ from preceptor.saliency.rise import RiseResult, read_state, write_state
 from preceptor.saliency.rise import rise as estimate_rise
 from preceptor.utils.leases import lease
 from preceptor.utils.plugins import installed_plugin, load_plugin, source_digest
-from preceptor.utils.process import evaluating, fix_order_of_sums
+from preceptor.utils.process import beat, evaluating, fix_order_of_sums
 from preceptor.utils.results import digest, finish, is_finished
 from preceptor.utils.text import progress as progress_bar
 
@@ -287,6 +287,7 @@ def plugin_method_maps(
             if not maps.isfinite().all():
                 raise InputError(f"saliency method {name} gave values that are not finite")
             parts.append(maps)
+            beat()
     return torch.cat(parts)
 
 

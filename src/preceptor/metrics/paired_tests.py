@@ -9,6 +9,7 @@ and to the same annotated images if these are drawn for each seed.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from preceptor.errors import InputError
 from preceptor.metrics.auc import Array, auc
@@ -151,18 +152,10 @@ def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsN
 def _fewest(ratio: float) -> int:
     """Smallest n ≥ 2 with t(0.975, n − 1) · ratio / √n ≤ 1; the left side decreases with n."""
 
-    def wide(n: int) -> bool:
-        return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * ratio > float(np.sqrt(float(n)))
+    def enough(n: int) -> bool:
+        return bool(special.stdtrit(n - 1, 0.5 + LEVEL / 2) * ratio <= n**0.5)
 
-    if not wide(2):
-        return 2
-    low, high = 2, 4  # too few, enough
-    while wide(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if wide(middle) else (low, middle)
-    return high
+    return 2 + bisect_left(range(2, 2**40), True, key=enough)
 
 
 def holm(p_values: npt.ArrayLike) -> Array:

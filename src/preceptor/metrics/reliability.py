@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression
 from scipy.special import logsumexp
 
 from preceptor.errors import InputError
@@ -162,16 +163,10 @@ def fit_isotonic(hits: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Arr
     if truth.ndim != 1 or truth.shape != values.shape or not len(truth):
         raise InputError(f"hits {truth.shape} and scores {values.shape} must be (n,), n ≥ 1")
     distinct, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    means = np.bincount(index, truth) / counts
-    blocks: list[tuple[float, float, int]] = []  # mean score, share of hits, number of images
-    for center, mean, count in zip(distinct.tolist(), means.tolist(), counts.tolist(), strict=True):
-        while blocks and blocks[-1][1] >= mean:
-            center_before, before, images = blocks.pop()
-            center = (center_before * images + center * count) / (images + count)
-            mean = (before * images + mean * count) / (images + count)
-            count += images
-        blocks.append((center, mean, count))
-    return np.array([one[0] for one in blocks]), np.array([one[1] for one in blocks])
+    fit = isotonic_regression(np.bincount(index, truth) / counts, weights=counts)
+    starts = fit.blocks[:-1]
+    centers = np.add.reduceat(distinct * counts, starts) / np.add.reduceat(counts, starts)
+    return centers, fit.x[starts]
 
 
 def cross_entropy(hits: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

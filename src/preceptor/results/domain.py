@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from preceptor.config.files import dump_yaml
-from preceptor.errors import InputError, PreceptorError
+from preceptor.errors import PreceptorError
 from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
 from preceptor.metrics.paired_tests import mean_std
 from preceptor.metrics.scores import (
@@ -62,7 +62,7 @@ from preceptor.study.selection import Candidate
 from preceptor.study.steps import Arm, Member
 from preceptor.training.prepare import method_of
 from preceptor.training.record import RunRecord
-from preceptor.utils.files import replacing
+from preceptor.utils.files import new_folder, replacing
 from preceptor.utils.results import is_finished, write_atomically
 
 OFFERED = ("student", "baseline1", "mapper")
@@ -483,10 +483,7 @@ def study_results(records: Sequence[StudyRecord]) -> StudyResults:
 
 def archive_study(study: StudyPlan, folder: Path, out: Path) -> int:
     """Write the scores, choices and tables of a study to a new folder, without weights and maps."""
-    if out.exists():
-        raise InputError(f"{out}: exists already; name a new folder")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: there is no folder {out.parent}; create it first")
+    out = new_folder(out)
     records = [record_of(plan) for plan in study]
     tables = csv_files(study_results(records))
     kept = ("table.csv", "comparisons.csv", "ladder.csv", "budget.csv", "domains.csv")

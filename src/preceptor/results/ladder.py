@@ -153,7 +153,7 @@ def ladders(
                 continue
             gains, images = [], UNDEFINED
             for key in any_map.among if any_map is not None else ():
-                ours, theirs = _common(aucs["student"], aucs[key])
+                ours, theirs = aucs["student"].align(aucs[key], join="inner")
                 if len(ours):
                     gains.append(ControlGain(key, paired_difference(ours, theirs)))
             if name == setup.primary and any_map is not None and not compared.empty:
@@ -196,7 +196,7 @@ def map_agreement(runs: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
 
 
 def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
-    """Ladders as a table with one row per rung; columns in `schema.LADDER`."""
+    """Ladders as a table with one row per rung; columns in `tables.LADDER`."""
     return pd.DataFrame([_line(ladder, rung) for ladder in found for rung in ladder.rungs])
 
 
@@ -216,7 +216,7 @@ def _rungs(
     keys = {name: key for name, key in keys.items() if key in known and len(known[key])}
     gains: dict[RungName, Gain] = {}
     for below, above in pairwise(keys):
-        ours, theirs = _common(known[keys[above]], known[keys[below]])
+        ours, theirs = known[keys[above]].align(known[keys[below]], join="inner")
         if len(ours):
             by_seed = tuple(round(float(value), 6) for value in ours - theirs)
             gains[above] = Gain(below, paired_difference(ours, theirs), by_seed)
@@ -234,12 +234,6 @@ def _rungs(
         )
         for name, key in keys.items()
     )
-
-
-def _common(ours: pd.Series, theirs: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Values of the seeds that both have, in the same order."""
-    seeds = [seed for seed in ours.index if seed in theirs.index]
-    return ours.loc[seeds], theirs.loc[seeds]
 
 
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:

@@ -343,6 +343,8 @@ def write_archive(
             for kind, table in zip(("val", "test"), record.scores(member), strict=True):
                 if table is not None and (member.run, kind) not in parts:
                     parts[member.run, kind] = table.assign(run=member.run)
+    if not parts:
+        raise InputError("no training of the study has scores; restore its store, or repeat it")
     values = {"format": FORMAT, "scores": SCORES, "domains": domains}
     write_atomically(out / RECORD, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     write_atomically(out / RUNS, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))

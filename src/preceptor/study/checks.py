@@ -24,13 +24,15 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, GuidanceBatch, GuidedForward
 from preceptor.maps.sources import check_matches, too_few_for_components
+from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.spec import Pool
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import plain_run, training_of
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import build_for, image_formats, method_of, step_seconds
-from preceptor.training.validation import check_images, check_last_layer
+from preceptor.training.validation import check_images, check_last_layer, check_readout
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25
@@ -61,10 +63,15 @@ def check_study(
             grid = model.guidable_grid()
             if "dfr" in study.controls and backbone in study.students:
                 check_last_layer(model)
+            training = training_of(study)
+            if training.readout == "auto":
+                check_readout(model)
+            if study.mapper and backbone in study.teachers:
+                with_pool(model, Pool("top", training.pool_top))
             if twice and backbone in study.students:
                 _check_second_derivative(model)
             if maps_cached:
-                notes += coarse_grid(model, grid, training_of(study), workspaces.first)
+                notes += coarse_grid(model, grid, training, workspaces.first)
         except InputError as error:
             problems.append(str(error))
     if len(problems) == 1:
@@ -259,7 +266,8 @@ def estimate_seconds(
             continue
         how = run.training
         form = run.backbone, run.backbone_args, run.network, how.input_size, how.batch_size
-        key = repr((form, len(classes), jobs))
+        speed = how.in_chans, how.precision, how.threads, how.channels_last
+        key = repr((form, speed, len(classes), jobs))
         if not rate and key not in _rates:
             _rates[key] = step_seconds(run, classes, jobs) / how.batch_size
         if not math.isfinite(each := rate or _rates[key]):  # a batch does not fit into memory

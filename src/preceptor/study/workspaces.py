@@ -9,7 +9,7 @@ from pathlib import Path
 from preceptor.config.settings import ImageFormat
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
-from preceptor.errors import InputError
+from preceptor.errors import InputError, raise_all
 from preceptor.study.config import StudyConfig
 
 
@@ -77,10 +77,7 @@ class Workspaces:
                 self.opened[path] = Workspace.open(path, cache, verify=True, formats=formats)
             except InputError as error:
                 wrong.append(error)
-        if len(wrong) > 1:
-            raise InputError("\n".join(map(str, wrong)))
-        if wrong:
-            raise wrong[0]
+        raise_all(wrong)
         first, *others = self.all()
         for other in others:
             for name, ours, theirs in (

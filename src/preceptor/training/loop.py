@@ -1,7 +1,7 @@
 """Training loop: resume, then for each epoch train, validate, keep the best, save.
 
-`fit` is the loop over epochs, `Trainer.epoch` the loop over steps. `Trainer.step` is one step; it
-does not synchronize with the device.
+`fit` is the loop over epochs, `Trainer.epoch` the loop over steps. `Trainer.step` is one step; with
+a distance of maps, in full precision or bfloat16, it does not synchronize with the device.
 """
 
 from __future__ import annotations

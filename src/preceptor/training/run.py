@@ -116,7 +116,8 @@ def train(
     folder = Path(store) / identity
     with lease(folder, wait=wait) as held:
         remove_unfinished(folder)
-        there = is_finished(folder)
+        if there := is_finished(folder):  # the last process may have been killed before it did this
+            (folder / "resume.safetensors").unlink(missing_ok=True)
         process.beat()
         if not there:
             tell = tell or (lambda line: None)

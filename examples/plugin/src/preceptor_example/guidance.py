@@ -1,15 +1,15 @@
 """A guidance method: `guidance_method("area")`."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from preceptor.losses.guidance import Guidance, GuidanceBatch, GuidedForward
+from preceptor.losses.guidance import CHECKED, Guidance, GuidanceBatch, GuidedForward
 from preceptor.saliency.maps import normalize
 
 
-@dataclass(kw_only=True)
+@dataclass(config=CHECKED, kw_only=True)
 class Area(Guidance):
     """The map of the model is as large as the human map, wherever it lies."""
 

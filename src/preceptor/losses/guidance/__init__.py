@@ -14,8 +14,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from preceptor.errors import InputError, quoted
-from preceptor.losses.guidance.base import Guidance, Objective, guided_objective, measure_scale
+from preceptor.errors import InputError, quoted, reason
+from preceptor.losses.guidance.base import (
+    CHECKED,
+    Guidance,
+    Objective,
+    guided_objective,
+    measure_scale,
+)
 from preceptor.losses.guidance.evidence import Evidence
 from preceptor.losses.guidance.forward import (
     ForwardOutput,
@@ -37,6 +43,7 @@ from preceptor.losses.guidance.teach import Teach
 from preceptor.utils.plugins import load_plugin, plugin, registered
 
 __all__ = [
+    "CHECKED",
     "ForwardOutput",
     "Guidance",
     "GuidanceBatch",
@@ -91,10 +98,10 @@ def guidance_method(
         500.0
     """
     kind = METHODS.get(name) or _plugin_method(name)
-    presets = (kind.about or catalogue()[name]).get("presets", {})
-    if preset is not None and preset not in presets:
+    presets = (kind.about or catalogue().get(name, {})).get("presets", {})
+    if preset is not None and preset not in [*presets]:  # of a file it may be of any type
         known = ", ".join(presets) or "none"
-        raise InputError(f"guidance {name}: preset {quoted(preset)} is not one of {known}")
+        raise InputError(f"guidance {name}: preset {quoted(str(preset))} is not one of {known}")
     chosen = presets[preset] if preset else {}
     if weight == "published":
         if "weight" not in chosen:
@@ -109,6 +116,8 @@ def guidance_method(
         raise InputError(
             f"guidance {name}: {where}: {first['msg']}; its settings are {known}"
         ) from error
+    except TypeError as error:  # of a plain dataclass of a plugin
+        raise InputError(f"guidance {name}: {reason(error)}") from error
 
 
 def _plugin_method(name: str) -> type[Guidance]:

@@ -26,8 +26,8 @@ def filled(images: Tensor, keep: Tensor, fill: Fill) -> Tensor:
     """(B, C, H, W) images where `keep` (B, 1, H, W) is 1, and the fill where it is 0.
 
     zero: the mean color of the data, which normalization maps to 0. mean: the mean color of the
-    image. noise: standard normal. shuffle: the pixels of the image in random order. other: the next
-    image of the batch.
+    image. noise: standard normal. shuffle: the pixels of the image in random order. other: the
+    image before it in the batch.
     """
     if fill == "zero":
         new = torch.zeros_like(images)
@@ -98,7 +98,9 @@ class Latent(Guidance):
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """(B,) H((p + q) ÷ 2) − (H(p) + H(q)) ÷ 2 of distributions (B, K), in [0, log 2]."""
-    both, first, second = (torch.special.entr(one).sum(1) for one in ((p + q) / 2, p, q))
+    least = torch.finfo(p.dtype).tiny  # the slope of p log p at 0 is infinite
+    mixed = (p + q) / 2
+    both, first, second = (torch.special.entr(x.clamp_min(least)).sum(1) for x in (mixed, p, q))
     divergence: Tensor = both - (first + second) / 2
     return divergence.clamp_min(0)
 
