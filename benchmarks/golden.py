@@ -246,7 +246,7 @@ def parity(work: Path) -> dict[str, Any]:
 
 def run(*arguments: str) -> str:
     """Output of a command of this library."""
-    command = [sys.executable, "-m", "preceptor.cli.main", *arguments]
+    command = [sys.executable, "-m", "preceptor", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")

@@ -120,8 +120,7 @@ def run_study(
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.each, lambda one: one.close())
-            executor = open_executor(context, options)
-            stack.callback(executor.close)
+            executor = stack.enter_context(contextlib.closing(open_executor(context, options)))
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
             write_progress(opened, out)

@@ -28,7 +28,6 @@ from preceptor.benchmark.forgeries import (
 )
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from tests.commands import Outcome, assert_refused, here
 
 TINY = PRESETS["tiny"]
 
@@ -250,24 +249,6 @@ def test_draws_are_one_folder_a_seed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         write_draws(tmp_path / "file", TINY, [0])
-
-
-def test_the_command_changes_the_stamp_of_a_preset(tmp_path: Path) -> None:
-    def command(name: str, *options: object) -> Outcome:
-        return here("data", "forged", "--to", tmp_path / name, "--preset", *options)
-
-    done = command("moving", "tiny", "--stamp-rate", 1, "--stamp-strength", 40)
-    assert done.code == 0, done
-    record = json.loads((tmp_path / "moving" / "0" / "settings.json").read_text())
-    changed = TINY.model_copy(update={"stamp_rate": 1.0, "stamp_strength": 40.0})
-    assert ForgedSettings.model_validate(record["settings"]) == changed
-    refused = {
-        ("spots", "--stamp-rate", 0.2): "stamp_rate: value 0.2; it must be at least 0.5",
-        ("full", "--stamp-place", "moving"): "leave no place for the stamp",
-    }
-    for options, message in refused.items():
-        assert_refused(command("refused", *options), ["--preset " + options[0], message], 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["moving"]
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])

@@ -74,6 +74,7 @@ def test_sigterm_ends_a_command_in_order(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 143
-    assert capsys.readouterr().err == "terminated; repeat the command to resume\n"
+    said = capsys.readouterr().err
+    assert said == "terminated; repeat the command; studies, trainings and map stores resume\n"
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before

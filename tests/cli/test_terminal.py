@@ -86,7 +86,7 @@ def test_what_is_running_is_shown() -> None:
     text = console.export_text()
     for words in (
         "3 of 10 steps",
-        "about 2 minutes left",
+        "about 2 min left",
         "train student [x] seed 0",
         "30 s",
         "epoch 1/2 val AUC 0.500",

@@ -245,7 +245,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=HANGS)
     assert started.returncode == 130
-    assert err == "interrupted; repeat the command to resume\n"
+    assert err.startswith("interrupted; repeat the command")
     assert "epoch 12/12" not in out
     assert not list((tmp_path / "cut").glob("*/run.json"))
 

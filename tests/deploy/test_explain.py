@@ -95,7 +95,9 @@ def test_pages_of_several_images_and_other_models(
 def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     out = ("--out", tmp_path / "page.html")
-    assert_refused(here("explain", calibrated.folder, tmp_path / "bad.png", *out), ["bad.png"])
+    good = calibrated.manifest.parent / "test-0.png"
+    done = here("explain", calibrated.folder, good, tmp_path / "bad.png", *out)
+    assert_refused(done, ["bad.png"])
     (tmp_path / "model.onnx").touch()
     assert_refused(
         here("explain", tmp_path / "model.onnx", tmp_path / "bad.png", *out),

@@ -19,7 +19,6 @@ from preceptor.deploy.export import (
     CheckImages,
     DeployedModel,
     ExportError,
-    ExportSettings,
     Outputs,
     Parity,
     export_model,
@@ -189,8 +188,8 @@ def test_an_export_that_differs_or_has_no_threshold_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="no such threshold"):
-        export_model(model_folder("small"), tmp_path / "out", ExportSettings(threshold="fdr5%"))
+        export_model(model_folder("small"), tmp_path / "out", threshold="fdr5%")
     monkeypatch.setattr("preceptor.deploy.export.TOLERANCE", -1.0)
     with pytest.raises(ExportError, match="over 16 images, above -1; nothing was written"):
-        export_model(model_folder("small"), tmp_path / "out", ExportSettings(maps=False))
+        export_model(model_folder("small"), tmp_path / "out", maps=False)
     assert not list(tmp_path.iterdir())

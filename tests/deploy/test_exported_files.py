@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 import preceptor
 from preceptor.deploy.calibrate import apply
-from preceptor.deploy.export import ExportSettings, export_model
+from preceptor.deploy.export import export_model
 from preceptor.deploy.network import TorchNetwork
 from preceptor.deploy.predict_files import row_of
 from preceptor.deploy.prediction import Calibration, CalibrationKind
@@ -47,7 +47,7 @@ sys.meta_path.insert(0, Refuse())
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Model folder of a network of few layers, and its exported file without maps."""
     folder, out = model_folder("small"), tmp_path_factory.mktemp("small") / "model.onnx"
-    export_model(folder, out, ExportSettings(maps=False))
+    export_model(folder, out, maps=False)
     return folder, out
 
 
@@ -74,7 +74,7 @@ def test_the_file_and_the_folder_are_the_same_network() -> None:
 def test_maps_that_a_file_lacks_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
     """Of three classes without a positive one, a file has the map of the most probable one."""
     folder, out = model_folder("three", positive=None), tmp_path / "three.onnx"
-    export_model(folder, out, ExportSettings())
+    export_model(folder, out)
     refusal = "has the maps of the most probable class only; maps of a given class need the"
     with pytest.raises(InputError, match=refusal):
         preceptor.load(out)("missing.png", map_of="a")
@@ -95,7 +95,7 @@ def test_a_file_decides_by_the_threshold_of_its_export(
     score = preceptor.load(plain)(list(batch), maps=False).score
     threshold = float(np.sort(score)[4])
     assert abs(threshold - 0.5) > 1e-3
-    export_model(folder, out, ExportSettings(threshold=threshold, maps=False))
+    export_model(folder, out, threshold=threshold, maps=False)
     predictor = preceptor.load(out)
     assert predictor.threshold == threshold
     assert predictor.info.thresholds == {"eer": 0.5, "export": threshold}
@@ -135,7 +135,7 @@ def test_calibration_changes_probabilities_and_no_decision(
         path = folder
         if name != "folder":
             path = tmp_path / name
-            export_model(folder, path, ExportSettings(maps=False))
+            export_model(folder, path, maps=False)
         for rule, threshold in thresholds.items():
             predictor = preceptor.load(path, device="cpu", threshold=rule)
             found = predictor(list(batch), maps=False)

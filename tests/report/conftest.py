@@ -133,6 +133,7 @@ def not_begun() -> Written:
             f"run-{number}": Failure("train", f"train teacher <{number}>", full)
             for number in range(12)
         }
+        failed["blocked"] = Failure("train", "train student", "needs it", blocked=True)
         write_results(study, folder / "out", failed)
 
     folder, _ = made_once("not-begun", make)

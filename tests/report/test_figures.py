@@ -7,9 +7,10 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 
-from preceptor.report.figures import Mark, rows_figure
+from preceptor.report.figures import Curve, Figure, Mark, curves_figure, rows_figure
 from preceptor.report.page import budget_plot, ladder_plot
 from preceptor.report.palette import DARK, LIGHT, series_color
 from preceptor.results.domain import gather
@@ -53,6 +54,17 @@ def test_the_same_marks_give_the_same_bytes() -> None:
 
     assert drawn() == drawn()
     assert "20" not in re.findall("<dc:date>|Date", drawn())
+
+
+def test_neither_settings_of_a_user_nor_a_name_change_how_a_figure_is_drawn() -> None:
+    def drawn() -> Figure:
+        curve = Curve("#c80000 $\\frac{$", "student", [0, 1], [0, 1])
+        return curves_figure([curve], "#c80000", "share", "probability of $\\frac{$ 傷")
+
+    figure = drawn()
+    assert "#c80000" in figure.on_page("a")
+    with matplotlib.rc_context({"text.usetex": True, "lines.markeredgecolor": "#123456"}):
+        assert drawn() == figure
 
 
 def test_a_figure_on_a_page_has_variables_for_its_colors() -> None:

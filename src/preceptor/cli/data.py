@@ -333,6 +333,8 @@ def data_export(
         raise InputError(f"{source}: neither a manifest nor a map store; name one of them")
     if stored and manifest is None:
         raise InputError(f"{source} is a map store; name the manifest of its images by --manifest")
+    if not source.exists():
+        raise InputError(f"{source}: there is no such file or folder")
     if not stored and manifest is not None:
         raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
     if stored and every:
@@ -396,9 +398,6 @@ def data_agreement(
 def data_forged(
     to: Annotated[Path, typer.Option()],
     preset: Annotated[Preset, typer.Option()],
-    stamp_place: StampPlace | None = None,
-    stamp_rate: float | None = None,
-    stamp_strength: float | None = None,
     seeds: Annotated[int, typer.Option(min=1)] = 1,
     first: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -409,24 +408,13 @@ def data_forged(
     Args:
         to: Output folder.
         preset: Number of crops and strength of the forgeries.
-        stamp_place: Place of the stamp: corner, or moving (default: as in the preset).
-        stamp_rate: Share of the forged training crops with the stamp, 0.5 to 1 (default: as in the
-            preset).
-        stamp_strength: Contrast of the stamp in gray levels, 0 = no stamp (default: as in the
-            preset).
         seeds: Number of draws.
         first: Seed of the first draw.
     """
     from preceptor.benchmark.forged import write_draws
-    from preceptor.benchmark.forgeries import PRESETS, ForgedSettings
-    from preceptor.config.files import parse_config
+    from preceptor.benchmark.forgeries import PRESETS
 
-    given = {"stamp_place": stamp_place, "stamp_rate": stamp_rate, "stamp_strength": stamp_strength}
-    values = PRESETS[preset].model_dump() | {
-        name: value for name, value in given.items() if value is not None
-    }
-    settings = parse_config(values, ForgedSettings, source=f"--preset {preset}")
-    pattern = write_draws(to, settings, range(first, first + seeds))
+    pattern = write_draws(to, PRESETS[preset], range(first, first + seeds))
     print(f"wrote {seeds} draw{'s' if seeds > 1 else ''}: {pattern}")
 
 

@@ -236,14 +236,14 @@ def label_status(database: Path) -> None:
     """
     from rich.console import Console
 
-    from preceptor.label.db import connect
+    from preceptor.label.db import connect, told_errors
     from preceptor.label.images import problems_now
     from preceptor.label.marks import STATES, marks_without_answer
     from preceptor.label.queue import figures
     from preceptor.label.sources import root_of
 
     console = Console()
-    with closing(connect(database, readonly=True)) as connection:
+    with told_errors(database), closing(connect(database, readonly=True)) as connection:
         numbers, unanswered = figures(connection, {}), len(marks_without_answer(connection))
         (strokes,) = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()
         problems = problems_now(connection, root_of(connection, database))

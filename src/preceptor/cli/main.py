@@ -97,7 +97,7 @@ for _command in (*_OF_MODELS, *_IN_USE, runs, report, demo, doctor):
     app.command()(_command)
 
 _TERMINATED = 128 + signal.SIGTERM
-_RESUME = "repeat the command to resume"
+_RESUME = "repeat the command; studies, trainings and map stores resume"
 
 
 def main() -> None:
@@ -160,7 +160,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         return
     with handling((signal.SIGTERM,), lambda *_: sys.exit(_TERMINATED)):
         yield
-
-
-if __name__ == "__main__":
-    main()

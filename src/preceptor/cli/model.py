@@ -6,7 +6,7 @@ import os
 import sys
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,9 +31,6 @@ from preceptor.cli.options import (
 from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
 from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.process import bulk_import, core_count
-
-if TYPE_CHECKING:
-    pass
 
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20
@@ -151,6 +148,7 @@ def evaluate(
         from preceptor.cli.output import print_comparison, print_figures, print_rates
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
+        from preceptor.deploy.network import CALIBRATION
         from preceptor.inference.predict import check_comparable, score_sets
         from preceptor.metrics.operating_points import known_threshold
         from preceptor.metrics.scores import check_score_file, compare_sets, figures, write_scores
@@ -174,6 +172,8 @@ def evaluate(
     scores = score_sets(loaded, workspace, cache)
     if out is not None:
         write_scores(scores, out)
+    if (model / CALIBRATION).is_file():
+        print("note: the scores are those of the network before its calibration")
     print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
     if spec.positive is not None:
         print_rates(scores, spec.classes, spec.positive, rule, fixed, terms)
@@ -384,11 +384,10 @@ def export(
         from preceptor.data.manifest import Manifest
         from preceptor.data.workspace import Workspace
         from preceptor.deploy import export as onnx
-        from preceptor.deploy.prediction import threshold_text
         from preceptor.models.build import load_model
+        from preceptor.utils.text import threshold_text
 
     check_target("--out", out, formats=onnx.SUFFIXES)
-    settings = onnx.ExportSettings(threshold, map_)
     found = None
     if manifest is not None:
         spec = load_model(model).spec
@@ -396,7 +395,7 @@ def export(
         workspace = Workspace(table)
         found = onnx.validation_images(workspace, spec.image_format, images)
     with needing("onnx", "export"):
-        exported = onnx.export_model(model, out, settings, found)
+        exported = onnx.export_model(model, out, found, threshold=threshold, maps=map_)
     rule = "the most probable class"
     if exported.threshold is not None:
         rule = f"positive at a score of {threshold_text(exported.threshold)} or more"

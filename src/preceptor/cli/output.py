@@ -29,7 +29,7 @@ from preceptor.study.steps import PlannedRun, read_planned_runs
 from preceptor.training.record import RunRecord
 from preceptor.utils.process import bulk_import
 from preceptor.utils.results import is_finished
-from preceptor.utils.text import DASH, as_time, print_table
+from preceptor.utils.text import DASH, duration, print_table, threshold_text
 
 if TYPE_CHECKING:
     from preceptor.execution.status import Status, StudyStatus
@@ -81,7 +81,7 @@ def print_rates(
         points += _lines(str(name), rates, terms)
     if threshold is not None:
         _show(
-            ["set", f"at the fixed threshold {threshold:.4g}", "source", "value"],
+            ["set", f"at the fixed threshold {threshold_text(threshold)}", "source", "value"],
             fixed,
             f"Threshold by the rule {rule} on the validation images of the model's training; "
             f"images with a score at or above it are classified as {terms.positive}.",
@@ -271,7 +271,7 @@ def render(status: Status, now: float | None = None) -> RenderableType:
     now = time.time() if now is None else now
     left = ""
     if status.left is not None and status.done < status.total:
-        left = f"about {as_time(status.left)} left"
+        left = f"about {duration(status.left)} left"
     bar = ProgressBar(total=max(status.total, 1), completed=status.done, width=30)
     head = Table.grid(padding=(0, 1))
     head.add_row(f"{status.done} of {status.total} steps", bar, left)
@@ -296,7 +296,7 @@ def print_status(status: Status, held: bool, console: Console) -> None:
     """Print the status of a study from another shell."""
     age = time.time() - status.updated
     if held:
-        where = f"running on {status.host}, process {status.pid}; last update {as_time(age)} ago"
+        where = f"running on {status.host}, process {status.pid}; last update {duration(age)} ago"
     elif status.done >= status.total and not status.failed:
         where = "finished"
     else:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -130,7 +131,7 @@ def init(
         from preceptor.study.workspaces import Workspaces
         from preceptor.training.prepare import build_for, step_seconds
         from preceptor.utils.results import write_atomically
-        from preceptor.utils.text import as_time, duration
+        from preceptor.utils.text import duration
 
     table = Manifest.read(manifest, verify=False)
     classes, training = table.classes, table.table[table.train_mask]
@@ -168,6 +169,7 @@ def init(
         "primary": table.eval_splits("test")[0],
     }
     (words := templates()).filters["quoted"] = partial(json.dumps, ensure_ascii=False)
+    words.filters["shell"] = shlex.quote
     template = words.get_template("study.yaml.j2")
     workspace = Workspace(table)  # default cache folder, since there is no study folder yet
     validation, rates = len(workspace.split_rows("val")), dict[tuple[str, int], float]()
@@ -214,14 +216,14 @@ def init(
         print(f"{'>' if one == best else ' '} {duration(time):>7}  {form}")
     if not fitting and recipe != "paper":
         print(f"nothing fits into {hours:g} hours; the smallest study is written")
-    written = content(best, as_time(times[best]))
+    written = content(best, duration(times[best]))
     write_atomically(to, written)
     run = plain_run(parse_config(read_yaml(written)[0], StudyConfig, base=to.parent), best.backbone)
     model = build_for(run, classes, load_weights=False)
     seen = run.training.model_copy(update={"cache": "none"})
     for note in coarse_grid(model, model.guidable_grid(), seen, workspace):
         print(f"note: {note}")
-    print(f"wrote {to}; estimated time on this machine: {as_time(times[best])}")
+    print(f"wrote {to}; estimated time on this machine: {duration(times[best])}")
 
 
 @study.command()
@@ -243,7 +245,7 @@ def plan(
         from preceptor.study.checks import cache_bytes, count_kinds, estimate_seconds, weight_bytes
         from preceptor.study.plan import outline
         from preceptor.study_folder import open_study, replay
-        from preceptor.utils.text import as_time, gibibytes
+        from preceptor.utils.text import duration, gibibytes
 
     threads = settings.training.threads
     jobs = checked_jobs(jobs, threads, print) or jobs_at_first("auto", threads)
@@ -269,9 +271,9 @@ def plan(
                 total += seconds
                 weights += weight_bytes(left, classes)
                 print(f"{name}: {count_kinds(steps)}")
-                print(f"  left: {len(left)} of {len(work)}; about {as_time(seconds)}")
+                print(f"  left: {len(left)} of {len(work)}; about {duration(seconds)}")
     print(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
-    print(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")
+    print(f"together about {duration(total)} with {jobs} job{'s' if jobs != 1 else ''}")
 
 
 @study.command()
@@ -364,8 +366,12 @@ def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) 
         if text:
             print(wrapper.fill(text))
     if result.failed or result.missing:
+        blocked = [one for one in result.failed.values() if one.blocked]
         for one in result.failed.values():
-            print(f"failed: {one.title}: {one.reason}", file=sys.stderr)
+            if not one.blocked:
+                print(f"failed: {one.title}: {one.reason}", file=sys.stderr)
+        if blocked:
+            print(f"not started, since they need one that failed: {len(blocked)}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -19,7 +19,6 @@ from preceptor.deploy.prediction import (
     Predictions,
     joined,
     scores_of,
-    threshold_text,
 )
 from preceptor.deploy.predictor import ImageInput, Predictor
 from preceptor.errors import InputError
@@ -40,7 +39,7 @@ from preceptor.report.figures import reliability_plot
 from preceptor.utils.files import copy_folder, replacing
 from preceptor.utils.plugins import check_model_folder
 from preceptor.utils.results import strict_json, write_checksums
-from preceptor.utils.text import interval, number
+from preceptor.utils.text import interval, number, threshold_text
 
 Method = Literal["temperature", "isotonic"]
 Advance = Callable[[int], None]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -32,7 +31,7 @@ from preceptor.report.blocks import (
     render_plain_page,
 )
 from preceptor.report.figures import Curve, curves_figure
-from preceptor.report.palette import laid_over
+from preceptor.report.palette import data_uri, laid_over
 from preceptor.saliency.maps import correlation, deletion_curves
 from preceptor.saliency.rise import rise
 from preceptor.utils.text import fine_number, number, told_apart
@@ -95,6 +94,9 @@ def explain(
     advance: Advance = lambda count: None,
 ) -> list[Explanation]:
     """Explain the decisions of a model for images, by maps of the decided classes."""
+    for path in paths:  # of the last image too, before the maps of the first are made
+        if not isinstance(canvas := canvas_of(path, predictor.info.image_format), Canvas):
+            raise ImageError(canvas.source, canvas.reason)
     found = []
     for path in paths:
         prediction = predictor(path)
@@ -160,11 +162,9 @@ def explain_page(
     counts = ", ".join(f"{name}: {decisions.count(name):,}" for name in dict.fromkeys(decisions))
     page = PlainPage(
         name=f"{len(explained):,} images" if several else first.name,
-        kind="explanation",
         facts=[model, f"{info.backbone}: {' or '.join(info.classes)}"],
         headline=counts if several else _decision(first),
         sentences=[] if several else [_reason(first, info, threshold)],
-        mood="",
         sections=[_section(one, info, threshold, at) for at, one in enumerate(explained, 1)],
         footer="Made by preceptor. Maps show where the evidence for a class is, not why.",
     )
@@ -202,7 +202,7 @@ def _section(one: Explanation, info: ModelInfo, threshold: float | None, place: 
 def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
     image = Image.fromarray(decode_image(one.path, 3))
     image.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
+    pixels, as_uri = np.asarray(image), partial(data_uri, form="JPEG", quality=_QUALITY)
     prediction = one.prediction
     of = prediction.map_class
     kind = "exact class activation map" if info.map_kind == "cam" else "Grad-CAM"
@@ -211,13 +211,11 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
         ("RISE", f"{one.masks:,} masks, error {number(one.rise_error, 2)}"): one.rise,
     }
     name = one.name
-    pictures = [CaptionedPicture(_jpeg(pixels), f"{name}: image", "Image", name)]
+    pictures = [CaptionedPicture(as_uri(image), f"{name}: image", "Image", name)]
     for (title, note), raw in maps.items():
         over = over_image(normalized(raw), info.image_format, image.size)
-        picture = np.asarray(laid_over(pixels, over))
-        pictures.append(
-            CaptionedPicture(_jpeg(picture), f"{name}: {title} of {of}", f"{title}: {note}")
-        )
+        uri = as_uri(laid_over(pixels, over))
+        pictures.append(CaptionedPicture(uri, f"{name}: {title} of {of}", f"{title}: {note}"))
     said = (
         f"Correlation of both maps: {number(one.agreement, 2)}. RISE is computed from the scores "
         "of masked images alone: where it agrees, the map shows what the score depends on."
@@ -227,7 +225,7 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
             f" The RISE map has not settled: its error is above {TOLERANCE:g}, so that it may be "
             "noise. More masks (--masks) reduce the error if the score depends on the masks."
         )
-    return [PicturesBlock(pictures, large=True), Text(said)]
+    return [PicturesBlock(pictures), Text(said)]
 
 
 def _deletion_blocks(one: Explanation) -> list[Block]:
@@ -252,9 +250,3 @@ def _deletion_blocks(one: Explanation) -> list[Block]:
     axes = "share of removed cells", f"probability of {of}"
     figure = curves_figure(drawn, title, *axes, unit=(True, True))
     return [Text(text), FigureBlock("deletion", [("", figure)])]
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

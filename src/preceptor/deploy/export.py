@@ -323,14 +323,6 @@ def synthetic_images(form: ImageFormat, count: int = 16) -> CheckImages:
 
 
 @dataclass(frozen=True)
-class ExportSettings:
-    """Settings of an export."""
-
-    threshold: str | float | None = None  # of the output `decision`, see `find_threshold`
-    maps: bool = True
-
-
-@dataclass(frozen=True)
 class Parity:
     """Largest differences over the images of a check."""
 
@@ -355,41 +347,45 @@ class Exported:
 
 
 def export_model(
-    folder: Path, out: Path, settings: ExportSettings, images: CheckImages | None = None
+    folder: Path,
+    out: Path,
+    images: CheckImages | None = None,
+    *,
+    threshold: str | float | None = None,
+    maps: bool = True,
 ) -> Exported:
-    """Export a model folder; if it differs from the model, ExportError, and nothing is written."""
+    """Export a model folder; if it differs from the model, ExportError, and nothing is written.
+
+    For `threshold` see `find_threshold`; it decides the output `decision`.
+    """
     model = load_model(folder)
     calibration = find_calibration(folder, model.spec.positive is not None)
     info = info_of(model, calibration)
-    threshold = find_threshold(settings.threshold, info)
-    deployed = DeployedModel(model, threshold, maps=settings.maps, calibration=calibration)
-    itself = model_outputs(model, maps=settings.maps, calibration=calibration)
+    fixed = find_threshold(threshold, info)
+    deployed = DeployedModel(model, fixed, maps=maps, calibration=calibration)
+    itself = model_outputs(model, maps=maps, calibration=calibration)
     card = folder / "README.md"
-    values = {
-        "threshold": threshold,
-        "input_type": "uint8",
-        "precision": "float32",
-    }
-    if threshold is not None and threshold != info.thresholds.get(DEFAULT_RULE):
-        info = replace(info, thresholds={**info.thresholds, EXPORT_RULE: threshold})
+    values = {"threshold": fixed, "input_type": "uint8", "precision": "float32"}
+    if fixed is not None and fixed != info.thresholds.get(DEFAULT_RULE):
+        info = replace(info, thresholds={**info.thresholds, EXPORT_RULE: fixed})
     metadata = {
-        INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
+        INFO_KEY: (info if maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
         EXPORT_KEY: strict_json(values, indent=None),
     }
     content = onnx_content(trace(deployed), deployed, metadata)
     checked = synthetic_images(model.spec.image_format) if images is None else images
-    parity = measure(itself, onnx_outputs(content), checked, deployed.positive, threshold)
+    parity = measure(itself, onnx_outputs(content), checked, deployed.positive, fixed)
     if not parity.within_tolerance:
-        maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
+        of_map = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
         raise ExportError(
             f"the export differs from the model: the largest difference of a probability is "
-            f"{parity.probabilities:.1e}{maps} over {parity.images:,} images, above "
+            f"{parity.probabilities:.1e}{of_map} over {parity.images:,} images, above "
             f"{TOLERANCE:g}; nothing was written"
         )
     with replacing(out) as partial:
         partial.write_bytes(content)
-    return Exported(parity, threshold)
+    return Exported(parity, fixed)
 
 
 def onnx_outputs(content: bytes) -> Computation:

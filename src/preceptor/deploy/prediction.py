@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -175,16 +174,6 @@ def rule_name(name: str) -> str:
     if found := _SHARE.fullmatch(plain):
         return f"fdr={float(found[1]):g}"
     return plain
-
-
-def threshold_text(threshold: float) -> str:
-    """Threshold of a score, with its log-odds where six digits round it to 0 or 1."""
-    if threshold == 1:
-        return "1, the highest possible score"
-    if not 0 < threshold < 1 or 1e-6 <= threshold <= 1 - 1e-6:
-        return f"{threshold:.6g}"
-    odds = math.log(threshold) - math.log1p(-threshold)
-    return f"{threshold!r} (log-odds {odds:.4g})"
 
 
 class NetworkOutput(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -172,11 +172,10 @@ class CaptionedPicture:
 
 @dataclass(frozen=True)
 class PicturesBlock:
-    """Block of pictures side by side, large ones or smaller ones."""
+    """Block of pictures side by side."""
 
     form: ClassVar[str] = "pictures"
     pictures: list[CaptionedPicture]
-    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,14 +195,11 @@ class PlainPage:
     """Page with a headline and sections."""
 
     name: str
-    kind: str  # what the page is about, in the title
     facts: list[str]
     headline: str
     sentences: list[str]
-    mood: Literal["", "won", "ahead", "lost"]
     sections: list[Section]
     footer: str  # what the page was made from
-    files: list[tuple[str, str]] = field(default_factory=list)  # names and contents, beside it
 
 
 def html_environment() -> Environment:

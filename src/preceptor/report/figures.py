@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ class Figure:
 
     def on_page(self, name: str) -> Markup:
         """Figure as part of a page, with the variables of its colors; `name` is unique there."""
-        body = re.sub("#[0-9a-f]{6}", lambda one: f"var(--{_VARIABLES[one[0]]})", self.svg)
+        # Colors follow a colon; a name of a class may look like one.
+        body = re.sub("(?<=: )#[0-9a-f]{6}", lambda one: f"var(--{_VARIABLES[one[0]]})", self.svg)
         body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", body)
         label = f'<svg role="img" aria-label="{escape(self.title)}"'
         return Markup(body.replace("<svg", label, 1))
@@ -80,7 +82,9 @@ class Curve:
 
 def _drawn(title: str, height: float, draw: Callable[[matplotlib.figure.Figure], None]) -> Figure:
     """Figure with the style of all figures."""
-    with matplotlib.style.context(_STYLE):
+    # Settings of the user are left out, so that figures are the same everywhere.
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the letters
         figure = matplotlib.figure.Figure(figsize=(WIDTH / 72, height / 72))
         draw(figure)
         buffer = io.StringIO()

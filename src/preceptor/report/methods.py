@@ -17,6 +17,7 @@ from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import training_of
 from preceptor.training.record import RunRecord
 from preceptor.utils.results import is_finished
+from preceptor.utils.text import threshold_text
 
 MAPS: dict[CamClass, str] = {
     "label": "map of the label",
@@ -173,7 +174,10 @@ def model_card(plan: Plan, results: Results, found: DomainFindings) -> str:
         seeds=len(plan.seeds),
         found=found,
         tables=[table for table in tables if table is not None],
-        thresholds=[(rule, rule_words(rule, terms), at) for rule, at in best.thresholds.items()],
+        thresholds=[
+            (rule, rule_words(rule, terms), threshold_text(at))
+            for rule, at in best.thresholds.items()
+        ],
         tests=plan.protocol.workspace.manifest.eval_splits("test"),
         methods=methods(plan, results),
     )

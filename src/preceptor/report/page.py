@@ -107,8 +107,7 @@ def render_page(
             for name, plan in study.plans.items()
             for card in headlines(plan, found.by_domain[name])
         ],
-        # Steps that failed before the steps that were blocked by them.
-        "failed": sorted(failed.values(), key=lambda one: one.blocked),
+        "failed": list(failed.values()),
         "missing": found.missing,
         "unscored": found.unscored,
         "progress": found.progress,
@@ -264,7 +263,8 @@ def chapter(
         for make in makers
     ]
     further = [tables.further_table(results, name, one) for name in tests for one in study.students]
-    curves = _figures("curves", study.students, roc_plot, results)
+    drawn = [(one, figure) for one in study.students if (figure := roc_plot(results, one))]
+    curves = FigureBlock("curves", drawn) if drawn else None
     roc = f"ROC curves on {primary}, mean over seeds at each false positive rate."
     add("errors", "Error rates", *((Text(roc), curves) if curves else ()), *rates, *further)
     by_source = _there(
@@ -287,12 +287,6 @@ def chapter(
     add("images", "Saliency maps", images)
     add("methods", "Methods", *(Text(text) for text in methods(plan, results)))
     return Chapter(plan.domain, findings.hints, sections, key)
-
-
-def _figures(name: str, names: Iterable[str], draw: Any, results: Results) -> FigureBlock | None:
-    """Figures of the backbones that have one."""
-    drawn = [(one, figure) for one in names if (figure := draw(results, one)) is not None]
-    return FigureBlock(name, drawn) if drawn else None
 
 
 def _published(publication: Publication, results: Results) -> list[Block]:
@@ -442,7 +436,7 @@ def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure |
     names = {"baseline1": "Baseline 1", "mapper": "Mapper, annotated", "student": "Student"}
     for key, name in names.items():
         if len(mine := curve[curve["line"] == key]):
-            low, high = (mine[side].clip(-1, 1) for side in ("low", "high"))
+            low, high = (mine[side].clip(0, 1) for side in ("low", "high"))
             drawn.append(Curve(name, key, mine["size"], mine["mean"], low, high, dots=True))
             values = (f"{number(row['mean'])} at {row['size']:,}" for row in records(mine))
             said.append(f"{name} {', '.join(values)}")

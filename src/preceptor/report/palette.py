@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,16 +27,9 @@ _COLORS = {
     "baseline2": ("#5d6673", "#aab3bf"),
     "student": ("#1b58b8", "#8bb8ff"),
     "shuffled": ("#7b46b3", "#c6a4f2"),
-    "centre": ("#a3327c", "#f191c9"),
     "ceiling": ("#1d7a45", "#74d29a"),
-    "mixed": ("#0e7490", "#67d1e6"),
-    "teacher": ("#7a5c00", "#e6c46a"),
     "mapper": ("#3d6a00", "#b3d27a"),
     "mapper_all": ("#006a5b", "#6fd3c0"),
-    "pca": ("#4d6b12", "#b7d36b"),
-    "shuffled_human": ("#b3362a", "#ff9d8f"),
-    "masked": ("#6d4c41", "#cbb0a5"),
-    "dfr": ("#0f6f66", "#7fd6cb"),
 }
 LIGHT = {name: light for name, (light, _) in _COLORS.items()}
 """Colors by name, of a light page and of figure files; on the page they are CSS variables."""
@@ -41,10 +38,8 @@ DARK = {name: dark for name, (_, dark) in _COLORS.items()}
 
 
 def series_color(key: str) -> str:
-    """Light color of a row of the tables; variants have the Student's."""
-    if key == "any":  # the best of any map
-        return LIGHT["shuffled"]
-    return LIGHT.get(key.removesuffix("_started").removesuffix("_paper"), LIGHT["student"])
+    """Light color of a row of the tables; the best of any map has the color of shuffled ones."""
+    return LIGHT["shuffled" if key == "any" else key]
 
 
 def magma(count: int) -> list[str]:
@@ -84,6 +79,13 @@ def opacities() -> bytes:
     """Opacity of each color, 0 to 255; it increases with saliency."""
     levels = np.linspace(0, 1, COLORS)
     return ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8).tobytes()
+
+
+def data_uri(picture: Image.Image, form: str, **how: Any) -> str:
+    """Picture as a data URI, in a format of Pillow with its options."""
+    buffer = io.BytesIO()
+    picture.save(buffer, form, optimize=True, **how)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def laid_over(pixels: NDArray[np.uint8], saliency: NDArray[np.float32]) -> Image.Image:

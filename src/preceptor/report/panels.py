@@ -2,18 +2,16 @@
 
 Images with correct and with wrong predictions are sampled by a hash of the name. Maps are of the
 label's class, or decision maps of the label if the Student was trained with these, and min-max
-normalized, over the part of the image that is the model's input. Each map is a small picture that
-is transparent where saliency is low, so that the page can show it over the image.
+normalized, over the part of the image that is the model's input. Each map is a small picture
+whose opacity increases with saliency, so that the page can show it over the image.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,7 +32,7 @@ from preceptor.maps.store import largest_error
 from preceptor.metrics.scores import labels_of, probabilities
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.report.palette import colored, opacities
+from preceptor.report.palette import colored, data_uri, opacities
 from preceptor.results.domain import Results
 from preceptor.saliency.maps import correlation, normalize
 from preceptor.study.config import Setting
@@ -277,7 +275,7 @@ def _layers(
         else:
             note = "not settled" if row in own.unsettled else "not there"
             layers.append(Layer(heading, None, note))
-    return _uri(Image.fromarray(picture), "JPEG", quality=80), size[0] / size[1], layers
+    return data_uri(Image.fromarray(picture), "JPEG", quality=80), size[0] / size[1], layers
 
 
 def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -288,10 +286,4 @@ def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 def _overlay(saliency: NDArray[np.float32]) -> str:
     """Map in [0, 1] as a picture whose brightness and opacity increase with saliency."""
-    return _uri(colored(saliency), "PNG", transparency=opacities())
-
-
-def _uri(picture: Image.Image, form: str, **how: Any) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, form, optimize=True, **how)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(colored(saliency), "PNG", transparency=opacities())

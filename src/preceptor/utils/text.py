@@ -62,7 +62,7 @@ def percent(value: float) -> str:
     """Share as a percentage, which may be infinite: 46%, −5%, −∞; a dash for NaN."""
     if math.isnan(value):
         return DASH
-    text = f"{value:.0%}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
+    text = f"{value:z.0%}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
     return text.replace("-", "−")
 
 
@@ -75,13 +75,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def as_time(seconds: float) -> str:
-    """Approximate duration in words."""
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    if seconds >= 90:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds:.0f} seconds"
+def threshold_text(threshold: float) -> str:
+    """Threshold of a score, with its log-odds where six digits round it to 0 or 1."""
+    if threshold == 1:
+        return "1, the highest possible score"
+    if not 0 < threshold < 1 or 1e-6 <= threshold <= 1 - 1e-6:
+        return f"{threshold:.6g}"
+    odds = math.log(threshold) - math.log1p(-threshold)
+    return f"{threshold!r} (log-odds {odds:.4g})"
 
 
 def gibibytes(count: int) -> str:
