@@ -303,7 +303,7 @@ def simulate(manifest: Path, folder: Path, settings: Simulation) -> pd.DataFrame
                 )
             )
             state = "marked" if mask.any() else "nothing"
-            told = {"label": label, "seconds": work.seconds, "proposal": shown, "next": False}
+            told = {"label": label, "seconds": work.seconds, "proposal": shown}
             checked(clients[name].answer(image, state, **told))
         for client in clients.values():
             client.close()

@@ -230,6 +230,21 @@ def test_no_rule_of_accessibility_is_broken(browser: Browser, server: Served) ->
     assert [*broken.values()] == [[]] * 7, broken
 
 
+def test_keys_without_ctrl_can_be_turned_off(browser: Browser, server: Served) -> None:
+    with opened(browser, server) as page:
+        image = name(page)
+        page.locator("#light summary").click()
+        page.locator("#letters").click()
+        page.get_by_role("button", name="Keys: off").wait_for()
+        press(page, "s")
+        assert name(page) == image
+        page.locator("#letters").click()
+        press(page, "s")
+        page.wait_for_function(
+            "(name) => document.getElementById('name').textContent !== name", arg=image
+        )
+
+
 @pytest.mark.parametrize("device", SIZES)
 def test_it_fits_every_window(browser: Browser, server: Served, device: str) -> None:
     sizes, factor = SIZES[device]

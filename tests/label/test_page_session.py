@@ -146,6 +146,21 @@ def test_strokes_wait_while_the_disk_is_full(
         assert server.ask("SELECT state FROM answers") == [("skipped",)]
 
 
+@pytest.mark.parametrize(("status", "body"), [(200, "<html>Sign in</html>"), (404, "{}")])
+def test_strokes_wait_while_another_program_answers(
+    browser: Browser, images: Path, tmp_path: Path, status: int, body: str
+) -> None:
+    with served_apart(images, tmp_path) as server, opened(browser, server, may_say=FAILED) as page:
+        page.route("**/strokes", lambda route: route.fulfill(status=status, body=body))
+        image = name(page)
+        drag(page, LINES[0])
+        page.get_by_text("Not saved: something else answers at this address").wait_for()
+        assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
+        page.unroute("**/strokes")
+        saved(page)
+        np.testing.assert_array_equal(server.mask(image), line(page, 0))
+
+
 def test_what_is_not_saved_stays_with_its_project(browser: Browser, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, size in ((one, (WIDTH, HEIGHT)), (other, (60, 80))):

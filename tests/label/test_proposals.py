@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -59,6 +60,31 @@ def test_maps_of_a_manifest_are_proposed_where_people_train(manifest: Path) -> N
         np.testing.assert_array_equal(mask, expected)
         assert (found[name] is None) == name.startswith("val")
     assert set(all_shown(manifest).values()) == {None}  # without maps
+
+
+def test_a_changed_map_and_an_image_of_another_size_lose_their_proposals(manifest: Path) -> None:
+    table = pd.read_csv(manifest, keep_default_na=False)
+    row = table[(table["saliency"] != "") & (table["split"] == "train")].iloc[0]
+    file = manifest.parent / row["saliency"]
+    with running(manifest, start_from=manifest) as server:
+        ann = server.client("ann")
+        names = {ann.image(number)["name"]: number for number in range(1, 13)}
+        image = names[Path(row["path"]).name]
+        before = ann.image(image)["proposal"]
+        body = {key: before[key] for key in ("x", "y", "w", "h", "runs")}
+        own = {"proposal": before["id"], "tool": "proposal", "uuid": str(uuid.uuid4())}
+        assert ann.stroke(image, np.ones(SIZE[::-1], bool), **body, **own).status == 200
+        assert ann.turn(image, "undo", own["uuid"]).status == 200
+    marked = np.zeros(SIZE[::-1], np.uint8)
+    marked[:3, :3] = 255
+    Image.fromarray(marked).save(file)
+    with running(manifest, start_from=manifest) as server:
+        np.testing.assert_array_equal(shown(server.client("ann"), image), marked > 0)
+    Image.new("RGB", (50, 60)).save(manifest.parent / row["path"])
+    with running(manifest, start_from=manifest) as server:
+        ann = server.client("ann")
+        assert ann.get("/api/queue?count=12").status == 200
+        assert (ann.image(image)["width"], ann.image(image)["height"]) == (50, 60)
 
 
 def test_maps_of_a_store_and_of_a_model_are_those_of_the_model(

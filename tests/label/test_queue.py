@@ -78,6 +78,16 @@ def test_skipped_and_begun_images_between_two_people(manifest: Path) -> None:
         }
 
 
+def test_an_image_that_is_looked_at_again_takes_no_second_place(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
+    with running(manifest, overlap=2, overlap_share=1.0) as server:
+        ann, bo = server.client("ann"), server.client("bo")
+        for image in (1, 2):
+            assert ann.answer(image, "nothing").status == 200
+        assert ann.post("/api/images/1/open", {"tab": ann.tab}).status == 200
+        assert sorted(bo.queue()) == [1, 2]
+
+
 def test_the_agreement_of_two_people_is_by_class(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
     with running(manifest, overlap=2, overlap_share=1.0, classes=("iris", "pupil")) as server:

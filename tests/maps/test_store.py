@@ -142,7 +142,7 @@ def test_damaged_stores(tmp_path: Path) -> None:
     pq.write_table(table.set_column(at, "map", plain), file)
     assert np.array_equal(read_store(tmp_path).maps, make(20).maps)
     for wrong in (
-        pa.chunked_array([plain.to_pylist()[:-1] + [None]]),
+        pa.chunked_array([[*plain.to_pylist()[:-1], None]]),
         table["path"].cast("binary"),
     ):
         pq.write_table(table.set_column(at, "map", wrong), file)

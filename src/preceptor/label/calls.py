@@ -361,14 +361,13 @@ class TurnBody(Body):
 
 
 class AnswerBody(Body):
-    """An answer, and whether the next image is handed out."""
+    """An answer to an image."""
 
     state: Literal["marked", "nothing", "cannot_judge", "skipped"]
     label: str | None = None
     certainty: Annotated[int, Field(ge=1, le=3)] | None = None
     seconds: Seconds
     proposal: Number | None = None
-    next: bool = True
 
 
 class OpenBody(Body):

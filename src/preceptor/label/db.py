@@ -311,6 +311,8 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
     """Answer to an error of the file or the disk; None of errors in statements."""
     if not isinstance(error, sqlite3.OperationalError) and type(error) is not sqlite3.DatabaseError:
         return None
+    if _code(error) == sqlite3.SQLITE_ERROR:
+        return None
     if _code(error) in _BUSY_CODES:
         return RefusedError(503, "another program holds the database; nothing was saved, try again")
     if _code(error) == sqlite3.SQLITE_FULL:

@@ -290,7 +290,7 @@ def rows_with_work(connection: Connection) -> list[sqlite3.Row]:
 
 def problems_now(connection: Connection, root: Path) -> list[str]:
     """Images that cannot be shown now: the name of each, and why."""
-    rows = rows_with_work(connection)
+    rows = [row for row in rows_with_work(connection) if row["listed"]]
     now = {number: state.problem for number, state in changed_states(connection, root, rows)}
     problems = ((row["path"], now.get(row["id"], row["problem"])) for row in rows)
     return [f"{Path(path).name}: {why}" for path, why in problems if why is not None]

@@ -3,7 +3,7 @@
 The mask of an image, a person and a class is the fold of the person's strokes by number, without
 undone ones: painted → OR, erased → AND NOT. The bits of a rectangle in row order are alternating
 runs, the first of zeros (it may be empty), each an unsigned LEB128 integer. static/runs.js has the
-same code; tests/label/runs.json has cases for both.
+same code.
 """
 
 from __future__ import annotations
@@ -166,19 +166,17 @@ def note_proposal_shown(
         note(connection, image, person, "proposal_shown", {"proposal": proposal})
 
 
-def save_stroke(
-    connection: Connection, image: int, person: int, stroke: Mapping[str, Any]
-) -> tuple[int, str]:
-    """Store the columns of a stroke, within a transaction; its number and its time.
+def save_stroke(connection: Connection, image: int, person: int, stroke: Mapping[str, Any]) -> None:
+    """Store the columns of a stroke, within a transaction.
 
     Once more has no effect. Raises RefusedError (409) if another stroke has its uuid.
     """
     own = {"image": image, "person": person, **stroke}
     old = connection.execute("SELECT * FROM strokes WHERE uuid = ?", (stroke["uuid"],)).fetchone()
     if old is not None:
-        if all(old[name] == value for name, value in own.items()):
-            return int(old["number"]), str(old["saved"])
-        raise conflict("another stroke has this uuid")
+        if any(old[name] != value for name, value in own.items()):
+            raise conflict("another stroke has this uuid")
+        return
     (newest,) = connection.execute(
         "SELECT coalesce(max(number), 0) FROM strokes WHERE image = ? AND person = ?",
         (image, person),
@@ -188,11 +186,9 @@ def save_stroke(
         "UPDATE strokes SET undone = 2 WHERE image = ? AND person = ? AND undone = 1",
         (image, person),
     )
-    saved = now()
-    _insert(connection, "INSERT INTO strokes", own | {"number": newest + 1, "saved": saved})
+    _insert(connection, "INSERT INTO strokes", own | {"number": newest + 1, "saved": now()})
     if stroke["proposal"] is not None:
         note(connection, image, person, "proposal_adopted", {"proposal": stroke["proposal"]})
-    return newest + 1, saved
 
 
 def _insert(connection: Connection, statement: str, values: Mapping[str, Any]) -> None:
@@ -244,11 +240,6 @@ class Patch:
     x: int  # first column and row
     y: int
     bits: Bits  # bool of shape (h, w); may be empty
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The rectangle (x, y, w, h)."""
-        return self.x, self.y, *self.bits.shape[::-1]
 
     def whole(self, width: int, height: int) -> Bits:
         """Mask of the whole image."""
@@ -310,10 +301,16 @@ def small_marks(
     width, height = (max(1, round(one / factor)) for one in size)
     made = []
     for name, mask in masks_of(connection, image, person).items():
-        rows, columns = np.nonzero(mask.bits)
         small = np.zeros((height, width), bool)
-        ys, xs = ((rows + mask.y) / factor).astype(int), ((columns + mask.x) / factor).astype(int)
-        small[np.minimum(ys, height - 1), np.minimum(xs, width - 1)] = True
+        if mask.bits.size:
+            frame = zip(mask.bits.shape, (mask.y, mask.x), (height, width), strict=True)
+            places = (
+                np.minimum((np.arange(first, first + count) / factor).astype(int), size - 1)
+                for count, first, size in frame
+            )
+            (ys, tops), (xs, lefts) = (np.unique(one, return_index=True) for one in places)
+            touched = np.logical_or.reduceat(np.logical_or.reduceat(mask.bits, tops), lefts, 1)
+            small[np.ix_(ys, xs)] = touched
         if (bounds := bounding_runs(small)) is not None:
             box = dict(zip("xywh", bounds[:4], strict=True))
             made.append({"class": name, **box, "runs": to_text(bounds[4])})
@@ -336,7 +333,7 @@ def masks_of(connection: Connection, image: int, person: int) -> dict[str, Patch
 def union(masks: Iterable[Patch]) -> Patch:
     """Pixels that are marked in any of several masks."""
     parts = [one for one in masks if one.bits.size]
-    whole = _frame([one.box for one in parts])
+    whole = _frame([(one.x, one.y, *one.bits.shape[::-1]) for one in parts])
     for one in parts:
         whole.bits[_common(whole, one)[0]] |= one.bits
     return whole
@@ -413,7 +410,9 @@ def withdraw_others(connection: Connection, image: int) -> None:
 
     Its file is another image now: it is open again, and what was undone cannot be redone.
     """
-    connection.execute("UPDATE strokes SET undone = 2 WHERE image = ? AND undone = 1", (image,))
+    connection.execute(
+        "UPDATE strokes SET undone = 2, proposal = NULL WHERE image = ? AND undone > 0", (image,)
+    )
     connection.execute("DELETE FROM answers_aside WHERE image = ?", (image,))
     rows = connection.execute("SELECT person, state FROM answers WHERE image = ?", (image,))
     for person, state in rows.fetchall():

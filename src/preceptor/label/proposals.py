@@ -125,7 +125,9 @@ class Proposals:
         paths = database.reading.execute("SELECT path FROM images WHERE listed = 1").fetchall()
         images = [os.path.normpath(root / path) for (path,) in paths]
         self._map_of = open_maps(place, root, images, names)
-        files = [place] if place.is_file() else sorted(place.iterdir())
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        if place.is_file() and place.suffix != ".onnx":
+            files += map(Path, _files(place).values())
         self._source = digest([str(place.absolute()), *map(version_or_none, files)])
         self._lock = threading.Lock()  # one is made at a time
         # The map that was asked for last, and its image and size: a slider asks for many levels.

@@ -69,15 +69,11 @@ class Tabs:
         self._open: dict[tuple[int, int], tuple[str, float]] = {}  # by image and person
         self._lock = threading.Lock()
 
-    def elsewhere(self, image: int, person: int, tab: str) -> bool:
-        """Whether another tab of a person has an image open."""
-        holder, until = self._open.get((image, person), (tab, 0.0))
-        return holder != tab and until > self._clock()
-
     def open(self, image: int, person: int, tab: str, *, take: bool = False) -> bool:
         """Open an image in a tab, or renew it; False if another tab has it and `take` is false."""
         with self._lock:
-            if not take and self.elsewhere(image, person, tab):
+            holder, until = self._open.get((image, person), (tab, 0.0))
+            if not take and holder != tab and until > self._clock():
                 return False
             self._open[image, person] = (tab, self._clock() + ALIVE)
         return True
@@ -93,6 +89,7 @@ _OPEN = (
     f"{_NEEDED} AND NOT EXISTS ("
     "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
 )
+_DAMAGED = "problem IS NOT NULL AND listed = 1"
 _LATER = 2**63 - 1  # than every event
 
 
@@ -283,15 +280,18 @@ def figures(connection: Connection, comparisons: Comparisons) -> dict[str, Any]:
         "problems": [
             {"id": row["id"], "name": PurePath(row["path"]).name, "problem": row["problem"]}
             for row in connection.execute(
-                "SELECT id, path, problem FROM images WHERE problem IS NOT NULL LIMIT 500"
+                f"SELECT id, path, problem FROM images WHERE {_DAMAGED} LIMIT 500"
             )
+        ],
+        "damaged": connection.execute(f"SELECT count(*) FROM images WHERE {_DAMAGED}").fetchone()[
+            0
         ],
     }
 
 
 def _person(connection: Connection, number: int, name: str) -> dict[str, Any]:
     rows = connection.execute(
-        "SELECT state, seconds, at FROM answers WHERE person = ? ORDER BY event", (number,)
+        "SELECT state, seconds FROM answers WHERE person = ? ORDER BY event", (number,)
     ).fetchall()
     states = {state: sum(row["state"] == state for row in rows) for state in marks.STATES}
     times = [row["seconds"] for row in rows if row["state"] in marks.JUDGED]
@@ -301,7 +301,6 @@ def _person(connection: Connection, number: int, name: str) -> dict[str, Any]:
         **states,
         "done": len(rows) - states["skipped"],
         "minutes": _minutes(times),
-        "last": rows[-1]["at"] if rows else None,
     }
 
 

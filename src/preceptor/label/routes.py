@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import sqlite3
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 from preceptor.deploy import http
 from preceptor.deploy.http import RefusedError, Reply
@@ -19,7 +18,6 @@ from preceptor.label.calls import Call, Labeling, Person, Session
 from preceptor.label.db import Connection, read_setting
 from preceptor.label.images import PictureError, version_of, view_of
 from preceptor.label.proposals import LEVEL
-from preceptor.version import __version__
 
 _LISTED = 10  # images that cannot be shown, at the end
 SMALL = 1024  # largest side of a small picture
@@ -72,7 +70,6 @@ def image(call: Call) -> Reply:
     proposal = None
     if row["problem"] is None and labeling.proposals is not None:
         proposal = labeling.proposals.shown(row, call.asked("level", 100) or LEVEL)
-    elsewhere = labeling.tabs.elsewhere(row["id"], person.id, call.query.get("tab", ""))
     return http.told(
         {key: row[key] for key in ("id", "label", "split", "width", "height", "problem")}
         | _view(row)
@@ -83,7 +80,6 @@ def image(call: Call) -> Reply:
             "answer": marks.answer_of(call.reading, row["id"], person.id),
             "note": marks.remark_of(call.reading, row["id"], person.id),
             "proposal": proposal,
-            "open_elsewhere": elsewhere,
         }
     )
 
@@ -121,9 +117,6 @@ def picture(call: Call, *, small: bool = False) -> Reply:
     return Reply(content, "image/jpeg", 200, headers)
 
 
-T = TypeVar("T")
-
-
 def open_image(call: Call) -> Reply:
     """Open an image in a tab, renew it and the next ones, take it over, or close it."""
     person, row, labeling = call.someone, call.image(), call.labeling
@@ -132,9 +125,12 @@ def open_image(call: Call) -> Reply:
         labeling.tabs.close(row["id"], person.id, body.tab)
         return http.told({"ok": True})
     _own_tab(call, row["id"], body.tab, take=body.take)
+    given = marks.answer_of(call.reading, row["id"], person.id)
+    # An image that the person has answered has its place already; looked at, it takes no other.
+    own = [row["id"]] if given is None or given["state"] == "skipped" else []
     with labeling.handing_out:
         kept = queue.still_open(call.reading, person.id, labeling.claims, body.line)
-        labeling.claims.take([row["id"], *kept], person.id)
+        labeling.claims.take([*own, *kept], person.id)
     return http.told({"ok": True, "line": kept})
 
 
@@ -159,10 +155,10 @@ def strokes(call: Call) -> Reply:
     stroke = _stroke_of(body, call.labeling.settings.classes, row["width"], row["height"])
     _check_proposal(call.reading, row, body.proposal)
     _own_tab(call, row["id"], body.tab)
-    number, saved = _change_marks(
+    _change_marks(
         call, row["id"], lambda writing: marks.save_stroke(writing, row["id"], person.id, stroke)
     )
-    return http.told({"number": number, "saved_at": saved})
+    return http.told({"ok": True})
 
 
 def _stroke_of(
@@ -188,17 +184,16 @@ def _stroke_of(
     return body.model_dump(by_alias=True, exclude={"tab", "width", "height"}) | {"runs": code}
 
 
-def _change_marks(call: Call, image: int, change: Callable[[Connection], T]) -> T:
+def _change_marks(call: Call, image: int, change: Callable[[Connection], None]) -> None:
     """Change marks in a transaction; an image whose answer does not fit them is kept for one."""
     person = call.someone.id
 
-    def changed(connection: Connection) -> tuple[T, bool]:
-        return change(connection), marks.settle_answer(connection, image, person)
+    def changed(connection: Connection) -> bool:
+        change(connection)
+        return marks.settle_answer(connection, image, person)
 
-    value, is_aside = call.labeling.database.write(changed)
-    if is_aside:
+    if call.labeling.database.write(changed):
         call.labeling.claims.take([image], person)
-    return value
 
 
 def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int | None) -> None:
@@ -222,12 +217,12 @@ def turn_stroke(call: Call, *, undone: bool) -> Reply:
 
 
 def answer(call: Call) -> Reply:
-    """Save an answer, and hand out the next image unless `next` is false."""
+    """Save an answer."""
     person, body = call.someone, calls.checked(calls.AnswerBody, call)
     row, settings = _marked_row(call), call.labeling.settings
     if body.label is not None and body.label not in settings.labels:
         raise http.malformed(f"label: one of {', '.join(settings.labels) or 'nothing'} is needed")
-    given = body.model_dump(exclude={"tab", "next"})
+    given = body.model_dump(exclude={"tab"})
     if body.state in marks.JUDGED and row["width"] is None:
         raise http.conflict("this image cannot be read, and cannot be judged")
     _check_proposal(call.reading, row, body.proposal)
@@ -239,11 +234,7 @@ def answer(call: Call) -> Reply:
 
     call.labeling.database.write(change)
     call.labeling.claims.drop(row["id"], person.id)
-    following: list[int] = []
-    if body.next:
-        with contextlib.suppress(RefusedError):  # the answer is saved, whatever comes next
-            following = calls.hand_out(call, 1, row["id"])
-    return http.told({"ok": True, "next": following[0] if following else None})
+    return http.told({"ok": True})
 
 
 def seen(call: Call) -> Reply:
@@ -382,12 +373,10 @@ def state(call: Call) -> Reply:
             "people": others,
             "fixed": session.role == "linked",
             "database": read_setting(call.reading, "identity"),
-            "title": labeling.source.place.name,
             "classes": list(settings.classes),
             "labels": list(settings.labels),
             "csrf": labeling.keys.csrf(session),
             "totals": totals,
-            "version": __version__,
         }
     )
 

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from preceptor.config.run import PCA_COMPONENTS, MapSource, RunConfig
 from preceptor.config.settings import Fit
 from preceptor.data.cache import ImageSource
-from preceptor.data.geometry import fit_boxes
+from preceptor.data.geometry import MAP_SIDE, fit_boxes
 from preceptor.data.images import decode_map, image_suffixes
 from preceptor.data.loader import MapArray, MapTargets, Masks
 from preceptor.data.manifest import Manifest
-from preceptor.data.resampling import MAP_SIDE, on_unit_square, resample
+from preceptor.data.resampling import on_unit_square, resample
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.store import is_store, read_store
 from preceptor.utils.files import walk

@@ -140,6 +140,10 @@ const ACTIONS = {
     view.redrawMarks();
     showPanel();
   },
+  letters: () => {
+    change({ keys: !settings.keys });
+    showPanel();
+  },
   theme: () => {
     const order = ["system", "light", "dark"];
     change({ theme: order[(order.indexOf(settings.theme) + 1) % 3] });

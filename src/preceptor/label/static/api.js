@@ -20,13 +20,12 @@ async function request(path, options) {
   } catch {
     throw new Failure("the server is not reached", 0);
   }
-  let body;
-  try {
-    body = await answer.json();
-  } catch {
-    body = {};
+  const body = await answer.json().catch(() => null);
+  // A proxy, or another program at this address: all answers of our server are JSON.
+  if (body === null || (!answer.ok && body.error === undefined)) {
+    throw new Failure("something else answers at this address", 0);
   }
-  if (!answer.ok) throw new Failure(body.error ?? `the server answers ${answer.status}`, answer.status);
+  if (!answer.ok) throw new Failure(body.error, answer.status);
   return body;
 }
 

@@ -84,18 +84,28 @@ function takeLeave() {
 }
 
 async function goOnAs(name) {
-  if (!takeLeave()) return;
+  if (!(await reached()) || !takeLeave()) return;
   page.work = null;
   await post("/api/person", { name });
   await begun(await get("/api/state"));
 }
 
 async function signIn() {
-  if (!takeLeave()) return;
-  const fresh = await get("/api/state");
+  const fresh = await reached();
+  if (!fresh || !takeLeave()) return;
   setCsrf(fresh.csrf);
   page.work = null;
   askName($("card"), fresh.people, (chosen) => begun(chosen));
+}
+
+// State of the server; null, which is said, where it is not reached.
+async function reached() {
+  try {
+    return await get("/api/state");
+  } catch (failure) {
+    say(`Nobody else can begin now: ${failure.message}.`);
+    return null;
+  }
 }
 
 async function begun(fresh) {

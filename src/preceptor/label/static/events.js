@@ -17,7 +17,7 @@ import { remark } from "./strokes.js";
 
 const IDLE = new Set([
   "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous", "grid", "auto",
-  "window",
+  "window", "letters",
 ]);
 
 function onKey(event) {
@@ -52,6 +52,7 @@ function onKey(event) {
   }
   // Arrow keys move a slider that has the focus.
   if (event.key.startsWith("Arrow") && target.matches?.("input[type=range]")) return;
+  if (!settings.keys && event.key.length === 1 && !event.ctrlKey && !event.metaKey) return;
   const found = actionOf(event);
   if (found === null || (page.entry === null && !IDLE.has(found[0]))) return;
   event.preventDefault();

@@ -196,6 +196,7 @@ export async function showGrid() {
     const step = (way) => cells[at + way] !== undefined && compare(at + way);
     rest.replaceChildren(row, box);
     rest.onkeydown = (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
       if (event.key === "Escape") leave();
       else if (event.key === "ArrowLeft") step(-1);
       else if (event.key === "ArrowRight") step(1);

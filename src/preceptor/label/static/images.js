@@ -3,7 +3,7 @@
 import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { page } from "./page.js";
-import { card, say } from "./panel.js";
+import { $, card, say } from "./panel.js";
 import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 
@@ -58,6 +58,7 @@ export async function show(id, { back = false } = {}) {
 
 export function leave(back) {
   draw.cancel();
+  if (document.activeElement === $("note")) stage.focus(); // which saves the note to this image
   lookAway();
   if (cursor.on) cursor.toggle();
   if (page.entry !== null && !back) page.work.past.push(page.entry.id);

@@ -42,14 +42,14 @@ function tiles(pairs) {
   return list;
 }
 
-function content({ images, done, people, sources, pairs, problems }) {
+function content({ images, done, people, sources, pairs, problems, damaged }) {
   const some = (given, ...parts) => (given ? table(...parts) : []);
   const agreement = "Agreement of two people";
   const none = element("p", "No image has been answered by two people.", { class: "none" });
   return [
     tiles([
       ["Images", String(images)], ["Finished", String(done)],
-      ["People", String(people.length)], ["Damaged", String(problems.length)],
+      ["People", String(people.length)], ["Damaged", String(damaged)],
     ]),
     ...table(
       "People",

@@ -16,10 +16,6 @@ export class Mask {
     this.tiles = new Array(this.columns * this.rows).fill(null);
   }
 
-  tile(column, row) {
-    return this.tiles[row * this.columns + column];
-  }
-
   get(x, y) {
     const tile = this.tiles[(y >> SHIFT) * this.columns + (x >> SHIFT)];
     return tile === null ? 0 : tile[((y & LOW) << SHIFT) | (x & LOW)];
@@ -57,7 +53,7 @@ export class Mask {
     const right = clip === null ? x + w : Math.min(x + w, clip.x + clip.w);
     const top = clip === null ? y : Math.max(y, clip.y);
     const bottom = clip === null ? y + h : Math.min(y + h, clip.y + clip.h);
-    forEachRun(stroke.bytes, w * h, (start, end) => {
+    forEachRun(stroke.bytes, (start, end) => {
       let at = start;
       while (at < end) {
         const line = Math.floor(at / w);

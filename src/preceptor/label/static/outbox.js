@@ -127,7 +127,7 @@ export class Outbox {
   // Whether the entry is given up; sets the timer where it is to be tried later.
   async failed(entry, failure) {
     const status = failure instanceof Failure ? failure.status : 0;
-    const passing = status === 0 || status === 429 || status >= 500;
+    const passing = status === 0 || status === 408 || status === 429 || status >= 500;
     const verdict = passing ? "wait" : await this.refused(entry, failure);
     if (verdict === "drop") return true;
     if (verdict === "again" && this.failures < 3) {

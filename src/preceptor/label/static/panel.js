@@ -25,10 +25,6 @@ export function element(name, text = "", attributes = {}) {
   return made;
 }
 
-function key(text) {
-  return element("kbd", text);
-}
-
 function colorOf(at) {
   return `rgb(${COLORS[at % COLORS.length].join(" ")})`;
 }
@@ -57,7 +53,7 @@ export function fill({ classes, labels }) {
     ...labels.map((name, at) => {
       const button = element("button", "", { type: "button", "data-label": at });
       button.append(element("span", name));
-      if (at < 9) button.append(key(String(at + 1)));
+      if (at < 9) button.append(element("kbd", String(at + 1)));
       return button;
     }),
   );
@@ -104,6 +100,7 @@ export function showSettings({ shown, cursor, window = false, stretch = "" }) {
   press("[data-color]", ({ dataset }) => Number(dataset.color) === settings.color);
   $("stage").classList.toggle("window", window);
   $("light").open = settings.light;
+  $("letters").textContent = `Keys: ${settings.keys ? "on" : "off"}`;
   $("theme").textContent = `Theme: ${settings.theme}`;
   if (settings.theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = settings.theme;
@@ -203,7 +200,6 @@ export function trouble(reasons) {
   if (reason === undefined) return;
   const [text, button] = box.children;
   if (text.textContent !== reason.text) text.textContent = reason.text;
-  button.hidden = reason.action === undefined;
-  button.textContent = reason.words ?? "";
-  button.onclick = reason.action ?? null;
+  button.textContent = reason.words;
+  button.onclick = reason.action;
 }

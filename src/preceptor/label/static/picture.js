@@ -4,7 +4,7 @@ import { Failure } from "./api.js";
 import { levelsOf } from "./levels.js";
 
 const SIDE = 512;
-const KEPT = 160; // tiles of 1 MB each
+const KEPT = 320; // tiles of 1 MB each; a screen of 5K shows up to 220
 
 async function file(url) {
   let answer;

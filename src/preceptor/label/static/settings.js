@@ -14,6 +14,7 @@ const DEFAULTS = {
   brightness: 100,
   contrast: 100,
   light: false,
+  keys: true, // whether keys without Ctrl act; speech input types them (WCAG 2.1.4)
   theme: "system",
 };
 export const LARGEST = 400;

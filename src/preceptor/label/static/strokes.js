@@ -86,7 +86,9 @@ export function edit(kind) {
   for (const { stroke, erase } of strokes) {
     if (stroke !== null) addStroke({ ...stroke, tool: kind, erase, started, seconds: 0 });
   }
-  if (!strokes.some(({ stroke }) => stroke !== null)) say("There is nothing to change.");
+  if (strokes.some(({ stroke }) => stroke !== null)) return;
+  const large = parts === null && !page.entry.marks.mask(name).isEmpty();
+  say(large ? "The mark is too large for this." : "There is nothing to change.");
 }
 
 export function adopt() {
@@ -106,8 +108,9 @@ export function adopt() {
 
 export function remark(text) {
   const { entry } = page;
-  if (entry === null || (entry.info.note ?? "") === text.trim()) return;
-  entry.info.note = text.trim();
+  const note = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, " ").trim(); // pasted tabs and lines
+  if (entry === null || (entry.info.note ?? "") === note) return;
+  entry.info.note = note;
   save("note", { text: entry.info.note });
 }
 
@@ -117,7 +120,7 @@ function needsLabel(state) {
 }
 
 export function answer(kind) {
-  if (page.entry === null || page.moving) return;
+  if (page.entry === null || page.moving || page.wrong.session) return;
   if (page.entry.problem || page.wrong.elsewhere) {
     goOn();
     return;
@@ -147,9 +150,10 @@ function store(state) {
   const { entry } = page;
   const before = isDone(entry);
   const { label, certainty, seconds } = draft();
+  const adopted = entry.marks.strokes.find((one) => !one.undone && one.proposal);
   const body = {
     state, label, certainty, seconds: Math.round(seconds * 1000) / 1000,
-    proposal: entry.seen ?? entry.answer?.proposal ?? null,
+    proposal: entry.seen ?? entry.answer?.proposal ?? adopted?.proposal ?? null,
   };
   save("answer", body);
   entry.answer = body;
@@ -160,7 +164,8 @@ function store(state) {
 // Chooses a label or a certainty; an answer that counts already is saved with it at once.
 export function choose(values) {
   const { entry } = page;
-  if (entry === null || page.moving || entry.problem || page.wrong.elsewhere) return;
+  const { elsewhere, session } = page.wrong;
+  if (entry === null || page.moving || entry.problem || elsewhere || session) return;
   const done = isDone(entry);
   if (done && values.label === null && needsLabel(entry.answer.state)) {
     say("This answer needs a label: choose another one.");

@@ -8,6 +8,7 @@ import { settings } from "./settings.js";
 
 const AHEAD = 3;
 const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
+const MOST = 24; // images that the server lists at a time
 const KEPT = 8; // images in memory
 const SURE = 300_000; // milliseconds for which the server keeps the next images, at least
 const DAMAGED = 422; // status of a picture that cannot be shown
@@ -83,7 +84,7 @@ export class Work {
   async fetch(id) {
     const asked = await this.read(id);
     const { info } = asked;
-    const entry = { id, info, picture: null, problem: info.problem, passing: false, seconds: 0 };
+    const entry = { id, info, picture: null, problem: info.problem, passing: false };
     if (!info.problem) {
       try {
         entry.picture = await new Picture(info).load();
@@ -152,10 +153,16 @@ export class Work {
 
   async ask(current) {
     const after = current === null ? "" : `&after=${current}`;
-    let found = await get(`/api/queue?count=${ASKED}${after}`);
-    if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
+    // The server lists what is answered here until it is saved.
+    const unsaved = this.outbox.entries.filter(({ kind }) => kind === "answer").length;
+    const count = Math.min(MOST, ASKED + unsaved);
+    let found = await get(`/api/queue?count=${count}${after}`);
+    if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${count}`);
     this.lineUp(found.images, current);
     this.since = Date.now();
+    if (this.line.length === 0 && found.images.length === MOST) {
+      throw new Failure(`${unsaved} answers wait to be saved`, 0);
+    }
   }
 
   // Images that the person has skipped, and those that cannot be shown: number, and the first ones.
