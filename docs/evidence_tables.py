@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -492,22 +492,25 @@ def guidance() -> str:
     return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
 
 
-def waterbirds() -> str:
-    """Accuracy of each method on Waterbirds-100: mean of groups, worst group, their differences."""
+def published_order(data: str, columns: Mapping[str, str], wrong: str) -> str:
+    """Accuracies of each method, and differences of the first one; `wrong`: name of the control."""
     scored = pd.read_csv(EVIDENCE / "other" / "published_orders.csv")
     accuracies = {
-        method: {name: dict(zip(own["seed"], own[name], strict=True)) for name in ("mean", "worst")}
-        for method, own in scored.groupby("method")
+        method: {name: dict(zip(own["seed"], own[name], strict=True)) for name in columns}
+        for method, own in scored[scored["data"] == data].groupby("method")
     }
     rows = []
     for method, own in accuracies.items():
         cells = [method, *(number(float(np.mean([*one.values()]))) for one in own.values())]
-        for other in ("no maps", f"{method}, shuffled"):
+        for other in ("no maps", f"{method}, {wrong}"):
             there = other in accuracies and other != method
             cells.append(paired(own["mean"], accuracies[other]["mean"]).text if there else "–")
         rows.append(cells)
-    header = ["method", "mean of groups", "worst group", "mean − no maps", "mean − shuffled boxes"]
+    header = ["method", *columns.values(), "− no maps", f"− {wrong}"]
     return table(header, sorted(rows, key=lambda row: row[1], reverse=True))
+
+
+FASHION = {"mean": "test", "last": "val", "selected": "val, selected", "best": "val, best"}
 
 
 DECOYS = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
@@ -722,7 +725,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "records": records,
     "photographs": photographs,
     "guidance": guidance,
-    "waterbirds": waterbirds,
+    "waterbirds": partial(
+        published_order,
+        "waterbirds",
+        {"mean": "mean of groups", "worst": "worst group"},
+        "shuffled",
+    ),
+    "fashion": partial(published_order, "fashion", FASHION, "wrong"),
     "decoys": decoys,
     "curve": curve,
     "few": few,

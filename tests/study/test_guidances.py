@@ -197,6 +197,11 @@ def test_a_study_of_three_classes_with_methods_and_a_mapper(tmp_path: Path) -> N
     assert "on test-unseen, guided by the Teacher&#39;s maps: each method at its best α" in page
     # The mapper has learned where marks are, whatever their class, and is no detector.
     runs = pd.read_csv(result.folder / "runs.csv")
+    assert (
+        runs.loc[runs["role"] == "student", ["selected_epoch_auc", "last_epoch_auc"]]
+        .notna()
+        .all(axis=None)
+    )
     for mapper in runs.loc[runs["role"] == "mapper", "run"]:
         spec = load_model(result.folder / "store" / "runs" / mapper / "model").spec
         assert (spec.classes, spec.thresholds) == (("no mark", "mark"), {})
@@ -232,8 +237,16 @@ def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None
     assert here.loc[here["key_b"] != "shuffled", "p_holm"].isna().all()
     (table, ceiling) = guidance_tables(found)
     assert [line.heading for line in table.lines] == ["l2, α 0.5", "cells, α 0.3"]
-    assert table.columns == ["AUC", "− shuffled", "p (Holm)", "− centered map", "− no maps", "Time"]
-    assert ceiling.columns == ["AUC", "− centered map", "− no maps", "Time"]
+    assert table.columns == [
+        "AUC",
+        "− shuffled",
+        "p (Holm)",
+        "− centered map",
+        "− no maps",
+        "Epochs",
+        "Time",
+    ]
+    assert ceiling.columns == ["AUC", "− centered map", "− no maps", "Epochs", "Time"]
 
 
 def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:

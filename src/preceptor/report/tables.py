@@ -23,6 +23,7 @@ from preceptor.results.comparisons import BY_TEACHER, Reproduction
 from preceptor.results.domain import Results
 from preceptor.results.ladder import LINES
 from preceptor.results.record import (
+    EPOCHS,
     OVERALL,
     Row,
     records,
@@ -242,7 +243,7 @@ def guidance_tables(results: Results) -> list[Table]:
                 cells.append(Cell(gain, interval(row["low"], row["high"])) if row else Cell())
                 if row and key in ("shuffled", "shuffled_human"):
                     cells.append(Cell(p_value(row["p_holm"])))
-            cells.append(Cell(_relative_time(results, arm)))
+            cells += [_epochs(results, arm), Cell(_relative_time(results, arm))]
             lines.append(Line(f"{way}, α {arm.alpha:g}", cells))
         columns = ["AUC"]
         for key in keys:
@@ -251,11 +252,20 @@ def guidance_tables(results: Results) -> list[Table]:
         whose = "the Teacher's maps" if role == "student" else "people's maps on all images"
         caption = (
             f"{backbone} on {results.primary}, guided by {whose}: each method at its best α on "
-            "validation, minus the same method with other maps (95 % interval over seeds). Time: "
-            "of a training image, relative to Baseline 2."
+            "validation, minus the same method with other maps (95 % interval over seeds). Epochs: "
+            "mean AUC on the worst validation set at the selected epoch and at the last one. "
+            "Time: of a training image, relative to Baseline 2."
         )
-        found.append(Table(caption, "Method", [*columns, "Time"], lines))
+        found.append(Table(caption, "Method", [*columns, "Epochs", "Time"], lines))
     return found
+
+
+def _epochs(results: Results, arm: Arm) -> Cell:
+    """Validation AUC at the selected and at the last epoch, mean over seeds."""
+    runs = select_arm(results.runs, arm)
+    # Archives of earlier versions do not have them.
+    selected, last = (runs[one].mean() if one in runs else math.nan for one in EPOCHS)
+    return Cell(number(selected), f"last {number(last)}")
 
 
 def _relative_time(results: Results, arm: Arm) -> str:

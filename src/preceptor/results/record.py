@@ -33,12 +33,14 @@ from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.steps import Arm, Member, Role, replaced_run
-from preceptor.training.record import RunRecord, set_metrics
+from preceptor.training.record import RunRecord, lowest_auc, set_metrics
 from preceptor.utils.files import replacing
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
 RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
 _ARM = ("role", "backbone", "guidance", "alpha", "teacher")  # columns of runs.csv
+EPOCHS = ("selected_epoch_auc", "last_epoch_auc")
+"""Columns of runs.csv: lowest AUC of a validation set at the selected and at the last epoch."""
 Scores = tuple[pd.DataFrame | None, pd.DataFrame | None]
 """Score tables of the validation sets and of the test sets of a run; None where there are none."""
 
@@ -295,7 +297,9 @@ def _entry(record: RunRecord) -> dict[str, float | None]:
         for key, value in record.metrics.items()
         if key != "epoch"
     }
-    return {name: getattr(record, name) for name in names} | metrics
+    selected, last = EPOCHS
+    epochs = {selected: lowest_auc(record.metrics), last: record.last_epoch_auc}
+    return {name: getattr(record, name) for name in names} | metrics | epochs
 
 
 class _ScoreTables:

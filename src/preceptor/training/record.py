@@ -133,6 +133,12 @@ def metric_name(name: str, measure: Measure) -> str:
     return f"{name}_{measure}"
 
 
+def lowest_auc(metrics: Mapping[str, float]) -> float:
+    """Lowest AUC of a validation set in a row of metrics.csv; NaN if it has none."""
+    found = [value for name, value in metrics.items() if name.endswith("_auc")]
+    return min(found, default=math.nan)
+
+
 def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
     """Available metrics of several sets by `metric_name`."""
     return {
@@ -208,6 +214,7 @@ class RunRecord:
     images_seen: int  # number of images of all training steps
     best_epoch: int  # selected epoch, from 1
     metrics: dict[str, float]  # row of metrics.csv of the selected epoch
+    last_epoch_auc: float | None = None  # lowest AUC of a validation set after the last epoch
     seconds: float  # training time, over all interruptions
     peak_memory: int | None = None  # peak memory of a process in bytes; None if unknown
     device_memory: int | None = None  # memory of the GPU in bytes; None on a CPU
@@ -222,7 +229,7 @@ class RunRecord:
 
     def write(self, folder: Path, *, without: str = "") -> None:
         """Write the record and finish the run folder, see `finish`."""
-        optional = ("peak_memory", "device_memory", "guidance_scale")
+        optional = ("peak_memory", "device_memory", "guidance_scale", "last_epoch_auc")
         unknown = [key for key in optional if getattr(self, key) is None]
         kept = {key: value for key, value in vars(self).items() if key not in unknown}
         finish(folder, kept, without=without)

@@ -40,7 +40,14 @@ from preceptor.training.prepare import (
     method_of,
     run_id_of,
 )
-from preceptor.training.record import Progress, RunRecord, epoch_line, flat_metrics, metrics_table
+from preceptor.training.record import (
+    Progress,
+    RunRecord,
+    epoch_line,
+    flat_metrics,
+    lowest_auc,
+    metrics_table,
+)
 from preceptor.training.validation import (
     best_readout,
     check_images,
@@ -325,6 +332,7 @@ def _record(
         images_seen=int(sum(row["images"] for row in history)),
         best_epoch=progress.best_epoch + 1,
         metrics=history[progress.best_epoch],
+        last_epoch_auc=lowest_auc(history[-1]),
         seconds=round(progress.seconds, 3),
         peak_memory=peak_memory(device),
         device_memory=device_memory(device) or None,
