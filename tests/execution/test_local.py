@@ -26,8 +26,9 @@ def events(executor: LocalExecutor) -> list[str]:
 
 def worker(executor: LocalExecutor) -> int:
     """The process of an executor's one worker."""
-    (pid,) = executor.pids
-    return pid
+    (one,) = executor._workers
+    assert one.process.pid is not None
+    return one.process.pid
 
 
 @own_process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,26 +100,10 @@ class RowHashes:
             yield b"\n"
 
 
-class FileHashes:
-    """Content hashes of files and folders, each read once for all runs of a study."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, str] = {}
-
-    def file(self, path: Path) -> str:
-        """Hash of the content of a file."""
-        if path not in self._known:
-            self._known[path] = file_digest(path)
-        return self._known[path]
-
-    def folder(self, path: Path) -> str:
-        """Hash of the names and contents of all files in a folder."""
-        if path not in self._known:
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            self._known[path] = digest(
-                [[file.relative_to(path).as_posix(), file_digest(file)] for file in files]
-            )
-        return self._known[path]
+def _folder_digest(path: Path) -> str:
+    """Hash of the names and contents of all files in a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
 
 
 def _bytes(values: NDArray[Any]) -> str:
@@ -133,7 +117,8 @@ class Workspace:
         self.manifest = manifest
         self.cache_dir = cache_dir or default_cache_dir()
         self._images: dict[tuple[int, str, int, str], ImageSource] = {}
-        self.files = FileHashes()
+        # Read once for all runs of a study.
+        self.file_digest, self.folder_digest = cache(file_digest), cache(_folder_digest)
         self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
         self._split_rows: dict[str, NDArray[np.int64]] = {}
         self.train_mask = manifest.train_mask

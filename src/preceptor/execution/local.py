@@ -106,11 +106,6 @@ class LocalExecutor:
         self._deaths: dict[str, int] = {}
 
     @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers."""
-        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
-
-    @property
     def free(self) -> int:
         """Number of steps that can be started now."""
         slots = self._jobs - sum(worker.step is not None for worker in self._workers)

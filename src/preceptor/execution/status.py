@@ -154,9 +154,4 @@ def read_status(out: Path) -> tuple[Status, bool]:
         raise InputError(f"{out}: no study has been run here: it has no {FILE}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{out / FILE}: cannot be read; the study writes it again") from error
-    return status, is_held(out)
-
-
-def is_held(out: Path) -> bool:
-    """Whether a process is running the study of a folder."""
-    return out.is_dir() and holder_of(out / "study") is not None
+    return status, holder_of(out / "study") is not None

@@ -45,7 +45,7 @@ NUMERICS = 4
 
 def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     """Id of a run on a manifest."""
-    hashes, files = workspace.hashes, workspace.files
+    hashes = workspace.hashes
     rows = workspace.training_rows(config)
     mapped: NDArray[np.bool_] | None = None
     maps = config.maps
@@ -64,7 +64,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         assert maps.path is not None
         if not maps.path.is_dir():
             raise InputError(f"maps: {maps.path} is not a folder")
-        identified = maps.model_copy(update={"identity": files.folder(maps.path)})
+        identified = maps.model_copy(update={"identity": workspace.folder_digest(maps.path)})
         config = config.model_copy(update={"maps": identified})
     weights = config.weights_identity or config.weights
     if weights == config.weights and weights not in ("hub", "none"):
@@ -72,7 +72,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
             raise InputError(
                 f"weights: {weights} is not a file; use a .safetensors file, hub or none"
             )
-        weights = files.file(Path(weights))
+        weights = workspace.file_digest(Path(weights))
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
     if config.guided_by_masks or (config.uses_maps and maps.marks):
         # Classes with marks and examined images determine the masks.
