@@ -16,7 +16,7 @@ from preceptor.label.app import prepare
 from preceptor.label.sources import find_source
 from tests.commands import here
 from tests.datasets import squares
-from tests.label.serving import Client, Running, box, running
+from tests.label.serving import Client, Running, blob, box, running
 
 SIZE = (40, 30)
 
@@ -86,6 +86,12 @@ def test_an_image_that_is_looked_at_again_takes_no_second_place(tmp_path: Path) 
             assert ann.answer(image, "nothing").status == 200
         assert ann.post("/api/images/1/open", {"tab": ann.tab}).status == 200
         assert sorted(bo.queue()) == [1, 2]
+        # With marks, the answer does not count, and the image is hers again.
+        assert ann.stroke(2, blob(*SIZE)).status == 200
+        claims, me = server.labeling.claims, ann.get("/api/state").json["person"]["id"]
+        claims.drop(2, me)
+        assert ann.post("/api/images/2/open", {"tab": ann.tab}).status == 200
+        assert me in claims._until[2]
 
 
 def test_the_agreement_of_two_people_is_by_class(tmp_path: Path) -> None:

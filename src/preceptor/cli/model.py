@@ -172,8 +172,9 @@ def evaluate(
     scores = score_sets(loaded, workspace, cache)
     if out is not None:
         write_scores(scores, out)
-    if (model / CALIBRATION).is_file():
-        print("note: the scores are those of the network before its calibration")
+    for folder in (model, against):
+        if folder is not None and (folder / CALIBRATION).is_file():
+            print(f"note: the scores of {folder} are those before its calibration")
     print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
     if spec.positive is not None:
         print_rates(scores, spec.classes, spec.positive, rule, fixed, terms)

@@ -82,7 +82,8 @@ def perform(
     folder = step.folder(store)
     with lease(folder, wait=wait) as held:
         process.beat()
-        if is_finished(folder):
+        if is_finished(folder):  # a process may have been killed before it did this
+            (folder / _PROGRESS).unlink(missing_ok=True)
             return False
         joined_id = work.joined if isinstance(work, MakeMaps) else ""
         if joined_id and is_finished(store / STEP_FOLDERS["maps"] / joined_id):

@@ -125,9 +125,12 @@ def open_image(call: Call) -> Reply:
         labeling.tabs.close(row["id"], person.id, body.tab)
         return http.told({"ok": True})
     _own_tab(call, row["id"], body.tab, take=body.take)
-    given = marks.answer_of(call.reading, row["id"], person.id)
     # An image that the person has answered has its place already; looked at, it takes no other.
-    own = [row["id"]] if given is None or given["state"] == "skipped" else []
+    answered = call.reading.execute(
+        "SELECT 1 FROM answers WHERE image = ? AND person = ? AND state != 'skipped'",
+        (row["id"], person.id),
+    ).fetchone()
+    own = [] if answered else [row["id"]]
     with labeling.handing_out:
         kept = queue.still_open(call.reading, person.id, labeling.claims, body.line)
         labeling.claims.take([*own, *kept], person.id)

@@ -33,7 +33,7 @@ from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.steps import Arm, Member, Role, replaced_run
-from preceptor.training.record import RunRecord, lowest_auc, set_metrics
+from preceptor.training.record import RunRecord, set_metrics
 from preceptor.utils.files import replacing
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
@@ -297,8 +297,7 @@ def _entry(record: RunRecord) -> dict[str, float | None]:
         for key, value in record.metrics.items()
         if key != "epoch"
     }
-    selected, last = EPOCHS
-    epochs = {selected: lowest_auc(record.metrics), last: record.last_epoch_auc}
+    epochs = dict(zip(EPOCHS, record.epoch_aucs or (), strict=False))
     return {name: getattr(record, name) for name in names} | metrics | epochs
 
 

@@ -66,8 +66,9 @@ def check_study(
             training = training_of(study)
             if training.readout == "auto":
                 check_readout(model)
-            if study.mapper and backbone in study.teachers:
-                with_pool(model, Pool("top", training.pool_top))
+            also = study.students if study.starts_from_mapper else ()
+            if study.mapper and backbone in (*study.teachers, *also):
+                _check_mapper(model, training)
             if twice and backbone in study.students:
                 _check_second_derivative(model)
             if maps_cached:
@@ -86,6 +87,14 @@ def check_study(
             "for these images, or data without common images for each seed"
         )
     return notes
+
+
+def _check_mapper(model: GuidedModel, training: Training) -> None:
+    try:
+        with_pool(model, Pool("top", training.pool_top))
+    except InputError as error:
+        said = str(error).partition("; ")[0]
+        raise InputError(f"mapper: {said}; use another backbone, or mapper: false") from error
 
 
 def _check_second_derivative(model: GuidedModel) -> None:

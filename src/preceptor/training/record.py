@@ -214,7 +214,8 @@ class RunRecord:
     images_seen: int  # number of images of all training steps
     best_epoch: int  # selected epoch, from 1
     metrics: dict[str, float]  # row of metrics.csv of the selected epoch
-    last_epoch_auc: float | None = None  # lowest AUC of a validation set after the last epoch
+    # Lowest AUC of a validation set at the selected and at the last epoch; None without epochs.
+    epoch_aucs: tuple[float, float] | None = None
     seconds: float  # training time, over all interruptions
     peak_memory: int | None = None  # peak memory of a process in bytes; None if unknown
     device_memory: int | None = None  # memory of the GPU in bytes; None on a CPU
@@ -229,7 +230,7 @@ class RunRecord:
 
     def write(self, folder: Path, *, without: str = "") -> None:
         """Write the record and finish the run folder, see `finish`."""
-        optional = ("peak_memory", "device_memory", "guidance_scale", "last_epoch_auc")
+        optional = ("peak_memory", "device_memory", "guidance_scale", "epoch_aucs")
         unknown = [key for key in optional if getattr(self, key) is None]
         kept = {key: value for key, value in vars(self).items() if key not in unknown}
         finish(folder, kept, without=without)

@@ -231,6 +231,7 @@ def _compute_last_layer(
         id=run.id,
         config=config.model_dump(mode="json"),
         metrics=base.record.metrics | _metrics(config, model, validation),
+        epoch_aucs=None,
         seconds=round(time.perf_counter() - started, 3),
     )
     names = ("metrics.csv", "log.txt")
@@ -332,7 +333,7 @@ def _record(
         images_seen=int(sum(row["images"] for row in history)),
         best_epoch=progress.best_epoch + 1,
         metrics=history[progress.best_epoch],
-        last_epoch_auc=lowest_auc(history[-1]),
+        epoch_aucs=(lowest_auc(history[progress.best_epoch]), lowest_auc(history[-1])),
         seconds=round(progress.seconds, 3),
         peak_memory=peak_memory(device),
         device_memory=device_memory(device) or None,

@@ -20,6 +20,8 @@ async function request(path, options) {
   } catch {
     throw new Failure("the server is not reached", 0);
   }
+  // A proxy takes no change of this size: to send it again would hold up all others.
+  if (answer.status === 413) throw new Failure("the change is too large", 413);
   const body = await answer.json().catch(() => null);
   // A proxy, or another program at this address: all answers of our server are JSON.
   if (body === null || (!answer.ok && body.error === undefined)) {

@@ -84,7 +84,9 @@ function takeLeave() {
 }
 
 async function goOnAs(name) {
-  if (!(await reached()) || !takeLeave()) return;
+  const fresh = await reached();
+  if (!fresh || !takeLeave()) return;
+  setCsrf(fresh.csrf);
   page.work = null;
   await post("/api/person", { name });
   await begun(await get("/api/state"));
@@ -114,6 +116,7 @@ async function begun(fresh) {
     return;
   }
   page.state = fresh;
+  page.wrong.session = null;
   setCsrf(page.state.csrf);
   if (page.state.person === null) {
     showPanel();
