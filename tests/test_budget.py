@@ -22,14 +22,14 @@ LIMITS = {
     "modules of source": 159,
     "lines of the longest module": 600,
     "lines of benchmarks": 3_100,
-    "lines of documentation": 3_760,
+    "lines of documentation": 3_790,
     "lines of RESULTS": 150,
     "lines of the changelog": 60,
     "lines of the README": 150,
     "tracked files": 815,
     "keys of a study": 65,
     "commands": 28,
-    "options": 94,
+    "options": 91,
 }
 
 

@@ -52,7 +52,7 @@ def numbers(group: typer.Typer, name: str = "preceptor") -> Iterator[tuple[str, 
 
 
 # Checked with the other values of the command, in messages that name all of them.
-CHECKED_LATER = {"stamp_rate", "stamp_strength", "rate", "strength", "train", "val", "test"}
+CHECKED_LATER = {"rate", "strength", "train", "val", "test"}
 
 
 def test_nan_is_no_number_of_an_option() -> None:

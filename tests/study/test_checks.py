@@ -99,7 +99,7 @@ def test_what_a_network_cannot_give_is_refused_before_anything_is_trained(tmp_pa
     for more, message in (
         (
             {"mapper": True},
-            "mapper: test_vit: pool: top needs .*; use another",
+            "test_vit: mapper needs an exact class activation map",
         ),
         ({"training": {"input_size": 160, "readout": "auto"}}, "test_vit: readout: auto needs"),
     ):

@@ -90,11 +90,12 @@ def check_study(
 
 
 def _check_mapper(model: GuidedModel, training: Training) -> None:
-    try:
-        with_pool(model, Pool("top", training.pool_top))
-    except InputError as error:
-        said = str(error).partition("; ")[0]
-        raise InputError(f"mapper: {said}; use another backbone, or mapper: false") from error
+    if model.spec.cam != "cam":
+        raise InputError(
+            f"{model.spec.backbone}: mapper needs an exact class activation map, and the backbone "
+            "has Grad-CAM only; use another backbone, or mapper: false"
+        )
+    with_pool(model, Pool("top", training.pool_top))
 
 
 def _check_second_derivative(model: GuidedModel) -> None:

@@ -135,8 +135,7 @@ def metric_name(name: str, measure: Measure) -> str:
 
 def lowest_auc(metrics: Mapping[str, float]) -> float:
     """Lowest AUC of a validation set in a row of metrics.csv; NaN if it has none."""
-    found = [value for name, value in metrics.items() if name.endswith("_auc")]
-    return min(found, default=math.nan)
+    return min((one.auc for one in set_metrics(metrics).values()), default=math.nan)
 
 
 def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
