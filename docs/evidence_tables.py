@@ -511,11 +511,7 @@ def published_order(data: str, columns: Mapping[str, str], wrong: str) -> str:
 
 
 FASHION = {"mean": "test", "last": "val", "selected": "val, selected", "best": "val, best"}
-
-
 DECOYS = ("baseline1", "baseline2", "mixed", "shuffled", "centre", "student", "ceiling")
-
-
 CURVE = ("baseline1", "baseline2", "shuffled", "centre", "student", "ceiling")
 
 

@@ -271,6 +271,7 @@ def figures(connection: Connection, comparisons: Comparisons) -> dict[str, Any]:
     """
     images, done = count_done(connection)
     names = dict(connection.execute("SELECT id, name FROM people ORDER BY name").fetchall())
+    (damaged,) = connection.execute(f"SELECT count(*) FROM images WHERE {_DAMAGED}").fetchone()
     return {
         "images": images,
         "done": done,
@@ -283,9 +284,7 @@ def figures(connection: Connection, comparisons: Comparisons) -> dict[str, Any]:
                 f"SELECT id, path, problem FROM images WHERE {_DAMAGED} LIMIT 500"
             )
         ],
-        "damaged": connection.execute(f"SELECT count(*) FROM images WHERE {_DAMAGED}").fetchone()[
-            0
-        ],
+        "damaged": damaged,
     }
 
 

@@ -154,7 +154,8 @@ export class Work {
   async ask(current) {
     const after = current === null ? "" : `&after=${current}`;
     // The server lists what is answered here until it is saved.
-    const unsaved = this.outbox.entries.filter(({ kind }) => kind === "answer").length;
+    const answers = this.outbox.entries.filter(({ kind }) => kind === "answer");
+    const unsaved = new Set(answers.map(({ image }) => image)).size;
     const count = Math.min(MOST, ASKED + unsaved);
     let found = await get(`/api/queue?count=${count}${after}`);
     if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${count}`);
