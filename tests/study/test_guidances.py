@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,9 +245,15 @@ def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None
         "− centered map",
         "− no maps",
         "Epochs",
-        "Time",
+        "Cost",
     ]
-    assert ceiling.columns == ["AUC", "− centered map", "− no maps", "Epochs", "Time"]
+    assert ceiling.columns == ["AUC", "− centered map", "− no maps", "Epochs", "Cost"]
+    assert not table.lines[0].cells[-1].note
+    runs = found.runs.assign(gpu_memory=200.0)
+    runs.loc[runs["role"] == "student", "gpu_memory"] = 300.0
+    student, of_people = guidance_tables(replace(found, runs=runs))
+    assert student.lines[0].cells[-1].note == "memory 1.50"
+    assert of_people.lines[0].cells[-1].note == "memory 1.00"
 
 
 def test_a_wrong_preset_is_a_problem_of_the_study(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from preceptor.results.comparisons import BY_TEACHER, Reproduction
 from preceptor.results.domain import Results
 from preceptor.results.ladder import LINES
 from preceptor.results.record import (
+    DEVICE_MEMORY,
     EPOCHS,
     OVERALL,
     Row,
@@ -243,7 +244,7 @@ def guidance_tables(results: Results) -> list[Table]:
                 cells.append(Cell(gain, interval(row["low"], row["high"])) if row else Cell())
                 if row and key in ("shuffled", "shuffled_human"):
                     cells.append(Cell(p_value(row["p_holm"])))
-            cells += [_epochs(results, arm), Cell(_relative_time(results, arm))]
+            cells += [_epochs(results, arm), Cell(*_relative_costs(results, arm))]
             lines.append(Line(f"{way}, α {arm.alpha:g}", cells))
         columns = ["AUC"]
         for key in keys:
@@ -254,9 +255,9 @@ def guidance_tables(results: Results) -> list[Table]:
             f"{backbone} on {results.primary}, guided by {whose}: each method at its best α on "
             "validation, minus the same method with other maps (95 % interval over seeds). Epochs: "
             "mean AUC on the worst validation set at the selected epoch and at the last one. "
-            "Time: of a training image, relative to Baseline 2."
+            "Cost, relative to Baseline 2: time of a training image; on a GPU, also memory."
         )
-        found.append(Table(caption, "Method", [*columns, "Epochs", "Time"], lines))
+        found.append(Table(caption, "Method", [*columns, "Epochs", "Cost"], lines))
     return found
 
 
@@ -268,15 +269,17 @@ def _epochs(results: Results, arm: Arm) -> Cell:
     return Cell(number(selected), f"last {number(last)}")
 
 
-def _relative_time(results: Results, arm: Arm) -> str:
-    """Median training time of an image, relative to Baseline 2 of the backbone."""
+def _relative_costs(results: Results, arm: Arm) -> tuple[str, str]:
+    """Median time of an image and median GPU memory, relative to Baseline 2 of the backbone."""
     runs = results.runs[results.runs["finished"].astype(bool)]
     plain = runs[(runs["role"] == "baseline2") & (runs["backbone"] == arm.backbone)]
-    own, base = (
-        (part["seconds"].astype(float) / part["images_seen"].astype(float)).median()
-        for part in (select_arm(runs, arm), plain)
-    )
-    return number(own / base, 2) if base > 0 else DASH
+    parts = [select_arm(runs, arm), plain]
+    own, base = ((one["seconds"] / one["images_seen"]).astype(float).median() for one in parts)
+    time = number(own / base, 2) if base > 0 else DASH
+    if DEVICE_MEMORY not in runs:
+        return time, ""
+    own, base = (one[DEVICE_MEMORY].astype(float).median() for one in parts)
+    return time, f"memory {number(own / base, 2)}"
 
 
 def _p_cell(row: dict[str, Any]) -> Cell:

@@ -41,6 +41,7 @@ RECORD, RUNS, FORMAT = "record.json", "runs.csv", 1
 _ARM = ("role", "backbone", "guidance", "alpha", "teacher")  # columns of runs.csv
 EPOCHS = ("selected_epoch_auc", "last_epoch_auc")
 """Columns of runs.csv: lowest AUC of a validation set at the selected and at the last epoch."""
+DEVICE_MEMORY = "gpu_memory"  # column of runs.csv, of trainings on a GPU
 Scores = tuple[pd.DataFrame | None, pd.DataFrame | None]
 """Score tables of the validation sets and of the test sets of a run; None where there are none."""
 
@@ -298,7 +299,8 @@ def _entry(record: RunRecord) -> dict[str, float | None]:
         if key != "epoch"
     }
     epochs = dict(zip(EPOCHS, record.epoch_aucs or (), strict=False))
-    return {name: getattr(record, name) for name in names} | metrics | epochs
+    memory = {DEVICE_MEMORY: record.peak_memory} if record.device_memory else {}
+    return {name: getattr(record, name) for name in names} | metrics | epochs | memory
 
 
 class _ScoreTables:
