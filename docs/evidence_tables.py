@@ -458,9 +458,10 @@ def _paired_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> F
     return np.array([ours[seed] - theirs[seed] for seed in sorted(ours)])
 
 
-def guidance() -> str:
+def guidance(data: str, marked: int) -> str:
     """A row for each guidance method, with the Teacher's maps and with people's maps."""
-    scored = pd.read_csv(EVIDENCE / "other" / "decoys_guidance.csv", keep_default_na=False)
+    scored = pd.read_csv(EVIDENCE / "other" / "guidance.csv", keep_default_na=False)
+    scored = scored[scored["data"] == data]
     aucs = {
         key: dict(zip(own["seed"], own["auc"], strict=True))
         for key, own in scored.groupby(["role", "guidance"])
@@ -481,7 +482,7 @@ def guidance() -> str:
         rows.append(cells)
     header = ["method", "Student", "− shuffled", "− people's maps, shuffled", "− centered map"]
     header += ["− no maps", "people's maps on all", "− shuffled", "− no maps"]
-    others = {"no maps": "baseline2", "60 marked images alone": "baseline1"}
+    others = {"no maps": "baseline2", f"{marked} marked images alone": "baseline1"}
     for title, role in others.items():
         means = {
             key[1]: float(np.mean([*own.values()])) for key, own in aucs.items() if key[0] == role
@@ -720,7 +721,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "few_marks": few_marks,
     "records": records,
     "photographs": photographs,
-    "guidance": guidance,
+    "clothes": partial(guidance, "clothes", 60),
     "waterbirds": partial(
         published_order,
         "waterbirds",
