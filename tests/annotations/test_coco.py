@@ -95,6 +95,12 @@ def test_the_stated_size_decides_the_frame(tmp_path: Path, orientation: int) -> 
         assert (maps["a.jpg"] == drawn).all()
 
 
+def test_a_box_that_was_turned_in_cvat(tmp_path: Path) -> None:
+    turned = {"bbox": [10, 12, 20, 6], "attributes": {"occluded": False, "rotation": 90.0}}
+    (read,) = images_of(read_coco(save_json(tmp_path / "a.json", coco(ONE, [turned])))).values()
+    assert read.annotations[0].shape == Box(10, 12, 20, 6, 90)
+
+
 ONE = [{"file_name": "a.png"}]
 BAD: list[tuple[str, Any, str]] = [
     ("list", [], "it is a list, as the results of a detector are"),

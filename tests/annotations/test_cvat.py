@@ -86,6 +86,8 @@ BAD = [
         xml(image('<mask rle="9" left="0" top="0" width="99" height="2"/>')),
         "leaves",
     ),
+    ("skeleton", xml(image('<skeleton label="a"></skeleton>')), "<skeleton> is not read"),
+    ("cuboid", xml(image('<cuboid label="a"/>')), "<cuboid> is not read"),
     ("tags", xml(image('<tag label="a"/><tag label="b"/>')), "gives it 2 classes ('a', 'b')"),
 ]
 

@@ -241,6 +241,8 @@ BAD: list[tuple[str, Any, str]] = [
     ),
     ("bytes", [task(by(1, result("brush", rle=[300])))], "whole numbers from 0 to 255"),
     ("no rle", [task(by(1, result("brush", format="image")))], "the RLE is not a list"),
+    ("bitmask", [task(by(1, result("bitmask", imageDataURL="")))], "bitmasklabels is not read"),
+    ("vector", [task(by(1, result("vector", vertices=[])))], "vectorlabels is not read"),
     ("turned", [task(by(1, BOX | {"image_rotation": 90}))], "was turned by 90°"),
     ("choices", [task(by(1, choice("a"), choice("b")))], "gives it 2 classes ('a', 'b')"),
     ("several choices", [task(by(1, choice("a", "b")))], "gives it 2 classes ('a', 'b')"),

@@ -37,6 +37,13 @@ def test_boxes_of_the_development_kit_count_from_one(tmp_path: Path) -> None:
     assert found["b.png"].annotations[0].shape == Box(1, 2, 10, 5)
 
 
+def test_a_box_that_was_turned_in_cvat(tmp_path: Path) -> None:
+    stated = "<attribute><name>rotation</name><value>90.0</value></attribute>"
+    turned = box().replace("</object>", f"<attributes>{stated}</attributes></object>")
+    write(tmp_path, voc(turned))
+    assert images_of(read_voc(tmp_path))["a.png"].annotations[0].shape == Box(1, 2, 10, 5, 90)
+
+
 def test_a_suffix_in_upper_case_has_its_split(tmp_path: Path) -> None:
     write(tmp_path, voc(box())).joinpath("Annotations/a.xml").rename(tmp_path / "Annotations/a.XML")
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)

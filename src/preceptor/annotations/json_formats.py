@@ -154,7 +154,9 @@ def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -
         raise ValueError(f"bbox is {shown(box)}, not x, y, width, height")
     if "keypoints" in value:
         log.note("keypoints are read as the box around them")
-    return Box(*(number(one, "a number of bbox") for one in box))
+    attributes = value.get("attributes")  # CVAT writes the box before it was turned
+    turned = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
+    return Box(*(number(one, "a number of bbox") for one in box), number(turned, "rotation"))
 
 
 def decode_rle(counts: Any, width: int, height: int) -> Pixels:
@@ -303,6 +305,8 @@ class _Task:
                     self._choices(value, known in shapes)
                 elif kind == "labels" and known in shapes:
                     continue
+                elif kind in ("bitmask", "vector"):  # else their image would have no shape
+                    raise ValueError(f"{result['type']} is not read; mark it with another tool")
                 elif kind not in _SHAPES or not isinstance(value, dict):
                     self.log.note(f"results of the type {result['type']!r} are not read")
                 else:

@@ -153,7 +153,10 @@ def _voc_objects(element: Element, of: str, log: Log) -> Iterator[Annotation]:
                     for name in ("xmin", "ymin", "xmax", "ymax")
                 )
                 left, top = left - first, top - first
-                shape = Box(left, top, right - left, bottom - top)
+                # CVAT writes the box before it was turned.
+                turned = one.findtext("attributes/attribute[name='rotation']/value") or 0
+                angle = number(turned, "rotation")
+                shape = Box(left, top, right - left, bottom - top, angle)
             yield Annotation(shape, label, where=f"object {row}")
 
 
@@ -239,4 +242,6 @@ def _cvat_shape(element: Element, size: tuple[int, int]) -> Shape | None:
             if element.tag == "polygon":
                 return Polygon((points,))
             return Polyline(points) if element.tag == "polyline" else Points(points)
+        case "skeleton" | "cuboid":  # else their image would have no shape
+            raise ValueError(f"<{element.tag}> is not read; mark it with another tool")
     return None
