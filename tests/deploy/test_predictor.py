@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from preceptor.annotations.export import map_over_image
 from preceptor.config.settings import Fit, ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import ImageError, decode_image
+from preceptor.deploy.network import TorchNetwork
 from preceptor.deploy.prediction import (
     CONSTANT_TOLERANCE,
     LEAST_SPREAD,
@@ -24,10 +26,10 @@ from preceptor.deploy.prediction import (
     normalized,
     over_image,
 )
-from preceptor.deploy.predictor import BadImage
+from preceptor.deploy.predictor import BadImage, Predictor
 from preceptor.errors import InputError
 from preceptor.maps.store import StoreInfo
-from preceptor.models.build import load_model, save_model
+from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput
 from preceptor.saliency.maps import CONSTANT_TOLERANCE as OF_TENSORS
 from preceptor.saliency.maps import LEAST_SPREAD as LEAST_OF_TENSORS
@@ -285,6 +287,21 @@ def test_predictions_do_not_depend_on_the_batch_size(models: dict[str, Path], si
     part = found[3:5]
     np.testing.assert_array_equal(part.probabilities, found.probabilities[3:5])
     assert part.decision == found.decision[3:5]
+
+
+def test_one_predictor_in_several_threads() -> None:
+    """A pass of Grad-CAM keeps its state on the model."""
+    torch.manual_seed(0)
+    model = build_model("test_vit", ["a", "b"], positive="b", weights="none", input_size=64)
+    assert model.spec.cam == "gradcam"
+    predict = Predictor(TorchNetwork(model, device="cpu"))
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    alone = [predict(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(predict, [*images] * 8))
+    for at, one in enumerate(found):
+        assert one.score == alone[at % 4].score
+        assert (one.map == alone[at % 4].map).all()
 
 
 def test_thresholds_are_compared_in_float64() -> None:

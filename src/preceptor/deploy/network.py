@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -154,6 +155,7 @@ class TorchNetwork:
         model = model.eval().to(self._device)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._precision: Precision = precision
+        self._lock = Lock()  # a pass keeps its state on the model
         self.info = info_of(model, calibration)
         thresholds = model.spec.thresholds.values()
         self._steps = [] if calibration is None else steps_at(calibration, thresholds)
@@ -195,7 +197,7 @@ class TorchNetwork:
         self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
     ) -> NetworkOutput:
         model, positive = self._model, self.info.positive_index
-        with torch.no_grad(), autocast(self._device, self._precision):
+        with self._lock, torch.no_grad(), autocast(self._device, self._precision):
             # The pixels lie channels-last already.
             batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
             prepared = model.preprocess(to_device(batch, self._device, channels_last=True))
