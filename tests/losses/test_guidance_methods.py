@@ -415,6 +415,53 @@ def test_alpha_1_is_plain_cross_entropy(model: GuidedModel) -> None:
     assert (list(terms), forward.passes) == (["classification"], 1)
 
 
+def test_alpha_0_has_a_gradient_without_maps(model: GuidedModel) -> None:
+    batch = batch_of(model.eval())._replace(weight=torch.zeros(4, dtype=torch.float64))
+    for name in ("cyborg", "outside"):
+        loss = guided_objective(guidance_method(name), batch, GuidedForward(model), 0, 1).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.item() == 0
+
+
+def test_maps_of_the_input_are_enough_for_methods_of_the_input() -> None:
+    model, batch = known()
+    pixels = batch._replace(map=None, map_input=batch.inside[:, 0])
+    for name in ("gradient", "outside"):
+        method = guidance_method(name)
+        given = [
+            guided_objective(method, one, GuidedForward(model), 0.5, 1)
+            for one in (pixels, pixels._replace(map=batch.map))
+        ]
+        assert given[0].terms.keys() == given[1].terms.keys() > {"classification"}
+        assert torch.equal(given[0].loss, given[1].loss)
+
+
+def test_maps_of_every_class_have_the_scale_of_logits() -> None:
+    torch.manual_seed(0)
+    cam, grad_cam = (
+        build_model("test_resnet", ["a", "b"], input_size=64, cam=kind)
+        for kind in ("cam", "gradcam")
+    )
+    grad_cam.load_state_dict(cam.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    maps = [one.eval()(images, "every").saliency for one in (cam, grad_cam)]
+    torch.testing.assert_close(maps[1], maps[0])
+
+
+def test_cross_entropy_of_maps_is_allowed_under_autocast_on_a_gpu() -> None:
+    maps = torch.rand(2, 3, 4, 4)
+    limited = 0.01 + 0.98 * maps[0]
+    expected = functional.binary_cross_entropy(limited, maps[1], reduction="none").mean((1, 2))
+    was = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:  # no GPU: the kernel that CUDA tensors would find
+        with torch._C._IncludeDispatchKeyGuard(torch._C.DispatchKey.AutocastCUDA):
+            found = matching.cross_entropy(*maps)
+    finally:
+        torch.set_autocast_enabled("cuda", was)
+    torch.testing.assert_close(found, expected)
+
+
 # Each formula on two by two cells, or pixels.
 
 SALIENCY = torch.tensor([[[4.0, 1.0], [-2.0, 0.0]]])

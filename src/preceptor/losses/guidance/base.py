@@ -63,7 +63,8 @@ class Guidance:
         if "teacher" in self.needs:
             return None if batch.teacher is None else given
         if self.needs & {"map", "map_input"}:
-            maps = batch.map
+            fine = batch.map is None and "map" not in self.needs
+            maps = batch.map_input if fine else batch.map
             return None if maps is None else torch.where(self.usable(maps), given, 0)
         return ones
 
@@ -162,7 +163,8 @@ def measure_scale(
 
 def _total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
     """(B,) sum of the terms; zeros for none."""
-    return sum(terms.values(), torch.zeros_like(like))
+    # A batch without maps has a graph too, so that α = 0 can call backward.
+    return sum(terms.values(), torch.zeros_like(like) if terms else 0 * like)
 
 
 def _terms(

@@ -55,7 +55,8 @@ class Cyborg(Guidance):
 def cross_entropy(model: Tensor, target: Tensor, least: float = 0.01) -> Tensor:
     """(B,) HAICS: mean of −m log ã − (1 − m) log(1 − ã), for ã limited to [ε, 1 − ε]."""
     limited = least + (1 - 2 * least) * model
-    return functional.binary_cross_entropy(limited, target, reduction="none").mean((1, 2))
+    # Not functional.binary_cross_entropy, which PyTorch refuses under autocast on a GPU.
+    return -(target * limited.log() + (1 - target) * (1 - limited).log()).mean((1, 2))
 
 
 @dataclass(config=CHECKED, kw_only=True)
