@@ -92,6 +92,17 @@ def test_the_second_generation_is_taught_by_the_first_student(draws: Path) -> No
     assert second[4].id not in {step.id for step in plain}
 
 
+@pytest.mark.parametrize("kind", ["human", "mapper", "data"])
+def test_the_second_generation_learns_labels_and_maps(tmp_path: Path, kind: str) -> None:
+    one = squares_protocol(
+        squares(tmp_path / "data"), mapper=True, data_driven=True, generations=2, alphas=[0.2]
+    )
+    own = teacher(one, kind)
+    steps = one.student(own, NET, Setting(0.1), 0)
+    (second,) = (step for step in steps if step.kind == "train" and arm(step).generation == 2)
+    assert arm(second).alpha == (own.alpha if kind == "human" else 0.2)
+
+
 def test_a_run_has_the_annotated_images_of_its_seed(draws: Path) -> None:
     fixed, drawn = (protocol(draws, annotated_per_seed=each) for each in (False, True))
     for one, seed in ((fixed, 0), (drawn, 1)):

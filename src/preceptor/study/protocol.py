@@ -220,7 +220,7 @@ class Protocol:
             if generation == 0:
                 training = self.teacher(teacher, seed)
             else:  # a model of the Teacher's backbone on T, guided by the maps of the previous one
-                alpha = teacher.alpha if teacher.alpha < 1 else study.probe_alpha
+                alpha = teacher.alpha if teacher.kind == "human" else study.probe_alpha
                 name, number = str(teacher), generation + 1
                 arm = Arm("generation", teacher.name, alpha, name, generation=number)
                 training = self._guided(arm, seed, source, Setting(alpha), steps)[-1]
