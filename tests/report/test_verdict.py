@@ -266,6 +266,12 @@ def test_what_is_next_is_more_marks_where_all_of_them_gain(tmp_path: Path) -> No
     assert f"From 6 to 12 marked images the AUC rises by {hints.more[0]:.3f}." in said
 
 
+def test_more_marks_are_no_hint_where_all_images_are_marked(tmp_path: Path) -> None:
+    hints, said = hinted(tmp_path, lambda arm, seed: 0.5 + (arm.role == "ceiling"), annotated=None)
+    assert hints.more is None
+    assert "Next: more marks" not in said
+
+
 def test_a_teacher_without_marks_and_marks_below_the_grid_are_told(tmp_path: Path) -> None:
     def effect(arm: Arm, seed: int) -> float:
         return 0.5 + ("data-driven" in arm.teacher)

@@ -17,7 +17,7 @@ from preceptor.errors import InputError
 from preceptor.report.page import budget_plot
 from preceptor.report.words import answers
 from preceptor.results.domain import Results, gather_study
-from preceptor.results.ladder import Enough, enough
+from preceptor.results.ladder import Enough, enough, more_marks
 from preceptor.results.record import setup_of
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
@@ -206,6 +206,19 @@ def test_enough_is_where_a_gain_of_every_larger_number_is_excluded(
     found = enough(curve_of(values), "b", 0.01, [*values])
     assert found is not None
     assert (found.size, found.start, found.then) == (size, start, then)
+
+
+def test_more_marks_are_no_hint_where_fewer_are_enough() -> None:
+    small = {
+        50: [0.7, 0.71, 0.72, 0.7, 0.71, 0.72],
+        200: [0.702, 0.713, 0.722, 0.703, 0.712, 0.722],
+    }
+    step = enough(curve_of(small), "b", 0.01, [50, 200])
+    assert step is not None
+    assert (step.size, step.shown) == (50, True)
+    assert more_marks([], curve_of(small), ["b"], [50, 200], (50, 200)) is None
+    large = {50: small[50], 200: [one + 0.05 for one in small[200]]}
+    assert more_marks([], curve_of(large), ["b"], [50, 200], (50, 200)) is not None
 
 
 def test_small_steps_may_add_up_to_a_relevant_gain() -> None:

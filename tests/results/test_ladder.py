@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from preceptor.metrics.paired_tests import PairedResult
-from preceptor.results.domain import Results, gather
+from preceptor.results.domain import Results, gather, results_of
 from preceptor.results.ladder import (
     ANY_MAP,
     ControlGain,
@@ -22,6 +22,7 @@ from preceptor.results.ladder import (
     ladder_table,
     ladders,
 )
+from preceptor.results.record import Scores, record_of
 from preceptor.results.tables import LADDER
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
@@ -177,6 +178,24 @@ def test_test_scores_do_not_choose_any_map(changed: Changed) -> None:
     pca = found.table[(found.table["key"] == "pca") & (found.table["set"] == PRIMARY)]
     assert pca["mean"].iloc[0] == 1
     assert {ladder.rungs[1].key for ladder in found.ladders} == {"centre"}
+
+
+def test_a_draw_that_lacks_a_class_of_a_source_is_left_out_of_its_mean(plan: Plan) -> None:
+    record = record_of(plan)
+
+    def scores(member: Member) -> Scores:
+        val, test = record.scores(member)
+        if test is not None and member.seed == 1:
+            gone = (test["source"] == test["source"].max()) & (test["label"] == "plain")
+            test = test[~gone]
+        return val, test
+
+    setup = replace(record.setup, draws=True)
+    table = results_of(replace(record, scores=scores, setup=setup)).table
+    source = table[(table["set"] == PRIMARY) & (table["source"] == table["source"].max())]
+    assert len(source)
+    assert source["mean"].notna().all()
+    assert {*source["n"]} == {len(SEEDS) - 1}
 
 
 def test_a_control_with_a_seed_that_has_not_finished_is_no_candidate(changed: Changed) -> None:

@@ -156,7 +156,8 @@ def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -
         log.note("keypoints are read as the box around them")
     attributes = value.get("attributes")  # CVAT writes the box before it was turned
     turned = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
-    return Box(*(number(one, "a number of bbox") for one in box), number(turned, "rotation"))
+    x, y, wide, high = (number(one, "a number of bbox") for one in box)
+    return Box(x, y, wide, high, number(turned, "rotation"))
 
 
 def decode_rle(counts: Any, width: int, height: int) -> Pixels:

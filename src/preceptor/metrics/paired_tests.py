@@ -158,11 +158,11 @@ def _fewest(ratio: float) -> int:
     return 2 + bisect_left(range(2, 2**40), True, key=enough)
 
 
-def holm(p_values: npt.ArrayLike) -> Array:
+def holm(p_values: npt.ArrayLike, size: int = 0) -> Array:
     """Holm's step-down adjustment: p_(i) → max over j ≤ i of min(1, (m − j + 1) p_(j)).
 
     Rejecting hypotheses with adjusted values of at most 0.05 keeps the family-wise error rate below
-    5 % under any dependence.
+    5 % under any dependence. m is the number of p-values that are not NaN, or `size` if larger.
 
     Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
@@ -170,7 +170,7 @@ def holm(p_values: npt.ArrayLike) -> Array:
     if ((p < 0) | (p > 1)).any():
         raise InputError("p-values must lie in [0, 1]")
     order = np.argsort(p, kind="stable")  # NaN last
-    m = int((~np.isnan(p)).sum())
+    m = max(size, int((~np.isnan(p)).sum()))
     factors = np.maximum(m - np.arange(len(p)), 0)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))

@@ -217,13 +217,14 @@ def figure_rows(
         if negatives is not None:
             lacking = [one for one in range(len(classes)) if one not in labels[rows]]
             against = own | ((splits == negatives) & np.isin(labels, lacking))
-        found.append(metrics(str(name), ALL_SOURCES, rows, np.flatnonzero(against)))
+        pool = np.flatnonzero(against)
+        found.append(metrics(str(name), ALL_SOURCES, rows, pool))
         own_sources = [source for source in sorted(set(sources[rows])) if source]
         for source in own_sources if len(own_sources) > 1 else []:
             part = rows[sources[rows] == source]
             other = part
             if place is not None and (labels[part] == place).all():
-                other = np.concatenate([part, rows[labels[rows] != place]])
+                other = np.concatenate([part, pool[labels[pool] != place]])
             found.append(metrics(str(name), str(source), part, other))
     return found
 

@@ -392,7 +392,7 @@ def rank_plot(domains: Sequence[Results]) -> Figure | None:
     if not several:
         return None
     # Of a domain with several backbones, the mean AUC over them.
-    by_way = table.T.groupby(level=1, sort=False).mean().T
+    by_way = table.T.groupby(lambda key: key[1], sort=False).mean().T
     ranks = by_way.rank(axis=1, ascending=False).mean().sort_values()
     half = critical_difference(len(ranks), len(by_way)) / 2
     rows = [

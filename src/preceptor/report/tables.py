@@ -494,7 +494,8 @@ def _rate_table(
             if any(note for _, note in values):
                 cells.append(Cell(TOO_SMALL))
             else:
-                cells.append(Cell(mean_std_text(*mean_std([value for value, _ in values]))))
+                known_values = [value for value, _ in values if not math.isnan(value)]
+                cells.append(Cell(mean_std_text(*mean_std(known_values))))
         lines.append(Line(row.heading, cells, row.key == "student"))
     return Table(caption, "", [*columns], lines) if lines else None
 
@@ -518,7 +519,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     lines = []
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
         mine = part.drop_duplicates("seed")
-        cells = [Cell(mean_std_text(*mean_std(mine[name]))) for name in names]
+        cells = [Cell(mean_std_text(*mean_std(mine[name].dropna()))) for name in names]
         lines.append(Line(row.heading, cells, row.key == "student"))
     caption = (
         f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is that of "

@@ -142,18 +142,22 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
         lines.append(names | sides | teachers | line)
     lines += _over_backbones(record, figures)
     lines += _ways(record, figures)
-    return correct([pd.DataFrame(lines)])[0]
+    return correct([pd.DataFrame(lines)], 2 * len(setup.students))[0]
 
 
-def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Holm's correction of the comparisons of a study, given as one table per domain."""
+def correct(tables: Sequence[pd.DataFrame], size: int) -> list[pd.DataFrame]:
+    """Holm's correction of the comparisons of a study, given as one table per domain.
+
+    `size` is the number of comparisons of the whole family, also those that are not there yet.
+    """
     fresh = [table.copy() for table in tables]
     asked = [
         table.index[table["question"] == "RQ2"] if len(table) else table.index for table in fresh
     ]
     parts = [table.loc[at, "p"] if len(at) else [] for table, at in zip(fresh, asked, strict=True)]
     ends = np.cumsum([len(part) for part in parts])[:-1]
-    adjusted = np.split(holm(np.concatenate([np.asarray(part, float) for part in parts])), ends)
+    found = np.concatenate([np.asarray(part, float) for part in parts])
+    adjusted = np.split(holm(found, size), ends)
     for table, at, values in zip(fresh, asked, adjusted, strict=True):
         if len(at):
             table.loc[at, "p_holm"] = values

@@ -356,6 +356,7 @@ def _table(results: Results) -> pd.DataFrame:
 def _line(
     row: Row, backbone: str, place: tuple[str, str], aucs: pd.Series, part: pd.DataFrame
 ) -> dict[str, Any]:
+    aucs = aucs.dropna() if aucs.notna().any() else aucs  # a draw may lack a class of the set
     summary = mean_std(aucs.to_numpy(float))
     names = {"key": row.key, "title": row.title, "backbone": backbone, "guidance": "", "alpha": ""}
     own = {"set": place[0], "source": place[1], "mean": summary.mean, "std": summary.std}
@@ -473,7 +474,8 @@ def gather_study(study: StudyPlan) -> StudyResults:
 def study_results(records: Sequence[StudyRecord]) -> StudyResults:
     """Results of a study from the record of each domain."""
     found = StudyResults({one.setup.domain: results_of(one) for one in records})
-    corrected = correct([one.comparisons for one in found.by_domain.values()])
+    size = 2 * sum(len(one.students) for one in found.by_domain.values())
+    corrected = correct([one.comparisons for one in found.by_domain.values()], size)
     for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):
         one.comparisons = comparisons
     if found.has_domains:

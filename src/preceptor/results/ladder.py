@@ -378,9 +378,10 @@ def more_marks(
     gains = []
     for backbone in students if sizes else ():
         step = enough(curve, backbone, RELEVANT_DIFFERENCE, sizes)
-        if step is not None and step.shown:
+        if step is not None and step.size is None and step.shown:
             gains.append((step.gain, step.start, step.then))
-    for rung in () if sizes else (ladder.rung("human") for ladder in found):
+    alike = marked[0] == marked[1]
+    for rung in () if sizes or alike else (ladder.rung("human") for ladder in found):
         if rung is not None and rung.gain is not None and rung.gain.below == "teacher":
             gain = rung.gain.paired
             if shown(gain.low, gain.high, gain.p) > 0:

@@ -98,7 +98,6 @@ def choose(
     # Of equal values the one with the smaller α, independently of the order of the candidates.
     order = sorted(range(len(candidates)), key=lambda at: candidates[at].setting)
     best = max(order, key=lambda at: values[at])
-    by_ties = any(one.preferred for one in candidates)
     rows = []
     for at, one in enumerate(candidates):
         low = high = 0.0
@@ -123,7 +122,7 @@ def choose(
                 "worst_set": names[at],
                 "low": low,
                 "high": high,
-                "tied": bool(at == best or (by_ties and not high < 0)),
+                "tied": bool(at == best or not high < 0),
                 "agreement": one.agreement,
                 "alpha": one.setting.alpha,
                 "guidance": one.setting.guidance,
