@@ -460,8 +460,10 @@ def _paired_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> F
 
 def guidance(data: str, marked: int) -> str:
     """A row for each guidance method, with the Teacher's maps and with people's maps."""
-    scored = pd.read_csv(EVIDENCE / "other" / "guidance.csv", keep_default_na=False)
+    scored = pd.read_csv(EVIDENCE / "other" / "guidance.csv")
     scored = scored[scored["data"] == data]
+    means = scored.groupby(["role", "guidance"])[["selected", "last"]].mean()
+    epochs = [name for name in means if means[name].notna().any()]
     aucs = {
         key: dict(zip(own["seed"], own["auc"], strict=True))
         for key, own in scored.groupby(["role", "guidance"])
@@ -479,9 +481,11 @@ def guidance(data: str, marked: int) -> str:
             cells.append(number(float(np.mean([*own.values()]))))
             for key in others:
                 cells.append(paired(own, aucs[key, way] if key else aucs["baseline2", "l2"]).text)
+        cells += [number(means.loc[("student", way), name]) for name in epochs]
         rows.append(cells)
     header = ["method", "Student", "− shuffled", "− people's maps, shuffled", "− centered map"]
     header += ["− no maps", "people's maps on all", "− shuffled", "− no maps"]
+    header += [f"worst val, {name} epoch" for name in epochs]
     others = {"no maps": "baseline2", f"{marked} marked images alone": "baseline1"}
     for title, role in others.items():
         means = {
@@ -722,6 +726,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "records": records,
     "photographs": photographs,
     "clothes": partial(guidance, "clothes", 60),
+    "cracks": partial(guidance, "cracks", 20),
     "waterbirds": partial(
         published_order,
         "waterbirds",
