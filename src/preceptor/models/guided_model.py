@@ -441,10 +441,9 @@ def _with_grad_cam(
         cells * one + (value - cells * one.mean((-2, -1))).detach()[:, None, None]
         for value, one in zip(values, raw, strict=True)
     ]
-    if classes.ndim == 2:  # added to logits, and compared with those of other networks
-        maps, evidence = cells * torch.stack(raw, 1), torch.stack(scaled, 1)
-    else:
-        maps, evidence = raw[0], scaled[0]
+    maps, evidence = (
+        torch.stack(part, 1) if classes.ndim == 2 else part[0] for part in (raw, scaled)
+    )
     if not trainable:
         logits, features = logits.detach(), features.detach()
     return GuidedOutput(logits, features, maps, classes, evidence)

@@ -36,7 +36,7 @@ class GuidanceBatch(NamedTuple):
         images: (B, C, H, W) as the network takes them.
         labels: (B,) int64.
         map: (B, h, w) in [0, 1] on the grid of the features, 1 where the evidence lies; None = the
-            batch has no maps.
+            batch has no maps, but those of `map_input` for methods that use nothing else.
         weight: (B,) weights of the maps, ≥ 0; 0 = no map, whose content is ignored; None = 1.
         map_input: (B, H, W) in [0, 1]; None = `map`, enlarged bilinearly.
         teacher: Output of the Teacher, for distillation.
