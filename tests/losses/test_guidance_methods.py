@@ -436,6 +436,22 @@ def test_maps_of_the_input_are_enough_for_methods_of_the_input() -> None:
         assert torch.equal(given[0].loss, given[1].loss)
 
 
+def test_attention_counts_as_much_with_grad_cam() -> None:
+    torch.manual_seed(0)
+    kinds: tuple[Any, Any] = ("cam", "gradcam")
+    networks = [build_model("test_resnet", ["a", "b"], input_size=64, cam=kind) for kind in kinds]
+    networks[1].load_state_dict(networks[0].state_dict())
+    method = guidance_method("head", "abn")
+    images = torch.randn(2, 3, 64, 64)
+    batch = GuidanceBatch(images, torch.tensor([0, 1]), torch.rand(2, *networks[0].grid()))
+    method.prepare(networks[0], images)
+    found = [
+        guided_objective(method, batch, GuidedForward(one.eval()), 0.5, 1).terms["attended"]
+        for one in networks
+    ]
+    torch.testing.assert_close(*found)
+
+
 def test_cross_entropy_of_maps_is_allowed_under_autocast_on_a_gpu() -> None:
     maps = torch.rand(2, 3, 4, 4)
     limited = 0.01 + 0.98 * maps[0]

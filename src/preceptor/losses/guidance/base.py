@@ -63,8 +63,7 @@ class Guidance:
         if "teacher" in self.needs:
             return None if batch.teacher is None else given
         if self.needs & {"map", "map_input"}:
-            fine = batch.map is None and "map" not in self.needs
-            maps = batch.map_input if fine else batch.map
+            maps = batch.map if "map" in self.needs or batch.map is not None else batch.map_input
             return None if maps is None else torch.where(self.usable(maps), given, 0)
         return ones
 
