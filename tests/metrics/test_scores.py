@@ -140,6 +140,23 @@ def test_stacked_scores_and_delongs_test_rank_by_log_odds() -> None:
     assert row["auc_a"] == pytest.approx(auc(labels, logits))
 
 
+def test_a_source_of_positives_is_evaluated_with_borrowed_negatives() -> None:
+    score = np.random.default_rng(0).uniform(size=60)
+    frame = pd.DataFrame(
+        {
+            "path": range(60),
+            "label": ["real"] * 20 + ["fake"] * 40,
+            "split": ["val"] * 40 + ["val-unseen"] * 20,
+            "source": ["camera"] * 20 + ["g1"] * 20 + ["g2"] * 10 + ["g3"] * 10,
+            "score_real": 1 - score,
+            "score_fake": score,
+        }
+    )
+    found = figures(frame, ["real", "fake"], "fake", "val").set_index(["set", "source"])
+    expected = auc(np.repeat([False, True], [20, 10]), np.r_[score[:20], score[40:50]])
+    assert found.loc[("val-unseen", "g2"), "auc"] == pytest.approx(expected)
+
+
 def test_a_rule_that_would_classify_no_image_as_positive_has_no_threshold() -> None:
     """Half of the negatives have the float32 score 1, so that no threshold excludes all but 5 %."""
     labels, logits = _logits(shift=30)
