@@ -463,7 +463,7 @@ def guidance(data: str, marked: int) -> str:
     scored = pd.read_csv(EVIDENCE / "other" / "guidance.csv")
     scored = scored[scored["data"] == data]
     means = scored.groupby(["role", "guidance"])[["selected", "last"]].mean()
-    epochs = [name for name in means if means[name].notna().any()]
+    epochs = means.notna().all(axis=None)
     aucs = {
         key: dict(zip(own["seed"], own["auc"], strict=True))
         for key, own in scored.groupby(["role", "guidance"])
@@ -481,11 +481,11 @@ def guidance(data: str, marked: int) -> str:
             cells.append(number(float(np.mean([*own.values()]))))
             for key in others:
                 cells.append(paired(own, aucs[key, way] if key else aucs["baseline2", "l2"]).text)
-        cells += [number(means.loc[("student", way), name]) for name in epochs]
+        cells += [", ".join(number(one) for one in means.loc[("student", way)])] if epochs else []
         rows.append(cells)
     header = ["method", "Student", "− shuffled", "− people's maps, shuffled", "− centered map"]
     header += ["− no maps", "people's maps on all", "− shuffled", "− no maps"]
-    header += [f"worst val, {name} epoch" for name in epochs]
+    header += ["val: selected, last"] if epochs else []
     others = {"no maps": "baseline2", f"{marked} marked images alone": "baseline1"}
     for title, role in others.items():
         means = {
