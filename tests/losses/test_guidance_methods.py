@@ -436,18 +436,20 @@ def test_maps_of_the_input_are_enough_for_methods_of_the_input() -> None:
         assert torch.equal(given[0].loss, given[1].loss)
 
 
-def test_attention_counts_as_much_with_grad_cam() -> None:
+@pytest.mark.parametrize(("name", "preset"), [("head", "abn"), ("teach", "cat_kd")])
+def test_maps_of_every_class_are_as_large_with_grad_cam(name: str, preset: str) -> None:
     torch.manual_seed(0)
     kinds: tuple[Any, Any] = ("cam", "gradcam")
     networks = [build_model("test_resnet", ["a", "b"], input_size=64, cam=kind) for kind in kinds]
     networks[1].load_state_dict(networks[0].state_dict())
-    method = guidance_method("head", "abn")
+    method = guidance_method(name, preset)
     images = torch.randn(2, 3, 64, 64)
-    batch = GuidanceBatch(images, torch.tensor([0, 1]), torch.rand(2, *networks[0].grid()))
+    grid = networks[0].grid()
+    teacher = TeacherOutput(torch.randn(2, 2), torch.randn(2, 2, *grid))
+    batch = GuidanceBatch(images, torch.tensor([0, 1]), torch.rand(2, *grid), teacher=teacher)
     method.prepare(networks[0], images)
     found = [
-        guided_objective(method, batch, GuidedForward(one.eval()), 0.5, 1).terms["attended"]
-        for one in networks
+        guided_objective(method, batch, GuidedForward(one.eval()), 0.5, 1).terms for one in networks
     ]
     torch.testing.assert_close(*found)
 

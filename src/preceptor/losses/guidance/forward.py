@@ -25,7 +25,7 @@ class TeacherOutput(NamedTuple):
     """Output of a Teacher for the images of a batch, without gradients."""
 
     logits: Tensor  # (B, K)
-    maps: Tensor | None = None  # (B, K, h, w) map of every class, on the grid of the Student
+    maps: Tensor | None = None  # (B, K, h, w) CAM of every class, on the grid of the Student
     attention: Tensor | None = None  # (B, h, w) mean square of the features over the channels
 
 
@@ -86,7 +86,7 @@ class ForwardOutput(NamedTuple):
 
     logits: Tensor  # (B, K)
     features: Tensor  # (B, Ch, h, w)
-    map: Tensor = torch.empty(0)  # (B, h, w) raw map; (B, K, h, w) for every class
+    map: Tensor = torch.empty(0)  # (B, h, w) raw map; (B, K, h, w) CAM (Grad-CAM × h · w) of all
     evidence: Tensor = torch.empty(0)  # the map with its bias; its mean is the logit or log-odds
     gradient: Tensor = torch.empty(0)  # (B, C, H, W) ∂s/∂x, 0 for images that are not guided
 
@@ -164,7 +164,9 @@ class GuidedForward:
                 return ForwardOutput(*self.run(images))
             classes = kind if kind in ("predicted", "every") else self.batch.labels
             out = self.run(images, classes, decision=kind == "decision")
-        return ForwardOutput(out.logits, out.features, out.saliency, out.evidence)
+        of_cam = self.model.spec.cam == "cam"  # type: ignore[union-attr]
+        scale = 1 if kind != "every" or of_cam else out.saliency[0, 0].numel()
+        return ForwardOutput(out.logits, out.features, scale * out.saliency, out.evidence)
 
     def _try_second_derivative(self, images: Tensor) -> None:
         pixels = images[:1].detach().clone().requires_grad_()

@@ -147,9 +147,7 @@ class Head(Guidance):
         classes = self.layers["classes"](out.features)
         attention = self.layers["attention"](classes.relu()).sigmoid()[:, 0]
         # With a linear head on mean-pooled features, A ⊙ att adds mean(att ⊙ cam) to the logits.
-        of_cam = forward.model.spec.cam == "cam"  # type: ignore[union-attr]
-        cells = 1 if of_cam else out.map[0, 0].numel()
-        perceived = out.logits + cells * (attention[:, None] * out.map).mean((2, 3))
+        perceived = out.logits + (attention[:, None] * out.map).mean((2, 3))
         branch = functional.cross_entropy(classes.mean((2, 3)), batch.labels, reduction="none")
         attended = functional.cross_entropy(perceived, batch.labels, reduction="none")
         return {
