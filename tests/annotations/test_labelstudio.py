@@ -76,7 +76,7 @@ def test_percent_become_pixels(tmp_path: Path) -> None:
     assert polygon.rings[0].tolist() == [[0, 0], [20, 0], [20, 30]]
     assert ellipse == Ellipse(20, 15, 10, 6, 10)
     assert isinstance(point, Points)
-    assert (point.points.tolist(), point.radius) == ([[10, 15]], 1)
+    assert (point.points.tolist(), point.radius) == ([[10, 15]], 2)
 
 
 def test_classes_that_are_results_of_their_own(tmp_path: Path) -> None:

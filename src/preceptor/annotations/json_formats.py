@@ -348,8 +348,8 @@ class _Task:
         x, y = pixels("x", "y")
         rotation = number(value.get("rotation", 0), "rotation")
         if kind == "keypoint":
-            # Its width is percent of the image's width; 0 or less leaves the radius to the user.
-            radius = number(value.get("width", 0), "width") * (size[0] / 100) / 2
+            # The editor's radius is the "width", in percent of the image's width; 0: the user's.
+            radius = number(value.get("width", 0), "width") * (size[0] / 100)
             return Points(np.array([[x, y]]), radius if radius > 0 else None)
         if kind == "ellipse":
             radius_x, radius_y = pixels("radiusX", "radiusY")
