@@ -94,6 +94,8 @@ FEW = (
           "f9e727a1"),
     Study("road_cracks_few", "Road cracks with a stamp ¹", "test-unseen", "seed", "20 of 1,400", "",
           "f9e727a1"),
+    Study("spots_few", "Small forged regions ¹", "test-seen", "draw", "20 of 6,000", "",
+          "9187e177"),
 )  # fmt: skip
 """Studies of 20 examined images; mixed is one of their controls."""
 BUDGETS = {"brain_mri_budget": "test-unseen", "spots_budget": "test-seen"}
@@ -206,7 +208,7 @@ class Result:
         marked: Examined training images.
         means: AUC of each row of the study; NaN if the study lacks it.
         gain: Student minus the better baseline, Holm's correction included.
-        place: Student minus the strongest control; None without controls.
+        place: Student minus the strongest control.
     """
 
     title: str
@@ -214,7 +216,7 @@ class Result:
     marked: str
     means: Mapping[str, float]
     gain: Difference
-    place: Difference | None
+    place: Difference
 
     @property
     def way(self) -> float:
@@ -232,23 +234,6 @@ def archived(study: Study, folder: str = "", note: str = "") -> Result:
     title = f"{study.title} {note}".strip()
     found = better_baseline(own), strongest(own)
     return Result(title, repeats(study), study.marks, means, *found)
-
-
-def at_few(study: Study, folder: str, size: int, images: str) -> Result:
-    """Result of a study of the number of examined images, at one of them; it has no controls."""
-    rows = {
-        "baseline1": at_size(folder, "baseline1", size),
-        "baseline2": of_runs(folder, "baseline2"),
-        "student": at_size(folder, "student", size),
-        "ceiling": of_runs(folder, "ceiling"),
-    }
-    found = [paired(rows["student"], rows[key]) for key in ("baseline1", "baseline2")]
-    both = [replace(one, p=p) for one, p in zip(found, holm([o.p for o in found]), strict=True)]
-    means = {key: float(np.mean([*one.values()])) for key, one in rows.items()}
-    means["control"] = math.nan
-    count, marked = f"{len(rows['student'])} {study.seed}s", f"{size} of {images}"
-    gain = min(both, key=lambda one: one.mean)
-    return Result(study.title, count, marked, means, gain, None)
 
 
 Rows = Mapping[str, Mapping[int, float]]
@@ -300,13 +285,11 @@ def few() -> str:
 def results() -> tuple[Result, ...]:
     """All studies: few marks first."""
     by_folder = {study.folder: study for study in STUDIES}
-    spots, stamp = by_folder["spots_evidence"], by_folder["brain_mri_planted"]
     return (
         *(study.result for study in decoy_studies()),
         DecoyStudy(3000, 60, _curve("small_resnet")[3000], "Moving decoys ¹, ResNet").result,
         *(corrected(one.title, one.marks, repeats(one), rows_of(one)) for one in FEW),
-        at_few(spots, "spots_budget", 20, "6,000"),
-        archived(stamp, "brain_mri_planted_mapper", "²"),
+        archived(by_folder["brain_mri_planted"], "brain_mri_planted_mapper", "²"),
         *(archived(study) for study in STUDIES),
     )
 
@@ -316,10 +299,9 @@ def summary() -> str:
     order = ("baseline2", "baseline1", "control", "student", "ceiling")
     lines = []
     for one in results():
-        cells = [number(one.means[key]) if one.means[key] > 0 else DASH for key in order]
-        place = one.place.text if one.place else DASH
+        cells = [number(one.means[key]) for key in order] + [one.gain.text, one.place.text]
         way = _percent(one.way) if 0 <= one.way <= 1 else "all" if one.way > 1 else DASH
-        lines.append([f"{one.title}, {one.repeats}", one.marked, *cells, one.gain.text, place, way])
+        lines.append([f"{one.title}, {one.repeats}", one.marked, *cells, way])
     header = [
         "data", "examined", "no maps", "marks alone", "strongest control", "Student", "ceiling",
         "− better baseline", "− strongest control", "of the way",
@@ -424,16 +406,11 @@ def sign_flips(strata: Sequence[Floats], drawn: int = 400_000) -> float:
 def pooled() -> str:
     """What a Student is worth over studies with few marks, and over the nine of 60 and more."""
     names = ("baseline1", "baseline2")
-    own, alone = (at_size("spots_budget", line, 20) for line in ("student", "baseline1"))
-    others = {"baseline1": alone, "baseline2": of_runs("spots_budget", "baseline2")}
-    twenty = [
-        decoy_studies()[0].by_seed,
-        {key: _paired_by_seed(own, other) for key, other in others.items()},
-        *({key: by_seed(study.folder, key) for key in names} for study in FEW),
-    ]
+    few_studies = ({key: by_seed(study.folder, key) for key in names} for study in FEW)
+    twenty = [decoy_studies()[0].by_seed, *few_studies]
     nine = [{key: by_seed(study.folder, key) for key in names} for study in STUDIES]
     lines = []
-    planted = "moving decoys, small forged regions, brain MRI and road cracks with a stamp"
+    planted = "moving decoys, brain MRI and road cracks with a stamp, small forged regions"
     for title, group in (
         (f"20 examined images: {planted}", twenty),
         ("60 and more: the nine studies without moving decoys", nine),

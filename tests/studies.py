@@ -23,6 +23,8 @@ from preceptor.execution.perform import carry_out, perform
 from preceptor.execution.scheduler import Graph
 from preceptor.metrics.scores import set_auc
 from preceptor.metrics.split_names import SplitKind
+from preceptor.results.domain import Results, results_of
+from preceptor.results.record import record_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import Protocol
@@ -246,3 +248,8 @@ def selection_step(
     """A selection, and the steps that it adds."""
     selection = Selection("", role)
     return Step(selection.step_id, Select(selection, choose), role, needs)
+
+
+def gather(plan: Plan) -> Results:
+    """Results of all finished steps of one domain."""
+    return results_of(record_of(plan))

@@ -293,11 +293,12 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
 
 def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_path: Path) -> None:
     """From a folder of masks to the table of corrections."""
-    folder = images(tmp_path, 1)
+    folder = images(tmp_path, 2)
     ramp = np.repeat(np.linspace(0, 255, WIDTH).round().astype(np.uint8)[None], HEIGHT, 0)
     masks = tmp_path / "masks"
     masks.mkdir()
-    Image.fromarray(ramp).save(masks / "image-0.png")
+    for number in range(2):
+        Image.fromarray(ramp).save(masks / f"image-{number}.png")
     cut = {level: ramp >= 2.55 * level for level in (50, 80)}
     with (
         served(folder, tmp_path, start_from=masks) as server,
@@ -320,10 +321,17 @@ def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_pat
         final = cut[80] | line(page)
         np.testing.assert_array_equal(server.mask("image-0.png"), final)
         leave(page, "n")
+        # The second image was loaded ahead, before the level was changed.
+        page.wait_for_function(
+            "() => document.getElementById('level-value').textContent === '80 %'"
+        )
+        press(page, "a")
+        saved(page)
+        np.testing.assert_array_equal(server.mask("image-1.png"), cut[80])
         page.reload()
         assert page.evaluate("JSON.parse(localStorage['preceptor-label-settings']).level") == 80
     export_marks(connect(server.database, readonly=True), server.database, tmp_path / "out")
-    (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
+    row, _ = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
     assert row["seconds"] > 0
     assert (row["path"], row["annotator"], row["level"]) == ("image-0.png", "Ada", 80)
     added = int((final & ~cut[80]).sum())

@@ -13,9 +13,9 @@ import numpy as np
 from preceptor.report.figures import Curve, Figure, Mark, curves_figure, rows_figure
 from preceptor.report.page import budget_plot, ladder_plot
 from preceptor.report.palette import DARK, LIGHT, series_color
-from preceptor.results.domain import gather
 from tests.report.conftest import NASTY, PRIMARY, Written
 from tests.report.ladders import ladder
+from tests.studies import gather
 
 SPACE = "{http://www.w3.org/2000/svg}"
 

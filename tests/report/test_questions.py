@@ -88,8 +88,9 @@ def test_several_pairs_are_counted(plan: Plan) -> None:
     assert "−0.040 to +0.050" in found
 
 
-def test_without_data_driven_teachers_the_kinds_are_not_compared(plan: Plan) -> None:
-    study = plan.protocol.study.model_copy(update={"data_driven": False})
+@pytest.mark.parametrize("left_out", [{"data_driven": False}, {"teacher_alphas": ()}])
+def test_without_both_kinds_of_teachers_they_are_not_compared(plan: Plan, left_out: Any) -> None:
+    study = plan.protocol.study.model_copy(update=left_out)
     alone = Plan(replace(plan.protocol, study=study), choices=plan.choices)
     assert "cannot be compared" in said(alone)["RQ1"]
 

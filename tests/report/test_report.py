@@ -12,12 +12,11 @@ import pytest
 from preceptor.report.methods import methods
 from preceptor.report.write import write_results
 from preceptor.results import read
-from preceptor.results.domain import gather
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.steps import Failure
 from tests.datasets import SPLITS, squares
 from tests.report.conftest import Page
-from tests.studies import scored_study, study, walk
+from tests.studies import gather, scored_study, study, walk
 
 TABLES = ("results.csv", "table.csv", "summary.md", "comparisons.csv")
 

@@ -104,6 +104,11 @@ def test_an_unfinished_study_says_so() -> None:
     assert "1 of them has no scores of the test sets" in verdict(finished).text
 
 
+def test_many_seeds_have_an_answer() -> None:
+    found = verdict(results({"a": (0.1, 0.2)}, n=70, p=0.5, seeds=70))
+    assert "no difference can be significant" not in found.text
+
+
 def test_a_test_needs_all_of_its_seeds() -> None:
     """Seven of ten seeds are finished; the number of seeds was fixed before."""
     found = verdict(results({"a": (0.1, 0.2)}, n=7, p=0.03, seeds=10))

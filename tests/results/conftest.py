@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.results.domain import Results, gather
+from preceptor.results.domain import Results
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Member
+from tests.studies import gather
 
 Changed = Callable[[Callable[[Path, Member], None]], Results]
 

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from preceptor.metrics.bootstrap import Side, bootstrap_difference
 from preceptor.report.tables import set_table
 from preceptor.results.comparisons import shown
-from preceptor.results.domain import Results, gather
+from preceptor.results.domain import Results
 from preceptor.results.record import OVERALL, select_arm
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
@@ -28,7 +28,7 @@ from preceptor.utils.results import read_scores
 from preceptor.utils.text import DASH
 from tests.documents import docs_module
 from tests.results.conftest import results_after, scores_of
-from tests.studies import scored_study
+from tests.studies import gather, scored_study
 
 BACKBONES = ("test_byobnet", "test_resnet")
 SEEDS = [0, 1, 2]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from preceptor.report.tables import fixed_rate_table, set_table, source_table
-from preceptor.results.domain import Results, gather
+from preceptor.results.domain import Results
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
-from tests.studies import scored_study
+from tests.studies import gather, scored_study
 
 BACKBONE, PRIMARY, OWN = "test_byobnet", "test-unseen", "val-clean"
 EFFECTS = {"dfr": 3.0, "ceiling": 4.0, "student": 1.5, "baseline1": 0.3, "baseline2": 0.5}

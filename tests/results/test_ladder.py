@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from preceptor.metrics.paired_tests import PairedResult
-from preceptor.results.domain import Results, gather, results_of
+from preceptor.results.domain import Results, results_of
 from preceptor.results.ladder import (
     ANY_MAP,
     ControlGain,
@@ -28,7 +28,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
 from preceptor.utils.results import finish, read_scores
 from tests.results.conftest import Changed, scores_of
-from tests.studies import scored_study
+from tests.studies import gather, scored_study
 
 BACKBONE = "test_byobnet"
 SEEDS = [0, 1, 2]
@@ -151,6 +151,16 @@ def test_gains_over_the_controls_are_of_the_score_files(plan: Plan, whole: Resul
         assert ladder.smallest.control == min(means, key=lambda key: means[key])
 
 
+def test_a_control_without_scores_is_missing(tmp_path: Path) -> None:
+    plan = scored(tmp_path)
+    assert not any(one.missing for one in gather(plan).ladders)
+    for member in plan.members_of("shuffled"):
+        (scores_of(plan, member) / "run.json").unlink(missing_ok=True)
+    ladder = gather(plan).ladders_on(PRIMARY)[0]
+    assert ladder.missing
+    assert "shuffled" not in [one.control for one in ladder.over_controls]
+
+
 def test_the_student_is_above_all_controls_if_every_interval_is() -> None:
     def over(control: Any, low: float) -> ControlGain:
         return ControlGain(control, PairedResult(0.1, 0.1, low, 0.2, 0.01, 0.01, 8))
@@ -160,6 +170,7 @@ def test_the_student_is_above_all_controls_if_every_interval_is() -> None:
     assert not Ladder("b", "test", (), None, (first, over("centre", -0.01))).above_all_controls
     assert not Ladder("b", "test", (), None, (first, over("centre", math.nan))).above_all_controls
     assert not Ladder("b", "test", (), None).above_all_controls
+    assert not Ladder("b", "test", (), None, (first, second), missing=True).above_all_controls
     assert Ladder("b", "test", (), None).smallest is None
 
 

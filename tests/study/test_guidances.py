@@ -20,7 +20,6 @@ from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
 from preceptor.report.page import rank_plot
 from preceptor.report.tables import guidance_tables
-from preceptor.results.domain import gather
 from preceptor.study.checks import check_study
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
@@ -29,7 +28,7 @@ from preceptor.study.selection import Candidate, choose
 from preceptor.study.steps import Arm, Evaluate, Role, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
-from tests.studies import run_serially, scored_study, study
+from tests.studies import gather, run_serially, scored_study, study
 from tests.study.scored_plan import finished, table
 
 WAYS: dict[str, Any] = {
@@ -255,6 +254,10 @@ def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None
     student, of_people = guidance_tables(replace(found, runs=runs))
     assert student.lines[0].cells[-1].note == "memory 1.50"
     assert of_people.lines[0].cells[-1].note == "memory 1.00"
+    every = found.comparisons
+    twin = (every["a"] == "cells") & (every["key_b"] == "shuffled")
+    part, _ = guidance_tables(replace(found, comparisons=every[~twin]))
+    assert [len(line.cells) for line in part.lines] == [len(part.columns)] * 2
 
 
 def test_methods_are_ranked_over_domains(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.report.methods import methods
-from preceptor.results.domain import gather
 from preceptor.study.checks import shared_images
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from tests.datasets import squares
-from tests.studies import study
+from tests.studies import gather, study
 
 
 def other_label(file: Path) -> None:

@@ -365,10 +365,7 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
 
 
 def _write_cvat(images: Iterable[ExportedImage], folder: Path, options: ExportOptions) -> None:
-    """Write `annotations.xml` of CVAT 1.1; the class of an image is a tag.
-
-    Shapes of a model have `source="auto"`.
-    """
+    """Write `annotations.xml` of CVAT 1.1; shapes of a model have `source="auto"`."""
     source = "auto" if options.model else "manual"
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"

@@ -124,10 +124,7 @@ def _fixations(path: Path) -> pd.DataFrame:
 
 
 def _density(rows: pd.DataFrame, size: tuple[int, int], gaze: Gaze, log: Log) -> Pixels | None:
-    """(height, width) sum of weighted Gaussians at pixel centers, the largest value being 255.
-
-    None if no fixation lies on the image.
-    """
+    """(height, width) sum of weighted Gaussians, 255 at most; None without a fixation inside."""
     points = rows[["x", "y"]].to_numpy(np.float64)
     spread = np.array([gaze.sigma, gaze.sigma])
     if gaze.display is not None:

@@ -401,10 +401,7 @@ class _Import:
 
 
 def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:
-    """Size of the pixels that coordinates refer to, and the EXIF orientation that turns them.
-
-    They are upright, unless the orientation exchanges the sides and the stated size is as stored.
-    """
+    """Size that coordinates refer to, and the EXIF orientation that turns them upright."""
     stated = record.size
     stored, orientation = stored_size(path)
     upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored

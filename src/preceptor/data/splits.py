@@ -212,10 +212,7 @@ def _rounded(quota: _Floats, number: int, free: _Ints) -> _Ints:
 def _add_missing_classes(
     split: NDArray[np.object_], classes: _Ints, units: _Ints, seed: int
 ) -> None:
-    """Draw images of the classes that held-out sets lack from sources that are not held out.
-
-    Only whole groups are drawn, and no group with images of a class of the set.
-    """
+    """Draw whole groups with the classes that held-out sets lack, from the other sources."""
     generator = np.random.default_rng([seed, 1])  # independent of the other splits
     rows = np.flatnonzero([name is None for name in split])
     overall = np.bincount(classes)

@@ -141,10 +141,7 @@ class DeployedModel(nn.Module):
 
 
 def _replace_global_pools(model: nn.Module) -> None:
-    """Replace adaptive average pooling to one cell by the mean that it is.
-
-    Torch computes it with a change of strides, which a traced derivative and ONNX cannot express.
-    """
+    """Replace global pooling by the mean: ONNX cannot express the derivative of its strides."""
     for name, part in list(model.named_modules()):
         if isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1)):
             parent, _, leaf = name.rpartition(".")

@@ -122,10 +122,7 @@ def is_unfinished(out: Path) -> bool:
 
 
 def _resumed(file: Path, key: str, images: Iterator[ListedImage], batch_size: int) -> int:
-    """Number of images whose rows are valid, which are skipped.
-
-    The file is cut to the settings and the rows of whole batches.
-    """
+    """Number of images with valid rows; the file is cut to its whole batches."""
     lines = _lines(file) if file.is_file() else iter(())
     header = next(lines, None)
     if header is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -250,7 +250,7 @@ class Predictor:
         return self._predict(decoded, self._map_index(None, maps=maps), maps)
 
     def check_maps(self, map_of: str | None = None) -> None:
-        """InputError if maps cannot be computed: no such class, or none in an exported file."""
+        """InputError if there is no such class, or an exported file has no maps of it."""
         self._map_index(map_of, maps=True)
 
     def _predict(self, decoded: Sequence[Canvas], wanted: int | None, maps: bool) -> Predictions:
@@ -286,10 +286,7 @@ class Predictor:
     def _decoded(
         self, images: Iterable[ImageInput], size: int
     ) -> Iterator[list[Canvas | BadImage]]:
-        """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile.
-
-        Remote images have further threads, since they wait for the network.
-        """
+        """Decoded batches of `size` inputs; threads decode the next ones meanwhile."""
         form = self.info.image_format
         with (
             ThreadPoolExecutor(NETWORK_THREADS) as network,
@@ -346,8 +343,11 @@ def load(
     settings: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     # The library of the network is imported only now.
     if path.is_dir() or path.suffix.lower() != ".onnx":
+        from preceptor.config.training import Precision as Known
         from preceptor.deploy.network import TorchNetwork
 
+        if precision not in get_args(Known):
+            raise InputError(f"precision {precision!r}: write {', '.join(get_args(Known))}")
         network = TorchNetwork.open(path, device=device, precision=precision)
         return Predictor(network, threshold=threshold, **settings)
     if precision != "32-true":

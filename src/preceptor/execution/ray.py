@@ -83,9 +83,6 @@ class RayExecutor:
         self._looked = -LOOK
         self._slots = 0
         self._count_slots()
-        if context.device == "cuda" and not self._gpu:
-            self.close()
-            raise InputError("training.device is cuda, and the cluster has no GPU")
         if not self._slots:
             self.close()
             raise InputError(
@@ -228,10 +225,7 @@ class RayExecutor:
         return self._ray.remote(Mailbox).options(**options).remote()
 
     def _count_slots(self) -> int:
-        """Number of concurrent steps on all machines; updates the number of GPUs.
-
-        A study that has begun on GPUs waits while no machine has one.
-        """
+        """Number of concurrent steps; a study that has begun on GPUs waits while there is none."""
         self._looked = time.monotonic()
         self._slots = 0
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

@@ -264,10 +264,7 @@ class Scheduler:
             return False
 
     def _is_done(self, step: Step) -> bool:
-        """Whether the result of a step exists and is intact.
-
-        A shard is not needed if its map store is finished.
-        """
+        """Whether a result is there and intact; a shard is not needed if its store is."""
         if isinstance(step.work, MakeMaps) and (joined := step.work.joined):
             if joined not in self._joined:
                 self._joined[joined] = self._is_intact(self.store / STEP_FOLDERS["maps"] / joined)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -112,6 +112,8 @@ def compute_maps(
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
     check_method(method)
+    if cam_class not in get_args(CamClass):
+        raise InputError(f"cam_class {cam_class!r}: write {', '.join(get_args(CamClass))}")
     if model.spec.image_classes is None and method != "cells" and cam_class == "label":
         raise InputError(f"method {method}: a mapper has no map of a label; use cells")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
@@ -173,8 +175,8 @@ def annotate_in_shards(
 ) -> MapStore:
     """Compute the saliency maps of a manifest in shards and write the map store.
 
-    The maps are those of `annotate` (see its arguments) for the model in channels-last. Finished
-    shards are kept in `out`: a repeated call computes the missing ones.
+    The maps are those of `annotate` (see its arguments) for the model in channels-last. After an
+    interrupted call, the same call computes the missing shards.
     """
     check_method(method)
     out = Path(out)
@@ -182,6 +184,8 @@ def annotate_in_shards(
     torch.set_num_threads(threads)
     fix_order_of_sums()
     loaded = load_model(model)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU; write auto or cpu")
     if device != "cpu" and torch.cuda.is_available():
         loaded = loaded.cuda()
     loaded = loaded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -351,7 +355,7 @@ def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
     splits_of_rows = manifest.table["split"]
     rows = np.flatnonzero((splits_of_rows == splits) | (splits == "all"))
     if not len(rows):
-        known = sorted(splits_of_rows.unique())
+        known = [*filter(None, sorted(splits_of_rows.unique())), "all"]
         raise InputError(f"split {splits!r} has no images; choose one of {known}")
     return rows
 

@@ -266,7 +266,7 @@ def labeling_of(
     """State of a server, with proposals of `open_maps`; `new_links` ends links and sessions."""
     database = Database(prepared.path)
     reading = database.reading
-    lead = database.write(lambda to: calls.add_person(to, name, lead=True)).id if name else 0
+    lead = database.write(lambda to: calls.add_person(to, name)).id if name else 0
     proposals = None
     if start_from is not None:
         source, names = prepared.source, None

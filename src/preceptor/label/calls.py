@@ -43,7 +43,6 @@ class Person:
 
     id: int  # number in the database
     name: str
-    lead: bool  # whether this person sees the page of the lead
 
 
 def check_name(name: object) -> str:
@@ -71,11 +70,10 @@ def person_by_id(connection: Connection, number: int) -> Person | None:
 
 
 def _people(connection: Connection) -> list[Person]:
-    rows = connection.execute("SELECT id, name, lead FROM people")
-    return [Person(number, name, bool(lead)) for number, name, lead in rows.fetchall()]
+    return [Person(*row) for row in connection.execute("SELECT id, name FROM people").fetchall()]
 
 
-def add_person(connection: Connection, name: str, *, lead: bool = False) -> Person:
+def add_person(connection: Connection, name: str) -> Person:
     """Person of a name, who is added if there is none."""
     name = check_name(name)
     person = person_by_name(connection, name)
@@ -83,11 +81,15 @@ def add_person(connection: Connection, name: str, *, lead: bool = False) -> Pers
         return person
     if connection.execute("SELECT count(*) FROM people").fetchone()[0] >= MOST:
         raise http.malformed(f"there are {MOST:,} people already")
+    # No number is given twice: sessions, links and browsers keep the numbers of merged people.
+    merged = "SELECT max(json_extract(detail, '$.person')) FROM events WHERE kind = 'merge'"
     number = connection.execute(
-        "INSERT INTO people (name, lead, created) VALUES (?, ?, ?)", (name, int(lead), now())
+        "INSERT INTO people (id, name, created) SELECT 1 + max(coalesce(max(id), 0), "
+        f"coalesce(({merged}), 0)), ?, ? FROM people",
+        (name, now()),
     ).lastrowid
     assert number is not None
-    return Person(number, name, lead)
+    return Person(number, name)
 
 
 _WORK = "(SELECT image, person FROM strokes UNION SELECT image, person FROM answers)"
@@ -292,10 +294,9 @@ class Call:
         return value if key in self.query else None
 
 
-def leads(session: Session | None, person: Person | None) -> bool:
+def leads(session: Session | None) -> bool:
     """Whether somebody sees the page of the lead."""
-    by_link = session is not None and session.role == "lead"
-    return by_link or (person is not None and person.lead)
+    return session is not None and session.role == "lead"
 
 
 def number_of(text: str, largest: int) -> int | None:

@@ -74,7 +74,6 @@ CREATE TABLE people (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
     key_hash TEXT,
-    lead INTEGER NOT NULL DEFAULT 0,
     created TEXT NOT NULL
 );
 

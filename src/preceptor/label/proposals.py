@@ -99,7 +99,7 @@ def _of_model(model: Path) -> MapOf:
     from preceptor.deploy.predictor import load
 
     predictor = load(model, device="cpu")
-    if predictor.info.positive is None:
+    if predictor.info.positive is None or predictor.info.map_kind == "none":
         raise InputError(f"--start-from {model}: it has no positive class with maps to show")
     predictor.check_maps()
 

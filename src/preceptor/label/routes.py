@@ -347,7 +347,7 @@ def choose(call: Call) -> Reply:
 
 
 def _shown(session: Session, person: Person) -> dict[str, Any]:
-    return {"id": person.id, "name": person.name, "lead": calls.leads(session, person)}
+    return {"id": person.id, "name": person.name, "lead": calls.leads(session)}
 
 
 def state(call: Call) -> Reply:
@@ -404,14 +404,14 @@ _ONE = threading.Lock()  # the comparisons are made once, however many pages ask
 
 
 def _need_lead(call: Call) -> None:
-    if not calls.leads(call.session, call.person):
+    if not calls.leads(call.session):
         raise http.forbidden("this page is for whoever leads; open the link of the terminal")
 
 
 def grid(call: Call) -> Reply:
     """Images with their marks: of everybody for whoever leads, else the person's own."""
     labeling, reading = call.labeling, call.reading
-    own = None if calls.leads(call.session, call.person) else call.someone.id
+    own = None if calls.leads(call.session) else call.someone.id
     kind, side = call.query.get("filter", ""), max(1, call.asked("side", SMALL) or 256)
     if kind not in queue.FILTERS:
         raise http.malformed(f"filter: one of {', '.join(queue.FILTERS)} is needed")

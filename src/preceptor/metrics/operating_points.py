@@ -101,7 +101,8 @@ def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> f
     """Threshold of a model for a rule."""
     key = normal_rule(rule)
     if key not in thresholds:
-        has = ", ".join(thresholds) or "none (its validation images could not fix any)"
+        why = "it has no positive class, or its validation images could not fix any"
+        has = ", ".join(thresholds) or f"none ({why})"
         raise InputError(f"{owner} has no threshold {key!r}; it has {has}")
     return thresholds[key]
 
@@ -201,10 +202,7 @@ def threshold_rates(
 
 
 def _first_refused(negatives: Array, rate: float) -> float | None:
-    """Highest negative score that must stay below the threshold for a false positive rate.
-
-    None if the rate corresponds to less than one negative.
-    """
+    """Highest negative score below the threshold of a false positive rate; None for none."""
     if rate * len(negatives) < 1 - _SLACK:
         return None
     falling = np.sort(negatives)[::-1]

@@ -121,10 +121,9 @@ def p_floor(n: int) -> float:
     return min(1.0, 2.0 / 2**n) if n <= EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)
 
 
-def floor_note(n: int, floor: float | None = None) -> str:
+def floor_note(n: int) -> str:
     """Note on the smallest attainable p-value, as in "3 seeds: p cannot fall below 0.25"."""
-    least = p_floor(n) if floor is None else floor
-    return f"{n} seed{'' if n == 1 else 's'}: p cannot fall below {least:.3g}"
+    return f"{n} seed{'' if n == 1 else 's'}: p cannot fall below {p_floor(n):.3g}"
 
 
 def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsNeeded | None:

@@ -127,6 +127,8 @@ class GuidedModel(nn.Module):
         Raises:
             ValueError: `saliency_for` is invalid, or does not have one class per image.
         """
+        if self._taps and getattr(self, "_is_replica", False):  # the original has the hooks
+            raise InputError("nn.DataParallel fails here; use DistributedDataParallel or one GPU")
         if isinstance(saliency_for, Tensor):
             if saliency_for.shape != (images.shape[0],):
                 raise ValueError(
@@ -354,7 +356,9 @@ class GuidedModel(nn.Module):
         some = next(self.parameters())
         size = (2, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
         # Not in inference mode: what a network then caches cannot be trained with.
-        with evaluating(self), torch.no_grad():
+        # Nor under autocast: before torch 2.11 it keeps casts that were made without gradients.
+        whole = torch.autocast(some.device.type, enabled=False)
+        with evaluating(self), torch.no_grad(), whole:
             blank = torch.zeros(size, dtype=some.dtype, device=some.device)
             return ModelOutput(*self._pass(blank))
 

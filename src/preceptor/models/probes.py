@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,8 @@ def with_saliency(
 
     `make` makes the model of a specification; `taps` has the words for each tap in messages.
     """
+    if cam not in get_args(CamKind):
+        raise InputError(f"cam {cam!r}: write {', '.join(get_args(CamKind))}")
     why: list[str] = []
     if cam != "gradcam":
         model = make(spec)

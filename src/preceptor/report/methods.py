@@ -37,9 +37,10 @@ def methods(plan: Plan, results: Results) -> list[str]:
     seconds = float(results.runs.drop_duplicates("run")["seconds"].astype(float).sum())
     manifest = workspace.manifest
     annotated = workspace.drawn(study.annotated, seed)
+    guided = table["label"].isin(study.guide_classes or manifest.classes).to_numpy()
     maps = {
         "annotated": annotated & manifest.map_mask,
-        "train": manifest.train_mask & manifest.map_mask,
+        "train": manifest.train_mask & manifest.map_mask & guided,
     }
     folders = {plan.protocol.run_folder(member.run) for member in plan.members}
     records = [RunRecord.read(folder) for folder in sorted(folders) if is_finished(folder)]

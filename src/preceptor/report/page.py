@@ -126,7 +126,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
     for backbone in plan.protocol.study.students:
         means = whole[whole["backbone"] == backbone].set_index("key")["mean"]
         pairs = compared[compared["backbone"] == backbone].dropna(subset=["mean"])
-        if pairs.empty or "student" not in means:
+        if pairs["key_b"].nunique() < 2 or "student" not in means:
             continue
         hardest = records(pairs.sort_values("mean", kind="stable"))[0]
         key, mean, n = hardest["key_b"], hardest["mean"], int(hardest["n"])

@@ -242,8 +242,8 @@ def guidance_tables(results: Results) -> list[Table]:
                 row = rows.get(key)
                 gain = "" if row is None else number(row["mean"], sign=True)
                 cells.append(Cell(gain, interval(row["low"], row["high"])) if row else Cell())
-                if row and key in ("shuffled", "shuffled_human"):
-                    cells.append(Cell(p_value(row["p_holm"])))
+                if key in ("shuffled", "shuffled_human"):
+                    cells.append(Cell(p_value(row["p_holm"])) if row else Cell())
             cells += [_epochs(results, arm), Cell(*_relative_costs(results, arm))]
             lines.append(Line(f"{way}, α {arm.alpha:g}", cells))
         columns = ["AUC"]

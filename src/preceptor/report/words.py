@@ -5,6 +5,7 @@ Here it is decided what the numbers support; the sentences themselves are in `te
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
         case = "early" if n < results.seeds else "won"
     stronger = records(family.sort_values("mean", kind="stable"))[0]
     loss = count > 1 or sign_of(stronger) < 0  # of a loss that is shown, `worse` says more
-    possible = (seeds for seeds in range(n, 64) if len(family) * p_floor(seeds) <= LEVEL)
+    possible = (seeds for seeds in range(n, n + 64) if len(family) * p_floor(seeds) <= LEVEL)
     return {
         "case": case,
         "what": what,
@@ -194,7 +195,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     found = {
         "RQ1": say(
             "rq1",
-            data_driven=study.data_driven,
+            both=study.data_driven and bool(study.teacher_alphas),
             pairs=pairs,
             above=sum(sign_of(line) > 0 for line in pairs),
             below=sum(sign_of(line) < 0 for line in pairs),
@@ -241,9 +242,10 @@ def _how_much(plan: Plan, results: Results) -> str:
 
 def hardest(compared: pd.DataFrame) -> list[dict[str, Any]]:
     """Comparisons with both baselines, the stronger one first; of several backbones their means."""
-    family, overall = _asked(compared, "RQ2"), _asked(compared, "overall")
-    overall = overall[overall["b"].isin(family["b"])]
-    return records((family if overall.empty else overall).sort_values("mean", kind="stable"))
+    family, overall = (_asked(compared, one).dropna(subset="mean") for one in ("RQ2", "overall"))
+    family = family[family.groupby("backbone")["b"].transform("nunique") == 2]
+    whole = overall["b"].isin(family["b"]).sum() == 2
+    return records((overall if whole else family).sort_values("mean", kind="stable"))
 
 
 def _asked(compared: pd.DataFrame, question: str) -> pd.DataFrame:
@@ -267,7 +269,7 @@ def _counted(family: pd.DataFrame, by: str) -> dict[str, Any]:
             name for name in ahead if len(significant(groups[name])[0]) == len(groups[name])
         ],
         "worse": significant(family)[1][by].astype(str).unique().tolist(),
-        "floor": floor_note(int(family["n"].min()), float(family["p_floor"].max())),
+        "floor": floor_note(int(family["n"].min())),
     }
 
 
@@ -339,7 +341,8 @@ def any_map_words(found: Sequence[Ladder]) -> str:
     known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
     among = dict.fromkeys(f"“{short(key)}”" for _, one in known for key in one.among)
     chosen = [f"“{short(one.control)}” for {backbone}" for backbone, one in known]
-    rungs = [(RUNGS[one.name], one.agreement) for one in (found[0].rungs if found else ())]
+    one = [rung for ladder in found if len(found) == 1 for rung in ladder.rungs]
+    rungs = [(RUNGS[rung.name], rung.agreement) for rung in one if math.isfinite(rung.agreement)]
     return say("any_map", among=[*among], chosen=chosen, rungs=rungs) if among else ""
 
 

@@ -153,11 +153,6 @@ class Results:
         return int(once["finished"].sum()), len(once)
 
 
-def gather(plan: Plan) -> Results:
-    """Results of all finished steps of one domain."""
-    return results_of(record_of(plan))
-
-
 @pd.option_context("mode.string_storage", "python")  # Arrow's take milliseconds in small tables
 def results_of(record: StudyRecord) -> Results:
     """Results of one domain from its record."""

@@ -99,6 +99,7 @@ class Ladder:
     any_map: AnyMap | None  # control that stands for any map; None if no such control has finished
     over_controls: tuple[ControlGain, ...] = ()
     place_images: tuple[float, float] = UNDEFINED
+    missing: bool = False  # whether a control of the study has no gain yet
 
     def rung(self, name: RungName) -> Rung | None:
         """Rung of a name; None if it is absent."""
@@ -126,7 +127,8 @@ class Ladder:
         their number.
         """
         gains = [one.paired for one in self.over_controls]
-        return bool(gains) and all(shown(one.low, one.high, one.p) > 0 for one in gains)
+        over_each = all(shown(one.low, one.high, one.p) > 0 for one in gains)
+        return bool(gains) and not self.missing and over_each
 
 
 def ladders(
@@ -161,7 +163,9 @@ def ladders(
                 ends = compared.loc[of & (compared["backbone"] == backbone)]
                 for low, high in ends[["image_low", "image_high"]].to_numpy(float)[:1].tolist():
                     images = low, high
-            found.append(Ladder(backbone, name, rungs, any_map, tuple(gains), images))
+            planned = {one.arm.role for one in record.members if one.arm.backbone == backbone}
+            missing = bool(planned & set(ANY_MAP) - {one.control for one in gains})
+            found.append(Ladder(backbone, name, rungs, any_map, tuple(gains), images, missing))
     return found
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.saliency.cam import binary_logits
 from preceptor.utils import process
-from preceptor.utils.process import out_of_memory
+from preceptor.utils.process import out_of_memory, release_memory
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]
@@ -60,6 +60,16 @@ class MaskedScores:
 
     def __call__(self, which: Tensor, masks: Tensor) -> Tensor:
         """(b, n) scores of the images at positions `which` (b,) under masks (n, H, W)."""
+        while True:
+            try:
+                return self._scores(which, masks)
+            except (MemoryError, RuntimeError) as error:
+                if self.batch_size == 1 or not out_of_memory(error):
+                    raise
+            self.batch_size //= 2  # the memory of the error is free here
+            release_memory(self.images.device)
+
+    def _scores(self, which: Tensor, masks: Tensor) -> Tensor:
         count = len(masks)
         masks = masks.to(self.images.dtype)  # of a model in half precision
         at_once = min(count, self.batch_size)

@@ -124,7 +124,7 @@ class SetMetrics:
     """Metrics of one validation set after an epoch."""
 
     accuracy: float = math.nan  # share of the images whose most probable class is their label
-    auc: float = math.nan  # macro AUC over the classes present
+    auc: float = math.nan  # AUC of the positive class, else macro over the classes present
     map_correlation: float | None = None  # mean correlation of the model's maps with human maps
 
 

@@ -114,6 +114,9 @@ def train(
         LeaseLostError: Another process took over the run while this one was suspended.
     """
     workspace = workspace or _open_workspace(config)
+    if expected_id is None:  # outside a study, files may have changed since the last run
+        workspace.file_digest.cache_clear()
+        workspace.folder_digest.cache_clear()
     identity = run_id_of(workspace, config)
     if expected_id not in (None, identity):  # the plan would not find its folder
         raise InputError(

@@ -78,7 +78,7 @@ async function predict() {
     const told = await asked(`/predict?${query}`, { method: "POST", body, signal: own.signal });
     const took = performance.now() - started;
     if (state.request !== own) return; // another image was chosen meanwhile
-    await show(file, told, took);
+    if (!(await show(file, told, took, own))) return;
     tell(`${told.predictions[0].decision}, score ${told.predictions[0].score.toFixed(3)}`);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -89,11 +89,14 @@ async function predict() {
   }
 }
 
-async function show(file, told, took) {
+// Whether it is shown: not if another image was chosen meanwhile.
+async function show(file, told, took, own) {
   const [found] = told.predictions;
   // The browser turns the image upright, as the server does; it may not know the format.
-  state.picture = await createImageBitmap(file).catch(() => null);
-  state.map = found.map && (await colored(found.map.png));
+  const picture = await createImageBitmap(file).catch(() => null);
+  const map = found.map && (await colored(found.map.png));
+  if (state.request !== own) return false;
+  Object.assign(state, { picture, map });
   const canvas = $("canvas");
   const scale = Math.min(1, 1600 / Math.max(found.width, found.height));
   canvas.width = Math.max(1, Math.round(found.width * scale));
@@ -116,6 +119,7 @@ async function show(file, told, took) {
   ];
   $("details").replaceChildren(...details.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
   $("result").hidden = false;
+  return true;
 }
 
 function row([name, value]) {

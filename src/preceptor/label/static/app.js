@@ -88,8 +88,12 @@ async function goOnAs(name) {
   if (!fresh || !takeLeave()) return;
   setCsrf(fresh.csrf);
   page.work = null;
-  await post("/api/person", { name });
-  await begun(await get("/api/state"));
+  try {
+    await post("/api/person", { name });
+    await begun(await get("/api/state"));
+  } catch (failure) {
+    card("Nobody has begun.", [`${failure.message}.`], [["Try again", () => location.reload()]]);
+  }
 }
 
 async function signIn() {

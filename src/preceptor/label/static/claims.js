@@ -56,7 +56,8 @@ export async function claim(take = false) {
     if (page.entry !== own) return;
     const was = page.wrong.elsewhere;
     page.wrong.elsewhere = false;
-    if (take || was) await page.work.refresh(own);
+    if (take || was || !own.fresh) await page.work.refresh(own); // other tabs may have changed it
+    own.fresh = true;
     if (was) page.outbox.wake();
   } catch (failure) {
     if (page.entry !== own) return;

@@ -55,6 +55,10 @@ export class Draw {
       this.start(erase);
       this.corner = [x, y];
     } else if (tool === "wand") {
+      if (this.live !== null) {
+        this.desk.say("The wand is at work. Esc cancels it.");
+        return;
+      }
       this.start(erase);
       Object.assign(this.live, { spot: [x, y], tolerance: this.desk.settings.tolerance, pixels: null });
       this.cast();
@@ -151,6 +155,7 @@ export class Draw {
       this.recast();
       if (live.ended) this.finish();
     } catch (error) {
+      if (this.live !== live) return;
       this.cancel();
       this.desk.say(`The wand has no pixels here: ${error.message}.`);
     }

@@ -144,6 +144,8 @@ export async function showGrid() {
   // Shows what people have marked on an image side by side.
   async function compare(at) {
     const { id } = cells[at];
+    call += 1; // ends what is under way
+    const own = call;
     let cell;
     try {
       ({ images: [cell] } = await get(`/api/grid?image=${id}&side=${LARGE}`));
@@ -151,12 +153,12 @@ export async function showGrid() {
       problem.textContent = `The image is not here: ${failure.message}.`;
       return;
     }
-    if (!open || cell === undefined) return;
+    if (!open || own !== call || cell === undefined) return;
     const box = element("div", "", { class: "sides" });
     const settle = async (person) => {
       try {
         await post(`/api/images/${id}/settle`, { tab: page.outbox.tab, person });
-        await compare(at);
+        if (own === call) await compare(at);
       } catch (failure) {
         problem.textContent = `This is not saved: ${failure.message}.`;
       }

@@ -4,8 +4,10 @@ import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { page } from "./page.js";
 import { $, card, say } from "./panel.js";
+import { cut } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
+import { settings } from "./settings.js";
 
 export function inAddress() {
   return Number(/^#(\d+)$/.exec(window.location.hash)?.[1] ?? 0);
@@ -43,6 +45,7 @@ export async function show(id, { back = false } = {}) {
     if (page.entry === null) showEnd();
     else if (page.entry.problem) showDamaged();
     else view.show(page.entry.picture);
+    if (next) next.fresh = false; // it was loaded ahead
   } catch (failure) {
     say(`The image is not here: ${failure.message}.`);
   } finally {
@@ -52,7 +55,14 @@ export async function show(id, { back = false } = {}) {
   showTrouble();
   showPanel();
   look();
-  if (page.entry !== null && !page.entry.problem) claim();
+  const { entry } = page;
+  // Loaded ahead, perhaps before the level was changed.
+  if (entry?.info.proposal && entry.info.proposal.level !== settings.level) {
+    cut(settings.level, () => { view.redrawMarks(); showPanel(); });
+  }
+  if (entry !== null && !entry.problem) {
+    claim().then(() => page.entry === entry && entry.problem && showDamaged());
+  }
   if (page.entry !== null) page.work.ahead(page.entry.id);
 }
 
@@ -114,7 +124,7 @@ export async function goOn() {
 }
 
 export async function previous() {
-  if (page.work === null || !finish()) return;
+  if (page.work === null || page.moving || !finish()) return;
   const own = page.entry;
   try {
     const id = await page.work.previous(own?.id ?? null);

@@ -46,6 +46,8 @@ export class Picture {
   close() {
     this.bitmap?.close();
     this.bitmap = null;
+    for (const one of this.half) one?.close();
+    this.half = [];
     for (const tile of this.tiles.values()) tile.bitmap?.close();
     this.tiles.clear();
   }
@@ -55,7 +57,7 @@ export class Picture {
     const key = `${level}/${column}/${row}`;
     let tile = this.tiles.get(key);
     if (tile === undefined) {
-      tile = { bitmap: null, failed: false, ready: null };
+      tile = { bitmap: null, ready: null };
       tile.ready = bitmap(`${this.url}/tiles/${key}${this.query}`).then(
         (made) => {
           tile.bitmap = made;
