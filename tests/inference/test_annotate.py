@@ -194,6 +194,9 @@ def test_an_unknown_method_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="method lime is not one of cam, rise, cells"):
         annotate(teacher, workspace.manifest, "lime", out=tmp_path)
+    wrong: Any = "Decision"
+    with pytest.raises(InputError, match="cam_class 'Decision': write label, "):
+        annotate(teacher, workspace.manifest, "cam", cam_class=wrong, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -65,6 +65,12 @@ def test_a_backbone_that_breaks_the_cam_gets_grad_cam(
         check_cam_identity(model)
 
 
+def test_an_unknown_kind_of_map_is_refused() -> None:
+    wrong: Any = "grad-cam"
+    with pytest.raises(InputError, match="cam 'grad-cam': write auto, cam, gradcam"):
+        build_model("test_resnet", ["a", "b"], input_size=64, cam=wrong)
+
+
 @pytest.mark.parametrize(
     ("backbone", "size", "reason"),
     [

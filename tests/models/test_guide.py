@@ -315,6 +315,15 @@ def test_a_function_in_place_after_the_features(*, frozen: bool) -> None:
     assert all(value is not None and bool(value.isfinite().all()) for value in reached)
 
 
+def test_data_parallel_is_refused() -> None:
+    """A replica calls the hooks of the original; this is how nn.DataParallel makes one."""
+    torch.manual_seed(0)
+    model = guided(spread(Net()))
+    replica: Any = model._replicate_for_data_parallel()
+    with pytest.raises(InputError, match="DataParallel"):
+        replica(torch.randn(2, 3, SIDE, SIDE))
+
+
 def test_a_folder_needs_the_network_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = guided(spread(Net()), positive="fake").eval()

@@ -92,6 +92,28 @@ def test_scores_are_the_loop(logits: int, score: Any, fill: Any) -> None:
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    images, classes, model = some(), torch.tensor([0, 1, 1, 0]), network(2)
+
+    def small_memory(shown: Tensor) -> Tensor:
+        if len(shown) > 5:
+            raise MemoryError
+        return model(shown)  # type: ignore[no-any-return]
+
+    which, masks = torch.arange(4), masks_of(7)
+    seen = MaskedScores(images, classes, small_memory, batch_size=28)
+    torch.testing.assert_close(
+        seen(which, masks), MaskedScores(images, classes, model, batch_size=28)(which, masks)
+    )
+    assert seen.batch_size == 3
+
+    def no_memory(shown: Tensor) -> Tensor:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        MaskedScores(images, classes, no_memory)(which, masks)
+
+
 def test_scores_of_sure_models_stay_finite() -> None:
     images, classes = torch.ones(2, 1, 2, 2), torch.tensor([0, 1])
 

@@ -64,6 +64,19 @@ def test_the_head_of_initial_weights(manifest: Path, tmp_path: Path) -> None:
         assert (message in lines) == kept
 
 
+def test_files_that_changed_between_two_runs_give_another_run(
+    manifest: Path, tmp_path: Path
+) -> None:
+    workspace, weights = Workspace.open(manifest), tmp_path / "weights.safetensors"
+    found = []
+    for seed in range(2):
+        model = train(small(manifest, seed=seed), tmp_path / "runs").folder / "model"
+        weights.write_bytes((model / "model.safetensors").read_bytes())
+        started = small(manifest, weights=str(weights))
+        found.append(train(started, tmp_path / "runs", workspace=workspace).folder)
+    assert found[0] != found[1]
+
+
 def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = train(small(manifest), tmp_path / "runs", tell=lines.append)
