@@ -640,8 +640,8 @@ def records() -> str:
 def photographs() -> str:
     """Intervals of the forged images with draws alone, and with photographs as random as well."""
     lines = []
-    for folder in ("spots_evidence",):
-        (study,) = (one for one in STUDIES if one.folder == folder)
+    for folder in ("spots_few", "spots_evidence"):
+        (study,) = (one for one in FEW + STUDIES if one.folder == folder)
         (record,) = read_archive(EVIDENCE / folder)
         arms = {row.key: next(iter(row.arms.values())) for row in record.setup.rows}
         hardest = min(controls_of(folder), key=lambda key: controls_of(folder)[key].mean)
@@ -653,7 +653,8 @@ def photographs() -> str:
             wider = (high - low) / (own.high - own.low) - 1
             lines.append(
                 [
-                    study.title, name, number(own.mean, sign=True), interval(own.low, own.high),
+                    f"{study.title}, {study.marks}", name,
+                    number(own.mean, sign=True), interval(own.low, own.high),
                     interval(low, high), f"{number(100 * wider, 0)} %",
                 ]
             )  # fmt: skip
