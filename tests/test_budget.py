@@ -22,7 +22,7 @@ LIMITS = {
     "modules of source": 159,
     "lines of the longest module": 600,
     "lines of benchmarks": 3_100,
-    "lines of documentation": 3_790,
+    "lines of documentation": 3_760,
     "lines of RESULTS": 150,
     "lines of the changelog": 60,
     "lines of the README": 150,
