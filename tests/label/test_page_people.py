@@ -302,7 +302,7 @@ def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_pat
     cut = {level: ramp >= 2.55 * level for level in (50, 80)}
     with (
         served(folder, tmp_path, start_from=masks) as server,
-        opened(browser, server) as page,
+        opened(browser, server, "Ada", "image-0.png") as page,
     ):
         wide = canvas(page)
         assert page.locator("#level-value").text_content() == "50 %"
@@ -331,7 +331,7 @@ def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_pat
         page.reload()
         assert page.evaluate("JSON.parse(localStorage['preceptor-label-settings']).level") == 80
     export_marks(connect(server.database, readonly=True), server.database, tmp_path / "out")
-    row, _ = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
+    (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
     assert row["seconds"] > 0
     assert (row["path"], row["annotator"], row["level"]) == ("image-0.png", "Ada", 80)
     added = int((final & ~cut[80]).sum())

@@ -56,7 +56,7 @@ export async function claim(take = false) {
     if (page.entry !== own) return;
     const was = page.wrong.elsewhere;
     page.wrong.elsewhere = false;
-    if (take || was || !own.fresh) await page.work.refresh(own); // other tabs may have changed it
+    if (take || was || !own.fresh) await page.work.refresh(own); // loaded ahead: marks or level may be old
     own.fresh = true;
     if (was) page.outbox.wake();
   } catch (failure) {

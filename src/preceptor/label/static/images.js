@@ -4,10 +4,8 @@ import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { page } from "./page.js";
 import { $, card, say } from "./panel.js";
-import { cut } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
-import { settings } from "./settings.js";
 
 export function inAddress() {
   return Number(/^#(\d+)$/.exec(window.location.hash)?.[1] ?? 0);
@@ -56,10 +54,6 @@ export async function show(id, { back = false } = {}) {
   showPanel();
   look();
   const { entry } = page;
-  // Loaded ahead, perhaps before the level was changed.
-  if (entry?.info.proposal && entry.info.proposal.level !== settings.level) {
-    cut(settings.level, () => { view.redrawMarks(); showPanel(); });
-  }
   if (entry !== null && !entry.problem) {
     claim().then(() => page.entry === entry && entry.problem && showDamaged());
   }
