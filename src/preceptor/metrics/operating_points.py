@@ -202,7 +202,7 @@ def threshold_rates(
 
 
 def _first_refused(negatives: Array, rate: float) -> float | None:
-    """Highest negative score below the threshold of a false positive rate; None for none."""
+    """Highest negative score to refuse at a false positive rate; None below one negative."""
     if rate * len(negatives) < 1 - _SLACK:
         return None
     falling = np.sort(negatives)[::-1]

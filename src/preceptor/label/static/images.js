@@ -57,7 +57,7 @@ export async function show(id, { back = false } = {}) {
   if (entry !== null && !entry.problem) {
     claim().then(() => page.entry === entry && entry.problem && showDamaged());
   }
-  if (page.entry !== null) page.work.ahead(page.entry.id);
+  if (entry !== null) page.work.ahead(entry.id);
 }
 
 export function leave(back) {
