@@ -49,10 +49,10 @@ def test_all_shapes(tmp_path: Path) -> None:
 def test_tags_and_subsets(tmp_path: Path) -> None:
     text = xml(
         image('<tag label="fake"/>', more='width="40" height="30" subset="Validation"')
-        + image("", "b.png")
+        + image('<tag label="real" source="auto"/>', "b.png")
     )
     one, other = read(tmp_path, text)
-    assert (one.labels, one.split, one.examined) == (("fake",), "val", True)
+    assert (one.labels, one.split, one.examined) == (("fake",), "val", None)
     assert (other.labels, other.split, other.examined) == ((), "", None)
 
 

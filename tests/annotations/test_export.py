@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -160,16 +160,18 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return marked_manifest(tmp_path_factory.mktemp("manifest"))
 
 
-def exported(manifest: Path, name: str, to: Path) -> Path:
-    images = manifest_images(Manifest.read(manifest, need=()))
+def exported(manifest: Path, name: str, to: Path, *, every: bool = False) -> Path:
+    images = manifest_images(Manifest.read(manifest, need=()), every=every)
     write_export(name, images, to, ExportOptions())
     return to
 
 
-def imported(name: str, folder: Path, images: Path, to: Path) -> pd.DataFrame:
+def imported(
+    name: str, folder: Path, images: Path, to: Path, unmarked: Literal["examined", "unknown"]
+) -> pd.DataFrame:
     """Table of the manifest of an import, by name."""
     read = getattr(importers, f"read_{name}")
-    options = ImportOptions(labels=folder / "labels.csv", unmarked="examined")
+    options = ImportOptions(labels=folder / "labels.csv", unmarked=unmarked)
     write_import(read(folder / FILES[name]), images, to, options)
     return Manifest.read(to / "manifest.csv", need=()).table.set_index("name")
 
@@ -180,23 +182,29 @@ def map_of(row: pd.Series) -> np.ndarray:
     return np.zeros(1, np.uint8)
 
 
+@pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_labels_and_maps_come_back_exactly(manifest: Path, tmp_path: Path, name: str) -> None:
-    folder = exported(manifest, name, tmp_path / "out")
-    found = imported(name, folder, manifest.parent / "images", tmp_path / "back")
+def test_labels_and_maps_come_back_exactly(
+    manifest: Path, tmp_path: Path, name: str, every: bool
+) -> None:
+    """And, with `every`, that nobody examined an image."""
+    folder = exported(manifest, name, tmp_path / "out", every=every)
+    unmarked: Any = "unknown" if every else "examined"
+    found = imported(name, folder, manifest.parent / "images", tmp_path / "back", unmarked)
     before = Manifest.read(manifest, need=()).table.set_index("name")
-    assert sorted(found.index) == sorted(NAMES)
-    for image in NAMES:
+    names = [*NAMES, "unseen.png"] if every else NAMES
+    assert sorted(found.index) == sorted(names)
+    columns = ["label", "split", "group", "annotated", "map_weight", "annotation_seconds"]
+    for image in names:
         one, other = before.loc[f"images/{image}"], found.loc[image]
-        assert list(one[["label", "split", "group"]]) == list(other[["label", "split", "group"]])
-        assert other["annotated"]
+        pd.testing.assert_series_equal(one[columns], other[columns], check_names=False)
         assert np.array_equal(map_of(one), map_of(other)), image
 
 
 def test_gray_maps_come_back_exactly_as_masks(tmp_path: Path) -> None:
     manifest = marked_manifest(tmp_path / "in", gray=True)
     folder = exported(manifest, "masks", tmp_path / "out")
-    found = imported("masks", folder, manifest.parent / "images", tmp_path / "back")
+    found = imported("masks", folder, manifest.parent / "images", tmp_path / "back", "examined")
     before = Manifest.read(manifest, need=()).table.set_index("name")
     for image in NAMES:
         assert np.array_equal(map_of(before.loc[f"images/{image}"]), map_of(found.loc[image]))

@@ -119,10 +119,12 @@ def marked_manifest(folder: Path, *, gray: bool = False) -> Path:
         label = "clean" if name == NAMES[-1] else ("crack", "rust & more")[number % 2]
         rows.append(
             (f"images/{name}", label, ("train", "val")[number % 2], saliency, 1, f"g{number}")
+            + (1 / (number + 1), number)
         )
     save_image(folder / "images" / "unseen.png")
-    rows.append(("images/unseen.png", "clean", "train", "", 0, "g"))
+    rows.append(("images/unseen.png", "clean", "train", "", 0, "g", 1, None))
     columns = ["path", "label", "split", "saliency", "annotated", "group"]
+    columns += ["map_weight", "annotation_seconds"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
 

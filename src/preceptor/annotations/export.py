@@ -75,6 +75,11 @@ class ExportedImage:
         """Class of the shapes."""
         return self.marked or str(self.row["label"])
 
+    @property
+    def examined(self) -> bool:
+        """Whether a person examined the image."""
+        return bool(self.row["annotated"])
+
     def mask(self, options: ExportOptions) -> NDArray[np.bool_]:
         """Mask at the threshold."""
         if self.pixels is None:
@@ -229,10 +234,13 @@ def write_export(
         FORMATS[name](counted(), folder, options)
         if not rows:
             raise InputError("there is no image to export; annotate some, or add --all")
-        table = pd.DataFrame(rows)[["name", "label", "split", "source", "group"]]
+        table = pd.DataFrame(rows).drop(columns=["path", "saliency"])
         table = table.rename(columns={"name": "path"})
-        empty = [column for column in ("split", "source", "group") if (table[column] == "").all()]
-        table.drop(columns=empty).to_csv(folder / "labels.csv", index=False)
+        table["annotated"] = np.where(table["annotated"] & (not options.model), "1", "")
+        every = table["annotated"].all() or bool(options.model)
+        usual = [name for name in table if (table[name].isna() | table[name].isin(["", 1.0])).all()]
+        unneeded = {*usual, *(["annotated"] if every else [])}
+        table.drop(columns=list(unneeded)).to_csv(folder / "labels.csv", index=False)
     return len(rows), marked
 
 
@@ -254,6 +262,8 @@ def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportO
     taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
+        if not image.examined and not options.model:
+            continue  # an empty mask says that somebody examined the image
         if options.threshold is not None or image.pixels is None:
             pixels = image.mask(options).astype(np.uint8) * 255
         else:
@@ -324,7 +334,8 @@ def _write_labelstudio(
         made = {"result": result} | ({"model_version": options.model} if options.model else {})
         kind = "predictions" if options.model else "annotations"
         data = {"image": options.image_prefix + quote(image.name), "name": image.name}
-        tasks.append({"data": data, kind: [made | _score(image)]})
+        listed = [made | _score(image)] if image.examined or options.model else []
+        tasks.append({"data": data, kind: listed})
     (folder / "tasks.json").write_text(strict_json(tasks, indent=None) + "\n", encoding="utf-8")
     inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
     config = (
@@ -338,6 +349,8 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
     """Write `NAME.json` for each image; the class of the image is a flag that is set."""
     taken: set[str] = set()
     for image in images:
+        if not image.examined and not options.model:
+            continue  # a file without shapes says that somebody examined the image
         source = str(image.row["path"])
         if is_url(source):
             what = "LabelMe opens local files only; copy the images, or export to another format"

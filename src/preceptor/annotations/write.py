@@ -364,13 +364,14 @@ class _Import:
         nothing = set(self.options.nothing_to_mark)
         unknown: list[_Row] = []
         for image, row in self.rows.items():
-            if row.classes or row.examined is not None or self._cell(image, "annotated"):
+            if row.classes or self._cell(image, "annotated"):
                 continue
-            unknown.append(row)
             if nothing:
                 row.examined = bool(nothing & {self._cell(image, "label"), *row.record.labels})
-            elif self.options.unmarked is not None:
-                row.examined = self.options.unmarked == "examined"
+            elif row.examined is None:
+                unknown.append(row)
+                if self.options.unmarked is not None:
+                    row.examined = self.options.unmarked == "examined"
         matters = any(row.classes for row in self.rows.values()) or (
             # Shapes that were wrong are among the problems already.
             self.labels is None

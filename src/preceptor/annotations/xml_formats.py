@@ -191,17 +191,14 @@ def read_cvat(source: Path | str) -> ImportedAnnotations:
                     spot, label = f"{child.tag} {place}", child.get("label") or ""
                     with log.part(f"{where} {name}, {spot}", "correct or remove the shape"):
                         if child.tag == "tag":
-                            tags.add(label)
+                            tags |= {label} if child.get("source") != "auto" else set()
                         elif (shape := _cvat_shape(child, size)) is None:
                             log.note(f"elements <{child.tag}> are not read")
                         else:
                             made = child.get("source") == "auto"
                             shapes.append(Annotation(shape, label, prediction=made, where=spot))
                 labels, split = tuple(sorted(tags - {""})), split_of(element.get("subset") or "")
-                examined = True if labels else None
-                yield AnnotatedImage(
-                    name, size, tuple(shapes), labels, split, examined, where=where
-                )
+                yield AnnotatedImage(name, size, tuple(shapes), labels, split, where=where)
 
     classes = [(one.findtext("name") or "").strip() for one in root.findall("meta//label")]
     listed = [*dict.fromkeys(filter(None, classes))]
