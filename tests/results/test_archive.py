@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from preceptor.config.files import dump_config, load_config, parse_config
 from preceptor.errors import InputError
 from preceptor.report.write import write_results
 from preceptor.results.domain import archive_study, csv_files, gather_study, study_results
-from preceptor.results.record import read_archive
+from preceptor.results.record import read_archive, write_archive
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm
 from preceptor.study_folder import open_study, reopen
@@ -105,3 +106,22 @@ def test_a_damaged_archive_and_a_folder_that_is_there_are_refused(
     (tmp_path / "copy" / "record.json").write_text("{}")
     with pytest.raises(InputError, match="no archive of a study, or a damaged one"):
         read_archive(tmp_path / "copy")
+
+
+def test_domains_of_the_same_trainings_keep_their_own_test_scores(
+    archive: Path, tmp_path: Path
+) -> None:
+    (record,) = read_archive(archive)
+    (member, *_) = record.members
+    val, test = record.scores(member)
+    assert val is not None and test is not None
+    other = test.assign(**{name: 1 - test[name] for name in test if str(name).startswith("score_")})
+    records = [
+        replace(record, setup=replace(record.setup, domain=domain), scores=lambda _, own=own: own)
+        for domain, own in (("a", (val, test)), ("b", (val, other)))
+    ]
+    write_archive(records, tmp_path / "two")
+    for read, expected in zip(read_archive(tmp_path / "two"), (test, other), strict=True):
+        tested = read.scores(member)[1]
+        assert tested is not None
+        pd.testing.assert_frame_equal(tested, expected, check_dtype=False)

@@ -181,9 +181,7 @@ def select_any_map(record: StudyRecord, backbone: str) -> AnyMap | None:
         of_seeds = [members[seed] for seed in setup.seeds if seed in members]
         scores = [table for member in of_seeds if (table := record.validation(member)) is not None]
         if len(scores) == len(setup.seeds):
-            found = [value for member in of_seeds for value in record.map_correlations(member)]
-            agreement = float(np.mean(found)) if found else math.nan
-            candidates.append(Candidate(key, arm.setting, scores, agreement))
+            candidates.append(Candidate(key, arm.setting, scores))
     if not candidates:
         return None
     choice = record.choose(candidates)

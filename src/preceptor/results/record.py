@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from preceptor.study.plan import BY_WAY, Plan, mapper_backbone
 from preceptor.study.protocol import teachers_of
 from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.steps import Arm, Member, Role, replaced_run
-from preceptor.training.record import RunRecord, set_metrics
+from preceptor.training.record import RunRecord
 from preceptor.utils.files import replacing
 from preceptor.utils.results import SCORES, is_finished, read_scores, write_atomically
 
@@ -173,12 +174,6 @@ class StudyRecord:
         """One of the candidates, by the rule of the study's selections on validation."""
         one = self.setup
         return choose(candidates, one.classes, one.positive, one.draws, one.negatives)
-
-    def map_correlations(self, member: Member) -> list[float]:
-        """Correlations of a run's maps with human maps, by validation set."""
-        metrics = {k: v for k, v in self.entries[member.run].items() if v is not None}
-        found = (one.map_correlation for one in set_metrics(metrics).values())
-        return [value for value in found if value is not None]
 
 
 def record_of(plan: Plan) -> StudyRecord:
@@ -333,21 +328,23 @@ def write_archive(
     """Write an archive."""
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
-    parts: dict[tuple[str, str], pd.DataFrame] = {}
+    parts: dict[tuple[str, str, str], pd.DataFrame] = {}
     domains: list[dict[str, Any]] = []
     for record in records:
         arms = list(dict.fromkeys(member.arm for member in record.members))
         setup, versions = asdict(record.setup), [dict(one) for one in record.versions]
+        name = record.setup.domain
+        own = {"domain": name} if name else {}
         domains.append({"setup": setup, "arms": [*map(asdict, arms)], "versions": versions})
         for member in record.members:
             entry = record.entries.get(member.run)
             row = dict(zip(_ARM, _identity(member.arm), strict=True))
             row |= {"seed": str(member.seed), "run": member.run, "finished": str(entry is not None)}
             known = {key: repr(value) for key, value in (entry or {}).items() if value is not None}
-            rows.append({"domain": record.setup.domain} | row | known)
+            rows.append({"domain": name} | row | known)
             for kind, table in zip(("val", "test"), record.scores(member), strict=True):
-                if table is not None and (member.run, kind) not in parts:
-                    parts[member.run, kind] = table.assign(run=member.run)
+                if table is not None and (name, member.run, kind) not in parts:
+                    parts[name, member.run, kind] = table.assign(run=member.run, **own)
     if not parts:
         raise InputError("no training of the study has scores; restore its store, or repeat it")
     values = {"format": FORMAT, "scores": SCORES, "domains": domains}
@@ -355,8 +352,8 @@ def write_archive(
     write_atomically(out / RUNS, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     for name, text in (files or {}).items():
         write_atomically(out / name, text)
-    with replacing(out / SCORES) as partial:
-        _write_scores([parts[key] for key in sorted(parts, key=lambda key: key[0])], partial)
+    with replacing(out / SCORES) as file:
+        _write_scores([parts[key] for key in sorted(parts, key=lambda key: key[:2])], file)
 
 
 def _write_scores(parts: Sequence[pd.DataFrame], file: Path) -> None:
@@ -391,7 +388,7 @@ def read_archive(folder: Path) -> list[StudyRecord]:
 def _archived(
     values: Mapping[str, Any],
     runs: Sequence[Mapping[Any, str]],
-    scores: Callable[[Member], Scores],
+    scores: Callable[[str, Member], Scores],
 ) -> StudyRecord:
     setup = TypeAdapter(Setup).validate_python(values["setup"])
     listed = TypeAdapter(tuple[Arm, ...]).validate_python(values["arms"])
@@ -407,24 +404,29 @@ def _archived(
             entries[row["run"]] = {
                 name: float(value) for name, value in row.items() if name not in inside and value
             }
-    return StudyRecord(setup, members, entries, scores, versions=tuple(values["versions"]))
+    own = partial(scores, setup.domain)
+    return StudyRecord(setup, members, entries, own, versions=tuple(values["versions"]))
 
 
-def _archived_scores(file: Path) -> Callable[[Member], Scores]:
+def _archived_scores(file: Path) -> Callable[[str, Member], Scores]:
     table = pq.read_table(file)
-    runs = table["run"].to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.r_[True, runs[1:] != runs[:-1]])
-    ends = np.r_[starts[1:], len(runs)]
-    spans = {runs[start]: (start, end) for start, end in zip(starts, ends, strict=True)}
-    read: dict[str, Scores] = {}
+    keys = [name for name in ("domain", "run") if name in table.column_names]
+    columns = [table[name].to_numpy(zero_copy_only=False) for name in keys]
+    changes = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    starts = np.flatnonzero(np.r_[True, changes])
+    ends = np.r_[starts[1:], len(table)]
+    of_runs = zip(*(column[starts] for column in columns), strict=True)
+    spans = dict(zip(of_runs, zip(starts, ends, strict=True), strict=True))
+    read: dict[tuple[str, ...], Scores] = {}
 
     @pd.option_context("mode.string_storage", "python")
-    def scores(member: Member) -> Scores:
-        if member.run not in spans:
+    def scores(domain: str, member: Member) -> Scores:
+        key = (domain, member.run)[-len(keys) :]
+        if key not in spans:
             return None, None
-        if member.run not in read:
-            start, end = spans[member.run]
-            part = table.slice(start, end - start).drop_columns("run")
+        if key not in read:
+            start, end = spans[key]
+            part = table.slice(start, end - start).drop_columns(keys)
             plain = {
                 name: part[name] if name.startswith("score_") else part[name].cast(pa.string())
                 for name in part.column_names
@@ -432,8 +434,8 @@ def _archived_scores(file: Path) -> Callable[[Member], Scores]:
             frame = pa.table(plain).to_pandas()
             kinds = frame["split"].map({one: kind_or_none(one) for one in frame["split"].unique()})
             val, test = (frame[kinds == kind].reset_index(drop=True) for kind in ("val", "test"))
-            read[member.run] = val if len(val) else None, test if len(test) else None
-        return read[member.run]
+            read[key] = val if len(val) else None, test if len(test) else None
+        return read[key]
 
     return scores
 
