@@ -343,6 +343,10 @@ def test_a_teacher_is_chosen_at_the_alpha_at_which_its_student_is_best(tmp_path:
     assert plan.setting_of("student", "test_byobnet") == Setting(0.5)
     assert plan.probe_setting_of(CLASSIFIER) in (Setting(0.1), Setting(0.5))
     assert plan.probe_setting_of(MAPPER) == Setting(0.5)
+    expected = [step.kind for part in outline(Plan(plan.protocol)) for step in part]
+    done = [step.kind for step in plan.steps.values()]
+    for kind in ("train", "maps", "evaluate"):
+        assert expected.count(kind) == done.count(kind), kind
     # Every Student of stage 2 is one of stage 1.
     assert {key: len(runs) for key, runs in students(plan).items()} == {
         (str(teacher), alpha): 3 for teacher, alpha in by

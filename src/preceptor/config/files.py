@@ -245,6 +245,10 @@ _WRITE = {
 }
 
 
+_UNION = {f"{kind}{one}" for kind in ("", "constrained-") for one in ("bool", "int", "float", "str")}
+"""Names that pydantic gives to the branches of a union, beside those with brackets."""
+
+
 def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     """Problems found by pydantic, in terms of the file; one for all branches of a union."""
     keys = list(_keys(model))
@@ -252,7 +256,7 @@ def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     for entry in errors:
         place = tuple(map(str, entry["loc"]))
         for at, part in enumerate(place[1:], 1):
-            if "[" in part or "-" in part or part in ("int", "float", "str"):  # of a union
+            if "[" in part or part in _UNION:
                 place = place[:at]
                 break
         by_place.setdefault(place, []).append(entry)

@@ -64,17 +64,15 @@ def _holds_boolean(value: Any) -> bool:
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
-    """Path that starts at the folder in the context, with `~` expanded."""
-    if info.context is None:
-        return path
-    return Path(os.path.normpath(info.context / os.path.expanduser(path)))
+    """Path that starts at the folder in the context, or the working one, with `~` expanded."""
+    return Path(os.path.normpath((info.context or Path.cwd()) / os.path.expanduser(path)))
 
 
 def _absolute_file(weights: str, info: ValidationInfo) -> str:
     return weights if weights in ("hub", "none", "") else str(_absolute(Path(weights), info))
 
 
-ConfigPath = Annotated[Path, AfterValidator(_absolute)]  # absolute in a config from a file
+ConfigPath = Annotated[Path, AfterValidator(_absolute)]
 Weights = Annotated[str, AfterValidator(_absolute_file)]  # hub, none, or a path as `ConfigPath`
 
 

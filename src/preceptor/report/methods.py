@@ -45,7 +45,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
     folders = {plan.protocol.run_folder(member.run) for member in plan.members}
     records = [RunRecord.read(folder) for folder in sorted(folders) if is_finished(folder)]
     ways = [
-        (name, training_of(study, name), way.alpha_grid(study.alpha_grid))
+        (name, training_of(study, name), way.alpha_grid(study))
         for name, way in study.guidances.items()
     ]
     text = say(

@@ -120,13 +120,15 @@ class Guidance(Settings):
         changes |= {key: value for key, value in given.items() if value}
         return study.model_copy(update=changes)
 
-    def alpha_grid(self, study: tuple[float, ...]) -> tuple[float, ...]:
-        """α grid, given the study's own."""
+    def alpha_grid(self, study: StudyConfig) -> tuple[float, ...]:
+        """α grid in a study."""
         if self.alphas is not None:
             return self.alphas
         if self.method != "cyborg" or self.preset is not None:
             return METHOD_ALPHAS
-        return study if self.distance is None else default_alphas(self.distance)
+        if self.distance in (None, study.training.distance):
+            return study.alpha_grid
+        return default_alphas(self.distance)
 
 
 class Domain(Settings):
@@ -256,6 +258,8 @@ class StudyConfig(Settings):
         if isinstance(training, StudyTraining):
             training = {name: getattr(training, name) for name in training.model_fields_set}
         if isinstance(training, Mapping):
+            if training.get("recipe") is not None:
+                raise ValueError("recipe: recommended and training.recipe are two; remove one")
             training = RECOMMENDED_TRAINING | dict(training)
         return RECOMMENDED | values | {"training": training}
 
@@ -325,9 +329,7 @@ class StudyConfig(Settings):
         if not self.guidances:
             return tuple(map(Setting, self.alpha_grid))
         ways = self.guidances.items()
-        return tuple(
-            Setting(one, name) for name, way in ways for one in way.alpha_grid(self.alpha_grid)
-        )
+        return tuple(Setting(one, name) for name, way in ways for one in way.alpha_grid(self))
 
     @property
     def paper_setting(self) -> Setting:
@@ -395,6 +397,8 @@ def _problems(study: StudyConfig) -> list[str]:
         ]
     if not (study.teacher_alphas or study.data_driven or study.mapper or study.maps):
         wrong.append("teacher_alphas is empty, and there is no other Teacher; name an α")
+    if study.annotated_per_seed and study.annotated is None:
+        wrong.append("annotated_per_seed needs annotated, the number of images to draw; add it")
     if ("dfr" in study.controls) != (study.dfr_set is not None):
         wrong.append(
             "controls: dfr and dfr_set, the validation set on which it trains the last layer, "

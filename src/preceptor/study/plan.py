@@ -10,7 +10,8 @@ Students' settings (the way of guiding and α), for which the selections of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal, cast
 
@@ -458,10 +459,18 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
     study = plan.study
     draft = Plan(plan.protocol, choices=dict(plan.choices))
     first = draft.first_steps()
-    winner = plan.winner()
-    if winner is None:
-        winner = teachers_of(study)[0]
-        draft.choices[draft.teacher_selection] = Choice(candidate_name(winner), "", ())
+
+    def assume(selection: Selection, candidates: Sequence[tuple[str, Setting]]) -> None:
+        rows = [{"name": name, "value": 0.0} | asdict(one) for name, one in candidates]
+        draft.choices.setdefault(selection, Choice(candidates[0][0], "", tuple(rows)))
+
+    teachers = teachers_of(study)
+    if len(teachers) == 1:  # is not compared
+        draft.choices[draft.teacher_selection] = Choice(candidate_name(teachers[0]), "", ())
+    probes = product(teachers, study.probe_settings)
+    assume(draft.teacher_selection, [(candidate_name(*one), one[1]) for one in probes])
+    winner = draft.winner()
+    assert winner is not None
     later = draft.add(draft.stage_two(winner))
     roles: list[Role] = ["student", "baseline1"]
     if study.ceiling:
@@ -469,11 +478,15 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
     for backbone in study.students:
         for role in (*roles, *study.controls):
             grid = study.settings if role == "baseline1" else _settings_of(study, role)
-            setting = plan.setting_of(role, backbone) or grid[0]
-            later += draft.add(draft._after_setting(role, backbone, setting))
-            for size in study.budgets if role in ("student", "baseline1") else ():
-                setting = plan.setting_of(role, backbone, size) or grid[0]
-                later += draft.add(draft._budget_tests(role, backbone, setting, size))
+            for size in (0, *(study.budgets if role in ("student", "baseline1") else ())):
+                selection = Selection(draft.domain, role, backbone, size)
+                assume(selection, [(str(one), one) for one in grid])
+                setting = draft.choices[selection].setting
+                later += draft.add(
+                    draft._budget_tests(role, backbone, setting, size)
+                    if size
+                    else draft._after_setting(role, backbone, setting)
+                )
     stage_one = {step.id: step for step in first}
     others = {step.id: step for step in [*later, *plan.steps.values()] if step.id not in stage_one}
     return list(stage_one.values()), list(others.values())
