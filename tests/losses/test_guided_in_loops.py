@@ -12,10 +12,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.losses.distances import DISTANCES, EVIDENCE_DISTANCES
+from preceptor.losses.guidance import (
+    GuidanceBatch,
+    GuidedForward,
+    guidance_method,
+    guided_objective,
+)
 from preceptor.losses.guided import GuidedLoss, inconsistency
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -144,6 +151,68 @@ def test_accumulated_gradients_are_those_of_the_batch(ends: tuple[int, ...]) -> 
         part = batch.part(beginning, end)
         (loss_of(model, part) * (end - beginning) / len(batch.labels)).backward()
     torch.testing.assert_close(gradients(model), expected)
+
+
+def test_channels_last_has_the_same_gradients() -> None:
+    model, batch = network().double(), examples()
+    expected = whole(model)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = batch.images.to(memory_format=torch.channels_last)
+    loss_of(model, batch._replace(images=images)).backward()
+    torch.testing.assert_close(gradients(model), expected)
+
+
+class Headed(nn.Module):
+    """A step with the method head, whose layers all processes must use: the second has no maps."""
+
+    def __init__(self, model: GuidedModel) -> None:
+        super().__init__()
+        self.model, self.method = model, guidance_method("head")
+        self.layers = self.method.prepare(model, examples().images)
+
+    def forward(self, batch: Examples) -> Tensor:
+        images, labels, maps, *_ = batch
+        weight = torch.arange(6)[: len(labels)].double() * float(labels[0] == 0)
+        given = GuidanceBatch(images, labels, maps, weight)
+        return guided_objective(self.method, given, GuidedForward(self.model), 0.4, 1).loss
+
+
+class Plain(nn.Module):
+    def __init__(self, model: GuidedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Examples) -> Tensor:
+        return loss_of(self.model, batch)
+
+
+STEPS = (Plain, Headed)
+
+
+def parallel(rank: int, folder: Path) -> None:
+    """Gradients of each step in one of two processes, with parts of four and two images."""
+    torch.set_num_threads(1)
+    meeting = f"file://{folder / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    found = []
+    for step in STEPS:
+        module = DistributedDataParallel(step(network().double()))
+        part = examples().part(*((0, 4), (4, 6))[rank])
+        (module(part) * 2 * len(part.labels) / 6).backward()
+        found.append(gradients(module))
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_gradients_of_two_processes_are_those_of_the_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(parallel, (tmp_path,), nprocs=2)  # type: ignore
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for at, step in enumerate(STEPS):
+        module = step(network().double())
+        for part in (examples().part(0, 4), examples().part(4, 6)):
+            (module(part) * len(part.labels) / 6).backward()
+        for rank in range(2):
+            torch.testing.assert_close(found[rank][at], gradients(module))
 
 
 def test_the_divergence_is_torchs() -> None:

@@ -234,6 +234,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (Normed, {"cam": "cam"}, "no exact class activation map: mean(CAM) + bias differs"),
     (Net, {"head": None, "cam": "cam"}, "its classifier is missing, not one linear layer"),
     (Net, {"logits": lambda output: 3}, "the logits are int"),
+    (lambda: Net().bfloat16(), {}, "the network is torch.bfloat16; make it float32"),
     (
         AttentionPooled,
         {"features": "score"},

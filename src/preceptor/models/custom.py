@@ -180,6 +180,8 @@ def _parts(
         outputs.append(output[0] if type(output) is tuple and output else output)
 
     some = next(module.parameters(), torch.zeros(0))
+    if some.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"the network is {some.dtype}; make it float32, and use autocast")
     images = torch.randn(
         (2, in_chans, input_size, input_size), generator=torch.Generator().manual_seed(0)
     )

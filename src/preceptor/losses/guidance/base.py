@@ -104,7 +104,7 @@ def guided_objective(
 
     Raises:
         InputError: Neither scale nor weight is given, or the network lacks second derivatives.
-        ValueError: α outside [0, 1], or shapes that differ.
+        ValueError: α outside [0, 1], shapes that differ, or maps outside [0, 1].
 
     Example:
         >>> from preceptor import build_model, guidance_method
@@ -189,9 +189,19 @@ def _terms(
     batch = batch._replace(
         map=kept(batch.map), weight=weight, map_input=kept(batch.map_input), teacher=teacher
     )
+    # Values are looked at on a CPU, and on a GPU, which would wait, for the scale alone.
+    if (batch.images.is_cpu or not update) and not torch.compiler.is_compiling():
+        for maps in (batch.map, batch.map_input) if method.needs & {"map", "map_input"} else ():
+            if (
+                maps is not None
+                and maps.numel()
+                and not -1e-4 < maps.amin() <= maps.amax() < 1.0001
+            ):
+                span = f"from {maps.amin():g} to {maps.amax():g}"
+                raise ValueError(f"maps are {span}, not in [0, 1]; divide them by their maximum")
     # Where no image is guided, further passes and second derivatives would be for nothing. Whether
     # a batch on a GPU has maps is not asked where the map is all that the method needs.
-    plain = plain or (method.needs != {"map"} and not bool(batch.guided.any()))
+    plain = plain or (method.needs - {"layers"} != {"map"} and not bool(batch.guided.any()))
     forward.begin(batch, frozenset() if plain else method.needs, update=update)
     terms = {} if plain else method.terms(batch, forward)
     return terms, weight, forward().logits

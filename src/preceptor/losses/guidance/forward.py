@@ -118,6 +118,8 @@ class GuidedForward:
         """Begin a step; InputError if it needs second derivatives and the network has none."""
         self.batch, self.passes, self._update = batch, 0, update
         self._twice = "gradient" in needs
+        if self._twice and not torch.is_grad_enabled():
+            raise InputError("this guidance differentiates the pass; call it outside torch.no_grad")
         if self._twice and not self._differentiable:
             self._try_second_derivative(batch.images)
         self._images = batch.images.detach().requires_grad_(self._twice)
