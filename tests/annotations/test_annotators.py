@@ -97,7 +97,6 @@ def test_images_without_marks_are_counted_apart() -> None:
         ]
     )
     assert found.pairs[["images", "both_empty", "dice"]].to_numpy().tolist() == [[3, 1, 0.5]]
-    assert found.single == 1
     assert found.images["file"].tolist() == ["half", "marked", "empty"]
     assert found.images["all_empty"].tolist() == [0, 0, 1]
     assert np.isnan(found.images["dice"].iloc[-1])

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from preceptor.annotations import read_coco
-from preceptor.annotations.shapes import Box, rasterize
+from preceptor.annotations.shapes import Box, Polygon, rasterize
 from preceptor.errors import PreceptorError, ProblemsError
 from tests.annotations.trees import (
     assert_import_refused,
@@ -161,6 +161,17 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     (tmp_path / "a.json").write_text(text[: len(text) - 1 - cut])
     with pytest.raises(PreceptorError, match="not sound JSON"):
         read_coco(tmp_path / "a.json")
+
+
+def test_an_empty_ring_is_left_out(tmp_path: Path) -> None:
+    rings = [[], [1, 1, 9, 1, 9, 9]]
+    file = coco(ONE, [{"segmentation": rings}, {"segmentation": [[]], "bbox": [2, 2, 4, 4]}])
+    found = images_of(read_coco(save_json(tmp_path / "a_train_val.json", file)))["a.png"]
+    assert found.split == ""
+    polygon, box = (one.shape for one in found.annotations)
+    assert isinstance(polygon, Polygon)
+    assert len(polygon.rings) == 1
+    assert isinstance(box, Box)
 
 
 def test_splits_come_from_several_files(tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def test_shapes_without_a_pixel_in_common_are_noted(tmp_path: Path) -> None:
     assert list(maps) == ["a.png"]
     rows = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
     assert rows["annotated"].tolist() == [1, 0, 1]  # of c, most say that nothing is to be marked
+    assert rows["label"].tolist() == ["crack", "crack", "negative"]
     ((note, count),) = summary.notes.items()
     assert "--merge majority leaves no pixel" in note
     assert count == 1

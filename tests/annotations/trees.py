@@ -117,10 +117,8 @@ def marked_manifest(folder: Path, *, gray: bool = False) -> Path:
             (folder / "maps").mkdir(exist_ok=True)
             Image.fromarray(map_).save(folder / saliency)
         label = "clean" if name == NAMES[-1] else ("crack", "rust & more")[number % 2]
-        rows.append(
-            (f"images/{name}", label, ("train", "val")[number % 2], saliency, 1, f"g{number}")
-            + (1 / (number + 1), number)
-        )
+        split, weight = ("train", "val")[number % 2], 1 / (number + 1)
+        rows.append((f"images/{name}", label, split, saliency, 1, f"g{number}", weight, number))
     save_image(folder / "images" / "unseen.png")
     rows.append(("images/unseen.png", "clean", "train", "", 0, "g", 1, None))
     columns = ["path", "label", "split", "saliency", "annotated", "group"]

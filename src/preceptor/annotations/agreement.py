@@ -39,7 +39,6 @@ class AnnotatorMaps:
     people: dict[str, Path]  # folder of each person's maps, by name
     files: dict[str, tuple[str, ...]]  # persons by map file
     table: pd.DataFrame  # row of the manifest of each map file
-    annotated: int  # images of the manifest
 
     def maps(self, file: str) -> dict[str, Pixels]:
         """Map of each person who looked at an image."""
@@ -79,7 +78,7 @@ def read_annotators(folder: Path) -> AnnotatorMaps:
     if not files:
         raise InputError(f"{folder / ANNOTATORS}: no map has the name of an image of {path}")
     table = manifest.table.loc[[rows[file] for file in files]].set_index(pd.Index(list(files)))
-    return AnnotatorMaps(folder, people, files, table, int(manifest.annotated_mask.sum()))
+    return AnnotatorMaps(folder, people, files, table)
 
 
 def people_of(folder: Path) -> dict[str, Path]:
@@ -118,7 +117,6 @@ class Agreement:
     people: pd.DataFrame
     pairs: pd.DataFrame
     images: pd.DataFrame
-    single: int  # images with one annotator
 
 
 def agreement_of(annotators: AnnotatorMaps, progress: Progress | None = None) -> Agreement:
@@ -145,10 +143,8 @@ def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
     rows: list[tuple[object, ...]] = []
     areas: dict[str, list[float]] = {}
     seen: Counter[str] = Counter()
-    single = 0
     for file, maps in images:
         seen.update(list(maps))  # the names: a mapping would add its values
-        single += len(maps) == 1
         marked = {person: pixels >= 128 for person, pixels in maps.items()}
         sizes = {person: int(mask.sum()) for person, mask in marked.items()}
         for a, b in combinations(sorted(maps), 2):
@@ -171,7 +167,7 @@ def compare(images: Iterable[tuple[str, Mapping[str, Pixels]]]) -> Agreement:
     by_file["all_empty"] = by_file["all_empty"].astype(int)
     pairs = pairs.reset_index()
     people = [_person(name, table, pairs, areas.get(name, []), seen) for name in sorted(seen)]
-    return Agreement(pd.DataFrame(people), pairs, by_file, single)
+    return Agreement(pd.DataFrame(people), pairs, by_file)
 
 
 def _person(

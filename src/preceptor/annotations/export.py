@@ -75,11 +75,6 @@ class ExportedImage:
         """Class of the shapes."""
         return self.marked or str(self.row["label"])
 
-    @property
-    def examined(self) -> bool:
-        """Whether a person examined the image."""
-        return bool(self.row["annotated"])
-
     def mask(self, options: ExportOptions) -> NDArray[np.bool_]:
         """Mask at the threshold."""
         if self.pixels is None:
@@ -262,7 +257,7 @@ def _write_masks(images: Iterable[ExportedImage], folder: Path, options: ExportO
     taken: set[str] = set()
     (folder / "masks").mkdir()
     for image in images:
-        if not image.examined and not options.model:
+        if not (image.row["annotated"] or options.model):
             continue  # an empty mask says that somebody examined the image
         if options.threshold is not None or image.pixels is None:
             pixels = image.mask(options).astype(np.uint8) * 255
@@ -334,7 +329,7 @@ def _write_labelstudio(
         made = {"result": result} | ({"model_version": options.model} if options.model else {})
         kind = "predictions" if options.model else "annotations"
         data = {"image": options.image_prefix + quote(image.name), "name": image.name}
-        listed = [made | _score(image)] if image.examined or options.model else []
+        listed = [made | _score(image)] if image.row["annotated"] or options.model else []
         tasks.append({"data": data, kind: listed})
     (folder / "tasks.json").write_text(strict_json(tasks, indent=None) + "\n", encoding="utf-8")
     inner = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in labels)
@@ -349,7 +344,7 @@ def _write_labelme(images: Iterable[ExportedImage], folder: Path, options: Expor
     """Write `NAME.json` for each image; the class of the image is a flag that is set."""
     taken: set[str] = set()
     for image in images:
-        if not image.examined and not options.model:
+        if not (image.row["annotated"] or options.model):
             continue  # a file without shapes says that somebody examined the image
         source = str(image.row["path"])
         if is_url(source):

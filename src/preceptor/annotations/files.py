@@ -31,7 +31,7 @@ RECORD = "import.json"
 """File in the folder of an import, whose images are no images of another one."""
 Sources = Path | str | Sequence[Path | str]
 _SPLIT = re.compile(
-    r"(?:^|[^a-z])(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?:[^a-z]|$)"
+    r"(?<![a-z])(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?![a-z])"
 )
 _UPLOAD = re.compile(r"(?:^|/)data/upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")
 _UP = re.compile(r"^(?:\.{1,2}/)+")

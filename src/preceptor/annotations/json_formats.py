@@ -137,8 +137,8 @@ def _coco_images(
 
 def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -> Shape:
     segmentation = value.get("segmentation")
-    if isinstance(segmentation, list) and segmentation:
-        return Polygon(tuple(points_of(ring, 3) for ring in segmentation))
+    if isinstance(segmentation, list) and (rings := [one for one in segmentation if one != []]):
+        return Polygon(tuple(points_of(ring, 3) for ring in rings))
     if isinstance(segmentation, dict):
         stated = segmentation.get("size")
         if not isinstance(stated, list) or len(stated) != 2 or None in stated:
@@ -147,7 +147,7 @@ def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -
         if size is not None and size != (width, height):
             raise ValueError(f"the mask is {width}×{height}, the image {size[0]}×{size[1]}")
         return Mask(decode_rle(segmentation.get("counts"), width, height))
-    if segmentation not in (None, []):
+    if segmentation and not isinstance(segmentation, list):
         raise ValueError(f"segmentation is {shown(segmentation)}")
     box = value.get("bbox")
     if not isinstance(box, list) or len(box) != 4:

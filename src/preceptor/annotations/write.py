@@ -301,7 +301,10 @@ class _Import:
                 pixels = Image.fromarray(rasterize(drawing, *size, options.raster))
                 maps[who] = np.asarray(turned(pixels, orientation))
             row.saliency = self.drawer.save(maps, image)
-        if drawn and not row.saliency and 2 * sum(map(bool, shapes.values())) > len(shapes):
+        minority = 2 * sum(map(bool, shapes.values())) <= len(shapes)
+        if not row.saliency and options.merge == "majority" and minority:
+            row.classes = ()  # the majority marked nothing
+        elif drawn and not row.saliency:
             log.note(_NO_CENTER if len(shapes) == 1 else _NO_PIXEL.format(options.merge))
             row.nothing_to_mark = False
         return row
@@ -364,7 +367,7 @@ class _Import:
         nothing = set(self.options.nothing_to_mark)
         unknown: list[_Row] = []
         for image, row in self.rows.items():
-            if row.classes or self._cell(image, "annotated"):
+            if row.classes or _persons(row.record) or self._cell(image, "annotated"):
                 continue
             if nothing:
                 row.examined = bool(nothing & {self._cell(image, "label"), *row.record.labels})
