@@ -24,7 +24,7 @@ from preceptor.execution.scheduler import Graph
 from preceptor.metrics.scores import set_auc
 from preceptor.metrics.split_names import SplitKind
 from preceptor.results.domain import Results, results_of
-from preceptor.results.record import record_of
+from preceptor.results.record import Setup, StudyRecord, record_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan, StudyPlan
 from preceptor.study.protocol import Protocol
@@ -33,6 +33,29 @@ from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
 from preceptor.utils.results import finish
 from tests.datasets import SQUARES_STUDY, squares
+
+
+def record_with(
+    primary: str, classes: tuple[str, ...], positive: str | None, **changes: Any
+) -> StudyRecord:
+    """Record of a domain without members, for results whose tables a test writes itself."""
+    setup = Setup(
+        domain="",
+        classes=classes,
+        positive=positive,
+        sets=(primary,),
+        students=(),
+        teachers=(),
+        seeds=(),
+        draws=False,
+        negatives=None,
+        threshold="eer",
+        dfr_set=None,
+        rows=(),
+        choices=(),
+    )
+    return StudyRecord(replace(setup, **changes), (), {}, lambda member: (None, None))
+
 
 # A study file's settings; each test adds the manifest.
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {

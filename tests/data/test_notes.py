@@ -18,7 +18,7 @@ from preceptor.data.notes import (
     value_notes,
 )
 from tests.commands import here
-from tests.data.sound_manifest import dicom, save
+from tests.data.sound_manifest import save
 from tests.datasets import squares
 
 
@@ -128,16 +128,3 @@ def test_names_like_patients_in_two_splits_are_noted(tmp_path: Path) -> None:
     (line,) = notes(Manifest.read(file))
     assert line.startswith("names such as images/p0")
     assert "fill the column `group`" in line
-
-
-def test_a_patient_in_a_dicom_header_is_noted(tmp_path: Path) -> None:
-    file = squares(tmp_path)
-    table = pd.read_csv(file)
-    for at, name in ((0, "Doe^Jane"), (1, "")):
-        pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) + at
-        dicom(tmp_path / f"{at}.dcm", pixels, PatientName=name)
-        table.loc[at, "path"] = f"{at}.dcm"
-    table.to_csv(file, index=False)
-    (line,) = value_notes(Manifest.read(file))
-    assert line.startswith("1 of ")
-    assert "a patient's name or date of birth in its DICOM header" in line

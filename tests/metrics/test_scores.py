@@ -27,7 +27,7 @@ from preceptor.metrics.scores import (
     stack,
     write_scores,
 )
-from preceptor.metrics.split_names import kind_of, kind_or_none, split_kind
+from preceptor.metrics.split_names import kind_of, kind_or_none
 from preceptor.models.build import build_model, save_model
 from tests.commands import Outcome, here
 from tests.datasets import squares
@@ -289,11 +289,6 @@ NAMES |= dict.fromkeys(["vall", "val_unseen", "Val", "test1", "train-a", "", " v
 def test_a_split_is_train_or_val_or_test_alone_or_with_a_dash(name: str, kind: str) -> None:
     assert (kind_or_none(name) or "") == kind
     assert kind_of(pd.Series([name], dtype="str")).tolist() == [kind]
-    if kind:
-        assert split_kind(name) == kind
-    else:
-        with pytest.raises(InputError, match=f"split {name!r} is unknown"):
-            split_kind(name)
 
 
 def test_a_manifest_is_refused_by_row_and_nearest_name() -> None:

@@ -21,6 +21,7 @@ from preceptor.study.steps import Selection
 from preceptor.study_folder import open_study
 from tests.datasets import squares
 from tests.report.ladders import compared
+from tests.studies import record_with
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,7 @@ def said(
 ) -> dict[str, str]:
     runs = pd.DataFrame({"run": ["one"], "finished": [True]})
     results = Results(
-        "test",
-        "marked",
-        ["marked", "plain"],
+        record_with("test", ("marked", "plain"), "marked"),
         runs,
         FIGURES.empty(),
         comparisons=pd.DataFrame(lines) if lines else COMPARISONS.empty(),
@@ -182,7 +181,9 @@ def test_domains() -> None:
 def test_methods_name_how_settings_were_selected_and_tested(plan: Plan, seeds: int) -> None:
     study = plan.protocol.study.model_copy(update={"seeds": seeds})
     changed = Plan(replace(plan.protocol, study=study), choices=plan.choices)
-    empty = Results("test", "marked", ["marked", "plain"], RUNS.empty(), FIGURES.empty())
+    empty = Results(
+        record_with("test", ("marked", "plain"), "marked"), RUNS.empty(), FIGURES.empty()
+    )
     _, trained, selected, tested, *_ = methods(changed, empty)
     assert f"with {seeds} seeds each" in trained
     assert ("exact sign-flip tests" in tested) == (seeds <= EXACT_UP_TO)

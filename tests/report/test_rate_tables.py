@@ -13,6 +13,7 @@ from preceptor.results.record import Row
 from preceptor.results.tables import FIGURES, RUNS
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm
+from tests.studies import record_with
 
 ARM = Arm("student", "net", 0.5)
 
@@ -27,10 +28,9 @@ def results() -> Results:
         {**identity, "seed": 0, "run": "a", "set": "test", "kind": "roc", **rate.__dict__}
         for rate in roc_rates(truth, scores, sources)
     )
-    rows = [Row("student", "Student", {"net": ARM})]
-    return Results(
-        "test", "fake", ["fake", "real"], RUNS.empty(), FIGURES.empty(), rows, rates=rates
-    )
+    row = Row("student", "Student", {"net": ARM})
+    record = record_with("test", ("fake", "real"), "fake", rows=(row,))
+    return Results(record, RUNS.empty(), FIGURES.empty(), rates=rates)
 
 
 @pytest.mark.parametrize(

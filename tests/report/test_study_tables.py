@@ -117,7 +117,7 @@ def test_the_worst_source_is_that_of_each_seed(tmp_path: Path) -> None:
         for role in ("student", "baseline2")
     }
     lines = {line.heading: [cell.text for cell in line.cells] for line in table.lines}
-    titles = {row.key: row.title for row in results.rows}
+    titles = {row.key: row.title for row in results.setup.rows}
     assert lines[titles["student"]][0] == mean_std_text(*mean_std(worst["student"]))
     gain = np.subtract(worst["student"], worst["baseline2"]).mean()
     assert lines[titles["baseline2"]][3] == number(gain, sign=True)

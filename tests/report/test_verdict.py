@@ -18,7 +18,7 @@ from preceptor.results.tables import COMPARISONS, FIGURES
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import Arm, Member
 from tests.report.ladders import compared, ladder
-from tests.studies import Effect, scored_study
+from tests.studies import Effect, record_with, scored_study
 
 
 def results(
@@ -27,6 +27,7 @@ def results(
     n: int = 3,
     p: float = 0.5,
     seeds: int = 0,
+    **changes: Any,
 ) -> Results:
     """Results with the differences to Baseline 1 and Baseline 2 of each backbone, of `seeds`."""
     lines = [
@@ -44,14 +45,15 @@ def results(
     ]
     runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
     return Results(
-        "test",
-        "fake",
-        ["fake", "real"],
+        record_with(
+            "test",
+            ("fake", "real"),
+            "fake",
+            **{"students": tuple(means), "seeds": (0,) * seeds} | changes,
+        ),
         runs,
         FIGURES.empty(),
         comparisons=pd.DataFrame(lines) if lines else COMPARISONS.empty(),
-        seeds=seeds,
-        students=tuple(means),
     )
 
 
@@ -59,7 +61,7 @@ def test_a_part_of_the_study_gives_no_answer() -> None:
     """The Student of one of two backbones is ahead; the other has not been compared."""
     whole = results({"a": (0.1, 0.2), "b": (0.1, 0.2)}, n=8, p=0.01)
     assert verdict(whole).kind == "won"
-    part = replace(results({"a": (0.1, 0.2)}, n=8, p=0.01), students=("a", "b"))
+    part = results({"a": (0.1, 0.2)}, n=8, p=0.01, students=("a", "b"))
     found = verdict(part)
     assert found.kind == "open"
     assert found.text == (
@@ -160,7 +162,7 @@ def test_a_gain_that_few_test_images_show_is_one_on_these_images() -> None:
 
 def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:
     pair = {"a": (0.1, 0.2), "b": (0.1, -0.2)}
-    several = StudyResults({name: replace(results(pair), domain=name) for name in ("x", "y")})
+    several = StudyResults({name: results(pair, domain=name) for name in ("x", "y")})
     found = verdict(several)
     assert found.headline == "The Student is ahead for 2 of 4 pairs of domain and backbone"
     assert "for x with a and y with a only" in found.text

@@ -114,7 +114,8 @@ def test_domains_of_the_same_trainings_keep_their_own_test_scores(
     (record,) = read_archive(archive)
     (member, *_) = record.members
     val, test = record.scores(member)
-    assert val is not None and test is not None
+    assert val is not None
+    assert test is not None
     other = test.assign(**{name: 1 - test[name] for name in test if str(name).startswith("score_")})
     records = [
         replace(record, setup=replace(record.setup, domain=domain), scores=lambda _, own=own: own)

@@ -137,7 +137,7 @@ def test_the_questions_and_their_pairs(whole: Results) -> None:
         for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling")
     ]
     assert sorted(pairs) == sorted(expected)
-    titles = {row.key: row.title for row in whole.rows} | {"student": "Student"}
+    titles = {row.key: row.title for row in whole.setup.rows} | {"student": "Student"}
     shown = found[found["key_b"] != ""]
     assert list(shown["a"]) == [titles[key] for key in shown["key_a"]]
     assert list(shown["b"]) == [titles[key] for key in shown["key_b"]]
@@ -338,7 +338,7 @@ def test_all_metrics_of_overall_are_of_the_same_seeds(parted: Callable[..., Resu
     table = found.table[(found.table["key"] == "student") & (found.table["source"] == "")]
     (line,) = table[(table["set"] == PRIMARY) & (table["backbone"] == OVERALL)].to_dict("records")
     assert line["n"] == 2
-    (student,) = (row for row in found.rows if row.key == "student")
+    (student,) = (row for row in found.setup.rows if row.key == "student")
     here = found.figures[(found.figures["set"] == PRIMARY) & (found.figures["source"] == "")]
     own = pd.concat([select_arm(here, arm) for arm in student.arms.values()])
     assert len(own) == 5

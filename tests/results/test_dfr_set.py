@@ -32,7 +32,7 @@ def test_it_is_not_the_best_on_its_own_set(
     both: tuple[Plan, Results], name: str, best: str
 ) -> None:
     plan, results = both
-    titles = {row.key: row.title for row in results.rows}
+    titles = {row.key: row.title for row in results.setup.rows}
     table = set_table(plan, results, name)
     assert table is not None
     assert [line.heading for line in table.lines if line.cells[0].best] == [titles[best]]
@@ -40,7 +40,7 @@ def test_it_is_not_the_best_on_its_own_set(
     assert ("trained on this set" in notes[titles["dfr"]]) == (name == OWN)
     by_source = source_table(results, name, BACKBONE)
     assert by_source is not None
-    place = [row.key for row in results.rows].index(best)
+    place = [row.key for row in results.setup.rows].index(best)
     for line in by_source.lines:
         assert [cell.best for cell in line.cells].index(True) == place
 

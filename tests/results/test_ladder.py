@@ -84,7 +84,7 @@ def aucs(plan: Plan, role: str, name: str, alpha: float) -> dict[int, float]:
 
 def test_a_ladder_for_every_set_the_primary_first(whole: Results) -> None:
     assert [ladder.set for ladder in whole.ladders] == [PRIMARY, "val", "val-other"]
-    assert whole.ladders_on(PRIMARY) == whole.ladders[:1]
+    assert whole.primary_ladders == whole.ladders[:1]
     for ladder in whole.ladders:
         assert ladder.backbone == BACKBONE
         assert [rung.name for rung in ladder.rungs] == ["none", "any", "teacher", "human"]
@@ -156,7 +156,7 @@ def test_a_control_without_scores_is_missing(tmp_path: Path) -> None:
     assert not any(one.missing for one in gather(plan).ladders)
     for member in plan.members_of("shuffled"):
         (scores_of(plan, member) / "run.json").unlink(missing_ok=True)
-    ladder = gather(plan).ladders_on(PRIMARY)[0]
+    ladder = gather(plan).primary_ladders[0]
     assert ladder.missing
     assert "shuffled" not in [one.control for one in ladder.over_controls]
 
@@ -250,7 +250,7 @@ def test_a_rung_without_runs_is_absent(
     whole: Results, gone: tuple[str, ...], names: list[str]
 ) -> None:
     assert whole.record is not None
-    rows = tuple(row for row in whole.rows if row.key not in gone)
+    rows = tuple(row for row in whole.setup.rows if row.key not in gone)
     record = replace(whole.record, setup=replace(whole.record.setup, rows=rows))
     ladder = ladders(record, whole.figures, whole.runs, whole.comparisons)[0]
     assert [rung.name for rung in ladder.rungs] == names
@@ -299,7 +299,7 @@ def test_without_students_there_is_no_ladder(changed: Changed) -> None:
 
     found = changed(gone)
     assert {ladder.set for ladder in found.ladders} == {"val", "val-other"}
-    assert not found.ladders_on(PRIMARY)
+    assert not found.primary_ladders
 
 
 def test_the_interval_over_images_is_that_of_the_comparison(plan: Plan, whole: Results) -> None:

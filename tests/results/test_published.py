@@ -16,6 +16,7 @@ from preceptor.results.domain import Results
 from preceptor.results.record import Row
 from preceptor.study.config import Publication
 from preceptor.study.steps import Arm
+from tests.studies import record_with
 
 PAPER: Publication = "teaching-ai-to-teach"
 
@@ -30,8 +31,9 @@ def results(aucs: dict[str, Sequence[float]], key: str = "baseline2") -> Results
         for name, source, change in (("test", "", 0.0), ("test", "gan", 0.1), ("val", "", 0.2))
     ]
     arms = {backbone: Arm("baseline2", backbone, 1.0) for backbone in aucs}
-    rows = [Row(key, "Title", arms), Row("ceiling", "Ceiling", arms)]
-    return Results("test", "fake", ["fake", "real"], pd.DataFrame(), pd.DataFrame(figures), rows)
+    rows = Row(key, "Title", arms), Row("ceiling", "Ceiling", arms)
+    record = record_with("test", ("fake", "real"), "fake", rows=rows)
+    return Results(record, pd.DataFrame(), pd.DataFrame(figures))
 
 
 def test_every_publication_has_its_table() -> None:
@@ -46,7 +48,7 @@ def test_every_publication_has_its_table() -> None:
 def test_the_difference_has_the_interval_of_the_seeds() -> None:
     aucs = [0.60, 0.65, 0.70]
     given = results({"resnet50": aucs, "another": [0.5]})
-    (found,) = reproductions(PAPER, given.rows, given.figures, given.primary)
+    (found,) = reproductions(PAPER, given.setup.rows, given.figures, given.setup.primary)
     assert (found.backbone, found.published, found.n) == ("resnet50", (0.555, 0.061), 3)
     assert found.difference == pytest.approx(0.65 - 0.555)
     half = stats.t.ppf(0.975, 2) * 0.05 / 3**0.5

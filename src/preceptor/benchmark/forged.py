@@ -84,12 +84,10 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
     Photograph("ihc", "skimage", "data/ihc.png", "scientific"),
     Photograph("retina", "skimage", "data/retina.jpg", "scientific", reduce=2),
     Photograph("hubble", "skimage", "data/hubble_deep_field.jpg", "scientific", reduce=2),
-    Photograph("camera", "skimage", "data/camera.png", "gray"),
-    Photograph("coins", "skimage", "data/coins.png", "gray"),
-    Photograph("brick", "skimage", "data/brick.png", "gray"),
-    Photograph("grass", "skimage", "data/grass.png", "gray"),
-    Photograph("gravel", "skimage", "data/gravel.png", "gray"),
-    Photograph("moon", "skimage", "data/moon.png", "gray"),
+    *(
+        Photograph(name, "skimage", f"data/{name}.png", "gray")
+        for name in ("camera", "coins", "brick", "grass", "gravel", "moon")
+    ),
 )
 
 # Number of photographs of each sort for development and for tests; the others are for training: 8,

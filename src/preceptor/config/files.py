@@ -245,7 +245,9 @@ _WRITE = {
 }
 
 
-_UNION = {f"{kind}{one}" for kind in ("", "constrained-") for one in ("bool", "int", "float", "str")}
+_UNION = {
+    f"{kind}{one}" for kind in ("", "constrained-") for one in ("bool", "int", "float", "str")
+}
 """Names that pydantic gives to the branches of a union, beside those with brackets."""
 
 

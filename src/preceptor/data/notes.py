@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from preceptor.data.cache import ImageSource, contents_of
 from preceptor.data.images import (
-    DicomFile,
     ImageError,
     decode_map,
     image_size,
@@ -176,12 +175,6 @@ def value_notes(manifest: Manifest) -> list[str]:
         return f"{count:,} of {examined:,} examined {what}s {'has' if count == 1 else 'have'}"
 
     lines = []
-    if patients := sum(_examined(manifest.table["path"], _of_patient)):
-        lines.append(
-            f"{of(patients, len(images), 'image')} a patient's name or date of birth in its DICOM "
-            "header: remove it before the files leave the hospital; reports and the marking page "
-            "show file names and pixels alone"
-        )
     if deep and max(deep) < _FEW_BITS:
         levels = round(max(deep) / 65535 * 255) + 1
         lines.append(
@@ -219,15 +212,6 @@ def _largest(path: str) -> int:
         if not image.mode.startswith("I"):
             return 0
     return round(float(decode_map(path, content).max()) * 65535)
-
-
-def _of_patient(path: str) -> bool:
-    """Whether a DICOM file says who its patient is."""
-    with open_image(io.BytesIO(read_file(path))) as image:
-        if not isinstance(image, DicomFile):
-            return False
-        names = (image.dataset.get("PatientName"), image.dataset.get("PatientBirthDate"))
-        return any(map(str, filter(None, names)))
 
 
 def _is_colored(path: str) -> bool:

@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.errors import InputError
-
 SplitKind = Literal["train", "val", "test"]
 KINDS: tuple[SplitKind, ...] = get_args(SplitKind)
 KNOWN_SPLITS = "train, val, val-NAME, test or test-NAME"
@@ -26,23 +24,15 @@ _WORDS: dict[str, SplitKind] = {
 }
 
 
-def split_kind(name: str) -> SplitKind:
-    """Kind of a split: train, val (`val` or `val-NAME`) or test (`test` or `test-NAME`)."""
-    kind = kind_or_none(name)
-    if kind is None:
-        raise InputError(f"split {name!r} is unknown; {split_hint(name)}")
-    return kind
-
-
 def kind_or_none(name: str) -> SplitKind | None:
-    """Kind of a split as in `split_kind`, but None for an invalid name."""
+    """Kind of a split: train, val (`val` or `val-NAME`), test (`test` or `test-NAME`), or None."""
     if name == "train":
         return "train"
     return next((kind for kind in KINDS[1:] if name == kind or name.startswith(f"{kind}-")), None)
 
 
 def kind_of(splits: pd.Series) -> NDArray[np.object_]:
-    """Kind of each split name as in `split_kind`, but "" for invalid names."""
+    """Kind of each split name as in `kind_or_none`, but "" for invalid names."""
     codes, names = pd.factorize(splits)
     kinds = [kind_or_none(str(name)) or "" for name in names]
     return np.array([*kinds, ""], dtype=object)[codes]

@@ -66,7 +66,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         guided_classes=MAPS,
         marking=_marking(plan),
         rule=rule_words(study.threshold, TERMS[study.terms]),
-        primary=results.primary,
+        primary=results.setup.primary,
         exact=EXACT_UP_TO,
         margin=RELEVANT_DIFFERENCE,
         shared=shared_images(plan.protocol.workspaces)[1] if study.draws else "",
@@ -157,7 +157,7 @@ def study_name(study: StudyPlan) -> str:
 def model_card(plan: Plan, results: Results, found: DomainFindings) -> str:
     """Card of the model in `best/`, as Markdown."""
     key, best = next(iter(results.best.items()))
-    study, primary, backbone = plan.protocol.study, results.primary, best.arm.backbone
+    study, primary, backbone = plan.protocol.study, results.setup.primary, best.arm.backbone
     terms = TERMS[study.terms]
     tables = [
         set_table(plan, results, primary),
@@ -168,8 +168,8 @@ def model_card(plan: Plan, results: Results, found: DomainFindings) -> str:
     text = template.render(
         best=best,
         key=key,
-        classes=results.classes,
-        positive=results.positive,
+        classes=results.setup.classes,
+        positive=results.setup.positive,
         size=RunRecord.read(plan.protocol.run_folder(best.run)).input_size,
         teacher=plan.winner(),
         seeds=len(plan.seeds),

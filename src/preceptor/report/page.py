@@ -121,7 +121,7 @@ def render_page(
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
     """Student, better baseline, difference and interval for each backbone."""
     found, whole = [], results.table
-    whole = whole[(whole["set"] == results.primary) & (whole["source"] == ALL_SOURCES)]
+    whole = whole[(whole["set"] == results.setup.primary) & (whole["source"] == ALL_SOURCES)]
     compared = results.comparisons[results.comparisons["question"] == "RQ2"]
     for backbone in plan.protocol.study.students:
         means = whole[whole["backbone"] == backbone].set_index("key")["mean"]
@@ -150,9 +150,10 @@ def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
     """Facts below the title, one line per domain."""
     about = []
     for one in found.by_domain.values():
-        of = f"{one.domain}: " if one.domain else ""
-        positive = f", positive {one.positive}" if one.positive is not None else ""
-        about.append(f"{of}primary set {one.primary}, classes {names_of(one.classes)}{positive}")
+        own = one.setup
+        of = f"{own.domain}: " if own.domain else ""
+        positive = f", positive {own.positive}" if own.positive is not None else ""
+        about.append(f"{of}primary set {own.primary}, classes {names_of(own.classes)}{positive}")
     done, total = found.progress
     counts = sorted({len(plan.seeds) for plan in study})
     seeds = f"{names_of(map(str, counts))} seed{'s' if counts != [1] else ''}"
@@ -162,11 +163,11 @@ def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
 
 def domains_section(found: StudyResults, findings: Findings) -> Section:
     """Section on RQ4, over all domains."""
-    several = any(len(one.ladders_on(one.primary)) > 1 for one in found.by_domain.values())
+    several = any(len(one.primary_ladders) > 1 for one in found.by_domain.values())
     rows = [
         (f"{name}, {ladder.backbone}" if several else name, ladder)
         for name, one in found.by_domain.items()
-        for ladder in one.ladders_on(one.primary)
+        for ladder in one.primary_ladders
     ]
     figure = _ladder_figure(ladder_plot(rows, "AUC on the primary set"))
     ranks = rank_plot([*found.by_domain.values()])
@@ -194,7 +195,7 @@ def chapter(
     plan: Plan, results: Results, findings: DomainFindings, images: Block, key: str = ""
 ) -> Chapter:
     """Chapter of one domain: an open section with one figure, and folded ones."""
-    study, primary, answers = plan.protocol.study, results.primary, findings.answers
+    study, primary, answers = plan.protocol.study, results.setup.primary, findings.answers
     unscored = Text(f"No model has been scored on {primary} yet.", "none")
     no_student = Text(f"No Student has been scored on {primary} yet.", "none")
     sections: list[Section] = []
@@ -210,7 +211,7 @@ def chapter(
         own = f"{key}-{name}" if key else name
         sections.append(Section(own, "", title, _there(blocks) or [empty], answer, folded))
 
-    ladder = results.ladders_on(primary)
+    ladder = results.primary_ladders
     figure = ladder_plot([(one.backbone, one) for one in ladder], f"AUC on {primary}")
     title, place = "What the maps are worth", place_sentence(results)
     add("ladder", title, _ladder_figure(figure), answer=place, empty=no_student, folded=bool(key))
@@ -224,7 +225,7 @@ def chapter(
         answer=answers["RQ1"],
         empty=Text("No Teacher has been selected yet.", "none"),
     )
-    sets = {name: tables.set_table(plan, results, name) for name in results.sets}
+    sets = {name: tables.set_table(plan, results, name) for name in results.setup.sets}
     ranked = (
         "▲ marks the highest mean of a column, except for the ceiling, which uses all available "
         "human maps and estimates what more annotations can gain, and for rows that are trained "
@@ -254,7 +255,7 @@ def chapter(
         add("published", "Published results", *_published(study.published, results))
     if study.budgets:
         add("budget", _question("budget"), *_budget(plan, results), answer=answers["budget"])
-    tests = [name for name in results.sets if kind_or_none(name) == "test"]
+    tests = [name for name in results.setup.sets if kind_or_none(name) == "test"]
     makers = (tables.fixed_rate_table, tables.roc_rate_table)
     rates = [
         make(study, results, name, one)
@@ -291,12 +292,11 @@ def chapter(
 
 def _published(publication: Publication, results: Results) -> list[Block]:
     """Published results beside those of the study."""
-    found = reproductions(publication, results.rows, results.figures, results.primary)
+    found = reproductions(publication, results.setup.rows, results.figures, results.setup.primary)
     if not found:
         names = ", ".join(dict.fromkeys(backbone for backbone, _ in PUBLISHED[publication]))
-        text = (
-            f"No result on {results.primary} yet for a backbone of the published table ({names})."
-        )
+        where = f"No result on {results.setup.primary} yet for a backbone"
+        text = f"{where} of the published table ({names})."
         return [Text(text, "none")]
     known = [one for one in found if math.isfinite(one.low)]
     above, below = sum(one.low > 0 for one in known), sum(one.high < 0 for one in known)
@@ -341,7 +341,7 @@ def roc_plot(results: Results, backbone: str) -> Figure | None:
     """Mean ROC curves of the baselines, the ceiling and the Student on the primary set."""
     found = {
         row.key: curve
-        for row in results.rows
+        for row in results.setup.rows
         if row.key in _DRAWN and backbone in row.arms
         if (curve := _mean_roc(results, row.arms[backbone])) is not None
     }
@@ -352,19 +352,23 @@ def roc_plot(results: Results, backbone: str) -> Figure | None:
         for key in sorted(found, key=lambda key: key == "student")
     ]
     at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in found.items())
-    title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
+    title = (
+        f"{backbone}: ROC on {results.setup.primary}. True positive rate at 10 % false: {at_tenth}"
+    )
     labels = ("false positive rate", "true positive rate")
     return curves_figure(curves, title, *labels, unit=(True, True), diagonal=True, height=300)
 
 
 def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
     """Mean ROC curve over seeds at 201 false positive rates (vertical averaging)."""
-    frames = results.tests_of(arm)
-    if results.positive is None or not frames:
+    frames = results.record.tests_of(arm)
+    if results.setup.positive is None or not frames:
         return None
     curves = []
     for seed in sorted(frames):
-        found = stack([frames[seed]], results.primary, results.classes, results.positive)
+        found = stack(
+            [frames[seed]], results.setup.primary, results.setup.classes, results.setup.positive
+        )
         labels, scores, _ = found
         if labels.all() or not labels.any():
             return None
@@ -381,8 +385,8 @@ def rank_plot(domains: Sequence[Results]) -> Figure | None:
     """
     aucs = [
         {
-            (arm.backbone, arm.guidance): set_aucs(one.figures, arm, one.primary).mean()
-            for arm in one.ways
+            (arm.backbone, arm.guidance): set_aucs(one.figures, arm, one.setup.primary).mean()
+            for arm in one.setup.ways
             if arm.role == "student"
         }
         for one in domains
@@ -428,7 +432,7 @@ def budget_plot(study: StudyConfig, results: Results, backbone: str) -> Figure |
     horizontal lines. The number from which more annotations are known to increase the Student's AUC
     by less than the relevant difference is marked.
     """
-    curve, table, primary = results.budget, results.table, results.primary
+    curve, table, primary = results.budget, results.table, results.setup.primary
     found = enough(curve, backbone, RELEVANT_DIFFERENCE, study.budgets)
     curve = curve[(curve["backbone"] == backbone) & curve["mean"].notna()].sort_values("size")
     minutes = curve.drop_duplicates("size").set_index("size")["minutes"]

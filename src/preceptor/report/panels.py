@@ -123,19 +123,19 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
 def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
     """Panels of the selected Student; None if it is not scored yet."""
     best = results.best.get("student")
-    scored = {} if best is None else results.tests_of(best.arm)
+    scored = {} if best is None else results.record.tests_of(best.arm)
     if best is None or best.seed not in scored:
         return None
     scores = scored[best.seed]
-    scores = scores[scores["split"] == results.primary].reset_index(drop=True)
+    scores = scores[scores["split"] == results.setup.primary].reset_index(drop=True)
     if scores.empty:
         return None
     workspace = plan.protocol.workspaces.of(best.seed)
     table = workspace.manifest.table
-    tests = table[table["split"] == results.primary]
+    tests = table[table["split"] == results.setup.primary]
     place = dict(zip(tests["name"], tests.index, strict=True))
-    chances = probabilities(scores, results.classes)
-    hit = chances.argmax(1) == labels_of(scores, results.classes)
+    chances = probabilities(scores, results.setup.classes)
+    hit = chances.argmax(1) == labels_of(scores, results.setup.classes)
     mapped = scores["path"].map(lambda name: table.loc[place[name], "saliency"] != "")
     chosen = choose_rows(scores.assign(name=scores["path"], mapped=mapped), hit, count)
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
@@ -158,14 +158,16 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
     panels = []
     for position, row in zip(chosen, rows.tolist(), strict=True):
         entry = table.loc[row]
-        scored_class = str(entry["label"]) if results.positive is None else results.positive
+        scored_class = (
+            str(entry["label"]) if results.setup.positive is None else results.setup.positive
+        )
         image, ratio, layers = _layers(entry, row, found, student.spec.fit)
         panel = Panel(
             name=without_secrets(str(entry["name"])),
             label=str(entry["label"]),
             source=str(entry["source"]),
             scored=scored_class,
-            score=float(chances[position, results.classes.index(scored_class)]),
+            score=float(chances[position, results.setup.classes.index(scored_class)]),
             hit=bool(hit[position]),
             agreement=_agreement(entry, found["Student"], row),
             image=image,

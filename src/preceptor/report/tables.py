@@ -55,7 +55,7 @@ def _whole(table: pd.DataFrame, evaluation: str) -> pd.DataFrame:
 
 def _arms(results: Results, table: pd.DataFrame, backbone: str) -> Iterator[tuple[Row, Any]]:
     """Rows of the main table with their part of a table by run, where there is one."""
-    for row in results.rows:
+    for row in results.setup.rows:
         if backbone in row.arms and len(part := select_arm(table, row.arms[backbone])):
             yield row, part
 
@@ -84,13 +84,14 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
         return Cell(_spread(one), ", ".join(filter(None, notes)), is_best)
 
     lines = []
-    for row in results.rows:
+    for row in results.setup.rows:
         mine = {one["backbone"]: one for one in records(table[table["key"] == row.key])}
         if mine:
             cells = [cell(row, column, mine.get(column)) for column in columns]
             lines.append(Line(row.heading, cells, row.key == "student"))
     images = int(table["images"].iloc[0])
-    what = f"AUC of {results.positive}" if results.positive is not None else "one-vs-rest AUC"
+    positive = results.setup.positive
+    what = f"AUC of {positive}" if positive is not None else "one-vs-rest AUC"
     caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
     return Table(caption, "", columns, lines)
 
@@ -113,7 +114,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     """AUC by source: rows are sources, columns arms."""
     table = results.table
     table = table[(table["set"] == evaluation) & (table["backbone"] == backbone)]
-    keys = [row.key for row in results.rows if (table["key"] == row.key).any()]
+    keys = [row.key for row in results.setup.rows if (table["key"] == row.key).any()]
     lines = []
     for source in sorted(set(table["source"]) - {ALL_SOURCES}):
         here = table[table["source"] == source]
@@ -152,7 +153,7 @@ def worst_source_table(results: Results, evaluation: str, backbone: str) -> Tabl
         for row, part in _arms(results, here, backbone)
     }
     worst = {key: part.min() for key, part in by_row.items()}
-    titles, lines = {row.key: row.heading for row in results.rows}, []
+    titles, lines = {row.key: row.heading for row in results.setup.rows}, []
     for key, part in by_row.items():
         spreads = [worst[key]["accuracy"], part.mean()["accuracy"], worst[key]["auc"]]
         cells = [Cell(mean_std_text(*mean_std(one.dropna()))) for one in spreads]
@@ -209,7 +210,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[Table]
             whose = f"Probe Students ({here['backbone'].iloc[0]}) by their Teacher"
             corner = "Teachers"
         kind = "tested family" if family else "descriptive"
-        caption = f"{whose} on {results.primary}, {_QUESTIONS[question]} ({kind})."
+        caption = f"{whose} on {results.setup.primary}, {_QUESTIONS[question]} ({kind})."
         tables.append(Table(caption, corner, columns, lines))
     return tables
 
@@ -233,10 +234,10 @@ def guidance_tables(results: Results) -> list[Table]:
             rows = {row["key_b"]: row for row in records(own)}
             arm = next(
                 arm
-                for arm in results.ways
+                for arm in results.setup.ways
                 if (arm.role, arm.backbone, arm.guidance) == (role, backbone, way)
             )
-            aucs = _whole(select_arm(results.figures, arm), results.primary)["auc"]
+            aucs = _whole(select_arm(results.figures, arm), results.setup.primary)["auc"]
             cells = [Cell(mean_std_text(*mean_std(aucs.to_numpy(float))))]
             for key in keys:
                 row = rows.get(key)
@@ -252,10 +253,10 @@ def guidance_tables(results: Results) -> list[Table]:
             columns += ["p (Holm)"] if key in ("shuffled", "shuffled_human") else []
         whose = "the Teacher's maps" if role == "student" else "people's maps on all images"
         caption = (
-            f"{backbone} on {results.primary}, guided by {whose}: each method at its best α on "
-            "validation, minus the same method with other maps (95 % interval over seeds). Epochs: "
-            "mean AUC on the worst validation set at the selected epoch and at the last one. "
-            "Cost, relative to Baseline 2: time of a training image; on a GPU, also memory."
+            f"{backbone} on {results.setup.primary}, guided by {whose}: each method at its best "
+            "α on validation, minus the same method with other maps (95 % interval over seeds). "
+            "Epochs: mean AUC on the worst validation set at the selected epoch and at the last "
+            "one. Cost, relative to Baseline 2: time of a training image; on a GPU, also memory."
         )
         found.append(Table(caption, "Method", [*columns, "Epochs", "Cost"], lines))
     return found
@@ -387,8 +388,8 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
         lines.append(Line(f"{size:,}", cells))
     columns = [*(["Minutes"] if timed else []), *shown.values()]
     caption = (
-        f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
-        "interval over seeds; the images are a new draw for every seed."
+        f"{backbone}: AUC on {results.setup.primary} by the number of annotated images, mean and "
+        "95 % interval over seeds; the images are a new draw for every seed."
     )
     return Table(caption, "Annotated", columns, lines)
 
@@ -405,9 +406,9 @@ def published_table(results: Results, found: Sequence[Reproduction]) -> Table:
         ]
         lines.append(Line(f"{one.backbone}: {short(one.key)}", cells, one.key == "student"))
     caption = (
-        f"AUC on {results.primary}, mean ± standard deviation over trainings. The interval is a t "
-        "interval over the seeds of this study; the published mean is treated as exact, because "
-        "its number of trainings is not known. An interval with its error would be wider."
+        f"AUC on {results.setup.primary}, mean ± standard deviation over trainings. The interval "
+        "is a t interval over the seeds of this study; the published mean is treated as exact, "
+        "because its number of trainings is not known. An interval with its error would be wider."
     )
     columns = ["Published", "This study", "This study − published", "95 % interval"]
     return Table(caption, "Row", columns, lines)
@@ -456,10 +457,8 @@ def fixed_rate_table(
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
         f"{terms.acer} is the mean of the previous two."
     )
-    if results.dfr_set is not None:
-        caption += (
-            f" “{short('dfr')}” has none: it is trained on {results.dfr_set}, which fixes them."
-        )
+    if (dfr_set := results.setup.dfr_set) is not None:
+        caption += f" “{short('dfr')}” has none: it is trained on {dfr_set}, which fixes them."
     without = []
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):
         models = part["seed"].nunique()
@@ -514,7 +513,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     """AUC, average precision, accuracy, Brier score and EER of each row on a whole set."""
     names = {"auc": "AUC", "average_precision": "Average precision", "accuracy": "Accuracy"}
     names |= {"brier": "Brier score", "eer": "EER"}
-    if results.positive is None:
+    if results.setup.positive is None:
         del names["eer"]
     lines = []
     for row, part in _arms(results, _whole(results.figures, evaluation), backbone):

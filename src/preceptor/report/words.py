@@ -96,7 +96,7 @@ def closing(findings: Findings, found: StudyResults) -> dict[str, str]:
     """What a study found, how sure this is, and the model that it hands over."""
     verdict, results = findings.verdict, found.first
     lines = [] if found.has_domains else hardest(results.comparisons)
-    facts = {"line": lines[0] if lines else None, "primary": results.primary}
+    facts = {"line": lines[0] if lines else None, "primary": results.setup.primary}
     said = say("closing", verdict=verdict, **facts).split(" --- ")
     return dict(zip(("found", "sure"), said, strict=True)) | {"best": findings.best}
 
@@ -297,7 +297,7 @@ def _hints(hints: Hints) -> list[tuple[str, str]]:
 def place_sentence(found: Results | StudyResults) -> str:
     """Sentence on the gain of the Teacher's maps over any map; "" without it."""
     parts = [found] if isinstance(found, Results) else [*found.by_domain.values()]
-    every = [ladder for one in parts for ladder in one.ladders_on(one.primary)]
+    every = [ladder for one in parts for ladder in one.primary_ladders]
     known = [(one, one.place) for one in every if one.place and np.isfinite(one.place.mean)]
     if not known:
         return ""

@@ -97,11 +97,11 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
     """Summary for programs: the verdict, and answers and sentences by domain."""
     parts: dict[str, dict[str, Any]] = {
         name: {
-            "primary": one.primary,
+            "primary": one.setup.primary,
             "answers": findings.by_domain[name].answers,
             "hints": findings.by_domain[name].hints,
             "best": {key: asdict(model) for key, model in one.best.items()},
-            "ladders": [asdict(ladder) for ladder in one.ladders_on(one.primary)],
+            "ladders": [asdict(ladder) for ladder in one.primary_ladders],
             "missing": [*one.missing, *one.unscored],
         }
         for name, one in found.by_domain.items()

@@ -88,12 +88,9 @@ class Results:
     The columns of tables are described in `results.tables`; the source "" is the whole set.
     """
 
-    primary: str  # evaluation set of the hypothesis tests
-    positive: str | None
-    classes: list[str]  # in score order
+    record: StudyRecord
     runs: pd.DataFrame
     figures: pd.DataFrame  # metrics by run, set and source
-    rows: list[Row] = field(default_factory=list)  # of the main table
     table: pd.DataFrame = field(default_factory=TABLE.empty)
     rates: pd.DataFrame = field(default_factory=RATES.empty)
     comparisons: pd.DataFrame = field(default_factory=COMPARISONS.empty)
@@ -105,22 +102,21 @@ class Results:
     best: dict[str, Best] = field(default_factory=dict)  # for use, by key; the selected one first
     missing: list[str] = field(default_factory=list)  # trainings that have not finished
     unscored: list[str] = field(default_factory=list)  # finished without the test scores due
-    domain: str = ""
-    seeds: int = 0
-    record: StudyRecord | None = None
-    sets: tuple[str, ...] = ()  # evaluation sets, the primary one first
-    has_budget: bool = False
-    students: tuple[str, ...] = ()  # backbones of the study, also without results
-    dfr_set: str | None = None  # validation set on which the control dfr trains its last layer
-    ways: tuple[Arm, ...] = ()  # of several ways of guiding, each at its best α on validation
 
-    def tests_of(self, arm: Arm) -> dict[int, pd.DataFrame]:
-        """Scores of an arm on the test sets by seed; seeds without scores are omitted."""
-        return {} if self.record is None else self.record.tests_of(arm)
+    @property
+    def setup(self) -> Setup:
+        """Settings and choices of the domain."""
+        return self.record.setup
 
-    def ladders_on(self, evaluation: str) -> list[Ladder]:
-        """Ladders on one evaluation set, one per backbone."""
-        return [ladder for ladder in self.ladders if ladder.set == evaluation]
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.setup.seeds)
+
+    @property
+    def primary_ladders(self) -> list[Ladder]:
+        """Ladders on the primary set, one per backbone."""
+        return [ladder for ladder in self.ladders if ladder.set == self.setup.primary]
 
     def may_be_best(self, key: str, evaluation: str) -> bool:
         """Whether a row is ranked on a set: not the ceiling, nor models that are trained on it."""
@@ -128,23 +124,25 @@ class Results:
 
     def is_trained_on(self, key: str, evaluation: str) -> bool:
         """Whether the models of a row are trained on an evaluation set."""
-        return key == "dfr" and evaluation == self.dfr_set
+        return key == "dfr" and evaluation == self.setup.dfr_set
 
     @property
     def family(self) -> pd.DataFrame:
         """Comparisons of the tested family."""
         if self.comparisons.empty:
             return pd.DataFrame()
-        return self.comparisons[self.comparisons["question"] == "RQ2"].assign(domain=self.domain)
+        return self.comparisons[self.comparisons["question"] == "RQ2"].assign(
+            domain=self.setup.domain
+        )
 
     @property
     def untested(self) -> list[str]:
         """Backbones whose Student has not been compared with both baselines."""
         family = self.family
         if family.empty:
-            return list(self.students)
+            return list(self.setup.students)
         compared = family[family["mean"].notna()].groupby("backbone")["b"].nunique().to_dict()
-        return [name for name in self.students if compared.get(name, 0) < 2]
+        return [name for name in self.setup.students if compared.get(name, 0) < 2]
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -158,21 +156,10 @@ def results_of(record: StudyRecord) -> Results:
     """Results of one domain from its record."""
     setup = record.setup
     results = Results(
-        primary=setup.primary,
-        positive=setup.positive,
-        classes=list(setup.classes),
+        record,
         runs=RUNS.empty(),
         figures=FIGURES.empty(),
-        rows=list(setup.rows),
         best=_best(record),
-        domain=setup.domain,
-        seeds=len(setup.seeds),
-        record=record,
-        sets=setup.sets,
-        has_budget=bool(setup.budgets),
-        students=setup.students,
-        dfr_set=setup.dfr_set,
-        ways=setup.ways,
         teachers=_candidates(setup, teachers=True),
         alphas=_candidates(setup, teachers=False),
     )
@@ -180,7 +167,7 @@ def results_of(record: StudyRecord) -> Results:
     if not results.figures.empty:
         levels = {
             "set": setup.sets,
-            "key": row_order(results.rows),
+            "key": row_order(setup.rows),
             "backbone": [*setup.students, *setup.teachers, OVERALL],
         }
         results.table = TABLE.table(_table(results), levels)
@@ -193,7 +180,7 @@ def results_of(record: StudyRecord) -> Results:
 
 def _add_runs(results: Results, record: StudyRecord) -> None:
     """Fill the tables by run, and the lists of missing trainings and scores."""
-    setup, classes, positive = record.setup, results.classes, results.positive
+    setup, classes, positive = record.setup, [*record.setup.classes], record.setup.positive
     runs, figures, rates, named = [], [], [], set[str]()
     for member in record.members:
         arm, identity = member.arm, identity_of(member)
@@ -321,7 +308,7 @@ def _groups(figures: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
 def _table(results: Results) -> pd.DataFrame:
     lines = []
     places = [(str(one), str(source)) for (one, source), _ in _groups(results.figures)]
-    for row in results.rows:
+    for row in results.setup.rows:
         parts = {name: select_arm(results.figures, arm) for name, arm in row.arms.items()}
         groups = {name: dict(list(_groups(part))) for name, part in parts.items()}
         for place in places:
@@ -334,11 +321,11 @@ def _table(results: Results) -> pd.DataFrame:
                     way = {"guidance": setting.guidance, "alpha": f"{setting.alpha:g}"}
                     lines.append(_line(row, backbone, place, aucs[backbone], here) | way)
             # The same backbones in each row; a mapper may have some that no Student has.
-            if len(results.students) > 1 and aucs.keys() >= {*results.students}:
-                of_all = [aucs[name].rename(name) for name in results.students]
+            if len(results.setup.students) > 1 and aucs.keys() >= {*results.setup.students}:
+                of_all = [aucs[name].rename(name) for name in results.setup.students]
                 common = pd.concat(of_all, axis=1, join="inner")
                 mean = common.dropna().mean(axis=1)
-                every = pd.concat([parts[name] for name in results.students])
+                every = pd.concat([parts[name] for name in results.setup.students])
                 here = every[(every["set"] == place[0]) & (every["source"] == place[1])]
                 # The seeds of the mean; a source with negatives only has no AUC in any.
                 here = here[here["seed"].isin((mean if len(mean) else common).index)]
@@ -374,7 +361,7 @@ class Hints:
 def hints_of(plan: Plan, results: Results) -> Hints:
     """Hints on one domain."""
     study, workspace, winner = plan.study, plan.protocol.workspace, plan.winner()
-    fall = largest_fall(results.record, results.table) if results.record else None
+    fall = largest_fall(results.record, results.table)
     best, coarse = dict[bool, tuple[float, str]](), None
     for row in records(results.teachers) if winner and winner.kind == "data" else ():
         own = plan.teacher_of(row["name"]).kind == "data"
@@ -386,7 +373,7 @@ def hints_of(plan: Plan, results: Results) -> Hints:
             coarse = share, run.grid, student.arm.backbone
     masks = [workspace.drawn(study.annotated, 0), workspace.train_mask]
     marked = [int((mask & workspace.manifest.map_mask).sum()) for mask in masks]
-    ladders = results.ladders_on(results.primary)
+    ladders = results.primary_ladders
     more = more_marks(ladders, results.budget, study.students, study.budgets, marked)
     ways = map(method_of, (training_of(study, name) for name in [*study.guidances] or [""]))
     apart = fall and not fall.sources and not fall.high_auc - fall.student < FALL
@@ -455,8 +442,8 @@ class StudyResults:
 
     def _named(self, texts: Callable[[Results], list[str]]) -> list[str]:
         return [
-            f"{one.domain}: {text}" if one.domain else text
-            for one in self.by_domain.values()
+            f"{domain}: {text}" if domain else text
+            for domain, one in self.by_domain.items()
             for text in texts(one)
         ]
 
@@ -469,7 +456,7 @@ def gather_study(study: StudyPlan) -> StudyResults:
 def study_results(records: Sequence[StudyRecord]) -> StudyResults:
     """Results of a study from the record of each domain."""
     found = StudyResults({one.setup.domain: results_of(one) for one in records})
-    size = 2 * sum(len(one.students) for one in found.by_domain.values())
+    size = 2 * sum(len(one.setup.students) for one in found.by_domain.values())
     corrected = correct([one.comparisons for one in found.by_domain.values()], size)
     for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):
         one.comparisons = comparisons
@@ -536,7 +523,7 @@ def _by_file(results: Results) -> dict[str, pd.DataFrame]:
         "comparisons.csv": results.comparisons,
         "ladder.csv": LADDER.table(ladder_table(results.ladders)),
     }
-    return found | ({"budget.csv": results.budget} if results.has_budget else {})
+    return found | ({"budget.csv": results.budget} if results.setup.budgets else {})
 
 
 def _domains(found: StudyResults) -> pd.DataFrame:
@@ -544,10 +531,10 @@ def _domains(found: StudyResults) -> pd.DataFrame:
     for line in records(found.family):
         results = found.by_domain[line["domain"]]
         whole = results.table
-        whole = whole[(whole["set"] == results.primary) & (whole["source"] == ALL_SOURCES)]
+        whole = whole[(whole["set"] == results.setup.primary) & (whole["source"] == ALL_SOURCES)]
         whole = whole[whole["backbone"] == line["backbone"]].set_index("key")
         kept = {key: value for key, value in line.items() if key not in ("question", "a")}
-        kept |= {"primary": results.primary, "images": int(whole.loc["student", "images"])}
+        kept |= {"primary": results.setup.primary, "images": int(whole.loc["student", "images"])}
         for side, key in (("student", "student"), ("baseline", line["key_b"])):
             kept |= {side: whole.loc[key, "mean"], f"{side}_std": whole.loc[key, "std"]}
         lines.append(kept)

@@ -113,7 +113,11 @@ def train(
         HeldError: Another process trains the same run.
         LeaseLostError: Another process took over the run while this one was suspended.
     """
-    workspace = workspace or _open_workspace(config)
+    try:
+        formats = image_formats(config)
+        workspace = workspace or Workspace.open(config.manifest, verify=True, formats=formats)
+    except (OSError, MemoryError) as error:
+        raise RunFailedError(f"run of {config.manifest}: {reason(error)}") from error
     if expected_id is None:  # outside a study, files may have changed since the last run
         workspace.file_digest.cache_clear()
         workspace.folder_digest.cache_clear()
@@ -163,14 +167,6 @@ def training_device(settings: Training) -> torch.device:
             "32-true, or use a GPU"
         )
     return torch.device("cpu")
-
-
-def _open_workspace(config: RunConfig) -> Workspace:
-    """The manifest of a run, with every image verified and cached."""
-    try:
-        return Workspace.open(config.manifest, verify=True, formats=image_formats(config))
-    except (OSError, MemoryError) as error:
-        raise RunFailedError(f"run of {config.manifest}: {reason(error)}") from error
 
 
 def _compute(run: RunContext, workspace: Workspace, device: torch.device) -> None:
