@@ -27,6 +27,15 @@ def test_every_path_of_a_study_starts_from_its_file() -> None:
     assert of.manifest == FOLDER / "a.csv"
 
 
+def test_a_path_in_python_starts_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = StudyConfig(manifest=Path("m.csv"), teachers=["t"], students=["s"])
+    assert made.manifest == Path.cwd() / "m.csv"
+    monkeypatch.chdir(tmp_path)
+    assert made.manifest != Path.cwd() / "m.csv"
+
+
 @pytest.mark.parametrize("word", ["hub", "none"])
 def test_weights_are_a_word_or_a_file(word: str) -> None:
     assert study(weights=word).weights == word
@@ -46,9 +55,3 @@ def test_every_path_of_a_run_starts_from_its_file(monkeypatch: pytest.MonkeyPatc
     found = parse_config(values, RunConfig, base=FOLDER)
     assert (found.manifest, found.weights) == (Path("/home/me/m.csv"), "/a/folder/w.safetensors")
     assert found.maps.path == FOLDER / "~nobody-here/maps"
-
-
-def test_a_config_that_is_read_from_no_file_keeps_its_paths() -> None:
-    assert RunConfig.model_validate({"manifest": "m.csv", "backbone": "b"}).manifest == Path(
-        "m.csv"
-    )

@@ -78,6 +78,24 @@ def test_what_no_config_may_hold_is_told_in_one_line(
     assert len(told) == 1 or f": {len(told) - 1} problem" in told[0]
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"annotated_per_seed": True}, "annotated_per_seed needs annotated, the number"),
+        (
+            {"recipe": "recommended", "training": {"recipe": "cyborg"}},
+            "recipe: recommended and training.recipe are two; remove one",
+        ),
+        ({"guidances": {"a-b": {"alphas": "x"}}}, r"guidances\.a-b\.alphas: value 'x'"),
+        ({"mapper": "x"}, "mapper: value 'x'"),
+    ],
+)
+def test_bad_studies(values: dict[str, Any], problem: str) -> None:
+    given = {"manifest": "m.csv", "teachers": ["t"], "students": ["s"]} | values
+    with pytest.raises(InputError, match=problem):
+        parse_config(given, StudyConfig)
+
+
 @pytest.mark.parametrize("name", ["table.csv", "Tabelle März.PARQUET"])
 def test_a_table_is_no_config(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("path,label\n")
