@@ -189,7 +189,6 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["report", nowhere], "not a study folder"),
         (["report", tmp_path], "not a study folder"),
         (["study", "status", nowhere], "no study has been run here"),
-        (["study", study, "--out", tmp_path / "study", "--jobs", "0"], "--jobs 0"),
         (["study", study, "--out", manifest], "it is a file; name a folder"),
         (["study", "init", manifest, "--to", nowhere / "s.yaml"], "create it first"),
         (["study", "init", manifest, "--to", study], "exists already"),
@@ -201,6 +200,10 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     ]:
         assert_refused(here(*arguments), [expected])
     assert not any(out.iterdir())
+    for command in (["study", study, "--out", tmp_path / "study"], ["demo", "--out", out / "d"]):
+        none = here(*command, "--jobs", "0")
+        assert none.code == 2
+        assert "Invalid value for '--jobs'" in none.err
 
 
 def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_is_read(

@@ -160,7 +160,7 @@ def _divided_objects(table: pd.DataFrame) -> list[str]:
     return [
         f"names such as {' and '.join(pair)} look like several images of one patient or object, "
         f"and {count:,} of them are in two kinds of split: results are better than they would be "
-        "on new ones; fill the column `group` and split again"
+        "on new ones; fill the column `group` (data import: --group-by) and split again"
     ]
 
 

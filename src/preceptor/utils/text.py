@@ -117,8 +117,8 @@ def print_table(
 ) -> None:
     """Print a table; its cells are not interpreted as markup.
 
-    On a narrow terminal, the widest columns become narrower, but words of headings and numbers stay
-    whole. If it is too wide even so, the terminal continues each line on the next.
+    On a narrow terminal, the widest columns become narrower, but words of headings, short words and
+    numbers stay whole. If it is too wide even so, the terminal continues each line on the next.
     """
     from rich.box import SIMPLE_HEAD
     from rich.cells import cell_len
@@ -127,11 +127,11 @@ def print_table(
 
     columns = list(zip(header, *lines, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
-    least = []  # the longest word of a heading, or of a cell if it has no letters
+    least = []  # the longest word of a heading, or of a cell if it is short or has no letters
     for name, *cells in columns:
         words = [word for cell in cells for word in cell.split()]
-        numbers = [word for word in words if not any(map(str.isalpha, word))]
-        least.append(max(map(cell_len, [*name.split(), *numbers]), default=1))
+        whole = [word for word in words if len(word) <= 12 or not any(map(str.isalpha, word))]
+        least.append(max(map(cell_len, [*name.split(), *whole]), default=1))
     margins = 2 * len(columns)  # two blanks between columns, one at each side
     before = console.width
     if sum(least) + margins > before:
