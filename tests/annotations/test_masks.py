@@ -306,7 +306,7 @@ def test_class_folders_with_a_parallel_tree_of_masks(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for name in ("train/fake/a.png", "train/real/a.png", "test/fake/b.png", "test/real/c.jpg"):
         save_image(data / name)
-    save(tmp_path / "marks" / "train/fake/a.bmp", MASK)
+    save(tmp_path / "marks" / "train/fake/a_mask.bmp", MASK)
     save(tmp_path / "marks" / "test/fake/b.png", np.zeros((30, 40), np.uint8))
     imported = read_folders(data, tmp_path / "marks")
     with pytest.raises(PreceptorError, match="2 of 4 images"):
@@ -327,7 +327,7 @@ def test_class_folders_with_a_parallel_tree_of_masks(tmp_path: Path) -> None:
     with pytest.raises(PreceptorError, match=r"data: 3 problems") as caught:
         list(read_folders(data, tmp_path / "marks"))
     for expected in (
-        "train/fake/a.bmp: no image of ",
+        "train/fake/a_mask.bmp: no image of ",
         "or another mask has it; put masks into the same folders as their images",
         "real/a.png: no image of ",
         "real/z.png: no image of ",

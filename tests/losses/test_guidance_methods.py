@@ -608,6 +608,8 @@ def test_the_scale_is_the_ratio_of_the_losses() -> None:
     large = batch._replace(map=255 * torch.as_tensor(batch.map), map_input=None)
     with pytest.raises(ValueError, match=r"from 0 to 255, not in \[0, 1\]"):
         guided_objective(method, large, GuidedForward(model), 0.5, 1)
+    with pytest.raises(InputError, match="takes a GuidedModel"):
+        GuidedForward(torch.nn.Sequential(model))
     with torch.no_grad(), pytest.raises(InputError, match=r"call it outside torch\.no_grad"):
         guided_objective(method, batch, GuidedForward(model), 0.5, 1)
 

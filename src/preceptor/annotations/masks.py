@@ -94,8 +94,8 @@ def read_masks(
 def read_folders(source: Path | str, masks: Path | str | None = None) -> ImportedAnnotations:
     """Class folders of images, in folders of splits or not: `train/crack/a.png`, `crack/a.png`.
 
-    A mask lies at the same place in the folder of masks, with any suffix; in the same folder,
-    `a_mask.png` is the mask of `a.png`.
+    A mask lies at the same place in the folder of masks, with any suffix, or as `a_mask.png` for
+    `a.png`; so do masks in the folder of the images.
     """
     root = Path(source)
     other = None if masks is None else Path(masks)
@@ -116,7 +116,8 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
             log.problem(where, f"they are named as masks of images beside them ({image})", fix)
         given = _by_image(pairs)
         if not mixed:
-            by_place = {place_of(mask): mask for mask in mask_names}
+            by_place = {_base(mask)[0]: mask for mask in mask_names}
+            by_place |= {place_of(mask): mask for mask in mask_names}
             placed = {name: by_place.get(place_of(name)) for name in names}
             given = {name: [mask] for name, mask in placed.items() if mask}
             for mask, count in Counter(filter(None, placed.values())).items():

@@ -49,8 +49,7 @@ CacheOption = Annotated[
 CacheDirOption = Annotated[Path | None, typer.Option(help="Folder of the image caches.")]
 DeviceOption = Annotated[Device, typer.Option(help="Device of the model.")]
 JobsOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Maximum number of concurrent steps (default: as many as fit)."),
+    int | None, typer.Option(min=1, help="Maximum of concurrent steps (default: as many as fit).")
 ]
 EngineOption = Annotated[
     Engine, typer.Option(help="Executor: local (worker processes) or ray (Ray cluster).")

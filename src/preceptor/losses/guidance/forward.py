@@ -109,6 +109,8 @@ class GuidedForward:
     """
 
     def __init__(self, model: nn.Module, run: Callable[..., Any] | None = None) -> None:
+        if not hasattr(model, "spec"):
+            raise InputError("GuidedForward takes a GuidedModel; give one in a wrapper as `run`")
         self.model, self.run = model, model if run is None else run
         self._differentiable = False  # whether second derivatives were tried
 
