@@ -152,10 +152,10 @@ def open_image(stream: IO[bytes]) -> Image.Image:
 
 
 class DicomFile(ImageFile.ImageFile):
-    """DICOM file as Pillow opens it: the first frame, as a viewer shows it at first.
+    """DICOM file as Pillow opens it: the first frame.
 
-    Values are rescaled, and cut by the window of the file; without one, by their smallest and
-    largest value. MONOCHROME1 is inverted. pydicom is read by the extra `dicom`.
+    Values are rescaled, and cut by the linear window of the file; without one, by their smallest
+    and largest value. MONOCHROME1 is inverted. pydicom is read by the extra `dicom`.
     """
 
     format = "DICOM"
@@ -213,7 +213,7 @@ class DicomFile(ImageFile.ImageFile):
 
 
 Image.register_open(DicomFile.format, DicomFile)
-Image.register_extension(DicomFile.format, ".dcm")
+Image.register_extensions(DicomFile.format, [".dcm", ".dicom"])
 
 
 @cache
