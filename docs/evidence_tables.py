@@ -464,6 +464,7 @@ def guidance(data: str, marked: int) -> str:
     header += ["− no maps", "people's maps on all", "− shuffled", "− no maps"]
     header += ["val: selected, last"] if epochs else []
     others = {"no maps": "baseline2", f"{marked} marked images alone": "baseline1"}
+    others |= {"the mapper as a detector": "mapper"} if ("mapper", "cells") in aucs else {}
     for title, role in others.items():
         means = {
             key[1]: float(np.mean([*own.values()])) for key, own in aucs.items() if key[0] == role
@@ -705,6 +706,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photographs": photographs,
     "clothes": partial(guidance, "clothes", 60),
     "cracks": partial(guidance, "cracks", 20),
+    "mri": partial(guidance, "mri", 20),
     "waterbirds": partial(
         published_order,
         "waterbirds",
