@@ -76,18 +76,21 @@ def loaded(model: Path) -> GuidedModel:
     return load_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def assert_same(one: MapStore, other: MapStore) -> None:
+def assert_same(one: MapStore, other: MapStore, rounding: float = 0) -> None:
     assert one.info == other.info
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+    for name in ("paths", "maps", "classes", "error"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("scores", "probabilities"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=rounding)
 
 
 def test_shards_leave_the_store_of_one_piece(
     data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
     made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE)
-    assert_same(made, whole)
-    assert_same(read_store(tmp_path), whole)
+    # A pass of 40 images and two of 32 and 8 round differently on some processors.
+    assert_same(made, whole, 1e-6)
+    assert_same(read_store(tmp_path), made)
     assert not (tmp_path / PARTIAL_FOLDER).exists()
 
 
