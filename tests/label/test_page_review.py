@@ -163,7 +163,8 @@ def test_what_another_name_left_unsaved_is_told(browser: Browser, tmp_path: Path
         page.get_by_text("2 changes not saved").wait_for()
         page.close(run_before_unload=False)
         context.add_cookies([server.cookie("Adda")])  # type: ignore[list-item]
-        page = pages.another_tab(context, server, "Adda", "image-1.png")
+        # The server may not have heard yet that Ada's tab is closed.
+        page = pages.another_tab(context, server, "Adda", "image-1.png", "status of 409")
         page.get_by_text("2 changes of Ada wait here.").wait_for()
         assert server.ask("SELECT count(*) FROM strokes") == [(0,)]
         page.get_by_role("button", name="Go on as Ada", exact=True).click()
