@@ -57,10 +57,11 @@ def start_browser() -> Iterator[Browser]:
         pytest.skip(f"no browser is here: none of {', '.join(names)} is on the path")
     with sync_api.sync_playwright() as playwright:
         # In a container Chromium's own sandbox cannot start; it opens nothing but our own page.
+        # Without a GPU, its process may stop giving pages their animation frames.
         # Names that end in .test are of this machine, and no safe origin as 127.0.0.1 is.
         started = playwright.chromium.launch(
             executable_path=found,
-            args=["--no-sandbox", "--host-resolver-rules=MAP *.test 127.0.0.1"],
+            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP *.test 127.0.0.1"],
         )
         for name in ("new_context", "new_page"):
             setattr(started, name, _patient(getattr(started, name)))
