@@ -307,7 +307,7 @@ def test_class_folders_with_a_parallel_tree_of_masks(tmp_path: Path) -> None:
     for name in ("train/fake/a.png", "train/real/a.png", "test/fake/b.png", "test/real/c.jpg"):
         save_image(data / name)
     save(tmp_path / "marks" / "train/fake/a_mask.bmp", MASK)
-    save(tmp_path / "marks" / "test/fake/b.png", np.zeros((30, 40), np.uint8))
+    save(tmp_path / "marks" / "test/fake/b.bmp", np.zeros((30, 40), np.uint8))
     imported = read_folders(data, tmp_path / "marks")
     with pytest.raises(PreceptorError, match="2 of 4 images"):
         imported_maps(imported, data, tmp_path / "out")

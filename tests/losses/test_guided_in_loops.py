@@ -156,7 +156,7 @@ def test_accumulated_gradients_are_those_of_the_batch(ends: tuple[int, ...]) -> 
 def test_channels_last_has_the_same_gradients() -> None:
     model, batch = network().double(), examples()
     expected = whole(model)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
     images = batch.images.to(memory_format=torch.channels_last)
     loss_of(model, batch._replace(images=images)).backward()
     torch.testing.assert_close(gradients(model), expected)
@@ -205,7 +205,7 @@ def parallel(rank: int, folder: Path) -> None:
 
 
 def test_gradients_of_two_processes_are_those_of_the_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(parallel, (tmp_path,), nprocs=2)  # type: ignore
+    torch.multiprocessing.spawn(parallel, (tmp_path,), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for at, step in enumerate(STEPS):
         module = step(network().double())

@@ -147,7 +147,7 @@ def _coco_shape(value: dict[str, Any], size: tuple[int, int] | None, log: Log) -
         if size is not None and size != (width, height):
             raise ValueError(f"the mask is {width}×{height}, the image {size[0]}×{size[1]}")
         return Mask(decode_rle(segmentation.get("counts"), width, height))
-    if segmentation and not isinstance(segmentation, list):
+    if segmentation is not None and not isinstance(segmentation, list):
         raise ValueError(f"segmentation is {shown(segmentation)}")
     box = value.get("bbox")
     if not isinstance(box, list) or len(box) != 4:

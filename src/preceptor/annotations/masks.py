@@ -94,8 +94,8 @@ def read_masks(
 def read_folders(source: Path | str, masks: Path | str | None = None) -> ImportedAnnotations:
     """Class folders of images, in folders of splits or not: `train/crack/a.png`, `crack/a.png`.
 
-    A mask lies at the same place in the folder of masks, with any suffix, or as `a_mask.png` for
-    `a.png`; so do masks in the folder of the images.
+    A mask lies at the same place in the folder of masks, with any suffix and with an ending or
+    none: `a_mask.png` for `a.png`. The folder of masks may be that of the images.
     """
     root = Path(source)
     other = None if masks is None else Path(masks)

@@ -323,7 +323,7 @@ def forwards_of(method: Method, rise: RiseSettings | None) -> int:
 
 def shards_of(manifest: Manifest, splits: str, forwards: int) -> tuple[Shard, ...]:
     """Shards of a map-making step."""
-    images = max(RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64)  # whole batches of both
+    images = max(RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64)  # whole batches of RISE
     count = len(rows_of(manifest, splits))
     return tuple(
         Shard(splits, start, min(start + images, count)) for start in range(0, count, images)

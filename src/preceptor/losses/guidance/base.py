@@ -189,18 +189,16 @@ def _terms(
     batch = batch._replace(
         map=kept(batch.map), weight=weight, map_input=kept(batch.map_input), teacher=teacher
     )
-    # Values are looked at on a CPU, and on a GPU, which would wait, for the scale alone.
+    # A check of values makes a GPU wait, so that there only `measure_scale` checks them.
     if (batch.images.is_cpu or not update) and not torch.compiler.is_compiling():
         for maps in (batch.map, batch.map_input) if method.needs & {"map", "map_input"} else ():
-            if (
-                maps is not None
-                and maps.numel()
-                and not -1e-4 < maps.amin() <= maps.amax() < 1.0001
-            ):
-                span = f"from {maps.amin():g} to {maps.amax():g}"
-                raise ValueError(f"maps are {span}, not in [0, 1]; divide them by their maximum")
+            low, high = (0, 1) if maps is None or not maps.numel() else maps.aminmax()
+            if not -1e-4 < low <= high < 1.0001:
+                what = f"maps are from {low:g} to {high:g}, not in [0, 1]"
+                raise ValueError(f"{what}; divide them by their maximum")
     # Where no image is guided, further passes and second derivatives would be for nothing. Whether
-    # a batch on a GPU has maps is not asked where the map is all that the method needs.
+    # a batch on a GPU has maps is not asked where the map is all that the method needs. Layers
+    # of the method's own are always used: DDP waits for their gradients in every process.
     plain = plain or (method.needs - {"layers"} != {"map"} and not bool(batch.guided.any()))
     forward.begin(batch, frozenset() if plain else method.needs, update=update)
     terms = {} if plain else method.terms(batch, forward)
