@@ -147,7 +147,7 @@ class ImageFiles:
     ) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise InputError(f"{folder}: it is not a folder; name that of images, or of masks")
+            raise InputError(f"{folder}: it is not a folder; name a folder of images or masks")
         left_out = None if without is None else Path(os.path.realpath(without))
         if left_out and Path(os.path.realpath(self.folder)).is_relative_to(left_out):
             raise InputError(
