@@ -81,6 +81,21 @@ def test_again_nothing_is_repeated(study_file: Path, undisturbed: Path) -> None:
         assert file.stat().st_mtime_ns == written
 
 
+def test_the_report_is_written_again_when_seconds_of_annotation_are_filled_in(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study_file.parent, tmp_path / "study")
+    manifest, out = tmp_path / "study" / "data" / "manifest.csv", tmp_path / "study" / "undisturbed"
+    config = load_config(tmp_path / "study" / "study.yaml", StudyConfig)
+    written = []
+    for seconds in (None, None, 5.0):
+        if seconds is not None:
+            pd.read_csv(manifest).assign(annotation_seconds=seconds).to_csv(manifest, index=False)
+        assert run_serially(config, out).computed == 0
+        written.append((out / "report.html").stat().st_mtime_ns)
+    assert written[0] == written[1] < written[2]
+
+
 def test_killed_at_two_moments_the_table_is_the_same(
     study_file: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

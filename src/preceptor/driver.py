@@ -24,7 +24,7 @@ from preceptor.study_folder import open_study, other_study_note, write_choices, 
 from preceptor.tracking import Tracker, Trackers, check_trackers, open_trackers
 from preceptor.training.run import training_device
 from preceptor.utils.leases import BEAT, DEAD_AFTER, holder_of, lease, lease_after_silence
-from preceptor.utils.results import digest, strict_json, write_atomically
+from preceptor.utils.results import digest, file_digest, strict_json, write_atomically
 from preceptor.version import __version__
 
 # File with the steps of tables and report, and with the files that were written.
@@ -136,7 +136,9 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             write_progress(opened, out, complete=len(graph.done) == len(graph.steps))
-            tells = digest([__version__, dump_config(study), _dated(opened, graph), result.failed])
+            tables = [file_digest(one) for one in sorted(opened.workspaces.caches)]  # with seconds
+            records = _dated(opened, graph)
+            tells = digest([__version__, dump_config(study), tables, records, result.failed])
             if track or not _is_reported(out, tells):
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):

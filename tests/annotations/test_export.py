@@ -18,6 +18,7 @@ from preceptor import annotations as importers
 from preceptor.annotations import ImportOptions, read_labelstudio, write_import
 from preceptor.annotations.export import (
     FORMATS,
+    ExportedImage,
     ExportOptions,
     file_of,
     manifest_images,
@@ -51,6 +52,16 @@ def test_images_that_nobody_examined_are_exported_if_asked_for(tmp_path: Path) -
         done = write_export("cvat", images, tmp_path / f"out{count}", ExportOptions())
         assert done == (count, 5)
         assert len(pd.read_csv(tmp_path / f"out{count}" / "labels.csv")) == count
+
+
+def test_weak_marks_are_exported_and_an_empty_map_is_none(tmp_path: Path) -> None:
+    row = pd.Series({"name": "a.png", "label": "x", "annotated": True})
+    weak = np.zeros((4, 4), np.float32)
+    weak[1, 1:3] = 0.2, 0.05
+    marks = ExportedImage(row, (4, 4), weak).mask(ExportOptions())
+    np.testing.assert_array_equal(np.argwhere(marks), [[1, 1]])
+    assert not ExportedImage(row, (4, 4), np.zeros_like(weak)).mask(ExportOptions()).any()
+    assert not ExportedImage(row, (4, 4), weak).mask(ExportOptions(model="mapper cells")).any()
 
 
 def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from PIL import Image
 from preceptor.benchmark.decoys import DecoySettings, Objects, levels, write_decoys
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from tests.commands import here
 
 SMALL = DecoySettings(train=40, val=40, val_noshort=40, test=40)
 
@@ -78,43 +77,12 @@ def test_the_published_images(tmp_path: Path) -> None:
         assert any((corner == gray).all() for corner in corners)
 
 
-def test_cut_out_objects_of_a_folder(tmp_path: Path) -> None:
-    for name in ("nut", "screw"):
-        (tmp_path / "cut" / name).mkdir(parents=True)
-        for i in range(12):
-            image = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
-            image.paste((200, 100 + i, 50, 255), (5, 2, 35, 18))
-            image.save(tmp_path / "cut" / name / f"{i}.png")
-    done = here(
-        "data", "decoys", "--to", tmp_path / "d", "--source", tmp_path / "cut", "--classes", 2,
-        "--images", 20, "--first", 1, "--draws", 1,
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    table = _frame(tmp_path / "d" / "1" / "manifest.csv")
-    assert set(table["label"]) == {"nut", "screw"}
-    cut = str(tmp_path / "cut")
-    with pytest.raises(InputError, match="the published images have digits or clothes"):
-        write_decoys(tmp_path / "exact", DecoySettings(source=cut, exact=True), 0)
-    (tmp_path / "cut" / "nut" / "notes.txt").write_text("")
-    with pytest.raises(InputError, match=r"notes\.txt: not an image; remove it"):
-        write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
-    deep = tmp_path / "cut" / "nut" / "notes.txt"
-    Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(deep, "PNG")
-    with pytest.raises(InputError, match="more than 8 bits"):
-        write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
-    deep.unlink()
-    (tmp_path / "cut" / ".ipynb_checkpoints").mkdir()  # is no class
-    (tmp_path / "cut" / "washer").mkdir()
-    with pytest.raises(InputError, match="washer: it has no image"):
-        write_decoys(tmp_path / "e", DecoySettings(source=cut, classes=2), 0)
-    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        (tmp_path / "cut" / f"{name}-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(InputError, match="damaged"):
-        write_decoys(tmp_path / "e", DecoySettings(source=cut), 0)
-
-
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no folders of classes with cut-out objects"):
+    with pytest.raises(InputError, match="give a folder with the four files of Fashion-MNIST"):
         write_decoys(tmp_path / "x", DecoySettings(source=str(tmp_path / "none")), 0)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(InputError, match="damaged"):
+        write_decoys(tmp_path / "x", DecoySettings(source=str(tmp_path)), 0)
     with pytest.raises(ValueError, match="the published images have 10"):
         DecoySettings(exact=True, classes=3)

@@ -14,7 +14,7 @@ from PIL import Image
 from preceptor import load
 from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
-from preceptor.config.training import StudyTraining
+from preceptor.config.training import StudyTraining, Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
@@ -210,6 +210,7 @@ def test_given_settings_have_precedence() -> None:
     [
         ({"recipe": "best"}, "recipe: "),
         ({"recipe": "recommended", "training": 3}, "training: "),
+        ({"training": Training(head="sigmoid")}, "training: it has settings of a single run"),
     ],
 )
 def test_what_is_wrong_is_said(settings: dict[str, Any], message: str) -> None:

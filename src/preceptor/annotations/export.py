@@ -41,7 +41,8 @@ _NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF], "_
 class ExportOptions:
     """How maps become shapes."""
 
-    # Value from 0 to 1 from which on a pixel is inside; None = 0.5, and gray levels in `masks`.
+    # Value from 0 to 1 from which on a pixel is inside, of human maps the share of the largest
+    # value; None = 0.5, and gray levels in `masks`.
     threshold: float | None = None
     model: str = ""  # that made the shapes, which are then predictions; "" = people
     image_prefix: str = "/data/local-files/?d="  # before the name of an image in Label Studio
@@ -79,7 +80,9 @@ class ExportedImage:
         """Mask at the threshold."""
         if self.pixels is None:
             return np.zeros(self.size[::-1], bool)
-        return self.pixels >= (0.5 if options.threshold is None else options.threshold)
+        cut = 0.5 if options.threshold is None else options.threshold
+        largest = 1.0 if options.model else self.pixels.max()  # people also mark in weak gray
+        return (self.pixels >= cut * largest) & (self.pixels > 0)
 
     def regions(self, options: ExportOptions) -> Iterator[Region]:
         """Connected regions of the mask, from top to bottom."""

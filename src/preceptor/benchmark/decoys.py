@@ -42,7 +42,7 @@ class DecoySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = "digits"  # digits, fashion, or a folder with a folder of cut-outs for each class
+    source: str = "digits"  # digits, fashion, or a folder with the files of Fashion-MNIST
     classes: int = Field(default=10, ge=2, le=10)
     place: StampPlace = "moving"  # of the patch: anywhere beside the object, or lower right
     train: int = Field(default=3000, ge=20)
@@ -69,12 +69,7 @@ class Objects:
 
     def __init__(self, settings: DecoySettings) -> None:
         read = {"digits": _digits, "fashion": _fashion}.get(settings.source)
-        pixels, labels, self.names = read() if read else _of_folder(Path(settings.source))
-        if settings.exact and not read and tuple(self.names) != FASHION_CLASSES:
-            raise InputError(
-                "--exact: the published images have digits or clothes; --source is digits, fashion "
-                "or a folder with the files of Fashion-MNIST"
-            )
+        pixels, labels, self.names = read() if read else _fashion(Path(settings.source))
         if settings.classes > len(self.names):
             raise InputError(f"--classes {settings.classes}: there are {len(self.names)} classes")
         self.names = self.names[: settings.classes]
@@ -140,40 +135,6 @@ def _idx(path: Path, header: int) -> NDArray[np.uint8]:
         f"{path}-ubyte.gz is missing; run: apt install dataset-fashion-mnist, or give a folder "
         "with the four files of Fashion-MNIST"
     )
-
-
-def _of_folder(folder: Path) -> tuple[Pixels, NDArray[np.int64], list[str]]:
-    """Fashion-MNIST, or cut-outs: a folder a class, images on a black or transparent ground."""
-    if any(folder.glob("train-labels-idx1-ubyte*")):
-        return _fashion(folder)
-    classes = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
-    if len(classes) < 2:
-        raise InputError(
-            f"{folder}: has no folders of classes with cut-out objects; --source is digits, "
-            "fashion or such a folder"
-        )
-    pixels: list[Pixels] = []
-    labels: list[int] = []
-    for label, each in enumerate(classes):
-        for path in sorted(each.iterdir()):
-            try:
-                image = Image.open(path)
-                image.load()
-                if image.mode[0] in "IF":
-                    raise OSError("it has more than 8 bits")
-            except OSError as error:
-                raise InputError(f"{path}: not an image; remove it ({reason(error)})") from error
-            with image:
-                alpha = image.convert("RGBA").getchannel("A")
-                gray = Image.composite(image.convert("L"), Image.new("L", image.size), alpha)
-            gray.thumbnail((28, 28))
-            ground = Image.new("L", (28, 28))
-            ground.paste(gray, ((28 - gray.width) // 2, (28 - gray.height) // 2))
-            pixels.append(np.asarray(ground))
-            labels.append(label)
-        if label not in labels:
-            raise InputError(f"{each}: it has no image; remove the folder")
-    return np.stack(pixels), np.array(labels, np.int64), [each.name for each in classes]
 
 
 def levels(classes: int) -> NDArray[np.int64]:

@@ -311,8 +311,8 @@ def data_export(
         source: Manifest, or a Teacher's map store.
         to: Output folder, new or empty.
         manifest: Manifest of the images of a map store.
-        threshold: Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5;
-            format masks of a manifest: gray levels are kept).
+        threshold: Smallest value of the map, 0 to 1, of a pixel inside a shape; of a human map the
+            share of its largest value (default: 0.5; masks of a manifest keep gray levels).
         positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
         image_prefix: Address before the names of the images in Label Studio.
         every: Export also images of a manifest that nobody examined.
@@ -441,7 +441,7 @@ def data_decoys(
         classes: Number of classes, 2 to 10.
         place: Place of the patch: moving (beside the object) or corner (lower right).
         source: Objects: digits, fashion (of the Debian package dataset-fashion-mnist), or a folder
-            with cut-out objects in a folder for each class, or with the files of Fashion-MNIST.
+            with the files of Fashion-MNIST.
         images: Number of training images.
         exact: Write the published Decoy-MNIST images instead: 28 pixels, black canvas, a patch in a
             random corner; all objects of the source.

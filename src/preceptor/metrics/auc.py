@@ -154,14 +154,6 @@ def log_odds(probabilities: npt.ArrayLike) -> Array:
     return odds
 
 
-class RocCurve(NamedTuple):
-    """Corners of an ROC curve, from (0, 0) at threshold infinity to (1, 1)."""
-
-    fpr: Array
-    tpr: Array
-    thresholds: Array
-
-
 class EqualError(NamedTuple):
     """Equal error rate and the threshold that is closest to it."""
 
@@ -169,15 +161,10 @@ class EqualError(NamedTuple):
     threshold: float
 
 
-def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RocCurve:
-    """ROC curve: false and true positive rate at each threshold, without collinear points."""
-    false, true, thresholds = _cumulative(labels, scores)
-    keep = np.ones(len(false), dtype=bool)
-    step_false, step_true = np.diff(false), np.diff(true)
-    # Counts are integers, so that the cross product of neighbouring steps is exact.
-    keep[1:-1] = step_false[:-1] * step_true[1:] != step_false[1:] * step_true[:-1]
-    fpr, tpr = _rate(false)[keep], _rate(true)[keep]
-    return RocCurve(fpr, tpr, thresholds[keep])
+def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
+    """ROC curve: false and true positive rate at each threshold, from (0, 0) to (1, 1)."""
+    false, true, _ = _cumulative(labels, scores)
+    return _rate(false), _rate(true)
 
 
 def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError:

@@ -372,8 +372,7 @@ def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
         labels, scores, _ = found
         if labels.all() or not labels.any():
             return None
-        curve = roc_curve(labels, scores[0])
-        curves.append(np.interp(_FPR, curve.fpr, curve.tpr))
+        curves.append(np.interp(_FPR, *roc_curve(labels, scores[0])))
     mean: NDArray[np.float64] = np.mean(curves, axis=0)
     return mean
 

@@ -387,6 +387,8 @@ def _problems(study: StudyConfig) -> list[str]:
             f"seeds: {study.seeds:,} is above the maximum of {MOST_SEEDS:,}; for one seed with "
             f"this number write [{study.seeds}]"
         ]
+    if isinstance(study.training, Training):
+        wrong.append("training: it has settings of a single run; give the settings as a dictionary")
     if (study.manifest is None) == (not study.domains):
         wrong.append("exactly one of manifest and domains is needed; set one of them")
     for key, names in (("domains", study.domains), ("guidances", study.guidances)):
