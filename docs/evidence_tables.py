@@ -577,8 +577,12 @@ def curve() -> str:
     rows = []
     for images, own in sorted(studies.items()):
         means = [number(float(np.mean([*own[key].values()]))) for key in CURVE]
-        against = [paired(own["student"], own[key]).text for key in CURVE[1:4]]
-        rows.append([f"{images:,}", *means, *against])
+        rows.append([f"{images:,}", *means])
+    for key in CURVE[1:4]:
+        gains = [paired(own["student"], own[key]) for _, own in sorted(studies.items())]
+        adjusted = holm([one.p for one in gains])
+        for row, gain, p in zip(rows, gains, adjusted, strict=True):
+            row.append(replace(gain, p=float(p)).text)
     header = ["images", "marks alone", "no maps", "shuffled", "centered", "Student", "ceiling"]
     return table([*header, "− no maps", "− shuffled", "− centered"], rows)
 

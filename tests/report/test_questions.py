@@ -118,10 +118,7 @@ def test_every_backbone(plan: Plan, pair: tuple[float, float], p: float, words: 
 def test_one_baseline_is_not_both(plan: Plan) -> None:
     """While a study runs, the other may not have been tested."""
     found = said(plan, line("RQ2", "Baseline 2", 0.05, 0.01, p_holm=0.01))["RQ2"]
-    assert (
-        "above both baselines for no backbone; after Holm's correction it is significant" in found
-    )
-    assert "significant for no backbone" in found
+    assert found == "No Student has been compared with both baselines yet."
 
 
 def test_how_much_is_against_the_stronger_baseline(plan: Plan) -> None:
@@ -132,6 +129,23 @@ def test_how_much_is_against_the_stronger_baseline(plan: Plan) -> None:
     found = said(plan, *lines, shares=shares)["RQ3"]
     assert "that of the stronger baseline (Baseline 2) is +0.040" in found
     assert "60% of the way to the ceiling (20% to 110%)" in found
+
+
+def test_the_ceiling_is_no_baseline_of_the_mean_over_backbones(plan: Plan) -> None:
+    lines = [line("RQ2", f"Baseline {k}", 0.09, 0.02) for k in (1, 2)]
+    means = {"Baseline 1": 0.09, "Baseline 2": 0.04, "Ceiling": -0.08}
+    over = [line("overall", b, mean, 0.02) for b, mean in means.items()]
+    found = said(plan, *lines, *over)["RQ3"]
+    assert "the stronger baseline (Baseline 2) is +0.040 (the mean over backbones" in found
+
+
+def test_two_seeds_exclude_nothing_and_cover_no_share(plan: Plan) -> None:
+    lines = [line("RQ2", f"Baseline {k}", 0.09, 0.001, n=2) for k in (1, 2)]
+    share = {"key": "student", "backbone": "test_byobnet", "share": 0.6, "low": 0.2, "high": 1.1}
+    found = said(plan, *lines, shares=pd.DataFrame([share]))["RQ3"]
+    assert "over 2 seeds)" in found
+    assert "excluded" not in found
+    assert "of the way" not in found
 
 
 def test_nothing_compared_is_said(plan: Plan) -> None:

@@ -227,9 +227,8 @@ def chapter(
     )
     sets = {name: tables.set_table(plan, results, name) for name in results.setup.sets}
     ranked = (
-        "▲ marks the highest mean of a column, except for the ceiling, which uses all available "
-        "human maps and estimates what more annotations can gain, and for rows that are trained "
-        "on the set."
+        "▲ marks the highest mean of a column, except for ceiling and mapper of all human maps, "
+        "which estimate what more annotations can gain, and for rows that are trained on the set."
     )
     add(
         "rq2",

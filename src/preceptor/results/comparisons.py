@@ -222,7 +222,9 @@ def _ways(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
                     line = _paired_line(both[0].loc[seeds], both[1].loc[seeds], over_images)
                     family.append(names | sides | alphas | teachers | line)
             if key == _TWINS[role]:
-                for line, value in zip(family, holm([one["p"] for one in family]), strict=True):
+                planned = sum((key, backbone, arm.guidance) in arms for arm in ways)
+                adjusted = holm([one["p"] for one in family], planned)
+                for line, value in zip(family, adjusted, strict=True):
                     line["p_holm"] = float(value)
             lines += family
     return lines

@@ -18,7 +18,7 @@ import yaml
 from preceptor.config.files import dump_yaml
 from preceptor.errors import PreceptorError
 from preceptor.metrics.operating_points import RULES, roc_rates, threshold_rates
-from preceptor.metrics.paired_tests import mean_std
+from preceptor.metrics.paired_tests import RELEVANT_DIFFERENCE, Excluded, excluded, mean_std
 from preceptor.metrics.scores import (
     ALL_SOURCES,
     deployed_scores,
@@ -119,8 +119,8 @@ class Results:
         return [ladder for ladder in self.ladders if ladder.set == self.setup.primary]
 
     def may_be_best(self, key: str, evaluation: str) -> bool:
-        """Whether a row is ranked on a set: not the ceiling, nor models that are trained on it."""
-        return key != "ceiling" and not self.is_trained_on(key, evaluation)
+        """Whether a row is ranked on a set: not with all human maps, nor trained on the set."""
+        return key not in ("ceiling", "mapper_all") and not self.is_trained_on(key, evaluation)
 
     def is_trained_on(self, key: str, evaluation: str) -> bool:
         """Whether the models of a row are trained on an evaluation set."""
@@ -382,7 +382,9 @@ def hints_of(plan: Plan, results: Results) -> Hints:
     family = results.family if not results.untested else pd.DataFrame()
     if more or family.empty or family["n"].min() < 3:
         return Hints(fall, best, coarse, more, "marks" if more else "")
-    nothing = (family.groupby("backbone")["mean"].min() <= 0).all()
+    worst = family.loc[family.groupby("backbone")["mean"].idxmin(), ["low", "high"]]
+    sides = [excluded(low, high, RELEVANT_DIFFERENCE) for low, high in worst.to_numpy(float)]
+    nothing = all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides)
     return Hints(fall, best, coarse, more, "nothing" if nothing else "")
 
 

@@ -361,7 +361,8 @@ def enough(curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int]
     size, furthest = None, gains[-2][0]
     for several in gains[:-1]:
         sides = [excluded(one["low"], one["high"], gain) for one in several]
-        if all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides):
+        seeds = min(one["n"] for one in several)
+        if seeds > 2 and all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides):
             size, furthest = several[0]["size"], max(several, key=lambda one: one["high"])
             break
     return Enough(size, *(furthest[name] for name in ("size", "then", "mean", "low", "high", "p")))
