@@ -13,10 +13,11 @@ import pytest
 from preceptor.config.files import dump_config
 from preceptor.errors import InputError
 from preceptor.execution.scheduler import Graph
+from preceptor.execution.status import read_status
 from preceptor.study.plan import StudyPlan
 from preceptor.study.steps import read_planned_runs
 from preceptor.study_folder import other_study_note, read_study, write_progress
-from preceptor.utils.leases import DEAD_AFTER, Holder
+from preceptor.utils.leases import DEAD_AFTER, Holder, lease
 from tests.datasets import squares
 from tests.studies import run_serially, study, walk, write_down
 
@@ -51,6 +52,17 @@ def test_the_folder_of_a_study_of_other_data_is_told_of(tmp_path: Path) -> None:
     assert other_study_note(config.model_copy(update={"seeds": 9}), tmp_path) == ""
     note = other_study_note(study(tmp_path / "b.csv"), tmp_path)
     assert note.startswith(f"note: {tmp_path} has a study of {tmp_path / 'a.csv'}, whose ")
+
+
+def test_files_that_no_study_has_written_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(InputError, match=r"it has best, report\.html, which a study would replace"):
+        run_serially(study(tmp_path / "none.csv"), tmp_path)
+    with lease(tmp_path / "study"), pytest.raises(InputError, match=r"process \d+ on .* starts it"):
+        read_status(tmp_path)
+    with pytest.raises(InputError, match="no study has been started here"):
+        read_status(tmp_path)
 
 
 def test_a_study_that_was_killed_on_another_machine_goes_on(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from preceptor.errors import HeldError, InputError
 from preceptor.execution.executor import HANG_TIMEOUT, Event, WorkerContext
 from preceptor.execution.local import Engine, ExecutorOptions, open_executor
 from preceptor.execution.scheduler import Graph, Observer, Scheduler
+from preceptor.execution.status import FILE as STATUS
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
@@ -29,6 +30,7 @@ from preceptor.version import __version__
 
 # File with the steps of tables and report, and with the files that were written.
 _REPORTED = ".reported"
+_WRITTEN = ("study.yaml", "best", "figures", "report.html")
 
 
 @dataclass
@@ -106,9 +108,15 @@ def run_study(
     with _alone(out, tell):
         if note := other_study_note(study, out):
             tell(note)
+        own = [name for name in _WRITTEN if (out / name).exists()]
+        if own and not (out / "planned_runs.json").exists():
+            raise InputError(
+                f"--out {out}: it has {', '.join(own)}, which a study would replace; name a new "
+                "folder"
+            )
+        (out / STATUS).unlink(missing_ok=True)  # of an earlier process
         opened = open_study(study, out, run=True, report_to=tell)
         study = opened.config
-        write_atomically(out / "study.yaml", dump_config(study))
         for plan in opened:
             plan.decided = lambda: write_choices(opened, out)
         result = StudyResult(out)
@@ -124,6 +132,7 @@ def run_study(
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
             write_progress(opened, out)
+            write_atomically(out / "study.yaml", dump_config(study))
             try:
                 with show(status) if show is not None else contextlib.nullcontext(tell) as told:
                     observer = _Observer(opened, graph, status, trackers, result, told)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from preceptor.config.files import load_config
-from preceptor.data.notes import notes
+from preceptor.data.notes import notes, value_notes
 from preceptor.errors import InputError, raise_all
 from preceptor.execution.scheduler import Graph
 from preceptor.study.checks import check_study
@@ -52,6 +52,7 @@ def open_study(
                 found = [
                     x for one in opened[name].all() for x in notes(one.manifest, one.cache_dir)
                 ]
+                found += [] if resumed else value_notes(opened[name].of(first).manifest)
             for note in dict.fromkeys(found):  # one that applies to several seeds is given once
                 report_to(f"note: {note}")
             for note in check_study(

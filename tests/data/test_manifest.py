@@ -69,6 +69,7 @@ def as_tsv(text: str) -> bytes:
         lambda text: text.replace(",", ", ").encode(),
         lambda text: ("\n\n" + text.replace("\n", "\n\n")).encode(),
         lambda text: text.rstrip("\n").encode(),
+        lambda text: (text + ",,,\n , \n").encode(),
     ],
 )
 def test_dialects_read_the_same(folder: Path, encode: Any) -> None:

@@ -17,9 +17,11 @@ from preceptor.data.notes import (
     summary_table,
     value_notes,
 )
+from preceptor.study_folder import open_study
 from tests.commands import here
 from tests.data.sound_manifest import save
 from tests.datasets import squares
+from tests.studies import study
 
 
 def test_sound_data_have_no_notes(tmp_path: Path) -> None:
@@ -80,6 +82,9 @@ def test_images_of_few_bits_in_files_of_16_are_noted(
     expected = f"2 of {len(names)} examined images have 16 bits and no value above {2**bits - 1:,}"
     assert note.startswith(expected)
     assert f"so that {levels} gray levels are left" in note
+    lines: list[str] = []
+    open_study(study(file), tmp_path / "out", run=True, report_to=lines.append)
+    assert f"note: {note}" in lines
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

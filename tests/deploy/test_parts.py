@@ -7,6 +7,8 @@ import io
 import struct
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from preceptor.deploy.api import Upload, check_sizes, decode_upload, uploads_of
 from preceptor.deploy.http import ApiKeys, RefusedError
 from preceptor.deploy.serve import Batcher, model_paths
 from preceptor.errors import InputError
+from tests.data.sound_manifest import dicom
 from tests.deploy.serving import multipart
 
 
@@ -104,6 +107,15 @@ def test_a_file_of_two_formats_is_decoded_in_the_one_that_was_measured() -> None
     check_sizes([upload], pixels=10_000)
     with pytest.raises(RefusedError, match="a: cannot be decoded"):
         decode_upload(upload, ImageFormat(16))
+
+
+def test_a_sound_dicom_file_that_is_not_read_is_not_called_damaged(tmp_path: Path) -> None:
+    file = dicom(tmp_path / "plan.dcm", np.zeros((2, 2), np.uint8))
+    plan = pydicom.dcmread(file)
+    del plan.PixelData
+    plan.save_as(file)
+    with pytest.raises(RefusedError, match=r"plan\.dcm: .*the DICOM file has no image"):
+        decode_upload(Upload("plan.dcm", file.read_bytes()), ImageFormat(16))
 
 
 def test_the_pixels_of_a_request_are_limited() -> None:

@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from itertools import islice
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,17 @@ def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
         pipe.close()
         assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_worker_is_no_fork_where_the_temporary_folder_is_too_long_for_a_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", f"/{'x' * 90}")
+    process, pipe = start_worker(threads=1)
+    assert isinstance(process, SpawnProcess)
+    process.kill()
+    process.join()
+    pipe.close()
 
 
 @own_process

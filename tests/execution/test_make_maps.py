@@ -121,6 +121,8 @@ def test_what_was_ended_goes_on_from_its_shards(data: Path, model: Path, tmp_pat
         loaded(other), Manifest.read(manifest), "rise", out=tmp_path / "direct", rise=RISE
     )
     assert_same(read_store(out), direct)
+    with pytest.raises(InputError, match="it has a map store; remove it, or name a new folder"):
+        annotate_in_shards(other, manifest, out)
 
 
 def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
 from preceptor.report.page import rank_plot
 from preceptor.report.tables import guidance_tables
+from preceptor.results.comparisons import compare
 from preceptor.study.checks import check_study
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
@@ -236,6 +237,12 @@ def test_each_way_is_compared_with_its_own_shuffled_maps(tmp_path: Path) -> None
     p = here.set_index(["a", "key_b"])[["p", "p_holm"]].loc[("cells", "shuffled")]
     assert p["p"] == p["p_holm"] / 2 == 2 / 2**3
     assert here.loc[here["key_b"] != "shuffled", "p_holm"].isna().all()
+    figures = found.figures[
+        ~((found.figures["role"] == "student") & (found.figures["guidance"] == "l2"))
+    ]
+    early = pd.DataFrame(compare(found.record, figures)).query("question == 'guidance'")
+    early = early.set_index(["key_a", "a", "key_b"])["p_holm"]
+    assert early["student", "cells", "shuffled"] == p["p_holm"], "two ways are planned"
     (table, ceiling) = guidance_tables(found)
     assert [line.heading for line in table.lines] == ["l2, α 0.5", "cells, α 0.3"]
     assert table.columns == [

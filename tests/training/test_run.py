@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from preceptor.models.build import load_model
 from preceptor.training.loop import Trainer
 from preceptor.training.run import build_untrained, train
 from preceptor.utils import process
+from preceptor.utils.leases import lease
 from preceptor.utils.results import damaged_files, file_digest, read_record
 from tests import forked
 from tests.datasets import squares
@@ -312,6 +316,21 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
         assert lines[0].startswith("resumed after epoch")
         for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
             assert file_digest(folder / name) == file_digest(undisturbed.folder / name), name
+
+
+def test_a_run_that_another_process_trains_is_waited_for_aloud(
+    manifest: Path, tmp_path: Path
+) -> None:
+    config, said = small(manifest), list[str]()
+    folder = train(config, tmp_path).folder
+    with ThreadPoolExecutor(1) as pool:
+        with lease(folder):
+            done = pool.submit(train, config, tmp_path, tell=said.append)
+            while not said:
+                assert not done.done()
+                time.sleep(0.01)
+        assert done.result().folder == folder
+    assert said[0].startswith(f"run {folder.name}: process {os.getpid()} on ")
 
 
 def test_a_full_disk_is_a_failure_that_names_the_file(manifest: Path, tmp_path: Path) -> None:

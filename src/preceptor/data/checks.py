@@ -166,7 +166,7 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.Dat
     begin = 1
     try:
         for record in reader:
-            if len(record) > 1 or (record and record[0].strip()):
+            if any(cell.strip() for cell in record):  # tables end with rows of commas
                 records.append((begin, record))
             begin = reader.line_num + 1
     except csv.Error as error:
@@ -267,7 +267,7 @@ def check_cells(
     table["annotated"] = _annotated(column("annotated").str.lower(), maps != "", findings)
     table["source"], table["group"] = column("source"), column("group")
     for name, empty, bound in (
-        ("map_weight", 1.0, "finite number, 0 or more (empty means 1)"),
+        ("map_weight", 1.0, "finite number with a decimal point, 0 or more (empty means 1)"),
         ("sample_weight", 1.0, "finite number, more than 0 (empty means 1)"),
         ("annotation_seconds", np.nan, "finite number of seconds, 0 or more (empty means unknown)"),
     ):

@@ -354,10 +354,11 @@ def _explained(path: Path | str) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise many types on corrupt files
-        raise ImageError(path, " ".join(_reason(error).split())) from error
+        raise ImageError(path, " ".join(decoding_reason(error).split())) from error
 
 
-def _reason(error: Exception) -> str:
+def decoding_reason(error: Exception) -> str:
+    """Reason why an image cannot be opened or decoded."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, LocationError):

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.images import pixel_formats
+from preceptor.data.images import decoding_reason, pixel_formats
 from preceptor.deploy.http import RefusedError, malformed, parse
 from preceptor.deploy.prediction import Prediction, decide
 from preceptor.deploy.predictor import BATCH_SIZE, BadImage, Canvas, canvas_of
@@ -185,13 +185,8 @@ def _opened(upload: Upload) -> Image.Image:
     """Image of which the header was read; nothing is decoded."""
     try:
         return Image.open(io.BytesIO(upload.content), formats=pixel_formats())
-    except UnidentifiedImageError:
-        reason = "not an image in a known format, or its header is damaged"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = "too large to decode safely"
-    except Exception:  # Pillow's plugins raise many types of exceptions on corrupt files
-        reason = "its header is damaged"
-    raise RefusedError(422, f"{upload.name}: {reason}")
+    except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
+        raise RefusedError(422, f"{upload.name}: {one_line(decoding_reason(error))}") from error
 
 
 def answer_of(

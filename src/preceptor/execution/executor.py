@@ -60,20 +60,16 @@ class WorkerContext:
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     hang_timeout: float = 60 * HANG_TIMEOUT  # seconds without progress that end a step
 
-    def log_of(self, step: Step) -> Path:
-        """Log of a failed step."""
-        return log_of(step, self.store)
-
     def forget_hang(self, step: Step) -> None:
         """Remove the log of an earlier hang, which may not recur."""
-        if hung(log := self.log_of(step)):
+        if hung(log := log_of(step, self.store)):
             log.unlink(missing_ok=True)
 
     def hang_event(self, step: Step) -> Event:
         """Failure of a step that hung."""
         seconds = self.hang_timeout
         told = f"{seconds / 60:g} minutes" if seconds >= 60 else f"{seconds:g} seconds"
-        log = self.log_of(step).relative_to(self.store)
+        log = log_of(step, self.store).relative_to(self.store.parent)
         text = f"hung: silent for {told}, so it was ended (where it stood: {log})"
         return Event("failed", step.id, text)
 
@@ -119,7 +115,7 @@ def keep_reason(step: Step, store: Path, reason: str, text: str = "") -> str:
         log.write_text(f"{step.title}\n{text or reason}\n", encoding="utf-8")
     except OSError:  # the log cannot be written on a full disk either
         return reason
-    return f"{reason} (see {log.relative_to(store)})"
+    return f"{reason} (see {log.relative_to(store.parent)})"
 
 
 @dataclass

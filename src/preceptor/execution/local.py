@@ -26,6 +26,7 @@ from preceptor.execution.executor import (
     GpuPacking,
     WorkerContext,
     keep_reason,
+    log_of,
 )
 from preceptor.execution.process import start_worker
 from preceptor.study.steps import Step
@@ -192,7 +193,7 @@ class LocalExecutor:
             )
             return Event("failed", step.id, reason)
         fresh = self._spawn(worker.gpu)
-        if hung(self._context.log_of(step)):
+        if hung(log_of(step, self._context.store)):
             return self._context.hang_event(step)
         memory = "; it was killed, perhaps because memory ran out" if code == -9 else ""
         if self._deaths[step.id] == 1:

@@ -17,7 +17,7 @@ import torch
 
 from preceptor.config.run import RunConfig
 from preceptor.errors import HeldError, LeaseLostError, RunFailedError
-from preceptor.execution.executor import Event, WorkerContext, keep_error
+from preceptor.execution.executor import Event, WorkerContext, keep_error, log_of
 from preceptor.inference.annotate import (
     compute_maps,
     joined,
@@ -197,7 +197,7 @@ def carry_out(
 
     Without `exclusive` use of its device, a step that runs out of memory may be tried again.
     """
-    log = context.log_of(step)
+    log = log_of(step, context.store)
     if process.hung(log):  # retried by an executor that saw only that the process died
         return context.hang_event(step)
     lines: deque[str] = deque(maxlen=_KEPT_LINES)

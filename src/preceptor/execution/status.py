@@ -151,7 +151,10 @@ def read_status(out: Path) -> tuple[Status, bool]:
     try:
         status = TypeAdapter(Status).validate_json((out / FILE).read_bytes())
     except FileNotFoundError as error:
-        raise InputError(f"{out}: no study has been run here: it has no {FILE}") from error
+        if who := holder_of(out / "study"):
+            raise InputError(f"{out}: process {who.pid} on {who.host} starts it") from error
+        fix = "run a study with this --out, or repeat one that could not start"
+        raise InputError(f"{out}: no study has been started here (no {FILE}); {fix}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{out / FILE}: cannot be read; the study writes it again") from error
     return status, holder_of(out / "study") is not None

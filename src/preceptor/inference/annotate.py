@@ -22,7 +22,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import HeldError, InputError
 from preceptor.inference.predict import predict, to_device, uses_channels_last
-from preceptor.maps.store import MapStore, StoreInfo, read_store, write_store
+from preceptor.maps.store import MapStore, StoreInfo, is_store, read_store, write_store
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.saliency.maps import normalize
@@ -202,6 +202,8 @@ def annotate_in_shards(
     work = out / PARTIAL_FOLDER / digest([made_by, made_of, sources])
     if out.is_file():
         raise InputError(f"{out}: it is a file; name a folder")
+    if is_store(out):
+        raise InputError(f"{out}: it has a map store; remove it, or name a new folder")
     try:
         with lease(out / PARTIAL_FOLDER, wait=0.0), progress_bar() as bar:
             task = bar.add_task("making maps", total=len(rows_of(table, splits)), note="")

@@ -59,7 +59,7 @@ from preceptor.training.validation import (
 )
 from preceptor.utils import process
 from preceptor.utils.files import failed_write, remove_unfinished
-from preceptor.utils.leases import lease
+from preceptor.utils.leases import holder_of, lease
 from preceptor.utils.process import (
     device_memory,
     fix_order_of_sums,
@@ -128,6 +128,8 @@ def train(
             "again"
         )
     folder = Path(store) / identity
+    if wait is None and tell and (who := holder_of(folder)):
+        tell(f"run {identity}: process {who.pid} on {who.host} trains it; waiting for its end")
     with lease(folder, wait=wait) as held:
         remove_unfinished(folder)
         if there := is_finished(folder):  # the last process may have been killed before it did this
