@@ -190,8 +190,8 @@ class Predictor:
         """Prediction for an image, or predictions for a sequence of images.
 
         Args:
-            images: Path or URL, content of a file, image of Pillow, or uint8 array (H, W, 3) or
-                (H, W); or a list of these, or an array (B, H, W, 3).
+            images: Path or URL, content of a file, image of Pillow, or uint8 array (H, W, 3) in RGB
+                order or (H, W); or a list of these, or an array (B, H, W, 3).
             map_of: Class of the maps; None = the positive class, or for models without one the most
                 probable class of each image.
             maps: Whether maps are computed.
