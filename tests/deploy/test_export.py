@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 from preceptor.config.settings import ImageFormat
+from preceptor.data.geometry import normalized
 from preceptor.deploy.export import (
     CheckImages,
     DeployedModel,
@@ -28,7 +29,7 @@ from preceptor.deploy.export import (
     synthetic_images,
     trace,
 )
-from preceptor.deploy.prediction import decide, normalized
+from preceptor.deploy.prediction import decide
 from preceptor.errors import InputError
 from preceptor.label.proposals import open_maps
 from preceptor.models.build import load_model

@@ -13,22 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import preceptor
-from preceptor.annotations.export import map_over_image
-from preceptor.config.settings import Fit, ImageFormat
-from preceptor.data.geometry import render
+from preceptor.data.geometry import CONSTANT_TOLERANCE, LEAST_SPREAD, normalized, render
 from preceptor.data.images import ImageError, decode_image
 from preceptor.deploy.network import TorchNetwork
-from preceptor.deploy.prediction import (
-    CONSTANT_TOLERANCE,
-    LEAST_SPREAD,
-    Prediction,
-    decide,
-    normalized,
-    over_image,
-)
+from preceptor.deploy.prediction import Prediction, decide
 from preceptor.deploy.predictor import BadImage, Predictor
 from preceptor.errors import InputError
-from preceptor.maps.store import StoreInfo
 from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel, GuidedOutput
 from preceptor.saliency.maps import CONSTANT_TOLERANCE as OF_TENSORS
@@ -330,17 +320,3 @@ def test_normalization_is_that_of_tensors() -> None:
     np.testing.assert_array_equal(normalized(maps), expected)
     assert not expected[1:5].any()
     assert (CONSTANT_TOLERANCE, LEAST_SPREAD) == (OF_TENSORS, LEAST_OF_TENSORS)
-
-
-@pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])
-@pytest.mark.parametrize("size", [(640, 400), (300, 512), (448, 448)])
-def test_a_map_over_the_image_lies_as_exported_maps_lie(fit: Fit, size: tuple[int, int]) -> None:
-    grid = normalized(np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32))
-    found = over_image(grid, ImageFormat(224, fit), size)
-    assert found.shape == size[::-1]
-    assert found.dtype == np.float32
-    info = StoreInfo("teacher", "cam", fit, 224, ("a", "b"), {})
-    expected = map_over_image(grid, info, size)
-    # They step from pixel to pixel of the canvas, at most by the slope between two cells.
-    assert np.abs(found - expected).max() < 0.1
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999

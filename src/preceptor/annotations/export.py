@@ -21,7 +21,8 @@ from scipy import ndimage
 
 from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import unique_name
-from preceptor.data.geometry import fit_box
+from preceptor.config.settings import ImageFormat
+from preceptor.data.geometry import normalized, over_image
 from preceptor.data.images import ImageError, decode_marks, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import is_url
@@ -168,19 +169,10 @@ def map_over_image(
 ) -> NDArray[np.float32]:
     """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
 
-    Maps are normalized to [0, 1] by their minimum and maximum, a constant map to 0; the method
-    cells has probabilities. Values are interpolated between the centers of cells.
+    Maps are normalized to [0, 1], except for the probabilities of the method cells.
     """
-    width, height = size
-    if info.method != "cells":
-        low, high = float(grid.min()), float(grid.max())
-        grid = (grid - low) / (high - low) if high > low else np.zeros_like(grid)
-    canvas = Image.fromarray(grid.astype(np.float32))
-    grid = np.asarray(canvas.resize((info.side, info.side), Image.Resampling.BILINEAR))
-    box = fit_box(width, height, info.fit, info.side)
-    region = torch.tensor([box], dtype=torch.float64)
-    maps = torch.from_numpy(np.array(grid, np.float32))[None]
-    return resample(maps, region, _UNIT, (height, width))[0].clamp_(0, 1).numpy()
+    shown = grid if info.method == "cells" else normalized(grid)
+    return over_image(shown, ImageFormat(info.side, info.fit), size)
 
 
 def _check_classes(wanted: set[str], classes: Iterable[str], what: str) -> None:

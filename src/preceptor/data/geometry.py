@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.settings import Fit
+from preceptor.config.settings import Fit, ImageFormat
 
 # Letterbox margins: the ImageNet mean color, about 0 after normalization for most backbones. One
 # value for all backbones, so that caches do not depend on the model.
 OUTSIDE_COLOUR = (124, 116, 104)
+# As in `saliency.maps`, which explains them and needs torch.
+CONSTANT_TOLERANCE, LEAST_SPREAD = 1e-5, 1e-30
 MAP_SIDE = 128
 """Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32)."""
 
@@ -83,3 +85,34 @@ def render(image: NDArray[np.uint8] | Image.Image, fit: Fit, side: int) -> NDArr
     canvas[:] = outside
     canvas[top : top + inner_height, left : left + inner_width] = resized
     return canvas
+
+
+def normalized(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Min-max normalization of (..., h, w) maps; zeros for constant maps."""
+    low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
+    spread = high - low
+    largest = np.maximum(np.abs(low), np.abs(high))
+    constant = (spread <= CONSTANT_TOLERANCE * largest) | (spread <= LEAST_SPREAD)
+    scaled = (maps - low) / np.where(constant, np.float32(1), spread)
+    return np.where(constant, 0, scaled).astype(np.float32)
+
+
+def over_image(
+    grid: NDArray[np.float32], form: ImageFormat, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Map over the whole image, linear between the centers of cells."""
+    width, height = size
+    box = fit_box(width, height, form.fit, form.size)
+    rows = _weights(height, box.y0, box.y1, grid.shape[0])
+    columns = _weights(width, box.x0, box.x1, grid.shape[1])
+    return np.asarray(rows @ grid @ columns.T, np.float32)
+
+
+def _weights(pixels: int, low: float, high: float, cells: int) -> NDArray[np.float32]:
+    """(pixels, cells) weights of linear interpolation; the cells cover a part of one axis."""
+    place = ((np.arange(pixels) + 0.5) / pixels - low) / (high - low)
+    position = np.clip(place * cells - 0.5, 0, cells - 1)
+    distance = np.abs(position[:, None] - np.arange(cells))
+    inside = (place >= 0) & (place <= 1)
+    weights: NDArray[np.float64] = np.maximum(0, 1 - distance) * inside[:, None]
+    return weights.astype(np.float32)

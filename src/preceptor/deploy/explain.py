@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from preceptor.data.geometry import normalized, over_image
 from preceptor.data.images import ImageError, decode_image
 from preceptor.deploy.calibrate import Advance
 from preceptor.deploy.network import calibrated
-from preceptor.deploy.prediction import ModelInfo, Prediction, normalized, over_image
+from preceptor.deploy.prediction import ModelInfo, Prediction
 from preceptor.deploy.predictor import Canvas, Predictor, canvas_of
 from preceptor.errors import one_line, without_secrets
 from preceptor.models.guided_model import GuidedModel

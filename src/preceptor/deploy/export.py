@@ -29,6 +29,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from preceptor.config.settings import ImageFormat
+from preceptor.data.geometry import normalized
 from preceptor.data.workspace import Workspace
 from preceptor.deploy.network import (
     TorchNetwork,
@@ -46,7 +47,6 @@ from preceptor.deploy.prediction import (
     Calibration,
     decide,
     find_threshold,
-    normalized,
 )
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.build import load_model

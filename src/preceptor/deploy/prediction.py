@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from preceptor.config.files import validated
 from preceptor.config.settings import ImageFormat
-from preceptor.data.geometry import fit_box
+from preceptor.data.geometry import normalized, over_image
 from preceptor.errors import InputError, is_control
 
 CalibrationKind = Literal["temperature", "isotonic"]
@@ -39,9 +39,6 @@ CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _PERCENT = re.compile(r"(?:fdr|bpcer)=?(\d*\.?\d+)%")
 _SHARE = re.compile(r"(?:fdr|bpcer)=(\d*\.?\d+(?:e-?\d+)?)")
 Float = TypeVar("Float", bound=np.floating)
-
-# As in `saliency.maps`, which explains them and needs torch.
-CONSTANT_TOLERANCE, LEAST_SPREAD = 1e-5, 1e-30
 
 
 def _line(text: str) -> str:
@@ -358,34 +355,3 @@ def decide(
     # As on validation, in float64: a threshold may lie between two neighboring float32 scores.
     above = probabilities[:, positive].astype(np.float64) >= threshold
     return np.where(above, positive, others.argmax(1)).astype(np.int64)
-
-
-def normalized(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Min-max normalization of (..., h, w) maps; zeros for constant maps."""
-    low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
-    spread = high - low
-    largest = np.maximum(np.abs(low), np.abs(high))
-    constant = (spread <= CONSTANT_TOLERANCE * largest) | (spread <= LEAST_SPREAD)
-    scaled = (maps - low) / np.where(constant, np.float32(1), spread)
-    return np.where(constant, 0, scaled).astype(np.float32)
-
-
-def over_image(
-    grid: NDArray[np.float32], form: ImageFormat, size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Map over the whole image, linear between the centers of cells."""
-    width, height = size
-    box = fit_box(width, height, form.fit, form.size)
-    rows = _weights(height, box.y0, box.y1, grid.shape[0])
-    columns = _weights(width, box.x0, box.x1, grid.shape[1])
-    return np.asarray(rows @ grid @ columns.T, np.float32)
-
-
-def _weights(pixels: int, low: float, high: float, cells: int) -> NDArray[np.float32]:
-    """(pixels, cells) weights of linear interpolation; the cells cover a part of one axis."""
-    place = ((np.arange(pixels) + 0.5) / pixels - low) / (high - low)
-    position = np.clip(place * cells - 0.5, 0, cells - 1)
-    distance = np.abs(position[:, None] - np.arange(cells))
-    inside = (place >= 0) & (place <= 1)
-    weights: NDArray[np.float64] = np.maximum(0, 1 - distance) * inside[:, None]
-    return weights.astype(np.float32)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.settings import ImageFormat
+from preceptor.data.geometry import normalized, over_image
 from preceptor.data.images import ImageError, decode_marks, image_size, image_suffixes
-from preceptor.deploy.prediction import normalized, over_image
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, Database, LabelSettings
 from preceptor.label.images import version_or_none
