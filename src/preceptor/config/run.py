@@ -79,7 +79,7 @@ def check_method(name: str) -> None:
 
 
 class RiseSettings(Settings):
-    """Settings of RISE, see `preceptor.saliency.rise.rise`.
+    """Settings of RISE, see `preceptor.saliency.rise`.
 
     Args:
         max_masks: Maximum number of model evaluations per image.
