@@ -188,7 +188,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["evaluate", nowhere, manifest, "--out", nowhere / "s.parquet"], "create it first"),
         (["report", nowhere], "not a study folder"),
         (["report", tmp_path], "not a study folder"),
-        (["study", "status", nowhere], "no study has been run here"),
+        (["study", "status", nowhere], "no study has been started here"),
         (["study", study, "--out", manifest], "it is a file; name a folder"),
         (["study", "init", manifest, "--to", nowhere / "s.yaml"], "create it first"),
         (["study", "init", manifest, "--to", study], "exists already"),

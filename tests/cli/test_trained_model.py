@@ -66,8 +66,10 @@ def test_a_model_is_trained_marks_and_is_scored(data: Path, model: Path, tmp_pat
     store = read_store(maps)
     assert store.maps.shape == (20, 4, 4)
     assert all((data / name).is_file() for name in store.paths)
-    assert here("annotate", model, manifest, "--out", maps, "--split", "all").code == 0
-    assert len(read_store(maps).paths) == 40
+    options = ["--split", "all", "--out"]
+    assert_refused(here("annotate", model, manifest, *options, maps), ["it has a map store"])
+    assert here("annotate", model, manifest, *options, tmp_path / "more").code == 0
+    assert len(read_store(tmp_path / "more").paths) == 40
 
     scores = tmp_path / "scores.parquet"
     done = here("evaluate", model, manifest, "--out", scores)
