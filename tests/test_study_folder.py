@@ -59,7 +59,10 @@ def test_files_that_no_study_has_written_are_not_replaced(tmp_path: Path) -> Non
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(InputError, match=r"it has best, report\.html, which a study would replace"):
         run_serially(study(tmp_path / "none.csv"), tmp_path)
-    with lease(tmp_path / "study"), pytest.raises(InputError, match=r"process \d+ on .* is starting"):
+    with (
+        lease(tmp_path / "study"),
+        pytest.raises(InputError, match=r"process \d+ on .* is starting"),
+    ):
         read_status(tmp_path)
     with pytest.raises(InputError, match="no study has been started here"):
         read_status(tmp_path)

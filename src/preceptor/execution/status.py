@@ -152,7 +152,9 @@ def read_status(out: Path) -> tuple[Status, bool]:
         status = TypeAdapter(Status).validate_json((out / FILE).read_bytes())
     except FileNotFoundError as error:
         if who := holder_of(out / "study"):
-            raise InputError(f"{out}: process {who.pid} on {who.host} is starting the study") from error
+            raise InputError(
+                f"{out}: process {who.pid} on {who.host} is starting the study"
+            ) from error
         fix = "run a study with this --out, or repeat one that could not start"
         raise InputError(f"{out}: no study has been started here (no {FILE}); {fix}") from error
     except (OSError, ValueError) as error:
