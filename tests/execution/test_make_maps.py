@@ -116,6 +116,7 @@ def test_what_was_ended_goes_on_from_its_shards(data: Path, model: Path, tmp_pat
     assert {folder: done()[folder] for folder in before} == before
     assert len(done()) == 2
     victim.write_bytes((data.parent / "images" / "train-33.png").read_bytes())
+    (out / "maps-00007.parquet").write_text("a store whose writing was interrupted")
     assert here("annotate", other, manifest, *options).code == 0
     direct = annotate(
         loaded(other), Manifest.read(manifest), "rise", out=tmp_path / "direct", rise=RISE

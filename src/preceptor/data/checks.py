@@ -267,9 +267,13 @@ def check_cells(
     table["annotated"] = _annotated(column("annotated").str.lower(), maps != "", findings)
     table["source"], table["group"] = column("source"), column("group")
     for name, empty, bound in (
-        ("map_weight", 1.0, "finite number with a decimal point, 0 or more (empty means 1)"),
-        ("sample_weight", 1.0, "finite number, more than 0 (empty means 1)"),
-        ("annotation_seconds", np.nan, "finite number of seconds, 0 or more (empty means unknown)"),
+        ("map_weight", 1.0, "finite number such as 0.5, 0 or more (empty means 1)"),
+        ("sample_weight", 1.0, "finite number such as 0.5, more than 0 (empty means 1)"),
+        (
+            "annotation_seconds",
+            np.nan,
+            "finite number such as 7.5 (seconds), 0 or more (empty means unknown)",
+        ),
     ):
         cells = column(name)
         values = pd.to_numeric(cells.where(cells != "", str(empty)), errors="coerce")

@@ -202,7 +202,7 @@ def annotate_in_shards(
     work = out / PARTIAL_FOLDER / digest([made_by, made_of, sources])
     if out.is_file():
         raise InputError(f"{out}: it is a file; name a folder")
-    if is_store(out):
+    if is_store(out) and not (out / PARTIAL_FOLDER).is_dir():  # with one its writing was stopped
         raise InputError(f"{out}: it has a map store; remove it, or name a new folder")
     try:
         with lease(out / PARTIAL_FOLDER, wait=0.0), progress_bar() as bar:
