@@ -47,7 +47,6 @@ from preceptor.utils.process import fix_order_of_sums, keep_freed_memory, out_of
 from preceptor.utils.results import finish, is_finished, read_record
 from preceptor.utils.text import silence
 
-_PROGRESS = "rise.safetensors"  # of maps that are not finished
 _KEPT_LINES = 200  # lines of progress in the log of a failed step
 
 
@@ -83,12 +82,11 @@ def perform(
     with lease(folder, wait=wait) as held:
         process.beat()
         if is_finished(folder):  # a process may have been killed before it did this
-            (folder / _PROGRESS).unlink(missing_ok=True)
             return False
         joined_id = work.joined if isinstance(work, MakeMaps) else ""
         if joined_id and is_finished(store / STEP_FOLDERS["maps"] / joined_id):
             return False  # another process joined the shards in the meantime
-        _clear(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted process has left
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
@@ -101,21 +99,11 @@ def perform(
             held.check()
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
             done = {"id": step.id} | record | {"seconds": round(seconds, 3)}
-            finish(folder, done, without=_PROGRESS)
-            (folder / _PROGRESS).unlink(missing_ok=True)
+            finish(folder, done)
         except OSError as error:
             raise RunFailedError(failed_write(error, folder)) from error
         drop_shards(step, store)
     return True
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an interrupted process has left, except the progress of RISE."""
-    for left in folder.iterdir() if folder.is_dir() else ():
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        elif left.name != _PROGRESS:
-            left.unlink(missing_ok=True)
 
 
 def drop_shards(step: Step, store: Path) -> None:
@@ -157,7 +145,6 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         cam_class="decision" if work.decision else "label",
         precision=training.precision,
         cache=training.cache,
-        progress=folder / _PROGRESS,
     )
     write_store(folder, made)
     return record | maps_record(made)

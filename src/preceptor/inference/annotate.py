@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -26,7 +25,7 @@ from preceptor.maps.store import MapStore, StoreInfo, is_store, read_store, writ
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel, autocast
 from preceptor.saliency.maps import normalize
-from preceptor.saliency.rise import RiseResult, read_state, write_state
+from preceptor.saliency.rise import RiseResult
 from preceptor.saliency.rise import rise as estimate_rise
 from preceptor.utils.leases import lease
 from preceptor.utils.plugins import installed_plugin, load_plugin, source_digest
@@ -38,8 +37,8 @@ from preceptor.utils.text import progress as progress_bar
 RISE_IMAGES = 32
 # Approximate number of RISE masks per image (the stopping rule determines the actual number).
 USUAL_MASKS = 1000
-# Number of model evaluations of a shard: seconds on a GPU, minutes on a core. A shard of RISE has
-# more, which `rise_rows` continues after an interruption.
+# Number of model evaluations of a shard, which an interrupted process repeats: seconds on a GPU,
+# minutes on a core. A shard of RISE has more.
 SHARD_FORWARDS = 4096
 _PLUGIN_IMAGES = 16  # per call; gradients need the memory of a training step
 
@@ -108,7 +107,6 @@ def compute_maps(
     precision: Precision = "32-true",
     teacher: str | None = None,
     cache: Literal["memmap", "none"] = "memmap",
-    progress: Path | None = None,
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`."""
     check_method(method)
@@ -134,7 +132,7 @@ def compute_maps(
         maps = plugin_method_maps(method, model, rows, classes)
     elif method == "rise":
         rise = rise or RiseSettings()
-        marked = rise_rows(model, rows, classes, rise, precision, progress)
+        marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
     probabilities = found.probabilities.astype(np.float32)
@@ -218,10 +216,9 @@ def annotate_in_shards(
                         method,
                         rise=rise,
                         cache=cache,
-                        progress=folder / "rise.safetensors",
                     )
                     write_store(folder, made)
-                    finish(folder, {"kind": "maps"}, without="rise.safetensors")
+                    finish(folder, {"kind": "maps"})
                 bar.advance(task, shard.stop - shard.start)
             store = joined([read_store(folder) for folder in folders])
             write_store(out, store)
@@ -240,16 +237,8 @@ def rise_rows(
     classes: NDArray[np.int64],
     settings: RiseSettings,
     precision: Precision = "32-true",
-    progress: Path | None = None,
 ) -> RiseResult:
-    """RISE maps of rows on the model's grid, on the CPU.
-
-    An interrupted call with rows of one batch continues from the file of its progress.
-    """
-    if len(rows) > RISE_IMAGES:
-        progress = None
-    start = None if progress is None else read_state(progress)
-    keep = None if progress is None else partial(write_state, progress)
+    """RISE maps of rows on the model's grid, on the CPU."""
     parts: list[RiseResult] = []
     layout = uses_channels_last(model)
     for positions, batch in in_order(rows, RISE_IMAGES):
@@ -260,8 +249,6 @@ def rise_rows(
                 images,
                 torch.from_numpy(classes[positions]),
                 **settings.model_dump(),
-                start=start,
-                keep=keep,
             )
         parts.append(RiseResult(*(part.cpu() for part in found)))
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))

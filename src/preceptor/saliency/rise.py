@@ -13,21 +13,16 @@ row, and R_x at every column.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from scipy.special import fdtri
 from torch import Tensor, nn
 
 from preceptor.data.resampling import resample
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score, first_of, fused
-from preceptor.utils.files import replacing, tensors_to
 from preceptor.utils.process import evaluating
 
 # The plastic number: multiples of its inverse powers cover the square evenly (M. Roberts, 2018).
@@ -143,47 +138,6 @@ class RiseResult(NamedTuple):
     error: Tensor
 
 
-class RiseState(NamedTuple):
-    """Sums over the blocks of masks so far, from which an estimation continues bit for bit."""
-
-    blocks: Tensor  # () int64 number of blocks
-    total: Tensor  # (B, h, w) float64 sum of the block maps
-    squares: Tensor  # (B,) float64 sum of the squared norms of the block maps without their means
-    used: Tensor  # (B,) int64 number of model evaluations
-    error: Tensor  # (B,) float64 estimated error
-    active: Tensor  # (n,) int64 images that are not finished
-
-    @classmethod
-    def empty(cls, count: int, grid: tuple[int, int]) -> RiseState:
-        """State before the first block."""
-        return cls(
-            torch.tensor(0),
-            torch.zeros(count, *grid, dtype=torch.float64),
-            torch.zeros(count, dtype=torch.float64),
-            torch.zeros(count, dtype=torch.int64),
-            torch.ones(count, dtype=torch.float64),
-            torch.arange(count),
-        )
-
-    def to(self, device: torch.device) -> RiseState:
-        """A copy on a device."""
-        return RiseState(*(one.to(device, copy=True) for one in self))
-
-
-def write_state(path: Path, state: RiseState) -> None:
-    """Replace a safetensors file of a state that is on the CPU."""
-    with replacing(path, flush=False) as partial, tensors_to(partial):
-        save_file(state._asdict(), partial)
-
-
-def read_state(path: Path) -> RiseState | None:
-    """State of a file, on the CPU; None if there is none, or a damaged one."""
-    try:
-        return RiseState(**load_file(path))
-    except (SafetensorError, OSError, TypeError):
-        return None
-
-
 def rise_published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
     """Published estimator Σ f m / (n p), (..., h, w), of scores (..., n) and masks (n, h, w)."""
     return torch.einsum("...n,nhw->...hw", scores, masks) / (len(masks) * on)
@@ -209,8 +163,6 @@ def rise(
     seed: int = 0,
     cells: int = CELLS,
     batch_size: int | None = None,
-    start: RiseState | None = None,
-    keep: Callable[[RiseState], None] | None = None,
 ) -> RiseResult:
     """RISE maps of one class per image.
 
@@ -240,9 +192,6 @@ def rise(
         seed: Random seed of the masks.
         cells: Number of cells s per side.
         batch_size: Number of images per forward pass; None = depending on the device.
-        start: State of an interrupted call with the same arguments; its result is that of a call
-            that was not interrupted. One of another shape is ignored.
-        keep: Function that receives the state after each block.
 
     Raises:
         ValueError: A shape or a value is invalid.
@@ -294,7 +243,7 @@ def rise(
             fill=fill,
             batch_size=batch_size,
         )
-        return _estimate(seen, grid, cells, max_masks, tolerance, estimator, seed, start, keep)
+        return _estimate(seen, grid, cells, max_masks, tolerance, estimator, seed)
 
 
 def _estimate(
@@ -305,8 +254,6 @@ def _estimate(
     tolerance: float,
     estimator: Estimator,
     seed: int,
-    start: RiseState | None,
-    keep: Callable[[RiseState], None] | None,
 ) -> RiseResult:
     """Add blocks until the map of each image reaches the tolerance."""
     height, width = seen.images.shape[-2:]
@@ -316,16 +263,17 @@ def _estimate(
     rows_out = _averaged(rows, grid[0]).to(device)
     columns_out = _averaged(columns, grid[1]).to(device)
     rows, columns = rows.to(device), columns.to(device)
-    if start is None or start.total.shape != (count, *grid):
-        start = RiseState.empty(count, grid)
-    _, total, squares, used, error, active = start.to(device)
-    done = int(start.blocks)
+    total = torch.zeros(count, *grid, dtype=torch.float64, device=device)  # of the block maps
+    # Sum of the squared norms of the block maps without their means.
+    squares = torch.zeros(count, dtype=torch.float64, device=device)
+    used = torch.zeros(count, dtype=torch.int64, device=device)
+    error = torch.ones(count, dtype=torch.float64, device=device)
+    active = torch.arange(count, device=device)  # images that are not finished
     shifts = (len(rows), len(columns))
     # Degrees of freedom: the cells of the masks that the map resolves, minus the mean.
     freedom = max(min(grid[0] * grid[1], cells * cells) - 1, 1)
     size = min(full_block(cells), max(2, max_masks // LEAST_BLOCKS // 2 * 2))
-    blocks = itertools.islice(_blocks(estimator, cells, size, shifts, seed), done, None)
-    for number, block in enumerate(blocks, done + 1):
+    for number, block in enumerate(_blocks(estimator, cells, size, shifts, seed), 1):
         if not len(active) or number * size > max_masks:
             break
         block = Block(block.cells.to(device), block.shifts.to(device))
@@ -338,9 +286,6 @@ def _estimate(
             error[active] = error_of(total[active], squares[active], number, freedom)
             # The only synchronization per block: unfinished images. At tolerance 0 all continue.
             active = active[error[active] >= tolerance]
-        if keep is not None:
-            state = RiseState(torch.tensor(number), total, squares, used, error, active)
-            keep(state.to(torch.device("cpu")))
     maps = total / (used / size)[:, None, None]
     return RiseResult(maps.float(), used, error.float())
 
