@@ -578,7 +578,8 @@ def test_every_preset_can_be_repeated(name: str) -> None:
         ({"name": "gradient", "penalty": "l3"}, "penalty: Input should be 'square_sum'"),
         ({"name": "slack", "slack": -1.0}, "slack: Input should be greater than or equal to 0"),
         ({"name": "rank", "slack": 1.0}, "slack: .*; its settings are weight, map, normalized"),
-        ({"name": "cyborg", "distance": "l3"}, "distance"),
+        ({"name": "cyborg", "distance": "l3"}, "distance: .*, or not one of l2, mse"),
+        ({"name": "cyborg", "distance": "cells"}, "takes the decision map; add map: decision"),
         ({"name": "rank", "preset": "hint", "weight": "published"}, "no published weight"),
     ],
 )
@@ -605,6 +606,12 @@ def test_the_scale_is_the_ratio_of_the_losses() -> None:
     wrong = batch._replace(weight=torch.ones(2, 1))
     with pytest.raises(ValueError, match="have shapes"):
         guided_objective(method, wrong, GuidedForward(model), 0.5, 1)
+    elsewhere = batch._replace(map=torch.rand(2, 1, 9), map_input=None)
+    with pytest.raises(ValueError, match=r"maps \(2, 1, 9\) must have the grid of the features"):
+        guided_objective(guidance_method("rank"), elsewhere, GuidedForward(model), 0.5, 1)
+    taught = batch._replace(teacher=TeacherOutput(torch.zeros(2, 1)))
+    with pytest.raises(ValueError, match="logits of the Teacher"):
+        guided_objective(guidance_method("teach", "kd"), taught, GuidedForward(model), 0.5, 1)
     large = batch._replace(map=255 * torch.as_tensor(batch.map), map_input=None)
     with pytest.raises(ValueError, match=r"from 0 to 255, not in \[0, 1\]"):
         guided_objective(method, large, GuidedForward(model), 0.5, 1)
@@ -634,6 +641,16 @@ def test_a_network_without_second_derivatives_is_refused() -> None:
     with pytest.raises(InputError, match="the network has no second derivative"):
         terms_of(guidance_method("gradient"), batch, model)
     assert terms_of(guidance_method("rank"), batch, model)
+
+
+def test_the_trial_of_second_derivatives_leaves_gradients_as_they_are() -> None:
+    model, batch = known(inverted=True)
+    model(batch.images).logits.square().sum().backward()
+    before = [part.grad.clone() for part in model.parameters() if part.grad is not None]
+    GuidedForward(model).begin(batch, frozenset({"gradient"}))
+    after = [part.grad for part in model.parameters() if part.grad is not None]
+    assert all(map(torch.equal, before, after))
+    assert len(before) == len(after) > 0
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -218,10 +218,36 @@ class Images(Net):
         return self.features(images)
 
 
+class Flattened(Net):
+    """Features (B, Ch, places)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = nn.Flatten(2)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.fc(self.flat(self.features(images)).mean(2))
+
+
+class CosineHead(nn.Linear):
+    """Linear layer of normalized weights and inputs, not Wx + b."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 10 * functional.linear(*(functional.normalize(one) for one in (x, self.weight)))
+
+
+def test_a_head_that_is_not_linear_has_grad_cam() -> None:
+    module = Net()
+    module.fc = CosineHead(8, 2)
+    assert guided(module).spec.cam == "gradcam"
+
+
 REFUSED: list[tuple[Callable[[], nn.Module], dict[str, Any], str]] = [
     (TwoHeads, {}, "returns a dict; say which"),
     (WithAuxiliary, {}, "returns a tuple; say which"),
     (Images, {}, "the logits are (2, 8, 7, 7)"),
+    (Flattened, {"features": "flat"}, "returns (2, 8, 49), channels before places"),
+    (Net, {"logits": lambda output: output.softmax(1)}, "returns probabilities"),
     (Center, {}, "the logits do not depend on all places of the features"),
     (lambda: Net(3), {}, "has 3 logits, and there are 2 classes"),
     (Net, {"head": "classifier"}, "head: the network has no module 'classifier'; it has fc, trunk"),

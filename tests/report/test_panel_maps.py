@@ -116,7 +116,7 @@ def test_maps_of_rise_that_have_not_settled_are_not_drawn(tmp_path: Path, model:
 
     settled_rows(network)
     constant = load_model(model)
-    constant.class_weight.detach().zero_()
+    constant.head.weight.detach().zero_()
     assert settled_rows(constant) == (set(), {*rows.tolist()})
     save_model(constant, tmp_path / "constant")
     constant_plan = written(tmp_path / "own", tmp_path / "constant", saliency=["rise"])

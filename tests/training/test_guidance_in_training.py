@@ -25,6 +25,7 @@ from preceptor.losses.guidance import METHODS
 from preceptor.losses.guided import Targets
 from preceptor.metrics.auc import auc
 from preceptor.models.build import build_model, load_model
+from preceptor.models.guided_model import class_weight
 from preceptor.training.loop import derived_seed, guidance_batch
 from preceptor.training.prepare import guided_rows, image_formats
 from preceptor.training.run import build_untrained, train
@@ -188,6 +189,18 @@ def test_a_distance_by_name_and_as_a_method_is_the_same(manifest: Path, tmp_path
     for key in ("loss", "classification", "guidance", "guided", "val_auc"):
         same = pytest.approx(by_name.record.metrics[key], rel=1e-4)
         assert result.record.metrics[key] == same, key
+
+
+def test_the_scale_of_few_maps_is_measured_where_they_occur(tmp_path: Path) -> None:
+    """Periods of one step, the first without a map."""
+    path = squares(tmp_path, splits={"train": 48, "val": 4, "test": 4})
+    table = pd.read_csv(path)
+    table.loc[(table["split"] == "train") & (table.index != 1), "saliency"] = ""
+    table.to_csv(path, index=False)
+    short = {"method": "rank", "length": "steps", "steps": 6, "epochs": 6}
+    for seed in range(3):  # the image is in the first batch of at most a part of the seeds
+        config = config_of(path, {}, training=short, seed=seed)
+        assert (train(config, tmp_path / f"{seed}").record.guidance_scale or 0) > 0
 
 
 @pytest.mark.parametrize("method", ["gradient", "head"])
@@ -372,7 +385,7 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     weight, _ = balanced_logistic_regression(
         mean_features(models[1], rows), np.asarray(rows.labels), 2
     )
-    found = models[0].class_weight.detach().double().numpy()
+    found = class_weight(models[0].head).detach().double().numpy()
     np.testing.assert_allclose(found[1] - found[0], weight[1] - weight[0], atol=1e-5)
     assert run.record.metrics["loss"] == base.record.metrics["loss"]
     scores = read_scores(run.folder)

@@ -114,6 +114,8 @@ def compute_maps(
         raise InputError(f"cam_class {cam_class!r}: write {', '.join(get_args(CamClass))}")
     if model.spec.image_classes is None and method != "cells" and cam_class == "label":
         raise InputError(f"method {method}: a mapper has no map of a label; use cells")
+    if method == "cells" and model.spec.image_classes is not None and len(model.spec.classes) > 2:
+        raise InputError("method cells: it takes a mapper, or a model of two classes; use cam")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
     error: NDArray[np.float32] | None = None
@@ -124,9 +126,9 @@ def compute_maps(
         assert found.cam_classes is not None
         maps, classes = found.cams, found.cam_classes
     else:
-        found = predict(model, rows)
         if cam_class == "decision":
             raise InputError("cam_class: decision needs method cam; remove it, or use cam")
+        found = predict(model, rows)
         classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)
     if method not in METHOD_NAMES.own:
         maps = plugin_method_maps(method, model, rows, classes)

@@ -100,6 +100,8 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
 def parts_of(distance: Distances) -> dict[Distance, float]:
     """Weight of each distance."""
     parts = distance_weights(distance)
+    if not parts or min(parts.values()) <= 0:
+        raise ValueError(f"distance {distance}: write names with weights above 0")
     for name in parts:
         if name not in DISTANCE_NAMES.own:
             _plugin_distance(name)
@@ -132,6 +134,8 @@ def distance_of(
         else:
             own = DISTANCES.get(name) or _plugin_distance(name)
             apart = own(pair.model, pair.target)
+            if apart.shape != usable[name].shape:
+                raise ValueError(f"distance {name} is {tuple(apart.shape)}, not (B,)")
         if weight != 1:
             apart = apart * weight
         apart = torch.where(usable[name], apart, 0)

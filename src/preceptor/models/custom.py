@@ -207,6 +207,12 @@ def _parts(
             f"the logits are {shape}, and one row per image is needed ({len(images)}, classes); "
             "select them: logits=lambda output: …"
         )
+    whole = result.sum(1)
+    if result.shape[1] > 1 and bool((result >= 0).all()) and torch.allclose(whole, whole / whole):
+        raise InputError(
+            "the network returns probabilities, and logits are needed; remove its softmax, or give "
+            "logits=torch.log"
+        )
     if len(outputs) != 1:
         raise InputError(
             f"features: {inside} is computed {len(outputs)} times in a pass; name a module that is "
@@ -222,6 +228,12 @@ def _parts(
         if min(shape[1:3] if parts.layout == "nhwc" else shape[2:]) > 1:
             return parts, result.shape[1]
     elif len(shape) == 3:
+        last = module.get_submodule(own_head) if own_head else None
+        if getattr(last, "in_features", None) == shape[1] != shape[2]:
+            raise InputError(
+                f"features: {inside} returns {shape}, channels before places; name the module "
+                "before it, with a grid, or one that returns (B, tokens, channels)"
+            )
         for prefix in range(_MOST_PREFIX + 1):
             count = shape[1] - prefix
             if count > 3 and math.isqrt(count) ** 2 == count:

@@ -117,7 +117,8 @@ class GuidedModel(nn.Module):
             images: (B, in_chans, H, W) normalized images.
             saliency_for: Classes of the maps: (B,) class indices, "predicted", or "every" class;
                 None = no maps.
-            decision: Decision maps instead of class maps, see `saliency.cam.decision_map`.
+            decision: Decision maps instead of class maps of one class per image, see
+                `saliency.cam.decision_map`.
 
         Returns:
             `ModelOutput`, or with `saliency_for` a `GuidedOutput`. In training, gradients flow
@@ -134,7 +135,9 @@ class GuidedModel(nn.Module):
                 raise ValueError(
                     f"saliency_for {tuple(saliency_for.shape)} must be (B,) with B = {len(images)}"
                 )
-        elif saliency_for not in (None, "predicted", "every"):
+            if saliency_for.dtype not in (torch.int64, torch.int32):  # bool and uint8 are masks
+                raise ValueError(f"saliency_for is {saliency_for.dtype}, not int64")
+        elif saliency_for not in (None, "predicted", *(() if decision else ("every",))):
             raise ValueError(f"saliency_for {saliency_for!r} is not classes, predicted or every")
         if saliency_for is None:
             return ModelOutput(*self._pass(images))
@@ -321,11 +324,6 @@ class GuidedModel(nn.Module):
         return self.backbone if self.spec.pool.kind == "mean" else self
 
     @property
-    def class_weight(self) -> Tensor:
-        """(C, Ch) weight of the logit of each class; for a sigmoid head ± half of its weight."""
-        return class_weight(self.head)
-
-    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
@@ -404,13 +402,6 @@ def _with_cam(
         if classes.ndim == 2:
             maps = _every_map(weight, dense)
             offset = bias.expand(len(maps), -1)
-            if decision:
-                each = classes.unbind(1)
-                slopes = torch.stack([log_odds_slopes(logits, one) for one in each], 1)
-                slopes = slopes.to(maps.dtype)
-                maps = torch.einsum("bjk,bkhw->bjhw", slopes, maps)
-                entropy = torch.stack([other_entropy(logits, one) for one in each], 1)
-                offset = slopes @ bias - entropy
         elif decision:
             maps = decision_map(dense, weight, logits, classes)
             offset = log_odds_slopes(logits, classes).to(bias.dtype) @ bias

@@ -9,6 +9,7 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from preceptor.errors import InputError, reason
 from preceptor.models.features import ModuleNetwork, statistics
@@ -45,7 +46,9 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
                 f"{refuse}the head has {head.in_features} inputs and the features have "
                 f"{features.shape[1]} channels, so that other layers lie between them"
             )
-        pooled_logits = binary_logits(head(features.mean((2, 3))))
+        # Not `head(…)`: a layer that computes more than Wx + b has no CAM by its weight.
+        pooled = features.mean((2, 3))
+        pooled_logits = binary_logits(functional.linear(pooled, head.weight, head.bias))
     gap = float((pooled_logits - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
     if not gap <= IDENTITY_TOLERANCE:
         raise InputError(

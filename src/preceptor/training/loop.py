@@ -280,11 +280,15 @@ class Trainer:
         self.model.train()
 
         def guided() -> Iterator[GuidanceBatch]:
-            for batch in self.stream.steps(0, self.ends[0]):
+            found = False
+            for step, batch in enumerate(self.stream.steps(0, self.ends[-1])):
+                if found and step >= self.ends[0]:
+                    return
                 images, targets = self._input(batch.images), self._targets(batch)
                 converted = guidance_batch(images, targets, batch.input_maps)
                 weight = method.weights(converted)
                 if weight is not None and bool((weight > 0).any()):
+                    found = True
                     yield converted
 
         return measure_scale(method, islice(guided(), SCALE_BATCHES), self.guided_forward)

@@ -29,6 +29,7 @@ from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance import Guidance, guidance_method
+from preceptor.losses.guidance.matching import Cyborg
 from preceptor.maps.sources import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.custom import resolved_network
@@ -90,10 +91,13 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:
         used += source_digest(network.factory) + files_digest(network.args)
-    distances = distance_weights(config.training.distance) if config.guided else ()
+    method = method_of(config.training) if config.guided else None
+    distances = [*distance_weights(config.training.distance)] if config.guided else []
+    if isinstance(method, Cyborg) and method.distance != "bce":
+        distances = [*distance_weights(method.distance)]
     for name in DISTANCE_NAMES.functions(distances):
         used += source_digest(name)
-    if config.guided and method_of(config.training) is not None:
+    if method is not None:
         for name in GUIDANCE_NAMES.functions([config.training.method]):
             used += source_digest(name)
     return run_id(config, used, weights)

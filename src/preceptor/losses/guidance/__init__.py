@@ -111,10 +111,11 @@ def guidance_method(
     try:
         return kind(**given)
     except ValidationError as error:
-        first, known = error.errors()[0], ", ".join(field.name for field in fields(kind))
-        where = ".".join(map(str, first["loc"]))
+        where, known = error.errors()[0]["loc"][0], ", ".join(field.name for field in fields(kind))
+        # A setting of several types has an error for each of them.
+        words = [one["msg"] for one in error.errors() if one["loc"][0] == where]
         raise InputError(
-            f"guidance {name}: {where}: {first['msg']}; its settings are {known}"
+            f"guidance {name}: {where}: {', or '.join(words)}; its settings are {known}"
         ) from error
     except TypeError as error:  # of a plain dataclass of a plugin
         raise InputError(f"guidance {name}: {reason(error)}") from error

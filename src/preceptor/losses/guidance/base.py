@@ -202,6 +202,9 @@ def _terms(
     plain = plain or (method.needs - {"layers"} != {"map"} and not bool(batch.guided.any()))
     forward.begin(batch, frozenset() if plain else method.needs, update=update)
     terms = {} if plain else method.terms(batch, forward)
+    for name, term in terms.items():
+        if term.shape != weight.shape:
+            raise ValueError(f"term {name} is {tuple(term.shape)}, not ({len(weight)},)")
     return terms, weight, forward().logits
 
 

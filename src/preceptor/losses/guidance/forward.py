@@ -119,6 +119,7 @@ class GuidedForward:
     ) -> Self:
         """Begin a step; InputError if it needs second derivatives and the network has none."""
         self.batch, self.passes, self._update = batch, 0, update
+        self._on_grid = "map" in needs and batch.map is not None
         self._twice = "gradient" in needs
         if self._twice and not torch.is_grad_enabled():
             raise InputError("this guidance differentiates the pass; call it outside torch.no_grad")
@@ -164,10 +165,16 @@ class GuidedForward:
             if self.passes or not self._update:
                 stack.enter_context(held_statistics(self.model))
             self.passes += 1
-            if kind is None:
-                return ForwardOutput(*self.run(images))
-            classes = kind if kind in ("predicted", "every") else self.batch.labels
-            out = self.run(images, classes, decision=kind == "decision")
+            classes = kind if kind in (None, "predicted", "every") else self.batch.labels
+            how = () if kind is None else (classes,)
+            out = self.run(images, *how, **({"decision": True} if kind == "decision" else {}))
+        if self._on_grid and self.batch.mask.shape[1:] != out.features.shape[-2:]:
+            raise ValueError(
+                f"maps {tuple(self.batch.mask.shape)} must have the grid of the features, "
+                f"{tuple(out.features.shape[-2:])}; reduce them by adaptive_avg_pool2d"
+            )
+        if kind is None:
+            return ForwardOutput(*out)
         of_cam = self.model.spec.cam == "cam"  # type: ignore[union-attr]
         scale = 1 if kind != "every" or of_cam else out.saliency[0, 0].numel()
         return ForwardOutput(out.logits, out.features, scale * out.saliency, out.evidence)
@@ -175,6 +182,8 @@ class GuidedForward:
     def _try_second_derivative(self, images: Tensor) -> None:
         pixels = images[:1].detach().clone().requires_grad_()
         kept = [(part, part.grad) for part in self.model.parameters()]
+        for part, _ in kept:
+            part.grad = None  # `backward` would add to it in place
         try:
             with evaluating(self.model), sdpa_kernel(SDPBackend.MATH), FastSecondDerivatives():
                 value = self.run(pixels)[0].square().sum()

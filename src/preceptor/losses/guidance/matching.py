@@ -34,6 +34,10 @@ class Cyborg(Guidance):
     map: OwnMap = "label"
     mark_weight: Amount = guided.MARK_WEIGHT
 
+    def __post_init__(self) -> None:
+        if self.distance != "bce" and takes_masks(self.distance) and self.map != "decision":
+            raise InputError(f"distance {self.distance} takes the decision map; add map: decision")
+
     def usable(self, maps: Tensor) -> Tensor:
         """Whether each map can guide by one of the distances."""
         if self.distance == "bce":

@@ -61,14 +61,24 @@ class Teach(Guidance):
         if self.kind == "at":
             assert attention is not None
             own = forward().features.square().mean(1)
+            _check("attention", attention, own)
             return {"attention": batch.only(attention_transfer(own, attention))}
         out = forward(map=None if self.kind == "kd" else "every")
+        _check("logits", logits, out.logits)
         divergence = batch.only(distillation(out.logits, logits, self.temperature))
         if self.kind == "kd":
             return {"divergence": divergence}
         assert maps is not None
+        _check("maps", maps, out.map)
         if self.kind == "e2kd":
             away = batch.only(explanation(out.map, maps, logits.argmax(1)))
             return {"maps": self.maps * away, "divergence": divergence}
         unit = self.kind == "cat"
         return {"maps": batch.only(class_attention(out.map, maps, self.pool, unit=unit))}
+
+
+def _check(what: str, teacher: Tensor, own: Tensor) -> None:
+    """Check shapes, since a Teacher's output would be broadcast."""
+    if teacher.shape != own.shape:
+        shapes = f"{tuple(teacher.shape)}, and the Student's are {tuple(own.shape)}"
+        raise ValueError(f"guidance teach: {what} of the Teacher are {shapes}")
