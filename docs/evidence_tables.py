@@ -103,6 +103,7 @@ AGAIN = Study(
     "4c631dde"
 )  # fmt: skip
 """New seeds of the first one, with both baselines and the control that it left open."""
+TWENTY = (FEW[0], AGAIN, *FEW[1:])
 BUDGETS = {"brain_mri_budget": "test-unseen", "spots_budget": "test-seen"}
 """Primary set of the studies of the number of annotated images."""
 
@@ -283,7 +284,7 @@ def few() -> str:
         "Student", "ceiling",
     )  # fmt: skip
     lines = []
-    for study in (FEW[0], AGAIN, *FEW[1:]):
+    for study in TWENTY:
         rows = rows_of(study)
         aucs = {key: number(float(np.mean([*own.values()]))) for key, own in rows.items()}
         means = [aucs.get(key, DASH) for key in FEW_ROLES]
@@ -300,10 +301,7 @@ def results() -> tuple[Result, ...]:
     return (
         *(study.result for study in decoy_studies()),
         DecoyStudy(3000, 60, _curve("small_resnet")[3000], "Moving decoys ¹, ResNet").result,
-        *(
-            corrected(one.title, one.marks, repeats(one), rows_of(one))
-            for one in (FEW[0], AGAIN, *FEW[1:])
-        ),
+        *(corrected(one.title, one.marks, repeats(one), rows_of(one)) for one in TWENTY),
         archived(by_folder["brain_mri_planted"], "brain_mri_planted_mapper", "²"),
         *(archived(study) for study in STUDIES),
     )
@@ -611,7 +609,7 @@ def at_size(folder: str, line: str, size: int) -> dict[int, float]:
 
 def of_runs(folder: str, role: str, alpha: float | None = None) -> dict[int, float]:
     """AUC of the runs of a role on the primary set of a study by seed."""
-    primary = {**BUDGETS, **{study.folder: study.primary for study in (*STUDIES, *FEW, AGAIN)}}[folder]
+    primary = {**BUDGETS, **{study.folder: study.primary for study in STUDIES + TWENTY}}[folder]
     rows = aucs(folder)
     rows = rows[(rows["role"] == role) & (rows["set"] == primary) & (rows["source"] == "")]
     if alpha is not None:
@@ -648,7 +646,7 @@ def few_marks() -> str:
 def records() -> str:
     """Commit, trainings and hours of each study."""
     lines = []
-    for study in (FEW[0], AGAIN, *FEW[1:], *STUDIES):
+    for study in TWENTY + STUDIES:
         runs = tables(study.folder).runs.drop_duplicates("run")
         hours = f"{runs['seconds'].sum() / 3600:.1f}"
         title = f"{study.title}, {study.marks}" if study not in STUDIES else study.title
