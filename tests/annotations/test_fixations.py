@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import ndimage
 
@@ -87,3 +88,28 @@ def test_what_is_wrong_is_refused_by_row(tmp_path: Path) -> None:
 def test_sizes_that_are_not_above_0_are_refused(given: tuple[Any, ...]) -> None:
     with pytest.raises(PreceptorError):
         Gaze(*given)
+
+
+def test_fixations_beside_the_image_examine_nothing(tmp_path: Path) -> None:
+    """Positions on the screen without --display would make images with nothing to mark of them."""
+    images, out = tmp_path / "images", tmp_path / "out"
+    save_image(images / "b.png")
+    text = "image,x,y,label\na.png,9,9,fake\nb.png,900,9,fake\n"
+    imported = read_fixations(write(tmp_path, text), images, Gaze(3))
+    summary, maps = imported_maps(imported, images, out, merge="majority")
+    table = pd.read_csv(out / "manifest.csv")
+    assert (list(maps), table["annotated"].tolist()) == (["a.png"], [1, 0])
+    assert table["label"].tolist() == ["fake", "fake"]
+    assert any(note.startswith("images have no fixation on them") for note in summary.notes)
+    text = text.replace("a.png,9,9", "a.png,90,9")
+    for gaze, fix in ((Gaze(3), "add --display"), (Gaze(3, (0, 0, 9, 9)), "correct --display")):
+        with pytest.raises(PreceptorError, match=f"no fixation lies on its image; {fix}"):
+            list(read_fixations(write(tmp_path, text), images, gaze))
+
+
+def test_fixations_without_a_label_name_the_column(tmp_path: Path) -> None:
+    imported = read_fixations(
+        write(tmp_path, "image,x,y\na.png,9,9\n"), tmp_path / "images", Gaze(3)
+    )
+    with pytest.raises(PreceptorError, match=r"row 2 a\.png: it has no label; add .* column label"):
+        imported_maps(imported, tmp_path / "images", tmp_path / "out")

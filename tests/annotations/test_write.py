@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from preceptor.annotations import ImportOptions, read_coco, write_import
+from preceptor.annotations import ImportOptions, read_coco, read_masks, write_import
 from preceptor.annotations.shapes import ImportedAnnotations
 from preceptor.errors import PreceptorError
 from tests.annotations.trees import coco, imported_maps, save_image, save_json
@@ -159,6 +160,19 @@ def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> N
     labels.write_text("path,label,annotated\np0_0.png,crack,0\n")
     with pytest.raises(PreceptorError, match="has a map but annotated 0"):
         imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
+
+
+def test_what_a_source_says_counts_before_the_class(tmp_path: Path, images: Path) -> None:
+    """A black mask of a positive says that somebody looked at it."""
+    Image.new("L", (40, 30)).save(save_image(tmp_path / "masks" / "p0_1.png"))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\np0_0.png,nodule\np0_1.png,nodule\np1_2.png,normal\n")
+    imported_maps(
+        read_masks(tmp_path / "masks", images),
+        images, tmp_path / "out", labels=labels, nothing_to_mark=("normal",),
+    )  # fmt: skip
+    found = table(tmp_path / "out").set_index("name")["annotated"]
+    assert found.to_dict() == {"p0_0.png": 0, "p0_1.png": 1, "p1_2.png": 1}
 
 
 def test_images_without_a_group_are_problems(tmp_path: Path, images: Path) -> None:

@@ -117,6 +117,7 @@ class AnnotatedImage:
     of: str = ""  # file, if there are several
     other_name: str = ""  # looked for if there is no image of this name
     upright: bool = False  # whether the shapes are upright, whatever the size says
+    beside: bool = False  # whether it has shapes, all of them outside of it, which are left out
 
 
 class Log:
@@ -167,6 +168,7 @@ class ImportedAnnotations:
     whole_folder: bool = False  # whether images that the source does not mention belong to it
     masks: Path | None = None  # folder whose image files are no images
     mask_files: frozenset[str] = frozenset()  # masks among the images
+    unnamed: str = "it has a shape without a class; name the class there"  # if a label is missing
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         log = Log()

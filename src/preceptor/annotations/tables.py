@@ -74,7 +74,8 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
     """CSV with `image,x,y` and, if known, `duration`, `annotator` and `label`.
 
     The map of an annotator is the sum of a Gaussian at each fixation, weighted by its duration,
-    divided by its largest value. Fixations beside the image are left out and counted in a note.
+    divided by its largest value. Fixations beside the image are left out and counted in a note; an
+    image without another one is not examined.
     """
     path = Path(source)
     files = ImageFiles(Path(images))
@@ -82,6 +83,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
     persons = sorted(set(table["annotator"]) - {""})
 
     def read(log: Log) -> Iterator[AnnotatedImage]:
+        any_inside = False
         for name, rows in table.groupby("image", sort=False):
             where = str(rows["row"].iloc[0])
             with log.part(f"{where} {name}", "replace it"):
@@ -91,6 +93,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
                     pixels = _density(own, size, gaze, log)
                     if pixels is not None:
                         shapes.append(Annotation(Mask(pixels), "", str(person)))
+                any_inside |= bool(shapes)
                 yield AnnotatedImage(
                     str(name),
                     size,
@@ -99,10 +102,15 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
                     examined=True,
                     annotators=tuple(sorted(set(rows["annotator"]) - {""})),
                     where=where,
+                    beside=not shapes,
                 )
+        if not any_inside and not log.problems:
+            fix = "add --display" if gaze.display is None else "correct --display"
+            log.problem("the file", "no fixation lies on its image", fix)
 
     count = int(table["image"].nunique())
-    return ImportedAnnotations("fixations", path, read, (), persons, count)
+    unnamed = "it has no label; add or fill the column label"
+    return ImportedAnnotations("fixations", path, read, (), persons, count, unnamed=unnamed)
 
 
 def _fixations(path: Path) -> pd.DataFrame:

@@ -45,6 +45,7 @@ _NO_PIXEL = (
     "images have shapes of most annotators, but --merge {} leaves no pixel; they have no map and "
     "are not annotated"
 )
+_BESIDE = "images have no fixation on them; they have no map and are not annotated"
 _NO_CLASS = (
     "images that nobody examined are left out, since their class is unknown; --labels gives it"
 )
@@ -302,7 +303,10 @@ class _Import:
                 maps[who] = np.asarray(turned(pixels, orientation))
             row.saliency = self.drawer.save(maps, image)
         minority = 2 * sum(map(bool, shapes.values())) <= len(shapes)
-        if not row.saliency and options.merge == "majority" and minority:
+        if record.beside:
+            log.note(_BESIDE)
+            row.classes, row.nothing_to_mark = ("",), False
+        elif not row.saliency and options.merge == "majority" and minority:
             row.classes = ()  # the majority marked nothing
         elif drawn and not row.saliency:
             log.note(_NO_CENTER if len(shapes) == 1 else _NO_PIXEL.format(options.merge))
@@ -332,7 +336,9 @@ class _Import:
                 log.note(_NO_CLASS)
                 continue
             with log.part(row.where, "give --labels"):
-                label = cells.pop("label", "") or label_of(row.record.labels, row.classes, options)
+                label = cells.pop("label", "") or label_of(
+                    row.record.labels, row.classes, options, self.imported.unnamed
+                )
                 judged = bool(row.saliency) or (bool(row.examined) and row.nothing_to_mark)
                 seconds = row.record.seconds
                 own = {
@@ -367,11 +373,11 @@ class _Import:
         nothing = set(self.options.nothing_to_mark)
         unknown: list[_Row] = []
         for image, row in self.rows.items():
-            if row.classes or _persons(row.record) or self._cell(image, "annotated"):
+            if row.classes or row.examined is not None or self._cell(image, "annotated"):
                 continue
             if nothing:
                 row.examined = bool(nothing & {self._cell(image, "label"), *row.record.labels})
-            elif row.examined is None:
+            else:
                 unknown.append(row)
                 if self.options.unmarked is not None:
                     row.examined = self.options.unmarked == "examined"
@@ -439,7 +445,9 @@ def _read_labels(path: Path, images: ImageFiles) -> dict[str, dict[str, str]]:
     return rows
 
 
-def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptions) -> str:
+def label_of(
+    stated: Sequence[str], classes: Sequence[str], options: ImportOptions, unnamed: str
+) -> str:
     """Label of an image in no table, of stated classes of the image and classes of its shapes.
 
     Raises:
@@ -460,7 +468,7 @@ def label_of(stated: Sequence[str], classes: Sequence[str], options: ImportOptio
     if not different:
         return options.negative
     if "" in different:
-        raise LookupError("it has a shape without a class; name the class there, or give --labels")
+        raise LookupError(f"{unnamed}, or give --labels")
     if len(options.positive) > 1 or (options.positive and len(different) > 1):
         return "positive"
     if len(different) == 1:
