@@ -144,7 +144,7 @@ def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, A
 
 def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
     out = tmp_path / "coco"
-    exported(marked["database"], out, "--format", "coco")
+    exported(marked["database"], out, "--format", "coco", "--class", "a")
     agreement = here("data", "agreement", out)
     assert agreement.code == 0, agreement
     assert "ann – bo: 1 images" in agreement.out
@@ -156,7 +156,7 @@ def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -
     for format_ in get_args(Format):
         out, again_to = tmp_path / format_, tmp_path / f"{format_} again"
         if format_ != "coco":
-            exported(marked["database"], out, "--format", format_)
+            exported(marked["database"], out, "--format", format_, "--class", "a")
         told = here("data", "export", format_, out / "manifest.csv", "--to", again_to)
         assert told.code == 0, told
         files = [
@@ -164,6 +164,23 @@ def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -
             for folder in (out / format_, again_to)
         ]
         assert files[0] == files[1] != []
+
+
+def test_shapes_of_another_tool_have_the_class_of_the_marks(
+    tmp_path: Path, marked: dict[str, Any]
+) -> None:
+    """But not those that the manifest had before."""
+    refused = here("label", "export", marked["database"], "--to", tmp_path, "--format", "coco")
+    assert_refused(refused, ["the marks have a, b", "--class"])
+    exported(marked["database"], tmp_path / "b", "--format", "coco", "--class", "b")
+    coco = json.loads((tmp_path / "b" / "coco" / "annotations.json").read_text())
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    files = {one["id"]: Path(one["file_name"]).name for one in coco["images"]}
+    kept = by_name(tmp_path / "b")[marked["names"][6]]["label"]
+    assert {files[one["image_id"]]: names[one["category_id"]] for one in coco["annotations"]} == {
+        marked["names"][1]: "b",
+        marked["names"][6]: kept,
+    }
 
 
 def test_a_folder_of_images_becomes_a_manifest(photos: Path) -> None:
@@ -222,7 +239,7 @@ def test_what_cannot_be_added_leaves_no_export(tmp_path: Path, marked: dict[str,
         export_marks(connection, database, to, add_files=full)
     assert caught.value.filename == str(to)
     assert not list(tmp_path.glob("*out*"))
-    exported(database, to, "--format", "coco")
+    exported(database, to, "--format", "coco", "--class", "b")
     assert not any(".tmp" in file.read_text() for file in to.rglob("*.json"))
 
 
@@ -271,8 +288,50 @@ def test_signs_are_those_of_the_answers(photos: Path) -> None:
                 assert person.answer(image, state).status == 200
     of_photos(photos, "out", "--merge", "majority")
     rows = by_name(photos.with_name("out"))
-    signs = {name: (row["label"], row["saliency"]) for name, row in rows.items()}
-    assert signs == {"0.png": ("positive", ""), "1.png": ("negative", "")}
+    signs = {name: (row["label"], row["saliency"], row["annotated"]) for name, row in rows.items()}
+    assert signs == {"0.png": ("positive", "", False), "1.png": ("negative", "", True)}
+
+
+@pytest.mark.parametrize(("merge", "sign"), [("mean", "positive"), ("majority", "negative")])
+def test_signs_of_a_class_and_of_half_of_the_people(photos: Path, merge: str, sign: str) -> None:
+    """A map and its label agree."""
+    with running(photos, overlap=2, overlap_share=1.0, classes=("a", "b")) as server:
+        ann, bo = server.client("ann"), server.client("bo")
+        ann.stroke(1, FIRST, **{"class": "a"})
+        ann.answer(1)
+        bo.answer(1, "nothing")
+        for person in (ann, bo):
+            person.stroke(2, FIRST, **{"class": "b"})
+            person.answer(2)
+    of_photos(photos, "out", "--class", "a", "--merge", merge)
+    rows = by_name(photos.with_name("out"))
+    assert {name: row["label"] for name, row in rows.items()} == {
+        "0.png": sign,
+        "1.png": "negative",
+    }
+    assert (rows["0.png"]["saliency"] != "") == (sign == "positive")
+    assert rows["1.png"]["annotated"]
+
+
+@pytest.mark.parametrize("start", ["../imgs/", "", "/"])
+def test_images_without_marks_are_found_by_the_agreement(tmp_path: Path, start: str) -> None:
+    folder = tmp_path / "lists" / "imgs" if start == "" else tmp_path / "imgs"
+    folder.mkdir(parents=True)
+    place = {"": "imgs/", "/": f"{folder}/"}.get(start, start)
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", SIZE).save(folder / name)
+    manifest = tmp_path / "lists" / "a.csv"
+    manifest.parent.mkdir(exist_ok=True)
+    manifest.write_text(f"path,label\n{place}0.png,x\n{place}1.png,x\n")
+    with running(manifest, overlap=2, overlap_share=1.0) as server:
+        for name in ("ann", "bo"):
+            person = server.client(name)
+            person.stroke(1, FIRST)
+            person.answer(1)
+            person.answer(2, "nothing")
+    exported(manifest.with_name("a.label.sqlite"), tmp_path / "out")
+    told = here("data", "agreement", tmp_path / "out")
+    assert "ann – bo: 2 images" in told.out, told
 
 
 def test_a_second_round_keeps_what_the_first_one_has_answered(photos: Path) -> None:

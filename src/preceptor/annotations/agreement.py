@@ -8,11 +8,12 @@ Pearson's correlation compares the maps, and is undefined where one is constant.
 from __future__ import annotations
 
 import math
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from preceptor.annotations.shapes import Pixels
-from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS
+from preceptor.annotations.write import ANNOTATORS, MANIFEST, MAPS, map_name
 from preceptor.data.images import ImageError, decode_marks
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError, one_line, without_secrets
@@ -96,7 +97,8 @@ def _rows(manifest: Manifest, folder: Path, files: set[str]) -> dict[str, int]:
     rows = {file: row for row, file in reversed([*enumerate(own)]) if file in files}
     for row, name in enumerate(manifest.table["name"].astype(str)):
         if not manifest.table["saliency"].iloc[row]:
-            names = (PurePosixPath(name).with_suffix(".png").as_posix(), f"{name}.png")
+            both = (name, map_name(name))  # label export has no ../ in the names of maps
+            names = [f"{one}.png" for own in both for one in (posixpath.splitext(own)[0], own)]
             free = [file for file in names if file in files and file not in rows]
             rows |= dict.fromkeys(free[:1], row)
     return rows

@@ -97,6 +97,17 @@ def unique_name(taken: set[str], suffix: str, *names: str) -> str:
     return name
 
 
+def map_name(path: str) -> str:
+    """Name of the map of an image in the folder of maps, without ways out of it.
+
+    Example:
+        >>> map_name("../other/a.png"), map_name("/data/b.png")
+        ('other/a.png', 'data/b.png')
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    return "/".join(part.replace(":", "-") for part in parts if part not in ("/", "..", "."))
+
+
 class MapDrawer:
     """Writer of maps of one image after the other: one for each annotator with a folder, and one
     merged by a rule, or of one annotator alone."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,13 +195,18 @@ def label_export(
     Args:
         database: Database of preceptor label.
         to: Output folder, new or empty.
-        format_: Additional format, of another tool, in a folder of its name.
+        format_: Additional format, of another tool, in a folder of its name; of one class.
         merge: Map of several people: mean, majority, any, or one's name.
         class_: Class of marks. Repeatable (default: all).
     """
-    from preceptor.label.db import connect, told_errors
+    from preceptor.label.db import LabelSettings, connect, read_settings, told_errors
 
     connection = connect(database, readonly=True)
+    with told_errors(database):
+        classes = tuple(class_ or read_settings(connection).classes)
+    if format_ not in (None, "masks") and len(set(classes)) > 1:
+        what = f"--format {format_}: it has one class for each image, and the marks have"
+        raise InputError(f"{what} {', '.join(classes)}; export one at a time, with --class")
     with bulk_import():
         from preceptor.annotations.export import ExportOptions, manifest_images, write_export
         from preceptor.data.manifest import Manifest
@@ -210,6 +217,13 @@ def label_export(
             if format_ is not None:
                 manifest = Manifest.read(folder / MANIFEST, verify=False, need=())
                 images = manifest_images(manifest, progress=told)
+                if classes != LabelSettings.classes:  # the default class says less than the label
+                    images = (
+                        replace(one, marked=classes[0])  # not of the maps of an earlier round
+                        if os.path.normpath(one.row["saliency"]).startswith(f"{folder.absolute()}")
+                        else one
+                        for one in images
+                    )
                 write_export(format_, images, folder / format_, ExportOptions())
 
         with told_errors(database), closing(connection):

@@ -7,14 +7,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from preceptor.annotations.shapes import Pixels
-from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders
+from preceptor.annotations.write import MERGES, MapDrawer, annotator_folders, map_name
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label import marks
@@ -46,17 +46,6 @@ def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, 
     return frame.assign(annotated=False), paths
 
 
-def map_name(path: str) -> str:
-    """Name of the map of an image in the folder of maps, without ways out of it.
-
-    Example:
-        >>> map_name("../other/a.png"), map_name("/data/b.png")
-        ('other/a.png', 'data/b.png')
-    """
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    return "/".join(part.replace(":", "-") for part in parts if part not in ("/", "..", "."))
-
-
 _ANSWERED = ("annotation_seconds", "answered_label", "certainty", "annotators")
 
 
@@ -64,8 +53,8 @@ class ExportedColumns:
     """What people have answered, row by row.
 
     If the source has no labels, images have the answered label. If people did not choose among
-    labels either, images are `positive` if at least half of those who judged them marked something,
-    else `negative`.
+    labels either, images are `positive` if half or more of those who judged them marked something
+    that is exported (more than half if the merged map is empty), else `negative`.
     """
 
     def __init__(
@@ -85,14 +74,22 @@ class ExportedColumns:
         self.are_all_missing = False
 
     def set(
-        self, at: int, given: Sequence[sqlite3.Row], judged: Sequence[sqlite3.Row], saliency: str
+        self,
+        at: int,
+        given: Sequence[sqlite3.Row],
+        judged: Sequence[sqlite3.Row],
+        saliency: str,
+        marked: int,
     ) -> None:
-        """Set the answers to the image of a row, without skipped ones, and its merged map or ""."""
+        """Set the answers to the image of a row, without skipped ones, its merged map or "", and
+        the number of people whose map has marks."""
         if not given:
             if self._annotated[at]:
                 self.notes["images without an answer keep the map of the manifest"] += 1
             return
-        self._saliency[at], self._annotated[at] = saliency, bool(judged)
+        majority = 2 * marked > len(judged)
+        self._saliency[at] = saliency
+        self._annotated[at] = bool(judged) and (bool(saliency) or not majority)
         label = _most_frequent([one["label"] for one in given if one["label"]])
         certainties = [one["certainty"] for one in judged if one["certainty"]]
         seconds = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
@@ -100,10 +97,12 @@ class ExportedColumns:
         values = (seconds, label, certainty, str(len(judged) or ""))
         for name, value in zip(_ANSWERED, values, strict=True):
             self._columns[name][at] = value
-        marked = sum(one["state"] == "marked" for one in judged)
-        sign = POSITIVE if 2 * marked >= len(judged) else NEGATIVE
+        is_tie = 2 * marked == len(judged)
+        sign = POSITIVE if majority or (is_tie and saliency) else NEGATIVE
         self._sign[at] = sign if judged else ""
         self._is_tie[at] = not label and any(one["label"] for one in given)
+        if majority and not saliency:
+            self.notes[NO_PIXEL] += 1
         if not judged:
             self.notes["images that nobody could judge are not annotated"] += 1
 
@@ -153,6 +152,9 @@ def _most_frequent(labels: Sequence[str]) -> str:
 MANIFEST, RECORD, CORRECTIONS = "manifest.csv", "import.json", "corrections.csv"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
+NO_PIXEL = (
+    "images have marks of most people in different places; they have no map and are not annotated"
+)
 UNREADABLE = "images that were never readable have answers, which are left out"
 
 
@@ -233,7 +235,7 @@ def _export(
     strokes, corrected = 0, list[tuple[Any, ...]]()
     for at, path in enumerate(paths):
         row = rows.get(path)
-        given, judged, saliency = [], [], ""
+        given, judged, saliency, marked = [], [], "", 0
         if row is not None:
             given = _that_count(answers.pop(row["id"], []), row, root / path, exported.notes)
             if any(merge in MERGES or merge == name for name in unanswered.get(row["id"], ())):
@@ -252,10 +254,11 @@ def _export(
             if chosen and merge in MERGES:
                 drawer.merge, given, judged = people[chosen[0]["person"]], chosen, chosen
                 exported.notes["images have the marks of the one whom the lead has chosen"] += 1
-            name = drawer.save(maps, map_name(path))
+            name = drawer.save(maps, map_name(str(table["name"].iloc[at])))
             drawer.merge = merge
             saliency = str(partial / name) if name else ""
-        exported.set(at, given, judged, saliency)
+            marked = sum(bool(maps[people[one["person"]]].any()) for one in judged)
+        exported.set(at, given, judged, saliency, marked)
         if progress is not None:
             progress(at + 1, len(paths))
     frame = exported.table()
