@@ -44,6 +44,13 @@ def test_a_box_that_was_turned_in_cvat(tmp_path: Path) -> None:
     assert images_of(read_voc(tmp_path))["a.png"].annotations[0].shape == Box(1, 2, 10, 5, 90)
 
 
+def test_a_name_with_points_has_no_suffix(tmp_path: Path) -> None:
+    write(tmp_path, voc(box(), name="1.2.840"))
+    save_image(tmp_path / "images" / "1.2.840.png")
+    _, maps = imported_maps(read_voc(tmp_path), tmp_path / "images", tmp_path / "out")
+    assert list(maps) == ["1.2.840.png"]
+
+
 def test_a_suffix_in_upper_case_has_its_split(tmp_path: Path) -> None:
     write(tmp_path, voc(box())).joinpath("Annotations/a.xml").rename(tmp_path / "Annotations/a.XML")
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)

@@ -158,8 +158,21 @@ def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> N
     annotated = dict(zip(found["name"], found["annotated"], strict=True))
     assert [annotated[row.split(",")[0]] for row in rows] == [1, 0, 1, 0, *[0, 1] * 4]
     labels.write_text("path,label,annotated\np0_0.png,crack,0\n")
-    with pytest.raises(PreceptorError, match="has a map but annotated 0"):
+    with pytest.raises(PreceptorError, match=r"p0_0\.png: has a map but annotated 0"):
         imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
+
+
+def test_wrong_cells_of_the_labels_are_named_in_their_file(tmp_path: Path, images: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label,annotated,split\np0_0.png,crack,maybe,training\n")
+    with pytest.raises(PreceptorError, match=r"labels\.csv: 2 problems") as caught:
+        imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
+    assert "row 2: annotated is 'maybe'" in str(caught.value)
+    assert "row 2: split 'training' is unknown" in str(caught.value)
+    labels.write_text("sep=;\npath;label;split\np0_0.png;crack;training\n")
+    shares = {"train": 1.0}
+    imported_maps(source(tmp_path, 1), images, tmp_path / "out", labels=labels, split=shares)
+    assert table(tmp_path / "out")["split"].tolist() == ["train"]
 
 
 def test_what_a_source_says_counts_before_the_class(tmp_path: Path, images: Path) -> None:

@@ -267,6 +267,14 @@ def test_unusable_files_are_refused(tmp_path: Path, content: bytes, expected: st
     assert any(expected in problem for problem in told), told
 
 
+def test_without_any_split_no_row_is_named(folder: Path) -> None:
+    table = pd.read_csv(folder / "m.csv", dtype="str", keep_default_na=False).assign(split="")
+    table.to_csv(folder / "m.csv", index=False)
+    told = problems(folder / "m.csv", verify=False)
+    assert [one for one in told if "no row has a train split" in one] != []
+    assert not any("split is empty" in one for one in told)
+
+
 def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
     assert "it is a folder" in problems(tmp_path)[0]
     assert "not a Parquet file" in problems(write(tmp_path, HEADER, name="m.parquet"))[0]
@@ -279,6 +287,7 @@ def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
         (3, "images/b.png,fake,,,,,,,,", "row 3: split is empty"),
         (3, "images/b.png,fake,Val,,,,,,,", "row 3: split 'Val' is unknown"),
         (3, r"images\b.png,fake,val,,,,,,,", "write / instead of"),
+        (3, "images/b.png ,fake,val,,,,,,,", "remove the blank at its end"),
         (3, "images/../images/a.png,fake,val,,,,,,,", "is listed already in row 2"),
         (3, "images/b.png,fake,val,,,,,nan,,", "row 3: map_weight is 'nan'"),
     ],

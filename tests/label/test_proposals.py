@@ -21,6 +21,7 @@ from preceptor.label.db import connect
 from preceptor.label.export import export_marks
 from preceptor.label.marks import decode_runs, from_text
 from preceptor.models.build import load_model
+from tests.annotations.trees import save_image
 from tests.label.serving import Client, running
 from tests.model_folders import model_folder
 
@@ -165,3 +166,19 @@ def test_a_level_at_which_nothing_is_proposed(manifest: Path, tmp_path: Path) ->
             export_marks(connection, database, tmp_path / "out")
     (row,) = pd.read_csv(tmp_path / "out" / "corrections.csv").to_dict("records")
     assert [row[key] for key in ("level", "proposed", "added", "removed")] == [80, 0, 0, 0]
+
+
+def test_a_mask_of_the_stored_orientation_is_turned(tmp_path: Path) -> None:
+    """As data import turns it; a mask of another aspect ratio is not stretched."""
+    save_image(tmp_path / "images" / "a.jpg", 20, 10, orientation=6)
+    save_image(tmp_path / "images" / "b.jpg", 20, 10, orientation=6)
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((10, 20), np.uint8)
+    mask[:3, :4] = 255  # the upper left corner as stored, the upper right one when it is upright
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    Image.fromarray(mask[:, :15]).save(tmp_path / "masks" / "b.png")
+    with running(tmp_path / "images", start_from=tmp_path / "masks") as server:
+        person = server.client("ann")
+        found = {one["name"]: one["proposal"] for one in map(person.image, (1, 2))}
+    assert [found["a.jpg"][key] for key in "xywh"] == [7, 0, 3, 4]
+    assert found["b.jpg"] is None

@@ -186,6 +186,11 @@ class ImageFiles:
             paths.setdefault(uploaded_name(path.split("/")[-1]), []).append(path)
         return paths
 
+    @cached_property
+    def _by_letters(self) -> dict[str, str]:
+        """A path by the name of its file, or that with any suffix, in letters of no case."""
+        return {key.casefold(): paths[0] for key, paths in self._by_name.items()}
+
     def find(self, name: str, other_name: str = "") -> str:
         """Path of the image of a name, of any suffix for `a.*`, else of another name.
 
@@ -215,7 +220,10 @@ class ImageFiles:
             )
         if other_name:
             return self.find(other_name)
+        last = _plain(name_forms(name)[-1]).split("/")[-1] if name else ""
         where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
+        if not elsewhere and (other := self._by_letters.get(last.casefold())):
+            where = f" (but {other}, in other letters)"
         raise LookupError(f"there is no image {name!r} in {self.folder}{where}; correct --images")
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:

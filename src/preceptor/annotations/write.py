@@ -28,8 +28,9 @@ from preceptor.annotations.shapes import (
     wrong_with,
 )
 from preceptor.annotations.tables import read_cells
+from preceptor.data.checks import Findings, check_cells
 from preceptor.data.images import stored_size, turned
-from preceptor.data.manifest import Manifest
+from preceptor.data.manifest import check_raw
 from preceptor.data.splits import make_splits
 from preceptor.errors import InputError, ProblemsError
 from preceptor.utils.files import new_folder, replacing
@@ -195,7 +196,7 @@ def write_import(
     target = new_folder(to)
     options = options or ImportOptions()
     files = ImageFiles(Path(images), imported.masks, imported.mask_files)
-    labels = _read_labels(options.labels, files) if options.labels else None
+    labels = _read_labels(options.labels, files, options) if options.labels else None
     names = imported.annotators
     if names is None:
         names = [name for record in imported.read(Log()) for name in _persons(record)]
@@ -214,7 +215,8 @@ def write_import(
             raise ProblemsError(str(imported.source), log.problems)
         if options.split:
             frame = make_splits(frame, options.split, options.seed)
-        manifest = Manifest.from_frame(frame, partial, imported.source, need=())
+        findings = Findings(str(imported.source), [*frame["name"]].__getitem__)
+        manifest = check_raw(frame.reset_index(drop=True), partial, findings, verify=False, need=())
         manifest.write(partial / MANIFEST)
         maps, without_split = (frame["saliency"] != "").sum(), (frame["split"] == "").sum()
         summary = ImportSummary(
@@ -436,9 +438,13 @@ def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:
     return stored, orientation
 
 
-def _read_labels(path: Path, images: ImageFiles) -> dict[str, dict[str, str]]:
+def _read_labels(
+    path: Path, images: ImageFiles, options: ImportOptions
+) -> dict[str, dict[str, str]]:
     """Cells of a table with the columns `path` and `label`, by the path of the image."""
     cells, findings = read_cells(path, ("path", "label"))
+    replaced = ["name", "saliency", "split" * bool(options.split), "group" * bool(options.group_by)]
+    check_cells(cells.drop(columns=replaced, errors="ignore"), path.parent, findings, (), None)
     rows: dict[str, dict[str, str]] = {}
     for number, row in enumerate(cells.to_dict("records")):
         try:
@@ -447,8 +453,6 @@ def _read_labels(path: Path, images: ImageFiles) -> dict[str, dict[str, str]]:
             what, _, fix = str(error).rpartition("; ")
             findings.add(number, what, fix)
             continue
-        if not row["label"]:
-            findings.add(number, "label is empty", "write the class of the image")
         if image in rows:
             findings.add(number, f"image {image!r} is listed already", "remove one of the two")
         rows[image] = {str(key): str(value) for key, value in row.items()}

@@ -40,6 +40,7 @@ from preceptor.annotations.shapes import (
     Polyline,
     Shape,
 )
+from preceptor.data.images import image_suffixes
 from preceptor.errors import InputError
 
 VOC_CLASSES = (
@@ -125,7 +126,8 @@ def _voc_image(element: Element, folder: PurePosixPath) -> tuple[str, tuple[int,
     name = (element.findtext("filename") or "").strip()
     if not name:
         raise ValueError("it has no filename; write the name of the image file")
-    name = name if PurePosixPath(name).suffix else f"{name}.*"
+    if PurePosixPath(name).suffix.lower() not in image_suffixes():  # 1.2.840 is a whole name
+        name = f"{name}.*"
     if str(folder) != "." and "/" not in name:
         name = f"{folder}/{name}"
     stated = [element.findtext(f"size/{one}") for one in ("width", "height")]

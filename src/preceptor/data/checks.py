@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.data.geometry import same_aspect
 from preceptor.data.remote import is_url, states_of, urls_among
 from preceptor.errors import Problem, ProblemsError, is_control, without_secrets
 from preceptor.metrics.split_names import KNOWN_SPLITS, kind_of, split_hint
@@ -47,7 +48,6 @@ OPTIONAL = (
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
 
-_ASPECT_TOLERANCE = 0.02
 _NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
@@ -172,6 +172,8 @@ def _read_csv(text: str, findings: Findings, header: list[str] | None) -> pd.Dat
     except csv.Error as error:
         findings.add(begin, f"cannot be parsed ({error})", "check its quotation marks")
         findings.raise_if_any()
+    if records and records[0][1] == ["sep=", ""]:  # Excel's line about the delimiter
+        del records[0]
     if not records:
         raise _alone(findings, "the file is empty", "write a header and one row per image")
     if header is None:
@@ -364,7 +366,7 @@ def _check_labels(
 
 def _check_splits(table: pd.DataFrame, findings: Findings, need: Collection[str]) -> None:
     splits, kinds = table["split"], kind_of(table["split"])
-    if need:
+    if need and splits.any():  # else that there is no training split says it
         findings.add_all(splits == "", "split is empty", f"write {KNOWN_SPLITS}")
     findings.add_all(
         (kinds == "") & (splits != "").to_numpy(),
@@ -480,17 +482,22 @@ def _note_missing(
         if path and identities[at] is None:
             folders.setdefault(os.path.dirname(path), []).append(at)
     for folder, files in folders.items():
-        image = paths[files[0]].removeprefix(base)
-        fix = f"paths start from {base}: correct it"
-        if "\\" in image and os.sep == "/":
-            fix = "write / instead of \\ in paths"
-        elif len(files) > 1 and not os.path.isdir(folder):
+        if not path_hint(paths[files[0]]) and len(files) > 1 and not os.path.isdir(folder):
+            image = paths[files[0]].removeprefix(base)
             more = f"{len(files) - 1:,} more: there is no folder {folder.removeprefix(base)!r}"
             fix = f"paths start from {base}: correct them, or move the table"
             findings.add(files[0], f"{what} {image!r} and {more}", fix)
             continue
         for at in files:
+            fix = path_hint(paths[at]) or f"paths start from {base}: correct it"
             findings.add(at, f"{what} {paths[at].removeprefix(base)!r} does not exist", fix)
+
+
+def path_hint(path: str) -> str:
+    """How to correct the path of a file that is missing; "" = this cannot be told."""
+    if "\\" in path and os.sep == "/":
+        return "write / instead of \\ in paths"
+    return "remove the blank at its end" if Path(path.rstrip()).is_file() else ""
 
 
 def _note_repeated(
@@ -507,7 +514,4 @@ def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> list
     """Rows whose map has another aspect ratio than the image, among rows with both."""
     both = np.flatnonzero(maps.all(1) & images.all(1))
     (w, h), (width, height) = maps[both].T.astype(float), images[both].T.astype(float)
-    same = (abs(h - w * height / width) <= _ASPECT_TOLERANCE * h + 1) | (
-        abs(w - h * width / height) <= _ASPECT_TOLERANCE * w + 1
-    )
-    return [int(row) for row in both[~same]]
+    return [int(row) for row in both[~same_aspect(w, h, width, height)]]

@@ -35,6 +35,12 @@ class Box(NamedTuple):
     y1: float
 
 
+def same_aspect(width: Any, height: Any, other_width: Any, other_height: Any) -> Any:
+    """Whether two sizes, or arrays of them, have one aspect ratio, to 2 % or a pixel."""
+    w, h = height * other_width / other_height, width * other_height / other_width
+    return (abs(height - h) <= 0.02 * height + 1) | (abs(width - w) <= 0.02 * width + 1)
+
+
 def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, int, int, int]:
     """Position of the image on a canvas in pixels: (left, top, width, height)."""
     if fit != "letterbox":

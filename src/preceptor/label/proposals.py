@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.settings import ImageFormat
-from preceptor.data.geometry import normalized, over_image
-from preceptor.data.images import ImageError, decode_marks, image_size, image_suffixes
+from preceptor.data.geometry import normalized, over_image, same_aspect
+from preceptor.data.images import (
+    ImageError,
+    decode_marks,
+    image_size,
+    image_suffixes,
+    stored_size,
+    turned,
+)
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, Database, LabelSettings
 from preceptor.label.images import version_or_none
@@ -74,7 +81,15 @@ def _masks(folder: Path, root: Path, images: Collection[str]) -> dict[str, str]:
 
 
 def _of_files(files: Mapping[str, str]) -> tuple[MapOf, Collection[str]]:
-    return lambda path: decode_marks(files[path]), files
+    def map_of(path: str) -> NDArray[np.float32]:
+        values, (stored, orientation) = decode_marks(files[path]), stored_size(path)
+        # As `data import` does: a mask of the stored size, without an orientation of its own.
+        is_stored = values.shape[::-1] == stored != image_size(path)
+        if is_stored and stored_size(files[path])[1] == 1:
+            values = np.asarray(turned(Image.fromarray(values), orientation))
+        return values
+
+    return map_of, files
 
 
 def _of_store(
@@ -180,8 +195,10 @@ class Proposals:
         return bounding_runs(values >= level / 100) or (0, 0, 0, 0, b"")
 
     def _whole(self, path: str, size: tuple[int, int]) -> NDArray[np.float32] | None:
-        """Map of an image at its size."""
+        """Map of an image at its size; None also if its own aspect ratio is another one."""
         values = self._map_of(path)
         if values is None or values.shape[::-1] == size:
             return values
+        if not same_aspect(*values.shape[::-1], *size):
+            return None
         return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))

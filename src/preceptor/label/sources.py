@@ -120,8 +120,8 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}
     for at, path in enumerate(paths):
-        if first.setdefault(path, at) != at:
-            what = f"image {path!r} is listed already in {findings.name(first[path])}"
+        if (other := first.setdefault(os.path.normpath(path), at)) != at:
+            what = f"image {path!r} is listed already in {findings.name(other)}"
             findings.add(at, what, "remove one of the two")
     findings.raise_if_any()
     return table.reset_index(drop=True), paths
@@ -133,11 +133,12 @@ def rows_of(source: Source) -> list[Row]:
         return folder_rows(source)
     table, paths = checked_table(source)
     if not any(map(os.path.exists, table["path"])):
-        from preceptor.data.checks import Findings
+        from preceptor.data.checks import Findings, path_hint
 
         findings = Findings(str(source.place))
         what = f"none of its {len(paths):,} images exists; the first one is {paths[0]!r}"
-        findings.add(None, what, f"correct the paths, which start from {source.root}")
+        fix = f"correct the paths, which start from {source.root}"
+        findings.add(None, what, path_hint(table["path"].iloc[0]) or fix)
         findings.raise_if_any()
     columns = (table[name].tolist() for name in ("label", "split", "source"))
     return [Row(*cells) for cells in zip(paths, *columns, strict=True)]
