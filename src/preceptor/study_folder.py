@@ -86,7 +86,8 @@ def reopen(folder: str | Path) -> StudyPlan:
     folder = Path(folder).absolute()
     file = folder / "study.yaml"
     if not file.is_file():
-        raise InputError(f"{folder} is not a study folder: it has no study.yaml")
+        what = "it is not a study folder: it has no study.yaml"
+        raise InputError(f"{folder}: {what if folder.is_dir() else 'there is no such folder'}")
     study = load_config(file, StudyConfig)
     opened = read_study(study, folder)
     replay(opened)

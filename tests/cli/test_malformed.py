@@ -186,7 +186,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["annotate", nowhere, manifest, "--out", out], "not a model folder"),
         (["annotate", nowhere, manifest, "--out", out, "--method", "rise"], "not a model folder"),
         (["evaluate", nowhere, manifest, "--out", nowhere / "s.parquet"], "create it first"),
-        (["report", nowhere], "not a study folder"),
+        (["report", nowhere], "there is no such folder"),
         (["report", tmp_path], "not a study folder"),
         (["study", "status", nowhere], "no study has been started here"),
         (["study", study, "--out", manifest], "it is a file; name a folder"),

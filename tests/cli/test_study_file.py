@@ -195,7 +195,7 @@ def test_study_init_writes_the_published_settings(
     written = load_config(file, StudyConfig)
     assert (written.recipe, written.training.recipe, written.mapper) == (None, "paper", False)
     assert (written.training.epochs, written.training.input_size) == (50, 224)
-    assert "weights: none, since the hub has no pretrained weights of test_resnet" in done.out
+    assert "weights: none, since the hub cannot be reached" in done.out
     assert written.weights == "none"  # tests are offline
 
 

@@ -41,6 +41,14 @@ def test_runs() -> None:
     )
 
 
+def test_runs_of_several_teachers_are_told_apart() -> None:
+    runs = [Run(name, ("student",), "resnet50", 0.5, 0, teacher=f"{name}.") for name in "ab"]
+    for shown in (runs, runs[:1]):
+        print_runs(shown, console := narrow())
+        text = console.export_text()
+        assert [word in text for word in ("Teacher", "a.", "b.")] == [shown == runs] * 3
+
+
 def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     numbers = dict.fromkeys(("auc", "eer", "accuracy", "average_precision", "brier"), 0.5)

@@ -171,7 +171,7 @@ def test_shapes_of_another_tool_have_the_class_of_the_marks(
 ) -> None:
     """But not those that the manifest had before."""
     refused = here("label", "export", marked["database"], "--to", tmp_path, "--format", "coco")
-    assert_refused(refused, ["the marks have a, b", "--class"])
+    assert_refused(refused, ["not of a, b; choose one with --class"])
     exported(marked["database"], tmp_path / "b", "--format", "coco", "--class", "b")
     coco = json.loads((tmp_path / "b" / "coco" / "annotations.json").read_text())
     names = {one["id"]: one["name"] for one in coco["categories"]}
@@ -313,24 +313,22 @@ def test_signs_of_a_class_and_of_half_of_the_people(photos: Path, merge: str, si
     assert rows["1.png"]["annotated"]
 
 
-@pytest.mark.parametrize("start", ["../imgs/", "", "/"])
-def test_images_without_marks_are_found_by_the_agreement(tmp_path: Path, start: str) -> None:
-    folder = tmp_path / "lists" / "imgs" if start == "" else tmp_path / "imgs"
-    folder.mkdir(parents=True)
-    place = {"": "imgs/", "/": f"{folder}/"}.get(start, start)
-    for name in ("0.png", "1.png"):
-        Image.new("RGB", SIZE).save(folder / name)
-    manifest = tmp_path / "lists" / "a.csv"
+@pytest.mark.parametrize(("beside", "start"), [("lists", "../photos/{}"), (".", "{photos}/{}")])
+def test_images_without_marks_are_found_by_the_agreement(
+    photos: Path, beside: str, start: str
+) -> None:
+    manifest = photos.parent / beside / "a.csv"
     manifest.parent.mkdir(exist_ok=True)
-    manifest.write_text(f"path,label\n{place}0.png,x\n{place}1.png,x\n")
+    names = (start.format(f"{number}.png", photos=photos) for number in range(2))
+    manifest.write_text("path,label\n" + "".join(f"{name},x\n" for name in names))
     with running(manifest, overlap=2, overlap_share=1.0) as server:
         for name in ("ann", "bo"):
             person = server.client(name)
             person.stroke(1, FIRST)
             person.answer(1)
             person.answer(2, "nothing")
-    exported(manifest.with_name("a.label.sqlite"), tmp_path / "out")
-    told = here("data", "agreement", tmp_path / "out")
+    exported(manifest.with_name("a.label.sqlite"), photos.with_name("out"))
+    told = here("data", "agreement", photos.with_name("out"))
     assert "ann – bo: 2 images" in told.out, told
 
 

@@ -147,7 +147,7 @@ class ImageFiles:
     ) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise InputError(f"{folder}: it is not a folder; name a folder of images or masks")
+            raise InputError(f"{folder}: there is no such folder; name a folder of images or masks")
         left_out = None if without is None else Path(os.path.realpath(without))
         if left_out and Path(os.path.realpath(self.folder)).is_relative_to(left_out):
             raise InputError(
@@ -158,6 +158,7 @@ class ImageFiles:
         suffixes = image_suffixes()
         self._paths: set[str] = set()
         self._by_name: dict[str, list[str]] = {}
+        self._letters: dict[str, str] = {}  # the same names, in any case
         self._folders: set[str] = set()
         for base, folders, names in walk(str(self.folder)):
             inside = os.path.relpath(base, self.folder).replace(os.sep, "/")
@@ -176,6 +177,7 @@ class ImageFiles:
                 self._folders.update(_plain(path).split("/")[:-1])
                 for key in (name, f"{stem}.*"):
                     self._by_name.setdefault(_plain(key), []).append(path)
+                    self._letters.setdefault(_plain(key).casefold(), path)
         self.names = sorted(self._paths)  # paths of all images from the folder
 
     @cached_property
@@ -185,11 +187,6 @@ class ImageFiles:
         for path in self.names:
             paths.setdefault(uploaded_name(path.split("/")[-1]), []).append(path)
         return paths
-
-    @cached_property
-    def _by_letters(self) -> dict[str, str]:
-        """A path by the name of its file, or that with any suffix, in letters of no case."""
-        return {key.casefold(): paths[0] for key, paths in self._by_name.items()}
 
     def find(self, name: str, other_name: str = "") -> str:
         """Path of the image of a name, of any suffix for `a.*`, else of another name.
@@ -220,10 +217,9 @@ class ImageFiles:
             )
         if other_name:
             return self.find(other_name)
-        last = _plain(name_forms(name)[-1]).split("/")[-1] if name else ""
-        where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else ""
-        if not elsewhere and (other := self._by_letters.get(last.casefold())):
-            where = f" (but {other}, in other letters)"
+        last = _plain([name, *name_forms(name)][-1]).split("/")[-1].casefold()
+        where = f" (but {self._letters[last]}, in other letters)" if last in self._letters else ""
+        where = f" (but {elsewhere[0]}, in another folder)" if elsewhere else where
         raise LookupError(f"there is no image {name!r} in {self.folder}{where}; correct --images")
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:

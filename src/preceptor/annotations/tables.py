@@ -74,8 +74,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
     """CSV with `image,x,y` and, if known, `duration`, `annotator` and `label`.
 
     The map of an annotator is the sum of a Gaussian at each fixation, weighted by its duration,
-    divided by its largest value. Fixations beside the image are left out and counted in a note; an
-    image without another one is not examined.
+    divided by its largest value. Fixations beside the image are left out, with a note.
     """
     path = Path(source)
     files = ImageFiles(Path(images))
@@ -105,8 +104,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
                     beside=not shapes,
                 )
         if not any_inside and not log.problems:
-            fix = "add --display" if gaze.display is None else "correct --display"
-            log.problem("the file", "no fixation lies on its image", fix)
+            log.problem("the file", "no fixation lies on its image", "add or correct --display")
 
     count = int(table["image"].nunique())
     unnamed = "it has no label; add or fill the column label"

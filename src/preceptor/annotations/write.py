@@ -46,7 +46,6 @@ _NO_PIXEL = (
     "images have shapes of most annotators, but --merge {} leaves no pixel; they have no map and "
     "are not annotated"
 )
-_BESIDE = "images have no fixation on them; they have no map and are not annotated"
 _NO_CLASS = (
     "images that nobody examined are left out, since their class is unknown; --labels gives it"
 )
@@ -196,7 +195,7 @@ def write_import(
     target = new_folder(to)
     options = options or ImportOptions()
     files = ImageFiles(Path(images), imported.masks, imported.mask_files)
-    labels = _read_labels(options.labels, files, options) if options.labels else None
+    labels = _read_labels(options, files) if options.labels else None
     names = imported.annotators
     if names is None:
         names = [name for record in imported.read(Log()) for name in _persons(record)]
@@ -317,7 +316,7 @@ class _Import:
             row.saliency = self.drawer.save(maps, image)
         minority = 2 * sum(map(bool, shapes.values())) <= len(shapes)
         if record.beside:
-            log.note(_BESIDE)
+            log.note("images have no fixation on them; they have no map and are not annotated")
             row.classes, row.nothing_to_mark = ("",), False
         elif not row.saliency and options.merge == "majority" and minority:
             row.classes = ()  # the majority marked nothing
@@ -349,9 +348,7 @@ class _Import:
                 log.note(_NO_CLASS)
                 continue
             with log.part(row.where, "give --labels"):
-                label = cells.pop("label", "") or label_of(
-                    row.record.labels, row.classes, options, self.imported.unnamed
-                )
+                label = cells.pop("label", "") or label_of(row, options, self.imported.unnamed)
                 judged = bool(row.saliency) or (bool(row.examined) and row.nothing_to_mark)
                 seconds = row.record.seconds
                 own = {
@@ -438,13 +435,12 @@ def _frame(path: Path, record: AnnotatedImage) -> tuple[tuple[int, int], int]:
     return stored, orientation
 
 
-def _read_labels(
-    path: Path, images: ImageFiles, options: ImportOptions
-) -> dict[str, dict[str, str]]:
+def _read_labels(options: ImportOptions, images: ImageFiles) -> dict[str, dict[str, str]]:
     """Cells of a table with the columns `path` and `label`, by the path of the image."""
-    cells, findings = read_cells(path, ("path", "label"))
+    assert options.labels is not None
+    cells, findings = read_cells(options.labels, ("path", "label"))
     replaced = ["name", "saliency", "split" * bool(options.split), "group" * bool(options.group_by)]
-    check_cells(cells.drop(columns=replaced, errors="ignore"), path.parent, findings, (), None)
+    check_cells(cells.drop(columns=replaced, errors="ignore"), Path(), findings, (), None)
     rows: dict[str, dict[str, str]] = {}
     for number, row in enumerate(cells.to_dict("records")):
         try:
@@ -460,9 +456,7 @@ def _read_labels(
     return rows
 
 
-def label_of(
-    stated: Sequence[str], classes: Sequence[str], options: ImportOptions, unnamed: str
-) -> str:
+def label_of(row: _Row, options: ImportOptions, unnamed: str) -> str:
     """Label of an image in no table, of stated classes of the image and classes of its shapes.
 
     Raises:
@@ -473,13 +467,13 @@ def label_of(
         more = ", …" if len(names) > 5 else ""
         return f"{len(names)} classes ({', '.join(map(repr, names[:5]))}{more})"
 
-    different = sorted(set(stated) - {""})
+    different = sorted(set(row.record.labels) - {""})
     if len(different) > 1:
         what = f"the source gives it {shown(different)}"
         raise LookupError(f"{what}; keep one there, or give --labels")
     if different:
         return different[0]
-    different = sorted(set(classes))
+    different = sorted(set(row.classes))
     if not different:
         return options.negative
     if "" in different:

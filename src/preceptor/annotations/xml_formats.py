@@ -126,8 +126,7 @@ def _voc_image(element: Element, folder: PurePosixPath) -> tuple[str, tuple[int,
     name = (element.findtext("filename") or "").strip()
     if not name:
         raise ValueError("it has no filename; write the name of the image file")
-    if PurePosixPath(name).suffix.lower() not in image_suffixes():  # 1.2.840 is a whole name
-        name = f"{name}.*"
+    name = name if PurePosixPath(name).suffix.lower() in image_suffixes() else f"{name}.*"
     if str(folder) != "." and "/" not in name:
         name = f"{folder}/{name}"
     stated = [element.findtext(f"size/{one}") for one in ("width", "height")]

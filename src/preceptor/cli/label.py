@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -202,13 +201,9 @@ def label_export(
     from preceptor.label.db import LabelSettings, connect, read_settings, told_errors
 
     connection = connect(database, readonly=True)
-    with told_errors(database):
-        classes = tuple(class_ or read_settings(connection).classes)
-    if format_ not in (None, "masks") and len(set(classes)) > 1:
-        what = f"--format {format_}: it has one class for each image, and the marks have"
-        raise InputError(f"{what} {', '.join(classes)}; export one at a time, with --class")
     with bulk_import():
         from preceptor.annotations.export import ExportOptions, manifest_images, write_export
+        from preceptor.annotations.write import MAPS
         from preceptor.data.manifest import Manifest
         from preceptor.label.export import MANIFEST, export_marks
     with counting("writing maps") as told:
@@ -216,17 +211,20 @@ def label_export(
         def other_format(folder: Path) -> None:
             if format_ is not None:
                 manifest = Manifest.read(folder / MANIFEST, verify=False, need=())
-                images = manifest_images(manifest, progress=told)
-                if classes != LabelSettings.classes:  # the default class says less than the label
-                    images = (
-                        replace(one, marked=classes[0])  # not of the maps of an earlier round
-                        if os.path.normpath(one.row["saliency"]).startswith(f"{folder.absolute()}")
-                        else one
-                        for one in images
-                    )
+                # The default class says less than the label; other maps are of an earlier round.
+                mark = classes[0] if classes != LabelSettings.classes else ""
+                own = str(folder.absolute() / MAPS)
+                images = (
+                    replace(one, marked=mark if one.row["saliency"].startswith(own) else "")
+                    for one in manifest_images(manifest, progress=told)
+                )
                 write_export(format_, images, folder / format_, ExportOptions())
 
         with told_errors(database), closing(connection):
+            classes = tuple(class_ or read_settings(connection).classes)
+            if format_ not in (None, "masks") and len(set(classes)) > 1:
+                what = f"--format {format_} has marks of one class, not of {', '.join(classes)}"
+                raise InputError(f"{what}; choose one with --class")
             found = export_marks(
                 connection, database, to, merge=merge, classes=class_ or (),
                 add_files=other_format, progress=told,

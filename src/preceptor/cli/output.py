@@ -229,12 +229,14 @@ def list_runs(folder: Path) -> list[Run]:
 
 
 def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
-    """Print a table of runs, without the columns of domains and roles where no run has one."""
+    """Print a table of runs, without columns of domains, roles and Teachers that say nothing."""
+    teachers = [one.teacher for one in runs]
     columns: dict[str, list[str]] = {
         "domain": [one.domain for one in runs],
         "run": [one.id for one in runs],
         "role": [" = ".join(one.roles) for one in runs],
         "backbone": [one.backbone for one in runs],
+        "Teacher": teachers if len({*teachers, ""}) > 2 else [],
         "α": [_number(one.alpha, "g") for one in runs],
         "seed": [str(one.seed) if one.seed >= 0 else DASH for one in runs],
         "state": [one.state for one in runs],

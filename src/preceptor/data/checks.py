@@ -4,7 +4,7 @@ All problems are noted by row and value.
 """
 
 # os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120
+# ruff: noqa: PTH100, PTH112, PTH113, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -497,7 +497,7 @@ def path_hint(path: str) -> str:
     """How to correct the path of a file that is missing; "" = this cannot be told."""
     if "\\" in path and os.sep == "/":
         return "write / instead of \\ in paths"
-    return "remove the blank at its end" if Path(path.rstrip()).is_file() else ""
+    return "remove the blank at its end" if os.path.isfile(path.rstrip()) else ""
 
 
 def _note_repeated(
@@ -513,5 +513,5 @@ def _note_repeated(
 def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> list[int]:
     """Rows whose map has another aspect ratio than the image, among rows with both."""
     both = np.flatnonzero(maps.all(1) & images.all(1))
-    (w, h), (width, height) = maps[both].T.astype(float), images[both].T.astype(float)
-    return [int(row) for row in both[~same_aspect(w, h, width, height)]]
+    same = same_aspect(maps[both].T.astype(float), images[both].T.astype(float))
+    return [int(row) for row in both[~same]]

@@ -35,10 +35,12 @@ class Box(NamedTuple):
     y1: float
 
 
-def same_aspect(width: Any, height: Any, other_width: Any, other_height: Any) -> Any:
-    """Whether two sizes, or arrays of them, have one aspect ratio, to 2 % or a pixel."""
-    w, h = height * other_width / other_height, width * other_height / other_width
-    return (abs(height - h) <= 0.02 * height + 1) | (abs(width - w) <= 0.02 * width + 1)
+def same_aspect(one: Any, other: Any) -> Any:
+    """Whether two sizes, or (2, n) arrays of them, have one aspect ratio, to 2 % or a pixel."""
+    (w, h), (width, height) = one, other
+    return (abs(h - w * height / width) <= 0.02 * h + 1) | (
+        abs(w - h * width / height) <= 0.02 * w + 1
+    )
 
 
 def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, int, int, int]:

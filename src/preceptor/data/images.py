@@ -293,9 +293,16 @@ def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.flo
         return as_map(_load(path, content))
 
 
-def decode_marks(path: Path | str) -> NDArray[np.float32]:
-    """(H, W) human map in [0, 1]; a mask of 0 and 1 is scaled to 1."""
+def decode_marks(path: Path | str, image: Path | str | None = None) -> NDArray[np.float32]:
+    """(H, W) human map in [0, 1]; a mask of 0 and 1 is scaled to 1.
+
+    One of the stored size of `image`, without an orientation of its own, is turned as the image is.
+    """
     values = decode_map(path)
+    if image is not None and stored_size(path)[1] == 1:
+        stored, orientation = stored_size(image)
+        if values.shape[::-1] == stored != image_size(image):
+            values = np.asarray(turned(Image.fromarray(values), orientation))
     largest = float(values.max())
     # The share of one annotator is larger.
     return values / np.float32(largest) if 0 < largest < 1.5 / 255 else values

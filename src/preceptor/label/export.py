@@ -46,6 +46,7 @@ def source_table(connection: Connection, database: Path) -> tuple[pd.DataFrame, 
     return frame.assign(annotated=False), paths
 
 
+_Rows = Sequence[sqlite3.Row]
 _ANSWERED = ("annotation_seconds", "answered_label", "certainty", "annotators")
 
 
@@ -73,23 +74,14 @@ class ExportedColumns:
         self.notes: Counter[str] = Counter()
         self.are_all_missing = False
 
-    def set(
-        self,
-        at: int,
-        given: Sequence[sqlite3.Row],
-        judged: Sequence[sqlite3.Row],
-        saliency: str,
-        marked: int,
-    ) -> None:
-        """Set the answers to the image of a row, without skipped ones, its merged map or "", and
-        the number of people whose map has marks."""
+    def set(self, at: int, given: _Rows, judged: _Rows, saliency: str, marked: int) -> None:
+        """Set the answers to an image, its merged map or "", and how many people have marks."""
         if not given:
             if self._annotated[at]:
                 self.notes["images without an answer keep the map of the manifest"] += 1
             return
-        majority = 2 * marked > len(judged)
-        self._saliency[at] = saliency
-        self._annotated[at] = bool(judged) and (bool(saliency) or not majority)
+        apart = not saliency and 2 * marked > len(judged)
+        self._saliency[at], self._annotated[at] = saliency, bool(judged) and not apart
         label = _most_frequent([one["label"] for one in given if one["label"]])
         certainties = [one["certainty"] for one in judged if one["certainty"]]
         seconds = str(round(sum(one["seconds"] for one in judged), 3)) if judged else ""
@@ -97,11 +89,10 @@ class ExportedColumns:
         values = (seconds, label, certainty, str(len(judged) or ""))
         for name, value in zip(_ANSWERED, values, strict=True):
             self._columns[name][at] = value
-        is_tie = 2 * marked == len(judged)
-        sign = POSITIVE if majority or (is_tie and saliency) else NEGATIVE
+        sign = POSITIVE if 2 * marked + bool(saliency) > len(judged) else NEGATIVE
         self._sign[at] = sign if judged else ""
         self._is_tie[at] = not label and any(one["label"] for one in given)
-        if majority and not saliency:
+        if apart:
             self.notes[NO_PIXEL] += 1
         if not judged:
             self.notes["images that nobody could judge are not annotated"] += 1
@@ -152,9 +143,7 @@ def _most_frequent(labels: Sequence[str]) -> str:
 MANIFEST, RECORD, CORRECTIONS = "manifest.csv", "import.json", "corrections.csv"
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
 UNANSWERED = "images have marks without an answer that counts; these marks are left out"
-NO_PIXEL = (
-    "images have marks of most people in different places; they have no map and are not annotated"
-)
+NO_PIXEL = "images have marks of most people that share no pixel; they are not annotated"
 UNREADABLE = "images that were never readable have answers, which are left out"
 
 

@@ -16,14 +16,7 @@ from PIL import Image
 
 from preceptor.config.settings import ImageFormat
 from preceptor.data.geometry import normalized, over_image, same_aspect
-from preceptor.data.images import (
-    ImageError,
-    decode_marks,
-    image_size,
-    image_suffixes,
-    stored_size,
-    turned,
-)
+from preceptor.data.images import ImageError, decode_marks, image_size, image_suffixes
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, Database, LabelSettings
 from preceptor.label.images import version_or_none
@@ -52,7 +45,8 @@ def open_maps(
     if is_store(place):
         map_of, paths = _of_store(place, root, names)
     else:
-        map_of, paths = _of_files(_masks(place, root, images) if place.is_dir() else _files(place))
+        files = _masks(place, root, images) if place.is_dir() else _files(place)
+        map_of, paths = lambda path: decode_marks(files[path], path), files
     if not any(path in paths for path in images):
         raise InputError(f"--start-from {place}: it has no map of the images that are marked")
     return lambda path: map_of(path) if path in paths else None
@@ -78,18 +72,6 @@ def _masks(folder: Path, root: Path, images: Collection[str]) -> dict[str, str]:
         if file := places.get(below) or names.get(Path(path).stem):
             found[path] = file
     return found
-
-
-def _of_files(files: Mapping[str, str]) -> tuple[MapOf, Collection[str]]:
-    def map_of(path: str) -> NDArray[np.float32]:
-        values, (stored, orientation) = decode_marks(files[path]), stored_size(path)
-        # As `data import` does: a mask of the stored size, without an orientation of its own.
-        is_stored = values.shape[::-1] == stored != image_size(path)
-        if is_stored and stored_size(files[path])[1] == 1:
-            values = np.asarray(turned(Image.fromarray(values), orientation))
-        return values
-
-    return map_of, files
 
 
 def _of_store(
@@ -199,6 +181,6 @@ class Proposals:
         values = self._map_of(path)
         if values is None or values.shape[::-1] == size:
             return values
-        if not same_aspect(*values.shape[::-1], *size):
+        if not same_aspect(values.shape[::-1], size):
             return None
         return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))

@@ -353,6 +353,8 @@ def hub_problem(backbone: str) -> str:
         if not isinstance(try_to_load_from_cache(*file), str):
             get_hf_file_metadata(hf_hub_url(*file), timeout=5)
     except Exception as error:  # as above
+        if file[0] and getattr(error, "response", None) is None:  # nothing has answered
+            return f"the hub cannot be reached ({reason(error, 60)})"
         return f"the hub has no pretrained weights of {backbone} now ({reason(error, 60)})"
     return ""
 

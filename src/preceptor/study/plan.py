@@ -532,7 +532,8 @@ class StudyPlan:
             for run, own in members.items():
                 labels = tuple(dict.fromkeys(member.arm.label for member in own))
                 arm, seed = own[0].arm, own[0].seed
-                runs.append(PlannedRun(run, labels, arm.backbone, arm.alpha, seed, plan.domain))
+                found = (arm.backbone, arm.alpha, seed, plan.domain)
+                runs.append(PlannedRun(run, labels, *found, teacher=arm.teacher))
         return runs
 
     def start(self) -> list[Step]:

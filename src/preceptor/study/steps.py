@@ -290,6 +290,7 @@ class PlannedRun:
     alpha: float
     seed: int
     domain: str = ""
+    teacher: str = field(default="", kw_only=True)  # whose maps guide
 
 
 def write_planned_runs(runs: Iterable[PlannedRun], out: Path) -> None:
