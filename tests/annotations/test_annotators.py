@@ -30,13 +30,16 @@ def test_maps_of_a_folder_are_found_with_their_images(tmp_path: Path) -> None:
     assert (maps.maps("3.png")["bo"] == stored).all()  # a mask of 0 and 1
 
 
-def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["", "../", "/"])
+def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(
+    tmp_path: Path, start: str
+) -> None:
     folder = annotated_folder(tmp_path / "a")
     table = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
-    table["name"] = [f"{number}.jpg" for number in range(len(table))]
+    table["name"] = [f"{start}{number}.jpg" for number in range(len(table))]
     table.loc[2, "saliency"] = ""
     table.to_csv(folder / "manifest.csv", index=False)
-    assert read_annotators(folder).table.loc["2.png", "name"] == "2.jpg"
+    assert read_annotators(folder).table.loc["2.png", "name"] == f"{start}2.jpg"
 
 
 def test_a_folder_with_one_annotator_is_refused(tmp_path: Path) -> None:

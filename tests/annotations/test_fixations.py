@@ -104,11 +104,6 @@ def test_fixations_beside_the_image_examine_nothing(tmp_path: Path) -> None:
     text = text.replace("a.png,9,9", "a.png,90,9")
     with pytest.raises(PreceptorError, match="no fixation lies on its image; add or correct --d"):
         list(read_fixations(write(tmp_path, text), images, Gaze(3)))
-
-
-def test_fixations_without_a_label_name_the_column(tmp_path: Path) -> None:
-    imported = read_fixations(
-        write(tmp_path, "image,x,y\na.png,9,9\n"), tmp_path / "images", Gaze(3)
-    )
+    imported = read_fixations(write(tmp_path, "image,x,y\na.png,9,9\n"), images, Gaze(3))
     with pytest.raises(PreceptorError, match=r"row 2 a\.png: it has no label; add .* column label"):
-        imported_maps(imported, tmp_path / "images", tmp_path / "out")
+        imported_maps(imported, images, tmp_path / "x")

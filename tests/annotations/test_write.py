@@ -136,6 +136,11 @@ def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
         "row 4: image 'p0_0.png'",
     ):
         assert expected in str(caught.value)
+    labels.write_text("sep=;\npath;label;annotated;split\np0_0.png;crack;maybe;training\n")
+    with pytest.raises(PreceptorError, match=r"labels\.csv: 2 (.|\n)*row 3: annotated is 'maybe'"):
+        imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
+    labels.write_text("path,label,split\np0_0.png,crack,training\n")  # another split is made
+    imported_maps(source(tmp_path, 1), images, tmp_path / "y", labels=labels, split={"train": 1.0})
 
 
 def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> None:
@@ -148,6 +153,10 @@ def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> N
     found = table(tmp_path / "out")
     annotated = dict(zip(found["name"], found["annotated"], strict=True))
     assert [annotated[row.split(",")[0]] for row in rows] == [1, 0, 1, 0, *[0] * 4, *[1] * 4]
+    # A black mask of a crack says that somebody looked at it.
+    Image.new("L", (40, 30)).save(save_image(tmp_path / "masks" / "p0_1.png"))
+    imported_maps(read_masks(tmp_path / "masks", images), images, tmp_path / "black", **options)
+    assert table(tmp_path / "black")["annotated"].tolist() == [1, *[0] * 7, *[1] * 4]
     options["nothing_to_mark"] = ("norm",)
     with pytest.raises(PreceptorError, match=r"'norm': no image has this label.*crack, n"):
         imported_maps(source(tmp_path, 4), images, tmp_path / "x", **options)
@@ -160,32 +169,6 @@ def test_nothing_is_to_be_marked_in_one_class(tmp_path: Path, images: Path) -> N
     labels.write_text("path,label,annotated\np0_0.png,crack,0\n")
     with pytest.raises(PreceptorError, match=r"p0_0\.png: has a map but annotated 0"):
         imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
-
-
-def test_wrong_cells_of_the_labels_are_named_in_their_file(tmp_path: Path, images: Path) -> None:
-    labels = tmp_path / "labels.csv"
-    labels.write_text("path,label,annotated,split\np0_0.png,crack,maybe,training\n")
-    with pytest.raises(PreceptorError, match=r"labels\.csv: 2 problems") as caught:
-        imported_maps(source(tmp_path, 1), images, tmp_path / "x", labels=labels)
-    assert "row 2: annotated is 'maybe'" in str(caught.value)
-    assert "row 2: split 'training' is unknown" in str(caught.value)
-    labels.write_text("sep=;\npath;label;split\np0_0.png;crack;training\n")
-    shares = {"train": 1.0}
-    imported_maps(source(tmp_path, 1), images, tmp_path / "out", labels=labels, split=shares)
-    assert table(tmp_path / "out")["split"].tolist() == ["train"]
-
-
-def test_what_a_source_says_counts_before_the_class(tmp_path: Path, images: Path) -> None:
-    """A black mask of a positive says that somebody looked at it."""
-    Image.new("L", (40, 30)).save(save_image(tmp_path / "masks" / "p0_1.png"))
-    labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\np0_0.png,nodule\np0_1.png,nodule\np1_2.png,normal\n")
-    imported_maps(
-        read_masks(tmp_path / "masks", images),
-        images, tmp_path / "out", labels=labels, nothing_to_mark=("normal",),
-    )  # fmt: skip
-    found = table(tmp_path / "out").set_index("name")["annotated"]
-    assert found.to_dict() == {"p0_0.png": 0, "p0_1.png": 1, "p1_2.png": 1}
 
 
 def test_images_without_a_group_are_problems(tmp_path: Path, images: Path) -> None:

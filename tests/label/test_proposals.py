@@ -170,13 +170,11 @@ def test_a_level_at_which_nothing_is_proposed(manifest: Path, tmp_path: Path) ->
 
 def test_a_mask_of_the_stored_orientation_is_turned(tmp_path: Path) -> None:
     """As data import turns it; a mask of another aspect ratio is not stretched."""
-    save_image(tmp_path / "images" / "a.jpg", 20, 10, orientation=6)
-    save_image(tmp_path / "images" / "b.jpg", 20, 10, orientation=6)
-    (tmp_path / "masks").mkdir()
     mask = np.zeros((10, 20), np.uint8)
     mask[:3, :4] = 255  # the upper left corner as stored, the upper right one when it is upright
-    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
-    Image.fromarray(mask[:, :15]).save(tmp_path / "masks" / "b.png")
+    for name, wide in (("a", 20), ("b", 15)):
+        save_image(tmp_path / "images" / f"{name}.jpg", 20, 10, orientation=6)
+        Image.fromarray(mask[:, :wide]).save(save_image(tmp_path / "masks" / f"{name}.png"))
     with running(tmp_path / "images", start_from=tmp_path / "masks") as server:
         person = server.client("ann")
         found = {one["name"]: one["proposal"] for one in map(person.image, (1, 2))}

@@ -179,9 +179,8 @@ def test_the_model_for_use_is_the_best_on_validation(
     card = model_card(plan, found.first, said)
     assert words in card
     assert f"`best/` has {said.best}" in card
-    assert ("a tie (the 95 % interval of the difference includes 0), and" in said.best) == (
-        better[1] < 0
-    )
+    tie = "a tie (the 95 % interval of the difference includes 0), and"
+    assert (tie in said.best) == (better[1] < 0)
     student = f"The Student of the protocol is run {best['student'].run}."
     assert (student in said.best) == (words != "It is a Student: ")
     # Without scores of the test sets the choice is the same.

@@ -38,9 +38,8 @@ class Box(NamedTuple):
 def same_aspect(one: Any, other: Any) -> Any:
     """Whether two sizes, or (2, n) arrays of them, have one aspect ratio, to 2 % or a pixel."""
     (w, h), (width, height) = one, other
-    return (abs(h - w * height / width) <= 0.02 * h + 1) | (
-        abs(w - h * width / height) <= 0.02 * w + 1
-    )
+    most = np.maximum((0.02 * h + 1) * width, (0.02 * w + 1) * height)
+    return abs(h * width - w * height) <= most
 
 
 def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, int, int, int]:
