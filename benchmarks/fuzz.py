@@ -35,7 +35,7 @@ def main() -> int:
         kind, seed, number = given.one.split(":")
         jobs = [(kind, [int(number)], int(seed), True)]
     else:
-        each = given.count // 4
+        each = given.count // 3
         jobs = [(kind, list(range(each)), given.seed, False) for kind in (*CONFIGS, *TABLES)]
         last = range(each, each + given.whole)
         jobs += [(kind, list(last), given.seed, True) for kind in CONFIGS if given.whole]

@@ -25,11 +25,11 @@ from scipy import optimize, stats
 
 from preceptor.metrics.auc import auc_weighted
 from preceptor.metrics.paired_tests import holm, paired_difference
-from preceptor.metrics.scores import positive_log_odds
+from preceptor.metrics.scores import ALL_SOURCES, positive_log_odds, set_auc, validation_rows
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.comparisons import LEVEL, shown
 from preceptor.results.ladder import ANY_MAP, map_agreement
-from preceptor.results.record import archived_aucs, read_archive
+from preceptor.results.record import identity_of, read_archive
 from preceptor.results.tables import CSV_FILES, read_table
 from preceptor.utils.text import DASH, interval, number, p_value
 
@@ -153,8 +153,26 @@ def tables(folder: str) -> Any:
 
 @cache
 def aucs(folder: str) -> pd.DataFrame:
-    """AUC of every run of an archive on every set, from its scores."""
-    return archived_aucs(EVIDENCE / folder)
+    """AUC of every run of an archive on every evaluation set as a whole, from its scores."""
+    rows = []
+    for record in read_archive(EVIDENCE / folder):
+        setup, known = record.setup, dict[str, list[dict[str, Any]]]()
+        classes, positive = setup.classes, setup.positive
+        for member in record.members:
+            if member.run not in known:
+                sides = zip(record.scores(member), (setup.negatives, None), strict=True)
+                parts = [
+                    (name, validation_rows(table, name, classes, negatives))
+                    for table, negatives in sides
+                    if table is not None
+                    for name in map(str, table["split"].unique())
+                ]
+                known[member.run] = [
+                    {"set": name, "source": ALL_SOURCES, "auc": set_auc(part, classes, positive)}
+                    for name, part in parts
+                ]
+            rows += [identity_of(member) | row for row in known[member.run]]
+    return pd.DataFrame(rows)
 
 
 def compared(folder: str, key: str, p: str = "p") -> Difference:

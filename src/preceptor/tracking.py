@@ -252,15 +252,13 @@ class MLflow:
             self._end("study", "KILLED")
 
     def _opened(self, uri: str) -> str:
-        """Id of the study's experiment, which is created or restored if necessary."""
+        """Id of the study's experiment, which is created if necessary."""
         name = f"{self._out.name} {digest(str(self._out))[:8]}"
         found = self._client.get_experiment_by_name(name)
         if found is None:
             served = uri.startswith(("http:", "https:", "databricks", "uc:"))
             artifacts = None if served else (self._out / "mlflow-artifacts").as_uri()
             return str(self._client.create_experiment(name, artifacts))
-        if found.lifecycle_stage != "active":
-            self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
     def _create(self, identity: str, name: str, tags: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Random mutations of a valid manifest, as CSV or Parquet bytes."""
+"""Random mutations of a valid manifest, as CSV bytes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import csv
 import io
 from collections.abc import Callable
 from random import Random
-from typing import Any
-
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tests.fuzz.configs import Case, spoiled
 
@@ -182,71 +176,3 @@ def mutated_csv(random: Random, rows: Rows) -> Case:
         what, data = spoiled(random, data, **FILES)
         told.append(what)
     return Case(f"CSV {delimiter!r}: " + "; ".join(told), data, frozenset())
-
-
-def _typed(random: Random, values: list[str]) -> pa.Array:
-    """A column in a type that a program may have given it, or none would."""
-    count = len(values)
-
-    def fill(value: Any) -> list[Any]:
-        return [value] * count
-
-    ways: dict[str, Callable[[], pa.Array]] = {
-        "categories": lambda: pa.array(values).dictionary_encode(),
-        "large": lambda: pa.array(values, pa.large_string()),
-        "view": lambda: pa.array(values, pa.string_view()),
-        "binary": lambda: pa.array([value.encode() for value in values], pa.binary()),
-        "bad binary": lambda: pa.array(fill(b"\xff\xfe"), pa.binary()),
-        "some null": lambda: pa.array([v if random.random() < 0.8 else None for v in values]),
-        "null": lambda: pa.nulls(count),
-        "null text": lambda: pa.array(fill(None), pa.string()),
-        "booleans": lambda: pa.array([random.choice((True, False, None)) for _ in values]),
-        "int": lambda: pa.array([random.choice((0, 1, -1, 2**62)) for _ in values]),
-        "int8": lambda: pa.array([random.choice((0, 1, None)) for _ in values], pa.int8()),
-        "uint64": lambda: pa.array(fill(2**63), pa.uint64()),
-        "float": lambda: pa.array(
-            [random.choice((0.0, 1.0, np.nan, np.inf, -1.5)) for _ in values]
-        ),
-        "half": lambda: pa.array([np.float16(0.1) for _ in values], pa.float16()),
-        "decimal": lambda: pa.array(fill("1.50")).cast(pa.decimal128(10, 2)),
-        "date": lambda: pa.array(fill(0), pa.date32()),
-        "time": lambda: pa.array(fill(2**40), pa.timestamp("us", tz="Europe/Berlin")),
-        "far time": lambda: pa.array(fill(2**50), pa.timestamp("s")),
-        "duration": lambda: pa.array(fill(5), pa.duration("ns")),
-        "list": lambda: pa.array([[value] for value in values]),
-        "empty list": lambda: pa.array(fill([]), pa.list_(pa.string())),
-        "struct": lambda: pa.array([{"a": value} for value in values]),
-        "map": lambda: pa.array(fill([("a", 1)]), pa.map_(pa.string(), pa.int64())),
-        "dictionary of int": lambda: pa.array(fill(1)).dictionary_encode(),
-        "runs": lambda: pa.array(values).dictionary_encode().cast(pa.string()),
-        "long": lambda: pa.array(["x" * 100_000, *values[1:]] if count else values),
-    }
-    return ways[random.choice(list(ways))]()
-
-
-def mutated_parquet(random: Random, rows: Rows) -> Case:
-    """A manifest in Parquet with changes of its cells, its columns' types or its bytes."""
-    rows, told = _changed(random, rows)
-    width = len(rows[0])
-    body = [(row + [""] * width)[:width] for row in rows[1:]]
-    columns: list[pa.Array] = [
-        pa.array([row[at] for row in body], pa.string()) for at in range(width)
-    ]
-    for _ in range(random.choice((0, 1, 1, 2))):
-        if width:
-            at = random.randrange(width)
-            columns[at] = _typed(random, [row[at] for row in body])
-            told.append(f"{rows[0][at][:20]!r} as {columns[at].type}")
-    table = pa.Table.from_arrays(columns, names=rows[0])
-    if random.random() < 0.1 and len(set(rows[0])) == width:
-        frame = pd.DataFrame(body, columns=rows[0], dtype="str")
-        index = random.choice(rows[0])
-        table = pa.Table.from_pandas(frame.set_index(index), preserve_index=True)
-        told.append(f"index {index[:20]!r}")
-    out = io.BytesIO()
-    pq.write_table(table, out, compression=random.choice(("snappy", "zstd", "none")))
-    data = out.getvalue()
-    if random.random() < 0.3:
-        what, data = spoiled(random, data, **FILES)
-        told.append(what)
-    return Case("Parquet: " + "; ".join(told), data, frozenset())

@@ -17,7 +17,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import matplotlib.figure
 import matplotlib.style
 import numpy as np

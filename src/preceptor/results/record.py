@@ -26,7 +26,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor.data.splits import draw_annotated
 from preceptor.errors import InputError
-from preceptor.metrics.scores import ALL_SOURCES, set_auc, validation_rows
 from preceptor.metrics.split_names import kind_or_none
 from preceptor.results.tables import CSV_FILES, StudyTables, read_table
 from preceptor.study.config import OF_TEACHER, PAPER_ALPHA
@@ -460,50 +459,24 @@ def _identity(arm: Arm) -> tuple[str, ...]:
     return arm.label, arm.backbone, arm.guidance, f"{arm.alpha:g}", arm.teacher
 
 
-def archived_aucs(folder: Path) -> pd.DataFrame:
-    """AUC of every run of an archive on every evaluation set as a whole."""
-    rows = []
-    for record in read_archive(folder):
-        setup, known = record.setup, dict[str, list[dict[str, Any]]]()
-        classes, positive = setup.classes, setup.positive
-        for member in record.members:
-            if member.run not in known:
-                sides = zip(record.scores(member), (setup.negatives, None), strict=True)
-                parts = [
-                    (name, validation_rows(table, name, classes, negatives))
-                    for table, negatives in sides
-                    if table is not None
-                    for name in map(str, table["split"].unique())
-                ]
-                known[member.run] = [
-                    {"set": name, "source": ALL_SOURCES, "auc": set_auc(part, classes, positive)}
-                    for name, part in parts
-                ]
-            rows += [identity_of(member) | row for row in known[member.run]]
-    return pd.DataFrame(rows)
-
-
 def read(folder: str | Path) -> StudyTables:
     """Tables of a study folder or an archive.
 
     Args:
-        folder: Study folder with a report, or an archive. Of an archive, `results` has the AUC on
-            whole sets only, and `rates` is empty, until `preceptor report` has written them.
+        folder: Study folder, or archive, with a report.
 
     Raises:
         InputError: The folder has no results, or a table is damaged.
     """
     folder = Path(folder)
-    archived = is_archive(folder)
-    if not archived and not (folder / "results.csv").is_file():
+    if not (folder / "results.csv").is_file():
         raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
-    found = {
-        name.removesuffix(".csv"): read_table(folder / name, schema)
-        for name, schema in CSV_FILES.items()
-    }
-    if archived and not (folder / "results.csv").is_file():
-        found["results"] = archived_aucs(folder)
-    return StudyTables(**found)
+    return StudyTables(
+        **{
+            name.removesuffix(".csv"): read_table(folder / name, schema)
+            for name, schema in CSV_FILES.items()
+        }
+    )
 
 
 # Rows of the main table
