@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py [--count 20000] [--seed 1] [--whole 400] [--one KIND:SEED:NUMBER]
 
-A quarter of the inputs each are run files, study files, CSV and Parquet manifests. Run and study
+A third of the inputs each are run files, study files and CSV manifests. Run and study
 files go through all that a command does before it builds a network; `--whole` of each kind also
 build their networks, plan the study, and train where that takes a moment. The inputs and what they
 go through are those of tests/fuzz. Ends with 1 if anything but exit code 0, or 2 with one line a
