@@ -296,6 +296,29 @@ def test_the_next_images_stay_reserved_while_a_person_works(
         assert int(page.evaluate("document.body.dataset.image")) not in taken
 
 
+def test_images_that_are_reserved_for_others_are_told_and_come_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images", {f"{n}.png": (WIDTH, HEIGHT) for n in range(4)})
+    with running(images, cache=tmp_path / "cache") as one, contextlib.ExitStack() as stack:
+        server = Served(one.labeling.database.path, one.address, one.token)
+        ada = stack.enter_context(opened(browser, server))
+        while len(one.labeling.claims.images(0)) < 4:  # the images that somebody has
+            ada.evaluate(DRAWN)
+        bo = stack.enter_context(opened(browser, server, "Bo", image=None))
+        bo.goto(server.place())
+        bo.get_by_text("4 images are reserved for other people.").wait_for()
+        assert "nothing left" not in bo.locator("#card").inner_text()
+        ada.goto("about:blank")
+        while one.labeling.claims.images(0):
+            bo.evaluate(DRAWN)
+        bo.get_by_role("button", name="Look again").click()
+        bo.wait_for_selector(SHOWN)
+        for _ in range(4):
+            leave(bo, "0")
+        bo.get_by_text("There is nothing left to mark for you now.").wait_for()
+
+
 BEGIN, NOON = "2026-01-02T11:00:00Z", "2026-01-02T12:00:00Z"
 
 

@@ -78,6 +78,25 @@ def test_skipped_and_begun_images_between_two_people(manifest: Path) -> None:
         }
 
 
+def test_a_closed_tab_gives_back_what_is_not_begun(manifest: Path) -> None:
+    with running(manifest) as server:
+        ann, bo = server.client("ann"), server.client("bo", tab="other")
+        first, second, *_ = ann.queue()
+
+        def turn(image: int, tab: str, **more: object) -> int:
+            """Open or close an image of ann in a tab; the number that bo cannot have then."""
+            assert ann.post(f"/api/images/{image}/open", {"tab": tab, **more}).status == 200
+            told = bo.get("/api/queue?count=24&skipped=1")
+            return int(told.json["reserved"])
+
+        turn(first, "tab-1")
+        assert ann.stroke(first, blob(*SIZE)).status == 200
+        assert turn(second, "tab-2") == 12
+        assert turn(first, "tab-1", close=True) == 12
+        assert turn(second, "tab-2", close=True) == 1
+        assert len(bo.queue()) == 11
+
+
 def test_an_image_that_is_looked_at_again_takes_no_second_place(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 2}, size=SIZE)
     with running(manifest, overlap=2, overlap_share=1.0) as server:

@@ -60,6 +60,12 @@ class Claims:
         with self._lock:
             self._until.get(image, {}).pop(person, None)
 
+    def drop_all(self, person: int) -> None:
+        """Give back all images of a person."""
+        with self._lock:
+            for held in self._until.values():
+                held.pop(person, None)
+
 
 class Tabs:
     """Tabs that have images open."""
@@ -78,10 +84,14 @@ class Tabs:
             self._open[image, person] = (tab, self._clock() + ALIVE)
         return True
 
-    def close(self, image: int, person: int, tab: str) -> None:
-        """Close an image in a tab."""
-        if self._open.get((image, person), ("", 0.0))[0] == tab:
-            self._open.pop((image, person), None)
+    def close(self, person: int, tab: str) -> bool:
+        """Close a tab; whether the person has no other one open."""
+        with self._lock:
+            own = [(key, *value) for key, value in self._open.items() if key[1] == person]
+            for key, holder, _ in own:
+                if holder == tab:
+                    del self._open[key]
+            return all(holder == tab or until <= self._clock() for _, holder, until in own)
 
 
 _NEEDED = "places > 0 AND problem IS NULL AND listed = 1"
@@ -172,7 +182,12 @@ def count_open(connection: Connection, person: int, claims: Claims) -> int:
         f"WHERE answers.person = ? AND {_NEEDED}",
         (person,),
     ).fetchone()[0]
-    taken = sum(
+    return int(total - own - count_reserved(connection, person, claims))
+
+
+def count_reserved(connection: Connection, person: int, claims: Claims) -> int:
+    """Number of open images of a person that are handed out to others."""
+    return sum(
         places <= claims.others(image, person)
         for image in claims.images(person)
         for (places,) in connection.execute(
@@ -180,15 +195,15 @@ def count_open(connection: Connection, person: int, claims: Claims) -> int:
             {"image": image, "person": person},
         ).fetchall()
     )
-    return int(total - own - taken)
 
 
-def claim_begun(connection: Connection, claims: Claims) -> None:
-    """Hand out images with strokes and without an answer to their people, at the start."""
+def claim_begun(connection: Connection, claims: Claims, own: int | None = None) -> None:
+    """Hand out images with strokes and without an answer to their people, or to one of them."""
     rows = connection.execute(
         "SELECT DISTINCT strokes.person, strokes.image FROM strokes LEFT JOIN answers "
         "ON answers.image = strokes.image AND answers.person = strokes.person "
-        "WHERE answers.image IS NULL"
+        "WHERE answers.image IS NULL AND (:own IS NULL OR strokes.person = :own)",
+        {"own": own},
     )
     for person, image in rows:
         claims.take([image], person)

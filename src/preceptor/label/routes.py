@@ -45,7 +45,9 @@ def next_images(call: Call) -> Reply:
         return http.told({"images": images})
     hidden = queue.not_shown(call.reading)
     problems = [{"name": PurePath(path).name, "problem": why} for path, why in hidden[:_LISTED]]
-    return http.told({"images": images, "not_shown": len(hidden), "problems": problems})
+    reserved = queue.count_reserved(call.reading, person.id, labeling.claims)
+    told = {"images": images, "not_shown": len(hidden), "problems": problems}
+    return http.told(told | {"reserved": reserved})
 
 
 def _build(labeling: Labeling, row: sqlite3.Row) -> None:
@@ -118,11 +120,14 @@ def picture(call: Call, *, small: bool = False) -> Reply:
 
 
 def open_image(call: Call) -> Reply:
-    """Open an image in a tab, renew it and the next ones, take it over, or close it."""
+    """Open an image in a tab, renew it and the next ones, take it over, or close the tab."""
     person, row, labeling = call.someone, call.image(), call.labeling
     body = calls.checked(calls.OpenBody, call)
     if body.close:
-        labeling.tabs.close(row["id"], person.id, body.tab)
+        if labeling.tabs.close(person.id, body.tab):
+            with labeling.handing_out:  # what is begun stays: nobody else is to mark it again
+                labeling.claims.drop_all(person.id)
+                queue.claim_begun(call.reading, labeling.claims, person.id)
         return http.told({"ok": True})
     _own_tab(call, row["id"], body.tab, take=body.take)
     # An image that the person has answered has its place already; looked at, it takes no other.

@@ -5,7 +5,7 @@ import { Failure, get, meetTabs, post, setCsrf } from "./api.js";
 import { connect, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble, toldByOutbox } from "./claims.js";
 import { listen } from "./events.js";
-import { goOn, inAddress, leave, setAddress, show } from "./images.js";
+import { giveBack, goOn, inAddress, leave, setAddress, show } from "./images.js";
 import { listKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Drafts, page } from "./page.js";
@@ -72,6 +72,7 @@ function takeLeave() {
     return false;
   }
   if (page.entry !== null) {
+    giveBack();
     leave(true);
     page.entry = null;
     page.lost = [];

@@ -1,10 +1,9 @@
 // Events of the page: keys, clicks, sliders, and the page that is left.
 
 import { pickClass, run, tolerate } from "./actions.js";
-import { post } from "./api.js";
 import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
 import { showGrid } from "./grid.js";
-import { follow } from "./images.js";
+import { follow, giveBack } from "./images.js";
 import { actionOf } from "./keys.js";
 import { closeSheet, showLead } from "./lead.js";
 import { page } from "./page.js";
@@ -86,11 +85,7 @@ export function listen({ signIn }) {
     closeSheet();
     follow();
   });
-  window.addEventListener("pagehide", () => {
-    if (page.entry === null || page.entry.problem || page.wrong.elsewhere) return;
-    const body = { tab: page.outbox.tab, close: true };
-    post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
-  });
+  window.addEventListener("pagehide", giveBack);
   window.addEventListener("beforeunload", (event) => {
     keepTime();
     if (page.outbox !== null && page.outbox.entries.some(({ kind }) => kind !== "seen")) {

@@ -1,5 +1,6 @@
 // The image at hand: the next one, the one before, and what is shown where there is none.
 
+import { post } from "./api.js";
 import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { page } from "./page.js";
@@ -60,6 +61,13 @@ export async function show(id, { back = false } = {}) {
   if (entry !== null) page.work.ahead(entry.id);
 }
 
+// Tells the server that this tab is left: what it keeps for the person may be handed out to others.
+export function giveBack() {
+  if (page.entry === null || page.wrong.elsewhere || page.wrong.session) return;
+  const body = { tab: page.outbox.tab, close: true };
+  post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
+}
+
 export function leave(back) {
   draw.cancel();
   if (document.activeElement === $("note")) stage.focus(); // which saves the note to this image
@@ -70,31 +78,38 @@ export function leave(back) {
 
 async function showEnd() {
   view.show(null);
-  const title = "That was the last image.";
-  const back = ["Previous image", previous];
-  card(title, ["There is nothing left to mark for you now. Thank you."], [back]);
-  const nothing = { skipped: [], hidden: 0, problems: [] };
+  let title = "That was the last image.";
+  const buttons = [["Previous image", previous]];
+  card(title, [], buttons);
+  const nothing = { skipped: [], hidden: 0, problems: [], reserved: 0 };
   const { work } = page;
-  const { skipped, hidden, problems } = await work.rest().catch(() => nothing);
+  const { skipped, hidden, problems, reserved } = await work.rest().catch(() => nothing);
   if (page.entry !== null || page.work !== work) return;
   const lines = [];
+  if (reserved > 0) {
+    title = "There is no image for you now.";
+    const what = reserved === 1 ? "1 image is" : `${reserved} images are`;
+    lines.push(`${what} reserved for other people. Look again in some minutes.`);
+    buttons.unshift(["Look again", goOn]);
+  }
   if (hidden > 0) {
     const what = hidden === 1 ? "1 image" : `${hidden} images`;
     lines.push(`${what} cannot be shown: the file is missing or damaged.`);
     lines.push(...problems.map(({ name, problem }) => `${name}: ${problem}`));
     if (hidden > problems.length) lines.push(`And ${hidden - problems.length} more.`);
   }
-  if (skipped.length === 0) {
-    if (hidden > 0) card("There is no further image.", lines, [back]);
-    return;
-  }
-  card(title, [...lines, "There are images that you have skipped."], [
-    ["Look at them again", () => {
+  if (skipped.length > 0) {
+    lines.push("There are images that you have skipped.");
+    const again = async () => {
       work.takeUp(skipped);
-      goOn();
-    }],
-    back,
-  ]);
+      await goOn();
+    };
+    buttons.unshift(["Look at them again", again]);
+  } else if (hidden > 0 && reserved === 0) {
+    title = "There is no further image.";
+  }
+  if (lines.length === 0) lines.push("There is nothing left to mark for you now. Thank you.");
+  card(title, lines, buttons);
 }
 
 function showDamaged() {

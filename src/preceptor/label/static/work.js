@@ -166,18 +166,20 @@ export class Work {
     }
   }
 
-  // Images that the person has skipped, and those that cannot be shown: number, and the first ones.
+  // Images that the person has skipped, number of those that are reserved for others, and those that
+  // cannot be shown: number, and the first ones.
   async rest() {
     const answers = () => this.outbox.entries.filter(({ kind }) => kind === "answer");
     const before = answers();
-    const { images, not_shown: hidden, problems } = await get("/api/queue?count=24&skipped=1");
+    const told = await get("/api/queue?count=24&skipped=1");
+    const { images, not_shown: hidden, problems, reserved } = told;
     // What was not saved when the server was asked, or is not saved now, counts as well.
     const skipped = new Map(images.map((one) => [one.id, one]));
     for (const { image, body } of [...before, ...answers()]) {
       if (body.state === "skipped") skipped.set(image, { id: image });
       else skipped.delete(image);
     }
-    return { skipped: [...skipped.values()], hidden, problems };
+    return { skipped: [...skipped.values()], hidden, problems, reserved };
   }
 
   takeUp(images) {
