@@ -309,14 +309,17 @@ def test_images_that_are_reserved_for_others_are_told_and_come_back(
         bo.goto(server.place())
         bo.get_by_text("4 images are reserved for other people.").wait_for()
         assert "nothing left" not in bo.locator("#card").inner_text()
+        leave(ada, "0")
         ada.goto("about:blank")
         while one.labeling.claims.images(0):
             bo.evaluate(DRAWN)
+        assert bo.locator("#count").inner_text() == "0 of 4"
         bo.get_by_role("button", name="Look again").click()
         bo.wait_for_selector(SHOWN)
-        for _ in range(4):
+        for _ in range(3):
             leave(bo, "0")
         bo.get_by_text("There is nothing left to mark for you now.").wait_for()
+        assert bo.locator("#count").inner_text() == "3 of 3"
 
 
 BEGIN, NOON = "2026-01-02T11:00:00Z", "2026-01-02T12:00:00Z"

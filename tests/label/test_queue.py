@@ -74,7 +74,7 @@ def test_skipped_and_begun_images_between_two_people(manifest: Path) -> None:
             "images": 12,
             "done": 1,
             "mine_done": 0,
-            "mine_open": 5,
+            "mine_open": 11,  # bo has 6 of them at present
         }
 
 

@@ -174,15 +174,15 @@ def count_done(connection: Connection) -> tuple[int, int]:
     return images, done
 
 
-def count_open(connection: Connection, person: int, claims: Claims) -> int:
-    """Number of open images of a person."""
+def count_open(connection: Connection, person: int) -> int:
+    """Number of open images of a person, with those that others have at present."""
     total = connection.execute(f"SELECT count(*) FROM images WHERE {_NEEDED}").fetchone()[0]
     own = connection.execute(
         "SELECT count(*) FROM answers JOIN images ON images.id = answers.image "
         f"WHERE answers.person = ? AND {_NEEDED}",
         (person,),
     ).fetchone()[0]
-    return int(total - own - count_reserved(connection, person, claims))
+    return int(total - own)
 
 
 def count_reserved(connection: Connection, person: int, claims: Claims) -> int:

@@ -372,7 +372,7 @@ def state(call: Call) -> Reply:
         (totals["mine_done"],) = call.reading.execute(
             "SELECT count(*) FROM answers WHERE person = ? AND state != 'skipped'", (person.id,)
         ).fetchone()
-        totals["mine_open"] = queue.count_open(call.reading, person.id, labeling.claims)
+        totals["mine_open"] = queue.count_open(call.reading, person.id)
     people = call.reading.execute("SELECT name FROM people ORDER BY name").fetchall()
     others = [row[0] for row in people] if session.role != "linked" else []
     return http.told(

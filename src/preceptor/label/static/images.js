@@ -5,7 +5,7 @@ import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { page } from "./page.js";
 import { $, card, say } from "./panel.js";
-import { showPanel } from "./refresh.js";
+import { showPanel, showTotals } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 
 export function inAddress() {
@@ -108,7 +108,11 @@ async function showEnd() {
   } else if (hidden > 0 && reserved === 0) {
     title = "There is no further image.";
   }
-  if (lines.length === 0) lines.push("There is nothing left to mark for you now. Thank you.");
+  if (lines.length === 0) {
+    lines.push("There is nothing left to mark for you now. Thank you.");
+    page.state.mine = page.state.totals.mine_done; // others have answered the rest
+    showTotals();
+  }
   card(title, lines, buttons);
 }
 

@@ -18,7 +18,6 @@ export function showPanel() {
 export function showTotals() {
   const { mine_done: done, mine_open: open } = page.state.totals;
   page.state.mine ??= done + open;
-  // Images that were handed to others may come back, and count then.
   showProgress(done, Math.max(page.state.mine, done));
 }
 
