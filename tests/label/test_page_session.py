@@ -117,6 +117,31 @@ def test_strokes_outlive_the_server_and_the_tab(
         np.testing.assert_array_equal(server.mask(image), line(again, 0, 1, 3))
 
 
+def test_answers_outlive_the_tab_and_count(browser: Browser, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", {f"{n}.png": (WIDTH, HEIGHT) for n in range(4)})
+    with served(images, tmp_path) as server, opened(browser, server, may_say=FAILED) as page:
+        answered = {leave(page, "0")}
+        page.route("**/answer", lambda route: route.abort())
+        for _ in range(2):
+            answered.add(image := name(page))
+            press(page, "0")
+            page.wait_for_function(OTHER, arg=image)
+        waits(page, 4)
+        assert page.locator("#count").inner_text() == "3 of 4"
+        page.close(run_before_unload=False)
+        again = another_tab(page.context, server, "Ada", None, FAILED)
+        again.route("**/answer", lambda route: route.abort())
+        again.goto(server.place())
+        again.wait_for_selector(SHOWN)
+        assert name(again) not in answered
+        again.unroute("**/answer")
+        saved(again)
+        again.get_by_text("3 of 4").wait_for()
+        leave(again, "0")
+        again.get_by_text("4 of 4").wait_for()
+        assert server.ask("SELECT count(*) FROM answers") == [(4,)]
+
+
 def test_strokes_wait_while_the_disk_is_full(
     browser: Browser, images: Path, tmp_path: Path
 ) -> None:

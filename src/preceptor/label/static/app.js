@@ -138,6 +138,8 @@ async function begun(fresh) {
   page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
   await page.outbox.open(database, person, (await tabs).others);
+  page.work.takeOver(page.outbox.entries);
+  page.stale = page.outbox.entries.length > 0;
   page.waiting = Object.entries(page.outbox.waiting).map(([who, count]) => {
     const text = count === 1 ? `1 change of ${who} waits here` : `${count} changes of ${who} wait here`;
     const hide = () => {

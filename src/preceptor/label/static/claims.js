@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { draw, view } from "./canvas.js";
 import { lostWords, page } from "./page.js";
 import { showSaved, trouble } from "./panel.js";
-import { showPanel } from "./refresh.js";
+import { renewTotals, showPanel } from "./refresh.js";
 
 export function showTrouble() {
   const reasons = [];
@@ -43,6 +43,7 @@ export function toldByOutbox(told) {
     page.wrong.unreached = `Not saved: ${reason}. ${what} ${kept}`;
   }
   showTrouble();
+  renewTotals();
 }
 
 export async function claim(take = false) {

@@ -9,6 +9,7 @@ export const page = {
   shown: true, // whether the mark is shown
   clock: null, // since when the image is looked at, or null while it is not
   moving: false, // whether another image is being fetched
+  stale: false, // whether the server may not have counted all answers when it told the totals
   waiting: [], // what other people have left in this browser: {text, words, action}
   lost: [], // changes that the server has refused for good: {name, reason}
   wrong: { elsewhere: false, session: null, unreached: null },

@@ -1,5 +1,6 @@
 // The panels as the state of the page has them.
 
+import { get } from "./api.js";
 import { cursor, pointer, stage } from "./canvas.js";
 import { allowed, draft, fits, page } from "./page.js";
 import { showImage, showProgress, showSettings } from "./panel.js";
@@ -19,6 +20,20 @@ export function showTotals() {
   const { mine_done: done, mine_open: open } = page.state.totals;
   page.state.mine ??= done + open;
   showProgress(done, Math.max(page.state.mine, done));
+}
+
+// Asks for the totals again, once all that they miss is saved.
+export async function renewTotals() {
+  const { state, outbox } = page;
+  if (!page.stale || outbox.entries.length > 0) return;
+  const { last } = outbox;
+  const fresh = await get("/api/state").catch(() => null);
+  // With another change, or as another person, they would be wrong again.
+  if (page.state !== state || outbox.last !== last || fresh?.person?.id !== state.person.id) return;
+  page.stale = false;
+  state.totals = fresh.totals;
+  delete state.mine;
+  showTotals();
 }
 
 // Counts whether an image has an answer that counts, which was otherwise before.

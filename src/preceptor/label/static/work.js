@@ -48,6 +48,14 @@ export class Work {
     this.images = new Map(); // id: promise of an entry
   }
 
+  // Passes over the images of answers that wait to be saved, unless they were changed since.
+  takeOver(entries) {
+    for (const { kind, image } of entries) {
+      if (kind === "answer") this.answered.add(image);
+      else if (kind !== "seen" && kind !== "note") this.answered.delete(image);
+    }
+  }
+
   // An image with all that its display needs: {info, picture, marks, answer, ...}.
   load(id) {
     let found = this.images.get(id);
