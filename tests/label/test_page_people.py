@@ -164,6 +164,22 @@ def test_an_image_whose_answer_does_not_fit_is_asked_for_again(
         assert rows == [("fake",)]
 
 
+def test_the_image_that_was_left_by_the_way_back_is_the_next_one(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with served(images(tmp_path, 8), tmp_path) as server, opened(browser, server) as page:
+        done = [leave(page, "0") for _ in range(2)]
+        drag(page, LINE)
+        image = name(page)
+        for before in reversed(done):
+            leave(page, "ArrowLeft")
+            assert name(page) == before
+        leave(page, "0")
+        assert name(page) == image
+        assert leave(page, "n") == image
+        assert name(page) not in done
+
+
 def test_people_do_not_see_each_other_and_take_no_marks(browser: Browser, tmp_path: Path) -> None:
     with (
         served(images(tmp_path, 12), tmp_path) as server,

@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
-import { page } from "./page.js";
+import { isDone, page } from "./page.js";
 import { $, card, say } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
@@ -137,13 +137,17 @@ export async function goOn() {
 }
 
 export async function previous() {
-  if (page.work === null || page.moving || !finish()) return;
-  const own = page.entry;
+  const { entry: own, work } = page;
+  if (work === null || page.moving || !finish()) return;
   try {
-    const id = await page.work.previous(own?.id ?? null);
+    const id = await work.previous(own?.id ?? null);
     if (page.entry !== own) return;
-    if (id === null) say("There is no image before this one.");
-    else await show(id, { back: true });
+    if (id === null) {
+      say("There is no image before this one.");
+      return;
+    }
+    await show(id, { back: true });
+    if (own !== null && page.entry !== own && !own.problem && !isDone(own)) work.putFirst(own.id);
   } catch (failure) {
     say(`The image is not here: ${failure.message}.`);
   }

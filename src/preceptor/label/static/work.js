@@ -40,7 +40,7 @@ export class Work {
   constructor(outbox) {
     this.outbox = outbox;
     this.line = []; // the next images: those that are shown again, then as the queue lists them
-    this.again = []; // skipped images that are shown again, which no queue lists
+    this.again = []; // those that are shown again: skipped ones, which no queue lists, and put back ones
     this.since = 0; // time at which the server has confirmed them
     this.past = []; // ids of images shown before the one at hand
     this.answered = new Set(); // answered here, whatever of that is saved
@@ -194,6 +194,13 @@ export class Work {
     for (const { id } of images) this.answered.delete(id);
     this.line = this.again = images;
     this.since = Date.now();
+  }
+
+  // Puts an image that was left without an answer back, to be shown next.
+  putFirst(id) {
+    const others = (one) => one.id !== id;
+    this.again = [{ id }, ...this.again.filter(others)];
+    this.line = [{ id }, ...this.line.filter(others)];
   }
 
   // Leaves those of some images in the line that the server still keeps for the person.
