@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { cursor, draw, finish, stage, view } from "./canvas.js";
 import { claim, showTrouble } from "./claims.js";
 import { isDone, page } from "./page.js";
-import { $, card, say } from "./panel.js";
+import { $, card, hush, say } from "./panel.js";
 import { showPanel, showTotals } from "./refresh.js";
 import { look, lookAway } from "./seen.js";
 
@@ -70,6 +70,7 @@ export function giveBack() {
 
 export function leave(back) {
   draw.cancel();
+  hush();
   if (document.activeElement === $("note")) stage.focus(); // which saves the note to this image
   lookAway();
   if (cursor.on) cursor.toggle();

@@ -174,6 +174,11 @@ export function say(text) {
   fading = setTimeout(() => toast.classList.remove("on"), 3200);
 }
 
+// Takes back what was said, which may hold no longer.
+export function hush() {
+  $("toast").classList.remove("on");
+}
+
 export function card(title, lines = [], buttons = []) {
   const box = $("card");
   if (title === null) {

@@ -6,7 +6,7 @@ import { edited } from "./edit.js";
 import { goOn } from "./images.js";
 import { Mask } from "./mask.js";
 import { allowed, draft, isDone, page } from "./page.js";
-import { say } from "./panel.js";
+import { hush, say } from "./panel.js";
 import { proposalNow } from "./proposal.js";
 import { count, showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
@@ -17,6 +17,7 @@ import { settings } from "./settings.js";
 // Changes the marks of the image at hand, and says what becomes of its answer.
 function changeMarks(change) {
   const { entry, work } = page;
+  hush();
   const before = isDone(entry);
   const stroke = change(entry.marks);
   const after = isDone(entry);
@@ -77,6 +78,7 @@ export function history(kind) {
 
 // Fills the holes of the mark of the chosen class, smooths, grows or shrinks it.
 export function edit(kind) {
+  hush();
   if (!allowed() || !finish()) return;
   const radius = Math.max(1, Math.round(view.ratio / view.scale));
   const name = page.state.classes[settings.class] ?? page.state.classes[0];
@@ -171,6 +173,7 @@ export function choose(values) {
     say("This answer needs a label: choose another one.");
     return;
   }
+  hush();
   page.drafts.change(entry.id, values);
   if (done) store(entry.answer.state);
   showPanel();
