@@ -117,6 +117,20 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert events[0][1] == events[1][1] >= 5
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_one_label_is_no_choice(browser: Browser, tmp_path: Path, given: bool) -> None:
+    source, how = images(tmp_path, 2), {"labels": ("real",)}
+    if given:
+        source, how = tmp_path / "manifest.csv", {}
+        rows = [f"images/image-{n}.png,real\n" for n in range(2)]
+        source.write_text("".join(["path,label\n", *rows]))
+    with served(source, tmp_path, **how) as server, opened(browser, server) as page:
+        assert page.locator("#labels-part").is_hidden()
+        leave(page, "1", "0")
+        rows = server.ask("SELECT state, label FROM answers")
+        assert rows == [("nothing", None if given else "real")]
+
+
 def test_an_image_whose_answer_does_not_fit_is_asked_for_again(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -101,7 +101,7 @@ const ACTIONS = {
   previous,
   label: (number) => {
     const label = page.state.labels[number];
-    if (label === undefined) return;
+    if (label === undefined || page.state.labels.length < 2) return;
     choose({ label: draft().label === label ? null : label });
   },
   certainty: (number) => choose({ certainty: draft().certainty === number ? null : number }),

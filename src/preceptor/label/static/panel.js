@@ -48,7 +48,7 @@ export function fill({ classes, labels }) {
       return button;
     }),
   );
-  $("labels-part").hidden = labels.length === 0;
+  $("labels-part").hidden = labels.length < 2;
   $("labels").replaceChildren(
     ...labels.map((name, at) => {
       const button = element("button", "", { type: "button", "data-label": at });

@@ -139,8 +139,12 @@ export function answer(kind) {
     return;
   }
   if (needsLabel(kind) && draft().label === null) {
-    say("Choose a label first: the keys 1 to 9.");
-    return;
+    const [label, ...others] = page.state.labels;
+    if (others.length > 0) {
+      say("Choose a label first: the keys 1 to 9.");
+      return;
+    }
+    page.drafts.change(page.entry.id, { label });
   }
   store(kind);
   page.work.answered.add(page.entry.id);
