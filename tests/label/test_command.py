@@ -7,12 +7,17 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import webbrowser
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
+import pytest
 from PIL import Image
 
+from preceptor.deploy import http_server
 from tests.commands import APART, HANGS, apart, assert_refused, flags, here
 from tests.label.crowd import kill_while_people_draw
 from tests.label.serving import blob, command
@@ -46,6 +51,24 @@ def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
         assert len(one.client("ann, of the museum").image(image)["strokes"]) == 1
         one.process.send_signal(signal.SIGTERM)
         assert one.process.wait(HANGS) == 0
+
+
+def test_the_token_is_on_no_command_line(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, told = threading.Event(), list[tuple[str, int, str]]()
+
+    def browse(place: str) -> None:
+        file = Path(urlsplit(place).path)
+        told.append((place, file.stat().st_mode & 0o777, file.read_text()))
+        opened.set()
+
+    monkeypatch.setattr(webbrowser, "open", browse)
+    monkeypatch.setattr(http_server, "serve", lambda *_: opened.wait(HANGS))
+    out = here("label", manifest).out
+    link = next(line for line in out.splitlines() if line.startswith("open ")).split()[1]
+    ((place, mode, text),) = told
+    assert link.split("=")[1] not in place
+    assert (mode, f"url={link}" in text) == (0o600, True)
+    assert not Path(urlsplit(place).path).exists()
 
 
 def test_no_torch_is_imported_and_the_extra_is_named(manifest: Path) -> None:

@@ -112,6 +112,8 @@ def run(
     own = _name("--name", name) if name else ""
     found = find_source(source)
     path = database or found.database
+    # Beside the database, as the key is: not every browser may read the folder of temporary files.
+    door = path.with_name(f"{path.name}.html")
     # Read before any file is made: a source that is refused leaves nothing behind.
     rows = None if path.exists() or not path.parent.is_dir() else rows_of(found)
     with serving(path):
@@ -136,12 +138,21 @@ def run(
                 import threading
                 import webbrowser
 
+                # All users of the machine can read the command line of a browser, not this file.
+                door.unlink(missing_ok=True)
+                door.touch(mode=0o600)
+                door.write_text(_DOOR.format(link=link), encoding="utf-8")
                 # A browser in the terminal runs until it is closed; the page is served meanwhile.
-                threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+                place = (door.resolve().as_uri(),)
+                threading.Thread(target=webbrowser.open, args=place, daemon=True).start()
             serve(application(labeling), at)
         finally:
+            door.unlink(missing_ok=True)
             labeling.close()
     print(f"stopped; all that was saved is in {path}")
+
+
+_DOOR = '<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">preceptor label</a>\n'
 
 
 def _tell(prepared: Prepared) -> None:
