@@ -47,29 +47,31 @@ function fillHoles({ w, h, bits }, largest) {
   return filled;
 }
 
-// Sums of a window of `radius` around each value of lines; what lies beyond a line is left out.
-function sums(values, lines, length, step, jump, radius) {
-  const made = new Uint32Array(values.length);
-  for (let line = 0; line < lines; line += 1) {
-    let sum = 0;
-    for (let at = -radius; at < length; at += 1) {
-      if (at + radius < length) sum += values[line * jump + (at + radius) * step];
-      if (at - radius > 0) sum -= values[line * jump + (at - radius - 1) * step];
-      if (at >= 0) made[line * jump + at * step] = sum;
+// Pixels of which any, all or more than half of the window of `radius` around them are set; what lies
+// beyond the border is left out. With sums of columns that move down, each pixel costs four steps.
+function share({ w, h, bits }, radius, kind) {
+  const found = new Uint8Array(bits.length);
+  const columns = new Uint32Array(w);
+  const add = (row, sign) => {
+    if (row < 0 || row >= h) return;
+    for (let x = 0, at = row * w; x < w; x += 1, at += 1) columns[x] += sign * bits[at];
+  };
+  const length = (at, end) => Math.min(at + radius, end - 1) - Math.max(at - radius, 0) + 1;
+  for (let row = 0; row < radius; row += 1) add(row, 1);
+  for (let y = 0; y < h; y += 1) {
+    add(y + radius, 1);
+    add(y - radius - 1, -1);
+    const high = length(y, h);
+    let set = 0;
+    for (let x = -radius; x < w; x += 1) {
+      if (x + radius < w) set += columns[x + radius];
+      if (x - radius > 0) set -= columns[x - radius - 1];
+      if (x < 0 || set === 0) continue;
+      const all = high * length(x, w);
+      if (kind === "grow" || set === all || (kind === "smooth" && 2 * set > all)) found[y * w + x] = 1;
     }
   }
-  return made;
-}
-
-// Pixels of which more than a share of the window of `radius` around them is set: all, any or half.
-function share({ w, h, bits }, radius, kind) {
-  const around = (values) => sums(sums(values, h, w, 1, w, radius), w, h, w, 1, radius);
-  const set = around(bits);
-  const all = around(new Uint8Array(bits.length).fill(1));
-  const enough = {
-    grow: (at) => set[at] > 0, shrink: (at) => set[at] === all[at], smooth: (at) => 2 * set[at] > all[at],
-  }[kind];
-  return Uint8Array.from(bits, (_, at) => (enough(at) ? 1 : 0));
+  return found;
 }
 
 // What a change adds to a mask and takes away from it; null where nothing can be changed.
@@ -79,11 +81,11 @@ export function edited(mask, kind, radius) {
   const after = kind === "fill" ? fillHoles(box, Infinity) : share(box, radius, kind);
   return [1, 0].map((value) => {
     const part = new Mask(mask.width, mask.height);
-    box.bits.forEach((before, at) => {
-      if (before === value || after[at] !== value) return;
+    for (let at = 0; at < after.length; at += 1) {
+      if (box.bits[at] === value || after[at] !== value) continue;
       const column = box.x + (at % box.w);
       part.fillRow(box.y + Math.floor(at / box.w), column, column + 1, 1);
-    });
+    }
     return part;
   });
 }
