@@ -207,8 +207,8 @@ def _parts(
             f"the logits are {shape}, and one row per image is needed ({len(images)}, classes); "
             "select them: logits=lambda output: …"
         )
-    whole = result.sum(1)
-    if result.shape[1] > 1 and bool((result >= 0).all()) and torch.allclose(whole, whole / whole):
+    sums, ones = result.sum(1), result.new_ones(len(result))
+    if result.shape[1] > 1 and bool((result >= 0).all()) and torch.allclose(sums, ones):
         raise InputError(
             "the network returns probabilities, and logits are needed; remove its softmax, or give "
             "logits=torch.log"

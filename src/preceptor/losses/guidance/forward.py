@@ -165,9 +165,11 @@ class GuidedForward:
             if self.passes or not self._update:
                 stack.enter_context(held_statistics(self.model))
             self.passes += 1
-            classes = kind if kind in (None, "predicted", "every") else self.batch.labels
-            how = () if kind is None else (classes,)
-            out = self.run(images, *how, **({"decision": True} if kind == "decision" else {}))
+            if kind is None:
+                out = self.run(images)
+            else:
+                classes = kind if kind in ("predicted", "every") else self.batch.labels
+                out = self.run(images, classes, decision=kind == "decision")
         if self._on_grid and self.batch.mask.shape[1:] != out.features.shape[-2:]:
             raise ValueError(
                 f"maps {tuple(self.batch.mask.shape)} must have the grid of the features, "
