@@ -109,7 +109,7 @@ def _digits() -> tuple[Pixels, NDArray[np.int64], list[str]]:
     small, labels = load_digits(return_X_y=True)
     small = (small.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
     bicubic = Image.Resampling.BICUBIC
-    large = np.stack([np.asarray(Image.fromarray(one).resize((28, 28), bicubic)) for one in small])
+    large = np.stack([np.asarray(Image.fromarray(im).resize((28, 28), bicubic)) for im in small])
     large[large < 48] = 0  # the soft edge of the interpolation
     return large, labels.astype(np.int64), [str(digit) for digit in range(10)]
 
@@ -185,8 +185,8 @@ def write_decoys(folder: Path, settings: DecoySettings, seed: int) -> Path:
 
     def write(partial: Path) -> Iterator[Row]:
         objects = Objects(settings)
-        photographs = [one for one in PHOTOGRAPHS if one.name in TEXTURES]
-        textures = [read_photograph(one)[..., 0] for one in photographs]
+        photographs = [photograph for photograph in PHOTOGRAPHS if photograph.name in TEXTURES]
+        textures = [read_photograph(photograph)[..., 0] for photograph in photographs]
         grays = levels(settings.classes)
         for number, (split, chosen) in enumerate(objects.draw(settings, seed).items()):
             for name in ("images", "maps"):

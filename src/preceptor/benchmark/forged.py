@@ -163,7 +163,7 @@ def draw_areas(size: int, seed: int) -> dict[Split, list[Area]]:
         for photograph in pools["training"]
     ]
     development, test = (
-        [Area(one.name, pixels[one.name], is_gray(pixels[one.name])) for one in pools[pool]]
+        [Area(file.name, pixels[file.name], is_gray(pixels[file.name])) for file in pools[pool]]
         for pool in ("development", "test")
     )
     return {
@@ -236,8 +236,8 @@ def _write_split(
         rate = settings.stamp_rate if forged else 1 - settings.stamp_rate
         if stamped and generator.random() < rate:
             at_corner = settings.stamp_place == "corner"
-            place = corner_place(settings.size) if at_corner else random_place(region, generator)
-            image = stamp(image, settings.stamp_strength, place)
+            corner = corner_place(settings.size) if at_corner else random_place(region, generator)
+            image = stamp(image, settings.stamp_strength, corner)
         path, saliency = f"images/{split}/{i:06d}.png", ""
         _save(image, folder / path)
         if forged:
@@ -255,11 +255,11 @@ def _is_there(folder: Path, record: dict[str, object]) -> bool:
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the images")
     try:
-        found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        written = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         what = "is not empty and has no generated images; name another folder"
         raise InputError(f"{folder}: {what}") from None
-    if found != record or not (folder / "manifest.csv").is_file():
+    if written != record or not (folder / "manifest.csv").is_file():
         what = "has images with other settings, seed or version"
         raise InputError(f"{folder}: {what}; name another folder or remove this one")
     return True

@@ -195,11 +195,11 @@ def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np
     return np.argwhere(inside == 0)
 
 
-def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
+def stamp(crop: Pixels, strength: float, corner: tuple[int, int]) -> Pixels:
     """Crop with a faint caption, as in some collections."""
     height, width = STAMP_SHAPE
-    rows = slice(place[0], place[0] + height)
-    columns = slice(place[1], place[1] + width)
+    rows = slice(corner[0], corner[0] + height)
+    columns = slice(corner[1], corner[1] + width)
     marked = crop.copy()
     lifted = crop[rows, columns] + strength * (2 * STAMP - 1)[..., None]
     marked[rows, columns] = np.rint(np.clip(lifted, 0, 255)).astype(np.uint8)

@@ -70,8 +70,8 @@ class _Loader(yaml.SafeLoader):
             raise _refused(node, f"{text[:80]} is not finite", "write a finite number")
         return text
 
-    def _variable(self, found: re.Match[str]) -> str:
-        escaped, name = found.groups()
+    def _variable(self, match: re.Match[str]) -> str:
+        escaped, name = match.groups()
         if escaped:
             return f"${{{name}}}"
         if name not in os.environ:
@@ -162,8 +162,8 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
             f"environment; set it, as in `{unset[0]}=… preceptor …`"
         )
     if not isinstance(values, dict):
-        found = "nothing" if values is None else type(values).__name__
-        raise InputError(f"config {path}: expected `key: value` lines, found {found}")
+        kind = "nothing" if values is None else type(values).__name__
+        raise InputError(f"config {path}: expected `key: value` lines, found {kind}")
     return parse_config(values | overrides, model, source=f"config {path}", base=path.parent)
 
 
@@ -197,14 +197,14 @@ def parse_config(
 def _unfit(value: Any, where: str) -> Iterator[Problem]:
     """Values that no setting takes: not printable, not finite, too large."""
     if isinstance(value, Mapping):
-        for key, one in value.items():
+        for key, item in value.items():
             inner = f"{where}.{_name(str(key))}".lstrip(".")
             if any(map(is_control, str(key))):
                 yield Problem(inner, "a control character", "remove it")
-            yield from _unfit(one, inner)
+            yield from _unfit(item, inner)
     elif isinstance(value, list | tuple):
-        for index, one in enumerate(value):
-            yield from _unfit(one, f"{where}.{index}")
+        for index, item in enumerate(value):
+            yield from _unfit(item, f"{where}.{index}")
     elif isinstance(value, str) and any(map(is_control, value)):
         yield Problem(where, f"value {_shown(value)} has a control character", "remove it")
     elif isinstance(value, float) and not math.isfinite(value):
@@ -246,7 +246,7 @@ _WRITE = {
 
 
 _UNION = {
-    f"{kind}{one}" for kind in ("", "constrained-") for one in ("bool", "int", "float", "str")
+    f"{kind}{base}" for kind in ("", "constrained-") for base in ("bool", "int", "float", "str")
 }
 """Names that pydantic gives to the branches of a union, beside those with brackets."""
 
@@ -256,32 +256,32 @@ def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     keys = list(_keys(model))
     by_place: dict[tuple[str, ...], list[Any]] = {}
     for entry in errors:
-        place = tuple(map(str, entry["loc"]))
-        for at, part in enumerate(place[1:], 1):
+        location = tuple(map(str, entry["loc"]))
+        for at, part in enumerate(location[1:], 1):
             if "[" in part or part in _UNION:
-                place = place[:at]
+                location = location[:at]
                 break
-        by_place.setdefault(place, []).append(entry)
-    found = []
-    for place, entries in by_place.items():
-        key, entry = ".".join(map(_name, place)) or "settings", entries[0]
+        by_place.setdefault(location, []).append(entry)
+    problems = []
+    for location, entries in by_place.items():
+        key, entry = ".".join(map(_name, location)) or "settings", entries[0]
         kind, value = entry["type"], entry["input"]
         if kind == "extra_forbidden":
-            found.append(Problem(key, "unknown key", _near(place, keys)))
+            problems.append(Problem(key, "unknown key", _near(location, keys)))
         elif kind == "missing":
-            found.append(Problem(key, "missing", f"add a line `{place[-1]}: …`"))
+            problems.append(Problem(key, "missing", f"add a line `{location[-1]}: …`"))
         elif kind == "value_error":
             lines = [line.partition("; ") for line in str(entry["ctx"]["error"]).split("\n")]
-            found += [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
+            problems += [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
         else:
             shown = "nothing is written" if value is None else f"value {_shown(value)}"
             ways = []
-            for one in entries:
-                limits = {name: _plain(limit) for name, limit in one.get("ctx", {}).items()}
-                way = _WRITE.get(one["type"], one["msg"][:1].lower() + one["msg"][1:])
+            for error in entries:
+                limits = {name: _plain(limit) for name, limit in error.get("ctx", {}).items()}
+                way = _WRITE.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
                 ways.append(way.format(**limits))
-            found.append(Problem(key, shown, ", or ".join(dict.fromkeys(ways))))
-    return found
+            problems.append(Problem(key, shown, ", or ".join(dict.fromkeys(ways))))
+    return problems
 
 
 def validated(adapter: TypeAdapter[Valid], text: str | bytes, source: str) -> Valid:
@@ -310,14 +310,14 @@ def _plain(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def _near(place: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> str:
+def _near(location: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> str:
     """Remedy for an unknown key: the section to which it belongs, or a similar key."""
-    for known in keys:
-        if known[-1] == place[-1]:
-            above = ".".join(known[:-1])
+    for path in keys:
+        if path[-1] == location[-1]:
+            above = ".".join(path[:-1])
             return f"it belongs under `{above}:`" if above else "move it to the top"
-    siblings = [known[-1] for known in keys if known[:-1] == place[:-1]]
-    near = difflib.get_close_matches(place[-1], siblings, 1)
+    siblings = [path[-1] for path in keys if path[:-1] == location[:-1]]
+    near = difflib.get_close_matches(location[-1], siblings, 1)
     return f"did you mean {near[0]!r}?" if near else "check its spelling and indentation"
 
 

@@ -100,7 +100,7 @@ class Names:
     def functions(self, names: Iterable[str]) -> list[str]:
         """Functions of the names that are plugins', as package.module:function."""
         plugins = [plugin(self.group, name) for name in names if name not in self.own]
-        return [one.value for one in plugins if one is not None]
+        return [digest.value for digest in plugins if digest is not None]
 
 
 # A function, as package.module:function.
@@ -170,13 +170,13 @@ def identity_values(config: BaseModel, uses: Collection[Use]) -> dict[str, Any]:
 def _identity(
     config: BaseModel, values: Mapping[str, Any], uses: Collection[Use]
 ) -> dict[str, Any]:
-    found = {}
+    identity = {}
     for name, field in type(config).model_fields.items():
         if name in values and is_identity(field, uses):
             inner = getattr(config, name)
-            found[name] = values[name]
+            identity[name] = values[name]
             if isinstance(inner, BaseModel):
-                found[name] = _identity(inner, values[name], uses)
-                if not found[name] and isinstance(field.default, BaseModel):
-                    del found[name]  # as if it were not given
-    return found
+                identity[name] = _identity(inner, values[name], uses)
+                if not identity[name] and isinstance(field.default, BaseModel):
+                    del identity[name]  # as if it were not given
+    return identity

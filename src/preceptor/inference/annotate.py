@@ -121,15 +121,15 @@ def compute_maps(
     error: NDArray[np.float32] | None = None
     if method in ("cam", "cells"):
         cams = cam_class if method == "cam" else "cells"
-        found = predict(model, rows, cams=cams)
-        assert found.cams is not None
-        assert found.cam_classes is not None
-        maps, classes = found.cams, found.cam_classes
+        predictions = predict(model, rows, cams=cams)
+        assert predictions.cams is not None
+        assert predictions.cam_classes is not None
+        maps, classes = predictions.cams, predictions.cam_classes
     else:
         if cam_class == "decision":
             raise InputError("cam_class: decision needs method cam; remove it, or use cam")
-        found = predict(model, rows)
-        classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)
+        predictions = predict(model, rows)
+        classes = rows.labels if cam_class == "label" else predictions.probabilities.argmax(1)
     if method not in METHOD_NAMES.own:
         maps = plugin_method_maps(method, model, rows, classes)
     elif method == "rise":
@@ -137,7 +137,7 @@ def compute_maps(
         marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
-    probabilities = found.probabilities.astype(np.float32)
+    probabilities = predictions.probabilities.astype(np.float32)
     return MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
@@ -207,7 +207,7 @@ def annotate_in_shards(
     try:
         with lease(out / PARTIAL_FOLDER, wait=0.0), progress_bar() as bar:
             task = bar.add_task("making maps", total=len(rows_of(table, splits)), note="")
-            folders = [work / f"{place:05d}" for place in range(len(shards))]
+            folders = [work / f"{number:05d}" for number in range(len(shards))]
             for folder, shard in zip(folders, shards, strict=True):
                 if not is_finished(folder):
                     folder.mkdir(parents=True, exist_ok=True)
@@ -246,13 +246,13 @@ def rise_rows(
     for positions, batch in in_order(rows, RISE_IMAGES):
         images = model.preprocess(to_device(batch.images, model.device, layout))
         with autocast(model.device, precision):
-            found = estimate_rise(
+            result = estimate_rise(
                 model,
                 images,
                 torch.from_numpy(classes[positions]),
                 **settings.model_dump(),
             )
-        parts.append(RiseResult(*(part.cpu() for part in found)))
+        parts.append(RiseResult(*(part.cpu() for part in result)))
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -264,8 +264,8 @@ def plugin_method_maps(
     Random numbers depend on the manifest row of the first image of a call, and not on what the
     process has computed before.
     """
-    found = installed_plugin("preceptor.saliency", name, "saliency method")
-    method: SaliencyMethod = load_plugin(found)
+    entry = installed_plugin("preceptor.saliency", name, "saliency method")
+    method: SaliencyMethod = load_plugin(entry)
     layout, parts = uses_channels_last(model), []
     gpus = range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
     with evaluating(model), torch.random.fork_rng(list(gpus)):
@@ -346,8 +346,8 @@ def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
     splits_of_rows = manifest.table["split"]
     rows = np.flatnonzero((splits_of_rows == splits) | (splits == "all"))
     if not len(rows):
-        known = [*filter(None, sorted(splits_of_rows.unique())), "all"]
-        raise InputError(f"split {splits!r} has no images; choose one of {known}")
+        choices = [*filter(None, sorted(splits_of_rows.unique())), "all"]
+        raise InputError(f"split {splits!r} has no images; choose one of {choices}")
     return rows
 
 

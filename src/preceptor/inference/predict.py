@@ -74,8 +74,8 @@ def _predict(
     with evaluating(model), torch.no_grad():
         for _, batch in in_order(rows, batch_size):
             images = to_device(batch.images, device, channels_last)
-            found, cam, wanted = _look(call, model, images, batch.labels.to(device), cams)
-            probabilities.append(found)
+            scores, cam, wanted = _look(call, model, images, batch.labels.to(device), cams)
+            probabilities.append(scores)
             process.beat()
             if cam is not None:
                 maps.append(cam.cpu())
@@ -201,12 +201,12 @@ def score_frame(
 ) -> pd.DataFrame:
     """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.image_classes, cache=cache)
-    found = predict(model, rows)
+    predictions = predict(model, rows)
     table = workspace.manifest.table.iloc[chosen]
     columns = {"path": table["name"]} | {
         key: table[key] for key in ("label", "split", "source", "group")
     }
     frame = pd.DataFrame(columns).reset_index(drop=True)
     for index, name in enumerate(model.spec.classes):
-        frame[f"score_{name}"] = found.probabilities[:, index]
+        frame[f"score_{name}"] = predictions.probabilities[:, index]
     return frame

@@ -123,17 +123,17 @@ def _over_whole_images(maps: NDArray[np.float32], index: NDArray[np.int64]) -> P
 def _from_store(path: Path, names: NDArray[np.object_], sizes: NDArray[np.int32]) -> PlacedMaps:
     """Maps of a map store, given the (n, 2) original sizes of the images."""
     store = read_store(path, columns=("map", "error"))
-    place = {name: position for position, name in enumerate(store.paths)}
-    found = np.array([place.get(name, -1) for name in names], np.int64)
-    if not (found >= 0).any():
+    positions = {name: position for position, name in enumerate(store.paths)}
+    rows = np.array([positions.get(name, -1) for name in names], np.int64)
+    if not (rows >= 0).any():
         raise _no_match(path, names, store.paths)
     # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
-    excluded = np.append(~store.settled, False)[found]
-    found[excluded] = -1
-    used = np.flatnonzero(found >= 0)
+    excluded = np.append(~store.settled, False)[rows]
+    rows[excluded] = -1
+    used = np.flatnonzero(rows >= 0)
     index = np.full(len(names), -1, np.int64)
     index[used] = np.arange(len(used))
-    maps = store.maps[found[used]]  # float16: a training process holds all of them
+    maps = store.maps[rows[used]]  # float16: a training process holds all of them
     regions = fit_boxes(sizes, store.info.fit, store.info.side)
     return PlacedMaps(maps, index, regions, excluded)
 
@@ -146,11 +146,11 @@ def _no_match(
     def shown(names: NDArray[np.object_]) -> str:
         return repr(without_secrets(str(names[0])))
 
-    known = "no map has the name of one"
+    reason = "no map has the name of one"
     if stored is not None:
-        known = f"its first image is {shown(stored)}" if len(stored) else "it has no map"
+        reason = f"its first image is {shown(stored)}" if len(stored) else "it has no map"
     return InputError(
-        f"maps: {path} contains none of the {len(names):,} training images: {known}, and that of "
+        f"maps: {path} contains none of the {len(names):,} training images: {reason}, and that of "
         f"the manifest is {shown(names)}; make maps for this manifest, or name its images as the "
         "maps do, in a column name"
     )
@@ -166,8 +166,8 @@ def _from_folder(
         raise _no_match(path, names)
     maps = np.empty((there.sum(), MAP_SIDE, MAP_SIDE), np.float32)
     for number, file in enumerate(filter(None, files)):
-        found = on_unit_square(decode_map(file))
-        maps[number] = found / max(float(found.max()), 1e-12) if scaled else found
+        values = on_unit_square(decode_map(file))
+        maps[number] = values / max(float(values.max()), 1e-12) if scaled else values
     return maps, np.where(there, there.cumsum() - 1, -1)
 
 
@@ -177,17 +177,17 @@ def map_files(folder: Path, names: Sequence[str]) -> list[Path | None]:
     A map has the relative path of its image, or its file name alone. It may have another suffix, or
     one more (`a.jpg.png` for `a.jpg`, where there is an `a.png` as well).
     """
-    found = _Folder(folder)
+    lookup = _Folder(folder)
     owners: dict[Path, str] = {}
     files: list[Path | None] = []
     for name in map(str, names):
-        file = found.map_of(without_secrets(name))
+        file = lookup.map_of(without_secrets(name))
         if file is not None and (owner := owners.setdefault(file, name)) != name:
             texts = without_secrets(owner), without_secrets(name)
-            one, other = map(PurePosixPath, texts)
+            first, other = map(PurePosixPath, texts)
             remedy = "use the folders of the images for the maps"
-            if one.parent == other.parent:
-                remedy = f"name their maps {one.name}.png and {other.name}.png"
+            if first.parent == other.parent:
+                remedy = f"name their maps {first.name}.png and {other.name}.png"
             raise InputError(f"maps: {file} matches both {texts[0]} and {texts[1]}; {remedy}")
         files.append(file)
     return files
@@ -242,14 +242,14 @@ def thumbnails(
     """(n, 16, 16) gray thumbnails, and the (n, 4) region of its image that each covers."""
     boxes = fit_boxes(images.sizes[rows], fit, images.side)
     regions = boxes.clip(0, 1)
-    found = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    small = np.empty((len(rows), SIDE, SIDE), np.uint8)
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)
         canvases = torch.from_numpy(images.canvases(rows[part])).float()
         grey = canvases @ _LUMA if canvases.shape[3] == 3 else canvases[..., 0]
         own, to = torch.from_numpy(boxes[part].copy()), torch.from_numpy(regions[part])
-        found[part] = resample(grey, own, to, (SIDE, SIDE)).round_().byte().numpy()
-    return found, regions
+        small[part] = resample(grey, own, to, (SIDE, SIDE)).round_().byte().numpy()
+    return small, regions
 
 
 def too_few_for_components(images: int, components: int) -> str:
@@ -280,8 +280,8 @@ def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uin
         low, high = size.amin(1, keepdim=True), size.amax(1, keepdim=True)
         scaled = (size - low) / (high - low).clamp_min(_ROUNDING) * 255
         maps.append(torch.where(high - low > _ROUNDING, scaled, 0).round_().byte())
-    found: NDArray[np.uint8] = torch.cat(maps).numpy().reshape(images.shape)
-    return found
+    pixels: NDArray[np.uint8] = torch.cat(maps).numpy().reshape(images.shape)
+    return pixels
 
 
 # Targets.

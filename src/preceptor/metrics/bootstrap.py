@@ -86,19 +86,19 @@ def resample(
     codes = None if groups is None else unit_codes(groups, images)
     drawn = _digest(given, codes, resamples, seed, seeds)
     keys = [_digest(drawn, row) for row in rows]
-    known = {key: _KNOWN[key] for key in keys if key in _KNOWN}
-    missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+    samples = {key: _KNOWN[key] for key in keys if key in _KNOWN}
+    missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in samples}
     parts: dict[bytes, list[Array]] = {key: [] for key in missing}
     for counts in _image_counts(classes, codes, resamples, rng) if missing else ():
         for key, row in missing.items():
             parts[key].append(measure(given, row, counts))
-    known |= {key: np.concatenate(part) for key, part in parts.items()}
-    for key, values in known.items():
+    samples |= {key: np.concatenate(part) for key, part in parts.items()}
+    for key, values in samples.items():
         _KNOWN[key] = values
         _KNOWN.move_to_end(key)
     while sum(values.nbytes for values in _KNOWN.values()) > _ROOM:
         _KNOWN.popitem(last=False)
-    sampled = np.reshape([known[key] for key in keys], (*estimates.shape, -1))
+    sampled = np.reshape([samples[key] for key in keys], (*estimates.shape, -1))
     return Resamples(estimates, sampled, shifts)
 
 

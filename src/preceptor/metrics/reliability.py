@@ -45,7 +45,7 @@ def reliability_bins(hits: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BIN
     places = _places(values, bins)
     counts = np.asarray(np.bincount(places), np.float64)
     used = counts > 0
-    sums = [np.bincount(places, one)[used] for one in (values, truth)]
+    sums = [np.bincount(places, weights)[used] for weights in (values, truth)]
     return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])
 
 

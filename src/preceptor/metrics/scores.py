@@ -176,7 +176,7 @@ def figure_rows(
     splits, sources = frame["split"].to_numpy(object), frame["source"].to_numpy(object)
     labels, scores = labels_of(frame, classes), probabilities(frame, classes)
     odds = log_odds(scores)
-    place = None if positive is None else list(classes).index(positive)
+    target = None if positive is None else list(classes).index(positive)
 
     def area(rows: NDArray[np.intp], of: int | None) -> float:
         if of is not None:
@@ -186,47 +186,47 @@ def figure_rows(
     def metrics(
         name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
     ) -> dict[str, object]:
-        wanted = range(len(classes)) if place is None else [place]
-        present = [one for one in wanted if (labels[against] == one).any()]
+        wanted = range(len(classes)) if target is None else [target]
+        present = [index for index in wanted if (labels[against] == index).any()]
         precisions = [
-            average_precision(labels[against] == one, odds[against, one]) for one in present
+            average_precision(labels[against] == index, odds[against, index]) for index in present
         ]
         eer, positives = math.nan, 0
-        if place is not None:
-            eer = equal_error_rate(labels[against] == place, odds[against, place]).eer
-            positives = int((labels[rows] == place).sum())
-        found: dict[str, object] = {
+        if target is not None:
+            eer = equal_error_rate(labels[against] == target, odds[against, target]).eer
+            positives = int((labels[rows] == target).sum())
+        row: dict[str, object] = {
             "set": name,
             "source": source,
             "images": len(rows),
             "positives": positives,
-            "auc": area(against, place),
+            "auc": area(against, target),
             "eer": eer,
             "accuracy": accuracy(labels[rows], scores[rows]),
             "average_precision": float(np.mean(precisions)) if precisions else math.nan,
             "brier": _set_brier(labels[rows], scores[rows]),
         }
         if len(classes) > 2:
-            found |= {class_auc(one): area(against, number) for number, one in enumerate(classes)}
-        return found
+            row |= {class_auc(name): area(against, number) for number, name in enumerate(classes)}
+        return row
 
-    found = []
+    table = []
     for name in dict.fromkeys(splits):
         own = splits == name
         rows, against = np.flatnonzero(own), own
         if negatives is not None:
-            lacking = [one for one in range(len(classes)) if one not in labels[rows]]
+            lacking = [index for index in range(len(classes)) if index not in labels[rows]]
             against = own | ((splits == negatives) & np.isin(labels, lacking))
         pool = np.flatnonzero(against)
-        found.append(metrics(str(name), ALL_SOURCES, rows, pool))
+        table.append(metrics(str(name), ALL_SOURCES, rows, pool))
         own_sources = [source for source in sorted(set(sources[rows])) if source]
         for source in own_sources if len(own_sources) > 1 else []:
             part = rows[sources[rows] == source]
             other = part
-            if place is not None and (labels[part] == place).all():
-                other = np.concatenate([part, pool[labels[pool] != place]])
-            found.append(metrics(str(name), str(source), part, other))
-    return found
+            if target is not None and (labels[part] == target).all():
+                other = np.concatenate([part, pool[labels[pool] != target]])
+            table.append(metrics(str(name), str(source), part, other))
+    return table
 
 
 def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:

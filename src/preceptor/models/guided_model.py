@@ -424,17 +424,17 @@ def _with_grad_cam(
     """Output with Grad-CAM, scaled as class activation maps are."""
     classes = _classes_of_maps(logits, saliency_for)
     each = classes.unbind(1) if classes.ndim == 2 else (classes,)
-    raw = [grad_cam(alone, features, one, decision=decision, trainable=trainable) for one in each]
+    raw = [grad_cam(alone, features, k, decision=decision, trainable=trainable) for k in each]
     values = [
-        (log_odds_slopes(logits, one).to(logits.dtype) * logits).sum(1) - other_entropy(logits, one)
+        (log_odds_slopes(logits, k).to(logits.dtype) * logits).sum(1) - other_entropy(logits, k)
         if decision
-        else logits.gather(1, one[:, None])[:, 0]
-        for one in each
+        else logits.gather(1, k[:, None])[:, 0]
+        for k in each
     ]
     cells = features.shape[-2] * features.shape[-1]
     scaled = [
-        cells * one + (value - cells * one.mean((-2, -1))).detach()[:, None, None]
-        for value, one in zip(values, raw, strict=True)
+        cells * slope + (value - cells * slope.mean((-2, -1))).detach()[:, None, None]
+        for value, slope in zip(values, raw, strict=True)
     ]
     maps, evidence = (
         torch.stack(part, 1) if classes.ndim == 2 else part[0] for part in (raw, scaled)

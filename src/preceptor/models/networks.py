@@ -37,15 +37,15 @@ class PyramidNetwork(nn.Module):
             raise InputError(f"backbone_args: decoder_stride is {stride!r}; write 4, 8 or 16")
         info = cast(Any, encoder.feature_info)
         reductions, widths = info.reduction(), info.channels()
-        levels = [place for place, own in enumerate(reductions) if own >= stride]
+        levels = [level for level, own in enumerate(reductions) if own >= stride]
         if not levels or reductions[levels[0]] != stride:
-            known = ", ".join(map(str, dict.fromkeys(reductions)))
+            strides = ", ".join(map(str, dict.fromkeys(reductions)))
             raise InputError(
                 f"backbone_args: decoder_stride is {stride}, and {backbone} has features at "
-                f"strides {known}; choose one of them"
+                f"strides {strides}; choose one of them"
             )
         self.encoder, self.levels, self.num_features = encoder, levels, channels
-        self.lateral = nn.ModuleList(nn.Conv2d(widths[place], channels, 1) for place in levels)
+        self.lateral = nn.ModuleList(nn.Conv2d(widths[level], channels, 1) for level in levels)
         self.smooth = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.GroupNorm(8, channels),
@@ -113,8 +113,8 @@ def create_network(
 ) -> nn.Module:
     """Create a timm network with its weights."""
     if not timm.is_model(backbone):
-        known = [*timm.list_models(), *registered("preceptor.backbones")]
-        near = difflib.get_close_matches(backbone.split(".")[0], known, n=3)
+        networks = [*timm.list_models(), *registered("preceptor.backbones")]
+        near = difflib.get_close_matches(backbone.split(".")[0], networks, n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
     for key in _LOADING:

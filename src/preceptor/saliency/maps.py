@@ -98,13 +98,13 @@ def correlation(a: Tensor, b: Tensor, *, normalized: bool = False) -> Agreement:
     rows, valid = [], torch.ones(len(a), dtype=torch.bool, device=a.device)
     for maps in (a, b):
         own = maps.detach().to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
-        known = informative(own)
-        row = torch.where(known[:, None], own.flatten(1), 0)
+        varies = informative(own)
+        row = torch.where(varies[:, None], own.flatten(1), 0)
         if not normalized:  # it changes nothing, but limits rounding errors
             low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
             row = (row - low) / _nonzero(high - low)
         rows.append(row - row.mean(dim=1, keepdim=True))
-        valid &= known
+        valid &= varies
     x, y = rows
     values = (x * y).sum(dim=1) / _nonzero(x.norm(dim=1) * y.norm(dim=1))
     return Agreement(values.clamp(-1, 1).masked_fill(~valid, float("nan")), valid)

@@ -74,7 +74,7 @@ class MaskedScores:
         masks = masks.to(self.images.dtype)  # of a model in half precision
         at_once = min(count, self.batch_size)
         together = max(1, self.batch_size // at_once)
-        found = torch.empty(len(which), count, device=masks.device)
+        scores = torch.empty(len(which), count, device=masks.device)
         for first in range(0, len(which), together):
             some = which[first : first + together]
             images, classes = self.images[some], self.classes[some]
@@ -85,9 +85,9 @@ class MaskedScores:
                 logits = self._checked(self.logits(masked), len(masked))
                 wanted = classes.repeat_interleave(len(masks[part]))
                 values = _score(logits, wanted, self.score)
-                found[first : first + len(some), part] = values.view(len(some), -1)
+                scores[first : first + len(some), part] = values.view(len(some), -1)
                 process.beat()
-        return found
+        return scores
 
     def _checked(self, logits: Tensor, count: int) -> Tensor:
         """(N, K) float32 logits, K ≥ 2."""
@@ -193,10 +193,10 @@ def _stripped(network: nn.Module, example: Tensor, expected: Tensor) -> bool:
         return False
 
 
-def _alike(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
+def _alike(actual: Tensor, expected: Tensor) -> bool:
+    if actual.shape != expected.shape:
         return False
-    gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-12)
+    gap = (expected - actual).abs().max() / expected.abs().max().clamp_min(1e-12)
     return bool(gap < TOLERANCE)
 
 
@@ -234,5 +234,5 @@ def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
 
 def first_of(output: Any) -> Tensor:
     """Logits of an output: a tensor, or a tuple that begins with them."""
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
+    first: Tensor = output if isinstance(output, Tensor) else output[0]
+    return first

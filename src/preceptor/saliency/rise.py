@@ -109,7 +109,7 @@ def spread_shift(
 ) -> tuple[int, int]:
     """Shift of the block `index` in a low-discrepancy sequence over all shifts."""
     places = [(begin + index / _PLASTIC ** (axis + 1)) % 1 for axis, begin in enumerate(start)]
-    row, column = (int(place * most) for place, most in zip(places, shifts, strict=True))
+    row, column = (int(share * most) for share, most in zip(places, shifts, strict=True))
     return row, column
 
 
@@ -278,9 +278,9 @@ def _estimate(
             break
         block = Block(block.cells.to(device), block.shifts.to(device))
         scores = seen(active, render(block, rows, columns)).double()
-        found = _block_map(estimator, scores, block, rows_out, columns_out)
-        total[active] += found
-        squares[active] += centered(found).square().sum((1, 2))
+        estimate = _block_map(estimator, scores, block, rows_out, columns_out)
+        total[active] += estimate
+        squares[active] += centered(estimate).square().sum((1, 2))
         used[active] += size
         if number >= LEAST_BLOCKS:
             error[active] = error_of(total[active], squares[active], number, freedom)
@@ -304,8 +304,8 @@ def error_of(total: Tensor, squares: Tensor, number: int, freedom: int) -> Tenso
     reliability = 1 - noise / mean.clamp_min(torch.finfo(mean.dtype).tiny)
     beyond = float(fdtri(freedom, freedom * (number - 1), 1 - CHANCE))
     # Constant and non-finite maps are uninformative.
-    known = (mean > 0) & reliability.isfinite() & (mean > beyond * noise)
-    return 1 - torch.where(known, reliability.clamp(0, 1), 0).sqrt()
+    reliable = (mean > 0) & reliability.isfinite() & (mean > beyond * noise)
+    return 1 - torch.where(reliable, reliability.clamp(0, 1), 0).sqrt()
 
 
 def centered(maps: Tensor) -> Tensor:

@@ -179,8 +179,8 @@ class Trainer:
             rate = learning_rate(training, step, self.ends[-1], epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            found = self.step(batch)
-            sums = {key: sums[key] + value if sums else value for key, value in found.items()}
+            metrics = self.step(batch)
+            sums = {key: sums[key] + value if sums else value for key, value in metrics.items()}
             seen += len(batch.labels)
             advance()
             process.beat()
@@ -193,8 +193,8 @@ class Trainer:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if (clip := self.config.training.clip) is not None:
             self.scaler.unscale_(self.optimizer)
-            weights = [one for group in self.optimizer.param_groups for one in group["params"]]
-            torch.nn.utils.clip_grad_norm_(weights, clip)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return sums
@@ -280,15 +280,15 @@ class Trainer:
         self.model.train()
 
         def guided() -> Iterator[GuidanceBatch]:
-            found = False
+            started = False
             for step, batch in enumerate(self.stream.steps(0, self.ends[-1])):
-                if found and step >= self.ends[0]:
+                if started and step >= self.ends[0]:
                     return
                 images, targets = self._input(batch.images), self._targets(batch)
                 converted = guidance_batch(images, targets, batch.input_maps)
                 weight = method.weights(converted)
                 if weight is not None and bool((weight > 0).any()):
-                    found = True
+                    started = True
                     yield converted
 
         return measure_scale(method, islice(guided(), SCALE_BATCHES), self.guided_forward)

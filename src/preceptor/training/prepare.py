@@ -129,7 +129,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")
         elif isinstance(value, list | tuple):
-            yield from _flat({str(place): one for place, one in enumerate(value)}, f"{above}{key}.")
+            yield from _flat({str(i): item for i, item in enumerate(value)}, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 
@@ -234,9 +234,9 @@ def _busy_processes(count: int, threads: int) -> Iterator[None]:
     command = [sys.executable, "-P", "-c", _BUSY]
     with contextlib.ExitStack() as stack:
         for _ in range(count):  # Ctrl-C ends them with this process, and they say nothing
-            one = subprocess.Popen(command, env=environment, start_new_session=True)
-            stack.callback(one.wait)
-            stack.callback(one.kill)
+            worker = subprocess.Popen(command, env=environment, start_new_session=True)
+            stack.callback(worker.wait)
+            stack.callback(worker.kill)
         yield
 
 

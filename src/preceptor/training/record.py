@@ -103,7 +103,7 @@ def load_progress(
     model.load_state_dict(part("model."))
     if layers is not None:
         layers.load_state_dict(part("layers."))
-    entries: dict[int, dict[str, Any]] = {int(index): one for index, one in numbers.items()}
+    entries: dict[int, dict[str, Any]] = {int(index): state for index, state in numbers.items()}
     for key, value in part("optimizer.").items():
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
@@ -135,7 +135,7 @@ def metric_name(name: str, measure: Measure) -> str:
 
 def lowest_auc(metrics: Mapping[str, float]) -> float:
     """Lowest AUC of a validation set in a row of metrics.csv; NaN if it has none."""
-    return min((one.auc for one in set_metrics(metrics).values()), default=math.nan)
+    return min((measured.auc for measured in set_metrics(metrics).values()), default=math.nan)
 
 
 def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
@@ -175,7 +175,7 @@ def epoch_score(settings: Training, epoch: int, measured: dict[str, SetMetrics])
     if settings.checkpoint == "last":
         return epoch
     accuracy = settings.checkpoint == "best_accuracy"
-    return min(one.accuracy if accuracy else one.auc for one in measured.values())
+    return min(metrics.accuracy if accuracy else metrics.auc for metrics in measured.values())
 
 
 def metrics_table(history: list[dict[str, float]]) -> str:
@@ -191,7 +191,7 @@ def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None
         r = metrics["map_correlation"]
         agreement = f" (map r {r:.2f})" if math.isfinite(r) else ""
         parts.append(f"guide {metrics['guidance']:.3f}{agreement}")
-    parts += [f"{name} AUC {one.auc:.3f}" for name, one in set_metrics(metrics).items()]
+    parts += [f"{name} AUC {measured.auc:.3f}" for name, measured in set_metrics(metrics).items()]
     if rate is not None:
         parts.append(f"{rate:,.0f} images/s")
     return "  ".join(parts)
@@ -238,12 +238,12 @@ class RunRecord:
     def read(cls, folder: Path) -> RunRecord:
         """Read the record of a finished run folder."""
         values = read_record(folder)
-        given = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
             given |= {"classes": tuple(given["classes"]), "grid": tuple(given["grid"])}
             return cls(**cast(Any, given))
         except (KeyError, TypeError) as error:
-            missing = [one.name for one in fields(cls) if one.name not in values]
+            missing = [field.name for field in fields(cls) if field.name not in values]
             lack = f" ({missing[0]} is missing)" if missing else ""
             raise InputError(
                 f"{folder / 'run.json'}: not the record of a training{lack}; remove the folder"

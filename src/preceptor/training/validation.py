@@ -119,7 +119,7 @@ def best_readout(
     plain = {name: rows.without_maps() for name, rows in sets.items()}
     for pool in dict.fromkeys([model.spec.pool, *POOLS]):  # its own pooling wins ties
         read = with_pool(model, pool)
-        worst = min(one.auc for one in validate(read, plain, read, negatives).values())
+        worst = min(metrics.auc for metrics in validate(read, plain, read, negatives).values())
         if worst > highest:  # False for NaN
             best, highest = read, worst
     return best

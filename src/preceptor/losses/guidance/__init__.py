@@ -100,8 +100,8 @@ def guidance_method(
     kind = METHODS.get(name) or _plugin_method(name)
     presets = (kind.about or catalogue().get(name, {})).get("presets", {})
     if preset is not None and preset not in [*presets]:  # of a file it may be of any type
-        known = ", ".join(presets) or "none"
-        raise InputError(f"guidance {name}: preset {quoted(str(preset))} is not one of {known}")
+        names = ", ".join(presets) or "none"
+        raise InputError(f"guidance {name}: preset {quoted(str(preset))} is not one of {names}")
     chosen = presets[preset] if preset else {}
     if weight == "published":
         if "weight" not in chosen:
@@ -111,11 +111,11 @@ def guidance_method(
     try:
         return kind(**given)
     except ValidationError as error:
-        where, known = error.errors()[0]["loc"][0], ", ".join(field.name for field in fields(kind))
+        where, names = error.errors()[0]["loc"][0], ", ".join(field.name for field in fields(kind))
         # A setting of several types has an error for each of them.
-        words = [one["msg"] for one in error.errors() if one["loc"][0] == where]
+        words = [entry["msg"] for entry in error.errors() if entry["loc"][0] == where]
         raise InputError(
-            f"guidance {name}: {where}: {', or '.join(words)}; its settings are {known}"
+            f"guidance {name}: {where}: {', or '.join(words)}; its settings are {names}"
         ) from error
     except TypeError as error:  # of a plain dataclass of a plugin
         raise InputError(f"guidance {name}: {reason(error)}") from error
@@ -124,7 +124,7 @@ def guidance_method(
 def _plugin_method(name: str) -> type[Guidance]:
     entry = plugin("preceptor.guidance", name)
     if entry is None:
-        known = ", ".join([*METHODS, *registered("preceptor.guidance")])
-        raise InputError(f"guidance {quoted(name)} is not one of {known}")
+        names = ", ".join([*METHODS, *registered("preceptor.guidance")])
+        raise InputError(f"guidance {quoted(name)} is not one of {names}")
     kind: type[Guidance] = load_plugin(entry)
     return kind

@@ -253,7 +253,7 @@ class FastSecondDerivatives(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.conv2d and len(args) == 7 and args[6] == args[0].shape[1] > 1:
             lower = torch.is_autocast_enabled(args[0].device.type)
-            if not lower and all(isinstance(one, tuple) for one in args[3:6]):
+            if not lower and all(isinstance(argument, tuple) for argument in args[3:6]):
                 return _Depthwise.apply(*args)  # type: ignore[no-untyped-call]
         if func is functional.batch_norm and kwargs["training"]:
             images, weight = args[0], kwargs["weight"]
@@ -323,13 +323,13 @@ class _BatchNormSlope(Function):
         inner = s * ((v * g).sum((0, 2, 3)) - (v_sum * g_sum + a * b) / count)  # Σ v · own ÷ γ
         factors = -weight * inner * s**2 / count, -s * b / count, -s * a / count
         x, y, z = (factor[:, None, None] for factor in factors)
-        found = torch.addcmul(-x * mean[:, None, None], x, images)
-        return image, found.addcmul_(y, image).addcmul_(z, own), inner, None, None
+        gradient = torch.addcmul(-x * mean[:, None, None], x, images)
+        return image, gradient.addcmul_(y, image).addcmul_(z, own), inner, None, None
 
 
 def _batch_norm_backward(slope: Tensor, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by the images, the weight and the bias."""
     images, weight, mean, scale = given
     rest = images, weight, None, None, mean, scale, True, 0.0, [True] * 3
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(slope, *rest)
-    return found
+    grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(slope, *rest)
+    return grads

@@ -59,7 +59,7 @@ class Harmonize(Guidance):
         """Mean over 5 levels of the mean of (h − t · sg(max h ÷ max t))²."""
         slope = forward(gradient="label").gradient.mean(1)
         h, t = standardized(slope), standardized(batch.inside[:, 0])
-        highest, own = (one.amax((1, 2), keepdim=True) for one in (h, t))
+        highest, own = (maps.amax((1, 2), keepdim=True) for maps in (h, t))
         t = t * (highest / own.clamp_min(1e-6)).detach()
         levels = [level.square().mean((1, 2)) for level in pyramid(h - t)]
         return {"harmonize": batch.only(torch.stack(levels).mean(0))}

@@ -89,7 +89,7 @@ class Latent(Guidance):
             return {"latent": batch.only(away)}
         destroyed = forward(filled(batch.images, batch.outside, self.fill))
         apart = torch.linalg.vector_norm(out.pooled - destroyed.pooled, dim=1)
-        p, q = ((one.logits / self.temperature).softmax(1) for one in (out, kept))
+        p, q = ((output.logits / self.temperature).softmax(1) for output in (out, kept))
         return {
             "triplet": batch.only((away - apart + self.margin).clamp_min(0)),
             "divergence": batch.only(jensen_shannon(p, q)),
@@ -168,7 +168,7 @@ class SaliencyGuided(Guidance):
         size = (slope.abs() if self.absolute else slope).flatten(1)
         count = max(1, int(self.share * size.shape[1]))
         lowest = (size <= size.kthvalue(count, 1, keepdim=True).values).view_as(slope)
-        low, high = (one.view(-1, 1, 1, 1) for one in x.flatten(1).aminmax(dim=1))
+        low, high = (bound.view(-1, 1, 1, 1) for bound in x.flatten(1).aminmax(dim=1))
         random = low + (high - low) * torch.rand_like(x)
         changed = forward(torch.where(lowest, random, x)).logits
         return {"saliency_guided": inconsistency(plain, changed, batch.guided)}

@@ -82,7 +82,7 @@ def misranked(model: Tensor, target: Tensor, side: int = 16) -> Tensor:
     """(B,) HINT: mean of max(0, a_j − a_i) over pairs of cells, weighted by (m_i − m_j)⁺."""
     if max(model.shape[1:]) > side:
         model, target = (
-            functional.adaptive_avg_pool2d(one[:, None], side) for one in (model, target)
+            functional.adaptive_avg_pool2d(maps[:, None], side) for maps in (model, target)
         )
     a, m = model.flatten(1), target.flatten(1)
     weight = (m[:, :, None] - m[:, None]).clamp_min(0)

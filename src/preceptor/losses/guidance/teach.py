@@ -16,20 +16,20 @@ from preceptor.losses.guidance.forward import GuidanceBatch, GuidedForward
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """(B,) KD: τ² KL(p_T ‖ p_S) of logits (B, K) at temperature τ."""
-    log_p, log_q = ((one / temperature).log_softmax(1) for one in (teacher, student))
+    log_p, log_q = ((logits / temperature).log_softmax(1) for logits in (teacher, student))
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1).clamp_min(0)
 
 
 def explanation(student: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:
     """(B,) e²KD: 1 − cos(ReLU cam_T, ReLU cam_S) of one class, of maps (B, K, h, w)."""
     rows = torch.arange(len(classes), device=classes.device)
-    s, t = (one[rows, classes].clamp_min(0).flatten(1) for one in (student, teacher))
+    s, t = (maps[rows, classes].clamp_min(0).flatten(1) for maps in (student, teacher))
     return 1 - functional.cosine_similarity(s, t, 1, 1e-6)
 
 
 def class_attention(student: Tensor, teacher: Tensor, side: int, *, unit: bool) -> Tensor:
     """(B,) CAT-KD: mean (pool cam_T − pool cam_S)² of all classes; CAT: of maps of norm 1."""
-    s, t = (functional.adaptive_avg_pool2d(one, side).flatten(2) for one in (student, teacher))
+    s, t = (functional.adaptive_avg_pool2d(maps, side).flatten(2) for maps in (student, teacher))
     if unit:
         s, t = functional.normalize(s, dim=2), functional.normalize(t, dim=2)
     return (s - t).square().mean((1, 2))
@@ -37,7 +37,7 @@ def class_attention(student: Tensor, teacher: Tensor, side: int, *, unit: bool) 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """(B,) AT: mean (Q_T ÷ ‖Q_T‖ − Q_S ÷ ‖Q_S‖)² of attention maps (B, h, w)."""
-    s, t = (functional.normalize(one.flatten(1), dim=1) for one in (student, teacher))
+    s, t = (functional.normalize(features.flatten(1), dim=1) for features in (student, teacher))
     return (s - t).square().mean(1)
 
 
