@@ -127,7 +127,7 @@ def run_study(
         )
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
-            stack.callback(trackers.each, lambda one: one.close())
+            stack.callback(trackers.each, lambda tracker: tracker.close())
             executor = stack.enter_context(contextlib.closing(open_executor(context, options)))
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
@@ -152,11 +152,11 @@ def run_study(
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
                     # Files without which tables, report and `best/` are written again.
-                    best = (one for one in (out / "best").rglob("*") if one.is_file())
-                    inside = sorted(one.relative_to(out).as_posix() for one in best)
+                    best = (path for path in (out / "best").rglob("*") if path.is_file())
+                    inside = sorted(path.relative_to(out).as_posix() for path in best)
                     files = ["report.html", *report.files, *inside]
                     write_atomically(out / _REPORTED, strict_json([tells, files]) + "\n")
-                trackers.each(lambda one: one.study(result.failed, report))
+                trackers.each(lambda tracker: tracker.study(result.failed, report))
     return result
 
 
@@ -186,16 +186,16 @@ class _Observer(Observer):
 
     def already_done(self, step: Step) -> None:
         self.status.already_done(step, self.graph)
-        self.track(step, lambda one: one.finished(step))
+        self.track(step, lambda tracker: tracker.finished(step))
 
     def started(self, step: Step) -> None:
         self.status.started(step)
-        self.track(step, lambda one: one.epoch(step))
+        self.track(step, lambda tracker: tracker.epoch(step))
 
     def heard(self, step: Step, event: Event) -> None:
         self.status.heard(step, event)
         if event.kind == "epoch":  # the run's own log keeps the line
-            self.track(step, lambda one: one.epoch(step))
+            self.track(step, lambda tracker: tracker.epoch(step))
         elif event.kind == "message":
             self.tell(f"{step.title}: {event.text}")
 
@@ -204,14 +204,14 @@ class _Observer(Observer):
 
     def finished(self, step: Step, here: bool) -> None:
         line = self.status.finished(step, self.graph)
-        self.track(step, lambda one: one.finished(step))
+        self.track(step, lambda tracker: tracker.finished(step))
         if here:
             self.result.computed += 1
             self.tell(line)
 
     def failed(self, step: Step, reason: str) -> None:
         self.status.failed(step, self.graph)
-        self.track(step, lambda one: one.failed(step, reason))
+        self.track(step, lambda tracker: tracker.failed(step, reason))
         self.tell(f"FAILED {step.title}: {reason}")
 
 

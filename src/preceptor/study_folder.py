@@ -45,15 +45,15 @@ def open_study(
         others = f" and {len(more)} more" if own.draws and more else ""
         report_to(f"reading {own.manifest_of(first)}{others}")
         with _collected(problems, name):
-            found: list[str] = []
+            texts: list[str] = []
             if run:
                 runs = [plain_run(own, backbone) for backbone in own.backbone_names]
-                opened[name].verify([form for one in runs for form in image_formats(one)])
-                found = [
+                opened[name].verify([form for config in runs for form in image_formats(config)])
+                texts = [
                     x for one in opened[name].all() for x in notes(one.manifest, one.cache_dir)
                 ]
-                found += [] if resumed else value_notes(opened[name].of(first).manifest)
-            for note in dict.fromkeys(found):  # one that applies to several seeds is given once
+                texts += [] if resumed else value_notes(opened[name].of(first).manifest)
+            for note in dict.fromkeys(texts):  # one that applies to several seeds is given once
                 report_to(f"note: {note}")
             for note in check_study(
                 own, opened[name], networks=not resumed, maps_cached=run and not resumed
@@ -176,9 +176,9 @@ def write_progress(study: StudyPlan, out: Path, *, complete: bool = False) -> No
     runs is kept.
     """
     runs = study.planned_runs()
-    listed = {(one.id, one.domain) for one in read_planned_runs(out) or ()}
+    listed = {(run.id, run.domain) for run in read_planned_runs(out) or ()}
     with contextlib.suppress(OSError):
-        if complete or not {(one.id, one.domain) for one in runs} <= listed:
+        if complete or not {(run.id, run.domain) for run in runs} <= listed:
             write_planned_runs(runs, out)
     write_choices(study, out, complete=complete)
 
@@ -190,10 +190,10 @@ def write_choices(study: StudyPlan, out: Path, *, complete: bool = False) -> Non
     """
     chosen = {}
     for domain, plan in study.plans.items():
-        found = {} if complete else dict(plan.remembered)
-        found |= {one.name: choice for one, choice in plan.choices.items()}
+        choices = {} if complete else dict(plan.remembered)
+        choices |= {selection.name: choice for selection, choice in plan.choices.items()}
         # In an order that does not depend on the order of execution.
-        chosen[domain] = {name: asdict(found[name]) for name in sorted(found)}
+        chosen[domain] = {name: asdict(choices[name]) for name in sorted(choices)}
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not stop the running steps
         write_atomically(out / "selection.json", text + "\n")

@@ -254,12 +254,12 @@ class MLflow:
     def _opened(self, uri: str) -> str:
         """Id of the study's experiment, which is created if necessary."""
         name = f"{self._out.name} {digest(str(self._out))[:8]}"
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             served = uri.startswith(("http:", "https:", "databricks", "uc:"))
             artifacts = None if served else (self._out / "mlflow-artifacts").as_uri()
             return str(self._client.create_experiment(name, artifacts))
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _create(self, identity: str, name: str, tags: dict[str, str]) -> str:
         tags = {"preceptor.run": identity} | tags
@@ -274,7 +274,7 @@ class MLflow:
             if step.id in self._runs:
                 self._client.delete_run(self._runs[step.id][0])
             run = self._create(step.id, step.name, {"mlflow.parentRunId": self._parent})
-            own = {key: str(one)[:6000] for key, one in _parameters(step, self._study).items()}
+            own = {key: str(value)[:6000] for key, value in _parameters(step, self._study).items()}
             self._mlflow.log_params(own, run_id=run)
             done = []
         run = self._runs[step.id][0]
@@ -322,23 +322,23 @@ def _parameters(step: Step, study: StudyPlan) -> dict[str, Any]:
     assert isinstance(step.work, Train)
     config = step.work.config
     members = [(plan.domain, m.arm) for plan in study for m in plan.members if m.run == step.id]
-    found: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "role": ", ".join(dict.fromkeys(arm.label for _, arm in members)),
         "teacher": ", ".join(dict.fromkeys(arm.teacher for _, arm in members)),
         "domain": ", ".join(dict.fromkeys(domain for domain, _ in members)),
         "maps.kind": config.maps.kind,
     }
-    found |= {name: getattr(config, name) for name in ("backbone", "alpha", "seed", "rows")}
+    parameters |= {name: getattr(config, name) for name in ("backbone", "alpha", "seed", "rows")}
     settings = config.model_dump(mode="json", exclude_defaults=True)
     (flat,) = pd.json_normalize(settings, sep=".").to_dict("records")
-    found |= {str(name): value for name, value in flat.items()}
+    parameters |= {str(name): value for name, value in flat.items()}
     files = ("manifest", "maps.path", "maps.identity")  # of this machine
     return {
         name: value if isinstance(value, str | int | float) else str(value)
-        for name, value in found.items()
+        for name, value in parameters.items()
         if value not in ("", None) and name not in files
     }
 
 
 def _failures(failed: Mapping[str, Failure]) -> str:
-    return "\n".join(f"- {one.title}: {one.reason}" for one in failed.values())
+    return "\n".join(f"- {failure.title}: {failure.reason}" for failure in failed.values())

@@ -118,7 +118,7 @@ class LocalExecutor:
         """Give a step to an idle or a new worker, on the GPU with the fewest steps."""
         self._context.forget_hang(step)
         gpu = max(self._gpus, key=self._room_on) if self._gpus else None
-        idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
+        idle = [worker for worker in self._workers if worker.step is None and worker.gpu == gpu]
         self._give(idle[0] if idle else self._spawn(gpu), step)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
@@ -150,8 +150,8 @@ class LocalExecutor:
 
     def _room_on(self, gpu: str) -> int:
         """Number of steps that a GPU can take now; none beside a step with exclusive use."""
-        busy = [one for one in self._workers if one.step is not None and one.gpu == gpu]
-        if any(one.sharing == 1 for one in busy):
+        busy = [worker for worker in self._workers if worker.step is not None and worker.gpu == gpu]
+        if any(worker.sharing == 1 for worker in busy):
             return 0
         return max(0, self.packing.runs - len(busy))
 

@@ -68,7 +68,7 @@ def perform(
     work = step.work
     assert not isinstance(work, Select), "selections are executed by the scheduler"
     if isinstance(work, Train):
-        found = train(
+        outcome = train(
             work.config,
             store / STEP_FOLDERS["train"],
             workspace=workspaces.at(work.config.manifest),
@@ -77,7 +77,7 @@ def perform(
             wait=wait,
             expected_id=step.id,
         )
-        return found.trained
+        return outcome.trained
     folder = step.folder(store)
     with lease(folder, wait=wait) as held:
         process.beat()
@@ -109,8 +109,8 @@ def perform(
 def drop_shards(step: Step, store: Path) -> None:
     """Remove remaining shards of a finished map store."""
     if isinstance(step.work, JoinMaps):
-        for place in range(len(step.work.shards)):
-            shutil.rmtree(_shard_folder(store, step.id, place), ignore_errors=True)
+        for number in range(len(step.work.shards)):
+            shutil.rmtree(_shard_folder(store, step.id, number), ignore_errors=True)
 
 
 def _trained(folder: Path, config: RunConfig) -> GuidedModel:
@@ -152,8 +152,8 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
 
 def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str, Any]:
     """Join shards to a map store."""
-    folders = [_shard_folder(store, identity, place) for place in range(len(work.shards))]
-    seconds: float = sum(read_record(one)["seconds"] for one in folders)
+    folders = [_shard_folder(store, identity, number) for number in range(len(work.shards))]
+    seconds: float = sum(read_record(folder)["seconds"] for folder in folders)
     made = joined(list(map(read_store, folders)))
     write_store(folder, made)
     record = {"kind": "maps", "teacher": made.info.teacher, "images": len(made.paths)}
@@ -162,8 +162,8 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     return record | maps_record(made)
 
 
-def _shard_folder(store: Path, joined_id: str, place: int) -> Path:
-    return store / STEP_FOLDERS["shard"] / shard_id(joined_id, place)
+def _shard_folder(store: Path, joined_id: str, number: int) -> Path:
+    return store / STEP_FOLDERS["shard"] / shard_id(joined_id, number)
 
 
 def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:

@@ -188,14 +188,14 @@ class RayExecutor:
 
     def _told(self) -> Iterator[Event]:
         """New messages of the workers; a lost mailbox is replaced."""
-        known = {step.id for step, _ in self._tasks.values()}
+        running = {step.id for step, _ in self._tasks.values()}
         try:
             messages = self._ray.get(self._next)
         except self._ray.exceptions.RayError:
             time.sleep(AGAIN)
             self._lines, messages = self._mailbox(), []
         self._next = self._lines.take.remote()
-        yield from (Event(*message) for message in messages if message[1] in known)
+        yield from (Event(*message) for message in messages if message[1] in running)
 
     def _mailbox(self) -> Any:
         """Actor on the machine of this process that stores messages until they are read.

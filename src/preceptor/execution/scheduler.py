@@ -92,12 +92,12 @@ class Graph:
         self.running.discard(identity)
         self.done.add(identity)
         self.total_done += self.steps[identity].kind != "select"
-        for one in self._dependents.pop(identity, ()):
-            if one in self._missing:
-                self._missing[one] -= 1
-                if not self._missing[one]:
-                    del self._missing[one]
-                    self._push(self.steps[one])
+        for dependent in self._dependents.pop(identity, ()):
+            if dependent in self._missing:
+                self._missing[dependent] -= 1
+                if not self._missing[dependent]:
+                    del self._missing[dependent]
+                    self._push(self.steps[dependent])
 
     def fail(
         self, identity: str, reason: str, has_result: Callable[[Step], bool] = lambda step: False
@@ -106,7 +106,7 @@ class Graph:
         self.running.discard(identity)
         step = self.steps[identity]
         self.failed[identity] = Failure(step.kind, step.title, reason)
-        lost = [(one, identity) for one in self._dependents.pop(identity, ())]
+        lost = [(dependent, identity) for dependent in self._dependents.pop(identity, ())]
         return self._block(lost, has_result)
 
     def _block(self, lost: list[tuple[str, str]], has_result: Callable[[Step], bool]) -> list[Step]:
@@ -124,7 +124,7 @@ class Graph:
             else:
                 reason = f"needs {self.failed[need].title}, which failed"
                 self.failed[identity] = Failure(step.kind, step.title, reason, blocked=True)
-                lost += [(one, identity) for one in self._dependents.pop(identity, ())]
+                lost += [(dependent, identity) for dependent in self._dependents.pop(identity, ())]
         return kept
 
     def _push(self, step: Step) -> None:
@@ -210,8 +210,8 @@ class Scheduler:
             self.graph.finish(step.id)
             kept = self.graph.add(added, self._has_result)
             self.observer.chosen(step)
-            for one in kept:
-                self.observer.already_done(one)
+            for finished in kept:
+                self.observer.already_done(finished)
             return
         try:
             done = self._is_done(step)
@@ -228,8 +228,8 @@ class Scheduler:
     def _fail(self, step: Step, reason: str) -> None:
         kept = self.graph.fail(step.id, reason, self._has_result)
         self.observer.failed(step, reason)
-        for one in kept:
-            self.observer.already_done(one)
+        for finished in kept:
+            self.observer.already_done(finished)
 
     def _handle(self, event: Event) -> None:
         step, observer = self.graph.steps[event.step], self.observer

@@ -100,9 +100,9 @@ def _pairs(record: StudyRecord) -> Iterator[Pair]:
                 if name in theirs.arms:
                     b = theirs.arms[name]
                     yield Pair(question, name, arm, b, key_a, key_b, title, theirs.title)
-    for one in record.setup.pairs:
-        titles = [f"Students of {arm.teacher}" for arm in (one.a, one.b)]
-        yield Pair(one.question, one.a.backbone, one.a, one.b, "", "", *titles)
+    for pair in record.setup.pairs:
+        titles = [f"Students of {arm.teacher}" for arm in (pair.a, pair.b)]
+        yield Pair(pair.question, pair.a.backbone, pair.a, pair.b, "", "", *titles)
 
 
 def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
@@ -131,10 +131,10 @@ def compare(record: StudyRecord, figures: pd.DataFrame) -> pd.DataFrame:
         if not setup.draws:
             labels, left, groups = stacked(a, seeds)
             _, right, _ = stacked(b, seeds)
-            found = bootstrap_difference(
+            sampled = bootstrap_difference(
                 Side(labels, [left], groups), Side(labels, [right], groups)
             )
-            images = found.low, found.high
+            images = sampled.low, sampled.high
         names = dict(zip(("question", "backbone", "a", "b"), (*pair[:2], *pair[6:]), strict=True))
         sides = {"key_a": pair.key_a, "key_b": pair.key_b, "alpha_a": a.alpha, "alpha_b": b.alpha}
         teachers = {"teacher_a": a.teacher, "teacher_b": b.teacher}
@@ -156,8 +156,8 @@ def correct(tables: Sequence[pd.DataFrame], size: int) -> list[pd.DataFrame]:
     ]
     parts = [table.loc[at, "p"] if len(at) else [] for table, at in zip(fresh, asked, strict=True)]
     ends = np.cumsum([len(part) for part in parts])[:-1]
-    found = np.concatenate([np.asarray(part, float) for part in parts])
-    adjusted = np.split(holm(found, size), ends)
+    raw = np.concatenate([np.asarray(part, float) for part in parts])
+    adjusted = np.split(holm(raw, size), ends)
     for table, at, values in zip(fresh, asked, adjusted, strict=True):
         if len(at):
             table.loc[at, "p_holm"] = values
@@ -211,7 +211,7 @@ def _ways(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
                 other = plain.get(backbone) if key == "baseline2" else arms.get(of)
                 if other is None:
                     continue
-                both = [set_aucs(figures, one, setup.primary) for one in (arm, other)]
+                both = [set_aucs(figures, side, setup.primary) for side in (arm, other)]
                 seeds = sorted(set(both[0].index) & set(both[1].index))
                 if seeds:
                     names = {"question": "guidance", "backbone": backbone}
@@ -223,7 +223,7 @@ def _ways(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
                     family.append(names | sides | alphas | teachers | line)
             if key == _TWINS[role]:
                 planned = sum((key, backbone, arm.guidance) in arms for arm in ways)
-                adjusted = holm([one["p"] for one in family], planned)
+                adjusted = holm([line["p"] for line in family], planned)
                 for line, value in zip(family, adjusted, strict=True):
                     line["p_holm"] = float(value)
             lines += family
@@ -270,9 +270,9 @@ def largest_fall(record: StudyRecord, table: pd.DataFrame) -> Fall | None:
 
     It is at least `FALL`, and the 95 % interval over images, for these networks, lies above 0.
     """
-    known = table[table["mean"].notna() & (table["backbone"] != OVERALL)]
-    whole, primary = known["source"] == ALL_SOURCES, known["set"] == record.setup.primary
-    for column, part in (("set", known[whole]), ("source", known[~whole & primary])):
+    rows = table[table["mean"].notna() & (table["backbone"] != OVERALL)]
+    whole, primary = rows["source"] == ALL_SOURCES, rows["set"] == record.setup.primary
+    for column, part in (("set", rows[whole]), ("source", rows[~whole & primary])):
         falls = []
         for backbone, own in part.sort_values("mean").groupby("backbone", observed=True):
             ends = records(own[own["key"] == "baseline2"]) or [{"mean": 0.0}]
@@ -283,7 +283,7 @@ def largest_fall(record: StudyRecord, table: pd.DataFrame) -> Fall | None:
                 sources = column == "source"
                 falls.append(Fall(str(backbone), *first, *last, float(theirs.mean()), sources))
         if falls:
-            return max(falls, key=lambda one: one.high_auc - one.low_auc)
+            return max(falls, key=lambda fall: fall.high_auc - fall.low_auc)
     return None
 
 
@@ -291,18 +291,18 @@ def _apart(record: StudyRecord, backbone: str, *places: Mapping[str, Any]) -> bo
     """Whether the AUC of Baseline 2 is shown to be higher at the first of two places."""
     setup, sides = record.setup, list[Side]()
     (arm,) = (row.arms[backbone] for row in setup.rows if row.key == "baseline2")
-    every = [one for member in record.members_of(arm) for one in record.scores(member)]
-    for place in places:
-        tables = [one for one in every if one is not None and place["set"] in {*one["split"]}]
+    every = [scores for member in record.members_of(arm) for scores in record.scores(member)]
+    for images in places:
+        tables = [one for one in every if one is not None and images["set"] in {*one["split"]}]
         tables = tables[:1] if setup.draws else tables  # of other images
-        if place["source"]:  # of positives alone with the negatives of the set, as in `figures`
-            own = (tables[0]["split"] == place["set"]) & (tables[0]["source"] == place["source"])
+        if images["source"]:  # of positives alone with the negatives of the set, as in `figures`
+            own = (tables[0]["split"] == images["set"]) & (tables[0]["source"] == images["source"])
             if (tables[0]["label"][own] == setup.positive).all():
                 own |= tables[0]["label"] != setup.positive
-            tables = [one[own] for one in tables]
-        scored = place["set"], setup.classes, setup.positive, setup.negatives
+            tables = [table[own] for table in tables]
+        scored = images["set"], setup.classes, setup.positive, setup.negatives
         labels, scores, groups = stack(tables, *scored)
-        sides.append(Side(labels, [one[None] for one in scores], groups))
+        sides.append(Side(labels, [score[None] for score in scores], groups))
     return bootstrap_difference(*sides, same_images=False, resamples=1000).low > 0
 
 
@@ -385,7 +385,7 @@ def reproductions(
     publication: Publication, rows: Sequence[Row], figures: pd.DataFrame, primary: str
 ) -> list[Reproduction]:
     """Results on the primary set beside the published ones; missing ones are left out."""
-    found = []
+    reproduced = []
     arms = {(backbone, row.key): arm for row in rows for backbone, arm in row.arms.items()}
     for (backbone, key), published in PUBLISHED[publication].items():
         if figures.empty or (backbone, key) not in arms:
@@ -395,5 +395,5 @@ def reproductions(
             mean, std = mean_std(aucs)
             low, high = (end - published[0] for end in t_interval(aucs))
             own = (mean, std, len(aucs), mean - published[0], low, high)
-            found.append(Reproduction(backbone, key, published, *own))
-    return found
+            reproduced.append(Reproduction(backbone, key, published, *own))
+    return reproduced

@@ -233,15 +233,15 @@ def _best(record: StudyRecord) -> dict[str, Best]:
     choice = record.choose(
         [
             Candidate(
-                name, of[1].setting, [found[s][1] for s in seeds], preferred=of[0] == "student"
+                name, of[1].setting, [runs[s][1] for s in seeds], preferred=of[0] == "student"
             )
             for name, of in named.items()
-            if {*seeds} <= (found := scored[of]).keys()
+            if {*seeds} <= (runs := scored[of]).keys()
         ]
     )
     best: dict[str, Best] = {}
-    for one in sorted(choice.table, key=lambda one: (one["name"] != choice.winner, -one["value"])):
-        key, arm = named[one["name"]]
+    for line in sorted(choice.table, key=lambda one: (one["name"] != choice.winner, -one["value"])):
+        key, arm = named[line["name"]]
         if key not in best:
             tables = [scored[key, arm][seed] for seed in seeds]
             by_auc = sorted(tables, key=lambda pair: _worst_auc(setup, pair[1]))
@@ -249,7 +249,7 @@ def _best(record: StudyRecord) -> dict[str, Best]:
             rules = (*RULES, setup.threshold)
             thresholds = fixed_thresholds(scores, setup.positive, rules)
             value = _worst_auc(setup, scores)
-            best[key] = Best(arm, member.seed, member.run, value, one["value"], thresholds)
+            best[key] = Best(arm, member.seed, member.run, value, line["value"], thresholds)
     return best
 
 
@@ -307,41 +307,41 @@ def _groups(figures: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
 
 def _table(results: Results) -> pd.DataFrame:
     lines = []
-    places = [(str(one), str(source)) for (one, source), _ in _groups(results.figures)]
+    places = [(str(part), str(source)) for (part, source), _ in _groups(results.figures)]
     for row in results.setup.rows:
         parts = {name: select_arm(results.figures, arm) for name, arm in row.arms.items()}
         groups = {name: dict(list(_groups(part))) for name, part in parts.items()}
-        for place in places:
+        for images in places:
             aucs: dict[str, pd.Series] = {}
             for backbone, own in groups.items():
-                if place in own:
-                    here = own[place].sort_values("seed")
+                if images in own:
+                    here = own[images].sort_values("seed")
                     aucs[backbone] = here.set_index("seed")["auc"]
                     setting = row.arms[backbone].setting
                     way = {"guidance": setting.guidance, "alpha": f"{setting.alpha:g}"}
-                    lines.append(_line(row, backbone, place, aucs[backbone], here) | way)
+                    lines.append(_line(row, backbone, images, aucs[backbone], here) | way)
             # The same backbones in each row; a mapper may have some that no Student has.
             if len(results.setup.students) > 1 and aucs.keys() >= {*results.setup.students}:
                 of_all = [aucs[name].rename(name) for name in results.setup.students]
                 common = pd.concat(of_all, axis=1, join="inner")
                 mean = common.dropna().mean(axis=1)
                 every = pd.concat([parts[name] for name in results.setup.students])
-                here = every[(every["set"] == place[0]) & (every["source"] == place[1])]
+                here = every[(every["set"] == images[0]) & (every["source"] == images[1])]
                 # The seeds of the mean; a source with negatives only has no AUC in any.
                 here = here[here["seed"].isin((mean if len(mean) else common).index)]
                 here = here.sort_values(["backbone", "seed"])  # fixed order of summation
                 if len(here):
-                    lines.append(_line(row, OVERALL, place, mean, here))
+                    lines.append(_line(row, OVERALL, images, mean, here))
     return pd.DataFrame(lines)
 
 
 def _line(
-    row: Row, backbone: str, place: tuple[str, str], aucs: pd.Series, part: pd.DataFrame
+    row: Row, backbone: str, images: tuple[str, str], aucs: pd.Series, part: pd.DataFrame
 ) -> dict[str, Any]:
     aucs = aucs.dropna() if aucs.notna().any() else aucs  # a draw may lack a class of the set
     summary = mean_std(aucs.to_numpy(float))
     names = {"key": row.key, "title": row.title, "backbone": backbone, "guidance": "", "alpha": ""}
-    own = {"set": place[0], "source": place[1], "mean": summary.mean, "std": summary.std}
+    own = {"set": images[0], "source": images[1], "mean": summary.mean, "std": summary.std}
     metrics = ("accuracy", "eer", "average_precision", "brier")
     means = {name: float(part[name].mean()) for name in metrics}
     return names | own | means | {"n": len(aucs), "images": int(part["images"].iloc[0])}
@@ -413,7 +413,7 @@ class StudyResults:
     @property
     def family(self) -> pd.DataFrame:
         """Comparisons of the tested family, of all domains."""
-        parts = [family for one in self.by_domain.values() if len(family := one.family)]
+        parts = [family for results in self.by_domain.values() if len(family := results.family)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @property
@@ -422,31 +422,31 @@ class StudyResults:
         several = len(self.by_domain) > 1
         return [
             f"{name} in {domain}" if several else name
-            for domain, one in self.by_domain.items()
-            for name in one.untested
+            for domain, results in self.by_domain.items()
+            for name in results.untested
         ]
 
     @property
     def progress(self) -> tuple[int, int]:
         """Numbers of finished and of known trainings."""
-        counts = [one.progress for one in self.by_domain.values()]
+        counts = [results.progress for results in self.by_domain.values()]
         return sum(done for done, _ in counts), sum(total for _, total in counts)
 
     @property
     def missing(self) -> list[str]:
         """Descriptions of trainings that have not finished, with their domain."""
-        return self._named(lambda one: one.missing)
+        return self._named(lambda results: results.missing)
 
     @property
     def unscored(self) -> list[str]:
         """Descriptions of finished trainings without scores of the test sets, with their domain."""
-        return self._named(lambda one: one.unscored)
+        return self._named(lambda results: results.unscored)
 
     def _named(self, texts: Callable[[Results], list[str]]) -> list[str]:
         return [
             f"{domain}: {text}" if domain else text
-            for domain, one in self.by_domain.items()
-            for text in texts(one)
+            for domain, results in self.by_domain.items()
+            for text in texts(results)
         ]
 
 
@@ -457,14 +457,14 @@ def gather_study(study: StudyPlan) -> StudyResults:
 
 def study_results(records: Sequence[StudyRecord]) -> StudyResults:
     """Results of a study from the record of each domain."""
-    found = StudyResults({one.setup.domain: results_of(one) for one in records})
-    size = 2 * sum(len(one.setup.students) for one in found.by_domain.values())
-    corrected = correct([one.comparisons for one in found.by_domain.values()], size)
-    for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):
+    study = StudyResults({record.setup.domain: results_of(record) for record in records})
+    size = 2 * sum(len(results.setup.students) for results in study.by_domain.values())
+    corrected = correct([results.comparisons for results in study.by_domain.values()], size)
+    for one, comparisons in zip(study.by_domain.values(), corrected, strict=True):
         one.comparisons = comparisons
-    if found.has_domains:
-        found.domains = _domains(found)
-    return found
+    if study.has_domains:
+        study.domains = _domains(study)
+    return study
 
 
 def archive_study(study: StudyPlan, folder: Path, out: Path) -> int:
@@ -479,7 +479,7 @@ def archive_study(study: StudyPlan, folder: Path, out: Path) -> int:
     files["study.yaml"] = dump_yaml(_also_in(values, changed))
     with replacing(out) as partial:
         write_archive(records, partial, files)
-    return sum(len(one.entries) for one in records)
+    return sum(len(record.entries) for record in records)
 
 
 def _also_in(values: Any, changed: Any) -> Any:
@@ -498,11 +498,11 @@ def write_archived_tables(folder: Path) -> list[str]:
     return sorted(tables)
 
 
-def csv_files(found: StudyResults) -> dict[str, str]:
+def csv_files(study: StudyResults) -> dict[str, str]:
     """CSV files by name, with a first column `domain` if there are several domains."""
-    parts = {name: _by_file(one) for name, one in found.by_domain.items()}
+    parts = {name: _by_file(results) for name, results in study.by_domain.items()}
     tables = parts.get("", {})
-    if found.has_domains:
+    if study.has_domains:
         for file in dict.fromkeys(file for one in parts.values() for file in one):
             own = [
                 one[file].assign(domain=name)[["domain", *one[file].columns]]
@@ -511,13 +511,13 @@ def csv_files(found: StudyResults) -> dict[str, str]:
             ]
             filled = [table for table in own if len(table)]
             tables[file] = pd.concat(filled or own[:1], ignore_index=True)
-        tables["domains.csv"] = found.domains
+        tables["domains.csv"] = study.domains
     return {file: CSV_FILES[file].csv(table) for file, table in tables.items()}
 
 
 def _by_file(results: Results) -> dict[str, pd.DataFrame]:
     """Tables of one domain by file name."""
-    found = {
+    files = {
         "results.csv": results.figures,
         "rates.csv": results.rates,
         "runs.csv": results.runs,
@@ -525,13 +525,13 @@ def _by_file(results: Results) -> dict[str, pd.DataFrame]:
         "comparisons.csv": results.comparisons,
         "ladder.csv": LADDER.table(ladder_table(results.ladders)),
     }
-    return found | ({"budget.csv": results.budget} if results.setup.budgets else {})
+    return files | ({"budget.csv": results.budget} if results.setup.budgets else {})
 
 
-def _domains(found: StudyResults) -> pd.DataFrame:
+def _domains(study: StudyResults) -> pd.DataFrame:
     lines = []
-    for line in records(found.family):
-        results = found.by_domain[line["domain"]]
+    for line in records(study.family):
+        results = study.by_domain[line["domain"]]
         whole = results.table
         whole = whole[(whole["set"] == results.setup.primary) & (whole["source"] == ALL_SOURCES)]
         whole = whole[whole["backbone"] == line["backbone"]].set_index("key")
@@ -550,14 +550,14 @@ def lost_runs(study: StudyPlan, out: Path) -> str:
     """
     table = read_table(out / "runs.csv", RUNS)
     table = table[table["finished"].astype(bool)].drop_duplicates("run")
-    known = {one.id for one in study.planned_runs()}
+    planned = {run.id for run in study.planned_runs()}
     lost: dict[str, list[str]] = {"missing": [], "of other data or settings": []}
     for row in table.to_dict("records"):
         name = f"{row['role']} {row['backbone']}, seed {row['seed']}: {row['run']}"
         if not is_finished(study.first.protocol.run_folder(row["run"])):
             lost["missing"].append(name)
         # Every study has the runs of Baseline 2, whatever it selects.
-        elif row["role"] == "baseline2" and row["run"] not in known:
+        elif row["role"] == "baseline2" and row["run"] not in planned:
             lost["of other data or settings"].append(name)
     return ", ".join(
         f"{len(several)} of {len(table)} {why} (first: {several[0]})"

@@ -103,7 +103,7 @@ class Ladder:
 
     def rung(self, name: RungName) -> Rung | None:
         """Rung of a name; None if it is absent."""
-        return next((one for one in self.rungs if one.name == name), None)
+        return next((rung for rung in self.rungs if rung.name == name), None)
 
     @property
     def place(self) -> PairedResult | None:
@@ -116,8 +116,8 @@ class Ladder:
     @property
     def smallest(self) -> ControlGain | None:
         """Smallest of the gains over the controls on this set; None without such a gain."""
-        known = [one for one in self.over_controls if math.isfinite(one.paired.mean)]
-        return min(known, key=lambda one: one.paired.mean, default=None)
+        measured = [gain for gain in self.over_controls if math.isfinite(gain.paired.mean)]
+        return min(measured, key=lambda gain: gain.paired.mean, default=None)
 
     @property
     def above_all_controls(self) -> bool:
@@ -126,8 +126,8 @@ class Ladder:
         All of them have to be (an intersection–union test), so that none needs a correction for
         their number.
         """
-        gains = [one.paired for one in self.over_controls]
-        over_each = all(shown(one.low, one.high, one.p) > 0 for one in gains)
+        gains = [gain.paired for gain in self.over_controls]
+        over_each = all(shown(gain.low, gain.high, gain.p) > 0 for gain in gains)
         return bool(gains) and not self.missing and over_each
 
 
@@ -151,7 +151,7 @@ def ladders(
                 if key in _KEYS
             }
             rungs = _rungs(rows, aucs, backbone, any_map, agreement)
-            if all(one.name != "teacher" for one in rungs):
+            if all(rung.name != "teacher" for rung in rungs):
                 continue
             gains, images = [], UNDEFINED
             for key in any_map.among if any_map is not None else ():
@@ -164,7 +164,7 @@ def ladders(
                 for low, high in ends[["image_low", "image_high"]].to_numpy(float)[:1].tolist():
                     images = low, high
             planned = {one.arm.role for one in record.members if one.arm.backbone == backbone}
-            missing = bool(planned & set(ANY_MAP) - {one.control for one in gains})
+            missing = bool(planned & set(ANY_MAP) - {gain.control for gain in gains})
             found.append(Ladder(backbone, name, rungs, any_map, tuple(gains), images, missing))
     return found
 
@@ -197,14 +197,14 @@ def map_agreement(runs: pd.DataFrame, sets: Sequence[str]) -> pd.Series:
     return mine[[name for name in names if name in mine]].astype(float).mean(axis=1)
 
 
-def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
+def ladder_table(all_ladders: Sequence[Ladder]) -> pd.DataFrame:
     """Ladders as a table with one row per rung; columns in `tables.LADDER`."""
-    return pd.DataFrame([_line(ladder, rung) for ladder in found for rung in ladder.rungs])
+    return pd.DataFrame([_line(ladder, rung) for ladder in all_ladders for rung in ladder.rungs])
 
 
 def _rungs(
     rows: Mapping[str, Row],
-    known: Mapping[str, pd.Series],
+    aucs: Mapping[str, pd.Series],
     backbone: str,
     any_map: AnyMap | None,
     agreement: Mapping[str, float],
@@ -215,10 +215,10 @@ def _rungs(
         "teacher": "student",
         "human": "ceiling",
     }
-    keys = {name: key for name, key in keys.items() if key in known and len(known[key])}
+    keys = {name: key for name, key in keys.items() if key in aucs and len(aucs[key])}
     gains: dict[RungName, Gain] = {}
     for below, above in pairwise(keys):
-        ours, theirs = known[keys[above]].align(known[keys[below]], join="inner")
+        ours, theirs = aucs[keys[above]].align(aucs[keys[below]], join="inner")
         if len(ours):
             by_seed = tuple(round(float(value), 6) for value in ours - theirs)
             gains[above] = Gain(below, paired_difference(ours, theirs), by_seed)
@@ -228,9 +228,9 @@ def _rungs(
             key,
             rows[key].title,
             rows[key].arms[backbone].setting,
-            len(known[key]),
-            *mean_std(known[key]),
-            *t_interval(known[key]),
+            len(aucs[key]),
+            *mean_std(aucs[key]),
+            *t_interval(aucs[key]),
             gains.get(name),
             agreement[key],
         )
@@ -353,23 +353,23 @@ def enough(curve: pd.DataFrame, backbone: str, gain: float, sizes: Sequence[int]
         return None
     mine = curve[(curve["backbone"] == backbone) & (curve["line"] == "student")]
     points = records(mine.sort_values("size"))
-    if not {*sizes} <= {one["size"] for one in points}:
+    if not {*sizes} <= {point["size"] for point in points}:
         return None
     gains = [[_gain(here, after) for after in points[at + 1 :]] for at, here in enumerate(points)]
-    if len(points) < 2 or any(np.isnan(one["mean"]) for several in gains for one in several):
+    if len(points) < 2 or any(np.isnan(gain["mean"]) for several in gains for gain in several):
         return None
     size, furthest = None, gains[-2][0]
     for several in gains[:-1]:
-        sides = [excluded(one["low"], one["high"], gain) for one in several]
-        seeds = min(one["n"] for one in several)
+        sides = [excluded(step["low"], step["high"], gain) for step in several]
+        seeds = min(gain["n"] for gain in several)
         if seeds > 2 and all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides):
-            size, furthest = several[0]["size"], max(several, key=lambda one: one["high"])
+            size, furthest = several[0]["size"], max(several, key=lambda gain: gain["high"])
             break
     return Enough(size, *(furthest[name] for name in ("size", "then", "mean", "low", "high", "p")))
 
 
 def more_marks(
-    found: Sequence[Ladder],
+    all_ladders: Sequence[Ladder],
     curve: pd.DataFrame,
     students: Sequence[str],
     sizes: Sequence[int],
@@ -384,7 +384,7 @@ def more_marks(
         if step is not None and step.size is None and step.shown:
             gains.append((step.gain, step.start, step.then))
     alike = marked[0] == marked[1]
-    for rung in () if sizes or alike else (ladder.rung("human") for ladder in found):
+    for rung in () if sizes or alike else (ladder.rung("human") for ladder in all_ladders):
         if rung is not None and rung.gain is not None and rung.gain.below == "teacher":
             gain = rung.gain.paired
             if shown(gain.low, gain.high, gain.p) > 0:

@@ -171,8 +171,8 @@ class StudyRecord:
 
     def choose(self, candidates: Sequence[Candidate]) -> Choice:
         """One of the candidates, by the rule of the study's selections on validation."""
-        one = self.setup
-        return choose(candidates, one.classes, one.positive, one.draws, one.negatives)
+        setup = self.setup
+        return choose(candidates, setup.classes, setup.positive, setup.draws, setup.negatives)
 
 
 def record_of(plan: Plan) -> StudyRecord:
@@ -191,14 +191,14 @@ def record_of(plan: Plan) -> StudyRecord:
         for member in plan.members
         if is_finished(folder := protocol.run_folder(member.run))
     }
-    versions = {json.dumps(one.versions, sort_keys=True) for one in finished.values()}
+    versions = {json.dumps(record.versions, sort_keys=True) for record in finished.values()}
     return StudyRecord(
         setup_of(plan),
         list(plan.members),
         {run: _entry(record) for run, record in finished.items()},
         scores,
         frozenset(one.run for one in plan.members if protocol.evaluation_id(one) in plan.steps),
-        tuple(json.loads(one) for one in sorted(versions)),
+        tuple(json.loads(version) for version in sorted(versions)),
     )
 
 
@@ -225,9 +225,9 @@ def setup_of(plan: Plan) -> Setup:
         dfr_set=study.dfr_set,
         rows=tuple(table_rows(plan)),
         choices=tuple(
-            ChosenSetting(one.role, one.backbone, choice)
-            for one, choice in plan.choices.items()
-            if not one.annotated
+            ChosenSetting(selection.role, selection.backbone, choice)
+            for selection, choice in plan.choices.items()
+            if not selection.annotated
         ),
         pairs=tuple(_teacher_pairs(plan)),
         budgets=tuple(_budgets(plan)),
@@ -244,18 +244,18 @@ def setup_of(plan: Plan) -> Setup:
 
 def _teacher_pairs(plan: Plan) -> Iterator[TeacherPair]:
     study, teachers = plan.protocol.study, teachers_of(plan.protocol.study)
-    for one, other in product(teachers, teachers):
-        if one.kind == "given" or one.name != other.name:
+    for teacher, other in product(teachers, teachers):
+        if teacher.kind == "given" or teacher.name != other.name:
             continue
-        if (one.kind, other.kind) == ("human", "data") and one.method == other.method:
+        if (teacher.kind, other.kind) == ("human", "data") and teacher.method == other.method:
             question = "RQ1"
-        elif one == replace(other, method="rise") and other.method == "cam":
+        elif teacher == replace(other, method="rise") and other.method == "cam":
             question = "saliency"
         else:
             continue
         arms = [
             Arm.of_setting("student", study.students[0], setting, by)
-            for by in (one, other)
+            for by in (teacher, other)
             if (setting := plan.probe_setting_of(by)) is not None
         ]
         if len(arms) == 2:
@@ -276,12 +276,12 @@ def _budgets(plan: Plan) -> Iterator[Budget]:
 
 def _minutes(plan: Plan, size: int) -> float:
     """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
-    study, found = plan.protocol.study, []
+    study, minutes = plan.protocol.study, []
     for seed in study.seed_list:
         manifest = plan.protocol.workspaces.of(seed).manifest
         drawn = draw_annotated(manifest, size, seed)
-        found.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)
-    return float(np.mean(found))
+        minutes.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)
+    return float(np.mean(minutes))
 
 
 def _entry(record: RunRecord) -> dict[str, float | None]:
@@ -331,7 +331,7 @@ def write_archive(
     domains: list[dict[str, Any]] = []
     for record in records:
         arms = list(dict.fromkeys(member.arm for member in record.members))
-        setup, versions = asdict(record.setup), [dict(one) for one in record.versions]
+        setup, versions = asdict(record.setup), [dict(version) for version in record.versions]
         name = record.setup.domain
         own = {"domain": name} if name else {}
         domains.append({"setup": setup, "arms": [*map(asdict, arms)], "versions": versions})
@@ -379,7 +379,7 @@ def read_archive(folder: Path) -> list[StudyRecord]:
         values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         runs = pd.read_csv(folder / RUNS, dtype=str, keep_default_na=False).to_dict("records")
         scores = _archived_scores(folder / values["scores"])
-        return [_archived(one, runs, scores) for one in values["domains"]]
+        return [_archived(domain, runs, scores) for domain in values["domains"]]
     except (OSError, ValueError, KeyError, IndexError, TypeError, ValidationError) as error:
         raise InputError(f"{folder}: no archive of a study, or a damaged one: {error}") from error
 

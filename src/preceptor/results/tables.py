@@ -139,9 +139,9 @@ class Schema:
             return table
         keys = table[list(self.order)].copy()
         for name, values in (levels or {}).items():
-            known = list(dict.fromkeys(values))
-            inside = keys[name].where(keys[name].isin(known))  # others come last
-            keys[name] = pd.Categorical(inside, known, ordered=True)
+            order = list(dict.fromkeys(values))
+            inside = keys[name].where(keys[name].isin(order))  # others come last
+            keys[name] = pd.Categorical(inside, order, ordered=True)
         return table.loc[keys.sort_values(list(self.order), kind="stable").index]
 
     def csv(self, table: pd.DataFrame) -> str:

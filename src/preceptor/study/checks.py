@@ -141,11 +141,11 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield from _first(_without_maps(workspaces, "budget", drawn))
     opened = [workspaces.of(seed) for seed in seeds]
     if "pca" in study.controls:
-        images = (int(one.train_mask.sum()) for one in opened)
+        images = (int(workspace.train_mask.sum()) for workspace in opened)
         problems = (too_few_for_components(number, PCA_COMPONENTS) for number in images)
         yield from _first(f"controls: pca: {problem}" for problem in problems if problem)
     if (chosen := study.dfr_set) is not None:
-        checks = (partial(check_images, one.manifest, chosen) for one in opened)
+        checks = (partial(check_images, workspace.manifest, chosen) for workspace in opened)
         yield from _first(f"dfr_set: {error}" for error in _errors(checks))
     for name, path in study.maps.items():
         if not path.is_dir():
@@ -222,7 +222,7 @@ def shared_images(workspaces: Workspaces) -> tuple[float, str]:
     several = workspaces.all()
     if len(several) < 2:
         return 0.0, ""
-    distinct = [pc.unique(arrow_hashes(one.hashes.images)) for one in several]
+    distinct = [pc.unique(arrow_hashes(workspace.hashes.images)) for workspace in several]
     counts = pc.value_counts(pa.concat_arrays(distinct))
     common = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     shares = []
@@ -318,7 +318,7 @@ def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
     """Disk space of the image caches of a study for its manifests, as if none were filled."""
     runs = [plain_run(study, backbone) for backbone in study.backbone_names]
     forms = {(form.side, form.fit, form.channels) for run in runs for form in image_formats(run)}
-    tables = [one.manifest.table for one in workspaces]
+    tables = [workspace.manifest.table for workspace in workspaces]
     images = {path for table in tables for path in table["path"]}
     maps = {path for table in tables for path in table["saliency"] if path}
     each = sum(side**2 * channels for side, _, channels in forms)

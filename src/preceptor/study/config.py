@@ -329,7 +329,7 @@ class StudyConfig(Settings):
         if not self.guidances:
             return tuple(map(Setting, self.alpha_grid))
         ways = self.guidances.items()
-        return tuple(Setting(one, name) for name, way in ways for one in way.alpha_grid(self))
+        return tuple(Setting(alpha, name) for name, way in ways for alpha in way.alpha_grid(self))
 
     @property
     def paper_setting(self) -> Setting:

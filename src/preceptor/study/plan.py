@@ -124,9 +124,9 @@ class Plan:
         if choice is None:
             return None
         rows = {str(row["name"]): row for row in choice.table}
-        names = {candidate_name(teacher, one): one for one in self.study.probe_settings}
+        names = {candidate_name(teacher, setting): setting for setting in self.study.probe_settings}
         scores = [(float(rows[name]["value"]), names[name]) for name in names if name in rows]
-        return min(scores, key=lambda one: (-one[0], one[1]))[1] if scores else None
+        return min(scores, key=lambda score: (-score[0], score[1]))[1] if scores else None
 
     def setting_of(self, role: Role, backbone: str, annotated: int = 0) -> Setting | None:
         """Selected setting of a role; None before the selection."""
@@ -140,13 +140,13 @@ class Plan:
         choice = self.choices.get(Selection(self.domain, role, backbone))
         if choice is None or len(self.study.guidances) < 2:
             return []
-        found: dict[str, tuple[float, Setting]] = {}
+        ways: dict[str, tuple[float, Setting]] = {}
         for row in choice.table:
             value, setting = float(row["value"]), Setting(float(row["alpha"]), str(row["guidance"]))
-            best = found.get(setting.guidance)
+            best = ways.get(setting.guidance)
             if best is None or (-value, setting) < (-best[0], best[1]):
-                found[setting.guidance] = value, setting
-        return [found[name][1] for name in self.study.guidances if name in found]
+                ways[setting.guidance] = value, setting
+        return [ways[name][1] for name in self.study.guidances if name in ways]
 
     # Steps.
 
@@ -174,7 +174,7 @@ class Plan:
         `follow` gives the steps that follow from the choice, which also waits for the steps `also`.
         `only` is the name of the only possible choice, which needs no scores.
         """
-        runs = [run.id for one in contenders for run in one.runs]
+        runs = [run.id for contender in contenders for run in contender.runs]
 
         def decide() -> list[Step]:
             choice = Choice(only, f"{only}: it is the only candidate.", ())
@@ -183,7 +183,7 @@ class Plan:
             return follow(self.choices[selection])
 
         work = Select(selection, lambda: self.add(decide()))
-        steps = [step for one in contenders for chain in one.chains for step in chain]
+        steps = [step for contender in contenders for chain in contender.chains for step in chain]
         needs = (*(() if only else runs), *also)
         return [*steps, Step(selection.step_id, work, title, needs)]
 
@@ -205,8 +205,8 @@ class Plan:
             study.validation_negatives,
         )
         facts = [
-            (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
-            for one, runs, agreement in judged
+            (contender.name, contender.setting, [checksum(run, SCORES) for run in runs], agreement)
+            for contender, runs, agreement in judged
         ]
         evidence = evidence_of(facts, *settings)
         earlier = self.remembered.get(selection.name)
@@ -461,14 +461,14 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
     first = draft.first_steps()
 
     def assume(selection: Selection, candidates: Sequence[tuple[str, Setting]]) -> None:
-        rows = [{"name": name, "value": 0.0} | asdict(one) for name, one in candidates]
+        rows = [{"name": name, "value": 0.0} | asdict(setting) for name, setting in candidates]
         draft.choices.setdefault(selection, Choice(candidates[0][0], "", tuple(rows)))
 
     teachers = teachers_of(study)
     if len(teachers) == 1:  # is not compared
         draft.choices[draft.teacher_selection] = Choice(candidate_name(teachers[0]), "", ())
     probes = product(teachers, study.probe_settings)
-    assume(draft.teacher_selection, [(candidate_name(*one), one[1]) for one in probes])
+    assume(draft.teacher_selection, [(candidate_name(*probe), probe[1]) for probe in probes])
     winner = draft.winner()
     assert winner is not None
     later = draft.add(draft.stage_two(winner))
@@ -480,7 +480,7 @@ def outline(plan: Plan) -> tuple[list[Step], list[Step]]:
             grid = study.settings if role == "baseline1" else _settings_of(study, role)
             for size in (0, *(study.budgets if role in ("student", "baseline1") else ())):
                 selection = Selection(draft.domain, role, backbone, size)
-                assume(selection, [(str(one), one) for one in grid])
+                assume(selection, [(str(setting), setting) for setting in grid])
                 setting = draft.choices[selection].setting
                 later += draft.add(
                     draft._budget_tests(role, backbone, setting, size)
@@ -532,8 +532,8 @@ class StudyPlan:
             for run, own in members.items():
                 labels = tuple(dict.fromkeys(member.arm.label for member in own))
                 arm, seed = own[0].arm, own[0].seed
-                found = (arm.backbone, arm.alpha, seed, plan.domain)
-                runs.append(PlannedRun(run, labels, *found, teacher=arm.teacher))
+                about = (arm.backbone, arm.alpha, seed, plan.domain)
+                runs.append(PlannedRun(run, labels, *about, teacher=arm.teacher))
         return runs
 
     def start(self) -> list[Step]:

@@ -134,8 +134,8 @@ def _once(method: Callable[Concatenate[Protocol, P], T]) -> Callable[Concatenate
         key = (method.__name__, args, tuple(options.items()))
         if key not in self._made:
             self._made[key] = method(self, *args, **options)
-        known = self._made[key]
-        return cast(T, [*known] if isinstance(known, list) else known)
+        made = self._made[key]
+        return cast(T, [*made] if isinstance(made, list) else made)
 
     return made
 
@@ -383,7 +383,7 @@ class Protocol:
         if teacher.kind == "given":
             classes = self._classes_of(study.maps[teacher.name])
             chosen = study.guide_classes or classes
-            return False, tuple(one for one in chosen if one in classes)
+            return False, tuple(name for name in chosen if name in classes)
         return False, None
 
     def _classes_of(self, maps: Path) -> tuple[str, ...]:

@@ -94,12 +94,12 @@ def choose(
             "every validation set needs images of every class, or set validation_negatives"
         )
     worst, values = aucs.mean(1).argmin(1), aucs.mean(1).min(1)
-    names = [sets[place] for place in worst]
+    names = [sets[column] for column in worst]
     # Of equal values the one with the smaller α, independently of the order of the candidates.
     order = sorted(range(len(candidates)), key=lambda at: candidates[at].setting)
     best = max(order, key=lambda at: values[at])
     rows = []
-    for at, one in enumerate(candidates):
+    for at, candidate in enumerate(candidates):
         low = high = 0.0
         if at != best and draws:
             paired = paired_difference(aucs[at, :, worst[at]], aucs[best, :, worst[best]])
@@ -117,15 +117,15 @@ def choose(
             low, high = result.low, result.high
         rows.append(
             {
-                "name": one.name,
+                "name": candidate.name,
                 "value": float(values[at]),
                 "worst_set": names[at],
                 "low": low,
                 "high": high,
                 "tied": bool(at == best or not high < 0),
-                "agreement": one.agreement,
-                "alpha": one.setting.alpha,
-                "guidance": one.setting.guidance,
+                "agreement": candidate.agreement,
+                "alpha": candidate.setting.alpha,
+                "guidance": candidate.setting.guidance,
             }
         )
     where = names[best] if len(sets) == 1 else f"the worst validation set ({names[best]})"
@@ -161,7 +161,7 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
         values = json.loads(file.read_text(encoding="utf-8"))
         chosen = {"": values} if list(domains) == [""] else values
         return {
-            domain: {name: Choice.from_json(one) for name, one in chosen[domain].items()}
+            domain: {name: Choice.from_json(entry) for name, entry in chosen[domain].items()}
             for domain in domains
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

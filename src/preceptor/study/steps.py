@@ -246,21 +246,21 @@ def map_steps(
         return [Step(identity, whole, name, needs, cost=(only.stop - only.start) * cost)]
     made = [
         Step(
-            shard_id(identity, place),
+            shard_id(identity, number),
             replace(work, shard=shard, joined=identity),
-            f"{name}, shard {place + 1} of {len(shards)}",
+            f"{name}, shard {number + 1} of {len(shards)}",
             needs,
             cost=(shard.stop - shard.start) * cost,
         )
-        for place, shard in enumerate(shards)
+        for number, shard in enumerate(shards)
     ]
     needs = (*needs, *(step.id for step in made))
     return [*made, Step(identity, JoinMaps(shards), name, needs)]
 
 
-def shard_id(joined: str, place: int) -> str:
+def shard_id(joined: str, number: int) -> str:
     """Id of the step that makes the maps of one shard."""
-    return f"{joined}-{place:05d}"
+    return f"{joined}-{number:05d}"
 
 
 def weights_of(store: Path, run: str) -> str:
@@ -295,7 +295,7 @@ class PlannedRun:
 
 def write_planned_runs(runs: Iterable[PlannedRun], out: Path) -> None:
     """Write runs to a study folder."""
-    rows = [asdict(one) for one in runs]
+    rows = [asdict(run) for run in runs]
     write_atomically(out / PLANNED_RUNS, strict_json(rows) + "\n")
 
 

@@ -37,8 +37,8 @@ class Workspaces:
 
     def __getstate__(self) -> dict[str, object]:
         """State for another process: the paths, and of the open tables their hashes."""
-        known = {path: space.hashes.whole for path, space in self.opened.items()}
-        return self.__dict__ | {"opened": {}, "known": self.known | known}
+        hashes = {path: space.hashes.whole for path, space in self.opened.items()}
+        return self.__dict__ | {"opened": {}, "known": self.known | hashes}
 
     def of(self, seed: int) -> Workspace:
         """Workspace of a seed."""
@@ -50,8 +50,8 @@ class Workspaces:
             cache_dir = self.caches[manifest]
             table = Manifest.read(manifest, verify=False)
             workspace = Workspace(table, cache_dir)
-            known = self.known.get(manifest)
-            if known is not None and known != workspace.hashes.whole:
+            expected = self.known.get(manifest)
+            if expected is not None and expected != workspace.hashes.whole:
                 raise InputError(
                     f"{manifest}: its rows or files have changed since the command was started; "
                     "start it again"
