@@ -38,6 +38,7 @@ EVIDENCE = ROOT / "benchmarks" / "evidence"
 IMAGES = ROOT / "docs" / "images"
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (
+    "README.md",
     "benchmarks/evidence/README.md",
     "docs/evidence.md",
     "docs/explanation/when-marks-help.md",
@@ -338,6 +339,19 @@ def summary() -> str:
         "− better baseline", "− strongest control", "of the way",
     ]  # fmt: skip
     return table(header, lines)
+
+
+def front() -> str:
+    """Studies of few marks and a planted shortcut in the README."""
+    order = ("baseline2", "baseline1", "control", "student", "ceiling")
+    shown_there = {("Moving decoys ¹", "60 of 3,000"), *((one.title, one.marks) for one in FEW)}
+    lines = [
+        [one.title.removesuffix(" ¹"), one.marked, *(number(one.means[key]) for key in order)]
+        for one in results()
+        if (one.title, one.marked) in shown_there
+    ]
+    header = ["images", "marked", "no maps", "marks alone", "strongest control", "Student"]
+    return table([*header, "marks on all images"], lines)
 
 
 def controls() -> str:
@@ -732,6 +746,7 @@ def _two_part_interval(differences: Floats) -> tuple[float, float]:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "front": front,
     "summary": summary,
     "controls": controls,
     "marks": marks,
