@@ -17,11 +17,7 @@ from preceptor.maps.sources import build_map_targets
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, Teacher, teachers_of
-from preceptor.study.steps import (
-    Arm,
-    Step,
-    Train,
-)
+from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY, SQUARES_STUDY, squares
 
@@ -106,12 +102,13 @@ def test_the_second_generation_learns_labels_and_maps(tmp_path: Path, kind: str)
 def test_a_run_has_the_annotated_images_of_its_seed(draws: Path) -> None:
     fixed, drawn = (protocol(draws, annotated_per_seed=each) for each in (False, True))
     for one, seed in ((fixed, 0), (drawn, 1)):
-        config = one.baseline1(NET, Setting(0.1), 1).config
-        assert config is not None
-        assert (config.annotated, config.annotated_seed) == (0.5, seed)
-        every = one.ceiling(NET, Setting(0.1), 1).config
-        assert every is not None
-        assert (every.annotated, every.annotated_seed) == (None, 0)
+        of_a = one.baseline1(NET, Setting(0.1), 1), one.mapper("mapper", NET, 1)
+        of_t = one.ceiling(NET, Setting(0.1), 1), one.baseline2(NET, 1)
+        steps = (*of_a, *of_t, one.mapper("mapper_all", NET, 1))
+        configs = [step.config for step in steps if step.config is not None]
+        found = [(config.rows, config.annotated, config.annotated_seed) for config in configs]
+        of_every_map = ("annotated", None, 0)
+        assert found == [("annotated", 0.5, seed)] * 2 + [("all", None, 0)] * 2 + [of_every_map]
 
 
 def test_a_baseline_1_and_a_teacher_of_equal_settings_are_one_run(draws: Path) -> None:
