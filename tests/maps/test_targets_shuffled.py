@@ -34,6 +34,7 @@ def test_shuffling_stays_within_the_class(tmp_path: Path, seed: int) -> None:
         members = [k for k, row in enumerate(ROWS) if LABELS[row] == label and row != 8]
         assert sorted(found[k] for k in members) == [ROWS[k] for k in members]
     assert found == owners(must(guides(source)))
+    assert found != owners(must(guides(source.model_copy(update={"shuffle_seed": seed + 1}))))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -90,8 +91,6 @@ def test_human_maps_are_shuffled_within_the_class(seed: int) -> None:
     for label in "ab":
         members = guided & (LABELS[ROWS] == label)
         assert sorted(found.human_rows[members]) == ROWS[members].tolist()
-    again = must(guides(MapSource(kind="human", shuffle_seed=seed), annotated=every))
-    np.testing.assert_array_equal(found.human_rows, again.human_rows)
 
 
 @pytest.mark.parametrize("seed", range(5))
