@@ -205,10 +205,9 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
         finish(folder, {"id": step.id, "kind": "evaluation", "run": run, "seconds": 1.0})
         return
     classes = protocol.workspace.manifest.classes
+    agreement = 0.5 + (member.seed + (member.arm.annotated or 0)) / 100
     measures = {
-        str(name): SetMetrics(
-            0.5, set_auc(part, classes, protocol.study.positive), 0.5 + member.seed / 100
-        )
+        str(name): SetMetrics(0.5, set_auc(part, classes, protocol.study.positive), agreement)
         for name, part in scores.groupby("split")
     }
     config = step.work.config.model_dump(mode="json")

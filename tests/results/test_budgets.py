@@ -193,25 +193,10 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
         ({25: [0.6, 0.62, 0.6], 50: [0.7, 0.72, 0.7], 100: [0.7, 0.7201, 0.7]}, 50, 50, 100),
         ({25: [0.6, 0.62, 0.6], 50: [0.6, 0.6201, 0.6], 100: [0.6, 0.6202, 0.6]}, 25, 25, 100),
         ({25: [0.7, 0.7, 0.7], 50: [0.7, 0.7, 0.7], 100: [0.8, 0.82, 0.8]}, None, 50, 100),
-        (
-            {
-                25: [0.7, 0.7, 0.7],
-                50: [0.6, 0.6, 0.6],
-                100: [0.8, 0.82, 0.8],
-                200: [0.8, 0.8201, 0.8],
-            },
-            100,
-            100,
-            200,
-        ),
+        ({25: [0.7] * 3, 50: [0.6] * 3, 90: [0.8, 0.82, 0.8], 99: [0.8, 0.8201, 0.8]}, 90, 90, 99),
         ({25: [0.7, 0.7, 0.7], 50: [0.9, 0.9, 0.9], 100: [0.8, 0.8001, 0.8]}, 50, 50, 100),
         ({25: [0.6, 0.62, 0.6], 50: [0.6, 0.63, 0.6]}, None, 25, 50),  # the interval is too wide
-        (
-            {25: [1.0, 1.0, 1.0], 50: [1.0, 1.0, 1.0]},
-            None,
-            25,
-            50,
-        ),  # one without width excludes nothing
+        ({25: [1.0] * 3, 50: [1.0] * 3}, None, 25, 50),  # one without width excludes nothing
         ({25: [0.7, 0.7], 50: [0.7, 0.7001]}, None, 25, 50),  # two seeds conclude nothing
         ({25: [0.6], 50: [0.6]}, None, 25, 50),
     ],
@@ -235,6 +220,8 @@ def test_more_marks_are_no_hint_where_fewer_are_enough() -> None:
     assert more_marks([], curve_of(small), ["b"], [50, 200], (50, 200)) is None
     large = {50: small[50], 200: [one + 0.05 for one in small[200]]}
     assert more_marks([], curve_of(large), ["b"], [50, 200], (50, 200)) is not None
+    few = {size: values[:5] for size, values in large.items()}  # p cannot fall below 0.0625
+    assert more_marks([], curve_of(few), ["b"], [50, 200], (50, 200)) is None
 
 
 def test_small_steps_may_add_up_to_a_relevant_gain() -> None:
@@ -264,29 +251,21 @@ def test_gains_are_paired_by_seed() -> None:
 @pytest.mark.parametrize(
     ("point", "words"),
     [
-        (
-            Enough(50, 50, 200, 0.002, -0.001, 0.005, 0.3),
-            "50 annotated images are enough: for every",
-        ),
+        (Enough(50, 50, 200, 0.002, -0.001, 0.005, 0.3), "50 annotated images are enough: for"),
         (
             Enough(50, 50, 200, 0.002, -0.001, 0.005, 0.3),
             "from 50 to 200: +0.002, 95 % interval −0.001",
         ),
         (Enough(None, 50, 100, 0.002, -0.03, 0.03, 0.9), "are enough is not known: for no number"),
-        (
-            Enough(None, 50, 100, 0.05, 0.03, 0.07, 0.01),
-            "increases the AUC by at least 0.01 on these test images",
-        ),
+        (Enough(None, 50, 100, 0.05, 0.03, 0.07, 0.01), "by at least 0.01 on these test images"),
         (Enough(None, 50, 100, 0.05, 0.001, 0.09, 0.03), "; less than 0.01 is not excluded"),
         (Enough(None, 50, 100, 0.05, 0.03, 0.07, 0.0625), "are enough is not known: for no number"),
-        (Enough(None, 50, 100, 0.05, -0.03, 0.1, 0.3), "are enough is not known: for no number"),
-        (None, "have not been scored yet"),
     ],
 )
 def test_what_is_said_of_it(
     finished: Plan,
     results: Results,
-    point: Enough | None,
+    point: Enough,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
