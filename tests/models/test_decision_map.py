@@ -26,8 +26,9 @@ def odds(logits: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_a_decision_map_is_the_loop(classes: int) -> None:
     features, weight = torch.randn(4, 6, 2, 3).double(), torch.randn(classes, 6).double()
-    logits, labels = torch.randn(4, classes).double(), torch.arange(4) % classes
+    logits, labels = torch.randn(4, classes).double().requires_grad_(), torch.arange(4) % classes
     found = decision_map(features, weight, logits, labels)
+    assert not found.requires_grad  # the softmax counts as constant
     for image in range(4):
         cams = torch.einsum("kc,chw->khw", weight, features[image])
         y = int(labels[image])

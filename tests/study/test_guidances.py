@@ -64,6 +64,7 @@ def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
     plan, trained = finished(tmp_path, best(wanted), guidances=WAYS, seeds=2)
     for role, setting in wanted.items():
         assert plan.setting_of(role, "test_byobnet") == setting, role
+        assert setting in plan.best_by_way(role, "test_byobnet")
     configs = {(one.arm.role, one.arm.setting): one.config.training for one in trained.values()}
     student = configs["student", Setting(0.05, "cells")]
     assert (student.distance, student.cam_class) == ("cells", "decision")

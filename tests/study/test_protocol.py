@@ -97,6 +97,8 @@ def test_the_second_generation_learns_labels_and_maps(tmp_path: Path, kind: str)
     steps = one.student(own, NET, Setting(0.1), 0)
     (second,) = (step for step in steps if step.kind == "train" and arm(step).generation == 2)
     assert arm(second).alpha == (own.alpha if kind == "human" else 0.2)
+    configs = [step.config for step in (second, steps[-1]) if step.config is not None]
+    assert [config.maps.marks for config in configs] == [kind == "mapper", False]
 
 
 def test_a_run_has_the_annotated_images_of_its_seed(draws: Path) -> None:
@@ -252,6 +254,23 @@ def guided(one: Protocol, config: RunConfig) -> set[str]:
     )
     assert made is not None
     return set(workspace.manifest.table["label"].iloc[rows[made.weight > 0]])
+
+
+def test_maps_and_scores_of_a_run_have_ids_of_what_they_depend_on(tmp_path: Path) -> None:
+    """A run without guidance is the same whatever its maps are, and on whatever it is tested."""
+    manifest = squares(tmp_path / "data")
+    label, decision = (
+        squares_protocol(manifest, training={"input_size": 32, "cam_class": kind})
+        for kind in ("label", "decision")
+    )
+    data = Teacher("test_byobnet", "data", 1.0, "cam")
+    (run, made), (same, other) = (one.maps_of(data, 0)[1] for one in (label, decision))
+    assert run.id == same.id
+    assert made.id != other.id
+    scored = label.evaluation(run).id
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table.drop(table.index[table["split"] == "test"][0]).to_csv(manifest, index=False)
+    assert squares_protocol(manifest).evaluation(run).id != scored
 
 
 @pytest.mark.parametrize("role", ["centre", "pca"])

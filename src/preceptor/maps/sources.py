@@ -351,8 +351,8 @@ def build_map_targets(
 
 
 def marked_classes(manifest: Manifest, annotated: NDArray[np.bool_]) -> list[str]:
-    """Classes with a human map in any training image whose annotation is used."""
-    with_map = manifest.map_mask & manifest.train_mask & annotated
+    """Classes with a human map in any of the `annotated` rows, which are training images."""
+    with_map = manifest.map_mask & annotated
     return sorted(set(manifest.table["label"].to_numpy()[with_map]))
 
 
