@@ -136,7 +136,7 @@ def data_import(
     format_: Annotated[str, typer.Argument(metavar="FORMAT")],
     source: Annotated[list[Path], typer.Argument(metavar="SOURCE...")],
     to: Annotated[Path, typer.Option()],
-    images: Annotated[Path | None, typer.Option(show_default="that of SOURCE")] = None,
+    images: Annotated[Path | None, typer.Option(show_default="the folder of SOURCE")] = None,
     labels: Annotated[Path | None, typer.Option(show_default="from the annotations")] = None,
     positive: Annotated[list[str] | None, typer.Option(show_default="all classes")] = None,
     negative: str = "negative",
@@ -158,7 +158,7 @@ def data_import(
 ) -> None:
     """Import annotations of another tool, or a published data set.
 
-    A manifest and maps are written. FORMAT is one of these, or that of a plugin:
+    A manifest and maps are written. FORMAT is one of these, or the format of a plugin:
 
     \b
     coco         COCO instances: boxes, polygons, run-length encoded masks
@@ -173,9 +173,9 @@ def data_import(
     und          UND CYBORG release: CSVs of training and tests, and heat maps
 
     Args:
-        source: File or folder of the annotations; several of coco, labelme and labelstudio. Of und
-            the training CSV, then those of the tests.
-        to: Output folder, new or empty; of und the output manifest, .csv or .parquet.
+        source: File or folder of the annotations; several for coco, labelme and labelstudio. For
+            und, the training CSV, then the test CSVs.
+        to: Output folder, new or empty; for und, the output manifest, .csv or .parquet.
         images: Folder of the images; fixations, masks and und require it.
         labels: CSV with path,label[,split,source,group,annotated].
         positive: Class of the shapes to draw; images with one have this label. Repeatable.
@@ -190,16 +190,16 @@ def data_import(
         group_by: Column of --labels, or regular expression on the path of the image, that names
             images of one subject.
         seed: Random seed of the splits.
-        masks: folders: folder of masks in the same subfolders; if it is SOURCE, a_mask.png is that
-            of a.png.
+        masks: folders: folder of masks in the same subfolders; if it is SOURCE, a_mask.png is the
+            mask of a.png.
         mask_label: masks: class of masks without colors.
         image_key: labelstudio: key of the image in the data of a task.
         sigma: fixations, required: standard deviation of the Gaussian of a fixation, in pixels of
             the screen.
         display: fixations: LEFT,TOP,WIDTH,HEIGHT of the image on the screen in pixels.
         heatmaps: und, required: folder of heat maps with the names of the images.
-        join: und: name of one test set of all test CSVs, each of which is a source, such as
-            test-unseen.
+        join: und: name of one test set for all test CSVs, such as test-unseen; each CSV is a
+            source.
     """
     for name in context.params:
         origin = context.get_parameter_source(name)
@@ -311,11 +311,11 @@ def data_export(
         source: Manifest, or a Teacher's map store.
         to: Output folder, new or empty.
         manifest: Manifest of the images of a map store.
-        threshold: Smallest value of the map, 0 to 1, of a pixel inside a shape; of a human map the
+        threshold: Smallest map value, 0 to 1, of a pixel inside a shape; for a human map, a
             share of its largest value (default: 0.5; masks of a manifest keep gray levels).
         positive: Class whose maps are exported; images of other classes have no shapes. Repeatable.
         image_prefix: Address before the names of the images in Label Studio.
-        every: Export also images of a manifest that nobody examined.
+        every: Also export images of a manifest that nobody examined.
     """
     with bulk_import():
         from preceptor.annotations.export import (
@@ -338,7 +338,7 @@ def data_export(
     if not stored and manifest is not None:
         raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
     if stored and every:
-        raise InputError("--all belongs to a manifest; of a map store all images are exported")
+        raise InputError("--all belongs to a manifest; all images of a map store are exported")
     table = Manifest.read(manifest or source, verify=False, need=())
     classes, model, noise = positive or (), "", 0
     with counting("exporting") as told:
@@ -365,7 +365,7 @@ def data_agreement(
     """Compare annotators of the same images.
 
     Tables are written: Dice, IoU and correlation of each pair, each annotator against the others,
-    and the images, the least agreement first.
+    and the images, sorted from the least agreement.
 
     Args:
         folder: Folder written by data import: manifest.csv, annotators/NAME/….

@@ -70,13 +70,13 @@ def run(
         port: Port; 0 = any free one (default: that of the last start, at first any free one).
         opens: Whether to open the page in the browser.
         links: Names, separated by commas; each person gets a link.
-        new_links: Replace all links; earlier ones, and their sessions, end.
+        new_links: Replace all links; earlier links and their sessions become invalid.
         allow_host: Additional host name of this server. Repeatable.
         overlap: Number of people who mark each image of the overlap.
         overlap_share: Share of the images in the overlap.
         order: Order of the images.
         proposals_on_evaluation: Whether validation and test images have proposals, too.
-        start_from: Maps that are proposed, for correction: a map store of preceptor annotate, a
+        start_from: Maps that are proposed for correction: a map store of preceptor annotate, a
             manifest with maps, a folder of masks, or a model folder (its decision maps).
         seed: Random seed of the order and the overlap.
         database: Database (default: NAME.label.sqlite beside the manifest).
@@ -200,13 +200,13 @@ def label_export(
 ) -> None:
     """Export the marks of a database.
 
-    The output is that of data import: manifest.csv, maps, and the maps of each of several people.
+    The files are as for data import: manifest.csv, maps, and the maps of each person.
 
     Args:
         database: Database of preceptor label.
         to: Output folder, new or empty.
         format_: Additional format, of another tool, in a folder of its name; of one class.
-        merge: Map of several people: mean, majority, any, or one's name.
+        merge: How maps of several people are merged: mean, majority, any, or one person's name.
         class_: Class of marks. Repeatable (default: all).
     """
     from preceptor.label.db import LabelSettings, connect, read_settings, told_errors

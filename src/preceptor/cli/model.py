@@ -84,7 +84,7 @@ def annotate(
 ) -> None:
     """Make saliency maps with a Teacher.
 
-    The maps are written as a map store. The same command resumes an interrupted one.
+    The maps are written to a map store. The same command resumes an interrupted run.
 
     Args:
         model: Model folder of the Teacher.
@@ -92,7 +92,7 @@ def annotate(
         method: Method: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.
         split: Images: train, all, or the name of a split.
         max_masks: Maximum number of RISE masks per image.
-        tolerance: Largest error of a RISE map that may guide.
+        tolerance: Largest error of a RISE map; maps with a larger error do not guide.
         threads: CPU threads.
     """
     from preceptor.config.run import RiseSettings, check_method
@@ -330,8 +330,8 @@ def calibrate(
 ) -> None:
     """Calibrate a model on the validation images of a manifest.
 
-    A copy of the model folder is written in which probabilities are calibrated. The results are in
-    its model card.
+    The output is a copy of the model folder with calibrated probabilities. Its model card has the
+    results.
 
     Args:
         model: Model folder, such as best.
@@ -441,7 +441,7 @@ def serve(
 
     Args:
         models: Model folders or exported files, each as PATH or NAME=PATH; the first one is used
-            for requests that name none.
+            for requests that name no model.
         host: Address; one for other machines needs --keys or --no-keys.
         port: Port; 0 = any free one.
         keys: File with API keys, one per line; each request needs one of them.

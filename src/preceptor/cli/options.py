@@ -49,7 +49,7 @@ CacheOption = Annotated[
 CacheDirOption = Annotated[Path | None, typer.Option(help="Folder of the image caches.")]
 DeviceOption = Annotated[Device, typer.Option(help="Device of the model.")]
 JobsOption = Annotated[
-    int | None, typer.Option(min=1, help="Maximum of concurrent steps (default: as many as fit).")
+    int | None, typer.Option(min=1, help="Most concurrent steps (default: as many as fit).")
 ]
 EngineOption = Annotated[
     Engine, typer.Option(help="Executor: local (worker processes) or ray (Ray cluster).")
@@ -62,7 +62,7 @@ RunsPerGpuOption = Annotated[
 ]
 _RULE = "Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number"
 ThresholdOption = Annotated[
-    str | None, typer.Option(help=_RULE, show_default="that of the export, else eer")
+    str | None, typer.Option(help=_RULE, show_default="the one of the export, else eer")
 ]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Largest number of images per forward pass.")

@@ -295,7 +295,7 @@ def status(folder: Path) -> None:
 def archive(folder: Path, to: Annotated[Path, typer.Option()]) -> None:
     """Write scores, choices and tables of a study to a small folder.
 
-    It has no weights, maps and images. `preceptor report` makes the tables from it again.
+    It has no weights, maps or images. `preceptor report` makes the tables from it again.
 
     Args:
         folder: Study folder.
@@ -325,12 +325,12 @@ def runs(folder: Path) -> None:
 def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = False) -> None:
     """Write the report of a study again.
 
-    The report is written from the steps that have finished so far. Of an archive, the tables are
-    written again from its scores.
+    The report is written from the steps that have finished so far. For an archive, the tables
+    are written again from its scores.
 
     Args:
         folder: Study folder.
-        partial: Replace the tables also if trainings of them are lost or changed.
+        partial: Replace the tables even if some of their trainings are lost or changed.
     """
     with bulk_import():
         from preceptor.report.write import write_results
@@ -344,7 +344,7 @@ def report(folder: Path, partial: Annotated[bool, typer.Option("--partial")] = F
     study = reopen(folder)
     if not partial and (lost := lost_runs(study, folder)):
         raise InputError(
-            f"{folder}: its tables have trainings that new tables would not have: {lost}; restore "
+            f"{folder}: new tables would lack trainings of the present ones: {lost}; restore "
             "runs and data, repeat the study, or replace the tables with --partial"
         )
     write_results(study, folder)
@@ -371,7 +371,7 @@ def finish(result: StudyResult, summarize: Callable[[Path], str] | None = None) 
             if not one.blocked:
                 print(f"failed: {one.title}: {one.reason}", file=sys.stderr)
         if blocked:
-            print(f"not started, since they need one that failed: {len(blocked)}", file=sys.stderr)
+            print(f"not started, because they need a failed step: {len(blocked)}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -113,7 +113,7 @@ def _rows(file: Path) -> list[ListedImage]:
     raw = read_table(file, findings)
     findings.raise_if_any()
     if "path" not in raw:
-        raise InputError(f"{file}: it has no column path; name the column of the images so")
+        raise InputError(f"{file}: it has no column path; rename the column of the images to path")
     names = written = text(raw["path"])
     if written.empty:
         raise InputError(f"{file}: it has no rows; add a row per image")

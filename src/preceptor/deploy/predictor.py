@@ -353,7 +353,7 @@ def load(
     if precision != "32-true":
         raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
     if path.exists() and not path.is_file():  # a pipe, of which each reading has another content
-        raise InputError(f"{path}: it is no regular file; name a file of preceptor export")
+        raise InputError(f"{path}: it is not a regular file; name a file of preceptor export")
     try:
         from preceptor.deploy.onnx import OnnxNetwork
     except ModuleNotFoundError as error:
