@@ -20,7 +20,7 @@ import { Work } from "./work.js";
 const RENEW = 10_000; // milliseconds between two renewals of the claim on an image
 const IDLE = 600_000; // milliseconds without input after which it is not renewed
 
-const SEES = "Whoever opens the link of the terminal leads, and sees the marks of everybody.";
+const SEES = "The person who opens the link of the terminal leads, and sees everybody's marks.";
 
 // Fills a card with the names, and calls `chosen` after the server has accepted one.
 function askName(box, people, chosen) {
@@ -68,7 +68,7 @@ function askName(box, people, chosen) {
 function takeLeave() {
   if (!finish()) return false;
   if (page.outbox.entries.some(({ kind }) => kind !== "seen")) {
-    say("Another person can begin when all is saved.");
+    say("Another person can begin when everything is saved.");
     return false;
   }
   if (page.entry !== null) {
@@ -133,7 +133,7 @@ async function begun(fresh) {
   $("who").textContent = page.state.person.name;
   $("who").disabled = Boolean(page.state.fixed);
   $("to-lead").hidden = !page.state.person.lead;
-  $("sees").textContent = page.state.person.lead ? SEES : "You and whoever leads see your marks.";
+  $("sees").textContent = page.state.person.lead ? SEES : "You and the person who leads see your marks.";
   const { database, person } = page.state;
   page.drafts = new Drafts(database, person.id);
   page.work = new Work(page.outbox);
@@ -171,7 +171,7 @@ async function start() {
     await begun(await get("/api/state"));
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
-    card("This page cannot begin.", [`${failure.message}.`], [["Try again", () => location.reload()]]);
+    card("This page cannot start.", [`${failure.message}.`], [["Try again", () => location.reload()]]);
   }
   setInterval(() => {
     if (document.visibilityState === "visible" && idleTime() < IDLE) claim();

@@ -89,7 +89,7 @@ export function finish() {
     return false;
   }
   if (draw.live?.tool === "wand") {
-    say("The wand is at work. Esc cancels it.");
+    say("The wand is still working. Esc cancels it.");
     return false;
   }
   draw.cancel();

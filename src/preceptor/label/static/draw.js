@@ -56,7 +56,7 @@ export class Draw {
       this.corner = [x, y];
     } else if (tool === "wand") {
       if (this.live !== null) {
-        this.desk.say("The wand is at work. Esc cancels it.");
+        this.desk.say("The wand is still working. Esc cancels it.");
         return;
       }
       this.start(erase);

@@ -118,7 +118,7 @@ export async function showGrid() {
       count.textContent = total === 1 ? "1 image" : `${total} images`;
       more.hidden = cells.length >= total;
     } catch (failure) {
-      if (open) problem.textContent = `The images are not here: ${failure.message}.`;
+      if (open) problem.textContent = `The images could not be loaded: ${failure.message}.`;
     }
   }
 

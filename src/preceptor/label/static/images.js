@@ -133,7 +133,7 @@ export async function goOn() {
     const id = await page.work.next(own?.id ?? null);
     if (page.entry === own) await show(id); // else a link was opened meanwhile
   } catch (failure) {
-    say(`The next image is not here: ${failure.message}.`);
+    say(`The next image could not be loaded: ${failure.message}.`);
   }
 }
 

@@ -53,7 +53,7 @@ function content({ images, done, people, sources, pairs, problems, damaged }) {
     ]),
     ...table(
       "People",
-      ["Name", "Answered", "Marked", "Nothing", "Cannot judge", "Skipped", "Minutes an image"],
+      ["Name", "Answered", "Marked", "Nothing", "Cannot judge", "Skipped", "Minutes per image"],
       people.map((one) => [
         one.name, one.done, one.marked, one.nothing, one.cannot_judge, one.skipped,
         number(one.minutes),
@@ -61,7 +61,7 @@ function content({ images, done, people, sources, pairs, problems, damaged }) {
     ),
     ...some(
       sources.length > 1 || sources.some(({ source }) => source !== ""), "Sources",
-      ["Source", "Images", "Finished", "Minutes an image"],
+      ["Source", "Images", "Finished", "Minutes per image"],
       sources.map((one) => [one.source || "not named", one.images, one.done, number(one.minutes)]),
     ),
     ...(pairs.length > 0 ? [] : [element("h3", agreement), none]),
@@ -187,7 +187,7 @@ export async function showLead() {
       shown = text;
       problem.textContent = "";
     } catch (failure) {
-      problem.textContent = `The present figures are not here: ${failure.message}.`;
+      problem.textContent = `The current figures could not be loaded: ${failure.message}.`;
     }
   };
   const { form, fill } = renaming(renew);
