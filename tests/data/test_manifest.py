@@ -312,24 +312,6 @@ def test_a_cell_that_holds_a_whole_file_is_told_in_short(folder: Path) -> None:
         assert len(text) < 1_000
 
 
-def test_a_device_is_no_manifest() -> None:
-    assert problems(Path("/dev/zero")) == ["the file: it is a device; name a file"]
-
-
-@pytest.mark.parametrize(
-    ("cell", "kind"), [([1, 2], "ndarray"), ({"a": 1}, "dict"), (b"\xff\xfe", "bytes")]
-)
-@pytest.mark.parametrize("column", ["label", "group", "map_weight", "annotated"])
-def test_cells_that_are_no_text_are_refused_by_row(
-    folder: Path, column: str, cell: Any, kind: str
-) -> None:
-    table = pd.read_csv(folder / "m.csv", dtype="str", keep_default_na=False)
-    table[column] = [cell] * len(table)
-    table.to_parquet(folder / "m.parquet")
-    told = problems(folder / "m.parquet")
-    assert f"row 0 (from 0): {column} is a {kind}; write text or a number" in told
-
-
 def test_two_columns_of_one_name_in_parquet_are_named(folder: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["path", "label", "path"])
     pq.write_table(table, folder / "m.parquet")

@@ -48,7 +48,6 @@ OPTIONAL = (
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
 
-_NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
 _Identity = tuple[int, int] | str | None
@@ -104,8 +103,6 @@ def read_table(path: Path, findings: Findings, header: list[str] | None = None) 
     without a header row.
     """
     try:
-        if path.is_char_device():  # /dev/zero never ends
-            raise _alone(findings, "it is a device", "name a file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise _alone(findings, "there is no such file", "correct the path") from None
@@ -229,9 +226,9 @@ def check_columns(raw: pd.DataFrame, required: Sequence[str], findings: Findings
         findings.raise_if_any()
 
 
-def _about(cells: pd.Series, show: Callable[[object], str], text: str) -> Callable[[int], str]:
+def _about(cells: pd.Series, text: str) -> Callable[[int], str]:
     """What is wrong in a row: `text` with its cell in the place of {}."""
-    return lambda row: text.format(show(cells.iloc[row]))
+    return lambda row: text.format(repr(cells.iloc[row]))
 
 
 def check_cells(
@@ -246,13 +243,7 @@ def check_cells(
     Returns a table with all of `COLUMNS`, then the others; valid only if no problem was noted. If
     `need` is empty, `split` may be empty as well.
     """
-    note, frame = findings.add_all, raw.copy()
-    for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
-        cells = frame[name]
-        lists = np.array([isinstance(cell, _NOT_PLAIN) for cell in cells], bool)
-        kind = _about(cells, lambda cell: type(cell).__name__, f"{name} is a {{}}")
-        note(lists, kind, "write text or a number")
-        frame[name] = cells.where(~lists, None)
+    note, frame = findings.add_all, raw
 
     def column(name: str) -> pd.Series:
         missing = pd.Series("", index=frame.index, dtype="str")
@@ -282,14 +273,14 @@ def check_cells(
         table[name] = values.astype("float64")
         low = values <= 0 if name == "sample_weight" else values < 0
         wrong = (cells != "") & (low | ~np.isfinite(values.to_numpy(np.float64)))
-        note(wrong, _about(cells, repr, f"{name} is {{}}"), f"write a {bound}")
+        note(wrong, _about(cells, f"{name} is {{}}"), f"write a {bound}")
     for name in ("label", "split", "source", "group"):
         cells = table[name]
         different = cells.unique()
         wrong_letters = set(filter(is_control, set("".join(different))))
         odd = cells.isin([one for one in different if not wrong_letters.isdisjoint(one)])
         broken = f"{name} {{}} contains a line break or control character"
-        note(odd, _about(cells, repr, broken), "remove it")
+        note(odd, _about(cells, broken), "remove it")
     if "name" in frame:
         check_names(table["name"], findings)
     _check_labels(table, findings, need, classes)
@@ -320,7 +311,7 @@ def _annotated(written: pd.Series, has_map: pd.Series, findings: Findings) -> pd
     """(n,) whether a person examined each image: as written, otherwise if it has a map."""
     known = written.map(_YES_NO)
     bad = (written != "") & known.isna()
-    about = _about(written, repr, "annotated is {}")
+    about = _about(written, "annotated is {}")
     findings.add_all(bad, about, "write 1, 0 or nothing")
     no = known.isin([False])
     fix = "set annotated to 1 or empty the map"
@@ -333,7 +324,7 @@ def check_names(names: pd.Series, findings: Findings) -> None:
     fix = "write a unique name (it identifies the image in outputs), or rename the column"
     findings.add_all(names == "", "name is empty", fix)
     again = names.duplicated() & (names != "")
-    findings.add_all(again, _about(names, repr, "name {} occurs again"), fix)
+    findings.add_all(again, _about(names, "name {} occurs again"), fix)
 
 
 def _check_labels(
@@ -348,7 +339,7 @@ def _check_labels(
     if classes is not None:
         findings.add_all(
             (labels != "") & ~labels.isin(list(classes)),
-            _about(labels, repr, "label {} is not one of the classes"),
+            _about(labels, "label {} is not one of the classes"),
             f"write one of {', '.join(map(repr, classes))}",
         )
     if "train" not in need:
@@ -370,7 +361,7 @@ def _check_splits(table: pd.DataFrame, findings: Findings, need: Collection[str]
         findings.add_all(splits == "", "split is empty", f"write {KNOWN_SPLITS}")
     findings.add_all(
         (kinds == "") & (splits != "").to_numpy(),
-        _about(splits, repr, "split {} is unknown"),
+        _about(splits, "split {} is unknown"),
         lambda row: split_hint(splits.iloc[row]),
     )
     for kind in need:
