@@ -161,15 +161,9 @@ def _tell(prepared: Prepared) -> None:
     if (changes := prepared.changes) is None:
         return
     if prepared.first:
-        print(f"images: {changes.added:,}")
+        print(f"images: {changes['added']:,}")
         return
-    counts = {
-        "added": changes.added,
-        "no longer there, hidden": changes.hidden,
-        "there again": changes.shown,
-        "with another label": changes.relabeled,
-    }
-    said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    said = ", ".join(f"{count:,} {what}" for what, count in changes.items() if count)
     print(f"note: {prepared.source.place.name} has changed: {said or 'no image of it'}")
 
 

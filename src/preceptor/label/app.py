@@ -32,7 +32,7 @@ from preceptor.label.images import Pictures, look_again
 from preceptor.label.proposals import Proposals
 from preceptor.label.queue import claim_begun
 from preceptor.label.routes import STATIC
-from preceptor.label.sources import Changes, Row, Source
+from preceptor.label.sources import Row, Source
 from preceptor.utils.files import default_cache_dir
 
 
@@ -186,7 +186,7 @@ class Prepared:
     path: Path
     source: Source
     settings: LabelSettings
-    changes: Changes | None  # what a changed manifest did; None = it is as it was
+    changes: dict[str, int] | None  # see `take_in`; None = the source is as it was
     first: bool  # whether the database is new
 
 

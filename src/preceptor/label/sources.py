@@ -9,10 +9,8 @@ shown.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,20 +142,11 @@ def rows_of(source: Source) -> list[Row]:
     return [Row(*cells) for cells in zip(paths, *columns, strict=True)]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What a manifest that has changed did to the images of a database."""
-
-    added: int = 0  # numbers of images; shown = hidden before
-    hidden: int = 0
-    shown: int = 0
-    relabeled: int = 0
-
-
-def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Changes:
+def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> dict[str, int]:
     """Bring the images of the database to the rows of a source, within a transaction.
 
-    Rows that are gone are hidden; their marks are kept.
+    Rows that are gone are hidden; their marks are kept. Returns the numbers of images by what has
+    happened to them.
     """
     stored = connection.execute("SELECT path, id, label, split, source, listed FROM images")
     before = {path: (number, Row(path, *cells), listed) for path, number, *cells, listed in stored}
@@ -180,9 +169,12 @@ def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Chan
     connection.executemany("UPDATE images SET listed = 0 WHERE id = ?", gone)
     write_setting(connection, "digest", source.digest)
     write_setting(connection, "arranged", None)
-    shown = sum(not listed for _, _, _, listed in changed)
-    relabeled = sum(row.label != old.label for row, _, old, _ in changed)
-    return Changes(len(added), len(gone), shown, relabeled)
+    return {
+        "added": len(added),
+        "no longer there, hidden": len(gone),
+        "there again": sum(not listed for _, _, _, listed in changed),
+        "with another label": sum(row.label != old.label for row, _, old, _ in changed),
+    }
 
 
 def remember_place(connection: Connection, source: Source, database: Path) -> None:
@@ -207,16 +199,15 @@ def root_of(connection: Connection, database: Path) -> Path:
 def arrange(connection: Connection, settings: LabelSettings) -> None:
     """Order the images and count the people needed, if something of it has changed.
 
-    The overlap and the random position of an image depend on the seed and on its path below the
-    common folder of the first images: neither later images nor another place change them.
+    The overlap and the random position of an image depend on the seed and on its path alone: later
+    images do not change them.
     """
     names = ("order", "seed", "overlap", "overlap_share")
     key = [*(getattr(settings, name) for name in names), list(settings.splits)]
     if read_setting(connection, "arranged") == key:
         return
     images = connection.execute("SELECT id, path, split, source, listed FROM images").fetchall()
-    below = _common_folder(connection, [row["path"] for row in images])
-    draws = {row["id"]: _draws(settings.seed, row["path"].removeprefix(below)) for row in images}
+    draws = {row["id"]: _draws(settings.seed, row["path"]) for row in images}
     by_source = settings.order == "source"
     ordered = sorted(
         images, key=lambda row: (row["source"] if by_source else "", draws[row["id"]][0])
@@ -238,19 +229,6 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
         "UPDATE images SET position = ?, overlap = ?, asked = ?, places = ? WHERE id = ?", values
     )
     write_setting(connection, "arranged", key)
-
-
-def _common_folder(connection: Connection, paths: Sequence[str]) -> str:
-    """Common folder of the images that were arranged first, with a slash at its end, or ""."""
-    folder: str | None = read_setting(connection, "common_folder")
-    if folder is None:
-        folder = ""
-        with contextlib.suppress(ValueError):  # no image, or absolute and relative paths
-            folder = posixpath.commonpath({posixpath.dirname(path) for path in paths})
-        folder += "/" if folder else ""
-        if paths:
-            write_setting(connection, "common_folder", folder)
-    return folder
 
 
 def _draws(seed: int, path: str) -> tuple[int, float]:
