@@ -21,14 +21,12 @@ from scipy import ndimage
 
 from preceptor.annotations.shapes import Floats, joined, outline
 from preceptor.annotations.write import unique_name
-from preceptor.config.settings import ImageFormat
-from preceptor.data.geometry import normalized, over_image
 from preceptor.data.images import ImageError, decode_marks, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.remote import is_url
 from preceptor.data.resampling import resample
 from preceptor.errors import InputError, Problem, ProblemsError, is_control, without_secrets
-from preceptor.maps.store import MapStore, StoreInfo
+from preceptor.maps.store import MapStore, map_over_image
 from preceptor.utils.files import new_folder, relative_path, replacing
 from preceptor.utils.results import strict_json
 from preceptor.utils.text import Progress
@@ -162,17 +160,6 @@ def unsettled(store: MapStore, positive: Iterable[str] = ()) -> int:
     names = np.array(store.info.classes, object)[store.classes]
     wanted = set(positive) or set(store.info.classes)
     return sum(name in wanted for name in names[~store.settled])
-
-
-def map_over_image(
-    grid: NDArray[np.float32], info: StoreInfo, size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """(h, w) map of a store over the whole image, 0 outside the part that the Teacher saw.
-
-    Maps are normalized to [0, 1], except for the probabilities of the method cells.
-    """
-    shown = grid if info.method == "cells" else normalized(grid)
-    return over_image(shown, ImageFormat(info.side, info.fit), size)
 
 
 def _check_classes(wanted: set[str], classes: Iterable[str], what: str) -> None:

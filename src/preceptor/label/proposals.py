@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.settings import ImageFormat
-from preceptor.data.geometry import normalized, over_image, same_aspect
+from preceptor.data.geometry import same_aspect
 from preceptor.data.images import ImageError, decode_marks, image_size, image_suffixes
 from preceptor.errors import InputError
 from preceptor.label.db import Connection, Database, LabelSettings
 from preceptor.label.images import version_or_none
 from preceptor.label.marks import bounding_runs, to_text
 from preceptor.label.sources import checked_table, find_source
-from preceptor.maps.store import is_store, read_store
+from preceptor.maps.store import is_store, map_over_image, read_store
 from preceptor.utils.results import digest
 
 LEVEL = 50
@@ -78,7 +77,6 @@ def _of_store(
     folder: Path, root: Path, names: Mapping[str, str] | None
 ) -> tuple[MapOf, Collection[str]]:
     store = read_store(folder)
-    form = ImageFormat(store.info.side, store.info.fit)
     paths = [(names or {}).get(str(name), str(root / name)) for name in store.paths]
     rows = {os.path.normpath(path): at for at, path in enumerate(paths)}
 
@@ -86,8 +84,7 @@ def _of_store(
         if not store.settled[rows[path]]:  # noise, which normalization would enlarge
             return None
         grid = store.maps[rows[path]].astype(np.float32)
-        shown = grid if store.info.method == "cells" else normalized(grid)
-        return over_image(shown, form, image_size(path))
+        return map_over_image(grid, store.info, image_size(path))
 
     return map_of, rows
 
