@@ -35,7 +35,7 @@ from preceptor.benchmark.forgeries import (
 from preceptor.config.settings import Fraction, Settings
 from preceptor.data.images import ImageError, decode_image, decode_map, open_image, read_file
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, Problem, ProblemsError, RunFailedError, without_secrets
+from preceptor.errors import InputError, Problem, ProblemsError, without_secrets
 from preceptor.utils.files import beginning, new_folder, replacing
 from preceptor.utils.process import core_count
 from preceptor.utils.results import strict_json
@@ -120,22 +120,16 @@ def plant(
     name = "manifest.parquet" if parquet else "manifest.csv"
     with replacing(target, flush=False) as partial:
         (partial / STAMPED).mkdir(parents=True)
-        try:
-            files, marks = table["path"].copy(), {}
-            chosen = _chosen_rows(manifest, settings).tolist()
-            written = _write_stamped(manifest, partial, chosen, settings, workers or core_count())
-            for done, (row, (file, mark)) in enumerate(zip(chosen, written, strict=True), 1):
-                files[row], marks[row] = file, mark
-                if progress is not None:
-                    progress(done, len(chosen))
-            Manifest(table.assign(path=files.astype("str")), partial).write(partial / name)
-            planted = _summary(manifest, to / name, settings, marks)
-            (partial / RECORD).write_text(_record(planted), encoding="utf-8")
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            raise RunFailedError(
-                f"{to}: the images cannot be written: {error.strerror or error}{where}"
-            ) from error
+        files, marks = table["path"].copy(), {}
+        chosen = _chosen_rows(manifest, settings).tolist()
+        written = _write_stamped(manifest, partial, chosen, settings, workers or core_count())
+        for done, (row, (file, mark)) in enumerate(zip(chosen, written, strict=True), 1):
+            files[row], marks[row] = file, mark
+            if progress is not None:
+                progress(done, len(chosen))
+        Manifest(table.assign(path=files.astype("str")), partial).write(partial / name)
+        planted = _summary(manifest, to / name, settings, marks)
+        (partial / RECORD).write_text(_record(planted), encoding="utf-8")
     return planted
 
 
