@@ -195,22 +195,6 @@ def test_a_file_listed_twice_through_a_link_is_found(folder: Path) -> None:
     assert "row 9: image 'g.png' is listed already in row 4" in told[1]
 
 
-def test_many_files_in_a_folder_are_found_by_listing_it(tmp_path: Path) -> None:
-    lines = ["path,label,split"]
-    for i in range(80):
-        (tmp_path / f"{i}.png").write_bytes(b"x")
-        split = ("train", "train", "val", "test")[i % 4]
-        lines.append(f"{i}.png,{'real' if i % 8 < 4 else 'fake'},{split}")
-    (tmp_path / "40.png").unlink()
-    (tmp_path / "41.png").unlink()
-    (tmp_path / "41.png").symlink_to(tmp_path / "42.png")
-    told = problems(write(tmp_path, *lines), verify=False)
-    assert [problem.split(";")[0] for problem in told] == [
-        "row 42: image '40.png' does not exist",
-        "row 44: image '42.png' is listed already in row 43",
-    ]
-
-
 def test_a_missing_folder_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     lines = ["path,label,split"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +9,6 @@ import pytest
 
 from preceptor.deploy.image_list import MAPS_MARK, ImageList, ListedImage
 from preceptor.errors import InputError
-from preceptor.label.sources import find_source, folder_rows
 
 
 @pytest.fixture
@@ -70,28 +66,6 @@ def test_maps_of_earlier_commands_are_left_out_unless_they_are_named(folder: Pat
     assert drawn in names("scans")
 
 
-def test_a_folder_that_cannot_be_read_is_an_error(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = os.scandir
-    (folder / "lost+found").mkdir()
-    closed = {"lost+found", "er"}
-
-    def scandir(path: str | int) -> Iterator[os.DirEntry[str]]:
-        if isinstance(path, str) and Path(path).name in closed:
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return whole(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(PermissionError, match="scans/deep/er"):
-        names("scans")
-    with pytest.raises(PermissionError, match="scans/deep/er"):
-        find_source(folder)
-    closed.remove("er")
-    assert len(names("scans")) == 4
-    assert len(folder_rows(find_source(folder))) == 4
-
-
 def test_patterns(folder: Path) -> None:
     assert names("scans/*.png") == ["scans/b.png", "scans/x[1].png"]
     assert names("scans/**/*.tif") == ["scans/deep/er/c.tif"]
@@ -116,12 +90,9 @@ def test_manifests_whose_names_are_those_of_the_output(folder: Path, suffix: str
             ImageList(["scans/wrong.csv"])
 
 
-def test_the_mark_of_an_editor_is_no_part_of_the_first_path(folder: Path) -> None:
-    assert names("-", lines=("\ufeffa.png\r\n", "b.png\r\n")) == ["a.png", "b.png"]
-
-
 def test_a_list_of_lines(folder: Path) -> None:
-    lines = ("one.png\n", "\n", "two words.png\r\n", "last.png")
+    """The mark of an editor of Windows is no part of the first path."""
+    lines = ("\ufeffone.png\n", "\n", "two words.png\r\n", "last.png")
     images = ImageList(["scans/deep", "-"], lines)
     assert images.count() is None
     assert [image.name for image in images] == [

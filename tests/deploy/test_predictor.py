@@ -208,28 +208,6 @@ def test_scores_that_are_not_finite_are_no_predictions(
 
 
 @pytest.mark.parametrize(
-    ("threshold", "value"),
-    [
-        (None, 0.5),
-        ("eer", 0.5),
-        ("EER", 0.5),
-        ("fdr5%", 0.25),
-        ("bpcer1%", 0.75),
-        ("fdr=0.01", 0.75),
-        (0.9, 0.9),
-        ("0.9", 0.9),
-    ],
-)
-def test_thresholds(
-    models: dict[str, Path], image_files: ImageFiles, threshold: Any, value: float
-) -> None:
-    predictor = preceptor.load(models["plain"], device="cpu", threshold=threshold)
-    assert predictor.threshold == value
-    found = predictor(image_files.good)
-    assert found.decision == ["fake" if score >= value else "real" for score in found.score]
-
-
-@pytest.mark.parametrize(
     ("name", "threshold", "expected"),
     [
         ("plain", "fdr2%", r"no such threshold; it has eer, fdr=0.05, fdr=0.01"),
