@@ -11,6 +11,10 @@ import pytest
 
 from preceptor.utils.process import PixelBudget
 
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"), reason="a setting of glibc"
+)
+
 DECODING = """
 import threading
 from pathlib import Path
@@ -35,9 +39,7 @@ print(resident() - before)
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"), reason="a setting of glibc"
-)
+@on_linux
 def test_threads_that_decoded_give_their_memory_back() -> None:
     """Without the setting, each of the threads may keep 69 MiB."""
     done = subprocess.run(
@@ -90,19 +92,11 @@ for _ in range(10):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
-on_linux = pytest.mark.skipif(
-    sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"), reason="a setting of glibc"
-)
 
-
-def faults(side: str, **environment: str) -> int:
+def faults(side: str) -> int:
     """Page faults of ten steps in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", STEPS, side],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", STEPS, side], capture_output=True, text=True, check=True
     )
     return int(done.stdout)
 
@@ -111,17 +105,3 @@ def faults(side: str, **environment: str) -> int:
 def test_pages_are_not_mapped_again_in_every_step() -> None:
     assert faults("returned") > 10_000  # 64 MiB a step, of which at least the largest block
     assert faults("kept") < 500
-
-
-@on_linux
-@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"])
-def test_variables_of_the_user_stay_in_force(name: str) -> None:
-    code = "from preceptor.utils.process import keep_freed_memory as k; print(k())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {name: "100000"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "False"

@@ -28,17 +28,6 @@ def test_the_quota_of_a_container_counts(tmp_path: Path, text: str, expected: in
     assert core_count(file) == (there if expected is None else min(there, expected))
 
 
-def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
-    told: list[str] = []
-    assert checked_jobs(1, 1, told.append) == 1
-    assert checked_jobs(None, 1, told.append) is None
-    assert not told
-    assert checked_jobs(1000, 1, told.append) == core_count()
-    assert told[0].startswith("1000 jobs of 1 threads exceed")
-    with pytest.raises(InputError, match="must be 1 or more"):
-        checked_jobs(0, 1, told.append)
-
-
 @pytest.mark.parametrize(("there", "threads", "jobs"), [(1, 1, 1), (2, 1, 2), (6, 4, 1), (2, 8, 1)])
 def test_jobs_are_as_many_as_have_a_core_for_each_thread(
     there: int, threads: int, jobs: int, monkeypatch: pytest.MonkeyPatch
@@ -48,5 +37,9 @@ def test_jobs_are_as_many_as_have_a_core_for_each_thread(
     told: list[str] = []
     assert checked_jobs(jobs, threads, told.append) == jobs
     assert not told
+    assert checked_jobs(None, threads, told.append) is None
+    assert not told
     assert checked_jobs(jobs + 1, threads, told.append) == jobs
-    assert len(told) == 1
+    assert told[0].startswith(f"{jobs + 1} jobs of {threads} threads exceed the {there} cores")
+    with pytest.raises(InputError, match="must be 1 or more"):
+        checked_jobs(0, threads, told.append)
