@@ -295,24 +295,6 @@ def assert_fits(page: Page, width: int, height: int) -> None:
     assert page.evaluate(color)[3] == 0
 
 
-def test_a_narrow_window_has_the_name_rather_than_chips(
-    browser: Browser, manifest: Path, tmp_path: Path
-) -> None:
-    size = {"width": 430, "height": 740}
-    with served(manifest, tmp_path) as server, opened(browser, server, viewport=size) as page:
-
-        def seen(selector: str) -> bool:
-            """Whether an element of the head is in sight."""
-            one, head = (page.locator(x).bounding_box() for x in (selector, "#about"))
-            assert one is not None
-            assert head is not None
-            return one["width"] > 20 and one["y"] + one["height"] / 2 < head["y"] + head["height"]
-
-        assert (seen("#name"), seen("#given")) == (True, False)
-        page.set_viewport_size({"width": 640, "height": 740})
-        assert (seen("#name"), seen("#given")) == (True, True)
-
-
 @contextmanager
 def letter(link: str) -> Iterator[str]:
     """Address of a page of another site that has a link."""

@@ -194,30 +194,6 @@ def test_the_image_that_was_left_by_the_way_back_is_the_next_one(
         assert name(page) not in done
 
 
-def test_what_was_said_goes_when_it_holds_no_longer(browser: Browser, tmp_path: Path) -> None:
-    with (
-        served(images(tmp_path, 3), tmp_path, labels=("real", "fake")) as server,
-        opened(browser, server, image=None) as page,
-    ):
-        page.clock.install(time="2026-01-02T11:00:00Z")
-        page.goto(server.place())
-        page.wait_for_selector(SHOWN)
-        page.clock.pause_at("2026-01-02T12:00:00Z")  # nothing goes by itself
-        said = page.locator("#toast.on")
-        for keys, words, way_out in (
-            (["n"], "Nothing is marked yet", lambda: drag(page, LINE)),
-            (["h"], "There is nothing to change", lambda: press(page, "o")),
-            (["n"], "Choose a label first", lambda: press(page, "1")),
-            (["0"], "Something is marked", lambda: press(page, "Control+z", "Control+z")),
-            (["n"], "Nothing is marked yet", lambda: leave(page, "0")),
-        ):
-            page.clock.fast_forward(10)  # each stroke has its time
-            press(page, *keys)
-            assert words in said.inner_text()
-            way_out()
-            assert said.count() == 0, words
-
-
 def test_people_do_not_see_each_other_and_take_no_marks(browser: Browser, tmp_path: Path) -> None:
     with (
         served(images(tmp_path, 12), tmp_path) as server,
