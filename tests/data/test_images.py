@@ -14,8 +14,6 @@ from preceptor.config.settings import Fit
 from preceptor.data.geometry import render
 from preceptor.data.images import (
     ImageError,
-    as_map,
-    as_opaque,
     decode_image,
     decode_map,
     image_size,
@@ -314,12 +312,6 @@ def test_a_damaged_byte_gives_an_image_or_an_image_error(
         return
     assert array.dtype == np.uint8
     assert array.ndim == 3
-
-
-def test_a_gray_tiff_with_premultiplied_opacity_is_read() -> None:
-    image = Image.fromarray(np.full((2, 2, 2), (64, 128), np.uint8), "La")  # as Pillow opens it
-    assert (np.asarray(as_opaque(image, 1)) == 191).all()
-    assert as_map(image) == pytest.approx(np.full((2, 2), 127 * 128 / 255**2), abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.eps"])

@@ -53,7 +53,7 @@ def as_map(image: Image.Image) -> NDArray[np.float32]:
     if image.mode == "I":
         return _scaled_by_largest(image)
     if image.has_transparency_data:
-        color = _to_rgba(image)
+        color = image.convert("RGBA")
         luminance = np.asarray(color.convert("RGB").convert("L"), dtype=np.float32)
         opacity = np.asarray(color.getchannel("A"), dtype=np.float32)
         return luminance * opacity / np.float32(255 * 255)
@@ -112,13 +112,9 @@ def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    rgba = _to_rgba(image)
+    rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert("RGB")
-
-
-def _to_rgba(image: Image.Image) -> Image.Image:
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

@@ -49,7 +49,7 @@ PLANTED_SPLITS = ("train", "val")
 # A map of a person can have compression noise or a faint tail nearly everywhere: its region is
 # where it is above this share of its largest value.
 _MAP_LEVEL = 0.05
-_GRAY_MODES = ("1", "L", "LA", "La")
+_GRAY_MODES = ("1", "L", "LA")
 # A cell of the stamp's glyphs has one pixel in an image of 64 pixels, as in the forged photographs.
 _STAMP_UNIT = 64
 
