@@ -396,11 +396,10 @@ def export(
         workspace = Workspace(table)
         found = onnx.validation_images(workspace, spec.image_format, images)
     with needing("onnx", "export"):
-        exported = onnx.export_model(model, out, found, threshold=threshold, maps=map_)
+        parity, limit = onnx.export_model(model, out, found, threshold=threshold, maps=map_)
     rule = "the most probable class"
-    if exported.threshold is not None:
-        rule = f"positive at a score of {threshold_text(exported.threshold)} or more"
-    parity = exported.parity
+    if limit is not None:
+        rule = f"positive at a score of {threshold_text(limit)} or more"
     decisions = parity.decisions
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"

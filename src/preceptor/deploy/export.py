@@ -335,14 +335,6 @@ class Parity:
         return self.probabilities <= TOLERANCE and (self.maps is None or self.maps <= TOLERANCE)
 
 
-@dataclass(frozen=True)
-class Exported:
-    """Result of an export."""
-
-    parity: Parity
-    threshold: float | None
-
-
 def export_model(
     folder: Path,
     out: Path,
@@ -350,10 +342,10 @@ def export_model(
     *,
     threshold: str | float | None = None,
     maps: bool = True,
-) -> Exported:
+) -> tuple[Parity, float | None]:
     """Export a model folder; if it differs from the model, ExportError, and nothing is written.
 
-    For `threshold` see `find_threshold`; it decides the output `decision`.
+    For `threshold` see `find_threshold`; it decides the output `decision`, and is returned.
     """
     model = load_model(folder)
     calibration = find_calibration(folder, model.spec.positive is not None)
@@ -382,7 +374,7 @@ def export_model(
         )
     with replacing(out) as partial:
         partial.write_bytes(content)
-    return Exported(parity, fixed)
+    return parity, fixed
 
 
 def onnx_outputs(content: bytes) -> Computation:
