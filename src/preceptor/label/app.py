@@ -127,10 +127,10 @@ async def _answer(
 
 
 async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request: Request) -> Reply:
-    headers = {name.lower(): value for name, value in request.headers.items()}
+    headers = dict(request.headers)
     if len(request.headers.getlist("host")) != 1 or not labeling.hosts.allows(headers["host"]):
         raise forbidden("this host is not served here; use the address that was printed")
-    session = _session(labeling, headers)
+    session = labeling.keys.session(request.cookies.get(labeling.cookie_name, ""))
     content = b""
     if way.method == "POST":
         _check_change(labeling, headers, session)
@@ -167,13 +167,6 @@ def _check_change(labeling: Labeling, headers: dict[str, str], session: Session 
         raise forbidden("the token of the page is missing; load the page again")
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise malformed("the body must be application/json")
-
-
-def _session(labeling: Labeling, headers: dict[str, str]) -> Session | None:
-    # Not http.cookies, which gives up all cookies at one of another program that it does not like.
-    cookies = (one.strip().partition("=") for one in headers.get("cookie", "").split(";"))
-    values = [value for name, _, value in cookies if name == labeling.cookie_name]
-    return labeling.keys.session(values[0]) if values else None
 
 
 PAGE = Path(__file__).parent / "static"
