@@ -34,6 +34,25 @@ from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
 from preceptor.utils.results import finish
 from tests.datasets import SQUARES_STUDY, squares
 
+RECORD = RunRecord(
+    id="c0ffee",
+    config={},
+    classes=("real", "fake"),
+    input_size=32,
+    grid=(4, 4),
+    saliency="cam",
+    training_images=24,
+    guided_images=12,
+    uninformative_maps=0,
+    images_seen=24,
+    best_epoch=1,
+    metrics={"epoch": 2.0, "loss": 0.5, "val_accuracy": 0.75, "val_auc": 0.875},
+    seconds=1.0,
+    device="cpu",
+    versions={},
+)
+"""Record of a run, from which those of other runs are made."""
+
 
 def record_with(
     primary: str, classes: tuple[str, ...], positive: str | None, **changes: Any
@@ -214,23 +233,8 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
     (folder / "config.yaml").write_text(json.dumps(config))  # which is YAML, and soon written
     if model is not None:
         shutil.copytree(model, folder / "model")
-    RunRecord(
-        id=run,
-        config=config,
-        classes=tuple(classes),
-        input_size=32,
-        grid=(4, 4),
-        saliency="cam",
-        training_images=24,
-        guided_images=12,
-        uninformative_maps=0,
-        images_seen=24,
-        best_epoch=1,
-        metrics=flat_metrics(measures),
-        seconds=1.0,
-        device="cpu",
-        versions={},
-    ).write(folder)
+    record = replace(RECORD, id=run, config=config, classes=tuple(classes))
+    replace(record, metrics=flat_metrics(measures)).write(folder)
 
 
 def _scores(

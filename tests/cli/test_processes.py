@@ -9,16 +9,17 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from preceptor.training.record import RunRecord
 from tests import forked
 from tests.commands import here
 from tests.start_up import imported_by_command
+from tests.studies import RECORD
 
 
 def test_help_needs_nothing_heavy() -> None:
@@ -27,23 +28,8 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_runs_of_a_store(tmp_path: Path) -> None:
-    record = RunRecord(
-        id="done",
-        config={"backbone": "test_vit", "maps": {"kind": "human"}, "alpha": 0.5, "seed": 3},
-        classes=("a", "b"),
-        input_size=32,
-        grid=(4, 4),
-        saliency="cam",
-        training_images=24,
-        guided_images=12,
-        uninformative_maps=0,
-        images_seen=24,
-        best_epoch=1,
-        metrics={"val_auc": 0.75},
-        seconds=1.0,
-        device="cpu",
-        versions={},
-    )
+    config = {"backbone": "test_vit", "maps": {"kind": "human"}, "alpha": 0.5, "seed": 3}
+    record = replace(RECORD, id="done", config=config)
     (tmp_path / "runs" / "done").mkdir(parents=True)
     record.write(tmp_path / "runs" / "done")
     (tmp_path / "runs" / "begun").mkdir()
@@ -51,7 +37,7 @@ def test_runs_of_a_store(tmp_path: Path) -> None:
     save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
     done = here("runs", tmp_path)
     lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.strip()}
-    assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.750", "1"]
+    assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.875", "1"]
     assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
 
 

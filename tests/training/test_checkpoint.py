@@ -32,6 +32,7 @@ from preceptor.training.run import train
 from preceptor.utils.results import damaged_files, read_record
 from tests.datasets import squares
 from tests.no_reads import NoReads
+from tests.studies import RECORD
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -120,25 +121,6 @@ def test_anything_else_is_a_fresh_start(tmp_path: Path) -> None:
     assert start() == Progress()
     path.mkdir()
     assert start() == Progress()
-
-
-RECORD = RunRecord(
-    id="c0ffee",
-    config={"seed": 3},
-    classes=("real", "fake"),
-    input_size=64,
-    grid=(4, 4),
-    saliency="cam",
-    training_images=24,
-    guided_images=12,
-    uninformative_maps=1,
-    images_seen=48,
-    best_epoch=2,
-    metrics={"epoch": 2.0, "loss": 0.5, "val_accuracy": 0.75, "val_auc": 0.875},
-    seconds=1.5,
-    device="cpu",
-    versions={"torch": "2"},
-)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
