@@ -614,17 +614,17 @@ def decoys() -> str:
 
 
 def _curve(network: str) -> dict[int, dict[str, dict[int, float]]]:
-    """AUC of each row by draw, for each number of images."""
-    scored = pd.read_csv(EVIDENCE / "other" / "decoys_curve.csv", keep_default_na=False)
+    """AUC of each row by draw, for each number of images; `spots` are small forged regions."""
+    scored = pd.read_csv(EVIDENCE / "other" / "curve.csv", keep_default_na=False)
     scored = scored[(scored["chosen"] == 1) & (scored["network"] == network)]
     return {int(images): _by_role(study) for images, study in scored.groupby("images")}
 
 
 def curve() -> str:
-    """Moving decoys: 20 marks of each number of images, all with 300 steps."""
+    """20 marks of each number of images, with the same number of steps."""
     studies = _curve("small_cnn")
     studies[3000] = dict(decoy_studies()[0].aucs)
-    rows = []
+    rows: list[list[str]] = []
     for images, own in sorted(studies.items()):
         means = [number(float(np.mean([*own[key].values()]))) for key in CURVE]
         rows.append([f"{images:,}", *means])
@@ -633,6 +633,15 @@ def curve() -> str:
         adjusted = holm([one.p for one in gains])
         for row, gain, p in zip(rows, gains, adjusted, strict=True):
             row.append(replace(gain, p=float(p)).text)
+    small = _curve("spots")[500]
+    large = {key: of_runs("spots_few", key) for key in small}
+    for images, own in (("500", small), ("6,000", large)):
+        own = {key: {draw: by_draw[draw] for draw in small[key]} for key, by_draw in own.items()}
+        means = [
+            number(float(np.mean([*own[key].values()]))) if key in own else DASH for key in CURVE
+        ]
+        gain = paired(own["student"], own["baseline2"]).text
+        rows.append([f"{images}, small forged regions", *means, gain, DASH, DASH])
     header = ["images", "marks alone", "no maps", "shuffled", "centered", "Student", "ceiling"]
     return table([*header, "− no maps", "− shuffled", "− centered"], rows)
 
