@@ -130,13 +130,13 @@ def rows_figure(
     notes: Sequence[str] = (),
 ) -> Figure | None:
     """Marks over one horizontal axis, one row a name."""
-    known = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
-    known = [(name, marks) for name, marks in known if marks]
-    if not known:
+    drawn = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
+    drawn = [(name, marks) for name, marks in drawn if marks]
+    if not drawn:
         return None
     step = 14.0 if any(notes) or joined else 13.0
-    heights = [step * (len(marks) - 1) + (42 if any(notes) else 28) for _, marks in known]
-    legend = {one.name: one.key for _, marks in known if len(marks) > 1 for one in marks}
+    heights = [step * (len(marks) - 1) + (42 if any(notes) else 28) for _, marks in drawn]
+    legend = {one.name: one.key for _, marks in drawn if len(marks) > 1 for one in marks}
     below = 40 + _legend_height([*legend])
     height = sum(heights) + below + 10
 
@@ -146,18 +146,18 @@ def rows_figure(
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         start, places, handles = 0.0, [], {}
-        for place, ((_, marks), own) in enumerate(zip(known, heights, strict=True)):
+        for place, ((_, marks), own) in enumerate(zip(drawn, heights, strict=True)):
             first = start + 14
             at = [first + step * number for number in range(len(marks))]
             places.append((at[0] + at[-1]) / 2)
             if joined:
                 axes.plot([one.mean for one in marks], at, color=LIGHT["soft"], linewidth=1)
-            for y, one in zip(at, marks, strict=True):
-                color = series_color(one.key)
-                if math.isfinite(one.low) and math.isfinite(one.high):
-                    axes.plot([one.low, one.high], [y, y], color=color, linewidth=3)
-                (handles[one.name],) = axes.plot(
-                    one.mean, y, "o", color=color,
+            for y, mark in zip(at, marks, strict=True):
+                color = series_color(mark.key)
+                if math.isfinite(mark.low) and math.isfinite(mark.high):
+                    axes.plot([mark.low, mark.high], [y, y], color=color, linewidth=3)
+                (handles[mark.name],) = axes.plot(
+                    mark.mean, y, "o", color=color,
                     markeredgecolor=LIGHT["paper"], markeredgewidth=0.8,
                 )  # fmt: skip
             if place < len(notes) and notes[place]:
@@ -166,7 +166,7 @@ def rows_figure(
                     fontsize=10, fontweight="bold", annotation_clip=False,
                 )  # fmt: skip
             start += own
-        axes.set_yticks(places, [_beside(name) for name, _ in known])
+        axes.set_yticks(places, [_beside(name) for name, _ in drawn])
         axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.set_xlabel(axis)
@@ -175,7 +175,7 @@ def rows_figure(
 
     said = "; ".join(
         f"{name}: {', '.join(f'{one.name} {number(one.mean)}' for one in marks)}"
-        for name, marks in known
+        for name, marks in drawn
     )
     noted = ". ".join(note for note in notes if note)
     return _drawn(f"{title}. {said}{f'. {noted}' if noted else ''}", height, draw)

@@ -84,7 +84,7 @@ class Chapter:
 
 def render_page(
     study: StudyPlan,
-    found: StudyResults,
+    results: StudyResults,
     findings: Findings,
     domains: Section | None,
     chapters: list[Chapter],
@@ -98,19 +98,19 @@ def render_page(
     gain = "" if several else findings.by_domain[""].answers["RQ3"]
     context: dict[str, Any] = {
         "name": study_name(study),
-        "facts": _facts(study, found),
+        "facts": _facts(study, results),
         "verdict": top,
         "summary": f"{top.text} {gain}",
         "best": findings.best,
         "headlines": [
             card | {"domain": name}
             for name, plan in study.plans.items()
-            for card in headlines(plan, found.by_domain[name])
+            for card in headlines(plan, results.by_domain[name])
         ],
         "failed": list(failed.values()),
-        "missing": found.missing,
-        "unscored": found.unscored,
-        "progress": found.progress,
+        "missing": results.missing,
+        "unscored": results.unscored,
+        "progress": results.progress,
         "domains": domains,
         "chapters": chapters,
         "files": [(name, text) for name, text in FILES.items() if name in files],
@@ -120,7 +120,7 @@ def render_page(
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
     """Student, better baseline, difference and interval for each backbone."""
-    found, whole = [], results.table
+    cards, whole = [], results.table
     whole = whole[(whole["set"] == results.setup.primary) & (whole["source"] == ALL_SOURCES)]
     compared = results.comparisons[results.comparisons["question"] == "RQ2"]
     for backbone in plan.protocol.study.students:
@@ -133,7 +133,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
         spread = interval(hardest["low"], hardest["high"])
         spread = spread if n > 2 else f"{'one seed' if n == 1 else 'two seeds'}: no conclusion"
         note = common_seeds_text(mean, means["student"], means.get(key, math.nan), n)
-        found.append(
+        cards.append(
             {
                 "backbone": backbone,
                 "student": number(means["student"]),
@@ -143,36 +143,36 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
                 "interval": f"{spread}; {note}" if note else spread,
             }
         )
-    return found
+    return cards
 
 
-def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
+def _facts(study: StudyPlan, results: StudyResults) -> list[list[str]]:
     """Facts below the title, one line per domain."""
     about = []
-    for one in found.by_domain.values():
-        own = one.setup
+    for domain in results.by_domain.values():
+        own = domain.setup
         of = f"{own.domain}: " if own.domain else ""
         positive = f", positive {own.positive}" if own.positive is not None else ""
         about.append(f"{of}primary set {own.primary}, classes {names_of(own.classes)}{positive}")
-    done, total = found.progress
+    done, total = results.progress
     counts = sorted({len(plan.seeds) for plan in study})
     seeds = f"{names_of(map(str, counts))} seed{'s' if counts != [1] else ''}"
     work = [seeds, f"{done} of {total} trainings finished"]
     return [*([fact] for fact in about), work] if study.has_domains else [about + work]
 
 
-def domains_section(found: StudyResults, findings: Findings) -> Section:
+def domains_section(results: StudyResults, findings: Findings) -> Section:
     """Section on RQ4, over all domains."""
-    several = any(len(one.primary_ladders) > 1 for one in found.by_domain.values())
+    several = any(len(one.primary_ladders) > 1 for one in results.by_domain.values())
     rows = [
         (f"{name}, {ladder.backbone}" if several else name, ladder)
-        for name, one in found.by_domain.items()
+        for name, one in results.by_domain.items()
         for ladder in one.primary_ladders
     ]
     figure = _ladder_figure(ladder_plot(rows, "AUC on the primary set"))
-    ranks = rank_plot([*found.by_domain.values()])
+    ranks = rank_plot([*results.by_domain.values()])
     ranked = FigureBlock("ranks", [("Guidance methods over the domains", ranks)]) if ranks else None
-    blocks = _there([figure, tables.domain_table(found.domains), ranked])
+    blocks = _there([figure, tables.domain_table(results.domains), ranked])
     return Section("rq4", "RQ4", _question("RQ4"), blocks, findings.across)
 
 
@@ -297,13 +297,13 @@ def _published(publication: Publication, results: Results) -> list[Block]:
         where = f"No result on {results.setup.primary} yet for a backbone"
         text = f"{where} of the published table ({names})."
         return [Text(text, "none")]
-    known = [one for one in found if math.isfinite(one.low)]
-    above, below = sum(one.low > 0 for one in known), sum(one.high < 0 for one in known)
+    judged = [mean for mean in found if math.isfinite(mean.low)]
+    above, below = sum(mean.low > 0 for mean in judged), sum(mean.high < 0 for mean in judged)
     text = (
-        f"Of {len(known)} published means, {len(known) - above - below} are within the 95 % "
+        f"Of {len(judged)} published means, {len(judged) - above - below} are within the 95 % "
         f"interval of this study's mean, {below} are above it and {above} below it."
     )
-    if not known:
+    if not judged:
         text = (
             "The differences from the published results have no intervals: intervals need two "
             "seeds or more."
@@ -365,10 +365,10 @@ def _mean_roc(results: Results, arm: Arm) -> NDArray[np.float64] | None:
         return None
     curves = []
     for seed in sorted(frames):
-        found = stack(
+        stacked = stack(
             [frames[seed]], results.setup.primary, results.setup.classes, results.setup.positive
         )
-        labels, scores, _ = found
+        labels, scores, _ = stacked
         if labels.all() or not labels.any():
             return None
         curves.append(np.interp(_FPR, *roc_curve(labels, scores[0])))

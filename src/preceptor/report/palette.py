@@ -45,7 +45,7 @@ def series_color(key: str) -> str:
 def magma(count: int) -> list[str]:
     """Colors of the map at even distances, from dark to bright, in hexadecimal."""
     places = [round((COLORS - 1) * number / (count - 1)) for number in range(count)]
-    return [f"#{MAGMA[3 * place : 3 * place + 3].hex()}" for place in places]
+    return [f"#{MAGMA[3 * at : 3 * at + 3].hex()}" for at in places]
 
 
 # Magma by Nathaniel Smith and Stéfan van der Walt (CC0): perceptually uniform, also in grey.

@@ -114,8 +114,8 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
     order = order.assign(turn=turn).sort_values(
         ["mapped", "turn", "source", "draw"], ascending=[False, True, True, True]
     )
-    hits = [int(place) for place in order.index[order["hit"].to_numpy(bool)]]
-    misses = [int(place) for place in order.index[~order["hit"].to_numpy(bool)]]
+    hits = [int(row) for row in order.index[order["hit"].to_numpy(bool)]]
+    misses = [int(row) for row in order.index[~order["hit"].to_numpy(bool)]]
     wrong = min(len(misses), max(count // 2, count - len(hits)))
     return hits[: count - wrong] + misses[:wrong]
 
@@ -133,35 +133,35 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
     workspace = plan.protocol.workspaces.of(best.seed)
     table = workspace.manifest.table
     tests = table[table["split"] == results.setup.primary]
-    place = dict(zip(tests["name"], tests.index, strict=True))
+    indices = dict(zip(tests["name"], tests.index, strict=True))
     chances = probabilities(scores, results.setup.classes)
     hit = chances.argmax(1) == labels_of(scores, results.setup.classes)
-    mapped = scores["path"].map(lambda name: table.loc[place[name], "saliency"] != "")
+    mapped = scores["path"].map(lambda name: table.loc[indices[name], "saliency"] != "")
     chosen = choose_rows(scores.assign(name=scores["path"], mapped=mapped), hit, count)
-    rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
+    rows = np.array([indices[scores.loc[position, "path"]] for position in chosen], np.int64)
 
     backbone = best.arm.backbone
     student = load_model(plan.protocol.run_folder(best.run) / "model")
     # Those that the Student's guidance compares, for all models alike.
     training = training_of(plan.study, best.arm.guidance)
     shown: Shown = "decision" if training.cam_class == "decision" else "label"
-    found: dict[str, ModelMaps] = {}
+    maps: dict[str, ModelMaps] = {}
     teacher_name, teacher = teacher_maps(plan, best.seed, rows, shown)
     if teacher is not None:
-        found["Teacher"] = teacher
-    found["Student"] = model_maps(plan, workspace, student, rows, shown)
+        maps["Teacher"] = teacher
+    maps["Student"] = model_maps(plan, workspace, student, rows, shown)
     plain = plan.setting_of("baseline2", backbone)
     other = None if plain is None else run_of(plan, "baseline2", backbone, plain, best.seed)
     if other is not None:
         model = load_model(plan.protocol.run_folder(other) / "model")
-        found["Baseline 2"] = model_maps(plan, workspace, model, rows, shown)
+        maps["Baseline 2"] = model_maps(plan, workspace, model, rows, shown)
     panels = []
     for position, row in zip(chosen, rows.tolist(), strict=True):
         entry = table.loc[row]
         scored_class = (
             str(entry["label"]) if results.setup.positive is None else results.setup.positive
         )
-        image, ratio, layers = _layers(entry, row, found, student.spec.fit)
+        image, ratio, layers = _layers(entry, row, maps, student.spec.fit)
         panel = Panel(
             name=without_secrets(str(entry["name"])),
             label=str(entry["label"]),
@@ -169,7 +169,7 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
             scored=scored_class,
             score=float(chances[position, results.setup.classes.index(scored_class)]),
             hit=bool(hit[position]),
-            agreement=_agreement(entry, found["Student"], row),
+            agreement=_agreement(entry, maps["Student"], row),
             image=image,
             ratio=ratio,
             layers=layers,
@@ -225,9 +225,9 @@ def model_maps(
     elif method not in METHOD_NAMES.own:
         cams = plugin_method_maps(method, model, data, data.labels)
     else:
-        found = predict(model, data, cams="cells" if method == "cells" else shown).cams
-        assert found is not None
-        cams = found
+        predicted = predict(model, data, cams="cells" if method == "cells" else shown).cams
+        assert predicted is not None
+        cams = predicted
     pairs = zip(rows.tolist(), normalize(cams).numpy(), settled, strict=True)
     maps = {row: cam for row, cam, good in pairs if good}
     return ModelMaps(maps, model.spec.fit, frozenset(rows[~settled].tolist()))
@@ -236,12 +236,12 @@ def model_maps(
 # Pictures
 
 
-def _agreement(entry: pd.Series, found: ModelMaps, row: int) -> float:
+def _agreement(entry: pd.Series, maps: ModelMaps, row: int) -> float:
     """Correlation of a model's map with the human map, on the model's grid."""
-    if not entry["saliency"] or row not in found.maps:
+    if not entry["saliency"] or row not in maps.maps:
         return math.nan
-    own = torch.from_numpy(found.maps[row])[None]
-    value, valid = correlation(own, _human(entry, found.fit, own.shape[1:]))
+    own = torch.from_numpy(maps.maps[row])[None]
+    value, valid = correlation(own, _human(entry, maps.fit, own.shape[1:]))
     return float(value[0]) if bool(valid[0]) else math.nan
 
 
@@ -254,7 +254,7 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def _layers(
-    entry: pd.Series, row: int, found: dict[str, ModelMaps], fit: Fit
+    entry: pd.Series, row: int, maps: dict[str, ModelMaps], fit: Fit
 ) -> tuple[str, float, list[Layer]]:
     """Image as in the model's input, its aspect ratio, and the maps over the same part of it."""
     image = decode_image(str(entry["path"]), 3)
@@ -269,7 +269,7 @@ def _layers(
         human = normalize(_human(entry, fit, _within(size, _FINE)[::-1]))[0].numpy()
         layers = [Layer("Human", _overlay(human))]
     for heading in LAYERS[1:]:
-        own = found.get(heading, ModelMaps({}, fit))
+        own = maps.get(heading, ModelMaps({}, fit))
         if row in own.maps and own.fit == fit:
             grid = Image.fromarray(own.maps[row].astype(np.float32))
             large = grid.resize(_within(size, _COARSE), Image.Resampling.BICUBIC)

@@ -65,27 +65,27 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     table = _whole(results.table, evaluation)
     if table.empty:
         return None
-    known, study = set(table["backbone"]), plan.protocol.study
+    backbones, study = set(table["backbone"]), plan.protocol.study
     # A mapper that is used as a detector may have a backbone that no Student has.
     order = dict.fromkeys([*study.students, *study.teachers, OVERALL])
-    columns = [name for name in order if name in known]
+    columns = [name for name in order if name in backbones]
     ranked = table[[results.may_be_best(key, evaluation) for key in table["key"]]]
     best = ranked.groupby("backbone")["mean"].max()
 
-    def cell(row: Row, column: str, one: dict[str, Any] | None) -> Cell:
-        if one is None:
+    def cell(row: Row, column: str, line: dict[str, Any] | None) -> Cell:
+        if line is None:
             return Cell()
         notes = [_setting_note(row, row.arms[column]) if column in row.arms else ""]
-        if one["n"] != len(plan.seeds):
-            notes.append(f"{one['n']} of {len(plan.seeds)} seeds")
+        if line["n"] != len(plan.seeds):
+            notes.append(f"{line['n']} of {len(plan.seeds)} seeds")
         if results.is_trained_on(row.key, evaluation):
             notes.append("trained on this set")
-        is_best = results.may_be_best(row.key, evaluation) and one["mean"] == best[column]
-        return Cell(_spread(one), ", ".join(filter(None, notes)), is_best)
+        is_best = results.may_be_best(row.key, evaluation) and line["mean"] == best[column]
+        return Cell(_spread(line), ", ".join(filter(None, notes)), is_best)
 
     lines = []
     for row in results.setup.rows:
-        mine = {one["backbone"]: one for one in records(table[table["key"] == row.key])}
+        mine = {line["backbone"]: line for line in records(table[table["key"] == row.key])}
         if mine:
             cells = [cell(row, column, mine.get(column)) for column in columns]
             lines.append(Line(row.heading, cells, row.key == "student"))
@@ -96,9 +96,9 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     return Table(caption, "", columns, lines)
 
 
-def _spread(one: dict[str, Any], prefix: str = "") -> str:
+def _spread(line: dict[str, Any], prefix: str = "") -> str:
     mean, std = ("mean", "std") if not prefix else (prefix, f"{prefix}_std")
-    return mean_std_text(one[mean], one[std])
+    return mean_std_text(line[mean], line[std])
 
 
 def _setting_note(row: Row, arm: Arm) -> str:
@@ -121,7 +121,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
         if not here["mean"].notna().any():
             continue  # a source with negatives only has no AUC
         best = here[[results.may_be_best(key, evaluation) for key in here["key"]]]["mean"].max()
-        mine = {one["key"]: one for one in records(here)}
+        mine = {line["key"]: line for line in records(here)}
         cells = [
             Cell(
                 _spread(mine[key]),
@@ -156,7 +156,7 @@ def worst_source_table(results: Results, evaluation: str, backbone: str) -> Tabl
     titles, lines = {row.key: row.heading for row in results.setup.rows}, []
     for key, part in by_row.items():
         spreads = [worst[key]["accuracy"], part.mean()["accuracy"], worst[key]["auc"]]
-        cells = [Cell(mean_std_text(*mean_std(one.dropna()))) for one in spreads]
+        cells = [Cell(mean_std_text(*mean_std(spread.dropna()))) for spread in spreads]
         if "student" in worst and key != "student":
             ours, theirs = worst["student"]["accuracy"], worst[key]["accuracy"]
             seeds = ours.index.intersection(theirs.index)
@@ -226,7 +226,7 @@ _AGAINST = {
 
 def guidance_tables(results: Results) -> list[Table]:
     """A table for each backbone and source of maps: a row for each way of guiding."""
-    found, compared = [], results.comparisons
+    tables, compared = [], results.comparisons
     compared = compared[compared["question"] == "guidance"] if len(compared) else compared
     for (backbone, role), part in compared.groupby(["backbone", "key_a"], sort=False):
         keys, lines = list(dict.fromkeys(part["key_b"])), []
@@ -258,15 +258,15 @@ def guidance_tables(results: Results) -> list[Table]:
             "Epochs: mean AUC on the worst validation set at the selected epoch and at the last "
             "one. Cost, relative to Baseline 2: time of a training image; on a GPU, also memory."
         )
-        found.append(Table(caption, "Method", [*columns, "Epochs", "Cost"], lines))
-    return found
+        tables.append(Table(caption, "Method", [*columns, "Epochs", "Cost"], lines))
+    return tables
 
 
 def _epochs(results: Results, arm: Arm) -> Cell:
     """Validation AUC at the selected and at the last epoch, mean over seeds."""
     runs = select_arm(results.runs, arm)
     # Archives of earlier versions do not have them.
-    selected, last = (runs[one].mean() if one in runs else math.nan for one in EPOCHS)
+    selected, last = (runs[epoch].mean() if epoch in runs else math.nan for epoch in EPOCHS)
     return Cell(number(selected), f"last {number(last)}")
 
 
@@ -275,11 +275,11 @@ def _relative_costs(results: Results, arm: Arm) -> tuple[str, str]:
     runs = results.runs[results.runs["finished"].astype(bool)]
     plain = runs[(runs["role"] == "baseline2") & (runs["backbone"] == arm.backbone)]
     parts = [select_arm(runs, arm), plain]
-    own, base = ((one["seconds"] / one["images_seen"]).astype(float).median() for one in parts)
+    own, base = ((part["seconds"] / part["images_seen"]).astype(float).median() for part in parts)
     time = number(own / base, 2) if base > 0 else DASH
     if DEVICE_MEMORY not in runs:
         return time, ""
-    own, base = (one[DEVICE_MEMORY].astype(float).median() for one in parts)
+    own, base = (part[DEVICE_MEMORY].astype(float).median() for part in parts)
     return time, f"memory {number(own / base, 2)}"
 
 
@@ -326,9 +326,9 @@ def alpha_table(results: Results) -> Table | None:
     for setting in dict.fromkeys(table["setting"]):
         cells = []
         for part in columns.values():
-            known = setting in part.index
-            value = number(part.at[setting, "value"]) if known else DASH
-            cells.append(Cell(value, best=known and bool(part.at[setting, "chosen"])))
+            there = setting in part.index
+            value = number(part.at[setting, "value"]) if there else DASH
+            cells.append(Cell(value, best=there and bool(part.at[setting, "chosen"])))
         lines.append(Line(setting, cells))
     caption = "Validation AUC on the worst set, mean over seeds; ▲ marks the selected setting."
     return Table(caption, "Setting", [*columns], lines)
@@ -394,17 +394,17 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
     return Table(caption, "Annotated", columns, lines)
 
 
-def published_table(results: Results, found: Sequence[Reproduction]) -> Table:
+def published_table(results: Results, reproduced: Sequence[Reproduction]) -> Table:
     """Published results beside those of the study."""
     lines = []
-    for one in found:
+    for own in reproduced:
         cells = [
-            Cell(mean_std_text(*one.published)),
-            Cell(mean_std_text(one.mean, one.std), f"{one.n} seed{'s' if one.n != 1 else ''}"),
-            Cell(number(one.difference, sign=True)),
-            Cell(interval(one.low, one.high)),
+            Cell(mean_std_text(*own.published)),
+            Cell(mean_std_text(own.mean, own.std), f"{own.n} seed{'s' if own.n != 1 else ''}"),
+            Cell(number(own.difference, sign=True)),
+            Cell(interval(own.low, own.high)),
         ]
-        lines.append(Line(f"{one.backbone}: {short(one.key)}", cells, one.key == "student"))
+        lines.append(Line(f"{own.backbone}: {short(own.key)}", cells, own.key == "student"))
     caption = (
         f"AUC on {results.setup.primary}, mean ± standard deviation over trainings. The interval "
         "is a t interval over the seeds of this study; the published mean is treated as exact, "

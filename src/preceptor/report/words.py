@@ -92,30 +92,30 @@ class Findings:
     best: str = ""  # the models in `best/`
 
 
-def closing(findings: Findings, found: StudyResults) -> dict[str, str]:
+def closing(findings: Findings, study: StudyResults) -> dict[str, str]:
     """What a study found, how sure this is, and the model that it hands over."""
-    verdict, results = findings.verdict, found.first
-    lines = [] if found.has_domains else hardest(results.comparisons)
+    verdict, results = findings.verdict, study.first
+    lines = [] if study.has_domains else hardest(results.comparisons)
     facts = {"line": lines[0] if lines else None, "primary": results.setup.primary}
     said = say("closing", verdict=verdict, **facts).split(" --- ")
     return dict(zip(("found", "sure"), said, strict=True)) | {"best": findings.best}
 
 
-def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
+def study_findings(study: StudyPlan, results: StudyResults) -> Findings:
     """Findings of a study, once its p-values are corrected over all domains."""
     parts = {
         name: DomainFindings(
-            verdict(one),
-            answers(study.plans[name], one),
-            say("best", best=one.best) if one.best else "",
-            _hints(hints_of(study.plans[name], one)),
+            verdict(domain),
+            answers(study.plans[name], domain),
+            say("best", best=domain.best) if domain.best else "",
+            _hints(hints_of(study.plans[name], domain)),
         )
-        for name, one in found.by_domain.items()
+        for name, domain in results.by_domain.items()
     }
     if not study.has_domains:
         return Findings(parts[""].verdict, parts, best=parts[""].best)
-    best = " ".join(f"{name}: {one.best}" for name, one in parts.items() if one.best)
-    return Findings(verdict(found), parts, across_domains(found.domains, [*study.plans]), best)
+    best = " ".join(f"{name}: {part.best}" for name, part in parts.items() if part.best)
+    return Findings(verdict(results), parts, across_domains(results.domains, [*study.plans]), best)
 
 
 # The verdict
@@ -194,7 +194,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     study, compared = plan.protocol.study, results.comparisons
     pairs, family = records(_asked(compared, "RQ1")), _asked(compared, "RQ2")
     choice = plan.teacher_choice
-    found = {
+    texts = {
         "RQ1": say(
             "rq1",
             both=study.data_driven and bool(study.teacher_alphas),
@@ -214,7 +214,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     if study.budgets:
         gain, winner = RELEVANT_DIFFERENCE, plan.winner()
         steps = {name: enough(results.budget, name, gain, study.budgets) for name in study.students}
-        found["budget"] = say(
+        texts["budget"] = say(
             "budget",
             known=[(name, step) for name, step in steps.items() if step is not None],
             several=len(study.students) > 1,
@@ -223,22 +223,22 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
             given=winner is not None and winner.kind == "given",
             sizes=len(study.budgets),
         )
-    return found
+    return texts
 
 
-def across_domains(found: pd.DataFrame, names: Sequence[str]) -> str:
+def across_domains(domains: pd.DataFrame, names: Sequence[str]) -> str:
     """Answer to RQ4: results in each domain."""
-    return say("rq4", names=names, **_counted(found, "domain"))
+    return say("rq4", names=names, **_counted(domains, "domain"))
 
 
 def _how_much(plan: Plan, results: Results) -> str:
     lines, shares = hardest(results.comparisons), results.shares
     # An interval wider than twice the way comes of a ceiling that is hardly above the baseline.
-    known = shares[shares["high"] - shares["low"] < 2] if len(shares) else shares
+    narrow = shares[shares["high"] - shares["low"] < 2] if len(shares) else shares
     return say(
         "rq3",
         line=lines[0] if lines else None,
-        share=records(known)[0] if len(known) else None,
+        share=records(narrow)[0] if len(narrow) else None,
         several=len(plan.protocol.study.students) > 1,
     )
 
@@ -290,33 +290,33 @@ def sign_of(line: Mapping[str, Any]) -> int:
 
 def _hints(hints: Hints) -> list[tuple[str, str]]:
     """Titles and sentences of hints."""
-    parts = (one.partition(" === ") for one in say("hints", hints=hints).split("--- ")[1:])
+    parts = (hint.partition(" === ") for hint in say("hints", hints=hints).split("--- ")[1:])
     return [(title, text.strip()) for title, _, text in parts]
 
 
 # Ladders
 
 
-def place_sentence(found: Results | StudyResults) -> str:
+def place_sentence(results: Results | StudyResults) -> str:
     """Sentence on the gain of the Teacher's maps over any map; "" without it."""
-    parts = [found] if isinstance(found, Results) else [*found.by_domain.values()]
-    every = [ladder for one in parts for ladder in one.primary_ladders]
-    known = [(one, one.place) for one in every if one.place and np.isfinite(one.place.mean)]
-    if not known:
+    parts = [results] if isinstance(results, Results) else [*results.by_domain.values()]
+    every = [ladder for part in parts for ladder in part.primary_ladders]
+    measured = [(one, one.place) for one in every if one.place and np.isfinite(one.place.mean)]
+    if not measured:
         return ""
-    ladders, places = zip(*known, strict=True)
-    first, place = known[0]
-    signs = [shown(one.low, one.high, one.p) for one in places]
-    above = sum(one.above_all_controls for one in ladders)
+    ladders, places = zip(*measured, strict=True)
+    first, place = measured[0]
+    signs = [shown(gain.low, gain.high, gain.p) for gain in places]
+    above = sum(ladder.above_all_controls for ladder in ladders)
     image_low, image_high = first.place_images
-    ends = [min(one.mean for one in places), max(one.mean for one in places)]
+    ends = [min(gain.mean for gain in places), max(gain.mean for gain in places)]
     said = say(
         "place",
         ladders=ladders,
         place=place,
         sign=signs[0],
         ends=[*dict.fromkeys(map(_signed, ends))],
-        sure=max(one.n for one in places) > 2,
+        sure=max(gain.n for gain in places) > 2,
         other=other_smallest(first),
         only_here=signs[0] != 0 and image_low <= 0 <= image_high,
         margin_words=margin_words(place.low, place.high, first.place_images),
@@ -329,8 +329,8 @@ def place_sentence(found: Results | StudyResults) -> str:
 
 def other_smallest(ladder: Ladder) -> ControlGain | None:
     """Smallest gain over a control, if this control is not the one that stands for any map."""
-    found, any_map = ladder.smallest, ladder.any_map
-    return found if found and any_map and found.control != any_map.control else None
+    smallest, any_map = ladder.smallest, ladder.any_map
+    return smallest if smallest and any_map and smallest.control != any_map.control else None
 
 
 def gained(paired: PairedResult) -> str:
@@ -339,13 +339,13 @@ def gained(paired: PairedResult) -> str:
     return f"{_signed(paired.mean)}{f' ({spread})' if spread != DASH else ''}"
 
 
-def any_map_words(found: Sequence[Ladder]) -> str:
+def any_map_words(ladders: Sequence[Ladder]) -> str:
     """Definition of any map, and the control that was selected for each backbone."""
-    known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
-    among = dict.fromkeys(f"“{short(key)}”" for _, one in known for key in one.among)
+    known = [(ladder.backbone, ladder.any_map) for ladder in ladders if ladder.any_map is not None]
+    among = dict.fromkeys(f"“{short(key)}”" for _, chosen in known for key in chosen.among)
     chosen = [f"“{short(one.control)}” for {backbone}" for backbone, one in known]
-    one = [rung for ladder in found if len(found) == 1 for rung in ladder.rungs]
-    rungs = [(RUNGS[rung.name], rung.agreement) for rung in one if math.isfinite(rung.agreement)]
+    only = [rung for ladder in ladders if len(ladders) == 1 for rung in ladder.rungs]
+    rungs = [(RUNGS[rung.name], rung.agreement) for rung in only if math.isfinite(rung.agreement)]
     return say("any_map", among=[*among], chosen=chosen, rungs=rungs) if among else ""
 
 
@@ -408,13 +408,13 @@ def _seeds(count: int, unit: str = "seed") -> str:
 @cache
 def templates() -> Environment:
     """Environment of the sentences, with their filters."""
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("preceptor.report", "templates/words"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "duration": duration,
         "gained": gained,
         "more": qualifying_words,
@@ -430,7 +430,7 @@ def templates() -> Environment:
         "signed": _signed,
         "spread": _spread,
     }
-    return found
+    return environment
 
 
 def say(template: str, **facts: Any) -> str:

@@ -53,9 +53,9 @@ def write_results(
     best: dict[str, tuple[Path, dict[str, float], str]] = {}
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
-        for one in [*results.best.values()][:1]:
+        for model in [*results.best.values()][:1]:
             card = model_card(plan, results, words)
-            best[keys[name]] = plan.protocol.run_folder(one.run), one.thresholds, card
+            best[keys[name]] = plan.protocol.run_folder(model.run), model.thresholds, card
         images = _panels(plan, results, COUNT // len(study.plans))
         chapters.append(chapter(plan, results, words, images, keys[name]))
     _write_best(best, out / "best")
@@ -63,9 +63,9 @@ def write_results(
         findings = replace(findings, best="")
     write_atomically(out / "summary.md", _markdown(study, found, findings))
     summary = _summary(study, found, findings)
-    summary |= {"failed": {identity: asdict(one) for identity, one in failed.items()}}
+    summary |= {"failed": {identity: asdict(failure) for identity, failure in failed.items()}}
     write_atomically(out / "summary.json", strict_json(summary) + "\n")
-    sections = [section for one in chapters for section in one.sections]
+    sections = [section for chapter in chapters for section in chapter.sections]
     _write_figures([domains, *sections] if domains else sections, out / "figures")
     there = [name for name in FILES if (out / name).exists()]
     page = render_page(study, found, findings, domains, chapters, failed=failed, files=there)
@@ -88,25 +88,25 @@ def _write_figures(sections: Sequence[Section], folder: Path) -> None:
         for section in sections:
             for block in section.blocks:
                 if isinstance(block, FigureBlock):
-                    for place, (_, figure) in enumerate(block.drawings, 1):
-                        name = f"{section.key}-{block.name}-{place}.svg"
+                    for number, (_, figure) in enumerate(block.drawings, 1):
+                        name = f"{section.key}-{block.name}-{number}.svg"
                         (partial / name).write_text(figure.svg, encoding="utf-8")
 
 
-def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
+def _summary(study: StudyPlan, results: StudyResults, findings: Findings) -> dict[str, Any]:
     """Summary for programs: the verdict, and answers and sentences by domain."""
     parts: dict[str, dict[str, Any]] = {
         name: {
-            "primary": one.setup.primary,
+            "primary": domain.setup.primary,
             "answers": findings.by_domain[name].answers,
             "hints": findings.by_domain[name].hints,
-            "best": {key: asdict(model) for key, model in one.best.items()},
-            "ladders": [asdict(ladder) for ladder in one.primary_ladders],
-            "missing": [*one.missing, *one.unscored],
+            "best": {key: asdict(model) for key, model in domain.best.items()},
+            "ladders": [asdict(ladder) for ladder in domain.primary_ladders],
+            "missing": [*domain.missing, *domain.unscored],
         }
-        for name, one in found.by_domain.items()
+        for name, domain in results.by_domain.items()
     }
-    said = {"verdict": asdict(findings.verdict), "closing": closing(findings, found)}
+    said = {"verdict": asdict(findings.verdict), "closing": closing(findings, results)}
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
@@ -129,7 +129,7 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged
         return {}
     done = {step.id for plan in study for step in plan.steps.values() if study.is_finished(step)}
-    return {identity: one for identity, one in before.items() if identity not in done}
+    return {identity: failure for identity, failure in before.items() if identity not in done}
 
 
 def _write_best(chosen: Mapping[str, tuple[Path, dict[str, float], str]], folder: Path) -> None:
@@ -168,17 +168,17 @@ def _has_weights_of(folder: Path, run: Path) -> bool:
         return False
 
 
-def _markdown(study: StudyPlan, found: StudyResults, findings: Findings) -> str:
+def _markdown(study: StudyPlan, results: StudyResults, findings: Findings) -> str:
     """Verdict, model for use, hints, and the main table of each domain as Markdown."""
     verdict = findings.verdict
     parts = [f"# {study_name(study)}", f"**{verdict.headline}.** {verdict.sentences}"]
     parts += [f"`best/` has {findings.best}"] if findings.best else []
-    if (across := domain_table(found.domains)) is not None:
+    if (across := domain_table(results.domains)) is not None:
         parts.append(across.markdown)
     for name, plan in study.plans.items():
         hints = [f"- **{title}.** {text}" for title, text in findings.by_domain[name].hints]
         parts += [f"## {name}"] if name else []
         parts += ["\n".join(hints)] if hints else []
-        table = set_table(plan, found.by_domain[name], plan.protocol.primary)
+        table = set_table(plan, results.by_domain[name], plan.protocol.primary)
         parts += [table.markdown] if table else []
     return "\n\n".join(parts) + "\n"
