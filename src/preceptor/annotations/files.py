@@ -288,9 +288,9 @@ def number(value: Any, name: str) -> float:
     """Finite number of a foreign file, written as a number or as text."""
     try:
         if isinstance(value, int | float) or (isinstance(value, str) and "_" not in value):
-            found = math.nan if isinstance(value, bool) else float(value)
-            if math.isfinite(found):
-                return found
+            read = math.nan if isinstance(value, bool) else float(value)
+            if math.isfinite(read):
+                return read
     except (ValueError, OverflowError):
         pass
     raise ValueError(f"{name} is {shown(value)}, not a finite number")
@@ -298,10 +298,10 @@ def number(value: Any, name: str) -> float:
 
 def whole(value: Any, name: str) -> int:
     """Whole number of a foreign file; 3.0 is one."""
-    found = number(value, name)
-    if found != int(found) or abs(found) >= 2**62:
+    read = number(value, name)
+    if read != int(read) or abs(read) >= 2**62:
         raise ValueError(f"{name} is {shown(value)}, not a whole number")
-    return value if isinstance(value, int) else int(found)
+    return value if isinstance(value, int) else int(read)
 
 
 def size_of(width: Any, height: Any) -> tuple[int, int] | None:

@@ -110,14 +110,14 @@ def run(
     if start_from is not None and not start_from.exists():
         raise InputError(f"--start-from {start_from}: there is no such file or folder; correct it")
     own = _name("--name", name) if name else ""
-    found = find_source(source)
-    path = database or found.database
+    origin = find_source(source)
+    path = database or origin.database
     # Beside the database, as the key is: not every browser may read the folder of temporary files.
     door = path.with_name(f"{path.name}.html")
     # Read before any file is made: a source that is refused leaves nothing behind.
-    rows = None if path.exists() or not path.parent.is_dir() else rows_of(found)
+    rows = None if path.exists() or not path.parent.is_dir() else rows_of(origin)
     with serving(path):
-        prepared = prepare(path, found, stated, rows)
+        prepared = prepare(path, origin, stated, rows)
         at, taken = listen_as_before(path, host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access: Access = "links" if invited else "local"
@@ -230,17 +230,17 @@ def label_export(
             if format_ not in (None, "masks") and len(set(classes)) > 1:
                 what = f"--format {format_} has marks of one class, not of {', '.join(classes)}"
                 raise InputError(f"{what}; choose one with --class")
-            found = export_marks(
+            counts = export_marks(
                 connection, database, to, merge=merge, classes=class_ or (),
                 add_files=other_format, progress=told,
             )  # fmt: skip
     print(
-        f"wrote {to / MANIFEST}: {found['images']:,} images, {found['annotated']:,} annotated, "
-        f"{found['maps']:,} with a map, {found['strokes']:,} strokes"
+        f"wrote {to / MANIFEST}: {counts['images']:,} images, {counts['annotated']:,} annotated, "
+        f"{counts['maps']:,} with a map, {counts['strokes']:,} strokes"
     )
-    if found["annotators"]:
-        print(f"annotators: {', '.join(found['annotators'])}")
-    for note, count in found["notes"].items():
+    if counts["annotators"]:
+        print(f"annotators: {', '.join(counts['annotators'])}")
+    for note, count in counts["notes"].items():
         print(f"note: {note} ({count:,})")
 
 

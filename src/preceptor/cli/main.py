@@ -53,10 +53,10 @@ class FirstPage(TyperGroup):
 
     def _summary(self, name: str) -> str:
         """First sentence of the help of a command, such as `data check`."""
-        found: Any = self
+        command: Any = self
         for part in name.split():
-            found = found.commands[part]
-        return str(found.get_short_help_str(limit=200))
+            command = command.commands[part]
+        return str(command.get_short_help_str(limit=200))
 
 
 app = Commands(

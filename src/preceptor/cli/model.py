@@ -306,7 +306,7 @@ def explain(
     predictor = load(model, threshold=threshold, device="cpu")
     with progress() as bar:
         task = bar.add_task("maps", total=len(images), note="")
-        found = steps.explain(
+        explained = steps.explain(
             predictor,
             load_model(model),
             images,
@@ -314,8 +314,8 @@ def explain(
             advance=lambda count: bar.advance(task, count),
         )
     name = model.absolute().name
-    write_atomically(out, steps.explain_page(found, predictor.info, predictor.threshold, name))
-    for one in found:
+    write_atomically(out, steps.explain_page(explained, predictor.info, predictor.threshold, name))
+    for one in explained:
         score = fine_number(one.prediction.score)
         print(f"{one_line(without_secrets(one.path))}: {one.prediction.decision}, score {score}")
     print(f"wrote {out}")
@@ -389,21 +389,21 @@ def export(
         from preceptor.utils.text import threshold_text
 
     check_target("--out", out, formats=onnx.SUFFIXES)
-    found = None
+    references = None
     if manifest is not None:
         spec = load_model(model).spec
         table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
         workspace = Workspace(table)
-        found = onnx.validation_images(workspace, spec.image_format, images)
+        references = onnx.validation_images(workspace, spec.image_format, images)
     with needing("onnx", "export"):
-        parity, limit = onnx.export_model(model, out, found, threshold=threshold, maps=map_)
+        parity, limit = onnx.export_model(model, out, references, threshold=threshold, maps=map_)
     rule = "the most probable class"
     if limit is not None:
         rule = f"positive at a score of {threshold_text(limit)} or more"
     decisions = parity.decisions
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
     decided = "" if decisions is None else f", the decision at the threshold on {decisions:,}"
-    kind = "synthetic" if found is None else "validation"
+    kind = "synthetic" if references is None else "validation"
     print(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
     print("input: uint8, any batch size")
     print(f"decision: {rule}")
@@ -412,7 +412,7 @@ def export(
         f"{parity.images:,} {kind} images; the most probable class differs on "
         f"{parity.most_probable:,}{decided}"
     )
-    if found is None:
+    if references is None:
         print("note: with --manifest, the check uses validation images")
 
 

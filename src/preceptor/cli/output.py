@@ -172,14 +172,14 @@ def runs_of_study(folder: Path, planned: Iterable[PlannedRun]) -> list[Run]:
 def runs_of_store(folder: Path) -> list[Run]:
     """Trainings in a store or in its folder of runs."""
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
-    found = [
+    folders = [
         one
         for one in sorted(runs.iterdir() if runs.is_dir() else [])
         if is_finished(one) or (one / "resume.safetensors").is_file()
     ]
-    if not found:
+    if not folders:
         raise InputError(f"{folder}: neither a study folder (study.yaml) nor a store of runs")
-    return [_run(one, PlannedRun(one.name, (), "", math.nan, -1)) for one in found]
+    return [_run(one, PlannedRun(one.name, (), "", math.nan, -1)) for one in folders]
 
 
 def _run(folder: Path, planned: PlannedRun) -> Run:

@@ -181,10 +181,10 @@ class Prepared(NamedTuple):
 
     def changed_outside(self) -> Tensor:
         """(B,) bool, whether each image of the batch is changed outside its map."""
-        found = torch.zeros(len(self.order), dtype=torch.bool, device=self.order.device)
+        changed = torch.zeros(len(self.order), dtype=torch.bool, device=self.order.device)
         if self.outside is None:
-            return found
-        return found.index_fill_(0, self.order.index_select(0, self.outside.places), True)
+            return changed
+        return changed.index_fill_(0, self.order.index_select(0, self.outside.places), True)
 
 
 class Partners(NamedTuple):
@@ -224,11 +224,11 @@ def prepare(
     factors = np.ones((count, 3)) if changes.factors is None else changes.factors
     values = np.column_stack([changes.crops, changes.sigmas, factors])[order].astype(np.float32)
     crops, places = changes.crops[order], torch.from_numpy(np.argsort(order))
-    found = None
+    outside_partners = None
     if outside is not None:
         if partners is not None:
             moves = changes.geometry(outside.places.numpy())
-            found = Partners(partners, prepare(moves, side, size))
+            outside_partners = Partners(partners, prepare(moves, side, size))
         outside = outside._replace(places=places[outside.places])
     whole = side == size and bool((crops[:, 2] == size).all())
     return Prepared(
@@ -249,7 +249,7 @@ def prepare(
         torch.from_numpy(quantisation_tables(changes.qualities[order][count - compressed.sum() :])),
         torch.from_numpy(cosines()),
         outside,
-        found,
+        outside_partners,
     )
 
 
@@ -342,13 +342,13 @@ def _resized(canvases: Tensor, prepared: Prepared, most: int) -> Tensor:
     images = canvases.new_empty((count, size, size, channels))
     for start in range(0, count, most):
         part = slice(start, min(start + most, count))
-        found = canvases.index_select(0, prepared.order[part]).float().flatten(2)
-        found = weighted_rows(found, rows[part], row_weights[part])
+        resized = canvases.index_select(0, prepared.order[part]).float().flatten(2)
+        resized = weighted_rows(resized, rows[part], row_weights[part])
         # From rows (y) of columns and channels (x, c) to columns of channels and rows (x, c, y):
         # the columns are what is summed next.
-        found = found.transpose(1, 2).reshape(-1, side, channels * size)
-        found = weighted_rows(found, columns[part], column_weights[part])
-        result = stored(found.view(-1, size, channels, size), canvases.dtype)
+        resized = resized.transpose(1, 2).reshape(-1, side, channels * size)
+        resized = weighted_rows(resized, columns[part], column_weights[part])
+        result = stored(resized.view(-1, size, channels, size), canvases.dtype)
         images[part] = result.permute(0, 3, 1, 2)
     return images
 
@@ -434,8 +434,8 @@ def partners_of(
     """(n,) position of another of all `count` training images, each equally likely."""
     share = keys.astype(np.float64) * 2.0**-53
     step = 1 + np.minimum((share * (count - 1)).astype(np.int64), max(count - 2, 0))
-    found: NDArray[np.int64] = (positions + step) % count
-    return found
+    partners: NDArray[np.int64] = (positions + step) % count
+    return partners
 
 
 def change_outside(images: Tensor, outside: Outside, others: Tensor | None, most: int) -> None:

@@ -62,9 +62,9 @@ class CachedImages:
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, 128, 128) human maps of these rows, zeros for rows without one."""
         positions = self.map_positions[rows]
-        found = np.zeros((len(positions), MAP_SIDE, MAP_SIDE), np.uint8)
-        found[positions >= 0] = self.maps[positions[positions >= 0]]
-        return found
+        maps = np.zeros((len(positions), MAP_SIDE, MAP_SIDE), np.uint8)
+        maps[positions >= 0] = self.maps[positions[positions >= 0]]
+        return maps
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,8 @@ def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
     grid -= grid.min()
     if float(grid.max()) <= _ROUNDING * float(values.max()):
         grid.zero_()
-    found: NDArray[np.float32] = grid.numpy()
-    return found
+    maps: NDArray[np.float32] = grid.numpy()
+    return maps
 
 
 def stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -244,8 +244,8 @@ def _coded(planes: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
     rows = (n, channels * height // 8, 8, width)
     blocks = (n, channels * height // 8, 8, width // 8, 8)
     steps = tables[:, :, :, None]  # (n, 1, 8, 1, 8)
-    found = torch.matmul(transform, planes.reshape(rows)).view(blocks)
-    found = torch.matmul(found, across)
-    found = found.div_(steps).round_().mul_(steps)
-    found = torch.matmul(found, transform).view(rows)
-    return torch.matmul(across, found).view(n, channels, height, width)
+    coded = torch.matmul(transform, planes.reshape(rows)).view(blocks)
+    coded = torch.matmul(coded, across)
+    coded = coded.div_(steps).round_().mul_(steps)
+    coded = torch.matmul(coded, transform).view(rows)
+    return torch.matmul(across, coded).view(n, channels, height, width)

@@ -87,8 +87,8 @@ def arrow_hashes(hashes: NDArray[np.uint8]) -> pa.Array:
 def positions_among(hashes: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(n,) position of each hash among others; −1 for none."""
     position = pc.index_in(arrow_hashes(hashes), value_set=arrow_hashes(among))
-    found: NDArray[np.int64] = position.fill_null(-1).to_numpy().astype(np.int64)
-    return found
+    rows: NDArray[np.int64] = position.fill_null(-1).to_numpy().astype(np.int64)
+    return rows
 
 
 @dataclass(frozen=True)

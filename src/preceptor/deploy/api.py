@@ -79,22 +79,22 @@ def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
     """
     kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = asyncio.run(_from_form(content_type, body, most))
+        uploads = asyncio.run(_from_form(content_type, body, most))
     elif kind == "application/json":
-        found = _from_json(parse(body), most)
+        uploads = _from_json(parse(body), most)
     elif kind.startswith("image/") or kind in _RAW:
-        found = [Upload("image", body)]
+        uploads = [Upload("image", body)]
     else:
         raise RefusedError(
             415,
             "send the images as multipart/form-data, as application/json with base64, or one image "
             "with its own type",
         )
-    if not found:
+    if not uploads:
         raise RefusedError(422, "the request has no images")
-    if len(found) > most:
+    if len(uploads) > most:
         raise RefusedError(413, f"the request has more than {most} images")
-    return found
+    return uploads
 
 
 async def _from_form(content_type: str, body: bytes, most: int) -> list[Upload]:
@@ -120,14 +120,14 @@ async def _from_form(content_type: str, body: bytes, most: int) -> list[Upload]:
         raise malformed(f"the body is malformed: {one_line(error.message)}") from error
     except (UnicodeError, LookupError, ValueError) as error:
         raise malformed("the body is malformed: a head of a part") from error
-    found = []
+    uploads = []
     for _, part in form.multi_items():
         assert isinstance(part, UploadFile)
         name = one_line(part.filename or "")
         name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-        found.append(Upload(name, part.file.read()))
+        uploads.append(Upload(name, part.file.read()))
     await form.close()
-    return found
+    return uploads
 
 
 def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
@@ -135,7 +135,7 @@ def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
         raise malformed('the body must be {"images": [...]}, with the images in base64')
     if len(body["images"]) > most:
         raise RefusedError(413, f"the request has more than {most} images")
-    found = []
+    uploads = []
     for number, value in enumerate(body["images"], 1):
         name, data = f"image {number}", value
         if isinstance(value, dict) and value.keys() == {"name", "data"}:
@@ -148,8 +148,8 @@ def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
             content = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:
             raise malformed(f"image {number}: it is not in base64") from error
-        found.append(Upload(name, content))
-    return found
+        uploads.append(Upload(name, content))
+    return uploads
 
 
 def check_sizes(uploads: Sequence[Upload], pixels: int) -> None:
@@ -175,10 +175,10 @@ def decode_upload(upload: Upload, form: ImageFormat) -> Canvas:
     """Image on the canvas of a model; all threads together decode a limited number of pixels."""
     with _opened(upload) as image, DECODING.reserve(image.width * image.height):
         # Not the content: a file can be of two formats, and that of another one has another size.
-        found = canvas_of(image, form)
-    if isinstance(found, BadImage):
-        raise RefusedError(422, f"{upload.name}: {found.reason}")
-    return found
+        canvas = canvas_of(image, form)
+    if isinstance(canvas, BadImage):
+        raise RefusedError(422, f"{upload.name}: {canvas.reason}")
+    return canvas
 
 
 def _opened(upload: Upload) -> Image.Image:

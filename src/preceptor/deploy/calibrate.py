@@ -151,15 +151,15 @@ def cross_validated(
     """
     units = unit_codes(groups, len(labels))
     parts = (np.random.default_rng(0).permutation(int(units.max()) + 1) % FOLDS)[units]
-    found = np.empty(probabilities.shape, np.float32)
+    calibrated = np.empty(probabilities.shape, np.float32)
     for part in range(FOLDS):
         own = parts == part
         try:
             fitted = fit_calibration(probabilities[~own], labels[~own], positive, method)
         except InputError:
             return None
-        found[own] = apply(fitted, probabilities[own], positive)
-    return found
+        calibrated[own] = apply(fitted, probabilities[own], positive)
+    return calibrated
 
 
 @dataclass(frozen=True)
@@ -248,12 +248,12 @@ def calibration_sentences(fitted: Fitted) -> list[str]:
     return [method, f"Before: {_error(fitted.before)}.", after]
 
 
-def _error(found: Reliability) -> str:
-    error = found.error
+def _error(measured: Reliability) -> str:
+    error = measured.error
     return (
         f"expected calibration error {number(error.value)} (95 % interval "
         f"{interval(error.low, error.high, sign=False)}; {number(error.expected)} on average for a "
-        f"calibrated model on as many images), cross-entropy {number(found.cross_entropy)}"
+        f"calibrated model on as many images), cross-entropy {number(measured.cross_entropy)}"
     )
 
 

@@ -98,14 +98,14 @@ def explain(
     for path in paths:  # of the last image too, before the maps of the first are made
         if not isinstance(canvas := canvas_of(path, predictor.info.image_format), Canvas):
             raise ImageError(canvas.source, canvas.reason)
-    found = []
+    explained = []
     for path in paths:
         prediction = predictor(path)
         if prediction.map_class != prediction.decision:
             prediction = predictor(path, map_of=prediction.decision)
-        found.append(_explained(predictor, model, path, prediction, max_masks))
+        explained.append(_explained(predictor, model, path, prediction, max_masks))
         advance(1)
-    return found
+    return explained
 
 
 def _explained(
@@ -122,8 +122,8 @@ def _explained(
     pixels = canvas.pixels
     image = model.preprocess(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous())
     wanted = torch.tensor([info.classes.index(prediction.map_class)])
-    found = rise(model, image, wanted, max_masks=max_masks, tolerance=TOLERANCE)
-    maps = {"cam": torch.from_numpy(prediction.raw_map)[None], "rise": found.maps}
+    estimate = rise(model, image, wanted, max_masks=max_masks, tolerance=TOLERANCE)
+    maps = {"cam": torch.from_numpy(prediction.raw_map)[None], "rise": estimate.maps}
 
     def logarithms(batch: Tensor) -> Tensor:
         """Logarithms of the probabilities as `predictor` has them."""
@@ -145,9 +145,9 @@ def _explained(
     return Explanation(
         path=str(path),
         prediction=prediction,
-        rise=found.maps[0].numpy(),
-        rise_error=float(found.error[0]),
-        masks=int(found.masks_used[0]),
+        rise=estimate.maps[0].numpy(),
+        rise_error=float(estimate.error[0]),
+        masks=int(estimate.masks_used[0]),
         agreement=float(correlation(maps["cam"], maps["rise"]).values[0]),
         cam_curve=curves["cam"],
         rise_curve=curves["rise"],

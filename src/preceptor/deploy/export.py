@@ -196,10 +196,10 @@ def _convolution_slope(*given: Any) -> Any:
     slope, _, weight, _, stride, padding, dilation, transposed, _, groups, wanted = given
     if wanted[1] or wanted[2] or transposed or any(one != 1 for one in stride):
         return NotImplemented
-    found = _aten.convolution(
+    gradient = _aten.convolution(
         slope, weight, None, stride, padding, dilation, True, [0] * len(stride), groups
     )
-    return found, None, None
+    return gradient, None, None
 
 
 def onnx_content(
@@ -425,7 +425,7 @@ def measure(
     before, after = np.concatenate(first), np.concatenate(second)
     decisions = None
     if positive is not None and threshold is not None:
-        one_way, other = (decide(found, positive, threshold) for found in (before, after))
+        one_way, other = (decide(outputs, positive, threshold) for outputs in (before, after))
         decisions = int((one_way != other).sum())
     return Parity(
         images=images.count,

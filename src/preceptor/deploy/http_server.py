@@ -96,17 +96,17 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio sends the head and the body of an answer at once; otherwise a
     # body waits up to 40 ms for the receipt of the head.
-    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(256)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(256)
     except OSError as error:
-        found.close()
+        listener.close()
         raise InputError(
             f"--host {host} --port {port}: {error.strerror or error}; choose another"
         ) from error
-    return found
+    return listener
 
 
 def server_of(app: ASGIApp, *, stop_seconds: int = 5) -> uvicorn.Server:

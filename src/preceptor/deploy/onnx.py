@@ -81,8 +81,8 @@ class OnnxNetwork:
         names = ["probabilities"]
         if maps and self.info.map_kind != "none":
             names.append("raw_map")
-        found = dict(zip(names, self._session.run(names, {"image": batch}), strict=True))
-        probabilities, raw_map = found["probabilities"], found.get("raw_map")
+        outputs = dict(zip(names, self._session.run(names, {"image": batch}), strict=True))
+        probabilities, raw_map = outputs["probabilities"], outputs.get("raw_map")
         if raw_map is not None and map_classes is not None:
             positive = self.info.positive_index
             own = probabilities.argmax(1) if positive is None else positive

@@ -174,13 +174,13 @@ def print_predictions(
     decisions: Counter[str] = Counter()
     bad = 0
     for batch in _batches(predictor, iter(images), None):
-        for image, found in batch:
-            write(row_of(_name(image), found))
-            if isinstance(found, BadImage):
-                report_bad(image.name, found.reason)
+        for image, prediction in batch:
+            write(row_of(_name(image), prediction))
+            if isinstance(prediction, BadImage):
+                report_bad(image.name, prediction.reason)
                 bad += 1
             else:
-                decisions[found.decision] += 1
+                decisions[prediction.decision] += 1
         stream.flush()
     return Summary(decisions, bad)
 
@@ -201,7 +201,7 @@ def _batches(
     of = None if maps is None else maps.of
     wanted = maps is not None
     for batch in predictor.batches(paths(), maps=wanted, map_of=of):
-        yield [(taken.popleft(), found) for found in batch.results()]
+        yield [(taken.popleft(), prediction) for prediction in batch.results()]
 
 
 def _predict(
@@ -230,14 +230,14 @@ def _predict(
         try:
             for batch in _batches(predictor, images, maps):
                 write()  # of the batch before, whose maps were drawn meanwhile
-                for image, found in batch:
+                for image, prediction in batch:
                     file = None
-                    if isinstance(found, BadImage):
-                        report_bad(image.name, found.reason)
+                    if isinstance(prediction, BadImage):
+                        report_bad(image.name, prediction.reason)
                     elif maps is not None:
                         file = map_file_name(number, image)
-                        drawn.append(pool.submit(_draw, maps, file, image, found))
-                    row = row_of(_name(image), found, file)
+                        drawn.append(pool.submit(_draw, maps, file, image, prediction))
+                    row = row_of(_name(image), prediction, file)
                     lines.append(json.dumps(row, ensure_ascii=False) + "\n")
                     number += 1
             write()
@@ -276,16 +276,16 @@ def _name(image: ListedImage) -> str:
     return name.replace("\r", "\\r")  # csv quotes it from Python 3.13 on
 
 
-def row_of(name: str, found: Prediction | BadImage, map_file: str | None = None) -> Row:
+def row_of(name: str, prediction: Prediction | BadImage, map_file: str | None = None) -> Row:
     """Row of an image."""
     row: Row = {"path": name}
-    if isinstance(found, BadImage):
-        return row | {"error": found.reason}
+    if isinstance(prediction, BadImage):
+        return row | {"error": prediction.reason}
     row |= {
-        "decision": found.decision,
-        "score": _shortest(np.array([found.score], np.float32))[0],
+        "decision": prediction.decision,
+        "score": _shortest(np.array([prediction.score], np.float32))[0],
         "probabilities": dict(
-            zip(found.info.classes, _shortest(found.class_probabilities), strict=True)
+            zip(prediction.info.classes, _shortest(prediction.class_probabilities), strict=True)
         ),
     }
     return row if map_file is None else row | {"map": map_file}

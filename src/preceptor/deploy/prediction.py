@@ -166,10 +166,10 @@ def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | No
 def rule_name(name: str) -> str:
     """Name of a rule in the spelling of `model.json`."""
     plain = name.strip().lower()
-    if found := _PERCENT.fullmatch(plain):
-        return f"fdr={float(found[1]) / 100:g}"
-    if found := _SHARE.fullmatch(plain):
-        return f"fdr={float(found[1]):g}"
+    if match := _PERCENT.fullmatch(plain):
+        return f"fdr={float(match[1]) / 100:g}"
+    if match := _SHARE.fullmatch(plain):
+        return f"fdr={float(match[1]):g}"
     return plain
 
 
@@ -315,8 +315,8 @@ class Predictions(Sequence[Prediction]):
     @cached_property
     def decision(self) -> list[str]:
         """Class of each image; see `decide`."""
-        found = decide(self.probabilities, self.info.positive_index, self.threshold)
-        return [self.info.classes[index] for index in found]
+        indices = decide(self.probabilities, self.info.positive_index, self.threshold)
+        return [self.info.classes[index] for index in indices]
 
     @property
     def map(self) -> list[NDArray[np.float32]]:

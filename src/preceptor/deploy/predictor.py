@@ -205,13 +205,13 @@ class Predictor:
         inputs: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
         if not inputs:
             raise InputError("there are no images; give at least one")
-        found: list[Predictions] = []
+        predictions: list[Predictions] = []
         for batch in self.batches(inputs, map_of=map_of, maps=maps):
             for bad in batch.bad.values():
                 raise ImageError(bad.source, bad.reason)
             assert batch.predictions is not None
-            found.append(batch.predictions)
-        return found[0][0] if one else joined(found)
+            predictions.append(batch.predictions)
+        return predictions[0][0] if one else joined(predictions)
 
     def stream(
         self,
@@ -365,8 +365,8 @@ def load(
 
 def files_digest(model: Path) -> str:
     """Hash of the files of a model."""
-    found = hashlib.blake2b(digest_size=10)
+    digest = hashlib.blake2b(digest_size=10)
     files = [*model.glob("model.*"), *model.glob("calibration.*")] if model.is_dir() else [model]
     for file in sorted(files):
-        found.update(file_digest(file).encode())
-    return found.hexdigest()
+        digest.update(file_digest(file).encode())
+    return digest.hexdigest()

@@ -159,7 +159,7 @@ def model_paths(texts: Sequence[str]) -> dict[str, Path]:
         >>> list(model_paths(["study/best", "small=other/best", "net.onnx"]))
         ['best', 'small', 'net']
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for text in texts:
         name, given, path = text.partition("=")
         # A path may contain the character itself.
@@ -167,12 +167,12 @@ def model_paths(texts: Sequence[str]) -> dict[str, Path]:
             name, path = Path(text).absolute().name.removesuffix(".onnx"), text
         if not 1 <= len(name) <= _LONGEST or any(map(is_control, name)):
             raise InputError(f"{text}: a name of a model has 1 to {_LONGEST} characters")
-        if name in found:
+        if name in paths:
             raise InputError(
                 f"{text}: there is another model {name!r}; give each a name: NAME={path}"
             )
-        found[name] = Path(path)
-    return found
+        paths[name] = Path(path)
+    return paths
 
 
 class Metrics:
@@ -364,17 +364,17 @@ class Service:
                 uploads = await run(self._threads, self._uploads, content_type, body)
                 with self._room(len(uploads)):
                     calls = [self._predict_one(wish, upload) for upload in uploads]
-                    found = await _all_or_none(calls)
-                    return await run(self._threads, self._answer, wish, uploads, found)
+                    results = await _all_or_none(calls)
+                    return await run(self._threads, self._answer, wish, uploads, results)
         except TimeoutError as error:
             raise RefusedError(
                 504, f"the prediction took longer than {settings.timeout:g} seconds"
             ) from error
 
     def _uploads(self, content_type: str, body: bytes) -> list[Upload]:
-        found = uploads_of(content_type, body, self.settings.images_per_request)
-        check_sizes(found, self.settings.pixels)
-        return found
+        uploads = uploads_of(content_type, body, self.settings.images_per_request)
+        check_sizes(uploads, self.settings.pixels)
+        return uploads
 
     async def _predict_one(self, wish: Wish, upload: Upload) -> Prediction:
         form = self.models[wish.model].info.image_format

@@ -365,12 +365,12 @@ def _scores(
 
 def lowest_agreement(connection: Connection, comparisons: Comparisons) -> dict[int, float]:
     """Lowest Dice of two people by image; where both marked nothing, there is none."""
-    found: dict[int, float] = {}
+    lowest: dict[int, float] = {}
     for by_image in _scores(connection, comparisons).values():
         for image, (dice, _) in by_image.items():
             if math.isfinite(dice):
-                found[image] = min(round(dice, 4), found.get(image, 1.0))
-    return found
+                lowest[image] = min(round(dice, 4), lowest.get(image, 1.0))
+    return lowest
 
 
 def _pairs(
