@@ -173,7 +173,7 @@ def test_what_another_name_left_unsaved_is_told(browser: Browser, tmp_path: Path
         saved(page)
         assert server.mask("image-0.png", "Ada").any()
         press(page, "?")
-        assert "sees the marks of everybody" in page.locator("#sees").inner_text()
+        assert "sees everybody's marks" in page.locator("#sees").inner_text()
         assert page.said == []  # type: ignore[attr-defined]
         context.close()
 
