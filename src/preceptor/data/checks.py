@@ -128,6 +128,12 @@ def _read_parquet(data: bytes, findings: Findings) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         _refuse_repeated([str(name) for name in file.schema_arrow.names], findings)
+        for column in file.schema_arrow:
+            kind = column.type
+            if column.name in COLUMNS and (pa.types.is_nested(kind) or "binary" in str(kind)):
+                raise _alone(
+                    findings, f"{column.name} has the type {kind}", "write text or numbers"
+                )
         table = file.read()
         table.validate(full=True)
         frame: pd.DataFrame = table.to_pandas().reset_index(drop=True)
