@@ -296,14 +296,14 @@ def test_a_cell_that_holds_a_whole_file_is_told_in_short(folder: Path) -> None:
         assert len(text) < 1_000
 
 
-@pytest.mark.parametrize(("label", "kind"), [(["plain"], "list"), (b"\xff", "binary")])
-def test_columns_of_parquet_that_are_no_text_are_refused(
-    folder: Path, label: object, kind: str
-) -> None:
+@pytest.mark.parametrize(("label", "kind"), [(["plain"], "ndarray"), (b"\xff", "bytes")])
+def test_cells_that_are_no_text_are_refused(folder: Path, label: object, kind: str) -> None:
     frame = pd.DataFrame({"path": ["a.png"], "label": [label], "split": ["train"]})
     frame.to_parquet(folder / "m.parquet")
     (problem,) = problems(folder / "m.parquet")
-    assert f"label has the type {kind}" in problem
+    assert f"label has cells of the type {kind}" in problem
+    with pytest.raises(ProblemsError, match="label has cells of the type"):
+        Manifest.from_frame(frame, folder)
 
 
 def test_two_columns_of_one_name_in_parquet_are_named(folder: Path) -> None:

@@ -128,12 +128,6 @@ def _read_parquet(data: bytes, findings: Findings) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         _refuse_repeated([str(name) for name in file.schema_arrow.names], findings)
-        for column in file.schema_arrow:
-            kind = column.type
-            if column.name in COLUMNS and (pa.types.is_nested(kind) or "binary" in str(kind)):
-                raise _alone(
-                    findings, f"{column.name} has the type {kind}", "write text or numbers"
-                )
         table = file.read()
         table.validate(full=True)
         frame: pd.DataFrame = table.to_pandas().reset_index(drop=True)
@@ -250,6 +244,12 @@ def check_cells(
     `need` is empty, `split` may be empty as well.
     """
     note, frame = findings.add_all, raw
+    for name in [name for name in COLUMNS if name in frame and frame[name].dtype == object]:
+        for kind in {bytes, list, tuple, dict, set, np.ndarray} & set(frame[name].map(type)):
+            what = f"{name} has cells of the type {kind.__name__}"
+            raise ProblemsError(
+                findings.source, [Problem("the table", what, "write text or numbers")]
+            )
 
     def column(name: str) -> pd.Series:
         missing = pd.Series("", index=frame.index, dtype="str")
