@@ -84,8 +84,17 @@ def test_parquet_reads_the_same(folder: Path) -> None:
     frame.to_parquet(folder / "m.parquet")
     table = Manifest.read(folder / "m.parquet").table
     pd.testing.assert_frame_equal(table[list(COLUMNS)], expected[list(COLUMNS)])
-    frame.astype({"label": "category", "source": "category"}).to_parquet(folder / "m.parquet")
-    table = Manifest.read(folder / "m.parquet").table
+    for other in (
+        frame.astype({"label": "category", "source": "category"}),
+        frame.set_index(["group", "source"]),
+        frame.rename(columns={"group": " group "}),
+        pd.concat([frame[:0], frame]).rename(index=str),
+    ):
+        other.to_parquet(folder / "m.parquet")
+        table = Manifest.read(folder / "m.parquet").table
+        pd.testing.assert_frame_equal(table[list(COLUMNS)], expected[list(COLUMNS)])
+        assert not [name for name in table if "index" in str(name)]
+    table = Manifest.from_frame(frame.set_index("group"), folder).table
     pd.testing.assert_frame_equal(table[list(COLUMNS)], expected[list(COLUMNS)])
 
 

@@ -127,10 +127,13 @@ def _read_parquet(data: bytes, findings: Findings) -> pd.DataFrame:
 
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        _refuse_repeated([str(name) for name in file.schema_arrow.names], findings)
-        table = file.read()
+        names = [str(name).strip() for name in file.schema_arrow.names]
+        _refuse_repeated(names, findings)
+        table = file.read().rename_columns(names)
         table.validate(full=True)
-        frame: pd.DataFrame = table.to_pandas().reset_index(drop=True)
+        # By the metadata of pandas, a column such as group may be the index.
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+        frame = frame.loc[:, [not name.startswith("__index_level_") for name in names]]
     except ProblemsError:
         raise
     except Exception as error:  # pyarrow raises ArrowException, OSError, ValueError and others

@@ -108,7 +108,7 @@ class Manifest:
     ) -> Manifest:
         """Check a data frame as `read` checks a file."""
         findings = Findings(str(source or "the table"), ROW_FROM_ZERO)
-        raw = frame.reset_index(drop=True)
+        raw = frame.reset_index(drop=not {*frame.index.names} - {None, *frame.columns})
         checks.setdefault("verify", False)
         manifest = check_raw(raw, Path(os.path.abspath(root)), findings, **checks)
         return replace(manifest, source=Path(source) if source is not None else None)
