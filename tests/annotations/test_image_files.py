@@ -19,6 +19,8 @@ NAMES = [
     (["images/train/2.jpg", "images/val/1.jpg"], "images/train/1.jpg", ""),
     (["train/images/2.jpg", "val/images/1.jpg"], "train/1.jpg", ""),
     (["a/p1/2.png", "b/p2/1.png"], "p1/1.png", ""),
+    (["p1/1.png", "p2/2.png"], "p3/1.png", ""),  # the images of p3 are missing
+    (["p1/ct/1.png"], "p3/ct/1.png", ""),
     # A part of the folders in the name or in the tree is no other folder.
     (PATIENTS, "0001.png", "p2/0001.png"),
     (PATIENTS, "p2/0001.png", "p2/0001.png"),
@@ -26,6 +28,8 @@ NAMES = [
     (PATIENTS, "C:\\data\\p2\\0001.png", "p2/0001.png"),
     (["train/crack/1.png", "train/rust/2.png"], "train/1.png", "train/crack/1.png"),
     (["1.jpg", "2.jpg"], "images/train/1.jpg", "1.jpg"),
+    (["train/1.jpg", "val/2.jpg"], "images/train/1.jpg", "train/1.jpg"),
+    (["images/ct/p1/1.png"], "ct/1.png", "images/ct/p1/1.png"),
     # The folder decides between images of one name.
     (["p1/ct/1.png", "p2/ct/1.png"], "p1/seg/1.png", "p1/ct/1.png"),
 ]

@@ -223,19 +223,27 @@ class ImageFiles:
         raise LookupError(f"there is no image {name!r} in {self.folder}{where}; correct --images")
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:
-        """Images of the file name of a form, in its folders as far as these exist; and others."""
+        """Images of the file name of a form that its folders may mean; and others.
+
+        An image has the first folder of a relative form, or all of its folders are in the form.
+        """
         *folders, last = [_plain(part) for part in form.split("/") if part not in ("", ".")] or [""]
         images = self._by_name.get(last, [])
         # The first folders of an absolute path are folders of another machine.
         known = [folder for folder in folders if folder in self._folders]
-        stated = {*(known[-1:] if _ABSOLUTE.match(form) else known)}
+        stated = {*(known[-1:] if (elsewhere := _ABSOLUTE.match(form)) else known)}
 
         def shared(path: str) -> int:
             """Number of the last folders that the form has too."""
             pairs = zip(reversed(folders), reversed(_plain(path).split("/")[:-1]), strict=False)
             return len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
 
-        fitting = [path for path in images if stated <= {*_plain(path).split("/")}]
+        fitting = [
+            path
+            for path in images
+            if stated <= (parts := {*_plain(path).split("/")})
+            and (elsewhere or not {*folders[:1]} - parts or shared(path) == path.count("/"))
+        ]
         longest = max(map(shared, fitting), default=0)
         return (
             [path for path in fitting if shared(path) == longest],
