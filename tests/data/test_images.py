@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -375,6 +376,26 @@ def test_a_dicom_file_in_color_and_damaged_ones(tmp_path: Path) -> None:
     file.write_bytes(bytes(500))
     with pytest.raises(ImageError, match="not an image in a known format"):
         decode_image(file)
+
+
+def test_a_compressed_dicom_file_has_the_size_of_its_header(tmp_path: Path) -> None:
+    import pydicom
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGBaseline8Bit, RLELossless
+
+    data = pydicom.dcmread(dicom(tmp_path / "a.dcm", np.full((16, 16), 90, np.uint8)))
+    for side in (16, 400):
+        Image.new("L", (side, side), 90).save(pixels := io.BytesIO(), "JPEG")
+        data.PixelData = encapsulate([pixels.getvalue()])
+        data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        data.save_as(tmp_path / f"{side}.dcm", enforce_file_format=True)
+    assert decode_image(tmp_path / "16.dcm").shape == (16, 16, 3)
+    with pytest.raises(ImageError, match="the size of the DICOM image is not the one in its"):
+        decode_image(tmp_path / "400.dcm")
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.compress(RLELossless)
+    data.save_as(tmp_path / "rle.dcm")
+    assert decode_image(tmp_path / "rle.dcm").shape == (16, 16, 3)
 
 
 def test_a_deflated_dicom_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:

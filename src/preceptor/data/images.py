@@ -185,10 +185,25 @@ class DicomFile(ImageFile.ImageFile):
             self._im = self._picture().im
         return Image.Image.load(self)
 
+    def _check_size(self) -> None:
+        """Refuse a compressed image of another size than in the header: it may be of any size."""
+        from pydicom.encaps import get_frame
+
+        if self.dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            frames = int(self.dataset.get("NumberOfFrames") or 1)
+            frame = get_frame(self.dataset.PixelData, 0, number_of_frames=frames)
+            with (
+                contextlib.suppress(UnidentifiedImageError),
+                Image.open(io.BytesIO(frame)) as image,
+            ):
+                if image.size != self._size:
+                    raise ValueError("the size of the DICOM image is not the one in its header")
+
     def _picture(self) -> Image.Image:
         from pydicom.pixels.processing import apply_modality_lut
         from pydicom.pixels.utils import pixel_array
 
+        self._check_size()
         pixels = pixel_array(self.dataset, index=0)
         if self._mode == "RGB":
             if pixels.dtype != np.uint8:
@@ -367,7 +382,7 @@ def decoding_reason(error: Exception) -> str:
     if isinstance(error, LocationError):
         return error.strerror or type(error).__name__
     if isinstance(error, IsADirectoryError):
-        return "it is a folder"
+        return "it is a folder; name an image file"
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):
