@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,14 @@ def test_other_file_systems_and_unknown_ones() -> None:
     with fsspec.open("memory://folder/a.png", "wb") as file:
         file.write(CONTENT)
     assert read_content("memory://folder/a.png") == CONTENT
+
+
+def test_a_changed_member_of_an_archive_is_read_again(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("a.txt", content)
+        fsspec.filesystem("zip", fo=f"file://{tmp_path}/a.zip").clear_instance_cache()
+        assert read_content(f"zip://a.txt::file://{tmp_path}/a.zip") == content
     assert "correct the path" in failure("nosuch://host/a.png")
     assert failure("http://[host/a.png")
 

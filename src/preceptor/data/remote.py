@@ -33,7 +33,10 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WAITS = (0.25, 0.5, 1.0, 2.0)  # seconds before each repetition of a request
 _GONE = 8  # failed requests in a row, after which requests are not repeated
 # The first of these stands for the content.
-_MARKS = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "mtime")
+_MARKS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "blob_id", "sha", "CRC"),
+    *("Last-Modified", "LastModified", "mtime", "modified", "modify"),
+)
 _TEMPORARY = {408, 425, 429}  # timeout, too early, too many requests
 _failures = [0]
 
