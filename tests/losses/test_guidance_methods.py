@@ -617,8 +617,37 @@ def test_the_scale_is_the_ratio_of_the_losses() -> None:
         guided_objective(method, large, GuidedForward(model), 0.5, 1)
     with pytest.raises(InputError, match="takes a GuidedModel"):
         GuidedForward(torch.nn.Sequential(model))
-    with torch.no_grad(), pytest.raises(InputError, match=r"call it outside torch\.no_grad"):
-        guided_objective(method, batch, GuidedForward(model), 0.5, 1)
+    for other in (method, guidance_method("robust")):
+        with torch.no_grad(), pytest.raises(InputError, match=r"call it outside torch\.no_grad"):
+            guided_objective(other, batch, GuidedForward(model), 0.5, 1)
+    narrow = batch._replace(map_input=torch.rand(2, 1, batch.images.shape[3]))
+    with pytest.raises(ValueError, match=r"map_input is \(2, 1, \d+\) for images"):
+        guided_objective(method, narrow, GuidedForward(model), 0.5, 1)
+    with pytest.raises(ValueError, match=r"labels are torch\.int32, not torch\.int64"):
+        guided_objective(
+            method, batch._replace(labels=batch.labels.int()), GuidedForward(model), 0.5, 1
+        )
+
+
+@pytest.mark.parametrize("name", ["rank", "slack", "gradient", "harmonize", "robust", "head"])
+def test_masks_of_any_type_guide_like_floats(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model("test_resnet", ["a", "b"], input_size=64, backbone_args=SMALL)
+    method, forward = guidance_method(name), GuidedForward(model)
+    images, grid = torch.randn(3, 3, 64, 64), model.grid()
+    method.prepare(model, images)
+    masks = torch.zeros(3, *grid)
+    masks[:, 0] = 1
+    kinds = (torch.float32, torch.bool, torch.uint8, torch.int64, torch.float64, torch.bfloat16)
+    weight = torch.tensor([1, math.nan, 1])  # NaN: no map
+    losses = []
+    for kind in kinds:
+        batch = GuidanceBatch(images, torch.tensor([0, 1, 0]), masks.to(kind), weight)
+        torch.manual_seed(1)
+        losses.append(guided_objective(method, batch, forward, 0.5, 1).loss)
+        model = copy.deepcopy(forward).model  # no graph of the step is kept
+    assert losses[0].isfinite()
+    assert all(map(torch.equal, losses, losses[:1] * len(losses)))
 
 
 class Once(torch.autograd.Function):

@@ -55,6 +55,11 @@ POOLS = [Pool("top", 0.25), Pool("top", 3), Pool("lse", sharpness=2.0)]
 SMALL = {"input_size": 64, "backbone_args": {"output_stride": 8}}
 
 
+def test_a_share_of_the_cells_is_rounded_up() -> None:
+    counts = [Pool("top", share).count(100) for share in (0.07, 0.28, 0.071, 0.005)]
+    assert counts == [7, 28, 8, 1]
+
+
 def slow(pool: Pool, cells: list[float]) -> float:
     if pool.kind == "mean":
         return sum(cells) / len(cells)

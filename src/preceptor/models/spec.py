@@ -53,7 +53,7 @@ class Pool:
 
     def count(self, cells: int) -> int:
         """Number of highest cells among `cells`."""
-        return math.ceil(self.top * cells) if isinstance(self.top, float) else self.top
+        return math.ceil(round(self.top * cells, 9)) if isinstance(self.top, float) else self.top
 
     @property
     def words(self) -> str:

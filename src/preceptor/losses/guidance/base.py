@@ -59,7 +59,7 @@ class Guidance:
         """(B,) weights w ≥ 0 of the terms, 0 without a usable map; None if the batch has no maps,
         or no Teacher, and the terms take them."""
         ones = torch.ones(len(batch.labels), device=batch.images.device)
-        given = ones if batch.weight is None else batch.weight
+        given = ones if batch.weight is None else torch.where(batch.weight > 0, batch.weight, 0)
         if "teacher" in self.needs:
             return None if batch.teacher is None else given
         if self.needs & {"map", "map_input"}:
@@ -183,6 +183,7 @@ def _terms(
     def kept(maps: Tensor | None) -> Tensor | None:  # zeros without weight, since NaN · 0 is NaN
         if maps is None:
             return None
+        maps = maps.to(torch.promote_types(batch.images.dtype, torch.float32))  # uint8 wraps around
         return torch.where((weight > 0).view(-1, *[1] * (maps.ndim - 1)), maps, 0)
 
     teacher = None if batch.teacher is None else TeacherOutput._make(map(kept, batch.teacher))
@@ -205,7 +206,9 @@ def _terms(
     for name, term in terms.items():
         if term.shape != weight.shape:
             raise ValueError(f"term {name} is {tuple(term.shape)}, not ({len(weight)},)")
-    return terms, weight, forward().logits
+    logits = forward().logits
+    forward.end()
+    return terms, weight, logits
 
 
 def _check_shapes(batch: GuidanceBatch, weight: Tensor) -> None:
@@ -216,3 +219,7 @@ def _check_shapes(batch: GuidanceBatch, weight: Tensor) -> None:
     size = len(batch.images)
     if [len(shape) for shape in shapes] != axes or any(shape[0] != size for shape in shapes):
         raise ValueError(f"labels, weights and maps have shapes {shapes} for {size} images")
+    if batch.map_input is not None and batch.map_input.shape[1:] != batch.images.shape[2:]:
+        raise ValueError(f"map_input is {shapes[-1]} for images {tuple(batch.images.shape)}")
+    if batch.labels.dtype != torch.int64:
+        raise ValueError(f"labels are {batch.labels.dtype}, not torch.int64")

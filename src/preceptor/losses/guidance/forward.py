@@ -121,13 +121,15 @@ class GuidedForward:
         self.batch, self.passes, self._update = batch, 0, update
         self._on_grid = "map" in needs and batch.map is not None
         self._twice = "gradient" in needs
-        if self._twice and not torch.is_grad_enabled():
-            raise InputError("this guidance differentiates the pass; call it outside torch.no_grad")
-        if self._twice and not self._differentiable:
+        if self._twice and torch.is_grad_enabled() and not self._differentiable:
             self._try_second_derivative(batch.images)
         self._images = batch.images.detach().requires_grad_(self._twice)
         self._plain: dict[MapKind | None, ForwardOutput] = {}
         return self
+
+    def end(self) -> None:
+        """End a step: forget its outputs, whose graph cannot be copied with the model."""
+        self._plain.clear()
 
     def __call__(
         self,
@@ -145,6 +147,8 @@ class GuidedForward:
             gradient: Scalar s of ∂s/∂x, see `scalar`.
         """
         own = images is None
+        if gradient and not torch.is_grad_enabled():
+            raise InputError("this guidance differentiates the pass; call it outside torch.no_grad")
         if images is None:
             kind, pixels = next(iter(self._plain), None) if map is None else map, self._images
             out = self._plain[kind] = self._plain.get(kind) or self._pass(pixels, kind)

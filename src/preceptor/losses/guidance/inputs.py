@@ -27,7 +27,7 @@ def filled(images: Tensor, keep: Tensor, fill: Fill) -> Tensor:
 
     zero: the mean color of the data, which normalization maps to 0. mean: the mean color of the
     image. noise: standard normal. shuffle: the pixels of the image in random order. other: the
-    image before it in the batch.
+    image before it in the batch; one image alone stays as it is.
     """
     if fill == "zero":
         new = torch.zeros_like(images)
