@@ -232,6 +232,8 @@ def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
         imported_maps(
             source(tmp_path), images, tmp_path / "x", unmarked="examined", group_by="q[0-9]+"
         )
+    with pytest.raises(PreceptorError, match=r"every image is in the group 'p'; put what differs"):
+        imported_maps(source(tmp_path), images, tmp_path / "x", unmarked="examined", group_by="p")
     with pytest.raises(PreceptorError, match=r"neither a column .* nor a regular expression"):
         imported_maps(source(tmp_path), images, tmp_path / "x", unmarked="unknown", group_by="(")
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from preceptor.annotations.files import ImageFiles, files_below
+from preceptor.errors import InputError
 from preceptor.utils.files import (
     default_cache_dir,
     failed_write,
@@ -71,6 +72,20 @@ def test_a_folder_stays_if_the_new_one_cannot_have_its_name(
         partial.mkdir()
     assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_folder_replaces_nothing_that_was_written_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+
+    def both() -> None:
+        with replacing(path, new=True) as partial:
+            partial.mkdir()
+            path.mkdir()
+            (path / "of another").touch()
+
+    with pytest.raises(InputError, match="out exists already"):
+        both()
+    assert [*tmp_path.rglob("*")] == [path, path / "of another"]
 
 
 def test_a_link_to_a_folder_is_replaced_and_its_target_kept(tmp_path: Path) -> None:

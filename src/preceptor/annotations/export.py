@@ -206,7 +206,7 @@ def write_export(
             marked += bool(image.mask(options).any())
             yield image
 
-    with replacing(new_folder(to)) as folder:
+    with replacing(new_folder(to), new=True) as folder:
         folder.mkdir()
         FORMATS[name](counted(), folder, options)
         if not rows:

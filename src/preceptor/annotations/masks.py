@@ -102,7 +102,8 @@ def read_folders(source: Path | str, masks: Path | str | None = None) -> Importe
     mixed = other is not None and os.path.realpath(other) == os.path.realpath(root)
     every = ImageFiles(root, None if mixed else other).names
     if not every:
-        raise InputError(f"{root}: there is no image in it; name the folder of the class folders")
+        what = "there is no file with the suffix of an image in it"
+        raise InputError(f"{root}: {what}; name the folder of the class folders")
     pairs = mask_pairs(every)
     own = [*pairs, *lone_masks(every, pairs)] if mixed else []
     mask_names = ImageFiles(other).names if other is not None and not mixed else own

@@ -201,7 +201,7 @@ def write_import(
         names = [name for record in imported.read(Log()) for name in _persons(record)]
     folders = annotator_folders(sorted({*names}))
     log = Log()
-    with replacing(target) as partial:
+    with replacing(target, new=True) as partial:
         partial.mkdir()
         drawer = MapDrawer(partial, folders, options.merge)
         reading = _Import(imported, files, labels, options, drawer, log)
@@ -503,6 +503,9 @@ def groups_of(frame: pd.DataFrame, group_by: str, log: Log) -> pd.Series:
             raise InputError(f"--group-by {group_by!r}: {what}") from None
         matches = frame["name"].astype(str).map(pattern.search)
         groups = matches.map(lambda one: (one[min(pattern.groups, 1)] or "") if one else "")
+        if len(groups) > 1 and groups.nunique() == 1 and groups.iloc[0]:
+            what = f"every image is in the group {groups.iloc[0]!r}"
+            raise InputError(f"--group-by {group_by!r}: {what}; put what differs in parentheses")
         what, fix = f"--group-by {group_by!r} does not fit its path", "correct it"
     for name in frame.loc[groups == "", "name"].astype(str):
         log.problem(name, what, fix)

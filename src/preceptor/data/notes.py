@@ -62,7 +62,7 @@ def _advice(manifest: Manifest, name: str, missing: list[str]) -> str:
     classes = ", ".join(missing)
     line = (
         f"{name}: there is no image of class {classes}, so it has no AUC; move images of {classes} "
-        "into it, or make it with `preceptor data split --hold-out`"
+        "into it, correct its labels, or make it with `preceptor data split --hold-out`"
     )
     sets, lacking = manifest.eval_splits("val"), missing_classes(manifest)
     if name in sets and (complete := [one for one in sets if one not in lacking]):

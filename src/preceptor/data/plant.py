@@ -118,7 +118,7 @@ def plant(
     target, table = new_folder(to), manifest.table
     parquet = manifest.source is not None and manifest.source.suffix.lower() in (".parquet", ".pq")
     name = "manifest.parquet" if parquet else "manifest.csv"
-    with replacing(target, flush=False) as partial:
+    with replacing(target, flush=False, new=True) as partial:
         (partial / STAMPED).mkdir(parents=True)
         files, marks = table["path"].copy(), {}
         chosen = _chosen_rows(manifest, settings).tolist()

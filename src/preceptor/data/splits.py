@@ -94,7 +94,11 @@ def _check_request(
         pairs = pd.DataFrame({"group": groups, "to": target})[groups != ""].drop_duplicates()
         for group, rows in pairs[pairs["group"].duplicated(keep=False)].groupby("group"):
             to = " and ".join(rows["to"].astype(str))
-            add(f"group {group!r}", f"it would go to {to}", "hold out all of its sources, or none")
+            add(
+                f"group {group!r}",
+                f"it would go to {to}",
+                "hold out all of its sources, or remove its other rows",
+            )
     if problems:
         raise ProblemsError("splits", problems)
 

@@ -177,7 +177,7 @@ def export_marks(
     to = new_folder(to)
     connection.execute("BEGIN")
     try:
-        with replacing(to) as partial:
+        with replacing(to, new=True) as partial:
             partial.mkdir()
             exported = _export(connection, database, to, partial, merge, classes, progress)
             if add_files is not None:

@@ -33,11 +33,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, flush: bool = True, new: bool = False) -> Iterator[Path]:
     """Context that writes a new file or folder next to `path` and renames it to `path` at the end.
 
     Readers see the old or the new content, never a part. With `flush`, the content is on the disk
-    before the renaming. If the block raises, `path` is unchanged, and the error names it.
+    before the renaming. If the block raises, `path` is unchanged, and the error names it. `new`
+    is for folders of `new_folder`: what another process wrote there meanwhile is not replaced.
     """
     path = Path(path)
     partial = _hidden_beside(path)
@@ -45,6 +46,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         yield partial
         if flush:
             _flush_all(partial)
+        if new:
+            new_folder(path)
         if partial.is_dir() and path.is_dir():
             _replace_folder(path, partial)
         else:
