@@ -59,6 +59,14 @@ def test_the_interval_covers(sharpness: float) -> None:
     assert np.mean(covered) > 0.89
 
 
+def test_the_interval_of_many_images_has_a_width() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.random(100_000)
+    hits = generator.random(100_000) < 0.4 + 0.2 * scores
+    found = calibration_error(hits, scores, resamples=100)
+    assert found.low < 0.2 < found.high < found.low + 0.01
+
+
 @pytest.mark.parametrize("scores", [[0.1], [0.1, 1.2], [0.1, np.nan]])
 def test_invalid_scores_are_refused(scores: list[float]) -> None:
     with pytest.raises(InputError):

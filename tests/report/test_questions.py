@@ -129,6 +129,9 @@ def test_how_much_is_against_the_stronger_baseline(plan: Plan) -> None:
     found = said(plan, *lines, shares=shares)["RQ3"]
     assert "that of the stronger baseline (Baseline 2) is +0.040" in found
     assert "60% of the way to the ceiling (20% to 110%)" in found
+    several = plan.protocol.study.model_copy(update={"students": ("test_byobnet", "test_resnet")})
+    of_two = Plan(replace(plan.protocol, study=several), plan.choices)
+    assert "(Baseline 2) is +0.040 for test_byobnet (" in said(of_two, *lines)["RQ3"]
 
 
 def test_the_ceiling_is_no_baseline_of_the_mean_over_backbones(plan: Plan) -> None:
@@ -202,3 +205,27 @@ def test_methods_name_how_settings_were_selected_and_tested(plan: Plan, seeds: i
     assert f"with {seeds} seeds each" in trained
     assert ("exact sign-flip tests" in tested) == (seeds <= EXACT_UP_TO)
     assert "highest mean AUC over seeds" in selected
+    assert "Teachers' maps: the guided map;" in trained
+
+
+@pytest.mark.parametrize(
+    ("teachers", "words"),
+    [
+        (
+            {"mapper": True},
+            "probabilities of a mark in each cell, of mappers trained on human maps alone",
+        ),
+        ({"maps": {"sam": "sam.csv"}}, "the given maps sam"),
+    ],
+)
+def test_methods_name_the_maps_of_the_teachers_that_exist(
+    plan: Plan, teachers: dict[str, Any], words: str
+) -> None:
+    none = {"teacher_alphas": (), "data_driven": False}
+    study = plan.protocol.study.model_copy(update=none | teachers)
+    empty = Results(
+        record_with("test", ("marked", "plain"), "marked"), RUNS.empty(), FIGURES.empty()
+    )
+    trained = methods(Plan(replace(plan.protocol, study=study), plan.choices), empty)[1]
+    assert f"Teachers' maps: {words};" in trained
+    assert ("and Teachers of test_byobnet were trained" in trained) == ("mapper" in teachers)

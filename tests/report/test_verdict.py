@@ -130,6 +130,8 @@ def test_a_significant_loss_is_a_result() -> None:
     found = verdict(two)
     assert found.kind == "mixed"
     assert "for a only; it is significantly below a baseline for b." in found.text
+    two.comparisons["image_high"] = 0.01  # the loss of b, over images
+    assert "below a baseline for b on these test images." in verdict(two).text
 
 
 @pytest.mark.parametrize(
@@ -269,6 +271,21 @@ def test_nothing_more_is_advised_where_a_gain_is_excluded(tmp_path: Path) -> Non
     hints, said = hinted(tmp_path, lambda arm, seed: 0.5 + (arm.role == "baseline1"))
     assert hints.next == "nothing"
     assert "a gain of 0.01 over the stronger baseline is excluded" in said
+
+
+def test_nothing_is_excluded_where_the_interval_over_images_includes_a_gain(tmp_path: Path) -> None:
+    plan = scored_study(
+        tmp_path,
+        lambda arm, seed: 0.5,
+        {"train": 24, "val": 60, "test-unseen": 60},
+        seeds=6,
+        controls=(),
+    )
+    found = results_of(record_of(plan))
+    found.comparisons["low"], found.comparisons["high"] = -0.05, -0.02
+    for high, step in ((0.0, "nothing"), (0.05, "")):
+        found.comparisons["image_low"], found.comparisons["image_high"] = -0.1, high
+        assert hints_of(plan, found).next == step
 
 
 def test_what_is_next_is_more_marks_where_all_of_them_gain(tmp_path: Path) -> None:

@@ -385,6 +385,11 @@ def test_a_mapper_that_is_tied_with_the_best_is_preferred(draws: bool) -> None:
     assert "mappers are preferred" in chosen.reason
     assert [row["tied"] for row in chosen.table] == [True, True, False]
     assert choose([ahead, far], **words).winner == "classifier"
+    first = [
+        Candidate(one.name, one.setting, one.scores[:1], 0.5, preferred=one is far)
+        for one in (ahead, far)
+    ]
+    assert choose(first, **words).winner == "classifier"  # one draw has no interval
 
 
 def test_teachers_are_compared_each_at_its_best_alpha(tmp_path: Path) -> None:

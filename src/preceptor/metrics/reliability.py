@@ -17,7 +17,7 @@ from preceptor.metrics.paired_tests import LEVEL, unit_codes
 
 BINS = 10
 # Factors t of the ECE that are tried for its interval.
-_LARGEST, _FACTORS = 3.0, 121
+_FACTORS = np.union1d(np.linspace(0, 3, 121), np.linspace(0.9, 1.1, 401))
 _BLOCK = 2**22  # counts drawn at once: 32 MiB for any number of images
 
 
@@ -83,11 +83,10 @@ def calibration_error(
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
     drawn = [generator.multinomial(units, even, size) @ by_unit for size in sizes]
     noise = np.concatenate(drawn) - gaps
-    factors = np.linspace(0, _LARGEST, _FACTORS)
-    simulated = np.abs(factors[:, None, None] * gaps + noise).sum(2)
+    simulated = np.abs(_FACTORS[:, None, None] * gaps + noise).sum(2)
     tail = (1 - level) / 2
     lower, upper = np.quantile(simulated, [tail, 1 - tail], axis=1)
-    inside = factors[(lower <= value) & (value <= upper)]
+    inside = _FACTORS[(lower <= value) & (value <= upper)]
     low, high = (float(inside.min()), float(inside.max())) if len(inside) else (0.0, 1.0)
     if units < 2 or value == 0:  # nothing to resample, or no error that could be scaled
         return CalibrationError(value, math.nan, math.nan, float(simulated[0].mean()))

@@ -132,7 +132,10 @@ def _marking(plan: Plan) -> list[str]:
         f"{rise.cells} cells, up to {rise.max_masks:,} masks per image, tolerance "
         f"{rise.tolerance:g}, fill {rise.fill}; maps above the tolerance do not guide)",
     }
-    names = [methods.get(method, f"the method {method} of a plugin") for method in study.saliency]
+    classify = study.teacher_alphas or study.data_driven
+    used = study.saliency if classify else ()
+    names = [methods.get(method, f"the method {method} of a plugin") for method in used]
+    names += [f"the given maps {name}" for name in study.maps]
     if study.mapper:
         names.append("probabilities of a mark in each cell, of mappers trained on human maps alone")
     return names

@@ -95,7 +95,7 @@ class Findings:
 def closing(findings: Findings, study: StudyResults) -> dict[str, str]:
     """What a study found, how sure this is, and the model that it hands over."""
     verdict, results = findings.verdict, study.first
-    lines = [] if study.has_domains else hardest(results.comparisons)
+    lines = [] if study.has_domains or results.untested else hardest(results.comparisons)
     facts = {"line": lines[0] if lines else None, "primary": results.setup.primary}
     said = say("closing", verdict=verdict, **facts).split(" --- ")
     return dict(zip(("found", "sure"), said, strict=True)) | {"best": findings.best}
@@ -160,6 +160,7 @@ def _against_baselines(results: Results | StudyResults, family: pd.DataFrame) ->
     if below and count == 1:
         which = "both baselines" if len(worse) > 1 else f"“{worse['b'].iloc[0]}”"
         worse_words = f"; it is significantly below {which}"
+    worse_words += " on these test images" if any(map(only_here, records(worse))) else ""
     case = "ahead" if ahead == count else "mixed" if ahead else "lost"
     if n < 3:
         case = "few"

@@ -364,8 +364,9 @@ def hints_of(plan: Plan, results: Results) -> Hints:
     fall = largest_fall(results.record, results.table)
     best, coarse = dict[bool, tuple[float, str]](), None
     for row in records(results.teachers) if winner and winner.kind == "data" else ():
-        own = plan.teacher_of(row["name"]).kind == "data"
-        best[own] = max(best.get(own, (0.0, "")), (row["value"], row["name"]))
+        own = (kind := plan.teacher_of(row["name"]).kind) == "data"
+        if kind != "given":
+            best[own] = max(best.get(own, (0.0, "")), (row["value"], row["name"]))
     with contextlib.suppress(PreceptorError, OSError, KeyError):  # images or trainings are gone
         student = results.best["student"]
         run = RunRecord.read(plan.protocol.run_folder(student.run))
@@ -382,8 +383,9 @@ def hints_of(plan: Plan, results: Results) -> Hints:
     family = results.family if not results.untested else pd.DataFrame()
     if more or family.empty or family["n"].min() < 3:
         return Hints(fall, best, coarse, more, "marks" if more else "")
-    worst = family.loc[family.groupby("backbone")["mean"].idxmin(), ["low", "high"]]
-    sides = [excluded(low, high, RELEVANT_DIFFERENCE) for low, high in worst.to_numpy(float)]
+    ends = ["low", "high", "image_low", "image_high"]
+    worst = family.loc[family.groupby("backbone")["mean"].idxmin(), ends].to_numpy(float)
+    sides = [excluded(a, b, RELEVANT_DIFFERENCE, (c, d)) for a, b, c, d in worst]
     nothing = all(side in (Excluded.GAIN, Excluded.BOTH) for side in sides)
     return Hints(fall, best, coarse, more, "nothing" if nothing else "")
 
@@ -477,7 +479,7 @@ def archive_study(study: StudyPlan, folder: Path, out: Path) -> int:
     changed = study.config.model_dump(mode="json", exclude_defaults=True)
     files = {name: tables[name] for name in kept if name in tables}
     files["study.yaml"] = dump_yaml(_also_in(values, changed))
-    with replacing(out) as partial:
+    with replacing(out, new=True) as partial:
         write_archive(records, partial, files)
     return sum(len(record.entries) for record in records)
 

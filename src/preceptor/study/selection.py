@@ -122,7 +122,7 @@ def choose(
                 "worst_set": names[at],
                 "low": low,
                 "high": high,
-                "tied": bool(at == best or not high < 0),
+                "tied": bool(at == best or high >= 0),
                 "agreement": candidate.agreement,
                 "alpha": candidate.setting.alpha,
                 "guidance": candidate.setting.guidance,
