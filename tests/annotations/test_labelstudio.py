@@ -7,13 +7,7 @@ import pytest
 from PIL import Image
 
 from preceptor.annotations import read_labelstudio
-from preceptor.annotations.shapes import (
-    Box,
-    Ellipse,
-    Points,
-    Polygon,
-    rasterize,
-)
+from preceptor.annotations.shapes import Box, Ellipse, Points, Polygon, rasterize
 from preceptor.errors import PreceptorError
 from tests.annotations.trees import (
     assert_import_refused,
@@ -224,11 +218,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("no object", [task(annotations=["later"])], "'later' has no list of results"),
     ("no result", [task({"completed_by": 1})], "has no list of results"),
     ("size", [task(by(1, BOX | {"original_width": 0}))], "the size is 0 × 30"),
-    (
-        "two sizes",
-        [task(by(1, BOX, BOX | {"original_width": 41}))],
-        "another size of the image",
-    ),
+    ("two sizes", [task(by(1, BOX, BOX | {"original_width": 41}))], "another size of the image"),
     ("nan", [task(by(1, result("rectangle", x=float("nan"), y=1, width=1, height=1)))], "x is nan"),
     ("text", [task(by(1, result("ellipse", x=1, y="b", radiusX=1, radiusY=1)))], "y is 'b'"),
     ("outside", [task(by(1, result("rectangle", x=101, y=1, width=9, height=9)))], "lies outside"),

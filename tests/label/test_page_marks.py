@@ -378,6 +378,10 @@ KEYS: dict[tuple[str, ...], list[object] | None] = {
     ("!", "Digit1", "shiftKey"): ["certainty", 1],
     ("N", "KeyN", "shiftKey"): ["previous"],
     ("?", "Slash", "shiftKey"): ["help"],
+    # Swiss, Czech and Arabic: the key of a digit, and one of two letters.
+    ("+", "Digit1", "shiftKey"): ["certainty", 1],
+    ("+", "Digit1"): ["label", 0],
+    ("\u0644\u0627", "KeyB"): ["brush"],
     # Brackets that need AltGr or Option.
     ("[", "Digit8", "modifierAltGraph", "ctrlKey", "altKey"): ["smaller"],
     ("]", "Digit9", "altKey"): ["larger"],

@@ -331,7 +331,7 @@ def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_pat
         Image.fromarray(ramp).save(masks / f"image-{number}.png")
     cut = {level: ramp >= 2.55 * level for level in (50, 80)}
     with (
-        served(folder, tmp_path, start_from=masks) as server,
+        served(folder, tmp_path, start_from=masks, classes=("iris", "lid")) as server,
         opened(browser, server, "Ada", "image-0.png") as page,
     ):
         wide = canvas(page)
@@ -366,6 +366,10 @@ def test_a_soft_map_is_cut_live_corrected_and_recorded(browser: Browser, tmp_pat
     assert (row["path"], row["annotator"], row["level"]) == ("image-0.png", "Ada", 80)
     added = int((final & ~cut[80]).sum())
     assert (row["proposed"], row["added"], row["removed"]) == (cut[80].sum(), added, 0)
+    database = connect(server.database, readonly=True)
+    export_marks(database, server.database, tmp_path / "lids", classes=["lid"])
+    (row,) = pd.read_csv(tmp_path / "lids" / "corrections.csv").to_dict("records")
+    assert (row["added"], row["removed"]) == (0, cut[80].sum())  # all was drawn as iris
 
 
 def test_changes_that_are_refused_are_told_and_asked_for_again(

@@ -457,7 +457,7 @@ def _labelme_image(value: Any, of: str, split: str, log: Log) -> AnnotatedImage:
     if not isinstance(name, str) or not name:
         raise ValueError(f"imagePath is {shown(name)}; write the name of the image file")
     parts: list[str] = []  # of the path from the root, without leading `..`
-    for part in (PurePosixPath(of).parent / name.replace("\\", "/").lstrip("/")).parts:
+    for part in (PurePosixPath(of).parent / name.replace("\\", "/")).parts:
         parts = parts[:-1] if part == ".." else [*parts, part]
     size = size_of(value.get("imageWidth"), value.get("imageHeight"))
     shapes: list[Annotation] = []

@@ -238,7 +238,9 @@ def _export(
                 maps[people[one["person"]]], count = _mask(connection, row, one["person"], classes)
                 strokes += count
                 if one["proposal"] is not None:
-                    corrected.append((path, people[one["person"]], *correction(connection, one)))
+                    corrected.append(
+                        (path, people[one["person"]], *correction(connection, one, classes))
+                    )
             chosen = [one for one in judged if one["person"] == settled.get(row["id"])]
             if chosen and merge in MERGES:
                 drawer.merge, given, judged = people[chosen[0]["person"]], chosen, chosen
@@ -283,7 +285,9 @@ def _export(
     return record | {"annotated": int(manifest.annotated_mask.sum()), "strokes": strokes}
 
 
-def correction(connection: Connection, answer: sqlite3.Row) -> tuple[int, int, int, int, float]:
+def correction(
+    connection: Connection, answer: sqlite3.Row, classes: Sequence[str]
+) -> tuple[int, int, int, int, float]:
     """Level and pixels of the proposal of an answer, pixels added and removed, and seconds."""
     proposal = connection.execute(
         "SELECT * FROM proposals WHERE id = ?", (answer["proposal"],)
@@ -292,7 +296,8 @@ def correction(connection: Connection, answer: sqlite3.Row) -> tuple[int, int, i
     # At a high level, nothing may be proposed.
     bits = marks.decode_runs(proposal["runs"], w * h).reshape(h, w) if w else marks.EMPTY.bits
     given = marks.Patch(x, y, bits)
-    final = marks.union(marks.masks_of(connection, answer["image"], answer["person"]).values())
+    drawn = marks.masks_of(connection, answer["image"], answer["person"])
+    final = marks.union(mask for name, mask in drawn.items() if not classes or name in classes)
     common = marks.overlap_of(given, final)
     added, removed = (int(one.bits.sum()) - common for one in (final, given))
     return proposal["level"], int(given.bits.sum()), added, removed, answer["seconds"]

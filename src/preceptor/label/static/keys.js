@@ -74,7 +74,7 @@ const BRACKETS = { BracketLeft: "[", BracketRight: "]" };
 // The key of BY_KEY that a key is. On keyboards with other letters than Latin ones, it is the one
 // that has its place.
 function nameOf({ key, code }) {
-  if (!/^\p{L}$/u.test(key) || /\p{Script=Latin}/u.test(key)) {
+  if (!/^\p{L}+$/u.test(key) || /\p{Script=Latin}/u.test(key)) {
     return key.length === 1 ? key.toLowerCase() : key;
   }
   return BRACKETS[code] ?? /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? key;
@@ -89,7 +89,7 @@ export function actionOf(event) {
   const plain = nameOf(event);
   const shift = event.shiftKey && (command || /^[a-z]$/.test(plain)) ? "Shift+" : "";
   const found = BY_KEY.get(`${command ? "Ctrl+" : ""}${shift}${plain}`);
-  if (found) return [found];
+  if (found && !/^Digit[1-3]$/.test(code)) return [found]; // a Swiss + is Shift and 1
   // Where digits need Shift, their keys do without it. Without Num Lock, a number pad has no digits.
   const digit = /^(Digit|Numpad)(\d)$/.exec(code);
   if (digit !== null && !command && !typed && (digit[1] === "Digit" || /^\d$/.test(key))) {
