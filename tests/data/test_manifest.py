@@ -223,13 +223,7 @@ def test_a_missing_folder_is_told_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "fits"),
-    [
-        ((4, 3), True),
-        ((10, 8), True),
-        ((800, 612), True),
-        ((800, 640), False),
-        ((60, 80), False),
-    ],
+    [((4, 3), True), ((10, 8), True), ((800, 612), True), ((800, 640), False), ((60, 80), False)],
 )
 def test_maps_must_have_the_aspect_of_their_image(
     folder: Path, size: tuple[int, int], fits: bool

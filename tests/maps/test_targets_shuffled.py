@@ -38,6 +38,16 @@ def test_shuffling_stays_within_the_class(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_a_map_of_weight_0_goes_to_no_image(tmp_path: Path, seed: int) -> None:
+    write_maps(tmp_path, range(COUNT))
+    weights = np.where(np.arange(COUNT) == 6, 0.0, 1.0)
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed)
+    found = owners(must(guides(source, table=manifest(map_weight=weights))))
+    assert sorted(found) == [-2, *sorted(row for row in ROWS.tolist() if row != 6)]
+    assert found[ROWS.tolist().index(6)] == -2
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_kept_human_maps_are_shuffled_with_the_others(tmp_path: Path, seed: int) -> None:
     """Every map that guides, whoever made it, goes to an image of its class, none is lost."""
     write_maps(tmp_path, range(COUNT))

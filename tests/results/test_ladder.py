@@ -15,13 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from preceptor.metrics.paired_tests import PairedResult
 from preceptor.results.domain import Results, results_of
-from preceptor.results.ladder import (
-    ANY_MAP,
-    ControlGain,
-    Ladder,
-    ladder_table,
-    ladders,
-)
+from preceptor.results.ladder import ANY_MAP, ControlGain, Ladder, ladder_table, ladders
 from preceptor.results.record import Scores, record_of
 from preceptor.results.tables import LADDER
 from preceptor.study.plan import Plan

@@ -93,6 +93,17 @@ def test_given_maps_of_other_images_are_refused_before_anything_is_trained(
         check(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("lacking", [{"guide_classes": ["plain"]}, {"map_weight": "0"}])
+def test_marks_that_cannot_guide_are_none(tmp_path: Path, lacking: dict[str, Any]) -> None:
+    manifest = squares(tmp_path / "data", size=(8, 8))
+    if weight := lacking.pop("map_weight", ""):
+        table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+        table.assign(map_weight=weight).to_csv(manifest, index=False)
+    config = study(manifest, **lacking)
+    with pytest.raises(InputError, match="has a human map"):
+        check_study(config, Workspaces.of_study(config, tmp_path / "store"), networks=False)
+
+
 def test_what_a_network_cannot_give_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", size=(8, 8))
     names = {"teachers": ["test_vit"], "students": ["test_vit"], "backbone_args": {}}

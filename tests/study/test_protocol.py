@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +15,7 @@ from preceptor.config.files import parse_config
 from preceptor.config.run import RunConfig
 from preceptor.errors import InputError
 from preceptor.maps.sources import build_map_targets
+from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.config import Setting, StudyConfig
 from preceptor.study.plan import Plan, outline
 from preceptor.study.protocol import Protocol, Teacher, teachers_of
@@ -290,6 +292,21 @@ def test_controls_of_given_maps_guide_the_classes_that_have_some(tmp_path: Path)
     assert guided(one, run_of(one, "student", given)) == {"marked"}
     assert guided(one, run_of(one, "centre", given)) == {"marked"}
     assert run_of(one, "centre", human).guide_classes is None
+
+
+@pytest.mark.parametrize("method", ["cells", "cam"])
+def test_a_given_store_of_a_mapper_shows_marks(tmp_path: Path, method: str) -> None:
+    manifest, store = squares(tmp_path / "data"), tmp_path / "maps"
+    table = pd.read_csv(manifest, dtype=str)
+    names = table.loc[table["split"] == "train", "path"].to_numpy(object)
+    info = StoreInfo("a", method, "squash", 32, ("marked", "plain"), {})
+    maps, zeros = np.ones((len(names), 2, 2), np.float16), np.zeros(len(names), np.int32)
+    write_store(store, MapStore(info, names, maps, zeros, zeros.astype(np.float32)))
+    one = squares_protocol(manifest, maps={"given": store})
+    given = teacher(one, "given")
+    assert run_of(one, "student", given).maps.marks == (method == "cells")
+    classes = {"marked"} if method == "cells" else {"marked", "plain"}
+    assert guided(one, run_of(one, "centre", given)) == classes
 
 
 @pytest.mark.parametrize("role", ["shuffled", "shuffled_human"])

@@ -88,6 +88,21 @@ def test_files_in_lists_and_mappings_of_arguments_count(tmp_path: Path) -> None:
     assert files_digest({"a": {"b": 1}, "c": ["text", {"d": None}]}) == ""
 
 
+def test_maps_below_a_linked_folder_are_part_of_the_id(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "linked").symlink_to(tmp_path / "disk")
+    config = small(manifest, maps={"kind": "store", "path": tmp_path / "maps"}, alpha=0.5)
+
+    def id_with(name: str, content: str) -> str:
+        (tmp_path / "disk" / name).write_text(content)
+        return run_id_of(Workspace.open(manifest, tmp_path / "cache"), config)
+
+    first = id_with("a.png", "1")
+    assert first != id_with("a.png", "2")
+    assert first == id_with("a.png", "1") == id_with(".DS_Store", "1")
+
+
 def run(**values: Any) -> RunConfig:
     return RunConfig.model_validate({"manifest": "/m", "backbone": "b"} | values)
 

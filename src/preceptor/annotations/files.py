@@ -223,13 +223,11 @@ class ImageFiles:
         raise LookupError(f"there is no image {name!r} in {self.folder}{where}; correct --images")
 
     def _ending(self, form: str) -> tuple[list[str], list[str]]:
-        """Images of the file name of a form that its folders may mean; and others.
-
-        An image has the first folder of a relative form, or all of its folders are in the form.
-        """
+        """Images of the file name of a form that its folders may mean; and others."""
         *folders, last = [_plain(part) for part in form.split("/") if part not in ("", ".")] or [""]
         images = self._by_name.get(last, [])
-        # The first folders of an absolute path are folders of another machine.
+        # The first folders of an absolute path are folders of another machine. Of a relative form,
+        # an image has the first folder, or all of its folders are in the form.
         known = [folder for folder in folders if folder in self._folders]
         stated = {*(known[-1:] if (elsewhere := _ABSOLUTE.match(form)) else known)}
 

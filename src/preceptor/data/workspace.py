@@ -22,7 +22,7 @@ from preceptor.data.splits import draw_annotated
 from preceptor.data.store import FileContents, written
 from preceptor.errors import InputError
 from preceptor.metrics.split_names import kind_of
-from preceptor.utils.files import default_cache_dir
+from preceptor.utils.files import default_cache_dir, walk
 from preceptor.utils.results import digest, file_digest
 from preceptor.utils.text import progress
 
@@ -80,9 +80,7 @@ class RowHashes:
     def _lines(
         self, rows: NDArray[np.int64], mapped: NDArray[np.bool_], *, weighted: bool
     ) -> Iterator[bytes]:
-        """What is hashed of each row. Values are listed as JSON, so that no two rows can be written
-        the same.
-        """
+        """What is hashed of each row: values as JSON, so that no two rows are written the same."""
         table = self._table
         images = zip(
             table["name"].iloc[rows].tolist(),
@@ -101,8 +99,9 @@ class RowHashes:
 
 
 def _folder_digest(path: Path) -> str:
-    """Hash of the names and contents of all files in a folder."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    """Hash of the names and contents of all files in a folder, as `maps.sources` reads them."""
+    every = (Path(base, name) for base, _, names in walk(str(path)) for name in names)
+    files = sorted(file for file in every if not file.name.startswith("."))
     return digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
 
 

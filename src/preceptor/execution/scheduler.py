@@ -293,9 +293,7 @@ class Scheduler:
         return False
 
     def _fault(self, folder: Path) -> str:
-        """Why a finished result cannot be used: damaged, or of weights that were replaced; "" if
-        it can.
-        """
+        """Why a finished result cannot be used: damaged, or of replaced weights; else ""."""
         if damaged := damaged_files(folder):
             return f"damaged: {folder.name} ({', '.join(damaged)})"
         run = replaced_run(folder, self.store)

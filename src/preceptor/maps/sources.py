@@ -108,6 +108,11 @@ def with_maps(path: Path, names: NDArray[np.object_]) -> NDArray[np.bool_]:
     return np.array([file is not None for file in map_files(path, names.tolist())], bool)
 
 
+def shows_marks(path: Path) -> bool:
+    """Whether a folder is a map store of a mapper, with probabilities of a mark."""
+    return is_store(path) and read_store(path, columns=()).info.method == "cells"
+
+
 def check_matches(path: Path, names: NDArray[np.object_]) -> None:
     """Check that a folder of maps or a map store has a map of an image; no map is decoded."""
     if not with_maps(path, names).any():
@@ -330,6 +335,7 @@ def build_map_targets(
     human_rows: NDArray[np.int64] | None = None
     if source.shuffle_seed is not None:
         groups = table["group"].to_numpy(object) if source.shuffle_groups else None
+        usable &= (table["map_weight"] > 0).to_numpy()  # such a map may show anything
         whose = _shuffled(usable, labels, source.shuffle_seed, groups)
         index, human_rows = index[whose], rows[whose]
         if placed is not None:

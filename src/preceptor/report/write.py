@@ -135,9 +135,8 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
 def _write_best(chosen: Mapping[str, tuple[Path, dict[str, float], str]], folder: Path) -> None:
     """Write the selected models as model folders: run folder, thresholds and card by subfolder.
 
-    The folder is replaced as a whole: a model of an earlier config must not stay beside the results
-    of another one. If the weights of a model were removed from its run folder, a model that the
-    folder has is kept if it has the weights of this run. Without any model the folder is removed.
+    The folder is replaced as a whole, and removed without any model. A model whose run folder has
+    lost its weights is kept if it has the weights of this run.
     """
     models: dict[str, GuidedModel | Path] = {}
     for name, (run, _, _) in chosen.items():

@@ -195,9 +195,7 @@ _TWINS = {"student": "shuffled", "ceiling": "shuffled_human"}
 
 
 def _ways(record: StudyRecord, figures: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each way of guiding minus itself with shuffled and with centered maps, and minus Baseline 2;
-    with Holm's correction of the differences from shuffled maps over the ways.
-    """
+    """Each way minus its controls and Baseline 2, with Holm's correction over the ways."""
     setup, lines = record.setup, list[dict[str, Any]]()
     arms = {(str(arm.role), arm.backbone, arm.guidance): arm for arm in setup.ways}
     plain = {row.key: row.arms for row in setup.rows}.get("baseline2", {})

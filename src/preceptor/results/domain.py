@@ -215,8 +215,7 @@ def _add_runs(results: Results, record: StudyRecord) -> None:
 def _best(record: StudyRecord) -> dict[str, Best]:
     """Models for use by key of `OFFERED`, the selected one first.
 
-    The rule of the study's selections decides; a Student that is tied with the best is preferred.
-    Of the seeds, the median (the lower of two) is a typical result; the best would be biased.
+    The rule of selections decides. The seed is the median one: the best would be biased.
     """
     setup, scored = record.setup, dict[tuple[str, Arm], dict[int, tuple[Member, pd.DataFrame]]]()
     for row in setup.rows:

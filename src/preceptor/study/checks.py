@@ -135,10 +135,10 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"guide_classes: {unknown} not among the classes {classes}"
     every = study.seed_list if study.annotated_per_seed else seeds
     drawn = [(study.annotated, seed if study.annotated_per_seed else 0, seed) for seed in every]
-    yield from _first(_without_maps(workspaces, "annotated", drawn))
+    yield from _first(_without_maps(study, workspaces, "annotated", drawn))
     for size in study.budgets:
         drawn = [(size, seed, seed) for seed in study.seed_list]
-        yield from _first(_without_maps(workspaces, "budget", drawn))
+        yield from _first(_without_maps(study, workspaces, "budget", drawn))
     opened = [workspaces.of(seed) for seed in seeds]
     if "pca" in study.controls:
         images = (int(workspace.train_mask.sum()) for workspace in opened)
@@ -171,7 +171,10 @@ def _errors(checks: Iterable[Callable[[], None]]) -> Iterator[str]:
 
 
 def _without_maps(
-    workspaces: Workspaces, key: str, drawn: Iterable[tuple[Amount | None, int, int]]
+    study: StudyConfig,
+    workspaces: Workspaces,
+    key: str,
+    drawn: Iterable[tuple[Amount | None, int, int]],
 ) -> Iterator[str]:
     """Draws of annotated images, by amount, random seed and seed of the study, without a map."""
     for amount, number, seed in drawn:
@@ -181,7 +184,9 @@ def _without_maps(
         except InputError as error:
             yield str(error) if key == "annotated" else f"{key}: {error}"
             continue
-        if not (mask & workspace.manifest.map_mask).any():
+        table, classes = workspace.manifest.table, study.guide_classes
+        mask = mask & workspace.manifest.map_mask & (table["map_weight"] > 0).to_numpy()
+        if not (mask if classes is None else mask & table["label"].isin(classes).to_numpy()).any():
             images = "annotated training images" if key == "annotated" else f"{amount} images"
             yield f"{key}: none of the {images} drawn for seed {seed} has a human map"
 

@@ -269,9 +269,7 @@ class Plan:
         return self.search(self.teacher_selection, title, contenders, follow, only=only)
 
     def _map_steps(self, teacher: Teacher, seed: int) -> list[Step]:
-        """The training whose record holds how a Teacher's maps agree with human maps, if any does:
-        it measures its own maps, not those of RISE or a plugin.
-        """
+        """The training that measured how a Teacher's maps (not of RISE) agree with human maps."""
         own = teacher.kind != "given" and teacher.method in ("cam", "cells")
         return [self.protocol.teacher(teacher, seed)] if own else []
 
@@ -386,9 +384,7 @@ class Plan:
         ]
 
     def _mappers(self) -> list[Step]:
-        """Mappers of A, of all human maps (with a ceiling) and of each budget, as detectors, and
-        their test scores.
-        """
+        """Mappers of A, of all human maps and of each budget, as detectors, and their scores."""
         if not self.protocol.mapper_detects:
             return []
         roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
@@ -408,9 +404,7 @@ class Plan:
         return runs + [self.protocol.evaluation(run) for run in runs]
 
     def _search_budget(self, role: Role, backbone: str) -> list[Step]:
-        """Runs of Baseline 1 or the Student for each number of annotated images, and the selection
-        of a setting for each number. Given maps do not depend on what is annotated.
-        """
+        """Runs of Baseline 1 or the Student and selections, for each number of annotated images."""
         winner = self.winner()
         assert winner is not None
         if role == "student" and winner.kind == "given":

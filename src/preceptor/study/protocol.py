@@ -21,7 +21,7 @@ from preceptor.config.settings import NetworkFactory
 from preceptor.config.training import Training, takes_masks
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import forwards_of, shards_of
-from preceptor.maps.sources import with_maps
+from preceptor.maps.sources import shows_marks, with_maps
 from preceptor.study.config import Control, Setting, StudyConfig
 from preceptor.study.steps import Arm, Evaluate, MakeMaps, Member, Step, Train, map_steps
 from preceptor.study.workspaces import Workspaces
@@ -213,7 +213,8 @@ class Protocol:
         """Maps that guide the Student of a seed, and the steps that make them."""
         study = self.study
         if teacher.kind == "given":
-            return MapSource(kind="store", path=study.maps[teacher.name]), []
+            path = study.maps[teacher.name]
+            return MapSource(kind="store", path=path, marks=shows_marks(path)), []
         steps: list[Step] = []
         source = MapSource()
         for generation in range(study.generations):
@@ -281,9 +282,7 @@ class Protocol:
         annotated: bool = False,
         classes: tuple[str, ...] | None = None,
     ) -> list[Step]:
-        """Run on T that is guided by maps, after the steps that make them; `annotated`: by the
-        human maps of A alone.
-        """
+        """Run on T guided by maps (`annotated`: human ones of A), and before it their steps."""
         guided = classes or self.study.guide_classes
         config = run_config(
             self.study,
@@ -377,11 +376,13 @@ class Protocol:
         they are those with marks, else their names (None = all that the study guides).
         """
         study = self.study
-        if teacher.kind == "mapper" and study.generations == 1:
+        given = study.maps.get(teacher.name) if teacher.kind == "given" else None
+        of_mapper = teacher.kind == "mapper" and study.generations == 1
+        if of_mapper or (given is not None and shows_marks(given)):
             # Masks guide all classes, also with the maps of a mapper.
             return not takes_masks(training_of(study, setting.guidance).distance), None
-        if teacher.kind == "given":
-            classes = self._classes_of(study.maps[teacher.name])
+        if given is not None:
+            classes = self._classes_of(given)
             chosen = study.guide_classes or classes
             return False, tuple(name for name in chosen if name in classes)
         return False, None
