@@ -184,9 +184,10 @@ def _without_maps(
         except InputError as error:
             yield str(error) if key == "annotated" else f"{key}: {error}"
             continue
-        table, classes = workspace.manifest.table, study.guide_classes
+        table = workspace.manifest.table
+        classes = {*(study.guide_classes or ())} & {*table["label"]}
         mask = mask & workspace.manifest.map_mask & (table["map_weight"] > 0).to_numpy()
-        if not (mask if classes is None else mask & table["label"].isin(classes).to_numpy()).any():
+        if not (mask & table["label"].isin(classes).to_numpy() if classes else mask).any():
             images = "annotated training images" if key == "annotated" else f"{amount} images"
             yield f"{key}: none of the {images} drawn for seed {seed} has a human map"
 
