@@ -17,7 +17,7 @@ from preceptor.metrics.paired_tests import LEVEL, unit_codes
 
 BINS = 10
 # Factors t of the ECE that are tried for its interval.
-_FACTORS = np.union1d(np.linspace(0, 3, 121), np.linspace(0.9, 1.1, 401))
+_FACTORS = np.union1d(np.linspace(0, 3, 121), np.linspace(0.9, 1.1, 81))
 _BLOCK = 2**22  # counts drawn at once: 32 MiB for any number of images
 
 
