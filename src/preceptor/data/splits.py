@@ -94,11 +94,8 @@ def _check_request(
         pairs = pd.DataFrame({"group": groups, "to": target})[groups != ""].drop_duplicates()
         for group, rows in pairs[pairs["group"].duplicated(keep=False)].groupby("group"):
             to = " and ".join(rows["to"].astype(str))
-            add(
-                f"group {group!r}",
-                f"it would go to {to}",
-                "hold out all of its sources, or remove its other rows",
-            )
+            fix = "hold out all of its sources, or remove its other rows"
+            add(f"group {group!r}", f"it would go to {to}", fix)
     if problems:
         raise ProblemsError("splits", problems)
 

@@ -376,13 +376,13 @@ class Protocol:
         they are those with marks, else their names (None = all that the study guides).
         """
         study = self.study
-        given = study.maps.get(teacher.name) if teacher.kind == "given" else None
+        given = teacher.kind == "given"
         of_mapper = teacher.kind == "mapper" and study.generations == 1
-        if of_mapper or (given is not None and shows_marks(given)):
+        if of_mapper or (given and self.maps_of(teacher, study.seed_list[0])[0].marks):
             # Masks guide all classes, also with the maps of a mapper.
             return not takes_masks(training_of(study, setting.guidance).distance), None
-        if given is not None:
-            classes = self._classes_of(given)
+        if given:
+            classes = self._classes_of(study.maps[teacher.name])
             chosen = study.guide_classes or classes
             return False, tuple(name for name in chosen if name in classes)
         return False, None
